@@ -1,0 +1,45 @@
+# The whole of the set-up and of the checks. Needs Python >= 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: demo test quick check dev lock clean
+
+demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
+	@$(BIN)/yibu demo $(ARGS)
+
+dev: $(VENV)/dev                 ## everything needed to work on yibu
+
+test: $(VENV)/dev check          ## the whole test suite, real engines included
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/dev               ## the tests that need no engine, under a minute
+	$(BIN)/python -m pytest -m "not engine and not browser"
+
+check: $(VENV)/dev               ## lint, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("yibu needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml requirements/core.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/core.lock -e .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml requirements/dev.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@ $(VENV)/installed
+
+lock: | $(VENV)/bin/python       ## pin what pyproject.toml asks for, anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/core.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --group dev pyproject.toml -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,77 @@
+"""yibu.yaml, the environment and flags, made into one frozen Config.
+
+The file's schema is written with pydantic (``FileSchema``), where its bytes enter; what leaves
+this module are frozen dataclasses. Nothing else in yibu reads the environment for settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+EngineName = Literal["llama.cpp", "vllm", "speech", "command"]
+ENGINE_NAMES: tuple[str, ...] = ("llama.cpp", "vllm", "speech", "command")
+
+Origin = Literal["flag", "environment", "file", "default"]
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    """A resolved value that knows where it came from, so that "why this one?" has an answer."""
+
+    value: T
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """The one HTTP door. Without a key it listens on loopback only."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_upload_bytes: int = 512 * 1024 * 1024
+    """Multipart audio uploads have their own bound."""
+    cors_origins: tuple[str, ...] = ()
+    request_timeout: float = 600.0
+    """Seconds without a byte from the engine before the request is given up."""
+    drain_timeout: float = 30.0
+    """Seconds that requests in flight get when the node is told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One entry of ``models:``: a name served to clients, its source, engine and options."""
+
+    name: str
+    source: str = ""
+    """Empty only for ``engine: command``, whose command may know its own model."""
+    engine: EngineName | None = None
+    """None: found from the files."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's own options; keys that its schema does not model become flags."""
+    flags: tuple[str, ...] = ()
+    """Passed to the engine as they stand, after everything else (``yibu up … -- FLAGS``)."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Extra environment for the engine's process; may hold secrets, so it is never logged."""
+    gpus: tuple[int, ...] | None = None
+    memory: int | None = None
+    """Bytes of GPU (or, without one, main) memory that the model may take."""
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    gateway: GatewayConfig = GatewayConfig()
+    models: tuple[ModelConfig, ...] = ()
+    path: Path | None = None
+    """The file it was read from."""
+
+    def model(self, name: str) -> ModelConfig | None:
+        return next((model for model in self.models if model.name == name), None)

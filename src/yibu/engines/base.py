@@ -1,0 +1,156 @@
+"""The contract between an engine and the house.
+
+An engine is data and two questions: does it serve this model, and what is its launch plan? It
+never spawns anything. A plan is plain data that another host can carry out: it names no path,
+port, interpreter or secret of this one; those stand as placeholders until ``bind``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from yibu.config import ModelConfig
+from yibu.planner.types import ModelFacts, Placement
+
+Capability = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "transcriptions",
+    "translations",
+    "rerank",
+    "score",
+    "responses",
+    "messages",
+    "tokenize",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an engine serves a model, and the reason either way, as a sentence."""
+
+    supported: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a running engine answers."""
+
+    replica: str
+    host: str
+    port: int
+    key: str | None = field(default=None, repr=False)
+    """The inner key, sent as ``Authorization: Bearer``; None for engines that know no keys."""
+    served_name: str | None = None
+    """The name the engine knows the model by; None: the public one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a host fills into a plan when it places it."""
+
+    host: str
+    port: int
+    python: Path | None
+    """The environment's interpreter; None for engines without an environment."""
+    model: Path | None
+    key: str = field(repr=False)
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Further paths by name, ``vad`` for instance."""
+
+    def values(self) -> dict[str, str]:
+        values = {"host": self.host, "port": str(self.port), **self.extra}
+        if self.python is not None:
+            values["python"] = str(self.python)
+        if self.model is not None:
+            values["model"] = str(self.model)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """How to run one replica; ``{host} {port} {python} {model}`` are filled in by ``bind``."""
+
+    engine: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    capabilities: frozenset[Capability]
+    environment: str | None = None
+    """Name of the environment to make first; None for a command of the user's."""
+    key_variable: str | None = None
+    """The variable that carries the inner key; None for engines that know no keys."""
+    ready_path: str = "/health"
+    """Answers 200 when the engine can serve."""
+    served_name: str | None = None
+    start_timeout: float = 600.0
+    """Seconds from spawn to ready."""
+    stop_grace: float = 10.0
+    """Seconds from SIGTERM to SIGKILL."""
+    conforming: bool = False
+    """True where answers already are as OpenAI's specification has them, so that the gateway
+    forwards them untouched."""
+    extra_sources: Mapping[str, str] = field(default_factory=dict)
+    """Further models to have on disk first, by the name of their placeholder."""
+    notes: tuple[str, ...] = ()
+    """Choices worth telling the user, with their reasons."""
+
+    def bind(self, binding: Binding) -> tuple[list[str], dict[str, str]]:
+        """Return argv and the engine's own environment variables for one host and port.
+
+        A placeholder that the binding does not have stays as it is: braces in a flag's JSON
+        look the same.
+        """
+        values = binding.values()
+        env = {name: fill(text, values) for name, text in self.env.items()}
+        if self.key_variable is not None:
+            env[self.key_variable] = binding.key
+        return [fill(text, values) for text in self.argv], env
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One known way an engine fails, found by a pattern in its log."""
+
+    key: str
+    """A short name for metrics and exit paths: ``out_of_memory``, ``port_in_use`` …"""
+    pattern: re.Pattern[str]
+    explanation: str
+    """A sentence for a person; may use the pattern's named groups as ``{name}``."""
+    hint: str
+    """What to type or change next."""
+
+
+class Engine(Protocol):
+    """One file in ``yibu.engines`` implements this; ``yibu.engines.registry`` lists them."""
+
+    name: str
+    causes: Sequence[Cause]
+
+    def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
+        """Whether this engine serves the model; ``facts`` is None where there are no files."""
+        ...
+
+    def plan(
+        self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
+    ) -> LaunchPlan:
+        """The command for one replica.
+
+        Raises:
+            UnsupportedError: ``supports`` says no.
+            ConfigError: an option has a wrong name, type or value.
+        """
+        ...
+
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Replace ``{name}`` by its value; other braces (JSON in a flag, say) are left alone."""
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)

@@ -1,0 +1,1 @@
+"""Engine environments: isolated virtual environments made by uv from pinned sets."""

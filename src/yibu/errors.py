@@ -1,0 +1,207 @@
+"""The tree of typed errors.
+
+    YibuError
+    ├── UsageError                 the command line or a value in it is wrong
+    │   ├── ConfigError            yibu.yaml or the environment is wrong
+    │   └── SourceError            a source string cannot be read
+    ├── DoesNotFitError            the plan needs more than the machine has
+    ├── VerificationError          bytes on disk are not the bytes that were promised
+    ├── NotRunningError            no node runs on this home, or the model is not up
+    ├── AlreadyRunningError        another node holds this home
+    ├── HubError                   a hub or the store failed
+    │   ├── HubNotFoundError       the hub knows no such model, revision or file
+    │   ├── HubAuthError           the hub wants a token or refuses this one
+    │   ├── HubUnreachableError    no answer, or the connection broke and retries are spent
+    │   ├── OfflineError           --offline, and something is missing here
+    │   └── DiskFullError          not enough room, seen before or during a download
+    ├── EnvironmentSetupError      an engine's environment cannot be made
+    ├── EngineError                an engine cannot serve the model
+    │   ├── UnsupportedError       this engine does not serve this model
+    │   └── EngineStartError       the engine did not become ready (carries the cause)
+    └── RequestError               an HTTP client's request is refused (OpenAI's error object)
+        ├── InvalidRequestError    400
+        ├── UnauthorizedError      401
+        ├── UnknownModelError      404
+        ├── TooLargeError          413
+        ├── OverloadedError        429, with Retry-After
+        ├── EngineGoneError        502
+        └── NotReadyError          503, with Retry-After
+
+Two tables map them: ``yibu.cli.exits`` to exit codes, and each ``RequestError``'s
+``status`` to HTTP. Third-party errors are translated once, at the edge that meets them.
+"""
+
+from __future__ import annotations
+
+
+class YibuError(Exception):
+    """Anything yibu refuses or fails at, said so that a person can act on it.
+
+    ``message`` names the object, what was found and what was expected; ``hint`` is the next
+    command or change to try, and may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+
+class UsageError(YibuError):
+    """The command line, or a value given in it, is wrong."""
+
+
+class ConfigError(UsageError):
+    """yibu.yaml or an environment variable holds something that cannot be used."""
+
+
+class SourceError(UsageError):
+    """A source string such as ``modelscope:ORG/NAME@REV`` cannot be read."""
+
+
+class DoesNotFitError(YibuError):
+    """The plan needs more memory than the machine has."""
+
+
+class VerificationError(YibuError):
+    """A file's size or sha256 is not what the hub or the store's record says."""
+
+
+class NotRunningError(YibuError):
+    """No node runs on this home, or the model that was named is not up."""
+
+
+class AlreadyRunningError(YibuError):
+    """Another node process holds this home."""
+
+
+class HubError(YibuError):
+    """A hub, or the local store, failed."""
+
+
+class HubNotFoundError(HubError):
+    """The hub knows no such model, revision or file."""
+
+
+class HubAuthError(HubError):
+    """The hub wants a token, or refuses the one it was given."""
+
+
+class HubUnreachableError(HubError):
+    """The hub did not answer, or the connection broke until the retries were spent."""
+
+
+class OfflineError(HubError):
+    """Only local files were allowed, and something is missing."""
+
+
+class DiskFullError(HubError):
+    """There is not enough room for a download, found before or while it runs."""
+
+
+class EnvironmentSetupError(YibuError):
+    """uv could not make an engine's environment."""
+
+
+class EngineError(YibuError):
+    """An engine cannot serve a model."""
+
+
+class UnsupportedError(EngineError):
+    """The engine does not serve this kind of model, or not on this machine."""
+
+
+class EngineStartError(EngineError):
+    """The engine exited or timed out before it was ready.
+
+    ``cause`` is a key of the engine's library of causes, or ``"unknown"``.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", cause: str = "unknown") -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
+
+
+class RequestError(YibuError):
+    """An HTTP request is refused; the fields are those of OpenAI's error object.
+
+    ``status`` is the HTTP status, ``type`` and ``code`` OpenAI's words for it, ``param`` the
+    request's field at fault (or None), ``retry_after`` seconds for the Retry-After header
+    (or None).
+    """
+
+    status = 500
+    type = "server_error"
+    default_code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+        self.code = code if code is not None else self.default_code
+        self.retry_after = retry_after
+
+
+class InvalidRequestError(RequestError):
+    """A field is missing, of the wrong type, out of range, or the JSON cannot be read."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class UnauthorizedError(RequestError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+
+
+class UnknownModelError(RequestError):
+    """No model of that name is served here, or no such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "model_not_found"
+
+
+class TooLargeError(RequestError):
+    """The request's body is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    default_code = "request_too_large"
+
+
+class OverloadedError(RequestError):
+    """A queue or a limit is full; the client may try again."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+
+class EngineGoneError(RequestError):
+    """The engine died or broke the connection before it answered."""
+
+    status = 502
+    type = "server_error"
+    default_code = "engine_gone"
+
+
+class NotReadyError(RequestError):
+    """The model is known, but no replica of it is ready."""
+
+    status = 503
+    type = "server_error"
+    default_code = "model_not_ready"

@@ -1,0 +1,1 @@
+"""The HTTP edge: OpenAI's API in front of whatever engine serves the model."""

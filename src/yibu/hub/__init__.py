@@ -1,0 +1,1 @@
+"""Sources and the store: from a source string to verified files on this machine's disk."""

@@ -1,0 +1,1 @@
+"""Owns child processes: replicas, the fleet, logs, hardware, and state that outlives a restart."""

@@ -1,0 +1,78 @@
+"""Where yibu keeps things: one place that knows directories, built once at the edge."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
+_SOCKET_PATH_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The directories of one home. Two nodes never share one."""
+
+    store: Path
+    """Verified models, and the records that say what was verified."""
+    environments: Path
+    """One virtual environment an engine and pinned set."""
+    logs: Path
+    state: Path
+    """What a restarted node needs: lock, replicas, keys. Mode 0700."""
+    runtime: Path
+    """The control socket. Mode 0700."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Paths:
+        """``YIBU_HOME`` moves everything; without it the XDG directories are used."""
+        home = Path(env.get("HOME") or Path.home())
+        if base := env.get("YIBU_HOME"):
+            root = Path(base).expanduser().absolute()
+            data = cache = state = root
+        else:
+            data = Path(env.get("XDG_DATA_HOME") or home / ".local/share") / "yibu"
+            cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "yibu"
+            state = Path(env.get("XDG_STATE_HOME") or home / ".local/state") / "yibu"
+        return cls(
+            store=data / "store",
+            environments=cache / "environments",
+            logs=state / "logs",
+            state=state / "state",
+            runtime=_runtime_directory(state / "run"),
+        )
+
+    @property
+    def control_socket(self) -> Path:
+        return self.runtime / "control.sock"
+
+    @property
+    def node_lock(self) -> Path:
+        return self.state / "node.lock"
+
+    @property
+    def node_log(self) -> Path:
+        return self.logs / "node.log"
+
+    def model_log(self, replica: str) -> Path:
+        return self.logs / f"{replica}.log"
+
+    def make(self) -> None:
+        """Create the directories that do not exist yet, private to the owner."""
+        for directory in (self.store, self.environments, self.logs):
+            directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self.state, self.runtime):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+
+
+def _runtime_directory(preferred: Path) -> Path:
+    """Use ``preferred`` unless a socket in it would be too long a path for the kernel."""
+    if len(os.fsencode(preferred / "control.sock")) <= _SOCKET_PATH_LIMIT:
+        return preferred
+    digest = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"yibu-{os.getuid()}-{digest}"
