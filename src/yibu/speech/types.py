@@ -1,0 +1,118 @@
+"""What the parts of the speech engine hand to one another. Times are seconds, audio is
+16 kHz mono float32 in [-1, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+"""Hz, of every sample array behind the decoder."""
+
+Samples = npt.NDArray[np.float32]
+"""Shape [n]."""
+
+Features = npt.NDArray[np.float32]
+"""Log-mel filter bank, shape [frames, 80], a frame each 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of speech that the segment rule cut out of one file."""
+
+    start: float
+    """Seconds from the beginning of the file."""
+    samples: Samples
+    features: Features | None = None
+    """The filter bank where the segmenter computed one; the recognizer may reuse it."""
+
+    @property
+    def duration(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+    @property
+    def end(self) -> float:
+        return self.start + self.duration
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request asks of the recognizer."""
+
+    language: str = "auto"
+    task: Literal["transcribe", "translate"] = "transcribe"
+    prompt: str | None = None
+    temperature: float = 0.0
+    words: bool = False
+    """Word timestamps are wanted."""
+    use_itn: bool = True
+    """Inverse text normalisation: digits and punctuation in the text (SenseVoice)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word (a character in Chinese) with its time, in seconds of the file."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """The recognizer's answer for one segment."""
+
+    text: str
+    start: float
+    end: float
+    language: str | None = None
+    emotion: str | None = None
+    events: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
+    raw: str = ""
+    """The text with the model's own tags, as FunASR gives it."""
+    average_logprob: float | None = None
+    no_speech_probability: float | None = None
+    compression_ratio: float | None = None
+    temperature: float = 0.0
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+
+
+class Recognizer(Protocol):
+    """A loaded model. Called from one worker thread at a time; never on the event loop."""
+
+    name: str
+    languages: frozenset[str]
+    """Accepted values of ``language``, ``auto`` among them."""
+    tasks: frozenset[str]
+    precision: str
+
+    def recognize(
+        self, segments: Sequence[Segment], options: Sequence[Options]
+    ) -> list[Recognized]:
+        """One answer a segment, in order; each depends on its own segment alone."""
+        ...
+
+
+class SegmenterSession(Protocol):
+    """Segments one file as it is decoded; its memory does not grow with the file."""
+
+    def feed(self, samples: Samples) -> list[Segment]:
+        """Take the next samples (any length) and return the segments that are finished."""
+        ...
+
+    def finish(self) -> list[Segment]:
+        """No more samples: return what is left."""
+        ...
+
+
+class Segmenter(Protocol):
+    """A loaded VAD with the segment rule over it. Sessions run on worker threads."""
+
+    name: str
+
+    def session(self) -> SegmenterSession: ...
