@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -45,7 +44,7 @@ def load(
     given |= {name: (value, "flag") for name, value in (flags or {}).items() if value is not None}
     return Config(
         gateway=_gateway(schema.gateway, {name: value for name, (value, _) in given.items()}, env),
-        models=tuple(_model(model) for model in schema.models),
+        models=tuple(_model(model, path) for model in schema.models),
         path=path.absolute() if path else None,
         origins={f"gateway.{name}": origin for name, (_, origin) in given.items()},
     )
@@ -216,8 +215,8 @@ def _gateway(
     )
 
 
-def _model(schema: ModelSchema) -> ModelConfig:
-    values = {field.name: getattr(schema, field.name) for field in dataclasses.fields(ModelConfig)}
+def _model(schema: ModelSchema, path: Path | None) -> ModelConfig:
+    values = {name: getattr(schema, name) for name in ModelSchema.model_fields}
     values["flags"] = tuple(schema.flags)
     values["gpus"] = tuple(schema.gpus) if schema.gpus is not None else None
-    return ModelConfig(**values)
+    return ModelConfig(**values, directory=path.absolute().parent if path else None)

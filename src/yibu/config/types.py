@@ -52,6 +52,9 @@ class ModelConfig:
     memory: int | None = None
     """Bytes of GPU (or, without one, main) memory that the model may take."""
     replicas: int = 1
+    directory: Path | None = None
+    """Where relative paths begin, and the engine's working directory: the folder of yibu.yaml,
+    or the one in which the command was typed."""
 
 
 @dataclass(frozen=True, slots=True)
