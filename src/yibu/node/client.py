@@ -1,0 +1,113 @@
+"""The command line's end of the control socket.
+
+Standard library only, and nothing of the node: ``yibu ps`` must be done within 0.3 s.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from yibu import errors
+from yibu.errors import NotRunningError, YibuError
+from yibu.paths import Paths
+
+_CONNECT = 2.0
+_QUICK = 15.0
+"""Seconds for an operation that the node answers from what it knows."""
+
+
+class Client:
+    """Talks to the node of one home; see :mod:`yibu.node.control` for the operations."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def running(self) -> bool:
+        """Whether a node listens on this home."""
+        try:
+            self.call("ping")
+        except NotRunningError:
+            return False
+        return True
+
+    def call(self, op: str, *, timeout: float | None = _QUICK, **fields: Any) -> Any:
+        """The result of an operation, its events left out.
+
+        ``timeout`` is seconds without a byte from the node; None waits for as long as it takes.
+
+        Raises:
+            NotRunningError: no node listens on this home.
+            YibuError: what the node refused or failed with, as the class that it raised.
+        """
+        for message in self.stream(op, timeout=timeout, **fields):
+            if "event" not in message:
+                return message["result"]
+        raise _broken(op)
+
+    def stream(
+        self, op: str, *, timeout: float | None = None, **fields: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Messages ``{"event": …}`` as they come, then ``{"result": …}``; raises as :meth:`call`.
+
+        Closing the iterator hangs up, and what was begun goes on in the node.
+        """
+        with self._connect() as connection:
+            connection.settimeout(timeout)
+            try:
+                connection.sendall(json.dumps({"op": op, **fields}).encode() + b"\n")
+                with connection.makefile("rb") as lines:
+                    for line in lines:
+                        message = json.loads(line)
+                        if "error" in message:
+                            raise _error(message["error"])
+                        yield message
+                        if "result" in message:
+                            return
+            except TimeoutError:
+                raise NotRunningError(
+                    f"the node does not answer {op!r} within {timeout:g} s",
+                    hint=f"look at its log: {self._paths.node_log}",
+                ) from None
+            except (ConnectionError, ValueError) as error:
+                raise _broken(op) from error
+        raise _broken(op)
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_CONNECT)
+        try:
+            connection.connect(str(self._paths.control_socket))
+        except (FileNotFoundError, ConnectionRefusedError):
+            # Refused: the socket of a node that was killed.
+            connection.close()
+            raise NotRunningError(
+                f"no node runs on this home ({self._paths.state.parent})",
+                hint="start one with a model: yibu up MODEL",
+            ) from None
+        except OSError as error:
+            connection.close()
+            raise NotRunningError(
+                f"the node's socket {self._paths.control_socket} cannot be used: {error}",
+                hint="check whose it is: it has to belong to you",
+            ) from error
+        return connection
+
+
+def _broken(op: str) -> NotRunningError:
+    return NotRunningError(
+        f"the node went away while it worked on {op!r}", hint="see what runs: yibu ps"
+    )
+
+
+def _error(plain: dict[str, Any]) -> YibuError:
+    """The exception that the node raised; a YibuError when its class is not known here."""
+    kind = getattr(errors, str(plain.pop("type")), YibuError)
+    message = plain.pop("message")
+    if not (isinstance(kind, type) and issubclass(kind, YibuError)):
+        kind = YibuError
+    if not issubclass(kind, errors.RequestError | errors.EngineStartError):
+        plain = {"hint": plain.get("hint", "")}
+    return kind(message, **plain)

@@ -1,0 +1,239 @@
+"""The control socket: how the command line talks to the node. The owner's alone.
+
+One connection a request: the client sends one line of JSON, ``{"op": …, …}``; the node answers
+with lines ``{"event": …}`` while it works and one last line, ``{"result": …}`` or
+``{"error": {"type", "message", "hint"}}``.
+
+| op        | fields                 | events | result |
+|-----------|------------------------|--------|--------|
+| ping      |                        |        | {pid, started} |
+| ps        |                        |        | what ``yibu ps --json`` prints |
+| up        | models: [ModelConfig]  | yes    | {models: [name]} |
+| down      | models: [name]         | yes    | {models: [name]} |
+| restart   | models: [name]         | yes    | {models: [name]} |
+| log       | model, replica         |        | {path} |
+| subscribe | model (or null)        | yes    | none: until the client goes |
+| shutdown  |                        |        | {pid}; the node then drains and exits |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
+from yibu.node.events import Subscription
+from yibu.node.fleet import Fleet
+from yibu.node.launch import cancelled
+from yibu.node.state import model_config
+
+_log = logging.getLogger(__name__)
+_LINE_LIMIT = 4 << 20
+_FIRST_LINE = 10.0
+"""Seconds that a client has for its request."""
+
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class Control:
+    """Carries out requests on a fleet."""
+
+    def __init__(
+        self, fleet: Fleet, node: Callable[[], Mapping[str, Any]], shutdown: Callable[[], None]
+    ) -> None:
+        """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``."""
+        self._fleet = fleet
+        self._node = node
+        self._shutdown = shutdown
+
+    async def answer(self, request: Mapping[str, Any], send: Send) -> Any:
+        """The result of one request.
+
+        Raises:
+            YibuError: it is refused or it failed.
+        """
+        match request.get("op"):
+            case "ping":
+                return self._node()["node"]
+            case "ps":
+                return {"version": 1, **self._node(), "models": await self._fleet.status()}
+            case "up":
+                configs = [model_config(data) for data in request["models"]]
+                names = [config.name for config in configs]
+                await self._together(names, [self._fleet.up(config) for config in configs], send)
+                return {"models": names}
+            case "down":
+                names = list(request["models"])
+                await self._together(names, [self._fleet.down(name) for name in names], send)
+                return {"models": names}
+            case "restart":
+                names = list(request["models"])
+                await self._together(names, [self._fleet.restart(name) for name in names], send)
+                return {"models": names}
+            case "log":
+                path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
+                return {"path": path}
+            case "subscribe":
+                with self._fleet.events(request.get("model")) as events:
+                    async for event in events:
+                        await send(event)
+                return None
+            case "shutdown":
+                self._shutdown()
+                return {"pid": os.getpid()}
+            case op:
+                raise UsageError(f"the node knows no operation {op!r}")
+
+    async def _together(self, names: list[str], verbs: list[Awaitable[None]], send: Send) -> None:
+        """Carry verbs out at once, with their models' events; then raise the first error.
+
+        What one model fails of does not stop the others.
+        """
+        with self._fleet.events() as events:
+            work = asyncio.gather(*verbs, return_exceptions=True)
+            telling = asyncio.create_task(_forward(events, names, send), name="control events")
+            try:
+                results = await work
+            finally:
+                await cancelled(telling)
+            while not events.empty():
+                await _tell(events.get_nowait(), names, send)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors:
+            raise errors[0]
+
+
+async def _forward(events: Subscription, names: list[str], send: Send) -> None:
+    async for event in events:
+        await _tell(event, names, send)
+
+
+async def _tell(event: Mapping[str, Any], names: list[str], send: Send) -> None:
+    if event["model"] in names:
+        await send(event)
+
+
+@asynccontextmanager
+async def serve(path: Path, control: Control) -> AsyncIterator[None]:
+    """Listen on ``path`` (mode 0600) until the block ends; connections still open are closed.
+
+    The node's lock is held, so a socket that is there already belongs to nobody.
+    """
+    connections: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await _converse(control, reader, writer)
+        finally:
+            connections.discard(task)
+            writer.close()
+
+    server = await asyncio.start_unix_server(connected, sock=_listener(path), limit=_LINE_LIMIT)
+    try:
+        yield
+    finally:
+        server.close()
+        _remove(path)
+        await cancelled(*connections)
+
+
+def _listener(path: Path) -> socket.socket:
+    _remove(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Between bind and chmod the directory's 0700 keeps others out.
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+async def _converse(
+    control: Control, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    async def send(message: Mapping[str, Any]) -> None:
+        writer.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
+        await writer.drain()
+
+    if not _is_owner(writer):
+        _log.warning("control socket: a connection of another user was refused")
+        return
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(_FIRST_LINE):
+            line = await _line(reader)
+        if line is None:
+            return
+        work = asyncio.create_task(_reply(control, line, send), name="control request")
+        # The client sends nothing more: the end of its stream means that it is gone. What it
+        # began (a deployment, say) goes on; only the telling ends.
+        gone = asyncio.create_task(reader.read(1), name="control client")
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            await cancelled(work, gone)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes | None:
+    """The request's line; None when the client left or sent more than a line may hold."""
+    try:
+        return await reader.readuntil(b"\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return None
+
+
+async def _reply(control: Control, line: bytes, send: Send) -> None:
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict):
+            raise UsageError(f"a request is a JSON object, this is a {type(request).__name__}")
+        result = await control.answer(request, send)
+    except YibuError as error:
+        await send({"error": plain_error(error)})
+    except (ValueError, KeyError, TypeError) as error:
+        text = f"the request cannot be read: {type(error).__name__}: {error}"
+        await send({"error": plain_error(UsageError(text))})
+    else:
+        await send({"result": result})
+
+
+def plain_error(error: YibuError) -> dict[str, Any]:
+    """An error as it crosses the socket; ``yibu.node.client`` makes it an exception again."""
+    plain: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+    }
+    if isinstance(error, EngineStartError):
+        plain["cause"] = error.cause
+    if isinstance(error, RequestError):
+        plain |= {"param": error.param, "code": error.code, "retry_after": error.retry_after}
+    return plain
+
+
+def _is_owner(writer: asyncio.StreamWriter) -> bool:
+    """Whether the peer runs as this user (or root): the kernel says so, on Linux. Elsewhere the
+    modes of the socket and its directory have to do."""
+    peer = writer.get_extra_info("socket")
+    if not sys.platform.startswith("linux"):
+        return True
+    # struct ucred of unix(7): pid, uid, gid.
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _pid, uid, _gid = struct.unpack("3i", credentials)
+    return uid in (0, os.getuid())

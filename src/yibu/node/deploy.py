@@ -1,0 +1,116 @@
+"""From one entry of yibu.yaml to what its replicas run: the pipeline before any process exists.
+
+The collaborators are handed in as callables, so that this room needs no hub, no hardware and no
+uv, and its tests neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from yibu.config import ModelConfig
+from yibu.engines.base import Engine, LaunchPlan
+from yibu.errors import UnsupportedError, YibuError
+from yibu.hub.types import LocalModel, Progress, ProgressCallback
+from yibu.node.launch import Explain, LaunchSpec
+from yibu.planner.types import ModelFacts, Placement
+
+Note = Callable[[str], None]
+"""Takes a line worth telling the user."""
+
+
+class CancelledPullError(YibuError):
+    """Raised inside the pulling thread, by its progress callback, when the model is not wanted
+    any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployer:
+    """Everything that turns a model's entry into launch plans. All but ``explain`` may block:
+    they are called in threads."""
+
+    pull: Callable[[str, ProgressCallback], LocalModel]
+    """A source to verified files; raises HubError and its children."""
+    read_facts: Callable[[LocalModel], ModelFacts]
+    choose_engine: Callable[[ModelConfig, ModelFacts | None], Engine]
+    """Raises UnsupportedError when no engine serves the model."""
+    place: Callable[[ModelConfig, ModelFacts | None, Engine, int], Placement]
+    """Placement of the replica of that number; raises DoesNotFitError."""
+    ensure_environment: Callable[[str, Note], Path]
+    """An environment's name to its interpreter; raises EnvironmentSetupError."""
+    explain: Explain
+
+    async def deploy(
+        self, config: ModelConfig, on_progress: ProgressCallback, note: Note
+    ) -> list[LaunchSpec]:
+        """What each replica runs. ``on_progress`` and ``note`` are called in the event loop.
+
+        Raises:
+            YibuError: whatever a collaborator raises.
+        """
+        loop = asyncio.get_running_loop()
+        abandoned = threading.Event()
+
+        def report(progress: Progress) -> None:
+            if abandoned.is_set():
+                raise CancelledPullError(f"{config.name} is not wanted any more")
+            loop.call_soon_threadsafe(on_progress, progress)
+
+        def tell(text: str) -> None:
+            if not abandoned.is_set():
+                loop.call_soon_threadsafe(note, text)
+
+        try:
+            return await self._deploy(config, report, tell)
+        finally:
+            abandoned.set()
+
+    async def _deploy(
+        self, config: ModelConfig, report: ProgressCallback, tell: Note
+    ) -> list[LaunchSpec]:
+        local, facts = None, None
+        if config.source:
+            local = await asyncio.to_thread(self.pull, config.source, report)
+            facts = await asyncio.to_thread(self.read_facts, local)
+        engine = await asyncio.to_thread(self.choose_engine, config, facts)
+        verdict = engine.supports(config, facts)
+        if not verdict.supported:
+            raise UnsupportedError(
+                f"{engine.name} does not serve {config.name}: {verdict.reason}",
+                hint="leave `engine:` out to have one chosen, or see: yibu engine ls",
+            )
+        placed = []
+        for number in range(config.replicas):
+            placement = await asyncio.to_thread(self.place, config, facts, engine, number)
+            placed.append((engine.plan(config, facts, placement), placement))
+        plan = placed[0][0]
+        for line in plan.notes:
+            tell(line)
+        python = None
+        if plan.environment is not None:
+            python = await asyncio.to_thread(self.ensure_environment, plan.environment, tell)
+        extra = await self._pull_extra(plan, report)
+        return [
+            LaunchSpec(
+                model=config.name,
+                plan=each,
+                python=python,
+                model_path=local.path if local else None,
+                extra=extra,
+                env=dict(config.env),
+                gpus=placement.gpus,
+                max_context=placement.context,
+            )
+            for each, placement in placed
+        ]
+
+    async def _pull_extra(self, plan: LaunchPlan, report: ProgressCallback) -> Mapping[str, str]:
+        extra = {}
+        for name, source in plan.extra_sources.items():
+            local = await asyncio.to_thread(self.pull, source, report)
+            extra[name] = str(local.path)
+        return extra

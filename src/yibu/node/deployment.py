@@ -1,0 +1,281 @@
+"""One model on this node: its way from a source to replicas, by one task that owns it all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from yibu.config import ModelConfig
+from yibu.engines.base import Endpoint
+from yibu.errors import EngineStartError, NotRunningError, YibuError
+from yibu.hub.types import Progress
+from yibu.node import launch
+from yibu.node.deploy import Deployer
+from yibu.node.events import EventBus
+from yibu.node.launch import Host, LaunchSpec
+from yibu.node.policy import ModelView
+from yibu.node.process import EngineProcess
+from yibu.node.replica import Replica, State
+from yibu.node.state import SavedModel, SavedReplica
+
+_log = logging.getLogger(__name__)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
+
+# Which state of its replicas a model shows: one that serves is enough to be ready.
+_PRECEDENCE: tuple[State, ...] = ("ready", "starting", "draining", "failed", "pending", "stopped")
+
+
+def replica_id(model: str, number: int) -> str:
+    """``smol-0``; it names a log file, so what a file name cannot hold is replaced, and a digest
+    keeps names apart that then look the same."""
+    safe = _UNSAFE.sub("_", model)
+    if safe != model:
+        safe = f"{safe}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    return f"{safe}-{number}"
+
+
+class Deployment:
+    """Owned by the fleet, which runs :meth:`run` as a task of its own."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        deployer: Deployer,
+        host: Host,
+        bus: EventBus,
+        on_change: Callable[[], None],
+        *,
+        saved: SavedModel | None = None,
+    ) -> None:
+        self.config = config
+        self.created = saved.created if saved else int(time.time())
+        self.replicas: list[Replica] = []
+        self.specs: tuple[LaunchSpec, ...] = ()
+        self.error: YibuError | None = None
+        """Why there are no replicas, or why all that there were have failed."""
+        self._deployer = deployer
+        self._host = host
+        self._bus = bus
+        self._on_change = on_change
+        self._phase: State = "pending"
+        self._shown: tuple[State, str | None] = ("pending", None)
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._again = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._turn = 0
+        if saved is not None:
+            self._make_replicas(saved.specs, saved.replicas)
+
+    # What others may call.
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def state(self) -> State:
+        if not self.replicas:
+            return self._phase
+        states = {replica.state for replica in self.replicas}
+        return next(state for state in _PRECEDENCE if state in states)
+
+    @property
+    def cause(self) -> str | None:
+        """Why the state is not what one wishes; None when all is well."""
+        if not self.replicas:
+            return self.error.message.splitlines()[0] if self.error else None
+        return next((replica.cause for replica in self.replicas if replica.cause), None)
+
+    def choose(self, exclude: frozenset[str]) -> Endpoint | None:
+        """The ready replica with the fewest requests, counted as having one more; of equals the
+        one that was used longest ago."""
+        ready = [r for r in self.replicas if r.endpoint is not None and r.id not in exclude]
+        if not ready:
+            return None
+        chosen = min(ready, key=lambda replica: (replica.in_flight, replica.last_turn))
+        self._turn += 1
+        chosen.acquire(self._turn)
+        return chosen.endpoint
+
+    def view(self) -> ModelView:
+        expected = [r.expected for r in self.replicas if r.expected is not None]
+        return ModelView(self.name, self.state, min(expected, default=None))
+
+    async def changed(self) -> None:
+        """Wait for the next change of any replica's state."""
+        await self._changed.wait()
+
+    async def settled(self) -> None:
+        """Wait until every replica is ready.
+
+        Raises:
+            YibuError: the model cannot be deployed, or a replica has failed.
+            NotRunningError: it was taken down meanwhile.
+        """
+        while True:
+            if self._stopping.is_set():
+                raise NotRunningError(f"{self.name} was taken down before it was ready")
+            if not self._again.is_set():
+                if self.error is not None:
+                    raise self.error
+                for replica in self.replicas:
+                    if replica.error is not None:
+                        raise replica.error
+                if self.replicas and all(r.state == "ready" for r in self.replicas):
+                    return
+            await self.changed()
+
+    async def restart(self) -> None:
+        """Restart the replicas one after the other, so that the others serve meanwhile.
+
+        Raises:
+            YibuError: as :meth:`settled` does.
+        """
+        if not self.replicas:
+            self._again.set()
+            self._tell()
+        for replica in self.replicas:
+            replica.restart()
+            while replica.restarting:
+                await self.changed()
+            if replica.error is not None:
+                break
+        await self.settled()
+
+    async def stop(self) -> None:
+        """Give the deployment up, or drain and end the replicas; return when all is gone."""
+        self._stopping.set()
+        self._tell()
+        await asyncio.gather(*(replica.stop() for replica in self.replicas))
+        await self._ended.wait()
+
+    def save(self) -> SavedModel:
+        return SavedModel(
+            self.config,
+            self.created,
+            self.specs,
+            tuple(
+                SavedReplica(
+                    id=replica.id,
+                    port=replica.port,
+                    key=replica.key,
+                    restarts=replica.restarts,
+                    marker=replica.process.marker if replica.process else None,
+                    process=replica.process.identity if replica.process else None,
+                )
+                for replica in self.replicas
+            ),
+        )
+
+    # The owner task.
+
+    async def run(self, left: Sequence[EngineProcess | None] = ()) -> None:
+        """Deploy (or go on with the replicas that were saved) and run replicas until stopped.
+
+        ``left`` are the processes to adopt, in the replicas' order.
+        """
+        try:
+            while not self.replicas and not self._stopping.is_set():
+                await self._deploy()
+            left = left or [None] * len(self.replicas)
+            async with asyncio.TaskGroup() as group:
+                for replica, process in zip(self.replicas, left, strict=True):
+                    group.create_task(replica.run(process), name=f"replica {replica.id}")
+        finally:
+            self._phase = "stopped"
+            self._ended.set()
+            self._tell()
+
+    async def _deploy(self) -> None:
+        self._again.clear()
+        self.error = None
+        self._phase = "downloading" if self.config.source else "pending"
+        self._tell()
+        work = asyncio.create_task(
+            self._deployer.deploy(self.config, self._progress, self._note),
+            name=f"deploy {self.name}",
+        )
+        stopping = asyncio.create_task(self._stopping.wait(), name=f"stop {self.name}")
+        try:
+            await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping.is_set():
+                return
+            self._make_replicas(work.result(), ())
+        except YibuError as error:
+            await self._failed(error)
+        except Exception as defect:  # noqa: BLE001 - keeps a defect from the other models
+            _log.exception("deploying %s", self.name)
+            await self._failed(
+                EngineStartError(f"{self.name}: a defect in yibu: {defect!r}", cause="defect")
+            )
+        finally:
+            await launch.cancelled(work, stopping)
+
+    async def _failed(self, error: YibuError) -> None:
+        """Show the error until someone wants the model restarted or taken down."""
+        self.error = error
+        self._phase = "failed"
+        self._tell()
+        while not (self._again.is_set() or self._stopping.is_set()):
+            await self.changed()
+
+    def _make_replicas(self, specs: Sequence[LaunchSpec], saved: Sequence[SavedReplica]) -> None:
+        self.specs = tuple(specs)
+        if not saved:
+            self.replicas = [
+                Replica(replica_id(self.name, number), spec, self._host, self._moved)
+                for number, spec in enumerate(specs)
+            ]
+            return
+        for spec, old in zip(specs, saved, strict=True):
+            if old.port is not None:
+                self._host.ports.keep(old.port)
+            self.replicas.append(
+                Replica(
+                    old.id,
+                    spec,
+                    self._host,
+                    self._moved,
+                    restarts=old.restarts,
+                    key=old.key,
+                    port=old.port,
+                )
+            )
+
+    # Telling others.
+
+    def _moved(self, replica: Replica) -> None:
+        self._bus.publish(
+            "state", self.name, replica=replica.id, state=replica.state, cause=replica.cause
+        )
+        self._tell()
+
+    def _tell(self) -> None:
+        now = (self.state, self.cause)
+        if now != self._shown:
+            self._shown = now
+            self._bus.publish("state", self.name, replica=None, state=now[0], cause=now[1])
+        # Everyone who waits wakes once; whoever waits again waits for the next change.
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._on_change()
+
+    def _progress(self, progress: Progress) -> None:
+        fields: dict[str, Any] = {
+            "phase": progress.phase,
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+            "bytes_per_second": progress.bytes_per_second,
+            "seconds_left": progress.seconds_left,
+            "file": progress.file,
+        }
+        self._bus.publish("progress", self.name, **fields)
+
+    def _note(self, text: str) -> None:
+        self._bus.publish("note", self.name, text=text)

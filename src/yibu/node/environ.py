@@ -1,0 +1,43 @@
+"""The environment an engine starts with: the node's own, less what is not the engine's business."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from yibu.node.processes import MARKER
+
+# `_TOKEN` as a word: TOKENIZERS_PARALLELISM is no secret. An engine that needs a credential is
+# given it by its plan or by the model's `env:` in yibu.yaml, never by accident.
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|_)(?:api_?keys?|access_?keys?|private_?keys?|tokens?|secrets?|passwords?|passwd|"
+    r"pwd|credentials?|cookies?|auth)(?:_|$)|^(?:aws|azure|gcp|google)_|ssh_auth|_key$"
+)
+# Another interpreter's settings would be mixed into the engine's own environment.
+_INTERPRETER = frozenset(
+    {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
+)
+_KEPT = frozenset({"PWD", "OLDPWD"})
+
+_ALWAYS = {
+    # A crash's last words must be in the log, not in a lost buffer.
+    "PYTHONUNBUFFERED": "1",
+    # setproctitle (vLLM's workers use it) would else overwrite /proc/PID/environ, and the
+    # marker in it by which left-behind workers are found.
+    "SPT_NOENV": "1",
+}
+
+
+def clean_environment(
+    parent: Mapping[str, str], own: Mapping[str, str], marker: str
+) -> dict[str, str]:
+    """``parent`` without credentials, interpreter settings and yibu's own variables; then ``own``
+    (the plan's and the model's, taken as they stand) and the marker over it."""
+    kept = {
+        name: value
+        for name, value in parent.items()
+        if name not in _INTERPRETER
+        and not name.startswith("YIBU_")
+        and (name in _KEPT or not _SECRET_NAME.search(name))
+    }
+    return {**kept, **_ALWAYS, **own, MARKER: marker}

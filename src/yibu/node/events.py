@@ -1,0 +1,64 @@
+"""What happens in the node, told to whoever listens; a slow listener never holds the node up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Event = dict[str, Any]
+"""Plain data, as it goes over the control socket. ``event`` names the kind:
+
+- ``state``: model, replica (or None for the model as a whole), state, cause
+- ``progress``: model, phase, done_bytes, total_bytes, bytes_per_second, seconds_left, file
+- ``note``: model, text
+"""
+
+_BACKLOG = 1000
+
+
+class Subscription:
+    """One listener's queue; the oldest events are lost when it does not read."""
+
+    def __init__(self, model: str | None) -> None:
+        self.model = model
+        self._queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG)
+
+    def put(self, event: Event) -> None:
+        if self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(event)
+
+    def empty(self) -> bool:
+        return self._queue.empty()
+
+    def get_nowait(self) -> Event:
+        return self._queue.get_nowait()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            yield await self._queue.get()
+
+
+class EventBus:
+    """Publishes to every open subscription. Used from the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def publish(self, kind: str, model: str, **fields: Any) -> None:
+        event = {"event": kind, "model": model, **fields}
+        for subscription in self._subscriptions:
+            if subscription.model in (None, model):
+                subscription.put(event)
+
+    @contextmanager
+    def subscribe(self, model: str | None = None) -> Iterator[Subscription]:
+        """Events of one model, or of all, from now until the block ends."""
+        subscription = Subscription(model)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)

@@ -1,0 +1,346 @@
+"""All models of a node. The gateway sees it as :class:`yibu.routing.Backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from yibu.config import ModelConfig
+from yibu.engines.base import Endpoint
+from yibu.errors import NotReadyError, NotRunningError, UnknownModelError
+from yibu.node import logs, processes
+from yibu.node.deploy import Deployer
+from yibu.node.deployment import Deployment, replica_id
+from yibu.node.events import EventBus, Subscription
+from yibu.node.launch import Host, cancelled
+from yibu.node.policy import Admission, Supervised, Wait
+from yibu.node.process import EngineProcess, end_marked
+from yibu.node.replica import Replica
+from yibu.node.state import SavedNode, SavedReplica, StateFile, boot_id
+from yibu.routing import Route
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+_HOUSEKEEPING = 5.0
+"""Seconds between two looks at the sizes of logs."""
+
+
+class Fleet:
+    """An async context: leaving it ends every engine. One event loop; no call blocks it."""
+
+    def __init__(
+        self,
+        deployer: Deployer,
+        host: Host,
+        state: StateFile,
+        *,
+        admission: Admission | None = None,
+        rotation: logs.Rotation | None = None,
+    ) -> None:
+        self._deployer = deployer
+        self._host = host
+        self._state = state
+        self._admission = admission or Supervised(host.timings.ready_wait)
+        self._rotation = rotation or logs.Rotation()
+        self._bus = EventBus()
+        self._models: dict[str, Deployment] = {}
+        self._replicas: dict[str, Replica] = {}
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._draining = False
+        self._dirty = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        self._side_tasks: list[asyncio.Task[None]] = []
+        self._verbs: set[asyncio.Task[Any]] = set()
+
+    # The lifespan.
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._side_tasks = [
+            self._group.create_task(self._save_when_dirty(), name="save state"),
+            self._group.create_task(self._keep_house(), name="rotate logs"),
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._draining = True
+        try:
+            await asyncio.gather(*(model.stop() for model in self._models.values()))
+        finally:
+            await cancelled(*self._side_tasks, *self._verbs)
+            # Nothing is left to cancel, and the block's own error goes on by itself.
+            await self._group.__aexit__(None, None, None)
+            await asyncio.to_thread(self._state.save, [])
+
+    async def adopt(self, saved: SavedNode | None) -> None:
+        """Go on with what an earlier node left running, and end what cannot be adopted.
+
+        A model of which nothing runs any more is forgotten: whoever starts the node says what
+        it is to serve.
+        """
+        timings = self._host.timings
+        adopted: set[str] = set()
+        for model in saved.models if saved else ():
+            left = [_left(replica, saved.boot if saved else "") for replica in model.replicas]
+            if not any(left):
+                _log.warning("%s no longer runs and is not started again", model.config.name)
+                continue
+            deployment = self._add(model.config, saved=model)
+            adopted |= {process.marker for process in left if process}
+            self._group.create_task(deployment.run(left), name=f"model {deployment.name}")
+            _log.info("%s: %d engines adopted", deployment.name, sum(map(bool, left)))
+        ended = await end_marked(
+            f"{self._host.home_id}/", adopted, grace=timings.orphan_grace, kill=timings.kill
+        )
+        if ended:
+            _log.warning("%d processes that an earlier node left behind were ended", ended)
+
+    async def drain(self, timeout: float) -> bool:
+        """Take no more requests, and wait for those in flight; False when time ran out."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(replica.idle() for replica in self._all_replicas()))
+        except TimeoutError:
+            return False
+        return True
+
+    # Verbs of the command line.
+
+    async def up(self, config: ModelConfig) -> None:
+        """Serve the model; return when every replica is ready.
+
+        The same model again is left running; with another configuration it is replaced.
+
+        Raises:
+            YibuError: it cannot be deployed or started; it stays listed as ``failed``.
+        """
+        deployment = await self._carry_out(self._put_up(config), f"up {config.name}")
+        await deployment.settled()
+
+    async def down(self, name: str) -> None:
+        """Drain and end the model; return when all of its processes are gone.
+
+        Raises:
+            NotRunningError: no such model is up.
+        """
+        await self._carry_out(self._take_down(name), f"down {name}")
+
+    async def restart(self, name: str) -> None:
+        """Restart the model's replicas one by one; return when all are ready again.
+
+        Raises:
+            NotRunningError: no such model is up.
+            YibuError: it did not come up again.
+        """
+        await self._carry_out(self._find(name).restart(), f"restart {name}")
+
+    async def status(self) -> list[dict[str, Any]]:
+        """The models as ``yibu ps --json`` shows them."""
+        table = await asyncio.to_thread(processes.snapshot)
+        return [_shown(deployment, table) for deployment in self._models.values()]
+
+    def events(self, model: str | None = None) -> AbstractContextManager[Subscription]:
+        """Subscribe to changes of state and to progress; see :mod:`yibu.node.events`."""
+        return self._bus.subscribe(model)
+
+    def log_path(self, name: str, replica: int = 0) -> str:
+        """Where the engine's log is.
+
+        Raises:
+            NotRunningError: no such model is up, or it has no such replica.
+        """
+        deployment = self._find(name)
+        if replica >= max(len(deployment.replicas), 1):
+            raise NotRunningError(
+                f"{name} has {len(deployment.replicas)} replicas, so none of number {replica}"
+            )
+        return str(self._host.paths.model_log(replica_id(name, replica)))
+
+    # The gateway's protocol: yibu.routing.Backend.
+
+    def routes(self) -> Sequence[Route]:
+        """Every model that has a name here, ready or not."""
+        return [_route(deployment) for deployment in self._models.values()]
+
+    def route(self, model: str) -> Route | None:
+        """The route of one model, or None for an unknown name."""
+        deployment = self._models.get(model)
+        return None if deployment is None else _route(deployment)
+
+    async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
+        """The least loaded ready replica, with one more request counted; see Backend.
+
+        Raises:
+            NotReadyError: none is ready, nor will be within ``Timings.ready_wait``.
+            UnknownModelError: no model of that name is up.
+        """
+        deployment = self._models.get(model)
+        if deployment is None:
+            names = ", ".join(self._models) or "none"
+            raise UnknownModelError(f"no model {model!r} is served here; there are: {names}")
+        if self._draining:
+            raise NotReadyError("this node is shutting down", retry_after=10.0)
+        endpoint = deployment.choose(exclude)
+        if endpoint is not None:
+            return endpoint
+        decision = self._admission.decide(deployment.view())
+        if isinstance(decision, Wait):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(decision.seconds):
+                    return await _when_ready(deployment, exclude)
+            raise _not_ready(deployment, 5.0)
+        raise _not_ready(deployment, decision.retry_after)
+
+    def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
+        """The request ended; ``failed`` when the replica broke the connection."""
+        replica = self._replicas.get(endpoint.replica)
+        if replica is not None:
+            replica.release(failed=failed)
+
+    def progress(self, endpoint: Endpoint) -> None:
+        """A byte of an answer came: this engine does not hang, however long its answers are."""
+        replica = self._replicas.get(endpoint.replica)
+        if replica is not None:
+            replica.progressed()
+
+    # Inside.
+
+    def _add(self, config: ModelConfig, **saved: Any) -> Deployment:
+        deployment = Deployment(
+            config, self._deployer, self._host, self._bus, self._changed, **saved
+        )
+        self._models[config.name] = deployment
+        self._changed()
+        return deployment
+
+    async def _put_up(self, config: ModelConfig) -> Deployment:
+        async with self._changing.setdefault(config.name, asyncio.Lock()):
+            deployment = self._models.get(config.name)
+            if deployment is not None:
+                if deployment.config == config and deployment.state != "failed":
+                    return deployment
+                await deployment.stop()
+            deployment = self._add(config)
+            self._group.create_task(deployment.run(), name=f"model {config.name}")
+            return deployment
+
+    async def _take_down(self, name: str) -> None:
+        async with self._changing.setdefault(name, asyncio.Lock()):
+            await self._find(name).stop()
+            del self._models[name]
+            self._changed()
+
+    async def _carry_out(self, verb: Coroutine[Any, Any, T], name: str) -> T:
+        """Await ``verb``, which goes on when the caller is cancelled: half a change to a model,
+        because a terminal was closed, would leave it neither up nor down."""
+        task = asyncio.create_task(verb, name=name)
+        self._verbs.add(task)
+        task.add_done_callback(self._verbs.discard)
+        return await asyncio.shield(task)
+
+    def _find(self, name: str) -> Deployment:
+        deployment = self._models.get(name)
+        if deployment is None:
+            names = ", ".join(self._models) or "none"
+            raise NotRunningError(f"{name} is not up; there are: {names}", hint="yibu ps")
+        return deployment
+
+    def _all_replicas(self) -> list[Replica]:
+        return [replica for model in self._models.values() for replica in model.replicas]
+
+    def _changed(self) -> None:
+        self._replicas = {replica.id: replica for replica in self._all_replicas()}
+        self._dirty.set()
+
+    async def _save_when_dirty(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            models = [model.save() for model in self._models.values() if model.replicas]
+            await asyncio.to_thread(self._state.save, models)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING)
+            for replica in self._all_replicas():
+                path = self._host.paths.model_log(replica.id)
+                await asyncio.to_thread(logs.rotate_if_large, path, self._rotation)
+
+
+def _left(saved: SavedReplica, boot: str) -> EngineProcess | None:
+    """The process that an earlier node recorded, if it is that very process and still runs.
+
+    After a reboot an equal pid and start time would mean nothing. A marker that cannot be read
+    (a process may overwrite its own environment) proves nothing either way.
+    """
+    if saved.process is None or saved.marker is None or boot != boot_id():
+        return None
+    if not processes.alive(saved.process):
+        return None
+    if processes.marker_of(saved.process.pid) not in (None, saved.marker):
+        return None
+    return EngineProcess.adopt(saved.process, saved.marker)
+
+
+async def _when_ready(deployment: Deployment, exclude: frozenset[str]) -> Endpoint:
+    while True:
+        endpoint = deployment.choose(exclude)
+        if endpoint is not None:
+            return endpoint
+        if deployment.state in ("failed", "stopped"):
+            raise _not_ready(deployment, None)
+        await deployment.changed()
+
+
+def _not_ready(deployment: Deployment, retry_after: float | None) -> NotReadyError:
+    cause = f": {deployment.cause}" if deployment.cause else ""
+    return NotReadyError(
+        f"model {deployment.name!r} is {deployment.state}{cause}", retry_after=retry_after
+    )
+
+
+def _route(deployment: Deployment) -> Route:
+    plan = deployment.specs[0].plan if deployment.specs else None
+    return Route(
+        model=deployment.name,
+        engine=plan.engine if plan else deployment.config.engine or "",
+        capabilities=plan.capabilities if plan else frozenset(),
+        conforming=plan.conforming if plan else False,
+        created=deployment.created,
+        state=deployment.state,
+        max_context=deployment.specs[0].max_context if deployment.specs else None,
+    )
+
+
+def _shown(deployment: Deployment, table: Mapping[int, processes.ProcessInfo]) -> dict[str, Any]:
+    plan = deployment.specs[0].plan if deployment.specs else None
+    return {
+        "name": deployment.name,
+        "source": deployment.config.source,
+        "engine": plan.engine if plan else deployment.config.engine,
+        "state": deployment.state,
+        "cause": deployment.cause,
+        "replicas": [
+            {
+                "id": replica.id,
+                "pid": replica.process.pid if replica.process else None,
+                "port": replica.port,
+                "state": replica.state,
+                "restarts": replica.restarts,
+                "rss_bytes": replica.process.rss_bytes(table) if replica.process else 0,
+                "gpus": list(replica.spec.gpus),
+            }
+            for replica in deployment.replicas
+        ],
+    }

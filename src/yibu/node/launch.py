@@ -1,0 +1,309 @@
+"""Bringing one engine up and taking it down again, on this host; no state is kept here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from yibu.engines.base import Binding, Endpoint, LaunchPlan
+from yibu.errors import EngineStartError
+from yibu.log import redact
+from yibu.node import logs, ports, probe
+from yibu.node.environ import clean_environment
+from yibu.node.gpu import GpuMemory, wait_released
+from yibu.node.process import EngineProcess
+from yibu.node.timings import Timings
+from yibu.paths import Paths
+
+_log = logging.getLogger(__name__)
+_EXPLAINED_BYTES = 128 * 1024
+_SHOWN_LINES = 12
+T = TypeVar("T")
+
+
+class Explanation(Protocol):
+    """Why an engine failed: ``yibu.engines.causes.Explanation`` fits."""
+
+    @property
+    def cause(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def hint(self) -> str: ...
+
+
+Explain = Callable[[str, str, int | None], Explanation]
+"""(engine's name, its log's text, exit code or None while it ran) -> explanation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What this machine gives to every replica."""
+
+    paths: Paths
+    home_id: str
+    """Distinguishes the markers of this home from those of other nodes on the machine."""
+    env: Mapping[str, str] = field(repr=False)
+    ports: ports.Ports
+    timings: Timings
+    explain: Explain
+    gpu_memory: GpuMemory
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """What a replica runs, placed on this host: enough to start it again without its source."""
+
+    model: str
+    plan: LaunchPlan
+    python: Path | None
+    model_path: Path | None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gpus: tuple[int, ...] = ()
+    max_context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An engine that has produced a token (or has none to give)."""
+
+    process: EngineProcess
+    endpoint: Endpoint
+    canary: probe.TokenRequest | None
+    """The request that it answered; None for an engine that has nothing to generate."""
+    log_offset: int = 0
+    """Where this life begins in the replica's log."""
+
+
+def endpoint_of(spec: LaunchSpec, replica: str, port: int, key: str) -> Endpoint:
+    return Endpoint(
+        replica=replica,
+        host=ports.LOOPBACK,
+        port=port,
+        key=key if spec.plan.key_variable is not None else None,
+        served_name=spec.plan.served_name,
+    )
+
+
+async def start(
+    host: Host,
+    spec: LaunchSpec,
+    replica: str,
+    port: int,
+    key: str,
+    on_spawn: Callable[[EngineProcess], None],
+) -> Running:
+    """Spawn the engine and wait until it has given one token.
+
+    ``on_spawn`` is called as soon as the process exists. Whatever goes wrong, cancellation
+    included, nothing of the engine is left.
+
+    Raises:
+        EngineStartError: it exited or did not become ready within ``start_timeout``.
+    """
+    binding = Binding(ports.LOOPBACK, port, spec.python, spec.model_path, key, spec.extra)
+    argv, own = spec.plan.bind(binding)
+    marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
+    log = host.paths.model_log(replica)
+    offset = logs.size(log)
+    began = time.monotonic()
+    process = EngineProcess.spawn(
+        argv, clean_environment(host.env, {**own, **spec.env}, marker), log, marker
+    )
+    on_spawn(process)
+    endpoint = endpoint_of(spec, replica, port, key)
+    last = _LastAnswer()
+    try:
+        async with asyncio.timeout(spec.plan.start_timeout):
+            canary = await _unless_exited(process, wait_ready(host.timings, spec, endpoint, last))
+        return Running(process, endpoint, canary, offset)
+    except _ExitedError as exited:
+        waited = time.monotonic() - began
+        what = f"{describe_exit(exited.code)} {waited:.1f} s after its start"
+        await take_down(host, spec, process)
+        raise _failure(host, spec, log, offset, what, exited.code, port) from None
+    except TimeoutError:
+        what = f"was not ready after {spec.plan.start_timeout:g} s; last answer: {last.text}"
+        await take_down(host, spec, process)
+        raise _failure(host, spec, log, offset, what, None, port) from None
+    except BaseException:  # cancellation above all: a half-started engine must not stay
+        await take_down(host, spec, process)
+        raise
+
+
+async def adopt(
+    host: Host, spec: LaunchSpec, replica: str, port: int, key: str, process: EngineProcess
+) -> Running | None:
+    """Take over an engine that an earlier node started; None, and it is gone, when it does not
+    give a token within ``Timings.adopt`` seconds."""
+    endpoint = endpoint_of(spec, replica, port, key)
+    offset = logs.size(host.paths.model_log(replica))
+    try:
+        async with asyncio.timeout(host.timings.adopt):
+            canary = await _unless_exited(process, wait_ready(host.timings, spec, endpoint))
+        return Running(process, endpoint, canary, offset)
+    except (_ExitedError, TimeoutError):
+        _log.warning("%s: the engine that was left (pid %d) does not serve", replica, process.pid)
+        await take_down(host, spec, process, port)
+        return None
+    except BaseException:
+        await take_down(host, spec, process, port)
+        raise
+
+
+async def take_down(
+    host: Host, spec: LaunchSpec, process: EngineProcess, port: int | None = None
+) -> None:
+    """End the engine whole, then wait until its port and its GPU memory are free again.
+
+    ``port`` is None for an engine that never was ready: it may be another's.
+
+    Raises:
+        EngineError: a process survived SIGKILL.
+    """
+    timings = host.timings
+    pids = {info.identity.pid for info in await process.refresh()}
+    await process.stop(
+        grace=spec.plan.stop_grace, orphan_grace=timings.orphan_grace, kill=timings.kill
+    )
+    if port is not None and not await ports.wait_free(port, timings.port_free):
+        _log.warning("port %d is still taken %g s after its engine", port, timings.port_free)
+    if not await wait_released(host.gpu_memory, spec.gpus, pids, timings.memory_free):
+        _log.warning(
+            "GPU memory of %s is still held %g s after its end", spec.model, timings.memory_free
+        )
+
+
+@dataclass(slots=True)
+class _LastAnswer:
+    """What the engine last said while it was not ready, for the error's text."""
+
+    text: str = "none"
+
+
+async def wait_ready(
+    timings: Timings, spec: LaunchSpec, endpoint: Endpoint, last: _LastAnswer | None = None
+) -> probe.TokenRequest | None:
+    """Poll the ready path until it answers 200, then ask for one token; runs until cancelled.
+
+    Returns the request that gave a token, or None when the engine has none of the capabilities
+    that generate something.
+    """
+    last = last or _LastAnswer()
+    while True:
+        try:
+            answer = await probe.get(endpoint, spec.plan.ready_path, timings.ready_request)
+            last.text = f"GET {spec.plan.ready_path}: HTTP {answer.status}"
+            if answer.status == 200:
+                return await _first_token(timings, spec, endpoint, last)
+        except (probe.ProbeError, _NotYetError) as error:
+            last.text = str(error)
+        await asyncio.sleep(timings.ready_poll)
+
+
+async def _first_token(
+    timings: Timings, spec: LaunchSpec, endpoint: Endpoint, last: _LastAnswer
+) -> probe.TokenRequest | None:
+    name = spec.plan.served_name or spec.model
+    refused = ""
+    for request in probe.token_requests(spec.plan.capabilities, name):
+        last.text = f"POST {request.path}: no answer yet"
+        answer = await probe.one_token(endpoint, request, timings.first_token)
+        if answer.ok:
+            return request
+        refused = f"POST {request.path}: HTTP {answer.status}: {redact(answer.excerpt())}"
+        if answer.status >= 500 or answer.status in (408, 429):
+            raise _NotYetError(refused)
+    if refused:
+        # It lives and it answers, only not to this (a command engine without chat, a model
+        # without a chat template): what it can do is for its callers to find out.
+        _log.warning("%s is ready, though it gave no token: %s", spec.model, refused)
+    return None
+
+
+class _NotYetError(Exception):
+    """The engine answers, but cannot serve yet."""
+
+
+class _ExitedError(Exception):
+    """The main process ended while something was awaited from it."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+async def _unless_exited(process: EngineProcess, work: Awaitable[T]) -> T:
+    """Await ``work``, or raise _ExitedError as soon as the process has ended."""
+    task = asyncio.ensure_future(work)
+    exit_task = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait((task, exit_task), return_when=asyncio.FIRST_COMPLETED)
+        if exit_task.done():  # checked first: a foreign server may answer on a stolen port
+            raise _ExitedError(exit_task.result())
+        return task.result()
+    finally:
+        await cancelled(task, exit_task)
+
+
+async def cancelled(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks that are still running and wait until they have cleaned up."""
+    for task in tasks:
+        task.cancel()
+    # A result or an error that came was taken by the caller already; gather keeps both quiet.
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _failure(
+    host: Host,
+    spec: LaunchSpec,
+    log: Path,
+    offset: int,
+    what: str,
+    code: int | None,
+    port: int,
+) -> EngineStartError:
+    """The error of a start: first line the cause, then the log's last lines. The engine is gone."""
+    cause, sentence, hint = _explained(host, spec, log, offset, what, code)
+    if cause == "unknown" and not ports.is_free(port):
+        cause = "port_in_use"
+        sentence = f"{what}: port {port} was taken by another process"
+    lines = logs.read_from(log, offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
+    shown = "".join(f"\n  | {redact(line)}" for line in lines)
+    tail = f"\n  last lines of {log}:{shown}" if shown else f"\n  nothing was written to {log}"
+    return EngineStartError(f"{spec.model}: the engine {sentence}{tail}", hint=hint, cause=cause)
+
+
+def explain_exit(host: Host, spec: LaunchSpec, running: Running, code: int | None) -> str:
+    """Why a ready engine ended, as a clause: its exit code and what its log says."""
+    log = host.paths.model_log(running.endpoint.replica)
+    return _explained(host, spec, log, running.log_offset, describe_exit(code), code)[1]
+
+
+def _explained(
+    host: Host, spec: LaunchSpec, log: Path, offset: int, what: str, code: int | None
+) -> tuple[str, str, str]:
+    """(cause's key, a sentence beginning with ``what``, hint), read from the log."""
+    text = logs.read_from(log, offset, _EXPLAINED_BYTES)
+    found = host.explain(spec.plan.engine, text, code)
+    known = found.cause != "unknown" and found.message
+    return found.cause, f"{what}: {found.message}" if known else what, found.hint
+
+
+def describe_exit(code: int | None) -> str:
+    """An exit code in words; nobody had asked the engine to end."""
+    if code is None:
+        return "ended (it had been adopted, so its exit code is not known)"
+    if code == -signal.SIGKILL:
+        return "was killed by SIGKILL, which yibu did not send (the kernel, out of memory?)"
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"exited with code {code}" + (" though nobody asked it to" if code == 0 else "")

@@ -1,0 +1,208 @@
+"""Engine logs: rotated by size while the engine writes, read from the end, followed.
+
+The engine holds the file open in append mode and outlives the node, so the file is copied to
+``NAME.1`` and truncated in place; a line written between the two is lost, which is the price of
+needing no process between an engine and its log. Standard library only: the CLI imports this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+_BLOCK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """At most ``max_bytes`` × (``generations`` + 1) a replica, give or take a poll's output."""
+
+    max_bytes: int = 20 * 1024 * 1024
+    generations: int = 4
+
+
+def generation(path: Path, number: int) -> Path:
+    """The file of the ``number``-th rotation back; 0 is the live one."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def size(path: Path) -> int:
+    """Bytes of the file; 0 when it does not exist."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def rotate_if_large(path: Path, rotation: Rotation) -> bool:
+    """Rotate when the live file is over ``max_bytes``; True when it was. Never raises for I/O.
+
+    On a full disk older generations are dropped to make room; when even that does not help, the
+    live file is emptied all the same: a bounded log matters more than its content.
+    """
+    if size(path) <= rotation.max_bytes:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            _shift(path, rotation.generations)
+            _copy_and_truncate(path, rotation)
+    except OSError as error:
+        _log.warning("cannot rotate the log %s: %s", path, error)
+        return False
+    return True
+
+
+def _shift(path: Path, generations: int) -> None:
+    generation(path, generations).unlink(missing_ok=True)
+    for number in range(generations - 1, 0, -1):
+        with contextlib.suppress(FileNotFoundError):
+            generation(path, number).rename(generation(path, number + 1))
+
+
+def _copy_and_truncate(path: Path, rotation: Rotation) -> None:
+    copy = generation(path, 1)
+    oldest = rotation.generations
+    while True:
+        try:
+            _copy(path, copy)
+            break
+        except OSError as error:
+            copy.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            if oldest < 2:
+                _log.warning("no room to keep the log %s: its content is dropped", path)
+                break
+            generation(path, oldest).unlink(missing_ok=True)
+            oldest -= 1
+    os.truncate(path, 0)
+
+
+def _copy(path: Path, copy: Path) -> None:
+    descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with path.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+        shutil.copyfileobj(source, target, _BLOCK)
+
+
+def read_from(path: Path, offset: int, limit: int) -> str:
+    """Text from ``offset`` to the end, at most the last ``limit`` bytes; "" when unreadable.
+
+    When the file is now shorter than ``offset`` it was rotated meanwhile: all of it is new.
+    """
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = offset if offset <= end else 0
+            file.seek(max(start, end - limit))
+            return file.read(limit).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def tail(path: Path, n: int) -> list[str]:
+    """The last ``n`` lines, older generations included, without their line ends.
+
+    Raises:
+        FileNotFoundError: there is no such log.
+    """
+    lines: list[str] = []
+    number = 0
+    current: Path = path
+    while len(lines) < n and (number == 0 or current.exists()):
+        lines = _last_lines(current, n - len(lines)) + lines
+        number += 1
+        current = generation(path, number)
+    return lines
+
+
+def _last_lines(path: Path, n: int) -> list[str]:
+    data = b""
+    with path.open("rb") as file:
+        position = file.seek(0, os.SEEK_END)
+        while position > 0 and data.count(b"\n") <= n:
+            step = min(_BLOCK, position)
+            position -= step
+            file.seek(position)
+            data = file.read(step) + data
+    return [line.decode(errors="replace") for line in data.splitlines()[-n:]] if n > 0 else []
+
+
+def follow(
+    path: Path,
+    *,
+    from_start: bool = False,
+    poll: float = 0.2,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[str]:
+    """Lines as they are written, across rotations, until ``stop()``; blocks between them.
+
+    A file that does not exist yet is waited for.
+    """
+    place = _Place(0 if from_start else size(path), _rotated_at(path))
+    rest = b""
+    while True:
+        ending = stop()  # asked before reading: what was written until then is still given
+        *lines, rest = (rest + _news(path, place)).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+        if ending:
+            return
+        if not lines:
+            time.sleep(poll)
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a follower has read, and the rotation that it knows of."""
+
+    position: int
+    rotated: tuple[int, int] | None
+
+
+def _news(path: Path, place: _Place) -> bytes:
+    """What was written since ``place``, which is moved on."""
+    try:
+        with path.open("rb") as file:
+            # Held against a rotation between the looks at the two files. The engine, which
+            # writes, asks for no lock.
+            fcntl.flock(file, fcntl.LOCK_SH)
+            data = b""
+            if (rotated := _rotated_at(path)) != place.rotated:
+                place.rotated = rotated
+                data = _read(generation(path, 1), place.position)
+                place.position = 0
+            elif size(path) < place.position:  # emptied without a copy, on a full disk
+                place.position = 0
+            file.seek(place.position)
+            fresh = file.read()
+            place.position += len(fresh)
+            return data + fresh
+    except FileNotFoundError:
+        return b""
+
+
+def _rotated_at(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = generation(path, 1).stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _read(path: Path, position: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(position)
+            return file.read()
+    except FileNotFoundError:
+        return b""

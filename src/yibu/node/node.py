@@ -1,0 +1,141 @@
+"""The node: one process that owns a home's replicas and its gateway, from lock to exit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from yibu.node import control
+from yibu.node.control import Control
+from yibu.node.deploy import Deployer
+from yibu.node.fleet import Fleet
+from yibu.node.gpu import GpuMemory, Nvml
+from yibu.node.launch import Host
+from yibu.node.lock import node_lock
+from yibu.node.logs import Rotation
+from yibu.node.ports import Ports
+from yibu.node.process import become_subreaper
+from yibu.node.state import StateFile, home_id
+from yibu.node.timings import Timings
+from yibu.paths import Paths
+
+_log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Gateway = Callable[[Fleet], AbstractAsyncContextManager[str]]
+"""Serves HTTP on the fleet inside the context, and gives its URL. It installs no signal
+handlers, and on leaving lets answers that are being sent finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Everything is in :meth:`run`; the fields say with what."""
+
+    paths: Paths
+    deployer: Deployer
+    gateway: Gateway
+    env: Mapping[str, str] = field(repr=False)
+    """What engines inherit, less credentials."""
+    timings: Timings = field(default_factory=Timings)
+    drain_timeout: float = 30.0
+    """Seconds for requests in flight when the node is told to stop."""
+    rotation: Rotation = field(default_factory=Rotation)
+    gpu_memory: GpuMemory = field(default_factory=Nvml)
+
+    async def run(self, work: Callable[[Fleet], Any] | None = None) -> None:
+        """Serve until SIGTERM, SIGINT, SIGHUP or a shutdown request; then drain and end all.
+
+        ``work`` is an async function that is run beside (``yibu up`` deploys its models there,
+        and shows their events); its error ends the node. A second signal cuts the drain short.
+
+        Raises:
+            AlreadyRunningError: another node holds this home.
+        """
+        self.paths.make()
+        started = int(time.time())
+        url = ""
+        stop, hurry = asyncio.Event(), asyncio.Event()
+
+        def shown() -> dict[str, Any]:
+            return {"node": {"pid": os.getpid(), "started": started}, "gateway": {"url": url}}
+
+        async with AsyncExitStack() as stack:
+            stack.enter_context(node_lock(self.paths.node_lock))
+            stack.enter_context(_signals(stop, hurry))
+            become_subreaper()
+            state = StateFile(self.paths.state / "node.json")
+            fleet = await stack.enter_async_context(
+                Fleet(self.deployer, self._host(), state, rotation=self.rotation)
+            )
+            await fleet.adopt(await asyncio.to_thread(state.load))
+            url = await stack.enter_async_context(self.gateway(fleet))
+            await stack.enter_async_context(
+                control.serve(self.paths.control_socket, Control(fleet, shown, stop.set))
+            )
+            _log.info("node %d serves %s", os.getpid(), url)
+            await _until(stop, work(fleet) if work else None)
+            _log.info("draining: %g s for requests in flight", self.drain_timeout)
+            await self._drain(fleet, hurry)
+
+    async def _drain(self, fleet: Fleet, hurry: asyncio.Event) -> None:
+        drained = asyncio.create_task(fleet.drain(self.drain_timeout), name="drain")
+        hurried = asyncio.create_task(hurry.wait(), name="second signal")
+        await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+        if not (drained.done() and drained.result()):
+            _log.warning("requests were still in flight when their time was up")
+        for task in (drained, hurried):
+            task.cancel()
+
+    def _host(self) -> Host:
+        return Host(
+            paths=self.paths,
+            home_id=home_id(self.paths.state),
+            env=self.env,
+            ports=Ports(),
+            timings=self.timings,
+            explain=self.deployer.explain,
+            gpu_memory=self.gpu_memory,
+        )
+
+
+async def _until(stop: asyncio.Event, work: Any) -> None:
+    """Wait for ``stop``; an error of ``work`` ends the waiting and is raised."""
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    tasks = [stopping]
+    if work is not None:
+        tasks.append(asyncio.ensure_future(work))
+    try:
+        while not stopping.done():
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+                tasks.remove(task)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
+    """The first signal sets ``stop``, the second ``hurry``; nothing else is done in a handler."""
+    loop = asyncio.get_running_loop()
+
+    def received() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, received)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,280 @@
+"""One engine process and everything it forks: spawned or adopted, watched, ended whole, reaped.
+
+A child is not asked for by PID alone anywhere: an :class:`Identity` says which process is meant.
+Engines do not die with the node (a node that was killed adopts them when it comes back), so their
+output goes straight to a file, not through a pipe that would break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from yibu.errors import EngineError, EngineStartError
+from yibu.node import processes
+from yibu.node.processes import Identity, ProcessInfo
+
+_log = logging.getLogger(__name__)
+_POLL = 0.02
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+class EngineProcess:
+    """A running engine. One owner calls its methods, from one event loop."""
+
+    def __init__(
+        self, identity: Identity, marker: str, popen: subprocess.Popen[bytes] | None
+    ) -> None:
+        self.identity = identity
+        self.marker = marker
+        self._popen = popen
+        self._seen: set[Identity] = {identity}
+        self._exited = asyncio.Event()
+        self._watcher = asyncio.get_running_loop().create_task(
+            self._watch(), name=f"watch {marker}"
+        )
+
+    @classmethod
+    def spawn(
+        cls, argv: Sequence[str], env: Mapping[str, str], log: Path, marker: str
+    ) -> EngineProcess:
+        """Start ``argv`` in a session of its own, its output appended to ``log``.
+
+        Raises:
+            EngineStartError: the program cannot be executed.
+        """
+        output = _open_log(log)
+        try:
+            popen = subprocess.Popen(
+                argv,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise EngineStartError(
+                f"the program {argv[0]!r} was not found",
+                hint="check the engine's environment (yibu engine ls) or the command's path",
+                cause="program_not_found",
+            ) from error
+        except OSError as error:
+            raise EngineStartError(
+                f"the program {argv[0]!r} cannot be executed: {error.strerror}",
+                hint=f"look at it: ls -l {argv[0]}",
+                cause="not_executable",
+            ) from error
+        finally:
+            os.close(output)
+        info = processes.process(popen.pid)
+        if info is None:  # Not before it is reaped, which only this object does.
+            raise EngineStartError(f"process {popen.pid} of {argv[0]!r} vanished at once")
+        return cls(info.identity, marker, popen)
+
+    @classmethod
+    def adopt(cls, identity: Identity, marker: str) -> EngineProcess:
+        """Take over an engine that an earlier node started; its exit code cannot be known."""
+        return cls(identity, marker, None)
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+    @property
+    def exited(self) -> bool:
+        return self._exited.is_set()
+
+    async def wait(self) -> int | None:
+        """Wait for the main process to end; its exit code (negative: a signal), None if adopted.
+
+        It is not reaped here: as long as it is a zombie, its pid and its process group cannot
+        become another's, so the group can be signalled safely.
+        """
+        await self._exited.wait()
+        if self._popen is None:
+            return None
+        if self._popen.returncode is not None:
+            return self._popen.returncode
+        found = os.waitid(  # noqa: ASYNC222 - WNOHANG
+            os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG
+        )
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+    async def refresh(self) -> list[ProcessInfo]:
+        """Look at the whole tree now, and remember it for when it is to be ended."""
+        table = await asyncio.to_thread(processes.snapshot)
+        return self._remember(table, processes.family(self.identity, table, self._seen))
+
+    def rss_bytes(self, table: Mapping[int, ProcessInfo]) -> int:
+        """Resident bytes of the whole tree; memory that processes share counts for each."""
+        found = processes.family(self.identity, table, self._seen)
+        return sum(table[identity.pid].rss_bytes for identity in found)
+
+    async def stop(self, *, grace: float, orphan_grace: float, kill: float) -> None:
+        """SIGTERM to the group, ``grace`` seconds, SIGKILL to all that is left; then reap.
+
+        Works the same when the main process is already dead and left children behind.
+
+        Raises:
+            EngineError: something survived SIGKILL for ``kill`` seconds.
+        """
+        try:
+            await self._living()  # while parents still tell whose children they are
+            if not self.exited:
+                self._signal_group(signal.SIGTERM)
+                self._signal_group(signal.SIGCONT)  # a stopped process cannot heed it otherwise
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(grace):
+                        await self._exited.wait()
+            if self.exited:
+                await self._end_orphans(orphan_grace)
+            await self._kill_all(kill)
+        finally:
+            self._watcher.cancel()
+            self._reap()
+
+    async def _end_orphans(self, grace: float) -> None:
+        """Ask those that the main process left behind, before they are killed."""
+        for identity in await self._living():
+            processes.send(identity, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while await self._living():  # noqa: ASYNC110 - the kernel sends no event for it
+                    await asyncio.sleep(_POLL)
+
+    async def _kill_all(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                # Again and again: a process may fork while its siblings are killed.
+                while living := await self._living():
+                    for identity in living:
+                        processes.send(identity, signal.SIGKILL)
+                    await asyncio.sleep(_POLL)
+                if not self.exited:
+                    await self._exited.wait()
+        except TimeoutError:
+            pids = " ".join(str(i.pid) for i in await self._living()) or str(self.pid)
+            raise EngineError(
+                f"processes {pids} still exist {timeout:g} s after SIGKILL: they are stuck in "
+                "the kernel, in a driver or a dead network disk",
+                hint=f"see where: ps -o pid,stat,wchan:30,args -p {pids.replace(' ', ',')}",
+            ) from None
+
+    async def _living(self) -> set[Identity]:
+        """Every process of this engine that still runs, markers searched too."""
+        table, marked = await asyncio.to_thread(_scan, self.marker)
+        self._seen |= marked.keys()
+        infos = self._remember(table, processes.family(self.identity, table, self._seen))
+        return {info.identity for info in infos if not info.zombie}
+
+    def _remember(
+        self, table: Mapping[int, ProcessInfo], found: set[Identity]
+    ) -> list[ProcessInfo]:
+        # What is dead is forgotten: the set must not grow with every short-lived child.
+        self._seen = found | {self.identity}
+        self._reap_adopted_orphans(table)
+        return [table[identity.pid] for identity in found]
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # An unreaped child pins the group's number; of an adopted one we know only that it
+        # lived a moment ago, and no pid comes round again so soon. One that leads no group
+        # (found by its marker alone) is signalled by itself.
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, number)
+            else:
+                processes.send(self.identity, number)
+
+    def _reap(self) -> None:
+        if self._popen is not None and self.exited:
+            self._popen.wait()
+
+    def _reap_adopted_orphans(self, table: Mapping[int, ProcessInfo]) -> None:
+        """Grandchildren whose parents died become the node's own children (see
+        :func:`become_subreaper`); nobody else will take their exit status."""
+        for identity in self._seen - {self.identity}:
+            info = table.get(identity.pid)
+            if info is not None and info.zombie and info.parent == os.getpid():
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(identity.pid, os.WNOHANG)
+
+    async def _watch(self) -> None:
+        """Set ``exited`` when the main process ends."""
+        if not hasattr(os, "pidfd_open"):
+            while processes.alive(self.identity):  # noqa: ASYNC110 - no pidfd here to wait on
+                await asyncio.sleep(0.1)
+            self._exited.set()
+            return
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._exited.set()
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            if processes.alive(self.identity):
+                ended = asyncio.Event()
+                # A pidfd turns readable when its process terminates: pidfd_open(2).
+                loop.add_reader(descriptor, ended.set)
+                try:
+                    await ended.wait()
+                finally:
+                    loop.remove_reader(descriptor)
+            self._exited.set()
+        finally:
+            os.close(descriptor)
+
+
+def become_subreaper() -> None:
+    """Make orphans of engines children of this process, so that they are reaped even where
+    process 1 reaps nobody, as in many containers. Does nothing outside Linux."""
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        _log.warning("prctl(PR_SET_CHILD_SUBREAPER): %s", os.strerror(ctypes.get_errno()))
+
+
+async def end_marked(
+    prefix: str, spared: Collection[str] = (), *, grace: float, kill: float
+) -> int:
+    """End every process whose marker begins with ``prefix`` and is not one of ``spared``; how
+    many there were. For what a node that lost its state left behind.
+
+    Raises:
+        EngineError: something survived SIGKILL for ``kill`` seconds.
+    """
+    _, marked = await asyncio.to_thread(_scan, prefix)
+    found = {identity: marker for identity, marker in marked.items() if marker not in spared}
+    for identity, marker in found.items():
+        if processes.alive(identity):  # else it went with another's tree
+            left = EngineProcess.adopt(identity, marker)
+            await left.stop(grace=grace, orphan_grace=grace, kill=kill)
+    return len(found)
+
+
+def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
+    table = processes.snapshot()
+    return table, processes.marked(prefix, table)
+
+
+def _open_log(path: Path) -> int:
+    """O_APPEND: several writers do not overwrite each other, and truncation rotates the file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        # A full disk must not keep a model from being served.
+        _log.warning("cannot open the log %s (%s): the engine's output is lost", path, error)
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -1,0 +1,318 @@
+"""One replica: an engine kept running, by one task that alone changes its state.
+
+``pending → starting → ready ⇄ draining → stopped``, and ``failed`` with a cause. (A model is also
+``downloading``, before it has replicas.) Everyone else hands in a wish (stop, restart) or waits
+for a change; nobody reads a state and then acts on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from yibu.engines.base import Endpoint
+from yibu.errors import EngineError, EngineStartError
+from yibu.node import launch, ports
+from yibu.node.launch import Host, LaunchSpec, Running
+from yibu.node.policy import RestartPolicy
+from yibu.node.process import EngineProcess
+from yibu.node.watch import Watch
+
+_log = logging.getLogger(__name__)
+
+State = Literal["pending", "downloading", "starting", "ready", "draining", "stopped", "failed"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: EngineStartError
+    ready_seconds: float | None
+    """How long the engine had been ready; None: this start never got there."""
+
+
+class Replica:
+    """Owned by the fleet, which runs :meth:`run` as a task of its own."""
+
+    def __init__(
+        self,
+        replica_id: str,
+        spec: LaunchSpec,
+        host: Host,
+        on_change: Callable[[Replica], None],
+        *,
+        restarts: int = 0,
+        key: str | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.id = replica_id
+        self.spec = spec
+        self.state: State = "pending"
+        self.cause: str | None = None
+        """A sentence: why it is ``failed``, or is being started again."""
+        self.error: EngineStartError | None = None
+        """What it failed with, the log's last lines included; None unless ``failed``."""
+        self.restarts = restarts
+        self.key = key or secrets.token_urlsafe(32)
+        self.port = port
+        self.process: EngineProcess | None = None
+        self.in_flight = 0
+        self.last_turn = 0
+        self._host = host
+        self._on_change = on_change
+        self._policy = RestartPolicy(host.timings)
+        self._was_ready = False
+        self._port_changes = 0
+        self._watch: Watch | None = None
+        self._start_seconds: float | None = None
+        self._due: float | None = None
+        self._wish: Literal["stop", "restart"] | None = None
+        self._wished = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ended = asyncio.Event()
+
+    # What others may call.
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it answers; None unless it is ready."""
+        if self.state != "ready" or self.port is None:
+            return None
+        return launch.endpoint_of(self.spec, self.id, self.port, self.key)
+
+    @property
+    def expected(self) -> float | None:
+        """Seconds until it is likely ready; None: it never was, or will not be."""
+        if self.state != "starting" or self._due is None:
+            return None
+        return max(0.0, self._due - time.monotonic())
+
+    @property
+    def restarting(self) -> bool:
+        """Whether a restart that was asked for is still to be carried out."""
+        return self._wish == "restart" or self.state in ("pending", "starting", "draining")
+
+    def acquire(self, turn: int) -> None:
+        """A request goes to this replica; ``turn`` grows from request to request."""
+        self.in_flight += 1
+        self.last_turn = turn
+        self._idle.clear()
+
+    def release(self, *, failed: bool) -> None:
+        """The request ended. A failed one makes the replica be looked at immediately."""
+        # Not below zero: a request may outlive the drain of a model that was replaced since.
+        self.in_flight = max(0, self.in_flight - 1)
+        if self.in_flight == 0:
+            self._idle.set()
+        if self._watch is not None:
+            if failed:
+                self._watch.check_now()
+            else:
+                self._watch.progressed()
+
+    def progressed(self) -> None:
+        """A byte of an answer came out of the engine."""
+        if self._watch is not None:
+            self._watch.progressed()
+
+    async def idle(self) -> None:
+        """Wait until no request is in flight."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Let requests in flight finish, end the engine, and return when it is gone."""
+        self._want("stop")
+        await self._ended.wait()
+
+    def restart(self) -> None:
+        """Let requests in flight finish and start the engine anew; failures are forgotten."""
+        if self._wish is None:
+            self._want("restart")
+
+    def _want(self, wish: Literal["stop", "restart"]) -> None:
+        self._wish = wish
+        self._wished.set()
+
+    # The one writer.
+
+    async def run(self, left: EngineProcess | None = None) -> None:
+        """Keep the engine running until :meth:`stop`; ``left`` is one to adopt, if it answers."""
+        try:
+            while self._wish != "stop":
+                adopting, left = left, None
+                try:
+                    await self._answer(await self._live(adopting))
+                except EngineError as stuck:  # something survived SIGKILL
+                    self._fail(EngineStartError(stuck.message, hint=stuck.hint, cause="unkillable"))
+                    await self._wished.wait()
+                except Exception as defect:  # noqa: BLE001 - keeps a defect met here from other models
+                    _log.exception("replica %s", self.id)
+                    self._fail(EngineStartError(f"{self.id}: a defect in yibu: {defect!r}"))
+                    await self._wished.wait()
+                if self._wish == "restart":
+                    self._begin_again()
+        finally:
+            self._give_up_port()
+            self.process = None
+            self._change("stopped", None)
+            self._ended.set()
+
+    async def _live(self, left: EngineProcess | None) -> _Failure | None:
+        """One life of the engine; None when a wish ended it."""
+        self._change("starting", self.cause)
+        running = None
+        try:
+            running = await self._unless_wished(self._adopt(left) if left else self._start())
+        except EngineStartError as error:
+            return _Failure(error, None)
+        finally:
+            if running is None:
+                self._spawned(None)
+        if running is None:
+            return None
+        since = time.monotonic()
+        reason = await self._serve(running)
+        if reason is None:
+            return None
+        crash = EngineStartError(f"{self.id}: the engine {reason}", cause="crash")
+        return _Failure(crash, time.monotonic() - since)
+
+    async def _adopt(self, left: EngineProcess) -> Running:
+        """Go on with an engine of an earlier node, or end it and start anew."""
+        self._spawned(left)
+        if self.port is not None:
+            running = await launch.adopt(self._host, self.spec, self.id, self.port, self.key, left)
+            if running is not None:
+                return running
+        return await self._start()
+
+    async def _start(self) -> Running:
+        if self.port is not None and not ports.is_free(self.port):
+            self._give_up_port()
+        if self.port is None:
+            self.port = self._host.ports.take()
+        began = time.monotonic()
+        if self._start_seconds is not None:
+            self._due = began + self._start_seconds
+        running = await launch.start(
+            self._host, self.spec, self.id, self.port, self.key, self._spawned
+        )
+        self._start_seconds = time.monotonic() - began
+        return running
+
+    async def _serve(self, running: Running) -> str | None:
+        """Be ready until the engine ends or hangs (the reason) or something is wished (None);
+        then take it down."""
+        self._was_ready = True
+        self.process = running.process
+        self._watch = Watch(running, self.spec.plan, self._host.timings)
+        self._change("ready", None)
+        try:
+            reason = await self._unless_wished(self._first_trouble(running, self._watch))
+            self._watch = None
+            await self._leave(reason)
+        finally:  # whatever happens: an engine without its watcher must not stay
+            self._watch = None
+            await launch.take_down(self._host, self.spec, running.process, running.endpoint.port)
+            self._spawned(None)
+        return reason
+
+    async def _leave(self, reason: str | None) -> None:
+        """Say why the engine is about to be ended; let requests finish if it still works."""
+        if reason is not None:
+            _log.error("%s: the engine %s", self.id, reason)
+            self._due = None
+            self._change("starting", f"the engine {reason}")
+            return
+        self._change("draining", None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._host.timings.drain):
+                await self.idle()
+
+    async def _first_trouble(self, running: Running, watch: Watch) -> str:
+        """Why the engine cannot go on, as soon as that is so."""
+        exited = asyncio.create_task(running.process.wait(), name=f"exit {self.id}")
+        hung = asyncio.create_task(watch.find_hang(lambda: self.in_flight), name=f"hang {self.id}")
+        try:
+            await asyncio.wait((exited, hung), return_when=asyncio.FIRST_COMPLETED)
+            if not exited.done():
+                return hung.result()
+            return launch.explain_exit(self._host, self.spec, running, exited.result())
+        finally:
+            await launch.cancelled(exited, hung)
+
+    async def _answer(self, failure: _Failure | None) -> None:
+        """Wait before the next start, or for a wish when there is no point in starting."""
+        if failure is None:
+            return
+        delay = self._delay(failure)
+        if delay is None:
+            self._fail(failure.error)
+            await self._wished.wait()
+            return
+        if delay > 0:
+            self.restarts += 1
+            self._due = time.monotonic() + delay + (self._start_seconds or 0.0)
+        sentence = failure.error.message.splitlines()[0]
+        self._change("starting", f"{sentence}; starting again in {delay:.1f} s")
+        await self._unless_wished(asyncio.sleep(delay))
+
+    def _delay(self, failure: _Failure) -> float | None:
+        """Seconds until the next try; None: give up."""
+        if failure.ready_seconds is not None:
+            self._policy.ready_for(failure.ready_seconds)
+        elif failure.error.cause == "port_in_use":
+            self._give_up_port()
+            if self._port_changes < self._host.timings.port_retries:
+                self._port_changes += 1
+                return 0.0
+        # A start that failed is no crash: what has never worked is not tried again unchanged.
+        if not self._was_ready:
+            return None
+        return self._policy.failed(time.monotonic())
+
+    def _fail(self, error: EngineStartError) -> None:
+        self.error = error
+        failures = self._policy.failures
+        often = f" ({failures} failures in a short time)" if failures > 1 else ""
+        self._change("failed", error.message.splitlines()[0] + often)
+
+    def _begin_again(self) -> None:
+        self._wish = None
+        self._wished.clear()
+        self.error = None
+        self.cause = None
+        self._port_changes = 0
+        self._policy.reset()
+
+    def _give_up_port(self) -> None:
+        if self.port is not None:
+            self._host.ports.release(self.port)
+            self.port = None
+
+    def _spawned(self, process: EngineProcess | None) -> None:
+        self.process = process
+        self._on_change(self)
+
+    def _change(self, state: State, cause: str | None) -> None:
+        self.state = state
+        self.cause = cause
+        _log.info("%s %s%s", self.id, state, f": {cause}" if cause else "")
+        self._on_change(self)
+
+    async def _unless_wished(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Await ``work``; when a wish comes first, cancel it, let it clean up, and return None."""
+        task = asyncio.create_task(work, name=f"work {self.id}")
+        wished = asyncio.create_task(self._wished.wait(), name=f"wish {self.id}")
+        try:
+            await asyncio.wait((task, wished), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            await launch.cancelled(task, wished)

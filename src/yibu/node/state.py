@@ -1,0 +1,212 @@
+"""What a node needs to know when it comes back after a kill -9: written whole, or not at all.
+
+The file holds inner keys and the models' environment, so it is the owner's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yibu.config import ModelConfig
+from yibu.engines.base import LaunchPlan
+from yibu.node.launch import LaunchSpec
+from yibu.node.processes import Identity
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedReplica:
+    id: str
+    port: int | None
+    key: str = field(repr=False)
+    restarts: int
+    marker: str | None
+    """None while no process of it exists."""
+    process: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    config: ModelConfig
+    created: int
+    specs: tuple[LaunchSpec, ...]
+    replicas: tuple[SavedReplica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedNode:
+    boot: str
+    """Identifies the boot of the machine that process identities belong to."""
+    models: tuple[SavedModel, ...]
+
+
+def home_id(state: Path) -> str:
+    """A short name of a home for process markers: of the directory itself, not of its path,
+    which containers on one machine may have in common."""
+    stat = state.stat()
+    return hashlib.sha256(f"{stat.st_dev}:{stat.st_ino}".encode()).hexdigest()[:12]
+
+
+def boot_id() -> str:
+    """Different after every boot, where the system says so."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+class StateFile:
+    """``node.json`` of one home."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> SavedNode | None:
+        """What was saved last; None when nothing was, or it cannot be read.
+
+        An unreadable file is set aside with a warning: the engines that it knew of are then
+        found by their markers.
+        """
+        try:
+            data = json.loads(self.path.read_bytes())
+            return _node(data)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            aside = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+            _log.warning(
+                "%s cannot be read (%s: %s): set aside as %s; engines that it knew of are ended",
+                self.path,
+                type(error).__name__,
+                error,
+                aside.name,
+            )
+            with contextlib.suppress(OSError):
+                self.path.rename(aside)
+            return None
+
+    def save(self, models: Sequence[SavedModel]) -> bool:
+        """Replace the file, atomically and durably; False, with a warning, when it cannot be
+        written: a full disk must not end the node, whose engines carry markers besides."""
+        data = {
+            "version": _VERSION,
+            "boot": boot_id(),
+            "models": [dataclasses.asdict(model) for model in models],
+        }
+        temporary = self.path.with_name(f"{self.path.name}.new")
+        try:
+            _write(temporary, json.dumps(data, default=_plain).encode())
+            temporary.replace(self.path)
+            _sync_directory(self.path.parent)
+        except OSError as error:
+            _log.warning("cannot save the node's state to %s: %s", self.path, error)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            return False
+        return True
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """What ``dataclasses.asdict`` leaves that JSON has no word for."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be saved")
+
+
+def model_config(data: Mapping[str, Any]) -> ModelConfig:
+    """A ModelConfig from its plain data, as the control socket carries it.
+
+    Raises:
+        TypeError, KeyError: a field is unknown or missing.
+    """
+    gpus = data.get("gpus")
+    return ModelConfig(
+        **{
+            **data,
+            "flags": tuple(data.get("flags", ())),
+            "gpus": None if gpus is None else tuple(gpus),
+        }
+    )
+
+
+def plain_config(config: ModelConfig) -> dict[str, Any]:
+    """The inverse of :func:`model_config`, JSON's own types only."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
+    return plain
+
+
+def _node(data: Mapping[str, Any]) -> SavedNode:
+    if data["version"] != _VERSION:
+        raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
+    return SavedNode(data["boot"], tuple(_model(model) for model in data["models"]))
+
+
+def _model(data: Mapping[str, Any]) -> SavedModel:
+    return SavedModel(
+        config=model_config(data["config"]),
+        created=int(data["created"]),
+        specs=tuple(_spec(spec) for spec in data["specs"]),
+        replicas=tuple(_replica(replica) for replica in data["replicas"]),
+    )
+
+
+def _replica(data: Mapping[str, Any]) -> SavedReplica:
+    process = data["process"]
+    return SavedReplica(**{**data, "process": Identity(**process) if process else None})
+
+
+def _spec(data: Mapping[str, Any]) -> LaunchSpec:
+    plan = data["plan"]
+    return LaunchSpec(
+        **{
+            **data,
+            "plan": LaunchPlan(
+                **{
+                    **plan,
+                    "argv": tuple(plan["argv"]),
+                    "capabilities": frozenset(plan["capabilities"]),
+                    "notes": tuple(plan["notes"]),
+                }
+            ),
+            "python": _path(data["python"]),
+            "model_path": _path(data["model_path"]),
+            "gpus": tuple(data["gpus"]),
+        }
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,101 @@
+"""Watching a ready engine: health checks, canaries, and the verdict that it hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from yibu.engines.base import LaunchPlan
+from yibu.node import probe
+from yibu.node.launch import Running
+from yibu.node.policy import Liveness
+from yibu.node.timings import Timings
+
+_BUSY_SHARE = 0.2
+"""Processes that use more than this share of one core are at work on something."""
+_RETRY = 1.0
+"""Seconds to the next health check after a failed one."""
+
+
+class Watch:
+    """The effects around :class:`Liveness`, for one life of one engine."""
+
+    def __init__(self, running: Running, plan: LaunchPlan, timings: Timings) -> None:
+        self._running = running
+        self._plan = plan
+        self._timings = timings
+        self._liveness = Liveness(timings, time.monotonic())
+        self._poke = asyncio.Event()
+        self._cpu = (time.monotonic(), 0.0)
+
+    def progressed(self) -> None:
+        """A request ended well, or a byte of an answer came."""
+        self._liveness.progressed(time.monotonic())
+
+    def check_now(self) -> None:
+        """A caller's connection broke: do not wait for the next turn."""
+        self._poke.set()
+
+    async def find_hang(self, in_flight: Callable[[], int]) -> str:
+        """Return when the engine hangs, with the reason as a clause."""
+        await self._busy()
+        pause = self._timings.health_every
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._poke.wait()
+            self._poke.clear()
+            silence = await self._ask_health()
+            if silence is not None:
+                if self._liveness.health(time.monotonic(), answered=False, busy=await self._busy()):
+                    return f"hangs: {silence}, {self._liveness.health_failures} times in a row"
+                pause = min(_RETRY, self._timings.health_every)
+                continue
+            self._liveness.health(time.monotonic(), answered=True, busy=await self._busy())
+            pause = self._timings.health_every
+            if self._running.canary is not None and self._liveness.wants_canary(
+                time.monotonic(), in_flight()
+            ):
+                reason = await self._send_canary(self._running.canary)
+                if reason is not None:
+                    return reason
+
+    async def _ask_health(self) -> str | None:
+        """None when it answered 200, else what happened instead."""
+        path = self._plan.ready_path
+        try:
+            answer = await probe.get(self._running.endpoint, path, self._timings.health_request)
+        except probe.ProbeError as error:
+            return str(error)
+        return None if answer.status == 200 else f"GET {path}: HTTP {answer.status}"
+
+    async def _send_canary(self, request: probe.TokenRequest) -> str | None:
+        """None when the engine lives, else why it counts as hung."""
+        sent = time.monotonic()
+        await self._busy()
+        outcome: Literal["token", "error", "silence"]
+        try:
+            answer = await probe.one_token(self._running.endpoint, request, self._timings.canary)
+        except probe.ProbeError as error:
+            outcome, found = "silence", str(error)
+        else:
+            # 429 says that it is full, and it answered: that is a sign of life.
+            outcome = "error" if answer.status >= 500 else "token"
+            found = f"POST {request.path}: HTTP {answer.status}"
+        hung = self._liveness.canary(
+            time.monotonic(), outcome=outcome, sent=sent, busy=await self._busy()
+        )
+        if not hung:
+            return None
+        return f"hangs: {self._plan.ready_path} answers, but no token came ({found})"
+
+    async def _busy(self) -> bool:
+        """Whether the engine's processes burned CPU since this was last asked."""
+        then, before = self._cpu
+        infos = await self._running.process.refresh()
+        now, after = time.monotonic(), sum(info.cpu_seconds for info in infos)
+        self._cpu = (now, after)
+        return after - before > _BUSY_SHARE * (now - then)

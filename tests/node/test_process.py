@@ -1,0 +1,190 @@
+"""Spawning and ending real processes: groups, orphans, deaf ones, environments."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.node.conftest import FAKE, eventually
+from yibu.errors import EngineStartError
+from yibu.node import ports, processes
+from yibu.node.environ import clean_environment
+from yibu.node.launch import Host
+from yibu.node.process import EngineProcess, end_marked
+
+STOP = {"grace": 3, "orphan_grace": 0.3, "kill": 5}
+
+
+def spawn(host: Host, *switches: str, marker: str = "r-0/1") -> tuple[EngineProcess, int]:
+    port = host.ports.take()
+    marker = f"{host.home_id}/{marker}"
+    env = clean_environment(host.env, {}, marker)
+    argv = [sys.executable, "-u", "-S", str(FAKE), "--port", str(port), *switches]
+    return EngineProcess.spawn(argv, env, host.paths.model_log("r-0"), marker), port
+
+
+async def listening(port: int) -> bool:
+    return not ports.is_free(port)
+
+
+async def test_stop_ends_and_reaps_a_willing_process(host: Host) -> None:
+    process, port = spawn(host)
+    await eventually(lambda: listening(port))
+    await process.stop(**STOP)
+    assert process.exited
+    assert processes.process(process.pid) is None, "it was not reaped"
+    assert ports.is_free(port)
+
+
+async def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(host: Host) -> None:
+    process, port = spawn(host, "--ignore-sigterm")
+    await eventually(lambda: listening(port))
+    await process.stop(grace=0.2, orphan_grace=0.1, kill=5)
+    assert await process.wait() == -signal.SIGKILL
+    assert processes.process(process.pid) is None
+
+
+@pytest.mark.parametrize("switch", [[], ["--child-ignores-sigterm"]])
+async def test_a_child_in_its_own_session_goes_with_the_engine(
+    host: Host, tmp_path: Path, switch: list[str]
+) -> None:
+    file, held = tmp_path / "child", host.ports.take()
+    process, port = spawn(host, "--fork-child", str(file), "--child-port", str(held), *switch)
+    await eventually(lambda: listening(port))
+    child = int(file.read_text())
+    assert os.getsid(child) == child, "the fake's child should lead a session"
+    assert not ports.is_free(held)
+    await process.stop(**STOP)
+    assert processes.process(child) is None
+    assert ports.is_free(held)
+
+
+async def test_a_child_left_behind_by_a_killed_engine_is_found_and_reaped(
+    host: Host, tmp_path: Path
+) -> None:
+    file = tmp_path / "child"
+    process, port = spawn(host, "--fork-child", str(file))
+    await eventually(lambda: listening(port))
+    child = int(file.read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    assert await process.wait() == -signal.SIGKILL
+    assert processes.process(child) is not None, "it should have survived its parent"
+    await process.stop(**STOP)
+    assert processes.process(child) is None
+
+
+async def test_the_exit_code_is_known_before_the_process_is_reaped(host: Host) -> None:
+    process, _ = spawn(host, "--fail-start", "no luck", "--exit-code", "7")
+    assert await process.wait() == 7
+    info = processes.process(process.pid)
+    assert info is not None
+    assert info.zombie
+    await process.stop(**STOP)
+    assert await process.wait() == 7
+    assert "no luck" in host.paths.model_log("r-0").read_text()
+
+
+async def test_end_marked_finds_what_a_lost_state_leaves(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    kept, kept_port = spawn(host, marker="keep/1")
+    lost, lost_port = spawn(host, "--fork-child", str(file), marker="lost/1")
+    await eventually(lambda: listening(kept_port))
+    await eventually(lambda: listening(lost_port))
+    ended = await end_marked(f"{host.home_id}/", {kept.marker}, grace=1, kill=5)
+    assert ended == 2
+    assert not processes.alive(lost.identity)
+    assert processes.process(int(file.read_text())) is None
+    assert processes.alive(kept.identity)
+    await lost.stop(**STOP)
+    await kept.stop(**STOP)
+
+
+async def test_a_reused_pid_is_not_signalled(host: Host) -> None:
+    process, _ = spawn(host)
+    stranger = processes.Identity(process.pid, process.identity.started - 1)
+    assert not processes.send(stranger, signal.SIGKILL)
+    assert not processes.alive(stranger)
+    assert processes.alive(process.identity)
+    await process.stop(**STOP)
+
+
+async def test_an_adopted_process_is_watched_and_ended(host: Host) -> None:
+    process, port = spawn(host)
+    await eventually(lambda: listening(port))
+    adopted = EngineProcess.adopt(process.identity, process.marker)
+    assert not adopted.exited
+    await adopted.stop(**STOP)
+    assert await adopted.wait() is None
+    await process.stop(**STOP)
+
+
+async def test_programs_that_cannot_run_say_so(host: Host, tmp_path: Path) -> None:
+    log = host.paths.model_log("r-0")
+    with pytest.raises(EngineStartError, match="was not found") as missing:
+        EngineProcess.spawn(["/no/such/program"], {}, log, "m")
+    assert missing.value.cause == "program_not_found"
+    plain = tmp_path / "plain"
+    plain.write_text("no program")
+    with pytest.raises(EngineStartError, match="Permission denied") as denied:
+        EngineProcess.spawn([str(plain)], {}, log, "m")
+    assert denied.value.cause == "not_executable"
+
+
+async def test_an_engine_is_spawned_though_its_log_cannot_be_opened(
+    host: Host, tmp_path: Path
+) -> None:
+    process = EngineProcess.spawn(["/bin/true"], {}, tmp_path / "no" / "log", "m")
+    assert await process.wait() == 0
+    await process.stop(**STOP)
+
+
+async def test_what_an_engine_inherits(host: Host) -> None:
+    parent = {
+        **host.env,
+        "OPENAI_API_KEY": "s1",
+        "HF_TOKEN": "s2",
+        "AWS_SECRET_ACCESS_KEY": "s3",
+        "DB_PASSWORD": "s4",
+        "YIBU_API_KEYS": "s5",
+        "PYTHONPATH": "/elsewhere",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HTTPS_PROXY": "http://proxy:3128",
+        "CUDA_VISIBLE_DEVICES": "0",
+    }
+    env = clean_environment(parent, {"HF_TOKEN": "wanted"}, f"{host.home_id}/r/1")
+    port = host.ports.take()
+    argv = [sys.executable, "-u", "-S", str(FAKE), "--port", str(port), "--print-env"]
+    log = host.paths.model_log("r-0")
+    process = EngineProcess.spawn(argv, env, log, f"{host.home_id}/r/1")
+    await eventually(lambda: log.exists() and log.read_text().count("\n") > 0)
+    found = json.loads(log.read_text().splitlines()[0])
+    await process.stop(**STOP)
+    assert found["HF_TOKEN"] == "wanted"
+    assert not {"OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "YIBU_API_KEYS"} & set(
+        found
+    )
+    assert "PYTHONPATH" not in found
+    assert found["TOKENIZERS_PARALLELISM"] == "false"
+    assert found["HTTPS_PROXY"] == "http://proxy:3128"
+    assert found["CUDA_VISIBLE_DEVICES"] == "0"
+    assert found["PATH"] == os.environ["PATH"]
+    assert found["YIBU_REPLICA"] == f"{host.home_id}/r/1"
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+async def test_ports_are_not_given_twice_nor_when_taken(host: Host) -> None:
+    taken = {host.ports.take() for _ in range(50)}
+    assert len(taken) == 50
+    port = taken.pop()
+    with socket.create_server(("127.0.0.1", port)):
+        assert not await ports.wait_free(port, 0.1)
+        waiting = asyncio.create_task(ports.wait_free(port, 5))
+        await asyncio.sleep(0)
+    assert await waiting

@@ -1,0 +1,312 @@
+"""Supervision of one replica, with a real process for every way an engine can misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.conftest import QUICK, eventually, fake_spec
+from yibu.node import probe, processes
+from yibu.node.launch import Host, LaunchSpec
+from yibu.node.replica import Replica
+
+Supervise = Callable[..., Any]
+
+
+@pytest.fixture
+def supervise(host: Host) -> Supervise:
+    """``async with supervise(*switches) as (replica, history)``; stopped at the end."""
+
+    @asynccontextmanager
+    async def started(
+        *switches: str, spec: LaunchSpec | None = None, **timings: Any
+    ) -> AsyncIterator[tuple[Replica, list[str]]]:
+        history: list[str] = []
+
+        def moved(replica: Replica) -> None:
+            if not history or history[-1] != replica.state:
+                history.append(replica.state)
+
+        this = dataclasses.replace(host, timings=dataclasses.replace(QUICK, **timings))
+        replica = Replica("fake-0", spec or fake_spec(*switches), this, moved)
+        task = asyncio.create_task(replica.run())
+        try:
+            yield replica, history
+        finally:
+            await replica.stop()
+            await task
+        assert history[-1] == "stopped"
+
+    return started
+
+
+async def state(replica: Replica, wanted: str) -> None:
+    await eventually(lambda: replica.state == wanted)
+
+
+async def pid_of(replica: Replica) -> int:
+    assert replica.process is not None
+    return replica.process.pid
+
+
+async def test_it_becomes_ready_and_serves(supervise: Supervise) -> None:
+    async with supervise() as (replica, history):
+        await state(replica, "ready")
+        answer = await probe.get(replica.endpoint, "/v1/models", 5)
+        assert answer.status == 200
+        assert history == ["starting", "ready"]
+    assert history == ["starting", "ready", "draining", "stopped"]
+
+
+async def test_readiness_waits_for_the_ready_path_and_for_a_token(supervise: Supervise) -> None:
+    async with supervise("--ready-after", "0.3", "--slow-tokens", "0.2") as (replica, _):
+        await eventually(lambda: replica.process)
+        assert replica.state == "starting"
+        await state(replica, "ready")
+        log = replica._host.paths.model_log("fake-0")
+        assert "listens" in log.read_text()
+
+
+async def test_an_engine_without_chat_is_probed_by_what_it_has(supervise: Supervise) -> None:
+    async with supervise("--no-chat") as (replica, _):
+        await state(replica, "ready")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "path"),
+    [
+        ({"embeddings"}, "/v1/embeddings"),
+        ({"transcriptions"}, "/v1/audio/transcriptions"),
+        (set(), None),
+    ],
+)
+async def test_the_probe_follows_the_plan(
+    supervise: Supervise, capabilities: set[str], path: str | None
+) -> None:
+    spec = fake_spec(capabilities=frozenset(capabilities))
+    async with supervise(spec=spec) as (replica, _):
+        await state(replica, "ready")
+    requests = probe.token_requests(frozenset(capabilities), "fake")  # type: ignore[arg-type]
+    assert [request.path for request in requests] == ([path] if path else [])
+
+
+@pytest.mark.parametrize("switches", [["--exit-zero"], ["--exit-code", "3"]])
+async def test_a_crash_is_answered_by_a_restart(
+    supervise: Supervise, tmp_path: Path, switches: list[str]
+) -> None:
+    once = ["--crash-after", "0.5", "--crash-once", str(tmp_path / "once")]
+    async with supervise(*once, *switches) as (replica, history):
+        await eventually(lambda: replica.restarts == 1)
+        code = "0 though nobody asked" if switches == ["--exit-zero"] else "3"
+        assert f"exited with code {code}" in (replica.cause or "")
+        await state(replica, "ready")
+        assert history == ["starting", "ready", "starting", "ready"]
+        assert replica.cause is None
+
+
+async def test_sigkill_is_named_and_answered_by_a_restart(supervise: Supervise) -> None:
+    async with supervise() as (replica, _):
+        await state(replica, "ready")
+        first = await pid_of(replica)
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: replica.restarts == 1)
+        assert "SIGKILL, which yibu did not send" in (replica.cause or "")
+        await state(replica, "ready")
+        assert await pid_of(replica) != first
+
+
+async def test_repeated_crashes_end_in_failed_with_the_cause(supervise: Supervise) -> None:
+    async with supervise("--crash-after", "0.3", "--exit-code", "9") as (replica, history):
+        await state(replica, "failed")
+        assert replica.restarts == QUICK.failure_limit - 1
+        assert "exited with code 9" in (replica.cause or "")
+        assert "3 failures in a short time" in (replica.cause or "")
+        assert history.count("ready") == QUICK.failure_limit
+        assert replica.process is None
+
+
+async def test_a_healthy_period_forgets_failures(supervise: Supervise, tmp_path: Path) -> None:
+    async with supervise(failure_limit=2, healthy_after=0.0) as (replica, _):
+        for restarts in (1, 2, 3):
+            await state(replica, "ready")
+            os.kill(await pid_of(replica), signal.SIGKILL)
+            await eventually(lambda n=restarts: replica.restarts == n)
+        await state(replica, "ready")
+
+
+async def test_a_failed_start_is_shown_at_once_with_cause_and_log(supervise: Supervise) -> None:
+    async with supervise("--fail-start", "CUDA out of memory: --api-key hunter22") as (replica, h):
+        await state(replica, "failed")
+        assert h == ["starting", "failed"]
+        assert replica.restarts == 0
+        error = replica.error
+        assert error is not None
+        assert error.cause == "out_of_memory"
+        assert error.hint == "use a smaller model"
+        assert "memory did not suffice" in (replica.cause or "")
+        assert "| CUDA out of memory" in error.message
+        assert "hunter22" not in error.message
+
+
+async def test_a_hang_at_start_ends_at_the_start_timeout(supervise: Supervise) -> None:
+    async with supervise(spec=fake_spec("--hang", start_timeout=0.6)) as (replica, _):
+        await state(replica, "failed")
+        assert "was not ready after 0.6 s" in (replica.cause or "")
+        assert replica.process is None
+
+
+async def test_generation_that_hangs_at_start_is_no_readiness(supervise: Supervise) -> None:
+    spec = fake_spec("--hang-generation", start_timeout=0.8)
+    async with supervise(spec=spec) as (replica, history):
+        await state(replica, "failed")
+        assert "ready" not in history
+        assert "/v1/chat/completions: no answer yet" in (replica.cause or "")
+
+
+async def test_an_idle_engine_that_gives_no_token_is_restarted(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    async with supervise("--hang-after", "1") as (replica, history):
+        await state(replica, "ready")
+        await eventually(lambda: replica.restarts == 1)
+        assert "answers, but no token came" in (replica.cause or "")
+
+
+async def test_requests_without_progress_bring_the_canary_early(supervise: Supervise) -> None:
+    async with supervise("--hang-after", "1", idle_canary=1000, stall=0.2) as (replica, _):
+        await state(replica, "ready")
+        replica.acquire(1)
+        await eventually(lambda: replica.restarts == 1)
+        replica.release(failed=True)
+
+
+async def test_a_busy_engine_is_not_taken_for_hung(supervise: Supervise) -> None:
+    async with supervise("--hang-after", "1", "--spin", busy_limit=1.5) as (replica, _):
+        await state(replica, "ready")
+        began = asyncio.get_running_loop().time()
+        await eventually(lambda: replica.restarts == 1)
+        assert asyncio.get_running_loop().time() - began >= 1.4
+
+
+async def test_progress_keeps_the_canary_away(supervise: Supervise) -> None:
+    async with supervise("--hang-after", "1", idle_canary=0.3) as (replica, history):
+        await state(replica, "ready")
+        for _ in range(40):
+            replica.progressed()
+            await asyncio.sleep(0.02)
+        assert history == ["starting", "ready"]
+
+
+async def test_a_stopped_engine_fails_its_health_checks(supervise: Supervise) -> None:
+    async with supervise(health_request=0.1, idle_canary=1000) as (replica, _):
+        await state(replica, "ready")
+        os.kill(await pid_of(replica), signal.SIGSTOP)
+        await eventually(lambda: replica.restarts == 1)
+        assert "hangs: GET /health: no answer within 0.1 s" in (replica.cause or "")
+        await state(replica, "ready")
+
+
+async def test_a_failed_request_makes_it_look_at_once(supervise: Supervise) -> None:
+    slow = {"health_every": 1000.0, "health_request": 0.05, "health_failures": 1}
+    async with supervise(**slow) as (replica, _):
+        await state(replica, "ready")
+        os.kill(await pid_of(replica), signal.SIGSTOP)
+        replica.acquire(1)
+        replica.release(failed=True)
+        await eventually(lambda: replica.restarts == 1)
+
+
+async def test_an_orphan_is_gone_before_the_restart(supervise: Supervise, tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    switches = ("--fork-child", str(file), "--child-ignores-sigterm")
+    async with supervise(*switches) as (replica, _):
+        await state(replica, "ready")
+        child = int(file.read_text())
+        os.kill(await pid_of(replica), signal.SIGKILL)
+        await eventually(lambda: replica.restarts == 1)
+        assert processes.process(child) is None, "the restart did not wait for the orphan"
+        await state(replica, "ready")
+        assert int(file.read_text()) != child
+    assert processes.process(int(file.read_text())) is None
+
+
+async def test_a_port_taken_between_reserve_and_bind_is_replaced(
+    host: Host, supervise: Supervise
+) -> None:
+    async with supervise() as (replica, history):
+        await state(replica, "ready")
+    free = replica._host.ports.take()
+    with socket.create_server(("127.0.0.1", free)):
+        stolen = iter([free])
+        real = host.ports.take
+        host.ports.take = lambda: next(stolen, None) or real()  # type: ignore[method-assign]
+        async with supervise() as (replica, history):
+            await state(replica, "ready")
+            assert replica.port != free
+            assert replica.restarts == 0
+            assert history == ["starting", "ready"]
+
+
+async def test_ports_that_are_always_taken_end_in_failed(supervise: Supervise) -> None:
+    async with supervise("--port-in-use") as (replica, _):
+        await state(replica, "failed")
+        assert replica.error is not None
+        assert replica.error.cause == "port_in_use"
+
+
+async def test_stop_while_it_starts_leaves_nothing(supervise: Supervise, tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    async with supervise("--ready-after", "60", "--fork-child", str(file)) as (replica, _):
+        await eventually(lambda: file.exists() and file.read_text())
+    assert processes.process(int(file.read_text())) is None
+
+
+async def test_stop_while_it_backs_off_does_not_wait(supervise: Supervise) -> None:
+    async with supervise(backoff_first=1000.0, backoff_cap=1000.0) as (replica, _):
+        await state(replica, "ready")
+        os.kill(await pid_of(replica), signal.SIGKILL)
+        await eventually(lambda: replica.restarts == 1)
+
+
+async def test_stop_waits_for_requests_in_flight(supervise: Supervise) -> None:
+    async with supervise() as (replica, history):
+        await state(replica, "ready")
+        replica.acquire(1)
+        stopping = asyncio.create_task(replica.stop())
+        await state(replica, "draining")
+        assert processes.alive(replica.process.identity)
+        assert replica.endpoint is None, "a draining replica takes no more requests"
+        replica.release(failed=False)
+        await stopping
+
+
+async def test_a_drain_has_an_end(supervise: Supervise) -> None:
+    async with supervise(drain=0.1) as (replica, _):
+        await state(replica, "ready")
+        replica.acquire(1)
+        await replica.stop()
+        assert replica.state == "stopped"
+
+
+async def test_restart_takes_a_failed_one_up_again(supervise: Supervise, tmp_path: Path) -> None:
+    spec = fake_spec("--hang-once", str(tmp_path / "once"), start_timeout=0.6)
+    async with supervise(spec=spec) as (replica, history):
+        await state(replica, "failed")
+        replica.restart()
+        await state(replica, "ready")
+        assert replica.error is None
+        first = await pid_of(replica)
+        replica.restart()
+        await eventually(lambda: "draining" in history)
+        await state(replica, "ready")
+        assert await pid_of(replica) != first
+        assert replica.restarts == 0
