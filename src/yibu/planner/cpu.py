@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from yibu.planner.arithmetic import GIB, MIB, cpu_need, kv_bytes, kv_bytes_per_token
+from yibu.planner.arithmetic import GIB, MIB, kv_bytes, kv_bytes_per_token, llama_need
 from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
 
-MIN_CONTEXT = 512
+MIN_CONTEXT = 1024
 """Fewer tokens than this serve no conversation: the model then does not fit."""
 CONTEXT_STEP = 256
 _USUAL_CONTEXT = 8192
@@ -113,7 +113,7 @@ def _language_model(
     def need(context: int, parallel: int) -> MemoryNeed:
         if request.engine == "vllm":
             return vllm_cpu_need(facts, context, parallel, request)
-        return cpu_need(facts, context, parallel, request.kv_dtype)
+        return llama_need(facts, context, parallel, request.kv_dtype)
 
     fitting = [n for n in parallel_choices if need(wanted, n).total <= room]
     parallel = fitting[0] if fitting else parallel_choices[-1]

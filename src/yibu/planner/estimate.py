@@ -85,6 +85,8 @@ def count_weights(config: Mapping[str, Any]) -> WeightCount:
     shared = number(text, "n_shared_experts") * per_expert + _feed_forward(
         text, hidden, number(text, "shared_expert_intermediate_size")
     )
+    # DeepSeek-V3 balances its experts with a bias of their scores.
+    routing = hidden + (1 if number(text, "n_routed_experts") and "n_group" in text else 0)
     dense_width = number(text, "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * hidden
     dense = (layers - sparse) * _feed_forward(text, hidden, dense_width)
     return WeightCount(
@@ -92,7 +94,7 @@ def count_weights(config: Mapping[str, Any]) -> WeightCount:
         attention=layers * _attention(text, hidden),
         feed_forward=dense + sparse * shared,
         experts=sparse * experts * per_expert,
-        other=layers * _small(config, text, hidden) + hidden + sparse * experts * hidden,
+        other=layers * _small(config, text, hidden) + hidden + sparse * experts * routing,
     )
 
 

@@ -13,6 +13,17 @@ from yibu.errors import UnsupportedError, VerificationError
 
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
+# What published configs leave to transformers' class defaults (configuration_gemma3.py).
+_LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
+    "gemma3_text": {
+        "vocab_size": 262_208,
+        "max_position_embeddings": 131_072,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+    }
+}
+
 # The largest value believed for any count or width in a config; a bigger one is damage.
 _SANE = 1 << 32
 
@@ -23,7 +34,7 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
         inner = config.get(key)
         if isinstance(inner, Mapping) and inner:
             return text_config(inner)
-    return config
+    return {**_LEFT_OUT.get(str(config.get("model_type")), {}), **config}
 
 
 def number(config: Mapping[str, Any], *names: str, default: int = 0) -> int:

@@ -121,6 +121,8 @@ class Placement:
     """Models of one number may be started at once; the next number when those are ready."""
     kv_tokens: int | None = None
     """Tokens that the KV cache holds in all; None without one."""
+    dtype: str | None = None
+    """The dtype to load the weights in, where the hardware asks for another than stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +135,6 @@ class ModelPlan:
     """None when it does not fit."""
     reasons: tuple[str, ...]
     suggestions: tuple[str, ...] = ()
-    """What would fit, when this does not."""
+    """What would fit, or fit better, when this does not."""
+    replicas: tuple[Placement, ...] = ()
+    """One placement a replica, ``placement`` being the first; empty when it does not fit."""
