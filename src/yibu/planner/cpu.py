@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from yibu.planner.arithmetic import GIB, MIB, kv_bytes, kv_bytes_per_token, llama_need
+from yibu.planner.arithmetic import (
+    GIB,
+    MIB,
+    kv_bytes,
+    kv_bytes_per_token,
+    llama_need,
+    tensor_parallel_problem,
+)
 from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
@@ -106,6 +113,9 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
 def _language_model(
     request: Request, facts: ModelFacts, machine: Machine, room: int, threads: int, why: str
 ) -> ModelPlan:
+    ranks = (request.tensor_parallel or 1) if request.engine == "vllm" else 1
+    if problem := tensor_parallel_problem(facts, ranks):
+        return ModelPlan(request.name, "does_not_fit", None, (problem,), ("`tensor_parallel: 1`",))
     room //= max(1, request.replicas)
     parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
     wanted, notes = _wanted_context(request, facts)
@@ -143,6 +153,7 @@ def _language_model(
         context=context,
         parallel=parallel,
         need=used,
+        tensor_parallel=ranks,
         budget=used.total,
         kv_tokens=context * parallel,
         reasons=tuple(placement_reasons),
