@@ -10,6 +10,7 @@ from yibu.planner.arithmetic import (
     kv_bytes,
     kv_bytes_per_token,
     llama_need,
+    loaded_weights,
     tensor_parallel_problem,
 )
 from yibu.planner.request import Request
@@ -178,9 +179,18 @@ def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]
 
 
 def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Request) -> MemoryNeed:
-    """vLLM takes its CPU cache in whole GiB (VLLM_CPU_KVCACHE_SPACE)."""
-    cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype)
-    return MemoryNeed(facts.weight_bytes, max(1, -(-cache // GIB)) * GIB, _VLLM_CPU_OVERHEAD)
+    """Main memory that vLLM takes, all ranks together.
+
+    Each rank takes its cache in whole GiB (VLLM_CPU_KVCACHE_SPACE), so the cache here divided by
+    the tensor parallel size is that variable.
+    """
+    ranks = request.tensor_parallel or 1
+    cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
+    return MemoryNeed(
+        weights=loaded_weights(facts, request.dtype),
+        kv_cache=ranks * max(1, -(-cache // GIB)) * GIB,
+        overhead=ranks * _VLLM_CPU_OVERHEAD,
+    )
 
 
 def largest_context(fits: Callable[[int], bool], wanted: int) -> int:
