@@ -117,7 +117,7 @@ def _language_model(
     ranks = (request.tensor_parallel or 1) if request.engine == "vllm" else 1
     if problem := tensor_parallel_problem(facts, ranks):
         return ModelPlan(request.name, "does_not_fit", None, (problem,), ("`tensor_parallel: 1`",))
-    room //= max(1, request.replicas)
+    room //= max(1, request.replicas) * ranks
     parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
     wanted, notes = _wanted_context(request, facts)
 
@@ -137,7 +137,8 @@ def _language_model(
             request, smallest.total, room, explain_need(smallest), suggestions(request, facts)
         )
     used = need(context, parallel)
-    reasons = [*notes, f"{explain_need(used)}; {size(room)} is free"]
+    each = f" for each of {ranks} ranks" if ranks > 1 else ""
+    reasons = [*notes, f"{explain_need(used)}{each}; {size(room)} is free{each}"]
     if context < wanted:
         reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
     if per_token := kv_bytes_per_token(facts, request.kv_dtype):
@@ -179,17 +180,14 @@ def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]
 
 
 def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Request) -> MemoryNeed:
-    """Main memory that vLLM takes, all ranks together.
-
-    Each rank takes its cache in whole GiB (VLLM_CPU_KVCACHE_SPACE), so the cache here divided by
-    the tensor parallel size is that variable.
-    """
+    """Main memory that one rank of vLLM takes; its cache in whole GiB (VLLM_CPU_KVCACHE_SPACE)."""
     ranks = request.tensor_parallel or 1
     cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
+    weights = loaded_weights(facts, request.dtype)
     return MemoryNeed(
-        weights=loaded_weights(facts, request.dtype),
-        kv_cache=ranks * max(1, -(-cache // GIB)) * GIB,
-        overhead=ranks * _VLLM_CPU_OVERHEAD,
+        weights=weights if ranks == 1 else int(weights / ranks * 1.01),
+        kv_cache=max(1, -(-cache // GIB)) * GIB,
+        overhead=_VLLM_CPU_OVERHEAD,
     )
 
 

@@ -32,7 +32,8 @@ def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
     for i in rest:
         result = cpu.place(models[i], machine, left, sharing)
         if result.placement is not None:
-            left -= result.placement.need.total * models[i].replicas
+            ranks = result.placement.tensor_parallel
+            left -= result.placement.need.total * ranks * models[i].replicas
             result = replace(result, replicas=(result.placement,) * models[i].replicas)
         plans[i] = result
     return [plans[i] for i in range(len(models))]
