@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from yibu.planner.arithmetic import GIB, MIB, kv_bytes, kv_bytes_per_token, llama_need
+from yibu.planner.arithmetic import (
+    GIB,
+    MIB,
+    kv_bytes,
+    kv_bytes_per_token,
+    llama_need,
+    loaded_weights,
+    tensor_parallel_problem,
+)
 from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
@@ -106,7 +114,10 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
 def _language_model(
     request: Request, facts: ModelFacts, machine: Machine, room: int, threads: int, why: str
 ) -> ModelPlan:
-    room //= max(1, request.replicas)
+    ranks = (request.tensor_parallel or 1) if request.engine == "vllm" else 1
+    if problem := tensor_parallel_problem(facts, ranks):
+        return ModelPlan(request.name, "does_not_fit", None, (problem,), ("`tensor_parallel: 1`",))
+    room //= max(1, request.replicas) * ranks
     parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
     wanted, notes = _wanted_context(request, facts)
 
@@ -126,7 +137,8 @@ def _language_model(
             request, smallest.total, room, explain_need(smallest), suggestions(request, facts)
         )
     used = need(context, parallel)
-    reasons = [*notes, f"{explain_need(used)}; {size(room)} is free"]
+    each = f" for each of {ranks} ranks" if ranks > 1 else ""
+    reasons = [*notes, f"{explain_need(used)}{each}; {size(room)} is free{each}"]
     if context < wanted:
         reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
     if per_token := kv_bytes_per_token(facts, request.kv_dtype):
@@ -143,6 +155,7 @@ def _language_model(
         context=context,
         parallel=parallel,
         need=used,
+        tensor_parallel=ranks,
         budget=used.total,
         kv_tokens=context * parallel,
         reasons=tuple(placement_reasons),
@@ -167,9 +180,15 @@ def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]
 
 
 def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Request) -> MemoryNeed:
-    """vLLM takes its CPU cache in whole GiB (VLLM_CPU_KVCACHE_SPACE)."""
-    cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype)
-    return MemoryNeed(facts.weight_bytes, max(1, -(-cache // GIB)) * GIB, _VLLM_CPU_OVERHEAD)
+    """Main memory that one rank of vLLM takes; its cache in whole GiB (VLLM_CPU_KVCACHE_SPACE)."""
+    ranks = request.tensor_parallel or 1
+    cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
+    weights = loaded_weights(facts, request.dtype)
+    return MemoryNeed(
+        weights=weights if ranks == 1 else int(weights / ranks * 1.01),
+        kv_cache=max(1, -(-cache // GIB)) * GIB,
+        overhead=_VLLM_CPU_OVERHEAD,
+    )
 
 
 def largest_context(fits: Callable[[int], bool], wanted: int) -> int:

@@ -17,6 +17,8 @@ from yibu.planner.hf_config import number
 
 _DTYPE_BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
+_UNGATED = frozenset({"gpt2", "gpt_neox", "phi", "opt", "bloom", "falcon", "bert"})
+
 
 @dataclass(frozen=True, slots=True)
 class WeightCount:
@@ -130,15 +132,7 @@ def _attention(text: Mapping[str, Any], hidden: int) -> int:
 
 def _feed_forward(text: Mapping[str, Any], hidden: int, width: int) -> int:
     """Gate, up and down, or up and down alone for the ungated families."""
-    ungated = text.get("model_type") in {
-        "gpt2",
-        "gpt_neox",
-        "phi",
-        "opt",
-        "bloom",
-        "falcon",
-        "bert",
-    }
+    ungated = str(text.get("model_type")) in _UNGATED
     return (2 if ungated else 3) * hidden * width
 
 

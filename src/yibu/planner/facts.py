@@ -28,6 +28,16 @@ def read_facts(path: Path) -> ModelFacts:
         VerificationError: A file is cut short or damaged.
         UnsupportedError: No layout known here.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}",
+            hint="check its permissions, and that the disk it is on is there",
+        ) from error
+
+
+def _read(path: Path) -> ModelFacts:
     if path.is_dir():
         return _read_directory(path)
     if not path.exists():

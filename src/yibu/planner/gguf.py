@@ -7,6 +7,7 @@ anything is allocated, and long arrays (the tokenizer's) are walked over, not ke
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from math import prod
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
+
+Buffer = bytes | mmap.mmap
+"""What a header is read from. No memoryview: one that an error's traceback holds keeps a map from
+being closed."""
 
 MAGIC = b"GGUF"
 
@@ -186,7 +191,7 @@ class Header:
 class _Reader:
     """A cursor over bytes that never reads beyond them."""
 
-    def __init__(self, data: memoryview, name: str) -> None:
+    def __init__(self, data: Buffer, name: str) -> None:
         self.data = data
         self.name = name
         self.at = 0
@@ -216,7 +221,7 @@ class _Reader:
         self.need(length)
         raw = self.data[self.at : self.at + length]
         self.at += length
-        return bytes(raw).decode("utf-8", errors="replace")
+        return raw.decode("utf-8", errors="replace")
 
     def skip_strings(self, count: int) -> None:
         """Walk over ``count`` strings: a tokenizer has hundreds of thousands."""
@@ -238,7 +243,7 @@ class _Reader:
         )
 
 
-def parse(data: bytes | memoryview, name: str = "GGUF") -> Header:
+def parse(data: Buffer, name: str = "GGUF") -> Header:
     """Read a header from a file's first bytes (or a map of all of it).
 
     Args:
@@ -250,11 +255,11 @@ def parse(data: bytes | memoryview, name: str = "GGUF") -> Header:
         VerificationError: The header contradicts itself.
         UnsupportedError: It is no GGUF, or of a version or tensor type not known here.
     """
-    reader = _Reader(memoryview(data), name)
+    reader = _Reader(data, name)
     reader.need(8)
-    if bytes(reader.data[:4]) != MAGIC:
+    if reader.data[:4] != MAGIC:
         raise UnsupportedError(
-            f"{name} is not a GGUF file: it begins with {bytes(reader.data[:4])!r},"
+            f"{name} is not a GGUF file: it begins with {reader.data[:4]!r},"
             f" and {MAGIC!r} was expected"
         )
     reader.at = 4

@@ -49,7 +49,7 @@ def read_files(parts: list[Path], relative_to: Path | None = None) -> ModelFacts
         )
     if split and len(parts) != int(split["parts"]):
         raise VerificationError(
-            f"{split['stem']}: {len(parts)} of {split['parts']} GGUF parts are here",
+            f"{split['stem']}: {len(parts)} of {int(split['parts'])} GGUF parts are here",
             hint="pull it again: what is here is kept",
         )
     headers = [_map_gguf(part) for part in parts]
@@ -67,11 +67,7 @@ def _map_gguf(path: Path) -> gguf.Header:
     if size == 0:
         raise VerificationError(f"{path.name} is empty", hint="pull it again")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        view = memoryview(data)
-        try:
-            header = gguf.parse(view, path.name)
-        finally:
-            view.release()
+        header = gguf.parse(data, path.name)
     check_size(header, path.name, size)
     return header
 

@@ -51,6 +51,11 @@ class Spot:
         return len(self.gpus)
 
     @property
+    def takes_more(self) -> bool:
+        """Whether more memory means more cache: no fixed budget, and no encoder without one."""
+        return self.fixed is None and self.least.kv_cache > 0
+
+    @property
     def least_budget(self) -> int:
         return self.fixed if self.fixed is not None else self.least.total
 
@@ -210,11 +215,11 @@ def share_out(spots: Sequence[Spot], left: Mapping[int, int]) -> list[int]:
     for spot in spots:
         for gpu in spot.gpus:
             spare[gpu.index] -= spot.least_budget
-            takers[gpu.index] += spot.fixed is None
+            takers[gpu.index] += spot.takes_more
     budgets = []
     for spot in spots:
         extra = 0
-        if spot.fixed is None:
+        if spot.takes_more:
             extra = min(spare[gpu.index] // takers[gpu.index] for gpu in spot.gpus)
         budgets.append(spot.least_budget + max(0, extra))
     return budgets
@@ -284,9 +289,18 @@ def _too_large(
 
 
 def suggestions(
-    request: Request, facts: ModelFacts, used: Sequence[Gpu], need: MemoryNeed, room: int
+    request: Request,
+    facts: ModelFacts,
+    used: Sequence[Gpu],
+    need: MemoryNeed,
+    room: int,
+    at_least: int = _USUAL_CONTEXT,
 ) -> tuple[str, ...]:
-    """What would fit, each tried with the same arithmetic before it is said."""
+    """What would fit, each tried with the same arithmetic before it is said.
+
+    Args:
+        at_least: Tokens that make it worth while to buy more GPUs.
+    """
     found = []
     if request.memory is not None and request.memory < need.total <= room:
         found.append(f"raise `memory:` to {size(need.total)}")
@@ -295,13 +309,8 @@ def suggestions(
             if holder.memory:
                 who = holder.name or "a process"
                 found.append(f"stop {who} (pid {holder.pid}): it holds {size(holder.memory)}")
-    free = used[0].total - margin(used[0])
-    for tp in (2, 4, 8, 16):
-        if tp > len(used) and not tensor_parallel_problem(facts, tp):
-            goal = wanted_context(request, facts, None)
-            if least_need(request, facts, tp, goal)[0].total <= free:
-                found.append(f"{tp} GPUs of {size(used[0].total)} hold it with {goal:,} tokens")
-                break
+    if more := _more_gpus(request, facts, used, at_least):
+        found.append(more)
     four = four_bit(facts)
     if four is not None:
         small = least_need(request, four, len(used), MIN_CONTEXT)[0]
@@ -310,6 +319,25 @@ def suggestions(
                 f"a 4-bit variant (AWQ or GPTQ, about {size(four.weight_bytes)} of weights) fits"
             )
     return tuple(found) or ("a smaller model, or other hardware: `yibu plan --machine FILE`",)
+
+
+def _more_gpus(
+    request: Request, facts: ModelFacts, used: Sequence[Gpu], at_least: int
+) -> str | None:
+    """The fewest GPUs of the same kind that hold the model with a useful context."""
+    free = used[0].total - margin(used[0])
+    wanted = wanted_context(request, facts, None)
+    for tp in (2, 4, 8, 16):
+        if tp <= len(used) or tensor_parallel_problem(facts, tp):
+            continue
+
+        def fits(context: int, tp: int = tp) -> bool:
+            return least_need(request, facts, tp, context)[0].total <= free
+
+        context = wanted if fits(wanted) else largest_context(fits, wanted)
+        if context >= min(wanted, at_least):
+            return f"{tp} GPUs of {size(used[0].total)} hold it with {context:,} tokens"
+    return None
 
 
 def four_bit(facts: ModelFacts) -> ModelFacts | None:

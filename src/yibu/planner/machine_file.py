@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from yibu.errors import ConfigError, UsageError
-from yibu.planner.arithmetic import GIB
+from yibu.planner.arithmetic import GIB, MIB
 from yibu.planner.types import Gpu, Machine
 
 EXAMPLE = """\
@@ -41,30 +41,31 @@ _GPU_KEYS = frozenset({"name", "memory", "free", "compute_capability", "driver",
 _MAX_GPUS = 1024
 
 
-def _gpus(count: int, name: str, gib: int, capability: tuple[int, int]) -> tuple[Gpu, ...]:
+def _gpus(count: int, name: str, mib: int, capability: tuple[int, int]) -> tuple[Gpu, ...]:
     return tuple(
-        Gpu(index, name, gib * GIB, gib * GIB, compute_capability=capability)
+        Gpu(index, name, mib * MIB, mib * MIB, compute_capability=capability)
         for index in range(count)
     )
 
 
+# name: cores, threads, GiB of memory, GPUs. The GPUs' memory is what their driver reports.
 BUILT_IN: Mapping[str, Machine] = {
-    machine.name: machine
-    for machine in (
-        Machine("laptop-16g", 8, 16, 16 * GIB, 12 * GIB),
-        Machine("workstation-64g", 16, 32, 64 * GIB, 56 * GIB),
-        Machine("rtx3070-8g", 8, 16, 32 * GIB, 28 * GIB, _gpus(1, "RTX 3070", 8, (8, 6))),
-        Machine("t4-16g", 8, 16, 64 * GIB, 58 * GIB, _gpus(1, "Tesla T4", 16, (7, 5))),
-        Machine("rtx4090-24g", 16, 32, 64 * GIB, 58 * GIB, _gpus(1, "RTX 4090", 24, (8, 9))),
-        Machine("2x24g", 16, 32, 128 * GIB, 120 * GIB, _gpus(2, "RTX 4090", 24, (8, 9))),
-        Machine("l40s-48g", 32, 64, 256 * GIB, 240 * GIB, _gpus(1, "L40S", 48, (8, 9))),
-        Machine("1x80g", 32, 64, 256 * GIB, 240 * GIB, _gpus(1, "A100 80GB", 80, (8, 0))),
-        Machine("4x80g", 64, 128, 1024 * GIB, 960 * GIB, _gpus(4, "A100 80GB", 80, (8, 0))),
-        Machine("8x80g", 96, 192, 2048 * GIB, 1900 * GIB, _gpus(8, "H100 80GB", 80, (9, 0))),
-        Machine("8x141g", 96, 192, 2048 * GIB, 1900 * GIB, _gpus(8, "H200", 141, (9, 0))),
+    name: Machine(name, cores, threads, gib * GIB, gib * GIB * 9 // 10, gpus)
+    for name, cores, threads, gib, gpus in (
+        ("laptop-16g", 8, 16, 16, ()),
+        ("workstation-64g", 16, 32, 64, ()),
+        ("rtx3070-8g", 8, 16, 32, _gpus(1, "RTX 3070", 8_192, (8, 6))),
+        ("t4-16g", 8, 16, 64, _gpus(1, "Tesla T4", 15_360, (7, 5))),
+        ("rtx4090-24g", 16, 32, 64, _gpus(1, "RTX 4090", 24_564, (8, 9))),
+        ("2x24g", 16, 32, 128, _gpus(2, "RTX 4090", 24_564, (8, 9))),
+        ("l40s-48g", 32, 64, 256, _gpus(1, "L40S", 46_068, (8, 9))),
+        ("1x80g", 32, 64, 256, _gpus(1, "A100 80GB", 81_920, (8, 0))),
+        ("4x80g", 64, 128, 1024, _gpus(4, "A100 80GB", 81_920, (8, 0))),
+        ("8x80g", 96, 192, 2048, _gpus(8, "H100 80GB", 81_559, (9, 0))),
+        ("8x141g", 96, 192, 2048, _gpus(8, "H200", 143_771, (9, 0))),
     )
 }
-"""Machines by name; their GPUs' memory is the marketing figure in GiB, all of it free."""
+"""Machines by name, with nothing else running on them."""
 
 
 def load_machine(spec: str) -> Machine:

@@ -28,10 +28,12 @@ def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
     plans.update(_plan_gpus({i: models[i] for i in on_gpu}, machine))
     rest = [i for i in range(len(models)) if i not in plans]
     left = machine.memory_available - cpu.reserve(machine)
+    sharing = sum(models[i].replicas for i in rest)
     for i in rest:
-        result = cpu.place(models[i], machine, left, sharing=len(rest))
+        result = cpu.place(models[i], machine, left, sharing)
         if result.placement is not None:
-            left -= result.placement.need.total * models[i].replicas
+            ranks = result.placement.tensor_parallel
+            left -= result.placement.need.total * ranks * models[i].replicas
             result = replace(result, replicas=(result.placement,) * models[i].replicas)
         plans[i] = result
     return [plans[i] for i in range(len(models))]
@@ -192,7 +194,9 @@ def _reduced_hints(spot: Spot) -> tuple[str, ...]:
     need, _ = gpu.least_need(spot.request, spot.facts, spot.tensor_parallel, spot.wanted)
     hints += [
         hint
-        for hint in gpu.suggestions(spot.request, spot.facts, spot.gpus, need, free)
+        for hint in gpu.suggestions(
+            spot.request, spot.facts, spot.gpus, need, free, at_least=spot.wanted
+        )
         if "GPUs of" in hint or "stop " in hint
     ]
     return tuple(hints)

@@ -50,9 +50,8 @@ class Request:
         Raises:
             ConfigError: A value is not of the type it must have.
         """
-        values = {key.replace("-", "_"): value for key, value in model.options.items()}
-        values.update(parse_flags(model.flags))
-        asked = _Values(model.name, values)
+        options = {key.replace("-", "_"): value for key, value in model.options.items()}
+        asked = _Values(model.name, (parse_flags(model.flags), options))
         context = asked.number("context", "max_model_len", "ctx_size", "n_ctx")
         return cls(
             name=model.name,
@@ -99,13 +98,15 @@ def _is_number(word: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Values:
     model: str
-    values: Mapping[str, Any]
+    sources: tuple[Mapping[str, Any], ...]
+    """Where to look, the one that wins first."""
 
     def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
-        return next(
-            ((name, self.values[name]) for name in names if self.values.get(name) is not None),
-            (names[0], None),
-        )
+        for values in self.sources:
+            for name in names:
+                if values.get(name) is not None:
+                    return name, values[name]
+        return names[0], None
 
     def number(self, *names: str) -> int | None:
         """A whole number; ``8k`` and ``8K`` as vLLM reads them; ``auto`` and -1 leave it open."""

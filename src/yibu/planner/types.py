@@ -110,6 +110,7 @@ class Placement:
     parallel: int
     """Sequences served at once."""
     need: MemoryNeed
+    """Of each GPU, or of main memory for each tensor-parallel rank."""
     tensor_parallel: int = 1
     reasons: tuple[str, ...] = ()
     memory_share: float | None = None
