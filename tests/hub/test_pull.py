@@ -161,13 +161,8 @@ def test_429_and_503_are_waited_out(home: Home, source: Source) -> None:
 
 
 def test_a_signed_link_that_ran_out_is_asked_for_again(home: Home, source: Source) -> None:
-    # Another host name for the same server: a redirect to it is a redirect to a storage host.
-    elsewhere = home.with_settings(
-        modelscope_endpoint=home.hub.url.replace("127.0.0.1", "localhost"),
-        hf_endpoint=home.hub.url.replace("127.0.0.1", "localhost"),
-    )
     home.hub.fault("/cdn/", "status", times=1, value=403)
-    assert_whole(elsewhere.store.pull(source))
+    assert_whole(home.store.pull(source))
 
 
 def test_an_etag_that_changes_midway_starts_the_file_over(home: Home, source: Source) -> None:
@@ -217,13 +212,8 @@ def test_a_token_is_needed_and_used(home: Home, source: Source) -> None:
 
 def test_a_token_is_not_sent_to_another_host(home: Home, source: Source) -> None:
     home.hub.token = "sesame-42"
-    elsewhere = home.with_settings(
-        modelscope_endpoint=home.hub.url.replace("127.0.0.1", "localhost"),
-        hf_endpoint=home.hub.url.replace("127.0.0.1", "localhost"),
-        modelscope_token="sesame-42",
-        hf_token="sesame-42",
-    )
-    elsewhere.store.pull(source)
+    home.with_settings(modelscope_token="sesame-42", hf_token="sesame-42").store.pull(source)
+    assert home.hub.asked("/cdn/")
     assert {seen.authorization for seen in home.hub.asked("/cdn/")} == {None}
 
 
@@ -314,5 +304,5 @@ def test_pins_go_over_what_the_hub_says(home: Home, source: Source) -> None:
 def test_a_cache_that_cannot_be_written_is_named(home: Home, source: Source) -> None:
     home.settings.modelscope_cache.write_text("a file")
     home.settings.hf_cache.write_text("a file")
-    with pytest.raises(HubError, match="modelscope|hf"):
+    with pytest.raises(HubError, match=r"modelscope|hf"):
         home.store.pull(source)
