@@ -186,9 +186,11 @@ def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
 
 
 def _words(text: str, groups: dict[str, str]) -> str:
-    """Fill the named groups in; a group that found nothing takes its punctuation with it."""
+    """Fill the named groups in; what found nothing takes its brackets and punctuation with it."""
     text = re.sub(r"\{(\w+)\}", lambda field: groups.get(field[1], field[0]), text)
-    return re.sub(r":\s*\.$", ".", re.sub(r"\s{2,}", " ", text))
+    text = re.sub(r"\s*\([^()]*:\s*\)", "", text)
+    text = re.sub(r"\s+", " ", text)
+    return re.sub(r"\s*:?\s*\.$", ".", text)
 
 
 def _plain(cause: Cause, lines: Sequence[str]) -> Explanation:

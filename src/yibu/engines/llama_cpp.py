@@ -62,20 +62,20 @@ class LlamaCppOptions(Options):
 
 # One-dash and differently named flags of llama-server, by the option or field they stand for.
 _SHORT = {
-    "-c": "context",
-    "-np": "parallel",
-    "-t": "threads",
-    "-tb": "threads_batch",
-    "-ngl": "gpu_layers",
-    "-b": "batch",
-    "-ub": "ubatch",
-    "-fa": "flash_attention",
-    "-ctk": "cache_type_k",
-    "-ctv": "cache_type_v",
-    "-mg": "main_gpu",
-    "-sm": "split_mode",
-    "-ts": "tensor_split",
-    "-n": "n_predict",
+    "c": "context",
+    "np": "parallel",
+    "t": "threads",
+    "tb": "threads_batch",
+    "ngl": "gpu_layers",
+    "b": "batch",
+    "ub": "ubatch",
+    "fa": "flash_attention",
+    "ctk": "cache_type_k",
+    "ctv": "cache_type_v",
+    "mg": "main_gpu",
+    "sm": "split_mode",
+    "ts": "tensor_split",
+    "n": "n_predict",
 }
 _RENAMED = {
     "ctx_size": "context",
@@ -237,17 +237,18 @@ def _capabilities(options: LlamaCppOptions, facts: ModelFacts) -> frozenset[Capa
 def _options_from_flags(model: ModelConfig) -> dict[str, Any]:
     """llama-server's flags after ``--``, as options and field names."""
     options: dict[str, Any] = {}
-    for name, words in parse_flags(model.flags, _SHORT).items():
-        if name in _SWITCHES and not words:
-            option, value = _SWITCHES[name]
+    for flag in parse_flags(model.flags, _SHORT):
+        if flag.name in _SWITCHES and not flag.values:
+            option, value = _SWITCHES[flag.name]
             options[option] = value
             continue
-        if len(words) > 1:
+        if len(flag.values) > 1:
             raise ConfigError(
-                f"model {model.name!r}: the flag --{name.replace('_', '-')} takes one value, "
-                f"found {' '.join(words)!r}"
+                f"model {model.name!r}: the flag {flag.words[0]} takes one value, "
+                f"found {' '.join(flag.values)!r}"
             )
-        options[_RENAMED.get(name, name)] = _value(words[0]) if words else True
+        name = _RENAMED.get(flag.name, flag.name)
+        options[name] = _value(flag.values[0]) if flag.values else True
     return options
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +15,7 @@ from yibu.config import ModelConfig
 from yibu.errors import ConfigError
 
 _CUTOFF = 0.8
+_NO_SHORT: Mapping[str, str] = MappingProxyType({})
 
 FalseStyle = Literal["negated", "left out"]
 ListStyle = Literal["repeated", "spread"]
@@ -103,31 +106,39 @@ def to_flags(
     return flags
 
 
-def parse_flags(flags: Sequence[str], short: Mapping[str, str] = {}) -> dict[str, list[str]]:
-    """Read ``--name value``, ``--name=value`` and ``-n value`` into values by name.
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag of a command line with its values."""
 
-    Names lose their dashes and take underscores; a flag without values has an empty list.
-    ``short`` maps one-dash spellings to names.
+    name: str
+    """Without dashes, with underscores, short spellings resolved."""
+    values: tuple[str, ...]
+    words: tuple[str, ...]
+    """As they were given."""
+
+
+def parse_flags(flags: Sequence[str], short: Mapping[str, str] = _NO_SHORT) -> list[Flag]:
+    """Read ``--name value``, ``--name=value`` and ``-n value`` in their order.
+
+    ``short`` maps spellings without dashes to names.
 
     Raises:
         ConfigError: a word stands before any flag.
     """
-    found: dict[str, list[str]] = {}
-    current: list[str] | None = None
+    found: list[Flag] = []
     for word in flags:
         if is_flag(word):
-            name, equals, value = word.partition("=")
-            name = short.get(name, name.lstrip("-").replace("-", "_"))
-            current = found.setdefault(name, [])
-            if equals:
-                current.append(value)
-        elif current is None:
+            spelling, equals, value = word.partition("=")
+            name = spelling.lstrip("-").replace("-", "_")
+            found.append(Flag(short.get(name, name), (value,) if equals else (), (word,)))
+        elif not found:
             raise ConfigError(
                 f"the engine flags begin with {word!r}, which is not a flag",
                 hint="flags look like --name VALUE",
             )
         else:
-            current.append(word)
+            last = found[-1]
+            found[-1] = Flag(last.name, (*last.values, word), (*last.words, word))
     return found
 
 

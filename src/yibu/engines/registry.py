@@ -6,13 +6,15 @@ from yibu.config import ModelConfig
 from yibu.engines.base import Engine
 from yibu.engines.command import Command
 from yibu.engines.llama_cpp import LlamaCpp
+from yibu.engines.speech import Speech
+from yibu.engines.vllm import Vllm
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts
 
 
 def engines() -> tuple[Engine, ...]:
     """Every engine; for a model that names none, the first that supports it is taken."""
-    return (LlamaCpp(), Command())
+    return (LlamaCpp(), Vllm(), Speech(), Command())
 
 
 def by_name(name: str) -> Engine:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -23,35 +22,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yibu
+from yibu.environments.disk import (
+    RECORD,
+    EnvironmentInfo,
+    add_alias,
+    is_usable,
+    read_record,
+    site_packages,
+    write_record,
+    write_whole,
+)
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgressCallback, ProgressReader
 from yibu.environments.specs import GIB, SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError, UvFailedError, run_uv
 from yibu.errors import EnvironmentSetupError, UsageError
 
-_RECORD = "yibu-environment.json"
 _LOCK_POLL = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentInfo:
-    """One environment on disk."""
-
-    name: str
-    path: str
-    version: str
-    """Of the engine's own package; ``""`` when it could not be read."""
-    python: str
-    size: int
-    """Bytes on disk when it was made."""
-    created: int
-    """Unix seconds."""
-    current: bool = True
-    """The one that would be used now; older ones stay until they are removed."""
-
-    @property
-    def interpreter(self) -> Path:
-        return Path(self.path) / "bin" / "python"
 
 
 class EnvironmentManager:
@@ -116,7 +103,7 @@ class EnvironmentManager:
         if version is None:
             choice.unlink(missing_ok=True)
         else:
-            _write_whole(choice, version)
+            write_whole(choice, version)
         return interpreter
 
     def list(self) -> list[EnvironmentInfo]:
@@ -124,10 +111,10 @@ class EnvironmentManager:
         if not self._directory.is_dir():
             return []
         found = []
-        for record in sorted(self._directory.glob(f"*/{_RECORD}")):
+        for record in sorted(self._directory.glob(f"*/{RECORD}")):
             if record.parent.name.startswith("."):
                 continue
-            info = _read_record(record)
+            info = read_record(record)
             if info is not None:
                 found.append(self._with_current(info, record.parent))
         return found
@@ -205,11 +192,11 @@ class EnvironmentManager:
     ) -> Path:
         target = self._target(spec, version)
         reader = ProgressReader(spec.name, progress)
-        if not _usable(target):
+        if not is_usable(target):
             self._make_directory()
             with self._locked(spec, reader, cancel) as lock:
                 # Another process may have made it while this one waited for the lock.
-                if not _usable(target):
+                if not is_usable(target):
                     self._sweep(spec.name)
                     self._check_disk(spec)
                     self._build(spec, version, target, _Job(reader, wheels, cancel, lock))
@@ -225,8 +212,8 @@ class EnvironmentManager:
             self._uv(spec, job, "venv", "--relocatable", "--python", sys.executable, str(made))
             job.reader.enter("resolving")
             self._install_packages(spec, version, work, made, job)
-            _add_alias(spec, made)
-            self._write_record(spec, made, target)
+            add_alias(spec, made)
+            write_record(spec, made, target)
             shutil.rmtree(target, ignore_errors=True)  # only ever there when it is unusable
             made.rename(target)
         except OSError as error:
@@ -252,8 +239,9 @@ class EnvironmentManager:
             overrides = work / "overrides.txt"
             overrides.write_text(spec.overrides, encoding="utf-8")
             arguments += ["--overrides", str(overrides), f"{spec.package}=={version}"]
-        # Source distributions run code while they install, and need compilers.
         arguments += ["--only-binary", ":all:"]
+        for package in spec.source_only:
+            arguments += ["--no-binary", package]
         try:
             self._uv(spec, job, *arguments)
         except UvFailedError as error:
@@ -289,20 +277,9 @@ class EnvironmentManager:
                 hint="free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk",
             )
 
-    def _write_record(self, spec: EnvironmentSpec, made: Path, target: Path) -> None:
-        info = EnvironmentInfo(
-            name=spec.name,
-            path=str(target),
-            version=_installed_version(made, spec.package),
-            python=platform.python_version(),
-            size=_tree_size(made),
-            created=int(time.time()),
-        )
-        (made / _RECORD).write_text(json.dumps(asdict(info), indent=1), encoding="utf-8")
-
     def _link_package(self, target: Path) -> None:
         """Let the environment import yibu, wherever yibu stands today."""
-        link = _site_packages(target) / "yibu"
+        link = site_packages(target) / "yibu"
         with contextlib.suppress(OSError):
             if link.readlink() == self._package:
                 return
@@ -375,51 +352,3 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _usable(target: Path) -> bool:
-    """Whole, and its base interpreter still there: the link in bin/ leads to it."""
-    return (target / _RECORD).is_file() and (target / "bin" / "python").exists()
-
-
-def _site_packages(environment: Path) -> Path:
-    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return environment / "lib" / python / "site-packages"
-
-
-def _installed_version(environment: Path, package: str) -> str:
-    """The version of a distribution in an environment, from its directory's name."""
-    stem = package.replace("-", "_")
-    for info in _site_packages(environment).glob(f"{stem}-*.dist-info"):
-        return info.name.removeprefix(f"{stem}-").removesuffix(".dist-info")
-    return ""
-
-
-def _add_alias(spec: EnvironmentSpec, environment: Path) -> None:
-    if spec.alias is None:
-        return
-    distribution, suffix = spec.alias
-    version = _installed_version(environment, spec.package).partition("+")[0] + suffix
-    directory = _site_packages(environment) / f"{distribution}-{version}.dist-info"
-    directory.mkdir(exist_ok=True)
-    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
-    (directory / "METADATA").write_text(metadata, encoding="utf-8")
-
-
-def _tree_size(directory: Path) -> int:
-    files = (path.lstat() for path in directory.rglob("*"))
-    return sum(status.st_size for status in files)
-
-
-def _read_record(record: Path) -> EnvironmentInfo | None:
-    try:
-        return EnvironmentInfo(**json.loads(record.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        # Removed just now by another process, or written by a yibu to come: not ours to list.
-        return None
-
-
-def _write_whole(file: Path, text: str) -> None:
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)

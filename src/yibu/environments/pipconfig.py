@@ -33,14 +33,16 @@ class IndexSettings:
     no_index: bool = False
 
     @classmethod
-    def from_pip(cls, env: Mapping[str, str], prefix: Path = Path(sys.prefix)) -> IndexSettings:
+    def from_pip(
+        cls, env: Mapping[str, str], prefix: Path = Path(sys.prefix), etc: Path = Path("/etc")
+    ) -> IndexSettings:
         """Read pip's effective settings; a file that cannot be read is passed over, as pip does.
 
-        ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's.
+        ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's, ``etc`` the machine's.
         """
         values: dict[str, str] = {}
         for section in _SECTIONS:
-            for file in _files(env, prefix):
+            for file in _files(env, prefix, etc):
                 values.update(_section(file, section))
         values.update(_variables(env))
         return cls(
@@ -90,7 +92,7 @@ def _spellings(variable: str) -> tuple[str, ...]:
     return (variable, *older.get(variable, ()))
 
 
-def _files(env: Mapping[str, str], prefix: Path) -> Iterator[Path]:
+def _files(env: Mapping[str, str], prefix: Path, etc: Path) -> Iterator[Path]:
     """Every pip configuration file that counts, weakest first."""
     named = env.get("PIP_CONFIG_FILE")
     if named == os.devnull:
@@ -103,7 +105,7 @@ def _files(env: Mapping[str, str], prefix: Path) -> Iterator[Path]:
     else:
         for directory in (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep):
             yield Path(directory) / "pip/pip.conf"
-        yield Path("/etc/pip.conf")
+        yield etc / "pip.conf"
         user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip"
     if not (named and Path(named).exists()):
         yield home / ".pip/pip.conf"

