@@ -57,6 +57,7 @@ def fake_plan(*switches: str, **changes: Any) -> LaunchPlan:
         argv=("{python}", "-u", "-S", str(FAKE), "--port", "{port}", *switches),
         env={},
         capabilities=frozenset({"chat", "completions"}),
+        environment="fake",
         key_variable="FAKE_API_KEY",
         start_timeout=10,
         stop_grace=3,
