@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.node.conftest import QUICK, NoGpu, fake_deployer
+from tests.node.support import QUICK, NoGpu, fake_deployer
 from yibu import log
 from yibu.errors import YibuError
 from yibu.node.fleet import Fleet

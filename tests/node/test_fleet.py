@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.conftest import QUICK, eventually, fake_model, fake_pull
+from tests.node.support import QUICK, eventually, fake_model, fake_pull
 from yibu.errors import (
     DoesNotFitError,
     EngineStartError,
