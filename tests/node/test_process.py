@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.conftest import FAKE, eventually
+from tests.node.support import FAKE, eventually
 from yibu.errors import EngineStartError
 from yibu.node import ports, processes
 from yibu.node.environ import clean_environment

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.conftest import QUICK, eventually, fake_spec
+from tests.node.support import QUICK, eventually, fake_spec
 from yibu.node import probe, processes
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.replica import Replica
@@ -175,7 +175,7 @@ async def test_generation_that_hangs_at_start_is_no_readiness(supervise: Supervi
 async def test_an_idle_engine_that_gives_no_token_is_restarted(
     supervise: Supervise, tmp_path: Path
 ) -> None:
-    async with supervise("--hang-after", "1") as (replica, history):
+    async with supervise("--hang-after", "1") as (replica, _history):
         await state(replica, "ready")
         await eventually(lambda: replica.restarts == 1)
         assert "answers, but no token came" in (replica.cause or "")
@@ -265,7 +265,7 @@ async def test_ports_that_are_always_taken_end_in_failed(supervise: Supervise) -
 
 async def test_stop_while_it_starts_leaves_nothing(supervise: Supervise, tmp_path: Path) -> None:
     file = tmp_path / "child"
-    async with supervise("--ready-after", "60", "--fork-child", str(file)) as (replica, _):
+    async with supervise("--ready-after", "60", "--fork-child", str(file)) as (_replica, _):
         await eventually(lambda: file.exists() and file.read_text())
     assert processes.process(int(file.read_text())) is None
 
@@ -278,7 +278,7 @@ async def test_stop_while_it_backs_off_does_not_wait(supervise: Supervise) -> No
 
 
 async def test_stop_waits_for_requests_in_flight(supervise: Supervise) -> None:
-    async with supervise() as (replica, history):
+    async with supervise() as (replica, _history):
         await state(replica, "ready")
         replica.acquire(1)
         stopping = asyncio.create_task(replica.stop())

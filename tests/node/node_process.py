@@ -1,0 +1,50 @@
+"""A whole node as a process of its own, with fake engines: ``python -m tests.node.node_process``.
+
+What the daemon wires in the real thing, less hub, hardware and gateway; killed, doubled and
+signalled by test_node.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.node.support import QUICK, NoGpu, fake_deployer
+from yibu import log
+from yibu.errors import YibuError
+from yibu.node.fleet import Fleet
+from yibu.node.node import Node
+from yibu.paths import Paths
+
+
+@asynccontextmanager
+async def no_gateway(fleet: Fleet) -> AsyncIterator[str]:
+    yield "http://127.0.0.1:1"
+
+
+def main() -> int:
+    log.configure()
+    timings = dataclasses.replace(QUICK, idle_canary=1000, stall=1000)
+    node = Node(
+        paths=Paths.from_env(os.environ),
+        deployer=fake_deployer(),
+        gateway=no_gateway,
+        env=dict(os.environ),
+        timings=timings,
+        drain_timeout=5,
+        gpu_memory=NoGpu(),
+    )
+    try:
+        asyncio.run(node.run())
+    except YibuError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

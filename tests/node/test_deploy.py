@@ -1,0 +1,84 @@
+"""The pipeline from an entry of yibu.yaml to launch specs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.support import FakeEngineKind, fake_deployer, fake_model, fake_plan, fake_pull
+from yibu.config import ModelConfig
+from yibu.errors import UnsupportedError
+from yibu.hub.types import LocalModel, Progress, ProgressCallback
+from yibu.node.deploy import Deployer
+from yibu.planner.types import MemoryNeed, ModelFacts, Placement
+
+
+async def run(deployer: Deployer, config: ModelConfig) -> tuple[Any, list[Progress], list[str]]:
+    progress: list[Progress] = []
+    notes: list[str] = []
+    return await deployer.deploy(config, progress.append, notes.append), progress, notes
+
+
+async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
+    calls: list[str] = []
+
+    def pull(source: str, progress: ProgressCallback) -> LocalModel:
+        calls.append(f"pull {source}")
+        return fake_pull(source, progress)
+
+    def read_facts(local: LocalModel) -> ModelFacts:
+        calls.append(f"facts {local.path}")
+        return ModelFacts("gguf", "fake", 5)
+
+    def place(config: Any, facts: ModelFacts | None, engine: Any, number: int) -> Placement:
+        assert facts is not None
+        calls.append(f"place {facts.weight_bytes} {number}")
+        return Placement((number,), 1, 2048, 1, MemoryNeed(5, 0, 0))
+
+    def environment(name: str, note: Any) -> Path:
+        calls.append(f"environment {name}")
+        note("making it")
+        return Path(sys.executable)
+
+    plan = {"extra_sources": {"vad": "/vad"}, "notes": ("four slots",)}
+    deployer = fake_deployer(
+        pull=pull, read_facts=read_facts, place=place, ensure_environment=environment
+    )
+    config = fake_model("m", source="/m", replicas=2, env={"A": "b"}, options={"plan": plan})
+    specs, progress, notes = await run(deployer, config)
+    assert calls == [
+        "pull /m",
+        "facts /m",
+        "place 5 0",
+        "place 5 1",
+        "environment fake",
+        "pull /vad",
+    ]
+    assert [spec.gpus for spec in specs] == [(0,), (1,)]
+    assert {spec.model_path for spec in specs} == {Path("/m")}
+    assert specs[0].extra == {"vad": "/vad"}
+    assert specs[0].env == {"A": "b"}
+    assert specs[0].max_context == 2048
+    assert len(progress) == 2
+    assert notes == ["four slots", "making it"]
+
+
+async def test_a_command_of_the_users_needs_no_source_and_no_environment() -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("not to be called")
+
+    deployer = fake_deployer(pull=never, read_facts=never, ensure_environment=never)
+    specs, _, _ = await run(deployer, fake_model("m", options={"plan": {"environment": None}}))
+    (spec,) = specs
+    assert spec.python is None
+    assert spec.model_path is None
+    assert spec.plan == fake_plan(environment=None)
+
+
+async def test_an_engine_that_declines_says_why() -> None:
+    deployer = fake_deployer(choose_engine=lambda config, facts: FakeEngineKind())
+    with pytest.raises(UnsupportedError, match="fake does not serve m: no GGUF here"):
+        await run(deployer, fake_model("m", options={"unsupported": "no GGUF here"}))

@@ -1,0 +1,327 @@
+"""The fleet: deploying, routing, draining and replacing models, through real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.support import QUICK, eventually, fake_model, fake_pull
+from yibu.errors import (
+    DoesNotFitError,
+    EngineStartError,
+    HubNotFoundError,
+    NotReadyError,
+    NotRunningError,
+    UnknownModelError,
+    UnsupportedError,
+)
+from yibu.hub.types import LocalModel, Progress, ProgressCallback
+from yibu.node import probe
+from yibu.node.deployment import replica_id
+from yibu.node.fleet import Fleet
+from yibu.node.gpu import wait_released
+from yibu.paths import Paths
+from yibu.routing import Backend
+
+MakeFleet = Callable[..., Fleet]
+
+
+async def ask(fleet: Fleet, model: str) -> int:
+    """One request as the gateway sends it; its status."""
+    endpoint = await fleet.ensure_ready(model)
+    (request, *_) = probe.token_requests(frozenset({"chat"}), model)
+    try:
+        answer = await probe.one_token(endpoint, request, 10)
+    except probe.ProbeError:
+        fleet.done(endpoint, failed=True)
+        raise
+    fleet.done(endpoint)
+    return answer.status
+
+
+async def test_up_serves_and_down_ends(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        backend: Backend = fleet  # the protocol fits
+        await fleet.up(fake_model("smol"))
+        assert await ask(fleet, "smol") == 200
+        route = backend.route("smol")
+        assert route is not None
+        assert (route.state, route.engine) == ("ready", "fake")
+        assert "chat" in route.capabilities
+        await fleet.down("smol")
+        assert backend.route("smol") is None
+        assert await fleet.status() == []
+        with pytest.raises(UnknownModelError, match="there are: none"):
+            await fleet.ensure_ready("smol")
+        with pytest.raises(NotRunningError):
+            await fleet.down("smol")
+
+
+async def test_status_is_what_ps_shows(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol", source="/m", replicas=2))
+        (model,) = await fleet.status()
+        replicas = model.pop("replicas")
+        assert model == {
+            "name": "smol",
+            "source": "/m",
+            "engine": "fake",
+            "state": "ready",
+            "cause": None,
+        }
+        assert [replica["id"] for replica in replicas] == ["smol-0", "smol-1"]
+        for replica in replicas:
+            assert set(replica) == {
+                *("id", "pid", "port", "state", "restarts", "rss_bytes", "gpus"),
+            }
+            assert replica["rss_bytes"] > 1_000_000
+            os.kill(replica["pid"], 0)
+
+
+async def test_requests_go_to_the_least_loaded_replica(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol", replicas=3))
+        held = [await fleet.ensure_ready("smol") for _ in range(6)]
+        assert sorted(e.replica for e in held) == [f"smol-{n}" for n in (0, 0, 1, 1, 2, 2)]
+        fleet.done(held[0])
+        assert (await fleet.ensure_ready("smol")).replica == held[0].replica
+        spared = frozenset({"smol-0", "smol-2"})
+        held.append(await fleet.ensure_ready("smol", exclude=spared))
+        assert held[-1].replica == "smol-1"
+        for endpoint in held:
+            fleet.done(endpoint)
+
+
+async def test_a_crash_under_load_costs_only_the_requests_in_flight(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol", replicas=2))
+        victim = (await fleet.status())[0]["replicas"][0]["pid"]
+        outcomes: list[int] = []
+        failed = 0
+
+        async def client() -> None:
+            nonlocal failed
+            for _ in range(15):
+                try:
+                    outcomes.append(await ask(fleet, "smol"))
+                except probe.ProbeError:
+                    failed += 1
+
+        clients = [asyncio.create_task(client()) for _ in range(4)]
+        await eventually(lambda: len(outcomes) > 10)
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.gather(*clients)
+        assert set(outcomes) == {200}
+        assert len(outcomes) + failed == 60
+        await eventually(lambda: fleet._replicas["smol-0"].restarts == 1)
+        await eventually(lambda: fleet._replicas["smol-0"].state == "ready")
+        assert all(replica.in_flight == 0 for replica in fleet._all_replicas())
+
+
+async def test_a_request_waits_over_a_quick_restart(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol"))
+        os.kill((await fleet.status())[0]["replicas"][0]["pid"], signal.SIGKILL)
+        await eventually(lambda: fleet._replicas["smol-0"].restarts == 1)
+        assert await ask(fleet, "smol") == 200
+
+
+async def test_a_model_that_takes_long_is_refused_at_once(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        with fleet.events("slow") as events:
+            going = asyncio.create_task(fleet.up(fake_model("slow", "--ready-after", "60")))
+            await eventually(lambda: fleet.route("slow") is not None)
+            with pytest.raises(NotReadyError, match=r"'slow' is (pending|starting)") as refused:
+                await fleet.ensure_ready("slow")
+            assert refused.value.retry_after == 10
+            await eventually(lambda: fleet._replicas)
+        await fleet.down("slow")
+        with pytest.raises(NotRunningError, match="taken down before it was ready"):
+            await going
+        assert events.get_nowait()["state"] in ("pending", "starting")
+
+
+async def test_the_same_again_is_left_alone_and_a_change_replaces(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol"))
+        first = (await fleet.status())[0]["replicas"][0]["pid"]
+        await fleet.up(fake_model("smol"))
+        assert (await fleet.status())[0]["replicas"][0]["pid"] == first
+        await fleet.up(fake_model("smol", "--tokens", "2"))
+        (model,) = await fleet.status()
+        assert model["replicas"][0]["pid"] != first
+
+
+async def test_two_ups_at_once_make_one_model(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await asyncio.gather(*(fleet.up(fake_model("smol")) for _ in range(5)))
+        (model,) = await fleet.status()
+        assert len(model["replicas"]) == 1
+
+
+async def test_restart_is_rolling(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol", replicas=2))
+        before = [replica["pid"] for replica in (await fleet.status())[0]["replicas"]]
+        restarting = asyncio.create_task(fleet.restart("smol"))
+        while not restarting.done():
+            assert await ask(fleet, "smol") == 200
+        await restarting
+        after = [replica["pid"] for replica in (await fleet.status())[0]["replicas"]]
+        assert not set(before) & set(after)
+
+
+async def test_a_start_that_fails_is_told_and_can_be_tried_again(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        with pytest.raises(EngineStartError, match="memory did not suffice"):
+            await fleet.up(fake_model("big", "--fail-start", "CUDA out of memory"))
+        (model,) = await fleet.status()
+        assert model["state"] == "failed"
+        assert "memory did not suffice" in model["cause"]
+        with pytest.raises(NotReadyError, match="memory did not suffice") as refused:
+            await fleet.ensure_ready("big")
+        assert refused.value.retry_after is None
+        await fleet.up(fake_model("big"))
+        assert await ask(fleet, "big") == 200
+
+
+@pytest.mark.parametrize(
+    ("room", "error"),
+    [
+        ("pull", HubNotFoundError("no such model")),
+        ("place", DoesNotFitError("it needs 80 GiB, there are 8")),
+        ("choose_engine", UnsupportedError("nobody serves it")),
+    ],
+)
+async def test_errors_on_the_way_keep_their_type(
+    make_fleet: MakeFleet, room: str, error: Exception
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise error
+
+    async with make_fleet(**{room: refuse}) as fleet:
+        with pytest.raises(type(error), match=str(error)):
+            await fleet.up(fake_model("smol", source="/m"))
+        (model,) = await fleet.status()
+        assert (model["state"], model["cause"]) == ("failed", str(error))
+        with pytest.raises(type(error)):
+            await fleet.restart("smol")
+
+
+async def test_a_defect_in_one_model_leaves_the_others(make_fleet: MakeFleet) -> None:
+    def broken(source: str, progress: ProgressCallback) -> LocalModel:
+        if source == "/bad":
+            raise ZeroDivisionError("oops")
+        return fake_pull(source, progress)
+
+    async with make_fleet(pull=broken) as fleet:
+        await fleet.up(fake_model("good", source="/good"))
+        with pytest.raises(EngineStartError, match="a defect in yibu: ZeroDivisionError"):
+            await fleet.up(fake_model("bad", source="/bad"))
+        assert await ask(fleet, "good") == 200
+
+
+async def test_down_gives_a_download_up(make_fleet: MakeFleet) -> None:
+    given_up = threading.Event()
+
+    def endless(source: str, progress: ProgressCallback) -> LocalModel:
+        try:
+            while True:
+                progress(Progress("downloading", 1, 100))
+                given_up.wait(0.01)
+        finally:
+            given_up.set()
+
+    async with make_fleet(pull=endless) as fleet:
+        with fleet.events("smol") as events:
+            going = asyncio.create_task(fleet.up(fake_model("smol", source="/m")))
+            await eventually(lambda: not events.empty())
+            await eventually(lambda: fleet.route("smol").state == "downloading")
+            await fleet.down("smol")
+            with pytest.raises(NotRunningError):
+                await going
+        await eventually(given_up.is_set)
+
+
+async def test_events_tell_the_whole_way(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        with fleet.events() as events:
+            await fleet.up(fake_model("smol", source="/m"))
+            seen = []
+            while not events.empty():
+                seen.append(events.get_nowait())
+        states = [e["state"] for e in seen if e["event"] == "state" and e["replica"] is None]
+        assert states == ["downloading", "starting", "ready"]
+        (progress,) = [e for e in seen if e["event"] == "progress"]
+        assert (progress["done_bytes"], progress["total_bytes"]) == (1, 2)
+        assert progress["seconds_left"] == 1.0
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_change_whole(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol"))
+        replacing = asyncio.create_task(fleet.up(fake_model("smol", "--tokens", "2")))
+        await eventually(lambda: fleet._models["smol"].state == "draining", 5)
+        replacing.cancel()
+        await asyncio.gather(replacing, return_exceptions=True)
+        await eventually(lambda: fleet._models["smol"].config.flags == ("--tokens", "2"))
+        await eventually(lambda: fleet._models["smol"].state == "ready")
+
+
+async def test_drain_refuses_the_new_and_waits_for_the_old(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol"))
+        endpoint = await fleet.ensure_ready("smol")
+        assert not await fleet.drain(0.05)
+        with pytest.raises(NotReadyError, match="shutting down"):
+            await fleet.ensure_ready("smol")
+        draining = asyncio.create_task(fleet.drain(10))
+        await asyncio.sleep(0)
+        assert not draining.done()
+        fleet.done(endpoint)
+        assert await draining
+
+
+async def test_logs_are_named_after_the_replica(make_fleet: MakeFleet, paths: Paths) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("org/../name"))
+        path = Path(fleet.log_path("org/../name"))
+        assert path.parent == paths.logs
+        assert "listens" in path.read_text()
+        with pytest.raises(NotRunningError, match="none of number 1"):
+            fleet.log_path("org/../name", 1)
+    assert replica_id("a/b", 0) != replica_id("a_b", 0)
+    assert replica_id("..", 0) != "..-0"
+    assert replica_id("Qwen2.5", 1) == "Qwen2.5-1"
+
+
+@dataclasses.dataclass
+class Card:
+    """A GPU whose memory comes back step by step after its holder has gone."""
+
+    holders: list[frozenset[int]]
+    free: list[int]
+
+    def read(self, gpus: object) -> tuple[tuple[int, ...], frozenset[int]]:
+        holders = self.holders.pop(0) if len(self.holders) > 1 else self.holders[0]
+        free = self.free.pop(0) if len(self.free) > 1 else self.free[0]
+        return (free,), holders
+
+
+async def test_gpu_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yibu.node.gpu._POLL", 0.001)
+    held, none = frozenset({7}), frozenset[int]()
+    card = Card([held, held, none], [1, 1, 1, 2, 5, 9])
+    assert await wait_released(card, (0,), {7}, 5)
+    assert card.free == [9]
+    assert not await wait_released(Card([held], [1]), (0,), {7}, 0.02)
+    assert await wait_released(Card([held], [1]), (), {7}, 0.02), "no GPU, nothing to wait for"
+    assert QUICK.memory_free > 0

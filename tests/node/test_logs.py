@@ -1,0 +1,137 @@
+"""Rotation under a writer that never closes its file, tail and follow."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yibu.node import logs
+from yibu.node.logs import Rotation, generation
+
+SMALL = Rotation(max_bytes=1000, generations=2)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "smol-0.log"
+
+
+def write(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_rotation_keeps_the_writer_and_bounds_the_total(path: Path) -> None:
+    writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in range(300):
+        os.write(writer, f"{number:09}\n".encode())
+        logs.rotate_if_large(path, SMALL)
+    os.close(writer)
+    total = sum(file.stat().st_size for file in path.parent.iterdir())
+    assert total <= SMALL.max_bytes * (SMALL.generations + 1) + 30
+    assert {file.name for file in path.parent.iterdir()} == {
+        "smol-0.log",
+        "smol-0.log.1",
+        "smol-0.log.2",
+    }
+    lines = logs.tail(path, 1000)
+    assert lines == [f"{number:09}" for number in range(300 - len(lines), 300)]
+    assert generation(path, 1).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_small_log_is_left_alone(path: Path) -> None:
+    assert not logs.rotate_if_large(path, SMALL), "there is none yet"
+    write(path, "short\n")
+    assert not logs.rotate_if_large(path, SMALL)
+
+
+@given(text=st.text(st.sampled_from("ab\n"), max_size=200), n=st.integers(0, 30))
+def test_tail_gives_the_last_lines(tmp_path_factory: pytest.TempPathFactory, text: str, n: int):
+    path = tmp_path_factory.mktemp("tail") / "x.log"
+    write(path, text)
+    assert logs.tail(path, n) == (text.splitlines()[-n:] if n else [])
+
+
+def test_tail_of_long_lines_and_other_bytes(path: Path) -> None:
+    path.write_bytes(b"x" * 200_000 + b"\n" + "模型".encode() + b"\n\xff\n")
+    assert logs.tail(path, 2) == ["模型", "�"]
+    assert len(logs.tail(path, 3)[0]) == 200_000
+    with pytest.raises(FileNotFoundError):
+        logs.tail(path.with_name("none.log"), 3)
+
+
+def test_follow_across_rotations_loses_and_repeats_nothing(path: Path) -> None:
+    count, done = 3000, threading.Event()
+
+    def engine() -> None:
+        writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for number in range(count):
+            os.write(writer, f"line {number}\n".encode())
+            if number % 100 == 99:  # rotated by the writer itself, so that nothing falls between
+                logs.rotate_if_large(path, SMALL)
+                done.wait(0.004)
+        os.close(writer)
+        done.set()
+
+    thread = threading.Thread(target=engine)
+    thread.start()
+    lines = list(logs.follow(path, from_start=True, poll=0.0005, stop=done.is_set))
+    thread.join()
+    assert lines == [f"line {number}" for number in range(count)]
+
+
+def test_follow_begins_at_the_end_and_waits_for_a_file(path: Path) -> None:
+    lines: list[str] = []
+    done = threading.Event()
+    started = threading.Event()
+
+    def stop() -> bool:
+        started.set()
+        return done.is_set()
+
+    def listen() -> None:
+        lines.extend(logs.follow(path, poll=0.001, stop=stop))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    assert started.wait(5)
+    write(path, "first\nsec")
+    write(path, "ond\nunfinished")
+    done.set()
+    thread.join(5)
+    assert lines == ["first", "second"]
+    assert list(logs.follow(path, stop=lambda: True)) == []
+
+
+def test_a_full_disk_empties_the_log_rather_than_growing_it(path: Path) -> None:
+    for number in (0, 1, 2):
+        write(generation(path, number), "x" * 5000)
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from yibu.node import logs\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "sys.exit(not logs.rotate_if_large(Path(sys.argv[1]), logs.Rotation(1000, 2)))\n"
+    )
+    assert resource.RLIMIT_FSIZE is not None
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no room to keep the log" in done.stderr
+    assert path.stat().st_size == 0
+
+
+def test_reading_from_an_offset(path: Path) -> None:
+    assert logs.read_from(path, 0, 100) == ""
+    write(path, "old\nnew\n")
+    assert logs.read_from(path, 4, 100) == "new\n"
+    assert logs.read_from(path, 0, 4) == "new\n"
+    assert logs.read_from(path, 99, 100) == "old\nnew\n", "it was rotated since"

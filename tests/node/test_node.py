@@ -1,0 +1,351 @@
+"""A real node process: killed, doubled, signalled; and the client that talks to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.support import fake_model
+from yibu.errors import EngineStartError, NotRunningError, UsageError
+from yibu.node import processes
+from yibu.node.client import Client
+from yibu.node.state import home_id, plain_config
+from yibu.paths import Paths
+
+ROOT = Path(__file__).parents[2]
+
+
+class NodeProcess:
+    """One node; ``client`` talks to it."""
+
+    def __init__(self, paths: Paths, **limits: Any) -> None:
+        self.paths = paths
+        self.client = Client(paths)
+        self.log = paths.logs / "node.log"
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.node.node_process"],
+                cwd=ROOT,
+                env={**os.environ, "YIBU_HOME": str(paths.state.parent)},
+                stdout=output,
+                stderr=output,
+                **limits,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def started(self) -> NodeProcess:
+        wait_for(lambda: self.client.running() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+        return self
+
+    def up(self, name: str, *switches: str, **changes: Any) -> dict[str, Any]:
+        config = plain_config(fake_model(name, *switches, **changes))
+        self.client.call("up", timeout=None, models=[config])
+        return self.model(name)
+
+    def model(self, name: str) -> dict[str, Any]:
+        models = self.client.call("ps")["models"]
+        found: dict[str, Any] = next(model for model in models if model["name"] == name)
+        return found
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def node(paths: Paths) -> Iterator[Callable[..., NodeProcess]]:
+    nodes: list[NodeProcess] = []
+
+    def start(**limits: Any) -> NodeProcess:
+        nodes.append(NodeProcess(paths, **limits))
+        return nodes[-1]
+
+    yield start
+    for each in nodes:
+        if each.process.poll() is None:
+            assert each.terminate() == 0, each.log.read_text()
+
+
+def wait_for(check: Callable[[], Any], timeout: float = 10) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (value := check()):
+        assert time.monotonic() < deadline, f"not true within {timeout} s: {check}"
+        time.sleep(0.02)
+    return value
+
+
+def answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def test_its_whole_life(node: Callable[..., NodeProcess], paths: Paths) -> None:
+    one = node().started()
+    model = one.up("smol", source="/m")
+    assert model["state"] == "ready"
+    shown = one.client.call("ps")
+    assert shown["version"] == 1
+    assert shown["node"]["pid"] == one.pid
+    assert abs(shown["node"]["started"] - time.time()) < 60
+    assert shown["gateway"] == {"url": "http://127.0.0.1:1"}
+    assert set(shown) == {"version", "node", "gateway", "models"}
+    path = Path(one.client.call("log", model="smol")["path"])
+    assert "listens" in path.read_text()
+    first = model["replicas"][0]["pid"]
+    one.client.call("restart", timeout=None, models=["smol"])
+    assert one.model("smol")["replicas"][0]["pid"] != first
+    one.client.call("down", timeout=None, models=["smol"])
+    assert one.client.call("ps")["models"] == []
+    one.up("smol")
+    assert one.client.call("shutdown") == {"pid": one.pid}
+    assert one.process.wait(20) == 0
+    assert not paths.control_socket.exists()
+    with pytest.raises(NotRunningError, match="no node runs"):
+        one.client.call("ps")
+
+
+def test_secrets_and_the_socket_are_the_owners_alone(
+    node: Callable[..., NodeProcess], paths: Paths
+) -> None:
+    one = node().started()
+    model = one.up("smol")
+    assert paths.control_socket.stat().st_mode & 0o777 == 0o600
+    assert paths.runtime.stat().st_mode & 0o777 == 0o700
+    state = paths.state / "node.json"
+    wait_for(lambda: "smol-0" in state.read_text())
+    assert state.stat().st_mode & 0o777 == 0o600
+    key = json.loads(state.read_text())["models"][0]["replicas"][0]["key"]
+    pid = model["replicas"][0]["pid"]
+    assert key.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert key not in one.log.read_text()
+
+
+def test_a_killed_node_comes_back_and_adopts(node: Callable[..., NodeProcess]) -> None:
+    one = node().started()
+    before = one.up("smol", replicas=2)["replicas"]
+    wait_for(lambda: len(saved_pids(one)) == 2)
+    one.kill()
+    assert all(answers(replica["port"]) for replica in before), "engines outlive their node"
+    with pytest.raises(NotRunningError):  # a stale socket is still there
+        one.client.call("ps")
+    two = node().started()
+    wait_for(lambda: two.model("smol")["state"] == "ready")
+    wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
+    after = two.model("smol")["replicas"]
+    assert [(r["id"], r["pid"], r["port"]) for r in after] == [
+        (r["id"], r["pid"], r["port"]) for r in before
+    ]
+    os.kill(after[0]["pid"], signal.SIGKILL)  # adopted engines are supervised like others
+    wait_for(lambda: two.model("smol")["replicas"][0]["restarts"] == 1)
+    wait_for(lambda: two.model("smol")["replicas"][0]["state"] == "ready")
+    assert two.terminate() == 0
+    assert not any(answers(replica["port"]) for replica in after)
+
+
+def saved_pids(node: NodeProcess) -> list[int]:
+    state = node.paths.state / "node.json"
+    if not state.exists():
+        return []
+    models = json.loads(state.read_text())["models"]
+    return [r["process"]["pid"] for m in models for r in m["replicas"] if r["process"]]
+
+
+def test_what_died_meanwhile_is_started_if_a_sibling_lives(
+    node: Callable[..., NodeProcess],
+) -> None:
+    one = node().started()
+    before = one.up("smol", replicas=2)["replicas"]
+    gone = one.up("gone")["replicas"][0]
+    wait_for(lambda: len(saved_pids(one)) == 3)
+    one.kill()
+    os.kill(before[0]["pid"], signal.SIGKILL)
+    os.kill(gone["pid"], signal.SIGKILL)
+    two = node().started()
+    wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
+    after = two.model("smol")["replicas"]
+    assert after[0]["pid"] != before[0]["pid"]
+    assert after[1]["pid"] == before[1]["pid"]
+    assert [model["name"] for model in two.client.call("ps")["models"]] == ["smol"]
+
+
+def test_an_engine_that_hangs_is_ended_not_adopted(
+    node: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    one = node().started()
+    before = one.up("smol")["replicas"][0]
+    wait_for(lambda: saved_pids(one))
+    one.kill()
+    os.kill(before["pid"], signal.SIGSTOP)
+    two = node().started()
+    wait_for(lambda: two.model("smol")["state"] == "ready", 20)
+    assert two.model("smol")["replicas"][0]["pid"] != before["pid"]
+    assert processes.process(before["pid"]) is None or processes.process(before["pid"]).zombie
+
+
+def test_another_process_under_a_saved_pid_is_not_touched(
+    node: Callable[..., NodeProcess],
+) -> None:
+    one = node().started()
+    engine = one.up("smol")["replicas"][0]["pid"]
+    wait_for(lambda: saved_pids(one))
+    one.kill()
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        state = one.paths.state / "node.json"
+        data = json.loads(state.read_text())
+        data["models"][0]["replicas"][0]["process"]["pid"] = stranger.pid
+        state.write_text(json.dumps(data))
+        two = node().started()
+        assert two.client.call("ps")["models"] == []
+        assert stranger.poll() is None
+        assert marked(two) == {}, f"the engine {engine} was left behind"
+        stranger.kill()
+
+
+def marked(node: NodeProcess) -> dict[processes.Identity, str]:
+    return processes.marked(f"{home_id(node.paths.state)}/")
+
+
+def test_a_corrupt_state_is_set_aside_and_its_engines_are_ended(
+    node: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    child = tmp_path / "child"
+    one = node().started()
+    one.up("smol", "--fork-child", str(child))
+    wait_for(lambda: saved_pids(one))
+    assert len(marked(one)) == 2
+    one.kill()
+    state = one.paths.state / "node.json"
+    state.write_bytes(b'{"version": 1, "mod')
+    two = node().started()
+    assert marked(two) == {}
+    assert two.client.call("ps")["models"] == []
+    (aside,) = one.paths.state.glob("node.json.corrupt-*")
+    assert aside.read_bytes().endswith(b"mod")
+    assert "set aside" in two.log.read_text()
+    two.up("smol")
+
+
+def test_two_nodes_on_one_home_refuse_each_other(node: Callable[..., NodeProcess]) -> None:
+    one = node().started()
+    two = node()
+    assert two.process.wait(20) == 1
+    assert f"AlreadyRunningError: a node already runs on this home ({one.paths.state})" in (
+        text := one.log.read_text()
+    )
+    assert f"pid {one.pid}" in text
+    assert one.client.running(), "the second must not have taken the first one's socket"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_end_everything_and_exit_zero(
+    node: Callable[..., NodeProcess], tmp_path: Path, number: signal.Signals
+) -> None:
+    one = node().started()
+    one.up("smol", "--fork-child", str(tmp_path / "child"), "--child-ignores-sigterm")
+    one.process.send_signal(number)
+    assert one.process.wait(20) == 0
+    assert marked(one) == {}
+
+
+def test_a_signal_while_a_model_starts(node: Callable[..., NodeProcess]) -> None:
+    one = node().started()
+    going = threading.Thread(target=pytest.raises, args=(NotRunningError, one.up, "smol", "--hang"))
+    going.start()
+    wait_for(lambda: marked(one))
+    assert one.terminate() == 0
+    going.join(10)
+    assert not going.is_alive()
+    assert marked(one) == {}
+
+
+def test_typed_errors_cross_the_socket(node: Callable[..., NodeProcess]) -> None:
+    one = node().started()
+    with pytest.raises(EngineStartError) as failed:
+        one.up("big", "--fail-start", "CUDA out of memory")
+    assert failed.value.cause == "out_of_memory"
+    assert failed.value.hint == "use a smaller model"
+    assert "| CUDA out of memory" in failed.value.message
+    with pytest.raises(NotRunningError, match="nothing is not up; there are: big"):
+        one.client.call("down", models=["nothing"])
+    with pytest.raises(UsageError, match="no operation 'dance'"):
+        one.client.call("dance")
+    with pytest.raises(UsageError, match="cannot be read"):
+        one.client.call("up", models=[{"name": "x", "colour": "blue"}])
+
+
+def test_events_are_streamed_and_a_client_may_leave(node: Callable[..., NodeProcess]) -> None:
+    one = node().started()
+    config = plain_config(fake_model("smol", "--ready-after", "0.5", source="/m"))
+    stream = one.client.stream("up", models=[config])
+    first = next(stream)
+    assert (first["event"], first["model"]) == ("state", "smol")
+    stream.close()
+    wait_for(lambda: one.model("smol")["state"] == "ready")
+    kinds = [message.get("event") for message in one.client.stream("down", models=["smol"])]
+    assert "state" in kinds
+    assert kinds[-1] is None
+
+
+def test_junk_on_the_socket_does_no_harm(node: Callable[..., NodeProcess], paths: Paths) -> None:
+    one = node().started()
+    for junk in (b"", b"\n", b"no json\n", b"[1]\n", b'{"op": "up"}\n', b"x" * 99, b"\xff\n"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(paths.control_socket))
+            connection.sendall(junk)
+            answer = connection.makefile("rb").readline() if junk.endswith(b"\n") else b""
+        assert "error" in json.loads(answer) if answer else not junk.endswith(b"\n")
+    assert one.client.running()
+
+
+def test_a_full_disk_does_not_end_the_node(node: Callable[..., NodeProcess]) -> None:
+    def no_room() -> None:
+        # SIGXFSZ would kill; ignored, writes over the limit fail with EFBIG instead.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+    one = node(preexec_fn=no_room)
+    wait_for(one.client.running)
+    model = one.up("smol")
+    assert model["state"] == "ready"
+    os.kill(model["replicas"][0]["pid"], signal.SIGKILL)
+    wait_for(lambda: one.model("smol")["replicas"][0]["restarts"] == 1)
+    wait_for(lambda: one.model("smol")["state"] == "ready")
+    one.client.call("down", timeout=None, models=["smol"])
+
+
+def test_the_client_is_light() -> None:
+    code = (
+        "import sys; import yibu.node.client; "
+        "heavy = {'asyncio', 'psutil', 'pydantic', 'fastapi', 'aiohttp', 'rich', 'typer'}; "
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
