@@ -19,7 +19,7 @@ from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.paths import Paths
 
-DATA = random.Random(3).randbytes(300_000)  # noqa: S311 - test data
+DATA = random.Random(3).randbytes(300_000)
 MEMBER = "tiny_model/tiny.gguf"
 SOURCE = parse_source("pypi:tiny-model==1.0#tiny.gguf")
 

@@ -37,6 +37,17 @@ def load(
         ConfigError: the file is missing, is not YAML, or holds something that cannot be used.
     """
     schema = parse(path.read_bytes(), str(path), env=env) if path else FileSchema()
+    return resolve(schema, path, env=env, flags=flags)
+
+
+def resolve(
+    schema: FileSchema,
+    path: Path | None,
+    *,
+    env: Mapping[str, str],
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Lay the environment and the flags over a file that was parsed; as :func:`load`."""
     given: dict[str, tuple[Any, Origin]] = {
         name: (getattr(schema.gateway, name), "file") for name in schema.gateway.model_fields_set
     }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from yibu.config import ModelConfig
+from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.errors import ConfigError, UnsupportedError
@@ -40,7 +40,7 @@ class CommandOptions(Options):
 class Command:
     """The engine for everything that yibu has no engine for."""
 
-    name = "command"
+    name: EngineName = "command"
     causes: Sequence[Cause] = ()
 
     def supports(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from yibu.config import ModelConfig
+from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
 from yibu.engines.llama_cpp_causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp_fields import FIELDS
@@ -120,7 +120,7 @@ _OWNED = frozenset(
 class LlamaCpp:
     """The engine for GGUF files."""
 
-    name = "llama.cpp"
+    name: EngineName = "llama.cpp"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
 
     def supports(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from yibu.config import ModelConfig
+from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.errors import UnsupportedError
@@ -43,7 +43,7 @@ class SpeechOptions(Options):
 class Speech:
     """The engine for SenseVoice and Whisper."""
 
-    name = "speech"
+    name: EngineName = "speech"
     causes: Sequence[Cause] = ()
 
     def supports(

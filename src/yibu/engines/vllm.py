@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from yibu.config import ModelConfig
+from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
 from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
 from yibu.engines.vllm_causes import VLLM_CAUSES
@@ -67,7 +67,7 @@ class VllmOptions(Options):
 class Vllm:
     """The engine for safetensors files."""
 
-    name = "vllm"
+    name: EngineName = "vllm"
     causes: Sequence[Cause] = VLLM_CAUSES
 
     def supports(

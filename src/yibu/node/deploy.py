@@ -103,6 +103,7 @@ class Deployer:
                 extra=extra,
                 env=dict(config.env),
                 gpus=placement.gpus,
+                directory=config.directory,
                 max_context=placement.context,
             )
             for each, placement in placed

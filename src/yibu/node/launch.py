@@ -68,6 +68,8 @@ class LaunchSpec:
     extra: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     gpus: tuple[int, ...] = ()
+    directory: Path | None = None
+    """The engine's working directory."""
     max_context: int | None = None
 
 
@@ -116,7 +118,11 @@ async def start(
     offset = logs.size(log)
     began = time.monotonic()
     process = EngineProcess.spawn(
-        argv, clean_environment(host.env, {**own, **spec.env}, marker), log, marker
+        argv,
+        clean_environment(host.env, {**own, **spec.env}, marker),
+        log,
+        marker,
+        directory=spec.directory,
     )
     on_spawn(process)
     endpoint = endpoint_of(spec, replica, port, key)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
+from yibu.config.wire import model_config
 from yibu.engines.base import LaunchPlan
 from yibu.node.launch import LaunchSpec
 from yibu.node.processes import Identity
@@ -146,28 +147,6 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be saved")
 
 
-def model_config(data: Mapping[str, Any]) -> ModelConfig:
-    """A ModelConfig from its plain data, as the control socket carries it.
-
-    Raises:
-        TypeError, KeyError: a field is unknown or missing.
-    """
-    gpus = data.get("gpus")
-    return ModelConfig(
-        **{
-            **data,
-            "flags": tuple(data.get("flags", ())),
-            "gpus": None if gpus is None else tuple(gpus),
-        }
-    )
-
-
-def plain_config(config: ModelConfig) -> dict[str, Any]:
-    """The inverse of :func:`model_config`, JSON's own types only."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
-    return plain
-
-
 def _node(data: Mapping[str, Any]) -> SavedNode:
     if data["version"] != _VERSION:
         raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
@@ -203,6 +182,7 @@ def _spec(data: Mapping[str, Any]) -> LaunchSpec:
             ),
             "python": _path(data["python"]),
             "model_path": _path(data["model_path"]),
+            "directory": _path(data["directory"]),
             "gpus": tuple(data["gpus"]),
         }
     )

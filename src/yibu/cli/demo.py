@@ -1,0 +1,91 @@
+"""``yibu demo``: from a bare machine to a model that answers, checked before your eyes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import socket
+import time
+from importlib import resources
+
+from yibu.cli import output
+from yibu.cli.connect import Access, access
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED
+from yibu.cli.selection import Overrides, select
+from yibu.cli.session import Session
+from yibu.cli.smoke import Check, run_checks
+from yibu.config import Config
+from yibu.config import file as config_file
+from yibu.node.client import Client
+
+_FILE = "demo.yaml"
+
+
+def run_demo(context: Context, *, once: bool, port: int | None) -> int:
+    """Deploy the demo's models, check them, and stay up until Ctrl-C unless ``once``."""
+    config = _config(context, port)
+    models = select([], config, Overrides(), context.directory)
+    session = Session(context, config)
+    code = FAILED
+    began = time.monotonic()
+    with session.running(models):
+        deployed = time.monotonic() - began
+        reach = access(context)
+        checks = [Check("all", "deployed", True, deployed, "downloaded, verified, ready")]
+        for model in models:
+            checks += run_checks(reach.api, model.name, reach.capabilities[model.name])
+        code = DONE if all(check.passed for check in checks) else FAILED
+        _report(checks)
+        if not once:
+            _say_how_to_go_on(reach, models[0].name)
+            signal.pause()
+    return code
+
+
+def _config(context: Context, port: int | None) -> Config:
+    """The demo's own file; its port gives way to a free one when it is taken."""
+    text = resources.files("yibu.cli").joinpath(_FILE).read_bytes()
+    schema = config_file.parse(text, _FILE, env=context.env)
+    config = config_file.resolve(schema, None, env=context.env, flags={"port": port})
+    wanted = config.gateway.port
+    if Client(context.paths).running():
+        return config  # its node has a door already
+    if config.origins.get("gateway.port") == "file" and not _is_free(wanted):
+        output.talk(f"Port {wanted} is taken, so the demo uses a free one.")
+        config = dataclasses.replace(config, gateway=dataclasses.replace(config.gateway, port=0))
+    return config
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _report(checks: list[Check]) -> None:
+    rows = [
+        [
+            "ok" if check.passed else "FAILED",
+            check.model,
+            check.name,
+            f"{check.seconds:.2f} s",
+            check.detail,
+        ]
+        for check in checks
+    ]
+    output.table(rows, ("", "MODEL", "CHECK", "TIME", "DETAIL"))
+
+
+def _say_how_to_go_on(reach: Access, model: str) -> None:
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
+    output.talk(
+        f"\nIt serves {reach.url}/v1 (documentation: {reach.url}/docs). Try:\n\n"
+        f"  curl {reach.url}/v1/chat/completions -H 'Content-Type: application/json'"
+        f" -d '{body}'\n  yibu run {model} 'What is a volcano?'\n\nCtrl-C stops it."
+    )

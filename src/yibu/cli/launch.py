@@ -1,0 +1,88 @@
+"""Start the node's process when none runs on this home."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import IO, Any
+
+from yibu.cli.context import Context
+from yibu.config import GatewayConfig
+from yibu.errors import YibuError
+from yibu.node.client import Client, rebuild_error
+
+
+def ensure_node(context: Context, gateway: GatewayConfig) -> bool:
+    """Make sure that a node runs; returns whether this call started it.
+
+    Raises:
+        YibuError: the node could not start (the port is in use, for instance).
+    """
+    if Client(context.paths).running():
+        return False
+    _start(context, gateway)
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs; a zombie child of ours counts as gone."""
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return False
+    except ChildProcessError:
+        pass  # Not our child: it was started by an earlier command.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _start(context: Context, gateway: GatewayConfig) -> None:
+    """Spawn the node in a session of its own, so that Ctrl-C reaches this command alone.
+
+    The gateway's settings go in by a pipe, for they hold keys; one line of JSON comes out when
+    the node listens, or says why it does not.
+    """
+    context.paths.make()
+    with context.paths.node_log.open("ab") as log:
+        process = subprocess.Popen(
+            # -P: a file in the current directory must not be imported instead of a module.
+            [sys.executable, "-P", "-m", "yibu.daemon"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=dict(context.env),
+            cwd="/",
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        process.stdin.write(json.dumps(_plain(gateway)).encode())
+        process.stdin.close()
+        answer = _first_line(stdout)
+    if answer is None:
+        raise YibuError(
+            f"The node ended before it listened, with exit code {process.wait()}.",
+            hint=f"Its log says why: {context.paths.node_log}",
+        )
+    if "error" in answer:
+        process.wait()
+        raise rebuild_error(answer["error"])
+
+
+def _first_line(stdout: IO[bytes]) -> dict[str, Any] | None:
+    line = stdout.readline()
+    return json.loads(line) if line else None
+
+
+def _plain(gateway: GatewayConfig) -> dict[str, Any]:
+    """The gateway's settings as JSON can hold them; ``yibu.daemon`` reads them back."""
+    values = {name: getattr(gateway, name) for name in GatewayConfig.__dataclass_fields__}
+    return {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in values.items()
+    }
