@@ -89,6 +89,7 @@ def test_an_interrupted_pull_ends_at_once(home: Home) -> None:
     interrupted(home, f"modelscope:{REPO}", signal.SIGINT)
 
 
+@pytest.mark.parametrize("spelled", ["modelscope", "pypi"], indirect=True)
 def test_two_at_once_fetch_once(home: Home, spelled: str) -> None:
     home.hub.fault(r"cdn.*safetensors|packages", "gate")
     first = start(home, spelled)

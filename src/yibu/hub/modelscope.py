@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 _BRANCH = "master"
 
 
+def workspace(settings: HubSettings) -> Path:
+    """The SDK takes a directory in a directory of its cache for a model; plain files are safe."""
+    return settings.modelscope_cache / ".yibu"
+
+
 class ModelScopeHub:
     def __init__(self, settings: HubSettings) -> None:
         self.cache = settings.modelscope_cache
+        self.workspace = workspace(settings)
         self._settings = settings
 
     def listing(self, source: Source, cancel: threading.Event) -> Listing:  # noqa: ARG002 - Hub's
