@@ -145,6 +145,15 @@ def test_an_index_with_a_password(home: Home) -> None:
     assert "sesame" not in repr(known.settings)
 
 
+def test_a_proxy_is_used(home: Home) -> None:
+    offer(home)
+    # The test server answers a proxy's requests as it answers its own.
+    behind = home.with_settings(
+        index=IndexSettings(("http://index.invalid/simple",)), proxies={"http": home.hub.url}
+    )
+    assert behind.store.pull(SOURCE).path.read_bytes() == DATA
+
+
 def test_a_folder_of_wheels_needs_no_index(home: Home, tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     folder.mkdir()

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.hub.conftest import Home
 from yibu.errors import ConfigError
 from yibu.hub.http import _bypassed
 from yibu.hub.index_settings import IndexSettings
+from yibu.hub.reachability import check_reachability
 from yibu.hub.settings import HubSettings
 
 
@@ -116,3 +120,15 @@ def test_without_an_index(tmp_path: Path) -> None:
     assert IndexSettings.from_env({"PIP_CONFIG_FILE": "/dev/null"}).indexes == (
         "https://pypi.org/simple",
     )
+
+
+def test_reachability(home: Home) -> None:
+    closed = socket.create_server(("127.0.0.1", 0))
+    port = closed.getsockname()[1]
+    closed.close()
+    settings = replace(home.settings, hf_endpoint=f"http://127.0.0.1:{port}")
+    modelscope, hf, index = check_reachability(settings)
+    assert modelscope.reachable
+    assert index.reachable
+    assert not hf.reachable
+    assert "refused" in hf.detail
