@@ -13,7 +13,6 @@ import re
 import socket
 import sys
 import threading
-import time
 import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -395,11 +394,3 @@ def _tree_entry(path: str, data: bytes) -> dict[str, object]:
     if len(data) > LFS_BYTES:
         entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 130}
     return entry
-
-
-def until(condition: object, seconds: float = 20.0) -> None:
-    """Poll until ``condition()`` holds; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

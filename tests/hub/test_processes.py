@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.hub_server import until
-from tests.hub.conftest import REPO, WEIGHTS, Home
+from tests.hub.conftest import REPO, WEIGHTS, Home, until
 from tests.hub.wheel import make_wheel
 from yibu.errors import DiskFullError
 from yibu.hub.partial import partial_bytes

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.hub_server import COMMIT, until
-from tests.hub.conftest import FILES, REPO, WEIGHTS, Home
+from tests.fakes.hub_server import COMMIT
+from tests.hub.conftest import FILES, REPO, WEIGHTS, Home, until
 from yibu.errors import (
     DiskFullError,
     HubAuthError,

@@ -11,7 +11,6 @@ import json
 import re
 import threading
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,7 +187,7 @@ def _folder_files(folder: Path) -> list[WheelFile]:
 
 def _local_folder(place: str) -> Path | None:
     if place.startswith("file:"):
-        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(place).path))
+        return Path(urllib.parse.unquote(urllib.parse.urlsplit(place).path))
     return Path(place).expanduser() if "://" not in place else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +102,7 @@ def _fetch(source: Source, context: PullContext) -> list[_Fetched]:
             continue
         parts = urllib.parse.urlsplit(wheel.url)
         if parts.scheme == "file":
-            found.append(_Fetched(Path(urllib.request.url2pathname(parts.path)), ours=False))
+            found.append(_Fetched(Path(urllib.parse.unquote(parts.path)), ours=False))
             continue
         target = partials / f"{_identity(source, wheel)}-{wheel.filename}"
         found.append(_Fetched(target, ours=True))
