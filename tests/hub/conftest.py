@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,3 +101,11 @@ def impatient_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     from modelscope_hub import _legacy_api
 
     monkeypatch.setattr(_legacy_api, "REPO_TREE_PAGE_MAX_ATTEMPTS", 1)
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Poll until ``condition()`` holds; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

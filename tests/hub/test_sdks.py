@@ -119,3 +119,16 @@ def test_the_revision_that_was_asked_for_is_kept(home: Home) -> None:
     assert model.path.name == COMMIT
     assert (model.path.parents[1] / "refs/main").read_text() == COMMIT
     assert home.store.pull(Source("modelscope", REPO), revision="v1").path.name == "v1"
+
+
+def test_the_sdks_see_nothing_odd_in_their_caches(home: Home) -> None:
+    from huggingface_hub import scan_cache_dir
+    from modelscope_hub import HubApi
+
+    home.store.pull(HF)
+    home.store.pull(MODELSCOPE)
+    found = scan_cache_dir(home.settings.hf_cache)
+    assert [repo.repo_id for repo in found.repos] == [REPO]
+    assert found.warnings == []
+    scanned = HubApi().scan_cache(home.settings.modelscope_cache)
+    assert [repo.repo_id for repo in scanned.repos] == [REPO]

@@ -30,6 +30,9 @@ def make_wheel(
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = (0o120777 if name in links else 0o100644) << 16
             archive.writestr(entry, data)
-        archive.writestr(f"{info}/METADATA", f"Name: {dist}\nVersion: {version}\n")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "\n".join(rows) + "\n")
     return buffer.getvalue()

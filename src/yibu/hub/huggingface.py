@@ -38,9 +38,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def workspace(settings: HubSettings) -> Path:
+    """The SDK warns of every directory that is no repository, except for its own ``.locks``."""
+    return settings.hf_cache / ".locks" / "yibu"
+
+
 class HuggingFaceHub:
     def __init__(self, settings: HubSettings) -> None:
         self.cache = settings.hf_cache
+        self.workspace = workspace(settings)
         self._settings = settings
 
     def listing(self, source: Source, cancel: threading.Event) -> Listing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yibu import __version__
 from yibu.errors import HubAuthError, HubError, HubNotFoundError, HubUnreachableError
@@ -21,29 +21,38 @@ from yibu.hub.repository import Listing, RemoteFile, move
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
 
-if TYPE_CHECKING:
-    from modelscope_hub import HubApi
-
 _BRANCH = "master"
+
+
+def workspace(settings: HubSettings) -> Path:
+    """The SDK takes a directory in a directory of its cache for a model; plain files are safe."""
+    return settings.modelscope_cache / ".yibu"
 
 
 class ModelScopeHub:
     def __init__(self, settings: HubSettings) -> None:
         self.cache = settings.modelscope_cache
+        self.workspace = workspace(settings)
         self._settings = settings
 
     def listing(self, source: Source, cancel: threading.Event) -> Listing:  # noqa: ARG002 - Hub's
         """The SDK retries by itself (four tries, seconds apart), and bounds every wait."""
         revision = source.revision or _BRANCH
-        api = self._api()
+        from modelscope_hub import HubApi, HubConfig
+
+        config = HubConfig(
+            endpoint=self._settings.modelscope_endpoint,
+            cache_dir=self.cache,
+            token=self._settings.modelscope_token,
+        )
+        api = HubApi(config)
         try:
             found = api.list_repo_files(source.name, "model", revision=revision)
         except Exception as error:
             # The SDK's errors, requests' and JSON's: whatever it is, it is given our name here.
             raise _translated(error, source) from error
-        token = api._config.token  # noqa: SLF001 - where the SDK keeps the login it found
         headers = {"User-Agent": f"yibu/{__version__}"}
-        if token:
+        if token := config.token:  # ours, or the login that the SDK keeps
             # Both, as the SDK does: older endpoints know only the cookie.
             headers |= {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"}
         files = tuple(
@@ -85,16 +94,6 @@ class ModelScopeHub:
             if legacy.is_dir() and any(legacy.iterdir()):
                 return legacy
         return self.cache / "models" / f"{owner}--{name}" / "snapshots" / revision
-
-    def _api(self) -> HubApi:
-        from modelscope_hub import HubApi, HubConfig
-
-        config = HubConfig(
-            endpoint=self._settings.modelscope_endpoint,
-            cache_dir=self.cache,
-            token=self._settings.modelscope_token,
-        )
-        return HubApi(config)
 
 
 @dataclass(frozen=True, slots=True)

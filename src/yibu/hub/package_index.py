@@ -11,12 +11,11 @@ import json
 import re
 import threading
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yibu.errors import HubError, HubNotFoundError
+from yibu.errors import HubAuthError, HubError, HubNotFoundError
 from yibu.hub import http
 from yibu.hub.settings import HubSettings
 
@@ -57,6 +56,12 @@ def find_wheel(
             offered = _offered(place, dist, page, client, settings, cancel)
         except HubNotFoundError:
             continue
+        except HubAuthError as error:
+            refused = HubAuthError(
+                error.message, hint="Put the index' user and password into pip's index-url."
+            )
+            failure = failure or refused
+            continue
         except HubError as error:
             failure = failure or error
             continue
@@ -64,6 +69,8 @@ def find_wheel(
             named, found, tags = _wheel_name(wheel.filename)
             if named != normalized(dist):
                 continue
+            if wheel.url.startswith("file:") and _local_folder(place) is None:
+                continue  # a page from the network has no business with files of this machine
             versions.add(found)
             if same_version(found, version) and tags.endswith("-none-any"):
                 return wheel
@@ -180,7 +187,7 @@ def _folder_files(folder: Path) -> list[WheelFile]:
 
 def _local_folder(place: str) -> Path | None:
     if place.startswith("file:"):
-        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(place).path))
+        return Path(urllib.parse.unquote(urllib.parse.urlsplit(place).path))
     return Path(place).expanduser() if "://" not in place else None
 
 

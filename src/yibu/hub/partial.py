@@ -45,28 +45,43 @@ class Segment:
 
 
 class Partial:
-    """An open partial file. One thread writes a segment; different segments may go in parallel."""
+    """A partial file. One thread writes a segment; different segments may go in parallel.
+
+    It is opened when its first byte comes, and not before: a repository may have more files than
+    a process may open.
+    """
 
     def __init__(self, path: Path, size: int | None, segment_bytes: int) -> None:
-        """Open ``path`` (``….part``), going on from its journal where that fits ``size``."""
+        """Go on from the journal of ``path`` (``….part``) where it fits ``size``."""
         self.path = path
         self.journal_path = path.with_suffix(".journal")
         self.size = size
         self.etag = ""
-        self._lock = threading.Lock()
-        with disk_full_as_error(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        self.segments = plan_segments(size, segment_bytes)
+        self._lock = threading.RLock()
+        self._data = self._journal = -1
+        found = _read_journal(self.journal_path, path.stat().st_size) if path.is_file() else None
+        self._new = found is None or (size is not None and found.size not in (None, size))
+        if found is not None and not self._new:
+            self.etag, self.segments = found.etag, found.segments
+            self.size = found.size if size is None else size
+            if len(self.segments) == 1:
+                self.segments[0].stop = self.size
+
+    def open(self) -> None:
+        """Be ready to write; again is fine.
+
+        Raises:
+            DiskFullError, OSError: it cannot be made.
+        """
+        with self._lock, disk_full_as_error(self.path):
+            if self._data >= 0:
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._data = os.open(path, flags, 0o666)
             self._journal = os.open(self.journal_path, flags, 0o666)
-            found = _read_journal(self.journal_path, os.fstat(self._data).st_size)
-            if found is not None and (size is None or found.size in (None, size)):
-                self.etag, self.segments = found.etag, found.segments
-                self.size = found.size if size is None else size
-                if len(self.segments) == 1:
-                    self.segments[0].stop = self.size
-            else:
-                self.segments = plan_segments(size, segment_bytes)
+            self._data = os.open(self.path, flags, 0o666)
+            if self._new:
                 self._start_over()
 
     @property
@@ -111,8 +126,11 @@ class Partial:
             self._write_header()
 
     def close(self) -> None:
-        for descriptor in (self._data, self._journal):
-            os.close(descriptor)
+        with self._lock:
+            for descriptor in (self._data, self._journal):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._data = self._journal = -1
 
     def delete(self) -> None:
         """Remove the bytes and the journal from the disk."""
@@ -120,6 +138,7 @@ class Partial:
         self.journal_path.unlink(missing_ok=True)
 
     def _start_over(self) -> None:
+        self._new = False
         os.ftruncate(self._data, 0)
         os.ftruncate(self._journal, 0)
         self._write_header()

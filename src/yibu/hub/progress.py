@@ -69,5 +69,8 @@ class Meter:
                 self._samples.popleft()
             since, before = self._samples[0]
             rate = (self._received - before) / (now - since) if now > since else 0.0
-            progress = Progress(self._phase, self._done, self._total, rate, self._file)
+            received = self._phase == "downloading" and 0 < self._total <= self._done
+            # Every byte is here and is being hashed; a bar that stands at 100 % should say so.
+            phase: Phase = "verifying" if received else self._phase
+            progress = Progress(phase, self._done, self._total, rate, self._file)
         self._callback(progress)

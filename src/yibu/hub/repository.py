@@ -79,6 +79,9 @@ class Place(Protocol):
 
 class Hub(Protocol):
     cache: Path
+    workspace: Path
+    """yibu's own corner of the cache, for partial files and locks: on the same file system, and
+    where the SDK's own look through its cache takes no notice. It holds plain files only."""
 
     def listing(self, source: Source, cancel: threading.Event) -> Listing:
         """Ask the hub.
@@ -177,11 +180,6 @@ def move(fresh: Path, target: Path) -> None:
         fresh.unlink()
 
 
-def workspace(cache: Path) -> Path:
-    """yibu's own corner of a hub's cache: partial files and locks, on the cache's file system."""
-    return cache / ".yibu"
-
-
 class _Pull:
     """One pull of one listing."""
 
@@ -197,16 +195,17 @@ class _Pull:
         self._commit = commit
         self._files = files
         self._context = context
-        self._cache = hub.cache
+        self._workspace = hub.workspace
         self._place = hub.place(source, commit)
         self._expected = {
             file.path: pinned(context.pins, file.path, file.expected) for file in files
         }
         self._found: dict[str, Digest] = {}
         name = slug(Source(source.scheme, source.name))
-        writable = os.access(_existing(self._cache), os.W_OK)
-        base = workspace(self._cache) if writable else context.store
-        self.lock = base / "locks" / f"{name}.lock"
+        writable = os.access(_existing(hub.workspace), os.W_OK)
+        # A cache that others keep, and we may only read, can still be complete.
+        locks = hub.workspace if writable else context.store / "locks"
+        self.lock = locks / f"{name}.lock"
 
     def run(self, record: Record | None) -> Record:
         self._check_existing(record)
@@ -283,7 +282,7 @@ class _Pull:
     def _fetch(self, files: list[RemoteFile]) -> None:
         sizes = sum(file.expected.size or 0 for file in files)
         here = sum(partial_bytes(self._partial(file)) for file in files)
-        check_room(self._cache, sizes - here, str(self._source))
+        check_room(self._workspace, sizes - here, str(self._source))
         done = sum(found.size for found in self._found.values())
         context = self._context
         context.meter.phase("downloading", total=sizes + done, done=done)
@@ -309,7 +308,7 @@ class _Pull:
         source = self._source
         key = "\0".join((source.scheme, source.name, file.path, identity))
         name = f"{Path(file.path).name[:60]}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.part"
-        return workspace(self._cache) / "partial" / name
+        return self._workspace / name
 
     def _offline(self, missing: list[RemoteFile]) -> HubError:
         error = offline_error(self._source, None)

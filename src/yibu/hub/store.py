@@ -14,15 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from yibu.errors import DiskFullError, HubError, HubNotFoundError, SourceError
-from yibu.hub import catalogue
+from yibu.hub import catalogue, huggingface, modelscope
 from yibu.hub.context import Pins, PullContext, offline_error
 from yibu.hub.headers import RemoteHeaders, local_headers, remote_headers
 from yibu.hub.http import HttpClient
-from yibu.hub.huggingface import HuggingFaceHub
 from yibu.hub.links import link_directory, make_links
 from yibu.hub.local import open_local
 from yibu.hub.locks import Lease
-from yibu.hub.modelscope import ModelScopeHub
 from yibu.hub.packages import pull_package
 from yibu.hub.partial import DISK_FULL_ERRNOS
 from yibu.hub.progress import Meter
@@ -45,7 +43,9 @@ class Store:
         self._settings = settings
         self._records = Records(paths.store)
         self._upkeep = Upkeep(
-            paths.store, self._records, (settings.modelscope_cache, settings.hf_cache)
+            paths.store,
+            self._records,
+            (modelscope.workspace(settings), huggingface.workspace(settings)),
         )
 
     def pull(
@@ -166,8 +166,8 @@ class Store:
 
     def _hub(self, source: Source) -> Hub:
         if source.scheme == "modelscope":
-            return ModelScopeHub(self._settings)
-        return HuggingFaceHub(self._settings)
+            return modelscope.ModelScopeHub(self._settings)
+        return huggingface.HuggingFaceHub(self._settings)
 
     def _link(self, record: Record, cache_dir: Path) -> LocalModel:
         directory = link_directory(cache_dir, record.source)

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _POLL = 0.1
 """Seconds between progress reports, and between looks at the cancel event."""
-_STOP_GRACE = 1.0
+_STOP_GRACE = 0.5
 """Seconds that connections get to notice a stop. They are daemon threads that write nothing
 after it, so a server that says nothing cannot hold up Ctrl-C."""
 
@@ -192,6 +192,7 @@ class Transfer:
             if file.finishing or not file.partial.complete:
                 return
             file.finishing = True
+            file.partial.open()  # an empty file gets no bytes that would have opened it
         try:
             file.download.finish(file.partial.path)
         except VerificationError as error:
@@ -204,6 +205,7 @@ class Transfer:
             file.finishing = False
             self._schedule(file)
             return
+        file.partial.close()
         file.partial.journal_path.unlink(missing_ok=True)
         with self._state:
             self._left -= 1
@@ -226,6 +228,7 @@ class Transfer:
     def _attempt(self, claim: _Claim) -> None:
         """One request, read to its end."""
         file, segment = claim.file, claim.segment()
+        file.partial.open()
         headers = dict(file.download.headers)
         ranged = segment.next_byte > 0 or len(file.partial.segments) > 1
         if ranged:

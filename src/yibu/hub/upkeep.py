@@ -16,7 +16,6 @@ from yibu.hub.local import local_files, open_local
 from yibu.hub.locks import Lease, try_exclusive
 from yibu.hub.progress import Meter
 from yibu.hub.records import Record, RecordedFile, Records, now, slug
-from yibu.hub.repository import workspace
 from yibu.hub.types import Source
 
 logger = logging.getLogger(__name__)
@@ -84,10 +83,11 @@ def require_ok(results: list[VerifyResult]) -> None:
 
 
 class Upkeep:
-    def __init__(self, store: Path, records: Records, caches: tuple[Path, ...]) -> None:
+    def __init__(self, store: Path, records: Records, workspaces: tuple[Path, ...]) -> None:
+        """``workspaces``: yibu's own directories in the hubs' caches."""
         self._store = store
         self._records = records
-        self._caches = caches
+        self._workspaces = workspaces
 
     def lease_path(self, source: Source) -> Path:
         return self._store / "leases" / f"{slug(source)}.lock"
@@ -210,13 +210,15 @@ class Upkeep:
 
     def _partials(self) -> Iterator[Garbage]:
         """Partial downloads, unless a pull runs: its lock is held as long as it does."""
-        for base in (self._store, *(workspace(cache) for cache in self._caches)):
-            if not all(_lock_free(lock) for lock in sorted((base / "locks").glob("*.lock"))):
-                logger.info("a pull runs in %s: its partial files stay", base)
+        places = [(self._store / "locks", self._store / "partial")]
+        places += [(workspace, workspace) for workspace in self._workspaces]
+        for locks, partial in places:
+            if not all(_lock_free(lock) for lock in sorted(locks.glob("*.lock"))):
+                logger.info("a pull runs in %s: its partial files stay", partial)
                 continue
-            partial = base / "partial"
             for path in sorted(partial.iterdir()) if partial.is_dir() else ():
-                yield Garbage(path, _size(path), "an unfinished download")
+                if path.suffix != ".lock":
+                    yield Garbage(path, _size(path), "an unfinished download")
 
     def _free(self, name: str) -> bool:
         return all(
