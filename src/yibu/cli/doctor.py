@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import shutil
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError, YibuError
 
-_REACH_TIMEOUT = 4.0
-"""Seconds for each host: a firewall that drops packets must not make the doctor hang."""
+_REACH_ADVICE = {
+    "ModelScope": "Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT).",
+    "Hugging Face": "Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope.",
+    "package index": "Set pip's index-url to a mirror, or install engines with --wheels DIR.",
+}
 _LITTLE_DISK = 10 * 10**9
 _LITTLE_MEMORY = 4 * 2**30
 
@@ -110,62 +110,20 @@ def _machine() -> list[Finding]:
 
 
 def _reachability(context: Context) -> list[Finding]:
-    from yibu.environments.pipconfig import IndexSettings
+    from yibu.hub.reachability import check_reachability
     from yibu.hub.settings import HubSettings
 
     settings = HubSettings.from_env(context.env)
     if settings.offline:
         return [Finding("network", "ok", "offline by your own setting; nothing was tried")]
-    hosts = {
-        "ModelScope": settings.modelscope_endpoint or "https://modelscope.cn",
-        "Hugging Face": settings.hf_endpoint or "https://huggingface.co",
-        "package index": IndexSettings.from_pip(context.env).default_index
-        or "https://pypi.org/simple",
-    }
-    advice = {
-        "ModelScope": "Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT).",
-        "Hugging Face": "Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope.",
-        "package index": "Set pip's index-url to a mirror, or install engines with --wheels DIR.",
-    }
-    proxy = settings.proxies.get("https")
-    with ThreadPoolExecutor(len(hosts)) as pool:
-        faults = pool.map(lambda url: _reach(url, proxy), hosts.values())
     return [
-        Finding(name, "warning", f"{_host(url)}: {fault}", advice[name])
-        if fault
-        else Finding(name, "ok", f"{_host(url)} answers")
-        for (name, url), fault in zip(hosts.items(), faults, strict=True)
+        Finding(answer.name, "ok", f"{answer.host} answers")
+        if answer.reachable
+        else Finding(
+            answer.name, "warning", f"{answer.host}: {answer.detail}", _REACH_ADVICE[answer.name]
+        )
+        for answer in check_reachability(settings)
     ]
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or url
-
-
-def _reach(url: str, proxy: str | None) -> str:
-    """Why the host of ``url`` cannot be talked to; empty when it can."""
-    target = urlsplit(url)
-    if target.scheme == "file":
-        return "" if Path(target.path).exists() else "the directory does not exist"
-    through = urlsplit(proxy) if proxy else target
-    secure = target.scheme == "https"
-    port = through.port or (443 if through.scheme == "https" else 80)
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(through.hostname or "", port, timeout=_REACH_TIMEOUT)
-    if proxy:
-        connection.set_tunnel(target.hostname or "", target.port or (443 if secure else 80))
-    try:
-        connection.request("HEAD", target.path or "/")
-        connection.getresponse()
-    except ssl.SSLCertVerificationError as error:
-        return f"its certificate is not trusted ({error.verify_message})"
-    except TimeoutError:
-        return f"no answer within {_REACH_TIMEOUT:.0f} s"
-    except (OSError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
-    finally:
-        connection.close()
-    return ""
 
 
 def _node(context: Context) -> list[Finding]:

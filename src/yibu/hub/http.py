@@ -22,6 +22,7 @@ from yibu.errors import (
     PullCancelledError,
 )
 from yibu.hub.settings import HubSettings
+from yibu.log import redact
 
 if TYPE_CHECKING:
     import requests
@@ -75,8 +76,6 @@ class HttpClient:
             HubAuthError, HubNotFoundError, HubError: final.
         """
         import requests
-
-        from yibu.log import redact
 
         if self._aborted:
             raise PullCancelledError(f"Reading {what} was cancelled.")
@@ -248,6 +247,8 @@ def _short(error: BaseException) -> str:
     inner = error.args[0] if error.args else None
     if isinstance(inner, BaseException):
         return _short(inner)
-    from yibu.log import redact
-
+    if isinstance(error.__cause__, OSError):
+        return _short(error.__cause__)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return redact(f"{type(error).__name__}: {error}")

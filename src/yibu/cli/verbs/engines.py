@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NameArgument = Annotated[str, typer.Argument(help="An environment, as `yibu engine ls` names it.")]
 
+_MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
+
 
 def register(app: typer.Typer) -> None:
     engine = typer.Typer(no_args_is_help=True, help="The environments that engines run in.")
@@ -103,9 +105,9 @@ def doctor(as_json: JsonOption = False) -> int:
     if as_json:
         output.data_json({"version": 1, "findings": rows})
     else:
-        marks = {"ok": "ok", "warning": "!", "failure": "FAILED"}
-        output.table(
-            [[marks[row["level"]], row["subject"], row["found"], row["advice"]] for row in rows],
-            ("", "WHAT", "FOUND", "WHAT TO DO"),
-        )
+        width = max(len(finding.subject) for finding in findings)
+        for finding in findings:
+            output.data(f"{_MARKS[finding.level]} {finding.subject:<{width}}  {finding.found}")
+            if finding.advice:
+                output.data(f"  {'':<{width}}  → {finding.advice}")
     return FAILED if any(finding.level == "failure" for finding in findings) else DONE
