@@ -53,8 +53,11 @@ def main() -> None:
     """Run the node until it is told to stop."""
     log.configure()
     env = dict(os.environ)
+    settings = sys.stdin.read()
+    if not settings:
+        return  # the command that started this process found that it needs no node
     try:
-        config = _gateway_config(json.load(sys.stdin))
+        config = _gateway_config(json.loads(settings))
         asyncio.run(serve(Paths.from_env(env), config, env))
     except YibuError as error:
         _log.error("%s", error)

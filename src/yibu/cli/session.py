@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from yibu.cli import display, launch, output
+from yibu.cli import display, output
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
+from yibu.cli.launch import NodeLaunch, is_alive
 from yibu.cli.logs import follow_models
 from yibu.config import Config, ModelConfig
 from yibu.errors import UsageError, YibuError
@@ -28,6 +29,7 @@ class Session:
 
     context: Context
     config: Config
+    node: NodeLaunch
 
     def up_detached(self, models: Sequence[ModelConfig]) -> int:
         """Return when everything is ready; the first model that fails is an error."""
@@ -71,7 +73,7 @@ class Session:
         Raises:
             UsageError: one runs already, and not at the address that a flag asks for.
         """
-        if launch.ensure_node(self.context, self.config.gateway):
+        if self.node.finish(self.config.gateway):
             return True
         url = access(self.context).url
         gateway = self.config.gateway
@@ -131,7 +133,7 @@ def shut_down(context: Context) -> None:
     client = Client(context.paths)
     pid = client.call("shutdown")["pid"]
     deadline = time.monotonic() + _DOWN_TIMEOUT
-    while launch.is_alive(pid):
+    while is_alive(pid):
         if time.monotonic() > deadline:
             raise YibuError(
                 f"The node (pid {pid}) still runs {_DOWN_TIMEOUT:.0f} s after it was asked to stop.",

@@ -40,17 +40,20 @@ def up(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The gateway's port.")] = None,
 ) -> int:
     """Download, launch and serve models. Flags for the engine follow after `--`."""
-    from yibu.cli import selection
-    from yibu.cli.session import Session
-    from yibu.config import file as config_file
+    from yibu.cli.launch import NodeLaunch
 
     here = Context.here()
-    path = config_file.find(file, here.directory)
-    config = config_file.load(path, env=here.env, flags={"host": host, "port": port})
-    overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
-    chosen = selection.select(models or [], config, overrides, here.directory)
-    session = Session(here, config)
-    return session.up_detached(chosen) if detach else session.up_attached(chosen)
+    with NodeLaunch(here) as node:
+        from yibu.cli import selection
+        from yibu.cli.session import Session
+        from yibu.config import file as config_file
+
+        path = config_file.find(file, here.directory)
+        config = config_file.load(path, env=here.env, flags={"host": host, "port": port})
+        overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
+        chosen = selection.select(models or [], config, overrides, here.directory)
+        session = Session(here, config, node)
+        return session.up_detached(chosen) if detach else session.up_attached(chosen)
 
 
 def down(models: ModelsArgument = None) -> None:
