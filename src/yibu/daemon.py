@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from yibu import log
 from yibu.config import GatewayConfig, ModelConfig
@@ -49,20 +49,23 @@ from yibu.planner.types import ModelFacts, Placement
 _log = logging.getLogger(__name__)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the node until it is told to stop."""
     log.configure()
     env = dict(os.environ)
     settings = sys.stdin.read()
-    if not settings:
-        return  # the command that started this process found that it needs no node
-    try:
-        config = _gateway_config(json.loads(settings))
-        asyncio.run(serve(Paths.from_env(env), config, env))
-    except YibuError as error:
-        _log.error("%s", error)
-        _tell({"error": plain_error(error)})
-        sys.exit(1)
+    code = 0
+    if settings:  # none: the command that started this process found that it needs no node
+        try:
+            asyncio.run(serve(Paths.from_env(env), _gateway_config(json.loads(settings)), env))
+        except YibuError as error:
+            _log.error("%s", error)
+            _tell({"error": plain_error(error)})
+            code = 1
+    logging.shutdown()
+    # All is closed and written. Taking a large interpreter apart would only keep `yibu down`
+    # waiting, for up to two seconds on a busy machine.
+    os._exit(code)
 
 
 async def serve(paths: Paths, config: GatewayConfig, env: Mapping[str, str]) -> None:

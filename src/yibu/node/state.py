@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,8 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # A cancelled writer's thread goes on for a moment, beside the last writer's.
+        self._writing = threading.Lock()
 
     def load(self) -> SavedNode | None:
         """What was saved last; None when nothing was, or it cannot be read.
@@ -109,9 +112,10 @@ class StateFile:
         }
         temporary = self.path.with_name(f"{self.path.name}.new")
         try:
-            _write(temporary, json.dumps(data, default=_plain).encode())
-            temporary.replace(self.path)
-            _sync_directory(self.path.parent)
+            with self._writing:
+                _write(temporary, json.dumps(data, default=_plain).encode())
+                temporary.replace(self.path)
+                _sync_directory(self.path.parent)
         except OSError as error:
             _log.warning("cannot save the node's state to %s: %s", self.path, error)
             with contextlib.suppress(OSError):
