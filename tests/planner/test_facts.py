@@ -17,8 +17,12 @@ from models import MODELS
 from planner_files import LLAMA, gguf_bytes, safetensors_header, write_safetensors
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError, YibuError
+from yibu.planner.explain import explain
 from yibu.planner.facts import facts_from_headers, read_facts
 from yibu.planner.gguf import HeaderCutShortError
+from yibu.planner.machine_file import BUILT_IN
+from yibu.planner.plan import plan
+from yibu.planner.request import Request
 
 F32, Q4_0 = 0, 2
 TENSORS = [("a", (64, 32), Q4_0, 0)]  # 1,152 bytes
@@ -214,27 +218,52 @@ def test_configs_that_make_no_sense(change: dict[str, Any], error: type[YibuErro
         facts_from_headers(name="m", config={**CONFIG, **change})
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from([*CONFIG, "quantization_config", "layer_types", "text_config"]),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-            lambda inner: (
-                st.lists(inner, max_size=3)
-                | st.dictionaries(st.text(max_size=4), inner, max_size=3)
-            ),
-            max_leaves=5,
-        ),
-        max_size=4,
-    )
+TOUCHY = [
+    *CONFIG,
+    "quantization_config",
+    "text_config",
+    "layer_types",
+    "sliding_window",
+    "sliding_window_pattern",
+    "kv_lora_rank",
+    "full_attention_interval",
+    "attn_layer_offset",
+    "hybrid_override_pattern",
+    "head_dim",
+    "linear_num_value_heads",
+    "num_experts",
+    "moe_layer_freq",
+    "mlp_only_layers",
+    "first_k_dense_replace",
+]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 300) | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=5,
 )
-@settings(deadline=None)
-def test_any_config_gives_facts_or_a_typed_error(change: dict[str, Any]) -> None:
-    try:
+
+
+@given(st.dictionaries(st.sampled_from(TOUCHY), ANYTHING, max_size=5))
+@settings(deadline=None, max_examples=200)
+def test_any_config_gives_a_plan_or_a_typed_error(change: dict[str, Any]) -> None:
+    # Any other exception fails the test.
+    with contextlib.suppress(YibuError):
         facts = facts_from_headers(name="m", config={**CONFIG, **change})
-    except YibuError:
-        return
-    assert facts.weight_bytes >= 0
+        request = Request("m", "vllm", facts)
+        for machine in ("2x24g", "laptop-16g"):
+            (result,) = plan([request], BUILT_IN[machine])
+            assert explain(request, result)
+
+
+@pytest.mark.parametrize("layers", [10_001, 1 << 31])
+def test_layers_are_bounded(layers: int) -> None:
+    with pytest.raises(VerificationError, match="layers"):
+        facts_from_headers(name="m", config={**CONFIG, "num_hidden_layers": layers})
+    raw = gguf_bytes({**LLAMA, "llama.block_count": layers})
+    with pytest.raises(VerificationError, match="layers"):
+        facts_from_headers(name="m", gguf_prefix=raw)
 
 
 # ---------------------------------------------------------------------------- headers

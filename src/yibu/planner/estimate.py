@@ -143,12 +143,8 @@ def _sparse_layers(text: Mapping[str, Any], layers: int) -> int:
     first = number(text, "first_k_dense_replace")
     step = max(1, number(text, "decoder_sparse_step", "moe_layer_freq", default=1))
     dense = text.get("mlp_only_layers")
-    only = set(dense) if isinstance(dense, list) else set()
-    return sum(
-        1
-        for layer in range(first, min(layers, 10_000))
-        if layer not in only and (layer + 1) % step == 0
-    )
+    only = dense if isinstance(dense, list) else []
+    return sum(1 for layer in range(first, layers) if layer not in only and (layer + 1) % step == 0)
 
 
 def _small(config: Mapping[str, Any], text: Mapping[str, Any], hidden: int) -> int:

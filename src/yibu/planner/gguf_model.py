@@ -10,6 +10,7 @@ from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.planner import gguf
+from yibu.planner.hf_config import MAX_LAYERS
 from yibu.planner.types import ModelFacts
 
 _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
@@ -95,14 +96,19 @@ def facts_from_header(
         values = value if isinstance(value, list) else [value]
         return max((v for v in values if isinstance(v, int) and v >= 0), default=0)
 
-    heads = most("attention.head_count")
+    heads, layers = most("attention.head_count"), most("block_count")
+    if layers > MAX_LAYERS:
+        raise VerificationError(
+            f"the GGUF header claims {layers} layers; at most {MAX_LAYERS} are believed",
+            hint="the file is damaged: pull it again, or run `yibu verify`",
+        )
     pooling = metadata.get(f"{architecture}.pooling_type")
     return ModelFacts(
         format="gguf",
         architecture=architecture,
         weight_bytes=weights,
         max_context=most("context_length") or None,
-        layers=most("block_count"),
+        layers=layers,
         attention_heads=heads,
         kv_heads=most("attention.head_count_kv") or heads,
         head_dim=most("attention.key_length")

@@ -24,6 +24,9 @@ _LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
     }
 }
 
+MAX_LAYERS = 10_000
+"""Layers are walked one by one; the deepest published models have some 130."""
+
 # The largest value believed for any count or width in a config; a bigger one is damage.
 _SANE = 1 << 32
 
@@ -57,7 +60,13 @@ def number(config: Mapping[str, Any], *names: str, default: int = 0) -> int:
 
 
 def layers(config: Mapping[str, Any]) -> int:
-    return number(config, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    count = number(config, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    if count > MAX_LAYERS:
+        raise VerificationError(
+            f"config.json: the model would have {count} layers; at most {MAX_LAYERS} are believed",
+            hint="the file is damaged or not a model's config: pull it again",
+        )
+    return count
 
 
 def attention_heads(config: Mapping[str, Any]) -> int:
