@@ -46,6 +46,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fork-child", metavar="FILE", help="child in its own session; its pid")
     parser.add_argument("--child-port", type=int, help="the child listens here")
     parser.add_argument("--child-ignores-sigterm", action="store_true")
+    parser.add_argument("--needs-child", action="store_true", help="no token without the child")
+    parser.add_argument("--bind-after", type=float, default=0.0, help="listen so much later")
     parser.add_argument("--log-lines", type=int, default=0, help="lines to print at the start")
     parser.add_argument("--chatter", type=float, help="print a line every so many seconds")
     parser.add_argument("--print-env", action="store_true")
@@ -145,6 +147,8 @@ class FakeEngine:
 
     async def generate(self, body: dict, writer: asyncio.StreamWriter, *, chat: bool) -> None:
         self.generations += 1
+        if self.args.needs_child and not _alive(int(Path(self.args.fork_child).read_text())):
+            await asyncio.sleep(3600)
         hang_after = self.args.hang_after
         if self.hang_generation or (hang_after is not None and self.generations > hang_after):
             await asyncio.sleep(3600)
@@ -202,6 +206,12 @@ async def answer(writer: asyncio.StreamWriter, status: int, body: dict) -> None:
     await writer.drain()
 
 
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    return False
+
+
 def _exists_or_make(path: str) -> bool:
     if Path(path).exists():
         return True
@@ -232,6 +242,7 @@ async def serve(args: argparse.Namespace) -> None:
     crash = args.crash_after is not None
     if crash and args.crash_once is not None:
         crash = not _exists_or_make(args.crash_once)
+    await asyncio.sleep(args.bind_after)
     server = await asyncio.start_server(FakeEngine(args).handle, args.host, args.port)
     print(f"fake engine {os.getpid()} listens on {args.port}", flush=True)
     loop = asyncio.get_running_loop()

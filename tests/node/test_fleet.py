@@ -188,7 +188,7 @@ async def test_a_start_that_fails_is_told_and_can_be_tried_again(make_fleet: Mak
         assert "memory did not suffice" in model["cause"]
         with pytest.raises(NotReadyError, match="memory did not suffice") as refused:
             await fleet.ensure_ready("big")
-        assert refused.value.retry_after is None
+        assert refused.value.retry_after == 60
         await fleet.up(fake_model("big"))
         assert await ask(fleet, "big") == 200
 
@@ -288,6 +288,23 @@ async def test_drain_refuses_the_new_and_waits_for_the_old(make_fleet: MakeFleet
         assert not draining.done()
         fleet.done(endpoint)
         assert await draining
+
+
+async def test_a_drain_under_load_loses_no_answer(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol", "--slow-tokens", "0.1", replicas=2))
+        going = [asyncio.create_task(ask(fleet, "smol")) for _ in range(12)]
+        await eventually(lambda: sum(r.in_flight for r in fleet._all_replicas()) == 12)
+        assert await fleet.drain(10)
+    assert await asyncio.gather(*going) == [200] * 12
+
+
+async def test_leaving_does_not_wait_twice_for_those_who_do_not_end(make_fleet: MakeFleet) -> None:
+    async with make_fleet(timings={"drain": 1000.0}) as fleet:
+        await fleet.up(fake_model("smol"))
+        endpoint = await fleet.ensure_ready("smol")
+        assert not await fleet.drain(0.05)
+    fleet.done(endpoint)
 
 
 async def test_logs_are_named_after_the_replica(make_fleet: MakeFleet, paths: Paths) -> None:

@@ -7,6 +7,8 @@ import dataclasses
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import QUICK, eventually, fake_spec
+from tests.node.support import FAKE, QUICK, eventually, fake_spec
 from yibu.node import probe, processes
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.replica import Replica
@@ -223,6 +225,37 @@ async def test_a_failed_request_makes_it_look_at_once(supervise: Supervise) -> N
         replica.acquire(1)
         replica.release(failed=True)
         await eventually(lambda: replica.restarts == 1)
+
+
+@pytest.mark.parametrize("victim", ["main", "child"])
+async def test_whichever_process_is_killed_the_engine_recovers_whole(
+    supervise: Supervise, tmp_path: Path, victim: str
+) -> None:
+    file = tmp_path / "child"
+    async with supervise("--fork-child", str(file), "--needs-child") as (replica, _):
+        await state(replica, "ready")
+        main, child = await pid_of(replica), int(file.read_text())
+        os.kill(main if victim == "main" else child, signal.SIGKILL)
+        await eventually(lambda: replica.restarts == 1)
+        await state(replica, "ready")
+        assert processes.process(main) is None
+        assert processes.process(child) is None
+        assert processes.process(int(file.read_text())) is not None
+
+
+async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    async with supervise("--bind-after", "0.7") as (replica, history):
+        await eventually(lambda: replica.process)
+        port = replica.port
+        argv = [sys.executable, "-S", str(FAKE), "--port", str(port)]
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as stranger:
+            await state(replica, "ready")
+            assert replica.port != port
+            assert history == ["starting", "ready"]
+            assert replica.restarts == 0
+            stranger.kill()
 
 
 async def test_an_orphan_is_gone_before_the_restart(supervise: Supervise, tmp_path: Path) -> None:

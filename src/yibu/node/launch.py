@@ -123,7 +123,9 @@ async def start(
     last = _LastAnswer()
     try:
         async with asyncio.timeout(spec.plan.start_timeout):
-            canary = await _unless_exited(process, wait_ready(host.timings, spec, endpoint, last))
+            canary = await _unless_exited(
+                process, wait_ready(host.timings, spec, endpoint, process, last)
+            )
         return Running(process, endpoint, canary, offset)
     except _ExitedError as exited:
         waited = time.monotonic() - began
@@ -148,7 +150,9 @@ async def adopt(
     offset = logs.size(host.paths.model_log(replica))
     try:
         async with asyncio.timeout(host.timings.adopt):
-            canary = await _unless_exited(process, wait_ready(host.timings, spec, endpoint))
+            canary = await _unless_exited(
+                process, wait_ready(host.timings, spec, endpoint, process)
+            )
         return Running(process, endpoint, canary, offset)
     except (_ExitedError, TimeoutError):
         _log.warning("%s: the engine that was left (pid %d) does not serve", replica, process.pid)
@@ -190,7 +194,11 @@ class _LastAnswer:
 
 
 async def wait_ready(
-    timings: Timings, spec: LaunchSpec, endpoint: Endpoint, last: _LastAnswer | None = None
+    timings: Timings,
+    spec: LaunchSpec,
+    endpoint: Endpoint,
+    process: EngineProcess,
+    last: _LastAnswer | None = None,
 ) -> probe.TokenRequest | None:
     """Poll the ready path until it answers 200, then ask for one token; runs until cancelled.
 
@@ -203,10 +211,21 @@ async def wait_ready(
             answer = await probe.get(endpoint, spec.plan.ready_path, timings.ready_request)
             last.text = f"GET {spec.plan.ready_path}: HTTP {answer.status}"
             if answer.status == 200:
+                await _require_own_port(spec, endpoint, process)
                 return await _first_token(timings, spec, endpoint, last)
         except (probe.ProbeError, _NotYetError) as error:
             last.text = str(error)
         await asyncio.sleep(timings.ready_poll)
+
+
+async def _require_own_port(spec: LaunchSpec, endpoint: Endpoint, process: EngineProcess) -> None:
+    """Refuse to believe a stranger on the engine's port. A command of the user's may leave the
+    listening to a process that is not its child (a container's proxy), so it is not asked."""
+    if spec.plan.environment is None:
+        return
+    pids = [info.identity.pid for info in await process.refresh()]
+    if await asyncio.to_thread(ports.listens, endpoint.port, pids) is False:
+        raise _NotYetError(f"port {endpoint.port} is answered by another process")
 
 
 async def _first_token(

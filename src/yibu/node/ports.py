@@ -8,9 +8,12 @@ connection lands by chance, and two replicas of one node never get the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 from yibu.errors import EngineError
 
@@ -36,6 +39,38 @@ async def wait_free(port: int, timeout: float) -> bool:
     while not (free := is_free(port)) and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.05)
     return free
+
+
+def listens(port: int, pids: Iterable[int]) -> bool | None:
+    """Whether one of ``pids`` listens on ``port``; None where the system does not tell.
+
+    An answer on an engine's port may come from a stranger who bound it first, and who would then
+    be sent the inner key and people's prompts.
+    """
+    inodes = set()
+    try:
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            inodes |= _listening_inodes(Path(table).read_text(), port)
+    except OSError:
+        return None
+    sockets = {f"socket:[{inode}]" for inode in inodes}
+    return any(not sockets.isdisjoint(_open_files(pid)) for pid in pids)
+
+
+def _listening_inodes(table: str, port: int) -> set[str]:
+    """Inodes of listening sockets, from the columns of proc(5): 1 local address, 3 state (0A is
+    LISTEN), 9 inode."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return {row[9] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):  # it ended, or is not ours to look at
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    return found
 
 
 class Ports:
