@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.node.support import FAKE, QUICK, eventually, fake_spec
-from yibu.node import probe, processes
+from yibu.node import oom, probe, processes
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.replica import Replica
 
@@ -124,6 +124,23 @@ async def test_sigkill_is_named_and_answered_by_a_restart(supervise: Supervise) 
         assert "SIGKILL, which yibu did not send" in (replica.cause or "")
         await state(replica, "ready")
         assert await pid_of(replica) != first
+
+
+async def test_the_out_of_memory_killer_is_named(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("nr_free_pages 7\noom_kill 4\n")
+    kills = oom.kills
+    monkeypatch.setattr(oom, "kills", lambda: kills(vmstat))
+    assert oom.kills() == 4
+    assert kills(tmp_path / "none") == 0
+    async with supervise() as (replica, _):
+        await state(replica, "ready")
+        vmstat.write_text("nr_free_pages 7\noom_kill 5\n")
+        os.kill(await pid_of(replica), signal.SIGKILL)
+        await eventually(lambda: replica.restarts == 1)
+        assert "the kernel ran out of memory" in (replica.cause or "")
 
 
 async def test_repeated_crashes_end_in_failed_with_the_cause(supervise: Supervise) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from yibu.errors import EngineError
+from yibu.errors import EngineStartError
 
 LOOPBACK = "127.0.0.1"
 _FIRST, _LAST = 20_000, 32_000
@@ -84,16 +84,17 @@ class Ports:
         """Reserve a port that is free now.
 
         Raises:
-            EngineError: none of many tries was free.
+            EngineStartError: none of many tries was free.
         """
         for _ in range(_TRIES):
             port = self._rng.randrange(_FIRST, _LAST)
             if port not in self._taken and is_free(port):
                 self._taken.add(port)
                 return port
-        raise EngineError(
+        raise EngineStartError(
             f"no free loopback port was found between {_FIRST} and {_LAST} in {_TRIES} tries",
             hint="see what listens: ss -ltn",
+            cause="no_free_port",
         )
 
     def keep(self, port: int) -> None:
