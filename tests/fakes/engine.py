@@ -160,6 +160,7 @@ class Connection(socketserver.StreamRequestHandler):
     def generate(self, body: dict, *, chat: bool) -> None:
         engine, args = self.server, self.server.args
         engine.generations += 1
+        print(f"generation {engine.generations}", flush=True)
         if engine.must_hang():
             time.sleep(3600)
         if args.crash_on_request and engine.generations > 1:  # the first is the probe
