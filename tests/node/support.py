@@ -67,12 +67,14 @@ class Explained:
     hint: str = ""
 
 
-def explain(_engine: str, log: str, code: int | None) -> Explained:
-    if "Address already in use" in log:
+def explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: bool) -> Explained:
+    if oom_killed:
+        return Explained("oom_killed", "the kernel ran out of memory")
+    if "Address already in use" in log_text:
         return Explained("port_in_use", "its port is taken by another process")
-    if "out of memory" in log:
+    if "out of memory" in log_text:
         return Explained("out_of_memory", "memory did not suffice", "use a smaller model")
-    return Explained("unknown", f"exit code {code}")
+    return Explained("unknown", f"exit code {exit_code}")
 
 
 @dataclass

@@ -76,14 +76,19 @@ def test_follow_across_rotations_loses_and_repeats_nothing(path: Path) -> None:
         for number in range(count):
             os.write(writer, f"line {number}\n".encode())
             if number % 100 == 99:  # rotated by the writer itself, so that nothing falls between
-                logs.rotate_if_large(path, SMALL)
-                done.wait(0.004)
+                logs.rotate_if_large(path, Rotation(1000, 100))
         os.close(writer)
         done.set()
 
     thread = threading.Thread(target=engine)
-    thread.start()
-    lines = list(logs.follow(path, from_start=True, poll=0.0005, stop=done.is_set))
+
+    def stop() -> bool:
+        if thread.ident is None:  # it begins when the follower has noted its place
+            thread.start()
+        return done.is_set()
+
+    path.touch()
+    lines = list(logs.follow(path, poll=0.0005, stop=stop))
     thread.join()
     assert lines == [f"line {number}" for number in range(count)]
 

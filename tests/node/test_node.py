@@ -76,6 +76,7 @@ class NodeProcess:
 
 @pytest.fixture
 def node(paths: Paths) -> Iterator[Callable[..., NodeProcess]]:
+    """Starts nodes on the test's home, and ends those that still run."""
     nodes: list[NodeProcess] = []
 
     def start(**limits: Any) -> NodeProcess:
@@ -88,11 +89,22 @@ def node(paths: Paths) -> Iterator[Callable[..., NodeProcess]]:
             assert each.terminate() == 0, each.log.read_text()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """One node for the tests that do it no harm; each takes its models down."""
+    home = Paths.from_env({"YIBU_HOME": str(tmp_path_factory.mktemp("shared"))})
+    home.make()
+    one = NodeProcess(home).started()
+    yield one
+    assert one.terminate() == 0, one.log.read_text()
+    assert marked(one) == {}
+
+
 def wait_for(check: Callable[[], Any], timeout: float = 10) -> Any:
     deadline = time.monotonic() + timeout
     while not (value := check()):
         assert time.monotonic() < deadline, f"not true within {timeout} s: {check}"
-        time.sleep(0.02)
+        time.sleep(0.04)
     return value
 
 
@@ -132,20 +144,19 @@ def test_its_whole_life(node: Callable[..., NodeProcess], paths: Paths) -> None:
         one.client.call("ps")
 
 
-def test_secrets_and_the_socket_are_the_owners_alone(
-    node: Callable[..., NodeProcess], paths: Paths
-) -> None:
-    one = node().started()
+def test_secrets_and_the_socket_are_the_owners_alone(shared: NodeProcess) -> None:
+    one = shared
     model = one.up("smol")
-    assert paths.control_socket.stat().st_mode & 0o777 == 0o600
-    assert paths.runtime.stat().st_mode & 0o777 == 0o700
-    state = paths.state / "node.json"
+    assert one.paths.control_socket.stat().st_mode & 0o777 == 0o600
+    assert one.paths.runtime.stat().st_mode & 0o777 == 0o700
+    state = one.paths.state / "node.json"
     wait_for(lambda: "smol-0" in state.read_text())
     assert state.stat().st_mode & 0o777 == 0o600
     key = json.loads(state.read_text())["models"][0]["replicas"][0]["key"]
     pid = model["replicas"][0]["pid"]
     assert key.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
     assert key not in one.log.read_text()
+    one.client.call("down", timeout=None, models=["smol"])
 
 
 def test_a_killed_node_comes_back_and_adopts(node: Callable[..., NodeProcess]) -> None:
@@ -264,7 +275,7 @@ def test_two_nodes_on_one_home_refuse_each_other(node: Callable[..., NodeProcess
     assert one.client.running(), "the second must not have taken the first one's socket"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_everything_and_exit_zero(
     node: Callable[..., NodeProcess], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -286,8 +297,8 @@ def test_a_signal_while_a_model_starts(node: Callable[..., NodeProcess]) -> None
     assert marked(one) == {}
 
 
-def test_typed_errors_cross_the_socket(node: Callable[..., NodeProcess]) -> None:
-    one = node().started()
+def test_typed_errors_cross_the_socket(shared: NodeProcess) -> None:
+    one = shared
     with pytest.raises(EngineStartError) as failed:
         one.up("big", "--fail-start", "CUDA out of memory")
     assert failed.value.cause == "out_of_memory"
@@ -299,10 +310,11 @@ def test_typed_errors_cross_the_socket(node: Callable[..., NodeProcess]) -> None
         one.client.call("dance")
     with pytest.raises(UsageError, match="cannot be read"):
         one.client.call("up", models=[{"name": "x", "colour": "blue"}])
+    one.client.call("down", timeout=None, models=["big"])
 
 
-def test_events_are_streamed_and_a_client_may_leave(node: Callable[..., NodeProcess]) -> None:
-    one = node().started()
+def test_events_are_streamed_and_a_client_may_leave(shared: NodeProcess) -> None:
+    one = shared
     config = plain_config(fake_model("smol", "--ready-after", "0.5", source="/m"))
     stream = one.client.stream("up", models=[config])
     first = next(stream)
@@ -314,12 +326,12 @@ def test_events_are_streamed_and_a_client_may_leave(node: Callable[..., NodeProc
     assert kinds[-1] is None
 
 
-def test_junk_on_the_socket_does_no_harm(node: Callable[..., NodeProcess], paths: Paths) -> None:
-    one = node().started()
+def test_junk_on_the_socket_does_no_harm(shared: NodeProcess) -> None:
+    one = shared
     for junk in (b"", b"\n", b"no json\n", b"[1]\n", b'{"op": "up"}\n', b"x" * 99, b"\xff\n"):
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
-            connection.connect(str(paths.control_socket))
+            connection.connect(str(one.paths.control_socket))
             connection.sendall(junk)
             answer = connection.makefile("rb").readline() if junk.endswith(b"\n") else b""
         assert "error" in json.loads(answer) if answer else not junk.endswith(b"\n")

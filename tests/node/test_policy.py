@@ -102,7 +102,7 @@ def test_one_error_is_not_a_hang_but_two_are() -> None:
         ("starting", 600.0, Refuse(60)),
         ("starting", None, Refuse(10)),
         ("downloading", None, Refuse(10)),
-        ("failed", None, Refuse(None)),
+        ("failed", None, Refuse(60)),
     ],
 )
 def test_admission(state: str, expected: float | None, decision: object) -> None:

@@ -17,7 +17,7 @@ from yibu.errors import EngineStartError
 from yibu.node import ports, processes
 from yibu.node.environ import clean_environment
 from yibu.node.launch import Host
-from yibu.node.process import EngineProcess, end_marked
+from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 
 STOP = {"grace": 3, "orphan_grace": 0.3, "kill": 5}
 
@@ -188,3 +188,31 @@ async def test_ports_are_not_given_twice_nor_when_taken(host: Host) -> None:
         waiting = asyncio.create_task(ports.wait_free(port, 5))
         await asyncio.sleep(0)
     assert await waiting
+
+
+async def test_who_listens_is_known(host: Host) -> None:
+    process, port = spawn(host)
+    await eventually(lambda: listening(port))
+    assert ports.listens(port, [process.pid])
+    assert not ports.listens(port, [os.getpid()])
+    await process.stop(**STOP)
+    assert not ports.listens(port, [process.pid])
+
+
+async def test_orphans_that_died_unseen_are_reaped(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    # A grandchild in a session of its own, orphaned at once, that ends a moment later.
+    code = f"setsid sh -c 'echo $$ > {file}; sleep 0.1' & exit 0"
+    process = EngineProcess.spawn(["/bin/sh", "-c", code], {}, host.paths.model_log("r-0"), "m")
+    await process.wait()
+    await eventually(lambda: file.exists() and file.read_text())
+    pid = int(file.read_text())
+    await eventually(lambda: (info := processes.process(pid)) is not None and info.zombie)
+    reaper = OrphanReaper(patience=0)
+    assert reaper.look({process.pid}) >= 1
+    assert processes.process(pid) is None
+    info = processes.process(process.pid)
+    assert info is not None
+    assert info.zombie, "an engine's own status is its owner's"
+    await process.stop(**STOP)
+    assert OrphanReaper(patience=60).look(()) == 0

@@ -7,6 +7,8 @@ import dataclasses
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import QUICK, eventually, fake_spec
-from yibu.node import probe, processes
+from tests.node.support import FAKE, QUICK, eventually, fake_spec
+from yibu.node import oom, probe, processes
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.replica import Replica
 
@@ -124,6 +126,23 @@ async def test_sigkill_is_named_and_answered_by_a_restart(supervise: Supervise) 
         assert await pid_of(replica) != first
 
 
+async def test_the_out_of_memory_killer_is_named(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("nr_free_pages 7\noom_kill 4\n")
+    kills = oom.kills
+    monkeypatch.setattr(oom, "kills", lambda: kills(vmstat))
+    assert oom.kills() == 4
+    assert kills(tmp_path / "none") == 0
+    async with supervise() as (replica, _):
+        await state(replica, "ready")
+        vmstat.write_text("nr_free_pages 7\noom_kill 5\n")
+        os.kill(await pid_of(replica), signal.SIGKILL)
+        await eventually(lambda: replica.restarts == 1)
+        assert "the kernel ran out of memory" in (replica.cause or "")
+
+
 async def test_repeated_crashes_end_in_failed_with_the_cause(supervise: Supervise) -> None:
     async with supervise("--crash-after", "0.3", "--exit-code", "9") as (replica, history):
         await state(replica, "failed")
@@ -190,11 +209,12 @@ async def test_requests_without_progress_bring_the_canary_early(supervise: Super
 
 
 async def test_a_busy_engine_is_not_taken_for_hung(supervise: Supervise) -> None:
-    async with supervise("--hang-after", "1", "--spin", busy_limit=1.5) as (replica, _):
+    quick = {"idle_canary": 0.1, "canary": 0.1, "busy_limit": 1000.0, "health_every": 0.05}
+    async with supervise("--hang-after", "1", "--spin", **quick) as (replica, history):
         await state(replica, "ready")
-        began = asyncio.get_running_loop().time()
-        await eventually(lambda: replica.restarts == 1)
-        assert asyncio.get_running_loop().time() - began >= 1.4
+        log = replica._host.paths.model_log("fake-0")
+        await eventually(lambda: "generation 5" in log.read_text())  # four canaries in vain
+        assert history == ["starting", "ready"]
 
 
 async def test_progress_keeps_the_canary_away(supervise: Supervise) -> None:
@@ -223,6 +243,37 @@ async def test_a_failed_request_makes_it_look_at_once(supervise: Supervise) -> N
         replica.acquire(1)
         replica.release(failed=True)
         await eventually(lambda: replica.restarts == 1)
+
+
+@pytest.mark.parametrize("victim", ["main", "child"])
+async def test_whichever_process_is_killed_the_engine_recovers_whole(
+    supervise: Supervise, tmp_path: Path, victim: str
+) -> None:
+    file = tmp_path / "child"
+    async with supervise("--fork-child", str(file), "--needs-child") as (replica, _):
+        await state(replica, "ready")
+        main, child = await pid_of(replica), int(file.read_text())
+        os.kill(main if victim == "main" else child, signal.SIGKILL)
+        await eventually(lambda: replica.restarts == 1)
+        await state(replica, "ready")
+        assert processes.process(main) is None
+        assert processes.process(child) is None
+        assert processes.process(int(file.read_text())) is not None
+
+
+async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    async with supervise("--bind-after", "0.7") as (replica, history):
+        await eventually(lambda: replica.process)
+        port = replica.port
+        argv = [sys.executable, "-S", str(FAKE), "--port", str(port)]
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as stranger:
+            await state(replica, "ready")
+            assert replica.port != port
+            assert history == ["starting", "ready"]
+            assert replica.restarts == 0
+            stranger.kill()
 
 
 async def test_an_orphan_is_gone_before_the_restart(supervise: Supervise, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica, State
 from yibu.node.state import SavedModel, SavedReplica
+from yibu.routing import Route
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Deployment:
         self._again = asyncio.Event()
         self._ended = asyncio.Event()
         self._turn = 0
+        self._route: Route | None = None
         if saved is not None:
             self._make_replicas(saved.specs, saved.replicas)
 
@@ -80,6 +82,22 @@ class Deployment:
         if not self.replicas:
             return self.error.message.splitlines()[0] if self.error else None
         return next((replica.cause for replica in self.replicas if replica.cause), None)
+
+    @property
+    def route(self) -> Route:
+        """As the gateway sees it; made anew only when something has changed."""
+        if self._route is None:
+            plan = self.specs[0].plan if self.specs else None
+            self._route = Route(
+                model=self.name,
+                engine=plan.engine if plan else self.config.engine or "",
+                capabilities=plan.capabilities if plan else frozenset(),
+                conforming=plan.conforming if plan else False,
+                created=self.created,
+                state=self.state,
+                max_context=self.specs[0].max_context if self.specs else None,
+            )
+        return self._route
 
     def choose(self, exclude: frozenset[str]) -> Endpoint | None:
         """The ready replica with the fewest requests, counted as having one more; of equals the
@@ -137,11 +155,14 @@ class Deployment:
                 break
         await self.settled()
 
-    async def stop(self) -> None:
-        """Give the deployment up, or drain and end the replicas; return when all is gone."""
+    async def stop(self, patience: float | None = None) -> None:
+        """Give the deployment up, or drain and end the replicas; return when all is gone.
+
+        ``patience`` as for :meth:`Replica.stop`.
+        """
         self._stopping.set()
         self._tell()
-        await asyncio.gather(*(replica.stop() for replica in self.replicas))
+        await asyncio.gather(*(replica.stop(patience) for replica in self.replicas))
         await self._ended.wait()
 
     def save(self) -> SavedModel:
@@ -246,6 +267,7 @@ class Deployment:
         self._tell()
 
     def _tell(self) -> None:
+        self._route = None
         now = (self.state, self.cause)
         if now != self._shown:
             self._shown = now

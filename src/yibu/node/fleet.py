@@ -20,7 +20,7 @@ from yibu.node.events import EventBus, Subscription
 from yibu.node.launch import Host, cancelled
 from yibu.node.names import replica_id
 from yibu.node.policy import Admission, Supervised, Wait
-from yibu.node.process import EngineProcess, end_marked
+from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 from yibu.node.replica import Replica
 from yibu.node.state import SavedNode, SavedReplica, StateFile, boot_id
 from yibu.routing import Route
@@ -32,7 +32,8 @@ _HOUSEKEEPING = 5.0
 
 
 class Fleet:
-    """An async context: leaving it ends every engine. One event loop; no call blocks it."""
+    """An async context: leaving it ends every engine (:meth:`drain` first, to let requests
+    finish). One event loop; no call blocks it."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Fleet:
         await self._group.__aenter__()
         self._side_tasks = [
             self._group.create_task(self._save_when_dirty(), name="save state"),
-            self._group.create_task(self._keep_house(), name="rotate logs"),
+            self._group.create_task(self._keep_house(), name="keep house"),
         ]
         return self
 
@@ -76,7 +77,7 @@ class Fleet:
     ) -> None:
         self._draining = True
         try:
-            await asyncio.gather(*(model.stop() for model in self._models.values()))
+            await asyncio.gather(*(model.stop(patience=0) for model in self._models.values()))
         finally:
             await cancelled(*self._side_tasks, *self._verbs)
             # Nothing is left to cancel, and the block's own error goes on by itself.
@@ -172,12 +173,12 @@ class Fleet:
 
     def routes(self) -> Sequence[Route]:
         """Every model that has a name here, ready or not."""
-        return [_route(deployment) for deployment in self._models.values()]
+        return [deployment.route for deployment in self._models.values()]
 
     def route(self, model: str) -> Route | None:
         """The route of one model, or None for an unknown name."""
         deployment = self._models.get(model)
-        return None if deployment is None else _route(deployment)
+        return None if deployment is None else deployment.route
 
     async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
         """The least loaded ready replica, with one more request counted; see Backend.
@@ -272,11 +273,15 @@ class Fleet:
             await asyncio.to_thread(self._state.save, models)
 
     async def _keep_house(self) -> None:
+        reaper = OrphanReaper()
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
-            for replica in self._all_replicas():
+            replicas = self._all_replicas()
+            for replica in replicas:
                 path = self._host.paths.model_log(replica.id)
                 await asyncio.to_thread(logs.rotate_if_large, path, self._rotation)
+            engines = {replica.process.pid for replica in replicas if replica.process}
+            await asyncio.to_thread(reaper.look, engines)
 
 
 def _left(saved: SavedReplica, boot: str) -> EngineProcess | None:
@@ -300,27 +305,14 @@ async def _when_ready(deployment: Deployment, exclude: frozenset[str]) -> Endpoi
         if endpoint is not None:
             return endpoint
         if deployment.state in ("failed", "stopped"):
-            raise _not_ready(deployment, None)
+            raise _not_ready(deployment, 60.0)
         await deployment.changed()
 
 
-def _not_ready(deployment: Deployment, retry_after: float | None) -> NotReadyError:
+def _not_ready(deployment: Deployment, retry_after: float) -> NotReadyError:
     cause = f": {deployment.cause}" if deployment.cause else ""
     return NotReadyError(
         f"model {deployment.name!r} is {deployment.state}{cause}", retry_after=retry_after
-    )
-
-
-def _route(deployment: Deployment) -> Route:
-    plan = deployment.specs[0].plan if deployment.specs else None
-    return Route(
-        model=deployment.name,
-        engine=plan.engine if plan else deployment.config.engine or "",
-        capabilities=plan.capabilities if plan else frozenset(),
-        conforming=plan.conforming if plan else False,
-        created=deployment.created,
-        state=deployment.state,
-        max_context=deployment.specs[0].max_context if deployment.specs else None,
     )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Sequence
+from types import ModuleType
 from typing import Protocol
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class GpuMemory(Protocol):
     """A blocking reader of GPU memory; called in a thread."""
 
     def read(self, gpus: Sequence[int]) -> tuple[tuple[int, ...], frozenset[int]]:
-        """Free bytes of each GPU, and the pids that hold memory on any of them."""
+        """Free bytes of each GPU (empty: not known), and the pids that hold memory on them."""
         ...
 
 
@@ -34,19 +35,20 @@ class Nvml:
 
         try:
             pynvml.nvmlInit()
+            try:
+                return _read(pynvml, gpus)
+            finally:
+                pynvml.nvmlShutdown()
         except pynvml.NVMLError as error:
             _log.warning("NVML: %s; GPU memory is not waited for", error)
             return (), frozenset()
-        try:
-            free, pids = [], set()
-            for index in gpus:
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                free.append(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free))
-                running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-                pids |= {int(process.pid) for process in running}
-            return tuple(free), frozenset(pids)
-        finally:
-            pynvml.nvmlShutdown()
+
+
+def _read(pynvml: ModuleType, gpus: Sequence[int]) -> tuple[tuple[int, ...], frozenset[int]]:
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in gpus]
+    free = tuple(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles)
+    running = [pynvml.nvmlDeviceGetComputeRunningProcesses(handle) for handle in handles]
+    return free, frozenset(int(process.pid) for each in running for process in each)
 
 
 async def wait_released(
@@ -62,12 +64,12 @@ async def wait_released(
     deadline = time.monotonic() + timeout
     free, holders = await asyncio.to_thread(memory.read, gpus)
     same = 0
-    while same < _SETTLED or holders & set(pids):
+    while free and (same < _SETTLED or holders & set(pids)):
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(_POLL)
         before = free
         free, holders = await asyncio.to_thread(memory.read, gpus)
-        risen = any(now > then for now, then in zip(free, before, strict=True))
+        risen = any(now > then for now, then in zip(free, before, strict=False))
         same = 0 if risen else same + 1
     return True

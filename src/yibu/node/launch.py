@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from yibu.engines.base import Binding, Endpoint, LaunchPlan
 from yibu.errors import EngineStartError
 from yibu.log import redact
-from yibu.node import logs, ports, probe
+from yibu.node import logs, oom, ports, probe
 from yibu.node.environ import clean_environment
 from yibu.node.gpu import GpuMemory, wait_released
 from yibu.node.process import EngineProcess
@@ -39,8 +39,15 @@ class Explanation(Protocol):
     def hint(self) -> str: ...
 
 
-Explain = Callable[[str, str, int | None], Explanation]
-"""(engine's name, its log's text, exit code or None while it ran) -> explanation."""
+class Explain(Protocol):
+    """Reads an engine's log for a cause: ``yibu.engines.causes.explain``, given its causes."""
+
+    def __call__(
+        self, engine: str, log_text: str, *, exit_code: int | None, oom_killed: bool
+    ) -> Explanation:
+        """``engine`` is its name, ``exit_code`` None while it ran or when it is not known;
+        ``oom_killed``: the kernel's killer struck since the engine was started."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,23 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Life:
+    """What was noted when an engine was started (or adopted), to explain its end."""
+
+    log: Path
+    offset: int
+    """Where it begins in the replica's log."""
+    oom_kills: int
+    began: float
+    """Monotonic seconds."""
+
+    @classmethod
+    def begin(cls, host: Host, replica: str) -> Life:
+        log = host.paths.model_log(replica)
+        return cls(log, logs.size(log), oom.kills(), time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """An engine that has produced a token (or has none to give)."""
 
@@ -81,8 +105,7 @@ class Running:
     endpoint: Endpoint
     canary: probe.TokenRequest | None
     """The request that it answered; None for an engine that has nothing to generate."""
-    log_offset: int = 0
-    """Where this life begins in the replica's log."""
+    life: Life
 
 
 def endpoint_of(spec: LaunchSpec, replica: str, port: int, key: str) -> Endpoint:
@@ -114,13 +137,11 @@ async def start(
     binding = Binding(ports.LOOPBACK, port, spec.python, spec.model_path, key, spec.extra)
     argv, own = spec.plan.bind(binding)
     marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
-    log = host.paths.model_log(replica)
-    offset = logs.size(log)
-    began = time.monotonic()
+    life = Life.begin(host, replica)
     process = EngineProcess.spawn(
         argv,
         clean_environment(host.env, {**own, **spec.env}, marker),
-        log,
+        life.log,
         marker,
         directory=spec.directory,
     )
@@ -129,17 +150,19 @@ async def start(
     last = _LastAnswer()
     try:
         async with asyncio.timeout(spec.plan.start_timeout):
-            canary = await _unless_exited(process, wait_ready(host.timings, spec, endpoint, last))
-        return Running(process, endpoint, canary, offset)
+            canary = await _unless_exited(
+                process, wait_ready(host.timings, spec, endpoint, process, last)
+            )
+        return Running(process, endpoint, canary, life)
     except _ExitedError as exited:
-        waited = time.monotonic() - began
+        waited = time.monotonic() - life.began
         what = f"{describe_exit(exited.code)} {waited:.1f} s after its start"
         await take_down(host, spec, process)
-        raise _failure(host, spec, log, offset, what, exited.code, port) from None
+        raise _failure(host, spec, life, what, exited.code, port) from None
     except TimeoutError:
         what = f"was not ready after {spec.plan.start_timeout:g} s; last answer: {last.text}"
         await take_down(host, spec, process)
-        raise _failure(host, spec, log, offset, what, None, port) from None
+        raise _failure(host, spec, life, what, None, port) from None
     except BaseException:  # cancellation above all: a half-started engine must not stay
         await take_down(host, spec, process)
         raise
@@ -151,11 +174,13 @@ async def adopt(
     """Take over an engine that an earlier node started; None, and it is gone, when it does not
     give a token within ``Timings.adopt`` seconds."""
     endpoint = endpoint_of(spec, replica, port, key)
-    offset = logs.size(host.paths.model_log(replica))
+    life = Life.begin(host, replica)
     try:
         async with asyncio.timeout(host.timings.adopt):
-            canary = await _unless_exited(process, wait_ready(host.timings, spec, endpoint))
-        return Running(process, endpoint, canary, offset)
+            canary = await _unless_exited(
+                process, wait_ready(host.timings, spec, endpoint, process)
+            )
+        return Running(process, endpoint, canary, life)
     except (_ExitedError, TimeoutError):
         _log.warning("%s: the engine that was left (pid %d) does not serve", replica, process.pid)
         await take_down(host, spec, process, port)
@@ -196,7 +221,11 @@ class _LastAnswer:
 
 
 async def wait_ready(
-    timings: Timings, spec: LaunchSpec, endpoint: Endpoint, last: _LastAnswer | None = None
+    timings: Timings,
+    spec: LaunchSpec,
+    endpoint: Endpoint,
+    process: EngineProcess,
+    last: _LastAnswer | None = None,
 ) -> probe.TokenRequest | None:
     """Poll the ready path until it answers 200, then ask for one token; runs until cancelled.
 
@@ -209,10 +238,21 @@ async def wait_ready(
             answer = await probe.get(endpoint, spec.plan.ready_path, timings.ready_request)
             last.text = f"GET {spec.plan.ready_path}: HTTP {answer.status}"
             if answer.status == 200:
+                await _require_own_port(spec, endpoint, process)
                 return await _first_token(timings, spec, endpoint, last)
         except (probe.ProbeError, _NotYetError) as error:
             last.text = str(error)
         await asyncio.sleep(timings.ready_poll)
+
+
+async def _require_own_port(spec: LaunchSpec, endpoint: Endpoint, process: EngineProcess) -> None:
+    """Refuse to believe a stranger on the engine's port. A command of the user's may leave the
+    listening to a process that is not its child (a container's proxy), so it is not asked."""
+    if spec.plan.environment is None:
+        return
+    pids = [info.identity.pid for info in await process.refresh()]
+    if await asyncio.to_thread(ports.listens, endpoint.port, pids) is False:
+        raise _NotYetError(f"port {endpoint.port} is answered by another process")
 
 
 async def _first_token(
@@ -269,39 +309,39 @@ async def cancelled(*tasks: asyncio.Future[Any]) -> None:
 
 
 def _failure(
-    host: Host,
-    spec: LaunchSpec,
-    log: Path,
-    offset: int,
-    what: str,
-    code: int | None,
-    port: int,
+    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None, port: int
 ) -> EngineStartError:
     """The error of a start: first line the cause, then the log's last lines. The engine is gone."""
-    cause, sentence, hint = _explained(host, spec, log, offset, what, code)
+    cause, sentence, hint = _explained(host, spec, life, what, code)
     if cause == "unknown" and not ports.is_free(port):
         cause = "port_in_use"
         sentence = f"{what}: port {port} was taken by another process"
-    lines = logs.read_from(log, offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
+    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
     shown = "".join(f"\n  | {redact(line)}" for line in lines)
-    tail = f"\n  last lines of {log}:{shown}" if shown else f"\n  nothing was written to {log}"
-    return EngineStartError(f"{spec.model}: the engine {sentence}{tail}", hint=hint, cause=cause)
+    tail = f"last lines of {life.log}:{shown}" if shown else f"nothing was written to {life.log}"
+    return EngineStartError(
+        f"{spec.model}: the engine {sentence}\n  {tail}", hint=hint, cause=cause
+    )
 
 
 def explain_exit(host: Host, spec: LaunchSpec, running: Running, code: int | None) -> str:
     """Why a ready engine ended, as a clause: its exit code and what its log says."""
-    log = host.paths.model_log(running.endpoint.replica)
-    return _explained(host, spec, log, running.log_offset, describe_exit(code), code)[1]
+    return _explained(host, spec, running.life, describe_exit(code), code)[1]
 
 
 def _explained(
-    host: Host, spec: LaunchSpec, log: Path, offset: int, what: str, code: int | None
+    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None
 ) -> tuple[str, str, str]:
-    """(cause's key, a sentence beginning with ``what``, hint), read from the log."""
-    text = logs.read_from(log, offset, _EXPLAINED_BYTES)
-    found = host.explain(spec.plan.engine, text, code)
-    known = found.cause != "unknown" and found.message
-    return found.cause, f"{what}: {found.message}" if known else what, found.hint
+    """(cause's key, a clause beginning with ``what``, hint), read from the log."""
+    found = host.explain(
+        spec.plan.engine,
+        logs.read_from(life.log, life.offset, _EXPLAINED_BYTES),
+        exit_code=code,
+        oom_killed=oom.kills() > life.oom_kills,
+    )
+    if found.cause == "unknown":
+        return found.cause, what, found.hint
+    return found.cause, f"{what}: {found.message}", found.hint
 
 
 def describe_exit(code: int | None) -> str:

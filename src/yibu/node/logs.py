@@ -177,11 +177,10 @@ def _news(path: Path, place: _Place) -> bytes:
             # writes, asks for no lock.
             fcntl.flock(file, fcntl.LOCK_SH)
             data = b""
-            if (rotated := _rotated_at(path)) != place.rotated:
-                place.rotated = rotated
-                data = _read(generation(path, 1), place.position)
+            for older in _unread_generations(path, place):
+                data += _read(older, place.position)
                 place.position = 0
-            elif size(path) < place.position:  # emptied without a copy, on a full disk
+            if size(path) < place.position:  # emptied without a copy, on a full disk
                 place.position = 0
             file.seek(place.position)
             fresh = file.read()
@@ -191,11 +190,27 @@ def _news(path: Path, place: _Place) -> bytes:
         return b""
 
 
+def _unread_generations(path: Path, place: _Place) -> list[Path]:
+    """Files that were the live one when ``place`` was noted, or later; the oldest first."""
+    known, place.rotated = place.rotated, _rotated_at(path)
+    unread: list[Path] = []
+    number = 1
+    while (file := generation(path, number)).exists() and _identity(file) != known:
+        unread.insert(0, file)
+        number += 1
+    return unread
+
+
 def _rotated_at(path: Path) -> tuple[int, int] | None:
     try:
-        stat = generation(path, 1).stat()
+        return _identity(generation(path, 1))
     except FileNotFoundError:
         return None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The same after a renaming, and different for a copy made later."""
+    stat = path.stat()
     return stat.st_ino, stat.st_mtime_ns
 
 

@@ -133,9 +133,9 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """503 now; ``retry_after`` seconds for the client, None where waiting will not help."""
+    """503 now; ``retry_after`` seconds for the client."""
 
-    retry_after: float | None
+    retry_after: float
 
 
 Decision = Wait | Refuse
@@ -159,8 +159,7 @@ class Supervised:
 
     def decide(self, view: ModelView) -> Decision:
         if view.expected is None:
-            hopeless = view.state in ("failed", "stopped")
-            return Refuse(retry_after=None if hopeless else 10.0)
+            return Refuse(retry_after=60.0 if view.state == "failed" else 10.0)
         if view.expected <= self.longest_wait:
             return Wait(self.longest_wait)
         return Refuse(retry_after=min(max(view.expected, 1.0), 60.0))

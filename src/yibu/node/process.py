@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -119,6 +120,8 @@ class EngineProcess:
             return None
         if self._popen.returncode is not None:
             return self._popen.returncode
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._popen.poll()
         found = os.waitid(  # noqa: ASYNC222 - WNOHANG
             os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG
         )
@@ -259,6 +262,34 @@ def become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         _log.warning("prctl(PR_SET_CHILD_SUBREAPER): %s", os.strerror(ctypes.get_errno()))
+
+
+class OrphanReaper:
+    """Takes the exit status of orphans that died unseen, between two looks at an engine's tree.
+
+    A zombie is somebody's until it has been one for ``patience`` seconds: a thread of this
+    process may be about to wait for a child of its own.
+    """
+
+    def __init__(self, patience: float = 60.0) -> None:
+        self._patience = patience
+        self._since: dict[Identity, float] = {}
+
+    def look(self, spared: Collection[int]) -> int:
+        """Reap what has waited long enough, except the pids in ``spared`` (engines, whose owners
+        read their exit codes); how many there were. Call it every few seconds, in a thread."""
+        now, me = time.monotonic(), os.getpid()
+        zombies = {
+            info.identity
+            for info in processes.snapshot().values()
+            if info.zombie and info.parent == me and info.identity.pid not in spared
+        }
+        self._since = {identity: self._since.get(identity, now) for identity in zombies}
+        old = [i for i, since in self._since.items() if now - since >= self._patience]
+        for identity in old:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(identity.pid, os.WNOHANG)
+        return len(old)
 
 
 async def end_marked(

@@ -62,11 +62,14 @@ class Replica:
         self.key = key or secrets.token_urlsafe(32)
         self.port = port
         self.process: EngineProcess | None = None
+        self.endpoint: Endpoint | None = None
+        """Where it answers; None unless it is ready."""
         self.in_flight = 0
         self.last_turn = 0
         self._host = host
         self._on_change = on_change
         self._policy = RestartPolicy(host.timings)
+        self._patience = host.timings.drain
         self._was_ready = False
         self._port_changes = 0
         self._watch: Watch | None = None
@@ -79,13 +82,6 @@ class Replica:
         self._ended = asyncio.Event()
 
     # What others may call.
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """Where it answers; None unless it is ready."""
-        if self.state != "ready" or self.port is None:
-            return None
-        return launch.endpoint_of(self.spec, self.id, self.port, self.key)
 
     @property
     def expected(self) -> float | None:
@@ -126,8 +122,13 @@ class Replica:
         """Wait until no request is in flight."""
         await self._idle.wait()
 
-    async def stop(self) -> None:
-        """Let requests in flight finish, end the engine, and return when it is gone."""
+    async def stop(self, patience: float | None = None) -> None:
+        """Let requests in flight finish, end the engine, and return when it is gone.
+
+        ``patience`` is seconds for these requests; None means ``Timings.drain``.
+        """
+        if patience is not None:
+            self._patience = patience
         self._want("stop")
         await self._ended.wait()
 
@@ -212,6 +213,7 @@ class Replica:
         then take it down."""
         self._was_ready = True
         self.process = running.process
+        self.endpoint = running.endpoint
         self._watch = Watch(running, self.spec.plan, self._host.timings)
         self._change("ready", None)
         try:
@@ -233,7 +235,7 @@ class Replica:
             return
         self._change("draining", None)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._host.timings.drain):
+            async with asyncio.timeout(self._patience):
                 await self.idle()
 
     async def _first_trouble(self, running: Running, watch: Watch) -> str:
@@ -304,6 +306,8 @@ class Replica:
     def _change(self, state: State, cause: str | None) -> None:
         self.state = state
         self.cause = cause
+        if state != "ready":
+            self.endpoint = None
         _log.info("%s %s%s", self.id, state, f": {cause}" if cause else "")
         self._on_change(self)
 

@@ -14,7 +14,7 @@ from yibu.node.launch import Running
 from yibu.node.policy import Liveness
 from yibu.node.timings import Timings
 
-_BUSY_SHARE = 0.2
+_BUSY_SHARE = 0.05
 """Processes that use more than this share of one core are at work on something."""
 _RETRY = 1.0
 """Seconds to the next health check after a failed one."""
