@@ -71,7 +71,10 @@ class Upstream:
         number = self.connections
         self.open.add(writer)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            # Cancelled by __aexit__, which waits: nothing above needs to know.
+            with contextlib.suppress(
+                ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
+            ):
                 while await self._one(reader, writer, number):
                     pass
         finally:

@@ -391,7 +391,7 @@ class HttpProtocol(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         headers = self._headers
         if self._head_bytes > MAX_HEAD_BYTES:
-            size = len(self._url) + sum(len(name) + len(value) for name, value in headers)
+            size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > MAX_HEAD_BYTES:
                 raise _head_too_large()
         self._in_head = False
