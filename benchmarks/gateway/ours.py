@@ -31,7 +31,7 @@ class OneReplica:
     def route(self, model: str) -> Route | None:
         return self._route if model == "bench" else None
 
-    async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
+    async def ensure_ready(self, _model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:  # noqa: ARG002  (the protocol's name)
         return self._endpoint
 
     def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:

@@ -74,21 +74,25 @@ async def test_bodies_that_are_not_json_objects(
 ) -> None:
     backend.add("m")
     headers = {"content-type": "application/json"}
-    async with serve() as gateway:
-        async with gateway.http.post(gateway.url + COMPLETIONS, data=raw, headers=headers) as got:
-            error = await got.json()
-            assert got.status == 400
-            oracle.check("ErrorResponse", error)
-            assert words in error["error"]["message"]
+    async with (
+        serve() as gateway,
+        gateway.http.post(gateway.url + COMPLETIONS, data=raw, headers=headers) as got,
+    ):
+        error = await got.json()
+        assert got.status == 400
+        oracle.check("ErrorResponse", error)
+        assert words in error["error"]["message"]
 
 
 async def test_a_web_page_cannot_post_without_asking(serve: Serve, backend: FakeBackend) -> None:
     backend.add("m")
     body = json.dumps(chat())
-    async with serve() as gateway:
-        async with gateway.http.post(gateway.url + COMPLETIONS, data=body) as answer:
-            assert answer.status == 400
-            assert (await answer.json())["error"]["code"] == "unsupported_media_type"
+    async with (
+        serve() as gateway,
+        gateway.http.post(gateway.url + COMPLETIONS, data=body) as answer,
+    ):
+        assert answer.status == 400
+        assert (await answer.json())["error"]["code"] == "unsupported_media_type"
 
 
 async def test_keys(serve: Serve, backend: FakeBackend, oracle: Oracle) -> None:

@@ -101,7 +101,7 @@ async def test_the_engines_own_name(serve: Serve, backend: FakeBackend, model_fi
             status, _ = await post(gateway, TRANSCRIBE, data)
             assert status == 200
             data = raw_io(form(model_first=model_first, size=6_000_000))
-            status, answer = await post(gateway, TRANSCRIBE, data)
+            status, _ = await post(gateway, TRANSCRIBE, data)
             assert status == (200 if model_first else 400)
     assert up.received[0].body == form(model="whisper-large", model_first=model_first)
 
@@ -110,7 +110,7 @@ async def test_recognize_needs_no_model(serve: Serve, backend: FakeBackend) -> N
     async with Upstream(answering({"result": "ni hao"})) as up:
         backend.add("text")
         async with serve() as gateway:
-            status, error = await post(gateway, "/recognize/", raw_io(form(model=None)))
+            status, _ = await post(gateway, "/recognize/", raw_io(form(model=None)))
             assert status == 404
             backend.add("ears", up, capabilities=SPEECH)
             for path in ("/recognize/", "/recognize"):

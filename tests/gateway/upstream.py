@@ -212,8 +212,10 @@ LLAMA_CHAT_STREAM = tuple(
     b'{"choices":[' + choice + b"]," + _CHUNK + b"}"
     for choice in (
         b'{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}',
-        b'{"finish_reason":null,"index":0,"delta":{"content":"hi"},"logprobs":{"content":[{"id":1,'
-        b'"token":"hi","bytes":[104,105],"logprob":-1.5,"top_logprobs":[]}]}}',
+        (
+            b'{"finish_reason":null,"index":0,"delta":{"content":"hi"},"logprobs":{"content":[{"id":1,'
+            b'"token":"hi","bytes":[104,105],"logprob":-1.5,"top_logprobs":[]}]}}'
+        ),
         b'{"finish_reason":null,"index":0,"delta":{"content":" \\"model\\":\\"inner\\""}}',
         b'{"finish_reason":"length","index":0,"delta":{}}',
     )
