@@ -71,7 +71,10 @@ class Upstream:
         number = self.connections
         self.open.add(writer)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            # Cancelled by __aexit__, which waits: nothing above needs to know.
+            with contextlib.suppress(
+                ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
+            ):
                 while await self._one(reader, writer, number):
                     pass
         finally:
@@ -210,8 +213,8 @@ LLAMA_CHAT_STREAM = tuple(
     for choice in (
         b'{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}',
         (
-            b'{"finish_reason":null,"index":0,"delta":{"content":"hi"},"logprobs":{"content":'
-            b'[{"id":1,"token":"hi","bytes":[104,105],"logprob":-1.5,"top_logprobs":[]}]}}'
+            b'{"finish_reason":null,"index":0,"delta":{"content":"hi"},"logprobs":{"content":[{"id":1,'
+            b'"token":"hi","bytes":[104,105],"logprob":-1.5,"top_logprobs":[]}]}}'
         ),
         b'{"finish_reason":null,"index":0,"delta":{"content":" \\"model\\":\\"inner\\""}}',
         b'{"finish_reason":"length","index":0,"delta":{}}',

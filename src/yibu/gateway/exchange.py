@@ -211,24 +211,16 @@ class Exchange:
             metrics.tokens[(self.model, "completion")] += self.tokens[1]
         if logger.isEnabledFor(logging.INFO):
             prompt, completion = self.tokens or ("-", "-")
-            logger.info(
-                "%s %s %d model=%s replica=%s first_byte_ms=%.1f total_ms=%.1f in=%d out=%d "
-                "prompt=%s completion=%s stream=%s client=%s id=%s",
-                self.method,
-                _printable(self.path),
-                self.status,
-                self.model,
-                self.replica,
-                first * 1000,
-                total * 1000,
-                self.bytes_in,
-                self.bytes_out,
-                prompt,
-                completion,
-                "yes" if self.stream else "no",
-                self.key,
-                self.request_id.decode(),
+            line = (
+                f"{self.method} {_printable(self.path)} {self.status} model={self.model} "
+                f"replica={self.replica} first_byte_ms={first * 1000:.1f} "
+                f"total_ms={total * 1000:.1f} in={self.bytes_in} out={self.bytes_out} "
+                f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "
+                f"client={self.key} id={self.request_id.decode()}"
             )
+            # Made by hand: logger.info() walks the stack for a file name that nobody wants here,
+            # which is a tenth of a request's time.
+            logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
 
 
 def _printable(path: str) -> str:

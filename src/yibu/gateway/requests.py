@@ -7,6 +7,7 @@ read a duplicate key differently.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,13 +129,16 @@ def _normalise_completion(body: Body) -> None:
 
 def describe(error: ValidationError, body: object) -> InvalidRequestError:
     """The first field at fault, in OpenAI's way: ``messages[0].content``."""
-    problems = [(_param(item["loc"], body), item) for item in error.errors(include_url=False)]
-    param, first = problems[0]
+    items = error.errors(include_url=False)
+    # A union's members each complain; the one that got furthest is the one that was meant.
+    problems = [
+        (_param(item["loc"], body), item) for item in items if item["loc"][0] == items[0]["loc"][0]
+    ]
+    param, first = max(problems, key=lambda problem: len(re.findall(r"[.\[]", problem[0])))
     if first["type"] == "missing":
         return InvalidRequestError(
             f"'{param}' is missing", param=param, code="missing_required_parameter"
         )
-    # The members of a union each have their say about the same field.
     reasons = dict.fromkeys(_reason(item["msg"]) for name, item in problems if name == param)
     found = _json_type(first["input"])
     if isinstance(first["input"], bool | int | float | str):

@@ -14,7 +14,8 @@ from typing import Self
 
 from yibu.errors import ConfigError
 from yibu.gateway.app import Gateway
-from yibu.gateway.http1 import HttpProtocol, ServerState
+from yibu.gateway.http1 import HttpProtocol
+from yibu.gateway.http1_request import ServerState
 from yibu.gateway.keys import check_exposure
 
 logger = logging.getLogger("yibu.gateway")

@@ -59,9 +59,10 @@ class FormScanner:
 
     def _body(self) -> bool:
         at = self._buffer.find(self._delimiter)
+        size = at if at >= 0 else len(self._buffer) - len(self._delimiter)
+        if self._in_model and size > MAX_FIELD_BYTES:
+            raise broken_form(f"the field 'model' is longer than {MAX_FIELD_BYTES} bytes")
         if at < 0:
-            if self._in_model and len(self._buffer) > MAX_FIELD_BYTES + len(self._delimiter):
-                raise broken_form(f"the field 'model' is longer than {MAX_FIELD_BYTES} bytes")
             if not self._in_model:
                 self._drop(max(0, len(self._buffer) - len(self._delimiter) + 1))
             return False
