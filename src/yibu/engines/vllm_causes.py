@@ -68,7 +68,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "model_length_too_long",
         re.compile(
             r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived "
-            r"max_model_len \(\w+=(?P<most>[\d.]+)"
+            r"max_model_len \(\w+=(?P<most>\d+)"
         ),
         "max_model_len is {asked}, and the model was made for {most} tokens at most.",
         "Set options.max_model_len to {most} or less.",
