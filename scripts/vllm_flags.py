@@ -47,7 +47,7 @@ def mapping(name: str, values: dict[str, str]) -> str:
     return f"{name}: Mapping[str, str] = MappingProxyType(\n    {{\n{lines}\n    }}\n)\n"
 
 
-def names(name: str, values: list[str]) -> str:
+def word_set(name: str, values: list[str]) -> str:
     lines = "\n".join(f'        "{value}",' for value in sorted(values))
     return f"{name}: frozenset[str] = frozenset(\n    {{\n{lines}\n    }}\n)\n"
 
@@ -73,9 +73,9 @@ def main() -> None:
         + "\n"
         + mapping("SHORT", short)
         + "\n"
-        + names("REASONING_PARSERS", ReasoningParserManager.list_registered())
+        + word_set("REASONING_PARSERS", ReasoningParserManager.list_registered())
         + "\n"
-        + names("TOOL_PARSERS", ToolParserManager.list_registered()),
+        + word_set("TOOL_PARSERS", ToolParserManager.list_registered()),
         encoding="utf-8",
     )
 

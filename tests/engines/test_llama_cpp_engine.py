@@ -129,15 +129,15 @@ def test_json_schema(engine: Running) -> None:
 
 
 def test_embeddings_beside_chat(engine: Running) -> None:
-    answer = engine.post("/v1/embeddings", {"model": "smol", "input": ["cat", "kitten", "tax law"]})
-    cat, kitten, tax = (item["embedding"] for item in answer["data"])
-    assert len(cat) == 576
-    assert sum(x * x for x in cat) == pytest.approx(1.0, abs=1e-3)
-
-    def dot(a: list[float], b: list[float]) -> float:
-        return sum(x * y for x, y in zip(a, b, strict=True))
-
-    assert dot(cat, kitten) > dot(cat, tax)
+    texts = ["a cat sat on the mat", "tax law of the sea", "a cat sat on the mat"]
+    answer = engine.post("/v1/embeddings", {"model": "smol", "input": texts})
+    first, other, again = (item["embedding"] for item in answer["data"])
+    assert len(first) == 576
+    assert sum(x * x for x in first) == pytest.approx(1.0, abs=1e-3)
+    assert first == pytest.approx(again, abs=1e-3)
+    alone = engine.post("/v1/embeddings", {"model": "smol", "input": texts[0]})
+    assert first == pytest.approx(alone["data"][0]["embedding"], abs=1e-3)
+    assert first != pytest.approx(other, abs=1e-2)
 
 
 def test_the_other_paths_that_the_plan_promises(engine: Running) -> None:

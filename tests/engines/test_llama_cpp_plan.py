@@ -39,8 +39,10 @@ def test_what_the_planner_placed_is_what_runs() -> None:
     assert got["n_threads_http"] > 8
 
 
-def test_a_unified_cache_is_shared_not_multiplied() -> None:
-    assert fields(plan({"kv_unified": True}))["n_ctx"] == 4096
+def test_embeddings_share_one_cache_unless_told_otherwise() -> None:
+    assert "kv_unified" not in fields(plan())
+    assert fields(plan({"embeddings": True}))["kv_unified"] is True
+    assert fields(plan({"embeddings": True, "kv_unified": False}))["kv_unified"] is False
 
 
 def test_no_secret_on_the_command_line_and_no_path_before_binding() -> None:
