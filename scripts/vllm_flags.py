@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 TARGET = Path(__file__).parents[1] / "src/yibu/engines/vllm_flags.py"
@@ -20,7 +22,8 @@ HEADER = '''"""The flags of vLLM's OpenAI server, as version {version} has them.
 
 Written by scripts/vllm_flags.py; do not edit. The kinds: ``switch`` takes no value (and has a
 ``--no-`` form), ``value`` takes one, ``values`` takes several after one flag, ``repeat`` is given
-again for each value. ``SHORT`` maps the other spellings.
+again for each value. ``SHORT`` maps the other spellings. The parsers are those that
+``--reasoning-parser`` and ``--tool-call-parser`` may name.
 """
 
 from __future__ import annotations
@@ -44,6 +47,11 @@ def mapping(name: str, values: dict[str, str]) -> str:
     return f"{name}: Mapping[str, str] = MappingProxyType(\n    {{\n{lines}\n    }}\n)\n"
 
 
+def word_set(name: str, values: list[str]) -> str:
+    lines = "\n".join(f'        "{value}",' for value in sorted(values))
+    return f"{name}: frozenset[str] = frozenset(\n    {{\n{lines}\n    }}\n)\n"
+
+
 def main() -> None:
     parser = make_arg_parser(FlexibleArgumentParser())
     flags: dict[str, str] = {}
@@ -63,7 +71,11 @@ def main() -> None:
         HEADER.format(version=version("vllm").partition("+")[0])
         + mapping("FLAGS", flags)
         + "\n"
-        + mapping("SHORT", short),
+        + mapping("SHORT", short)
+        + "\n"
+        + word_set("REASONING_PARSERS", ReasoningParserManager.list_registered())
+        + "\n"
+        + word_set("TOOL_PARSERS", ToolParserManager.list_registered()),
         encoding="utf-8",
     )
 

@@ -180,11 +180,11 @@ def _fields(
 ) -> dict[str, Any]:
     """CommonParams fields for our options and the planner's placement."""
     context = placement.context or options.context or facts.max_context or _DEFAULT_CONTEXT
-    unified = bool(options.kv_unified)
+    unified = options.kv_unified
     fields: dict[str, Any] = {
         "n_parallel": placement.parallel,
-        # llama.cpp divides n_ctx among the sequences unless they share one cache.
-        "n_ctx": context if unified else context * placement.parallel,
+        # The total: llama.cpp divides it among the sequences, unless they share one cache.
+        "n_ctx": context * placement.parallel,
         "cpuparams.n_threads": placement.threads,
         "cpuparams_batch.n_threads": placement.threads,
         # A connection that streams or is kept alive holds a thread: readiness needs one more.
@@ -205,9 +205,15 @@ def _fields(
     pooling = options.pooling
     if options.embeddings or facts.pooling or pooling is not None:
         fields["embedding"] = True
+        if unified is None:
+            # With a cache for each sequence, several texts in one request get other vectors than
+            # each alone.
+            unified = True
         if pooling is None and not facts.pooling:
             pooling = "mean"
             notes.append("embeddings: pooling is mean, because this model names none of its own")
+    if unified:
+        fields["kv_unified_per_slot"] = context
     renamed = {
         "pooling_type": pooling,
         "chat_template": options.chat_template,
@@ -216,7 +222,7 @@ def _fields(
         "cache_type_v": options.cache_type_v,
         "n_batch": options.batch,
         "n_ubatch": options.ubatch,
-        "kv_unified": options.kv_unified,
+        "kv_unified": unified,
         "load_mode": options.load_mode,
     }
     return fields | {field: value for field, value in renamed.items() if value is not None}

@@ -41,6 +41,13 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
         "Name the file in the source: ORG/NAME#FILE.gguf.",
     ),
     Cause(
+        "unsupported_version",
+        re.compile(r"this GGUF file is version (?P<version>\d+) but this software only supports"),
+        "The file has GGUF version {version}, which this llama.cpp does not read.",
+        "Fetch a newer conversion of the model, or a newer engine: "
+        "yibu engine install llama.cpp --version V.",
+    ),
+    Cause(
         "corrupt_model",
         re.compile(
             r"invalid magic characters|failed to read (?:magic|header|key-value pairs|tensor info)|"
@@ -51,13 +58,6 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
         ),
         "The model file is damaged, incomplete, or not a GGUF file.",
         "Check it against the hub's sha256 and fetch it again: yibu verify SOURCE; yibu pull SOURCE.",
-    ),
-    Cause(
-        "unsupported_version",
-        re.compile(r"this GGUF file is version (?P<version>\d+) but this software only supports"),
-        "The file has GGUF version {version}, which this llama.cpp does not read.",
-        "Fetch a newer conversion of the model, or a newer engine: "
-        "yibu engine install llama.cpp --version V.",
     ),
     Cause(
         "unsupported_architecture",

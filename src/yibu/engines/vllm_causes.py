@@ -1,7 +1,7 @@
 """How vLLM says that it failed: wordings of 0.32 (older ones where they differed), and what to do.
 
 Its last line is hardly ever the cause: «Engine core initialization failed. See root cause above»
-follows all of them, so it stands last here.
+follows all of them, so it stands last here, after the causes that any program can meet.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from yibu.engines.base import Cause
+from yibu.engines.causes import GENERIC_CAUSES
 
 _MEMORY_HINT = (
     "See the arithmetic: yibu plan MODEL. Lower options.max_model_len or max_num_seqs, give it more "
@@ -68,7 +69,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "model_length_too_long",
         re.compile(
             r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived "
-            r"max_model_len \(\w+=(?P<most>[\d.]+)"
+            r"max_model_len \(\w+=(?P<most>\d+)"
         ),
         "max_model_len is {asked}, and the model was made for {most} tokens at most.",
         "Set options.max_model_len to {most} or less.",
@@ -207,6 +208,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "vLLM refused a flag: {flags}{flag} {reason}.",
         "Correct it in options: or after --; renamed flags are told in: yibu plan MODEL.",
     ),
+    *GENERIC_CAUSES,
     Cause(
         "engine_core_died",
         re.compile(
