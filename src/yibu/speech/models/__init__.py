@@ -1,0 +1,1 @@
+"""One file a family of models: each loads a directory into a ``Recognizer``."""
