@@ -6,13 +6,16 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from yibu import log as logs
 from yibu.errors import YibuError
 from yibu.speech.cores import physical_cores
+from yibu.speech.loading import Loaded
 from yibu.speech.settings import MIB, Limits, Settings
+
+Loader = Callable[[Settings], Loaded]
 
 log = logging.getLogger(__name__)
 
@@ -23,31 +26,34 @@ _QUIET_THREADS = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "OMP_DYNAM
 is ten times slower. Read by the runtimes when they are first imported, hence set here."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and serve. Returns the exit code."""
+def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
+    """Parse the command line and serve the model that ``load`` (by default
+    ``yibu.speech.loading.load``) makes of it. Returns the exit code."""
     parsed = _parser().parse_args(arguments)
     logs.configure(parsed.log_level.upper())
     for name, value in _QUIET_THREADS.items():
         os.environ.setdefault(name, value)
     settings = _settings(parsed)
     try:
-        from yibu.speech.loading import load
         from yibu.speech.server import serve
 
-        return serve(
-            settings,
-            lambda: load(
-                settings.model,
-                vad_dir=settings.vad,
-                precision=settings.precision,
-                device=settings.device,
-                threads=settings.threads,
-                path=settings.path,
-            ),
-        )
+        return serve(settings, lambda: (load or _load)(settings))
     except YibuError as error:
         log.error("%s", error)
         return 1
+
+
+def _load(settings: Settings) -> Loaded:
+    from yibu.speech.loading import load  # heavy: imported on the model's thread
+
+    return load(
+        settings.model,
+        vad_dir=settings.vad,
+        precision=settings.precision,
+        device=settings.device,
+        threads=settings.threads,
+        path=settings.path,
+    )
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:

@@ -31,6 +31,9 @@ dash, concat, sdp, image2 …) open files and hosts that they name, capture devi
 _HEADER_KNOWS_LENGTH = frozenset({"wav", "w64", "aiff", "caf", "au", "flac", "mov", "matroska"})
 """Containers whose header states the duration; elsewhere it is an estimate from the file's size."""
 
+_PIPED_WAV = 0x7FFF0000
+"""Bytes: programs that write to a pipe state such a length, up to 0xFFFFFFFF, or none."""
+
 RAW_FORMATS = ("s16le", "s16be", "s24le", "s32le", "f32le", "u8", "alaw", "mulaw")
 
 _RATES = range(2_000, 768_001)
@@ -72,6 +75,8 @@ class Decoder:
         try:
             self._stream = _audio_stream(self._container)
             self.declared = _declared_seconds(self._container, self._stream)
+            if self.declared is not None and raw is None:
+                self.declared = max(self.declared, _wav_seconds(file))
             """Seconds, where the header states them reliably."""
             if self.declared is not None and self.declared > limits.audio_seconds:
                 raise _too_long(limits)
@@ -238,6 +243,28 @@ def _declared_seconds(container: Any, stream: Any) -> float | None:
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration / av.time_base)
     return None
+
+
+def _wav_seconds(file: BinaryIO) -> float:
+    """What a RIFF header says of its data's length, 0 for other files and for recordings from a
+    pipe: ffmpeg shortens it to the file's size, which hides that the file is cut off."""
+    position = file.tell()
+    try:
+        file.seek(0)
+        header = file.read(4096)
+    finally:
+        file.seek(position)
+    if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
+        return 0.0
+    byte_rate, at = 0, 12
+    while at + 8 <= len(header):
+        name, size = header[at : at + 4], int.from_bytes(header[at + 4 : at + 8], "little")
+        if name == b"fmt ":
+            byte_rate = int.from_bytes(header[at + 16 : at + 20], "little")
+        if name == b"data":
+            return size / byte_rate if byte_rate and size < _PIPED_WAV else 0.0
+        at += 8 + size + size % 2
+    return 0.0
 
 
 def _check_shape(rate: int, channels: int) -> None:

@@ -1,1 +1,1 @@
-"""One file a family of models: each loads a directory into a ``Recognizer``."""
+"""The recognizers: SenseVoice on its fast path and on FunASR's, and whisper."""

@@ -27,15 +27,16 @@ _PROMPT_TOKENS = 223
 """Half of the decoder's context less one, as in OpenAI's implementation."""
 _MAX_TOKENS = 448
 
-_WARMER = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""Temperatures tried in turn where the text loops or is improbable (Radford et al. 2022, 4.5)."""
+_WARMER = (0.2, 0.6, 1.0)
+"""Temperatures tried in turn where the text loops or is improbable (Radford et al.
+2022, 4.5, which has five: here everyone waits meanwhile)."""
 _MAX_COMPRESSION = 2.4
 _MIN_LOGPROB = -1.0
 _NO_SPEECH = 0.6
 
-_ZH_PROMPT = "以下是普通话的句子。"
-"""Without a prompt the model writes Chinese in either script and leaves punctuation out; this
-one leans it to simplified characters with punctuation."""
+_ZH_PROMPT = "以下是普通话的简体中文句子，"
+"""Without a prompt the model writes Chinese in either script, as chance has it; this one leans it
+to simplified characters."""
 
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 

@@ -1,1 +1,1 @@
-"""Voice activity detection and the segment rules over it."""
+"""Voice activity detection: where speech begins and ends in a file."""

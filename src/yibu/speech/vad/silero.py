@@ -22,7 +22,7 @@ _CONTEXT = 64
 """Samples of the frame before, which the model sees again."""
 _SPEECH, _SILENCE = 0.5, 0.35
 """Probabilities at which speech begins and ends."""
-_PAD = int(0.3 * SAMPLE_RATE)
+_PAD = int(0.4 * SAMPLE_RATE)
 _MIN_SPEECH_FRAMES = 3
 MAX_SECONDS = 29.0
 _MAX = int(MAX_SECONDS * SAMPLE_RATE)
