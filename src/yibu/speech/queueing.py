@@ -1,11 +1,12 @@
 """The order in which waiting segments reach the model: fair between requests, and batched by
 length. Pure: no clock, no threads, no model.
 
-The rule is start-time fair queueing (Goyal, Vin and Cheng, 1996): each request ("flow") carries
-a tag that grows by the seconds of audio it was served, and the smallest tag goes first. A request
-that arrives starts at the tag now being served, so a two-second clip waits for about one batch
-whatever a two-hour file still has in the queue, and no stream of short clips can starve the long
-file: its tag stands still while theirs pass it.
+The rule is weighted fair queueing (Demers, Keshav and Shenker, 1989) with equal weights: each
+request ("flow") carries a tag that grows by the seconds of audio it was served, and the smallest
+tag goes first. Virtual time grows by what is served over the number of flows that wait, and a
+request that arrives starts there. So a two-second clip waits for about one batch whatever a
+two-hour file still has in the queue, and no stream of short clips can starve the long file: its
+tag stands still while virtual time, and with it the tags of newcomers, pass it.
 """
 
 from __future__ import annotations
@@ -62,10 +63,15 @@ class FairQueue(Generic[Item]):
 
         Empty only when nothing waits.
         """
-        lead = min(self._busy(), key=lambda flow: flow.tag, default=None)
-        if lead is None:
+        busy = self._busy()
+        if not busy:
             return []
-        self._virtual_time = lead.tag
+        lead = min(busy, key=lambda flow: flow.tag)
+        batch = self._fill(lead, max_seconds)
+        self._virtual_time += sum(seconds for seconds, _ in batch) / len(busy)
+        return [item for _, item in batch]
+
+    def _fill(self, lead: _Flow[Item], max_seconds: float) -> list[tuple[float, Item]]:
         shortest = longest = lead.waiting[0][0]
         batch = [self._serve(lead, 0)]
         while True:
@@ -92,9 +98,9 @@ class FairQueue(Generic[Item]):
                     return flow, index
         return None
 
-    def _serve(self, flow: _Flow[Item], index: int) -> Item:
+    def _serve(self, flow: _Flow[Item], index: int) -> tuple[float, Item]:
         seconds, item = flow.waiting[index]
         del flow.waiting[index]
         flow.tag += seconds
         self.seconds = max(0.0, self.seconds - seconds)
-        return item
+        return seconds, item

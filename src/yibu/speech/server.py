@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
     """Serve until SIGTERM or SIGINT; the port is bound before the model is loaded, and /health
     answers 503 until it is.
 
-    Returns the exit code: 0 after a signal, 1 when the model could not be loaded or run.
+    Returns 1 when the model could not be loaded or run; SIGTERM exits with 0, SIGINT with 130.
 
     Raises:
         EngineStartError: the address cannot be bound.
@@ -50,6 +51,9 @@ def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
         )
     )
     log.info("listening on http://%s:%d, loading %s", *listener.getsockname()[:2], settings.model)
+    # uvicorn ends in order on these signals, then raises them again for the handlers before its
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     with listener:
         server.run(sockets=[listener])
     if engine.failure is None:
@@ -58,7 +62,6 @@ def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
         log.error("%s", engine.failure)
     else:
         log.error("the engine failed", exc_info=engine.failure)
-    sys.stderr.flush()
     return 1
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[3]
+SHARED = Path(os.environ.get("YIBU_SHARED", REPOSITORY.parent / "shared"))
+"""Clips and OpenAI's specification, beside the repository; tests that need them skip without."""
 START_SECONDS = 60.0
 
 
