@@ -128,8 +128,6 @@ class Engine:
             self.settings.threads,
             time.monotonic() - started,
         )
-        for note in loaded.notes:
-            log.info("%s", note)
         await batcher.run()
         raise EngineError("the batcher ended")
 

@@ -32,12 +32,12 @@ def load(
     Raises:
         UnsupportedError: the layout is not known.
     """
-    from yibu.speech.models.whisper import WhisperRecognizer, is_whisper
-    from yibu.speech.vad.silero import SileroSegmenter, silero_path
+    from yibu.speech.models.whisper import WhisperRecognizer
+    from yibu.speech.vad.silero import SileroVad
 
-    if is_whisper(model_dir):
-        recognizer = WhisperRecognizer(
+    if (model_dir / "model.bin").is_file():
+        recognizer = WhisperRecognizer.load(
             model_dir, precision=precision, device=device, threads=threads
         )
-        return Loaded(recognizer, SileroSegmenter(silero_path()))
+        return Loaded(recognizer, SileroVad())
     raise UnsupportedError(f"{model_dir} is in no layout that the speech engine knows")

@@ -45,7 +45,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     precision: str = "auto"
-    device: str = "auto"
+    device: str = "cpu"
     threads: int = 1
     path: str = "fast"
     limits: Limits = field(default_factory=Limits)

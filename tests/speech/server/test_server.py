@@ -365,7 +365,7 @@ def test_not_ready_while_loading_then_ready(start_engine: Start) -> None:
     assert status == 503
     assert "still loading" in answer
     until(lambda: engine.get("/health")[0] == 200)
-    assert "a note from the loader" in engine.log
+    assert "serving tone-model: precision fp32, VAD energy" in engine.log
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_engine(start_engine: Start) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -69,28 +69,31 @@ class _Window:
         return improbable or compression_ratio(self.text) > _MAX_COMPRESSION
 
 
-def is_whisper(directory: Path) -> bool:
-    """Whether a directory holds a whisper model in CTranslate2's layout."""
-    return (directory / "model.bin").is_file() and (directory / "config.json").is_file()
-
-
 class WhisperRecognizer:
-    """A loaded model.
+    """A loaded model; see ``load``."""
 
-    Raises (on construction):
-        UnsupportedError: files are missing, or the device cannot compute in that precision.
-        UsageError: an unknown precision.
-    """
+    def __init__(self, model: Any, *, name: str, precision: str, on_cpu: bool) -> None:
+        self._whisper = model
+        self.name = name
+        self.precision = precision
+        self.languages = frozenset({"auto", *model.supported_languages})
+        self._multilingual = bool(model.model.is_multilingual)
+        translates = {"translate"} if self._multilingual else set()
+        self.tasks = frozenset({"transcribe"} | translates)
+        self._together = not on_cpu or precision == "int8"
+        """Decode segments in one batch. In int8 on a CPU the result is the same to the last bit;
+        in floats there the order of summation follows the batch's size, so each goes alone."""
+        self._encode_together = not on_cpu
+        """On a CPU a window by itself stays in the cache: measured twice as fast as six at once."""
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        precision: str = "auto",
-        device: str = "auto",
-        threads: int = 0,
-        name: str | None = None,
-    ) -> None:
+    @classmethod
+    def load(cls, directory: Path, *, precision: str, device: str, threads: int) -> Self:
+        """Load a model directory. ``device`` is ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Raises:
+            UnsupportedError: files are missing, or the device cannot compute in that precision.
+            UsageError: an unknown precision.
+        """
         import ctranslate2
         from faster_whisper.transcribe import WhisperModel
 
@@ -98,32 +101,26 @@ class WhisperRecognizer:
             if not (directory / file).is_file():
                 raise UnsupportedError(
                     f"{directory} has no {file}: a whisper model in CTranslate2's layout has",
-                    hint="ct2-transformers-converter makes that layout, --copy_files tokenizer.json",
+                    hint="ct2-transformers-converter makes it with --copy_files tokenizer.json",
                 )
         kind, _, index = device.partition(":")
-        if kind == "auto":
-            kind = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
         compute_type = _compute_type(precision, kind, ctranslate2.get_supported_compute_types(kind))
-        self._whisper = WhisperModel(
-            str(directory),
-            device=kind,
-            device_index=int(index or 0),
-            compute_type=compute_type,
-            cpu_threads=threads,
-            local_files_only=True,
-        )
-        self.name = name or directory.name
-        self.precision = next(key for key, value in _COMPUTE_TYPES.items() if value == compute_type)
-        self.languages = frozenset({"auto", *self._whisper.supported_languages})
-        self._multilingual = bool(self._whisper.model.is_multilingual)
-        self.tasks = frozenset(
-            {"transcribe", "translate"} if self._multilingual else {"transcribe"}
-        )
-        self._together = kind == "cuda" or self.precision == "int8"
-        """Decode segments in one batch. In int8 on a CPU the result is the same to the last bit;
-        in floats there the order of summation follows the batch's size, so each goes alone."""
-        self._encode_together = kind == "cuda"
-        """On a CPU a window by itself stays in the cache: measured twice as fast as six at once."""
+        try:
+            model = WhisperModel(
+                str(directory),
+                device=kind,
+                device_index=int(index or 0),
+                compute_type=compute_type,
+                cpu_threads=threads,
+                local_files_only=True,
+            )
+        except (RuntimeError, ValueError) as error:  # CTranslate2's words for damaged files
+            raise UnsupportedError(
+                f"{directory} cannot be loaded: {error}",
+                hint="the download may be damaged: yibu pull it again",
+            ) from error
+        chosen = next(key for key, value in _COMPUTE_TYPES.items() if value == compute_type)
+        return cls(model, name=directory.name, precision=chosen, on_cpu=kind == "cpu")
 
     def recognize(
         self, segments: Sequence[Segment], options: Sequence[Options]

@@ -30,26 +30,26 @@ _ENDING_PAUSES = ((12.0, 2.0), (20.0, 0.7), (MAX_SECONDS, 0.3))
 """(up to this many seconds of segment, a pause of this many seconds ends it)."""
 
 
-def silero_path() -> Path:
+def _model_path() -> Path:
     """The model file inside the installed faster-whisper."""
     import faster_whisper.utils
 
     return Path(faster_whisper.utils.get_assets_path()) / "silero_vad_v6.onnx"
 
 
-class SileroSegmenter:
+class SileroVad:
     """The loaded model. One for all sessions: ONNX Runtime's ``run`` is thread-safe."""
 
     name = "silero-vad"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = options.intra_op_num_threads = 1
         options.enable_cpu_mem_arena = False
         self._model = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            str(_model_path()), options, providers=["CPUExecutionProvider"]
         )
 
     def session(self) -> SileroSession:
