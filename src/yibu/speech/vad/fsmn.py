@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from yibu.errors import UnsupportedError, VerificationError
 from yibu.speech.features import (
-    FRAME_LENGTH,
     FRAME_SHIFT,
     MEL_BINS,
     Normalizer,
