@@ -1,8 +1,8 @@
 """Finds out what kind of speech model a directory holds, and loads it.
 
-    FunASR layout        config.yaml, model.pt, am.mvn, *.model    SenseVoice
-    ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
-    CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    whisper
+FunASR layout        config.yaml, model.pt, am.mvn, *.model    SenseVoice
+ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
+CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    whisper
 """
 
 from __future__ import annotations
@@ -118,16 +118,16 @@ def _sensevoice(
         SenseVoiceRecognizer,
     )
     from yibu.speech.models.vocabulary import Vocabulary
-    from yibu.speech.precision import choose
+    from yibu.speech.precision import choose, cpu_flags
 
     _check_kind(model_dir)
     vocabulary = Vocabulary.find(model_dir)
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
     segmenter = _segmenter(vad_dir)
-    choice = choose(precision, device, layout is Layout.ONNX, model_dir)
+    choice = choose(precision, device, cpu_flags())
     banned = (EMOTION_UNKNOWN,)
     encoder: Encoder
-    if choice.backend == "torch":
+    if device != "cpu":
         from yibu.speech.models.torch_encoder import TorchEncoder
 
         encoder = TorchEncoder.load(
@@ -136,7 +136,9 @@ def _sensevoice(
     elif layout is Layout.ONNX:
         from yibu.speech.models.onnx_encoder import OnnxEncoder
 
-        encoder = OnnxEncoder.load(model_dir, precision=choice.precision, threads=threads, banned=banned)
+        encoder = OnnxEncoder.load(
+            model_dir, precision=choice.precision, threads=threads, banned=banned
+        )
     else:
         from yibu.speech.models.openvino_encoder import OpenVinoEncoder
 

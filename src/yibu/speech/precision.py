@@ -10,11 +10,9 @@ from yibu.errors import UnsupportedError
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What will be computed with what."""
+    """A precision, and why."""
 
     precision: str
-    backend: str
-    """``openvino``, ``onnxruntime`` or ``torch``."""
     reason: str
 
 
@@ -31,9 +29,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset()
 
 
-def choose(
-    precision: str, device: str, has_quantised_file: bool, flags: frozenset[str]
-) -> Choice:
+def choose(precision: str, device: str, flags: frozenset[str]) -> Choice:
     """Resolve ``precision`` (``auto``, ``fp32``, ``bf16``, ``int8``) for SenseVoice.
 
     ``auto`` takes bf16 where the processor multiplies it natively: it is about twice as fast
@@ -43,22 +39,27 @@ def choose(
     """
     native = sorted(flags & {"amx_bf16", "avx512_bf16", "bf16"})
     if device != "cpu":
-        return _on_cuda(precision)
+        if precision == "int8":
+            raise UnsupportedError(
+                "precision int8 is not served on CUDA", hint="set `precision: auto` or bf16"
+            )
+        chosen = "bf16" if precision == "auto" else precision
+        return Choice(chosen, f"precision {chosen} on {device}, asked for as {precision}")
     if precision == "bf16" and not native:
         raise UnsupportedError(
             "precision bf16: this processor has no bf16 instructions (avx512_bf16, amx_bf16)",
             hint="set `precision: auto`, fp32 or int8",
         )
     if precision != "auto":
-        return Choice(precision, "cpu", f"precision {precision}: as configured")
+        return Choice(precision, f"precision {precision}: as configured")
     if native:
         reason = (
             f"precision bf16, chosen because the processor has {native[0]}: about twice as fast "
             "as fp32, same text on the test model; `precision: fp32` is the exact one"
         )
-        return Choice("bf16", "cpu", reason)
+        return Choice("bf16", reason)
     reason = (
         "precision fp32, chosen because the processor has no bf16 instructions; `precision: "
         "int8` may be faster here, compare the two on your own files with `yibu bench`"
     )
-    return Choice("fp32", "cpu", reason)
+    return Choice("fp32", reason)

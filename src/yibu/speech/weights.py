@@ -9,6 +9,7 @@ replaced by functions of this module, and anything else is refused.
 from __future__ import annotations
 
 import collections
+import mmap
 import pickle
 import struct
 import zipfile
@@ -36,34 +37,59 @@ _STORAGES: dict[str, np.dtype[Any]] = {
     "ByteStorage": np.dtype("<u1"),
     "BoolStorage": np.dtype("?"),
 }
+_DAMAGE = (
+    OSError,
+    zipfile.BadZipFile,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    struct.error,
+)
+"""What reading a file of other bytes can end in; ``pickle`` documents several of them."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Signature, then the lengths of the name and of the extra field, of a zip's local header."""
 
 
-def read_checkpoint(path: Path) -> Weights:
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint's tensors, as views of the file mapped into memory."""
+
+    tensors: Weights
+    _mapped: mmap.mmap
+
+    def release(self) -> None:
+        """Give back the memory of what was read; it comes from disk again when it is used."""
+        if hasattr(self._mapped, "madvise"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
     """Name → array of every tensor in the state dictionary that ``path`` holds.
 
     A state dictionary under ``state_dict``, ``model_state_dict`` or ``model`` is found, as
-    FunASR finds it. The arrays are views of the file mapped into memory: read-only, and read
-    from disk when they are used. Raises ``VerificationError`` where the file is missing, cut
-    short, not a checkpoint of this format, or names anything but tensors.
+    FunASR finds it. The arrays are read from disk when they are used, and what is written to
+    them stays in memory. Raises ``VerificationError`` where the file is missing, cut short,
+    not a checkpoint of this format, or names anything but tensors.
     """
     hint = "download the model again, and check its size against the hub's"
     try:
-        with zipfile.ZipFile(path) as archive:
-            content = _load(archive, path)
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            content = _load(archive, np.frombuffer(mapped, dtype=np.uint8))
     except FileNotFoundError as error:
         raise VerificationError(f"{path} is missing", hint=hint) from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError, struct.error) as error:
-        size = path.stat().st_size
-        raise VerificationError(
-            f"{path}: {size} bytes that are no readable PyTorch checkpoint (zip format): {error}",
-            hint=hint,
-        ) from error
     except pickle.UnpicklingError as error:
         raise VerificationError(
             f"{path}: refused: {error}",
             hint="a checkpoint of weights names tensors only; do not load this file elsewhere",
+        ) from error
+    except _DAMAGE as error:
+        size = path.stat().st_size
+        raise VerificationError(
+            f"{path}: {size} bytes that are no readable PyTorch checkpoint (zip format): {error!r}",
+            hint=hint,
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -73,10 +99,11 @@ def read_checkpoint(path: Path) -> Weights:
             f"{path}: holds a {type(content).__name__}, a dictionary of tensors expected",
             hint=hint,
         )
-    return {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
+    return Checkpoint(tensors, mapped)
 
 
-def _load(archive: zipfile.ZipFile, path: Path) -> object:
+def _load(archive: zipfile.ZipFile, mapped: npt.NDArray[np.uint8]) -> object:
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
         raise ValueError(f"{len(names)} files named data.pkl in it, 1 expected")
@@ -84,7 +111,6 @@ def _load(archive: zipfile.ZipFile, path: Path) -> object:
     order = f"{prefix}byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
         raise ValueError("written on a big-endian machine")
-    mapped = np.memmap(path, dtype=np.uint8, mode="r")
     with archive.open(names[0]) as description:
         return _TensorUnpickler(description, archive, mapped, prefix).load()
 
@@ -156,7 +182,7 @@ def _rebuild_tensor(
         raise ValueError(f"a tensor reaches element {last} of {len(storage.values)}")
     width = storage.values.itemsize
     view = np.lib.stride_tricks.as_strided(
-        storage.values[offset:], size, [step * width for step in stride], writeable=False
+        storage.values[offset:], size, [step * width for step in stride]
     )
     if storage.type.name == "BFloat16Storage":
         return (view.astype(np.uint32) << 16).view(np.float32)

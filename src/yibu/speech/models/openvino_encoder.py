@@ -20,11 +20,17 @@ from yibu.speech.models.sensevoice_graph import (
     build_head,
 )
 from yibu.speech.types import Features
-from yibu.speech.weights import Weights, read_checkpoint
+from yibu.speech.weights import Checkpoint, read_checkpoint
 
 EVENT_QUERY, EMOTION_QUERY = 1, 2
 _HEAD_ROWS = 256
 """Frames scored at a time: 25,055 scores each would otherwise outgrow the weights."""
+_GROUP_FRAMES = 512
+"""Frames in the network at a time: enough for full speed, and 30 s of audio have as many."""
+_ALONE = 128
+"""Frames from which on an item alone reaches full speed, so that padding would only cost."""
+_PADDING = 16
+"""Shorter items are padded by at most a sixteenth of their length."""
 _DYNAMIC_GROUP = 512
 """Activations that share a scale where int8 quantises them as it runs."""
 
@@ -36,13 +42,15 @@ class OpenVinoEncoder:
 
     def __init__(
         self,
-        weights: Weights,
+        checkpoint: Checkpoint,
         shape: EncoderShape,
         *,
         precision: str,
         threads: int,
         banned: tuple[int, ...],
     ) -> None:
+        weights = checkpoint.tensors
+        self._checkpoint = checkpoint
         self.precision = precision
         self.input_size = shape.inputs
         self.classes = shape.classes
@@ -59,6 +67,12 @@ class OpenVinoEncoder:
             build_encoder(weights, shape, form), "CPU", settings
         ).create_infer_request()
         gc.collect()
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """The first inference lays the weights out; the checkpoint's pages are free then."""
+        self.encode([np.zeros((60, self.input_size), np.float32)], [0], [14])
+        self._checkpoint.release()
 
     @classmethod
     def load(
@@ -66,10 +80,10 @@ class OpenVinoEncoder:
     ) -> OpenVinoEncoder:
         """Build from config.yaml and model.pt; raises ``VerificationError`` where they do not
         belong together, ``UnsupportedError`` for another network."""
-        weights = read_checkpoint(directory / "model.pt")
+        checkpoint = read_checkpoint(directory / "model.pt")
         try:
-            shape = EncoderShape.read(read_config(directory), weights, directory)
-            return cls(weights, shape, precision=precision, threads=threads, banned=banned)
+            shape = EncoderShape.read(read_config(directory), checkpoint.tensors, directory)
+            return cls(checkpoint, shape, precision=precision, threads=threads, banned=banned)
         except (KeyError, IndexError) as error:
             raise VerificationError(
                 f"{directory}/model.pt does not hold the network of config.yaml: {error}",
@@ -82,6 +96,19 @@ class OpenVinoEncoder:
         languages: Sequence[int],
         styles: Sequence[int],
     ) -> list[npt.NDArray[np.int64]]:
+        results: dict[int, npt.NDArray[np.int64]] = {}
+        for group in groups([len(f) + 4 for f in features]):
+            best = self._encode(
+                [features[n] for n in group],
+                [languages[n] for n in group],
+                [styles[n] for n in group],
+            )
+            results |= zip(group, best, strict=True)
+        return [results[n] for n in range(len(features))]
+
+    def _encode(
+        self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
+    ) -> list[npt.NDArray[np.int64]]:
         frames, lengths = self._padded(features, languages, styles)
         mask = (np.arange(frames.shape[1]) < lengths[:, None]).astype(np.float32)
         hidden = next(iter(self._encoder.infer([frames, mask], share_inputs=True).values()))
@@ -93,7 +120,9 @@ class OpenVinoEncoder:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The four queries and the frames, scaled, with positions; shape [B, T, inputs]."""
         lengths = np.array([len(f) + 4 for f in features])
-        frames = np.zeros((len(features), lengths.max(), self.input_size), np.float32)
+        frames = np.zeros(
+            (len(features), padded_length(lengths.max()), self.input_size), np.float32
+        )
         rows = zip(frames, features, languages, styles, strict=True)
         for row, own, language, style in rows:
             row[:4] = self._queries[[language, EVENT_QUERY, EMOTION_QUERY, style]]
@@ -107,9 +136,34 @@ class OpenVinoEncoder:
         best = np.empty(len(hidden), np.int64)
         for at in range(0, len(hidden), _HEAD_ROWS):
             rows = hidden[at : at + _HEAD_ROWS]
-            scores = next(iter(self._head.infer([rows], share_outputs=True).values()))
+            scores = next(
+                iter(self._head.infer([rows], share_inputs=True, share_outputs=True).values())
+            )
             np.argmax(scores, axis=1, out=best[at : at + len(rows)])
         return best
+
+
+def padded_length(frames: int) -> int:
+    """What an item of ``frames`` output frames is padded to: a function of its own length.
+
+    The engine's results are the same to the last bit for every number of items in a batch,
+    but not for every width: sums over padding are grouped otherwise. So an item always has
+    the same width, and its text cannot depend on its neighbours.
+    """
+    step = max(1, frames // _PADDING) if frames <= _ALONE else 1
+    return -(-frames // step) * step
+
+
+def groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Which items [n] go through the network together: those of one padded length."""
+    members: dict[int, list[int]] = {}
+    for n, length in enumerate(lengths):
+        members.setdefault(padded_length(length), []).append(n)
+    found = []
+    for width, items in sorted(members.items()):
+        size = max(1, _GROUP_FRAMES // width)
+        found += [items[at : at + size] for at in range(0, len(items), size)]
+    return found
 
 
 def positions(frames: int, width: int) -> npt.NDArray[np.float32]:

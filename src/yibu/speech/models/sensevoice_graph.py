@@ -168,7 +168,9 @@ class _Builder:
         """``x`` times the transpose of the weight matrix ``name`` [out, in]."""
         matrix = self._array(name)
         if self._form == "f32":
-            weight = ops.constant(matrix)
+            # The constant shares the mapped file's pages: they can be given back once the
+            # engine has laid its own copy out.
+            weight = ops.constant(matrix, shared_memory=True)
         elif self._form == "f16":
             weight = ops.convert(ops.constant(matrix.astype(np.float16)), "f32")
         else:

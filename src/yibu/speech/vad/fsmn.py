@@ -130,7 +130,7 @@ class FsmnVad:
                     f"{directory}: encoder_conf.{key} is {encoder.get(key)!r}, {expected} expected",
                     hint="use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
                 )
-        weights = read_checkpoint(directory / "model.pt")
+        weights = read_checkpoint(directory / "model.pt").tensors
         try:
             network = FsmnNetwork(weights, int(encoder["fsmn_layers"]), int(encoder["lorder"]))
         except (KeyError, ValueError) as error:
