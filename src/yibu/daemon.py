@@ -144,8 +144,9 @@ def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:
     return report
 
 
-def _explain(engine: str, log_text: str, exit_code: int | None) -> Explanation:
-    return explain(log_text, registry.by_name(engine).causes, exit_code=exit_code)
+def _explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: bool) -> Explanation:
+    causes = registry.by_name(engine).causes
+    return explain(log_text, causes, exit_code=exit_code, oom_killed=oom_killed)
 
 
 def _gateway_config(plain: Mapping[str, Any]) -> GatewayConfig:
