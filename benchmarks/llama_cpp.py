@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--spinning", action="store_true")
     parser.add_argument(
         "--environments", type=Path, default=Paths.from_env(os.environ).environments
     )
