@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
+from yibu.adopt.shell import Command, read_commands
 from yibu.errors import UsageError
-from yibu.shellscript import Command, read_commands
 
 _PUBLIC_HOSTS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
 _VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})

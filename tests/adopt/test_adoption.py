@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.adopt import adopt_process, adopt_script
+from yibu.adopt.shell import read_commands
 from yibu.errors import UsageError
-from yibu.shellscript import read_commands
 
 TUTORIAL = r"""#!/bin/bash
 # DeepSeek on two cards
