@@ -1,22 +1,18 @@
 """What the user told pip about indexes, handed to uv, which does not read pip's configuration.
 
-The places and their precedence are those of pip's own documentation ("Configuration"): global
-files, then the user's, then the interpreter's own, then the file that ``PIP_CONFIG_FILE`` names,
-then ``PIP_*`` variables; within a file ``[install]`` wins over ``[global]``. Settings that the
-user made for uv itself (``UV_DEFAULT_INDEX`` …) win over pip's.
+Settings that the user made for uv itself (``UV_DEFAULT_INDEX`` …) win over pip's.
 """
 
 from __future__ import annotations
 
-import configparser
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-_SECTIONS = ("global", "install")
+from yibu.pipconfig import pip_options
+
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 
@@ -40,11 +36,7 @@ class IndexSettings:
 
         ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's, ``etc`` the machine's.
         """
-        values: dict[str, str] = {}
-        for section in _SECTIONS:
-            for file in _files(env, prefix, etc):
-                values.update(_section(file, section))
-        values.update(_variables(env))
+        values = pip_options(env, "install", prefix=prefix, etc=etc)
         return cls(
             default_index=values.get("index-url"),
             extra_indexes=_existing(values.get("extra-index-url", "").split()),
@@ -90,53 +82,6 @@ def _spellings(variable: str) -> tuple[str, ...]:
         "HTTPS_PROXY": ("https_proxy", "ALL_PROXY", "all_proxy"),
     }
     return (variable, *older.get(variable, ()))
-
-
-def _files(env: Mapping[str, str], prefix: Path, etc: Path) -> Iterator[Path]:
-    """Every pip configuration file that counts, weakest first."""
-    named = env.get("PIP_CONFIG_FILE")
-    if named == os.devnull:
-        return
-    home = Path(env.get("HOME") or Path.home())
-    if sys.platform == "darwin":
-        yield Path("/Library/Application Support/pip/pip.conf")
-        support = home / "Library/Application Support/pip"
-        user = support if support.is_dir() else home / ".config/pip"
-    else:
-        for directory in (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep):
-            yield Path(directory) / "pip/pip.conf"
-        yield etc / "pip.conf"
-        user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip"
-    if not (named and Path(named).exists()):
-        yield home / ".pip/pip.conf"
-        yield user / "pip.conf"
-    yield prefix / "pip.conf"
-    if named:
-        yield Path(named)
-
-
-def _section(file: Path, section: str) -> dict[str, str]:
-    # Raw: a percent sign in a URL is no interpolation.
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read(file, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError):
-        return {}
-    if not parser.has_section(section):
-        return {}
-    return {_key(name): value for name, value in parser.items(section) if value}
-
-
-def _variables(env: Mapping[str, str]) -> dict[str, str]:
-    return {
-        _key(name.removeprefix("PIP_")): value
-        for name, value in env.items()
-        if name.startswith("PIP_") and value
-    }
-
-
-def _key(name: str) -> str:
-    return name.lower().replace("_", "-").removeprefix("--")
 
 
 def _existing(places: Sequence[str]) -> tuple[str, ...]:
