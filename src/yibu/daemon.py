@@ -129,6 +129,7 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         place=place,
         ensure_environment=ensure_environment,
         explain=_explain,
+        in_use=lambda source: store.lease(parse_source(source)),
     )
 
 

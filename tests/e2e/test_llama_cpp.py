@@ -224,3 +224,9 @@ def test_a_damaged_model_is_said_in_words(home: Home) -> None:
     assert done.returncode != 0
     assert "damaged" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_in_use_is_not_removed(home: Home) -> None:
+    done = home.yibu("rm", SOURCE, code=1)
+    assert "in use" in done.stderr
+    assert home.model("smol")["state"] == "ready"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -190,14 +191,21 @@ class Deployment:
 
         ``left`` are the processes to adopt, in the replicas' order.
         """
+        in_use = contextlib.ExitStack()
         try:
+            if self.config.source:
+                in_use.enter_context(self._deployer.in_use(self.config.source))
             while not self.replicas and not self._stopping.is_set():
                 await self._deploy()
+            for spec in self.specs[:1]:
+                for source in spec.plan.extra_sources.values():
+                    in_use.enter_context(self._deployer.in_use(source))
             left = left or [None] * len(self.replicas)
             async with asyncio.TaskGroup() as group:
                 for replica, process in zip(self.replicas, left, strict=True):
                     group.create_task(replica.run(process), name=f"replica {replica.id}")
         finally:
+            in_use.close()
             self._phase = "stopped"
             self._ended.set()
             self._tell()
