@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO, Any, Self
 
 from yibu.cli.context import Context
@@ -62,12 +63,18 @@ class NodeLaunch:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs; a zombie child of ours counts as gone."""
+    """Whether a process of that number runs; one that only waits to be reaped does not."""
     try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
-    except ChildProcessError:
-        pass  # Not our child: it was started by an earlier command.
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return _answers_signals(pid) if sys.platform != "linux" else False
+    except ProcessLookupError:
+        return False
+    # proc(5): the state stands behind the name, which is in parentheses and may hold some.
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _answers_signals(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
