@@ -19,6 +19,9 @@ from yibu.gateway.requests import JsonRequest
 
 DONE = b"data: [DONE]\n\n"
 
+_ENDS = 2048
+"""Where the usage is looked for in an answer that is not parsed."""
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """A longer event would be an engine gone wild."""
 
@@ -29,12 +32,15 @@ _LOGPROBS = re.compile(rb'("logprobs":\s*\{)')
 _CHUNK_FIELDS = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"')
 
 
-def find_usage(tail: bytes) -> tuple[int, int] | None:
-    """Prompt and completion tokens from the last bytes of an answer, when they say so."""
-    prompt = _USAGE.search(tail)
+def find_usage(answer: bytes) -> tuple[int, int] | None:
+    """Prompt and completion tokens from the ends of an answer, when they say so: engines put the
+    usage first or last, and the middle may be long."""
+    if len(answer) > 2 * _ENDS:
+        answer = answer[:_ENDS] + answer[-_ENDS:]
+    prompt = _USAGE.search(answer)
     if prompt is None:
         return None
-    completion = _COMPLETION.search(tail)
+    completion = _COMPLETION.search(answer)
     return int(prompt[1]), int(completion[1]) if completion else 0
 
 
@@ -57,6 +63,8 @@ class StreamMender:
         self._id = new_id(kind)
         self._offsets: dict[int, int] = {}
         self._usage: dict[str, int] | None = None
+        # The published schema of text completions has no null there, that of chat chunks has.
+        self._wants_null_usage = request.include_usage and kind == "chat"
         self._model = rb"\1" + orjson.dumps(request.model).replace(b"\\", rb"\\")
         self.tokens: tuple[int, int] | None = None
         """Prompt and completion tokens, when the engine gave its usage to a client that did not
@@ -116,7 +124,7 @@ class StreamMender:
         has_usage = b'"usage"' in data
         if has_usage and not self._request.include_usage:
             return self._without_usage(orjson.loads(data))
-        if self._request.include_usage and not has_usage:
+        if self._wants_null_usage and not has_usage:
             return b'data: {"usage":null,' + data[1:] + b"\n\n"
         return b"data: " + data + b"\n\n"
 
@@ -138,7 +146,7 @@ class StreamMender:
             else:
                 choice.setdefault("text", "")
                 choice.setdefault("logprobs", None)
-        if self._request.include_usage:
+        if self._wants_null_usage:
             chunk.setdefault("usage", None)
         return _dump(chunk)
 
