@@ -29,7 +29,15 @@ _USAGE = re.compile(rb'"prompt_tokens":\s*(\d+)')
 _COMPLETION = re.compile(rb'"completion_tokens":\s*(\d+)')
 _MODEL = re.compile(rb'("model":\s*)"(?:[^"\\]|\\.)*"')
 _LOGPROBS = re.compile(rb'("logprobs":\s*\{)')
-_CHUNK_FIELDS = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"')
+_CHUNK_FIELDS = (
+    b'"id"',
+    b'"object"',
+    b'"created"',
+    b'"model"',
+    b'"choices"',
+    b'"finish_reason"',
+    b'"index"',
+)
 
 
 def find_usage(answer: bytes) -> tuple[int, int] | None:
@@ -65,6 +73,8 @@ class StreamMender:
         self._usage: dict[str, int] | None = None
         # The published schema of text completions has no null there, that of chat chunks has.
         self._wants_null_usage = request.include_usage and kind == "chat"
+        self._shaped = False
+        self._named = b'"model":' + orjson.dumps(request.model)
         self._model = rb"\1" + orjson.dumps(request.model).replace(b"\\", rb"\\")
         self.tokens: tuple[int, int] | None = None
         """Prompt and completion tokens, when the engine gave its usage to a client that did not
@@ -115,10 +125,13 @@ class StreamMender:
             self._tool_called = True
         if self._kind == "completions" and (b'"usage"' in data or b'"content"' in data):
             return self._text_chunk(orjson.loads(data))
-        whole = all(field in data for field in _CHUNK_FIELDS) and b'"finish_reason"' in data
-        if not whole and b'"usage"' not in data:
-            return self._incomplete_chunk(orjson.loads(data))
-        data = _MODEL.sub(self._model, data, count=1)
+        if not self._shaped:
+            # An engine whose first chunk has every field gives them to all of its chunks.
+            self._shaped = all(field in data for field in _CHUNK_FIELDS)
+            if not self._shaped and b'"usage"' not in data:
+                return self._incomplete_chunk(orjson.loads(data))
+        if self._named not in data:
+            data = _MODEL.sub(self._model, data, count=1)
         if b'"logprobs"' in data and b'"refusal"' not in data:
             data = _LOGPROBS.sub(rb'\1"refusal":null,', data)
         has_usage = b'"usage"' in data
