@@ -68,7 +68,7 @@ class StreamMender:
         self._rest = b""
         self._done = False
         self._tool_called = False
-        self._id = new_id(kind)
+        self._id = ""
         self._offsets: dict[int, int] = {}
         self._usage: dict[str, int] | None = None
         # The published schema of text completions has no null there, that of chat chunks has.
@@ -145,7 +145,9 @@ class StreamMender:
         """A chunk that lacks a field of the specification: filled in."""
         if not isinstance(chunk, dict):
             return b""
-        chunk.setdefault("id", self._id)
+        if "id" not in chunk:
+            self._id = self._id or new_id(self._kind)
+            chunk["id"] = self._id
         chunk.setdefault(
             "object", "chat.completion.chunk" if self._kind == "chat" else "text_completion"
         )
