@@ -128,7 +128,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yibu-bench-")))
         upstream = free_port()
         script = str(HERE / "upstream.py")
-        stack.enter_context(running(0, upstream, sys.executable, script, str(upstream), "0"))
+        stack.enter_context(running(0, upstream, sys.executable, script, str(upstream)))
         ports = start_all(stack, folder, upstream, cpu)
         if options.only:
             ports = {name: ports[name] for name in ("direct", *options.only.split(","))}

@@ -22,8 +22,13 @@ BODY = {
 }
 
 
-def request(*, stream: bool) -> bytes:
-    body = json.dumps({**BODY, **({"stream": True} if stream else {})}, separators=(",", ":"))
+def request(*, stream: bool, paced: bool = False) -> bytes:
+    fields = {
+        **BODY,
+        **({"stream": True} if stream else {}),
+        **({"user": "paced"} if paced else {}),
+    }
+    body = json.dumps(fields, separators=(",", ":"))
     return (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer benchmark-key\r\ncontent-length: {len(body)}\r\n\r\n{body}"
@@ -84,7 +89,7 @@ async def throughput(port: int, clients: int, seconds: float, *, stream: bool) -
 
 def latency(port: int, number: int, *, stream: bool) -> float:
     """Median seconds to the answer, or to a stream's first event; one request at a time."""
-    message = request(stream=stream)
+    message = request(stream=stream, paced=stream)
     times = []
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,5 +1,6 @@
 """The upstream of the benchmark: the least that speaks HTTP, on uvloop, so that proxies are what
-is measured. ``stream`` anywhere in a body asks for CHUNKS events, one a turn of the event loop."""
+is measured. A stream has CHUNKS events, one a turn of the event loop; for the user ``paced`` it
+has a few, PAUSE apart."""
 
 from __future__ import annotations
 
@@ -26,11 +27,12 @@ EVENT = (
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
 END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 CHUNKS = 400
+PACED_CHUNKS = 4
+PAUSE = 0.005
 
 
 class Answer(asyncio.Protocol):
-    def __init__(self, pause: float) -> None:
-        self.pause = pause
+    def __init__(self) -> None:
         self.data = b""
 
     def connection_made(self, transport) -> None:
@@ -49,7 +51,8 @@ class Answer(asyncio.Protocol):
         self.data = body[length:]
         if b'"stream":true' in body:
             self.transport.write(HEAD)
-            self.left = CHUNKS
+            self.paced = b'"user":"paced"' in body
+            self.left = PACED_CHUNKS if self.paced else CHUNKS
             self.step()
         else:
             self.transport.write(WHOLE)
@@ -62,18 +65,16 @@ class Answer(asyncio.Protocol):
             return
         self.left -= 1
         self.transport.write(CHUNK)
-        if self.pause:
-            self.loop.call_later(self.pause, self.step)
+        if self.paced:
+            self.loop.call_later(PAUSE, self.step)
         else:
             self.loop.call_soon(self.step)
 
 
-async def main(port: int, pause: float) -> None:
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Answer(pause), "127.0.0.1", port, backlog=512
-    )
+async def main(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", port, backlog=512)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2])))
+    uvloop.run(main(int(sys.argv[1])))

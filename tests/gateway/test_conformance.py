@@ -89,6 +89,19 @@ async def test_a_stream_in_pieces_of_any_size_is_mended_the_same(
     assert len(results) == 1
 
 
+async def test_bare_chunks_are_filled_in(
+    serve: Serve, backend: FakeBackend, oracle: Oracle
+) -> None:
+    bare = (b'{"choices":[{"delta":{"content":"a"}}]}', b'{"choices":[{"delta":{}}]}')
+    async with Upstream(streaming(*bare)) as up:  # and no [DONE]
+        backend.add("m", up)
+        async with serve() as gateway:
+            chunks = events(await gateway.stream("/v1/chat/completions", chat(stream=True)))
+    for chunk in chunks:
+        oracle.check("CreateChatCompletionStreamResponse", chunk)
+    assert chunks[0]["id"] == chunks[1]["id"]
+
+
 async def test_text_completions(serve: Serve, backend: FakeBackend, oracle: Oracle) -> None:
     async with Upstream(answering(LLAMA_TEXT)) as up:
         backend.add("m", up)
@@ -102,7 +115,7 @@ async def test_text_completions(serve: Serve, backend: FakeBackend, oracle: Orac
             body |= {"stream": True, "stream_options": {"include_usage": True}}
             chunks = events(await gateway.stream("/v1/completions", body))
     for chunk in chunks[:-1]:
-        assert chunk["usage"] is None
+        assert "usage" not in chunk
         assert chunk["choices"]
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"]["total_tokens"] == 2

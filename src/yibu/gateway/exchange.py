@@ -211,8 +211,9 @@ class Exchange:
             metrics.tokens[(self.model, "completion")] += self.tokens[1]
         if logger.isEnabledFor(logging.INFO):
             prompt, completion = self.tokens or ("-", "-")
+            path = self.path if self.path == self.label else _printable(self.path)
             line = (
-                f"{self.method} {_printable(self.path)} {self.status} model={self.model} "
+                f"{self.method} {path} {self.status} model={self.model} "
                 f"replica={self.replica} first_byte_ms={first * 1000:.1f} "
                 f"total_ms={total * 1000:.1f} in={self.bytes_in} out={self.bytes_out} "
                 f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "

@@ -54,7 +54,8 @@ def mend_answer(raw: bytes, kind: Kind, request: JsonRequest, *, conforming: boo
         if kind == "embeddings":
             _mend_embeddings(answer, request)
         elif kind in ("chat", "completions"):
-            answer.setdefault("id", new_id(kind))
+            if "id" not in answer:
+                answer["id"] = new_id(kind)
             answer.setdefault("created", int(time.time()))
             for index, choice in enumerate(answer.setdefault("choices", [])):
                 choice.setdefault("index", index)

@@ -28,7 +28,7 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """A whole answer that has to be mended is held in memory up to this."""
 
 _TAIL = 2048
-"""Where the usage is looked for at the end of an answer that is not parsed."""
+"""Bytes kept of an answer that is not held whole, to find its usage."""
 
 _PASSED = frozenset(
     {b"content-type", b"content-encoding", b"content-disposition", b"cache-control", b"retry-after"}
@@ -193,7 +193,7 @@ class Proxy:
         elif mend and kind.startswith(b"application/json") and operation.schema is not None:
             raw = await connection.read_all(MAX_ANSWER_BYTES)
             body = mend_answer(raw, operation.kind, request, conforming=route.conforming)
-            exchange.tokens = find_usage(body[:_TAIL] + body[-_TAIL:])
+            exchange.tokens = find_usage(body)
             await exchange.respond(status, headers, body)
         else:
             await _relay_whole(exchange, headers, connection)
@@ -206,7 +206,7 @@ async def _relay_whole(exchange: Exchange, headers: list[tuple[bytes, bytes]],
     if connection.complete:
         last = await connection.read()
         body = data + last if last else data
-        exchange.tokens = find_usage(body[:_TAIL] + body[-_TAIL:])
+        exchange.tokens = find_usage(body)
         await exchange.respond(connection.status, headers, body)
         return
     headers += [item for item in connection.headers if item[0] == b"content-length"]
@@ -246,7 +246,7 @@ async def _relay_stream(
     rest = mender.finish() if mender is not None else b""
     if not exchange.answering:
         await exchange.start(connection.status, headers)
-    exchange.tokens = find_usage((previous + last + rest)[-_TAIL:])
+    exchange.tokens = find_usage(previous + last + rest)
     if mender is not None and mender.tokens is not None:
         exchange.tokens = mender.tokens
     await exchange.end(rest)

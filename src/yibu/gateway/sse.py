@@ -19,6 +19,9 @@ from yibu.gateway.requests import JsonRequest
 
 DONE = b"data: [DONE]\n\n"
 
+_ENDS = 2048
+"""Where the usage is looked for in an answer that is not parsed."""
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """A longer event would be an engine gone wild."""
 
@@ -26,15 +29,26 @@ _USAGE = re.compile(rb'"prompt_tokens":\s*(\d+)')
 _COMPLETION = re.compile(rb'"completion_tokens":\s*(\d+)')
 _MODEL = re.compile(rb'("model":\s*)"(?:[^"\\]|\\.)*"')
 _LOGPROBS = re.compile(rb'("logprobs":\s*\{)')
-_CHUNK_FIELDS = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"')
+_CHUNK_FIELDS = (
+    b'"id"',
+    b'"object"',
+    b'"created"',
+    b'"model"',
+    b'"choices"',
+    b'"finish_reason"',
+    b'"index"',
+)
 
 
-def find_usage(tail: bytes) -> tuple[int, int] | None:
-    """Prompt and completion tokens from the last bytes of an answer, when they say so."""
-    prompt = _USAGE.search(tail)
+def find_usage(answer: bytes) -> tuple[int, int] | None:
+    """Prompt and completion tokens from the ends of an answer, when they say so: engines put the
+    usage first or last, and the middle may be long."""
+    if len(answer) > 2 * _ENDS:
+        answer = answer[:_ENDS] + answer[-_ENDS:]
+    prompt = _USAGE.search(answer)
     if prompt is None:
         return None
-    completion = _COMPLETION.search(tail)
+    completion = _COMPLETION.search(answer)
     return int(prompt[1]), int(completion[1]) if completion else 0
 
 
@@ -54,9 +68,13 @@ class StreamMender:
         self._rest = b""
         self._done = False
         self._tool_called = False
-        self._id = new_id(kind)
+        self._id = ""
         self._offsets: dict[int, int] = {}
         self._usage: dict[str, int] | None = None
+        # The published schema of text completions has no null there, that of chat chunks has.
+        self._wants_null_usage = request.include_usage and kind == "chat"
+        self._shaped = False
+        self._named = b'"model":' + orjson.dumps(request.model)
         self._model = rb"\1" + orjson.dumps(request.model).replace(b"\\", rb"\\")
         self.tokens: tuple[int, int] | None = None
         """Prompt and completion tokens, when the engine gave its usage to a client that did not
@@ -107,16 +125,19 @@ class StreamMender:
             self._tool_called = True
         if self._kind == "completions" and (b'"usage"' in data or b'"content"' in data):
             return self._text_chunk(orjson.loads(data))
-        whole = all(field in data for field in _CHUNK_FIELDS) and b'"finish_reason"' in data
-        if not whole and b'"usage"' not in data:
-            return self._incomplete_chunk(orjson.loads(data))
-        data = _MODEL.sub(self._model, data, count=1)
+        if not self._shaped:
+            # An engine whose first chunk has every field gives them to all of its chunks.
+            self._shaped = all(field in data for field in _CHUNK_FIELDS)
+            if not self._shaped and b'"usage"' not in data:
+                return self._incomplete_chunk(orjson.loads(data))
+        if self._named not in data:
+            data = _MODEL.sub(self._model, data, count=1)
         if b'"logprobs"' in data and b'"refusal"' not in data:
             data = _LOGPROBS.sub(rb'\1"refusal":null,', data)
         has_usage = b'"usage"' in data
         if has_usage and not self._request.include_usage:
             return self._without_usage(orjson.loads(data))
-        if self._request.include_usage and not has_usage:
+        if self._wants_null_usage and not has_usage:
             return b'data: {"usage":null,' + data[1:] + b"\n\n"
         return b"data: " + data + b"\n\n"
 
@@ -124,7 +145,9 @@ class StreamMender:
         """A chunk that lacks a field of the specification: filled in."""
         if not isinstance(chunk, dict):
             return b""
-        chunk.setdefault("id", self._id)
+        if "id" not in chunk:
+            self._id = self._id or new_id(self._kind)
+            chunk["id"] = self._id
         chunk.setdefault(
             "object", "chat.completion.chunk" if self._kind == "chat" else "text_completion"
         )
@@ -138,7 +161,7 @@ class StreamMender:
             else:
                 choice.setdefault("text", "")
                 choice.setdefault("logprobs", None)
-        if self._request.include_usage:
+        if self._wants_null_usage:
             chunk.setdefault("usage", None)
         return _dump(chunk)
 
