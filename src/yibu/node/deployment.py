@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from yibu.node import launch
 from yibu.node.deploy import Deployer
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
+from yibu.node.logs import replica_id
 from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica, State
@@ -25,19 +24,9 @@ from yibu.node.state import SavedModel, SavedReplica
 from yibu.routing import Route
 
 _log = logging.getLogger(__name__)
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
 
 # Which state of its replicas a model shows: one that serves is enough to be ready.
 _PRECEDENCE: tuple[State, ...] = ("ready", "starting", "draining", "failed", "pending", "stopped")
-
-
-def replica_id(model: str, number: int) -> str:
-    """``smol-0``; it names a log file, so what a file name cannot hold is replaced, and a digest
-    keeps names apart that then look the same."""
-    safe = _UNSAFE.sub("_", model)
-    if safe != model:
-        safe = f"{safe}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
-    return f"{safe}-{number}"
 
 
 class Deployment:
