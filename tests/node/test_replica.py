@@ -152,6 +152,7 @@ async def test_the_out_of_memory_killer_is_named(
         os.kill(await pid_of(replica), signal.SIGKILL)
         await eventually(lambda: replica.restarts == 1)
         assert "the kernel ran out of memory" in (replica.cause or "")
+        await state(replica, "ready")
 
 
 async def test_repeated_crashes_end_in_failed_with_the_cause(supervise: Supervise) -> None:
@@ -165,6 +166,8 @@ async def test_repeated_crashes_end_in_failed_with_the_cause(supervise: Supervis
         await state(replica, "failed")
         assert replica.restarts == QUICK.failure_limit - 1
         assert "exited with code 9" in (replica.cause or "")
+        assert replica.error is not None
+        assert replica.error.cause == "crash"
         assert "3 failures in a short time" in (replica.cause or "")
         assert history.count("ready") == QUICK.failure_limit
         assert replica.process is None
