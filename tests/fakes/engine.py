@@ -54,7 +54,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--print-env", action="store_true")
     parser.add_argument("--port-in-use", action="store_true", help="fail as if the port was taken")
     parser.add_argument("--spin", action="store_true", help="burn CPU in a thread")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.crash_code = 0 if args.exit_zero else args.exit_code
+    return args
 
 
 CHILD = """
@@ -164,7 +166,7 @@ class Connection(socketserver.StreamRequestHandler):
         if engine.must_hang():
             time.sleep(3600)
         if args.crash_on_request and engine.generations > 1:  # the first is the probe
-            os._exit(args.exit_code)
+            os._exit(args.crash_code)
         count = min(body.get("max_tokens") or args.tokens, args.tokens)
         if body.get("stream"):
             self.stream(count, chat=chat)
@@ -266,7 +268,7 @@ def main() -> None:
     threading.Thread(target=engine.serve_forever, daemon=True).start()
     print(f"fake engine {os.getpid()} listens on {args.port}", flush=True)
     if crash:
-        later(args.crash_after, 0 if args.exit_zero else args.exit_code)
+        later(args.crash_after, args.crash_code)
     while args.spin:
         pass
     while True:

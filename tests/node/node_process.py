@@ -7,7 +7,6 @@ signalled by test_node.py.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -29,13 +28,12 @@ async def no_gateway(fleet: Fleet) -> AsyncIterator[Door]:
 
 def main() -> int:
     log.configure()
-    timings = dataclasses.replace(QUICK, idle_canary=1000, stall=1000)
     node = Node(
         paths=Paths.from_env(os.environ),
         deployer=fake_deployer(),
         gateway=no_gateway,
         env=dict(os.environ),
-        timings=timings,
+        timings=QUICK,
         drain_timeout=5,
         gpu_memory=NoGpu(),
     )

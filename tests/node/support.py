@@ -22,6 +22,7 @@ from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 
 FAKE = Path(__file__).parents[1] / "fakes" / "engine.py"
 
+# Liveness is generous: tests of canaries say when they want one.
 QUICK = Timings(
     ready_poll=0.02,
     first_token=10,
@@ -31,10 +32,8 @@ QUICK = Timings(
     drain=5,
     health_every=0.1,
     health_request=1,
-    stall=0.3,
-    idle_canary=0.5,
-    canary=0.4,
-    busy_limit=2,
+    stall=1000,
+    idle_canary=1000,
     backoff_first=0.05,
     backoff_cap=0.2,
     failure_limit=3,

@@ -27,7 +27,7 @@ from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import probe
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import Nvml, wait_released
-from yibu.node.names import replica_id
+from yibu.node.logs import replica_id
 from yibu.paths import Paths
 from yibu.routing import Backend
 

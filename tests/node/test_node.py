@@ -356,7 +356,7 @@ def test_a_full_disk_does_not_end_the_node(node: Callable[..., NodeProcess]) -> 
 
 def test_the_client_is_light() -> None:
     code = (
-        "import sys; import yibu.node.client; "
+        "import sys; import yibu.node.client, yibu.node.logs; "
         "heavy = {'asyncio', 'psutil', 'pydantic', 'fastapi', 'aiohttp', 'rich', 'typer'}; "
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )

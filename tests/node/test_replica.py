@@ -7,8 +7,6 @@ import dataclasses
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import FAKE, QUICK, eventually, fake_spec
+from tests.node.support import QUICK, eventually, fake_spec
 from yibu.node import oom, probe, processes
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.replica import Replica
@@ -49,6 +47,9 @@ def supervise(host: Host) -> Supervise:
         assert history[-1] == "stopped"
 
     return started
+
+
+CANARY = {"idle_canary": 0.2, "canary": 0.4}
 
 
 async def state(replica: Replica, wanted: str) -> None:
@@ -101,14 +102,24 @@ async def test_the_probe_follows_the_plan(
     assert [request.path for request in requests] == ([path] if path else [])
 
 
-@pytest.mark.parametrize("switches", [["--exit-zero"], ["--exit-code", "3"]])
+async def crash(replica: Replica) -> None:
+    """Make a fake with ``--crash-on-request`` exit."""
+    (request, *_) = probe.token_requests(frozenset({"chat"}), "fake")
+    assert replica.endpoint is not None
+    with pytest.raises(probe.ProbeError):
+        await probe.one_token(replica.endpoint, request, 10)
+
+
+@pytest.mark.parametrize(
+    ("switches", "code"), [(["--exit-zero"], "0 though nobody"), (["--exit-code", "3"], "3;")]
+)
 async def test_a_crash_is_answered_by_a_restart(
-    supervise: Supervise, tmp_path: Path, switches: list[str]
+    supervise: Supervise, switches: list[str], code: str
 ) -> None:
-    once = ["--crash-after", "0.5", "--crash-once", str(tmp_path / "once")]
-    async with supervise(*once, *switches) as (replica, history):
+    async with supervise("--crash-on-request", *switches) as (replica, history):
+        await state(replica, "ready")
+        await crash(replica)
         await eventually(lambda: replica.restarts == 1)
-        code = "0 though nobody asked" if switches == ["--exit-zero"] else "3"
         assert f"exited with code {code}" in (replica.cause or "")
         await state(replica, "ready")
         assert history == ["starting", "ready", "starting", "ready"]
@@ -141,13 +152,22 @@ async def test_the_out_of_memory_killer_is_named(
         os.kill(await pid_of(replica), signal.SIGKILL)
         await eventually(lambda: replica.restarts == 1)
         assert "the kernel ran out of memory" in (replica.cause or "")
+        await state(replica, "ready")
 
 
 async def test_repeated_crashes_end_in_failed_with_the_cause(supervise: Supervise) -> None:
-    async with supervise("--crash-after", "0.3", "--exit-code", "9") as (replica, history):
+    switches = ("--crash-on-request", "--exit-code", "9")
+    async with supervise(*switches) as (replica, history):
+        for restarts in range(QUICK.failure_limit):
+            await state(replica, "ready")
+            assert replica.restarts == restarts
+            await crash(replica)
+            await eventually(lambda: replica.state != "ready")
         await state(replica, "failed")
         assert replica.restarts == QUICK.failure_limit - 1
         assert "exited with code 9" in (replica.cause or "")
+        assert replica.error is not None
+        assert replica.error.cause == "crash"
         assert "3 failures in a short time" in (replica.cause or "")
         assert history.count("ready") == QUICK.failure_limit
         assert replica.process is None
@@ -184,7 +204,7 @@ async def test_a_hang_at_start_ends_at_the_start_timeout(supervise: Supervise) -
 
 
 async def test_generation_that_hangs_at_start_is_no_readiness(supervise: Supervise) -> None:
-    spec = fake_spec("--hang-generation", start_timeout=0.8)
+    spec = fake_spec("--hang-generation", start_timeout=1.5)
     async with supervise(spec=spec) as (replica, history):
         await state(replica, "failed")
         assert "ready" not in history
@@ -194,14 +214,14 @@ async def test_generation_that_hangs_at_start_is_no_readiness(supervise: Supervi
 async def test_an_idle_engine_that_gives_no_token_is_restarted(
     supervise: Supervise, tmp_path: Path
 ) -> None:
-    async with supervise("--hang-after", "1") as (replica, _history):
+    async with supervise("--hang-after", "1", **CANARY) as (replica, _):
         await state(replica, "ready")
         await eventually(lambda: replica.restarts == 1)
         assert "answers, but no token came" in (replica.cause or "")
 
 
 async def test_requests_without_progress_bring_the_canary_early(supervise: Supervise) -> None:
-    async with supervise("--hang-after", "1", idle_canary=1000, stall=0.2) as (replica, _):
+    async with supervise("--hang-after", "1", stall=0.2, canary=0.4) as (replica, _):
         await state(replica, "ready")
         replica.acquire(1)
         await eventually(lambda: replica.restarts == 1)
@@ -218,7 +238,7 @@ async def test_a_busy_engine_is_not_taken_for_hung(supervise: Supervise) -> None
 
 
 async def test_progress_keeps_the_canary_away(supervise: Supervise) -> None:
-    async with supervise("--hang-after", "1", idle_canary=0.3) as (replica, history):
+    async with supervise("--hang-after", "1", idle_canary=0.3, canary=0.4) as (replica, history):
         await state(replica, "ready")
         for _ in range(40):
             replica.progressed()
@@ -227,7 +247,7 @@ async def test_progress_keeps_the_canary_away(supervise: Supervise) -> None:
 
 
 async def test_a_stopped_engine_fails_its_health_checks(supervise: Supervise) -> None:
-    async with supervise(health_request=0.1, idle_canary=1000) as (replica, _):
+    async with supervise(health_request=0.1) as (replica, _):
         await state(replica, "ready")
         os.kill(await pid_of(replica), signal.SIGSTOP)
         await eventually(lambda: replica.restarts == 1)
@@ -250,7 +270,7 @@ async def test_whichever_process_is_killed_the_engine_recovers_whole(
     supervise: Supervise, tmp_path: Path, victim: str
 ) -> None:
     file = tmp_path / "child"
-    async with supervise("--fork-child", str(file), "--needs-child") as (replica, _):
+    async with supervise("--fork-child", str(file), "--needs-child", **CANARY) as (replica, _):
         await state(replica, "ready")
         main, child = await pid_of(replica), int(file.read_text())
         os.kill(main if victim == "main" else child, signal.SIGKILL)
@@ -261,19 +281,24 @@ async def test_whichever_process_is_killed_the_engine_recovers_whole(
         assert processes.process(int(file.read_text())) is not None
 
 
-async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
-    supervise: Supervise, tmp_path: Path
-) -> None:
-    async with supervise("--bind-after", "0.7") as (replica, history):
+async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(supervise: Supervise) -> None:
+    asked = asyncio.Event()
+
+    async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async with supervise("--bind-after", "0.5") as (replica, history):
         await eventually(lambda: replica.process)
-        port = replica.port
-        argv = [sys.executable, "-S", str(FAKE), "--port", str(port)]
-        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as stranger:
+        stolen = replica.port
+        async with await asyncio.start_server(agree, "127.0.0.1", stolen):
+            await asked.wait()
             await state(replica, "ready")
-            assert replica.port != port
-            assert history == ["starting", "ready"]
-            assert replica.restarts == 0
-            stranger.kill()
+            assert replica.port != stolen
+        assert history == ["starting", "ready"]
+        assert replica.restarts == 0
 
 
 async def test_an_orphan_is_gone_before_the_restart(supervise: Supervise, tmp_path: Path) -> None:
@@ -349,7 +374,7 @@ async def test_a_drain_has_an_end(supervise: Supervise) -> None:
 
 
 async def test_restart_takes_a_failed_one_up_again(supervise: Supervise, tmp_path: Path) -> None:
-    spec = fake_spec("--hang-once", str(tmp_path / "once"), start_timeout=0.6)
+    spec = fake_spec("--hang-once", str(tmp_path / "once"), start_timeout=2.0)
     async with supervise(spec=spec) as (replica, history):
         await state(replica, "failed")
         replica.restart()

@@ -17,7 +17,7 @@ from yibu.node import launch
 from yibu.node.deploy import Deployer
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
-from yibu.node.names import replica_id
+from yibu.node.logs import replica_id
 from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica, State

@@ -324,9 +324,16 @@ def _failure(
     )
 
 
-def explain_exit(host: Host, spec: LaunchSpec, running: Running, code: int | None) -> str:
-    """Why a ready engine ended, as a clause: its exit code and what its log says."""
-    return _explained(host, spec, running.life, describe_exit(code), code)[1]
+def explain_exit(
+    host: Host, spec: LaunchSpec, running: Running, code: int | None
+) -> EngineStartError:
+    """Why a ready engine ended: its exit code, and what its log says."""
+    cause, sentence, hint = _explained(host, spec, running.life, describe_exit(code), code)
+    return EngineStartError(
+        f"{running.endpoint.replica}: the engine {sentence}",
+        hint=hint,
+        cause="crash" if cause == "unknown" else cause,
+    )
 
 
 def _explained(

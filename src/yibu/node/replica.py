@@ -179,11 +179,8 @@ class Replica:
         if running is None:
             return None
         since = time.monotonic()
-        reason = await self._serve(running)
-        if reason is None:
-            return None
-        crash = EngineStartError(f"{self.id}: the engine {reason}", cause="crash")
-        return _Failure(crash, time.monotonic() - since)
+        trouble = await self._serve(running)
+        return None if trouble is None else _Failure(trouble, time.monotonic() - since)
 
     async def _adopt(self, left: EngineProcess) -> Running:
         """Go on with an engine of an earlier node, or end it and start anew."""
@@ -208,8 +205,8 @@ class Replica:
         self._start_seconds = time.monotonic() - began
         return running
 
-    async def _serve(self, running: Running) -> str | None:
-        """Be ready until the engine ends or hangs (the reason) or something is wished (None);
+    async def _serve(self, running: Running) -> EngineStartError | None:
+        """Be ready until the engine ends or hangs (the error) or something is wished (None);
         then take it down."""
         self._was_ready = True
         self.process = running.process
@@ -217,35 +214,35 @@ class Replica:
         self._watch = Watch(running, self.spec.plan, self._host.timings)
         self._change("ready", None)
         try:
-            reason = await self._unless_wished(self._first_trouble(running, self._watch))
+            trouble = await self._unless_wished(self._first_trouble(running, self._watch))
             self._watch = None
-            await self._leave(reason)
+            await self._leave(trouble)
         finally:  # whatever happens: an engine without its watcher must not stay
             self._watch = None
             await launch.take_down(self._host, self.spec, running.process, running.endpoint.port)
             self._spawned(None)
-        return reason
+        return trouble
 
-    async def _leave(self, reason: str | None) -> None:
+    async def _leave(self, trouble: EngineStartError | None) -> None:
         """Say why the engine is about to be ended; let requests finish if it still works."""
-        if reason is not None:
-            _log.error("%s: the engine %s", self.id, reason)
+        if trouble is not None:
             self._due = None
-            self._change("starting", f"the engine {reason}")
+            self._change("starting", trouble.message)
             return
         self._change("draining", None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 await self.idle()
 
-    async def _first_trouble(self, running: Running, watch: Watch) -> str:
+    async def _first_trouble(self, running: Running, watch: Watch) -> EngineStartError:
         """Why the engine cannot go on, as soon as that is so."""
         exited = asyncio.create_task(running.process.wait(), name=f"exit {self.id}")
         hung = asyncio.create_task(watch.find_hang(lambda: self.in_flight), name=f"hang {self.id}")
         try:
             await asyncio.wait((exited, hung), return_when=asyncio.FIRST_COMPLETED)
             if not exited.done():
-                return hung.result()
+                what = f"{self.id}: the engine {hung.result()}"
+                return EngineStartError(what, hint=f"yibu logs {self.spec.model}", cause="hung")
             return launch.explain_exit(self._host, self.spec, running, exited.result())
         finally:
             await launch.cancelled(exited, hung)
@@ -308,7 +305,8 @@ class Replica:
         self.cause = cause
         if state != "ready":
             self.endpoint = None
-        _log.info("%s %s%s", self.id, state, f": {cause}" if cause else "")
+        level = logging.ERROR if cause else logging.INFO
+        _log.log(level, "%s %s%s", self.id, state, f" ({cause})" if cause else "")
         self._on_change(self)
 
     async def _unless_wished(self, work: Coroutine[Any, Any, T]) -> T | None:
