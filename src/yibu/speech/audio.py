@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import av
 import av.error
@@ -63,7 +63,7 @@ class Decoder:
         InvalidRequestError: the file is empty, no audio, damaged, cut short, or over a limit.
     """
 
-    def __init__(self, file: BinaryIO, limits: Limits, raw: RawFormat | None = None) -> None:
+    def __init__(self, file: IO[bytes], limits: Limits, raw: RawFormat | None = None) -> None:
         self._limits = limits
         self._packets = self._bad_packets = 0
         self._cpu_seconds = 0.0
@@ -178,7 +178,7 @@ class Decoder:
             )
 
 
-def _open(file: BinaryIO, raw: RawFormat | None) -> Any:
+def _open(file: IO[bytes], raw: RawFormat | None) -> Any:
     file.seek(0, 2)
     if file.tell() == 0:
         raise bad_audio("The file is empty", code="empty_audio")
@@ -212,7 +212,7 @@ class _Nameless:
     """What PyAV needs of a file and no more: from a name it would guess the format, and a file
     that lies about its type is judged by its bytes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.read = file.read
         self.seek = file.seek
         self.tell = file.tell
@@ -245,7 +245,7 @@ def _declared_seconds(container: Any, stream: Any) -> float | None:
     return None
 
 
-def _wav_seconds(file: BinaryIO) -> float:
+def _wav_seconds(file: IO[bytes]) -> float:
     """What a RIFF header says of its data's length, 0 for other files and for recordings from a
     pipe: ffmpeg shortens it to the file's size, which hides that the file is cut off."""
     position = file.tell()

@@ -78,6 +78,17 @@ def body(transcript: Transcript, response_format: str, granularities: frozenset[
     return _verbose(transcript, granularities) | {"usage": usage}
 
 
+def script_text(transcript: Transcript) -> str:
+    """The text as FunASR's ``rich_transcription_postprocess`` words it over a whole file, which
+    is what callers of ``/recognize/`` are used to; the plain text for models without tags."""
+    raws = [segment.raw for segment in transcript.segments if segment.raw]
+    if not any("<|" in raw for raw in raws):
+        return transcript.text
+    from yibu.speech.models.richtext import transcript as rich_text
+
+    return rich_text(raws)
+
+
 def delta_event(piece: str) -> dict[str, Any]:
     return {"type": "transcript.text.delta", "delta": piece}
 

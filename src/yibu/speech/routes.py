@@ -14,7 +14,14 @@ from starlette.routing import Route
 from yibu.errors import UnknownModelError
 from yibu.speech import params
 from yibu.speech.engine import Engine, Serving
-from yibu.speech.formats import Transcript, body, delta_event, done_event, separated
+from yibu.speech.formats import (
+    Transcript,
+    body,
+    delta_event,
+    done_event,
+    script_text,
+    separated,
+)
 from yibu.speech.params import Parameters
 from yibu.speech.responses import EventStream, JSONAnswer, unless_gone
 from yibu.speech.types import Recognized
@@ -55,7 +62,7 @@ class _Handlers:
         with ExitStack() as owned:
             serving, upload, asked = await self._accept(request, owned, "transcribe", strict=False)
             transcript = await unless_gone(request.receive, _transcript(serving, upload, asked))
-            return JSONAnswer({"result": transcript.text})
+            return JSONAnswer({"result": script_text(transcript)})
 
     async def _audio(self, request: Request, task: str) -> Response:
         with ExitStack() as owned:

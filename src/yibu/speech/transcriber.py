@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 from yibu.errors import RequestError
 from yibu.speech.audio import Decoder, RawFormat, bad_audio
@@ -41,7 +41,7 @@ class _Reading:
     at a time."""
 
     def __init__(
-        self, file: BinaryIO, raw: RawFormat | None, limits: Limits, segmenter: Segmenter
+        self, file: IO[bytes], raw: RawFormat | None, limits: Limits, segmenter: Segmenter
     ) -> None:
         self._file, self._raw, self._limits, self._segmenter = file, raw, limits, segmenter
         self._decoder: Decoder | None = None
@@ -85,7 +85,7 @@ class Transcriber:
 
     async def run(
         self,
-        file: BinaryIO,
+        file: IO[bytes],
         raw: RawFormat | None,
         options: Options,
         emit: Callable[[Recognized], None],

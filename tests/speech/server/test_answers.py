@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from tests.speech.server.conftest import SHARED
 from yibu.errors import InvalidRequestError
-from yibu.speech.formats import Transcript, body, delta_event, done_event, pieces, separated
+from yibu.speech.formats import (
+    Transcript,
+    body,
+    delta_event,
+    done_event,
+    pieces,
+    script_text,
+    separated,
+)
 from yibu.speech.languages import NAMES, normalized
 from yibu.speech.subtitles import cues
 from yibu.speech.types import Options, Recognized, Word
@@ -85,6 +93,14 @@ def test_a_translation_is_english() -> None:
     answer = body(translated, "verbose_json", frozenset({"segment"}))
     assert (answer["language"], answer["task"]) == ("english", "translate")
     valid(answer, "CreateTranslationResponseVerboseJson")
+
+
+def test_recognize_words_tagged_text_as_funasr_does() -> None:
+    pytest.importorskip("yibu.speech.models.richtext")
+    tagged = "<|en|><|HAPPY|><|Speech|><|withitn|>"
+    segments = [Recognized(f"{n} 😊", 0.0, 1.0, raw=f"{tagged}{n}") for n in ("one", "two")]
+    assert script_text(Transcript(segments, 2.0, Options())) == "onetwo😊"
+    assert script_text(TRANSCRIPT) == TRANSCRIPT.text
 
 
 def test_silence_in_every_format() -> None:

@@ -62,7 +62,7 @@ class ToneRecognizer:
             emotion="NEUTRAL",
             events=("Speech",),
             words=(Word(text, segment.start, segment.end),) if options.words else (),
-            raw=f"<|en|><|NEUTRAL|><|Speech|>{text}",
+            raw=text,
             tokens=(tone,),
         )
 
