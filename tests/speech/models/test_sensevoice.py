@@ -1,0 +1,260 @@
+"""SenseVoice's fast path against FunASR's, alone against batched, and against the marks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("openvino")
+
+from yibu.errors import (  # noqa: E402
+    InvalidRequestError,
+    UnsupportedError,
+    UsageError,
+    VerificationError,
+)
+from yibu.speech.loading import Layout, Loaded, detect, load  # noqa: E402
+from yibu.speech.models.openvino_encoder import groups, padded_length  # noqa: E402
+from yibu.speech.precision import choose, cpu_flags  # noqa: E402
+from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
+
+PRECISIONS = ["fp32", "int8"] + (["bf16"] if cpu_flags() & {"avx512_bf16", "amx_bf16"} else [])
+
+
+@pytest.fixture(scope="session")
+def fast(sensevoice_dir: Path, vad_dir: Path) -> dict[str, Loaded]:
+    return {
+        precision: load(
+            sensevoice_dir, vad_dir=vad_dir, precision=precision, device="cpu", threads=1,
+            path="fast",
+        )
+        for precision in PRECISIONS
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def reference(sensevoice_dir: Path, vad_dir: Path) -> Loaded:
+    pytest.importorskip("funasr")
+    return load(
+        sensevoice_dir, vad_dir=vad_dir, precision="auto", device="cpu", threads=1,
+        path="reference",
+    )  # fmt: skip
+
+
+def transcribe(loaded: Loaded, samples, options: Options) -> list[Recognized]:
+    session = loaded.segmenter.session()
+    segments = session.feed(samples) + session.finish()
+    return loaded.recognizer.recognize(segments, [options] * len(segments))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [Options(), Options(use_itn=False), Options(language="zh"), Options(language="en")],
+    ids=["auto", "woitn", "zh", "en"],
+)
+def test_fast_is_reference_token_for_token(fast, reference, clips, options: Options) -> None:
+    for clip in clips:
+        ours = transcribe(fast["fp32"], clip.samples, options)
+        (theirs,) = transcribe(reference, clip.samples, options)
+        assert " ".join(answer.raw for answer in ours) == theirs.raw
+        assert [answer.text for answer in ours] == [theirs.text]
+
+
+def test_it_reads_what_was_said(fast, clips) -> None:
+    wrong = 0
+    for clip in clips:
+        (answer,) = transcribe(fast["fp32"], clip.samples, Options(use_itn=False))
+        said = answer.raw.split("<|woitn|>")[1].strip()
+        wrong += said != clip.text
+        assert answer.language in ("en", "zh")
+        assert answer.emotion in ("happy", "sad", "neutral")  # the unknown one is banned
+        assert answer.events == ("speech",)
+    assert wrong <= 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_other_segments_never_change_a_text(fast, clips, precision: str) -> None:
+    """To the last bit of the scores, at every precision; see ``padded_length``."""
+    recognizer = fast[precision].recognizer
+    rng = np.random.default_rng(4)
+    samples = np.concatenate([clip.samples for clip in clips])
+    segments = []
+    for _ in range(24):
+        start, length = rng.integers(0, 100_000), rng.integers(500, 200_000)
+        segments.append(Segment(0.0, samples[start : start + length]))
+    mixed = [
+        Options(
+            language=str(rng.choice(["auto", "zh", "en"])),
+            use_itn=bool(rng.integers(2)),
+            words=True,
+        )
+        for _ in segments
+    ]
+    alone = [recognizer.recognize([s], [o])[0] for s, o in zip(segments, mixed, strict=True)]
+    for _ in range(3):
+        order = rng.permutation(len(segments))
+        together = recognizer.recognize([segments[n] for n in order], [mixed[n] for n in order])
+        assert [alone[n] for n in order] == together
+
+
+def test_bit_for_bit_in_any_batch(fast) -> None:
+    encoder = fast["fp32"].recognizer._encoder
+    rng = np.random.default_rng(9)
+    frames = rng.standard_normal((6, 41, 560), dtype=np.float32)
+    mask = np.ones((6, 41), np.float32)
+    mask[3:, 30:] = 0
+    hidden = next(iter(encoder._encoder.infer([frames, mask], share_inputs=True).values())).copy()
+    for n in range(6):
+        own = [frames[n : n + 1].copy(), mask[n : n + 1].copy()]
+        single = next(iter(encoder._encoder.infer(own, share_inputs=True).values()))
+        assert np.array_equal(hidden[n], single[0])
+
+
+def test_int8_differences_are_counted(fast, clips, record_property) -> None:
+    tokens = changed = 0
+    for clip in clips:
+        exact = transcribe(fast["fp32"], clip.samples, Options())
+        rounded = transcribe(fast["int8"], clip.samples, Options())
+        for a, b in zip(exact, rounded, strict=True):
+            tokens += len(a.tokens)
+            changed += sum(x != y for x, y in zip(a.tokens, b.tokens, strict=False))
+            changed += abs(len(a.tokens) - len(b.tokens))
+    record_property("int8_changed_tokens", f"{changed} of {tokens}")
+    assert tokens > 50
+    assert changed / tokens <= 0.02
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_words_stand_where_they_were_spoken(fast, clips, precision: str) -> None:
+    checked = 0
+    for clip in clips:
+        answers = transcribe(fast[precision], clip.samples, Options(words=True, use_itn=False))
+        found = [word for answer in answers for word in answer.words]
+        marks = clip.marks
+        if clip.language == "zh":  # a word's characters share its mark
+            marks = [m for m in marks for _ in m[0] if len(m[0]) == 1]
+            found = [w for w in found if any(w.text == m[0] for m in marks)]
+        if [word.text for word in found] != [mark[0] for mark in marks]:
+            continue
+        for word, (_, start, end) in zip(found, marks, strict=True):
+            assert abs(word.start - start) <= 0.12
+            assert abs(word.end - end) <= 0.12
+            checked += 1
+    assert checked >= 15
+
+
+def test_unknown_languages_are_refused(fast, clips) -> None:
+    segment = Segment(0.0, clips[0].samples)
+    with pytest.raises(InvalidRequestError, match="language 'fr'"):
+        fast["fp32"].recognizer.recognize([segment], [Options(language="fr")])
+
+
+def test_nothing_to_hear_gives_empty_text(fast) -> None:
+    recognizer = fast["fp32"].recognizer
+    assert recognizer.recognize([], []) == []
+    (answer,) = recognizer.recognize([Segment(3.0, np.zeros(100, np.float32))], [Options()])
+    assert (answer.text, answer.start, answer.words) == ("", 3.0, ())
+
+
+def test_padding_depends_on_the_own_length_alone() -> None:
+    lengths = [5, 17, 18, 40, 41, 120, 128, 129, 504]
+    for length in lengths:
+        assert length <= padded_length(length) <= length * 17 / 16 + 1
+        assert padded_length(padded_length(length)) == padded_length(length)
+    for group in groups(lengths * 40):
+        widths = {padded_length((lengths * 40)[n]) for n in group}
+        assert len(widths) == 1
+        assert widths.pop() * len(group) <= 512
+
+
+def test_auto_says_why() -> None:
+    chosen = choose("auto", "cpu", frozenset({"avx2", "avx512_bf16"}))
+    assert chosen.precision == "bf16"
+    assert "avx512_bf16" in chosen.reason
+    plain = choose("auto", "cpu", frozenset({"avx2"}))
+    assert plain.precision == "fp32"
+    assert "int8" in plain.reason
+    with pytest.raises(UnsupportedError, match="no bf16 instructions"):
+        choose("bf16", "cpu", frozenset({"avx2"}))
+
+
+def copy_of(directory: Path, to: Path) -> Path:
+    return Path(shutil.copytree(directory, to / "copy", ignore=shutil.ignore_patterns("clips")))
+
+
+def attempt(directory: Path, vad_dir: Path, **changes: object) -> Loaded:
+    arguments: dict = {"precision": "fp32", "device": "cpu", "threads": 1, "path": "fast"}
+    return load(directory, vad_dir=vad_dir, **(arguments | changes))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "am.mvn", "model.pt"])
+def test_missing_and_damaged_files_are_named(
+    sensevoice_dir: Path, vad_dir: Path, tmp_path: Path, name: str
+) -> None:
+    directory = copy_of(sensevoice_dir, tmp_path)
+    for damage in (b"\x00\xff broken", b""):
+        (directory / name).write_bytes(damage)
+        with pytest.raises(VerificationError, match=name.replace(".", r"\.")):
+            attempt(directory, vad_dir)
+    (directory / name).unlink()
+    with pytest.raises(VerificationError, match=r"holds|is missing|not a readable"):
+        attempt(directory, vad_dir)
+
+
+def test_files_of_two_models_are_refused(
+    sensevoice_dir: Path, vad_dir: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(sensevoice_dir, tmp_path)
+    for model in directory.glob("*.model"):
+        model.unlink()
+    (directory / "tokens.json").write_text(json.dumps(["<unk>", "<s>", "</s>"]))
+    with pytest.raises(VerificationError, match=r"25055 outputs, the tokenizer 3 tokens"):
+        attempt(directory, vad_dir)
+    config = (directory / "config.yaml").read_text()
+    (directory / "config.yaml").write_text(config.replace("num_blocks: 3", "num_blocks: 9"))
+    with pytest.raises(VerificationError, match="does not hold the network"):
+        attempt(directory, vad_dir)
+    (directory / "config.yaml").write_text(config.replace("SenseVoiceSmall", "Paraformer"))
+    with pytest.raises(UnsupportedError, match="Paraformer"):
+        attempt(directory, vad_dir)
+
+
+def test_directories_are_told_apart(sensevoice_dir: Path, tmp_path: Path) -> None:
+    assert detect(sensevoice_dir) is Layout.FUNASR
+    with pytest.raises(VerificationError, match="is no directory"):
+        detect(tmp_path / "nowhere")
+    with pytest.raises(VerificationError, match="holds nothing"):
+        detect(tmp_path)
+    (tmp_path / "model_quant.onnx").touch()
+    assert detect(tmp_path) is Layout.ONNX
+    (tmp_path / "model_quant.onnx").unlink()
+    for name in ("model.bin", "config.json"):
+        (tmp_path / name).touch()
+    assert detect(tmp_path) is Layout.CTRANSLATE2
+
+
+@pytest.mark.parametrize("bad", [{"precision": "fp8"}, {"path": "quick"}, {"device": "npu"}])
+def test_unknown_values_are_refused(sensevoice_dir: Path, vad_dir: Path, bad: dict) -> None:
+    with pytest.raises(UsageError, match="is not known"):
+        attempt(sensevoice_dir, vad_dir, **bad)
+
+
+REAL = os.environ.get("YIBU_TEST_SENSEVOICE", "")
+
+
+@pytest.mark.skipif(not REAL, reason="YIBU_TEST_SENSEVOICE names no real SenseVoiceSmall directory")
+def test_the_real_model_reads_a_real_clip(vad_dir: Path) -> None:
+    from conftest import SHARED, read_wav
+
+    clip = SHARED / "clips" / "funasr_asr_example.wav"
+    if not clip.exists():
+        pytest.skip(f"{clip} is not there")
+    loaded = attempt(Path(REAL), vad_dir, precision="auto")
+    (answer,) = transcribe(loaded, read_wav(clip), Options())
+    assert answer.language == "zh"
+    assert "达摩院推出的语音识别模型" in answer.text
