@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import uvloop
+
 from yibu import log
 from yibu.config import GatewayConfig, ModelConfig
 from yibu.engines import registry
@@ -28,7 +31,7 @@ from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
 from yibu.errors import DoesNotFitError, YibuError
-from yibu.gateway.app import GatewayDeps, create_app
+from yibu.gateway.app import Gateway, GatewayDeps, create_app
 from yibu.gateway.keys import check_exposure, load_keys
 from yibu.gateway.server import GatewayServer
 from yibu.hub.settings import HubSettings
@@ -57,7 +60,9 @@ def main() -> NoReturn:
     code = 0
     if settings:  # none: the command that started this process found that it needs no node
         try:
-            asyncio.run(serve(Paths.from_env(env), _gateway_config(json.loads(settings)), env))
+            config = _gateway_config(json.loads(settings))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(serve(Paths.from_env(env), config, env))
         except YibuError as error:
             _log.error("%s", error)
             _tell({"error": plain_error(error)})
@@ -81,10 +86,11 @@ async def serve(paths: Paths, config: GatewayConfig, env: Mapping[str, str]) -> 
     # everyone else out.
     own_key = secrets.token_urlsafe(32) if keys else None
     door: Door
+    app: Gateway
 
     @asynccontextmanager
     async def gateway(fleet: Fleet) -> AsyncIterator[Door]:
-        nonlocal door
+        nonlocal app, door
         accepted = (*keys, own_key) if own_key else keys
         app = create_app(GatewayDeps(fleet, config, accepted))
         async with GatewayServer(app) as server:
@@ -93,6 +99,10 @@ async def serve(paths: Paths, config: GatewayConfig, env: Mapping[str, str]) -> 
 
     async def announce(_fleet: Fleet) -> None:
         _tell({"url": door.url})
+        await asyncio.to_thread(app.surface)
+        # What is imported stays: without this every collection walks it, in front of a request.
+        gc.collect()
+        gc.freeze()
 
     node = Node(paths, deployer(paths, env), gateway, env, drain_timeout=config.drain_timeout)
     await node.run(announce)

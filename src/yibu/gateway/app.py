@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from yibu import __version__
 from yibu.config import GatewayConfig
@@ -33,6 +35,9 @@ from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS
 from yibu.gateway.proxy import Proxy
 from yibu.gateway.uploads import upload
 from yibu.gateway.upstream import Pool
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 logger = logging.getLogger("yibu.gateway")
 
@@ -61,8 +66,6 @@ class Gateway:
     """The ASGI application. ``drain`` refuses new requests; ``aclose`` ends what is left."""
 
     def __init__(self, deps: GatewayDeps) -> None:
-        from yibu.gateway.surface import create_surface
-
         self.deps = deps
         self.metrics = Metrics()
         self.pool = Pool(deps.config.request_timeout)
@@ -70,7 +73,21 @@ class Gateway:
         self._keys = KeyRing(deps.keys)
         self._cors = Cors(deps.config.cors_origins)
         self._proxy = Proxy(deps.backend, self.pool, self.metrics)
-        self._surface = create_surface(deps, self.metrics, lambda: self.draining)
+        self._surface: FastAPI | None = None
+        self._building = threading.Lock()
+
+    def surface(self) -> FastAPI:
+        """The documented surface, built at the first call.
+
+        FastAPI takes half a second to import, which nobody should wait for while a model starts:
+        call this in a thread once there is time. Requests that come earlier do.
+        """
+        with self._building:
+            if self._surface is None:
+                from yibu.gateway.surface import create_surface
+
+                self._surface = create_surface(self.deps, self.metrics, lambda: self.draining)
+            return self._surface
 
     def drain(self) -> None:
         """From now on every new request gets 503."""
@@ -126,7 +143,10 @@ class Gateway:
             exchange.key = self._keys.check(exchange.headers.get(b"authorization"))
         if operation is None:
             exchange.label = path if path in SURFACE_PATHS else "other"
-            await self._surface(exchange.scope, exchange.receive, exchange.surface_send)
+            surface = self._surface
+            if surface is None:
+                surface = await asyncio.to_thread(self.surface)
+            await surface(exchange.scope, exchange.receive, exchange.surface_send)
             return
         exchange.label = operation.path
         if exchange.method != "POST":
