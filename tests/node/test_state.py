@@ -12,6 +12,7 @@ import pytest
 
 from tests.node.support import fake_model, fake_spec
 from yibu.config import ModelConfig
+from yibu.config.wire import model_config, plain_config
 from yibu.errors import AlreadyRunningError
 from yibu.node.lock import node_lock
 from yibu.node.processes import Identity
@@ -21,8 +22,6 @@ from yibu.node.state import (
     StateFile,
     boot_id,
     home_id,
-    model_config,
-    plain_config,
 )
 from yibu.paths import Paths
 

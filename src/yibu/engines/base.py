@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from yibu.config import ModelConfig
+from yibu.config import EngineName, ModelConfig
 from yibu.planner.types import ModelFacts, Placement
 
 Capability = Literal[
@@ -129,7 +129,7 @@ class Cause:
 class Engine(Protocol):
     """One file in ``yibu.engines`` implements this; ``yibu.engines.registry`` lists them."""
 
-    name: str
+    name: EngineName
     causes: Sequence[Cause]
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:

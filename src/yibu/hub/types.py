@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 Scheme = Literal["modelscope", "hf", "pypi", "local"]
+Phase = Literal["listing", "waiting", "downloading", "verifying", "done"]
+"""``waiting``: another process pulls the same model; the counts are its."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class LocalModel:
 class Progress:
     """One report of a running pull. Bytes count this model's files, those already here too."""
 
-    phase: Literal["listing", "downloading", "verifying", "done"]
+    phase: Phase
     done_bytes: int
     total_bytes: int
     """0 while not known."""

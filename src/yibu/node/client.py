@@ -62,7 +62,7 @@ class Client:
                     for line in lines:
                         message = json.loads(line)
                         if "error" in message:
-                            raise _error(message["error"])
+                            raise rebuild_error(message["error"])
                         yield message
                         if "result" in message:
                             return
@@ -102,7 +102,7 @@ def _broken(op: str) -> NotRunningError:
     )
 
 
-def _error(plain: dict[str, Any]) -> YibuError:
+def rebuild_error(plain: dict[str, Any]) -> YibuError:
     """The exception that the node raised; a YibuError when its class is not known here."""
     kind = getattr(errors, str(plain.pop("type")), YibuError)
     message = plain.pop("message")

@@ -8,6 +8,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 |-----------|------------------------|--------|--------|
 | ping      |                        |        | {pid, started} |
 | ps        |                        |        | what ``yibu ps --json`` prints |
+| access    |                        |        | {url, key, capabilities: {model: [name]}} |
 | up        | models: [ModelConfig]  | yes    | {models: [name]} |
 | down      | models: [name]         | yes    | {models: [name]} |
 | restart   | models: [name]         | yes    | {models: [name]} |
@@ -26,16 +27,17 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yibu.config.wire import model_config
 from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.launch import cancelled
-from yibu.node.state import model_config
 
 _log = logging.getLogger(__name__)
 _LINE_LIMIT = 4 << 20
@@ -45,14 +47,27 @@ _FIRST_LINE = 10.0
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the gateway answers, and a key that opens it for the node's owner."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+
+
 class Control:
     """Carries out requests on a fleet."""
 
     def __init__(
-        self, fleet: Fleet, node: Callable[[], Mapping[str, Any]], shutdown: Callable[[], None]
+        self,
+        fleet: Fleet,
+        node: Callable[[], Mapping[str, Any]],
+        door: Door,
+        shutdown: Callable[[], None],
     ) -> None:
         """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``."""
         self._fleet = fleet
+        self._door = door
         self._node = node
         self._shutdown = shutdown
 
@@ -67,19 +82,16 @@ class Control:
                 return self._node()["node"]
             case "ps":
                 return {"version": 1, **self._node(), "models": await self._fleet.status()}
-            case "up":
-                configs = [model_config(data) for data in request["models"]]
-                names = [config.name for config in configs]
-                await self._together(names, [self._fleet.up(config) for config in configs], send)
-                return {"models": names}
-            case "down":
-                names = list(request["models"])
-                await self._together(names, [self._fleet.down(name) for name in names], send)
-                return {"models": names}
-            case "restart":
-                names = list(request["models"])
-                await self._together(names, [self._fleet.restart(name) for name in names], send)
-                return {"models": names}
+            case "access":
+                return {
+                    "url": self._door.url,
+                    "key": self._door.key,
+                    "capabilities": {
+                        route.model: sorted(route.capabilities) for route in self._fleet.routes()
+                    },
+                }
+            case "up" | "down" | "restart" as verb:
+                return await self._change(verb, request["models"], send)
             case "log":
                 path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
                 return {"path": path}
@@ -94,7 +106,21 @@ class Control:
             case op:
                 raise UsageError(f"the node knows no operation {op!r}")
 
-    async def _together(self, names: list[str], verbs: list[Awaitable[None]], send: Send) -> None:
+    async def _change(self, verb: str, models: Sequence[Any], send: Send) -> dict[str, Any]:
+        if verb == "up":
+            configs = [model_config(data) for data in models]
+            names = [config.name for config in configs]
+            work = [self._fleet.up(config) for config in configs]
+        else:
+            names = list(models)
+            act = self._fleet.down if verb == "down" else self._fleet.restart
+            work = [act(name) for name in names]
+        await self._together(names, work, send)
+        return {"models": names}
+
+    async def _together(
+        self, names: list[str], verbs: Sequence[Awaitable[None]], send: Send
+    ) -> None:
         """Carry verbs out at once, with their models' events; then raise the first error.
 
         What one model fails of does not stop the others.
@@ -214,9 +240,13 @@ async def _reply(control: Control, line: bytes, send: Send) -> None:
 
 
 def plain_error(error: YibuError) -> dict[str, Any]:
-    """An error as it crosses the socket; ``yibu.node.client`` makes it an exception again."""
+    """An error as it crosses the socket; ``yibu.node.client`` makes it an exception again.
+
+    A class that only one room knows goes as its nearest parent in ``yibu.errors``.
+    """
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "yibu.errors")
     plain: dict[str, Any] = {
-        "type": type(error).__name__,
+        "type": kind.__name__,
         "message": error.message,
         "hint": error.hint,
     }

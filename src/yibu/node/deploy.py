@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Deployer:
     ensure_environment: Callable[[str, Note], Path]
     """An environment's name to its interpreter; raises EnvironmentSetupError."""
     explain: Explain
+    in_use: Callable[[str], AbstractContextManager[object]]
+    """While it is open, the files of that source are not removed from the store."""
 
     async def deploy(
         self, config: ModelConfig, on_progress: ProgressCallback, note: Note
@@ -103,6 +106,7 @@ class Deployer:
                 extra=extra,
                 env=dict(config.env),
                 gpus=placement.gpus,
+                directory=config.directory,
                 max_context=placement.context,
             )
             for each, placement in placed

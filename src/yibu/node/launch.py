@@ -75,6 +75,8 @@ class LaunchSpec:
     extra: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     gpus: tuple[int, ...] = ()
+    directory: Path | None = None
+    """The engine's working directory."""
     max_context: int | None = None
 
 
@@ -137,7 +139,11 @@ async def start(
     marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
     life = Life.begin(host, replica)
     process = EngineProcess.spawn(
-        argv, clean_environment(host.env, {**own, **spec.env}, marker), life.log, marker
+        argv,
+        clean_environment(host.env, {**own, **spec.env}, marker),
+        life.log,
+        marker,
+        directory=spec.directory,
     )
     on_spawn(process)
     endpoint = endpoint_of(spec, replica, port, key)

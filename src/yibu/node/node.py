@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.node import control
-from yibu.node.control import Control
+from yibu.node.control import Control, Door
 from yibu.node.deploy import Deployer
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import GpuMemory, Nvml
@@ -30,8 +30,8 @@ from yibu.paths import Paths
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Gateway = Callable[[Fleet], AbstractAsyncContextManager[str]]
-"""Serves HTTP on the fleet inside the context, and gives its URL. It installs no signal
+Gateway = Callable[[Fleet], AbstractAsyncContextManager[Door]]
+"""Serves HTTP on the fleet inside the context, and gives its door. It installs no signal
 handlers, and on leaving lets answers that are being sent finish."""
 
 
@@ -61,11 +61,11 @@ class Node:
         """
         self.paths.make()
         started = int(time.time())
-        url = ""
+        door = Door("")
         stop, hurry = asyncio.Event(), asyncio.Event()
 
         def shown() -> dict[str, Any]:
-            return {"node": {"pid": os.getpid(), "started": started}, "gateway": {"url": url}}
+            return {"node": {"pid": os.getpid(), "started": started}, "gateway": {"url": door.url}}
 
         async with AsyncExitStack() as stack:
             stack.enter_context(node_lock(self.paths.node_lock))
@@ -76,11 +76,11 @@ class Node:
                 Fleet(self.deployer, self._host(), state, rotation=self.rotation)
             )
             await fleet.adopt(await asyncio.to_thread(state.load))
-            url = await stack.enter_async_context(self.gateway(fleet))
+            door = await stack.enter_async_context(self.gateway(fleet))
             await stack.enter_async_context(
-                control.serve(self.paths.control_socket, Control(fleet, shown, stop.set))
+                control.serve(self.paths.control_socket, Control(fleet, shown, door, stop.set))
             )
-            _log.info("node %d serves %s", os.getpid(), url)
+            _log.info("node %d serves %s", os.getpid(), door.url)
             await _until(stop, work(fleet) if work else None)
             _log.info("draining: %g s for requests in flight", self.drain_timeout)
             await self._drain(fleet, hurry)

@@ -45,9 +45,17 @@ class EngineProcess:
 
     @classmethod
     def spawn(
-        cls, argv: Sequence[str], env: Mapping[str, str], log: Path, marker: str
+        cls,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        marker: str,
+        *,
+        directory: Path | None = None,
     ) -> EngineProcess:
         """Start ``argv`` in a session of its own, its output appended to ``log``.
+
+        ``directory`` is where it works; None: the node's own.
 
         Raises:
             EngineStartError: the program cannot be executed.
@@ -57,12 +65,19 @@ class EngineProcess:
             popen = subprocess.Popen(
                 argv,
                 env=dict(env),
+                cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
         except FileNotFoundError as error:
+            if directory is not None and not directory.is_dir():
+                raise EngineStartError(
+                    f"the engine's working directory {directory} does not exist any more",
+                    hint="bring the model up again from a directory that does",
+                    cause="directory_missing",
+                ) from error
             raise EngineStartError(
                 f"the program {argv[0]!r} was not found",
                 hint="check the engine's environment (yibu engine ls) or the command's path",

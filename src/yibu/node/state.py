@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
+from yibu.config.wire import model_config
 from yibu.engines.base import LaunchPlan
 from yibu.node.launch import LaunchSpec
 from yibu.node.processes import Identity
@@ -73,6 +75,8 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # A cancelled writer's thread goes on for a moment, beside the last writer's.
+        self._writing = threading.Lock()
 
     def load(self) -> SavedNode | None:
         """What was saved last; None when nothing was, or it cannot be read.
@@ -108,9 +112,10 @@ class StateFile:
         }
         temporary = self.path.with_name(f"{self.path.name}.new")
         try:
-            _write(temporary, json.dumps(data, default=_plain).encode())
-            temporary.replace(self.path)
-            _sync_directory(self.path.parent)
+            with self._writing:
+                _write(temporary, json.dumps(data, default=_plain).encode())
+                temporary.replace(self.path)
+                _sync_directory(self.path.parent)
         except OSError as error:
             _log.warning("cannot save the node's state to %s: %s", self.path, error)
             with contextlib.suppress(OSError):
@@ -144,28 +149,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} cannot be saved")
-
-
-def model_config(data: Mapping[str, Any]) -> ModelConfig:
-    """A ModelConfig from its plain data, as the control socket carries it.
-
-    Raises:
-        TypeError, KeyError: a field is unknown or missing.
-    """
-    gpus = data.get("gpus")
-    return ModelConfig(
-        **{
-            **data,
-            "flags": tuple(data.get("flags", ())),
-            "gpus": None if gpus is None else tuple(gpus),
-        }
-    )
-
-
-def plain_config(config: ModelConfig) -> dict[str, Any]:
-    """The inverse of :func:`model_config`, JSON's own types only."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
-    return plain
 
 
 def _node(data: Mapping[str, Any]) -> SavedNode:
@@ -203,6 +186,7 @@ def _spec(data: Mapping[str, Any]) -> LaunchSpec:
             ),
             "python": _path(data["python"]),
             "model_path": _path(data["model_path"]),
+            "directory": _path(data["directory"]),
             "gpus": tuple(data["gpus"]),
         }
     )

@@ -12,6 +12,17 @@ ModelFormat = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """Someone who holds memory of a GPU."""
+
+    pid: int
+    name: str
+    """The program's name, ``""`` where it cannot be seen."""
+    memory: int | None
+    """Bytes; None where the driver does not say (a container, or another user's process)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU as NVML (or a machine file) describes it."""
 
@@ -21,6 +32,9 @@ class Gpu:
     free: int
     compute_capability: tuple[int, int] | None = None
     driver: str | None = None
+    uuid: str = ""
+    processes: tuple[GpuProcess, ...] = ()
+    """Who held its memory when it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,11 @@ class ModelFacts:
     """An embedding model: it gives vectors, not text."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """The raw config (config.json or GGUF metadata) for engine-specific rules."""
+    files: tuple[str, ...] = ()
+    """Names of the weight files in the directory that was read, the one to open first (a split
+    GGUF's first part) leading; empty when a single file was read."""
+    estimated: bool = False
+    """The weights were reckoned from config.json alone, no header or index being at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +110,20 @@ class Placement:
     parallel: int
     """Sequences served at once."""
     need: MemoryNeed
+    """Of each GPU, or of main memory for each tensor-parallel rank."""
     tensor_parallel: int = 1
     reasons: tuple[str, ...] = ()
+    memory_share: float | None = None
+    """vLLM's ``gpu_memory_utilization``: the budget over the smallest GPU's total memory."""
+    budget: int = 0
+    """Bytes the model may take of each of its GPUs, or of main memory; at least ``need.total``
+    where the rest goes to more KV cache."""
+    start_order: int = 0
+    """Models of one number may be started at once; the next number when those are ready."""
+    kv_tokens: int | None = None
+    """Tokens that the KV cache holds in all; None without one."""
+    dtype: str | None = None
+    """The dtype to load the weights in, where the hardware asks for another than stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,4 +136,6 @@ class ModelPlan:
     """None when it does not fit."""
     reasons: tuple[str, ...]
     suggestions: tuple[str, ...] = ()
-    """What would fit, when this does not."""
+    """What would fit, or fit better, when this does not."""
+    replicas: tuple[Placement, ...] = ()
+    """One placement a replica, ``placement`` being the first; empty when it does not fit."""

@@ -1,31 +1,17 @@
-"""yibu.yaml, the environment and flags, made into one frozen Config.
-
-The file's schema is written with pydantic (``FileSchema``), where its bytes enter; what leaves
-this module are frozen dataclasses. Nothing else in yibu reads the environment for settings.
-"""
+"""The configuration as the rest of yibu sees it: frozen, resolved, passed by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 EngineName = Literal["llama.cpp", "vllm", "speech", "command"]
-ENGINE_NAMES: tuple[str, ...] = ("llama.cpp", "vllm", "speech", "command")
+ENGINE_NAMES: tuple[EngineName, ...] = ("llama.cpp", "vllm", "speech", "command")
 
 Origin = Literal["flag", "environment", "file", "default"]
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting(Generic[T]):
-    """A resolved value that knows where it came from, so that "why this one?" has an answer."""
-
-    value: T
-    origin: Origin
+"""Where a resolved value came from, so that "why this one?" has an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +21,8 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    api_key_file: Path | None = None
+    """A file of mode 0600 with one key a line."""
     max_body_bytes: int = 32 * 1024 * 1024
     max_upload_bytes: int = 512 * 1024 * 1024
     """Multipart audio uploads have their own bound."""
@@ -64,14 +52,21 @@ class ModelConfig:
     memory: int | None = None
     """Bytes of GPU (or, without one, main) memory that the model may take."""
     replicas: int = 1
+    directory: Path | None = None
+    """Where relative paths begin, and the engine's working directory: the folder of yibu.yaml,
+    or the one in which the command was typed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
+    """Everything that was decided before anything runs."""
+
     gateway: GatewayConfig = GatewayConfig()
     models: tuple[ModelConfig, ...] = ()
     path: Path | None = None
-    """The file it was read from."""
+    """The file it was read from; None when there was none."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """``gateway.port`` → ``flag`` and so on, for every gateway setting that is not a default."""
 
     def model(self, name: str) -> ModelConfig | None:
         return next((model for model in self.models if model.name == name), None)

@@ -1,0 +1,149 @@
+"""The gateway beside a direct connection, nginx and a plain FastAPI proxy: same upstream, same
+run, rounds interleaved, medians.
+
+    python benchmarks/gateway.py [--rounds 5] [--seconds 2] [--json]
+
+The load and the upstream share one CPU, the candidate has another to itself. Other work on the
+machine moves the numbers: read the ratios, and only of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent / "gateway"
+MEASURES = {
+    "latency": ("1 client, median", "ms"),
+    "answers": ("32 clients", "answers/s"),
+    "events": ("32 streams", "events/s"),
+    "first": ("first event, median", "ms"),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(cpu: int, port: int, *command: str) -> Iterator[None]:
+    """A server on one CPU, from when its port answers to its end."""
+    pinned = ["taskset", "-c", str(cpu), *command] if shutil.which("taskset") else [*command]
+    process = subprocess.Popen(pinned)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"did not start: {' '.join(command)}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def start_all(stack: contextlib.ExitStack, folder: Path, upstream: int, cpu: int) -> dict[str, int]:
+    """Start every candidate; return their ports."""
+    ports = {"direct": upstream}
+
+    def start(name: str, *command: str) -> None:
+        filled = [part.replace("PORT", str(ports[name])) for part in command]
+        stack.enter_context(running(cpu, ports[name], *filled))
+
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None:
+        print("nginx is not installed: left out (apt-get install nginx-light)", file=sys.stderr)
+    else:
+        ports["nginx"] = free_port()
+        text = (HERE / "nginx.conf").read_text()
+        for old, new in (
+            ("DIRECTORY", str(folder)),
+            ("UPSTREAM", str(upstream)),
+            ("PORT", str(ports["nginx"])),
+        ):
+            text = text.replace(old, new)
+        (folder / "nginx.conf").write_text(text)
+        start("nginx", nginx, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log"))
+    for name, conforming in (("yibu", "yes"), ("yibu, mending", "no")):
+        ports[name] = free_port()
+        log = folder / f"{conforming}.log"
+        script = str(HERE / "ours.py")
+        start(name, sys.executable, script, "PORT", str(upstream), str(log), conforming)
+    ports["FastAPI + httpx"] = free_port()
+    start("FastAPI + httpx", sys.executable, str(HERE / "plain.py"), "PORT", str(upstream))
+    return ports
+
+
+def measure(kind: str, port: int, amount: float) -> float:
+    command = [sys.executable, str(HERE / "load.py"), kind, str(port), str(amount)]
+    if shutil.which("taskset"):
+        command = ["taskset", "-c", "0", *command]
+    value = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return value * 1000 if MEASURES[kind][1] == "ms" else value
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    lines = ["| | " + " | ".join(f"{name}, {unit}" for name, unit in MEASURES.values()) + " |"]
+    lines.append("|---|" + "---|" * len(MEASURES))
+    reference = results.get("nginx", results["direct"])
+    for name, values in results.items():
+        cells = []
+        for kind, value in values.items():
+            if MEASURES[kind][1] == "ms":
+                cells.append(f"{value:.3f} (+{value - results['direct'][kind]:.3f})")
+            else:
+                cells.append(f"{value:,.0f} ({value / reference[kind]:.0%})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append("")
+    lines.append("(+) against direct; (%) of " + ("nginx" if "nginx" in results else "direct"))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--requests", type=int, default=1000, help="for the latencies")
+    parser.add_argument("--only", help="candidates, comma-separated")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    cpu = 1 if (os.cpu_count() or 1) > 1 else 0
+    samples: dict[str, dict[str, list[float]]] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yibu-bench-")))
+        upstream = free_port()
+        script = str(HERE / "upstream.py")
+        stack.enter_context(running(0, upstream, sys.executable, script, str(upstream), "0"))
+        ports = start_all(stack, folder, upstream, cpu)
+        if options.only:
+            ports = {name: ports[name] for name in ("direct", *options.only.split(","))}
+        for _ in range(options.rounds):
+            for kind in MEASURES:
+                amount = {"latency": options.requests, "first": options.requests / 10}
+                for name, port in ports.items():
+                    value = measure(kind, port, amount.get(kind, options.seconds))
+                    samples.setdefault(name, {}).setdefault(kind, []).append(value)
+    results = {
+        name: {kind: statistics.median(values) for kind, values in kinds.items()}
+        for name, kinds in samples.items()
+    }
+    print(json.dumps({"version": 1, "results": results}) if options.json else table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What vLLM allocates for a model's weights and KV cache, beside what the planner predicts.
+
+    PYTHONPATH=src PYTHON_OF_A_VLLM_ENVIRONMENT benchmarks/vllm_memory.py
+
+Run it with the interpreter of a vLLM environment (``yibu engine ls`` shows where they are). It
+writes small random models of several shapes, lets vLLM load each, and prints the tensors' bytes
+as torch counts them, the planner's bytes, and their ratio. Exit 1 if one is off by over 10 %.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+CACHE_BYTES = 256 << 20
+COMMON: dict[str, Any] = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "torch_dtype": "bfloat16",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "grouped heads, output matrix of its own": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+    },
+    "all heads, tied, biased": {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+    "wide heads, norms of queries and keys": {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def write_model(directory: Path, config: dict[str, Any]) -> None:
+    """Random weights in the layout that the config describes, through transformers' own class."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    (directory / "config.json").write_text(json.dumps(config))
+    loaded = AutoConfig.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_config(loaded, dtype=torch.bfloat16)
+    model.save_pretrained(directory)
+
+
+def measure(directory: Path) -> dict[str, int]:
+    """Bytes of parameters and of cache tensors, and tokens the cache holds, in one vLLM."""
+    from vllm import LLM
+    from vllm.model_executor.model_loader import base_loader
+
+    # On a CPU vLLM then packs most matrices into buffers of oneDNN's that torch does not see, so
+    # the weights are counted when they are loaded and not packed yet.
+    weights: dict[int, int] = {}
+    pack = base_loader.process_weights_after_loading
+
+    def count_and_pack(model: Any, *rest: Any) -> None:
+        weights.update({p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()})
+        pack(model, *rest)
+
+    base_loader.process_weights_after_loading = count_and_pack
+    llm = LLM(
+        str(directory),
+        skip_tokenizer_init=True,
+        enforce_eager=True,
+        kv_cache_memory_bytes=CACHE_BYTES,
+        max_model_len=1024,
+        max_num_seqs=8,
+    )
+
+    def cache_bytes(worker: Any) -> int:
+        return sum(c.numel() * c.element_size() for c in worker.model_runner.kv_caches)
+
+    (cache,) = llm.collective_rpc(cache_bytes)
+    settings = llm.llm_engine.vllm_config.cache_config
+    blocks = settings.num_gpu_blocks or settings.num_cpu_blocks or 0
+    return {
+        "weights": sum(weights.values()),
+        "cache": cache,
+        "tokens": blocks * settings.block_size,
+    }
+
+
+def child(directory: Path) -> None:
+    from yibu.planner.arithmetic import kv_bytes_per_token
+    from yibu.planner.facts import facts_from_headers, read_facts
+
+    config = json.loads((directory / "config.json").read_text())
+    write_model(directory, config)
+    facts = read_facts(directory)
+    estimate = facts_from_headers(name="m", config=config)
+    real = measure(directory)
+    rows = {
+        "weights, by headers": (facts.weight_bytes, real["weights"]),
+        "weights, by config.json": (estimate.weight_bytes, real["weights"]),
+        "KV cache": (kv_bytes_per_token(facts) * real["tokens"], real["cache"]),
+    }
+    print("RESULT " + json.dumps(rows), flush=True)
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        child(Path(sys.argv[1]))
+        return 0
+    env = {
+        **os.environ,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    worst = 0.0
+    for shape, config in SHAPES.items():
+        with tempfile.TemporaryDirectory() as directory:
+            (Path(directory) / "config.json").write_text(json.dumps({**COMMON, **config}))
+            run = subprocess.run(
+                [sys.executable, __file__, directory],
+                env=env, capture_output=True, text=True, timeout=300, check=False,
+            )  # fmt: skip
+        line = next((li for li in run.stdout.splitlines() if li.startswith("RESULT ")), None)
+        if line is None:
+            sys.stderr.write(run.stdout[-2000:] + run.stderr[-4000:])
+            return 1
+        print(shape)
+        for what, (predicted, real) in json.loads(line.removeprefix("RESULT ")).items():
+            ratio = predicted / real if real else float("inf")
+            worst = max(worst, abs(ratio - 1))
+            print(f"  {what:26} predicted {predicted:>12,}  allocated {real:>12,}  {ratio:.3f}")
+    return int(worst > 0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

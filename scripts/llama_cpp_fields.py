@@ -1,0 +1,71 @@
+"""Write src/yibu/engines/llama_cpp_fields.py from the installed xllamacpp.
+
+Run it with the llama.cpp environment's interpreter after its pin has changed:
+
+    $ENVIRONMENT/bin/python scripts/llama_cpp_fields.py
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import xllamacpp
+
+TARGET = Path(__file__).parents[1] / "src/yibu/engines/llama_cpp_fields.py"
+
+HEADER = '''"""The fields of llama.cpp's parameters, as xllamacpp {version} has them.
+
+Written by scripts/llama_cpp_fields.py; do not edit. A kind in angle brackets is an enumeration,
+its words after the colon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+FIELDS: Mapping[str, str] = MappingProxyType(
+    {{
+'''
+
+
+def kind(value: object) -> str | None:
+    if isinstance(value, enum.Enum):
+        names = [member.name for member in type(value)]
+        # The longest start that all members share, whole words only.
+        prefix = names[0]
+        while not all(name.startswith(prefix) for name in names) or not prefix.endswith("_"):
+            prefix = prefix[:-1]
+        words = " ".join(name.removeprefix(prefix).lower() for name in names)
+        return f"<{type(value).__name__}: {words}>"
+    for python in (bool, int, float, str, list, set, dict):
+        if isinstance(value, python):
+            return python.__name__
+    return None
+
+
+def fields(params: object, prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in dir(params):
+        if name.startswith("_"):
+            continue
+        value = getattr(params, name)
+        if (simple := kind(value)) is not None:
+            found[prefix + name] = simple
+        elif not callable(value) and type(value).__module__.startswith("xllamacpp"):
+            found |= fields(value, f"{prefix}{name}.")
+    return found
+
+
+def main() -> None:
+    found = fields(xllamacpp.CommonParams())
+    lines = [f'        "{name}": "{found[name]}",' for name in sorted(found)]
+    TARGET.write_text(
+        HEADER.format(version=xllamacpp.__version__) + "\n".join(lines) + "\n    }\n)\n",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()

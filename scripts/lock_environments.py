@@ -1,0 +1,69 @@
+"""Pin the engine environments anew: locks/NAME.in (and NAME.overrides) → locks/NAME.txt.
+
+    python scripts/lock_environments.py [NAME …]
+
+To add a package to an environment, add its line to the ``.in`` file and run this. The result is
+for every platform and Python that yibu runs on, with hashes, and names no index. Torch's CPU build
+keeps no hash: it is found in one place or another, and here only for one platform.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.specs import SPECS
+from yibu.environments.uv import uv_binary
+
+LOCKS = Path(__file__).parents[1] / "src/yibu/environments/locks"
+LOWEST_PYTHON = "3.11"
+HASHES = re.compile(r"(?: \\\n    --hash=sha256:[0-9a-f]{64})+")
+
+
+def compile_lock(name: str) -> str:
+    """Resolve one environment with uv, from where pip is configured to look."""
+    command = [
+        str(uv_binary()), "pip", "compile", f"{name}.in",
+        "--universal", "--python-version", LOWEST_PYTHON, "--generate-hashes", "--quiet",
+        "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
+    ]  # fmt: skip
+    if (LOCKS / f"{name}.overrides").is_file():
+        command += ["--overrides", f"{name}.overrides"]
+    index = IndexSettings.from_pip(os.environ)
+    if not SPECS[name].cpu_torch:
+        # A folder that has torch's CPU build would bring it into the CUDA environment's lock.
+        index = dataclasses.replace(index, find_links=())
+    env = {**os.environ, **index.uv_environment(os.environ)}
+    if not SPECS[name].cpu_torch:
+        env.pop("UV_FIND_LINKS", None)
+    done = subprocess.run(command, cwd=LOCKS, env=env, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def tidy(lock: str) -> str:
+    """Leave out what no platform installs, and the hashes of torch's CPU build."""
+    kept = []
+    for entry in re.split(r"\n(?=\S)", lock.strip()):
+        if "sys_platform == 'never'" in entry:
+            continue
+        cpu_torch = entry.startswith("torch==") and "+cpu" in entry.split(" ", 1)[0]
+        kept.append(HASHES.sub("", entry) if cpu_torch else entry)
+    return "\n".join(kept) + "\n"
+
+
+def main() -> None:
+    for name in sys.argv[1:] or list(SPECS):
+        lock = tidy(compile_lock(name))
+        if "://" in lock:
+            sys.exit(f"{name}: the lock names a URL, which would not work behind a mirror")
+        (LOCKS / f"{name}.txt").write_text(lock, encoding="utf-8")
+        print(f"{name}: {sum('==' in line for line in lock.splitlines())} packages")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""A small client of yibu's own gateway, on the standard library alone so that verbs start fast."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from yibu.errors import NotRunningError, YibuError
+
+_ANSWER_TIMEOUT = 900.0
+"""Seconds: a long answer of a slow model on a laptop is still an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One gateway and the key that opens it."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+    timeout: float = _ANSWER_TIMEOUT
+
+    def get(self, path: str) -> Any:
+        """GET JSON. Raises YibuError with the gateway's own message."""
+        with self._send("GET", path, None, {}) as response:
+            return json.loads(response.read())
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST JSON, return the whole answer."""
+        with self._send("POST", path, json.dumps(body).encode(), _JSON) as response:
+            return json.loads(response.read())
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """POST JSON and yield each server-sent event's object until ``[DONE]``.
+
+        Raises:
+            YibuError: the gateway refused, or sent an error in the middle of the stream.
+        """
+        with self._send("POST", path, json.dumps(body).encode(), _JSON) as response:
+            for line in response:
+                if not line.startswith(b"data:"):
+                    continue
+                payload = line[5:].strip()
+                if payload == b"[DONE]":
+                    return
+                event = json.loads(payload)
+                if "error" in event:
+                    raise _refusal(event, 200)
+                yield event
+        raise YibuError(
+            "The answer broke off before its end.", hint="See what happened with: yibu logs"
+        )
+
+    def upload(self, path: str, file: Path, fields: Mapping[str, str]) -> bytes:
+        """POST a multipart form with one file and return the body of the answer."""
+        boundary = secrets.token_hex(16)
+        head = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        )
+        quoted = file.name.replace("\\", "\\\\").replace('"', '\\"')
+        head += (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        body = head.encode() + file.read_bytes() + tail
+        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        with self._send("POST", path, body, kind) as response:
+            return response.read()
+
+    @contextmanager
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(
+            parts.hostname or "127.0.0.1", parts.port or 80, timeout=self.timeout
+        )
+        authorization = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        try:
+            connection.request(method, path, body, {**headers, **authorization})
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _refusal(_read_json(response), response.status)
+            yield response
+        except ConnectionRefusedError as error:
+            raise NotRunningError(
+                f"Nothing answers at {self.url}.", hint="Start it with: yibu up"
+            ) from error
+        except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            raise YibuError(
+                f"{self.url}{path} did not answer properly: {error!r}.",
+                hint="See its state with: yibu ps",
+            ) from error
+        finally:
+            connection.close()
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _read_json(response: http.client.HTTPResponse) -> Any:
+    text = response.read()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"error": {"message": text.decode("utf-8", "replace")[:500]}}
+
+
+def _refusal(body: Any, status: int) -> YibuError:
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return YibuError(f"{message or 'The gateway refused the request.'} (HTTP {status})")

@@ -1,0 +1,54 @@
+"""How verbs reach the running node: its control socket, and through it the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from yibu.cli.api import Api
+from yibu.cli.context import Context
+from yibu.errors import NotRunningError
+from yibu.node.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the node tells its owner: the gateway's URL, a key for it, and what models can do."""
+
+    url: str
+    key: str | None = field(repr=False)
+    capabilities: Mapping[str, Sequence[str]]
+
+    @property
+    def api(self) -> Api:
+        return Api(self.url, self.key)
+
+
+def access(context: Context) -> Access:
+    """Ask the node over the control socket, which only its owner can open.
+
+    The key is one that the node made for the command line, so no key of the user's is needed.
+
+    Raises:
+        NotRunningError: no node runs on this home.
+    """
+    return Access(**Client(context.paths).call("access"))
+
+
+def gateway_api(context: Context) -> Api:
+    """A client of the running gateway. Raises NotRunningError."""
+    return access(context).api
+
+
+def speech_model(context: Context) -> str:
+    """The name of the only, or the first, model that transcribes.
+
+    Raises:
+        NotRunningError: none is up.
+    """
+    for model, able in access(context).capabilities.items():
+        if "transcriptions" in able:
+            return model
+    raise NotRunningError(
+        "No speech model is up.", hint="Start one with: yibu up iic/SenseVoiceSmall"
+    )

@@ -1,0 +1,96 @@
+"""``yibu demo``: from a bare machine to a model that answers, checked before your eyes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from importlib import resources
+
+from yibu.cli import output
+from yibu.cli.connect import Access, access
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED
+from yibu.cli.launch import NodeLaunch
+from yibu.cli.selection import Overrides, select
+from yibu.cli.session import Session
+from yibu.cli.smoke import Check, run_checks
+from yibu.config import Config
+from yibu.config import file as config_file
+
+_FILE = "demo.yaml"
+
+
+def run_demo(context: Context, *, once: bool, port: int | None) -> int:
+    """Deploy the demo's models, check them, and stay up until Ctrl-C unless ``once``."""
+    began = time.monotonic()
+    with NodeLaunch(context) as node:
+        config = _config(context, port, node_runs=node.runs_already)
+        models = select([], config, Overrides(), context.directory)
+        session = Session(context, config, node)
+        code = FAILED
+        with session.running(models):
+            deployed = time.monotonic() - began
+            names = [model.name for model in models]
+            code = _check(access(context), names, deployed)
+            if not once:
+                _say_how_to_go_on(access(context), names[0])
+                signal.pause()
+        return code
+
+
+def _check(reach: Access, models: Sequence[str], deployed: float) -> int:
+    checks = [Check("all", "deployed", True, deployed, "downloaded, verified, launched, ready")]
+    for model in models:
+        checks += run_checks(reach.api, model, reach.capabilities[model])
+    _report(checks)
+    return DONE if all(check.passed for check in checks) else FAILED
+
+
+def _config(context: Context, port: int | None, *, node_runs: bool) -> Config:
+    """The demo's own file; its port gives way to a free one when it is taken."""
+    text = resources.files("yibu.cli").joinpath(_FILE).read_bytes()
+    schema = config_file.parse(text, _FILE, env=context.env)
+    config = config_file.resolve(schema, None, env=context.env, flags={"port": port})
+    wanted = config.gateway.port
+    # A node that runs already has its door.
+    if not node_runs and config.origins.get("gateway.port") == "file" and not _is_free(wanted):
+        output.talk(f"Port {wanted} is taken, so the demo uses a free one.")
+        config = dataclasses.replace(config, gateway=dataclasses.replace(config.gateway, port=0))
+    return config
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _report(checks: list[Check]) -> None:
+    rows = [
+        [
+            "ok" if check.passed else "FAILED",
+            check.model,
+            check.name,
+            f"{check.seconds:.2f} s",
+            check.detail,
+        ]
+        for check in checks
+    ]
+    output.table(rows, ("", "MODEL", "CHECK", "TIME", "DETAIL"))
+
+
+def _say_how_to_go_on(reach: Access, model: str) -> None:
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
+    output.talk(
+        f"\nIt serves {reach.url}/v1 (documentation: {reach.url}/docs). Try:\n\n"
+        f"  curl {reach.url}/v1/chat/completions -H 'Content-Type: application/json'"
+        f" -d '{body}'\n  yibu run {model} 'What is a volcano?'\n\nCtrl-C stops it."
+    )

@@ -1,0 +1,122 @@
+"""Start the node's process when none runs on this home."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any, Self
+
+from yibu.cli.context import Context
+from yibu.config import GatewayConfig
+from yibu.errors import YibuError
+from yibu.node.client import Client, rebuild_error
+
+
+class NodeLaunch:
+    """A node that is being started while the command still reads its configuration.
+
+    Both take some tenths of a second to import what they need, so they do it side by side: the
+    process is spawned at once, and told what to do when that is known.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.runs_already = Client(context.paths).running()
+        self._process = None if self.runs_already else _spawn(context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Without ``finish`` the process is told nothing, and ends."""
+        if self._process is not None:
+            _close(self._process)
+            self._process.wait()
+
+    def finish(self, gateway: GatewayConfig) -> bool:
+        """Have a node that listens; returns whether this command started it.
+
+        Raises:
+            YibuError: the node could not start (the port is in use, for instance).
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return False
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            process.stdin.write(json.dumps(_plain(gateway)).encode())
+            process.stdin.close()
+            answer = _first_line(stdout)
+        if answer is None:
+            raise YibuError(
+                f"The node ended before it listened, with exit code {process.wait()}.",
+                hint=f"Its log says why: {self._context.paths.node_log}",
+            )
+        if "error" in answer:
+            process.wait()
+            raise rebuild_error(answer["error"])
+        return True
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs; one that only waits to be reaped does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return _answers_signals(pid) if sys.platform != "linux" else False
+    except ProcessLookupError:
+        return False
+    # proc(5): the state stands behind the name, which is in parentheses and may hold some.
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _answers_signals(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _spawn(context: Context) -> subprocess.Popen[bytes]:
+    """Start the node's process in a session of its own, so that Ctrl-C reaches this command alone.
+
+    The gateway's settings go in by a pipe, for they hold keys; one line of JSON comes out when
+    the node listens, or says why it does not.
+    """
+    context.paths.make()
+    with context.paths.node_log.open("ab") as log:
+        return subprocess.Popen(
+            # -P: a file in the current directory must not be imported instead of a module.
+            [sys.executable, "-P", "-m", "yibu.daemon"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=dict(context.env),
+            cwd="/",
+        )
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _first_line(stdout: IO[bytes]) -> dict[str, Any] | None:
+    line = stdout.readline()
+    return json.loads(line) if line else None
+
+
+def _plain(gateway: GatewayConfig) -> dict[str, Any]:
+    """The gateway's settings as JSON can hold them; ``yibu.daemon`` reads them back."""
+    values = {name: getattr(gateway, name) for name in GatewayConfig.__dataclass_fields__}
+    return {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,74 @@
+"""``yibu``: registers the verbs, and turns typed errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from yibu import __version__
+from yibu.cli import exits, output
+from yibu.cli.verbs import config, engines, models, planning, service, speech, talk
+from yibu.errors import YibuError
+
+_ENGINE_FLAG_VERBS = frozenset({"up", "plan"})
+"""The verbs after which ``--`` begins flags for the engine."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.data(f"yibu {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="yibu",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing boxes around the help costs more than printing it
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Deploy open language and speech models on your own machines."""
+    del version  # its callback has already answered
+
+
+for group in (service, planning, talk, speech, models, config, engines):
+    group.register(app)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script: run one verb and leave with its exit code."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Run one verb and return its exit code; only bugs escape as exceptions."""
+    words, flags = _split_engine_flags(argv)
+    try:
+        result = app(words, prog_name="yibu", standalone_mode=False, obj=tuple(flags))
+    except typer.Abort:
+        return exits.INTERRUPTED
+    except typer.TyperException as error:
+        output.talk(f"yibu: {error.format_message()}\n  → See how it goes with: yibu --help")
+        return exits.USAGE
+    except YibuError as error:
+        output.talk(f"yibu: {error}")
+        return exits.exit_code(error)
+    return result if isinstance(result, int) else exits.DONE
+
+
+def _split_engine_flags(argv: list[str]) -> tuple[list[str], list[str]]:
+    """``up NAME -- --top-k 5`` → the words before ``--`` and the engine's flags after it."""
+    if "--" not in argv or not _ENGINE_FLAG_VERBS.intersection(argv[:1]):
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]

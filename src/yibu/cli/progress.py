@@ -1,0 +1,113 @@
+"""Progress on stderr: a bar for a person, a line now and then for a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from yibu.cli import output
+
+if TYPE_CHECKING:
+    from yibu.environments.progress import EnvironmentProgress, EnvironmentProgressCallback
+    from yibu.hub.types import Progress, ProgressCallback
+
+_LINE_EVERY = 5.0
+"""Seconds between lines where stderr is not a terminal."""
+
+
+@contextmanager
+def pulling(name: str) -> Iterator[ProgressCallback]:
+    """Show one transfer; yields the callback that feeds it."""
+    if sys.stderr.isatty():
+        with _bar(name) as callback:
+            yield callback
+    else:
+        yield _Lines(name)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[ProgressCallback]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+
+        def report(progress: Progress) -> None:
+            bar.update(
+                task,
+                description=f"{name} {progress.phase}",
+                completed=progress.done_bytes,
+                total=progress.total_bytes or None,
+            )
+
+        yield report
+
+
+@contextmanager
+def installing(name: str) -> Iterator[EnvironmentProgressCallback]:
+    """Show how an environment is made: its phases, and bytes while packages come."""
+    last: tuple[str, float] = ("", float("-inf"))
+
+    def report(progress: EnvironmentProgress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if progress.phase == last[0] and now - last[1] < _LINE_EVERY:
+            return
+        last = (progress.phase, now)
+        output.talk(f"{name}  {describe_environment(progress)}")
+
+    yield report
+
+
+def describe_environment(progress: EnvironmentProgress) -> str:
+    """``downloading 34.1 of 120.0 MB, 12 s``."""
+    text: str = progress.phase
+    if progress.total_bytes:
+        text += f" {output.size(progress.done_bytes)} of {output.size(progress.total_bytes)}"
+    return f"{text}, {progress.elapsed:.0f} s"
+
+
+class _Lines:
+    """A line each few seconds and at each new phase."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._phase = ""
+        self._last = float("-inf")
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.phase == self._phase and now - self._last < _LINE_EVERY:
+            return
+        self._phase, self._last = progress.phase, now
+        output.talk(f"{self._name} {describe(progress)}")
+
+
+def describe(progress: Progress) -> str:
+    """``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
+    if not progress.total_bytes:
+        return progress.phase
+    share = 100 * progress.done_bytes // progress.total_bytes
+    text = f"{progress.phase} {share} % of {output.size(progress.total_bytes)}"
+    if progress.bytes_per_second > 0 and progress.seconds_left is not None:
+        rate = output.size(progress.bytes_per_second)
+        text += f", {rate}/s, {progress.seconds_left:.0f} s left"
+    return text

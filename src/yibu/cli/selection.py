@@ -1,0 +1,112 @@
+"""What ``yibu up`` is asked for: names in the file, catalogue entries, or sources → models."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yibu.config import ENGINE_NAMES, Config, EngineName, ModelConfig
+from yibu.errors import UsageError
+
+if TYPE_CHECKING:
+    from yibu.hub.types import Source
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Flags of the command line that change one model."""
+
+    name: str | None = None
+    engine: str | None = None
+    flags: tuple[str, ...] = ()
+
+    def given(self) -> bool:
+        return self != Overrides()
+
+
+def select(
+    wanted: Sequence[str], config: Config, overrides: Overrides, directory: Path
+) -> list[ModelConfig]:
+    """The models to bring up.
+
+    Raises:
+        UsageError: nothing is named anywhere, a name is unknown, or flags for one model are
+            given with several.
+    """
+    if overrides.given() and len(wanted or config.models) != 1:
+        raise UsageError(
+            "--name, --engine and flags after -- belong to one model, and"
+            f" {len(wanted or config.models)} are named.",
+            hint="Name one model, or write the settings into yibu.yaml: yibu init",
+        )
+    if not wanted and not config.models:
+        raise UsageError(
+            "No model was named, and there is no yibu.yaml with models here.",
+            hint="Try: yibu up smollm2, or write a file with: yibu init",
+        )
+    models = [_one(text, config, directory) for text in wanted] if wanted else list(config.models)
+    return [_canonical(_override(model, overrides), directory) for model in models]
+
+
+def resolve_source(text: str, directory: Path) -> Source:
+    """A catalogue entry's source, or the source that the text spells.
+
+    Raises:
+        SourceError: it is neither.
+    """
+    from yibu.hub.catalogue import lookup
+    from yibu.hub.source import parse_source
+
+    entry = lookup(text)
+    return parse_source(text, base=directory) if entry is None else entry.source()
+
+
+def _one(text: str, config: Config, directory: Path) -> ModelConfig:
+    if (model := config.model(text)) is not None:
+        return model
+    from yibu.hub.catalogue import lookup
+
+    if (entry := lookup(text)) is not None:
+        # Served under the name that was typed: it is what the user will ask for.
+        return ModelConfig(name=text.strip().lower(), source=str(entry.source()))
+    source = resolve_source(text, directory)
+    return ModelConfig(name=_served_name(source.file or source.name), source=str(source))
+
+
+def _canonical(model: ModelConfig, directory: Path) -> ModelConfig:
+    """The source spelled out, so that the node needs no directory to understand it."""
+    base = model.directory or directory
+    source = str(resolve_source(model.source, base)) if model.source else ""
+    return dataclasses.replace(model, source=source, directory=base)
+
+
+def _served_name(name: str) -> str:
+    """``Qwen/Qwen3-0.6B`` stays; a path or a file is known by its last part, without ``.gguf``."""
+    if name.startswith("/") or name.endswith(".gguf"):
+        name = Path(name).name
+    name = name.removesuffix(".gguf").partition("==")[0]
+    return _NOT_IN_NAMES.sub("-", name) if "/" not in name else name
+
+
+def _override(model: ModelConfig, overrides: Overrides) -> ModelConfig:
+    return dataclasses.replace(
+        model,
+        name=overrides.name or model.name,
+        engine=_engine(overrides.engine) or model.engine,
+        flags=(*model.flags, *overrides.flags),
+    )
+
+
+def _engine(name: str | None) -> EngineName | None:
+    for known in ENGINE_NAMES:
+        if name == known:
+            return known
+    if name is None:
+        return None
+    raise UsageError(f"{name!r} is no engine; known are {', '.join(ENGINE_NAMES)}.")

@@ -1,0 +1,113 @@
+"""``yibu engine`` and ``yibu doctor``: what engines run on, and in what state the machine is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED
+
+if TYPE_CHECKING:
+    from yibu.environments.manager import EnvironmentManager
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NameArgument = Annotated[str, typer.Argument(help="An environment, as `yibu engine ls` names it.")]
+
+_MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
+
+
+def register(app: typer.Typer) -> None:
+    engine = typer.Typer(no_args_is_help=True, help="The environments that engines run in.")
+    engine.command("ls")(ls)
+    engine.command("install")(install)
+    engine.command("rm")(rm)
+    app.add_typer(engine, name="engine")
+    app.command()(doctor)
+
+
+def manager(context: Context) -> EnvironmentManager:
+    """The environments of this home, with pip's own settings handed on to uv."""
+    from yibu.environments.manager import EnvironmentManager
+    from yibu.environments.pipconfig import IndexSettings
+
+    return EnvironmentManager(
+        context.paths.environments, IndexSettings.from_pip(context.env), env=context.env
+    )
+
+
+def ls(as_json: JsonOption = False) -> None:
+    """List every environment that yibu knows how to make, and which are made."""
+    from yibu.environments.specs import SPECS
+
+    made = manager(Context.here()).list()
+    rows: list[dict[str, Any]] = [
+        {
+            "name": info.name,
+            "engine": SPECS[info.name].engine if info.name in SPECS else "-",
+            "state": "installed" if info.current else "outdated",
+            "version": info.version,
+            "size": info.size if as_json else output.size(info.size),
+            "path": info.path,
+        }
+        for info in made
+    ]
+    missing = [spec for spec in SPECS.values() if spec.name not in {info.name for info in made}]
+    rows += [
+        {
+            "name": spec.name,
+            "engine": spec.engine,
+            "state": "not installed",
+            "version": None,
+            "size": 0 if as_json else None,
+            "path": None,
+        }
+        for spec in missing
+    ]
+    columns = ("NAME", "ENGINE", "STATE", "VERSION", "SIZE", "PATH")
+    output.listing(rows, columns, as_json=as_json, kind="environments")
+
+
+def install(
+    name: NameArgument,
+    version: Annotated[
+        str | None, typer.Option(help="Another version of the engine than the pinned one.")
+    ] = None,
+    wheels: Annotated[
+        Path | None, typer.Option(help="Install from a folder of wheels, with no index.")
+    ] = None,
+) -> None:
+    """Make an engine's environment now, rather than when it is first needed."""
+    from yibu.cli.progress import installing
+
+    with installing(name) as progress:
+        interpreter = manager(Context.here()).install(
+            name, version=version, progress=progress, wheels=wheels
+        )
+    output.data(str(interpreter))
+
+
+def rm(name: NameArgument) -> None:
+    """Remove an engine's environment; it is made again when it is needed."""
+    freed = manager(Context.here()).remove(name)
+    output.talk(f"Removed the environment {name}, {output.size(freed)}.")
+
+
+def doctor(as_json: JsonOption = False) -> int:
+    """Look at this machine: what is there, what is missing, and what to do about it."""
+    from yibu.cli.doctor import examine
+
+    findings = examine(Context.here())
+    rows = [finding.row() for finding in findings]
+    if as_json:
+        output.data_json({"version": 1, "findings": rows})
+    else:
+        width = max(len(finding.subject) for finding in findings)
+        for finding in findings:
+            output.data(f"{_MARKS[finding.level]} {finding.subject:<{width}}  {finding.found}")
+            if finding.advice:
+                output.data(f"  {'':<{width}}  → {finding.advice}")
+    return FAILED if any(finding.level == "failure" for finding in findings) else DONE

@@ -1,0 +1,139 @@
+"""``yibu pull``, ``ls``, ``rm``, ``verify``, ``gc``: the store of models on this disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, VERIFICATION_FAILED
+from yibu.cli.selection import resolve_source
+from yibu.errors import UsageError
+
+if TYPE_CHECKING:
+    from yibu.hub.store import Store
+
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Use only what is on this disk.", envvar="YIBU_OFFLINE")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(pull)
+    app.command("ls")(ls)
+    app.command("rm")(rm)
+    app.command()(verify)
+    app.command()(gc)
+
+
+def open_store(context: Context, *, offline: bool = False) -> Store:
+    """The store of this home, with the hubs' own environment variables honoured."""
+    import dataclasses
+
+    from yibu.hub.settings import HubSettings
+    from yibu.hub.store import Store
+
+    settings = HubSettings.from_env(context.env)
+    return Store(context.paths, dataclasses.replace(settings, offline=offline or settings.offline))
+
+
+def pull(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A source, ORG/NAME, or a name from the catalogue.", show_default=False
+        ),
+    ] = None,
+    model_id: Annotated[
+        str | None, typer.Option("--model_id", "--model-id", help="The same as SOURCE.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit.")] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option("--cache-dir", "--cache_dir", help="Make the files appear at DIR/ORG/NAME."),
+    ] = None,
+    offline: OfflineOption = False,
+) -> None:
+    """Download a model, verify it, and print its directory."""
+    from yibu.cli.progress import pulling
+
+    context = Context.here()
+    wanted = source or model_id
+    if wanted is None:
+        raise UsageError(
+            "No model was named.",
+            hint="Give its id, for instance: yibu pull Qwen/Qwen3-0.6B (or --model_id Qwen/Qwen3-0.6B)",
+        )
+    store = open_store(context, offline=offline)
+    with pulling(wanted) as progress:
+        model = store.pull(
+            resolve_source(wanted, context.directory),
+            revision=revision,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+    output.data(str(model.path))
+
+
+def ls(as_json: JsonOption = False) -> None:
+    """List the models on this disk."""
+    store = open_store(Context.here())
+    rows = [
+        {
+            "source": str(stored.source),
+            "size": stored.size if as_json else output.size(stored.size),
+            "path": str(stored.path),
+        }
+        for stored in store.list()
+    ]
+    output.listing(rows, ("SOURCE", "SIZE", "PATH"), as_json=as_json, kind="models")
+
+
+def rm(source: Annotated[str, typer.Argument(help="The model's source.")]) -> None:
+    """Remove a model from this disk."""
+    context = Context.here()
+    store = open_store(context)
+    removed = store.remove(resolve_source(source, context.directory))
+    output.talk(f"Removed {source}, {output.size(removed.freed_bytes)}.")
+
+
+def verify(
+    source: Annotated[str | None, typer.Argument(help="One model; all when left out.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Read every byte again and compare it with what was recorded; exit 4 on a difference."""
+    from yibu.cli.progress import pulling
+
+    context = Context.here()
+    store = open_store(context)
+    wanted = resolve_source(source, context.directory) if source else None
+    with pulling(source or "all models") as progress:
+        results = store.verify(wanted, progress=progress)
+    rows = [
+        {
+            "source": str(result.source),
+            "result": "ok" if result.ok else "damaged",
+            "faults": list(result.problems),
+        }
+        for result in results
+    ]
+    output.listing(rows, ("SOURCE", "RESULT", "FAULTS"), as_json=as_json, kind="models")
+    damaged = [row["source"] for row in rows if row["result"] != "ok"]
+    for name in damaged:
+        output.talk(f"{name} is damaged. Fetch it again with: yibu pull {name}")
+    return VERIFICATION_FAILED if damaged else DONE
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what no model needs: broken-off downloads, files without a record."""
+    result = open_store(Context.here()).gc(dry_run=dry_run)
+    for item in result.garbage:
+        output.data(f"{item.path}  {output.size(item.size)}  {item.reason}")
+    done = "would be freed" if dry_run else "were freed"
+    output.talk(f"{output.size(result.freed_bytes)} {done}.")

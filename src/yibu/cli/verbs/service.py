@@ -1,0 +1,150 @@
+"""``yibu up``, ``down``, ``ps``, ``logs``, ``restart``, ``test``, ``demo``: what runs here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED
+from yibu.cli.verbs.config import FileOption
+from yibu.errors import NotRunningError, UsageError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelArgument = Annotated[str, typer.Argument(help="A model's name, as `yibu ps` shows it.")]
+ModelsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Models' names; all when none is given.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    for verb in (up, down, ps, logs, restart, test, demo):
+        app.command()(verb)
+
+
+def up(
+    context: typer.Context,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names in yibu.yaml, catalogue entries, or sources."),
+    ] = None,
+    file: FileOption = None,
+    detach: Annotated[
+        bool, typer.Option("-d", "--detach", help="Return when everything is ready.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="What clients ask for.")] = None,
+    engine: Annotated[str | None, typer.Option(help="llama.cpp, vllm, speech or command.")] = None,
+    host: Annotated[str | None, typer.Option(help="The gateway's address.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The gateway's port.")] = None,
+) -> int:
+    """Download, launch and serve models. Flags for the engine follow after `--`."""
+    from yibu.cli.launch import NodeLaunch
+
+    here = Context.here()
+    with NodeLaunch(here) as node:
+        from yibu.cli import selection
+        from yibu.cli.session import Session
+        from yibu.config import file as config_file
+
+        path = config_file.find(file, here.directory)
+        config = config_file.load(path, env=here.env, flags={"host": host, "port": port})
+        overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
+        chosen = selection.select(models or [], config, overrides, here.directory)
+        session = Session(here, config, node)
+        return session.up_detached(chosen) if detach else session.up_attached(chosen)
+
+
+def down(models: ModelsArgument = None) -> None:
+    """Stop models, or everything. Requests in flight get time to end."""
+    from yibu.cli.session import shut_down, take_down
+
+    here = Context.here()
+    if models:
+        take_down(here, models)
+    else:
+        shut_down(here)
+        output.talk("Everything is stopped.")
+
+
+def ps(as_json: JsonOption = False) -> None:
+    """Show what runs."""
+    from yibu.node.client import Client
+
+    status = Client(Context.here().paths).call("ps")
+    if as_json:
+        output.data_json(status)
+        return
+    rows = [
+        [
+            model["name"],
+            _with_cause(model),
+            model["engine"] or "-",
+            str(len(model["replicas"])),
+            output.size(sum(replica["rss_bytes"] or 0 for replica in model["replicas"])),
+            str(sum(replica["restarts"] for replica in model["replicas"])),
+            model["source"] or "-",
+        ]
+        for model in status["models"]
+    ]
+    output.table(rows, ("MODEL", "STATE", "ENGINE", "REPLICAS", "MEMORY", "RESTARTS", "SOURCE"))
+    output.talk(f"{status['gateway']['url']}, node pid {status['node']['pid']}")
+
+
+def _with_cause(model: dict[str, Any]) -> str:
+    return f"{model['state']}: {model['cause']}" if model["cause"] else str(model["state"])
+
+
+def logs(
+    model: ModelArgument,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last.")] = 100,
+) -> None:
+    """Print a model's log; `yibu logs node` is the node's own."""
+    from yibu.cli.logs import show
+
+    show(Context.here(), model, follow=follow, lines=lines)
+
+
+def restart(model: ModelArgument) -> None:
+    """Stop a model and start it again; returns when it is ready."""
+    from yibu.cli.session import restart as restart_models
+
+    restart_models(Context.here(), [model])
+
+
+def test(
+    models: ModelsArgument = None,
+    as_json: JsonOption = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer at most.")] = 200,
+) -> int:
+    """Try what runs with real requests, a line a check; exit 1 when one fails."""
+    from yibu.cli.connect import access
+    from yibu.cli.smoke import Check, run_checks
+
+    reach = access(Context.here())
+    if not reach.capabilities:
+        raise NotRunningError("No model is up.", hint="Start one with: yibu up MODEL")
+    for model in models or []:
+        if model not in reach.capabilities:
+            raise UsageError(f"{model} is not up; these are: {', '.join(reach.capabilities)}.")
+    checks: list[Check] = []
+    for model in models or reach.capabilities:
+        for check in run_checks(reach.api, model, reach.capabilities[model], max_tokens=max_tokens):
+            checks.append(check)
+            if not as_json:
+                output.data(check.line())
+    if as_json:
+        output.data_json({"version": 1, "checks": [check.row() for check in checks]})
+    return DONE if all(check.passed for check in checks) else FAILED
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Check, stop everything, exit.")] = False,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The gateway's port.")] = None,
+) -> int:
+    """Deploy a model that comes from PyPI, talk to it, and show how to go on."""
+    from yibu.cli.demo import run_demo
+
+    return run_demo(Context.here(), once=once, port=port)

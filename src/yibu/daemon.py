@@ -1,0 +1,175 @@
+"""The node's process, ``python -m yibu.daemon``: every room is wired to the others here.
+
+stdin has the gateway's settings as one JSON object; stdout gets one line of JSON when the node
+listens (``{"url": …}``) or why it does not (``{"error": …}``). Both are pipes from the command
+that started it, because the settings hold keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from yibu import log
+from yibu.config import GatewayConfig, ModelConfig
+from yibu.engines import registry
+from yibu.engines.base import Engine
+from yibu.engines.causes import Explanation, explain
+from yibu.environments.manager import EnvironmentManager
+from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.progress import EnvironmentProgress
+from yibu.errors import DoesNotFitError, YibuError
+from yibu.gateway.app import GatewayDeps, create_app
+from yibu.gateway.keys import check_exposure, load_keys
+from yibu.gateway.server import GatewayServer
+from yibu.hub.settings import HubSettings
+from yibu.hub.source import parse_source
+from yibu.hub.store import Store
+from yibu.hub.types import LocalModel, ProgressCallback
+from yibu.node.control import Door, plain_error
+from yibu.node.deploy import Deployer, Note
+from yibu.node.fleet import Fleet
+from yibu.node.hardware import probe
+from yibu.node.node import Node
+from yibu.paths import Paths
+from yibu.planner.facts import read_facts
+from yibu.planner.plan import plan
+from yibu.planner.request import Request
+from yibu.planner.types import ModelFacts, Placement
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> NoReturn:
+    """Run the node until it is told to stop."""
+    log.configure()
+    env = dict(os.environ)
+    settings = sys.stdin.read()
+    code = 0
+    if settings:  # none: the command that started this process found that it needs no node
+        try:
+            asyncio.run(serve(Paths.from_env(env), _gateway_config(json.loads(settings)), env))
+        except YibuError as error:
+            _log.error("%s", error)
+            _tell({"error": plain_error(error)})
+            code = 1
+    logging.shutdown()
+    # All is closed and written. Taking a large interpreter apart would only keep `yibu down`
+    # waiting, for up to two seconds on a busy machine.
+    os._exit(code)
+
+
+async def serve(paths: Paths, config: GatewayConfig, env: Mapping[str, str]) -> None:
+    """Own the engines and the gateway of one home until SIGTERM or a shutdown request.
+
+    Raises:
+        AlreadyRunningError: another node holds the home.
+        ConfigError: the address is public without a key, or the port cannot be had.
+    """
+    keys = load_keys(config, env, config.api_key_file)
+    check_exposure(config.host, keys)
+    # The command line's own key. Without keys of the user's there must be none: it would lock
+    # everyone else out.
+    own_key = secrets.token_urlsafe(32) if keys else None
+    door: Door
+
+    @asynccontextmanager
+    async def gateway(fleet: Fleet) -> AsyncIterator[Door]:
+        nonlocal door
+        accepted = (*keys, own_key) if own_key else keys
+        app = create_app(GatewayDeps(fleet, config, accepted))
+        async with GatewayServer(app) as server:
+            door = Door(server.url, own_key)
+            yield door
+
+    async def announce(_fleet: Fleet) -> None:
+        _tell({"url": door.url})
+
+    node = Node(paths, deployer(paths, env), gateway, env, drain_timeout=config.drain_timeout)
+    await node.run(announce)
+
+
+def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
+    """What turns a model's entry into a launch plan on this machine."""
+    store = Store(paths, HubSettings.from_env(env))
+    environments = EnvironmentManager(paths.environments, IndexSettings.from_pip(env), env=env)
+
+    def pull(source: str, progress: ProgressCallback) -> LocalModel:
+        return store.pull(parse_source(source), progress=progress)
+
+    def place(
+        model: ModelConfig, facts: ModelFacts | None, engine: Engine, _number: int
+    ) -> Placement:
+        machine = probe(env.get("CUDA_VISIBLE_DEVICES"))
+        request = dataclasses.replace(Request.of(model, engine.name, facts), replicas=1)
+        verdict = plan([request], machine)[0]
+        if verdict.placement is None:
+            raise DoesNotFitError(
+                f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}",
+                hint=" ".join(verdict.suggestions),
+            )
+        return verdict.placement
+
+    def ensure_environment(name: str, note: Note) -> Path:
+        return environments.ensure(name, progress=_phases(note))
+
+    return Deployer(
+        pull=pull,
+        read_facts=lambda local: read_facts(local.path),
+        choose_engine=registry.choose,
+        place=place,
+        ensure_environment=ensure_environment,
+        explain=_explain,
+        in_use=lambda source: store.lease(parse_source(source)),
+    )
+
+
+def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:
+    """Turns an environment's progress into one note a phase."""
+    told: set[str] = set()
+
+    def report(progress: EnvironmentProgress) -> None:
+        if progress.phase not in told and progress.phase not in ("waiting", "done"):
+            told.add(progress.phase)
+            note(f"environment {progress.environment}: {progress.phase}")
+
+    return report
+
+
+def _explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: bool) -> Explanation:
+    causes = registry.by_name(engine).causes
+    return explain(log_text, causes, exit_code=exit_code, oom_killed=oom_killed)
+
+
+def _gateway_config(plain: Mapping[str, Any]) -> GatewayConfig:
+    key_file = plain.get("api_key_file")
+    return GatewayConfig(
+        **{
+            **plain,
+            "api_keys": tuple(plain["api_keys"]),
+            "cors_origins": tuple(plain["cors_origins"]),
+            "api_key_file": Path(key_file) if key_file else None,
+        }
+    )
+
+
+def _tell(message: Mapping[str, Any]) -> None:
+    """One line to the command that started this process; it may be gone already."""
+    try:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _log.info("nobody reads what the node says on its stdout")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Why an engine failed, in words: known causes held against its log.
+
+The causes that every program can meet stand here; each engine adds its own, which are tried
+first because they know more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from yibu.engines.base import Cause
+from yibu.log import redact
+
+_SIGILL = 4
+_SIGKILL = 9
+_SIGSEGV = 11
+_SIGBUS = 7
+_SHELL_SIGNAL_BASE = 128
+_CONTEXT = 3
+_MAX_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A failure as it is shown to a person."""
+
+    cause: str
+    """The cause's key, or ``"unknown"``."""
+    message: str
+    hint: str
+    lines: tuple[str, ...]
+    """The log lines that say so, or the last ones; secrets are taken out."""
+
+
+GENERIC_CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "port_in_use",
+        re.compile(
+            r"\[Errno 98\]|EADDRINUSE|address already in use|"
+            r"couldn't bind HTTP server socket|cannot listen on (?P<address>\S+): Address already",
+            re.IGNORECASE,
+        ),
+        "The engine's port is taken by another process.",
+        "See who holds it: ss -ltnp. Stop that process, or start again: yibu picks a free port.",
+    ),
+    Cause(
+        "disk_full",
+        re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded", re.IGNORECASE),
+        "The disk is full.",
+        "Free some space (yibu gc), or move yibu's directories with YIBU_HOME=/larger/disk.",
+    ),
+    Cause(
+        "shared_memory",
+        re.compile(
+            r"(?:unable to (?:open|write to|allocate) (?:a )?shared memory|"
+            r"insufficient shared memory|/dev/shm)[^\n]*",
+            re.IGNORECASE,
+        ),
+        "There is too little shared memory (/dev/shm).",
+        "Enlarge it: mount -o remount,size=8G /dev/shm (in a container: --shm-size=8g or --ipc=host).",
+    ),
+    Cause(
+        "missing_library",
+        re.compile(
+            r"(?:error while loading shared libraries: |OSError: |ImportError: )"
+            r"(?P<library>\S+\.so[.\d]*): cannot open shared object file|"
+            r"(?P<symbol>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)['`]? not found"
+        ),
+        "A shared library is missing on this machine: {library}{symbol}.",
+        "Install the system package that has it (apt-file search NAME tells which); "
+        "see: yibu doctor.",
+    ),
+    Cause(
+        "import_error",
+        re.compile(
+            r"(?:ModuleNotFoundError|ImportError): (?P<what>[^\n]+)|"
+            r"No module named (?P<module>['\"]?[\w.]+['\"]?)"
+        ),
+        "A Python module cannot be imported in the engine's environment: {what}{module}.",
+        "Make the environment anew: yibu engine rm NAME, then yibu engine install NAME.",
+    ),
+    Cause(
+        "permission",
+        re.compile(
+            r"(?:PermissionError: )?\[Errno 13\] Permission denied(?:: (?P<path>[^\n]+))?|"
+            r"Permission denied"
+        ),
+        "The engine may not read or write a file: {path}.",
+        "Give the user that runs yibu the right to it: ls -l FILE, chmod, chown.",
+    ),
+    Cause(
+        "bad_path",
+        re.compile(
+            r"(?:FileNotFoundError: )?\[Errno 2\] No such file or directory(?:: (?P<path>[^\n]+))?|"
+            r"\(No such file or directory\)"
+        ),
+        "A file or directory does not exist: {path}.",
+        "Check the path in yibu.yaml; for a model: yibu ls, yibu pull SOURCE.",
+    ),
+    Cause(
+        "out_of_memory",
+        re.compile(
+            r"std::bad_alloc|MemoryError|Cannot allocate memory|\[Errno 12\]|"
+            r"DefaultCPUAllocator: (?:can't|not enough) (?:allocate )?memory|out of memory",
+            re.IGNORECASE,
+        ),
+        "The machine's memory does not suffice for this model with these settings.",
+        "See the arithmetic: yibu plan MODEL. Less context or parallel, or a smaller quantization, "
+        "takes less.",
+    ),
+    Cause(
+        "threads_limit",
+        re.compile(r"Thread creation failed|can't start new thread|pthread_create[^\n]*failed"),
+        "The system refused to start another thread.",
+        "Raise the limit (ulimit -u; systemd TasksMax; the container's pids limit), or set "
+        "options.threads lower.",
+    ),
+    Cause(
+        "illegal_instruction",
+        re.compile(r"Illegal instruction|SIGILL"),
+        "This CPU lacks instructions that the engine was built for (AVX2, say).",
+        "Run it on a newer CPU (lscpu shows its flags), or use an engine built for this one.",
+    ),
+    Cause(
+        "bad_flag",
+        re.compile(r"error: unrecognized arguments: (?P<flags>[^\n]+)"),
+        "The engine does not know these flags: {flags}.",
+        "Check their spelling in yibu.yaml or after --; the log has the engine's usage above.",
+    ),
+)
+
+_BY_KEY = {cause.key: cause for cause in GENERIC_CAUSES}
+
+_KILLED = (
+    "The kernel killed the engine because the machine ran out of memory.",
+    "See the arithmetic: yibu plan MODEL. Give it less context or parallel, or stop another model.",
+)
+
+
+def explain(
+    log_text: str,
+    causes: Sequence[Cause],
+    *,
+    exit_code: int | None = None,
+    oom_killed: bool = False,
+) -> Explanation:
+    """The likeliest cause of a failure, from the end of the engine's log and its exit code.
+
+    ``exit_code`` is negative for a signal, as ``subprocess`` has it (128 + n, as a shell has it,
+    is understood). ``oom_killed``: the kernel's or cgroup's counter says so.
+    """
+    lines = [line.rstrip() for line in redact(log_text).splitlines() if line.strip()]
+    signal_number = _signal(exit_code)
+    if oom_killed and signal_number in (_SIGKILL, None):
+        return Explanation("oom_killed", *_KILLED, tuple(lines[-_CONTEXT:]))
+    for cause in (*causes, *GENERIC_CAUSES):
+        if (match := _search(cause, lines)) is not None:
+            return match
+    if signal_number == _SIGILL:
+        return _plain(_BY_KEY["illegal_instruction"], lines)
+    if signal_number is not None:
+        return _by_signal(signal_number, lines)
+    code = "" if exit_code is None else f" with code {exit_code}"
+    return Explanation(
+        "unknown",
+        f"The engine ended{code}, and its log names no cause that yibu knows.",
+        "Read its last lines: yibu logs MODEL -n 100.",
+        tuple(lines[-_MAX_LINES:]),
+    )
+
+
+def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
+    """The last line that a cause's pattern finds, with its neighbours.
+
+    Line by line, so that a pattern never reaches over two; the last, because engines retry.
+    """
+    for index in range(len(lines) - 1, -1, -1):
+        if match := cause.pattern.search(lines[index]):
+            groups = {name: (value or "").strip() for name, value in match.groupdict().items()}
+            near = lines[max(0, index - _CONTEXT + 1) : index + 1]
+            return Explanation(cause.key, _words(cause.explanation, groups),
+                               _words(cause.hint, groups), tuple(near))  # fmt: skip
+    return None
+
+
+def _words(text: str, groups: dict[str, str]) -> str:
+    """Fill the named groups in; what found nothing takes its brackets and punctuation with it."""
+    text = re.sub(r"\{(\w+)\}", lambda field: groups.get(field[1], field[0]), text)
+    text = re.sub(r"\s*\([^()]*:\s*\)", "", text)
+    text = re.sub(r"\s+", " ", text)
+    return re.sub(r"\s*:?\s*\.$", ".", text)
+
+
+def _plain(cause: Cause, lines: Sequence[str]) -> Explanation:
+    return Explanation(cause.key, cause.explanation, cause.hint, tuple(lines[-_CONTEXT:]))
+
+
+def _signal(exit_code: int | None) -> int | None:
+    if exit_code is None:
+        return None
+    if exit_code < 0:
+        return -exit_code
+    number = exit_code - _SHELL_SIGNAL_BASE
+    return number if 0 < number < 65 else None
+
+
+def _by_signal(number: int, lines: Sequence[str]) -> Explanation:
+    last = tuple(lines[-_MAX_LINES:])
+    if number == _SIGKILL:
+        return Explanation(
+            "killed",
+            "The engine was killed (SIGKILL), and not by yibu.",
+            "Most often the kernel does that for want of memory: dmesg | grep -i oom; "
+            "then see yibu plan MODEL.",
+            last,
+        )
+    if number in (_SIGSEGV, _SIGBUS):
+        return Explanation(
+            "crashed",
+            f"The engine crashed inside its own code (signal {number}).",
+            "If it comes again with the same request, report it to the engine's project; "
+            "a truncated model file does this too: yibu verify.",
+            last,
+        )
+    return Explanation(
+        "signal",
+        f"The engine was ended by signal {number}, and not by yibu.",
+        "Read its last lines: yibu logs MODEL -n 100.",
+        last,
+    )

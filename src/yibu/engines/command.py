@@ -1,0 +1,112 @@
+"""Any OpenAI-compatible server, run from a command template of the user's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from yibu.config import EngineName, ModelConfig
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.options import Options, read_options, to_flags
+from yibu.errors import ConfigError, UnsupportedError
+from yibu.planner.types import ModelFacts, Placement
+
+_KNOWN_PLACEHOLDERS = frozenset({"model", "host", "port"})
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class CommandOptions(Options):
+    """What ``options:`` may hold for ``engine: command``."""
+
+    command: str | list[str]
+    """With ``{host}`` and ``{port}``, and ``{model}`` where there is a source. A string is split
+    as a shell would, but no shell runs it: write ``sh -c '…'`` for one."""
+    ready: str = "/health"
+    """The path that answers 200 once the server can serve."""
+    capabilities: list[Capability] = Field(["chat", "completions"], min_length=1)
+    served_name: str | None = None
+    """The name the server knows the model by, when it is not the public one."""
+    key_variable: str | None = None
+    """The environment variable in which the server takes its API key; without one it has none."""
+    start_timeout: float = Field(600.0, gt=0, strict=False)
+    stop_grace: float = Field(10.0, gt=0, strict=False)
+    conforming: bool = False
+    """Its answers already are as OpenAI's specification has them: forward them untouched."""
+
+
+class Command:
+    """The engine for everything that yibu has no engine for."""
+
+    name: EngineName = "command"
+    causes: Sequence[Cause] = ()
+
+    def supports(
+        self,
+        model: ModelConfig,
+        facts: ModelFacts | None,  # noqa: ARG002 - the protocol's; a command needs none
+    ) -> Verdict:
+        if "command" not in model.options:
+            return Verdict(False, "engine: command needs options.command, the command to run")
+        return Verdict(True, "runs the command of the entry, whatever the model is")
+
+    def plan(
+        self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
+    ) -> LaunchPlan:
+        verdict = self.supports(model, facts)
+        if not verdict.supported:
+            raise UnsupportedError(
+                f"model {model.name!r}: {verdict.reason}",
+                hint='options: {command: "python serve.py --host {host} --port {port}"}',
+            )
+        options, rest = read_options(CommandOptions, model, self.name)
+        argv = [*_words(model, options.command), *to_flags(rest), *model.flags]
+        if not options.ready.startswith("/"):
+            raise ConfigError(f"model {model.name!r}: ready has to be a path that begins with '/', "
+                              f"found {options.ready!r}")  # fmt: skip
+        env = dict(model.env)
+        if placement.gpus:
+            env.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, placement.gpus)))
+        return LaunchPlan(
+            engine=self.name,
+            argv=tuple(argv),
+            env=env,
+            capabilities=frozenset(options.capabilities),
+            key_variable=options.key_variable,
+            ready_path=options.ready,
+            served_name=options.served_name,
+            start_timeout=options.start_timeout,
+            stop_grace=options.stop_grace,
+            conforming=options.conforming,
+        )
+
+
+def _words(model: ModelConfig, command: str | list[str]) -> list[str]:
+    """The command's words, its placeholders checked.
+
+    Raises:
+        ConfigError: it is empty, its quotes do not close, it names no {port}, or it names {model}
+            while the entry has no source.
+    """
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+    except ValueError as error:
+        raise ConfigError(f"model {model.name!r}: the command cannot be read: {error}",
+                          hint=f"found: {command}") from error  # fmt: skip
+    if not words:
+        raise ConfigError(f"model {model.name!r}: the command is empty")
+    found = {name for word in words for name in _PLACEHOLDER.findall(word)}
+    if "port" not in found:
+        raise ConfigError(
+            f"model {model.name!r}: the command has no {{port}}, so yibu cannot tell it where to "
+            "listen",
+            hint="for instance: python serve.py --host {host} --port {port}",
+        )
+    if "model" in found and not model.source:
+        raise ConfigError(
+            f"model {model.name!r}: the command uses {{model}}, but the entry has no source",
+            hint="add source: (ORG/NAME or a path), or take {model} out",
+        )
+    return words

@@ -1,0 +1,325 @@
+"""llama.cpp, run by yibu's launcher on xllamacpp: GGUF models on CPUs (and GPUs it was built for).
+
+llama.cpp's parameters are the fields of xllamacpp's ``CommonParams``; the launcher sets them from
+``--set FIELD=JSON``. Options of ours stand for the common ones, every other field can be set by
+its own name, and llama-server's usual flags are understood too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from yibu.config import EngineName, ModelConfig
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.llama_cpp_causes import LLAMA_CPP_CAUSES
+from yibu.engines.llama_cpp_fields import FIELDS
+from yibu.engines.options import Options, nearest, parse_flags, read_options
+from yibu.errors import ConfigError, UnsupportedError
+from yibu.planner.types import ModelFacts, Placement
+
+KEY_VARIABLE = "YIBU_ENGINE_KEY"
+LAUNCHER = "yibu.launchers.llama_cpp"
+
+_DEFAULT_CONTEXT = 4096
+_HTTP_THREADS_SPARE = 16
+_PROMPT_CACHE_MIB = 1024
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
+
+class LlamaCppOptions(Options):
+    """What ``options:`` may hold for llama.cpp, beside the engine's own field names."""
+
+    context: int | None = Field(None, ge=64)
+    """Tokens a sequence."""
+    parallel: int | None = Field(None, ge=1, le=256)
+    """Sequences served at once; also the largest ``n`` of a request."""
+    threads: int | None = Field(None, ge=1, le=512)
+    gpu_layers: int | None = Field(None, ge=-1)
+    """Layers on the GPU; -1 is all that fit."""
+    embeddings: bool = False
+    """Serve /v1/embeddings beside chat."""
+    pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
+    """How token vectors become one; ``rank`` makes a reranker."""
+    chat_template: str | None = None
+    """The name of one of llama.cpp's templates, or Jinja text."""
+    reasoning_format: Literal["none", "auto", "deepseek", "deepseek_legacy"] | None = None
+    flash_attention: bool | Literal["auto"] = "auto"
+    cache_type_k: CacheType | None = None
+    cache_type_v: CacheType | None = None
+    batch: int | None = Field(None, ge=1)
+    ubatch: int | None = Field(None, ge=1)
+    kv_unified: bool | None = None
+    """One KV cache for all sequences together rather than an equal share for each."""
+    prompt_cache: int = Field(_PROMPT_CACHE_MIB, ge=-1)
+    """MiB of main memory for the prompts of past conversations; 0 none, -1 no limit."""
+    load_mode: Literal["auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io"] | None = None
+
+
+# One-dash and differently named flags of llama-server, by the option or field they stand for.
+_SHORT = {
+    "c": "context",
+    "np": "parallel",
+    "t": "threads",
+    "tb": "threads_batch",
+    "ngl": "gpu_layers",
+    "b": "batch",
+    "ub": "ubatch",
+    "fa": "flash_attention",
+    "ctk": "cache_type_k",
+    "ctv": "cache_type_v",
+    "mg": "main_gpu",
+    "sm": "split_mode",
+    "ts": "tensor_split",
+    "n": "n_predict",
+}
+_RENAMED = {
+    "ctx_size": "context",
+    "np": "parallel",
+    "n_gpu_layers": "gpu_layers",
+    "batch_size": "batch",
+    "ubatch_size": "ubatch",
+    "flash_attn": "flash_attention",
+    "embedding": "embeddings",
+    "cache_ram": "prompt_cache",
+    "threads_batch": "cpuparams_batch.n_threads",
+    "threads_http": "n_threads_http",
+    "keep": "n_keep",
+    "predict": "n_predict",
+    "temp": "sampling.temp",
+    "top_k": "sampling.top_k",
+    "top_p": "sampling.top_p",
+    "min_p": "sampling.min_p",
+    "repeat_penalty": "sampling.penalty_repeat",
+    "mmproj": "mmproj.path",
+    "model_draft": "speculative.draft.mparams.path",
+    "jinja": "use_jinja",
+    "verbose_level": "verbosity",
+    "log_verbosity": "verbosity",
+}
+_SWITCHES = {
+    "no_mmap": ("load_mode", "none"),
+    "mlock": ("load_mode", "mlock"),
+    "no_warmup": ("warmup", False),
+    "no_context_shift": ("ctx_shift", False),
+    "no_kv_offload": ("no_kv_offload", True),
+    "cont_batching": ("cont_batching", True),
+    "no_cont_batching": ("cont_batching", False),
+}
+# The house decides these; a user's value would break supervision or open a door.
+_OWNED = frozenset(
+    {"port", "hostnames", "host", "api_keys", "api_key", "model", "model.path", "model_alias",
+     "alias", "a", "m", "api_key_file", "ssl_file_key", "ssl_file_cert"}
+)  # fmt: skip
+
+
+class LlamaCpp:
+    """The engine for GGUF files."""
+
+    name: EngineName = "llama.cpp"
+    causes: Sequence[Cause] = LLAMA_CPP_CAUSES
+
+    def supports(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
+        facts: ModelFacts | None,
+    ) -> Verdict:
+        if facts is None:
+            return Verdict(False, "llama.cpp needs a model's files, and the entry has no source")
+        if facts.format != "gguf":
+            return Verdict(False, f"llama.cpp serves GGUF files, and this is {facts.format}")
+        return Verdict(True, f"a GGUF file ({facts.architecture or 'unknown architecture'})")
+
+    def plan(
+        self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
+    ) -> LaunchPlan:
+        verdict = self.supports(model, facts)
+        if facts is None or not verdict.supported:
+            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+        notes: list[str] = []
+        given = {**model.options, **_options_from_flags(model)}
+        options, rest = read_options(
+            LlamaCppOptions, _with_options(model, _split_owned(model, given)), self.name
+        )
+        fields = _fields(options, facts, placement, notes)
+        for name, value in rest.items():
+            fields[_field_name(model, name)] = value
+        for field, value in fields.items():
+            _check(model, field, value)
+        settings = [word for field, value in sorted(fields.items())
+                    for word in ("--set", f"{field}={json.dumps(value, ensure_ascii=False)}")]  # fmt: skip
+        return LaunchPlan(
+            engine=self.name,
+            argv=(
+                "{python}", "-m", LAUNCHER,
+                "--model", "{model}", "--host", "{host}", "--port", "{port}",
+                "--alias", model.name, *settings,
+            ),
+            env={
+                # Threads that wait must not spin: on busy cores that costs nine tenths of the speed.
+                "OMP_WAIT_POLICY": "passive",
+                "PYTHONUNBUFFERED": "1",
+                "CUDA_VISIBLE_DEVICES": ",".join(map(str, placement.gpus)),
+                **model.env,
+            },
+            capabilities=_capabilities(options, facts),
+            environment="llama.cpp",
+            key_variable=KEY_VARIABLE,
+            start_timeout=600.0,
+            stop_grace=5.0,
+            notes=tuple(notes),
+        )  # fmt: skip
+
+
+def _fields(
+    options: LlamaCppOptions, facts: ModelFacts, placement: Placement, notes: list[str]
+) -> dict[str, Any]:
+    """CommonParams fields for our options and the planner's placement."""
+    context = placement.context or options.context or facts.max_context or _DEFAULT_CONTEXT
+    unified = options.kv_unified
+    fields: dict[str, Any] = {
+        "n_parallel": placement.parallel,
+        # The total: llama.cpp divides it among the sequences, unless they share one cache.
+        "n_ctx": context * placement.parallel,
+        "cpuparams.n_threads": placement.threads,
+        "cpuparams_batch.n_threads": placement.threads,
+        # A connection that streams or is kept alive holds a thread: readiness needs one more.
+        "n_threads_http": placement.parallel + _HTTP_THREADS_SPARE,
+        "cache_ram_mib": options.prompt_cache,
+        "endpoint_metrics": True,
+        "endpoint_slots": False,
+        "ui": False,
+        # The planner has fitted the model; on a CPU llama.cpp's own try loads it twice.
+        "fit_params": bool(placement.gpus) and options.gpu_layers is None,
+    }
+    if not placement.gpus:
+        fields["n_gpu_layers"] = 0
+    elif options.gpu_layers is not None:
+        fields["n_gpu_layers"] = options.gpu_layers
+    if options.flash_attention != "auto":
+        fields["flash_attn_type"] = "enabled" if options.flash_attention else "disabled"
+    pooling = options.pooling
+    if options.embeddings or facts.pooling or pooling is not None:
+        fields["embedding"] = True
+        if unified is None:
+            # With a cache for each sequence, several texts in one request get other vectors than
+            # each alone.
+            unified = True
+        if pooling is None and not facts.pooling:
+            pooling = "mean"
+            notes.append("embeddings: pooling is mean, because this model names none of its own")
+    if unified:
+        fields["kv_unified_per_slot"] = context
+    renamed = {
+        "pooling_type": pooling,
+        "chat_template": options.chat_template,
+        "reasoning_format": options.reasoning_format,
+        "cache_type_k": options.cache_type_k,
+        "cache_type_v": options.cache_type_v,
+        "n_batch": options.batch,
+        "n_ubatch": options.ubatch,
+        "kv_unified": unified,
+        "load_mode": options.load_mode,
+    }
+    return fields | {field: value for field, value in renamed.items() if value is not None}
+
+
+def _capabilities(options: LlamaCppOptions, facts: ModelFacts) -> frozenset[Capability]:
+    if options.pooling == "rank":
+        return frozenset({"rerank"})
+    if facts.pooling:
+        return frozenset({"embeddings", "tokenize"})
+    embeds = options.embeddings or options.pooling is not None
+    text: frozenset[Capability] = frozenset(
+        {"chat", "completions", "responses", "messages", "tokenize"}
+    )
+    return text | {"embeddings"} if embeds else text
+
+
+def _options_from_flags(model: ModelConfig) -> dict[str, Any]:
+    """llama-server's flags after ``--``, as options and field names."""
+    options: dict[str, Any] = {}
+    for flag in parse_flags(model.flags, _SHORT):
+        if flag.name in _SWITCHES and not flag.values:
+            option, value = _SWITCHES[flag.name]
+            options[option] = value
+            continue
+        if len(flag.values) > 1:
+            raise ConfigError(
+                f"model {model.name!r}: the flag {flag.words[0]} takes one value, "
+                f"found {' '.join(flag.values)!r}"
+            )
+        name = _RENAMED.get(flag.name, flag.name)
+        options[name] = _value(flag.values[0]) if flag.values else True
+    return options
+
+
+_WORDS: Mapping[str, Any] = {"on": True, "off": False, "true": True, "false": False}
+
+
+def _value(word: str) -> Any:
+    """A flag's word as the number or switch that it looks like."""
+    if word in _WORDS:
+        return _WORDS[word]
+    try:
+        return int(word)
+    except ValueError:
+        pass  # Not a whole number: perhaps a fraction, else a word.
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def _split_owned(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name.replace("-", "_") in _OWNED:
+            raise ConfigError(
+                f"model {model.name!r}: {name!r} is yibu's own to set, because the engine listens "
+                "on loopback behind the gateway",
+                hint="set gateway.host, gateway.port, gateway.api_keys or the model's name instead",
+            )
+    return dict(given)
+
+
+def _with_options(model: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:
+    return ModelConfig(name=model.name, source=model.source, options=options)
+
+
+def _field_name(model: ModelConfig, name: str) -> str:
+    field = _RENAMED.get(name, name)
+    if field in FIELDS:
+        return field
+    near = nearest(name, [*LlamaCppOptions.model_fields, *FIELDS, *_RENAMED], cutoff=0.6)
+    raise ConfigError(
+        f"model {model.name!r}: llama.cpp has no option or field {name!r}",
+        hint=f"did you mean {near!r}?"
+        if near
+        else f"options: {', '.join(LlamaCppOptions.model_fields)}",
+    )
+
+
+_PYTHON: Mapping[str, tuple[type, ...]] = {
+    "bool": (bool,), "int": (int,), "float": (int, float), "str": (str,),
+    "list": (list,), "set": (list,), "dict": (dict,),
+}  # fmt: skip
+
+
+def _check(model: ModelConfig, field: str, value: Any) -> None:
+    """Hold a value against the field's kind, before a process is started over it."""
+    kind = FIELDS[field]
+    if kind.startswith("<"):
+        words = kind.partition(": ")[2].rstrip(">").split()
+        fits = isinstance(value, str) and value.lower() in words
+        wanted = f"one of {', '.join(words)}"
+    else:
+        fits = isinstance(value, _PYTHON[kind]) and (kind == "bool") == isinstance(value, bool)
+        wanted = f"of type {kind}"
+    if not fits:
+        raise ConfigError(
+            f"model {model.name!r}: llama.cpp's {field!r} has to be {wanted}, found {value!r}"
+        )

@@ -1,0 +1,153 @@
+"""Reading an engine's options out of a model's entry, with errors that name the nearest word."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from yibu.config import ModelConfig
+from yibu.errors import ConfigError
+
+_CUTOFF = 0.8
+_NO_SHORT: Mapping[str, str] = MappingProxyType({})
+
+FalseStyle = Literal["negated", "left out"]
+ListStyle = Literal["repeated", "spread"]
+
+
+class Options(BaseModel):
+    """Base of every engine's schema: strict types, frozen, nothing unknown."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+OptionsType = TypeVar("OptionsType", bound=Options)
+
+
+def read_options(
+    schema: type[OptionsType], model: ModelConfig, engine: str
+) -> tuple[OptionsType, dict[str, Any]]:
+    """Split ``model.options`` into the schema's and the rest, which is the engine's own.
+
+    Hyphens and underscores count as the same.
+
+    Raises:
+        ConfigError: a value has a wrong type, or a name looks like a misspelt one of the schema.
+    """
+    known: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in model.options.items():
+        name = key.replace("-", "_")
+        (known if name in schema.model_fields else rest)[name] = value
+    for name in rest:
+        if near := nearest(name, schema.model_fields):
+            raise ConfigError(
+                f"model {model.name!r}: the option {name!r} is not known to {engine}",
+                hint=f"did you mean {near!r}? To hand it to the engine as it stands, "
+                f"put it after `--` on the command line",
+            )
+    try:
+        return schema.model_validate(known), rest
+    except ValidationError as error:
+        raise ConfigError(
+            f"model {model.name!r}: " + "; ".join(_sentences(error, known)),
+            hint=f"options of {engine}: {', '.join(schema.model_fields)}",
+        ) from error
+
+
+def nearest(name: str, candidates: Iterable[str], cutoff: float = _CUTOFF) -> str | None:
+    """The candidate most like ``name``, or None when nothing is like it."""
+    return next(iter(difflib.get_close_matches(name, list(candidates), n=1, cutoff=cutoff)), None)
+
+
+def _sentences(error: ValidationError, given: Mapping[str, Any]) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "options"
+        wrong = problem["msg"][:1].lower() + problem["msg"][1:]
+        yield f"option {name!r}: {wrong}, found {given.get(name)!r}"
+
+
+def to_flags(
+    options: Mapping[str, Any],
+    *,
+    false: FalseStyle = "negated",
+    lists: ListStyle = "repeated",
+) -> list[str]:
+    """Flags for options that no schema models.
+
+    ``top_k: 5`` → ``--top-k 5``; ``true`` → the bare flag; ``false`` → ``--no-…`` or nothing;
+    null → nothing, the engine's default; a mapping → JSON; a list → the flag again for each
+    value, or once with all of them.
+    """
+    flags: list[str] = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        match value:
+            case None:
+                continue
+            case True:
+                flags.append(flag)
+            case False:
+                if false == "negated":
+                    flags.append("--no-" + flag.removeprefix("--"))
+            case list() if lists == "spread":
+                flags += [flag, *map(_text, value)]
+            case list():
+                for item in value:
+                    flags += [flag, _text(item)]
+            case _:
+                flags += [flag, _text(value)]
+    return flags
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag of a command line with its values."""
+
+    name: str
+    """Without dashes, with underscores, short spellings resolved."""
+    values: tuple[str, ...]
+    words: tuple[str, ...]
+    """As they were given."""
+
+
+def parse_flags(flags: Sequence[str], short: Mapping[str, str] = _NO_SHORT) -> list[Flag]:
+    """Read ``--name value``, ``--name=value`` and ``-n value`` in their order.
+
+    ``short`` maps spellings without dashes to names.
+
+    Raises:
+        ConfigError: a word stands before any flag.
+    """
+    found: list[Flag] = []
+    for word in flags:
+        if is_flag(word):
+            spelling, equals, value = word.partition("=")
+            name = spelling.lstrip("-").replace("-", "_")
+            found.append(Flag(short.get(name, name), (value,) if equals else (), (word,)))
+        elif not found:
+            raise ConfigError(
+                f"the engine flags begin with {word!r}, which is not a flag",
+                hint="flags look like --name VALUE",
+            )
+        else:
+            last = found[-1]
+            found[-1] = Flag(last.name, (*last.values, word), (*last.words, word))
+    return found
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word is a flag; a negative number is a value."""
+    return word.startswith("-") and not word.lstrip("-")[:1].isdigit() and word.strip("-") != ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

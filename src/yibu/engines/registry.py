@@ -1,0 +1,60 @@
+"""Which engines there are, and which one serves a model."""
+
+from __future__ import annotations
+
+from yibu.config import ModelConfig
+from yibu.engines.base import Engine
+from yibu.engines.command import Command
+from yibu.engines.llama_cpp import LlamaCpp
+from yibu.engines.speech import Speech
+from yibu.engines.vllm import Vllm
+from yibu.errors import ConfigError, UnsupportedError
+from yibu.planner.types import ModelFacts
+
+
+def engines() -> tuple[Engine, ...]:
+    """Every engine; for a model that names none, the first that supports it is taken."""
+    return (LlamaCpp(), Vllm(), Speech(), Command())
+
+
+def by_name(name: str) -> Engine:
+    """The engine of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for engine in engines():
+        if engine.name == name:
+            return engine
+    raise ConfigError(
+        f"there is no engine named {name!r}",
+        hint=f"engines: {', '.join(engine.name for engine in engines())}",
+    )
+
+
+def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
+    """The engine that the entry names, or the first whose ``supports`` says yes.
+
+    Raises:
+        ConfigError: the entry names an engine that does not exist.
+        UnsupportedError: the named engine, or every engine, says no; with their reasons.
+    """
+    if model.engine is not None:
+        engine = by_name(model.engine)
+        verdict = engine.supports(model, facts)
+        if not verdict.supported:
+            raise UnsupportedError(
+                f"model {model.name!r}: {verdict.reason}",
+                hint=f"leave `engine: {model.engine}` out to let yibu choose, or change the source",
+            )
+        return engine
+    reasons = []
+    for engine in engines():
+        verdict = engine.supports(model, facts)
+        if verdict.supported:
+            return engine
+        reasons.append(f"{engine.name}: {verdict.reason}")
+    raise UnsupportedError(
+        f"model {model.name!r}: no engine serves it ({'; '.join(reasons)})",
+        hint="serve it with a command of your own: engine: command, options: {command: …}",
+    )

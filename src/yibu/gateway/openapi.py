@@ -1,0 +1,139 @@
+"""``/openapi.json``: FastAPI writes its own routes, and the hot path's are put beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from yibu.gateway.operations import OPERATIONS, Operation
+from yibu.gateway.schemas import answers
+
+DESCRIPTION = """\
+One OpenAI-compatible door for the models deployed here. A model answers only the paths that its
+engine can do; `/v1/models` lists each model's capabilities. Engines' own fields beyond OpenAI's
+(`top_k`, `chat_template_kwargs` …) are passed through.
+"""
+
+_REF = "#/components/schemas/{model}"
+
+_ANSWERS: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": answers.ChatCompletion,
+    "/v1/completions": answers.TextCompletion,
+    "/v1/embeddings": answers.EmbeddingList,
+    "/v1/audio/transcriptions": answers.Transcription,
+    "/v1/audio/translations": answers.Transcription,
+    "/recognize/": answers.Recognized,
+}
+
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "model": "NAME",
+        "messages": [{"role": "user", "content": "你好"}],
+        "max_tokens": 64,
+    },
+    "/v1/completions": {"model": "NAME", "prompt": "Once upon a time", "max_tokens": 32},
+    "/v1/embeddings": {"model": "NAME", "input": "a sentence"},
+}
+
+_STATUSES = {
+    400: "A field is missing, of the wrong type or out of range; `param` names it",
+    401: "The API key is missing or wrong",
+    404: "No such model; the message names those that exist",
+    413: "The body is too large",
+    502: "The engine died before it answered",
+    503: "The model is not ready, or the gateway is shutting down; see Retry-After",
+    504: "The engine was silent for too long",
+}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of every public path."""
+    text = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    models: list[type[BaseModel]] = [answers.ErrorAnswer, *set(_ANSWERS.values())]
+    models += {op.schema for op in OPERATIONS.values() if op.schema is not None}
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
+        ref_template=_REF,
+    )
+    components = text.setdefault("components", {})
+    components.setdefault("schemas", {}).update(definitions["$defs"])
+    components["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "A key of the gateway"}
+    }
+    for path, methods in text["paths"].items():
+        for method in methods.values():
+            # FastAPI documents a validation error of its own shape, which never occurs here.
+            method["responses"].pop("422", None)
+            if path.startswith("/v1/") or path == "/metrics":
+                method["security"] = [{"key": []}]
+                method["responses"]["401"] = _error(401)
+    for name in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(name, None)
+    for operation in OPERATIONS.values():
+        text["paths"][operation.path] = {"post": _post(operation)}
+    return text
+
+
+def _post(operation: Operation) -> dict[str, Any]:
+    answer = _ANSWERS.get(operation.path)
+    schema = _ref(answer) if answer is not None else {"type": "object"}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if operation.schema is not None and operation.kind != "embeddings":
+        content["text/event-stream"] = {
+            "schema": {"type": "string", "description": "With `stream: true`: one event a chunk"}
+        }
+    return {
+        "tags": ["audio" if operation.schema is None else "text"],
+        "summary": operation.noun.capitalize(),
+        "operationId": "post" + operation.path.replace("/", "_").rstrip("_"),
+        "security": [{"key": []}],
+        "requestBody": {"required": True, "content": _request(operation)},
+        "responses": {
+            "200": {"description": "The answer", "content": content},
+            **{str(status): _error(status) for status in _STATUSES},
+        },
+    }
+
+
+def _request(operation: Operation) -> dict[str, Any]:
+    if operation.schema is not None:
+        media: dict[str, Any] = {"schema": _ref(operation.schema)}
+        if operation.path in _EXAMPLES:
+            media["example"] = _EXAMPLES[operation.path]
+        return {"application/json": media}
+    fields: dict[str, Any] = {
+        "model": {"type": "string", "description": "Put before the file"},
+        "file": {"type": "string", "format": "binary"},
+        "language": {"type": "string"},
+        "prompt": {"type": "string"},
+        "response_format": {
+            "type": "string",
+            "enum": ["json", "text", "srt", "vtt", "verbose_json"],
+        },
+        "temperature": {"type": "number"},
+        "timestamp_granularities[]": {"type": "array", "items": {"enum": ["word", "segment"]}},
+        "stream": {"type": "boolean"},
+    }
+    required = ["file", "model"]
+    if not operation.model_required:
+        fields = {"file": fields["file"], "model": fields["model"]}
+        required = ["file"]
+    schema = {"type": "object", "properties": fields, "required": required}
+    return {"multipart/form-data": {"schema": schema}}
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
+def _error(status: int) -> dict[str, Any]:
+    return {
+        "description": _STATUSES[status],
+        "content": {"application/json": {"schema": _ref(answers.ErrorAnswer)}},
+    }

@@ -1,0 +1,274 @@
+"""``POST /v1/chat/completions``, as OpenAI's published specification has it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from yibu.gateway.schemas.base import (
+    Bias,
+    Choices,
+    Count,
+    JsonObject,
+    ModelName,
+    NonEmpty,
+    Penalty,
+    Probability,
+    Seed,
+    Stop,
+    StreamOptions,
+    Strict,
+    Temperature,
+)
+
+
+def _kind(field: str, known: frozenset[str]) -> Discriminator:
+    """Tell the members of a union by ``field``; what is not ``known`` is ``other``."""
+
+    def find(value: Any) -> str:  # pydantic calls it with whatever the client sent
+        name = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
+        return name if isinstance(name, str) and name in known else "other"
+
+    return Discriminator(find)
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(Strict):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(Strict):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Strict):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class AudioData(Strict):
+    data: str
+    format: str
+
+
+class AudioPart(Strict):
+    type: Literal["input_audio"]
+    input_audio: AudioData
+
+
+class FilePart(Strict):
+    type: Literal["file"]
+    file: JsonObject
+
+
+class OtherPart(Strict):
+    """A kind of part that OpenAI does not have and an engine may (``video_url``)."""
+
+    type: str
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("text")]
+    | Annotated[RefusalPart, Tag("refusal")]
+    | Annotated[ImagePart, Tag("image_url")]
+    | Annotated[AudioPart, Tag("input_audio")]
+    | Annotated[FilePart, Tag("file")]
+    | Annotated[OtherPart, Tag("other")],
+    _kind("type", frozenset({"text", "refusal", "image_url", "input_audio", "file"})),
+]
+Parts = Annotated[list[Part], Field(min_length=1)]
+Content = str | Parts
+
+
+class FunctionCall(Strict):
+    name: str
+    arguments: str
+
+
+class ToolCall(Strict):
+    id: str
+    type: Literal["function", "custom"]
+    function: FunctionCall | None = None
+    custom: JsonObject | None = None
+
+
+class SystemMessage(Strict):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Strict):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(Strict):
+    role: Literal["assistant"]
+    content: Content | None = None
+    name: str | None = None
+    refusal: str | None = None
+    audio: JsonObject | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+
+
+class ToolMessage(Strict):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+
+class FunctionMessage(Strict):
+    role: Literal["function"]
+    content: str | None = None
+    name: str
+
+
+class UnknownMessage(Strict):
+    """No such role; validating against this model is what says so."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+Message = Annotated[
+    Annotated[SystemMessage, Tag("system")]
+    | Annotated[SystemMessage, Tag("developer")]
+    | Annotated[UserMessage, Tag("user")]
+    | Annotated[AssistantMessage, Tag("assistant")]
+    | Annotated[ToolMessage, Tag("tool")]
+    | Annotated[FunctionMessage, Tag("function")]
+    | Annotated[UnknownMessage, Tag("other")],
+    _kind("role", _ROLES),
+]
+
+
+class Function(Strict):
+    name: NonEmpty
+    description: str | None = None
+    parameters: JsonObject | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(Strict):
+    type: Literal["function"]
+    function: Function
+
+
+class Named(Strict):
+    name: NonEmpty
+
+
+class CustomTool(Strict):
+    type: Literal["custom"]
+    custom: Named
+
+
+class UnknownTool(Strict):
+    type: Literal["function", "custom"]
+
+
+Tool = Annotated[
+    Annotated[FunctionTool, Tag("function")]
+    | Annotated[CustomTool, Tag("custom")]
+    | Annotated[UnknownTool, Tag("other")],
+    _kind("type", frozenset({"function", "custom"})),
+]
+
+
+class NamedToolChoice(Strict):
+    type: Literal["function"]
+    function: Named
+
+
+class CustomToolChoice(Strict):
+    type: Literal["custom"]
+    custom: Named
+
+
+class AllowedTools(Strict):
+    mode: Literal["auto", "required"]
+    tools: list[JsonObject]
+
+
+class AllowedToolsChoice(Strict):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+class UnknownToolChoice(Strict):
+    type: Literal["function", "custom", "allowed_tools"]
+
+
+ToolChoice = (
+    Literal["none", "auto", "required"]
+    | Annotated[
+        Annotated[NamedToolChoice, Tag("function")]
+        | Annotated[CustomToolChoice, Tag("custom")]
+        | Annotated[AllowedToolsChoice, Tag("allowed_tools")]
+        | Annotated[UnknownToolChoice, Tag("other")],
+        _kind("type", frozenset({"function", "custom", "allowed_tools"})),
+    ]
+)
+
+
+class JsonSchema(Strict):
+    name: NonEmpty
+    description: str | None = None
+    schema_: JsonObject | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Strict):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+class PlainFormat(Strict):
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
+
+
+ResponseFormat = Annotated[
+    Annotated[JsonSchemaFormat, Tag("json_schema")] | Annotated[PlainFormat, Tag("other")],
+    _kind("type", frozenset({"json_schema"})),
+]
+
+
+class ChatRequest(Strict):
+    """A conversation to continue."""
+
+    model: ModelName
+    messages: Annotated[list[Message], Field(min_length=1)]
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    n: Choices | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: Stop | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[str, Bias] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    seed: Seed | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[Function], Field(max_length=128)] | None = None
+    function_call: Literal["none", "auto"] | Named | None = None
+    reasoning_effort: str | None = None
+    store: bool | None = None
+    metadata: JsonObject | None = None
+    user: str | None = None

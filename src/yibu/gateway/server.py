@@ -1,0 +1,137 @@
+"""The gateway's listening socket, run and stopped by whoever owns the event loop.
+
+Signals are the owner's. ``start`` binds or says why not; ``stop`` drains: requests in flight
+finish within ``drain_timeout``, those that arrive meanwhile get 503, then everything is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from types import TracebackType
+from typing import Self
+
+from yibu.errors import ConfigError
+from yibu.gateway.app import Gateway
+from yibu.gateway.http1 import HttpProtocol
+from yibu.gateway.http1_request import ServerState
+from yibu.gateway.keys import check_exposure
+
+logger = logging.getLogger("yibu.gateway")
+
+_BACKLOG = 1024
+
+
+class ListenError(ConfigError):
+    """The gateway cannot listen on its host and port: in use, not allowed, or not here."""
+
+
+class GatewayServer:
+    """Serves one gateway; ``async with`` it, or call ``start`` and ``stop``."""
+
+    def __init__(self, app: Gateway) -> None:
+        self._app = app
+        self._config = app.deps.config
+        self._server: asyncio.Server | None = None
+        self._state: ServerState | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self.port = self._config.port
+        """The real port once started, also where the configuration says 0."""
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach it."""
+        host = self._config.host
+        if host in {"0.0.0.0", "::", ""}:  # noqa: S104  (compared, not bound)
+            host = "127.0.0.1"
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Bind and accept.
+
+        Raises:
+            ConfigError: the host is public and there is no key.
+            ListenError: the port is in use, or the address cannot be bound.
+        """
+        host, port = self._config.host, self._config.port
+        check_exposure(host, self._app.deps.keys)
+        loop = asyncio.get_running_loop()
+        state = ServerState(self._app, loop)
+        try:
+            self._server = await loop.create_server(
+                lambda: HttpProtocol(state), host, port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise _listen_error(host, port, error) from error
+        self._state = state
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._tick()
+        logger.info("gateway listens on %s", self.url)
+
+    async def stop(self) -> None:
+        """Drain and close. Calling it again, or before ``start``, does nothing."""
+        server, state = self._server, self._state
+        self._server = self._state = None
+        if server is None or state is None:
+            return
+        self._app.drain()
+        state.draining = True
+        try:
+            await _wait_idle(state, self._config.drain_timeout)
+        finally:
+            server.close()
+            if self._ticker is not None:
+                self._ticker.cancel()
+            for connection in list(state.connections):
+                connection.close()
+            await self._app.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def _tick(self) -> None:
+        if self._state is not None:
+            self._state.tick()
+            self._ticker = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+
+async def _wait_idle(state: ServerState, seconds: float) -> None:
+    """Wait for the requests in flight; cancel those that outlast ``seconds``."""
+    if not state.tasks:
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await state.idle.wait()
+    except TimeoutError:
+        late = list(state.tasks)
+        logger.warning("%d requests did not finish within %g s: cut off", len(late), seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+def _listen_error(host: str, port: int, error: OSError) -> ListenError:
+    if error.errno == errno.EADDRINUSE:
+        return ListenError(
+            f"port {port} on {host} is in use by another program",
+            hint=f"find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)",
+        )
+    if error.errno == errno.EACCES:
+        return ListenError(
+            f"port {port} on {host} is not allowed for this user",
+            hint="use a port above 1023 (--port 8000)",
+        )
+    return ListenError(
+        f"the gateway cannot listen on {host}:{port}: {error.strerror or error}",
+        hint="gateway.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all",
+    )

@@ -1,0 +1,190 @@
+"""Streams of server-sent events on their way through: what must change is changed in the bytes.
+
+A stream is JSON only inside its events, and most events need nothing, or one field put in. So
+an event is searched and patched as bytes; it is parsed only where that cannot do.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import orjson
+
+from yibu.errors import EngineGoneError, RequestError
+from yibu.gateway.envelope import error_event, translate
+from yibu.gateway.mend import Kind, new_id, no_tool_call, text_logprobs
+from yibu.gateway.requests import JsonRequest
+
+DONE = b"data: [DONE]\n\n"
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""A longer event would be an engine gone wild."""
+
+_USAGE = re.compile(rb'"prompt_tokens":\s*(\d+)')
+_COMPLETION = re.compile(rb'"completion_tokens":\s*(\d+)')
+_MODEL = re.compile(rb'("model":\s*)"(?:[^"\\]|\\.)*"')
+_LOGPROBS = re.compile(rb'("logprobs":\s*\{)')
+_CHUNK_FIELDS = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"')
+
+
+def find_usage(tail: bytes) -> tuple[int, int] | None:
+    """Prompt and completion tokens from the last bytes of an answer, when they say so."""
+    prompt = _USAGE.search(tail)
+    if prompt is None:
+        return None
+    completion = _COMPLETION.search(tail)
+    return int(prompt[1]), int(completion[1]) if completion else 0
+
+
+def broken_off(error: RequestError, last: bytes) -> bytes:
+    """The error event that ends a stream, on a line of its own whatever stands before it."""
+    separator = b"" if not last or last.endswith(b"\n\n") else b"\n\n"
+    return separator + error_event(error)
+
+
+class StreamMender:
+    """Mends one stream. ``feed`` its bytes as they come; ``finish`` it when the engine is done."""
+
+    def __init__(self, kind: Kind, request: JsonRequest, *, conforming: bool) -> None:
+        self._kind: Kind = kind
+        self._request = request
+        self._conforming = conforming
+        self._rest = b""
+        self._done = False
+        self._tool_called = False
+        self._id = new_id(kind)
+        self._offsets: dict[int, int] = {}
+        self._usage: dict[str, int] | None = None
+        self._model = rb"\1" + orjson.dumps(request.model).replace(b"\\", rb"\\")
+        self.tokens: tuple[int, int] | None = None
+        """Prompt and completion tokens, when the engine gave its usage to a client that did not
+        ask for it."""
+        self.failed = False
+        """The engine ended the stream with an error of its own."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the whole events in ``data`` and what was left before it, mended."""
+        data = self._rest + data
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        events = data.split(b"\n\n")
+        self._rest = events.pop()
+        if len(self._rest) > MAX_EVENT_BYTES:
+            message = f"The engine of model {self._request.model!r} sent an endless event"
+            raise EngineGoneError(message, code="engine_protocol_error")
+        return b"".join([self._event(event) for event in events if event])
+
+    def finish(self) -> bytes:
+        """Return what is still owed: the last event, and ``[DONE]`` if the engine forgot it."""
+        last = self._event(self._rest) if self._rest.strip() else b""
+        self._rest = b""
+        if self._done or self.failed or self._kind == "other":
+            return last
+        return last + self._end()
+
+    def _event(self, event: bytes) -> bytes:
+        if self._done or self.failed:
+            return b""
+        if not event.startswith(b"data:"):
+            if event.startswith((b"error:", b"event: error")):
+                return self._error(event)
+            return event + b"\n\n"
+        data = event[5:].lstrip()
+        if data == b"[DONE]":
+            return self._end()
+        if data.startswith((b'{"error"', b'{ "error"')):
+            return self._error(event)
+        if data == b"null":  # llama.cpp's first event of a text completion
+            return b""
+        if self._kind == "other" or self._conforming:
+            return _MODEL.sub(self._model, event, count=1) + b"\n\n"
+        return self._chunk(data)
+
+    def _chunk(self, data: bytes) -> bytes:
+        if b'"tool_calls"' in data:
+            self._tool_called = True
+        if self._kind == "completions" and (b'"usage"' in data or b'"content"' in data):
+            return self._text_chunk(orjson.loads(data))
+        whole = all(field in data for field in _CHUNK_FIELDS) and b'"finish_reason"' in data
+        if not whole and b'"usage"' not in data:
+            return self._incomplete_chunk(orjson.loads(data))
+        data = _MODEL.sub(self._model, data, count=1)
+        if b'"logprobs"' in data and b'"refusal"' not in data:
+            data = _LOGPROBS.sub(rb'\1"refusal":null,', data)
+        has_usage = b'"usage"' in data
+        if has_usage and not self._request.include_usage:
+            return self._without_usage(orjson.loads(data))
+        if self._request.include_usage and not has_usage:
+            return b'data: {"usage":null,' + data[1:] + b"\n\n"
+        return b"data: " + data + b"\n\n"
+
+    def _incomplete_chunk(self, chunk: Any) -> bytes:
+        """A chunk that lacks a field of the specification: filled in."""
+        if not isinstance(chunk, dict):
+            return b""
+        chunk.setdefault("id", self._id)
+        chunk.setdefault(
+            "object", "chat.completion.chunk" if self._kind == "chat" else "text_completion"
+        )
+        chunk.setdefault("created", int(time.time()))
+        chunk["model"] = self._request.model
+        for index, choice in enumerate(chunk.setdefault("choices", [])):
+            choice.setdefault("index", index)
+            choice.setdefault("finish_reason", None)
+            if self._kind == "chat":
+                choice.setdefault("delta", {})
+            else:
+                choice.setdefault("text", "")
+                choice.setdefault("logprobs", None)
+        if self._request.include_usage:
+            chunk.setdefault("usage", None)
+        return _dump(chunk)
+
+    def _without_usage(self, chunk: dict[str, Any]) -> bytes:
+        """Nobody asked for the usage: a chunk that brings nothing else is left out."""
+        usage = chunk.pop("usage", None)
+        if usage:
+            self.tokens = (usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+        return _dump(chunk) if chunk.get("choices") else b""
+
+    def _text_chunk(self, chunk: dict[str, Any]) -> bytes:
+        """llama.cpp's text completions: chat's logprobs, and the usage beside each last choice."""
+        chunk["model"] = self._request.model
+        usage = chunk.pop("usage", None)
+        if usage:
+            total = self._usage or dict.fromkeys(
+                ("prompt_tokens", "completion_tokens", "total_tokens"), 0
+            )
+            self._usage = {name: count + usage.get(name, 0) for name, count in total.items()}
+            self.tokens = (self._usage["prompt_tokens"], self._usage["completion_tokens"])
+            if not chunk.get("choices"):
+                return b""
+        for choice in chunk.get("choices", ()):
+            index = choice.setdefault("index", 0)
+            offset = self._offsets.get(index, 0)
+            if choice.get("logprobs"):
+                choice["logprobs"] = text_logprobs(choice["logprobs"], offset)
+            self._offsets[index] = offset + len(choice.get("text", ""))
+        return self._incomplete_chunk(chunk)
+
+    def _end(self) -> bytes:
+        if self._request.needs_tool_call and not self._tool_called and not self._conforming:
+            self.failed = True
+            return error_event(no_tool_call(self._request.model))
+        self._done = True
+        if self._usage is not None and self._request.include_usage:
+            return self._incomplete_chunk({"choices": [], "usage": self._usage}) + DONE
+        return DONE
+
+    def _error(self, event: bytes) -> bytes:
+        """The engine's own error in the middle of a stream."""
+        self.failed = True
+        start = event.find(b"{")
+        error = translate(500, event[start:] if start >= 0 else event, model=self._request.model)
+        return error_event(error)
+
+
+def _dump(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"

@@ -1,0 +1,194 @@
+"""The documented surface, FastAPI's: models, health, metrics, documentation pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import (
+    get_redoc_html,
+    get_swagger_ui_html,
+)
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from yibu.errors import RequestError
+from yibu.gateway.backend import Backend, Route
+from yibu.gateway.envelope import (
+    MethodNotAllowedError,
+    NoSuchPathError,
+    error_body,
+    error_headers,
+)
+from yibu.gateway.metrics import CONTENT_TYPE, Metrics, sample
+from yibu.gateway.openapi import DESCRIPTION, document
+from yibu.gateway.operations import unknown_model
+from yibu.gateway.schemas.answers import ErrorAnswer, Health, Model, ModelList, Readiness
+
+if TYPE_CHECKING:
+    from yibu.gateway.app import GatewayDeps
+
+STATIC = Path(__file__).with_name("static")
+
+_PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'none'"
+)
+"""The documentation pages load nothing from elsewhere, whatever their scripts try."""
+
+_READY = frozenset({"ready", "draining"})
+
+
+def create_surface(deps: GatewayDeps, metrics: Metrics, draining: Callable[[], bool]) -> FastAPI:
+    """The FastAPI application behind the hot path; its OpenAPI document covers both."""
+    app = FastAPI(
+        title="yibu",
+        version=deps.version,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    _errors(app)
+    _models(app, deps.backend)
+    _health(app, deps.backend, metrics, draining)
+    _pages(app)
+    written: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not written:
+            written.update(document(app))
+        return written
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)
+        headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+        return Response(error_body(error), error.status, headers)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        if error.status_code == 405:
+            answer = MethodNotAllowedError(f"{path} does not take {request.method}")
+        else:
+            answer = NoSuchPathError(f"There is no {path} here", hint="/docs lists the paths")  # type: ignore[assignment]
+        response = await refused(request, answer)
+        response.headers.update(error.headers or {})
+        return response
+
+    app.add_exception_handler(RequestError, refused)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _models(app: FastAPI, backend: Backend) -> None:
+    @app.get("/v1/models", tags=["models"], summary="List the models")
+    async def list_models() -> ModelList:
+        return ModelList(object="list", data=[_model(route) for route in backend.routes()])
+
+    @app.get(
+        "/v1/models/{model:path}",
+        tags=["models"],
+        summary="Look one model up; its name may hold slashes",
+        responses={404: {"model": ErrorAnswer}},
+    )
+    async def get_model(model: str) -> Model:
+        route = backend.route(model)
+        if route is None:
+            raise unknown_model(backend, model)
+        return _model(route)
+
+
+def _model(route: Route) -> Model:
+    return Model(
+        id=route.model,
+        object="model",
+        created=route.created,
+        owned_by=route.owned_by,
+        engine=route.engine,
+        state=route.state,
+        capabilities=sorted(route.capabilities),
+        max_context=route.max_context,
+    )
+
+
+def _health(app: FastAPI, backend: Backend, metrics: Metrics, draining: Callable[[], bool]) -> None:
+    @app.get("/healthz", tags=["health"], summary="Is the gateway alive")
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Can every model serve",
+        responses={503: {"model": Readiness}},
+    )
+    async def readyz() -> JSONResponse:
+        models = {route.model: route.state for route in backend.routes()}
+        ready = not draining() and all(state in _READY for state in models.values())
+        status: Literal["ready", "not ready", "draining"] = (
+            "ready" if ready else "draining" if draining() else "not ready"
+        )
+        answer = Readiness(status=status, models=models)
+        return JSONResponse(answer.model_dump(), status_code=200 if ready else 503)
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Numbers for Prometheus",
+        response_class=PlainTextResponse,
+    )
+    async def numbers() -> Response:
+        return Response(metrics.render(_state_lines(backend)), media_type=CONTENT_TYPE)
+
+
+def _state_lines(backend: Backend) -> list[str]:
+    states = Counter(route.state for route in backend.routes())
+    return [
+        "# HELP yibu_models Models by state.",
+        "# TYPE yibu_models gauge",
+        *(sample("models", ("state",), (state,), number) for state, number in states.items()),
+    ]
+
+
+def _pages(app: FastAPI) -> None:
+    def page(response: HTMLResponse) -> HTMLResponse:
+        response.headers["content-security-policy"] = _PAGE_POLICY
+        return response
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> RedirectResponse:
+        return RedirectResponse("/docs", status_code=307)
+
+    @app.get("/docs", include_in_schema=False)
+    async def swagger() -> HTMLResponse:
+        return page(
+            get_swagger_ui_html(
+                openapi_url="/openapi.json",
+                title="yibu",
+                swagger_js_url="/static/swagger-ui-bundle.js",
+                swagger_css_url="/static/swagger-ui.css",
+                swagger_favicon_url="/static/favicon.png",
+            )
+        )
+
+    @app.get("/redoc", include_in_schema=False)
+    async def redoc() -> HTMLResponse:
+        return page(
+            get_redoc_html(
+                openapi_url="/openapi.json",
+                title="yibu",
+                redoc_js_url="/static/redoc.standalone.js",
+                redoc_favicon_url="/static/favicon.png",
+                with_google_fonts=False,
+            )
+        )

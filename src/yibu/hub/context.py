@@ -1,0 +1,86 @@
+"""What every pull carries with it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yibu.errors import DiskFullError, OfflineError, VerificationError
+from yibu.hub.digest import Expected
+from yibu.hub.http import HttpClient
+from yibu.hub.progress import Meter
+from yibu.hub.records import Record, Records
+from yibu.hub.settings import HubSettings
+from yibu.hub.types import Source
+
+Pins = Mapping[str, tuple[int, str]]
+"""path in the model → (bytes, sha256 hex)"""
+
+
+@dataclass(frozen=True, slots=True)
+class PullContext:
+    """One pull's tools. ``pins`` are what the caller knows of the files beforehand."""
+
+    store: Path
+    records: Records
+    settings: HubSettings
+    client: HttpClient
+    meter: Meter
+    cancel: threading.Event
+    pins: Pins = field(default_factory=dict)
+
+
+def pinned(pins: Pins, path: str, known: Expected) -> Expected:
+    """What is expected of ``path``: the pin, where there is one, over what the hub says."""
+    if path not in pins:
+        return known
+    size, sha256 = pins[path]
+    return Expected(size, sha256)
+
+
+def check_pins_met(source: Source, pins: Pins, paths: set[str]) -> None:
+    """Raises VerificationError when a pinned file is not among the model's files."""
+    if missing := sorted(set(pins) - paths):
+        raise VerificationError(
+            f"{source}: {', '.join(missing)} should be there, found: {', '.join(sorted(paths))}.",
+            hint="The hub's model is not the one that was pinned: name its revision.",
+        )
+
+
+def record_meets(record: Record, pins: Pins) -> bool:
+    """Whether the record's files have the pinned sizes and hashes."""
+    have = {file.path: (file.size, file.sha256) for file in record.files}
+    return all(have.get(path) == pin for path, pin in pins.items())
+
+
+def check_room(directory: Path, needed: int, what: str) -> None:
+    """Raises DiskFullError when the file system of ``directory`` has less than ``needed`` bytes."""
+    existing = directory
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise DiskFullError(
+            f"{what} needs {needed} bytes more in {directory}, but only {free} are free.",
+            hint="Free some room (`yibu gc`, `yibu rm`), or move the cache: YIBU_HOME, "
+            "MODELSCOPE_CACHE, HF_HOME.",
+        )
+
+
+def offline_error(source: Source, record: Record | None) -> OfflineError:
+    """What is missing here, by file where a record knows."""
+    missing = record.changed() if record else []
+    what = (
+        f"these files are missing or changed: {', '.join(missing)}"
+        if missing
+        else "nothing of it is"
+    )
+    found = f"{what} here" if not missing else what
+    return OfflineError(
+        f"{source}: only local files are allowed (offline), and {found}.",
+        hint=f"Unset YIBU_OFFLINE and HF_HUB_OFFLINE (or leave --offline out) and run "
+        f"`yibu pull '{source}'`.",
+    )

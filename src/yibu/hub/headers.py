@@ -1,0 +1,118 @@
+"""Reading small parts of a model before it is here: configs, indexes and headers of weights."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from yibu.errors import HubError, HubNotFoundError
+from yibu.hub import http
+from yibu.hub.repository import RemoteFile
+from yibu.hub.settings import HubSettings
+from yibu.hub.types import LocalModel, Source
+
+_READ_LIMIT = 64 * 1024 * 1024
+"""Bytes: a GGUF with a large vocabulary has some ten megabytes of metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteHeaders:
+    """The files of a model, here or at its hub, and a way to read pieces of them."""
+
+    source: Source
+    files: Mapping[str, int]
+    """path → bytes (0 where the hub does not say)"""
+    local: bool
+    """The files are on this machine; reading is free."""
+    _read: Callable[[str, int, int], bytes] = field(repr=False)
+    close: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Ends the connections to the hub; leaving a ``with`` block does the same."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """``length`` bytes from ``start`` (to the end when None); fewer where the file ends.
+
+        Raises:
+            HubNotFoundError: no such file.
+            HubError: more than 64 MiB were asked for, or the hub failed.
+        """
+        if path not in self.files:
+            raise HubNotFoundError(f"{self.source} has no file {path!r}.")
+        wanted = self.files[path] - start if length is None else length
+        if wanted > _READ_LIMIT:
+            raise HubError(f"{path}: {wanted} bytes are no header; at most {_READ_LIMIT} are read.")
+        return self._read(path, start, max(wanted, 0))
+
+    def json(self, path: str) -> Any:
+        """The parsed file, or None where the model has no such file.
+
+        Raises:
+            HubError: it is not JSON.
+        """
+        if path not in self.files:
+            return None
+        try:
+            return json.loads(self.read(path))
+        except ValueError as error:
+            raise HubError(f"{self.source}: {path} is not JSON: {error}.") from error
+
+
+def local_headers(model: LocalModel) -> RemoteHeaders:
+    single = model.path.is_file()
+
+    def read(path: str, start: int, length: int) -> bytes:
+        with _local_path(model, path, single).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    return RemoteHeaders(model.source, {file.path: file.size for file in model.files}, True, read)
+
+
+def remote_headers(
+    source: Source, files: list[RemoteFile], client: http.HttpClient, settings: HubSettings
+) -> RemoteHeaders:
+    """Reads by Range requests; a server that ignores Range is read up to the wanted bytes."""
+    by_path = {file.path: file for file in files}
+    never = threading.Event()
+
+    def read(path: str, start: int, length: int) -> bytes:
+        if length == 0:
+            return b""
+        file = by_path[path]
+        what = f"{source}: {path}"
+
+        def attempt() -> bytes:
+            wanted = {"Range": f"bytes={start}-{start + length - 1}"}
+            with client.get(file.url, {**file.headers, **wanted}, what=what) as response:
+                if response.status_code == 416:
+                    return b""
+                skip = 0 if response.status_code == 206 else start
+                content = bytearray()
+                for chunk in http.body(response, what):
+                    content += chunk
+                    if len(content) >= skip + length:
+                        break
+                return bytes(content[skip : skip + length])
+
+        return http.retrying(settings, what, attempt, never)
+
+    sizes = {file.path: file.expected.size or 0 for file in files}
+    return RemoteHeaders(source, sizes, False, read, client.close)
+
+
+def _local_path(model: LocalModel, path: str, single: bool) -> Path:
+    if not single:
+        return model.path / path
+    # A file of a repository has the model's path end with its own; other shards lie beside it.
+    return (
+        model.path if model.path.name == Path(path).name else model.path.with_name(Path(path).name)
+    )

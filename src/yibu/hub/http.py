@@ -1,0 +1,254 @@
+"""HTTP for the hub room: one attempt at a time, with every outcome given one of yibu's names.
+
+Only reading is done here, so every request may be repeated. What may succeed when repeated is a
+``TransientError``; ``retrying`` repeats it with back-off. Everything else is final.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from yibu.errors import (
+    HubAuthError,
+    HubError,
+    HubNotFoundError,
+    HubUnreachableError,
+    PullCancelledError,
+)
+from yibu.hub.settings import HubSettings
+from yibu.log import redact
+
+if TYPE_CHECKING:
+    import requests
+
+logger = logging.getLogger(__name__)
+
+_READ_BYTES = 1024 * 1024
+_RETRY_AFTER_LIMIT = 60.0
+_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+T = TypeVar("T")
+
+
+class TransientError(Exception):
+    """The same request may succeed later: a broken connection, 429 or 5xx."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class HttpClient:
+    """A pool of connections that can be cut from another thread."""
+
+    def __init__(self, settings: HubSettings, *, ca_bundle: str | None = None) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        self._settings = settings
+        self._session = requests.Session()
+        # Proxies and certificates come from HubSettings: nothing here reads the environment.
+        self._session.trust_env = False
+        self._session.verify = ca_bundle or settings.ca_bundle or True
+        adapter = HTTPAdapter(pool_maxsize=settings.connections + 2)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        # A compressed answer to a range would be a range of something else.
+        self._session.headers["Accept-Encoding"] = "identity"
+        self._open: set[requests.Response] = set()
+        self._lock = threading.Lock()
+        self._aborted = False
+
+    @contextmanager
+    def get(
+        self, url: str, headers: Mapping[str, str] | None = None, *, what: str
+    ) -> Iterator[requests.Response]:
+        """One GET, its body not yet read. ``what`` names the object in errors.
+
+        Raises:
+            TransientError: worth another try.
+            HubAuthError, HubNotFoundError, HubError: final.
+        """
+        import requests
+
+        if self._aborted:
+            raise PullCancelledError(f"Reading {what} was cancelled.")
+        try:
+            response = self._session.get(
+                url,
+                headers=dict(headers or {}),
+                stream=True,
+                timeout=(self._settings.connect_timeout, self._settings.read_timeout),
+                proxies=self._proxies(url),
+            )
+        except requests.exceptions.SSLError as error:
+            raise HubUnreachableError(
+                f"{_host(url)} showed a certificate that this machine does not trust: {error}.",
+                hint="Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate.",
+            ) from error
+        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+            raise TransientError(f"no answer from {_host(url)}: {_short(error)}") from error
+        except requests.exceptions.RequestException as error:
+            raise HubError(
+                f"{what} cannot be asked for at {redact(url)}: {_short(error)}."
+            ) from error
+        with self._lock:
+            self._open.add(response)
+        try:
+            _raise_for_status(response, url, what)
+            yield response
+        finally:
+            with self._lock:
+                self._open.discard(response)
+            response.close()
+
+    def abort(self) -> None:
+        """End every running read at once, from any thread; the client is of no use after it."""
+        self._aborted = True
+        with self._lock:
+            running = list(self._open)
+        for response in running:
+            try:
+                response.raw.shutdown()
+            except (OSError, RuntimeError, ValueError, AttributeError) as error:
+                # It ended by itself meanwhile, which is all that was wanted.
+                logger.debug("a connection was already gone: %s", error)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _proxies(self, url: str) -> dict[str, str]:
+        if not self._settings.proxies or _bypassed(url, self._settings.no_proxy):
+            return {}
+        return dict(self._settings.proxies)
+
+
+def body(response: requests.Response, what: str) -> Iterator[bytes]:
+    """The response's bytes as they come, undecoded; a broken connection is a TransientError."""
+    import urllib3
+
+    raw = response.raw
+    while True:
+        try:
+            chunk: bytes = raw.read1(_READ_BYTES, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # ValueError: the connection was cut by abort() between two reads.
+            raise TransientError(
+                f"the connection broke while {what} came: {_short(error)}"
+            ) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def retrying(
+    settings: HubSettings, what: str, attempt: Callable[[], T], cancel: threading.Event
+) -> T:
+    """Call ``attempt`` until it gives something other than a TransientError.
+
+    Raises:
+        HubUnreachableError: ``settings.attempts`` tries failed.
+        PullCancelledError: ``cancel`` was set while waiting.
+    """
+    for tried in range(1, settings.attempts + 1):
+        try:
+            return attempt()
+        except TransientError as error:
+            if cancel.is_set():
+                raise PullCancelledError(f"Reading {what} was cancelled.") from error
+            if tried == settings.attempts:
+                raise unreachable(what, settings, error) from error
+            pause(settings, tried, error, cancel, what)
+    raise AssertionError("attempts is at least 1")
+
+
+def pause(
+    settings: HubSettings, tried: int, error: TransientError, cancel: threading.Event, what: str
+) -> None:
+    """Wait before try ``tried + 1``; a cancel ends the wait."""
+    delay = min(settings.max_backoff, settings.backoff * 2 ** (tried - 1))
+    delay *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads clients out, guards nothing
+    if error.retry_after is not None:
+        delay = max(delay, min(error.retry_after, _RETRY_AFTER_LIMIT))
+    logger.info("%s: %s; try %d in %.1f s", what, error, tried + 1, delay)
+    if cancel.wait(delay):
+        raise PullCancelledError(f"Reading {what} was cancelled.")
+
+
+def unreachable(what: str, settings: HubSettings, error: TransientError) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"{what} could not be fetched in {settings.attempts} tries; the last: {error}.",
+        hint="Run the same command again to go on from here; `yibu doctor` checks the network.",
+    )
+
+
+def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
+    status = response.status_code
+    # 416 says something of the file's size, which only the caller can judge.
+    if status < 300 or status == 416:
+        return
+    host = _host(response.url or url)
+    redirected = host != _host(url)
+    if status in _RETRIED_STATUSES:
+        raise TransientError(
+            f"{host} answered HTTP {status}", retry_after=_retry_after(response.headers)
+        )
+    if status in (401, 403):
+        if redirected:
+            # A storage host refuses a signed link that ran out; the hub signs a new one.
+            raise TransientError(f"{host} refused the link to {what} (HTTP {status})")
+        raise HubAuthError(
+            f"{host} refuses {what} (HTTP {status}).",
+            hint="Accept the model's terms on its page, and set the hub's token "
+            "(MODELSCOPE_API_TOKEN or HF_TOKEN).",
+        )
+    if status in (404, 410):
+        raise HubNotFoundError(
+            f"{host} has no {what} (HTTP {status}).", hint="Check the spelling and the revision."
+        )
+    raise HubError(f"{host} answered HTTP {status} for {what}; 200 or 206 was expected.")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("Retry-After", "").strip()
+    return float(value) if value.isascii() and value.isdigit() else None
+
+
+def _bypassed(url: str, no_proxy: str) -> bool:
+    """Whether NO_PROXY names the URL's host: ``host``, ``.domain``, ``host:port`` or ``*``."""
+    parts = urllib.parse.urlsplit(url)
+    host = (parts.hostname or "").lower()
+    for entry in (item.strip().lower() for item in no_proxy.split(",")):
+        if not entry:
+            continue
+        if entry == "*" or entry in (host, f"{host}:{parts.port}"):
+            return True
+        if host.endswith("." + entry.removeprefix("*").lstrip(".")):
+            return True
+    return False
+
+
+def _host(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def _short(error: BaseException) -> str:
+    """The innermost reason: urllib3 wraps one error in the next, and only the first one says why."""
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, BaseException):
+        return _short(reason)
+    inner = error.args[0] if error.args else None
+    if isinstance(inner, BaseException):
+        return _short(inner)
+    if isinstance(error.__cause__, OSError):
+        return _short(error.__cause__)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return redact(f"{type(error).__name__}: {error}")

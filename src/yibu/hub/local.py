@@ -1,0 +1,48 @@
+"""Models that already lie in a directory or a file of the user's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from yibu.errors import HubNotFoundError
+from yibu.hub.types import FileRecord, LocalModel, Source
+
+
+def open_local(source: Source) -> LocalModel:
+    """The model at a path.
+
+    Nobody promised these bytes, so nothing is read: ``FileRecord.sha256`` is empty.
+
+    Raises:
+        HubNotFoundError: nothing is there, or an empty directory.
+    """
+    path = Path(source.name)
+    if not path.exists():
+        parent = path.parent
+        near = sorted(item.name for item in parent.iterdir())[:8] if parent.is_dir() else []
+        raise HubNotFoundError(
+            f"{path} does not exist; a model's directory or file was expected.",
+            hint=f"In {parent} there is: {', '.join(near)}." if near else "Check the path.",
+        )
+    files = tuple(
+        FileRecord(item.relative_to(path).as_posix() if path.is_dir() else path.name, size, "")
+        for item, size in local_files(path)
+    )
+    if not files:
+        raise HubNotFoundError(f"{path} holds no files; a model was expected.")
+    return LocalModel(source, path, files)
+
+
+def local_files(path: Path) -> Iterator[tuple[Path, int]]:
+    """Every file with its size, sorted; hidden ones (.git, .cache, .msc) are no part of a model."""
+    if not path.is_dir():
+        yield path, path.stat().st_size
+        return
+    for directory, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            item = Path(directory, name)
+            if not name.startswith(".") and item.is_file():
+                yield item, item.stat().st_size

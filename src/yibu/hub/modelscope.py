@@ -1,0 +1,144 @@
+"""ModelScope through its SDK, ``modelscope-hub``: listing, login and the cache's layout.
+
+The cache (SDK 0.5): ``$MODELSCOPE_CACHE/models/ORG--NAME/snapshots/REVISION/…``. Older SDKs kept
+``models/ORG/NAME`` or ``hub/models/ORG/NAME``, dots in NAME written ``___``; the SDK goes on using
+such a directory where it finds one, and so does this.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yibu import __version__
+from yibu.errors import HubAuthError, HubError, HubNotFoundError, HubUnreachableError
+from yibu.hub.completeness import missing_shards
+from yibu.hub.digest import EMPTY_SHA256, Expected
+from yibu.hub.local import local_files
+from yibu.hub.repository import Listing, RemoteFile, move
+from yibu.hub.settings import HubSettings
+from yibu.hub.types import Source
+
+_BRANCH = "master"
+
+
+def workspace(settings: HubSettings) -> Path:
+    """The SDK takes a directory in a directory of its cache for a model; plain files are safe."""
+    return settings.modelscope_cache / ".yibu"
+
+
+class ModelScopeHub:
+    def __init__(self, settings: HubSettings) -> None:
+        self.cache = settings.modelscope_cache
+        self.workspace = workspace(settings)
+        self._settings = settings
+
+    def listing(self, source: Source, cancel: threading.Event) -> Listing:  # noqa: ARG002 - Hub's
+        """The SDK retries by itself (four tries, seconds apart), and bounds every wait."""
+        revision = source.revision or _BRANCH
+        from modelscope_hub import HubApi, HubConfig
+
+        config = HubConfig(
+            endpoint=self._settings.modelscope_endpoint,
+            cache_dir=self.cache,
+            token=self._settings.modelscope_token,
+        )
+        api = HubApi(config)
+        try:
+            found = api.list_repo_files(source.name, "model", revision=revision)
+        except Exception as error:
+            # The SDK's errors, requests' and JSON's: whatever it is, it is given our name here.
+            raise _translated(error, source) from error
+        headers = {"User-Agent": f"yibu/{__version__}"}
+        if token := config.token:  # ours, or the login that the SDK keeps
+            # Both, as the SDK does: older endpoints know only the cookie.
+            headers |= {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"}
+        files = tuple(
+            RemoteFile(
+                file.path,
+                _expected(file),
+                api.legacy.get_download_url(source.name, "model", file.path, revision),
+                headers,
+            )
+            for file in found
+            if file.type != "tree"
+        )
+        return Listing(revision, files)
+
+    def cached_listing(self, source: Source) -> Listing | None:
+        revision = source.revision or _BRANCH
+        root = self._root(source, revision)
+        if not root.is_dir():
+            return None
+        here = [
+            (path.relative_to(root).as_posix(), size)
+            for path, size in local_files(root)
+            if not path.name.endswith(".incomplete")
+        ]
+        files = [RemoteFile(path, Expected(size)) for path, size in here]
+        files += [RemoteFile(path, Expected()) for path in missing_shards(root)]
+        return Listing(revision, tuple(files)) if files else None
+
+    def immutable(self, source: Source) -> bool:  # noqa: ARG002 - the protocol's
+        return False  # a ModelScope revision is a branch or a tag
+
+    def place(self, source: Source, commit: str) -> _Place:
+        return _Place(self._root(source, commit))
+
+    def _root(self, source: Source, revision: str) -> Path:
+        owner, name = source.name.split("/")
+        for base in (self.cache / "models", self.cache / "hub" / "models"):
+            legacy = base / owner / name.replace(".", "___")
+            if legacy.is_dir() and any(legacy.iterdir()):
+                return legacy
+        return self.cache / "models" / f"{owner}--{name}" / "snapshots" / revision
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    root: Path
+
+    def existing(self, file: RemoteFile) -> Path | None:
+        path = self.root / file.path
+        return path if path.is_file() else None
+
+    def adopt(self, file: RemoteFile) -> None:
+        """It lies in its place already."""
+
+    def publish(self, file: RemoteFile, fresh: Path) -> None:
+        move(fresh, self.root / file.path)
+
+    def complete(self, source: Source) -> None:
+        """The SDK keeps no further marks."""
+
+
+def _expected(file: Any) -> Expected:
+    sha256 = file.sha256.lower() if file.sha256 else None
+    # The listing says 0 for an empty file and for a size it does not know.
+    size = file.size if file.size or sha256 in (None, EMPTY_SHA256) else None
+    return Expected(size, sha256)
+
+
+def _translated(error: Exception, source: Source) -> HubError:
+    from modelscope_hub import errors
+
+    if isinstance(error, errors.NotExistError):
+        return HubNotFoundError(
+            f"ModelScope has no model {source.name} at revision {source.revision or _BRANCH}, or it "
+            "is private.",
+            hint="Check the spelling on modelscope.cn; for a private model set "
+            "MODELSCOPE_API_TOKEN.",
+        )
+    if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
+        return HubAuthError(
+            f"ModelScope refuses {source.name}: {error.message}.",
+            hint="Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken.",
+        )
+    if isinstance(error, errors.NetworkError | errors.ServerError | errors.RateLimitError):
+        return HubUnreachableError(
+            f"ModelScope did not list the files of {source.name}: {error}.",
+            hint="Run the command again later; `yibu doctor` checks the network.",
+        )
+    return HubError(f"ModelScope's list of {source.name} cannot be used: {error!r}.")

@@ -1,0 +1,204 @@
+"""Finding a wheel by name and version where the user's pip and uv would.
+
+Only the index is read here; nothing is installed, built, imported or run. Protocols: the simple
+repository API (PEP 503 in HTML, PEP 691 in JSON) and pip's find-links folders and pages.
+"""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yibu.errors import HubAuthError, HubError, HubNotFoundError
+from yibu.hub import http
+from yibu.hub.settings import HubSettings
+
+_ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
+_PAGE_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WheelFile:
+    """A wheel that an index or a folder offers."""
+
+    filename: str
+    url: str = field(repr=False)
+    """``https:`` or ``file:``; may hold a password."""
+    sha256: str | None = None
+    size: int | None = None
+
+
+def find_wheel(
+    dist: str,
+    version: str,
+    client: http.HttpClient,
+    settings: HubSettings,
+    cancel: threading.Event,
+) -> WheelFile:
+    """The wheel of this name and version.
+
+    Raises:
+        HubNotFoundError: no index has it; the versions that exist are named.
+        HubUnreachableError, HubAuthError: no index answered, and none has it.
+    """
+    versions: set[str] = set()
+    failure: HubError | None = None
+    for place, page in [(url, False) for url in settings.index.indexes] + [
+        (p, True) for p in settings.index.find_links
+    ]:
+        try:
+            offered = _offered(place, dist, page, client, settings, cancel)
+        except HubNotFoundError:
+            continue
+        except HubAuthError as error:
+            refused = HubAuthError(
+                error.message, hint="Put the index' user and password into pip's index-url."
+            )
+            failure = failure or refused
+            continue
+        except HubError as error:
+            failure = failure or error
+            continue
+        for wheel in offered:
+            named, found, tags = _wheel_name(wheel.filename)
+            if named != normalized(dist):
+                continue
+            if wheel.url.startswith("file:") and _local_folder(place) is None:
+                continue  # a page from the network has no business with files of this machine
+            versions.add(found)
+            if same_version(found, version) and tags.endswith("-none-any"):
+                return wheel
+    if failure is not None:
+        raise failure
+    known = ", ".join(sorted(versions)) or "none"
+    raise HubNotFoundError(
+        f"No index has a pure-Python wheel of {dist}=={version}; versions with a wheel: {known}.",
+        hint="Check the name and the version, or your pip index settings (`pip config list`).",
+    )
+
+
+def normalized(dist: str) -> str:
+    """PEP 503."""
+    return re.sub(r"[-_.]+", "-", dist).lower()
+
+
+def same_version(left: str, right: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(left) == Version(right)
+    except InvalidVersion:
+        return left == right
+
+
+def _wheel_name(filename: str) -> tuple[str, str, str]:
+    """Name (normalized), version and tags of ``NAME-VERSION(-BUILD)?-PY-ABI-PLATFORM.whl``."""
+    parts = filename.removesuffix(".whl").split("-")
+    if not filename.endswith(".whl") or len(parts) not in (5, 6):
+        return "", "", ""
+    return normalized(parts[0]), parts[1], "-".join(parts[-3:])
+
+
+def _offered(
+    place: str,
+    dist: str,
+    page: bool,
+    client: http.HttpClient,
+    settings: HubSettings,
+    cancel: threading.Event,
+) -> list[WheelFile]:
+    """The files of a project in an index, or all files of a find-links folder or page."""
+    folder = _local_folder(place)
+    if folder is not None:
+        return _folder_files(folder if page else folder / normalized(dist))
+    url = place if page else f"{place.rstrip('/')}/{normalized(dist)}/"
+    what = f"the list of {dist}'s files"
+
+    def read() -> tuple[bytes, str, str]:
+        with client.get(url, {"Accept": _ACCEPT}, what=what) as response:
+            content = bytearray()
+            for chunk in http.body(response, what):
+                content += chunk
+                if len(content) > _PAGE_LIMIT:
+                    raise HubError(
+                        f"{what} is over {_PAGE_LIMIT} bytes; an index page was expected."
+                    )
+            return bytes(content), response.headers.get("Content-Type", ""), response.url or url
+
+    content, kind, final = http.retrying(settings, what, read, cancel)
+    # A redirect drops the password that the configured URL holds; same host, same password.
+    final = _with_login(final, place)
+    if "json" in kind:
+        return list(_json_files(content, final))
+    return list(_html_files(content, final))
+
+
+def _json_files(content: bytes, base: str) -> Iterator[WheelFile]:
+    try:
+        for file in json.loads(content)["files"]:
+            yield WheelFile(
+                file["filename"],
+                _with_login(urllib.parse.urljoin(base, file["url"]), base),
+                (file.get("hashes") or {}).get("sha256"),
+                file.get("size"),
+            )
+    except (ValueError, KeyError, TypeError) as error:
+        raise HubError(
+            f"The index at {_host(base)} sent JSON that is no file list: {error}."
+        ) from error
+
+
+class _Links(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hrefs: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        href = dict(attrs).get("href")
+        if tag == "a" and href:
+            self.hrefs.append(href)
+
+
+def _html_files(content: bytes, base: str) -> Iterator[WheelFile]:
+    links = _Links()
+    links.feed(content.decode("utf-8", "replace"))
+    for href in links.hrefs:
+        url, fragment = urllib.parse.urldefrag(urllib.parse.urljoin(base, href))
+        filename = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+        sha256 = urllib.parse.parse_qs(fragment).get("sha256", [None])[0]
+        yield WheelFile(filename, _with_login(url, base), sha256)
+
+
+def _folder_files(folder: Path) -> list[WheelFile]:
+    index = folder / "index.html"
+    if index.is_file():
+        return list(_html_files(index.read_bytes(), index.as_uri()))
+    return [
+        WheelFile(path.name, path.as_uri(), None, path.stat().st_size)
+        for path in sorted(folder.glob("*.whl"))
+    ]
+
+
+def _local_folder(place: str) -> Path | None:
+    if place.startswith("file:"):
+        return Path(urllib.parse.unquote(urllib.parse.urlsplit(place).path))
+    return Path(place).expanduser() if "://" not in place else None
+
+
+def _with_login(url: str, configured: str) -> str:
+    """Put the configured URL's user and password into a URL of the same host that has none."""
+    ours, theirs = urllib.parse.urlsplit(configured), urllib.parse.urlsplit(url)
+    if "@" not in ours.netloc or "@" in theirs.netloc or ours.hostname != theirs.hostname:
+        return url
+    login = ours.netloc.rpartition("@")[0]
+    return theirs._replace(netloc=f"{login}@{theirs.netloc}").geturl()
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).hostname or url

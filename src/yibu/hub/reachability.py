@@ -1,0 +1,57 @@
+"""Whether the hubs and the package index answer from here, for ``yibu doctor``."""
+
+from __future__ import annotations
+
+import time
+import urllib.parse
+from dataclasses import dataclass, replace
+
+from yibu.errors import HubAuthError, HubError, HubNotFoundError
+from yibu.hub import http
+from yibu.hub.settings import HubSettings
+
+_TIMEOUT = 5.0
+"""Seconds; who waits for doctor wants to know, not to wait."""
+_MODELSCOPE = "https://www.modelscope.cn"
+_HUGGING_FACE = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    name: str
+    host: str
+    reachable: bool
+    seconds: float
+    detail: str
+    """Empty, or why not, in words."""
+
+
+def check_reachability(settings: HubSettings) -> list[Reachability]:
+    """Ask ModelScope, Hugging Face and the first package index for anything at all."""
+    quick = replace(settings, connect_timeout=_TIMEOUT, read_timeout=_TIMEOUT)
+    places = [
+        ("ModelScope", settings.modelscope_endpoint or _MODELSCOPE, None),
+        ("Hugging Face", settings.hf_endpoint or _HUGGING_FACE, None),
+        *(("package index", url, settings.index.ca_bundle) for url in settings.index.indexes[:1]),
+    ]
+    return [_ask(name, url, quick, ca_bundle) for name, url, ca_bundle in places]
+
+
+def _ask(name: str, url: str, settings: HubSettings, ca_bundle: str | None) -> Reachability:
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or url
+    if parts.scheme == "file":
+        return Reachability(name, url, True, 0.0, "a folder of this machine")
+    client = http.HttpClient(settings, ca_bundle=ca_bundle)
+    started = time.monotonic()
+    detail = ""
+    try:
+        with client.get(url, what=name):
+            reachable = True
+    except (HubAuthError, HubNotFoundError) as error:
+        reachable, detail = True, error.message  # it answered, which is what was asked
+    except (http.TransientError, HubError) as error:
+        reachable, detail = False, str(error)
+    finally:
+        client.close()
+    return Reachability(name, host, reachable, time.monotonic() - started, detail)

@@ -1,0 +1,326 @@
+"""Pulling a repository of a model hub into that hub's own cache.
+
+A hub (``modelscope.py``, ``huggingface.py``) says what a repository holds and where its cache
+wants each file; everything else, from locks to hashes, is the same for both and stands here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+import re
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from yibu.errors import HubError, HubNotFoundError, HubUnreachableError, VerificationError
+from yibu.hub.context import (
+    PullContext,
+    check_pins_met,
+    check_room,
+    offline_error,
+    pinned,
+    record_meets,
+)
+from yibu.hub.digest import Digest, Expected, check, differs
+from yibu.hub.locks import exclusive
+from yibu.hub.partial import partial_bytes
+from yibu.hub.records import Record, RecordedFile, now, slug, unchanged
+from yibu.hub.source import safe_member
+from yibu.hub.transfer import Download, Transfer
+from yibu.hub.types import Source
+
+logger = logging.getLogger(__name__)
+
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository as its hub lists it. ``url`` is empty in a listing made offline."""
+
+    path: str
+    expected: Expected
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    commit: str
+    """The commit that the revision means, or the branch's name where the hub tells no commit."""
+    files: tuple[RemoteFile, ...]
+
+
+class Place(Protocol):
+    """Where a hub's cache keeps one revision of a repository."""
+
+    @property
+    def root(self) -> Path:
+        """The directory that holds the files under their own names."""
+
+    def existing(self, file: RemoteFile) -> Path | None:
+        """Bytes in the cache that claim to be this file."""
+
+    def adopt(self, file: RemoteFile) -> None:
+        """Make verified ``existing`` bytes appear under ``root``."""
+
+    def publish(self, file: RemoteFile, fresh: Path) -> None:
+        """Move verified bytes into the cache, over whatever was there."""
+
+    def complete(self, source: Source) -> None:
+        """Every file is in its place."""
+
+
+class Hub(Protocol):
+    cache: Path
+    workspace: Path
+    """yibu's own corner of the cache, for partial files and locks: on the same file system, and
+    where the SDK's own look through its cache takes no notice. It holds plain files only."""
+
+    def listing(self, source: Source, cancel: threading.Event) -> Listing:
+        """Ask the hub.
+
+        Raises:
+            HubNotFoundError, HubAuthError, HubUnreachableError, HubError.
+        """
+
+    def cached_listing(self, source: Source) -> Listing | None:
+        """What the cache holds of the repository, and what it knows to be missing; no network."""
+
+    def immutable(self, source: Source) -> bool:
+        """Whether the revision can never mean other files."""
+
+    def place(self, source: Source, commit: str) -> Place: ...
+
+
+def pull_repository(hub: Hub, source: Source, context: PullContext) -> Record:
+    """Have the repository (or the file of it that the source names) whole in the hub's cache."""
+    record = context.records.read(source)
+    whole = record is not None and not record.changed() and record_meets(record, context.pins)
+    if record is not None and whole and (context.settings.offline or hub.immutable(source)):
+        return record
+    context.meter.phase("listing")
+    if context.settings.offline:
+        found = _recorded_listing(record) if record else hub.cached_listing(source)
+        if found is None:
+            raise offline_error(source, record)
+        listing = found
+    else:
+        try:
+            listing = hub.listing(source, context.cancel)
+        except HubUnreachableError as error:
+            if record is None or not whole:
+                raise
+            logger.warning("%s What is here already is used.", error.message)
+            return record
+    files = select(listing.files, source)
+    check_pins_met(source, context.pins, {file.path for file in files})
+    pull = _Pull(hub, source, listing.commit, files, context)
+    with exclusive(pull.lock, context.cancel, pull.report_waiting):
+        return pull.run(context.records.read(source))
+
+
+def _recorded_listing(record: Record) -> Listing:
+    files = (RemoteFile(file.path, Expected(file.size, file.sha256)) for file in record.files)
+    return Listing(record.commit, tuple(files))
+
+
+def select(files: Sequence[RemoteFile], source: Source) -> list[RemoteFile]:
+    """The files that the source names: all, or one with the other shards of its set.
+
+    Raises:
+        HubNotFoundError: the repository has no such file, or none at all.
+        HubError: a listed path points outside of the repository.
+    """
+    for file in files:
+        if not safe_member(file.path):
+            raise HubError(
+                f"{source} lists the file {file.path!r}, which points outside of the repository; "
+                "nothing was fetched.",
+                hint="Do not use this repository.",
+            )
+    paths = [file.path for file in files]
+    if not paths:
+        raise HubNotFoundError(f"{source} holds no files.", hint="Check the spelling.")
+    if source.file is None:
+        return list(files)
+    if source.file not in paths:
+        near = difflib.get_close_matches(source.file, paths, n=3, cutoff=0.4)
+        raise HubNotFoundError(
+            f"{source} has no file {source.file!r}; it holds {len(paths)} files.",
+            hint=f"The nearest: {', '.join(near or paths[:3])}.",
+        )
+    shard = _SHARD.fullmatch(source.file)
+    if shard is None:
+        return [file for file in files if file.path == source.file]
+    return [
+        file
+        for file in files
+        if (other := _SHARD.fullmatch(file.path)) and other.groups() == shard.groups()
+    ]
+
+
+def move(fresh: Path, target: Path) -> None:
+    """Rename into place; across file systems, copy first so that ``target`` is never half."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fresh.replace(target)
+    except OSError as error:
+        if target.is_dir():
+            raise HubError(f"{target} is a directory; a file belongs there: {error}.") from error
+        near = target.with_name(f".{target.name}.new")
+        shutil.copyfile(fresh, near)
+        near.replace(target)
+        fresh.unlink()
+
+
+class _Pull:
+    """One pull of one listing."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        source: Source,
+        commit: str,
+        files: list[RemoteFile],
+        context: PullContext,
+    ) -> None:
+        self._source = source
+        self._commit = commit
+        self._files = files
+        self._context = context
+        self._workspace = hub.workspace
+        self._place = hub.place(source, commit)
+        self._expected = {
+            file.path: pinned(context.pins, file.path, file.expected) for file in files
+        }
+        self._found: dict[str, Digest] = {}
+        name = slug(Source(source.scheme, source.name))
+        writable = os.access(_existing(hub.workspace), os.W_OK)
+        # A cache that others keep, and we may only read, can still be complete.
+        locks = hub.workspace if writable else context.store / "locks"
+        self.lock = locks / f"{name}.lock"
+
+    def run(self, record: Record | None) -> Record:
+        self._check_existing(record)
+        missing = [file for file in self._files if file.path not in self._found]
+        if missing and self._context.settings.offline:
+            raise self._offline(missing)
+        self._fetch(missing)
+        self._place.complete(self._source)
+        files = []
+        for file in self._files:
+            found = self._found[file.path]
+            status = (self._place.root / file.path).stat()
+            files.append(RecordedFile(file.path, found.size, found.sha256, status.st_mtime_ns))
+        fresh = Record(
+            self._source,
+            self._commit,
+            self._place.root,
+            tuple(files),
+            links=record.links if record else (),
+            pulled=now(),
+        )
+        self._context.records.write(fresh)
+        return fresh
+
+    def report_waiting(self) -> None:
+        """Another process has the lock: count what it has fetched."""
+        done = 0
+        for file in self._files:
+            existing = self._place.existing(file)
+            if existing is not None:
+                done += existing.stat().st_size
+            else:
+                done += partial_bytes(self._partial(file))
+        self._context.meter.waiting(done)
+
+    def _check_existing(self, record: Record | None) -> None:
+        """Find the files that are here already, and read those that no record vouches for."""
+        recorded: dict[str, RecordedFile] = {}
+        if record is not None and record.root == self._place.root:
+            recorded = {file.path: file for file in record.files}
+        candidates = []
+        for file in self._files:
+            path = self._place.existing(file)
+            if path is None:
+                continue
+            known = recorded.get(file.path)
+            expected = self._expected[file.path]
+            if known and unchanged(self._place.root / file.path, known):
+                digest = Digest(known.size, known.sha256)
+                # The record keeps no git ids; such files are small and are read again.
+                if (expected.sha256 or not expected.git_sha1) and not differs(digest, expected):
+                    self._found[file.path] = digest
+                    continue
+            if expected.size is None or path.stat().st_size == expected.size:
+                candidates.append((file, path))
+        total = sum(path.stat().st_size for _, path in candidates)
+        if candidates:
+            self._context.meter.phase("verifying", total=total)
+        for file, path in candidates:
+            try:
+                found = check(
+                    f"{self._source}: {file.path}",
+                    path,
+                    self._expected[file.path],
+                    cancel=self._context.cancel,
+                    count=self._context.meter.add_and_report,
+                )
+            except VerificationError as error:
+                logger.warning("%s It is fetched anew.", error.message)
+                continue
+            self._place.adopt(file)
+            self._found[file.path] = found
+
+    def _fetch(self, files: list[RemoteFile]) -> None:
+        sizes = sum(file.expected.size or 0 for file in files)
+        here = sum(partial_bytes(self._partial(file)) for file in files)
+        check_room(self._workspace, sizes - here, str(self._source))
+        done = sum(found.size for found in self._found.values())
+        context = self._context
+        context.meter.phase("downloading", total=sizes + done, done=done)
+        downloads = [self._download(file) for file in files]
+        Transfer(context.client, context.settings, context.meter, context.cancel).run(downloads)
+
+    def _download(self, file: RemoteFile) -> Download:
+        name = f"{self._source}: {file.path}"
+
+        def finish(partial: Path) -> None:
+            found = check(name, partial, self._expected[file.path], cancel=self._context.cancel)
+            self._place.publish(file, partial)
+            self._found[file.path] = found
+
+        return Download(
+            name, file.url, self._partial(file), file.expected.size, finish, file.headers
+        )
+
+    def _partial(self, file: RemoteFile) -> Path:
+        """Named after what the bytes should be, so that a changed file starts a new one."""
+        expected = file.expected
+        identity = expected.sha256 or expected.git_sha1 or f"{self._commit} {expected.size}"
+        source = self._source
+        key = "\0".join((source.scheme, source.name, file.path, identity))
+        name = f"{Path(file.path).name[:60]}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.part"
+        return self._workspace / name
+
+    def _offline(self, missing: list[RemoteFile]) -> HubError:
+        error = offline_error(self._source, None)
+        names = ", ".join(file.path for file in missing)
+        error.message = (
+            f"{self._source}: only local files are allowed (offline), and these files are missing "
+            f"or changed here: {names}."
+        )
+        return error
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

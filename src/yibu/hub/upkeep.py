@@ -1,0 +1,287 @@
+"""Looking after what is here: list, verify, remove, collect garbage."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yibu.errors import HubError, HubNotFoundError, SourceError, VerificationError
+from yibu.hub.digest import Expected, check, digest
+from yibu.hub.links import prune, remove_links
+from yibu.hub.local import local_files, open_local
+from yibu.hub.locks import Lease, try_exclusive
+from yibu.hub.progress import Meter
+from yibu.hub.records import Record, RecordedFile, Records, now, slug
+from yibu.hub.types import Source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A line of ``yibu ls``."""
+
+    source: Source
+    path: Path
+    commit: str
+    size: int
+    files: int
+    pulled: str
+    """ISO 8601, UTC."""
+    changed: tuple[str, ...]
+    """Files that are gone or do not look as they did when they were verified."""
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    source: Source
+    path: Path
+    checked_bytes: int
+    problems: tuple[str, ...]
+    """One sentence a file: its name, what was found and what was expected."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveResult:
+    source: Source
+    files: int
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    path: Path
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GcResult:
+    garbage: tuple[Garbage, ...]
+    dry_run: bool
+    """True: nothing was removed yet."""
+
+    @property
+    def freed_bytes(self) -> int:
+        return sum(item.size for item in self.garbage)
+
+
+def require_ok(results: list[VerifyResult]) -> None:
+    """Raises VerificationError (exit code 4) when any of the results has a problem."""
+    if problems := [problem for result in results for problem in result.problems]:
+        bad = " ".join(f"'{result.source}'" for result in results if not result.ok)
+        raise VerificationError("\n".join(problems), hint=f"Fetch them anew: yibu pull {bad}")
+
+
+class Upkeep:
+    def __init__(self, store: Path, records: Records, workspaces: tuple[Path, ...]) -> None:
+        """``workspaces``: yibu's own directories in the hubs' caches."""
+        self._store = store
+        self._records = records
+        self._workspaces = workspaces
+
+    def lease_path(self, source: Source) -> Path:
+        return self._store / "leases" / f"{slug(source)}.lock"
+
+    def lease(self, source: Source) -> Lease:
+        return Lease(self.lease_path(source))
+
+    def list(self) -> list[StoredModel]:
+        return [
+            StoredModel(
+                record.source,
+                record.model.path,
+                record.commit,
+                record.model.size,
+                len(record.files),
+                record.pulled,
+                tuple(record.changed()),
+                self._in_use(record.source),
+            )
+            for record in self._records
+        ]
+
+    def verify(self, source: Source, meter: Meter) -> VerifyResult:
+        """Read every byte again and compare it with the store's record.
+
+        A path without a record is recorded now: the next time there is something to compare with.
+        """
+        record = self._records.read(source)
+        if record is None:
+            if source.scheme != "local":
+                raise self._unknown(source)
+            record = _record_local(source)
+            self._records.write(record)
+            return VerifyResult(source, record.root, record.model.size, ())
+        meter.phase("verifying", total=record.model.size)
+        problems, files = [], []
+        for file in record.files:
+            path = record.root / file.path
+            try:
+                check(f"{path}", path, Expected(file.size, file.sha256), count=meter.add_and_report)
+            except VerificationError as error:
+                problems.append(error.message)
+            except OSError as error:
+                problems.append(f"{path}: {error.strerror}; {file.size} bytes were expected.")
+            else:
+                files.append(replace(file, mtime_ns=path.stat().st_mtime_ns))
+                continue
+            # No longer vouched for: the next pull reads it, and fetches it anew.
+            files.append(replace(file, mtime_ns=-1))
+        if tuple(files) != record.files and source.scheme != "local":
+            self._records.write(replace(record, files=tuple(files)))
+        return VerifyResult(source, record.root, record.model.size, tuple(problems))
+
+    def remove(self, source: Source) -> RemoveResult:
+        """Delete a model's files, where no other model shares them, its links and its record.
+
+        Raises:
+            HubNotFoundError: it is not here.
+            HubError: a running node uses it.
+            SourceError: it is a path, and those files are the user's own.
+        """
+        record = self._records.read(source)
+        if source.scheme == "local":
+            if record is not None:
+                self._records.remove(source)
+            raise SourceError(
+                f"{source} is your own directory; yibu does not delete it.", hint=f"rm -r {source}"
+            )
+        if record is None:
+            raise self._unknown(source)
+        with try_exclusive(self.lease_path(source)) as free:
+            if not free:
+                raise HubError(
+                    f"{source} is in use by a running model.", hint="Stop it first: yibu down MODEL"
+                )
+            for directory in record.links:
+                remove_links(directory, record)
+            shared = {
+                (other.root / file.path).resolve()
+                for other in self._records
+                if other.source != source
+                for file in other.files
+            }
+            paths = [record.root / file.path for file in record.files]
+            freed = [size for path in paths if (size := _delete(path, shared)) is not None]
+            for path in paths:
+                prune(path.parent, _prune_stop(record.root))
+            self._records.remove(source)
+        return RemoveResult(source, len(freed), sum(freed))
+
+    def gc(self, *, dry_run: bool) -> GcResult:
+        """Remove what nothing needs: partial files, half-made packages, records of nothing.
+
+        Files in the hubs' caches are left alone, and so is whatever a pull or a node holds.
+        """
+        removed = []
+        for item in self._garbage():
+            removed.append(item)
+            if dry_run:
+                continue
+            if item.path.is_dir():
+                shutil.rmtree(item.path)
+            else:
+                item.path.unlink(missing_ok=True)
+        return GcResult(tuple(removed), dry_run)
+
+    def _garbage(self) -> Iterator[Garbage]:
+        yield from self._partials()
+        known = {slug(record.source) for record in self._records}
+        packages = self._store / "packages"
+        for directory in sorted(packages.iterdir()) if packages.is_dir() else ():
+            if directory.name not in known and self._free(directory.name):
+                yield Garbage(directory, _size(directory), "a package that no record names")
+        for record in self._records:
+            if all(not (record.root / file.path).exists() for file in record.files):
+                path = self._records.path(record.source)
+                yield Garbage(path, _size(path), f"the record of {record.source}, which is gone")
+        for path in self._records.unreadable():
+            yield Garbage(path, _size(path), "a record that cannot be read")
+
+    def _partials(self) -> Iterator[Garbage]:
+        """Partial downloads, unless a pull runs: its lock is held as long as it does."""
+        places = [(self._store / "locks", self._store / "partial")]
+        places += [(workspace, workspace) for workspace in self._workspaces]
+        for locks, partial in places:
+            if not all(_lock_free(lock) for lock in sorted(locks.glob("*.lock"))):
+                logger.info("a pull runs in %s: its partial files stay", partial)
+                continue
+            for path in sorted(partial.iterdir()) if partial.is_dir() else ():
+                if path.suffix != ".lock":
+                    yield Garbage(path, _size(path), "an unfinished download")
+
+    def _free(self, name: str) -> bool:
+        return all(
+            _lock_free(self._store / folder / f"{name}.lock") for folder in ("locks", "leases")
+        )
+
+    def _in_use(self, source: Source) -> bool:
+        return not _lock_free(self.lease_path(source))
+
+    def _unknown(self, source: Source) -> HubNotFoundError:
+        names = [str(record.source) for record in self._records]
+        near = difflib.get_close_matches(str(source), names, n=1, cutoff=0.4)
+        return HubNotFoundError(
+            f"{source} is not in the store.",
+            hint=f"Did you mean '{near[0]}'?" if near else "`yibu ls` shows what is here.",
+        )
+
+
+def _record_local(source: Source) -> Record:
+    model = open_local(source)
+    root = model.path if model.path.is_dir() else model.path.parent
+    files = []
+    for path, _ in local_files(model.path):
+        found = digest(path)
+        relative = path.relative_to(root).as_posix()
+        files.append(RecordedFile(relative, found.size, found.sha256, path.stat().st_mtime_ns))
+    return Record(source, "", root, tuple(files), pulled=now())
+
+
+def _delete(path: Path, shared: set[Path]) -> int | None:
+    """Unlink a file, and the blob behind it where no other snapshot points to it."""
+    blob = path.resolve()
+    if blob in shared or not (path.exists() or path.is_symlink()):
+        return None
+    size = blob.stat().st_size if blob.exists() else 0
+    linked = path.is_symlink()
+    path.unlink()
+    if not linked:
+        return size
+    snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
+    if snapshots is None or blob.parent.parent != snapshots.parent:
+        return 0  # a link to somewhere else: what it points to is not ours
+    if any(other.is_symlink() and other.resolve() == blob for other in snapshots.rglob("*")):
+        return 0
+    blob.unlink(missing_ok=True)
+    return size
+
+
+def _prune_stop(root: Path) -> Path:
+    """Directories of the model itself may go, those of the cache stay."""
+    return root.parent.parent if root.parent.name == "snapshots" else root.parent
+
+
+def _lock_free(path: Path) -> bool:
+    if not path.exists():
+        return True
+    with try_exclusive(path) as free:
+        return free
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    status = path.stat()
+    # A partial file has holes: what it takes on the disk is what is freed.
+    return min(status.st_size, status.st_blocks * 512)

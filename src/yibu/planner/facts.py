@@ -1,0 +1,112 @@
+"""What a model's files say of it, from headers alone: no weight is loaded, no pickle opened.
+
+Layouts known: a GGUF file or a directory of them; transformers' config.json + safetensors;
+FunASR's SenseVoice (config.yaml + model.pt, or its ONNX export); CTranslate2's whisper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yibu.errors import UnsupportedError, UsageError
+from yibu.planner import gguf, gguf_model, safetensors, transformers_model
+from yibu.planner.files import magic
+from yibu.planner.speech_model import speech_facts
+from yibu.planner.types import ModelFacts
+
+
+def read_facts(path: Path) -> ModelFacts:
+    """Read a model's facts from its files.
+
+    Args:
+        path: A GGUF file, or the directory of a model.
+
+    Raises:
+        UsageError: There is nothing at ``path``, or several models and none is named.
+        VerificationError: A file is cut short or damaged.
+        UnsupportedError: No layout known here.
+    """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}",
+            hint="check its permissions, and that the disk it is on is there",
+        ) from error
+
+
+def _read(path: Path) -> ModelFacts:
+    if path.is_dir():
+        return _read_directory(path)
+    if not path.exists():
+        raise UsageError(
+            f"no model at {path}: there is no such file or directory",
+            hint="check the path, or pull the model first: `yibu pull SOURCE`",
+        )
+    if path.suffix == ".gguf" or magic(path) == gguf.MAGIC:
+        return gguf_model.read_files([path])
+    raise UnsupportedError(
+        f"{path.name} is a single file that is no GGUF; a directory was expected for other formats",
+        hint=f"give the directory instead: {path.parent}",
+    )
+
+
+def facts_from_headers(
+    *,
+    name: str,
+    config: Mapping[str, Any] | None = None,
+    index: Mapping[str, Any] | None = None,
+    headers: Mapping[str, Mapping[str, Any]] | None = None,
+    gguf_prefix: bytes | None = None,
+    gguf_size: int | None = None,
+    chat_template: bool = False,
+) -> ModelFacts:
+    """The same facts from headers that were fetched without their weights.
+
+    Args:
+        name: What error messages call the model.
+        config: config.json.
+        index: model.safetensors.index.json, when there is one.
+        headers: The JSON header of every safetensors file, by its name; exact where given.
+        gguf_prefix: The first bytes of a GGUF file.
+        gguf_size: Bytes of that whole file.
+        chat_template: Whether the repository holds a chat template besides config.json.
+
+    Raises:
+        HeaderCutShortError: ``gguf_prefix`` is too short; its ``needed`` says by how much.
+        VerificationError, UnsupportedError: as ``read_facts``.
+        UsageError: Neither a config nor a GGUF prefix was given.
+    """
+    if gguf_prefix is not None:
+        header = gguf.parse(gguf_prefix, name)
+        if gguf_size is not None:
+            gguf_model.check_size(header, name, gguf_size)
+        return gguf_model.facts_from_header(header, header.weight_bytes, header.parameters, ())
+    if config is None:
+        raise UsageError(f"{name}: neither config.json nor a GGUF header was given to plan from")
+    tensors = [
+        tensor
+        for file, header in (headers or {}).items()
+        for tensor in safetensors.parse_header(header, file)
+    ]
+    return transformers_model.facts_from_tensors(config, tensors, index, (), chat_template)
+
+
+def _read_directory(path: Path) -> ModelFacts:
+    names = {entry.name for entry in path.iterdir()}
+    if facts := speech_facts(path, names):
+        return facts
+    if "config.json" in names and any(name.endswith(".safetensors") for name in names):
+        return transformers_model.read_directory(path, names)
+    if models := gguf_model.gguf_models(path):
+        return gguf_model.choose_model(path, models)
+    if "config.json" in names:
+        return transformers_model.read_directory(path, names)
+    listing = ", ".join(sorted(names)[:8]) or "nothing"
+    raise UnsupportedError(
+        f"{path} holds no model that is known here (found: {listing}); expected a GGUF file,"
+        " config.json with safetensors, FunASR's SenseVoice, or a CTranslate2 whisper",
+        hint="check that the download is complete: `yibu verify`",
+    )

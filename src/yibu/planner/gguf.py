@@ -1,0 +1,331 @@
+"""The header of a GGUF file: metadata and tensor descriptions, never the weights.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3). The bytes
+come from strangers, so every count and length is checked against what is really there before
+anything is allocated, and long arrays (the tokenizer's) are walked over, not kept.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from yibu.errors import UnsupportedError, VerificationError
+
+Buffer = bytes | mmap.mmap
+"""What a header is read from. No memoryview: one that an error's traceback holds keeps a map from
+being closed."""
+
+MAGIC = b"GGUF"
+
+_MAX_ENTRIES = 65_536
+"""Metadata entries and tensors; the largest published models have some 2,500 tensors."""
+_MAX_DIMENSIONS = 8
+_MAX_KEPT_ARRAY = 4_096
+"""Longer arrays are summed up as an ``ArrayLength``; per-layer settings are far shorter."""
+_MAX_ARRAY_DEPTH = 2
+
+# struct codes of the scalar value types, by their number in the format.
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_STRING, _ARRAY = 8, 9
+
+# Tensor types: name, elements a block, bytes a block (ggml's type traits).
+_TENSOR_TYPES: Mapping[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+}
+
+# ``general.file_type``: the quantization's name where it is not simply the tensors' own type.
+_FILE_TYPES: Mapping[int, str] = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
+    25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
+    30: "IQ4_XS",
+    31: "IQ1_M",
+    32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
+    38: "MXFP4",
+    39: "NVFP4",
+    40: "Q1_0",
+}
+
+
+class HeaderCutShortError(VerificationError):
+    """The bytes end before the header does; ``needed`` is how many there must be at least.
+
+    Whoever fetches a header over the network fetches more and tries again.
+    """
+
+    def __init__(self, message: str, *, needed: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.needed = needed
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayLength:
+    """Stands for an array too long to keep."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    name: str
+    shape: tuple[int, ...]
+    """As stored: the fastest-varying dimension first."""
+    type: str
+    offset: int
+    """Bytes from the start of the data section."""
+    size: int
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    version: int
+    metadata: Mapping[str, Any]
+    tensors: tuple[Tensor, ...]
+    data_start: int
+    """Byte at which the data section begins."""
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(tensor.size for tensor in self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes the file must have at least for its tensors to be whole."""
+        return self.data_start + max((t.offset + t.size for t in self.tensors), default=0)
+
+    @property
+    def quantization(self) -> str:
+        """``Q4_K_M`` and the like: from the metadata, else the type most weights have."""
+        if name := _FILE_TYPES.get(self.metadata.get("general.file_type", -1)):
+            return name
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors:
+            sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size
+        return max(sizes, key=lambda name: sizes[name], default="")
+
+
+class _Reader:
+    """A cursor over bytes that never reads beyond them."""
+
+    def __init__(self, data: Buffer, name: str) -> None:
+        self.data = data
+        self.name = name
+        self.at = 0
+
+    def need(self, size: int) -> None:
+        if self.at + size > len(self.data):
+            raise HeaderCutShortError(
+                f"{self.name}: the GGUF header goes on beyond byte {len(self.data)},"
+                " where the data ends",
+                needed=self.at + size,
+                hint="the file is cut short: pull it again, or run `yibu verify`",
+            )
+
+    def scalar(self, code: str) -> Any:
+        size = struct.calcsize("<" + code)
+        self.need(size)
+        (value,) = struct.unpack_from("<" + code, self.data, self.at)
+        self.at += size
+        return value
+
+    def skip(self, size: int) -> None:
+        self.need(size)
+        self.at += size
+
+    def string(self) -> str:
+        length = self.scalar("Q")
+        self.need(length)
+        raw = self.data[self.at : self.at + length]
+        self.at += length
+        return raw.decode("utf-8", errors="replace")
+
+    def skip_strings(self, count: int) -> None:
+        """Walk over ``count`` strings: a tokenizer has hundreds of thousands."""
+        length_at = struct.Struct("<Q").unpack_from
+        data, end = self.data, len(self.data)
+        for _ in range(count):
+            if self.at + 8 > end:
+                break
+            self.at += 8 + length_at(data, self.at)[0]
+        else:
+            self.need(0)
+            return
+        self.need(8)
+
+    def refuse(self, found: str) -> VerificationError:
+        return VerificationError(
+            f"{self.name}: its GGUF header is not valid: {found}",
+            hint="the file is damaged: pull it again, or run `yibu verify`",
+        )
+
+
+def parse(data: Buffer, name: str = "GGUF") -> Header:
+    """Read a header from a file's first bytes (or a map of all of it).
+
+    Args:
+        data: The beginning of the file, at least as long as its header.
+        name: What error messages call it.
+
+    Raises:
+        HeaderCutShortError: ``data`` ends within the header.
+        VerificationError: The header contradicts itself.
+        UnsupportedError: It is no GGUF, or of a version or tensor type not known here.
+    """
+    reader = _Reader(data, name)
+    reader.need(8)
+    if reader.data[:4] != MAGIC:
+        raise UnsupportedError(
+            f"{name} is not a GGUF file: it begins with {reader.data[:4]!r},"
+            f" and {MAGIC!r} was expected"
+        )
+    reader.at = 4
+    version = reader.scalar("I")
+    if version not in (2, 3):
+        raise UnsupportedError(
+            f"{name} is of GGUF version {version}; versions 2 and 3 (little-endian) are read here",
+            hint="convert it anew with llama.cpp's convert_hf_to_gguf.py",
+        )
+    tensor_count, entry_count = reader.scalar("Q"), reader.scalar("Q")
+    for what, count in (("tensors", tensor_count), ("metadata entries", entry_count)):
+        if count > _MAX_ENTRIES:
+            raise reader.refuse(f"it claims {count} {what}, and at most {_MAX_ENTRIES} are read")
+    metadata: dict[str, Any] = {}
+    for _ in range(entry_count):
+        key = reader.string()
+        metadata[key] = _value(reader, reader.scalar("I"), depth=0)
+    tensors = tuple(_tensor(reader) for _ in range(tensor_count))
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+        raise reader.refuse(f"general.alignment is {alignment!r}")
+    data_start = -(-reader.at // alignment) * alignment
+    return Header(version, metadata, tensors, data_start)
+
+
+def _value(reader: _Reader, kind: int, depth: int) -> Any:
+    if kind == _STRING:
+        return reader.string()
+    if kind == _ARRAY:
+        return _array(reader, depth + 1)
+    if code := _SCALARS.get(kind):
+        return reader.scalar(code)
+    raise reader.refuse(f"value type {kind} at byte {reader.at} is not one of the format's")
+
+
+def _array(reader: _Reader, depth: int) -> Any:
+    kind, count = reader.scalar("I"), reader.scalar("Q")
+    if depth > _MAX_ARRAY_DEPTH:
+        raise reader.refuse(f"arrays are nested more than {_MAX_ARRAY_DEPTH} deep")
+    if count <= _MAX_KEPT_ARRAY:
+        return [_value(reader, kind, depth) for _ in range(count)]
+    if kind == _STRING:
+        reader.skip_strings(count)
+    elif code := _SCALARS.get(kind):
+        reader.skip(count * struct.calcsize("<" + code))
+    else:
+        raise reader.refuse(f"an array of {count} values of type {kind}")
+    return ArrayLength(count)
+
+
+def _tensor(reader: _Reader) -> Tensor:
+    name = reader.string()
+    dimensions = reader.scalar("I")
+    if dimensions > _MAX_DIMENSIONS:
+        raise reader.refuse(f"tensor {name[:80]!r} has {dimensions} dimensions")
+    shape = tuple(reader.scalar("Q") for _ in range(dimensions))
+    kind, offset = reader.scalar("I"), reader.scalar("Q")
+    if kind not in _TENSOR_TYPES:
+        raise UnsupportedError(
+            f"{reader.name}: tensor {name[:80]!r} is of type {kind}, which this yibu does not know",
+            hint="upgrade yibu, or take another quantization of the model",
+        )
+    type_name, block, block_bytes = _TENSOR_TYPES[kind]
+    elements = prod(shape)
+    if elements % block:
+        raise reader.refuse(
+            f"tensor {name[:80]!r} has {elements} elements, no multiple of {type_name}'s {block}"
+        )
+    return Tensor(name, shape, type_name, offset, elements // block * block_bytes)

@@ -1,0 +1,123 @@
+"""GGUF on disk: one file, the parts of a split one, or a directory that holds either."""
+
+from __future__ import annotations
+
+import glob
+import mmap
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from yibu.errors import UnsupportedError, UsageError, VerificationError
+from yibu.planner import gguf
+from yibu.planner.hf_config import MAX_LAYERS
+from yibu.planner.types import ModelFacts
+
+_SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
+_POOLED = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "t5encoder"})
+
+
+def gguf_models(directory: Path) -> dict[str, list[Path]]:
+    """The GGUF models of a directory by name, each with its parts in order."""
+    models: dict[str, list[Path]] = {}
+    for path in sorted(directory.rglob("*.gguf")):
+        split = _SPLIT.match(path.name)
+        models.setdefault(split["stem"] if split else path.stem, []).append(path)
+    return models
+
+
+def choose_model(path: Path, models: Mapping[str, list[Path]]) -> ModelFacts:
+    # A vision projector lies beside its model and is no model of its own.
+    candidates = {
+        name: parts for name, parts in models.items() if not name.lower().startswith("mmproj")
+    }
+    if len(candidates) == 1:
+        (parts,) = candidates.values()
+        return read_files(parts, relative_to=path)
+    listing = ", ".join(sorted(candidates)[:8]) or "only a vision projector"
+    raise UsageError(
+        f"{path} holds {len(candidates)} GGUF models and one was expected: {listing}",
+        hint="name one of its files: append #FILE.gguf to the source, or give the file's path",
+    )
+
+
+def read_files(parts: list[Path], relative_to: Path | None = None) -> ModelFacts:
+    first = parts[0]
+    split = _SPLIT.match(first.name)
+    if split and relative_to is None:
+        parts = sorted(
+            first.parent.glob(f"{glob.escape(split['stem'])}-*-of-{split['parts']}.gguf")
+        )
+    if split and len(parts) != int(split["parts"]):
+        raise VerificationError(
+            f"{split['stem']}: {len(parts)} of {int(split['parts'])} GGUF parts are here",
+            hint="pull it again: what is here is kept",
+        )
+    headers = [_map_gguf(part) for part in parts]
+    files = tuple(str(part.relative_to(relative_to)) for part in parts) if relative_to else ()
+    return facts_from_header(
+        headers[0],
+        sum(header.weight_bytes for header in headers),
+        sum(header.parameters for header in headers),
+        files,
+    )
+
+
+def _map_gguf(path: Path) -> gguf.Header:
+    size = path.stat().st_size
+    if size == 0:
+        raise VerificationError(f"{path.name} is empty", hint="pull it again")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        header = gguf.parse(data, path.name)
+    check_size(header, path.name, size)
+    return header
+
+
+def check_size(header: gguf.Header, name: str, size: int) -> None:
+    if max(header.file_bytes, header.weight_bytes) > size:
+        raise VerificationError(
+            f"{name} is cut short: {size} bytes are here, its header describes tensors up to byte"
+            f" {max(header.file_bytes, header.weight_bytes)}",
+            hint="pull it again: an interrupted download resumes",
+        )
+
+
+def facts_from_header(
+    header: gguf.Header, weights: int, parameters: int, files: tuple[str, ...]
+) -> ModelFacts:
+    metadata = header.metadata
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise UnsupportedError("the GGUF header names no general.architecture")
+
+    def most(key: str) -> int:
+        """A number, or the largest of a per-layer list."""
+        value = metadata.get(f"{architecture}.{key}")
+        values = value if isinstance(value, list) else [value]
+        return max((v for v in values if isinstance(v, int) and v >= 0), default=0)
+
+    heads, layers = most("attention.head_count"), most("block_count")
+    if layers > MAX_LAYERS:
+        raise VerificationError(
+            f"the GGUF header claims {layers} layers; at most {MAX_LAYERS} are believed",
+            hint="the file is damaged: pull it again, or run `yibu verify`",
+        )
+    pooling = metadata.get(f"{architecture}.pooling_type")
+    return ModelFacts(
+        format="gguf",
+        architecture=architecture,
+        weight_bytes=weights,
+        max_context=most("context_length") or None,
+        layers=layers,
+        attention_heads=heads,
+        kv_heads=most("attention.head_count_kv") or heads,
+        head_dim=most("attention.key_length")
+        or (most("embedding_length") // heads if heads else 0),
+        dtype=header.quantization,
+        quantization=header.quantization or None,
+        parameters=parameters,
+        chat_template=bool(metadata.get("tokenizer.chat_template")),
+        pooling=bool(pooling) or architecture in _POOLED,
+        details=metadata,
+        files=files,
+    )

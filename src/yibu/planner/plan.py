@@ -1,0 +1,202 @@
+"""Which model goes where, with what, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from yibu.planner import cpu, gpu
+from yibu.planner.arithmetic import kv_bytes_per_token
+from yibu.planner.gpu import Refusal, Spot
+from yibu.planner.request import Request
+from yibu.planner.text import size
+from yibu.planner.types import Machine, MemoryNeed, ModelPlan, Placement
+
+_CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
+"""Limits tried, one after the other, on contexts that nobody asked for, until all models fit."""
+
+
+def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
+    """Plan models on a machine, together: what one takes is gone for the next.
+
+    vLLM goes to GPUs where there are any, everything else to the CPU. On GPUs the models with
+    GPUs or budgets of their own are placed first, then the largest. The result has the order of
+    ``models``.
+    """
+    plans: dict[int, ModelPlan] = {}
+    on_gpu = [i for i, request in enumerate(models) if _goes_to_gpu(request, machine)]
+    plans.update(_plan_gpus({i: models[i] for i in on_gpu}, machine))
+    rest = [i for i in range(len(models)) if i not in plans]
+    left = machine.memory_available - cpu.reserve(machine)
+    sharing = sum(models[i].replicas for i in rest)
+    for i in rest:
+        result = cpu.place(models[i], machine, left, sharing)
+        if result.placement is not None:
+            ranks = result.placement.tensor_parallel
+            left -= result.placement.need.total * ranks * models[i].replicas
+            result = replace(result, replicas=(result.placement,) * models[i].replicas)
+        plans[i] = result
+    return [plans[i] for i in range(len(models))]
+
+
+def _goes_to_gpu(request: Request, machine: Machine) -> bool:
+    return (
+        request.engine == "vllm"
+        and request.facts is not None
+        and request.gpus != ()
+        and bool(machine.gpus or request.gpus)
+    )
+
+
+def room(machine: Machine) -> dict[int, int]:
+    """Bytes to plan with on each GPU, by index."""
+    return {g.index: max(0, min(g.free, g.total - gpu.margin(g))) for g in machine.gpus}
+
+
+def _plan_gpus(requests: Mapping[int, Request], machine: Machine) -> dict[int, ModelPlan]:
+    """Try longer contexts first; keep the first attempt in which the most models fit."""
+    best: dict[int, list[Spot] | Refusal] = {}
+    most = -1
+    for cap in _CONTEXT_CAPS:
+        attempt = _attempt(requests, machine, cap)
+        fitting = sum(not isinstance(found, Refusal) for found in attempt.values())
+        if fitting > most:
+            best, most = attempt, fitting
+        if fitting == len(requests):
+            break
+    placed = [(i, spot) for i, found in best.items() if isinstance(found, list) for spot in found]
+    spots = [spot for _, spot in placed]
+    budgets = gpu.share_out(spots, room(machine))
+    orders = gpu.start_orders(spots, budgets)
+    placements: dict[int, list[Placement]] = {}
+    for (i, spot), budget, order in zip(placed, budgets, orders, strict=True):
+        placements.setdefault(i, []).append(_placement(spot, budget, order, machine))
+    plans = {}
+    for i, found in best.items():
+        if isinstance(found, Refusal):
+            plans[i] = ModelPlan(
+                requests[i].name, "does_not_fit", None, (found.reason,), found.suggestions
+            )
+        else:
+            plans[i] = _model_plan(found[0], placements[i])
+    return plans
+
+
+def _attempt(
+    requests: Mapping[int, Request], machine: Machine, cap: int | None
+) -> dict[int, list[Spot] | Refusal]:
+    left = room(machine)
+    result: dict[int, list[Spot] | Refusal] = {}
+    for i in sorted(requests, key=lambda i: _urgency(requests[i], i)):
+        request = requests[i]
+        before = dict(left)
+        spots: list[Spot] = []
+        for _ in range(request.replicas):
+            assert request.facts is not None  # _goes_to_gpu saw to it
+            spot = gpu.place(request, request.facts, machine, left, cap)
+            if isinstance(spot, Refusal):
+                result[i] = _of_replicas(spot, len(spots), request)
+                left = before
+                break
+            for used in spot.gpus:
+                left[used.index] -= spot.least_budget
+            spots.append(spot)
+        else:
+            result[i] = spots
+    return result
+
+
+def _urgency(request: Request, position: int) -> tuple[bool, bool, int, int]:
+    """Those with the least choice first, then the largest, then the file's order."""
+    weights = request.facts.weight_bytes if request.facts else 0
+    fixed = request.memory is not None or request.memory_share is not None
+    return (request.gpus is None, not fixed, -weights, position)
+
+
+def _of_replicas(refusal: Refusal, placed: int, request: Request) -> Refusal:
+    if not placed:
+        return refusal
+    reason = f"{placed} of {request.replicas} replicas fit; for the next, {refusal.reason}"
+    return Refusal(reason, (f"`replicas: {placed}`", *refusal.suggestions))
+
+
+def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placement:
+    request, facts, tp = spot.request, spot.facts, spot.tensor_parallel
+    cache = budget - spot.least.weights - spot.least.overhead
+    # A cache beyond what all sequences could ever fill is still allocated by vLLM.
+    need = MemoryNeed(spot.least.weights, cache, spot.least.overhead)
+    per_token = kv_bytes_per_token(facts, request.kv_dtype, tp)
+    fixed_part = spot.least.kv_cache - per_token * spot.context
+    tokens = (cache - max(0, fixed_part)) // per_token if per_token else None
+    share = gpu.memory_share(spot, budget)
+    names = ", ".join(str(g.index) for g in spot.gpus)
+    reasons = [f"GPU {names} ({spot.gpus[0].name})"]
+    if tp > 1:
+        reasons.append(
+            f"tensor parallel {tp}: {facts.attention_heads} heads, {facts.attention_heads // tp} a GPU"
+        )
+    reasons.append(f"memory share {share:.3f} of {size(max(g.total for g in spot.gpus))}")
+    dtype = None
+    if request.dtype is None and facts.dtype == "bfloat16" and facts.quantization is None:
+        old = [g for g in spot.gpus if g.compute_capability and g.compute_capability < (8, 0)]
+        if old:
+            dtype = "float16"
+            reasons.append(f"dtype float16: {old[0].name} does not compute in bfloat16")
+    return Placement(
+        gpus=tuple(g.index for g in spot.gpus),
+        threads=request.threads or max(1, min(machine.cores // max(1, len(machine.gpus)), 8) * tp),
+        context=spot.context,
+        parallel=gpu.sequences(request),
+        need=need,
+        tensor_parallel=tp,
+        reasons=tuple(reasons),
+        memory_share=share,
+        budget=budget,
+        start_order=order,
+        kv_tokens=tokens,
+        dtype=dtype,
+    )
+
+
+def _model_plan(spot: Spot, placements: Sequence[Placement]) -> ModelPlan:
+    first, facts = placements[0], spot.facts
+    each = " on each GPU" if spot.tensor_parallel > 1 else ""
+    per_token = kv_bytes_per_token(facts, spot.request.kv_dtype, spot.tensor_parallel)
+    reasons = [
+        cpu.explain_need(first.need) + each,
+        f"KV cache: {per_token:,} bytes a token{each}",
+    ]
+    if first.kv_tokens is not None and first.context:
+        reasons.append(
+            f"room for {first.kv_tokens:,} tokens: {first.kv_tokens / first.context:.1f} sequences"
+            f" of {first.context:,} at once"
+        )
+    if facts.estimated:
+        reasons.append("weights reckoned from config.json alone")
+    if spot.context == spot.wanted:
+        return ModelPlan(spot.request.name, "fits", first, tuple(reasons), (), tuple(placements))
+    reasons.append(f"max-model-len {spot.context:,} instead of {spot.wanted:,}, so that it fits")
+    hints = _reduced_hints(spot)
+    return ModelPlan(
+        spot.request.name, "fits_reduced", first, tuple(reasons), hints, tuple(placements)
+    )
+
+
+def _reduced_hints(spot: Spot) -> tuple[str, ...]:
+    """What would give the whole context back, tried with the same arithmetic."""
+    free = min(g.total - gpu.margin(g) for g in spot.gpus)
+    hints = []
+    if spot.request.kv_dtype is None:
+        smaller = replace(spot.request, kv_dtype="fp8")
+        need, _ = gpu.least_need(smaller, spot.facts, spot.tensor_parallel, spot.wanted)
+        if need.total <= free:
+            hints.append("`kv_cache_dtype: fp8` halves the cache and gives the whole context")
+    need, _ = gpu.least_need(spot.request, spot.facts, spot.tensor_parallel, spot.wanted)
+    hints += [
+        hint
+        for hint in gpu.suggestions(
+            spot.request, spot.facts, spot.gpus, need, free, at_least=spot.wanted
+        )
+        if "GPUs of" in hint or "stop " in hint
+    ]
+    return tuple(hints)

@@ -1,0 +1,78 @@
+"""Speech models on disk: FunASR's SenseVoice, its ONNX export, CTranslate2's whisper."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from yibu.errors import UnsupportedError, VerificationError
+from yibu.planner.files import load_json, load_yaml, magic
+from yibu.planner.types import ModelFacts, ModelFormat
+
+
+def speech_facts(path: Path, names: set[str]) -> ModelFacts | None:
+    if "config.yaml" in names and ("model.pt" in names or _onnx_files(names)):
+        return _funasr_facts(path, names)
+    if "model.bin" in names and "config.json" in names:
+        has_vocabulary = any(name.startswith("vocabulary.") for name in names)
+        config = load_json(path / "config.json")
+        if has_vocabulary and ("alignment_heads" in config or "suppress_ids" in config):
+            return _file_facts("whisper-ct2", "whisper", [path / "model.bin"], path, config)
+    return None
+
+
+def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
+    config = load_yaml(path / "config.yaml")
+    model = str(config.get("model", ""))
+    # The ONNX export's config.yaml keeps the front end and may leave the model's name out.
+    if model not in ("SenseVoiceSmall", ""):
+        raise UnsupportedError(
+            f"{path} is FunASR's {model!r}; of FunASR's models SenseVoiceSmall is served here",
+            hint="take iic/SenseVoiceSmall, or run your own server with `engine: command`",
+        )
+    if "model.pt" in names:
+        weights = path / "model.pt"
+        # torch.save writes a zip archive; one that lost its end has no directory.
+        if magic(weights)[:2] == b"PK" and not zipfile.is_zipfile(weights):
+            raise VerificationError(
+                f"{weights} is cut short: it is a torch archive whose end is missing"
+                f" ({weights.stat().st_size} bytes are here)",
+                hint="pull it again: an interrupted download resumes",
+            )
+        return _file_facts("sensevoice", "SenseVoiceSmall", [weights], path, config)
+    return _file_facts(
+        "sensevoice-onnx",
+        "SenseVoiceSmall",
+        [path / name for name in _onnx_files(names)],
+        path,
+        config,
+    )
+
+
+def _onnx_files(names: Iterable[str]) -> list[str]:
+    """The ONNX graph to run: the quantized one where both are there."""
+    found = sorted(name for name in names if name.startswith("model") and name.endswith(".onnx"))
+    quantized = [name for name in found if "quant" in name or "int8" in name]
+    return (quantized or found)[:1]
+
+
+def _file_facts(
+    model_format: ModelFormat,
+    architecture: str,
+    files: list[Path],
+    root: Path,
+    details: Mapping[str, Any],
+) -> ModelFacts:
+    size = sum(file.stat().st_size for file in files)
+    if size == 0:
+        raise VerificationError(f"{files[0]} is empty", hint="pull the model again")
+    return ModelFacts(
+        format=model_format,
+        architecture=architecture,
+        weight_bytes=size,
+        dtype="float32",
+        details=details,
+        files=tuple(str(file.relative_to(root)) for file in files),
+    )

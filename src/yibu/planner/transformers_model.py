@@ -1,0 +1,131 @@
+"""transformers' layout on disk or on a hub: config.json, safetensors, chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from yibu.errors import UnsupportedError, VerificationError
+from yibu.planner import hf_config, safetensors
+from yibu.planner.estimate import parameter_count, weight_bytes
+from yibu.planner.files import load_json
+from yibu.planner.types import ModelFacts
+
+
+def read_directory(path: Path, names: set[str]) -> ModelFacts:
+    config = load_json(path / "config.json")
+    index_name = "model.safetensors.index.json"
+    index = load_json(path / index_name) if index_name in names else None
+    files = _safetensors_files(path, names, index)
+    tensors = [tensor for file in files for tensor in safetensors.read_header(path / file)]
+    template = "chat_template.jinja" in names or "chat_template.json" in names
+    if not template and "tokenizer_config.json" in names:
+        template = bool(load_json(path / "tokenizer_config.json").get("chat_template"))
+    facts = facts_from_tensors(config, tensors, index, tuple(files), template)
+    if "modules.json" in names and not facts.pooling:
+        # sentence-transformers' layout: an embedding model on a generating architecture.
+        return replace(facts, pooling=True)
+    return facts
+
+
+def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | None) -> list[str]:
+    if index is not None:
+        weight_map = index.get("weight_map")
+        if not isinstance(weight_map, Mapping):
+            raise VerificationError(
+                f"{path / 'model.safetensors.index.json'} has no weight_map",
+                hint="the file is damaged: pull it again",
+            )
+        files = sorted({str(name) for name in weight_map.values()})
+        if missing := [name for name in files if name not in names]:
+            raise VerificationError(
+                f"{path}: {len(missing)} of {len(files)} weight files are missing, the first is"
+                f" {missing[0]}",
+                hint="pull it again: what is here is kept",
+            )
+        return files
+    if "model.safetensors" in names:
+        return ["model.safetensors"]
+    files = sorted(
+        name
+        for name in names
+        if name.endswith(".safetensors") and not name.startswith(("consolidated", "adapter_"))
+    )
+    if files:
+        return files
+    if "adapter_config.json" in names:
+        found = "a LoRA adapter, which is served with its base model"
+    elif any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        found = "weights only as pickles, which could run any code when opened"
+    else:
+        found = "no weights"
+    raise UnsupportedError(
+        f"{path} holds config.json and {found}; safetensors files were expected",
+        hint="take a revision or a conversion of the model with safetensors",
+    )
+
+
+def facts_from_tensors(
+    config: Mapping[str, Any],
+    tensors: list[safetensors.Tensor],
+    index: Mapping[str, Any] | None,
+    files: tuple[str, ...],
+    chat_template: bool,
+) -> ModelFacts:
+    text = hf_config.text_config(config)
+    total = _total_size(index)
+    if tensors:
+        weights, estimated = sum(tensor.size for tensor in tensors), False
+    elif total:
+        weights, estimated = total, False
+    else:
+        weights, estimated = weight_bytes(config), True
+    return ModelFacts(
+        format="safetensors",
+        architecture=hf_config.architecture(config),
+        weight_bytes=weights,
+        max_context=hf_config.max_context(text),
+        layers=hf_config.layers(text),
+        attention_heads=hf_config.attention_heads(text),
+        kv_heads=hf_config.kv_heads(text),
+        head_dim=hf_config.head_dim(text),
+        dtype=hf_config.dtype(config) or hf_config.dtype(text) or _main_dtype(tensors),
+        quantization=hf_config.quantization(config),
+        parameters=_stored_parameters(config, tensors) or parameter_count(config),
+        chat_template=chat_template,
+        pooling=hf_config.is_pooling(config),
+        details=config,
+        files=files,
+        estimated=estimated,
+    )
+
+
+def _total_size(index: Mapping[str, Any] | None) -> int:
+    metadata = (index or {}).get("metadata")
+    size = metadata.get("total_size") if isinstance(metadata, Mapping) else None
+    return int(size) if isinstance(size, int | float) and 0 < size < 1 << 50 else 0
+
+
+def _main_dtype(tensors: Iterable[safetensors.Tensor]) -> str:
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.size
+    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+    main = max(sizes, key=lambda dtype: sizes[dtype], default="")
+    return names.get(main, main.lower())
+
+
+def _stored_parameters(config: Mapping[str, Any], tensors: Iterable[safetensors.Tensor]) -> int:
+    """Weights counted, packed ones (several in an I32 or U8) unpacked, scales left out."""
+    bits = hf_config.quantization_bits(config)
+    total = 0
+    for tensor in tensors:
+        if tensor.name.endswith(
+            ("scales", "_scale", "_scale_inv", "qzeros", "g_idx", "_zero_point")
+        ):
+            continue
+        packed = bits and tensor.name.endswith(("qweight", "weight_packed", "_blocks"))
+        total += tensor.size * 8 // bits if packed and bits else tensor.elements
+    return total

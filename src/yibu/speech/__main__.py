@@ -1,0 +1,135 @@
+"""``python -m yibu.speech``: a complete OpenAI-compatible audio server for one model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from yibu import log as logs
+from yibu.errors import YibuError
+from yibu.speech.cores import physical_cores
+from yibu.speech.loading import Loaded
+from yibu.speech.settings import MIB, Limits, Settings
+
+Loader = Callable[[Settings], Loaded]
+
+log = logging.getLogger(__name__)
+
+KEY_VARIABLE = "YIBU_SPEECH_KEY"
+
+_QUIET_THREADS = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "OMP_DYNAMIC": "false"}
+"""OpenMP threads sleep between two matrix products instead of spinning: on shared cores spinning
+is ten times slower. Read by the runtimes when they are first imported, hence set here."""
+
+
+def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
+    """Parse the command line and serve the model that ``load`` (by default
+    ``yibu.speech.loading.load``) makes of it. Returns the exit code."""
+    parsed = _parser().parse_args(arguments)
+    logs.configure(parsed.log_level.upper())
+    for name, value in _QUIET_THREADS.items():
+        os.environ.setdefault(name, value)
+    settings = _settings(parsed)
+    try:
+        from yibu.speech.server import serve
+
+        return serve(settings, lambda: (load or _load)(settings))
+    except YibuError as error:
+        log.error("%s", error)
+        return 1
+
+
+def _load(settings: Settings) -> Loaded:
+    from yibu.speech.loading import load  # heavy: imported on the model's thread
+
+    return load(
+        settings.model,
+        vad_dir=settings.vad,
+        precision=settings.precision,
+        device=settings.device,
+        threads=settings.threads,
+        path=settings.path,
+    )
+
+
+def _settings(parsed: argparse.Namespace) -> Settings:
+    limits = Limits(
+        upload_bytes=int(parsed.max_upload_mib * MIB),
+        upload_idle_seconds=parsed.upload_timeout,
+        audio_seconds=parsed.max_audio_seconds,
+        decode_seconds=parsed.max_decode_seconds,
+        requests=parsed.max_requests,
+        queue_seconds=parsed.max_queue_seconds,
+        window_seconds=parsed.window_seconds,
+        batch_seconds=parsed.max_batch_seconds,
+        batch_time=parsed.batch_time,
+        stall_seconds=parsed.stall_timeout,
+    )
+    return Settings(
+        model=parsed.model,
+        served_name=parsed.served_model_name or parsed.model.resolve().name,
+        vad=parsed.vad,
+        host=parsed.host,
+        port=parsed.port,
+        precision=parsed.precision,
+        device=parsed.device,
+        threads=parsed.threads or physical_cores(),
+        path=parsed.path,
+        limits=limits,
+        key=os.environ.get(KEY_VARIABLE) or None,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    standard = Limits()
+    parser = argparse.ArgumentParser(
+        prog="python -m yibu.speech",
+        description=__doc__,
+        epilog=f"Clients must send the key in {KEY_VARIABLE}, where that variable is set.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, required=True, help="the model's directory")
+    parser.add_argument("--vad", type=Path, help="the VAD's directory (default: by the model)")
+    parser.add_argument("--served-model-name", help="default: the directory's name")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or int8")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=_positive(int), help="default: the physical cores")
+    parser.add_argument("--path", choices=("fast", "reference"), default="fast")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
+    limits = parser.add_argument_group("limits")
+    for flag, default, text in (
+        ("--max-upload-mib", standard.upload_bytes / MIB, "of one upload"),
+        ("--upload-timeout", standard.upload_idle_seconds, "seconds without a byte"),
+        ("--max-audio-seconds", standard.audio_seconds, "of one file"),
+        ("--max-decode-seconds", standard.decode_seconds, "CPU seconds to decode one file"),
+        ("--max-queue-seconds", standard.queue_seconds, "of audio waiting, then 429"),
+        ("--window-seconds", standard.window_seconds, "of audio decoded ahead, a request"),
+        ("--max-batch-seconds", standard.batch_seconds, "of audio in one batch"),
+        ("--batch-time", standard.batch_time, "seconds of computing a batch aims at"),
+        ("--stall-timeout", standard.stall_seconds, "seconds on a batch, then unhealthy"),
+    ):
+        limits.add_argument(flag, type=_positive(float), default=default, help=text)
+    limits.add_argument(
+        "--max-requests", type=_positive(int), default=standard.requests, help="in flight, then 429"
+    )
+    return parser
+
+
+def _positive(kind: type[int | float]):  # type: ignore[no-untyped-def]
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The ASGI application: routes, the key, one error shape, one log line a request."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from yibu.errors import InvalidRequestError, RequestError, UnauthorizedError, UnknownModelError
+from yibu.speech.engine import Engine
+from yibu.speech.metrics import Metrics
+from yibu.speech.responses import CLIENT_GONE, ClientGoneError, error_answer
+from yibu.speech.routes import routes
+
+log = logging.getLogger(__name__)
+
+_OPEN_PATHS = frozenset({"/health"})
+"""Answered without the key: they say nothing but whether the engine is up."""
+
+
+def create_app(engine: Engine, stop: Callable[[], None]) -> ASGIApp:
+    """The application of one engine; ``stop`` ends the server when the engine ends by itself."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
+        async with engine.running(stop):
+            yield
+
+    def refuse(request: Request, error: Exception) -> Response:
+        answer = _as_request_error(request, error)
+        if answer.status == 429:
+            engine.metrics.rejected.add()
+        return error_answer(answer, plain=request.url.path.startswith("/recognize"))
+
+    app = Starlette(
+        routes=routes(engine),
+        lifespan=lifespan,
+        exception_handlers={RequestError: refuse, HTTPException: refuse, Exception: refuse},
+    )
+    app.router.redirect_slashes = False  # a POST is not repeated by every client
+    return Edge(app, engine.settings.key, engine.metrics)
+
+
+def _as_request_error(request: Request, error: Exception) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, HTTPException):
+        if error.status_code == 405:
+            wrong = InvalidRequestError(f"{request.method} is not a method of {request.url.path}")
+            wrong.status = 405
+            return wrong
+        return UnknownModelError(f"There is no path {request.url.path} here", code="unknown_path")
+    return RequestError("The server failed on this request; its log says why", code="internal")
+
+
+class Edge:
+    """Outermost: asks for the key, counts, logs, and knows clients that left."""
+
+    def __init__(self, app: ASGIApp, key: str | None, metrics: Metrics) -> None:
+        self._app = app
+        self._expected = f"Bearer {key}".encode() if key else None
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        status = 0
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if self._admits(scope):
+                await self._app(scope, receive, observed)
+            else:
+                refusal = UnauthorizedError(
+                    "The key is missing or wrong: send it as Authorization: Bearer KEY"
+                )
+                await error_answer(refusal)(scope, receive, observed)
+        except (ClientGoneError, ClientDisconnect):
+            status = CLIENT_GONE
+            self._metrics.disconnects.add()
+        finally:
+            self._count(scope, status or 500, time.monotonic() - started)
+
+    def _admits(self, scope: Scope) -> bool:
+        if self._expected is None or scope["path"] in _OPEN_PATHS:
+            return True
+        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(sent, self._expected)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        path = route.path if route is not None else "other"
+        self._metrics.requests.add(route=path, status=str(status))
+        if scope["method"] == "POST":
+            self._metrics.request_time.observe(seconds)
+            log.info("%s %s %d %.3fs", scope["method"], scope["path"], status, seconds)

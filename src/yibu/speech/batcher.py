@@ -1,0 +1,246 @@
+"""The one way to the model: a bounded, fair queue, batches across requests, one worker thread
+(an executor of one thread, given from outside because the model is loaded on it too).
+
+Everything but the model's own computing happens on the event loop, so the state needs no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from yibu.errors import OverloadedError, RequestError
+from yibu.speech.metrics import Metrics
+from yibu.speech.queueing import FairQueue
+from yibu.speech.settings import Limits
+from yibu.speech.types import Options, Recognized, Recognizer, Segment
+
+log = logging.getLogger(__name__)
+
+_SMOOTHING = 0.3
+"""Weight of the newest batch in the estimate of the model's speed."""
+
+
+class ModelFailedError(RequestError):
+    """The model raised an exception on a segment of this request."""
+
+    status = 500
+    default_code = "model_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    ticket: Ticket
+    number: int
+    segment: Segment
+
+
+class Ticket:
+    """One request's place at the model; a context manager that gives the place back.
+
+    Results are handed to ``emit`` in the order of ``submit``, on the event loop.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        number: int,
+        options: Options,
+        emit: Callable[[Recognized], None],
+        expected: float,
+    ) -> None:
+        self.number = number
+        self.options = options
+        self.expected = expected
+        """Seconds of audio that are still to come, as far as is known."""
+        self.open = True
+        self._batcher = batcher
+        self._emit = emit
+        self._submitted = self._emitted = 0
+        self._early: dict[int, Recognized] = {}
+        self._queued = 0.0
+        self._failure: RequestError | None = None
+        self._changed = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.open = False
+        self._batcher.release(self)
+
+    @property
+    def weight(self) -> float:
+        """Seconds of audio this request counts for in the queue, at most its window."""
+        return min(self._queued + self.expected, self._batcher.limits.window_seconds)
+
+    def decoded(self, seconds: float) -> None:
+        """So much less is still to come."""
+        self.expected = max(0.0, self.expected - seconds)
+
+    def submit(self, segment: Segment) -> None:
+        self._queued += segment.duration
+        self._batcher.enqueue(_Work(self, self._submitted, segment))
+        self._submitted += 1
+
+    async def room(self) -> None:
+        """Wait until less than the window is queued. Raises what the model raised."""
+        await self._until(lambda: self._queued < self._batcher.limits.window_seconds)
+
+    async def drained(self) -> None:
+        """Wait until everything submitted was emitted. Raises what the model raised."""
+        self.expected = 0.0
+        await self._until(lambda: self._emitted == self._submitted)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while self._failure is None and not condition():
+            self._changed.clear()
+            await self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def deliver(self, work: _Work, result: Recognized | RequestError) -> None:
+        """Called by the batcher with the answer to one segment."""
+        self._queued -= work.segment.duration
+        if isinstance(result, RequestError):
+            self._failure = self._failure or result
+        else:
+            self._early[work.number] = result
+            while self._emitted in self._early:
+                self._emit(self._early.pop(self._emitted))
+                self._emitted += 1
+        self._changed.set()
+
+
+class Batcher:
+    """Admits requests, and feeds their segments to the recognizer."""
+
+    def __init__(
+        self, recognizer: Recognizer, thread: Executor, limits: Limits, metrics: Metrics
+    ) -> None:
+        self.limits = limits
+        self._recognizer = recognizer
+        self._thread = thread
+        self._metrics = metrics
+        self._queue: FairQueue[_Work] = FairQueue()
+        self._tickets: dict[int, Ticket] = {}
+        self._numbers = count()
+        self._arrived = asyncio.Event()
+        self._speed: float | None = None
+        self._computing_since: float | None = None
+        metrics.gauge("queue_seconds", "Audio that waits for the model.", self._waiting_seconds)
+        metrics.gauge("queue_segments", "Segments that wait.", lambda: float(len(self._queue)))
+        metrics.gauge("speed", "Audio seconds a second of computing.", lambda: self._speed or 0.0)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether one batch has been computing for longer than any batch should."""
+        since = self._computing_since
+        return since is not None and time.monotonic() - since > self.limits.stall_seconds
+
+    def admit(
+        self, options: Options, emit: Callable[[Recognized], None], expected: float | None
+    ) -> Ticket:
+        """A place for a request with ``expected`` seconds of audio (None: not known).
+
+        Raises:
+            OverloadedError: the queue is full.
+        """
+        waiting = self._waiting_seconds()
+        if waiting >= self.limits.queue_seconds:
+            raise OverloadedError(
+                f"The queue is full: {waiting:.0f} s of audio wait, "
+                f"{self.limits.queue_seconds:.0f} s is the limit",
+                retry_after=self.retry_after(),
+            )
+        known = self.limits.window_seconds if expected is None else expected
+        ticket = Ticket(self, next(self._numbers), options, emit, known)
+        self._tickets[ticket.number] = ticket
+        return ticket
+
+    def retry_after(self) -> float:
+        """Seconds until about a quarter of the queue is worked off, from 1 to 60."""
+        seconds = 0.25 * self._waiting_seconds() / (self._speed or 1.0)
+        return float(min(60, max(1, math.ceil(seconds))))
+
+    def enqueue(self, work: _Work) -> None:
+        self._queue.push(work.ticket.number, work.segment.duration, work)
+        self._arrived.set()
+
+    def release(self, ticket: Ticket) -> None:
+        self._tickets.pop(ticket.number, None)
+        self._queue.drop(ticket.number)
+
+    async def run(self) -> None:
+        """Feed the model until cancelled; the owner of the loop runs this as one task."""
+        while True:
+            batch = self._queue.take(self._batch_seconds())
+            if batch:
+                await self._compute(batch)
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def _waiting_seconds(self) -> float:
+        return sum(ticket.weight for ticket in self._tickets.values())
+
+    def _batch_seconds(self) -> float:
+        """As much audio as the model works off in the time that a batch aims at."""
+        if self._speed is None:
+            return 0.0
+        return min(self.limits.batch_seconds, self._speed * self.limits.batch_time)
+
+    async def _compute(self, batch: Sequence[_Work]) -> None:
+        seconds = sum(work.segment.duration for work in batch)
+        self._computing_since = started = time.monotonic()
+        results = await asyncio.get_running_loop().run_in_executor(
+            self._thread, _recognize, self._recognizer, batch
+        )
+        self._computing_since = None
+        elapsed = max(time.monotonic() - started, 1e-6)
+        newest = seconds / elapsed
+        self._speed = (
+            newest
+            if self._speed is None
+            else (_SMOOTHING * newest + (1 - _SMOOTHING) * self._speed)
+        )
+        self._metrics.model_seconds.add(elapsed)
+        self._metrics.batch_size.observe(len(batch))
+        self._metrics.batch_seconds.observe(seconds)
+        for work, result in zip(batch, results, strict=True):
+            if isinstance(result, RequestError):
+                self._metrics.model_failures.add()
+            else:
+                self._metrics.audio_out.add(work.segment.duration)
+            if work.ticket.open:
+                work.ticket.deliver(work, result)
+
+
+def _recognize(recognizer: Recognizer, batch: Sequence[_Work]) -> list[Recognized | RequestError]:
+    """On the model's thread: recognize a batch; when it fails, each segment by itself, so that
+    one bad segment costs its own request alone."""
+    try:
+        return list(
+            recognizer.recognize(
+                [work.segment for work in batch], [work.ticket.options for work in batch]
+            )
+        )
+    except Exception as error:
+        if len(batch) > 1:
+            log.warning("a batch of %d failed, trying its segments alone: %s", len(batch), error)
+            return [_recognize(recognizer, [work])[0] for work in batch]
+        log.exception("the model failed on a segment of %.2f s", batch[0].segment.duration)
+        return [ModelFailedError(f"The model failed on this audio: {type(error).__name__}")]

@@ -1,0 +1,144 @@
+"""The running engine: loads the model on its thread, then serves it until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from yibu.errors import EngineError, NotReadyError, OverloadedError
+from yibu.speech.batcher import Batcher
+from yibu.speech.loading import Loaded
+from yibu.speech.metrics import Metrics
+from yibu.speech.settings import Settings
+from yibu.speech.transcriber import Transcriber
+from yibu.speech.types import SAMPLE_RATE, Options, Recognizer, Segment
+
+log = logging.getLogger(__name__)
+
+_DECODERS = 2
+"""Threads for decoding and VAD. They share the cores with the model; two keep it fed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The parts that exist once the model is loaded."""
+
+    recognizer: Recognizer
+    batcher: Batcher
+    transcriber: Transcriber
+
+
+class Engine:
+    """One model, its thread, and the requests in flight. Lives on one event loop."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Loaded]) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.created = int(time.time())
+        self.failure: BaseException | None = None
+        """Why the engine stopped by itself, if it did."""
+        self._load = load
+        self._serving: Serving | None = None
+        self._in_flight = 0
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decoder")
+        self.metrics.gauge("in_flight", "Requests in flight.", lambda: float(self._in_flight))
+
+    @asynccontextmanager
+    async def running(self, stop: Callable[[], None]) -> AsyncGenerator[None, None]:
+        """Own the model while the server runs; ``stop`` is called if the engine ends by itself."""
+        task = asyncio.create_task(self._live(), name="engine")
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                self.failure = task.exception()
+                self._serving = None
+                stop()
+
+        task.add_done_callback(ended)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._model_thread.shutdown(wait=False, cancel_futures=True)
+
+    def serving(self) -> Serving:
+        """The loaded model.
+
+        Raises:
+            NotReadyError: it is still loading, or it hangs.
+        """
+        if self._serving is None:
+            raise NotReadyError(
+                f"The model {self.settings.served_name!r} is still loading", retry_after=5
+            )
+        return self._serving
+
+    def check_health(self) -> None:
+        """Raises NotReadyError unless a request would be served."""
+        if self.serving().batcher.stalled:
+            raise NotReadyError(
+                "The model hangs: one batch has been computing for more than "
+                f"{self.settings.limits.stall_seconds:.0f} s",
+                code="model_stalled",
+            )
+
+    @contextmanager
+    def place(self) -> Generator[None, None, None]:
+        """A place among the requests in flight, taken before the upload is read.
+
+        Raises:
+            OverloadedError: all are taken.
+        """
+        limit = self.settings.limits.requests
+        if self._in_flight >= limit:
+            retry_after = self._serving.batcher.retry_after() if self._serving else 5.0
+            raise OverloadedError(
+                f"{limit} requests are in flight, the limit of this server",
+                retry_after=retry_after,
+            )
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    async def _live(self) -> None:
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._model_thread, self._load_and_warm)
+        limits = self.settings.limits
+        batcher = Batcher(loaded.recognizer, self._model_thread, limits, self.metrics)
+        transcriber = Transcriber(loaded.segmenter, batcher, self._pool, limits, self.metrics)
+        self._serving = Serving(loaded.recognizer, batcher, transcriber)
+        log.info(
+            "serving %s: precision %s, VAD %s, %d threads, ready after %.1f s",
+            self.settings.served_name,
+            loaded.recognizer.precision,
+            loaded.segmenter.name,
+            self.settings.threads,
+            time.monotonic() - started,
+        )
+        await batcher.run()
+        raise EngineError("the batcher ended")
+
+    def _load_and_warm(self) -> Loaded:
+        """On the model's thread. The first computation is slow (buffers, kernels): it is not to
+        be a client's."""
+        loaded = self._load()
+        noise = np.random.default_rng(0).normal(0.0, 0.01, SAMPLE_RATE).astype(np.float32)
+        session = loaded.segmenter.session()
+        segments = [*session.feed(noise), *session.finish()]
+        loaded.recognizer.recognize(
+            segments or [Segment(0.0, noise)], [Options()] * max(len(segments), 1)
+        )
+        return loaded

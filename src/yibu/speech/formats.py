@@ -1,0 +1,150 @@
+"""Recognized segments in the shapes of OpenAI's API: json, text, srt, vtt, verbose_json, and the
+events of a stream (schemas CreateTranscriptionResponse*, TranscriptText*Event)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from yibu.speech.languages import name_of
+from yibu.speech.subtitles import cues, srt, vtt
+from yibu.speech.types import Options, Recognized
+
+RESPONSE_FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+
+_MEL_FRAMES_A_SECOND = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Everything that a request's answer is made of."""
+
+    segments: Sequence[Recognized]
+    seconds: float
+    options: Options
+
+    @property
+    def spoken(self) -> list[Recognized]:
+        return [segment for segment in self.segments if segment.text]
+
+    @property
+    def text(self) -> str:
+        return "".join(pieces(self.segments))
+
+    @property
+    def language(self) -> str | None:
+        """The language of most of the speech: asked for, or else detected."""
+        if self.options.language != "auto":
+            return self.options.language
+        seconds: dict[str, float] = {}
+        for segment in self.spoken:
+            if segment.language:
+                length = segment.end - segment.start
+                seconds[segment.language] = seconds.get(segment.language, 0.0) + length
+        return max(seconds, key=lambda code: seconds[code], default=None)
+
+
+def pieces(segments: Sequence[Recognized]) -> Iterator[str]:
+    """The text of each segment with what parts it from the one before, so that they join up."""
+    before = ""
+    for segment in segments:
+        piece = separated(before, segment.text)
+        yield piece
+        before = piece or before
+
+
+def separated(before: str, text: str) -> str:
+    """``text`` with a space in front where the two scripts want one: never beside Chinese,
+    Japanese or full-width punctuation."""
+    text = text.strip()
+    if not before or not text or _is_wide(before[-1]) or _is_wide(text[0]):
+        return text
+    return f" {text}"
+
+
+def body(transcript: Transcript, response_format: str, granularities: frozenset[str]) -> Any:
+    """The answer: a string for text, srt and vtt, else an object for JSON."""
+    if response_format == "text":
+        return transcript.text + "\n"
+    if response_format == "srt":
+        return srt(cues(transcript.spoken))
+    if response_format == "vtt":
+        return vtt(cues(transcript.spoken))
+    usage = {"type": "duration", "seconds": round(transcript.seconds, 3)}
+    if response_format == "json":
+        return {"text": transcript.text, "usage": usage}
+    return _verbose(transcript, granularities) | {"usage": usage}
+
+
+def delta_event(piece: str) -> dict[str, Any]:
+    return {"type": "transcript.text.delta", "delta": piece}
+
+
+def done_event(transcript: Transcript) -> dict[str, Any]:
+    return {"type": "transcript.text.done", "text": transcript.text}
+
+
+def _verbose(transcript: Transcript, granularities: frozenset[str]) -> dict[str, Any]:
+    translated = transcript.options.task == "translate"
+    answer: dict[str, Any] = {
+        "task": transcript.options.task,
+        "language": "english" if translated else name_of(transcript.language),
+        "duration": round(transcript.seconds, 3),
+        "text": transcript.text,
+    }
+    if "word" in granularities:
+        answer["words"] = [
+            {"word": word.text.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
+            for segment in transcript.spoken
+            for word in segment.words
+        ]
+    if "segment" in granularities:
+        answer["segments"] = [
+            _segment(number, segment) for number, segment in enumerate(transcript.spoken)
+        ]
+    return answer
+
+
+def _segment(number: int, segment: Recognized) -> dict[str, Any]:
+    """OpenAI's TranscriptionSegment, whose fields are all required: a figure that the model does
+    not have is 0. Beyond it, what the model says of language, emotion and events."""
+    ratio = segment.compression_ratio
+    answer: dict[str, Any] = {
+        "id": number,
+        "seek": round(segment.start * _MEL_FRAMES_A_SECOND),
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "tokens": list(segment.tokens),
+        "temperature": segment.temperature,
+        "avg_logprob": segment.average_logprob or 0.0,
+        "compression_ratio": compression_ratio(segment.text) if ratio is None else ratio,
+        "no_speech_prob": segment.no_speech_probability or 0.0,
+    }
+    if segment.language is not None:
+        answer["language"] = segment.language
+    if segment.emotion is not None:
+        answer["emotion"] = segment.emotion
+    if segment.events:
+        answer["events"] = list(segment.events)
+    return answer
+
+
+def compression_ratio(text: str) -> float:
+    """Whisper's measure of repetition: bytes over bytes compressed by zlib."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def _is_wide(character: str) -> bool:
+    """Whether the script around it uses no spaces: CJK ideographs, kana, full-width forms, but
+    not hangul, which does."""
+    point = ord(character)
+    return (
+        0x2E80 <= point <= 0x9FFF
+        or 0xF900 <= point <= 0xFAFF
+        or 0xFE30 <= point <= 0xFFEF
+        or (0x20000 <= point <= 0x3FFFF)
+    )

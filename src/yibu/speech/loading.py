@@ -1,0 +1,208 @@
+"""Finds out what kind of speech model a directory holds, and loads it.
+
+FunASR layout        config.yaml, model.pt, am.mvn, *.model    SenseVoice
+ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
+CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    whisper
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Literal
+
+from yibu.errors import UnsupportedError, UsageError, VerificationError
+from yibu.speech.modelconfig import read_config
+from yibu.speech.types import Recognizer, Segmenter
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+
+
+class Layout(Enum):
+    """How a model directory is laid out."""
+
+    FUNASR = "FunASR"
+    ONNX = "ONNX"
+    CTRANSLATE2 = "CTranslate2"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What ``load`` gives: both halves of a pipeline, and what to tell the operator."""
+
+    recognizer: Recognizer
+    segmenter: Segmenter
+    notes: tuple[str, ...]
+    """What was chosen and why, a sentence each; already logged."""
+
+
+def load(
+    model_dir: Path,
+    *,
+    vad_dir: Path | None,
+    precision: str,
+    device: str,
+    threads: int,
+    path: Literal["fast", "reference"],
+) -> Loaded:
+    """Load the model in ``model_dir`` and its VAD.
+
+    ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``int8``; ``device`` is ``cpu``, ``cuda``
+    or ``cuda:N``; ``threads`` is how many cores may compute at once.
+
+    Raises ``UsageError`` for values that are none of these, ``VerificationError`` for missing
+    or damaged files and ``UnsupportedError`` for a model or a combination not served here.
+    Takes seconds; call it from a worker thread.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"precision {precision!r} is not known", hint="one of " + ", ".join(PRECISIONS)
+        )
+    if path not in ("fast", "reference"):
+        raise UsageError(f"path {path!r} is not known", hint="fast or reference")
+    if device != "cpu" and not device.startswith("cuda"):
+        raise UsageError(f"device {device!r} is not known", hint="cpu, cuda or cuda:0")
+    layout = detect(model_dir)
+    if layout is Layout.CTRANSLATE2:
+        loaded = _whisper(model_dir, vad_dir, precision, device, threads)
+    elif path == "reference":
+        loaded = _reference(model_dir, layout, vad_dir, device, threads)
+    else:
+        loaded = _sensevoice(model_dir, layout, vad_dir, precision, device, threads)
+    for note in loaded.notes:
+        log.info("%s", note)
+    return loaded
+
+
+def detect(model_dir: Path) -> Layout:
+    """The layout of ``model_dir``, told by its files.
+
+    Raises ``VerificationError`` where it is no directory of a model that is served here.
+    """
+    if not model_dir.is_dir():
+        raise VerificationError(
+            f"{model_dir} is no directory", hint="yibu pull the model, or correct the path"
+        )
+    names = {entry.name for entry in model_dir.iterdir()}
+    if "model.pt" in names:
+        return Layout.FUNASR
+    if names & {"model.onnx", "model_quant.onnx"}:
+        return Layout.ONNX
+    if {"model.bin", "config.json"} <= names:
+        return Layout.CTRANSLATE2
+    found = ", ".join(sorted(names)[:12]) or "nothing"
+    raise VerificationError(
+        f"{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin with "
+        "config.json (whisper for CTranslate2) expected",
+        hint="the download may be incomplete: yibu pull it again",
+    )
+
+
+def _sensevoice(
+    model_dir: Path,
+    layout: Layout,
+    vad_dir: Path | None,
+    precision: str,
+    device: str,
+    threads: int,
+) -> Loaded:
+    from yibu.speech.features import Normalizer
+    from yibu.speech.models.sensevoice import (
+        EMOTION_UNKNOWN,
+        STACK_WIDTH,
+        Encoder,
+        SenseVoiceRecognizer,
+    )
+    from yibu.speech.models.vocabulary import Vocabulary
+    from yibu.speech.precision import choose, cpu_flags
+
+    _check_kind(model_dir)
+    vocabulary = Vocabulary.find(model_dir)
+    normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
+    segmenter = _segmenter(vad_dir)
+    choice = choose(precision, device, cpu_flags())
+    banned = (EMOTION_UNKNOWN,)
+    encoder: Encoder
+    if device != "cpu":
+        from yibu.speech.models.torch_encoder import TorchEncoder
+
+        encoder = TorchEncoder.load(
+            model_dir, precision=choice.precision, device=device, threads=threads, banned=banned
+        )
+    elif layout is Layout.ONNX:
+        from yibu.speech.models.onnx_encoder import OnnxEncoder
+
+        encoder = OnnxEncoder.load(
+            model_dir, precision=choice.precision, threads=threads, banned=banned
+        )
+    else:
+        from yibu.speech.models.openvino_encoder import OpenVinoEncoder
+
+        encoder = OpenVinoEncoder.load(
+            model_dir, precision=choice.precision, threads=threads, banned=banned
+        )
+    if encoder.classes != len(vocabulary):
+        raise VerificationError(
+            f"{model_dir}: the network has {encoder.classes} outputs, the tokenizer "
+            f"{len(vocabulary)} tokens",
+            hint="download the model again, all files of one revision",
+        )
+    recognizer = SenseVoiceRecognizer(model_dir.name, encoder, normalizer, vocabulary)
+    return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
+
+
+def _check_kind(model_dir: Path) -> None:
+    kind = read_config(model_dir).get("model")
+    # The published ONNX directory names the exported class.
+    if kind is not None and not str(kind).startswith("SenseVoiceSmall"):
+        raise UnsupportedError(
+            f"{model_dir}: config.yaml names the model class {kind!r}, SenseVoiceSmall expected",
+            hint="SenseVoiceSmall and whisper are served; try iic/SenseVoiceSmall",
+        )
+
+
+def _segmenter(vad_dir: Path | None) -> Segmenter:
+    """FSMN-VAD from ``vad_dir``, or the Silero VAD that faster-whisper carries."""
+    if vad_dir is not None:
+        from yibu.speech.vad.fsmn import FsmnVad
+
+        return FsmnVad.load(vad_dir)
+    from yibu.speech.vad.silero import SileroVad
+
+    silero: Segmenter = SileroVad()
+    return silero
+
+
+def _reference(
+    model_dir: Path, layout: Layout, vad_dir: Path | None, device: str, threads: int
+) -> Loaded:
+    if layout is not Layout.FUNASR:
+        raise UnsupportedError(
+            f"{model_dir} is in the {layout.value} layout, which FunASR's AutoModel does not load",
+            hint="set `path: fast`, or use iic/SenseVoiceSmall",
+        )
+    if vad_dir is None:
+        raise UsageError(
+            "the reference path needs FSMN-VAD",
+            hint="set `vad: iic/speech_fsmn_vad_zh-cn-16k-common-pytorch`",
+        )
+    from yibu.speech.models.reference import ReferenceRecognizer, WholeFile
+
+    recognizer = ReferenceRecognizer(model_dir, vad_dir, device=device, threads=threads)
+    note = "reference path: FunASR's AutoModel, one file at a time, fp32"
+    return Loaded(recognizer, WholeFile(), (note,))
+
+
+def _whisper(
+    model_dir: Path, vad_dir: Path | None, precision: str, device: str, threads: int
+) -> Loaded:
+    from yibu.speech.models.whisper import WhisperRecognizer
+
+    recognizer = WhisperRecognizer.load(
+        model_dir, precision=precision, device=device, threads=threads
+    )
+    return Loaded(recognizer, _segmenter(vad_dir), (f"whisper at {recognizer.precision}",))

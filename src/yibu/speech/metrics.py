@@ -1,0 +1,136 @@
+"""The engine's figures, in Prometheus' text format (version 0.0.4).
+
+Written and read on the event loop only, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+_PREFIX = "yibu_speech_"
+Labels = tuple[tuple[str, str], ...]
+
+
+class Counter:
+    """A total that only grows, by label set."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, explanation: str) -> None:
+        self.name, self.explanation = _PREFIX + name, explanation
+        self._values: dict[Labels, float] = defaultdict(float)
+
+    def add(self, amount: float = 1.0, **labels: str) -> None:
+        self._values[tuple(sorted(labels.items()))] += amount
+
+    def value(self, **labels: str) -> float:
+        return self._values[tuple(sorted(labels.items()))]
+
+    def lines(self) -> list[str]:
+        values = self._values or {(): 0.0}
+        return [f"{self.name}{_braces(labels)} {value:.10g}" for labels, value in values.items()]
+
+
+class Gauge:
+    """A value that is asked for when the page is read."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, explanation: str, read: Callable[[], float]) -> None:
+        self.name, self.explanation, self._read = _PREFIX + name, explanation, read
+
+    def lines(self) -> list[str]:
+        return [f"{self.name} {self._read():.10g}"]
+
+
+class Histogram:
+    """Observations counted into buckets by their upper bounds."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, explanation: str, bounds: tuple[float, ...]) -> None:
+        self.name, self.explanation, self._bounds = _PREFIX + name, explanation, bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def lines(self) -> list[str]:
+        lines, total = [], 0
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+            total += count
+            label = "+Inf" if bound == float("inf") else f"{bound:g}"
+            lines.append(f'{self.name}_bucket{{le="{label}"}} {total}')
+        return [*lines, f"{self.name}_sum {self._sum:.10g}", f"{self.name}_count {total}"]
+
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class Metrics:
+    """Every figure of the engine, by attribute."""
+
+    def __init__(self) -> None:
+        self.audio_in = Counter("audio_seconds_in_total", "Seconds of audio decoded.")
+        self.audio_out = Counter("audio_seconds_out_total", "Seconds of speech recognized.")
+        self.requests = Counter("requests_total", "Requests answered, by route and HTTP status.")
+        self.disconnects = Counter("disconnects_total", "Clients that left before their answer.")
+        self.rejected = Counter("rejected_total", "Requests refused with 429.")
+        self.model_failures = Counter("model_failures_total", "Segments the model failed on.")
+        self.model_seconds = Counter("model_seconds_total", "Seconds the model computed.")
+        self.batch_size = Histogram(
+            "batch_size", "Segments in a batch.", (1, 2, 4, 8, 16, 32, 64, 128)
+        )
+        self.batch_seconds = Histogram(
+            "batch_audio_seconds", "Audio in a batch.", (2, 5, 10, 30, 60, 120, 240, 480)
+        )
+        self.real_time_factor = Histogram(
+            "real_time_factor",
+            "Seconds from upload to answer per second of audio.",
+            (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+        )
+        self.first_segment = Histogram(
+            "time_to_first_segment_seconds", "From upload to the first text.", _SECONDS
+        )
+        self.request_time = Histogram(
+            "request_seconds", "From the request's head to the end of its answer.", _SECONDS
+        )
+        self._gauges: list[Gauge] = [
+            Gauge("resident_bytes", "Resident memory of this process.", resident_bytes)
+        ]
+
+    def gauge(self, name: str, explanation: str, read: Callable[[], float]) -> None:
+        """Add a value that is read from its owner whenever the page is asked for."""
+        self._gauges.append(Gauge(name, explanation, read))
+
+    def render(self) -> str:
+        fixed = [value for value in vars(self).values() if isinstance(value, Counter | Histogram)]
+        lines: list[str] = []
+        for metric in (*fixed, *self._gauges):
+            lines.append(f"# HELP {metric.name} {metric.explanation}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines.extend(metric.lines())
+        return "\n".join(lines) + "\n"
+
+
+def resident_bytes() -> float:
+    """Memory this process holds now; its peak where the system does not tell (macOS)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return float(pages * resource.getpagesize())
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _braces(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels) + "}"

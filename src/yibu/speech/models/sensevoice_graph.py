@@ -1,0 +1,187 @@
+"""SenseVoiceSmall as an OpenVINO graph, built straight from the checkpoint's tensors.
+
+The network is FunASR's ``SenseVoiceEncoderSmall``: layers of self-attention with a memory
+block (a depth-wise convolution over the values, as long as ``kernel_size``) and a feed-forward
+part; the first layer changes the width and has no residual around its attention. Padding is
+masked exactly: keys with -1e9 before the softmax, whose exponential is 0, and the memory
+block's inputs and outputs with 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as ops
+
+from yibu.errors import UnsupportedError
+from yibu.speech.modelconfig import section
+from yibu.speech.weights import Weights
+
+WeightFormat = Literal["f32", "f16", "i8"]
+
+Array = npt.NDArray[np.float32]
+_EPSILON = 1e-5
+_MASKED = np.float32(-1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """``encoder_conf`` of a SenseVoice ``config.yaml``, and the checkpoint's outer widths."""
+
+    inputs: int
+    """Features a frame."""
+    width: int
+    heads: int
+    blocks: int
+    """Layers before ``after_norm``, the first one included."""
+    tp_blocks: int
+    kernel: int
+    left_context: int
+    """Frames of the memory block's kernel that lie before the current one."""
+    classes: int
+
+    @classmethod
+    def read(cls, config: dict[str, Any], weights: Weights, directory: Path) -> EncoderShape:
+        """Raises ``UnsupportedError`` for a network that this module does not build."""
+        conf = section(config, "encoder_conf", directory)
+        expected = {"normalize_before": True, "selfattention_layer_type": "sanm"}
+        for key, value in expected.items():
+            if conf.get(key, value) != value:
+                raise UnsupportedError(
+                    f"{directory}: encoder_conf.{key} is {conf[key]!r}, {value!r} expected",
+                    hint="set `path: reference` to run this model through FunASR",
+                )
+        kernel = int(conf.get("kernel_size", 11))
+        classes, width = weights["ctc.ctc_lo.weight"].shape
+        return cls(
+            inputs=weights["embed.weight"].shape[1],
+            width=width,
+            heads=int(conf["attention_heads"]),
+            blocks=int(conf["num_blocks"]),
+            tp_blocks=int(conf.get("tp_blocks", 0)),
+            kernel=kernel,
+            left_context=(kernel - 1) // 2 + max(0, int(conf.get("sanm_shfit", 0))),
+            classes=classes,
+        )
+
+
+def build_encoder(weights: Weights, shape: EncoderShape, weight_format: WeightFormat) -> ov.Model:
+    """Features [B, T, inputs] with positions added, and mask [B, T] (1 = frame, 0 = padding)
+    → hidden states [B, T, width]."""
+    return _Builder(weights, shape, weight_format).encoder()
+
+
+def build_head(
+    weights: Weights, shape: EncoderShape, weight_format: WeightFormat, banned: tuple[int, ...]
+) -> ov.Model:
+    """Hidden states [N, width] → scores [N, classes]; ``banned`` classes never score best."""
+    return _Builder(weights, shape, weight_format).head(banned)
+
+
+class _Builder:
+    def __init__(self, weights: Mapping[str, Array], shape: EncoderShape, form: WeightFormat):
+        self._weights = weights
+        self._shape = shape
+        self._form = form
+
+    def encoder(self) -> ov.Model:
+        shape = self._shape
+        frames = ops.parameter([-1, -1, shape.inputs], ov.Type.f32, name="frames")
+        mask = ops.parameter([-1, -1], ov.Type.f32, name="mask")
+        column = ops.unsqueeze(mask, _ints(2))
+        penalty = ops.multiply(ops.subtract(np.float32(1), mask), _MASKED)
+        penalty = ops.unsqueeze(penalty, _ints(1, 2))
+        x = self._layer(frames, "encoder.encoders0.0", column, penalty, residual=False)
+        for n in range(shape.blocks - 1):
+            x = self._layer(x, f"encoder.encoders.{n}", column, penalty)
+        x = self._norm(x, "encoder.after_norm")
+        for n in range(shape.tp_blocks):
+            x = self._layer(x, f"encoder.tp_encoders.{n}", column, penalty)
+        x = self._norm(x, "encoder.tp_norm")
+        return ov.Model([ops.result(x)], [frames, mask], "sensevoice-encoder")
+
+    def head(self, banned: tuple[int, ...]) -> ov.Model:
+        hidden = ops.parameter([-1, self._shape.width], ov.Type.f32, name="hidden")
+        bias = self._array("ctc.ctc_lo.bias").copy()
+        bias[list(banned)] = np.finfo(np.float32).min / 2
+        scores = ops.add(self._product(hidden, "ctc.ctc_lo.weight"), bias)
+        return ov.Model([ops.result(scores)], [hidden], "sensevoice-head")
+
+    def _layer(
+        self, x: ov.Node, name: str, column: ov.Node, penalty: ov.Node, *, residual: bool = True
+    ) -> ov.Node:
+        attended = self._attention(
+            self._norm(x, f"{name}.norm1"), f"{name}.self_attn", column, penalty
+        )
+        if residual:
+            attended = ops.add(x, attended)
+        inner = self._linear(self._norm(attended, f"{name}.norm2"), f"{name}.feed_forward.w_1")
+        return ops.add(attended, self._linear(ops.relu(inner), f"{name}.feed_forward.w_2"))
+
+    def _attention(self, x: ov.Node, name: str, column: ov.Node, penalty: ov.Node) -> ov.Node:
+        shape = self._shape
+        size = shape.width // shape.heads
+        joined = self._linear(x, f"{name}.linear_q_k_v")
+        query, key, value = ops.split(joined, np.int64(2), 3).outputs()
+        memory = self._memory(ops.multiply(value, column), f"{name}.fsmn_block.weight", column)
+
+        def heads(part: ov.Output) -> ov.Node:
+            split = ops.reshape(part, _ints(0, 0, shape.heads, size), special_zero=True)
+            return ops.transpose(split, _ints(0, 2, 1, 3))
+
+        scaled = ops.multiply(heads(query), np.float32(size**-0.5))
+        scores = ops.add(ops.matmul(scaled, heads(key), False, True), penalty)
+        mixed = ops.matmul(ops.softmax(scores, -1), heads(value), False, False)
+        mixed = ops.reshape(
+            ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(0, 0, shape.width), special_zero=True
+        )
+        return ops.add(self._linear(mixed, f"{name}.linear_out"), memory)
+
+    def _memory(self, value: ov.Node, name: str, column: ov.Node) -> ov.Node:
+        shape = self._shape
+        kernel = self._array(name)[:, :, None, :]
+        convolved = ops.group_convolution(
+            ops.transpose(value, _ints(0, 2, 1)),
+            ops.constant(kernel),
+            [1],
+            [shape.left_context],
+            [shape.kernel - 1 - shape.left_context],
+            [1],
+        )
+        return ops.multiply(ops.add(ops.transpose(convolved, _ints(0, 2, 1)), value), column)
+
+    def _norm(self, x: ov.Node, name: str) -> ov.Node:
+        normal = ops.mvn(x, _ints(-1), True, _EPSILON, "inside_sqrt")
+        scaled = ops.multiply(normal, self._array(f"{name}.weight"))
+        return ops.add(scaled, self._array(f"{name}.bias"))
+
+    def _linear(self, x: ov.Node, name: str) -> ov.Node:
+        return ops.add(self._product(x, f"{name}.weight"), self._array(f"{name}.bias"))
+
+    def _product(self, x: ov.Node, name: str) -> ov.Node:
+        """``x`` times the transpose of the weight matrix ``name`` [out, in]."""
+        matrix = self._array(name)
+        if self._form == "f32":
+            # The constant shares the mapped file's pages: they can be given back once the
+            # engine has laid its own copy out.
+            weight = ops.constant(matrix, shared_memory=True)
+        elif self._form == "f16":
+            weight = ops.convert(ops.constant(matrix.astype(np.float16)), "f32")
+        else:
+            scale = np.maximum(np.abs(matrix).max(axis=1, keepdims=True), 1e-12) / np.float32(127)
+            rounded = np.rint(matrix / scale).astype(np.int8)
+            weight = ops.multiply(ops.convert(ops.constant(rounded), "f32"), scale)
+        return ops.matmul(x, weight, False, True)
+
+    def _array(self, name: str) -> Array:
+        return np.ascontiguousarray(self._weights[name], dtype=np.float32)
+
+
+def _ints(*values: int) -> npt.NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)

@@ -1,0 +1,153 @@
+"""Token numbers to text, from a sentencepiece model or a list of tokens, without a library.
+
+Only decoding is done here, and decoding needs nothing but the pieces and their kinds. The
+file format is sentencepiece's ``ModelProto``, a protocol buffer: field 1 is a piece, in which
+field 1 is its text and field 3 its kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from yibu.errors import VerificationError
+
+SPACE = "\u2581"
+"""Stands for a space in a piece."""
+
+_UNKNOWN_TEXT = " \u2047 "
+"""What sentencepiece writes for an unknown piece."""
+
+
+class Kind(IntEnum):
+    """``ModelProto.SentencePiece.Type``."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The pieces of a tokenizer, by number."""
+
+    pieces: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of ``tokens``, as sentencepiece's ``DecodeIds`` gives it."""
+        text = bytearray()
+        for token in tokens:
+            text += self.bytes_of(token, first=not text)
+        return text.decode("utf-8", errors="replace")
+
+    def bytes_of(self, token: int, *, first: bool) -> bytes:
+        """UTF-8 of one token; a space that begins the text is not written."""
+        kind, piece = self.kinds[token], self.pieces[token]
+        if kind is Kind.CONTROL:
+            return b""
+        if kind is Kind.UNKNOWN:
+            return _UNKNOWN_TEXT.encode()
+        if kind is Kind.BYTE:
+            return bytes([int(piece[3:5], 16)])
+        if first and piece.startswith(SPACE):
+            piece = piece[1:]
+        return piece.replace(SPACE, " ").encode()
+
+    @classmethod
+    def find(cls, directory: Path) -> Vocabulary:
+        """Read ``tokens.json`` or the one ``*.model`` in a model directory.
+
+        Raises ``VerificationError`` where there is neither, or it cannot be read.
+        """
+        models = sorted(directory.glob("*.model"))
+        if models:
+            return cls.read_sentencepiece(models[0])
+        tokens = directory / "tokens.json"
+        if tokens.exists():
+            return cls.read_tokens(tokens)
+        raise VerificationError(
+            f"{directory}: no sentencepiece model (*.model) and no tokens.json in it",
+            hint="download the model again: chn_jpn_yue_eng_ko_spectok.bpe.model belongs to it",
+        )
+
+    @classmethod
+    def read_tokens(cls, path: Path) -> Vocabulary:
+        """Read a JSON list of pieces, in order."""
+        try:
+            pieces = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise VerificationError(
+                f"{path}: not a readable list of tokens: {error}", hint="download it again"
+            ) from error
+        if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+            raise VerificationError(
+                f"{path}: a list of strings expected", hint="download the model again"
+            )
+        special = {"<unk>": Kind.UNKNOWN, "<s>": Kind.CONTROL, "</s>": Kind.CONTROL}
+        return cls(tuple(pieces), tuple(special.get(piece, Kind.NORMAL) for piece in pieces))
+
+    @classmethod
+    def read_sentencepiece(cls, path: Path) -> Vocabulary:
+        """Read a sentencepiece ``.model`` file."""
+        pieces: list[str] = []
+        kinds: list[Kind] = []
+        try:
+            for number, value in _fields(path.read_bytes()):
+                if number == 1 and isinstance(value, bytes):
+                    piece = dict(_fields(value))
+                    text, kind = piece[1], piece.get(3, Kind.NORMAL)
+                    if not isinstance(text, bytes) or not isinstance(kind, int):
+                        raise ValueError(f"piece {len(pieces)} has fields of another type")
+                    pieces.append(text.decode("utf-8"))
+                    kinds.append(Kind(kind))
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise VerificationError(
+                f"{path}: not a readable sentencepiece model: {error!r}",
+                hint="download the model again",
+            ) from error
+        if not pieces:
+            raise VerificationError(f"{path}: no pieces in it", hint="download the model again")
+        return cls(tuple(pieces), tuple(kinds))
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(field number, value) of each field of a protocol buffer's message."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        wire = key & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        if wire == 2:
+            length, at = _varint(data, at)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire} at byte {at}")
+        if at + length > len(data):
+            raise ValueError(f"a field of {length} bytes at byte {at} of {len(data)}")
+        yield key >> 3, data[at : at + length]
+        at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7

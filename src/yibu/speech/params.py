@@ -1,0 +1,165 @@
+"""The form fields of a request, checked once at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yibu.errors import InvalidRequestError, UnknownModelError
+from yibu.speech.audio import RAW_FORMATS, RawFormat
+from yibu.speech.formats import RESPONSE_FORMATS
+from yibu.speech.languages import normalized
+from yibu.speech.types import Options, Recognizer
+from yibu.speech.upload import Form, Upload
+
+_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
+_PROMPT_CHARACTERS = 4096
+_RAW_SUFFIXES = (".pcm", ".raw", ".s16le")
+_RAW_TYPES = {"audio/l16": "s16be", "audio/pcm": "s16le", "audio/x-pcm": "s16le"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a client asked for."""
+
+    options: Options
+    response_format: str = "json"
+    granularities: frozenset[str] = frozenset({"segment"})
+    stream: bool = False
+    raw: RawFormat | None = None
+
+
+def required_upload(form: Form) -> Upload:
+    """Raises InvalidRequestError where the form has no file."""
+    if form.upload is None:
+        raise InvalidRequestError(
+            "The form has no file: send the audio in the field 'file'", param="file"
+        )
+    return form.upload
+
+
+def check_model(form: Form, served_name: str, *, required: bool) -> None:
+    """Raises where ``model`` is missing or another than the one served here."""
+    model = form.first("model")
+    if model is None and required:
+        raise InvalidRequestError(
+            f"The field 'model' is missing; this server's is {served_name!r}", param="model"
+        )
+    if model is not None and model != served_name:
+        raise UnknownModelError(
+            f"The model {model[:128]!r} is not served here; {served_name!r} is", param="model"
+        )
+
+
+def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
+    """Parameters of a transcription or translation.
+
+    Raises:
+        InvalidRequestError: a field has a wrong value; ``param`` names it.
+    """
+    if task not in recognizer.tasks:
+        raise InvalidRequestError(
+            f"The model {recognizer.name} cannot {task}; it can {', '.join(recognizer.tasks)}",
+            param="model",
+        )
+    response_format = form.first("response_format") or "json"
+    if response_format not in RESPONSE_FORMATS:
+        raise InvalidRequestError(
+            f"response_format is {response_format[:32]!r}; it can be {', '.join(RESPONSE_FORMATS)}",
+            param="response_format",
+        )
+    stream = _boolean(form, "stream", default=False)
+    if stream and response_format not in {"json", "text"}:
+        raise InvalidRequestError(
+            f"stream=true sends events and does not go with response_format={response_format}",
+            param="stream",
+        )
+    if form.all("include"):
+        raise InvalidRequestError("include is not supported by this model", param="include")
+    granularities = _granularities(form, response_format)
+    translate = task == "translate"
+    options = Options(
+        language=normalized(None if translate else form.first("language"), recognizer.languages),
+        task="translate" if translate else "transcribe",
+        prompt=_prompt(form),
+        temperature=_temperature(form),
+        words="word" in granularities or response_format in {"srt", "vtt"},
+        use_itn=_boolean(form, "use_itn", default=True),
+    )
+    return Parameters(options, response_format, granularities, stream, raw_format(form))
+
+
+def raw_format(form: Form) -> RawFormat | None:
+    """The description of headerless samples: asked for by ``sample_rate``, or by a name or
+    content type that says PCM, which then has to give the rate."""
+    upload = required_upload(form)
+    kind, *settings = (part.strip().lower() for part in upload.content_type.split(";"))
+    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    rate = form.first("sample_rate") or given.get("rate")
+    if rate is None:
+        if kind in _RAW_TYPES or upload.filename.lower().endswith(_RAW_SUFFIXES):
+            raise InvalidRequestError(
+                "Raw PCM has no header: give its sample_rate (and channels, sample_format where "
+                "they are not 1 and s16le)",
+                param="sample_rate",
+            )
+        return None
+    sample_format = form.first("sample_format") or _RAW_TYPES.get(kind, "s16le")
+    if sample_format not in RAW_FORMATS:
+        raise InvalidRequestError(
+            f"sample_format is {sample_format[:32]!r}; it can be {', '.join(RAW_FORMATS)}",
+            param="sample_format",
+        )
+    channels = form.first("channels") or given.get("channels") or "1"
+    return RawFormat(sample_format, _integer(rate, "sample_rate"), _integer(channels, "channels"))
+
+
+def _integer(value: str, name: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9):
+        raise InvalidRequestError(f"{name} is {value[:32]!r}, not a whole number", param=name)
+    return int(value)
+
+
+def _boolean(form: Form, name: str, *, default: bool) -> bool:
+    value = (form.first(name) or str(default)).lower()
+    if value not in _TRUE | _FALSE:
+        raise InvalidRequestError(f"{name} is {value[:32]!r}; it can be true or false", param=name)
+    return value in _TRUE
+
+
+def _granularities(form: Form, response_format: str) -> frozenset[str]:
+    asked = frozenset(form.all("timestamp_granularities"))
+    if asked - {"word", "segment"}:
+        raise InvalidRequestError(
+            "timestamp_granularities[] can be word and segment, not "
+            + ", ".join(repr(name[:32]) for name in sorted(asked - {"word", "segment"})),
+            param="timestamp_granularities",
+        )
+    if asked and response_format != "verbose_json":
+        raise InvalidRequestError(
+            "timestamp_granularities[] goes with response_format=verbose_json only",
+            param="timestamp_granularities",
+        )
+    return asked or frozenset({"segment"})
+
+
+def _prompt(form: Form) -> str | None:
+    prompt = form.first("prompt")
+    if prompt is not None and len(prompt) > _PROMPT_CHARACTERS:
+        raise InvalidRequestError(
+            f"prompt has {len(prompt)} characters; {_PROMPT_CHARACTERS} are the limit",
+            param="prompt",
+        )
+    return prompt
+
+
+def _temperature(form: Form) -> float:
+    value = form.first("temperature") or "0"
+    try:
+        temperature = float(value)
+    except ValueError:
+        temperature = float("nan")
+    if not 0.0 <= temperature <= 1.0:
+        raise InvalidRequestError(
+            f"temperature is {value[:32]!r}; it is a number from 0 to 1", param="temperature"
+        )
+    return temperature

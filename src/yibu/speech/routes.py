@@ -1,0 +1,134 @@
+"""The engine's HTTP routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from yibu.errors import UnknownModelError
+from yibu.speech import params
+from yibu.speech.engine import Engine, Serving
+from yibu.speech.formats import Transcript, body, delta_event, done_event, separated
+from yibu.speech.params import Parameters
+from yibu.speech.responses import EventStream, JSONAnswer, unless_gone
+from yibu.speech.types import Recognized
+from yibu.speech.upload import Upload, read_form
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def routes(engine: Engine) -> list[Route]:
+    """Every route, bound to one engine."""
+    handlers = _Handlers(engine)
+    return [
+        Route("/v1/audio/transcriptions", handlers.transcriptions, methods=["POST"]),
+        Route("/v1/audio/translations", handlers.translations, methods=["POST"]),
+        Route("/recognize/", handlers.recognize, methods=["POST"]),
+        Route("/recognize", handlers.recognize, methods=["POST"]),
+        Route("/v1/models", handlers.models),
+        Route("/v1/models/{model:path}", handlers.model),
+        Route("/health", handlers.health),
+        Route("/metrics", handlers.metrics),
+    ]
+
+
+class _Handlers:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def transcriptions(self, request: Request) -> Response:
+        """OpenAI's createTranscription."""
+        return await self._audio(request, "transcribe")
+
+    async def translations(self, request: Request) -> Response:
+        """OpenAI's createTranslation: into English, whisper only."""
+        return await self._audio(request, "translate")
+
+    async def recognize(self, request: Request) -> Response:
+        """The FastAPI script's route: ``{"result": text}``."""
+        with ExitStack() as owned:
+            serving, upload, asked = await self._accept(request, owned, "transcribe", strict=False)
+            transcript = await unless_gone(request.receive, _transcript(serving, upload, asked))
+            return JSONAnswer({"result": transcript.text})
+
+    async def _audio(self, request: Request, task: str) -> Response:
+        with ExitStack() as owned:
+            serving, upload, asked = await self._accept(request, owned, task, strict=True)
+            if asked.stream:
+                return EventStream(_events(serving, upload, asked), owned.pop_all())
+            transcript = await unless_gone(request.receive, _transcript(serving, upload, asked))
+        answer = body(transcript, asked.response_format, asked.granularities)
+        return PlainTextResponse(answer) if isinstance(answer, str) else JSONAnswer(answer)
+
+    async def _accept(
+        self, request: Request, owned: ExitStack, task: str, *, strict: bool
+    ) -> tuple[Serving, Upload, Parameters]:
+        """Take a place, read the form and check it; ``owned`` holds place and upload."""
+        serving = self._engine.serving()
+        owned.enter_context(self._engine.place())
+        settings = self._engine.settings
+        form = owned.enter_context(await read_form(request, settings.limits))
+        params.check_model(form, settings.served_name, required=strict)
+        upload = params.required_upload(form)
+        return serving, upload, params.parse(form, serving.recognizer, task)
+
+    async def models(self, _: Request) -> Response:
+        return JSONAnswer({"object": "list", "data": [self._model_object()]})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        if name != self._engine.settings.served_name:
+            raise UnknownModelError(f"The model {name[:128]!r} is not served here", param="model")
+        return JSONAnswer(self._model_object())
+
+    async def health(self, _: Request) -> Response:
+        """200 once the model is loaded and warm, while it does not hang; else 503."""
+        self._engine.check_health()
+        return JSONAnswer({"status": "ok"})
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._engine.metrics.render(), media_type=_PROMETHEUS)
+
+    def _model_object(self) -> dict[str, Any]:
+        return {
+            "id": self._engine.settings.served_name,
+            "object": "model",
+            "created": self._engine.created,
+            "owned_by": "yibu",
+        }
+
+
+async def _transcript(serving: Serving, upload: Upload, asked: Parameters) -> Transcript:
+    segments: list[Recognized] = []
+    seconds = await serving.transcriber.run(upload.file, asked.raw, asked.options, segments.append)
+    return Transcript(segments, seconds, asked.options)
+
+
+async def _events(
+    serving: Serving, upload: Upload, asked: Parameters
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Deltas as segments are finished, then the whole text. Cancels the work when closed."""
+    finished: asyncio.Queue[Recognized | None] = asyncio.Queue()
+    segments: list[Recognized] = []
+    work = asyncio.create_task(
+        serving.transcriber.run(upload.file, asked.raw, asked.options, finished.put_nowait),
+        name="streamed transcription",
+    )
+    work.add_done_callback(lambda _: finished.put_nowait(None))
+    before = ""
+    try:
+        while (segment := await finished.get()) is not None:
+            segments.append(segment)
+            if piece := separated(before, segment.text):
+                before = piece
+                yield delta_event(piece)
+        yield done_event(Transcript(segments, await work, asked.options))
+    finally:
+        work.cancel()
+        await asyncio.wait({work})

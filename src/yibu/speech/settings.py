@@ -1,0 +1,53 @@
+"""What the engine was started with: one frozen tree, built by ``__main__``, passed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one client, and all of them together, can ask for."""
+
+    upload_bytes: int = 1024 * MIB
+    """Of one request's body."""
+    upload_idle_seconds: float = 60.0
+    """Without a byte, after which an upload is given up."""
+    audio_seconds: float = 4 * 3600.0
+    """Of one file, as decoded."""
+    decode_seconds: float = 300.0
+    """CPU seconds of the decoder for one file."""
+    requests: int = 64
+    """In flight, those that still upload counted."""
+    queue_seconds: float = 1800.0
+    """Of audio that waits for the model, all requests together; over it, 429."""
+    window_seconds: float = 60.0
+    """Of audio that one request may have decoded ahead of the model. It bounds a long file's
+    memory and how much of the queue it can fill."""
+    batch_seconds: float = 240.0
+    """Of audio in one batch, padding counted, at most."""
+    batch_time: float = 1.0
+    """Seconds of computing that a batch aims at: a new request waits about that long."""
+    stall_seconds: float = 600.0
+    """Of computing on one batch, after which /health says that the model hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The command line of ``python -m yibu.speech``, resolved."""
+
+    model: Path
+    served_name: str
+    vad: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    precision: str = "auto"
+    device: str = "cpu"
+    threads: int = 1
+    path: str = "fast"
+    limits: Limits = field(default_factory=Limits)
+    key: str | None = field(default=None, repr=False)
+    """Clients must send it as ``Authorization: Bearer``; None: no key is asked for."""

@@ -1,0 +1,154 @@
+"""From an upload to recognized segments: decode → VAD → batcher, one bounded block at a time.
+
+Decoding and VAD run on a small pool, a few seconds of audio a step; between its steps a request
+holds no thread, so many long files share the pool fairly with short ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import BinaryIO, TypeVar
+
+from yibu.errors import RequestError
+from yibu.speech.audio import Decoder, RawFormat, bad_audio
+from yibu.speech.batcher import Batcher
+from yibu.speech.metrics import Metrics
+from yibu.speech.settings import Limits
+from yibu.speech.types import Options, Recognized, Segment, Segmenter, SegmenterSession
+
+log = logging.getLogger(__name__)
+
+_STEP_SECONDS = 8.0
+"""Of audio decoded in one go: some tens of milliseconds of one core."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    segments: list[Segment]
+    seconds: float
+    finished: bool
+
+
+class _Reading:
+    """One file on its way through decoder and VAD. Its methods run on the pool's threads, one
+    at a time."""
+
+    def __init__(
+        self, file: BinaryIO, raw: RawFormat | None, limits: Limits, segmenter: Segmenter
+    ) -> None:
+        self._file, self._raw, self._limits, self._segmenter = file, raw, limits, segmenter
+        self._decoder: Decoder | None = None
+        self._session: SegmenterSession | None = None
+
+    def open(self) -> float | None:
+        """Seconds of audio the file's header declares, or None."""
+        self._decoder = Decoder(self._file, self._limits, self._raw)
+        self._session = self._segmenter.session()
+        return self._decoder.declared
+
+    def step(self) -> _Step:
+        assert self._decoder is not None
+        assert self._session is not None
+        samples = self._decoder.read(_STEP_SECONDS)
+        if samples is None:
+            return _Step(self._session.finish(), 0.0, finished=True)
+        return _Step(self._session.feed(samples), len(samples) / 16_000, finished=False)
+
+    def close(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+
+
+class Transcriber:
+    """Runs requests; owns neither the pool nor the batcher."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        batcher: Batcher,
+        pool: Executor,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        self._segmenter = segmenter
+        self._batcher = batcher
+        self._pool = pool
+        self._limits = limits
+        self._metrics = metrics
+
+    async def run(
+        self,
+        file: BinaryIO,
+        raw: RawFormat | None,
+        options: Options,
+        emit: Callable[[Recognized], None],
+    ) -> float:
+        """Recognize a file, handing each segment's answer to ``emit`` in order.
+
+        Returns the seconds of audio. Cancelling it gives up the place in the queue at once.
+
+        Raises:
+            InvalidRequestError: the file cannot be decoded, or is over a limit.
+            OverloadedError: the queue is full.
+            ModelFailedError: the model raised.
+        """
+        started = time.monotonic()
+        first = True
+
+        def emit_and_time(result: Recognized) -> None:
+            nonlocal first
+            if first:
+                self._metrics.first_segment.observe(time.monotonic() - started)
+                first = False
+            emit(result)
+
+        reading = _Reading(file, raw, self._limits, self._segmenter)
+        try:
+            expected = await self._on_pool(reading.open)
+            with self._batcher.admit(options, emit_and_time, expected) as ticket:
+                seconds = 0.0
+                finished = False
+                while not finished:
+                    await ticket.room()
+                    step = await self._on_pool(reading.step)
+                    seconds += step.seconds
+                    self._metrics.audio_in.add(step.seconds)
+                    ticket.decoded(step.seconds)
+                    for segment in step.segments:
+                        ticket.submit(segment)
+                    finished = step.finished
+                await ticket.drained()
+        finally:
+            await self._on_pool(reading.close)
+        if seconds:
+            self._metrics.real_time_factor.observe((time.monotonic() - started) / seconds)
+        return seconds
+
+    async def _on_pool(self, function: Callable[[], Result]) -> Result:
+        """Run on the pool. When cancelled, wait until the thread has left ``function`` first:
+        what it works on is closed next."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, _guarded, function)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await asyncio.wait([future])
+            raise
+
+
+def _guarded(function: Callable[[], Result]) -> Result:
+    """Whatever a damaged file makes a decoder raise is the file's fault, not the server's."""
+    try:
+        return function()
+    except (RequestError, MemoryError):
+        raise
+    except Exception as error:
+        log.exception("decoding an upload failed")
+        raise bad_audio("The file could not be decoded") from error

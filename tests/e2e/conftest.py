@@ -1,0 +1,25 @@
+"""Homes for tests, and the cache that real engines are kept in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.home import REPOSITORY, Home
+
+
+@pytest.fixture(scope="session")
+def engine_cache() -> Path:
+    """Where environments and models stay between runs; ``YIBU_TEST_CACHE`` moves it."""
+    return Path(os.environ.get("YIBU_TEST_CACHE") or REPOSITORY / ".test-cache")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """An empty home; whatever runs in it is ended after the test."""
+    home = Home(tmp_path)
+    yield home
+    home.stop()

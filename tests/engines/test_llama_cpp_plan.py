@@ -1,0 +1,125 @@
+"""The llama.cpp engine: options, flags and placement to the launcher's command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import facts, model, placement
+
+from yibu.engines.base import Binding, LaunchPlan
+from yibu.engines.llama_cpp import KEY_VARIABLE, LlamaCpp
+from yibu.errors import ConfigError, UnsupportedError
+
+ENGINE = LlamaCpp()
+
+
+def plan(options: dict[str, Any] | None = None, *flags: str, **values: Any) -> LaunchPlan:
+    at = placement(**values.pop("at", {}))
+    return ENGINE.plan(model(options, *flags), facts(**values), at)
+
+
+def fields(launch: LaunchPlan) -> dict[str, Any]:
+    found = {}
+    for flag, text in zip(launch.argv, launch.argv[1:], strict=False):
+        if flag == "--set":
+            name, _, value = text.partition("=")
+            found[name] = json.loads(value)
+    return found
+
+
+def test_what_the_planner_placed_is_what_runs() -> None:
+    got = fields(plan(at={"context": 2048, "parallel": 8, "threads": 3}))
+    assert got["n_ctx"] == 2048 * 8
+    assert got["n_parallel"] == 8
+    assert got["cpuparams.n_threads"] == got["cpuparams_batch.n_threads"] == 3
+    assert got["n_gpu_layers"] == 0
+    assert got["n_threads_http"] > 8
+
+
+def test_embeddings_share_one_cache_unless_told_otherwise() -> None:
+    assert "kv_unified" not in fields(plan())
+    assert fields(plan({"embeddings": True}))["kv_unified"] is True
+    assert fields(plan({"embeddings": True, "kv_unified": False}))["kv_unified"] is False
+
+
+def test_no_secret_on_the_command_line_and_no_path_before_binding() -> None:
+    launch = plan()
+    binding = Binding("127.0.0.1", 4321, Path("/env/bin/python"), Path("/m.gguf"), "inner-key")
+    argv, env = launch.bind(binding)
+    assert argv[:3] == ["/env/bin/python", "-m", "yibu.launchers.llama_cpp"]
+    assert argv[argv.index("--port") + 1] == "4321"
+    assert env[KEY_VARIABLE] == "inner-key"
+    assert "inner-key" not in " ".join(argv)
+    assert env["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_options_and_engine_fields_and_flags_meet_in_the_same_place() -> None:
+    by_option = fields(plan({"cache_type_k": "q8_0", "flash_attention": True}))
+    by_flag = fields(plan(None, "-ctk", "q8_0", "-fa", "on"))
+    assert by_option == by_flag
+    assert by_option["cache_type_k"] == "q8_0"
+    assert by_option["flash_attn_type"] == "enabled"
+    assert fields(plan({"n_keep": 7}))["n_keep"] == 7
+    assert fields(plan({"sampling.top_k": 5}))["sampling.top_k"] == 5
+    assert fields(plan(None, "--top-k", "5"))["sampling.top_k"] == 5
+    assert fields(plan(None, "--no-mmap"))["load_mode"] == "none"
+
+
+def test_flags_win_over_options() -> None:
+    assert fields(plan({"n_keep": 1}, "--keep", "9"))["n_keep"] == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "said"),
+    [
+        ({"contxt": 1}, (), "'context'"),
+        ({"n_kep": 1}, (), "'n_keep'"),
+        ({}, ("--n-gpu-layer", "3"), "'gpu_layers'|'n_gpu_layers'"),
+        ({"context": "many"}, (), "valid integer, found 'many'"),
+        ({"pooling": "median"}, (), "found 'median'"),
+        ({"n_keep": "much"}, (), "of type int, found 'much'"),
+        ({"numa": "sometimes"}, (), "one of disabled, distribute"),
+        ({"warmup": 1}, (), "of type bool"),
+        ({"port": 1}, (), "yibu's own"),
+        ({}, ("--api-key", "x"), "yibu's own"),
+        ({}, ("--host", "0.0.0.0"), "yibu's own"),
+        ({}, ("stray",), "not a flag"),
+        ({}, ("--keep", "1", "2"), "takes one value"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], flags: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(options, *flags)
+    import re
+
+    assert re.search(said, str(caught.value)), str(caught.value)
+
+
+def test_capabilities() -> None:
+    assert {"chat", "completions"} <= plan().capabilities
+    assert "embeddings" not in plan().capabilities
+    both = plan({"embeddings": True})
+    assert {"chat", "embeddings"} <= both.capabilities
+    assert fields(both)["pooling_type"] == "mean"
+    assert any("mean" in note for note in both.notes)
+    assert "chat" not in plan(pooling=True).capabilities
+    assert "pooling_type" not in fields(plan(pooling=True))  # the model's own
+    assert plan({"pooling": "rank"}).capabilities == {"rerank"}
+
+
+def test_gpus_leave_fitting_layers_to_llama_cpp_unless_they_are_given() -> None:
+    assert fields(plan(at={"gpus": (1,)}))["fit_params"] is True
+    got = fields(plan({"gpu_layers": 12}, at={"gpus": (1,)}))
+    assert (got["fit_params"], got["n_gpu_layers"]) == (False, 12)
+    assert plan(at={"gpus": (1, 2)}).env["CUDA_VISIBLE_DEVICES"] == "1,2"
+
+
+def test_only_gguf() -> None:
+    verdict = ENGINE.supports(model(), facts("safetensors"))
+    assert not verdict.supported
+    assert "safetensors" in verdict.reason
+    with pytest.raises(UnsupportedError, match="safetensors"):
+        ENGINE.plan(model(), facts("safetensors"), placement())

@@ -1,0 +1,139 @@
+"""The command and speech engines, and the choice among all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import facts, model, placement
+
+from yibu.config import ENGINE_NAMES
+from yibu.engines.base import Binding, LaunchPlan
+from yibu.engines.command import Command
+from yibu.engines.registry import by_name, choose, engines
+from yibu.engines.speech import Speech
+from yibu.environments.specs import SPECS
+from yibu.errors import ConfigError, UnsupportedError
+
+
+def command(options: dict[str, Any], *flags: str, **values: Any) -> LaunchPlan:
+    return Command().plan(model(options, *flags, **values), None, placement())
+
+
+def test_a_command_is_split_like_a_shell_and_bound() -> None:
+    launch = command(
+        {"command": "python 'my serve.py' --model {model} --at {host}:{port} --json '{\"a\": 1}'"},
+        "--more",
+    )
+    argv, _ = launch.bind(Binding("127.0.0.1", 9, None, Path("/m"), "k"))
+    assert argv == [
+        "python", "my serve.py", "--model", "/m", "--at", "127.0.0.1:9", "--json", '{"a": 1}',
+        "--more",
+    ]  # fmt: skip
+    assert launch.environment is None
+    assert launch.key_variable is None
+
+
+def test_a_commands_other_options() -> None:
+    launch = command(
+        {
+            "command": ["serve", "{port}"],
+            "ready": "/v1/models",
+            "capabilities": ["embeddings"],
+            "key_variable": "MY_KEY",
+            "start_timeout": 5,
+            "top_k": 5,
+            "verbose": True,
+            "stop": ["a", "b"],
+        }
+    )
+    assert launch.argv == (
+        "serve", "{port}", "--top-k", "5", "--verbose", "--stop", "a", "--stop", "b"
+    )  # fmt: skip
+    assert launch.ready_path == "/v1/models"
+    assert launch.capabilities == {"embeddings"}
+    assert launch.start_timeout == 5.0
+    _, env = launch.bind(Binding("h", 1, None, None, "inner"))
+    assert env["MY_KEY"] == "inner"
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "said"),
+    [
+        ({"command": "serve --port 80"}, {}, "no {port}"),
+        ({"command": "serve 'open --port {port}"}, {}, "cannot be read"),
+        ({"command": ""}, {}, "empty"),
+        ({"command": "serve {model} {port}"}, {"source": ""}, "no source"),
+        ({"command": "serve {port}", "ready": "health"}, {}, "begins with '/'"),
+        ({"command": "serve {port}", "reddy": "/x"}, {}, "'reddy'"),
+        ({"command": "serve {port}", "capabilities": ["singing"]}, {}, "capabilities"),
+    ],
+)
+def test_a_commands_mistakes(options: dict[str, Any], values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        command(options, **values)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "environment"),
+    [
+        ("whisper-ct2", {}, "speech-whisper"),
+        ("sensevoice", {}, "speech-onnx"),
+        ("sensevoice", {"path": "reference"}, "speech-torch"),
+        ("sensevoice-onnx", {"path": "reference"}, "speech-onnx"),
+    ],
+)
+def test_speech_by_format(format: Any, options: dict[str, Any], environment: str) -> None:
+    launch = Speech().plan(model(options), facts(format), placement(threads=3))
+    assert launch.environment == environment
+    assert launch.argv[1:3] == ("-m", "yibu.speech")
+    assert "--vad" not in launch.argv
+    assert launch.argv[launch.argv.index("--threads") + 1] == "3"
+    assert launch.key_variable == "YIBU_SPEECH_KEY"
+    assert ("translations" in launch.capabilities) == (format == "whisper-ct2")
+
+
+def test_speech_with_a_vad_of_its_own() -> None:
+    launch = Speech().plan(model({"vad": "iic/FSMN"}), facts("sensevoice"), placement())
+    assert launch.extra_sources == {"vad": "iic/FSMN"}
+    binding = Binding("h", 1, Path("/p"), Path("/m"), "k", extra={"vad": "/store/vad"})
+    argv, _ = launch.bind(binding)
+    assert argv[argv.index("--vad") + 1] == "/store/vad"
+
+
+def test_every_configurable_engine_is_there_and_its_environment_known() -> None:
+    assert {engine.name for engine in engines()} == set(ENGINE_NAMES)
+    assert {spec.engine for spec in SPECS.values()} <= set(ENGINE_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("format", "engine"),
+    [
+        ("gguf", "llama.cpp"),
+        ("safetensors", "vllm"),
+        ("sensevoice", "speech"),
+        ("whisper-ct2", "speech"),
+    ],
+)
+def test_chosen_by_the_files(format: Any, engine: str) -> None:
+    assert choose(model(), facts(format)).name == engine
+
+
+def test_a_command_is_chosen_without_files() -> None:
+    assert choose(model({"command": "x {port}"}), None).name == "command"
+
+
+def test_when_none_fits_every_reason_is_given() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        choose(model(), facts("unknown"))
+    for engine in engines():
+        assert f"{engine.name}: " in caught.value.message
+
+
+def test_a_named_engine_is_held_to_its_word() -> None:
+    with pytest.raises(UnsupportedError, match="GGUF"):
+        choose(model(engine="llama.cpp"), facts("safetensors"))
+    with pytest.raises(ConfigError, match="'ollama'"):
+        by_name("ollama")

@@ -1,0 +1,200 @@
+"""The vLLM engine: the tutorial's flags, translations, parsers, and what the planner decided."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import facts, model, placement
+
+from yibu.engines.base import Binding, LaunchPlan
+from yibu.engines.vllm import Vllm, lift_house_flags
+from yibu.engines.vllm_families import FAMILIES, Family
+from yibu.engines.vllm_flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
+from yibu.engines.vllm_translations import TRANSLATIONS
+from yibu.errors import ConfigError
+
+ENGINE = Vllm()
+GPU = {"gpus": (0, 1), "tensor_parallel": 2, "memory_share": 0.85, "parallel": 64, "context": 8192}
+
+TUTORIAL = (
+    "--api-key", "sk-1", "--served-model-name", "r1", "--model", "/models/r1",
+    "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.9", "--max-num-seqs", "64",
+    "--max-model-len", "8192", "--dtype", "bfloat16", "--host", "0.0.0.0", "--port", "8001",
+    "--disable-log-requests", "--disable-log-stats",
+)  # fmt: skip
+
+
+def plan(options: dict[str, Any] | None = None, *flags: str, **values: Any) -> LaunchPlan:
+    entry = values.pop("entry", {})
+    at = placement(**values.pop("at", {}))
+    return ENGINE.plan(model(options, *flags, **entry), facts("safetensors", **values), at)
+
+
+def value(launch: LaunchPlan, flag: str) -> str:
+    """The last value of a flag, which is the one that vLLM takes."""
+    index = len(launch.argv) - 1 - launch.argv[::-1].index(flag)
+    return launch.argv[index + 1]
+
+
+def test_the_tutorials_command_line() -> None:
+    launch = plan(None, *TUTORIAL, at=GPU)
+    argv, env = launch.bind(
+        Binding("127.0.0.1", 4321, Path("/env/bin/python"), Path("/store/r1"), "inner")
+    )
+    line = " ".join(argv)
+    assert line.startswith(
+        "/env/bin/python -m vllm.entrypoints.openai.api_server --model /store/r1"
+    )
+    assert "--host 127.0.0.1 --port 4321 --served-model-name m" in line
+    assert line.count("--tensor-parallel-size 2") == 1
+    assert line.count("--max-model-len 8192") == 1
+    assert line.count("--max-num-seqs 64") == 1
+    assert "--dtype bfloat16" in line
+    assert line.count("--gpu-memory-utilization") == 1
+    assert "--gpu-memory-utilization 0.9" in line
+    assert "--disable-log-stats" in line
+    assert "--disable-log-requests" not in line
+    assert "sk-1" not in line
+    assert "inner" not in line
+    assert env["VLLM_API_KEY"] == "inner"
+    assert env["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert launch.environment == "vllm-cuda"
+    notes = " | ".join(launch.notes)
+    assert "--disable-log-requests: left out" in notes
+    assert "gateway.port" in notes
+    assert "gateway.api_keys" in notes
+
+
+def test_house_flags_are_lifted() -> None:
+    lifted = lift_house_flags(TUTORIAL)
+    assert (lifted.host, lifted.port, lifted.api_keys) == ("0.0.0.0", 8001, ("sk-1",))
+    assert (lifted.served_names, lifted.model) == (("r1",), "/models/r1")
+    assert lifted.flags == (
+        "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.9", "--max-num-seqs", "64",
+        "--max-model-len", "8192", "--dtype", "bfloat16",
+        "--disable-log-requests", "--disable-log-stats",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="lacks its value"):
+        lift_house_flags(["--port"])
+    with pytest.raises(ConfigError, match="'http'"):
+        lift_house_flags(["--port=http"])
+
+
+def test_on_a_cpu() -> None:
+    launch = plan()
+    assert launch.environment == "vllm-cpu"
+    assert "--enforce-eager" in launch.argv
+    assert value(launch, "--kv-cache-memory-bytes") == str(512 * 1024**2)
+    assert "--gpu-memory-utilization" not in launch.argv
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in launch.env
+    halves = plan(at={"tensor_parallel": 2, "threads": 8})
+    assert halves.env["VLLM_CPU_OMP_THREADS_BIND"] == "0-3|4-7"
+    assert "--enforce-eager" not in plan(None, "--no-enforce-eager").argv
+    assert plan({"threads": 3}).env["OMP_NUM_THREADS"] == "3"
+
+
+def test_on_gpus_the_planners_share_is_used_unless_the_user_gave_one() -> None:
+    assert value(plan(at=GPU), "--gpu-memory-utilization") == "0.85"
+    assert "--enforce-eager" not in plan(at=GPU).argv
+    own = plan({"gpu_memory_utilization": 0.5}, at=GPU)
+    assert own.argv.count("--gpu-memory-utilization") == 1
+    assert value(own, "--gpu-memory-utilization") == "0.5"
+
+
+def test_options_become_flags_as_vllms_parser_has_them() -> None:
+    launch = plan(
+        {
+            "enable_prefix_caching": False,
+            "trust_remote_code": True,
+            "seed": 7,
+            "hf_overrides": {"rope_theta": 1},
+            "lora_modules": ["a=/x", "b=/y"],
+            "middleware": ["one.M", "two.M"],
+            "max_logprobs": None,
+            "q": "awq",
+        }
+    )
+    line = " ".join(launch.argv)
+    assert "--no-enable-prefix-caching" in line
+    assert "--trust-remote-code" in line
+    assert "--seed 7" in line
+    assert json.loads(value(launch, "--hf-overrides")) == {"rope_theta": 1}
+    assert "--lora-modules a=/x b=/y" in line
+    assert "--middleware one.M --middleware two.M" in line
+    assert "max-logprobs" not in line
+    assert "--quantization awq" in line
+
+
+@pytest.mark.parametrize("name", TRANSLATIONS)
+def test_every_translation_ends_in_flags_that_exist(name: str) -> None:
+    assert name not in FLAGS, "still a flag: no translation wanted"
+    sample = {"task": "embed", "rope_scaling": '{"rope_type": "yarn"}', "rope_theta": "10000"}
+    words = TRANSLATIONS[name].words([sample.get(name, "1")])
+    flags = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
+    assert all(flag in FLAGS for flag in flags), flags
+
+
+def test_a_misspelt_flag_is_refused_and_an_unheard_one_handed_on() -> None:
+    with pytest.raises(ConfigError, match="--max-modle-length") as caught:
+        plan(None, "--max-modle-length", "1")
+    assert "--max-model-len" in caught.value.hint
+    launch = plan(None, "--zebra-crossing", "1")
+    assert launch.argv[-2:] == ("--zebra-crossing", "1")
+    assert any("--zebra-crossing" in note for note in launch.notes)
+    with pytest.raises(ConfigError, match="loopback"):
+        plan(None, "--ssl-keyfile", "k.pem")
+
+
+@pytest.mark.parametrize(
+    ("source", "architecture", "reasoning", "tools"),
+    [
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "Qwen2ForCausalLM", "deepseek_r1", None),
+        ("deepseek-ai/DeepSeek-R1", "DeepseekV3ForCausalLM", "deepseek_r1", "deepseek_v3"),
+        ("Qwen/Qwen3-8B", "Qwen3ForCausalLM", "qwen3", "hermes"),
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", "Qwen3MoeForCausalLM", None, "hermes"),
+        ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "Qwen3MoeForCausalLM", None, "qwen3_coder"),
+        ("/models/mine", "Qwen3ForCausalLM", "qwen3", "hermes"),
+        ("Qwen/Qwen2.5-7B-Instruct", "Qwen2ForCausalLM", None, "hermes"),
+        ("openai/gpt-oss-20b", "GptOssForCausalLM", "openai_gptoss", "openai"),
+        ("HuggingFaceTB/SmolLM2-135M", "LlamaForCausalLM", None, None),
+    ],
+)
+def test_parsers_by_family(
+    source: str, architecture: str, reasoning: str | None, tools: str | None
+) -> None:
+    launch = plan(architecture=architecture, entry={"source": source})
+    found = {
+        flag: value(launch, flag) if flag in launch.argv else None
+        for flag in ("--reasoning-parser", "--tool-call-parser")
+    }
+    assert found == {"--reasoning-parser": reasoning, "--tool-call-parser": tools}
+    assert ("--enable-auto-tool-choice" in launch.argv) == (tools is not None)
+    assert sum("-parser" in note for note in launch.notes) == sum(
+        parser is not None for parser in (reasoning, tools)
+    )
+
+
+def test_parsers_can_be_chosen_or_turned_off() -> None:
+    entry = {"source": "Qwen/Qwen3-8B"}
+    off = plan({"reasoning_parser": None, "tool_call_parser": None}, entry=entry)
+    assert not any("parser" in word or "auto-tool" in word for word in off.argv)
+    other = plan(None, "--reasoning-parser", "deepseek_r1", entry=entry)
+    assert other.argv.count("--reasoning-parser") == 1
+    assert value(other, "--reasoning-parser") == "deepseek_r1"
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.title)
+def test_every_family_names_parsers_that_exist(family: Family) -> None:
+    assert family.reasoning is None or family.reasoning in REASONING_PARSERS
+    assert family.tools is None or family.tools in TOOL_PARSERS
+    assert family.reasoning or family.tools
+
+
+def test_an_embedding_model() -> None:
+    launch = plan(pooling=True, architecture="Qwen3ForCausalLM", entry={"source": "Q/Qwen3-E"})
+    assert "embeddings" in launch.capabilities
+    assert "chat" not in launch.capabilities
+    assert "--reasoning-parser" not in launch.argv

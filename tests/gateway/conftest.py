@@ -1,0 +1,110 @@
+"""A gateway on a real socket over a backend of plain data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import aiohttp
+import pytest
+
+from yibu.config import GatewayConfig
+from yibu.engines.base import Capability, Endpoint
+from yibu.errors import NotReadyError
+from yibu.gateway.app import Gateway, GatewayDeps, create_app
+from yibu.gateway.backend import Route
+from yibu.gateway.server import GatewayServer
+
+from .upstream import Upstream
+
+TEXT: frozenset[Capability] = frozenset({"chat", "completions", "embeddings", "tokenize"})
+SPEECH: frozenset[Capability] = frozenset({"transcriptions", "translations"})
+
+
+@dataclass
+class FakeBackend:
+    """The node as the gateway sees it: routes and replicas, and what the gateway told of them."""
+
+    known: dict[str, Route] = field(default_factory=dict)
+    replicas: dict[str, list[Endpoint]] = field(default_factory=dict)
+    in_flight: int = 0
+    finished: list[tuple[str, bool]] = field(default_factory=list)
+
+    def add(self, model: str, *upstreams: Upstream, **fields: Any) -> None:
+        served = fields.pop("served_name", None)
+        route = Route(model, "llama.cpp", TEXT, conforming=False, created=1, state="ready")
+        self.known[model] = replace(route, **fields)
+        self.replicas[model] = [
+            Endpoint(f"{model}-{n}", "127.0.0.1", up.port, key="inner-key", served_name=served)
+            for n, up in enumerate(upstreams)
+        ]
+
+    def routes(self) -> Sequence[Route]:
+        return list(self.known.values())
+
+    def route(self, model: str) -> Route | None:
+        return self.known.get(model)
+
+    async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
+        for endpoint in self.replicas[model]:
+            if endpoint.replica not in exclude:
+                self.in_flight += 1
+                return endpoint
+        raise NotReadyError(f"no replica of {model!r} is ready: starting", retry_after=2.5)
+
+    def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
+        self.in_flight -= 1
+        self.finished.append((endpoint.replica, failed))
+
+
+@dataclass
+class Running:
+    app: Gateway
+    server: GatewayServer
+    backend: FakeBackend
+    http: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    async def post(self, path: str, body: Any, **options: Any) -> tuple[int, Any]:
+        async with self.http.post(self.url + path, json=body, **options) as answer:
+            return answer.status, await answer.json()
+
+    async def stream(self, path: str, body: Any) -> str:
+        async with self.http.post(self.url + path, json=body) as answer:
+            assert answer.status == 200
+            assert answer.content_type == "text/event-stream"
+            return await answer.text()
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def serve(backend: FakeBackend) -> Serve:
+    """``async with serve(**config) as running``: the gateway on a free port."""
+
+    @contextlib.asynccontextmanager
+    async def start(*, keys: Sequence[str] = (), **config: Any) -> AsyncIterator[Running]:
+        settings = GatewayConfig(**{"port": 0, "drain_timeout": 5.0, **config})
+        app = create_app(GatewayDeps(backend, settings, keys))
+        server = GatewayServer(app)
+        async with server, aiohttp.ClientSession() as http:
+            yield Running(app, server, backend, http)
+        assert backend.in_flight == 0
+
+    return start
+
+
+def chat(model: str = "m", **fields: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}

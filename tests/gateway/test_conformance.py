@@ -1,0 +1,165 @@
+"""Answers conform to OpenAI's published schemas, whatever shape the engine gave them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from .conftest import FakeBackend, Serve, chat
+from .oracle import Oracle
+from .upstream import (
+    DONE,
+    LLAMA_CHAT,
+    LLAMA_CHAT_STREAM,
+    LLAMA_TEXT,
+    LLAMA_TEXT_STREAM,
+    LLAMA_TOKEN,
+    LLAMA_USAGE,
+    Upstream,
+    answering,
+    streaming,
+)
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return Oracle()
+
+
+def events(text: str) -> list[Any]:
+    assert text.endswith("data: [DONE]\n\n")
+    lines = [line for line in text.split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    return [json.loads(line[6:]) for line in lines[:-1]]
+
+
+async def test_chat(serve: Serve, backend: FakeBackend, oracle: Oracle) -> None:
+    with_logprobs = json.loads(json.dumps(LLAMA_CHAT))
+    with_logprobs["choices"][0]["logprobs"] = {"content": [LLAMA_TOKEN]}
+    for raw in (LLAMA_CHAT, with_logprobs, {"choices": [{"message": {"content": "x"}}]}):
+        async with Upstream(answering(raw)) as up:
+            backend.add("org/m", up, served_name="inner")
+            async with serve() as gateway:
+                status, answer = await gateway.post("/v1/chat/completions", chat("org/m"))
+        assert status == 200
+        oracle.check("CreateChatCompletionResponse", answer)
+        assert answer["model"] == "org/m"
+        assert up.received[0].json["model"] == "inner"
+
+
+@pytest.mark.parametrize("usage", [False, True])
+async def test_chat_stream(serve: Serve, backend: FakeBackend, oracle: Oracle, usage: bool) -> None:
+    async with Upstream(streaming(*LLAMA_CHAT_STREAM, LLAMA_USAGE, DONE)) as up:
+        backend.add("m", up, served_name="inner")
+        async with serve() as gateway:
+            options = {"stream_options": {"include_usage": True}} if usage else {}
+            text = await gateway.stream("/v1/chat/completions", chat(stream=True, **options))
+            chunks = events(text)
+            assert gateway.app.metrics.tokens[("m", "completion")] == 2
+    for chunk in chunks:
+        oracle.check("CreateChatCompletionStreamResponse", chunk)
+        assert chunk["model"] == "m"
+    assert chunks[2]["choices"][0]["delta"]["content"] == ' "model":"inner"'
+    if usage:
+        assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+        assert chunks[-1]["choices"] == []
+        assert chunks[-1]["usage"]["total_tokens"] == 33
+    else:
+        assert len(chunks) == len(LLAMA_CHAT_STREAM)
+        assert all("usage" not in chunk for chunk in chunks)
+
+
+async def test_a_stream_in_pieces_of_any_size_is_mended_the_same(
+    serve: Serve, backend: FakeBackend, oracle: Oracle
+) -> None:
+    from yibu.gateway.requests import JsonRequest
+    from yibu.gateway.sse import StreamMender
+
+    whole = b"".join(b"data: " + event + b"\n\n" for event in (*LLAMA_CHAT_STREAM, DONE))
+    request = JsonRequest("m", {}, stream=True, include_usage=True)
+    results = set()
+    for size in (1, 2, 7, 64, 1000, len(whole)):
+        mender = StreamMender("chat", request, conforming=False)
+        pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+        results.add(b"".join(mender.feed(piece) for piece in pieces) + mender.finish())
+    assert len(results) == 1
+
+
+async def test_text_completions(serve: Serve, backend: FakeBackend, oracle: Oracle) -> None:
+    async with Upstream(answering(LLAMA_TEXT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            body = {"model": "m", "prompt": "hi", "logprobs": 1}
+            status, answer = await gateway.post("/v1/completions", body)
+            assert status == 200
+            oracle.check("CreateCompletionResponse", answer)
+            assert answer["choices"][0]["logprobs"]["tokens"] == ["hello"]
+            up.behaviour = streaming(*LLAMA_TEXT_STREAM, DONE)
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            chunks = events(await gateway.stream("/v1/completions", body))
+    for chunk in chunks[:-1]:
+        assert chunk["usage"] is None
+        assert chunk["choices"]
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 2
+    assert chunks[0]["choices"][0]["logprobs"]["text_offset"] == [0]
+
+
+async def test_embeddings(serve: Serve, backend: FakeBackend, oracle: Oracle) -> None:
+    async with Upstream(answering({"data": [{"embedding": [0.5, -1.0]}]})) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            status, answer = await gateway.post("/v1/embeddings", {"model": "m", "input": "a"})
+            assert status == 200
+            oracle.check("CreateEmbeddingResponse", answer)
+            body = {"model": "m", "input": "a", "encoding_format": "base64"}
+            _, answer = await gateway.post("/v1/embeddings", body)
+    packed = base64.b64decode(answer["data"][0]["embedding"])
+    assert struct.unpack("<2f", packed) == (0.5, -1.0)
+
+
+async def test_models(serve: Serve, backend: FakeBackend, oracle: Oracle) -> None:
+    backend.add("Qwen/Qwen3-8B")
+    async with serve() as gateway:
+        async with gateway.http.get(gateway.url + "/v1/models") as answer:
+            oracle.check("ListModelsResponse", await answer.json())
+        async with gateway.http.get(gateway.url + "/v1/models/Qwen/Qwen3-8B") as answer:
+            assert answer.status == 200
+            oracle.check("Model", await answer.json())
+        async with gateway.http.get(gateway.url + "/v1/models/other") as answer:
+            assert answer.status == 404
+            oracle.check("ErrorResponse", await answer.json())
+
+
+async def test_a_conforming_engine_is_forwarded_byte_for_byte(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    chunk = b'{"id": "1",  "odd": true}'
+    async with Upstream(streaming(chunk, DONE)) as up:
+        backend.add("m", up, conforming=True)
+        async with serve() as gateway:
+            text = await gateway.stream("/v1/chat/completions", chat(stream=True))
+    assert text.encode() == b"data: " + chunk + b"\n\ndata: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_demanded_tool_call_that_is_not_made_is_an_error(
+    serve: Serve, backend: FakeBackend, stream: bool
+) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    body = chat(tools=tools, tool_choice="required", stream=stream)
+    whole = answering(LLAMA_CHAT)
+    async with Upstream(streaming(*LLAMA_CHAT_STREAM, DONE) if stream else whole) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            if stream:
+                text = await gateway.stream("/v1/chat/completions", body)
+                assert "tool_choice_not_enforced" in text.split("\n\n")[-2]
+            else:
+                status, answer = await gateway.post("/v1/chat/completions", body)
+                assert status == 502
+                assert answer["error"]["code"] == "tool_choice_not_enforced"

@@ -1,0 +1,239 @@
+"""The HTTP server itself, over raw sockets: what a client may do badly, and must not get away
+with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from yibu.gateway import http1
+
+from .conftest import FakeBackend, Running, Serve, chat
+from .upstream import LLAMA_CHAT, Upstream, answering
+
+BODY = json.dumps(chat()).encode()
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def talk(gateway: Running, *parts: bytes, pause: float = 0.0) -> bytes:
+    """Send the parts, then read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            if pause:
+                await asyncio.sleep(pause)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+        HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nabcdef",
+        HEAD + b"content-length: -1\r\n\r\n",
+        HEAD + b"content-length: 5, 6\r\n\r\nabcdef",
+        HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\nab\r\n0\r\n\r\n",
+        HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+        HEAD + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\n folded: y\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"nonsense\r\n\r\n",
+    ],
+)
+async def test_what_could_be_read_two_ways_is_refused(
+    serve: Serve, backend: FakeBackend, request_bytes: bytes
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            answer = await talk(gateway, request_bytes + HEALTH)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1, "nothing behind it may be answered"
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert up.received == []
+
+
+async def test_pipelined_requests_are_answered_in_order(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            last = HEALTH.replace(b"host: x", b"host: x\r\nconnection: close")
+            answer = await talk(gateway, WHOLE + HEALTH + WHOLE + last)
+    assert answer.count(b"HTTP/1.1 200 OK") == 4
+    bodies = [part.partition(b"HTTP/1.1")[0] for part in answer.split(b"\r\n\r\n")[1:]]
+    assert [b"chatcmpl" in body for body in bodies] == [True, False, True, False]
+
+
+async def test_a_bad_request_behind_a_good_one(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            answer = await talk(gateway, WHOLE + b"nonsense\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.count(b"HTTP/1.1 400 ") == 1
+
+
+async def test_a_request_in_pieces_and_a_chunked_body(serve: Serve, backend: FakeBackend) -> None:
+    framed = b"".join(b"%x\r\n%b\r\n" % (1, BODY[at : at + 1]) for at in range(len(BODY)))
+    request = HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    request += framed + b"0\r\n\r\n"
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            pieces = [request[at : at + 50] for at in range(0, len(request), 50)]
+            answer = await talk(gateway, *pieces, pause=0.001)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert up.received[0].json == json.loads(BODY)
+
+
+async def test_expect_continue(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+            writer.write(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
+            async with asyncio.timeout(5):
+                assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                writer.write(BODY)
+                assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+            writer.close()
+
+
+async def test_http_1_0_and_close(serve: Serve, backend: FakeBackend) -> None:
+    async with serve() as gateway:
+        answer = await talk(gateway, b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"connection: close" in answer
+        answer = await talk(gateway, b"GET http://x/healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        upgrade = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
+        answer = await talk(gateway, b"GET /healthz HTTP/1.1\r\n" + upgrade + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"y" * 100_000,
+        b"GET /healthz HTTP/1.1\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+    ],
+)
+async def test_heads_are_bounded(serve: Serve, head: bytes) -> None:
+    async with serve() as gateway:
+        answer = await talk(gateway, head)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_slow_head_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HEAD_SECONDS", 0.0)
+    async with serve() as gateway:
+        answer = await talk(gateway, b"GET /healthz HTT")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_an_idle_connection_and_a_stalled_body_are_closed(
+    serve: Serve, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "KEEP_ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(http1, "STALL_SECONDS", 0.0)
+    backend.add("m")
+    async with serve() as gateway:
+        assert await talk(gateway) == b""
+        assert await talk(gateway, HEAD + b"content-length: 100\r\n\r\n{") == b""
+        assert not gateway.backend.in_flight
+
+
+async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBackend) -> None:
+    """Nobody reads: what piles up inside is bounded, and the rest stays at the engine."""
+    total = 64 * 1024 * 1024
+    sent = 0
+
+    async def flood(_, writer):
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+        writer.write(b"content-length: %d\r\n\r\n" % total)
+        piece = b"x" * 65536
+        while sent < total:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+        return True
+
+    async with Upstream(flood) as up:
+        backend.add("m", up, conforming=True)
+        async with serve() as gateway:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", gateway.server.port, limit=65536
+            )
+            writer.write(WHOLE)
+            before = -1
+            while before != sent or not sent:
+                before = sent
+                await asyncio.sleep(0.2)
+            assert sent < total / 2
+            async with asyncio.timeout(20):
+                await reader.readuntil(b"\r\n\r\n")
+                received = 0
+                while received < total:
+                    received += len(await reader.read(1 << 20))
+            assert received == total
+            writer.close()
+
+
+async def test_32_streams_at_once_stay_apart(serve: Serve, backend: FakeBackend) -> None:
+    async def echo(received, writer):
+        name = received.json["messages"][0]["content"].encode()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+        writer.write(b"transfer-encoding: chunked\r\n\r\n")
+        for _ in range(20):
+            event = b'data: {"who":"%b"}\n\n' % name
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await asyncio.sleep(0.001)
+        writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        return True
+
+    async with Upstream(echo) as up:
+        backend.add("m", up, conforming=True)
+        async with serve() as gateway:
+
+            async def one(name: str) -> None:
+                body = chat(stream=True, messages=[{"role": "user", "content": name}])
+                text = await gateway.stream("/v1/chat/completions", body)
+                assert text == f'data: {{"who":"{name}"}}\n\n' * 20 + "data: [DONE]\n\n"
+
+            for _ in range(2):
+                await asyncio.gather(*(one(f"client-{n}") for n in range(32)))
+            busy, idle = gateway.app.pool.counts()
+            assert busy == 0
+            assert idle <= 32
+    assert len(up.received) == 64
+
+
+async def test_cors(serve: Serve, backend: FakeBackend) -> None:
+    async with serve(cors_origins=("https://app.example",)) as gateway:
+        url = gateway.url + "/v1/chat/completions"
+        asks = {"access-control-request-method": "POST"}
+        async with gateway.http.options(
+            url, headers={"origin": "https://app.example", **asks}
+        ) as answer:
+            assert answer.status == 204
+            assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        async with gateway.http.options(
+            url, headers={"origin": "https://evil.example", **asks}
+        ) as answer:
+            assert answer.status == 405
+            assert "access-control-allow-origin" not in answer.headers

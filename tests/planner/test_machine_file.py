@@ -1,0 +1,84 @@
+"""Machines that are only described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from yibu.errors import ConfigError, UsageError
+from yibu.planner.machine_file import BUILT_IN, EXAMPLE, load_machine, parse_machine, parse_size
+
+GIB = 1 << 30
+
+
+def test_built_in_by_name() -> None:
+    machine = load_machine("2x24g")
+    assert [gpu.index for gpu in machine.gpus] == [0, 1]
+    assert all(gpu.free == gpu.total for gpu in machine.gpus)
+    for name, machine in BUILT_IN.items():
+        assert machine.name == name
+        assert machine.memory_available <= machine.memory_total
+
+
+def test_the_example_is_a_machine(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(EXAMPLE)
+    machine = load_machine(str(path))
+    assert (machine.cores, machine.memory_total) == (32, 256 * GIB)
+    assert [(g.name, g.total, g.compute_capability) for g in machine.gpus] == [
+        ("RTX 4090", 24 * GIB, (8, 9))
+    ] * 2
+
+
+def test_several_kinds_of_gpus_are_numbered_through() -> None:
+    machine = parse_machine(
+        {
+            "cores": 8,
+            "memory": "64G",
+            "gpus": [{"memory": "24GiB", "count": 2}, {"memory": "80GiB", "free": "10GiB"}],
+        },
+        "x.yaml",
+    )
+    assert [gpu.index for gpu in machine.gpus] == [0, 1, 2]
+    assert machine.gpus[2].free == 10 * GIB
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("6GiB", 6 * GIB), ("6G", 6 * GIB), ("1.5 MiB", 1572864), ("80GB", 80 * 10**9), ("7", 7)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "a mapping was expected"),
+        ({"cores": 8}, "memory is None"),
+        ({"cores": 0, "memory": "8GiB"}, "cores is 0"),
+        ({"cores": 8, "memory": "lots"}, "a size such as 24GiB"),
+        ({"core": 8, "memory": "8GiB"}, "unknown key 'core'"),
+        ({"cores": 8, "memory": "8GiB", "gpus": {"memory": "8GiB"}}, "a list was expected"),
+        ({"cores": 8, "memory": "8GiB", "gpus": [{"memory": "8GiB", "count": 5000}]}, "more than"),
+        (
+            {"cores": 8, "memory": "8GiB", "gpus": [{"memory": "8GiB", "compute_capability": "x"}]},
+            "compute_capability",
+        ),
+    ],
+)
+def test_wrong_files(content: object, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_machine(content, "x.yaml")
+    assert words in str(caught.value)
+
+
+def test_neither_a_name_nor_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither a file nor one of") as caught:
+        load_machine("2x24gb")
+    assert "2x24g" in caught.value.hint
+    path = tmp_path / "m.yaml"
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_machine(str(path))

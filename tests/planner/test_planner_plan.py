@@ -1,0 +1,379 @@
+"""Placement: budgets, orders, the CPU, and properties that hold for any model and machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from models import MODELS
+
+from yibu.config import ModelConfig
+from yibu.errors import ConfigError
+from yibu.planner import cpu
+from yibu.planner.explain import explain, explain_machine
+from yibu.planner.facts import facts_from_headers
+from yibu.planner.gpu import margin
+from yibu.planner.machine_file import BUILT_IN
+from yibu.planner.plan import plan
+from yibu.planner.request import Request
+from yibu.planner.types import Gpu, GpuProcess, Machine, ModelFacts, ModelPlan
+
+GIB, MIB = 1 << 30, 1 << 20
+FACTS = {name: facts_from_headers(name=name, config=config) for name, (config, _) in MODELS.items()}
+SMOL = ModelFacts(
+    format="gguf",
+    architecture="llama",
+    weight_bytes=96_576_768,
+    max_context=8192,
+    layers=30,
+    attention_heads=9,
+    kv_heads=3,
+    head_dim=64,
+    dtype="Q4_1",
+    quantization="Q4_1",
+    parameters=134_515_008,
+    details={
+        "llama.vocab_size": 49152,
+        "llama.embedding_length": 576,
+        "llama.feed_forward_length": 1536,
+    },
+)
+
+
+def vllm(name: str, **options: object) -> Request:
+    return Request(name, "vllm", FACTS[name], **options)  # type: ignore[arg-type]  # by name
+
+
+def machine_with(*gpus: Gpu, memory: int = 64, cores: int = 16) -> Machine:
+    return Machine("m", cores, 2 * cores, memory * GIB, memory * GIB, gpus)
+
+
+def gpu(index: int, gib: float, free: float | None = None, **more: object) -> Gpu:
+    total = int(gib * GIB)
+    left = total if free is None else int(free * GIB)
+    return Gpu(index, "G", total, left, **more)  # type: ignore[arg-type]  # by name
+
+
+# ---------------------------------------------------------------------------- GPUs
+
+
+def test_budgets_become_fractions_and_an_order() -> None:
+    models = [
+        vllm("Qwen3-0.6B", memory=6 * GIB),
+        vllm("Qwen2.5-1.5B", memory=12 * GIB, context=8192),
+    ]
+    small, large = plan(models, machine_with(gpu(0, 24)))
+    for result, budget in ((small, 6), (large, 12)):
+        placement = result.placement
+        assert placement is not None
+        assert placement.budget == budget * GIB
+        assert placement.memory_share is not None
+        # Below budget ÷ total, since the graphs come after the share: 10 MiB a layer.
+        graphs = 280 * MIB
+        assert placement.memory_share == int((budget * GIB - graphs) / (24 * GIB) * 1000) / 1000
+        assert placement.need.total == placement.budget
+    # On one GPU they start one after the other, the larger first.
+    assert large.placement is not None
+    assert small.placement is not None
+    assert (large.placement.start_order, small.placement.start_order) == (0, 1)
+
+
+def test_without_budgets_what_is_left_is_shared() -> None:
+    first, second = plan(
+        [vllm("Qwen2.5-1.5B", context=4096), vllm("Qwen3-0.6B", context=4096)],
+        machine_with(gpu(0, 24)),
+    )
+    assert first.placement is not None
+    assert second.placement is not None
+    total = first.placement.budget + second.placement.budget
+    assert 23 * GIB < total <= 24 * GIB - margin(gpu(0, 24))
+    # Weights + overhead + 4,096 tokens: 2.88 + 1.30 + 0.11 and 1.11 + 1.25 + 0.44; what is left
+    # of 23.52 is halved.
+    least_first, least_second = 4.29 * GIB, 2.80 * GIB
+    extra = (23.52 * GIB - least_first - least_second) / 2
+    assert first.placement.budget == pytest.approx(least_first + extra, rel=0.01)
+    assert second.placement.budget == pytest.approx(least_second + extra, rel=0.01)
+
+
+def test_models_spread_over_gpus_start_together() -> None:
+    machine = machine_with(gpu(0, 24), gpu(1, 24))
+    results = plan([vllm("Qwen2.5-7B"), vllm("Qwen3-8B")], machine)
+    placements = [result.placement for result in results]
+    assert [p.start_order for p in placements if p] == [0, 0]
+    assert {p.gpus for p in placements if p} == {(0,), (1,)}
+
+
+def test_a_long_default_context_gives_way_to_a_neighbour() -> None:
+    # Alone each takes 131,072 tokens and most of the card; together they get 32,768.
+    results = plan([vllm("Qwen2.5-1.5B"), vllm("Llama-3.1-8B")], machine_with(gpu(0, 32)))
+    assert [result.verdict for result in results] == ["fits_reduced", "fits_reduced"]
+    assert [r.placement.context for r in results if r.placement] == [32_768, 32_768]
+    # One that was asked for does not give way.
+    asked = [vllm("Qwen2.5-1.5B", context=131_072), vllm("Llama-3.1-8B", context=8192)]
+    assert [r.verdict for r in plan(asked, machine_with(gpu(0, 32)))] == ["fits", "fits"]
+
+
+def test_named_gpus_are_all_used() -> None:
+    machine = machine_with(*(gpu(index, 24) for index in range(4)))
+    (result,) = plan([vllm("Qwen2.5-7B", gpus=(1, 2))], machine)
+    assert result.placement is not None
+    assert result.placement.gpus == (1, 2)
+    assert result.placement.tensor_parallel == 2
+
+
+def test_a_gpu_that_is_not_there() -> None:
+    (result,) = plan([vllm("Qwen2.5-7B", gpus=(0, 5))], machine_with(gpu(0, 24)))
+    assert result.verdict == "does_not_fit"
+    assert "GPU 5 was asked for, and this machine has 0" in result.reasons[0]
+
+
+def test_heads_that_do_not_divide() -> None:
+    machine = machine_with(*(gpu(index, 24) for index in range(4)))
+    (result,) = plan([vllm("Qwen2.5-7B", tensor_parallel=3)], machine)
+    assert result.verdict == "does_not_fit"
+    assert "28 attention heads cannot be divided by 3" in result.reasons[0]
+    assert result.suggestions == ("`tensor_parallel: 4`",)
+
+
+def test_more_gpus_than_there_are() -> None:
+    (result,) = plan([vllm("Qwen2.5-7B", tensor_parallel=4)], machine_with(gpu(0, 24)))
+    assert "tensor parallel 4 was asked for, and 1 GPUs are usable" in result.reasons[0]
+
+
+def test_what_others_hold_counts_and_is_named() -> None:
+    holder = GpuProcess(4242, "python", 14 * GIB)
+    machine = machine_with(gpu(0, 24, free=9.5, processes=(holder,)))
+    (result,) = plan([vllm("Qwen2.5-7B")], machine)
+    assert result.verdict == "does_not_fit"
+    assert "stop python (pid 4242): it holds 14.0 GiB" in result.suggestions
+    # Half the weights in four bits fit in what is free.
+    assert any("4-bit variant" in suggestion for suggestion in result.suggestions)
+
+
+def test_suggestions_were_tried() -> None:
+    (result,) = plan([vllm("Llama-3.1-70B")], BUILT_IN["2x24g"])
+    assert result.verdict == "does_not_fit"
+    # 131.42 ÷ 8 × 1.01 = 16.6, + overhead 2.3 leaves 4.6 of 23.5: ÷ 40,960 = 121,000 tokens.
+    (more,) = (s for s in result.suggestions if "GPUs of" in s)
+    assert more.startswith("8 GPUs of 24.0 GiB hold it with 12")
+    # Four bits: 68.5 G × 4.16 bits + 2.1 G × 2 = 37.1, half of it 18.7 and overhead 2.3.
+    assert any("4-bit variant" in suggestion for suggestion in result.suggestions)
+
+
+def test_old_cards() -> None:
+    (result,) = plan([vllm("Qwen2.5-1.5B")], BUILT_IN["t4-16g"])
+    assert result.placement is not None
+    assert result.placement.dtype == "float16"
+    assert any("does not compute in bfloat16" in reason for reason in result.placement.reasons)
+    (result,) = plan([vllm("Qwen2.5-1.5B")], machine_with(gpu(0, 8, compute_capability=(6, 1))))
+    assert result.verdict == "does_not_fit"
+    assert "compute capability 7.0" in result.reasons[0]
+
+
+def test_replicas_take_gpus_of_their_own() -> None:
+    machine = machine_with(gpu(0, 24), gpu(1, 24))
+    (result,) = plan([vllm("Qwen2.5-7B", replicas=2)], machine)
+    assert [placement.gpus for placement in result.replicas] == [(0,), (1,)]
+    (result,) = plan([vllm("Qwen2.5-7B", replicas=3, context=131_072)], machine)
+    assert result.verdict == "does_not_fit"
+    assert result.reasons[0].startswith("2 of 3 replicas fit")
+    assert result.suggestions[0] == "`replicas: 2`"
+
+
+def test_a_share_of_the_users_own_is_kept() -> None:
+    (result,) = plan(
+        [vllm("Qwen2.5-1.5B", memory_share=0.5, context=4096)], machine_with(gpu(0, 24))
+    )
+    assert result.placement is not None
+    assert result.placement.memory_share == 0.5
+    assert result.placement.budget == 12 * GIB
+
+
+def test_a_budget_too_small_says_what_would_do() -> None:
+    (result,) = plan([vllm("Qwen2.5-7B", memory=8 * GIB)], machine_with(gpu(0, 24)))
+    assert result.verdict == "does_not_fit"
+    assert "its budget is 8.0 GiB" in result.reasons[0]
+    assert result.suggestions[0].startswith("raise `memory:` to 15.")
+
+
+# ---------------------------------------------------------------------------- CPU
+
+
+def test_llama_on_a_cpu() -> None:
+    request = Request("smol", "llama.cpp", SMOL, context=4096, parallel=8)
+    (result,) = plan([request], machine_with(memory=24, cores=2))
+    placement = result.placement
+    assert placement is not None
+    assert result.verdict == "fits"
+    assert (placement.context, placement.parallel, placement.threads) == (4096, 8, 2)
+    assert placement.need.weights == 96_576_768
+    assert placement.need.kv_cache == 2 * 30 * 3 * 64 * 2 * 4096 * 8
+    assert placement.gpus == ()
+
+
+def test_a_cpu_with_little_memory_gets_fewer_slots_then_fewer_tokens() -> None:
+    def with_left(mib: int) -> ModelPlan:
+        machine = Machine("m", 4, 4, 0, mib * MIB + 512 * MIB)
+        return plan([Request("smol", "llama.cpp", SMOL)], machine)[0]
+
+    # Weights 92.1, cache 180 MiB a slot of 8,192 tokens, overhead 64 + 22.6 + 0.2 a slot.
+    full = with_left(92 + 4 * 180 + 90).placement
+    assert full is not None
+    assert (full.context, full.parallel) == (8192, 4)
+    fewer = with_left(92 + 2 * 180 + 90).placement
+    assert fewer is not None
+    assert (fewer.context, fewer.parallel) == (8192, 2)
+    result = with_left(92 + 120 + 90)
+    assert result.verdict == "fits_reduced"
+    assert result.placement is not None
+    assert result.placement.parallel == 1
+    assert 4096 < result.placement.context < 8192
+    assert result.placement.context % cpu.CONTEXT_STEP == 0
+    assert with_left(150).verdict == "does_not_fit"
+
+
+def test_threads_are_shared_and_a_core_is_kept_for_the_gateway() -> None:
+    def threads(cores: int, sharing: int) -> int:
+        return cpu.engine_threads(machine_with(cores=cores), sharing)
+
+    assert [threads(cores, 1) for cores in (1, 2, 4, 8, 16, 64)] == [1, 2, 3, 7, 14, 62]
+    assert threads(8, 2) == 3
+    assert threads(2, 5) == 1
+
+
+def test_speech_and_commands() -> None:
+    sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
+    models = [
+        Request("asr", "speech", sense),
+        Request("mine", "command"),
+    ]
+    asr, mine = plan(models, machine_with(memory=16))
+    assert asr.verdict == "fits"
+    assert asr.placement is not None
+    assert asr.placement.context is None
+    # 1.6 GB resident and 3.3 GB at the peak were measured.
+    assert asr.placement.need.total == pytest.approx(3.4e9, rel=0.05)
+    assert mine.verdict == "fits"
+    assert "not known to the planner" in mine.reasons[0]
+    (refused, _) = plan(models, machine_with(memory=2))
+    assert refused.verdict == "does_not_fit"
+
+
+def test_vllm_on_a_cpu_takes_whole_gibibytes_a_rank() -> None:
+    request = vllm("SmolLM2-135M", context=2048, parallel=8)
+    (result,) = plan([request], machine_with(memory=24, cores=2))
+    assert result.placement is not None
+    assert result.placement.need.kv_cache == GIB
+    # Measured: 3.8 GB resident with 1 GiB of cache.
+    assert result.placement.need.total == pytest.approx(3.8e9, rel=0.1)
+    two = replace(request, tensor_parallel=3)
+    (result,) = plan([two], machine_with(memory=24, cores=2))
+    assert result.placement is not None
+    assert result.placement.tensor_parallel == 3
+    assert result.placement.need.kv_cache == GIB  # each of three
+    (result,) = plan([replace(request, tensor_parallel=2)], machine_with(memory=24))
+    assert result.verdict == "does_not_fit"
+    assert "9 attention heads cannot be divided by 2" in result.reasons[0]
+
+
+def test_a_grown_context_beyond_training_is_said() -> None:
+    (result,) = plan([Request("m", "llama.cpp", SMOL, context=16_384)], machine_with())
+    assert "beyond the 8,192 it was trained for" in result.reasons[0]
+
+
+# ---------------------------------------------------------------------------- requests
+
+
+def test_options_and_flags_are_read_alike() -> None:
+    by_option = Request.of(
+        ModelConfig(
+            "m",
+            options={
+                "context": 4096,
+                "parallel": 8,
+                "tensor_parallel": 2,
+                "gpu-memory-utilization": 0.8,
+                "kv_cache_dtype": "fp8",
+                "enforce-eager": True,
+            },
+        ),
+        "vllm",
+        None,
+    )
+    by_flag = Request.of(
+        ModelConfig(
+            "m",
+            options={"context": 9},
+            flags=(
+                "--max-model-len=4096",
+                "--max-num-seqs",
+                "8",
+                "-tp",
+                "2",
+                "--gpu-memory-utilization",
+                "0.8",
+                "--kv-cache-dtype=fp8",
+                "--enforce-eager",
+                "--trust-remote-code",
+            ),
+        ),
+        "vllm",
+        None,
+    )
+    assert replace(by_flag, context=4096) == by_option
+    assert by_option.memory_share == 0.8
+    assert by_option.eager
+
+
+def test_flags_win_over_options() -> None:
+    model = ModelConfig("m", options={"context": 4096}, flags=("--max-model-len", "2k"))
+    assert Request.of(model, "vllm", None).context == 2000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"context": "many"},
+        {"parallel": -3},
+        {"context": 1.5},
+        {"gpu_memory_utilization": 1.5},
+        {"gpu_memory_utilization": "half"},
+        {"context": True},
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="was expected"):
+        Request.of(ModelConfig("m", options=options), "vllm", None)
+
+
+def test_auto_leaves_the_choice_to_the_planner() -> None:
+    model = ModelConfig("m", flags=("--max-model-len", "auto", "--dtype", "auto"))
+    request = Request.of(model, "vllm", None)
+    assert request.context is None
+    assert request.dtype is None
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def test_an_explanation_shows_arithmetic_and_verdict() -> None:
+    request = vllm("Llama-3.1-8B")
+    (result,) = plan([request], BUILT_IN["rtx4090-24g"])
+    rows = explain(request, result)
+    by_label = {row.label: row for row in rows}
+    assert by_label["verdict"].tone == "warning"
+    assert by_label["verdict"].value.startswith("fits with max-model-len 58")
+    assert by_label["memory: weights"].value == "15.0 GiB"
+    assert by_label["cache"].value == "32 layers × 8 heads × 256 × 2 bytes"
+    assert by_label["cache a token"].value == "128 KiB"
+    (result,) = plan([request], BUILT_IN["rtx3070-8g"])
+    rows = explain(request, result)
+    assert any(row.tone == "bad" for row in rows)
+    assert any(row.label == "try" for row in rows)
+
+
+def test_a_machine_is_explained() -> None:
+    holder = GpuProcess(7, "python", 2 * GIB)
+    rows = explain_machine(machine_with(gpu(0, 24, free=22, processes=(holder,))))
+    assert rows[-1].label == "GPU 0"
+    assert "python (7) holds 2.0 GiB" in rows[-1].note
