@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from yibu.errors import (
     HubNotFoundError,
     NotReadyError,
     NotRunningError,
+    SourceError,
     UnknownModelError,
     UnsupportedError,
 )
@@ -27,7 +29,7 @@ from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import probe
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import Nvml, wait_released
-from yibu.node.logs import replica_id
+from yibu.node.names import replica_id
 from yibu.paths import Paths
 from yibu.routing import Backend
 
@@ -227,6 +229,28 @@ async def test_a_defect_in_one_model_leaves_the_others(make_fleet: MakeFleet) ->
         with pytest.raises(EngineStartError, match="a defect in yibu: ZeroDivisionError"):
             await fleet.up(fake_model("bad", source="/bad"))
         assert await ask(fleet, "good") == 200
+
+
+async def test_files_in_use_are_held_until_the_model_is_down(make_fleet: MakeFleet) -> None:
+    held: list[str] = []
+
+    @contextlib.contextmanager
+    def in_use(source: str) -> Iterator[None]:
+        if source == "/bad":
+            raise SourceError("no such source")
+        held.append(source)
+        yield
+        held.remove(source)
+
+    async with make_fleet(in_use=in_use) as fleet:
+        plan = {"extra_sources": {"vad": "/vad"}}
+        await fleet.up(fake_model("smol", source="/m", options={"plan": plan}))
+        assert held == ["/m", "/vad"]
+        with pytest.raises(SourceError, match="no such source"):
+            await fleet.up(fake_model("bad", source="/bad"))
+        await fleet.down("smol")
+        assert held == []
+        assert fleet.route("bad").state == "failed"
 
 
 async def test_down_gives_a_download_up(make_fleet: MakeFleet) -> None:

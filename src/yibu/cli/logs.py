@@ -11,7 +11,7 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.errors import UsageError
 from yibu.node import logs
-from yibu.node.logs import replica_id
+from yibu.node.names import replica_id
 
 _NODE = "node"
 """The name under which `yibu logs` shows the node's own log."""

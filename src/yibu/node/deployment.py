@@ -17,7 +17,7 @@ from yibu.node import launch
 from yibu.node.deploy import Deployer
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
-from yibu.node.logs import replica_id
+from yibu.node.names import replica_id
 from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica, State
@@ -191,34 +191,40 @@ class Deployment:
 
         ``left`` are the processes to adopt, in the replicas' order.
         """
-        in_use = contextlib.ExitStack()
         try:
-            if self.config.source:
-                in_use.enter_context(self._deployer.in_use(self.config.source))
-            while not self.replicas and not self._stopping.is_set():
-                await self._deploy()
-            for spec in self.specs[:1]:
-                for source in spec.plan.extra_sources.values():
-                    in_use.enter_context(self._deployer.in_use(source))
-            left = left or [None] * len(self.replicas)
-            async with asyncio.TaskGroup() as group:
-                for replica, process in zip(self.replicas, left, strict=True):
-                    group.create_task(replica.run(process), name=f"replica {replica.id}")
+            with contextlib.ExitStack() as held:
+                if self.replicas:
+                    self._hold_adopted(held)
+                while not self.replicas and not self._stopping.is_set():
+                    await self._deploy(held)
+                left = left or [None] * len(self.replicas)
+                async with asyncio.TaskGroup() as group:
+                    for replica, process in zip(self.replicas, left, strict=True):
+                        group.create_task(replica.run(process), name=f"replica {replica.id}")
         finally:
-            in_use.close()
             self._phase = "stopped"
             self._ended.set()
             self._tell()
 
-    async def _deploy(self) -> None:
+    def _hold(self, held: contextlib.ExitStack, *sources: str) -> None:
+        """Keep models that are in use from being removed from the store."""
+        for source in sources:
+            if source:
+                held.enter_context(self._deployer.in_use(source))
+
+    def _hold_adopted(self, held: contextlib.ExitStack) -> None:
+        extra = [s for spec in self.specs[:1] for s in spec.plan.extra_sources.values()]
+        try:
+            self._hold(held, self.config.source, *extra)
+        except (YibuError, OSError) as error:  # they run already, held or not
+            _log.warning("%s: its files cannot be held against removal: %s", self.name, error)
+
+    async def _deploy(self, held: contextlib.ExitStack) -> None:
         self._again.clear()
         self.error = None
         self._phase = "downloading" if self.config.source else "pending"
         self._tell()
-        work = asyncio.create_task(
-            self._deployer.deploy(self.config, self._progress, self._note),
-            name=f"deploy {self.name}",
-        )
+        work = asyncio.create_task(self._specs(held), name=f"deploy {self.name}")
         stopping = asyncio.create_task(self._stopping.wait(), name=f"stop {self.name}")
         try:
             await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -234,6 +240,13 @@ class Deployment:
             )
         finally:
             await launch.cancelled(work, stopping)
+
+    async def _specs(self, held: contextlib.ExitStack) -> list[LaunchSpec]:
+        held.close()  # what an earlier try held
+        self._hold(held, self.config.source)
+        specs = await self._deployer.deploy(self.config, self._progress, self._note)
+        self._hold(held, *specs[0].plan.extra_sources.values())
+        return specs
 
     async def _failed(self, error: YibuError) -> None:
         """Show the error until someone wants the model restarted or taken down."""

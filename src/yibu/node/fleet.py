@@ -18,7 +18,7 @@ from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
 from yibu.node.launch import Host, cancelled
-from yibu.node.logs import replica_id
+from yibu.node.names import replica_id
 from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 from yibu.node.replica import Replica

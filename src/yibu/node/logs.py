@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,16 +20,6 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _BLOCK = 64 * 1024
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
-
-
-def replica_id(model: str, number: int) -> str:
-    """``smol-0``; it names a log file, so what a file name cannot hold is replaced, and a digest
-    keeps names apart that then look the same."""
-    safe = _UNSAFE.sub("_", model)
-    if safe != model:
-        safe = f"{safe}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
-    return f"{safe}-{number}"
 
 
 @dataclass(frozen=True, slots=True)
