@@ -330,7 +330,7 @@ REAL = os.environ.get("YIBU_TEST_SENSEVOICE", "")
 
 @pytest.mark.skipif(not REAL, reason="YIBU_TEST_SENSEVOICE names no real SenseVoiceSmall directory")
 def test_the_real_model_reads_a_real_clip(vad_dir: Path) -> None:
-    from conftest import SHARED, read_wav
+    from .conftest import SHARED, read_wav
 
     clip = SHARED / "clips" / "funasr_asr_example.wav"
     if not clip.exists():
