@@ -124,10 +124,15 @@ def _sensevoice(
     vocabulary = Vocabulary.find(model_dir)
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
     segmenter = _segmenter(vad_dir)
-    choice = choose(precision, device, cpu_flags())
+    choice = choose(precision, device, cpu_flags(), quantised_only=_quantised_only(model_dir))
     banned = (EMOTION_UNKNOWN,)
     encoder: Encoder
     if device != "cpu":
+        if layout is Layout.ONNX:
+            raise UnsupportedError(
+                f"{model_dir} is in the ONNX layout, which is served on the CPU only",
+                hint="use iic/SenseVoiceSmall on CUDA, or set `device: cpu`",
+            )
         from yibu.speech.models.torch_encoder import TorchEncoder
 
         encoder = TorchEncoder.load(
@@ -153,6 +158,12 @@ def _sensevoice(
         )
     recognizer = SenseVoiceRecognizer(model_dir.name, encoder, normalizer, vocabulary)
     return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
+
+
+def _quantised_only(model_dir: Path) -> bool:
+    """Whether an ONNX directory has the quantised file and no other."""
+    names = ("model.pt", "model.onnx")
+    return not any((model_dir / name).exists() for name in names)
 
 
 def _check_kind(model_dir: Path) -> None:

@@ -29,7 +29,9 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset()
 
 
-def choose(precision: str, device: str, flags: frozenset[str]) -> Choice:
+def choose(
+    precision: str, device: str, flags: frozenset[str], *, quantised_only: bool = False
+) -> Choice:
     """Resolve ``precision`` (``auto``, ``fp32``, ``bf16``, ``int8``) for SenseVoice.
 
     ``auto`` takes bf16 where the processor multiplies it natively: it is about twice as fast
@@ -50,6 +52,8 @@ def choose(precision: str, device: str, flags: frozenset[str]) -> Choice:
             "precision bf16: this processor has no bf16 instructions (avx512_bf16, amx_bf16)",
             hint="set `precision: auto`, fp32 or int8",
         )
+    if quantised_only and precision == "auto":
+        return Choice("int8", "precision int8, chosen because only model_quant.onnx is there")
     if precision != "auto":
         return Choice(precision, f"precision {precision}: as configured")
     if native:

@@ -13,13 +13,14 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("openvino")
 
 from yibu.errors import (  # noqa: E402
+    EngineStartError,
     InvalidRequestError,
     UnsupportedError,
     UsageError,
     VerificationError,
 )
 from yibu.speech.loading import Layout, Loaded, detect, load  # noqa: E402
-from yibu.speech.models.openvino_encoder import groups, padded_length  # noqa: E402
+from yibu.speech.models.grouping import groups, padded_length  # noqa: E402
 from yibu.speech.precision import choose, cpu_flags  # noqa: E402
 from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
 
@@ -244,12 +245,92 @@ def test_unknown_values_are_refused(sensevoice_dir: Path, vad_dir: Path, bad: di
         attempt(sensevoice_dir, vad_dir, **bad)
 
 
+@pytest.fixture(scope="session")
+def onnx_dir(sensevoice_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as FunASR exports it, and quantised as FunASR quantises."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    funasr = pytest.importorskip("funasr")
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    directory = tmp_path_factory.mktemp("onnx")
+    for name in ("config.yaml", "am.mvn"):
+        shutil.copy(sensevoice_dir / name, directory / name)
+    for model in sensevoice_dir.glob("*.model"):
+        shutil.copy(model, directory / model.name)
+    model = funasr.AutoModel(model=str(sensevoice_dir), disable_update=True).model
+    exported = model.export(max_seq_len=512, device="cpu").eval()
+    torch.onnx.export(
+        exported, exported.export_dummy_inputs(), directory / "model.onnx", opset_version=14,
+        input_names=exported.export_input_names(), output_names=exported.export_output_names(),
+        dynamic_axes=exported.export_dynamic_axes(), dynamo=False,
+    )  # fmt: skip
+    quantization.quantize_dynamic(directory / "model.onnx", directory / "model_quant.onnx")
+    return directory
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_onnx_layout_says_the_same(fast, onnx_dir, vad_dir, clips, precision: str) -> None:
+    loaded = attempt(onnx_dir, vad_dir, precision=precision)
+    for clip in clips:
+        ours = transcribe(loaded, clip.samples, Options(words=True))
+        theirs = transcribe(fast[precision], clip.samples, Options(words=True))
+        assert [a.text for a in ours] == [a.text for a in theirs]
+    segments = [Segment(0.0, clip.samples) for clip in clips]
+    together = loaded.recognizer.recognize(segments, [Options()] * len(segments))
+    alone = [loaded.recognizer.recognize([s], [Options()])[0] for s in segments]
+    assert together == alone
+
+
+@pytest.mark.filterwarnings("default")
+def test_onnx_files_missing_or_damaged_are_named(onnx_dir, vad_dir, tmp_path) -> None:
+    directory = copy_of(onnx_dir, tmp_path)
+    (directory / "model.onnx").unlink()
+    assert attempt(directory, vad_dir, precision="auto").recognizer.precision == "int8"
+    with pytest.raises(VerificationError, match=r"model\.onnx is missing"):
+        attempt(directory, vad_dir, precision="fp32")
+    for name, precision in (("model.onnx", "fp32"), ("model_quant.onnx", "int8")):
+        (directory / name).write_bytes(b"no model")
+        with pytest.raises(VerificationError, match=name):
+            attempt(directory, vad_dir, precision=precision)
+
+
+def test_the_torch_encoder_says_the_same(fast, sensevoice_dir: Path, clips) -> None:
+    """The one that CUDA uses, run on the CPU."""
+    pytest.importorskip("torch")
+    from yibu.speech.models.sensevoice import SenseVoiceRecognizer
+    from yibu.speech.models.torch_encoder import TorchEncoder
+
+    exact = fast["fp32"].recognizer
+    for precision in ("fp32", "bf16"):
+        encoder = TorchEncoder.load(
+            sensevoice_dir, precision=precision, device="cpu", threads=1, banned=(25009,)
+        )
+        ours = SenseVoiceRecognizer("torch", encoder, exact._normalizer, exact._vocabulary)
+        segments = [Segment(0.0, clip.samples) for clip in clips]
+        options = [Options(words=True)] * len(segments)
+        found = ours.recognize(segments, options)
+        expected = exact.recognize(segments, options)
+        if precision == "fp32":
+            assert found == expected
+        # One speaker's emotion lies on the edge between two; the words do not.
+        assert [a.words for a in found] == [a.words for a in expected]
+
+
+def test_cuda_without_a_device_says_so(sensevoice_dir: Path, vad_dir: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(EngineStartError, match="sees no CUDA device"):
+        attempt(sensevoice_dir, vad_dir, device="cuda")
+
+
 REAL = os.environ.get("YIBU_TEST_SENSEVOICE", "")
 
 
 @pytest.mark.skipif(not REAL, reason="YIBU_TEST_SENSEVOICE names no real SenseVoiceSmall directory")
 def test_the_real_model_reads_a_real_clip(vad_dir: Path) -> None:
-    from conftest import SHARED, read_wav
+    from .conftest import SHARED, read_wav
 
     clip = SHARED / "clips" / "funasr_asr_example.wav"
     if not clip.exists():

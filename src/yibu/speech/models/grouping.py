@@ -1,0 +1,103 @@
+"""Which segments go through the network together, and how they are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from yibu.speech.types import Features
+
+Classes = npt.NDArray[np.int64]
+Encode = Callable[[Sequence[Features], Sequence[int], Sequence[int]], list[Classes]]
+
+QUERIES = 4
+"""Inputs before the first frame: language, event, emotion, text norm."""
+_EVENT_QUERY, _EMOTION_QUERY = 1, 2
+_GROUP_FRAMES = 512
+"""Frames in the network at a time: enough for full speed, and 30 s of audio have as many."""
+_ALONE = 128
+"""Frames from which on an item alone reaches full speed, so that padding would only cost."""
+_PADDING = 16
+"""Shorter items are padded by at most a sixteenth of their length."""
+
+
+def in_groups(
+    encode: Encode,
+    features: Sequence[Features],
+    languages: Sequence[int],
+    styles: Sequence[int],
+    *,
+    alone: bool = False,
+) -> list[Classes]:
+    """Call ``encode`` on items of one padded length at a time; results in the items' order.
+
+    With ``alone`` each item goes by itself, for networks that look at the whole batch.
+    """
+    lengths = [len(item) + QUERIES for item in features]
+    results: dict[int, Classes] = {}
+    for group in [[n] for n in range(len(lengths))] if alone else groups(lengths):
+        best = encode(
+            [features[n] for n in group],
+            [languages[n] for n in group],
+            [styles[n] for n in group],
+        )
+        results |= zip(group, best, strict=True)
+    return [results[n] for n in range(len(features))]
+
+
+def padded_length(frames: int) -> int:
+    """What an item of ``frames`` output frames is padded to: a function of its own length.
+
+    The engine's results are the same to the last bit for every number of items in a batch,
+    but not for every width: sums over padding are grouped otherwise. So an item always has
+    the same width, and its text cannot depend on its neighbours.
+    """
+    step = max(1, frames // _PADDING) if frames <= _ALONE else 1
+    return -(-frames // step) * step
+
+
+def groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Which items [n] go through the network together: those of one padded length."""
+    members: dict[int, list[int]] = {}
+    for n, length in enumerate(lengths):
+        members.setdefault(padded_length(length), []).append(n)
+    found = []
+    for width, items in sorted(members.items()):
+        size = max(1, _GROUP_FRAMES // width)
+        found += [items[at : at + size] for at in range(0, len(items), size)]
+    return found
+
+
+def with_queries(
+    features: Sequence[Features],
+    languages: Sequence[int],
+    styles: Sequence[int],
+    queries: npt.NDArray[np.float32],
+    width: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The encoder's input [B, T, inputs], scaled and with positions, and its mask [B, T].
+
+    ``queries`` are the rows of the query embedding and ``width`` is the encoder's.
+    """
+    lengths = np.array([len(item) + QUERIES for item in features])
+    frames = np.zeros(
+        (len(features), padded_length(int(lengths.max())), queries.shape[1]), np.float32
+    )
+    for row, own, language, style in zip(frames, features, languages, styles, strict=True):
+        row[:QUERIES] = queries[[language, _EVENT_QUERY, _EMOTION_QUERY, style]]
+        row[QUERIES : QUERIES + len(own)] = own
+    frames *= np.float32(width**0.5)
+    frames += positions(frames.shape[1], frames.shape[2])
+    mask = (np.arange(frames.shape[1]) < lengths[:, None]).astype(np.float32)
+    return frames, mask
+
+
+def positions(frames: int, width: int) -> npt.NDArray[np.float32]:
+    """Sinusoidal positions from 1, sines before cosines: FunASR's encoding. [frames, width]"""
+    half = width // 2
+    step = np.log(np.float32(10000)) / np.float32(half - 1)
+    rates = np.exp(np.arange(half, dtype=np.float32) * -step)
+    angles = np.arange(1, frames + 1, dtype=np.float32)[:, None] * rates
+    return np.concatenate((np.sin(angles), np.cos(angles)), axis=1)

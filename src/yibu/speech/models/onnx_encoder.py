@@ -1,0 +1,150 @@
+"""SenseVoice in the ONNX layout, as FunASR exports it (``iic/SenseVoiceSmall-onnx``).
+
+``model.onnx`` runs in OpenVINO, in fp32 or bf16; ``model_quant.onnx`` in ONNX Runtime, whose
+integer operators it was made for. The quantised file scales activations by the largest of the
+whole batch, so its segments go one at a time: no text may depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from yibu.errors import EngineStartError, UnsupportedError, VerificationError
+from yibu.speech.models.grouping import QUERIES, Classes, in_groups, padded_length
+from yibu.speech.types import Features
+
+FLOAT_FILE, QUANTISED_FILE = "model.onnx", "model_quant.onnx"
+_INPUTS = ("speech", "speech_lengths", "language", "textnorm")
+
+Run = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float32]]
+
+
+class OnnxEncoder:
+    """See ``Encoder`` in ``sensevoice.py``."""
+
+    def __init__(self, run: Run, *, backend: str, precision: str, banned: tuple[int, ...]) -> None:
+        self.backend = backend
+        self.precision = precision
+        self._run = run
+        self._banned = list(banned)
+        self.input_size = 560
+        probe = self._scores([np.zeros((1, self.input_size), np.float32)], [0], [14])
+        self.classes = probe.shape[2]
+
+    @classmethod
+    def load(
+        cls, directory: Path, *, precision: str, threads: int, banned: tuple[int, ...]
+    ) -> OnnxEncoder:
+        """Load the file that ``precision`` needs; raises ``VerificationError`` where it is
+        missing or damaged and ``UnsupportedError`` where it has other inputs."""
+        quantised = precision == "int8"
+        path = directory / (QUANTISED_FILE if quantised else FLOAT_FILE)
+        if not path.exists():
+            other = "fp32" if quantised else "int8"
+            raise VerificationError(
+                f"{path} is missing, and precision {precision} needs it",
+                hint=f"download it, or set `precision: {other}`",
+            )
+        run = _onnxruntime(path, threads) if quantised else _openvino(path, precision, threads)
+        backend = "onnxruntime" if quantised else "openvino"
+        return cls(run, backend=backend, precision=precision, banned=banned)
+
+    def encode(
+        self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
+    ) -> list[Classes]:
+        alone = self.precision == "int8"
+        return in_groups(self._encode, features, languages, styles, alone=alone)
+
+    def _encode(
+        self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
+    ) -> list[Classes]:
+        scores = self._scores(features, languages, styles)
+        scores[..., self._banned] = -np.inf
+        best = scores.argmax(axis=2)
+        return [row[: len(own) + QUERIES] for row, own in zip(best, features, strict=True)]
+
+    def _scores(
+        self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
+    ) -> npt.NDArray[np.float32]:
+        lengths = np.array([len(item) for item in features], dtype=np.int32)
+        width = padded_length(int(lengths.max()) + QUERIES) - QUERIES
+        frames = np.zeros((len(features), width, self.input_size), np.float32)
+        for row, own in zip(frames, features, strict=True):
+            row[: len(own)] = own
+        return self._run(
+            {
+                "speech": frames,
+                "speech_lengths": lengths,
+                "language": np.array(languages, dtype=np.int32),
+                "textnorm": np.array(styles, dtype=np.int32),
+            }
+        )
+
+
+def _openvino(path: Path, precision: str, threads: int) -> Run:
+    import openvino as ov
+
+    from yibu.speech.models.openvino_encoder import cpu_settings
+
+    core = ov.Core()
+    try:
+        model = core.read_model(path)
+        _check_inputs(path, [port.get_any_name() for port in model.inputs])
+        request = core.compile_model(
+            model, "CPU", cpu_settings(precision, threads)
+        ).create_infer_request()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+
+    def run(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = request.infer(dict(inputs), share_inputs=True)[0]
+        return scores
+
+    return run
+
+
+def _onnxruntime(path: Path, threads: int) -> Run:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineStartError(
+            f"{path} needs onnxruntime, and it cannot be imported: {error}",
+            hint="use the environment speech-onnx, or set `precision: fp32`",
+            cause="missing_package",
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Waiting threads that spin take the cores from the decoder and from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime's exceptions share no base class of their own; all mean this file.
+        raise _unreadable(path, error) from error
+    _check_inputs(path, [node.name for node in session.get_inputs()])
+
+    def run(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = session.run(None, dict(inputs))[0]
+        return scores
+
+    return run
+
+
+def _check_inputs(path: Path, names: list[str]) -> None:
+    if set(names) != set(_INPUTS):
+        raise UnsupportedError(
+            f"{path}: its inputs are {', '.join(names)}; {', '.join(_INPUTS)} expected",
+            hint="use FunASR's own export, iic/SenseVoiceSmall-onnx",
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> VerificationError:
+    return VerificationError(
+        f"{path}: {path.stat().st_size} bytes that are no readable ONNX model: {error}",
+        hint="download the model again, and check its size against the hub's",
+    )
