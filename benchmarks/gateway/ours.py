@@ -34,6 +34,9 @@ class OneReplica:
     async def ensure_ready(self, _model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:  # noqa: ARG002  (the protocol's name)
         return self._endpoint
 
+    def progress(self, endpoint: Endpoint) -> None:
+        """Nobody supervises here."""
+
     def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
         pass
 

@@ -14,8 +14,9 @@ import json
 import logging
 import os
 import secrets
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +34,7 @@ from yibu.environments.progress import EnvironmentProgress
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.gateway.app import Gateway, GatewayDeps, create_app
 from yibu.gateway.keys import check_exposure, load_keys
-from yibu.gateway.server import GatewayServer
+from yibu.gateway.server import GatewayServer, bind
 from yibu.hub.settings import HubSettings
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
@@ -80,32 +81,51 @@ async def serve(paths: Paths, config: GatewayConfig, env: Mapping[str, str]) -> 
         AlreadyRunningError: another node holds the home.
         ConfigError: the address is public without a key, or the port cannot be had.
     """
-    keys = load_keys(config, env, config.api_key_file)
-    check_exposure(config.host, keys)
-    # The command line's own key. Without keys of the user's there must be none: it would lock
-    # everyone else out.
-    own_key = secrets.token_urlsafe(32) if keys else None
-    door: Door
-    app: Gateway
+    front = Front(config, load_keys(config, env, config.api_key_file))
+    node = Node(
+        paths,
+        deployer(paths, env),
+        gateway=front.serve,
+        prepare=front.bind,
+        env=env,
+        drain_timeout=config.drain_timeout,
+    )
+    await node.run(front.announce)
+
+
+class Front:
+    """The gateway in this process, from its port to its documented surface."""
+
+    def __init__(self, config: GatewayConfig, keys: Sequence[str]) -> None:
+        check_exposure(config.host, keys)
+        self._config = config
+        # The command line's own key. Without keys of the user's there must be none: it would
+        # lock everyone else out.
+        self._own_key = secrets.token_urlsafe(32) if keys else None
+        self._keys = (*keys, self._own_key) if self._own_key else tuple(keys)
+        self._listener: socket.socket | None = None
+        self._app: Gateway | None = None
+        self._door = Door("")
+
+    def bind(self) -> None:
+        """Take the port. Raises ConfigError."""
+        self._listener = bind(self._config.host, self._config.port)
 
     @asynccontextmanager
-    async def gateway(fleet: Fleet) -> AsyncIterator[Door]:
-        nonlocal app, door
-        accepted = (*keys, own_key) if own_key else keys
-        app = create_app(GatewayDeps(fleet, config, accepted))
-        async with GatewayServer(app) as server:
-            door = Door(server.url, own_key)
-            yield door
+    async def serve(self, fleet: Fleet) -> AsyncIterator[Door]:
+        self._app = create_app(GatewayDeps(fleet, self._config, self._keys))
+        async with GatewayServer(self._app, self._listener) as server:
+            self._door = Door(server.url, self._own_key)
+            yield self._door
 
-    async def announce(_fleet: Fleet) -> None:
-        _tell({"url": door.url})
-        await asyncio.to_thread(app.surface)
+    async def announce(self, _fleet: Fleet) -> None:
+        """Say that the node listens, then make ready what no model's start should wait for."""
+        _tell({"url": self._door.url})
+        assert self._app is not None
+        await asyncio.to_thread(self._app.surface)
         # What is imported stays: without this every collection walks it, in front of a request.
         gc.collect()
         gc.freeze()
-
-    node = Node(paths, deployer(paths, env), gateway, env, drain_timeout=config.drain_timeout)
-    await node.run(announce)
 
 
 def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:

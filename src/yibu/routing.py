@@ -51,6 +51,10 @@ class Backend(Protocol):
         """
         ...
 
+    def progress(self, endpoint: Endpoint) -> None:
+        """A piece of a streamed answer came: this engine does not hang, however long it takes."""
+        ...
+
     def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
         """The request ended; ``failed`` when the replica broke the connection, so that the node
         looks at it at once."""

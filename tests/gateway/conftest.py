@@ -55,6 +55,9 @@ class FakeBackend:
                 return endpoint
         raise NotReadyError(f"no replica of {model!r} is ready: starting", retry_after=2.5)
 
+    def progress(self, endpoint: Endpoint) -> None:
+        """Nobody supervises here."""
+
     def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
         self.in_flight -= 1
         self.finished.append((endpoint.replica, failed))

@@ -32,6 +32,7 @@ def main() -> int:
         paths=Paths.from_env(os.environ),
         deployer=fake_deployer(),
         gateway=no_gateway,
+        prepare=lambda: None,
         env=dict(os.environ),
         timings=QUICK,
         drain_timeout=5,

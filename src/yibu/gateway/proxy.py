@@ -6,8 +6,9 @@ before the client was told anything; afterwards the client is told that it broke
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import orjson
 
@@ -189,7 +190,8 @@ class Proxy:
                 StreamMender(operation.kind, request, conforming=route.conforming) if mend else None
             )
             headers.append((b"x-accel-buffering", b"no"))
-            await _relay_stream(exchange, headers, connection, mender)
+            progressed = partial(self._backend.progress, endpoint)
+            await _relay_stream(exchange, headers, connection, mender, progressed)
         elif mend and kind.startswith(b"application/json") and operation.schema is not None:
             raw = await connection.read_all(MAX_ANSWER_BYTES)
             body = mend_answer(raw, operation.kind, request, conforming=route.conforming)
@@ -225,11 +227,13 @@ async def _relay_stream(
     headers: list[tuple[bytes, bytes]],
     connection: Connection,
     mender: StreamMender | None,
+    progressed: Callable[[], None],
 ) -> None:
     """Forward events as they come; the status is sent with the first of them."""
     previous = last = b""
     try:
         while data := await connection.read():
+            progressed()
             if mender is not None:
                 data = mender.feed(data)
                 if not data:

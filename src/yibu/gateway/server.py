@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 from types import TracebackType
 from typing import Self
 
@@ -30,8 +31,10 @@ class ListenError(ConfigError):
 class GatewayServer:
     """Serves one gateway; ``async with`` it, or call ``start`` and ``stop``."""
 
-    def __init__(self, app: Gateway) -> None:
+    def __init__(self, app: Gateway, listener: socket.socket | None = None) -> None:
+        """``listener`` is what ``bind`` gave, for owners who take the port before all else."""
         self._app = app
+        self._listener = listener
         self._config = app.deps.config
         self._server: asyncio.Server | None = None
         self._state: ServerState | None = None
@@ -48,22 +51,19 @@ class GatewayServer:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     async def start(self) -> None:
-        """Bind and accept.
+        """Accept connections, on a port that is bound now unless it was before.
 
         Raises:
             ConfigError: the host is public and there is no key.
             ListenError: the port is in use, or the address cannot be bound.
         """
-        host, port = self._config.host, self._config.port
-        check_exposure(host, self._app.deps.keys)
+        check_exposure(self._config.host, self._app.deps.keys)
         loop = asyncio.get_running_loop()
         state = ServerState(self._app, loop)
-        try:
-            self._server = await loop.create_server(
-                lambda: HttpProtocol(state), host, port, backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise _listen_error(host, port, error) from error
+        listener = self._listener or bind(self._config.host, self._config.port)
+        self._server = await loop.create_server(
+            lambda: HttpProtocol(state), sock=listener, backlog=_BACKLOG
+        )
         self._state = state
         self.port = self._server.sockets[0].getsockname()[1]
         self._tick()
@@ -103,6 +103,22 @@ class GatewayServer:
         if self._state is not None:
             self._state.tick()
             self._ticker = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port. Connections wait in the kernel's queue until a server accepts them.
+
+    Raises:
+        ListenError: it is in use, or the address cannot be bound.
+    """
+    try:
+        # The first address that the name has, as a client on this machine would take it.
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise _listen_error(host, port, error) from error
 
 
 async def _wait_idle(state: ServerState, seconds: float) -> None:

@@ -42,6 +42,9 @@ class Node:
     paths: Paths
     deployer: Deployer
     gateway: Gateway
+    prepare: Callable[[], None]
+    """Takes what must be had before engines are adopted, the gateway's port above all: a node
+    that cannot be must not end the engines of the one before it."""
     env: Mapping[str, str] = field(repr=False)
     """What engines inherit, less credentials."""
     timings: Timings = field(default_factory=Timings)
@@ -69,6 +72,7 @@ class Node:
 
         async with AsyncExitStack() as stack:
             stack.enter_context(node_lock(self.paths.node_lock))
+            self.prepare()
             stack.enter_context(_signals(stop, hurry))
             become_subreaper()
             state = StateFile(self.paths.state / "node.json")
