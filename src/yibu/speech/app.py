@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from yibu.errors import InvalidRequestError, RequestError, UnauthorizedError, UnknownModelError
 from yibu.speech.engine import Engine
 from yibu.speech.metrics import Metrics
-from yibu.speech.responses import CLIENT_GONE, ClientGoneError, error_answer
+from yibu.speech.responses import CLIENT_GONE, ClientGoneError, as_refusal, error_answer
 from yibu.speech.routes import routes
 
 log = logging.getLogger(__name__)
@@ -50,15 +50,13 @@ def create_app(engine: Engine, stop: Callable[[], None]) -> ASGIApp:
 
 
 def _as_request_error(request: Request, error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
     if isinstance(error, HTTPException):
         if error.status_code == 405:
             wrong = InvalidRequestError(f"{request.method} is not a method of {request.url.path}")
             wrong.status = 405
             return wrong
         return UnknownModelError(f"There is no path {request.url.path} here", code="unknown_path")
-    return RequestError("The server failed on this request; its log says why", code="internal")
+    return as_refusal(error)
 
 
 class Edge:

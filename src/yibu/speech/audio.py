@@ -38,6 +38,7 @@ RAW_FORMATS = ("s16le", "s16be", "s24le", "s32le", "f32le", "u8", "alaw", "mulaw
 
 _RATES = range(2_000, 768_001)
 _CHANNELS = range(1, 65)
+_FEWEST_BYTES_A_SECOND = 1000.0
 _DAMAGED_SHARE = 0.1
 """Of the packets; fewer broken ones are left out of the audio, as players do."""
 
@@ -78,6 +79,8 @@ class Decoder:
             if self.declared is not None and raw is None:
                 self.declared = max(self.declared, _wav_seconds(file))
             """Seconds, where the header states them reliably."""
+            self.expected = self.declared or _estimated_seconds(self._container, self._stream, file)
+            """Seconds, as a guess where nothing is declared; for planning only."""
             if self.declared is not None and self.declared > limits.audio_seconds:
                 raise _too_long(limits)
         except BaseException:
@@ -243,6 +246,17 @@ def _declared_seconds(container: Any, stream: Any) -> float | None:
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration / av.time_base)
     return None
+
+
+def _estimated_seconds(container: Any, stream: Any, file: IO[bytes]) -> float:
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None:
+        return float(container.duration / av.time_base)
+    position = file.tell()
+    size = file.seek(0, 2)
+    file.seek(position)
+    return size / _FEWEST_BYTES_A_SECOND
 
 
 def _wav_seconds(file: IO[bytes]) -> float:

@@ -152,9 +152,9 @@ class Batcher:
         return since is not None and time.monotonic() - since > self.limits.stall_seconds
 
     def admit(
-        self, options: Options, emit: Callable[[Recognized], None], expected: float | None
+        self, options: Options, emit: Callable[[Recognized], None], expected: float
     ) -> Ticket:
-        """A place for a request with ``expected`` seconds of audio (None: not known).
+        """A place for a request with about ``expected`` seconds of audio.
 
         Raises:
             OverloadedError: the queue is full.
@@ -166,8 +166,7 @@ class Batcher:
                 f"{self.limits.queue_seconds:.0f} s is the limit",
                 retry_after=self.retry_after(),
             )
-        known = self.limits.window_seconds if expected is None else expected
-        ticket = Ticket(self, next(self._numbers), options, emit, known)
+        ticket = Ticket(self, next(self._numbers), options, emit, expected)
         self._tickets[ticket.number] = ticket
         return ticket
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import ExitStack, aclosing
@@ -13,6 +14,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from yibu.errors import RequestError
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -47,6 +50,13 @@ def error_object(error: RequestError) -> dict[str, Any]:
             "code": error.code,
         }
     }
+
+
+def as_refusal(error: Exception) -> RequestError:
+    """The error itself, or for a bug a 500 that keeps its details in the log."""
+    if isinstance(error, RequestError):
+        return error
+    return RequestError("The server failed on this request; its log says why", code="internal")
 
 
 def error_answer(error: RequestError, *, plain: bool = False) -> Response:
@@ -115,10 +125,12 @@ class EventStream(Response):
                         started = True
                         await send(self._head())
                     await send(_body(b"data: " + encoded(event) + b"\n\n"))
-            except RequestError as error:
+            except Exception as error:  # the status line is long sent: a bug is told here too
                 if not started:
                     raise
-                await send(_body(b"data: " + encoded(error_object(error)) + b"\n\n"))
+                if not isinstance(error, RequestError):
+                    log.exception("a stream failed")
+                await send(_body(b"data: " + encoded(error_object(as_refusal(error))) + b"\n\n"))
         await send({"type": "http.response.body", "body": b""})
 
     def _head(self) -> Message:

@@ -47,11 +47,11 @@ class _Reading:
         self._decoder: Decoder | None = None
         self._session: SegmenterSession | None = None
 
-    def open(self) -> float | None:
-        """Seconds of audio the file's header declares, or None."""
+    def open(self) -> float:
+        """Seconds of audio to expect, by the file's header or its size."""
         self._decoder = Decoder(self._file, self._limits, self._raw)
         self._session = self._segmenter.session()
-        return self._decoder.declared
+        return self._decoder.expected
 
     def step(self) -> _Step:
         assert self._decoder is not None

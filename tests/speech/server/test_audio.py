@@ -59,6 +59,13 @@ def test_every_format_decodes_to_its_tone(how: Format) -> None:
     assert 0.1 < np.abs(samples).max() <= 1.0
 
 
+@pytest.mark.parametrize("how", FORMATS, ids=lambda how: how.name)
+def test_the_expected_length_is_near_enough_to_plan_with(how: Format) -> None:
+    decoder = Decoder(io.BytesIO(encode(CLIP, how)), LIMITS)
+    decoder.close()
+    assert 0.5 <= decoder.expected <= 60.0
+
+
 @pytest.mark.parametrize("sample_format", RAW_FORMATS)
 def test_raw_pcm_with_given_rate(sample_format: str) -> None:
     container = {"alaw": "alaw", "mulaw": "mulaw"}.get(sample_format, sample_format)
