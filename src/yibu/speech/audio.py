@@ -125,15 +125,15 @@ class Decoder:
                 found = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if found != current:
                     if resampler is not None:
-                        yield from _arrays(resampler.resample(None))
+                        yield from _resampled(resampler, None)
                     _check_shape(frame.sample_rate, frame.layout.nb_channels)
                     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
                     current = found
                 frame.pts = None  # gaps and jumps in the time stamps are not samples
                 assert resampler is not None
-                yield from _arrays(resampler.resample(frame))
+                yield from _resampled(resampler, frame)
         if resampler is not None:
-            yield from _arrays(resampler.resample(None))
+            yield from _resampled(resampler, None)
 
     def _demux(self) -> Iterator[Any]:
         try:
@@ -297,6 +297,11 @@ def _too_long(limits: Limits) -> InvalidRequestError:
     )
 
 
-def _arrays(frames: Any) -> Iterator[Samples]:
-    for frame in frames:
-        yield np.ascontiguousarray(frame.to_ndarray()[0], dtype=np.float32)
+def _resampled(resampler: av.AudioResampler, frame: Any) -> Iterator[Samples]:
+    """What a frame becomes, or what is left in the resampler for None."""
+    try:
+        pieces = resampler.resample(frame)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise bad_audio("The audio's channel layout cannot be mixed down to one channel") from error
+    for piece in pieces:
+        yield np.ascontiguousarray(piece.to_ndarray()[0], dtype=np.float32)

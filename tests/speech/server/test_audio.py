@@ -177,6 +177,12 @@ def test_too_many_channels() -> None:
     assert "channels" in refusal(bytes(9999), raw=RawFormat("s16le", 16_000, 5000))
 
 
+def test_a_channel_layout_that_nobody_knows() -> None:
+    data = bytearray(SMALL["wav 8k mono a-law"])
+    data[22] = 9  # the number of channels
+    assert "channel layout" in refusal(bytes(data[:101]))
+
+
 def test_a_small_file_of_long_silence_stops_at_the_limit() -> None:
     bomb = encode(silence(300), next(how for how in FORMATS if how.name == "ogg opus"))
     assert len(bomb) < 200_000
