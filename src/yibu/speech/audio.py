@@ -34,6 +34,8 @@ _HEADER_KNOWS_LENGTH = frozenset({"wav", "w64", "aiff", "caf", "au", "flac", "mo
 _PIPED_WAV = 0x7FFF0000
 """Bytes: programs that write to a pipe state such a length, up to 0xFFFFFFFF, or none."""
 
+_MAX_CHUNKS = 256
+
 RAW_FORMATS = ("s16le", "s16be", "s24le", "s32le", "f32le", "u8", "alaw", "mulaw")
 
 _RATES = range(2_000, 768_001)
@@ -72,12 +74,13 @@ class Decoder:
         self._broke_off = False
         self.seconds = 0.0
         """Decoded so far."""
+        wav_seconds = _wav_seconds(file)  # before the demuxer holds the file's position
         self._container = _open(file, raw)
         try:
             self._stream = _audio_stream(self._container)
             self.declared = _declared_seconds(self._container, self._stream)
             if self.declared is not None and raw is None:
-                self.declared = max(self.declared, _wav_seconds(file))
+                self.declared = max(self.declared, wav_seconds)
             """Seconds, where the header states them reliably."""
             self.expected = self.declared or _estimated_seconds(self._container, self._stream, file)
             """Seconds, as a guess where nothing is declared; for planning only."""
@@ -125,15 +128,15 @@ class Decoder:
                 found = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if found != current:
                     if resampler is not None:
-                        yield from _arrays(resampler.resample(None))
+                        yield from _resampled(resampler, None)
                     _check_shape(frame.sample_rate, frame.layout.nb_channels)
                     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
                     current = found
                 frame.pts = None  # gaps and jumps in the time stamps are not samples
                 assert resampler is not None
-                yield from _arrays(resampler.resample(frame))
+                yield from _resampled(resampler, frame)
         if resampler is not None:
-            yield from _arrays(resampler.resample(None))
+            yield from _resampled(resampler, None)
 
     def _demux(self) -> Iterator[Any]:
         try:
@@ -185,6 +188,7 @@ def _open(file: IO[bytes], raw: RawFormat | None) -> Any:
     file.seek(0, 2)
     if file.tell() == 0:
         raise bad_audio("The file is empty", code="empty_audio")
+    _check_wav(file)
     file.seek(0)
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}
     name = None
@@ -260,25 +264,44 @@ def _estimated_seconds(container: Any, stream: Any, file: IO[bytes]) -> float:
 
 
 def _wav_seconds(file: IO[bytes]) -> float:
-    """What a RIFF header says of its data's length, 0 for other files and for recordings from a
+    """What a WAV header says of its data's length, 0 for other files and for recordings from a
     pipe: ffmpeg shortens it to the file's size, which hides that the file is cut off."""
-    position = file.tell()
-    try:
-        file.seek(0)
-        header = file.read(4096)
-    finally:
-        file.seek(position)
-    if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
-        return 0.0
-    byte_rate, at = 0, 12
-    while at + 8 <= len(header):
-        name, size = header[at : at + 4], int.from_bytes(header[at + 4 : at + 8], "little")
+    byte_rate = 0
+    for name, size, head, _ in _wav_chunks(file):
         if name == b"fmt ":
-            byte_rate = int.from_bytes(header[at + 16 : at + 20], "little")
-        if name == b"data":
-            return size / byte_rate if byte_rate and size < _PIPED_WAV else 0.0
-        at += 8 + size + size % 2
+            byte_rate = int.from_bytes(head[8:12], "little")
+        if name == b"data" and byte_rate:
+            return size / byte_rate if size < _PIPED_WAV else 0.0
     return 0.0
+
+
+def _check_wav(file: IO[bytes]) -> None:
+    """Refuse a WAV with a chunk that claims more than there is: ffmpeg would allocate it."""
+    size_of_file = file.seek(0, 2)
+    for name, size, _, start in _wav_chunks(file):
+        if name != b"data" and start + size > size_of_file + 1:
+            raise bad_audio("The file is damaged or cut off in its header", code="truncated_audio")
+
+
+def _wav_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, bytes, int]]:
+    """Name, size, first bytes and offset of each chunk; none for a file that is no WAV. Leaves
+    the file at its beginning."""
+    file.seek(0)
+    try:
+        header = file.read(12)
+        if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
+            return
+        position = 12
+        for _ in range(_MAX_CHUNKS):
+            file.seek(position)
+            head = file.read(8 + 16)
+            if len(head) < 8:
+                return
+            size = int.from_bytes(head[4:8], "little")
+            yield head[:4], size, head[8:], position + 8
+            position += 8 + size + size % 2
+    finally:
+        file.seek(0)
 
 
 def _check_shape(rate: int, channels: int) -> None:
@@ -297,6 +320,11 @@ def _too_long(limits: Limits) -> InvalidRequestError:
     )
 
 
-def _arrays(frames: Any) -> Iterator[Samples]:
-    for frame in frames:
-        yield np.ascontiguousarray(frame.to_ndarray()[0], dtype=np.float32)
+def _resampled(resampler: av.AudioResampler, frame: Any) -> Iterator[Samples]:
+    """What a frame becomes, or what is left in the resampler for None."""
+    try:
+        pieces = resampler.resample(frame)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise bad_audio("The audio's channel layout cannot be mixed down to one channel") from error
+    for piece in pieces:
+        yield np.ascontiguousarray(piece.to_ndarray()[0], dtype=np.float32)

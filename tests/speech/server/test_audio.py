@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import socket
 import struct
 import threading
@@ -175,6 +176,21 @@ def test_a_lying_sample_rate(rate: int) -> None:
 
 def test_too_many_channels() -> None:
     assert "channels" in refusal(bytes(9999), raw=RawFormat("s16le", 16_000, 5000))
+
+
+def test_a_channel_layout_that_nobody_knows() -> None:
+    data = bytearray(SMALL["wav 8k mono a-law"])
+    data[22] = 9  # the number of channels
+    assert "channel layout" in refusal(bytes(data[:101]))
+
+
+def test_a_chunk_that_claims_a_gigabyte_is_not_allocated() -> None:
+    data = bytearray(SMALL["wav 16k mono"])
+    at = data.index(b"LIST") + 4
+    data[at : at + 4] = struct.pack("<I", 1_200_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "damaged" in refusal(bytes(data))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
 def test_a_small_file_of_long_silence_stops_at_the_limit() -> None:
