@@ -1,6 +1,6 @@
 """The tutorial's offline speech service, as it is deployed: what yibu is measured against.
 
-    python benchmarks/baselines/recognize_script.py MODEL_DIR VAD_DIR --port 8000
+    python benchmarks/baselines/recognize_script.py --model DIR --vad DIR --port 8000
 
 The handler, the model's arguments and the temporary file named after the thread are the
 tutorial's own, faults included (see the project's README for what is wrong with them); only
@@ -62,11 +62,11 @@ def make_app(model_dir: str, vad_dir: str) -> FastAPI:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model_dir")
-    parser.add_argument("vad_dir")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--vad", required=True)
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    app = make_app(arguments.model_dir, arguments.vad_dir)
+    app = make_app(arguments.model, arguments.vad)
     print(f"serving on {arguments.port}", flush=True)
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
 

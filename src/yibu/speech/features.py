@@ -65,10 +65,10 @@ def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     def mel_scale(hertz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return 1127.0 * np.log1p(hertz / 700.0)
 
-    edges = np.linspace(
-        *mel_scale(np.array([_LOWEST_HZ, SAMPLE_RATE / 2])), MEL_BINS + 2, dtype=np.float64
-    )
-    bins = mel_scale(np.arange(_FFT_SIZE // 2) * (SAMPLE_RATE / _FFT_SIZE))[:, None]
+    lowest, highest = mel_scale(np.array([_LOWEST_HZ, SAMPLE_RATE / 2], dtype=np.float64))
+    edges = lowest + np.arange(MEL_BINS + 2) * ((highest - lowest) / (MEL_BINS + 1))
+    hertz = np.arange(_FFT_SIZE // 2, dtype=np.float64) * (SAMPLE_RATE / _FFT_SIZE)
+    bins = mel_scale(hertz)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     weights = np.clip(np.minimum(rising, falling), 0.0, None)

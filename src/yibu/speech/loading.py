@@ -124,7 +124,8 @@ def _sensevoice(
     vocabulary = Vocabulary.find(model_dir)
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
     segmenter = _segmenter(vad_dir)
-    choice = choose(precision, device, cpu_flags(), quantised_only=_quantised_only(model_dir))
+    files = frozenset(entry.name for entry in model_dir.iterdir())
+    choice = choose(precision, device, cpu_flags(), files=files)
     banned = (EMOTION_UNKNOWN,)
     encoder: Encoder
     if device != "cpu":
@@ -158,12 +159,6 @@ def _sensevoice(
         )
     recognizer = SenseVoiceRecognizer(model_dir.name, encoder, normalizer, vocabulary)
     return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
-
-
-def _quantised_only(model_dir: Path) -> bool:
-    """Whether an ONNX directory has the quantised file and no other."""
-    names = ("model.pt", "model.onnx")
-    return not any((model_dir / name).exists() for name in names)
 
 
 def _check_kind(model_dir: Path) -> None:

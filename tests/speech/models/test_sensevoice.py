@@ -173,15 +173,36 @@ def test_padding_depends_on_the_own_length_alone() -> None:
         assert widths.pop() * len(group) <= 512
 
 
-def test_auto_says_why() -> None:
-    chosen = choose("auto", "cpu", frozenset({"avx2", "avx512_bf16"}))
-    assert chosen.precision == "bf16"
-    assert "avx512_bf16" in chosen.reason
-    plain = choose("auto", "cpu", frozenset({"avx2"}))
-    assert plain.precision == "fp32"
-    assert "int8" in plain.reason
+@pytest.mark.parametrize(
+    ("flags", "files", "expected", "because"),
+    [
+        ({"avx512_bf16", "avx512_vnni"}, {"model.pt"}, "int8", "avx512_vnni"),
+        ({"avx_vnni"}, {"model.pt"}, "int8", "avx_vnni"),
+        ({"avx512_bf16"}, {"model.pt"}, "bf16", "avx512_bf16"),
+        ({"avx2"}, {"model.pt"}, "fp32", "neither"),
+        ({"avx512_bf16", "avx512_vnni"}, {"model.onnx", "model_quant.onnx"}, "bf16", "bf16"),
+        ({"avx512_vnni"}, {"model_quant.onnx"}, "int8", "only model_quant.onnx"),
+    ],
+)
+def test_auto_says_why(flags: set, files: set, expected: str, because: str) -> None:
+    chosen = choose("auto", "cpu", frozenset(flags), files=frozenset(files))
+    assert chosen.precision == expected
+    assert because in chosen.reason
+
+
+def test_precisions_the_device_lacks_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="no bf16 instructions"):
-        choose("bf16", "cpu", frozenset({"avx2"}))
+        choose("bf16", "cpu", frozenset({"avx2"}), files=frozenset({"model.pt"}))
+    with pytest.raises(UnsupportedError, match="not served on CUDA"):
+        choose("int8", "cuda", frozenset(), files=frozenset({"model.pt"}))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_auto_may_choose_keeps_the_text(fast, clips, precision: str) -> None:
+    for clip in clips:
+        exact = transcribe(fast["fp32"], clip.samples, Options())
+        other = transcribe(fast[precision], clip.samples, Options())
+        assert [a.tokens for a in exact] == [a.tokens for a in other]
 
 
 def copy_of(directory: Path, to: Path) -> Path:

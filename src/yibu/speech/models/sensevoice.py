@@ -12,7 +12,7 @@ from yibu.errors import InvalidRequestError
 from yibu.speech.features import Normalizer, fbank, stack_frames
 from yibu.speech.models import ctc, richtext
 from yibu.speech.models.vocabulary import Vocabulary
-from yibu.speech.types import Features, Options, Recognized, Segment
+from yibu.speech.types import Features, Options, Recognized, Segment, Word
 
 STACK_WIDTH, STACK_STEP = 7, 6
 EMOTION_UNKNOWN = 25009
@@ -99,7 +99,7 @@ class SenseVoiceRecognizer:
         tokens = [emission.token for emission in ctc.greedy(classes)]
         raw = self._vocabulary.decode(tokens)
         said = richtext.tags(raw)
-        words: tuple[ctc.Word, ...] = ()
+        words: tuple[Word, ...] = ()
         if options.words:
             words = ctc.words(
                 ctc.greedy(classes[_TAGS:]),

@@ -124,10 +124,13 @@ class TorchEncoder:
     def _attention(self, x: torch.Tensor, name: str, keep: torch.Tensor) -> torch.Tensor:
         shape = self._shape
         query, key, value = self._linear(x, f"{name}.linear_q_k_v").chunk(3, dim=-1)
-        heads = [
-            part.unflatten(-1, (shape.heads, -1)).transpose(1, 2) for part in (query, key, value)
-        ]
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=keep[:, None, None, :])
+
+        def heads(part: torch.Tensor) -> torch.Tensor:
+            return part.view(*part.shape[:2], shape.heads, -1).transpose(1, 2)
+
+        mixed = F.scaled_dot_product_attention(
+            heads(query), heads(key), heads(value), attn_mask=keep[:, None, None, :]
+        )
         column = keep[:, :, None].to(x.dtype)
         value = value * column
         padded = F.pad(

@@ -59,6 +59,9 @@ class Endpointer:
         self._last_end = 0
         self._start: int | None = None
         self._silence = 0
+        self._recent: list[bool] = []
+        self._count = 0
+        self._speaking = False
         self._reset_window()
 
     @property

@@ -76,12 +76,12 @@ class FsmnNetwork:
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
-    def _silence(self, x: Array, memory: list[Array]) -> Array:
+    def _silence(self, x: npt.NDArray[Any], memory: list[Array]) -> Array:
         (first, first_bias), (second, second_bias) = self._inputs
         x = (x @ first + first_bias) @ second + second_bias
         np.maximum(x, 0, out=x)
         for n, (project, kernel, (expand, bias)) in enumerate(self._blocks):
-            projected = x @ project
+            projected: npt.NDArray[Any] = x @ project
             history = np.concatenate((memory[n], projected))
             memory[n] = history[len(projected) :]
             for tap, weight in enumerate(kernel):
