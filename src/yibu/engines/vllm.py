@@ -109,7 +109,7 @@ class Vllm:
         return LaunchPlan(
             engine=self.name,
             argv=tuple(argv),
-            env={**_environment(placement, options), **model.env},
+            env={**_environment(placement, options, eager="--enforce-eager" in argv), **model.env},
             capabilities=_capabilities(facts, users),
             environment="vllm-cuda" if placement.gpus else "vllm-cpu",
             key_variable=KEY_VARIABLE,
@@ -273,7 +273,7 @@ def _parsers(
     return words
 
 
-def _environment(placement: Placement, options: VllmOptions) -> dict[str, str]:
+def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> dict[str, str]:
     env = {
         # The weights are on disk and checked: no hub is asked, and no statistics are sent.
         "HF_HUB_OFFLINE": "1",
@@ -283,6 +283,10 @@ def _environment(placement: Placement, options: VllmOptions) -> dict[str, str]:
     }
     if placement.gpus:
         return env
+    if eager:
+        # Even so vLLM compiles some sampling code when it is first needed: a request with logprobs
+        # then waits for half a minute, and kills the engine where there is no C++ compiler.
+        env["TORCHDYNAMO_DISABLE"] = "1"
     if placement.tensor_parallel > 1:
         each = max(1, placement.threads // placement.tensor_parallel)
         ranks = (range(rank * each, (rank + 1) * each) for rank in range(placement.tensor_parallel))
