@@ -10,9 +10,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
+
+# Where versions from 0.32 on keep things, then earlier ones.
+_PARSERS = ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
+_PARSER_CLASSES = ("vllm.utils.argparse_utils", "vllm.utils")
+_TOOL_PARSERS = ("vllm.tool_parsers", "vllm.entrypoints.openai.tool_parsers")
 
 
 def kind(action: argparse.Action) -> str:
@@ -29,14 +36,11 @@ def read_table() -> dict[str, Any]:
     """Flags by name with underscores, other spellings, and the parsers' names."""
     from importlib.metadata import version
 
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-    from vllm.reasoning import ReasoningParserManager
-    from vllm.tool_parsers import ToolParserManager
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
+    make_arg_parser = _first("make_arg_parser", _PARSERS)
+    parser_class = _first("FlexibleArgumentParser", _PARSER_CLASSES)
     flags: dict[str, str] = {}
     short: dict[str, str] = {}
-    for action in make_arg_parser(FlexibleArgumentParser())._actions:  # noqa: SLF001 - no public name
+    for action in make_arg_parser(parser_class())._actions:  # noqa: SLF001 - no public name
         names = [option for option in action.option_strings if option.startswith("--")]
         names = [option for option in names if not option.startswith("--no-")] or names
         if not names:
@@ -51,9 +55,23 @@ def read_table() -> dict[str, Any]:
         "version": version("vllm").partition("+")[0],
         "flags": flags,
         "short": short,
-        "reasoning_parsers": sorted(ReasoningParserManager.list_registered()),
-        "tool_parsers": sorted(ToolParserManager.list_registered()),
+        "reasoning_parsers": _registered("ReasoningParserManager", ("vllm.reasoning",)),
+        "tool_parsers": _registered("ToolParserManager", _TOOL_PARSERS),
     }
+
+
+def _registered(manager: str, modules: Sequence[str]) -> list[str]:
+    return sorted(_first(manager, modules).list_registered())
+
+
+def _first(name: str, modules: Sequence[str]) -> Any:
+    """``name`` from the first of the modules that this version has."""
+    for module in modules:
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue  # another version keeps it elsewhere
+    raise ImportError(f"no {name} in {', '.join(modules)}")
 
 
 def main() -> None:
