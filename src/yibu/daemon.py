@@ -28,9 +28,12 @@ from yibu.config import GatewayConfig, ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
+from yibu.engines.vllm import Vllm
+from yibu.engines.vllm_table import FlagTable
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
+from yibu.environments.vllm_flags import chosen_flags
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.gateway.app import Gateway, GatewayDeps, create_app
 from yibu.gateway.keys import check_exposure, load_keys
@@ -149,13 +152,22 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
             )
         return verdict.placement
 
+    def choose_engine(model: ModelConfig, facts: ModelFacts | None) -> Engine:
+        engine = registry.choose(model, facts)
+        if not isinstance(engine, Vllm):
+            return engine
+        on_gpu = model.gpus != () and probe(env.get("CUDA_VISIBLE_DEVICES")).gpus
+        name = "vllm-cuda" if on_gpu else "vllm-cpu"
+        table = chosen_flags(environments, name, env)
+        return engine if table is None else Vllm(FlagTable.from_plain(table))
+
     def ensure_environment(name: str, note: Note) -> Path:
         return environments.ensure(name, progress=_phases(note))
 
     return Deployer(
         pull=pull,
         read_facts=lambda local: read_facts(local.path),
-        choose_engine=registry.choose,
+        choose_engine=choose_engine,
         place=place,
         ensure_environment=ensure_environment,
         explain=_explain,

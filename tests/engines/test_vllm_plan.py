@@ -13,6 +13,7 @@ from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.vllm import Vllm, lift_house_flags
 from yibu.engines.vllm_families import FAMILIES, Family
 from yibu.engines.vllm_flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
+from yibu.engines.vllm_table import PINNED, FlagTable
 from yibu.engines.vllm_translations import TRANSLATIONS
 from yibu.errors import ConfigError
 
@@ -137,13 +138,14 @@ def test_every_translation_ends_in_flags_that_exist(name: str) -> None:
     assert all(flag in FLAGS for flag in flags), flags
 
 
-def test_a_misspelt_flag_is_refused_and_an_unheard_one_handed_on() -> None:
-    with pytest.raises(ConfigError, match="--max-modle-length") as caught:
+def test_an_unknown_flag_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"vLLM 0\S+ has no flag --max-modle-length") as caught:
         plan(None, "--max-modle-length", "1")
     assert "--max-model-len" in caught.value.hint
-    launch = plan(None, "--zebra-crossing", "1")
-    assert launch.argv[-2:] == ("--zebra-crossing", "1")
-    assert any("--zebra-crossing" in note for note in launch.notes)
+    with pytest.raises(ConfigError, match="--zebra-crossing"):
+        plan(None, "--zebra-crossing", "1")
+    with pytest.raises(ConfigError, match="max-modle-length"):
+        plan({"max_modle_length": 1})
     with pytest.raises(ConfigError, match="loopback"):
         plan(None, "--ssl-keyfile", "k.pem")
 
@@ -198,3 +200,22 @@ def test_an_embedding_model() -> None:
     assert "embeddings" in launch.capabilities
     assert "chat" not in launch.capabilities
     assert "--reasoning-parser" not in launch.argv
+
+
+def test_another_version_has_flags_of_its_own() -> None:
+    newer = FlagTable("9.9", {**PINNED.flags, "zebra_crossing": "value"}, {"z": "zebra_crossing"})
+    engine = Vllm(newer)
+    entry = model(None, "-z", "1", "--zebra-crossing=2")
+    launch = engine.plan(entry, facts("safetensors"), placement())
+    assert launch.argv[-3:] == ("-z", "1", "--zebra-crossing=2")
+    older = Vllm(FlagTable("0.1", {"dtype": "value"}, {}))
+    with pytest.raises(ConfigError, match=r"vLLM 0\.1 has no flag --seed"):
+        older.plan(model(None, "--seed", "1"), facts("safetensors"), placement())
+
+
+def test_the_planners_dtype_is_used_unless_the_user_gave_one() -> None:
+    assert value(plan(at={**GPU, "dtype": "float16"}), "--dtype") == "float16"
+    own = plan(None, "--dtype", "float32", at={**GPU, "dtype": "float16"})
+    assert own.argv.count("--dtype") == 1
+    assert value(own, "--dtype") == "float32"
+    assert "--dtype" not in plan(at=GPU).argv

@@ -259,18 +259,28 @@ def test_speech_and_commands() -> None:
     assert refused.verdict == "does_not_fit"
 
 
-def test_vllm_on_a_cpu_takes_whole_gibibytes_a_rank() -> None:
-    request = vllm("SmolLM2-135M", context=2048, parallel=8)
+def test_vllm_on_a_cpu_shares_a_cache_of_four_sequences() -> None:
+    request = vllm("SmolLM2-135M", context=8192, parallel=64)
     (result,) = plan([request], machine_with(memory=24, cores=2))
     assert result.placement is not None
-    assert result.placement.need.kv_cache == GIB
+    assert (result.placement.parallel, result.placement.kv_tokens) == (64, 4 * 8192)
+    # 30 layers × 3 heads × 64 × (key and value) × 2 bytes = 23,040 bytes a token; in steps of 64 MiB.
+    assert result.placement.need.kv_cache == 768 * MIB
+    assert any("shared by up to 64 sequences" in reason for reason in result.reasons)
     # Measured: 3.8 GB resident with 1 GiB of cache.
-    assert result.placement.need.total == pytest.approx(3.8e9, rel=0.1)
+    assert result.placement.need.total + 256 * MIB == pytest.approx(3.8e9, rel=0.1)
+    (result,) = plan([request], machine_with(memory=3.4, cores=2))
+    assert result.placement is not None
+    assert (result.placement.parallel, result.placement.kv_tokens) == (64, 8192)
+
+
+def test_vllm_on_a_cpu_takes_a_cache_a_rank() -> None:
+    request = vllm("SmolLM2-135M", context=2048, parallel=1)
     two = replace(request, tensor_parallel=3)
     (result,) = plan([two], machine_with(memory=24, cores=2))
     assert result.placement is not None
     assert result.placement.tensor_parallel == 3
-    assert result.placement.need.kv_cache == GIB  # each of three
+    assert result.placement.need.kv_cache == 64 * MIB  # each of three
     (result,) = plan([replace(request, tensor_parallel=2)], machine_with(memory=24))
     assert result.verdict == "does_not_fit"
     assert "9 attention heads cannot be divided by 2" in result.reasons[0]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from yibu.cli import display, output
+from yibu.cli.api import Api
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
@@ -77,12 +78,13 @@ class Session:
             return True
         url = access(self.context).url
         gateway = self.config.gateway
-        asked = {
-            "gateway.host": f"//{gateway.host}:" in url,
-            "gateway.port": url.endswith(f":{gateway.port}"),
+        asked: dict[str, Callable[[], bool]] = {
+            "gateway.host": lambda: f"//{gateway.host}:" in url,
+            "gateway.port": lambda: url.endswith(f":{gateway.port}"),
+            "gateway.api_keys": lambda: _locked_by(url, gateway.api_keys),
         }
         for setting, as_asked in asked.items():
-            if self.config.origins.get(setting) == "flag" and not as_asked:
+            if self.config.origins.get(setting) == "flag" and not as_asked():
                 raise UsageError(
                     f"A node already runs here at {url}, and {setting} cannot change under it.",
                     hint="Stop it first: yibu down",
@@ -98,6 +100,19 @@ class Session:
     def _say_where(self, models: Sequence[ModelConfig]) -> None:
         names = ", ".join(model.name for model in models)
         output.talk(f"Serving {names} at {access(self.context).url}/v1")
+
+
+def _locked_by(url: str, keys: Sequence[str]) -> bool:
+    """Whether the gateway opens to each of the keys, and not without one."""
+
+    def opens(key: str | None) -> bool:
+        try:
+            Api(url, key).get("/v1/models")
+        except YibuError:
+            return False
+        return True
+
+    return all(map(opens, keys)) and not opens(None)
 
 
 def bring_up(context: Context, models: Sequence[ModelConfig]) -> None:

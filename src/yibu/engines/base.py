@@ -154,3 +154,14 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Replace ``{name}`` by its value; other braces (JSON in a flag, say) are left alone."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
+
+
+def visible_gpus(gpus: Sequence[int]) -> dict[str, str]:
+    """The variables that show an engine these GPUs alone, by nvidia-smi's numbers.
+
+    CUDA would else number them by speed, and the numbers of a placement follow the bus.
+    """
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
@@ -66,13 +66,11 @@ class Command:
         if not options.ready.startswith("/"):
             raise ConfigError(f"model {model.name!r}: ready has to be a path that begins with '/', "
                               f"found {options.ready!r}")  # fmt: skip
-        env = dict(model.env)
-        if placement.gpus:
-            env.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, placement.gpus)))
+        gpus = visible_gpus(placement.gpus) if placement.gpus else {}
         return LaunchPlan(
             engine=self.name,
             argv=tuple(argv),
-            env=env,
+            env={**gpus, **model.env},
             capabilities=frozenset(options.capabilities),
             key_variable=options.key_variable,
             ready_path=options.ready,

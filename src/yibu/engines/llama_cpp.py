@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
 from yibu.engines.llama_cpp_causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp_fields import FIELDS
 from yibu.engines.options import Options, nearest, parse_flags, read_options
@@ -156,14 +156,14 @@ class LlamaCpp:
             engine=self.name,
             argv=(
                 "{python}", "-m", LAUNCHER,
-                "--model", "{model}", "--host", "{host}", "--port", "{port}",
+                "--model", "{model}", *_file(facts), "--host", "{host}", "--port", "{port}",
                 "--alias", model.name, *settings,
             ),
             env={
                 # Threads that wait must not spin: on busy cores that costs nine tenths of the speed.
                 "OMP_WAIT_POLICY": "passive",
                 "PYTHONUNBUFFERED": "1",
-                "CUDA_VISIBLE_DEVICES": ",".join(map(str, placement.gpus)),
+                **visible_gpus(placement.gpus),
                 **model.env,
             },
             capabilities=_capabilities(options, facts),
@@ -173,6 +173,11 @@ class LlamaCpp:
             stop_grace=5.0,
             notes=tuple(notes),
         )  # fmt: skip
+
+
+def _file(facts: ModelFacts) -> tuple[str, ...]:
+    """Of a directory, the file that the planner has read: the first part of a split model."""
+    return ("--file", facts.files[0]) if facts.files else ()
 
 
 def _fields(

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.errors import UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
@@ -94,7 +94,7 @@ class Speech:
                 # Two threads that spin on shared cores can be ten times slower than one.
                 "OMP_WAIT_POLICY": "passive",
                 "PYTHONUNBUFFERED": "1",
-                "CUDA_VISIBLE_DEVICES": ",".join(map(str, placement.gpus)),
+                **visible_gpus(placement.gpus),
                 **model.env,
             },
             capabilities=capabilities | {"translations"}

@@ -14,11 +14,11 @@ from typing import Any
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict
+from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
 from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
 from yibu.engines.vllm_causes import VLLM_CAUSES
 from yibu.engines.vllm_families import family_of
-from yibu.engines.vllm_flags import FLAGS, SHORT
+from yibu.engines.vllm_table import PINNED, FlagTable
 from yibu.engines.vllm_translations import TRANSLATIONS
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
@@ -38,6 +38,7 @@ HOUSE_FLAGS: Mapping[str, str] = {
 inner key, so the caller lifts these into its configuration, and the plan leaves them out."""
 
 _REFUSED = frozenset({"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config"})
+_LIKENESS = 0.6
 # The planner has read these, and its placement says what became of them.
 _PLANNED = {
     "max_model_len": "max_model_len",
@@ -65,10 +66,13 @@ class VllmOptions(Options):
 
 
 class Vllm:
-    """The engine for safetensors files."""
+    """The engine for safetensors files; ``table`` has the flags of the version that will run."""
 
     name: EngineName = "vllm"
     causes: Sequence[Cause] = VLLM_CAUSES
+
+    def __init__(self, table: FlagTable = PINNED) -> None:
+        self._table = table
 
     def supports(
         self,
@@ -89,9 +93,10 @@ class Vllm:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         notes: list[str] = []
         options, rest = read_options(VllmOptions, model, self.name)
-        given = [*_option_flags(model, rest), *parse_flags(model.flags, SHORT)]
-        users = list(_users_flags(model, given, notes))
-        names = {_plain(flag.name) for flag in users}
+        table = self._table
+        given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
+        users = list(_users_flags(model, given, table, notes))
+        names = {table.plain_name(flag.name) for flag in users}
         argv = [
             "{python}", "-m", _MODULE,
             "--model", "{model}", "--host", "{host}", "--port", "{port}",
@@ -104,7 +109,7 @@ class Vllm:
         return LaunchPlan(
             engine=self.name,
             argv=tuple(argv),
-            env={**_environment(placement, options), **model.env},
+            env={**_environment(placement, options, eager="--enforce-eager" in argv), **model.env},
             capabilities=_capabilities(facts, users),
             environment="vllm-cuda" if placement.gpus else "vllm-cpu",
             key_variable=KEY_VARIABLE,
@@ -134,7 +139,7 @@ def lift_house_flags(flags: Sequence[str]) -> LiftedFlags:
     """
     kept: list[str] = []
     lifted: dict[str, tuple[str, ...]] = {}
-    for flag in parse_flags(flags, SHORT):
+    for flag in parse_flags(flags, PINNED.short):
         if flag.name not in HOUSE_FLAGS:
             kept += flag.words
         elif not flag.values:
@@ -154,12 +159,12 @@ def lift_house_flags(flags: Sequence[str]) -> LiftedFlags:
     )
 
 
-def _option_flags(model: ModelConfig, rest: Mapping[str, Any]) -> list[Flag]:
+def _option_flags(model: ModelConfig, rest: Mapping[str, Any], table: FlagTable) -> list[Flag]:
     """Options by vLLM's own names, in the form that its parser has for each."""
     flags: list[Flag] = []
     for option, value in rest.items():
-        name = SHORT.get(option, option)
-        lists = "repeated" if FLAGS.get(name) == "repeat" else "spread"
+        name = table.short.get(option, option)
+        lists = "repeated" if table.flags.get(name) == "repeat" else "spread"
         words = to_flags({name: value}, lists="repeated" if lists == "repeated" else "spread")
         if words:
             flags += parse_flags(words)
@@ -168,10 +173,12 @@ def _option_flags(model: ModelConfig, rest: Mapping[str, Any]) -> list[Flag]:
     return flags
 
 
-def _users_flags(model: ModelConfig, flags: Iterable[Flag], notes: list[str]) -> Iterable[Flag]:
+def _users_flags(
+    model: ModelConfig, flags: Iterable[Flag], table: FlagTable, notes: list[str]
+) -> Iterable[Flag]:
     """The user's flags, checked, with what the house owns left out and old ones translated."""
     for flag in flags:
-        name = _plain(flag.name)
+        name = table.plain_name(flag.name)
         if name in _PLANNED:
             continue
         if name in HOUSE_FLAGS:
@@ -182,7 +189,7 @@ def _users_flags(model: ModelConfig, flags: Iterable[Flag], notes: list[str]) ->
                 "on loopback behind the gateway",
                 hint="give the engine's settings as options or flags of their own",
             )
-        elif name in FLAGS or flag.name in FLAGS:
+        elif name in table.flags:
             yield flag
         elif (old := TRANSLATIONS.get(name)) is not None:
             notes.append(f"{_spelt(name)}: {old.note}")
@@ -190,25 +197,17 @@ def _users_flags(model: ModelConfig, flags: Iterable[Flag], notes: list[str]) ->
             if words:
                 yield from parse_flags(words)
         else:
-            _refuse_misspelt(model, name)
-            notes.append(f"{_spelt(name)} is not a flag that yibu knows; handed on as it stands")
-            yield flag
+            raise _unknown(model, name, table)
 
 
-def _refuse_misspelt(model: ModelConfig, name: str) -> None:
-    """An unknown flag that looks like a known one is a mistake; any other may be a newer one."""
-    if near := nearest(name, [*FLAGS, *TRANSLATIONS]):
-        raise ConfigError(
-            f"model {model.name!r}: vLLM has no flag {_spelt(name)}",
-            hint=f"did you mean {_spelt(near)}?",
-        )
-
-
-def _plain(name: str) -> str:
-    """A flag's name without ``no_`` and without the key that a dotted JSON flag carries."""
-    name = name.partition(".")[0]
-    stripped = name.removeprefix("no_")
-    return stripped if stripped in FLAGS else name
+def _unknown(model: ModelConfig, name: str, table: FlagTable) -> ConfigError:
+    near = nearest(name, [*table.flags, *TRANSLATIONS], cutoff=_LIKENESS)
+    return ConfigError(
+        f"model {model.name!r}: vLLM {table.version} has no flag {_spelt(name)}",
+        hint=f"did you mean {_spelt(near)}?"
+        if near
+        else "its flags are listed at https://docs.vllm.ai/en/stable/cli/serve.html",
+    )
 
 
 def _spelt(name: str) -> str:
@@ -221,6 +220,8 @@ def _placement_flags(placement: Placement, users: set[str]) -> list[str]:
         flags["max_model_len"] = placement.context
     if placement.tensor_parallel > 1:
         flags["tensor_parallel_size"] = placement.tensor_parallel
+    if placement.dtype is not None:
+        flags["dtype"] = placement.dtype
     if "kv_cache_memory_bytes" not in users:
         if not placement.gpus:
             # A share of a NUMA node's memory, vLLM's other way, fails easily.
@@ -272,17 +273,20 @@ def _parsers(
     return words
 
 
-def _environment(placement: Placement, options: VllmOptions) -> dict[str, str]:
+def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> dict[str, str]:
     env = {
         # The weights are on disk and checked: no hub is asked, and no statistics are sent.
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONUNBUFFERED": "1",
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, placement.gpus)),
+        **visible_gpus(placement.gpus),
     }
     if placement.gpus:
-        # nvidia-smi's numbers, which the placement speaks in, follow the bus.
-        return env | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        return env
+    if eager:
+        # Even so vLLM compiles some sampling code when it is first needed: a request with logprobs
+        # then waits for half a minute, and kills the engine where there is no C++ compiler.
+        env["TORCHDYNAMO_DISABLE"] = "1"
     if placement.tensor_parallel > 1:
         each = max(1, placement.threads // placement.tensor_parallel)
         ranks = (range(rank * each, (rank + 1) * each) for rank in range(placement.tensor_parallel))

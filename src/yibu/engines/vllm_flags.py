@@ -1,4 +1,4 @@
-"""The flags of vLLM's OpenAI server, as version 0.32.0 has them.
+"""The flags of vLLM's OpenAI server, as its pinned version has them.
 
 Written by scripts/vllm_flags.py; do not edit. The kinds: ``switch`` takes no value (and has a
 ``--no-`` form), ``value`` takes one, ``values`` takes several after one flag, ``repeat`` is given
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+
+VERSION = "0.32.0"
 
 FLAGS: Mapping[str, str] = MappingProxyType(
     {

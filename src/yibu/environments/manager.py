@@ -81,7 +81,7 @@ class EnvironmentManager:
             EnvironmentSetupError: it cannot be made; the message says why, the hint what to do.
         """
         spec = self._spec(name)
-        return self._make(spec, self._chosen_version(name), progress, wheels, cancel)
+        return self._make(spec, self.chosen_version(name), progress, wheels, cancel)
 
     def install(
         self,
@@ -145,7 +145,14 @@ class EnvironmentManager:
             UsageError: no environment of that name is known.
         """
         spec = self._spec(name)
-        return self._target(spec, self._chosen_version(name))
+        return self._target(spec, self.chosen_version(name))
+
+    def chosen_version(self, name: str) -> str | None:
+        """The version that ``install`` was asked for; None: the pinned one."""
+        try:
+            return self._choice_file(name).read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
 
     # -- what an environment is called ------------------------------------------------------
 
@@ -168,15 +175,9 @@ class EnvironmentManager:
     def _choice_file(self, name: str) -> Path:
         return self._directory / f".{name}.version"
 
-    def _chosen_version(self, name: str) -> str | None:
-        try:
-            return self._choice_file(name).read_text(encoding="utf-8").strip() or None
-        except FileNotFoundError:
-            return None
-
     def _with_current(self, info: EnvironmentInfo, path: Path) -> EnvironmentInfo:
         spec = self._specs.get(info.name)
-        current = spec is not None and path == self._target(spec, self._chosen_version(info.name))
+        current = spec is not None and path == self._target(spec, self.chosen_version(info.name))
         values = {**asdict(info), "path": str(path), "current": current}
         return EnvironmentInfo(**values)
 

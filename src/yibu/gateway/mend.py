@@ -23,6 +23,9 @@ Kind = Literal["chat", "completions", "embeddings", "other"]
 Answer = dict[str, Any]
 
 _OBJECTS = {"chat": "chat.completion", "completions": "text_completion", "embeddings": "list"}
+# vLLM writes null where the specification has an object or nothing.
+_USAGE_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+_MESSAGE_PARTS = ("annotations", "audio", "function_call")
 _PREFIXES = {"chat": "chatcmpl-", "completions": "cmpl-"}
 
 
@@ -49,8 +52,9 @@ def mend_answer(raw: bytes, kind: Kind, request: JsonRequest, *, conforming: boo
         )
     if "model" in answer or kind != "other":
         answer["model"] = request.model
-    if not conforming:
-        answer.setdefault("object", _OBJECTS.get(kind, kind))
+    if not conforming and kind != "other":
+        answer.setdefault("object", _OBJECTS[kind])
+        _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
         if kind == "embeddings":
             _mend_embeddings(answer, request)
         elif kind in ("chat", "completions"):
@@ -63,6 +67,13 @@ def mend_answer(raw: bytes, kind: Kind, request: JsonRequest, *, conforming: boo
         if request.needs_tool_call and not has_tool_call(answer):
             raise no_tool_call(request.model)
     return orjson.dumps(answer)
+
+
+def _drop_nulls(part: Any, names: tuple[str, ...]) -> None:
+    if isinstance(part, dict):
+        for name in names:
+            if name in part and part[name] is None:
+                del part[name]
 
 
 def has_tool_call(answer: Answer) -> bool:
@@ -92,6 +103,7 @@ def _mend_choice(choice: Answer, kind: Kind) -> None:
         message.setdefault("role", "assistant")
         message.setdefault("content", None)
         message.setdefault("refusal", None)
+        _drop_nulls(message, _MESSAGE_PARTS)
         if logprobs is not None:
             logprobs.setdefault("content", None)
             logprobs.setdefault("refusal", None)

@@ -1,7 +1,7 @@
 """Serve one GGUF model with llama.cpp's own HTTP server, through xllamacpp.
 
-    python -m yibu.launchers.llama_cpp --model FILE --host H --port P [--alias NAME]
-                                       [--set FIELD=JSON …]
+    python -m yibu.launchers.llama_cpp --model PATH [--file NAME] --host H --port P
+                                       [--alias NAME] [--set FIELD=JSON …]
 
 FIELD is a dotted name in xllamacpp's ``CommonParams``. The API key comes in the variable
 ``YIBU_ENGINE_KEY``, never as an argument. Exit code 1: llama.cpp refused, its words are on
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     key = os.environ.pop(KEY_VARIABLE, "")
     try:
-        model, projector = find_model(arguments.model)
+        model, projector = find_model(arguments.model, arguments.file)
         _check_port(arguments.host, arguments.port)
         params = _params(arguments, model, projector, key)
     except LaunchError as error:
@@ -68,6 +68,7 @@ def _die_on_signals() -> None:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="yibu.launchers.llama_cpp", allow_abbrev=False)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--file", default=None, help="which GGUF, where --model is a directory")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--alias", default=None)
@@ -75,8 +76,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find_model(path: Path) -> tuple[Path, Path | None]:
+def find_model(path: Path, name: str | None = None) -> tuple[Path, Path | None]:
     """The GGUF file to load and, beside it in a directory, its vision projector.
+
+    ``name`` is the file's, relative to the directory; ignored where ``path`` is a file itself.
 
     Raises:
         LaunchError: no such path, nothing or too much to choose from, or not a GGUF file.
@@ -92,6 +95,8 @@ def find_model(path: Path) -> tuple[Path, Path | None]:
             if file not in projectors
             and ((part := _PART.search(file.name)) is None or part[1] == "00001")
         ]
+        if name is not None:
+            models = [path / name]
         if len(models) != 1:
             names = ", ".join(file.name for file in models) or "none"
             raise LaunchError(

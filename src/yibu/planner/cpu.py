@@ -22,6 +22,10 @@ MIN_CONTEXT = 1024
 CONTEXT_STEP = 256
 _USUAL_CONTEXT = 8192
 _USUAL_PARALLEL = 4
+_VLLM_PARALLEL = 32
+"""Sequences at once for vLLM on a CPU, whose cache is paged: each takes what it has used so far,
+and when all is taken the youngest waits. The cache is made for ``_USUAL_PARALLEL`` whole ones."""
+_VLLM_CACHE_STEP = 64 * MIB
 
 # A vLLM CPU engine's two processes hold this much besides weights and cache: torch, the compiled
 # kernels, tokenizer and HTTP server (3.8 GB resident with 269 MB of weights and 1 GiB of cache).
@@ -118,11 +122,15 @@ def _language_model(
     if problem := tensor_parallel_problem(facts, ranks):
         return ModelPlan(request.name, "does_not_fit", None, (problem,), ("`tensor_parallel: 1`",))
     room //= max(1, request.replicas) * ranks
+    paged = request.engine == "vllm"
+    served = request.parallel or (_VLLM_PARALLEL if paged else None)
     parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
+    if paged and served:
+        parallel_choices = sorted({min(served, n) for n in (_USUAL_PARALLEL, 2, 1)}, reverse=True)
     wanted, notes = _wanted_context(request, facts)
 
     def need(context: int, parallel: int) -> MemoryNeed:
-        if request.engine == "vllm":
+        if paged:
             return vllm_cpu_need(facts, context, parallel, request)
         return llama_need(facts, context, parallel, request.kv_dtype)
 
@@ -142,7 +150,9 @@ def _language_model(
     if context < wanted:
         reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
     if per_token := kv_bytes_per_token(facts, request.kv_dtype):
-        reasons.append(f"KV cache: {per_token:,} bytes a token × {context:,} × {parallel}")
+        arithmetic = f"KV cache: {per_token:,} bytes a token × {context:,} × {parallel}"
+        shared = f", shared by up to {served} sequences" if served and served > parallel else ""
+        reasons.append(arithmetic + shared)
     placement_reasons = [why]
     if machine.numa_nodes > 1:
         placement_reasons.append(
@@ -153,7 +163,7 @@ def _language_model(
         gpus=(),
         threads=threads,
         context=context,
-        parallel=parallel,
+        parallel=served or parallel,
         need=used,
         tensor_parallel=ranks,
         budget=used.total,
@@ -180,13 +190,14 @@ def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]
 
 
 def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Request) -> MemoryNeed:
-    """Main memory that one rank of vLLM takes; its cache in whole GiB (VLLM_CPU_KVCACHE_SPACE)."""
+    """Main memory that one rank of vLLM takes, with ``parallel`` sequences of full length cached."""
     ranks = request.tensor_parallel or 1
     cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
     weights = loaded_weights(facts, request.dtype)
     return MemoryNeed(
         weights=weights if ranks == 1 else int(weights / ranks * 1.01),
-        kv_cache=max(1, -(-cache // GIB)) * GIB,
+        # One step more: vLLM keeps a block of its own, and rounds each sequence up to whole blocks.
+        kv_cache=(cache // _VLLM_CACHE_STEP + 1) * _VLLM_CACHE_STEP,
         overhead=_VLLM_CPU_OVERHEAD,
     )
 

@@ -45,6 +45,7 @@ def plan(
     Only headers are fetched of models that are not on this disk.
     """
     from yibu.cli import selection
+    from yibu.cli.door import lift
     from yibu.cli.planning import plan_models
     from yibu.config import file as config_file
     from yibu.node.hardware import probe
@@ -54,7 +55,8 @@ def plan(
     here = Context.here()
     config = config_file.load(config_file.find(file, here.directory), env=here.env)
     overrides = selection.Overrides(engine=engine, flags=context.obj or ())
-    chosen = selection.select(models or [], config, overrides, here.directory)
+    door = lift(models or [], overrides, None, None, here.directory)
+    chosen = selection.select(door.models, config, door.overrides, here.directory)
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
     planned = plan_models(chosen, open_store(here, offline=offline), target)
     if as_json:

@@ -45,13 +45,18 @@ def up(
     here = Context.here()
     with NodeLaunch(here) as node:
         from yibu.cli import selection
+        from yibu.cli.door import lift
         from yibu.cli.session import Session
         from yibu.config import file as config_file
 
-        path = config_file.find(file, here.directory)
-        config = config_file.load(path, env=here.env, flags={"host": host, "port": port})
         overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
-        chosen = selection.select(models or [], config, overrides, here.directory)
+        door = lift(models or [], overrides, host, port, here.directory)
+        path = config_file.find(file, here.directory)
+        flags = {"host": door.host, "port": door.port}
+        config = door.lay_over(config_file.load(path, env=here.env, flags=flags))
+        chosen = selection.select(door.models, config, door.overrides, here.directory)
+        for note in door.notes:
+            output.talk(note)
         session = Session(here, config, node)
         return session.up_detached(chosen) if detach else session.up_attached(chosen)
 

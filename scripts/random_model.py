@@ -1,0 +1,41 @@
+"""Write a tiny Llama with random weights and eight heads, for tests of tensor parallel.
+
+Run it with the vllm environment's interpreter; the tokenizer is another model's:
+
+    $ENVIRONMENT/bin/python scripts/random_model.py DIRECTORY --tokenizer OTHER_DIRECTORY
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("target", type=Path, help="the directory to write")
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    arguments = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(arguments.target)
+    tokenizer.save_pretrained(arguments.target)
+
+
+if __name__ == "__main__":
+    main()

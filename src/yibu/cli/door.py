@@ -1,0 +1,98 @@
+"""``yibu up … -- FLAGS``: flags that were written for a bare engine, those about its door lifted.
+
+A start script says host, port, key, name and model to the engine itself. Here the gateway is the
+door, so these become the gateway's settings and the model's name and source; the others stay the
+engine's. A key that is lifted goes to the node by a pipe, and never to the engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yibu.cli.selection import Overrides
+from yibu.config import Config
+from yibu.engines.vllm import lift_house_flags
+from yibu.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the flags after ``--`` say of the gateway and of the model's name."""
+
+    models: tuple[str, ...]
+    """What to bring up: as typed, or the flag ``--model``."""
+    overrides: Overrides
+    host: str | None = None
+    port: int | None = None
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
+
+    def lay_over(self, config: Config) -> Config:
+        """The configuration with the lifted keys beside those that it has."""
+        if not self.api_keys:
+            return config
+        keys = dict.fromkeys((*config.gateway.api_keys, *self.api_keys))
+        return dataclasses.replace(
+            config,
+            gateway=dataclasses.replace(config.gateway, api_keys=tuple(keys)),
+            origins={**config.origins, "gateway.api_keys": "flag"},
+        )
+
+
+def lift(
+    models: Sequence[str],
+    overrides: Overrides,
+    host: str | None,
+    port: int | None,
+    directory: Path,
+) -> Door:
+    """Take the door's flags out of the engine's; yibu's own ``--host``, ``--port`` and ``--name``
+    win over them.
+
+    A command of the user's keeps all its flags: only it knows what they mean.
+
+    Raises:
+        ConfigError: a flag lacks its value.
+        UsageError: ``--model`` names another model than the command does.
+    """
+    if not overrides.flags or overrides.engine in ("command", "speech"):
+        return Door(tuple(models), overrides, host, port)
+    lifted = lift_house_flags(overrides.flags)
+    notes = []
+    if lifted.host is not None and host is None:
+        notes.append(f"--host {lifted.host}: the gateway listens there (gateway.host)")
+    if lifted.port is not None and port is None:
+        notes.append(f"--port {lifted.port}: the gateway listens there (gateway.port)")
+    if lifted.api_keys:
+        notes.append("--api-key: the gateway asks for it (gateway.api_keys); the engine gets a key"
+                     " of its own")  # fmt: skip
+    if lifted.served_names:
+        notes.append(f"--served-model-name: clients ask for {lifted.served_names[0]!r}")
+        if others := lifted.served_names[1:]:
+            notes.append(f"of several names the first is served, not {', '.join(others)}")
+    name = overrides.name or next(iter(lifted.served_names), None)
+    return Door(
+        _models(models, lifted.model, directory),
+        dataclasses.replace(overrides, name=name, flags=lifted.flags),
+        host if host is not None else lifted.host,
+        port if port is not None else lifted.port,
+        lifted.api_keys,
+        tuple(notes),
+    )
+
+
+def _models(models: Sequence[str], flag: str | None, directory: Path) -> tuple[str, ...]:
+    if flag is None:
+        return tuple(models)
+    # An engine takes a folder of that name before it asks a hub; a bare name here is a hub's.
+    if not flag.startswith(("/", "~", ".")) and (directory / flag).exists():
+        flag = f"./{flag}"
+    if models and tuple(models) != (flag,):
+        raise UsageError(
+            f"--model {flag} stands after --, and {', '.join(models)} before it.",
+            hint=f"Name the model once: yibu up {models[0]} -- FLAGS",
+        )
+    return (flag,)

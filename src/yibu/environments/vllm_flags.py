@@ -1,0 +1,60 @@
+"""The flags of a vLLM that the user chose instead of the pinned one, asked of vLLM itself, once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yibu.environments.disk import write_whole
+from yibu.environments.manager import EnvironmentManager
+from yibu.errors import EnvironmentSetupError
+
+TABLE = "yibu-vllm-flags.json"
+"""In the environment's directory, so that it goes when that goes."""
+_MODULE = "yibu.launchers.vllm_flags"
+_TIMEOUT = 300.0
+"""Seconds; importing vLLM takes ten, and a minute from a cold disk."""
+
+
+def chosen_flags(
+    environments: EnvironmentManager, name: str, env: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What ``yibu.launchers.vllm_flags`` prints in that environment; None for the pinned version,
+    whose flags are known.
+
+    Raises:
+        EnvironmentSetupError: vLLM cannot be asked.
+    """
+    version = environments.chosen_version(name)
+    if version is None:
+        return None
+    python = environments.ensure(name)
+    file = environments.path(name) / TABLE
+    if not file.is_file():
+        write_whole(file, _ask(python, f"{name} {version}", env))
+    table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return table
+
+
+def _ask(python: Path, what: str, env: Mapping[str, str]) -> str:
+    try:
+        # -P: a file in the current directory must not be imported instead of a module.
+        done = subprocess.run(
+            [str(python), "-P", "-m", _MODULE],
+            env={**env, "VLLM_NO_USAGE_STATS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=True,
+        )
+        json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise EnvironmentSetupError(
+            f"{what} does not say which flags it has: {said.strip().splitlines()[-1]}",
+            hint=f"go back to the pinned version: yibu engine install {what.split(maxsplit=1)[0]}",
+        ) from error
+    return done.stdout

