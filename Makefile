@@ -4,18 +4,20 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test quick check dev lock docs clean
+.PHONY: demo test quick engines check dev lock docs clean
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
 
 dev: $(VENV)/dev                 ## everything needed to work on yibu
 
-test: $(VENV)/dev check          ## the whole test suite, real engines included
-	$(BIN)/python -m pytest
+test: check quick engines        ## the whole test suite, real engines included
 
-quick: $(VENV)/dev               ## the tests that need no engine, under a minute
-	$(BIN)/python -m pytest -m "not engine and not browser"
+quick: $(VENV)/dev               ## the tests that need no engine
+	$(BIN)/python -m pytest -m "not engine and not browser" -n 3
+
+engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
+	$(BIN)/python -m pytest -m "engine and not vllm"
 
 check: $(VENV)/dev               ## lint, types, import rules
 	$(BIN)/ruff check .
