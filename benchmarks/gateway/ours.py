@@ -11,8 +11,9 @@ import uvloop
 
 from yibu.config import GatewayConfig
 from yibu.engines.base import Endpoint
-from yibu.gateway.app import GatewayDeps, create_app
+from yibu.gateway.app import create_app
 from yibu.gateway.backend import Route
+from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.server import GatewayServer
 from yibu.log import configure
 

@@ -35,7 +35,8 @@ from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
 from yibu.environments.vllm_flags import chosen_flags
 from yibu.errors import DoesNotFitError, YibuError
-from yibu.gateway.app import Gateway, GatewayDeps, create_app
+from yibu.gateway.app import Gateway, create_app
+from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
 from yibu.gateway.server import GatewayServer, bind
 from yibu.hub.settings import HubSettings

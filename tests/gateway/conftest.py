@@ -14,8 +14,9 @@ import pytest
 from yibu.config import GatewayConfig
 from yibu.engines.base import Capability, Endpoint
 from yibu.errors import NotReadyError
-from yibu.gateway.app import Gateway, GatewayDeps, create_app
+from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.backend import Route
+from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.server import GatewayServer
 
 from .upstream import Upstream

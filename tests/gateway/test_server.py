@@ -12,7 +12,8 @@ import uvicorn
 
 from yibu.config import GatewayConfig
 from yibu.errors import ConfigError, UnauthorizedError
-from yibu.gateway.app import GatewayDeps, create_app
+from yibu.gateway.app import create_app
+from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import KeyRing, check_exposure, load_keys
 from yibu.gateway.server import GatewayServer, ListenError
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yibu.paths import Paths
+
+if TYPE_CHECKING:
+    from yibu.environments.manager import EnvironmentManager
+    from yibu.hub.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +28,22 @@ class Context:
     def here(cls) -> Context:
         env = dict(os.environ)
         return cls(env=env, paths=Paths.from_env(env), directory=Path.cwd())
+
+
+def open_store(context: Context, *, offline: bool = False) -> Store:
+    """The store of this home, with the hubs' own environment variables honoured."""
+    from yibu.hub.settings import HubSettings
+    from yibu.hub.store import Store
+
+    settings = HubSettings.from_env(context.env)
+    return Store(context.paths, dataclasses.replace(settings, offline=offline or settings.offline))
+
+
+def open_environments(context: Context) -> EnvironmentManager:
+    """The environments of this home, with pip's own settings handed on to uv."""
+    from yibu.environments.manager import EnvironmentManager
+    from yibu.environments.pipconfig import IndexSettings
+
+    return EnvironmentManager(
+        context.paths.environments, IndexSettings.from_pip(context.env), env=context.env
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from yibu.cli import output
-from yibu.cli.context import Context
+from yibu.cli.context import Context, open_environments
 from yibu.errors import NotRunningError, YibuError
 
 _REACH_ADVICE = {
@@ -163,9 +163,7 @@ def _port(port: int) -> Finding:
 
 
 def _environments(context: Context) -> list[Finding]:
-    from yibu.cli.verbs.engines import manager
-
-    made = manager(context).list()
+    made = open_environments(context).list()
     if not made:
         return [Finding("engines", "ok", "none installed; each is when it is first needed")]
     return [

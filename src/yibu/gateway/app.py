@@ -10,15 +10,11 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from yibu import __version__
-from yibu.config import GatewayConfig
 from yibu.errors import NotReadyError, RequestError
-from yibu.gateway.backend import Backend
 from yibu.gateway.cors import Cors
+from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
 from yibu.gateway.exchange import (
     CLIENT_GONE,
@@ -43,17 +39,6 @@ logger = logging.getLogger("yibu.gateway")
 
 CANCELS = "yibu.cancels_on_disconnect"
 """An ASGI extension: the server cancels the application's task when the client leaves."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayDeps:
-    """What the gateway is made of."""
-
-    backend: Backend
-    config: GatewayConfig = field(default_factory=GatewayConfig)
-    keys: Sequence[str] = field(default=(), repr=False)
-    """From ``load_keys``; ``config.api_keys`` alone is not looked at."""
-    version: str = __version__
 
 
 class InternalError(RequestError):

@@ -30,7 +30,7 @@ from yibu.gateway.operations import unknown_model
 from yibu.gateway.schemas.answers import ErrorAnswer, Health, Model, ModelList, Readiness
 
 if TYPE_CHECKING:
-    from yibu.gateway.app import GatewayDeps
+    from yibu.gateway.deps import GatewayDeps
 
 STATIC = Path(__file__).with_name("static")
 

@@ -178,7 +178,7 @@ def vllm_overhead(
     Activations, as vLLM's profiling run makes them: for each token of the largest step four hidden
     vectors and two feed-forward vectors in half precision, and for each sequence three rows of
     logits in f32 (logits, sorted, cumulated). Graphs: 10 MiB a layer for the sizes captured.
-    The runtime's and graphs' figures are allowances, rounded up from vLLM's own start-up logs.
+    The runtime's and graphs' figures are allowances that no measurement on a card backs yet.
     """
     widths = 4 * hidden_size(facts) + 2 * feed_forward_size(facts) // tp
     activations = batched * widths * 2 + sequences * vocabulary(facts) * 4 * 3

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
+from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
-
-if TYPE_CHECKING:
-    from yibu.environments.manager import EnvironmentManager
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NameArgument = Annotated[str, typer.Argument(help="An environment, as `yibu engine ls` names it.")]
@@ -29,21 +26,11 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def manager(context: Context) -> EnvironmentManager:
-    """The environments of this home, with pip's own settings handed on to uv."""
-    from yibu.environments.manager import EnvironmentManager
-    from yibu.environments.pipconfig import IndexSettings
-
-    return EnvironmentManager(
-        context.paths.environments, IndexSettings.from_pip(context.env), env=context.env
-    )
-
-
 def ls(as_json: JsonOption = False) -> None:
     """List every environment that yibu knows how to make, and which are made."""
     from yibu.environments.specs import SPECS
 
-    made = manager(Context.here()).list()
+    made = open_environments(Context.here()).list()
     rows: list[dict[str, Any]] = [
         {
             "name": info.name,
@@ -84,7 +71,7 @@ def install(
     from yibu.cli.progress import installing
 
     with installing(name) as progress:
-        interpreter = manager(Context.here()).install(
+        interpreter = open_environments(Context.here()).install(
             name, version=version, progress=progress, wheels=wheels
         )
     output.data(str(interpreter))
@@ -92,7 +79,7 @@ def install(
 
 def rm(name: NameArgument) -> None:
     """Remove an engine's environment; it is made again when it is needed."""
-    freed = manager(Context.here()).remove(name)
+    freed = open_environments(Context.here()).remove(name)
     output.talk(f"Removed the environment {name}, {output.size(freed)}.")
 
 

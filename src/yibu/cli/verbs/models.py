@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
+from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
 from yibu.cli.selection import resolve_source
 from yibu.errors import UsageError
-
-if TYPE_CHECKING:
-    from yibu.hub.store import Store
 
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Use only what is on this disk.", envvar="YIBU_OFFLINE")
@@ -28,17 +25,6 @@ def register(app: typer.Typer) -> None:
     app.command("rm")(rm)
     app.command()(verify)
     app.command()(gc)
-
-
-def open_store(context: Context, *, offline: bool = False) -> Store:
-    """The store of this home, with the hubs' own environment variables honoured."""
-    import dataclasses
-
-    from yibu.hub.settings import HubSettings
-    from yibu.hub.store import Store
-
-    settings = HubSettings.from_env(context.env)
-    return Store(context.paths, dataclasses.replace(settings, offline=offline or settings.offline))
 
 
 def pull(

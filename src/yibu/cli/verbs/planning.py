@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
+from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DOES_NOT_FIT, DONE
 from yibu.cli.verbs.config import FileOption
-from yibu.cli.verbs.models import JsonOption, OfflineOption, open_store
+from yibu.cli.verbs.models import JsonOption, OfflineOption
 from yibu.errors import UsageError
 
 if TYPE_CHECKING:
