@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from yibu.cli import output
 from yibu.cli.connect import Access, access
-from yibu.cli.context import Context
+from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.selection import Overrides, select
 from yibu.cli.session import Session
-from yibu.cli.smoke import Check, run_checks
+from yibu.cli.smoke import Check, attempt, run_checks
 from yibu.config import Config
 from yibu.config import file as config_file
+from yibu.errors import YibuError
 
 _FILE = "demo.yaml"
+_SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
 def run_demo(context: Context, *, once: bool, port: int | None) -> int:
@@ -35,19 +42,42 @@ def run_demo(context: Context, *, once: bool, port: int | None) -> int:
         with session.running(models):
             deployed = time.monotonic() - began
             names = [model.name for model in models]
-            code = _check(access(context), names, deployed)
+            code = _check(context, names, deployed)
             if not once:
                 _say_how_to_go_on(access(context), names[0])
                 signal.pause()
         return code
 
 
-def _check(reach: Access, models: Sequence[str], deployed: float) -> int:
+def _check(context: Context, models: Sequence[str], deployed: float) -> int:
+    reach = access(context)
     checks = [Check("all", "deployed", True, deployed, "downloaded, verified, launched, ready")]
     for model in models:
         checks += run_checks(reach.api, model, reach.capabilities[model])
+        if "transcriptions" in reach.capabilities[model]:
+            heard = partial(_hear, context, reach, model)
+            checks.append(attempt(model, "speech understood", heard))
     _report(checks)
     return DONE if all(check.passed for check in checks) else FAILED
+
+
+def _hear(context: Context, reach: Access, model: str) -> str:
+    """Have a sentence spoken by a synthesiser, and the model write down what it hears."""
+    interpreter = open_environments(context).ensure("demo-voice")
+    with TemporaryDirectory(prefix="yibu-demo-") as directory:
+        clip = Path(directory) / "spoken.wav"
+        command = [str(interpreter), "-P", "-m", "yibu.launchers.speak", _SENTENCE, str(clip)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise YibuError(f"The synthesiser failed: {done.stderr.strip()[-300:]}")
+        heard = json.loads(reach.api.upload("/v1/audio/transcriptions", clip, {"model": model}))
+    if _words(heard["text"]) != _words(_SENTENCE):
+        raise YibuError(f"Spoken was {_SENTENCE!r}, and heard {heard['text']!r}.")
+    return str(heard["text"])
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
 
 
 def _config(context: Context, port: int | None, *, node_runs: bool) -> Config:

@@ -76,22 +76,23 @@ def run_checks(
     api: Api, model: str, capabilities: Sequence[str], *, max_tokens: int = _MAX_TOKENS
 ) -> Iterator[Check]:
     """Try everything that the model's capabilities promise, one check after another."""
-    yield _check(model, "listed", lambda: _listed(api, model))
+    yield attempt(model, "listed", lambda: _listed(api, model))
     if "chat" in capabilities:
-        yield _check(model, "chat", lambda: _chat(api, model, max_tokens))
-        yield _check(model, "chat streamed", lambda: _chat_streamed(api, model, max_tokens))
+        yield attempt(model, "chat", lambda: _chat(api, model, max_tokens))
+        yield attempt(model, "chat streamed", lambda: _chat_streamed(api, model, max_tokens))
     elif "completions" in capabilities:
-        yield _check(model, "completion", lambda: _completion(api, model))
+        yield attempt(model, "completion", lambda: _completion(api, model))
     if "embeddings" in capabilities:
-        yield _check(model, "embedding", lambda: _embedding(api, model))
+        yield attempt(model, "embedding", lambda: _embedding(api, model))
     if "transcriptions" in capabilities:
-        yield _check(model, "silence transcribed", lambda: _silence(api, model))
+        yield attempt(model, "silence transcribed", lambda: _silence(api, model))
 
 
-def _check(model: str, name: str, attempt: Callable[[], str]) -> Check:
+def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
+    """Time one action; the error that it raises is the check's failure."""
     started = time.perf_counter()
     try:
-        detail, passed = attempt(), True
+        detail, passed = action(), True
     except YibuError as error:
         detail, passed = error.message, False
     return Check(model, name, passed, time.perf_counter() - started, detail)

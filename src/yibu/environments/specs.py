@@ -70,6 +70,7 @@ _ALL = (
         # It reads its own version under the name "vllm", and its device from the "+cpu" in it.
         alias=("vllm", "+cpu"),
     ),
+    EnvironmentSpec("demo-voice", engine="demo", package="hibari-tts", disk=250 * MIB),
     EnvironmentSpec("vllm-cuda", engine="vllm", package="vllm", disk=14 * GIB),
 )
 
