@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 MIB = 1024 * 1024
 
@@ -47,7 +48,7 @@ class Settings:
     precision: str = "auto"
     device: str = "cpu"
     threads: int = 1
-    path: str = "fast"
+    path: Literal["fast", "reference"] = "fast"
     limits: Limits = field(default_factory=Limits)
     key: str | None = field(default=None, repr=False)
     """Clients must send it as ``Authorization: Bearer``; None: no key is asked for."""

@@ -136,7 +136,7 @@ def _boundary(request: Request) -> bytes:
             f"not {kind.decode('latin-1') or 'without a content type'!r}",
             hint="curl -F file=@speech.wav -F model=… sends it so",
         )
-    return boundary
+    return bytes(boundary)
 
 
 def _too_large(limits: Limits) -> TooLargeError:

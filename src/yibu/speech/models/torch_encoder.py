@@ -92,7 +92,7 @@ class TorchEncoder:
     ) -> list[Classes]:
         return in_groups(self._encode, features, languages, styles)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]  # where torch is not installed
     def _encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
     ) -> list[Classes]:
