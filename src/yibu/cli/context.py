@@ -29,6 +29,10 @@ class Context:
         env = dict(os.environ)
         return cls(env=env, paths=Paths.from_env(env), directory=Path.cwd())
 
+    def with_env(self, **changes: str) -> Context:
+        """The same with other environment variables, for this command and a node it starts."""
+        return dataclasses.replace(self, env={**self.env, **changes})
+
 
 def open_store(context: Context, *, offline: bool = False) -> Store:
     """The store of this home, with the hubs' own environment variables honoured."""

@@ -10,6 +10,7 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.verbs.config import FileOption
+from yibu.cli.verbs.models import OfflineOption
 from yibu.errors import NotRunningError, UsageError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,11 +39,14 @@ def up(
     engine: Annotated[str | None, typer.Option(help="llama.cpp, vllm, speech or command.")] = None,
     host: Annotated[str | None, typer.Option(help="The gateway's address.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The gateway's port.")] = None,
+    offline: OfflineOption = False,
 ) -> int:
     """Download, launch and serve models. Flags for the engine follow after `--`."""
     from yibu.cli.launch import NodeLaunch
 
     here = Context.here()
+    if offline:
+        here = here.with_env(YIBU_OFFLINE="1")
     with NodeLaunch(here) as node:
         from yibu.cli import selection
         from yibu.cli.door import lift
