@@ -71,7 +71,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     )
     return Settings(
         model=parsed.model,
-        served_name=parsed.served_model_name or parsed.model.resolve().name,
+        served_name=parsed.served_model_name or parsed.model.absolute().name,
         vad=parsed.vad,
         host=parsed.host,
         port=parsed.port,
