@@ -23,8 +23,8 @@ def main() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=512,
+        intermediate_size=512,
         num_hidden_layers=2,
         num_attention_heads=8,
         num_key_value_heads=8,

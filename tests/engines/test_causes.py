@@ -127,6 +127,12 @@ VLLM_LINES = [
     ("shared_memory", "OSError: unable to open shared memory object </torch_1> in /dev/shm", "/dev/shm"),
     ("disk_full", "OSError: [Errno 28] No space left on device", "disk is full"),
     (
+        "worker_failed",
+        ("(EngineCore pid=9) ERROR 11-22 [core.py:1512] RuntimeError: Worker failed with error 'the "
+         "moon is full', please check the stack trace above for the root cause"),
+        "the moon is full",
+    ),
+    (
         "engine_core_died",
         ("RuntimeError: Engine core initialization failed. See root cause above. Failed core "
         "proc(s): {'EngineCore_DP0': 1}"),

@@ -12,6 +12,7 @@ from samples import facts, model, placement
 from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.llama_cpp import KEY_VARIABLE, LlamaCpp
 from yibu.errors import ConfigError, UnsupportedError
+from yibu.launchers.llama_cpp import LaunchError, find_model
 
 ENGINE = LlamaCpp()
 
@@ -123,3 +124,16 @@ def test_only_gguf() -> None:
     assert "safetensors" in verdict.reason
     with pytest.raises(UnsupportedError, match="safetensors"):
         ENGINE.plan(model(), facts("safetensors"), placement())
+
+
+def test_the_file_that_the_planner_read_is_the_one_that_is_opened(tmp_path: Path) -> None:
+    launch = plan(files=("big/m-00001-of-00002.gguf", "big/m-00002-of-00002.gguf"))
+    assert launch.argv[launch.argv.index("--file") + 1] == "big/m-00001-of-00002.gguf"
+    assert "--file" not in plan().argv
+    for name in ("a.gguf", "b.gguf", "mmproj-a.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    assert find_model(tmp_path, "b.gguf") == (tmp_path / "b.gguf", tmp_path / "mmproj-a.gguf")
+    with pytest.raises(LaunchError, match="2 GGUF models"):
+        find_model(tmp_path)
+    with pytest.raises(LaunchError, match=r"c\.gguf cannot be read"):
+        find_model(tmp_path, "c.gguf")

@@ -160,3 +160,14 @@ def test_a_named_engine_is_held_to_its_word() -> None:
         choose(model(engine="llama.cpp"), facts("safetensors"))
     with pytest.raises(ConfigError, match="'ollama'"):
         by_name("ollama")
+
+
+def test_gpus_are_numbered_as_nvidia_smi_does() -> None:
+    """CUDA's own order is by speed, so that a mixed machine's numbers would mean other cards."""
+    command = model({"command": "serve {port}"}, name="c")
+    cases = [("llama.cpp", model(), "gguf"), ("vllm", model(), "safetensors"),
+             ("speech", model({"device": "cpu"}), "whisper-ct2"), ("command", command, "gguf")]  # fmt: skip
+    for name, entry, kind in cases:
+        launch = by_name(name).plan(entry, facts(kind), placement(gpus=(1, 0)))
+        assert launch.env["CUDA_VISIBLE_DEVICES"] == "1,0"
+        assert launch.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

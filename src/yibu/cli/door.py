@@ -14,7 +14,6 @@ from pathlib import Path
 
 from yibu.cli.selection import Overrides
 from yibu.config import Config
-from yibu.engines.vllm import lift_house_flags
 from yibu.errors import UsageError
 
 
@@ -60,6 +59,8 @@ def lift(
     """
     if not overrides.flags or overrides.engine in ("command", "speech"):
         return Door(tuple(models), overrides, host, port)
+    from yibu.engines.vllm import lift_house_flags
+
     lifted = lift_house_flags(overrides.flags)
     notes = []
     if lifted.host is not None and host is None:

@@ -134,6 +134,12 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "Set options.dtype: float16.",
     ),
     Cause(
+        "attention_unsupported",
+        re.compile(r"Unsupported CPU attention configuration: head_dim=(?P<size>\d+)"),
+        "vLLM's attention on a CPU does not know heads of {size} elements, which this model has.",
+        "Serve it on a GPU, or with another engine: a GGUF of it on llama.cpp.",
+    ),
+    Cause(
         "tensor_parallel_heads",
         re.compile(
             r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor "
@@ -209,6 +215,12 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "Correct it in options: or after --; renamed flags are told in: yibu plan MODEL.",
     ),
     *GENERIC_CAUSES,
+    Cause(
+        "worker_failed",
+        re.compile(r"Worker failed with error '(?P<reason>[^\n]+?)', please check the stack trace"),
+        "vLLM's worker failed: {reason}.",
+        "The stack trace stands above that line: yibu logs MODEL -n 200.",
+    ),
     Cause(
         "engine_core_died",
         re.compile(
