@@ -7,6 +7,7 @@ pytest. So the tests run with an environment's Python, and this one's packages b
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -36,20 +37,32 @@ def tools(engine_cache: Path) -> Path:
 
 
 @pytest.mark.timeout(_MINUTES * 60)
-@pytest.mark.parametrize("environment", ["speech-whisper", "speech-onnx"])
+@pytest.mark.parametrize(
+    ("environment", "tests"), [("speech-whisper", "server"), ("speech-onnx", "models")]
+)
 def test_in_its_environment(
-    environment: str, engine_cache: Path, tools: Path, tmp_path: Path
+    environment: str, tests: str, engine_cache: Path, tools: Path, tmp_path: Path
 ) -> None:
     home = Home(tmp_path, engine_cache)
     interpreter = home.yibu("engine", "install", environment, timeout=900).stdout.strip()
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "YIBU_TEST_CACHE": str(engine_cache)}
     if environment == "speech-whisper":
         model = home.yibu("pull", "whisper-base", timeout=600).stdout.strip()
-        if not (link := engine_cache / "whisper-base").exists():
-            link.symlink_to(model)
+        if not (directory := engine_cache / "whisper-base").exists():
+            shutil.copytree(model, directory, copy_function=os.link)
     path = ":".join((sysconfig.get_path("purelib"), str(tools)))
     done = subprocess.run(
-        [interpreter, "-c", _RUN, path, "-q", "-rs", "-p", "no:cacheprovider", "tests/speech"],
+        [
+            interpreter,
+            "-c",
+            _RUN,
+            path,
+            "-q",
+            "-rs",
+            "-p",
+            "no:cacheprovider",
+            f"tests/speech/{tests}",
+        ],
         cwd=REPOSITORY,
         env=env,
         capture_output=True,
