@@ -10,7 +10,7 @@ class Timings:
     """How long the node waits, for what. The defaults suit engines that load for minutes."""
 
     # Starting. ``LaunchPlan.start_timeout`` bounds the whole of it.
-    ready_poll: float = 0.1
+    ready_poll: float = 0.05
     """Between two readiness requests."""
     ready_request: float = 10.0
     """One readiness request."""
