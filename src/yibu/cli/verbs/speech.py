@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -24,6 +25,7 @@ Format = Literal["text", "json", "verbose_json", "srt", "vtt"]
 
 def register(app: typer.Typer) -> None:
     app.command()(transcribe)
+    app.command(context_settings={"ignore_unknown_options": True})(bench)
 
 
 def transcribe(
@@ -59,6 +61,25 @@ def transcribe(
         else:
             _write(file, answer, directory, output_format, named=len(files) > 1)
     return FAILED if failed else DONE
+
+
+def bench(
+    model: Annotated[str, typer.Argument(help="A speech model: a name, a source, or a path.")],
+    files: Annotated[list[Path], typer.Argument(help="Your own recordings.")],
+    precisions: Annotated[
+        str | None, typer.Option(help="fp32,bf16,int8; the first is what the others are held to.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="zh, en, …; found by itself.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+) -> int:
+    """Measure a speech model's precisions on your files: speed, memory, and where texts differ."""
+    from yibu.cli.bench import bench_command
+
+    command = bench_command(Context.here(), model)
+    given = {"--precisions": precisions, "--language": language}
+    options = [word for flag, value in given.items() if value for word in (flag, value)]
+    options += ["--json"] if as_json else []
+    return subprocess.run([*command, *options, *map(str, files)], check=False).returncode
 
 
 def _answers(

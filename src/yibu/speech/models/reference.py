@@ -73,7 +73,7 @@ class ReferenceRecognizer:
         raw = str(results[0]["text"]) if results else ""
         said = richtext.tags(raw)
         return Recognized(
-            text=richtext.transcript([raw]) if raw else "",
+            text=richtext.plain(raw),
             start=segment.start,
             end=segment.end,
             language=said.language,

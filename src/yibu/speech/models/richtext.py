@@ -65,6 +65,11 @@ def tags(raw: str) -> Tags:
     )
 
 
+def plain(raw: str) -> str:
+    """The words alone: what the tags say has fields of its own in an answer."""
+    return _TAG.sub("", raw).strip()
+
+
 def transcript(raws: Iterable[str]) -> str:
     """The text of a file from the tagged texts of its segments, in order."""
     joined = " ".join(raws).replace(_NOTHING_HEARD, "❓")

@@ -108,7 +108,7 @@ class SenseVoiceRecognizer:
                 duration=segment.duration,
             )
         return Recognized(
-            text=richtext.transcript([raw]),
+            text=richtext.plain(raw),
             start=segment.start,
             end=segment.end,
             language=said.language,

@@ -1,0 +1,36 @@
+"""What ``yibu bench`` runs: the speech engine's own measurement, in the engine's environment."""
+
+from __future__ import annotations
+
+from yibu.cli.context import Context, open_environments, open_store
+from yibu.cli.progress import installing, pulling
+from yibu.cli.selection import resolve_source
+from yibu.config import ModelConfig
+from yibu.engines.speech import Speech
+from yibu.hub.source import parse_source
+from yibu.planner.facts import read_facts
+from yibu.planner.types import MemoryNeed, Placement
+
+
+def bench_command(context: Context, model: str) -> list[str]:
+    """The command line, with the model and its VAD on disk and the environment made.
+
+    Raises:
+        UnsupportedError: it is no speech model.
+    """
+    store = open_store(context)
+    source = resolve_source(model, context.directory)
+    with pulling(model) as progress:
+        local = store.pull(source, progress=progress)
+    config = ModelConfig(name="bench", source=str(source), engine="speech")
+    nowhere = Placement(gpus=(), threads=1, context=None, parallel=1, need=MemoryNeed(0, 0, 0))
+    plan = Speech().plan(config, read_facts(local.path), nowhere)
+    command = ["-P", "-m", "yibu.speech.bench", "--model", str(local.path)]
+    for name, text in plan.extra_sources.items():
+        with pulling(text) as progress:
+            extra = store.pull(parse_source(text), progress=progress)
+        command += [f"--{name}", str(extra.path)]
+    assert plan.environment is not None
+    with installing(plan.environment) as report:
+        interpreter = open_environments(context).ensure(plan.environment, progress=report)
+    return [str(interpreter), *command]
