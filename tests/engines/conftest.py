@@ -40,7 +40,7 @@ START_SECONDS = 60.0
 @pytest.fixture(scope="session")
 def cache() -> Path:
     default = Path(__file__).parents[2] / ".test-cache"
-    directory = Path(os.environ.get("YIBU_TEST_CACHE", default))
+    directory = Path(os.environ.get("YIBU_TEST_CACHE") or default)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 

@@ -58,7 +58,7 @@ class EnvironmentManager:
         package: Path | None = None,
         specs: Mapping[str, EnvironmentSpec] = SPECS,
     ) -> None:
-        self._directory = directory
+        self._directory = directory.absolute()  # uv works in another directory
         self._index = index
         self._env = env
         self._package = package or Path(yibu.__file__).resolve().parent

