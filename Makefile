@@ -13,8 +13,8 @@ dev: $(VENV)/dev                 ## everything needed to work on yibu
 
 test: check quick engines        ## the whole test suite, real engines included
 
-quick: $(VENV)/dev               ## the tests that need no engine
-	$(BIN)/python -m pytest -m "not engine and not browser" -n 3
+quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
+	$(BIN)/python -m pytest -m "not engine and not browser" -n 3 --ignore=tests/speech
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
 	$(BIN)/python -m pytest -m "engine and not vllm"

@@ -11,6 +11,7 @@ import uvloop
 
 from yibu.config import GatewayConfig
 from yibu.engines.base import Endpoint
+from yibu.gateway import collector
 from yibu.gateway.app import create_app
 from yibu.gateway.backend import Route
 from yibu.gateway.deps import GatewayDeps
@@ -47,7 +48,11 @@ async def main(port: int, upstream: int, log: Path, *, conforming: bool) -> None
         configure(stream=stream)
         backend = OneReplica(upstream, conforming=conforming)
         deps = GatewayDeps(backend, GatewayConfig(port=port), (KEY,))
-        async with GatewayServer(create_app(deps)):
+        app = create_app(deps)
+        async with GatewayServer(app):
+            # As yibu.daemon does once it listens.
+            app.surface()
+            collector.settle()
             await asyncio.Event().wait()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
 import json
 import logging
 import os
@@ -35,6 +34,7 @@ from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
 from yibu.environments.vllm_flags import chosen_flags
 from yibu.errors import DoesNotFitError, YibuError
+from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
@@ -55,6 +55,10 @@ from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 _log = logging.getLogger(__name__)
+
+_FIRST_START = 2.0
+"""Seconds that the first model's start has the interpreter for itself: importing FastAPI beside it
+would hold it up. Whoever asks for a documentation page earlier builds it at once."""
 
 
 def main() -> NoReturn:
@@ -126,10 +130,9 @@ class Front:
         """Say that the node listens, then make ready what no model's start should wait for."""
         _tell({"url": self._door.url})
         assert self._app is not None
+        await asyncio.sleep(_FIRST_START)
         await asyncio.to_thread(self._app.surface)
-        # What is imported stays: without this every collection walks it, in front of a request.
-        gc.collect()
-        gc.freeze()
+        collector.settle()
 
 
 def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
