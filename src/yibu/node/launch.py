@@ -185,7 +185,7 @@ async def adopt(
         _log.warning("%s: the engine that was left (pid %d) does not serve", replica, process.pid)
         await take_down(host, spec, process, port)
         return None
-    except BaseException:
+    except BaseException:  # cancellation too: what was half adopted must not stay
         await take_down(host, spec, process, port)
         raise
 

@@ -86,7 +86,7 @@ class Decoder:
             """Seconds, as a guess where nothing is declared; for planning only."""
             if self.declared is not None and self.declared > limits.audio_seconds:
                 raise _too_long(limits)
-        except BaseException:
+        except BaseException:  # whatever it is, the container must not stay open
             self._container.close()
             raise
         self._blocks = self._decode()

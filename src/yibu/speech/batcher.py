@@ -237,7 +237,7 @@ def _recognize(recognizer: Recognizer, batch: Sequence[_Work]) -> list[Recognize
                 [work.segment for work in batch], [work.ticket.options for work in batch]
             )
         )
-    except Exception as error:
+    except Exception as error:  # one bad segment must fail its own request alone
         if len(batch) > 1:
             log.warning("a batch of %d failed, trying its segments alone: %s", len(batch), error)
             return [_recognize(recognizer, [work])[0] for work in batch]

@@ -149,6 +149,6 @@ def _guarded(function: Callable[[], Result]) -> Result:
         return function()
     except (RequestError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # ffmpeg on hostile bytes: the client gets a 400, the log the rest
         log.exception("decoding an upload failed")
         raise bad_audio("The file could not be decoded") from error

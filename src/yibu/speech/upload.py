@@ -103,7 +103,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
                 await asyncio.to_thread(parser.flush)
         await asyncio.to_thread(parser.flush)
         return parser.finish()
-    except BaseException as error:
+    except BaseException as error:  # cancellation too: no temporary file may stay
         parser.form.__exit__(None, None, None)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise NotReadyError(
