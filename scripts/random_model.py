@@ -1,4 +1,4 @@
-"""Write a tiny Llama with random weights and eight heads, for tests of tensor parallel.
+"""Write a tiny Llama or Qwen2 with random weights and eight heads, for tests.
 
 Run it with the vllm environment's interpreter; the tokenizer is another model's:
 
@@ -11,17 +11,21 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("target", type=Path, help="the directory to write")
     parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--type", choices=["llama", "qwen2"], default="llama")
+    parser.add_argument("--token", action="append", default=[], help="one more for its tokenizer")
     arguments = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
+    tokenizer.add_tokens(arguments.token)
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = AutoConfig.for_model(
+        arguments.type,
         vocab_size=len(tokenizer),
         hidden_size=512,
         intermediate_size=512,
@@ -33,7 +37,8 @@ def main() -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(arguments.target)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(arguments.target)
     tokenizer.save_pretrained(arguments.target)
 
 

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,24 @@ class Home:
     """Runs `yibu` as a user would, with every directory of its own below ``root``.
 
     ``cache``, where given, holds environments and models over test runs: they come from a
-    package index and do not change.
+    package index and do not change. ``settings`` are environment variables that win over these.
     """
 
     root: Path
     cache: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("YIBU_")}
         if self.cache is None:
-            return {**kept, "YIBU_HOME": str(self.root)}
+            return {**kept, "YIBU_HOME": str(self.root), **self.settings}
         return {
             **kept,
             "XDG_CACHE_HOME": str(self.cache / "cache"),
             "XDG_DATA_HOME": str(self.cache / "data"),
             "XDG_STATE_HOME": str(self.root),
+            **self.settings,
         }
 
     def command(self, *words: str) -> list[str]:

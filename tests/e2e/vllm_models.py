@@ -46,11 +46,20 @@ class VllmModels:
 
     def eight_heads(self) -> Path:
         """A tiny model with random weights, which tensor parallel can cut."""
-        target = self.cache / "random-8-heads"
+        return self._random("random-8-heads", "llama")
+
+    def qwen2(self) -> Path:
+        """The same of the class that DeepSeek-R1-Distill-Qwen-1.5B is of, with its two tokens."""
+        return self._random("random-qwen2-thinks", "qwen2", "<think>", "</think>")
+
+    def _random(self, name: str, kind: str, *tokens: str) -> Path:
+        target = self.cache / name
         if not target.exists():
             work = target.with_name(f".{target.name}")
             shutil.rmtree(work, ignore_errors=True)
-            self._script("random_model.py", str(work), "--tokenizer", str(self.smollm2()))
+            words = ["--type", kind, "--tokenizer", str(self.smollm2())]
+            words += [f"--token={token}" for token in tokens]
+            self._script("random_model.py", str(work), *words)
             work.rename(target)
         return target
 

@@ -197,6 +197,16 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "Give one: options.chat_template: FILE.jinja; without one, /v1/completions still works.",
     ),
     Cause(
+        "parser_tokens",
+        re.compile(
+            r"RuntimeError: (?P<parser>[^\n]*?(?:[Pp]arser|extractor)) could not locate "
+            r"(?P<tokens>[^\n]*?) (?:in the )?tokenizer"
+        ),
+        "The {parser} does not go with this model: its tokenizer lacks the {tokens}.",
+        "Turn it off: options.reasoning_parser: null or options.tool_call_parser: null; or name "
+        "the one that fits.",
+    ),
+    Cause(
         "corrupt_model",
         re.compile(
             r"SafetensorError: (?P<reason>[^\n]+)|Error while deserializing header|"
