@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 import sys
@@ -32,6 +34,13 @@ class RedactingFormatter(logging.Formatter):
     _second = -1
     _text = ""
 
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info or record.exc_text or record.stack_info:
+            return redact(super().format(record))
+        # What the base class would write by _FORMAT, in a third of its time.
+        when = self.formatTime(record)
+        return redact(f"{when} {record.levelname} {record.name} {record.getMessage()}")
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  (logging's name)
         """As usual, but a second's text is made once a second."""
         second = int(record.created)
@@ -42,13 +51,49 @@ class RedactingFormatter(logging.Formatter):
             self._text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
         return f"{self._text},{int(record.msecs):03d}"
 
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+
+class BatchingHandler(logging.Handler):
+    """Writes what one turn of the event loop logged in one system call, at the turn's end.
+
+    Warnings and worse, and whatever is logged outside of a loop, are written at once.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record))
+            if record.levelno > logging.INFO:
+                self.flush()
+            elif len(self._lines) == 1:
+                self._flush_soon()
+        except Exception:  # noqa: BLE001  (logging's own rule: a line that cannot be written stops nobody)
+            self.handleError(record)
+
+    def flush(self) -> None:
+        with self.lock or contextlib.nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
+
+    def _flush_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            loop.call_soon(self.flush)
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send every log record to ``stream`` (stderr); call it once, in an entry point."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    # Nothing that is written names them, and each record would look them up.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = BatchingHandler(stream or sys.stderr)
     handler.setFormatter(RedactingFormatter(_FORMAT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
