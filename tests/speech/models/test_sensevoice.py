@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ from yibu.speech.loading import Layout, Loaded, detect, load  # noqa: E402
 from yibu.speech.models.grouping import groups, padded_length  # noqa: E402
 from yibu.speech.precision import choose, cpu_flags  # noqa: E402
 from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
+
+from .conftest import FIXTURE  # noqa: E402
 
 PRECISIONS = ["fp32", "int8"] + (["bf16"] if cpu_flags() & {"avx512_bf16", "amx_bf16"} else [])
 
@@ -260,6 +263,15 @@ def test_directories_are_told_apart(sensevoice_dir: Path, tmp_path: Path) -> Non
     assert detect(tmp_path) is Layout.CTRANSLATE2
 
 
+def test_funasr_is_not_given_a_vad_that_it_cannot_load(
+    sensevoice_dir: Path, vad_dir: Path, tmp_path: Path
+) -> None:
+    for name in ("config.yaml", "am.mvn", "model.onnx"):
+        shutil.copy(vad_dir / name, tmp_path / name)
+    with pytest.raises(VerificationError, match=r"holds no model\.pt"):
+        attempt(sensevoice_dir, tmp_path, path="reference")
+
+
 @pytest.mark.parametrize("bad", [{"precision": "fp8"}, {"path": "quick"}, {"device": "npu"}])
 def test_unknown_values_are_refused(sensevoice_dir: Path, vad_dir: Path, bad: dict) -> None:
     with pytest.raises(UsageError, match="is not known"):
@@ -268,12 +280,27 @@ def test_unknown_values_are_refused(sensevoice_dir: Path, vad_dir: Path, bad: di
 
 @pytest.fixture(scope="session")
 def onnx_dir(sensevoice_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as FunASR exports it, and quantised as FunASR quantises."""
+    """The tiny model as FunASR exports it, and quantised as FunASR quantises.
+
+    It takes torch to export, and the environment that serves the layout has none: the export
+    is kept where YIBU_TEST_CACHE says, so that a later run without torch finds it.
+    """
+    number = hashlib.sha256(FIXTURE.read_bytes()).hexdigest()[:12]
+    cache = os.environ.get("YIBU_TEST_CACHE") or str(tmp_path_factory.mktemp("cache"))
+    kept = Path(cache) / f"sensevoice-onnx-{number}"
+    if not kept.exists():
+        work = kept.with_name(f"{kept.name}.{os.getpid()}")
+        export(sensevoice_dir, work)
+        work.rename(kept)
+    return kept
+
+
+def export(sensevoice_dir: Path, directory: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     funasr = pytest.importorskip("funasr")
     quantization = pytest.importorskip("onnxruntime.quantization")
-    directory = tmp_path_factory.mktemp("onnx")
+    directory.mkdir(parents=True)
     for name in ("config.yaml", "am.mvn"):
         shutil.copy(sensevoice_dir / name, directory / name)
     for model in sensevoice_dir.glob("*.model"):
@@ -286,7 +313,6 @@ def onnx_dir(sensevoice_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         dynamic_axes=exported.export_dynamic_axes(), dynamo=False,
     )  # fmt: skip
     quantization.quantize_dynamic(directory / "model.onnx", directory / "model_quant.onnx")
-    return directory
 
 
 @pytest.mark.filterwarnings("default")

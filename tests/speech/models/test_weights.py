@@ -6,6 +6,9 @@ import contextlib
 import io
 import os
 import pickle
+import shlex
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -43,6 +46,34 @@ def test_a_pickle_that_calls_something_is_refused_and_not_run(tmp_path: Path) ->
 def test_anything_but_a_dictionary_is_refused(tmp_path: Path, content: object) -> None:
     with pytest.raises(VerificationError, match="a dictionary of tensors expected"):
         read_checkpoint(checkpoint(tmp_path / "model.pt", content))
+
+
+def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    """What torch.save wrote before 1.6: pickles one after the other, the tensors at the end."""
+    witness = tmp_path / "witness"
+    path = tmp_path / "model.pt"
+    with path.open("wb") as file:
+        for content in (0x1950A86A20F9469CFC6C, 1001, {}, {"weight": Exploit(witness)}):
+            pickle.dump(content, file, protocol=2)
+    with pytest.raises(VerificationError, match=r"saved by PyTorch before 1\.6"):
+        read_checkpoint(path)
+    path.write_bytes(pickle.dumps(Exploit(witness)))
+    with pytest.raises(VerificationError, match="no readable PyTorch checkpoint"):
+        read_checkpoint(path)
+    assert not witness.exists()
+
+
+def test_what_is_said_to_type_for_a_bare_pickle_works(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "it's old.pt"
+    tensor = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    torch.save({"weight": tensor}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(VerificationError) as refused:
+        read_checkpoint(path)
+    command = str(refused.value.hint).removeprefix("write it anew: ")
+    typed = command.replace("$(yibu engine install speech-torch)", shlex.quote(sys.executable))
+    subprocess.run(typed, shell=True, check=True, timeout=300)
+    assert np.array_equal(read_checkpoint(path).tensors["weight"], tensor.numpy())
 
 
 def test_missing_cut_and_foreign_files_are_named(tmp_path: Path, sensevoice_dir: Path) -> None:

@@ -1,4 +1,5 @@
-"""FSMN-VAD (``iic/speech_fsmn_vad_zh-cn-16k-common-pytorch``) in numpy, over a live stream.
+"""FSMN-VAD (``iic/speech_fsmn_vad_zh-cn-16k-common-pytorch`` or ``-onnx``) in numpy, over a live
+stream.
 
 The network sees five stacked frames of the filter bank, each 10 ms, and looks only backwards
 in its four memory blocks; the newest output therefore needs two frames (20 ms) more than it
@@ -28,6 +29,7 @@ from yibu.speech.modelconfig import read_config, section
 from yibu.speech.segments import SegmentCutter, SegmentRule, Span
 from yibu.speech.types import Features, Samples, Segment
 from yibu.speech.vad.endpoint import Endpointer, EndpointRule, Frames
+from yibu.speech.vad.fsmn_onnx import onnx_weights
 from yibu.speech.weights import Weights, read_checkpoint
 
 _WIDTH = 5
@@ -115,13 +117,16 @@ class FsmnVad:
 
     @classmethod
     def load(cls, directory: Path, rule: SegmentRule | None = None) -> FsmnVad:
-        """Load config.yaml, am.mvn and model.pt from ``directory``.
+        """Load config.yaml, am.mvn and the weights from ``directory``.
+
+        The weights are those of the first that is there of model.pt, model.onnx and
+        model_quant.onnx. Older ONNX exports call the two others vad.yaml and vad.mvn.
 
         Raises ``VerificationError`` for missing or damaged files and ``UnsupportedError`` for
         another kind of network.
         """
         rule = rule or SegmentRule()
-        config = read_config(directory)
+        config = read_config(directory, _there(directory, "config.yaml", "vad.yaml").name)
         encoder = section(config, "encoder_conf", directory)
         shape = {"input_dim": _WIDTH * MEL_BINS, "rorder": 0, "lstride": 1}
         for key, expected in shape.items():
@@ -130,22 +135,41 @@ class FsmnVad:
                     f"{directory}: encoder_conf.{key} is {encoder.get(key)!r}, {expected} expected",
                     hint="use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
                 )
-        weights = read_checkpoint(directory / "model.pt").tensors
-        try:
-            network = FsmnNetwork(weights, int(encoder["fsmn_layers"]), int(encoder["lorder"]))
-        except (KeyError, ValueError) as error:
-            raise VerificationError(
-                f"{directory}/model.pt does not hold the network of config.yaml: {error}",
-                hint="download the VAD model again",
-            ) from error
-        endpoints = replace(
-            endpoint_rule(section(config, "model_conf", directory)), cap=int(rule.cap * 100)
+        network = _network(directory, encoder)
+        rules = section(
+            config, "vad_post_conf" if "vad_post_conf" in config else "model_conf", directory
         )
-        normalizer = Normalizer.read(directory / "am.mvn", _WIDTH * MEL_BINS)
-        return cls(network, normalizer, endpoints, rule)
+        endpoints = replace(endpoint_rule(rules), cap=int(rule.cap * 100))
+        mvn = _there(directory, "am.mvn", "vad.mvn")
+        return cls(network, Normalizer.read(mvn, _WIDTH * MEL_BINS), endpoints, rule)
 
     def session(self) -> FsmnSession:
         return FsmnSession(self._network, self._normalizer, self._endpoints, self._rule)
+
+
+def _there(directory: Path, usual: str, *others: str) -> Path:
+    """The first of the files that is there; ``usual`` where none is."""
+    paths = [directory / name for name in (usual, *others)]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _network(directory: Path, encoder: dict[str, Any]) -> FsmnNetwork:
+    path = _there(directory, "model.pt", "model.onnx", "model_quant.onnx")
+    try:
+        layers, order = int(encoder["fsmn_layers"]), int(encoder["lorder"])
+        if path.suffix == ".onnx":
+            weights = onnx_weights(path, layers)
+        else:
+            weights = read_checkpoint(path).tensors
+        network = FsmnNetwork(weights, layers, order)
+        # Matrices that do not fit each other are found here, not in the first request.
+        network.silence(np.zeros((1, _WIDTH * MEL_BINS), np.float32), network.memory())
+    except (LookupError, ValueError, TypeError) as error:
+        raise VerificationError(
+            f"{path} does not hold the network of the config beside it: {error}",
+            hint="download the VAD model again",
+        ) from error
+    return network
 
 
 def endpoint_rule(model_conf: dict[str, Any]) -> EndpointRule:
