@@ -13,7 +13,7 @@ from yibu.config import GatewayConfig
 from yibu.engines.base import Endpoint
 from yibu.gateway import collector
 from yibu.gateway.app import create_app
-from yibu.gateway.backend import Route
+from yibu.gateway.backend import ReplicaStatus, Route
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.server import GatewayServer
 from yibu.log import configure
@@ -32,6 +32,10 @@ class OneReplica:
 
     def route(self, model: str) -> Route | None:
         return self._route if model == "bench" else None
+
+    def replicas(self) -> Sequence[ReplicaStatus]:
+        """Nobody asks for metrics here."""
+        return []
 
     async def ensure_ready(self, _model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:  # noqa: ARG002  (the protocol's name)
         return self._endpoint

@@ -39,8 +39,11 @@ class YibuError(Exception):
     """Anything yibu refuses or fails at, said so that a person can act on it.
 
     ``message`` names the object, what was found and what was expected; ``hint`` is the next
-    command or change to try, and may be empty.
+    command or change to try, and may be empty. ``cause`` is one of a small number of keys, fit
+    for a metric's label.
     """
+
+    cause = "unknown"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -54,6 +57,8 @@ class YibuError(Exception):
 class UsageError(YibuError):
     """The command line, or a value given in it, is wrong."""
 
+    cause = "bad_config"
+
 
 class ConfigError(UsageError):
     """yibu.yaml or an environment variable holds something that cannot be used."""
@@ -66,9 +71,13 @@ class SourceError(UsageError):
 class DoesNotFitError(YibuError):
     """The plan needs more memory than the machine has."""
 
+    cause = "does_not_fit"
+
 
 class VerificationError(YibuError):
     """A file's size or sha256 is not what the hub or the store's record says."""
+
+    cause = "verification"
 
 
 class NotRunningError(YibuError):
@@ -82,25 +91,37 @@ class AlreadyRunningError(YibuError):
 class HubError(YibuError):
     """A hub, or the local store, failed."""
 
+    cause = "hub"
+
 
 class HubNotFoundError(HubError):
     """The hub knows no such model, revision or file."""
+
+    cause = "not_found"
 
 
 class HubAuthError(HubError):
     """The hub wants a token, or refuses the one it was given."""
 
+    cause = "gated_model"
+
 
 class HubUnreachableError(HubError):
     """The hub did not answer, or the connection broke until the retries were spent."""
+
+    cause = "no_network"
 
 
 class OfflineError(HubError):
     """Only local files were allowed, and something is missing."""
 
+    cause = "offline"
+
 
 class DiskFullError(HubError):
     """There is not enough room for a download, found before or while it runs."""
+
+    cause = "disk_full"
 
 
 class PullCancelledError(HubError):
@@ -110,6 +131,8 @@ class PullCancelledError(HubError):
 class EnvironmentSetupError(YibuError):
     """uv could not make an engine's environment."""
 
+    cause = "environment"
+
 
 class EngineError(YibuError):
     """An engine cannot serve a model."""
@@ -117,6 +140,8 @@ class EngineError(YibuError):
 
 class UnsupportedError(EngineError):
     """The engine does not serve this kind of model, or not on this machine."""
+
+    cause = "unsupported"
 
 
 class EngineStartError(EngineError):

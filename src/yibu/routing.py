@@ -6,11 +6,24 @@ without processes, and can run inside the node's process or as worker processes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from yibu.engines.base import Capability, Endpoint
+
+State = Literal["pending", "downloading", "starting", "ready", "draining", "stopped", "failed"]
+"""Of models and of replicas; only a model, before it has replicas, is ``downloading``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last failure of a replica, or of a model that never came to have one."""
+
+    cause: str
+    """A key out of a small number: of the library of causes, or an error's own."""
+    at: float
+    """Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +38,29 @@ class Route:
     created: int
     """Unix seconds, for ``/v1/models``."""
     owned_by: str = "yibu"
-    state: str = "pending"
-    """The model's state in the node's words, for ``/readyz`` and listings."""
+    state: State = "pending"
+    """For ``/readyz``, listings and metrics."""
     max_context: int | None = None
+    failure: Failure | None = None
+    """Why there are no replicas, where that is so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica at this moment, for metrics."""
+
+    model: str
+    replica: str
+    state: State
+    restarts: int
+    """How often it was started again after it had failed."""
+    in_flight: int
+    """Requests it is working on."""
+    failures: Mapping[str, int]
+    """How often it failed, by cause, since the node was started."""
+    failure: Failure | None
+    endpoint: Endpoint | None
+    """Where it answers; None unless it is ready."""
 
 
 class Backend(Protocol):
@@ -39,6 +72,10 @@ class Backend(Protocol):
 
     def route(self, model: str) -> Route | None:
         """The route of one model, or None for an unknown name."""
+        ...
+
+    def replicas(self) -> Sequence[ReplicaStatus]:
+        """Every replica of every model, whatever its state."""
         ...
 
     async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:

@@ -15,7 +15,7 @@ from yibu.config import GatewayConfig
 from yibu.engines.base import Capability, Endpoint
 from yibu.errors import NotReadyError
 from yibu.gateway.app import Gateway, create_app
-from yibu.gateway.backend import Route
+from yibu.gateway.backend import ReplicaStatus, Route
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.server import GatewayServer
 
@@ -30,7 +30,9 @@ class FakeBackend:
     """The node as the gateway sees it: routes and replicas, and what the gateway told of them."""
 
     known: dict[str, Route] = field(default_factory=dict)
-    replicas: dict[str, list[Endpoint]] = field(default_factory=dict)
+    endpoints: dict[str, list[Endpoint]] = field(default_factory=dict)
+    statuses: list[ReplicaStatus] = field(default_factory=list)
+    """Further replicas than those that ``add`` made."""
     in_flight: int = 0
     finished: list[tuple[str, bool]] = field(default_factory=list)
 
@@ -38,7 +40,7 @@ class FakeBackend:
         served = fields.pop("served_name", None)
         route = Route(model, "llama.cpp", TEXT, conforming=False, created=1, state="ready")
         self.known[model] = replace(route, **fields)
-        self.replicas[model] = [
+        self.endpoints[model] = [
             Endpoint(f"{model}-{n}", "127.0.0.1", up.port, key="inner-key", served_name=served)
             for n, up in enumerate(upstreams)
         ]
@@ -49,8 +51,16 @@ class FakeBackend:
     def route(self, model: str) -> Route | None:
         return self.known.get(model)
 
+    def replicas(self) -> Sequence[ReplicaStatus]:
+        ready = (
+            ReplicaStatus(model, endpoint.replica, "ready", 0, 0, {}, None, endpoint)
+            for model, endpoints in self.endpoints.items()
+            for endpoint in endpoints
+        )
+        return [*ready, *self.statuses]
+
     async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
-        for endpoint in self.replicas[model]:
+        for endpoint in self.endpoints[model]:
             if endpoint.replica not in exclude:
                 self.in_flight += 1
                 return endpoint

@@ -369,3 +369,52 @@ async def test_gpu_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
     unknown.read = lambda gpus: ((), frozenset())  # type: ignore[method-assign]
     assert await wait_released(unknown, (0,), {7}, 5)
     assert await wait_released(Nvml(), (0,), set(), 5), "with a driver or without"
+
+
+async def test_replicas_tell_their_failures_by_cause(make_fleet: MakeFleet) -> None:
+    async with make_fleet(timings={"failure_limit": 2}) as fleet:
+        await fleet.up(fake_model("smol", replicas=2))
+        pid = (await fleet.status())[0]["replicas"][0]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: fleet.replicas()[0].restarts == 1)
+        first, second = fleet.replicas()
+        assert (first.model, first.replica, second.replica) == ("smol", "smol-0", "smol-1")
+        assert first.failures == {"crash": 1}
+        assert first.failure is not None
+        assert first.failure.cause == "crash"
+        assert (second.state, second.restarts, second.failures) == ("ready", 0, {})
+        assert second.endpoint is not None
+        with pytest.raises(EngineStartError):
+            await fleet.up(fake_model("big", "--fail-start", "out of memory"))
+        status = fleet.replicas()[-1]
+        assert (status.state, status.failures) == ("failed", {"out_of_memory": 1})
+        assert status.endpoint is None
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [(HubNotFoundError("no"), "not_found"), (DoesNotFitError("no"), "does_not_fit")],
+)
+async def test_a_model_that_never_came_up_tells_why(
+    make_fleet: MakeFleet, error: Exception, cause: str
+) -> None:
+    def pull(source: str, progress: ProgressCallback) -> LocalModel:
+        raise error
+
+    async with make_fleet(pull=pull) as fleet:
+        with pytest.raises(type(error)):
+            await fleet.up(fake_model("smol", source="/m"))
+        route = fleet.route("smol")
+        assert route is not None
+        assert route.failure is not None
+        assert route.failure.cause == cause
+        assert fleet.replicas() == []
+
+
+async def test_a_refusal_says_what_to_try(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        with pytest.raises(EngineStartError):
+            await fleet.up(fake_model("smol", "--fail-start", "out of memory"))
+        with pytest.raises(NotReadyError, match="memory did not suffice") as refused:
+            await fleet.ensure_ready("smol")
+        assert refused.value.hint == "use a smaller model"

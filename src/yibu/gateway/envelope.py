@@ -64,7 +64,7 @@ class EngineAnswerError(RequestError):
 
 def error_body(error: RequestError) -> bytes:
     """``{"error": {"message", "type", "param", "code"}}``."""
-    message = f"{error.message}. {error.hint}" if error.hint else error.message
+    message = f"{error.message.rstrip('.')}. {error.hint}" if error.hint else error.message
     return orjson.dumps(
         {
             "error": {

@@ -87,35 +87,33 @@ class Metrics:
         )
         _histograms(lines, "request_seconds", "Time to the last byte", path, self.duration)
         _histograms(lines, "first_byte_seconds", "Time to the first byte", path, self.first_byte)
-        lines += _head("requests_in_flight", "HTTP requests in flight", "gauge")
+        lines += head("requests_in_flight", "HTTP requests in flight", "gauge")
         lines.append(f"yibu_requests_in_flight {self.in_flight}")
         lines += extra
         return "\n".join(lines) + "\n"
 
 
 def sample(name: str, names: Sequence[str], values: Labels, number: float) -> str:
+    """One line; ``name`` is without the prefix, ``names`` and ``values`` are its labels."""
     labels = ",".join(
         f'{label}="{_escape(value)}"' for label, value in zip(names, values, strict=True)
     )
-    return (
-        f"yibu_{name}{{{labels}}} {number:g}"
-        if isinstance(number, float)
-        else (f"yibu_{name}{{{labels}}} {number}")
-    )
+    return f"yibu_{name}{{{labels}}} {number!r}"
 
 
 def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _head(name: str, text: str, kind: str) -> list[str]:
+def head(name: str, text: str, kind: str) -> list[str]:
+    """What stands above a family's samples; ``kind`` is counter, gauge or histogram."""
     return [f"# HELP yibu_{name} {text}.", f"# TYPE yibu_{name} {kind}"]
 
 
 def _family(
     lines: list[str], name: str, text: str, names: Sequence[str], counter: Counter[Labels]
 ) -> None:
-    lines += _head(name, text, "counter")
+    lines += head(name, text, "counter")
     lines += [sample(name, names, values, number) for values, number in sorted(counter.items())]
 
 
@@ -126,7 +124,7 @@ def _histograms(
     names: Sequence[str],
     store: dict[Labels, Histogram],
 ) -> None:
-    lines += _head(name, text, "histogram")
+    lines += head(name, text, "histogram")
     for values, histogram in sorted(store.items()):
         running = 0
         bounds = [f"{bound:g}" for bound in histogram.bounds] + ["+Inf"]

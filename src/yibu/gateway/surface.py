@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +23,8 @@ from yibu.gateway.envelope import (
     error_body,
     error_headers,
 )
-from yibu.gateway.metrics import CONTENT_TYPE, Metrics, sample
+from yibu.gateway.fleet_metrics import fleet_lines
+from yibu.gateway.metrics import CONTENT_TYPE, Metrics
 from yibu.gateway.openapi import DESCRIPTION, document
 from yibu.gateway.operations import unknown_model
 from yibu.gateway.schemas.answers import ErrorAnswer, Health, Model, ModelList, Readiness
@@ -148,16 +148,7 @@ def _health(app: FastAPI, backend: Backend, metrics: Metrics, draining: Callable
         response_class=PlainTextResponse,
     )
     async def numbers() -> Response:
-        return Response(metrics.render(_state_lines(backend)), media_type=CONTENT_TYPE)
-
-
-def _state_lines(backend: Backend) -> list[str]:
-    states = Counter(route.state for route in backend.routes())
-    return [
-        "# HELP yibu_models Models by state.",
-        "# TYPE yibu_models gauge",
-        *(sample("models", ("state",), (state,), number) for state, number in states.items()),
-    ]
+        return Response(metrics.render(fleet_lines(backend)), media_type=CONTENT_TYPE)
 
 
 def _pages(app: FastAPI) -> None:

@@ -20,9 +20,9 @@ from yibu.node.launch import Host, LaunchSpec
 from yibu.node.names import replica_id
 from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
-from yibu.node.replica import Replica, State
+from yibu.node.replica import Replica
 from yibu.node.state import SavedModel, SavedReplica
-from yibu.routing import Route
+from yibu.routing import Failure, Route, State
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ class Deployment:
         self.replicas: list[Replica] = []
         self.specs: tuple[LaunchSpec, ...] = ()
         self.error: YibuError | None = None
-        """Why there are no replicas, or why all that there were have failed."""
+        """Why there are no replicas."""
+        self._failure: Failure | None = None
         self._deployer = deployer
         self._host = host
         self._bus = bus
@@ -85,6 +86,12 @@ class Deployment:
         return next((replica.cause for replica in self.replicas if replica.cause), None)
 
     @property
+    def hint(self) -> str:
+        """What to try where the model has failed; empty where nothing is known."""
+        errors = (self.error, *(replica.error for replica in self.replicas))
+        return next((error.hint for error in errors if error is not None), "")
+
+    @property
     def route(self) -> Route:
         """As the gateway sees it; made anew only when something has changed."""
         if self._route is None:
@@ -97,6 +104,7 @@ class Deployment:
                 created=self.created,
                 state=self.state,
                 max_context=self.specs[0].max_context if self.specs else None,
+                failure=self._failure,
             )
         return self._route
 
@@ -221,7 +229,7 @@ class Deployment:
 
     async def _deploy(self, held: contextlib.ExitStack) -> None:
         self._again.clear()
-        self.error = None
+        self.error = self._failure = None
         self._phase = "downloading" if self.config.source else "pending"
         self._tell()
         work = asyncio.create_task(self._specs(held), name=f"deploy {self.name}")
@@ -251,6 +259,7 @@ class Deployment:
     async def _failed(self, error: YibuError) -> None:
         """Show the error until someone wants the model restarted or taken down."""
         self.error = error
+        self._failure = Failure(error.cause, time.time())
         self._phase = "failed"
         self._tell()
         while not (self._again.is_set() or self._stopping.is_set()):

@@ -23,7 +23,7 @@ from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 from yibu.node.replica import Replica
 from yibu.node.state import SavedNode, SavedReplica, StateFile, boot_id
-from yibu.routing import Route
+from yibu.routing import ReplicaStatus, Route
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -180,6 +180,10 @@ class Fleet:
         deployment = self._models.get(model)
         return None if deployment is None else deployment.route
 
+    def replicas(self) -> Sequence[ReplicaStatus]:
+        """Every replica of every model, whatever its state."""
+        return [replica.status() for replica in self._all_replicas()]
+
     async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
         """The least loaded ready replica, with one more request counted; see Backend.
 
@@ -312,7 +316,9 @@ async def _when_ready(deployment: Deployment, exclude: frozenset[str]) -> Endpoi
 def _not_ready(deployment: Deployment, retry_after: float) -> NotReadyError:
     cause = f": {deployment.cause}" if deployment.cause else ""
     return NotReadyError(
-        f"model {deployment.name!r} is {deployment.state}{cause}", retry_after=retry_after
+        f"model {deployment.name!r} is {deployment.state}{cause}",
+        hint=deployment.hint,
+        retry_after=retry_after,
     )
 
 

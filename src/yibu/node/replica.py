@@ -12,6 +12,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -23,10 +24,10 @@ from yibu.node.launch import Host, LaunchSpec, Running
 from yibu.node.policy import RestartPolicy
 from yibu.node.process import EngineProcess
 from yibu.node.watch import Watch
+from yibu.routing import Failure, ReplicaStatus, State
 
 _log = logging.getLogger(__name__)
 
-State = Literal["pending", "downloading", "starting", "ready", "draining", "stopped", "failed"]
 T = TypeVar("T")
 
 
@@ -59,6 +60,9 @@ class Replica:
         self.error: EngineStartError | None = None
         """What it failed with, the log's last lines included; None unless ``failed``."""
         self.restarts = restarts
+        self.failures: Counter[str] = Counter()
+        """By cause, a short key each."""
+        self.failure: Failure | None = None
         self.key = key or secrets.token_urlsafe(32)
         self.port = port
         self.process: EngineProcess | None = None
@@ -94,6 +98,19 @@ class Replica:
     def restarting(self) -> bool:
         """Whether a restart that was asked for is still to be carried out."""
         return self._wish == "restart" or self.state in ("pending", "starting", "draining")
+
+    def status(self) -> ReplicaStatus:
+        """What metrics show of it."""
+        return ReplicaStatus(
+            self.spec.model,
+            self.id,
+            self.state,
+            self.restarts,
+            self.in_flight,
+            self.failures,
+            self.failure,
+            self.endpoint,
+        )
 
     def acquire(self, turn: int) -> None:
         """A request goes to this replica; ``turn`` grows from request to request."""
@@ -151,11 +168,16 @@ class Replica:
                 try:
                     await self._answer(await self._live(adopting))
                 except EngineError as stuck:  # something survived SIGKILL
-                    self._fail(EngineStartError(stuck.message, hint=stuck.hint, cause="unkillable"))
+                    error = EngineStartError(stuck.message, hint=stuck.hint, cause="unkillable")
+                    self._note(error)
+                    self._fail(error)
                     await self._wished.wait()
                 except Exception as defect:  # noqa: BLE001 - keeps a defect met here from other models
                     _log.exception("replica %s", self.id)
-                    self._fail(EngineStartError(f"{self.id}: a defect in yibu: {defect!r}"))
+                    what = f"{self.id}: a defect in yibu: {defect!r}"
+                    error = EngineStartError(what, cause="defect")
+                    self._note(error)
+                    self._fail(error)
                     await self._wished.wait()
                 if self._wish == "restart":
                     self._begin_again()
@@ -251,6 +273,7 @@ class Replica:
         """Wait before the next start, or for a wish when there is no point in starting."""
         if failure is None:
             return
+        self._note(failure.error)
         delay = self._delay(failure)
         if delay is None:
             self._fail(failure.error)
@@ -276,6 +299,10 @@ class Replica:
         if not self._was_ready:
             return None
         return self._policy.failed(time.monotonic())
+
+    def _note(self, error: EngineStartError) -> None:
+        self.failures[error.cause] += 1
+        self.failure = Failure(error.cause, time.time())
 
     def _fail(self, error: EngineStartError) -> None:
         self.error = error

@@ -1,0 +1,74 @@
+"""What an operator sees of failing engines through the gateway: the 503 body and /metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.e2e.home import Home, fake, until
+from tests.exposition import Exposition
+from yibu.engines.causes import GENERIC_CAUSES
+
+NASTY = 'x="1"} 5\\n RuntimeError: thing-1f3a failed at 0x7f3a'
+"""What an engine may print, and what must not become a label."""
+
+
+def scrape(home: Home) -> Exposition:
+    with urllib.request.urlopen(f"{home.url()}/metrics", timeout=30) as answer:
+        return Exposition(answer.read().decode())
+
+
+def test_causes_stand_in_the_503_body_and_in_the_labels(home: Home) -> None:
+    home.write(
+        [
+            fake("full", "--fail-start", "OSError: [Errno 28] No space left on device"),
+            fake("odd", "--fail-start", NASTY),
+        ]
+    )
+    home.yibu("up", "-d", code=1)
+    body = {"model": "full", "messages": [{"role": "user", "content": "hello"}]}
+    request = urllib.request.Request(
+        f"{home.url()}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    with refused.value as answer:
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) > 0
+        error = json.load(answer)["error"]
+    (cause,) = [cause for cause in GENERIC_CAUSES if cause.key == "disk_full"]
+    assert error["code"] == "model_not_ready"
+    assert cause.explanation in error["message"]
+    assert cause.hint in error["message"]
+    assert ".." not in error["message"]
+
+    page = scrape(home)
+    last = "yibu_last_failure_timestamp_seconds"
+    assert {(x["model"], x["replica"], x["cause"]) for x in page.labels(last)} == {
+        ("full", "full-0", "disk_full"),
+        ("odd", "odd-0", "unknown"),
+    }
+    assert "1f3a" not in page.text
+    for model in ("full", "odd"):
+        labels = {"model": model, "replica": f"{model}-0"}
+        assert page.value("yibu_replica_state", **labels, state="failed") == 1
+
+
+def test_an_engine_that_was_killed_is_counted(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    (replica,) = home.model("fake")["replicas"]
+    labels = {"model": "fake", "replica": replica["id"]}
+    assert scrape(home).value("yibu_replica_restarts_total", **labels) == 0
+    os.kill(replica["pid"], signal.SIGKILL)
+    until(lambda: scrape(home).value("yibu_replica_restarts_total", **labels) == 1, "one restart")
+    until(lambda: scrape(home).value("yibu_replica_state", **labels, state="ready") == 1, "ready")
+    (found,) = scrape(home).labels("yibu_replica_failures_total")
+    assert found["cause"] in {"crash", "killed", "oom_killed"}
