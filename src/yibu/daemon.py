@@ -175,6 +175,7 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         place=place,
         ensure_environment=ensure_environment,
         explain=_explain,
+        phase_marks=lambda engine: registry.by_name(engine).phases,
         in_use=lambda source: store.lease(parse_source(source)),
     )
 

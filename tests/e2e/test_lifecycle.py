@@ -37,9 +37,15 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert status["version"] == 1
     assert set(status) == {"version", "node", "gateway", "models"}
     (model,) = status["models"]
-    assert set(model) == {"name", "source", "engine", "state", "cause", "replicas"}
+    assert set(model) == {
+        *("name", "source", "engine", "state", "cause", "phase", "phases", "replicas"),
+    }
     (replica,) = model["replicas"]
-    assert set(replica) == {"id", "pid", "port", "state", "restarts", "rss_bytes", "gpus"}
+    assert set(replica) == {
+        *("id", "pid", "port", "state", "restarts", "rss_bytes", "gpus", "phase", "phases"),
+    }
+    assert model["phase"] is None
+    assert "start" in model["phases"]  # a command's log is not known
     assert model["state"] == replica["state"] == "ready"
     assert replica["rss_bytes"] > 1_000_000
     assert ask(home)["choices"][0]["message"]["content"]

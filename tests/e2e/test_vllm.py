@@ -108,6 +108,19 @@ def test_the_tutorials_command_line(served: Served) -> None:
     assert f"--port {served.port}" not in line
 
 
+def test_its_start_is_told_by_phase(served: Served) -> None:
+    lines = [line for line in served.said.splitlines() if "  " in line]
+    told = [line.split("  ", 1)[1] for line in lines]
+    order = [text for text in told if text in ("imports", "load", "warm-up")]
+    assert order == ["imports", "load", "warm-up"]
+    assert re.search(r"smol  ready in [\d.]+ s: .*imports [\d.]+, ", served.said)
+    model = served.home.model("smol")
+    assert model["phase"] is None
+    assert {"download", "plan", "environment", *order} <= set(model["phases"])
+    # Importing torch and vLLM in two processes takes seconds on any machine.
+    assert model["phases"]["imports"] > model["phases"]["plan"] + 1
+
+
 def test_the_key_is_asked_for_and_seen_nowhere(served: Served) -> None:
     with (
         openai.OpenAI(base_url=f"{served.home.url()}/v1", api_key="another-key") as stranger,

@@ -51,6 +51,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bind-after", type=float, default=0.0, help="listen so much later")
     parser.add_argument("--log-lines", type=int, default=0, help="lines to print at the start")
     parser.add_argument("--chatter", type=float, help="print a line every so many seconds")
+    parser.add_argument("--phase", action="append", default=[], metavar="SECONDS:LINE",
+                        help="before it listens: print the line, then take so long")  # fmt: skip
     parser.add_argument("--print-env", action="store_true")
     parser.add_argument("--port-in-use", action="store_true", help="fail as if the port was taken")
     parser.add_argument("--spin", action="store_true", help="burn CPU in a thread")
@@ -241,6 +243,10 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"line {number}", flush=True)
     if args.print_env:
         print(json.dumps(dict(os.environ)), flush=True)
+    for phase in args.phase:
+        seconds, _, line = phase.partition(":")
+        print(line, flush=True)
+        time.sleep(float(seconds))
     if args.fail_start is not None:
         print(args.fail_start, file=sys.stderr, flush=True)
         sys.exit(args.exit_code)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import QUICK, NoGpu, explain, fake_deployer
+from tests.node.support import FAKE_PHASES, QUICK, NoGpu, explain, fake_deployer
 from yibu.node import processes
 from yibu.node.fleet import Fleet
 from yibu.node.launch import Host
@@ -49,6 +49,7 @@ def host(paths: Paths) -> Host:
         ports=Ports(),
         timings=QUICK,
         explain=explain,
+        phase_marks=lambda engine: FAKE_PHASES,
         gpu_memory=NoGpu(),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -13,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.base import Cause, LaunchPlan, Verdict
+from yibu.engines.base import Cause, LaunchPlan, PhaseMark, Verdict
 from yibu.hub.types import LocalModel, Progress, ProgressCallback, Source
 from yibu.node.deploy import Deployer
 from yibu.node.launch import LaunchSpec
 from yibu.node.timings import Timings
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 
+FAKE_PHASES = (
+    PhaseMark("load", re.compile("fake: loading")),
+    PhaseMark("compile", re.compile("fake: compiling")),
+)
 FAKE = Path(__file__).parents[1] / "fakes" / "engine.py"
 
 # Liveness is generous: tests of canaries say when they want one.
@@ -83,6 +88,7 @@ class FakeEngineKind:
 
     name: str = "fake"
     causes: tuple[Cause, ...] = ()
+    phases: tuple[PhaseMark, ...] = ()
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         refused = model.options.get("unsupported")
@@ -112,6 +118,7 @@ def fake_deployer(**changes: Any) -> Deployer:
         place=lambda config, facts, engine, number: placement,
         ensure_environment=lambda name, note: Path(sys.executable),
         explain=explain,
+        phase_marks=lambda engine: FAKE_PHASES,
         in_use=lambda source: contextlib.nullcontext(),
     )
     return dataclasses.replace(deployer, **changes)

@@ -72,17 +72,20 @@ async def test_status_is_what_ps_shows(make_fleet: MakeFleet) -> None:
         await fleet.up(fake_model("smol", source="/m", replicas=2))
         (model,) = await fleet.status()
         replicas = model.pop("replicas")
+        assert set(model.pop("phases")) == {"download", "plan", "environment", "start", "warm-up"}
         assert model == {
             "name": "smol",
             "source": "/m",
             "engine": "fake",
             "state": "ready",
             "cause": None,
+            "phase": None,
         }
         assert [replica["id"] for replica in replicas] == ["smol-0", "smol-1"]
         for replica in replicas:
             assert set(replica) == {
                 *("id", "pid", "port", "state", "restarts", "rss_bytes", "gpus"),
+                *("phase", "phases"),
             }
             assert replica["rss_bytes"] > 1_000_000
             os.kill(replica["pid"], 0)
@@ -148,7 +151,7 @@ async def test_a_model_that_takes_long_is_refused_at_once(make_fleet: MakeFleet)
         await fleet.down("slow")
         with pytest.raises(NotRunningError, match="taken down before it was ready"):
             await going
-        assert events.get_nowait()["state"] in ("pending", "starting")
+        assert events.get_nowait()["event"] in ("state", "phase")
 
 
 async def test_the_same_again_is_left_alone_and_a_change_replaces(make_fleet: MakeFleet) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -11,8 +13,11 @@ from yibu.cli import output
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.text import Text
 
 Event = dict[str, Any]
+_LONG = 20.0
+"""Seconds from which on tenths of them say nothing."""
 
 
 class Display(Protocol):
@@ -41,12 +46,33 @@ def phrase(event: Event, seconds: float) -> str:
         return _progress(event)
     if event["event"] == "note":
         return str(event["text"])
+    if event["event"] == "phase":
+        return str(event["phase"])
     state = event["state"]
     if state == "ready":
-        return f"ready in {seconds:.1f} s"
+        phases = breakdown(event.get("phases") or {}, seconds)
+        return f"ready in {_seconds(seconds, seconds)} s" + (f": {phases}" if phases else "")
     if state == "failed" and event.get("cause"):
         return f"failed: {event['cause']}"
     return str(state)
+
+
+def breakdown(phases: Mapping[str, float], total: float) -> str:
+    """``imports 40, load 3, warm-up 20``: whole seconds, tenths where all was a matter of seconds.
+
+    Phases that took no time worth a digit are left out.
+    """
+    shown = {phase: _seconds(seconds, total) for phase, seconds in phases.items()}
+    return ", ".join(f"{phase} {text}" for phase, text in shown.items() if float(text))
+
+
+def _seconds(seconds: float, total: float) -> str:
+    return f"{seconds:.1f}" if total < _LONG else f"{seconds:.0f}"
+
+
+def _concerns(event: Event) -> bool:
+    """Whether an event is about the model as a whole: its replicas' states make up its own."""
+    return event["event"] != "state" or event.get("replica") is None
 
 
 def _progress(event: Event) -> str:
@@ -77,6 +103,8 @@ class PlainLines:
         return None
 
     def show(self, event: Event) -> None:
+        if not _concerns(event):
+            return
         now = time.monotonic()
         model = event["model"]
         kind = event.get("phase") or event.get("state") or event.get("text")
@@ -95,8 +123,10 @@ class LiveLines:
         from rich.live import Live
 
         self._started = time.monotonic()
-        self._lines: dict[str, str] = {}
-        self._live: Live = Live(console=Console(stderr=True), refresh_per_second=8)
+        self._lines: dict[str, _Line] = {}
+        self._live: Live = Live(
+            console=Console(stderr=True), refresh_per_second=8, get_renderable=self._draw
+        )
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -113,10 +143,30 @@ class LiveLines:
     def show(self, event: Event) -> None:
         from rich.text import Text
 
+        if not _concerns(event):
+            return
         if event["event"] == "note":
             self._live.console.print(Text(f"{event['model']}  {event['text']}"))
             return
-        self._lines[event["model"]] = phrase(event, time.monotonic() - self._started)
-        width = max(len(name) for name in self._lines)
-        text = "\n".join(f"{name:<{width}}  {line}" for name, line in self._lines.items())
-        self._live.update(Text(text))
+        now = time.monotonic()
+        since = now if event["event"] == "phase" else None
+        # Built anew, so that the thread that draws never sees it change under its hands.
+        line = _Line(phrase(event, now - self._started), since)
+        self._lines = {**self._lines, event["model"]: line}
+
+    def _draw(self) -> Text:
+        from rich.text import Text
+
+        lines, now = self._lines, time.monotonic()
+        width = max(map(len, lines), default=0)
+        return Text("\n".join(f"{name:<{width}}  {line.at(now)}" for name, line in lines.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    text: str
+    since: float | None
+    """When the phase that it names began (monotonic); None where that is not shown."""
+
+    def at(self, now: float) -> str:
+        return self.text if self.since is None else f"{self.text}, {now - self.since:.0f} s"

@@ -126,11 +126,23 @@ class Cause:
     """What to type or change next."""
 
 
+@dataclass(frozen=True, slots=True)
+class PhaseMark:
+    """A line of an engine's log with which a phase of its start begins."""
+
+    phase: str
+    """What the engine does from this line on: ``load``, ``compile``, ``warm-up`` …"""
+    pattern: re.Pattern[str]
+
+
 class Engine(Protocol):
     """One file in ``yibu.engines`` implements this; ``yibu.engines.registry`` lists them."""
 
     name: EngineName
     causes: Sequence[Cause]
+    phases: Sequence[PhaseMark]
+    """In the order in which they come; what is before the first is imports. Empty where the log
+    is not known."""
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         """Whether this engine serves the model; ``facts`` is None where there are no files."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
+from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
@@ -42,6 +42,7 @@ class Command:
 
     name: EngineName = "command"
     causes: Sequence[Cause] = ()
+    phases: Sequence[PhaseMark] = ()
 
     def supports(
         self,

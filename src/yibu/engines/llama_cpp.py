@@ -14,10 +14,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
+from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.llama_cpp_causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp_fields import FIELDS
 from yibu.engines.options import Options, nearest, parse_flags, read_options
+from yibu.engines.phases import LLAMA_CPP_PHASES
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
 
@@ -122,6 +123,7 @@ class LlamaCpp:
 
     name: EngineName = "llama.cpp"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
+    phases: Sequence[PhaseMark] = LLAMA_CPP_PHASES
 
     def supports(
         self,

@@ -10,8 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
+from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
+from yibu.engines.phases import SPEECH_PHASES
 from yibu.errors import UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
 
@@ -56,6 +57,7 @@ class Speech:
 
     name: EngineName = "speech"
     causes: Sequence[Cause] = ()
+    phases: Sequence[PhaseMark] = SPEECH_PHASES
 
     def supports(
         self,

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.base import Capability, Cause, LaunchPlan, Verdict, visible_gpus
+from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
+from yibu.engines.phases import VLLM_PHASES
 from yibu.engines.vllm_causes import VLLM_CAUSES
 from yibu.engines.vllm_families import family_of
 from yibu.engines.vllm_table import PINNED, FlagTable
@@ -70,6 +71,7 @@ class Vllm:
 
     name: EngineName = "vllm"
     causes: Sequence[Cause] = VLLM_CAUSES
+    phases: Sequence[PhaseMark] = VLLM_PHASES
 
     def __init__(self, table: FlagTable = PINNED) -> None:
         self._table = table

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from yibu.config import ModelConfig
-from yibu.engines.base import Engine, LaunchPlan
+from yibu.engines.base import Engine, LaunchPlan, PhaseMark
 from yibu.errors import UnsupportedError, YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
+from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
 from yibu.planner.types import ModelFacts, Placement
 
@@ -31,8 +32,8 @@ class CancelledPullError(YibuError):
 
 @dataclass(frozen=True, slots=True)
 class Deployer:
-    """Everything that turns a model's entry into launch plans. All but ``explain`` may block:
-    they are called in threads."""
+    """Everything that turns a model's entry into launch plans. All but ``explain`` and
+    ``phase_marks`` may block: they are called in threads."""
 
     pull: Callable[[str, ProgressCallback], LocalModel]
     """A source to verified files; raises HubError and its children."""
@@ -44,13 +45,20 @@ class Deployer:
     ensure_environment: Callable[[str, Note], Path]
     """An environment's name to its interpreter; raises EnvironmentSetupError."""
     explain: Explain
+    phase_marks: Callable[[str], Sequence[PhaseMark]]
+    """An engine's name to the lines with which the phases of its start begin."""
     in_use: Callable[[str], AbstractContextManager[object]]
     """While it is open, the files of that source are not removed from the store."""
 
     async def deploy(
-        self, config: ModelConfig, on_progress: ProgressCallback, note: Note
+        self,
+        config: ModelConfig,
+        on_progress: ProgressCallback,
+        note: Note,
+        enter: Note = lambda _phase: None,
     ) -> list[LaunchSpec]:
-        """What each replica runs. ``on_progress`` and ``note`` are called in the event loop.
+        """What each replica runs. ``on_progress`` and ``note`` are called in the event loop, and
+        ``enter`` with the phase that begins.
 
         Raises:
             YibuError: whatever a collaborator raises.
@@ -68,17 +76,19 @@ class Deployer:
                 loop.call_soon_threadsafe(note, text)
 
         try:
-            return await self._deploy(config, report, tell)
+            return await self._deploy(config, report, tell, enter)
         finally:
             abandoned.set()
 
     async def _deploy(
-        self, config: ModelConfig, report: ProgressCallback, tell: Note
+        self, config: ModelConfig, report: ProgressCallback, tell: Note, enter: Note
     ) -> list[LaunchSpec]:
         local, facts = None, None
         if config.source:
+            enter(phases.DOWNLOAD)
             local = await asyncio.to_thread(self.pull, config.source, report)
             facts = await asyncio.to_thread(self.read_facts, local)
+        enter(phases.PLAN)
         engine = await asyncio.to_thread(self.choose_engine, config, facts)
         verdict = engine.supports(config, facts)
         if not verdict.supported:
@@ -95,7 +105,10 @@ class Deployer:
             tell(line)
         python = None
         if plan.environment is not None:
+            enter(phases.ENVIRONMENT)
             python = await asyncio.to_thread(self.ensure_environment, plan.environment, tell)
+        if plan.extra_sources:
+            enter(phases.DOWNLOAD)
         extra = await self._pull_extra(plan, report)
         return [
             LaunchSpec(

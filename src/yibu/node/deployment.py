@@ -18,6 +18,7 @@ from yibu.node.deploy import Deployer
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.names import replica_id
+from yibu.node.phases import Timeline
 from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica
@@ -54,7 +55,11 @@ class Deployment:
         self._host = host
         self._bus = bus
         self._on_change = on_change
-        self._phase: State = "pending"
+        self._state: State = "pending"
+        self._deploying = Timeline()
+        self._came_up: set[str] = set()
+        """Replicas whose latest start has ended, well or not."""
+        self._phases_shown: dict[str | None, str | None] = {}
         self._shown: tuple[State, str | None] = ("pending", None)
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -74,7 +79,7 @@ class Deployment:
     @property
     def state(self) -> State:
         if not self.replicas:
-            return self._phase
+            return self._state
         states = {replica.state for replica in self.replicas}
         return next(state for state in _PRECEDENCE if state in states)
 
@@ -107,6 +112,20 @@ class Deployment:
                 failure=self._failure,
             )
         return self._route
+
+    @property
+    def phase(self) -> str | None:
+        """What it does just now to come up; None when it is up, or is not coming up."""
+        starting = (r.timeline.current for r in self.replicas if r.state == "starting")
+        return self._deploying.current or next((phase for phase in starting if phase), None)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase of the latest start; of the replica that took longest."""
+        now = time.monotonic()
+        starts = [replica.timeline.seconds(now) for replica in self.replicas]
+        longest = max(starts, key=lambda seconds: sum(seconds.values()), default={})
+        return {**self._deploying.seconds(now), **longest}
 
     def choose(self, exclude: frozenset[str]) -> Endpoint | None:
         """The ready replica with the fewest requests, counted as having one more; of equals the
@@ -210,7 +229,7 @@ class Deployment:
                     for replica, process in zip(self.replicas, left, strict=True):
                         group.create_task(replica.run(process), name=f"replica {replica.id}")
         finally:
-            self._phase = "stopped"
+            self._state = "stopped"
             self._ended.set()
             self._tell()
 
@@ -230,7 +249,8 @@ class Deployment:
     async def _deploy(self, held: contextlib.ExitStack) -> None:
         self._again.clear()
         self.error = self._failure = None
-        self._phase = "downloading" if self.config.source else "pending"
+        self._state = "downloading" if self.config.source else "pending"
+        self._deploying = Timeline()
         self._tell()
         work = asyncio.create_task(self._specs(held), name=f"deploy {self.name}")
         stopping = asyncio.create_task(self._stopping.wait(), name=f"stop {self.name}")
@@ -252,7 +272,12 @@ class Deployment:
     async def _specs(self, held: contextlib.ExitStack) -> list[LaunchSpec]:
         held.close()  # what an earlier try held
         self._hold(held, self.config.source)
-        specs = await self._deployer.deploy(self.config, self._progress, self._note)
+        try:
+            specs = await self._deployer.deploy(
+                self.config, self._progress, self._note, self._entered
+            )
+        finally:
+            self._deploying.end(time.monotonic())
         self._hold(held, *specs[0].plan.extra_sources.values())
         return specs
 
@@ -260,7 +285,7 @@ class Deployment:
         """Show the error until someone wants the model restarted or taken down."""
         self.error = error
         self._failure = Failure(error.cause, time.time())
-        self._phase = "failed"
+        self._state = "failed"
         self._tell()
         while not (self._again.is_set() or self._stopping.is_set()):
             await self.changed()
@@ -291,17 +316,45 @@ class Deployment:
     # Telling others.
 
     def _moved(self, replica: Replica) -> None:
+        if replica.state in ("ready", "failed"):
+            self._came_up.add(replica.id)
+        elif replica.id in self._came_up:  # another start, of which the download is no part
+            self._came_up.discard(replica.id)
+            self._deploying = Timeline()
+        self._tell_phase(replica.id, replica.timeline.current)
         self._bus.publish(
-            "state", self.name, replica=replica.id, state=replica.state, cause=replica.cause
+            "state",
+            self.name,
+            replica=replica.id,
+            state=replica.state,
+            cause=replica.cause,
+            phases=_when_ready(replica.state, replica.timeline.seconds(time.monotonic())),
         )
         self._tell()
+
+    def _entered(self, phase: str) -> None:
+        self._deploying.enter(phase, time.monotonic())
+        self._tell_phase(None, phase)
+
+    def _tell_phase(self, replica: str | None, phase: str | None) -> None:
+        if self._phases_shown.get(replica) != phase:
+            self._phases_shown[replica] = phase
+            if phase is not None:
+                self._bus.publish("phase", self.name, replica=replica, phase=phase)
 
     def _tell(self) -> None:
         self._route = None
         now = (self.state, self.cause)
         if now != self._shown:
             self._shown = now
-            self._bus.publish("state", self.name, replica=None, state=now[0], cause=now[1])
+            self._bus.publish(
+                "state",
+                self.name,
+                replica=None,
+                state=now[0],
+                cause=now[1],
+                phases=_when_ready(now[0], self.phases),
+            )
         # Everyone who waits wakes once; whoever waits again waits for the next change.
         self._changed.set()
         self._changed = asyncio.Event()
@@ -320,3 +373,7 @@ class Deployment:
 
     def _note(self, text: str) -> None:
         self._bus.publish("note", self.name, text=text)
+
+
+def _when_ready(state: State, phases: dict[str, float]) -> dict[str, float]:
+    return phases if state == "ready" else {}

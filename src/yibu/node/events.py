@@ -10,7 +10,9 @@ from typing import Any
 Event = dict[str, Any]
 """Plain data, as it goes over the control socket. ``event`` names the kind:
 
-- ``state``: model, replica (or None for the model as a whole), state, cause
+- ``state``: model, replica (or None for the model as a whole), state, cause, phases (seconds of
+  each, once it is ready, else empty)
+- ``phase``: model, replica (None before there is one), phase: what its start does from now on
 - ``progress``: model, phase, done_bytes, total_bytes, bytes_per_second, seconds_left, file
 - ``note``: model, text
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -330,6 +331,8 @@ def _shown(deployment: Deployment, table: Mapping[int, processes.ProcessInfo]) -
         "engine": plan.engine if plan else deployment.config.engine,
         "state": deployment.state,
         "cause": deployment.cause,
+        "phase": deployment.phase,
+        "phases": _rounded(deployment.phases),
         "replicas": [
             {
                 "id": replica.id,
@@ -339,7 +342,13 @@ def _shown(deployment: Deployment, table: Mapping[int, processes.ProcessInfo]) -
                 "restarts": replica.restarts,
                 "rss_bytes": replica.process.rss_bytes(table) if replica.process else 0,
                 "gpus": list(replica.spec.gpus),
+                "phase": replica.timeline.current,
+                "phases": _rounded(replica.timeline.seconds(time.monotonic())),
             }
             for replica in deployment.replicas
         ],
     }
+
+
+def _rounded(phases: Mapping[str, float]) -> dict[str, float]:
+    return {phase: round(seconds, 3) for phase, seconds in phases.items()}

@@ -7,17 +7,18 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from yibu.engines.base import Binding, Endpoint, LaunchPlan
+from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
 from yibu.log import redact
 from yibu.node import logs, oom, ports, probe
 from yibu.node.environ import clean_environment
 from yibu.node.gpu import GpuMemory, wait_released
+from yibu.node.phases import LogPhases, telling
 from yibu.node.process import EngineProcess
 from yibu.node.timings import Timings
 from yibu.paths import Paths
@@ -62,6 +63,8 @@ class Host:
     timings: Timings
     explain: Explain
     gpu_memory: GpuMemory
+    phase_marks: Callable[[str], Sequence[PhaseMark]] = lambda _engine: ()
+    """How an engine's log tells the phases of its start, by the engine's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +128,12 @@ async def start(
     port: int,
     key: str,
     on_spawn: Callable[[EngineProcess], None],
+    on_phase: Callable[[str], None] = lambda _phase: None,
 ) -> Running:
     """Spawn the engine and wait until it has given one token.
 
-    ``on_spawn`` is called as soon as the process exists. Whatever goes wrong, cancellation
-    included, nothing of the engine is left.
+    ``on_spawn`` is called as soon as the process exists, ``on_phase`` as each phase of its start
+    begins. Whatever goes wrong, cancellation included, nothing of the engine is left.
 
     Raises:
         EngineStartError: it exited or did not become ready within ``start_timeout``.
@@ -149,9 +153,13 @@ async def start(
     endpoint = endpoint_of(spec, replica, port, key)
     last = _LastAnswer()
     try:
-        async with asyncio.timeout(spec.plan.start_timeout):
+        reader = LogPhases(life.log, life.offset, host.phase_marks(spec.plan.engine))
+        async with (
+            asyncio.timeout(spec.plan.start_timeout),
+            telling(reader, on_phase, host.timings.phase_poll) as answers,
+        ):
             canary = await _unless_exited(
-                process, wait_ready(host.timings, spec, endpoint, process, last)
+                process, wait_ready(host.timings, spec, endpoint, process, last, answers)
             )
         return Running(process, endpoint, canary, life)
     except _ExitedError as exited:
@@ -226,8 +234,11 @@ async def wait_ready(
     endpoint: Endpoint,
     process: EngineProcess,
     last: _LastAnswer | None = None,
+    answers: Callable[[], None] = lambda: None,
 ) -> probe.TokenRequest | None:
     """Poll the ready path until it answers 200, then ask for one token; runs until cancelled.
+
+    ``answers`` is called when the ready path has answered 200.
 
     Returns the request that gave a token, or None when the engine has none of the capabilities
     that generate something.
@@ -239,6 +250,7 @@ async def wait_ready(
             last.text = f"GET {spec.plan.ready_path}: HTTP {answer.status}"
             if answer.status == 200:
                 await _require_own_port(spec, endpoint, process)
+                answers()
                 return await _first_token(timings, spec, endpoint, last)
         except (probe.ProbeError, _NotYetError) as error:
             last.text = str(error)

@@ -106,6 +106,7 @@ class Node:
             ports=Ports(),
             timings=self.timings,
             explain=self.deployer.explain,
+            phase_marks=self.deployer.phase_marks,
             gpu_memory=self.gpu_memory,
         )
 

@@ -21,6 +21,7 @@ from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
 from yibu.node import launch, ports
 from yibu.node.launch import Host, LaunchSpec, Running
+from yibu.node.phases import Timeline
 from yibu.node.policy import RestartPolicy
 from yibu.node.process import EngineProcess
 from yibu.node.watch import Watch
@@ -68,6 +69,8 @@ class Replica:
         self.process: EngineProcess | None = None
         self.endpoint: Endpoint | None = None
         """Where it answers; None unless it is ready."""
+        self.timeline = Timeline()
+        """The phases of its latest start."""
         self.in_flight = 0
         self.last_turn = 0
         self._host = host
@@ -221,11 +224,20 @@ class Replica:
         began = time.monotonic()
         if self._start_seconds is not None:
             self._due = began + self._start_seconds
-        running = await launch.start(
-            self._host, self.spec, self.id, self.port, self.key, self._spawned
-        )
+        self.timeline = Timeline()
+        try:
+            running = await launch.start(
+                self._host, self.spec, self.id, self.port, self.key, self._spawned, self._entered
+            )
+        finally:
+            self.timeline.end_start(time.monotonic())
         self._start_seconds = time.monotonic() - began
         return running
+
+    def _entered(self, phase: str) -> None:
+        """A phase of the start begins."""
+        self.timeline.enter(phase, time.monotonic())
+        self._on_change(self)
 
     async def _serve(self, running: Running) -> EngineStartError | None:
         """Be ready until the engine ends or hangs (the error) or something is wished (None);

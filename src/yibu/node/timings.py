@@ -14,6 +14,8 @@ class Timings:
     """Between two readiness requests."""
     ready_request: float = 10.0
     """One readiness request."""
+    phase_poll: float = 0.1
+    """Between two looks into the log for the phase that a start is in."""
     first_token: float = 120.0
     """The first real token after the ready path answered; compilation may fall into it."""
 

@@ -135,6 +135,7 @@ class Engine:
         """On the model's thread. The first computation is slow (buffers, kernels): it is not to
         be a client's."""
         loaded = self._load()
+        log.info("loaded, warming up")
         noise = np.random.default_rng(0).normal(0.0, 0.01, SAMPLE_RATE).astype(np.float32)
         session = loaded.segmenter.session()
         segments = [*session.feed(noise), *session.finish()]

@@ -102,7 +102,9 @@ def ps(as_json: JsonOption = False) -> None:
 
 
 def _with_cause(model: dict[str, Any]) -> str:
-    return f"{model['state']}: {model['cause']}" if model["cause"] else str(model["state"])
+    phase = model.get("phase")
+    state = f"{model['state']} ({phase})" if phase else str(model["state"])
+    return f"{state}: {model['cause']}" if model["cause"] else state
 
 
 def logs(

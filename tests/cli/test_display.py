@@ -1,0 +1,67 @@
+"""What `yibu up` says while models come up."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from yibu.cli.display import LiveLines, PlainLines, breakdown, phrase
+
+
+def state(state: str, replica: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"event": "state", "model": "m", "replica": replica, "state": state, **fields}
+
+
+def phase(name: str) -> dict[str, Any]:
+    return {"event": "phase", "model": "m", "replica": "m-0", "phase": name}
+
+
+@pytest.mark.parametrize(
+    ("phases", "total", "text"),
+    [
+        (
+            {"download": 0.1, "environment": 1.2, "imports": 40.4, "load": 3.0, "warm-up": 20.2},
+            65.0,
+            "environment 1, imports 40, load 3, warm-up 20",
+        ),
+        ({"download": 0.02, "imports": 0.21, "load": 0.35}, 0.6, "imports 0.2, load 0.3"),
+        ({}, 3.0, ""),
+    ],
+)
+def test_phases_are_summed_up_in_one_line(
+    phases: dict[str, float], total: float, text: str
+) -> None:
+    assert breakdown(phases, total) == text
+    ready = phrase(state("ready", phases=phases), total)
+    assert ready == f"ready in {total:.{0 if total > 20 else 1}f} s" + (f": {text}" if text else "")
+
+
+def test_a_file_gets_a_line_a_phase(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainLines() as lines:
+        for event in (
+            state("starting"),
+            state("starting", replica="m-0"),
+            phase("imports"),
+            phase("load"),
+            state("ready", replica="m-0", phases={"load": 9.0}),
+            state("ready", phases={"imports": 1.0, "load": 9.0}),
+        ):
+            lines.show(event)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" in ")[0] for line in said] == [
+        *("m  starting", "m  imports", "m  load", "m  ready"),
+    ]
+    assert said[-1].endswith("imports 1.0, load 9.0")
+
+
+def test_a_live_line_counts_the_seconds_of_its_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = LiveLines()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    lines.show(phase("imports"))
+    now += 12.4
+    assert lines._draw().plain == "m  imports, 12 s"
+    lines.show(state("ready", phases={}))
+    assert lines._draw().plain == "m  ready in 12.4 s"
