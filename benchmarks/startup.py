@@ -60,10 +60,10 @@ def by_hand(argv: list[str], env: dict[str, str]) -> None:
         process.wait()
 
 
-def wait_for_token(url: str, key: str) -> None:
+def wait_for_token(url: str, key: str, timeout: float = 120) -> None:
     body = {"model": "smol", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
             request = urllib.request.Request(
@@ -73,7 +73,7 @@ def wait_for_token(url: str, key: str) -> None:
                 return
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.01)
-    raise SystemExit("the engine started by hand gave no token within 120 s")
+    raise SystemExit(f"the engine started by hand gave no token within {timeout:g} s")
 
 
 def main() -> None:

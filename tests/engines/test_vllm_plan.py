@@ -91,10 +91,39 @@ def test_on_a_cpu() -> None:
     assert value(launch, "--kv-cache-memory-bytes") == str(512 * 1024**2)
     assert "--gpu-memory-utilization" not in launch.argv
     assert "VLLM_CPU_OMP_THREADS_BIND" not in launch.env
+    assert launch.env["OMP_NUM_THREADS"] == "1"  # of two cores
     halves = plan(at={"tensor_parallel": 2, "threads": 8})
     assert halves.env["VLLM_CPU_OMP_THREADS_BIND"] == "0-3|4-7"
     assert "--enforce-eager" not in plan(None, "--no-enforce-eager").argv
     assert plan({"threads": 3}).env["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "at", "alone"),
+    [
+        ({}, (), {}, True),
+        ({}, (), {"threads": 16}, False),
+        ({"threads": 16}, (), {"threads": 16}, True),
+        ({}, (), {"tensor_parallel": 2, "threads": 4}, False),
+        ({}, ("--distributed-executor-backend", "mp"), {}, False),
+        ({}, ("--pipeline-parallel-size", "2"), {}, False),
+        ({}, (), {"gpus": (0,)}, False),
+    ],
+)
+def test_a_worker_of_its_own_only_where_threads_are_bound(
+    options: dict[str, Any], flags: tuple[str, ...], at: dict[str, Any], alone: bool
+) -> None:
+    launch = plan(options, *flags, at=at)
+    assert ("VLLM_ENABLE_V1_MULTIPROCESSING" in launch.env) == alone
+    backend = "--distributed-executor-backend"
+    assert (backend in launch.argv and value(launch, backend) == "uni") == alone
+    if not alone:
+        assert launch.argv.count(backend) == flags.count(backend)
+
+
+def test_binding_that_the_user_asks_for_needs_a_worker() -> None:
+    launch = plan(entry={"env": {"VLLM_CPU_OMP_THREADS_BIND": "0-1"}})
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in launch.env
 
 
 def test_on_gpus_the_planners_share_is_used_unless_the_user_gave_one() -> None:

@@ -89,6 +89,21 @@ def test_made_once_then_only_found(
     assert [report.phase for report in reports] == ["done"]
 
 
+@pytest.mark.parametrize("bytecode", [True, False])
+def test_byte_code_is_made_where_the_spec_says_so(
+    make: Callable[..., EnvironmentManager],
+    wheels: Path,
+    env: dict[str, str],
+    spec: LocalSpec,
+    bytecode: bool,
+) -> None:
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # as images have it
+    python = make(LocalSpec(NAME, spec.lock, NAME, bytecode=bytecode)).ensure(NAME, wheels=wheels)
+    assert [path.name for path in python.parents[1].rglob("tiny.*.pyc")] == (
+        [f"tiny.{sys.implementation.cache_tag}.pyc"] if bytecode else []
+    )
+
+
 def test_yibu_is_importable_and_the_core_is_not(
     make: Callable[..., EnvironmentManager], spec: LocalSpec, wheels: Path
 ) -> None:

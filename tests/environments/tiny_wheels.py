@@ -15,8 +15,10 @@ class LocalSpec(EnvironmentSpec):
 
     __slots__ = ("text",)
 
-    def __init__(self, name: str, lock: str, package: str, disk: int = 1) -> None:
-        super().__init__(name, engine="test", package=package, disk=disk)
+    def __init__(
+        self, name: str, lock: str, package: str, disk: int = 1, *, bytecode: bool = False
+    ) -> None:
+        super().__init__(name, engine="test", package=package, disk=disk, bytecode=bytecode)
         object.__setattr__(self, "text", lock)
 
     @property

@@ -154,6 +154,7 @@ async def test_what_an_engine_inherits(host: Host) -> None:
         "DB_PASSWORD": "s4",
         "YIBU_API_KEYS": "s5",
         "PYTHONPATH": "/elsewhere",
+        "PYTHONDONTWRITEBYTECODE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HTTPS_PROXY": "http://proxy:3128",
         "CUDA_VISIBLE_DEVICES": "0",
@@ -170,7 +171,7 @@ async def test_what_an_engine_inherits(host: Host) -> None:
     assert not {"OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "YIBU_API_KEYS"} & set(
         found
     )
-    assert "PYTHONPATH" not in found
+    assert not {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"} & set(found)
     assert found["TOKENIZERS_PARALLELISM"] == "false"
     assert found["HTTPS_PROXY"] == "http://proxy:3128"
     assert found["CUDA_VISIBLE_DEVICES"] == "0"

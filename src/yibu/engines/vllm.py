@@ -40,6 +40,19 @@ inner key, so the caller lifts these into its configuration, and the plan leaves
 
 _REFUSED = frozenset({"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config"})
 _LIKENESS = 0.6
+_FEW_THREADS = 4
+_SEVERAL = frozenset(
+    {
+        "distributed_executor_backend",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "data_parallel_rank",
+        "decode_context_parallel_size",
+        "nnodes",
+        "worker_cls",
+    }
+)
+"""Flags that ask for several processes, or say how they are made."""
 # The planner has read these, and its placement says what became of them.
 _PLANNED = {
     "max_model_len": "max_model_len",
@@ -60,7 +73,8 @@ class VllmOptions(Options):
     """Sequences at once (``max_num_seqs``)."""
     tensor_parallel: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
-    """On a CPU: threads of each worker, unbound; without it vLLM binds one to each core."""
+    """On a CPU: threads of each worker, unbound; without it vLLM binds one to each core where
+    there are more than a few."""
     reasoning_parser: str | None = ""
     """null turns the one that yibu would choose off."""
     tool_call_parser: str | None = ""
@@ -99,19 +113,25 @@ class Vllm:
         given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
         users = list(_users_flags(model, given, table, notes))
         names = {table.plain_name(flag.name) for flag in users}
+        alone = _in_one_process(model, options, placement, names)
         argv = [
             "{python}", "-m", _MODULE,
             "--model", "{model}", "--host", "{host}", "--port", "{port}",
             "--served-model-name", model.name,
             *_placement_flags(placement, names),
             *_house_flags(names),
+            *(["--distributed-executor-backend", "uni"] if alone else []),
             *_parsers(model, options, facts, names, notes),
             *(word for flag in users for word in flag.words),
         ]  # fmt: skip
         return LaunchPlan(
             engine=self.name,
             argv=tuple(argv),
-            env={**_environment(placement, options, eager="--enforce-eager" in argv), **model.env},
+            env={
+                **(_alone(placement) if alone else {}),
+                **_environment(placement, options, eager="--enforce-eager" in argv),
+                **model.env,
+            },
             capabilities=_capabilities(facts, users),
             environment="vllm-cuda" if placement.gpus else "vllm-cpu",
             key_variable=KEY_VARIABLE,
@@ -275,6 +295,23 @@ def _parsers(
     return words
 
 
+def _in_one_process(
+    model: ModelConfig, options: VllmOptions, placement: Placement, users: set[str]
+) -> bool:
+    """Whether the engine core of a CPU does the worker's work itself, which saves importing torch
+    and vLLM once more at each start, and what that import holds in memory.
+
+    vLLM keeps a worker of its own on a CPU because only a new process can have its threads bound
+    to cores. So this is for engines whose threads are not bound, or are so few that it matters
+    little which cores they run on.
+    """
+    if placement.gpus or placement.tensor_parallel > 1 or users & _SEVERAL:
+        return False
+    if "VLLM_CPU_OMP_THREADS_BIND" in model.env:
+        return False
+    return options.threads is not None or placement.threads <= _FEW_THREADS
+
+
 def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> dict[str, str]:
     env = {
         # The weights are on disk and checked: no hub is asked, and no statistics are sent.
@@ -296,6 +333,16 @@ def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> 
     elif options.threads is not None:
         env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(options.threads)}
     return env
+
+
+def _alone(placement: Placement) -> dict[str, str]:
+    return {
+        # Without it vLLM takes a worker process on a CPU whatever the flag says. The engine core
+        # is a process of its own all the same: this setting is about vLLM's offline interface.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # Of two cores vLLM leaves one to its HTTP server: threads that wait for a taken core spin.
+        "OMP_NUM_THREADS": "1" if placement.threads == 2 else str(placement.threads),
+    }
 
 
 def _capabilities(facts: ModelFacts, users: Sequence[Flag]) -> frozenset[Capability]:

@@ -240,6 +240,8 @@ class EnvironmentManager:
             overrides = work / "overrides.txt"
             overrides.write_text(spec.overrides, encoding="utf-8")
             arguments += ["--overrides", str(overrides), f"{spec.package}=={version}"]
+        if spec.bytecode:
+            arguments.append("--compile-bytecode")
         arguments += ["--only-binary", ":all:"]
         for package in spec.source_only:
             arguments += ["--no-binary", package]

