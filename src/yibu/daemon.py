@@ -138,7 +138,9 @@ class Front:
 def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
     """What turns a model's entry into a launch plan on this machine."""
     store = Store(paths, HubSettings.from_env(env))
-    environments = EnvironmentManager(paths.environments, IndexSettings.from_pip(env), env=env)
+    environments = EnvironmentManager(
+        paths.environments, IndexSettings.from_pip(env), env=env, compiled=paths.compiled
+    )
 
     def pull(source: str, progress: ProgressCallback) -> LocalModel:
         return store.pull(parse_source(source), progress=progress)

@@ -21,6 +21,8 @@ class Paths:
     """Verified models, and the records that say what was verified."""
     environments: Path
     """One virtual environment an engine and pinned set."""
+    compiled: Path
+    """What engines compiled, by the name of their environment's directory."""
     logs: Path
     state: Path
     """What a restarted node needs: lock, replicas, keys. Mode 0700."""
@@ -41,6 +43,7 @@ class Paths:
         return cls(
             store=data / "store",
             environments=cache / "environments",
+            compiled=cache / "compiled",
             logs=state / "logs",
             state=state / "state",
             runtime=_runtime_directory(state / "run"),

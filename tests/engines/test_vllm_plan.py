@@ -121,6 +121,17 @@ def test_a_worker_of_its_own_only_where_threads_are_bound(
         assert launch.argv.count(backend) == flags.count(backend)
 
 
+@pytest.mark.parametrize("at", [{}, GPU])
+def test_what_is_compiled_is_kept_by_version(at: dict[str, Any]) -> None:
+    launch = plan(at=at)
+    cache = Path("/cache/vllm-1")
+    _, env = launch.bind(Binding("h", 1, Path("/env/bin/python"), Path("/m"), "k", cache=cache))
+    assert launch.keeps_compiled
+    assert {name for name, value in env.items() if value.startswith("/cache/vllm-1/")} == {
+        *("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
+    }
+
+
 def test_binding_that_the_user_asks_for_needs_a_worker() -> None:
     launch = plan(entry={"env": {"VLLM_CPU_OMP_THREADS_BIND": "0-1"}})
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in launch.env

@@ -18,6 +18,7 @@ import pytest
 from tiny_wheels import LocalSpec, build_wheel, locked
 
 import yibu
+from yibu.environments.disk import compiled_by
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
@@ -102,6 +103,24 @@ def test_byte_code_is_made_where_the_spec_says_so(
     assert [path.name for path in python.parents[1].rglob("tiny.*.pyc")] == (
         [f"tiny.{sys.implementation.cache_tag}.pyc"] if bytecode else []
     )
+
+
+def test_what_was_compiled_goes_with_its_environment(
+    tmp_path: Path, env: dict[str, str], spec: LocalSpec, wheels: Path
+) -> None:
+    compiled = tmp_path / "compiled"
+    manager = EnvironmentManager(
+        tmp_path / "environments", IndexSettings(), env=env, specs={NAME: spec}, compiled=compiled
+    )
+    python = manager.ensure(NAME, wheels=wheels)
+    kept = compiled_by(compiled, python)
+    for directory in (kept, compiled / f"{NAME}-gone-long-ago", compiled / "other-1"):
+        directory.mkdir(parents=True)
+        (directory / "kernel.so").write_bytes(bytes(1000))
+    (info,) = manager.list()
+    assert info.compiled == 1000
+    assert manager.remove(NAME) == info.size + 1000
+    assert [path.name for path in compiled.iterdir()] == ["other-1"]
 
 
 def test_yibu_is_importable_and_the_core_is_not(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.node.support import QUICK, eventually, fake_spec
+from yibu.environments.disk import compiled_by
 from yibu.node import oom, probe, processes
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.replica import Replica
@@ -68,6 +69,18 @@ async def test_it_becomes_ready_and_serves(supervise: Supervise) -> None:
         assert answer.status == 200
         assert history == ["starting", "ready"]
     assert history == ["starting", "ready", "draining", "stopped"]
+
+
+async def test_an_engine_that_compiles_has_a_place_of_its_own(supervise: Supervise) -> None:
+    spec = fake_spec("--print-env", env={"KERNELS": "{cache}/kernels"}, keeps_compiled=True)
+    async with supervise(spec=spec) as (replica, _):
+        await state(replica, "ready")
+        paths = replica._host.paths
+        (cache,) = paths.compiled.iterdir()
+        assert spec.python is not None
+        assert cache == compiled_by(paths.compiled, spec.python)
+        assert cache.stat().st_mode & 0o777 == 0o700
+        assert f'"KERNELS": "{cache}/kernels"' in paths.model_log("fake-0").read_text()
 
 
 async def test_readiness_waits_for_the_ready_path_and_for_a_token(supervise: Supervise) -> None:

@@ -49,5 +49,8 @@ def open_environments(context: Context) -> EnvironmentManager:
     from yibu.environments.pipconfig import IndexSettings
 
     return EnvironmentManager(
-        context.paths.environments, IndexSettings.from_pip(context.env), env=context.env
+        context.paths.environments,
+        IndexSettings.from_pip(context.env),
+        env=context.env,
+        compiled=context.paths.compiled,
     )

@@ -61,6 +61,8 @@ class Binding:
     """The environment's interpreter; None for engines without an environment."""
     model: Path | None
     key: str = field(repr=False)
+    cache: Path | None = None
+    """Where this environment's engine may keep what it compiles."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further paths by name, ``vad`` for instance."""
 
@@ -68,6 +70,8 @@ class Binding:
         values = {"host": self.host, "port": str(self.port), **self.extra}
         if self.python is not None:
             values["python"] = str(self.python)
+        if self.cache is not None:
+            values["cache"] = str(self.cache)
         if self.model is not None:
             values["model"] = str(self.model)
         return values
@@ -75,7 +79,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """How to run one replica; ``{host} {port} {python} {model}`` are filled in by ``bind``."""
+    """How to run one replica; ``{host} {port} {python} {model} {cache}`` are filled in by ``bind``."""
 
     engine: str
     argv: tuple[str, ...]
@@ -97,6 +101,8 @@ class LaunchPlan:
     forwards them untouched."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Further models to have on disk first, by the name of their placeholder."""
+    keeps_compiled: bool = False
+    """It compiles code at its start, and finds it again in ``{cache}``."""
     notes: tuple[str, ...] = ()
     """Choices worth telling the user, with their reasons."""
 

@@ -137,6 +137,7 @@ class Vllm:
             key_variable=KEY_VARIABLE,
             start_timeout=1800.0,
             stop_grace=20.0,
+            keeps_compiled=True,
             notes=tuple(notes),
         )
 
@@ -318,6 +319,11 @@ def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> 
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONUNBUFFERED": "1",
+        # What it compiles, and what it found out about model classes, which takes a process that
+        # imports all of it again. Each version's own, and nobody else's: it is code that is run.
+        "VLLM_CACHE_ROOT": "{cache}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": "{cache}/inductor",
+        "TRITON_CACHE_DIR": "{cache}/triton",
         **visible_gpus(placement.gpus),
     }
     if placement.gpus:

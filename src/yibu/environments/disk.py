@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -30,6 +31,8 @@ class EnvironmentInfo:
     """Unix seconds."""
     current: bool = True
     """The one that would be used now; older ones stay until they are removed."""
+    compiled: int = 0
+    """Bytes of compiled code that its engine keeps."""
 
     @property
     def interpreter(self) -> Path:
@@ -44,6 +47,11 @@ def is_usable(target: Path) -> bool:
 def site_packages(environment: Path) -> Path:
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     return environment / "lib" / python / "site-packages"
+
+
+def compiled_by(directory: Path, interpreter: Path) -> Path:
+    """Where, below ``directory``, the engine of that interpreter keeps what it compiles."""
+    return directory / interpreter.parents[1].name
 
 
 def installed_version(environment: Path, package: str) -> str:
@@ -72,15 +80,19 @@ def write_record(spec: EnvironmentSpec, made: Path, target: Path) -> None:
         path=str(target),
         version=installed_version(made, spec.package),
         python=platform.python_version(),
-        size=_tree_size(made),
+        size=tree_size(made),
         created=int(time.time()),
     )
     (made / RECORD).write_text(json.dumps(asdict(info), indent=1), encoding="utf-8")
 
 
-def _tree_size(directory: Path) -> int:
-    files = (path.lstat() for path in directory.rglob("*"))
-    return sum(status.st_size for status in files)
+def tree_size(directory: Path) -> int:
+    """Bytes of all files below; 0 where there is no such directory."""
+    total = 0
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # an engine may be at work there
+            total += path.lstat().st_size
+    return total
 
 
 def read_record(record: Path) -> EnvironmentInfo | None:

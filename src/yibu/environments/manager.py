@@ -29,6 +29,7 @@ from yibu.environments.disk import (
     is_usable,
     read_record,
     site_packages,
+    tree_size,
     write_record,
     write_whole,
 )
@@ -46,7 +47,8 @@ class EnvironmentManager:
 
     ``env`` is the process's environment: proxies, certificates and uv's own settings come from
     it. ``package`` is the yibu package directory that environments see, so that yibu's launchers
-    run in them.
+    run in them. ``compiled`` has, by the names of environments' directories, what their engines
+    compiled: it goes when they go.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class EnvironmentManager:
         env: Mapping[str, str],
         package: Path | None = None,
         specs: Mapping[str, EnvironmentSpec] = SPECS,
+        compiled: Path | None = None,
     ) -> None:
         self._directory = directory.absolute()  # uv works in another directory
+        self._compiled = compiled
         self._index = index
         self._env = env
         self._package = package or Path(yibu.__file__).resolve().parent
@@ -133,10 +137,17 @@ class EnvironmentManager:
                     # Renamed first: what is half deleted must not look whole.
                     doomed = self._temporary(name)
                     Path(info.path).rename(doomed / "removed")
-                    freed += info.size
+                    freed += info.size + info.compiled
             self._choice_file(name).unlink(missing_ok=True)
             self._sweep(name)
+            self._remove_compiled(name)
         return freed
+
+    def _remove_compiled(self, name: str) -> None:
+        """What the engines of environments compiled that are there no more, by this hand or not."""
+        for left in self._compiled.glob(f"{name}-*") if self._compiled else ():
+            if not (self._directory / left.name).exists():
+                shutil.rmtree(left, ignore_errors=True)
 
     def path(self, name: str) -> Path:
         """Where ``ensure`` puts, or would put, the environment.
@@ -178,7 +189,8 @@ class EnvironmentManager:
     def _with_current(self, info: EnvironmentInfo, path: Path) -> EnvironmentInfo:
         spec = self._specs.get(info.name)
         current = spec is not None and path == self._target(spec, self.chosen_version(info.name))
-        values = {**asdict(info), "path": str(path), "current": current}
+        compiled = tree_size(self._compiled / path.name) if self._compiled else 0
+        values = {**asdict(info), "path": str(path), "current": current, "compiled": compiled}
         return EnvironmentInfo(**values)
 
     # -- making one -------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
+from yibu.environments.disk import compiled_by
 from yibu.errors import EngineStartError
 from yibu.log import redact
 from yibu.node import logs, oom, ports, probe
@@ -138,7 +139,8 @@ async def start(
     Raises:
         EngineStartError: it exited or did not become ready within ``start_timeout``.
     """
-    binding = Binding(ports.LOOPBACK, port, spec.python, spec.model_path, key, spec.extra)
+    cache = await asyncio.to_thread(_make_cache, host.paths, spec)
+    binding = Binding(ports.LOOPBACK, port, spec.python, spec.model_path, key, cache, spec.extra)
     argv, own = spec.plan.bind(binding)
     marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
     life = Life.begin(host, replica)
@@ -174,6 +176,18 @@ async def start(
     except BaseException:  # cancellation above all: a half-started engine must not stay
         await take_down(host, spec, process)
         raise
+
+
+def _make_cache(paths: Paths, spec: LaunchSpec) -> Path | None:
+    """Where the engine keeps what it compiles: beside its environment, whose version it is for."""
+    if spec.python is None or not spec.plan.keeps_compiled:
+        return None
+    cache = compiled_by(paths.compiled, spec.python)
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:  # it compiles anew then, and says itself what it cannot write
+        _log.warning("%s: no place for compiled code: %s", spec.model, error)
+    return cache
 
 
 async def adopt(

@@ -38,6 +38,7 @@ def ls(as_json: JsonOption = False) -> None:
             "state": "installed" if info.current else "outdated",
             "version": info.version,
             "size": info.size if as_json else output.size(info.size),
+            "compiled": info.compiled if as_json else output.size(info.compiled),
             "path": info.path,
         }
         for info in made
@@ -50,11 +51,12 @@ def ls(as_json: JsonOption = False) -> None:
             "state": "not installed",
             "version": None,
             "size": 0 if as_json else None,
+            "compiled": 0 if as_json else None,
             "path": None,
         }
         for spec in missing
     ]
-    columns = ("NAME", "ENGINE", "STATE", "VERSION", "SIZE", "PATH")
+    columns = ("NAME", "ENGINE", "STATE", "VERSION", "SIZE", "COMPILED", "PATH")
     output.listing(rows, columns, as_json=as_json, kind="environments")
 
 
