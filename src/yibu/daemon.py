@@ -50,6 +50,7 @@ from yibu.node.hardware import probe
 from yibu.node.node import Node
 from yibu.paths import Paths
 from yibu.planner.facts import read_facts
+from yibu.planner.ledger import Promise, less_promised
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
@@ -146,9 +147,13 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         return store.pull(parse_source(source), progress=progress)
 
     def place(
-        model: ModelConfig, facts: ModelFacts | None, engine: Engine, _number: int
+        model: ModelConfig,
+        facts: ModelFacts | None,
+        engine: Engine,
+        _number: int,
+        promises: Sequence[Promise],
     ) -> Placement:
-        machine = probe(env.get("CUDA_VISIBLE_DEVICES"))
+        machine = less_promised(probe(env.get("CUDA_VISIBLE_DEVICES")), promises)
         request = dataclasses.replace(Request.of(model, engine.name, facts), replicas=1)
         verdict = plan([request], machine)[0]
         if verdict.placement is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import urllib.error
@@ -190,6 +191,16 @@ def test_two_models_and_replicas(home: Home) -> None:
     assert ask(home, "one")["choices"]
     assert ask(home, "two")["choices"]
     home.yibu("up", "-d", "one")  # again: nothing changes
+
+
+def test_models_that_come_up_at_once_do_not_count_on_the_same_memory(home: Home) -> None:
+    share = f"{psutil.virtual_memory().available * 6 // 10 >> 20}MiB"
+    home.write([fake(name, "--ready-after", "2", memory=share) for name in ("a", "b")])
+    done = home.yibu("up", "-d")
+    assert re.search(r"waits for memory that is promised to [ab]-0", done.stderr)
+    pids = [home.model(name)["replicas"][0]["pid"] for name in ("a", "b")]
+    first, second = sorted(psutil.Process(pid).create_time() for pid in pids)
+    assert second - first >= 2  # not before the other was ready
 
 
 def test_a_relative_command_runs_beside_its_file(home: Home) -> None:

@@ -33,7 +33,9 @@ async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
         calls.append(f"facts {local.path}")
         return ModelFacts("gguf", "fake", 5)
 
-    def place(config: Any, facts: ModelFacts | None, engine: Any, number: int) -> Placement:
+    def place(
+        config: Any, facts: ModelFacts | None, engine: Any, number: int, promises: Any
+    ) -> Placement:
         assert facts is not None
         calls.append(f"place {facts.weight_bytes} {number}")
         return Placement((number,), 1, 2048, 1, MemoryNeed(5, 0, 0))

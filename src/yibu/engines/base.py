@@ -101,6 +101,9 @@ class LaunchPlan:
     forwards them untouched."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Further models to have on disk first, by the name of their placeholder."""
+    starts_alone: bool = False
+    """It measures the free memory of its GPUs while it starts, and fails when another engine
+    changes that meanwhile."""
     keeps_compiled: bool = False
     """It compiles code at its start, and finds it again in ``{cache}``."""
     notes: tuple[str, ...] = ()

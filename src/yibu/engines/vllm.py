@@ -138,6 +138,7 @@ class Vllm:
             start_timeout=1800.0,
             stop_grace=20.0,
             keeps_compiled=True,
+            starts_alone=bool(placement.gpus),
             notes=tuple(notes),
         )
 

@@ -19,6 +19,8 @@ from yibu.errors import UnsupportedError, YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
+from yibu.node.ledger import Ledger
+from yibu.planner.ledger import Promise, promised_memory
 from yibu.planner.types import ModelFacts, Placement
 
 Note = Callable[[str], None]
@@ -40,8 +42,9 @@ class Deployer:
     read_facts: Callable[[LocalModel], ModelFacts]
     choose_engine: Callable[[ModelConfig, ModelFacts | None], Engine]
     """Raises UnsupportedError when no engine serves the model."""
-    place: Callable[[ModelConfig, ModelFacts | None, Engine, int], Placement]
-    """Placement of the replica of that number; raises DoesNotFitError."""
+    place: Callable[[ModelConfig, ModelFacts | None, Engine, int, Sequence[Promise]], Placement]
+    """Placement of the replica of that number, beside what is promised to others; raises
+    DoesNotFitError."""
     ensure_environment: Callable[[str, Note], Path]
     """An environment's name to its interpreter; raises EnvironmentSetupError."""
     explain: Explain
@@ -56,9 +59,10 @@ class Deployer:
         on_progress: ProgressCallback,
         note: Note,
         enter: Note = lambda _phase: None,
+        ledger: Ledger | None = None,
     ) -> list[LaunchSpec]:
         """What each replica runs. ``on_progress`` and ``note`` are called in the event loop, and
-        ``enter`` with the phase that begins.
+        ``enter`` with the phase that begins. ``ledger`` has what is promised to other models.
 
         Raises:
             YibuError: whatever a collaborator raises.
@@ -76,12 +80,17 @@ class Deployer:
                 loop.call_soon_threadsafe(note, text)
 
         try:
-            return await self._deploy(config, report, tell, enter)
+            return await self._deploy(config, report, tell, enter, ledger or Ledger())
         finally:
             abandoned.set()
 
     async def _deploy(
-        self, config: ModelConfig, report: ProgressCallback, tell: Note, enter: Note
+        self,
+        config: ModelConfig,
+        report: ProgressCallback,
+        tell: Note,
+        enter: Note,
+        ledger: Ledger,
     ) -> list[LaunchSpec]:
         local, facts = None, None
         if config.source:
@@ -96,10 +105,18 @@ class Deployer:
                 f"{engine.name} does not serve {config.name}: {verdict.reason}",
                 hint="leave `engine:` out to have one chosen, or see: yibu engine ls",
             )
-        placed = []
-        for number in range(config.replicas):
-            placement = await asyncio.to_thread(self.place, config, facts, engine, number)
-            placed.append((engine.plan(config, facts, placement), placement))
+
+        async def attempt(number: int, promises: Sequence[Promise]) -> Placement:
+            return await asyncio.to_thread(self.place, config, facts, engine, number, promises)
+
+        def waits(for_whom: list[str]) -> None:
+            enter(phases.WAIT)
+            tell(
+                f"waits for memory that is promised to {', '.join(for_whom)}, until it has started"
+            )
+
+        placements = await ledger.place(config.name, config.replicas, attempt, waits)
+        placed = [(engine.plan(config, facts, placement), placement) for placement in placements]
         plan = placed[0][0]
         for line in plan.notes:
             tell(line)
@@ -121,6 +138,7 @@ class Deployer:
                 gpus=placement.gpus,
                 directory=config.directory,
                 max_context=placement.context,
+                memory=promised_memory(placement),
             )
             for each, placement in placed
         ]

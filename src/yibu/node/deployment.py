@@ -229,6 +229,7 @@ class Deployment:
                     for replica, process in zip(self.replicas, left, strict=True):
                         group.create_task(replica.run(process), name=f"replica {replica.id}")
         finally:
+            self._give_memory_up()
             self._state = "stopped"
             self._ended.set()
             self._tell()
@@ -274,8 +275,11 @@ class Deployment:
         self._hold(held, self.config.source)
         try:
             specs = await self._deployer.deploy(
-                self.config, self._progress, self._note, self._entered
+                self.config, self._progress, self._note, self._entered, self._host.ledger
             )
+        except BaseException:  # cancelled too: what was placed will not start
+            self._give_memory_up()
+            raise
         finally:
             self._deploying.end(time.monotonic())
         self._hold(held, *specs[0].plan.extra_sources.values())
@@ -321,6 +325,7 @@ class Deployment:
         elif replica.id in self._came_up:  # another start, of which the download is no part
             self._came_up.discard(replica.id)
             self._deploying = Timeline()
+        self._reserve(replica)
         self._tell_phase(replica.id, replica.timeline.current)
         self._bus.publish(
             "state",
@@ -331,6 +336,19 @@ class Deployment:
             phases=_when_ready(replica.state, replica.timeline.seconds(time.monotonic())),
         )
         self._tell()
+
+    def _reserve(self, replica: Replica) -> None:
+        """Memory is promised to a replica for as long as it starts, for the first time or again."""
+        ledger = self._host.ledger
+        if replica.state == "starting":
+            ledger.promise(replica.id, replica.spec.gpus, replica.spec.memory)
+            ledger.runs(replica.id, replica.process)
+        elif replica.state != "pending":
+            ledger.settle(replica.id)
+
+    def _give_memory_up(self) -> None:
+        for number in range(self.config.replicas):
+            self._host.ledger.settle(replica_id(self.name, number))
 
     def _entered(self, phase: str) -> None:
         self._deploying.enter(phase, time.monotonic())

@@ -19,9 +19,11 @@ from yibu.log import redact
 from yibu.node import logs, oom, ports, probe
 from yibu.node.environ import clean_environment
 from yibu.node.gpu import GpuMemory, wait_released
+from yibu.node.ledger import Ledger
 from yibu.node.phases import LogPhases, telling
 from yibu.node.process import EngineProcess
 from yibu.node.timings import Timings
+from yibu.node.turns import Turns
 from yibu.paths import Paths
 
 _log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ class Host:
     gpu_memory: GpuMemory
     phase_marks: Callable[[str], Sequence[PhaseMark]] = lambda _engine: ()
     """How an engine's log tells the phases of its start, by the engine's name."""
+    ledger: Ledger = field(default_factory=Ledger)
+    turns: Turns = field(default_factory=Turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ class LaunchSpec:
     directory: Path | None = None
     """The engine's working directory."""
     max_context: int | None = None
+    memory: int = 0
+    """Bytes planned: of each of its GPUs, or of main memory in all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -163,3 +164,35 @@ class Supervised:
         if view.expected <= self.longest_wait:
             return Wait(self.longest_wait)
         return Refuse(retry_after=min(max(view.expected, 1.0), 60.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A replica that is about to start."""
+
+    replica: str
+    gpus: frozenset[int]
+    memory: int
+    """Bytes planned, of each of these."""
+    alone: bool
+    """It measures its GPUs' free memory meanwhile, which nobody else may change."""
+
+
+def may_start(waiting: Sequence[Start], starting: Sequence[Start]) -> list[Start]:
+    """Who of those that wait may start now, the largest first.
+
+    On different GPUs, and on the CPU, engines start together. On one GPU nobody starts beside an
+    engine that must be alone, and nobody overtakes a larger one that waits for it: what is left
+    between two small models may not hold a large one.
+    """
+    running = list(starting)
+    kept: set[int] = set()
+    chosen = []
+    for start in sorted(waiting, key=lambda start: -start.memory):
+        beside = [other for other in running if other.gpus & start.gpus]
+        if start.gpus & kept or any(other.alone or start.alone for other in beside):
+            kept |= start.gpus
+        else:
+            chosen.append(start)
+            running.append(start)
+    return chosen

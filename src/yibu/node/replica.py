@@ -21,8 +21,8 @@ from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
 from yibu.node import launch, ports
 from yibu.node.launch import Host, LaunchSpec, Running
-from yibu.node.phases import Timeline
-from yibu.node.policy import RestartPolicy
+from yibu.node.phases import WAIT, Timeline
+from yibu.node.policy import RestartPolicy, Start
 from yibu.node.process import EngineProcess
 from yibu.node.watch import Watch
 from yibu.routing import Failure, ReplicaStatus, State
@@ -225,10 +225,14 @@ class Replica:
         if self._start_seconds is not None:
             self._due = began + self._start_seconds
         self.timeline = Timeline()
+        gpus, memory = frozenset(self.spec.gpus), self.spec.memory
+        start = Start(self.id, gpus, memory, self.spec.plan.starts_alone)
         try:
-            running = await launch.start(
-                self._host, self.spec, self.id, self.port, self.key, self._spawned, self._entered
-            )
+            async with self._host.turns.turn(start, lambda: self._entered(WAIT)):
+                running = await launch.start(
+                    self._host, self.spec, self.id, self.port, self.key,
+                    self._spawned, self._entered,
+                )  # fmt: skip
         finally:
             self.timeline.end_start(time.monotonic())
         self._start_seconds = time.monotonic() - began

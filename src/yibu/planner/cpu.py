@@ -71,16 +71,22 @@ def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelP
         + (f", shared by {sharing} engines" if sharing > 1 else "")
     )
     if request.facts is None:
-        return _unknown(request, threads, why)
+        return _command(request, left, threads, why)
     if request.engine == "speech":
         return _fixed(request, request.facts, room, threads, why)
     if request.engine == "command":
-        return _unknown(request, threads, why)
+        return _command(request, left, threads, why)
     return _language_model(request, request.facts, machine, room, threads, why)
 
 
-def _unknown(request: Request, threads: int, why: str) -> ModelPlan:
+def _command(request: Request, left: int, threads: int, why: str) -> ModelPlan:
     note = "its memory is not known to the planner: the command sees to it itself"
+    if request.memory is not None and not request.gpus:
+        needed = request.memory * request.replicas
+        note = f"its `memory:` budget is {size(needed)}, and {size(max(0, left))} of main memory is free"
+        if needed > left:
+            hints = ("lower its `memory:`", "stop another model, or use a machine with more memory")
+            return ModelPlan(request.name, "does_not_fit", None, (note,), hints)
     placement = Placement(
         gpus=request.gpus or (),
         threads=threads,

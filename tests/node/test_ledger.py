@@ -1,0 +1,161 @@
+"""Models that come up at once: memory is promised once, and GPUs are started on in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.node.support import eventually, fake_model
+from yibu.errors import DoesNotFitError, EngineStartError
+from yibu.node.fleet import Fleet
+from yibu.planner.ledger import Promise, less_promised
+from yibu.planner.plan import plan
+from yibu.planner.request import Request
+from yibu.planner.types import Machine, MemoryNeed, Placement
+
+MakeFleet = Callable[..., Fleet]
+GIB = 1024**3
+MACHINE = Machine("m", 2, 2, 16 * GIB, 10 * GIB)
+
+
+def place(config: Any, facts: Any, engine: Any, number: int, promises: Sequence[Promise]) -> Any:
+    """The planner's, on a machine of which ten GiB are free, whatever runs on it."""
+    request = Request(config.name, "command", memory=config.memory)
+    verdict = plan([request], less_promised(MACHINE, promises))[0]
+    if verdict.placement is None:
+        raise DoesNotFitError(f"{config.name} does not fit: {verdict.reasons[0]}")
+    return verdict.placement
+
+
+def of(name: str, gib: int, *switches: str, **changes: Any) -> Any:
+    return fake_model(name, *switches, memory=gib * GIB, **changes)
+
+
+async def test_one_waits_for_the_memory_that_another_was_promised(make_fleet: MakeFleet) -> None:
+    async with make_fleet(place=place) as fleet:
+        with fleet.events("b") as events:
+            first = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "0.5")))
+            await eventually(lambda: "a-0" in fleet._replicas)
+            await fleet.up(of("b", 6))
+            assert fleet._models["a"].state == "ready"  # b did not start before
+            await first
+            seen = [event async for event in _drained(events)]
+        phases = [event["phase"] for event in seen if event["event"] == "phase"]
+        assert phases[:3] == ["plan", "wait", "environment"]
+        (note,) = [event["text"] for event in seen if event["event"] == "note"]
+        assert "promised to a-0" in note
+
+
+async def test_what_fits_beside_it_does_not_wait(make_fleet: MakeFleet) -> None:
+    async with make_fleet(place=place) as fleet:
+        going = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "60")))
+        await eventually(lambda: "a-0" in fleet._replicas)
+        await fleet.up(of("b", 3))
+        assert fleet._models["a"].state == "starting"
+        await fleet.down("a")
+        with pytest.raises(Exception, match="taken down"):
+            await going
+
+
+async def test_what_can_never_fit_is_refused_at_once(make_fleet: MakeFleet) -> None:
+    async with make_fleet(place=place) as fleet:
+        going = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "60")))
+        await eventually(lambda: "a-0" in fleet._replicas)
+        with pytest.raises(DoesNotFitError, match="b does not fit"):
+            await fleet.up(of("b", 12))
+        with pytest.raises(DoesNotFitError):  # its replicas count against each other
+            await fleet.up(of("c", 4, replicas=3))
+        assert fleet._models["a"].state == "starting"
+        await fleet.down("a")
+        with pytest.raises(Exception, match="taken down"):
+            await going
+
+
+@pytest.mark.parametrize("end", ["fails", "is taken down", "has no environment"])
+async def test_a_promise_ends_with_the_start_it_was_made_for(
+    make_fleet: MakeFleet, end: str
+) -> None:
+    broken = asyncio.Event()
+
+    def environment(name: str, note: Any) -> Any:
+        if not broken.is_set() and end == "has no environment":
+            raise EngineStartError("no environment")
+        return None
+
+    changes = {"ensure_environment": environment} if end == "has no environment" else {}
+    switches = ("--crash-after", "0.1", "--ready-after", "60") if end == "fails" else (
+        "--ready-after", "60")  # fmt: skip
+    async with make_fleet(place=place, **changes) as fleet:
+        going = asyncio.create_task(fleet.up(of("a", 6, *switches)))
+        if end == "is taken down":
+            await eventually(lambda: "a-0" in fleet._replicas)
+            await fleet.down("a")
+        with pytest.raises(Exception, match=r"a|no environment"):
+            await going
+        broken.set()
+        assert fleet._host.ledger._promises == {}
+        if end != "has no environment":
+            await fleet.up(of("b", 6))
+
+
+async def test_a_crash_gets_its_memory_back_before_others_do(make_fleet: MakeFleet) -> None:
+    async with make_fleet(place=place, timings={"backoff_first": 30.0}) as fleet:
+        await fleet.up(of("a", 6))
+        assert fleet._host.ledger._promises == {}
+        fleet._replicas["a-0"].process._signal_group(9)  # type: ignore[union-attr, arg-type]
+        await eventually(lambda: fleet._models["a"].state == "starting")
+        assert fleet._host.ledger._promises["a-0"].memory == 6 * GIB
+
+
+class FreeGpu:
+    """Memory of GPUs that nobody holds."""
+
+    def read(self, gpus: object) -> tuple[tuple[int, ...], frozenset[int]]:
+        return (), frozenset()
+
+
+def on_gpu(number: int) -> Callable[..., Placement]:
+    return lambda config, *_: Placement(
+        (0 if config.name != "other" else number,), 1, None, 1, MemoryNeed(1, 1, 1)
+    )
+
+
+async def test_engines_that_measure_a_gpu_start_one_after_the_other(
+    make_fleet: MakeFleet,
+) -> None:
+    alone = {"plan": {"starts_alone": True}}
+    fleet = make_fleet(place=on_gpu(1))
+    fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
+    async with fleet:
+        slow = fake_model("a", "--ready-after", "0.5", options=alone)
+        with fleet.events("b") as events:
+            first = asyncio.create_task(fleet.up(slow))
+            await eventually(lambda: "a-0" in fleet._replicas and fleet._replicas["a-0"].process)
+            second = asyncio.create_task(fleet.up(fake_model("b", options=alone)))
+            # On another GPU nothing is in the way.
+            await fleet.up(fake_model("other", options=alone))
+            await second
+            assert first.done() or fleet._models["a"].state == "ready"
+            await first
+            seen = [event async for event in _drained(events)]
+        phases = [event["phase"] for event in seen if event["event"] == "phase"]
+        assert phases[-3:] == ["wait", "imports", "warm-up"]
+
+
+async def test_a_start_that_fails_gives_its_turn_up(make_fleet: MakeFleet) -> None:
+    alone = {"plan": {"starts_alone": True}}
+    fleet = make_fleet(place=on_gpu(1))
+    fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
+    async with fleet:
+        with pytest.raises(EngineStartError):
+            await fleet.up(fake_model("a", "--fail-start", "no", options=alone))
+        await fleet.up(fake_model("b", options=alone))
+
+
+async def _drained(events: Any) -> Any:
+    while not events.empty():
+        yield events.get_nowait()
