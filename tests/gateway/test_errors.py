@@ -41,8 +41,9 @@ async def test_unknown_models_paths_and_methods(
     async with serve() as gateway:
         cases = [
             ("POST", COMPLETIONS, chat("nobody"), 404, "model_not_found", "first, ears"),
-            ("POST", COMPLETIONS, chat("ears"), 400, "model_not_capable", "/v1/audio/transcr"),
-            ("POST", "/v1/rerank", {"model": "first"}, 400, "model_not_capable", "chat"),
+            ("POST", COMPLETIONS, chat("ears"), 404, "model_not_capable", "/v1/audio/transcr"),
+            ("POST", "/v1/score", {"model": "first"}, 404, "model_not_capable", "chat"),
+            ("POST", "/v1/score", {"model": "first"}, 404, "model_not_capable", "llama.cpp"),
             ("GET", COMPLETIONS, None, 405, "method_not_allowed", "POST"),
             ("DELETE", "/healthz", None, 405, "method_not_allowed", "DELETE"),
             ("GET", "/nope", None, 404, "unknown_path", "/nope"),

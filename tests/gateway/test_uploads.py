@@ -127,7 +127,7 @@ async def test_refusals(serve: Serve, backend: FakeBackend) -> None:
         async with serve(max_upload_bytes=1_000_000) as gateway:
             cases = [
                 (raw_io(form(model="nobody")), 404, "model_not_found"),
-                (raw_io(form(model="text")), 400, "model_not_capable"),
+                (raw_io(form(model="text")), 404, "model_not_capable"),
                 (raw_io(form(model=None)), 400, "missing_required_parameter"),
                 (raw_io(form(model="x" * 5000)), 400, "invalid_multipart"),
                 (raw_io(b"no form at all"), 400, "missing_required_parameter"),

@@ -124,8 +124,12 @@ class Gateway:
             return
         path = "/recognize/" if exchange.path == "/recognize" else exchange.path
         operation = OPERATIONS.get(path)
+        if operation is not None:
+            exchange.dialect = operation.dialect
         if operation is not None or path.startswith("/v1/") or path == "/metrics":
-            exchange.key = self._keys.check(exchange.headers.get(b"authorization"))
+            exchange.key = self._keys.check(
+                exchange.headers.get(b"authorization"), exchange.headers.get(b"x-api-key")
+            )
         if operation is None:
             exchange.label = path if path in SURFACE_PATHS else "other"
             surface = self._surface

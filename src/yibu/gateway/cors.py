@@ -6,6 +6,11 @@ from collections.abc import Iterable
 
 from yibu.gateway.exchange import Exchange, Headers
 
+_HEADERS = (
+    b"authorization, content-type, x-request-id, x-api-key, anthropic-version, anthropic-beta, "
+    b"anthropic-dangerous-direct-browser-access"
+)
+
 
 class Cors:
     """The Fetch standard's CORS protocol, for a fixed list of origins (``*`` allows all)."""
@@ -32,7 +37,7 @@ class Cors:
             return False
         exchange.cors += [
             (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-            (b"access-control-allow-headers", b"authorization, content-type, x-request-id"),
+            (b"access-control-allow-headers", _HEADERS),
             (b"access-control-max-age", b"600"),
         ]
         await exchange.respond(204, [], b"")

@@ -1,10 +1,11 @@
-"""OpenAI's error object, on every path: made from our errors, or translated from an engine's."""
+"""Error answers: OpenAI's object on every path, Anthropic's words on Anthropic's; made from our errors,
+or translated from an engine's."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -15,8 +16,24 @@ from yibu.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
+from yibu.gateway.backend import Route
 
 Headers = list[tuple[bytes, bytes]]
+
+Dialect = Literal["openai", "responses", "anthropic"]
+"""Whose clients ask: their SDKs know an error by other fields, in a stream above all."""
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""By status, as https://docs.anthropic.com/en/api/errors has them; of the others, those below 500 are
+``invalid_request_error`` and the rest ``api_error``."""
 
 _FIELD = re.compile(r"^Field '([^']+)'")
 """How llama.cpp names the field at fault."""
@@ -33,6 +50,9 @@ _KNOWN_TYPES = frozenset(
 )
 
 
+_NO_PATH = frozenset({"Not Found", "Method Not Allowed", "File Not Found"})
+
+
 class EngineTimeoutError(EngineGoneError):
     """The engine was silent for longer than gateway.request_timeout."""
 
@@ -44,6 +64,12 @@ class NoSuchPathError(UnknownModelError):
     """No such path, or the model's engine does not serve it."""
 
     default_code = "unknown_path"
+
+
+class NotCapableError(UnknownModelError):
+    """The model exists, and its engine does something else."""
+
+    default_code = "model_not_capable"
 
 
 class MethodNotAllowedError(InvalidRequestError):
@@ -62,24 +88,50 @@ class EngineAnswerError(RequestError):
         self.type = kind
 
 
-def error_body(error: RequestError) -> bytes:
-    """``{"error": {"message", "type", "param", "code"}}``."""
+def error_body(
+    error: RequestError, dialect: Dialect = "openai", request_id: bytes | None = None
+) -> bytes:
+    """``{"error": {"message", "type", "param", "code"}}``.
+
+    For Anthropic's clients ``type`` is one of theirs, and ``"type": "error"`` and ``request_id``
+    stand beside: their SDK finds its fields, and whoever looks for OpenAI's finds those.
+    """
+    fields = _fields(error)
+    if dialect != "anthropic":
+        return orjson.dumps({"error": fields})
+    fields["type"] = _anthropic_type(error)
+    answer: dict[str, Any] = {"type": "error", "error": fields}
+    if request_id is not None:
+        answer["request_id"] = request_id.decode()
+    return orjson.dumps(answer)
+
+
+def _fields(error: RequestError) -> dict[str, str | None]:
     message = f"{error.message.rstrip('.')}. {error.hint}" if error.hint else error.message
-    return orjson.dumps(
-        {
-            "error": {
-                "message": message,
-                "type": error.type,
-                "param": error.param,
-                "code": error.code,
-            }
-        }
-    )
+    return {
+        "message": message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
 
 
-def error_event(error: RequestError) -> bytes:
-    """The same inside a stream of server-sent events."""
-    return b"data: " + error_body(error) + b"\n\n"
+def _anthropic_type(error: RequestError) -> str:
+    usual = "invalid_request_error" if error.status < 500 else "api_error"
+    return _ANTHROPIC_TYPES.get(error.status, usual)
+
+
+def error_event(error: RequestError, dialect: Dialect = "openai", number: int = 0) -> bytes:
+    """The same inside a stream of server-sent events; ``number`` is the event's, which the Responses
+    API counts."""
+    if dialect == "openai":
+        return b"data: " + error_body(error) + b"\n\n"
+    if dialect == "anthropic":
+        return b"event: error\ndata: " + error_body(error, dialect) + b"\n\n"
+    fields = _fields(error)
+    # The published event has the fields flat; OpenAI's own client raises where it finds "error".
+    event = {**fields, "type": "error", "sequence_number": number, "error": fields}
+    return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
 
 
 def error_headers(error: RequestError) -> Headers:
@@ -117,6 +169,17 @@ def translate(status: int, body: bytes, *, model: str) -> RequestError:
     if not isinstance(kind, str) or kind not in _KNOWN_TYPES:
         kind = "invalid_request_error" if status < 500 else "server_error"
     return EngineAnswerError(status, message, kind, param=param, code=code)
+
+
+def unserved(status: int, body: bytes, path: str, route: Route) -> NoSuchPathError | None:
+    """An engine's way of saying that it has no such path, with the engine named; else None."""
+    fields = _error_fields(body)
+    # FastAPI's words, and llama.cpp's.
+    if status not in {404, 405, 501} or fields.get("message") not in _NO_PATH:
+        return None
+    return NoSuchPathError(
+        f"The engine of model {route.model!r}, {route.engine}, does not serve {path}", param="model"
+    )
 
 
 def _error_fields(body: bytes) -> dict[str, Any]:

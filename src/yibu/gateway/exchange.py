@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
-from yibu.gateway.envelope import error_body, error_event, error_headers
+from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.metrics import Metrics
 
 Message = MutableMapping[str, Any]
@@ -28,6 +28,7 @@ _WANTED = frozenset(
         b"content-length",
         b"content-type",
         b"origin",
+        b"x-api-key",
         b"x-request-id",
         b"access-control-request-method",
     }
@@ -45,7 +46,7 @@ class Exchange:
     """A request and its answer. Every answer carries ``x-request-id``."""
 
     __slots__ = (
-        "_send", "bytes_in", "bytes_out", "closing", "cors", "first_byte", "headers",
+        "_send", "bytes_in", "bytes_out", "closing", "cors", "dialect", "first_byte", "headers",
         "key", "label", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens",
     )  # fmt: skip
@@ -65,6 +66,7 @@ class Exchange:
             self.request_id = b"req-" + os.urandom(12).hex().encode()
         self.started = time.perf_counter()
         self.first_byte = 0.0
+        self.dialect: Dialect = "openai"
         self.label = "other"
         """The path as metrics name it: only those of the API, so that labels stay few."""
         self.model = "-"
@@ -152,6 +154,8 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
         headers.append((b"x-request-id", self.request_id))
+        if self.dialect == "anthropic":  # where its SDK looks
+            headers.append((b"request-id", self.request_id))
         if self.cors is not None:
             headers += self.cors
         if self.closing:
@@ -178,11 +182,12 @@ class Exchange:
         await self.end(body)
 
     async def refuse(self, error: RequestError) -> None:
-        """Answer with OpenAI's error object; in a stream that has begun, with an error event."""
+        """Answer with an error object; in a stream that has begun, with an error event."""
         if not self.answering:
-            await self.respond(error.status, error_headers(error), error_body(error))
+            body = error_body(error, self.dialect, self.request_id)
+            await self.respond(error.status, error_headers(error), body)
         elif self.stream:
-            await self.end(error_event(error))
+            await self.end(error_event(error, self.dialect))
 
     async def surface_send(self, message: Message) -> None:
         """``send`` for the documented surface, which is an ASGI application of its own."""

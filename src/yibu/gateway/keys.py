@@ -87,26 +87,32 @@ class KeyRing:
         digests = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._known = [(digest, digest.hex()[:8]) for digest in digests]
 
-    def check(self, authorization: bytes | None) -> str:
+    def check(self, authorization: bytes | None, x_api_key: bytes | None = None) -> str:
         """Return the key's id for logs: the first 8 hex digits of its sha256, ``-`` without keys.
 
+        ``x_api_key`` is where Anthropic's clients put it; of two headers one good key is enough.
         Every key is compared in full, so that the time taken tells nothing of the keys.
 
         Raises:
-            UnauthorizedError: the header is missing, or no key is the one it gives.
+            UnauthorizedError: both headers are missing, or no key is one that they give.
         """
         if not self._known:
             return "-"
-        if authorization is None:
+        if authorization is None and x_api_key is None:
             raise UnauthorizedError(
-                "No API key was given: send the header Authorization: Bearer YOUR_KEY"
+                "No API key was given: send the header Authorization: Bearer YOUR_KEY, or x-api-key"
             )
-        scheme, _, key = authorization.partition(b" ")
-        presented = hashlib.sha256(key.strip()).digest()
+        scheme, _, bearer = (authorization or b"").partition(b" ")
+        given = (bearer.strip() if scheme.lower() == b"bearer" else b"", x_api_key or b"")
+        found = [self._identify(key) for key in given]
+        if not any(found):
+            raise UnauthorizedError("The API key is not known here")
+        return found[0] or found[1]
+
+    def _identify(self, key: bytes) -> str:
+        presented = hashlib.sha256(key).digest()
         found = ""
         for digest, identifier in self._known:
             if hmac.compare_digest(digest, presented):
                 found = identifier
-        if not found or scheme.lower() != b"bearer":
-            raise UnauthorizedError("The API key is not known here")
         return found

@@ -18,10 +18,16 @@ import orjson
 from yibu.errors import EngineGoneError
 from yibu.gateway.envelope import EngineAnswerError
 from yibu.gateway.requests import JsonRequest
+from yibu.gateway.responses import fill_response
+from yibu.gateway.tokens import mend_detokenized, mend_tokenized
 
-Kind = Literal["chat", "completions", "embeddings", "other"]
+Kind = Literal["chat", "completions", "embeddings", "responses", "messages", "tokenize",
+             "detokenize", "other"]  # fmt: skip
 Answer = dict[str, Any]
+Tokens = tuple[int, int]
+"""Of the prompt, and generated."""
 
+_MENDED = frozenset({"chat", "completions", "embeddings"})
 _OBJECTS = {"chat": "chat.completion", "completions": "text_completion", "embeddings": "list"}
 # vLLM writes null where the specification has an object or nothing.
 _USAGE_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
@@ -33,12 +39,16 @@ def new_id(kind: Kind) -> str:
     return _PREFIXES.get(kind, "") + uuid.uuid4().hex
 
 
-def mend_answer(raw: bytes, kind: Kind, request: JsonRequest, *, conforming: bool) -> bytes:
-    """Return the answer as the specification has it, with the public name of the model.
+def mend_answer(
+    raw: bytes, kind: Kind, request: JsonRequest, *, conforming: bool
+) -> tuple[bytes, Tokens | None]:
+    """Return the answer as the specification has it, with the public name of the model, and the
+    tokens that it counts.
 
     Raises:
         EngineGoneError: the engine's answer is not a JSON object.
         EngineAnswerError: a tool call was demanded and the engine made none.
+        NotCapableError: the engine cannot cut messages into tokens.
     """
     try:
         answer = orjson.loads(raw)
@@ -50,23 +60,53 @@ def mend_answer(raw: bytes, kind: Kind, request: JsonRequest, *, conforming: boo
             "object",
             code="engine_protocol_error",
         )
-    if "model" in answer or kind != "other":
+    if "model" in answer or kind in _MENDED:
         answer["model"] = request.model
-    if not conforming and kind != "other":
-        answer.setdefault("object", _OBJECTS[kind])
-        _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
-        if kind == "embeddings":
-            _mend_embeddings(answer, request)
-        elif kind in ("chat", "completions"):
-            if "id" not in answer:
-                answer["id"] = new_id(kind)
-            answer.setdefault("created", int(time.time()))
-            for index, choice in enumerate(answer.setdefault("choices", [])):
-                choice.setdefault("index", index)
-                _mend_choice(choice, kind)
-        if request.needs_tool_call and not has_tool_call(answer):
-            raise no_tool_call(request.model)
-    return orjson.dumps(answer)
+    if not conforming:
+        _mend(answer, kind, request)
+    return orjson.dumps(answer), tokens_of(answer.get("usage"))
+
+
+def _mend(answer: Answer, kind: Kind, request: JsonRequest) -> None:
+    if kind not in _MENDED:
+        _mend_others(answer, kind, request)
+        return
+    answer.setdefault("object", _OBJECTS[kind])
+    _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
+    if kind == "embeddings":
+        _mend_embeddings(answer, request)
+        return
+    if "id" not in answer:
+        answer["id"] = new_id(kind)
+    answer.setdefault("created", int(time.time()))
+    for index, choice in enumerate(answer.setdefault("choices", [])):
+        choice.setdefault("index", index)
+        _mend_choice(choice, kind)
+    if request.needs_tool_call and not has_tool_call(answer):
+        raise no_tool_call(request.model)
+
+
+def _mend_others(answer: Answer, kind: Kind, request: JsonRequest) -> None:
+    if kind == "responses":
+        answer["model"] = request.model
+        fill_response(answer, request.body)
+    elif kind == "tokenize":
+        mend_tokenized(answer, request.body, request.model)
+    elif kind == "detokenize":
+        mend_detokenized(answer)
+
+
+def tokens_of(usage: object) -> Tokens | None:
+    """Tokens by a ``usage`` object: OpenAI's older names, or those of Responses and Messages."""
+    if not isinstance(usage, dict):
+        return None
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    if not isinstance(prompt, int):
+        return None
+    # Anthropic counts what came from a cache apart.
+    for name in ("cache_read_input_tokens", "cache_creation_input_tokens"):
+        prompt += usage.get(name) or 0
+    return prompt, usage.get("completion_tokens", usage.get("output_tokens")) or 0
 
 
 def _drop_nulls(part: Any, names: tuple[str, ...]) -> None:

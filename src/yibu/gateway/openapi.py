@@ -18,6 +18,7 @@ engine can do; `/v1/models` lists each model's capabilities. Engines' own fields
 (`top_k`, `chat_template_kwargs` …) are passed through.
 """
 
+_SECURITY: list[dict[str, list[str]]] = [{"key": []}, {"x-api-key": []}]
 _REF = "#/components/schemas/{model}"
 
 _ANSWERS: dict[str, type[BaseModel]] = {
@@ -37,12 +38,26 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "/v1/completions": {"model": "NAME", "prompt": "Once upon a time", "max_tokens": 32},
     "/v1/embeddings": {"model": "NAME", "input": "a sentence"},
+    "/v1/responses": {"model": "NAME", "input": "Hello", "max_output_tokens": 64},
+    "/v1/messages": {
+        "model": "NAME",
+        "max_tokens": 64,
+        "messages": [{"role": "user", "content": "Hello"}],
+    },
+    "/v1/messages/count_tokens": {
+        "model": "NAME",
+        "messages": [{"role": "user", "content": "Hello"}],
+    },
+    "/v1/rerank": {"model": "NAME", "query": "a cat", "documents": ["a kitten", "tax law"]},
+    "/v1/score": {"model": "NAME", "text_1": "a cat", "text_2": ["a kitten", "tax law"]},
+    "/tokenize": {"model": "NAME", "prompt": "Hello"},
+    "/detokenize": {"model": "NAME", "tokens": [1, 2, 3]},
 }
 
 _STATUSES = {
     400: "A field is missing, of the wrong type or out of range; `param` names it",
     401: "The API key is missing or wrong",
-    404: "No such model; the message names those that exist",
+    404: "No such model, and the message names those that exist; or its engine does not do this",
     413: "The body is too large",
     502: "The engine died before it answered",
     503: "The model is not ready, or the gateway is shutting down; see Retry-After",
@@ -64,14 +79,20 @@ def document(app: FastAPI) -> dict[str, Any]:
     components = text.setdefault("components", {})
     components.setdefault("schemas", {}).update(definitions["$defs"])
     components["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": "A key of the gateway"}
+        "key": {"type": "http", "scheme": "bearer", "description": "A key of the gateway"},
+        "x-api-key": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "x-api-key",
+            "description": "The same, where Anthropic's clients put it",
+        },
     }
     for path, methods in text["paths"].items():
         for method in methods.values():
             # FastAPI documents a validation error of its own shape, which never occurs here.
             method["responses"].pop("422", None)
             if path.startswith("/v1/") or path == "/metrics":
-                method["security"] = [{"key": []}]
+                method["security"] = _SECURITY
                 method["responses"]["401"] = _error(401)
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
@@ -84,7 +105,7 @@ def _post(operation: Operation) -> dict[str, Any]:
     answer = _ANSWERS.get(operation.path)
     schema = _ref(answer) if answer is not None else {"type": "object"}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if operation.schema is not None and operation.kind != "embeddings":
+    if operation.schema is not None and "stream" in operation.schema.model_fields:
         content["text/event-stream"] = {
             "schema": {"type": "string", "description": "With `stream: true`: one event a chunk"}
         }
@@ -92,7 +113,7 @@ def _post(operation: Operation) -> dict[str, Any]:
         "tags": ["audio" if operation.schema is None else "text"],
         "summary": operation.noun.capitalize(),
         "operationId": "post" + operation.path.replace("/", "_").rstrip("_"),
-        "security": [{"key": []}],
+        "security": _SECURITY,
         "requestBody": {"required": True, "content": _request(operation)},
         "responses": {
             "200": {"description": "The answer", "content": content},

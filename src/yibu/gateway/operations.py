@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from yibu.engines.base import Capability
-from yibu.errors import InvalidRequestError, UnknownModelError
+from yibu.errors import UnknownModelError
 from yibu.gateway.backend import Backend, Route
+from yibu.gateway.envelope import Dialect, NotCapableError
 from yibu.gateway.mend import Kind
 from yibu.gateway.schemas.chat import ChatRequest
+from yibu.gateway.schemas.other import (
+    CountTokensRequest,
+    DetokenizeRequest,
+    MessagesRequest,
+    RerankRequest,
+    ResponsesRequest,
+    TokenizeRequest,
+)
 from yibu.gateway.schemas.text import AnyRequest, CompletionRequest, EmbeddingRequest
 
 
@@ -26,6 +35,7 @@ class Operation:
     """None for multipart uploads."""
     model_required: bool = True
     """Otherwise the first model that can do it answers (the script's ``/recognize/``)."""
+    dialect: Dialect = "openai"
 
 
 OPERATIONS = {
@@ -41,12 +51,33 @@ OPERATIONS = {
         Operation(
             "/recognize/", "transcriptions", "speech recognition", schema=None, model_required=False
         ),
-        Operation("/v1/rerank", "rerank", "reranking"),
+        Operation("/v1/rerank", "rerank", "reranking", schema=RerankRequest),
         Operation("/v1/score", "score", "scoring"),
-        Operation("/v1/responses", "responses", "responses"),
-        Operation("/v1/messages", "messages", "messages"),
-        Operation("/tokenize", "tokenize", "tokenizing"),
-        Operation("/detokenize", "tokenize", "tokenizing"),
+        Operation(
+            "/v1/responses",
+            "responses",
+            "responses",
+            "responses",
+            ResponsesRequest,
+            dialect="responses",
+        ),
+        Operation(
+            "/v1/messages",
+            "messages",
+            "messages",
+            "messages",
+            MessagesRequest,
+            dialect="anthropic",
+        ),
+        Operation(
+            "/v1/messages/count_tokens",
+            "messages",
+            "counting tokens",
+            schema=CountTokensRequest,
+            dialect="anthropic",
+        ),
+        Operation("/tokenize", "tokenize", "tokenizing", "tokenize", TokenizeRequest),
+        Operation("/detokenize", "tokenize", "tokenizing", "detokenize", DetokenizeRequest),
     )
 }
 
@@ -54,7 +85,9 @@ SURFACE_PATHS = frozenset({"/v1/models", "/healthz", "/readyz", "/metrics", "/do
 """Of the documented surface, those that metrics name; the rest, and what does not exist, is
 ``other``."""
 
-_NOUNS: dict[Capability, str] = {op.capability: op.noun for op in OPERATIONS.values()}
+_NOUNS: dict[Capability, str] = {}
+for _operation in OPERATIONS.values():
+    _NOUNS.setdefault(_operation.capability, _operation.noun)
 _PATHS: dict[Capability, str] = {
     op.capability: op.path for op in reversed(list(OPERATIONS.values())) if op.model_required
 }
@@ -65,7 +98,7 @@ def find_route(backend: Backend, model: str, operation: Operation) -> Route:
 
     Raises:
         UnknownModelError: no such model; the message names those that exist.
-        InvalidRequestError: the model's engine does something else.
+        NotCapableError: the model's engine does something else; the message names it.
     """
     route = backend.route(model)
     if route is None:
@@ -74,11 +107,10 @@ def find_route(backend: Backend, model: str, operation: Operation) -> Route:
         able = [name for name in _NOUNS if name in route.capabilities]
         does = " and ".join(_NOUNS[name] for name in able) or "nothing that is served here"
         paths = " or ".join(_PATHS[name] for name in able)
-        raise InvalidRequestError(
-            f"Model {model!r} does {does}, not {operation.noun}",
+        raise NotCapableError(
+            f"Model {model!r} does {does} (its engine is {route.engine}), not {operation.noun}",
             hint=f"Use {paths}" if paths else "",
             param="model",
-            code="model_not_capable",
         )
     return route
 

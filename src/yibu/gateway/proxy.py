@@ -15,7 +15,8 @@ import orjson
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineGoneError, InvalidRequestError, NotReadyError, RequestError
 from yibu.gateway.backend import Backend, Route
-from yibu.gateway.envelope import EngineTimeoutError, translate
+from yibu.gateway.envelope import EngineTimeoutError, translate, unserved
+from yibu.gateway.events import EventMender
 from yibu.gateway.exchange import Exchange
 from yibu.gateway.mend import mend_answer
 from yibu.gateway.metrics import Metrics
@@ -173,7 +174,10 @@ class Proxy:
     ) -> None:
         status = connection.status
         if status >= 400:
-            raise translate(status, await connection.read_all(MAX_ERROR_BYTES), model=route.model)
+            body = await connection.read_all(MAX_ERROR_BYTES)
+            raise unserved(status, body, operation.path, route) or translate(
+                status, body, model=route.model
+            )
         if status >= 300:
             raise EngineGoneError(
                 f"The engine of model {route.model!r} answered with a redirect ({status})",
@@ -186,19 +190,26 @@ class Proxy:
         mend = (renamed or not route.conforming) and not encoded
         if kind.startswith(b"text/event-stream"):
             exchange.stream = True
-            mender = (
-                StreamMender(operation.kind, request, conforming=route.conforming) if mend else None
-            )
+            mender = _mender(operation, request, conforming=route.conforming) if mend else None
             headers.append((b"x-accel-buffering", b"no"))
             progressed = partial(self._backend.progress, endpoint)
             await _relay_stream(exchange, headers, connection, mender, progressed)
         elif mend and kind.startswith(b"application/json") and operation.schema is not None:
             raw = await connection.read_all(MAX_ANSWER_BYTES)
-            body = mend_answer(raw, operation.kind, request, conforming=route.conforming)
-            exchange.tokens = find_usage(body)
+            body, exchange.tokens = mend_answer(
+                raw, operation.kind, request, conforming=route.conforming
+            )
             await exchange.respond(status, headers, body)
         else:
             await _relay_whole(exchange, headers, connection)
+
+
+def _mender(
+    operation: Operation, request: JsonRequest, *, conforming: bool
+) -> StreamMender | EventMender:
+    if operation.kind in ("responses", "messages"):
+        return EventMender(request, operation.dialect)
+    return StreamMender(operation.kind, request, conforming=conforming)
 
 
 async def _relay_whole(exchange: Exchange, headers: list[tuple[bytes, bytes]],
@@ -226,11 +237,11 @@ async def _relay_stream(
     exchange: Exchange,
     headers: list[tuple[bytes, bytes]],
     connection: Connection,
-    mender: StreamMender | None,
+    mender: StreamMender | EventMender | None,
     progressed: Callable[[], None],
 ) -> None:
     """Forward events as they come; the status is sent with the first of them."""
-    previous = last = b""
+    first = previous = last = b""
     try:
         while data := await connection.read():
             progressed()
@@ -241,16 +252,18 @@ async def _relay_stream(
             if not exchange.answering:
                 await exchange.start(connection.status, headers)
             await exchange.write(data)
+            first = first or data[:_TAIL]
             previous, last = last, data
     except UpstreamError as error:
         if not exchange.answering:
             raise
-        await exchange.end(broken_off(_gone(error, exchange.model), last))
+        await exchange.end(broken_off(_gone(error, exchange.model), last, exchange.dialect))
         raise
     rest = mender.finish() if mender is not None else b""
     if not exchange.answering:
         await exchange.start(connection.status, headers)
-    exchange.tokens = find_usage(previous + last + rest)
+    # Messages counts the prompt in its first event.
+    exchange.tokens = find_usage(first + (previous + last + rest)[-_TAIL:])
     if mender is not None and mender.tokens is not None:
         exchange.tokens = mender.tokens
     await exchange.end(rest)

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ValidationError
 
 from yibu.errors import InvalidRequestError
 from yibu.gateway.schemas.chat import ChatRequest
+from yibu.gateway.schemas.other import TokenizeRequest
 from yibu.gateway.schemas.text import CompletionRequest
+from yibu.gateway.tokens import normalise_tokenize
 
 Body = dict[str, Any]
 
@@ -59,13 +61,13 @@ def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
     except ValidationError as error:
         raise describe(error, body) from None
     _normalise(body, schema)
-    options = body.get("stream_options") or {}
+    options = body.get("stream_options")
     choice = body.get("tool_choice")
     return JsonRequest(
         model=body["model"],
         body=body,
         stream=bool(body.get("stream")),
-        include_usage=bool(options.get("include_usage")),
+        include_usage=isinstance(options, dict) and bool(options.get("include_usage")),
         needs_tool_call=choice == "required" or isinstance(choice, dict),
     )
 
@@ -78,6 +80,10 @@ def _normalise(body: Body, schema: type[BaseModel]) -> None:
         _normalise_chat(body)
     elif schema is CompletionRequest:
         _normalise_completion(body)
+    else:
+        if schema is TokenizeRequest:
+            normalise_tokenize(body)
+        return  # of the other APIs the fields are the engine's
     if "stream_options" in body and not body.get("stream"):
         if any(value for value in body["stream_options"].values()):
             raise InvalidRequestError(

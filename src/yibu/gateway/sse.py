@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from yibu.errors import EngineGoneError, RequestError
-from yibu.gateway.envelope import error_event, translate
-from yibu.gateway.mend import Kind, new_id, no_tool_call, text_logprobs
+from yibu.gateway.envelope import Dialect, error_event, translate
+from yibu.gateway.mend import Kind, Tokens, new_id, no_tool_call, text_logprobs
 from yibu.gateway.requests import JsonRequest
 
 DONE = b"data: [DONE]\n\n"
@@ -25,8 +25,10 @@ _ENDS = 2048
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """A longer event would be an engine gone wild."""
 
-_USAGE = re.compile(rb'"prompt_tokens":\s*(\d+)')
-_COMPLETION = re.compile(rb'"completion_tokens":\s*(\d+)')
+_USAGE = re.compile(rb'"usage":\s*\{')
+_PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
+_COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
+_NUMBER = re.compile(rb'"sequence_number":\s*(\d+)')
 _MODEL = re.compile(rb'("model":\s*)"(?:[^"\\]|\\.)*"')
 _LOGPROBS = re.compile(rb'("logprobs":\s*\{)')
 _CHUNK_FIELDS = (
@@ -40,22 +42,54 @@ _CHUNK_FIELDS = (
 )
 
 
-def find_usage(answer: bytes) -> tuple[int, int] | None:
+def find_usage(answer: bytes) -> Tokens | None:
     """Prompt and completion tokens from the ends of an answer, when they say so: engines put the
-    usage first or last, and the middle may be long."""
+    usage first or last, and the middle may be long. Of several the last one counts."""
     if len(answer) > 2 * _ENDS:
         answer = answer[:_ENDS] + answer[-_ENDS:]
-    prompt = _USAGE.search(answer)
-    if prompt is None:
+    usage = _USAGE.search(answer)
+    if usage is None:
         return None
-    completion = _COMPLETION.search(answer)
-    return int(prompt[1]), int(completion[1]) if completion else 0
+    prompt = _PROMPT.findall(answer, usage.end())
+    completion = _COMPLETION.findall(answer, usage.end())
+    return (int(prompt[-1]), int(completion[-1]) if completion else 0) if prompt else None
 
 
-def broken_off(error: RequestError, last: bytes) -> bytes:
+def broken_off(error: RequestError, last: bytes, dialect: Dialect) -> bytes:
     """The error event that ends a stream, on a line of its own whatever stands before it."""
     separator = b"" if not last or last.endswith(b"\n\n") else b"\n\n"
-    return separator + error_event(error)
+    return separator + error_event(error, dialect, next_number(last))
+
+
+def next_number(events: bytes) -> int:
+    """The number of the event after these, in streams that count theirs; else 0."""
+    numbers = _NUMBER.findall(events)
+    return int(numbers[-1]) + 1 if numbers else 0
+
+
+class EventReader:
+    """Cuts a stream into its events. ``feed`` it bytes as they come."""
+
+    def __init__(self, request: JsonRequest) -> None:
+        self._request = request
+        self._rest = b""
+
+    def events(self, data: bytes) -> list[bytes]:
+        """The whole events in ``data`` and what was left before it."""
+        data = self._rest + data
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        events = data.split(b"\n\n")
+        self._rest = events.pop()
+        if len(self._rest) > MAX_EVENT_BYTES:
+            message = f"The engine of model {self._request.model!r} sent an endless event"
+            raise EngineGoneError(message, code="engine_protocol_error")
+        return [event for event in events if event]
+
+    def last(self) -> bytes:
+        """What stands behind the last whole event, for the end of the stream."""
+        rest, self._rest = self._rest, b""
+        return rest if rest.strip() else b""
 
 
 class StreamMender:
@@ -65,7 +99,7 @@ class StreamMender:
         self._kind: Kind = kind
         self._request = request
         self._conforming = conforming
-        self._rest = b""
+        self._reader = EventReader(request)
         self._done = False
         self._tool_called = False
         self._id = ""
@@ -76,7 +110,7 @@ class StreamMender:
         self._shaped = False
         self._named = b'"model":' + orjson.dumps(request.model)
         self._model = rb"\1" + orjson.dumps(request.model).replace(b"\\", rb"\\")
-        self.tokens: tuple[int, int] | None = None
+        self.tokens: Tokens | None = None
         """Prompt and completion tokens, when the engine gave its usage to a client that did not
         ask for it."""
         self.failed = False
@@ -84,20 +118,12 @@ class StreamMender:
 
     def feed(self, data: bytes) -> bytes:
         """Return the whole events in ``data`` and what was left before it, mended."""
-        data = self._rest + data
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        events = data.split(b"\n\n")
-        self._rest = events.pop()
-        if len(self._rest) > MAX_EVENT_BYTES:
-            message = f"The engine of model {self._request.model!r} sent an endless event"
-            raise EngineGoneError(message, code="engine_protocol_error")
-        return b"".join([self._event(event) for event in events if event])
+        return b"".join([self._event(event) for event in self._reader.events(data)])
 
     def finish(self) -> bytes:
         """Return what is still owed: the last event, and ``[DONE]`` if the engine forgot it."""
-        last = self._event(self._rest) if self._rest.strip() else b""
-        self._rest = b""
+        rest = self._reader.last()
+        last = self._event(rest) if rest else b""
         if self._done or self.failed or self._kind == "other":
             return last
         return last + self._end()

@@ -1,0 +1,48 @@
+"""What llama.cpp leaves out of the Responses API, filled in as OpenAI's specification has it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+Fields = dict[str, Any]
+
+_ECHOED = ("instructions", "metadata", "previous_response_id", "temperature", "top_p")
+"""Fields of an answer that repeat the request's, null where it had none."""
+
+
+def fill_response(answer: Fields, body: Fields) -> None:
+    """Give a response object every field that the specification requires."""
+    answer.setdefault("object", "response")
+    answer.setdefault("created_at", int(time.time()))
+    answer.setdefault("output", [])
+    for name in ("error", "incomplete_details"):
+        answer.setdefault(name, None)
+    for name in _ECHOED:
+        answer.setdefault(name, body.get(name))
+    answer.setdefault("tools", body.get("tools", []))
+    answer.setdefault("tool_choice", body.get("tool_choice", "auto"))
+    answer.setdefault("parallel_tool_calls", body.get("parallel_tool_calls", True))
+
+
+class EventNumbers:
+    """The numbers and indices that events of a response carry, counted where they do not."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._outputs: dict[str, int] = {}
+        """Where in the response's output each item stands, by its id."""
+
+    def fill(self, event: Fields) -> None:
+        event.setdefault("sequence_number", self._next)
+        self._next = event["sequence_number"] + 1
+        item = event.get("item")
+        identifier = item.get("id") if isinstance(item, dict) else event.get("item_id")
+        if not isinstance(identifier, str):
+            return
+        index = self._outputs.setdefault(identifier, len(self._outputs))
+        event.setdefault("output_index", index)
+        if str(event.get("type", "")).startswith(("response.content_part", "response.output_text")):
+            event.setdefault("content_index", 0)
+            if ".output_text." in event["type"]:
+                event.setdefault("logprobs", [])

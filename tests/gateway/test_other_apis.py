@@ -1,0 +1,397 @@
+"""The Responses and the Messages API, reranking and tokens: through, with the same keys and names.
+
+The engines' words below are what vLLM 0.32 and llama.cpp (xllamacpp 2026.10.11549) really send,
+shortened; the official clients' own types say whether an answer is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anthropic
+import openai
+import orjson
+import pytest
+from anthropic.types import Message
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from yibu.engines.base import Capability
+
+from .conftest import FakeBackend, Serve
+from .upstream import (
+    STREAM_HEAD,
+    Behaviour,
+    Upstream,
+    answering,
+    chunked,
+    response,
+    sending,
+)
+
+KEY = "a-long-enough-key"
+ALL: frozenset[Capability] = frozenset({"responses", "messages", "rerank", "score", "tokenize"})
+SAY = [{"role": "user", "content": "Say hello."}]
+
+LLAMA_RESPONSE: dict[str, Any] = {
+    "completed_at": 1795477134,
+    "created_at": 1795477134,
+    "id": "resp_z",
+    "model": "inner",
+    "object": "response",
+    "output": [
+        {
+            "content": [
+                {"type": "output_text", "annotations": [], "logprobs": [], "text": "I'm glad I"}
+            ],
+            "id": "msg_F",
+            "role": "assistant",
+            "status": "completed",
+            "type": "message",
+        }
+    ],
+    "status": "completed",
+    "usage": {
+        "input_tokens": 31,
+        "output_tokens": 4,
+        "total_tokens": 35,
+        "input_tokens_details": {"cached_tokens": 24, "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    },
+}
+_ITEM = {"id": "msg_3", "role": "assistant", "status": "in_progress", "type": "message"}
+LLAMA_RESPONSE_STREAM: tuple[dict[str, Any], ...] = (
+    {
+        "type": "response.created",
+        "response": {"id": "resp_M", "object": "response", "status": "in_progress"},
+    },
+    {"type": "response.output_item.added", "item": {**_ITEM, "content": []}},
+    {
+        "type": "response.content_part.added",
+        "item_id": "msg_3",
+        "part": {"type": "output_text", "text": "", "annotations": []},
+    },
+    {"type": "response.output_text.delta", "item_id": "msg_3", "delta": 'I "model":"inner"'},
+    {"type": "response.completed", "response": LLAMA_RESPONSE},
+)
+VLLM_MESSAGE: dict[str, Any] = {
+    "id": "chatcmpl-8",
+    "type": "message",
+    "role": "assistant",
+    "content": [{"type": "text", "text": "Hello"}],
+    "model": "inner",
+    "stop_reason": "max_tokens",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 33, "output_tokens": 4},
+}
+MESSAGE_STREAM: tuple[dict[str, Any], ...] = (
+    {
+        "type": "message_start",
+        "message": {
+            **VLLM_MESSAGE,
+            "content": [],
+            "stop_reason": None,
+            # llama.cpp: of 33 tokens 32 came from its cache
+            "usage": {"cache_read_input_tokens": 32, "input_tokens": 1, "output_tokens": 0},
+        },
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": "My"},
+    },
+    {"type": "content_block_stop", "index": 0},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
+        "usage": {"output_tokens": 4},
+    },
+    {"type": "message_stop"},
+)
+
+
+def named(*events: dict[str, Any], close: bool = False) -> Behaviour:
+    """Events with their names, each in its own chunk; ``close`` leaves out the end."""
+    parts: list[bytes | float] = [STREAM_HEAD]
+    for event in events:
+        name = event["type"].encode()
+        parts.append(chunked(b"event: " + name + b"\ndata: " + orjson.dumps(event) + b"\n\n"))
+    if not close:
+        parts.append(b"0\r\n\r\n")
+    return sending(*parts, close=close)
+
+
+async def tokens(gateway: Any, headers: dict[str, str]) -> dict[str, int]:
+    """What the gateway has counted, by direction."""
+    async with gateway.http.get(gateway.url + "/metrics", headers=headers) as answer:
+        lines = (await answer.text()).splitlines()
+    found = {}
+    for direction in ("prompt", "completion"):
+        name = f'yibu_tokens_total{{model="m",direction="{direction}"}} '
+        found[direction] = next((int(x[len(name) :]) for x in lines if x.startswith(name)), 0)
+    return found
+
+
+async def test_responses_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(LLAMA_RESPONSE)) as up:
+        backend.add("m", up, capabilities=ALL, served_name="inner")
+        async with (
+            serve(keys=(KEY,)) as gateway,
+            openai.AsyncOpenAI(base_url=gateway.url + "/v1", api_key=KEY, max_retries=0) as client,
+        ):
+            headers = {"authorization": f"Bearer {KEY}"}
+            body = {"model": "m", "input": "hello", "max_output_tokens": 4}
+            status, raw = await gateway.post("/v1/responses", body, headers=headers)
+            assert status == 200
+            assert Response.model_validate(raw).model == "m"
+            answer = await client.responses.create(
+                model="m", input="hello", max_output_tokens=4, stream_options=None
+            )
+            assert answer.output_text == "I'm glad I"
+            assert up.received[1].json == {**body, "model": "inner"}
+            assert await tokens(gateway, headers) == {"prompt": 62, "completion": 8}
+
+            up.behaviour = named(*LLAMA_RESPONSE_STREAM)
+            stream = await client.responses.create(model="m", input="hello", stream=True)
+            events = [event async for event in stream]
+            assert [event.sequence_number for event in events] == [0, 1, 2, 3, 4]
+            adapter: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+            for event in events:
+                adapter.validate_python(event.model_dump(exclude_unset=True))
+            assert events[3].type == "response.output_text.delta"
+            assert events[3].delta == 'I "model":"inner"'
+            assert events[4].type == "response.completed"
+            assert events[4].response.model == "m"
+            assert await tokens(gateway, headers) == {"prompt": 93, "completion": 12}
+
+
+async def test_messages_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(VLLM_MESSAGE)) as up:
+        backend.add("m", up, capabilities=ALL, served_name="inner")
+        async with (
+            serve(keys=(KEY,)) as gateway,
+            anthropic.AsyncAnthropic(base_url=gateway.url, api_key=KEY, max_retries=0) as client,
+        ):
+            message = await client.messages.create(model="m", messages=SAY, max_tokens=4)
+            Message.model_validate(message.model_dump(exclude_unset=True))
+            assert message.model == "m"
+            assert message._request_id is not None
+            # The client's key stops at the door.
+            assert KEY not in up.received[0].head
+            assert up.received[0].header("authorization") == "Bearer inner-key"
+            counted = await tokens(gateway, {"x-api-key": KEY})
+            assert counted == {"prompt": 33, "completion": 4}
+
+            up.behaviour = named(*MESSAGE_STREAM)
+            async with client.messages.stream(model="m", messages=SAY, max_tokens=4) as stream:
+                assert [text async for text in stream.text_stream] == ["My"]
+                final = await stream.get_final_message()
+            assert final.model == "m"
+            counted = await tokens(gateway, {"x-api-key": KEY})
+            assert counted == {"prompt": 66, "completion": 8}
+
+            up.behaviour = answering({"input_tokens": 33})
+            counting = await client.messages.count_tokens(model="m", messages=SAY)
+            assert counting.input_tokens == 33
+            assert up.received[2].path == "/v1/messages/count_tokens"
+            counted = await tokens(gateway, {"x-api-key": KEY})
+            assert counted == {"prompt": 66, "completion": 8}, "nothing was generated"
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_a_conforming_engines_usage_is_counted_too(
+    serve: Serve, backend: FakeBackend, renamed: bool
+) -> None:
+    async with Upstream(named(*MESSAGE_STREAM)) as up:
+        name = "inner" if renamed else None
+        backend.add("m", up, capabilities=ALL, conforming=True, served_name=name)
+        async with serve() as gateway:
+            body = {"model": "m", "messages": SAY, "max_tokens": 4, "stream": True}
+            text = await gateway.stream("/v1/messages", body)
+            assert ('"model":"m"' in text) == renamed
+            counted = await tokens(gateway, {})
+            assert counted["completion"] == 4
+            assert counted["prompt"] == (33 if renamed else 1)
+
+
+async def test_errors_are_in_the_words_of_the_api(serve: Serve, backend: FakeBackend) -> None:
+    refusal = {"type": "error", "error": {"type": "BadRequestError", "message": "too long"}}
+    too_long = answering(refusal, status="400 Bad Request")
+    async with Upstream(too_long) as up:
+        backend.add("m", up, capabilities=ALL)
+        async with serve(keys=(KEY,)) as gateway:
+            async with anthropic.AsyncAnthropic(
+                base_url=gateway.url, api_key=KEY, max_retries=0
+            ) as client:
+                create = client.messages.create
+                with pytest.raises(anthropic.BadRequestError, match="too long") as refused:
+                    await create(model="m", messages=SAY, max_tokens=4)
+                assert refused.value.body["type"] == "error"
+                assert refused.value.body["error"]["type"] == "invalid_request_error"
+                assert refused.value.body["request_id"] == refused.value.request_id
+                with pytest.raises(anthropic.NotFoundError, match="those that exist: m") as unknown:
+                    await create(model="nobody", messages=SAY, max_tokens=4)
+                assert unknown.value.body["error"]["type"] == "not_found_error"
+                with pytest.raises(anthropic.BadRequestError, match="'max_tokens' is missing"):
+                    await client.post("/v1/messages", body={"model": "m", "messages": SAY},
+                                      cast_to=object)  # fmt: skip
+            async with anthropic.AsyncAnthropic(
+                base_url=gateway.url, api_key="wrong-key", max_retries=0
+            ) as stranger:
+                with pytest.raises(anthropic.AuthenticationError) as locked:
+                    await stranger.messages.create(model="m", messages=SAY, max_tokens=4)
+                assert locked.value.body["error"]["type"] == "authentication_error"
+
+
+async def test_a_stream_that_breaks_says_so_to_each_client(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    async with Upstream(named(*MESSAGE_STREAM[:3], close=True)) as up:
+        backend.add("m", up, capabilities=ALL)
+        async with (
+            serve() as gateway,
+            anthropic.AsyncAnthropic(base_url=gateway.url, api_key="x") as claude,
+            openai.AsyncOpenAI(base_url=gateway.url + "/v1", api_key="x") as gpt,
+        ):
+            stream = await claude.messages.create(
+                model="m", messages=SAY, max_tokens=4, stream=True
+            )
+            with pytest.raises(anthropic.APIStatusError, match="closed the connection"):
+                async for _ in stream:
+                    pass
+            up.behaviour = named(*LLAMA_RESPONSE_STREAM[:3], close=True)
+            events = await gpt.responses.create(model="m", input="hello", stream=True)
+            with pytest.raises(openai.APIError, match="closed the connection"):
+                async for _ in events:
+                    pass
+            text = await gateway.stream("/v1/responses", {"model": "m", "input": "a"})
+            last = orjson.loads(text.rstrip().rpartition("data: ")[2])
+            assert last["type"] == "error"
+            assert last["sequence_number"] == 3
+            # An engine that says itself that it failed:
+            error = {"type": "error", "error": {"type": "InternalServerError", "message": "oh no"}}
+            up.behaviour = named(*MESSAGE_STREAM[:3], error)
+            failing = await claude.messages.create(
+                model="m", messages=SAY, max_tokens=4, stream=True
+            )
+            with pytest.raises(anthropic.APIStatusError, match="oh no") as said:
+                async for _ in failing:
+                    pass
+            assert said.value.body["error"]["type"] == "api_error"
+
+
+async def test_a_client_that_leaves_ends_a_response(serve: Serve, backend: FakeBackend) -> None:
+    one = b"event: message_start\ndata: " + orjson.dumps(MESSAGE_STREAM[0]) + b"\n\n"
+    async with Upstream(sending(STREAM_HEAD, chunked(one), 30.0)) as up:
+        backend.add("m", up, capabilities=ALL)
+        async with (
+            serve() as gateway,
+            anthropic.AsyncAnthropic(base_url=gateway.url, api_key="x") as client,
+        ):
+            stream = await client.messages.create(
+                model="m", messages=SAY, max_tokens=4, stream=True
+            )
+            assert (await anext(aiter(stream))).type == "message_start"
+            await stream.close()
+            async with asyncio.timeout(10):
+                await up.received[0].disconnected.wait()
+
+
+async def test_one_good_key_in_either_header(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering({"tokens": [1]})) as up:
+        backend.add("m", up, capabilities=ALL)
+        body = {"model": "m", "prompt": "hi"}
+        async with serve(keys=(KEY,)) as gateway:
+            good, bad = {"x-api-key": KEY}, {"x-api-key": "wrong-key-here"}
+            bearer = {"authorization": f"Bearer {KEY}"}
+            cases = (
+                (good, 200), (bad, 401), ({**bad, **bearer}, 200), ({"x-api-key": ""}, 401),
+                ({**good, "authorization": "Bearer wrong-key-here"}, 200),
+                ({"x-api-key": f"Bearer {KEY}"}, 401),
+            )  # fmt: skip
+            for headers, status in cases:
+                got, _ = await gateway.post("/tokenize", body, headers=headers)
+                assert got == status, headers
+
+
+async def test_tokens_in_either_engines_shape(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering({"tokens": [28120, 665]})) as up:
+        backend.add("m", up, capabilities=ALL)
+        async with serve() as gateway:
+            status, answer = await gateway.post("/tokenize", {"model": "m", "prompt": "hello you"})
+            assert (status, answer) == (200, {"tokens": [28120, 665], "count": 2})
+            assert up.received[0].json["content"] == "hello you"
+            assert up.received[0].json["add_special"] is True
+            await gateway.post("/tokenize", {"model": "m", "content": "hello you"})
+            assert up.received[1].json["prompt"] == "hello you"
+            assert up.received[1].json["add_special_tokens"] is False
+            status, answer = await gateway.post("/tokenize", {"model": "m"})
+            assert status == 400
+            assert answer["error"]["param"] == "prompt"
+            up.behaviour = answering({"tokens": []})
+            status, answer = await gateway.post("/tokenize", {"model": "m", "messages": SAY})
+            assert status == 404
+            assert "not messages" in answer["error"]["message"]
+            up.behaviour = answering({"content": "hello you"})
+            _, answer = await gateway.post("/detokenize", {"model": "m", "tokens": [28120, 665]})
+            assert answer["prompt"] == answer["content"] == "hello you"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"detail": "Not Found"},
+        {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}},
+    ],
+    ids=["vLLM", "llama.cpp"],
+)
+async def test_a_path_that_the_engine_has_not(
+    serve: Serve, backend: FakeBackend, says: dict[str, Any]
+) -> None:
+    behaviour = sending(response(orjson.dumps(says), status="404 Not Found"))
+    async with Upstream(behaviour) as up:
+        backend.add("m", up, capabilities=ALL)
+        async with serve() as gateway:
+            body = {"model": "m", "query": "a", "documents": ["b"]}
+            status, answer = await gateway.post("/v1/rerank", body)
+            assert status == 404
+            assert answer["error"]["code"] == "unknown_path"
+            assert "llama.cpp, does not serve /v1/rerank" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/messages", {"messages": [], "max_tokens": 4}, "messages"),
+        ("/v1/messages", {"messages": SAY, "max_tokens": 0}, "max_tokens"),
+        ("/v1/messages", {"messages": [{"role": "tool", "content": "x"}], "max_tokens": 4},
+         "messages[0].role"),
+        ("/v1/messages/count_tokens", {}, "messages"),
+        ("/v1/responses", {"input": 3}, "input"),
+        ("/v1/responses", {"input": "a", "max_output_tokens": "4"}, "max_output_tokens"),
+        ("/v1/rerank", {"query": "a", "documents": []}, "documents"),
+        ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),
+    ],
+)  # fmt: skip
+async def test_what_no_engine_should_see(
+    serve: Serve, backend: FakeBackend, path: str, body: dict[str, Any], param: str
+) -> None:
+    backend.add("m", capabilities=ALL)
+    async with serve() as gateway:
+        status, answer = await gateway.post(path, {"model": "m", **body})
+        assert status == 400
+        assert answer["error"]["param"] == param
+
+
+async def test_fields_of_the_engines_own_pass_whatever_their_type(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    async with Upstream(answering(LLAMA_RESPONSE)) as up:
+        backend.add("m", up, capabilities=ALL)
+        async with serve() as gateway:
+            options = {"stream_options": "what", "tool_choice": {"type": "auto"}, "stop": ""}
+            status, _ = await gateway.post("/v1/responses", {"model": "m", "input": "a", **options})
+            assert status == 200
+            assert options.items() <= up.received[0].json.items()
