@@ -10,12 +10,12 @@ from yibu.engines.base import PhaseMark
 from yibu.engines.phases import LLAMA_CPP_PHASES, SPEECH_PHASES, VLLM_PHASES
 from yibu.engines.registry import engines
 
-EXCERPTS = Path(__file__).parent / "excerpts"
+STARTS = Path(__file__).parent / "starts"
 EXPECTED = {
-    "start-vllm-cpu.log": (VLLM_PHASES, ["load", "warm-up"]),
-    "start-vllm-cpu-compiled.log": (VLLM_PHASES, ["load", "compile", "warm-up"]),
-    "start-llama-cpp.log": (LLAMA_CPP_PHASES, ["load", "warm-up"]),
-    "start-speech.log": (SPEECH_PHASES, ["load", "warm-up"]),
+    "vllm-cpu.log": (VLLM_PHASES, ["load", "warm-up"]),
+    "vllm-cpu-compiled.log": (VLLM_PHASES, ["load", "compile", "warm-up"]),
+    "llama-cpp.log": (LLAMA_CPP_PHASES, ["load", "warm-up"]),
+    "speech.log": (SPEECH_PHASES, ["load", "warm-up"]),
 }
 # In vLLM's source, where no card is at hand to have them printed.
 GPU_LINES = {
@@ -39,7 +39,7 @@ def found(marks: tuple[PhaseMark, ...], text: str) -> list[str]:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_phases_of_a_real_log(name: str) -> None:
     marks, expected = EXPECTED[name]
-    assert found(marks, (EXCERPTS / name).read_text(encoding="utf-8")) == expected
+    assert found(marks, (STARTS / name).read_text(encoding="utf-8")) == expected
 
 
 @pytest.mark.parametrize("line", GPU_LINES)
