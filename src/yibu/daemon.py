@@ -124,7 +124,7 @@ class Front:
     async def serve(self, fleet: Fleet) -> AsyncIterator[Door]:
         self._app = create_app(GatewayDeps(fleet, self._config, self._keys))
         async with GatewayServer(self._app, self._listener) as server:
-            self._door = Door(server.url, self._own_key)
+            self._door = Door(server.url, self._own_key, server.hurry)
             yield self._door
 
     async def announce(self, _fleet: Fleet) -> None:

@@ -17,8 +17,8 @@ import pytest
 from tests.e2e.home import Home, fake, until
 
 
-def ask(home: Home, model: str = "fake", key: str = "any") -> dict[str, Any]:
-    body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+def ask(home: Home, model: str = "fake", key: str = "any", **fields: object) -> dict[str, Any]:
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], **fields}
     request = urllib.request.Request(
         f"{home.url()}/v1/chat/completions",
         json.dumps(body).encode(),
@@ -240,3 +240,63 @@ def test_output_into_a_closed_pipe_is_quiet(home: Home) -> None:
     assert b"Traceback" not in logs.stderr.read()
     logs.wait(10)
     logs.stderr.close()
+
+
+SLOW = ("--tokens", "200", "--slow-tokens", "0.02")
+"""A stream of four seconds, which no stop below may cut."""
+
+
+def stream_of(home: Home, name: str = "fake") -> subprocess.Popen[bytes]:
+    """A client in the middle of a stream; its output is the stream."""
+    body = {"model": name, "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    client = subprocess.Popen(
+        ["curl", "-sN", "-H", "Content-Type: application/json", "-d", json.dumps(body),
+         f"{home.url()}/v1/chat/completions"],
+        stdout=subprocess.PIPE,
+        bufsize=0,  # what a buffer has read, communicate() would not give
+    )  # fmt: skip
+    assert client.stdout is not None
+    assert client.stdout.readline().startswith(b"data:")
+    return client
+
+
+def rest_of(client: subprocess.Popen[bytes]) -> list[bytes]:
+    out, _ = client.communicate(timeout=60)
+    return [line for line in out.splitlines() if line.startswith(b"data:")]
+
+
+@pytest.mark.parametrize("words", [("down",), ("down", "fake"), ("restart", "fake")], ids=" ".join)
+def test_a_stream_in_flight_is_finished_first(home: Home, words: tuple[str, ...]) -> None:
+    home.write([fake("fake", *SLOW)])
+    home.yibu("up", "-d")
+    client = stream_of(home)
+    home.yibu(*words)
+    events = rest_of(client)
+    assert len(events) == 201
+    assert events[-1] == b"data: [DONE]"
+
+
+def test_ctrl_c_finishes_a_stream_and_a_second_one_cuts_it(home: Home) -> None:
+    home.write([fake("fake", "--tokens", "100000", "--slow-tokens", "0.02")], drain_timeout=60)
+    up = home.start("up")
+    until(home.client.running, "a node")
+    until(lambda: any(m["state"] == "ready" for m in home.ps()["models"]), "ready")
+    client = stream_of(home)
+    up.send_signal(signal.SIGINT)
+    assert up.stderr is not None
+    until(lambda: refused(home), "new requests refused")
+    assert client.poll() is None, "the stream goes on"
+    up.send_signal(signal.SIGINT)
+    assert up.wait(30) == 0
+    assert "cut off" in up.communicate()[1]
+    assert b"data: [DONE]" not in rest_of(client)
+    assert not home.processes()
+
+
+def refused(home: Home) -> bool:
+    try:
+        ask(home, max_tokens=1)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code == 503
+    return False

@@ -259,3 +259,17 @@ def test_the_planners_dtype_is_used_unless_the_user_gave_one() -> None:
     assert own.argv.count("--dtype") == 1
     assert value(own, "--dtype") == "float32"
     assert "--dtype" not in plan(at=GPU).argv
+
+
+def test_what_it_has_begun_it_finishes() -> None:
+    launch = plan()
+    assert value(launch, "--shutdown-timeout") == "10"
+    assert launch.stop_grace > 10
+    assert not launch.stop_whole_group
+    longer = plan(None, "--shutdown-timeout", "120")
+    assert longer.argv.count("--shutdown-timeout") == 1
+    assert longer.stop_grace > 120
+    old = Vllm(FlagTable("0.11.0", {k: v for k, v in PINNED.flags.items()
+                                    if k != "shutdown_timeout"}, PINNED.short))  # fmt: skip
+    launch = old.plan(model(None), facts("safetensors"), placement())
+    assert "--shutdown-timeout" not in launch.argv

@@ -217,3 +217,45 @@ async def test_orphans_that_died_unseen_are_reaped(host: Host, tmp_path: Path) -
     assert info.zombie, "an engine's own status is its owner's"
     await process.stop(**STOP)
     assert OrphanReaper(patience=60).look(()) == 0
+
+
+FAMILY = """
+import os, signal, sys, time
+def said(word):
+    with open(sys.argv[1], "a") as file:
+        file.write(word + "\\n")
+    os._exit(0)
+who = "main" if os.fork() else "child"
+signal.signal(signal.SIGTERM, lambda *_: said(who))
+with open(sys.argv[1], "a") as file:
+    file.write("ready\\n")
+if who == "main":
+    while open(sys.argv[1]).read().count("ready") < 2:
+        time.sleep(0.01)
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+async def test_the_main_process_alone_can_be_asked_first(
+    host: Host, tmp_path: Path, whole_group: bool
+) -> None:
+    file = tmp_path / "said"
+    file.touch()
+    argv = [sys.executable, "-S", "-c", FAMILY, str(file)]
+    marker = f"{host.home_id}/r-0/1"
+    env = clean_environment(host.env, {}, marker)
+    process = EngineProcess.spawn(argv, env, host.paths.model_log("r-0"), marker)
+
+    async def both() -> bool:
+        return file.read_text().count("ready") == 2
+
+    await eventually(both)
+    # The orphan is asked, or killed, after the main process has ended: never before or with it.
+    await process.stop(grace=3, orphan_grace=3, kill=5, whole_group=whole_group)
+    words = file.read_text().split()[2:]
+    if whole_group:
+        assert sorted(words) == ["child", "main"]
+    else:
+        assert words == ["main", "child"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -144,9 +146,21 @@ def _watch(context: Context, operation: str, **fields: Any) -> None:
 
 
 def shut_down(context: Context) -> None:
-    """Drain the node, stop everything, and wait until its process is gone."""
-    client = Client(context.paths)
-    pid = client.call("shutdown")["pid"]
+    """Drain the node, stop everything, and wait until its process is gone.
+
+    Ctrl-C while it drains cuts requests in flight off; a second one leaves the node to itself.
+    """
+    pid = Client(context.paths).call("shutdown")["pid"]
+    try:
+        _wait_gone(context, pid)
+    except KeyboardInterrupt:
+        output.talk("\nStopping at once: requests in flight are cut off.")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        _wait_gone(context, pid)
+
+
+def _wait_gone(context: Context, pid: int) -> None:
     deadline = time.monotonic() + _DOWN_TIMEOUT
     while is_alive(pid):
         if time.monotonic() > deadline:

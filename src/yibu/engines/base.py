@@ -96,6 +96,9 @@ class LaunchPlan:
     """Seconds from spawn to ready."""
     stop_grace: float = 10.0
     """Seconds from SIGTERM to SIGKILL."""
+    stop_whole_group: bool = True
+    """False where the main process alone gets the SIGTERM, because it ends its own children in
+    order: signalled beside it, they would cut what it lets finish."""
     conforming: bool = False
     """True where answers already are as OpenAI's specification has them, so that the gateway
     forwards them untouched."""

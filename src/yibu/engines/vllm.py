@@ -26,6 +26,12 @@ from yibu.planner.types import ModelFacts, Placement
 
 KEY_VARIABLE = "VLLM_API_KEY"
 _MODULE = "vllm.entrypoints.openai.api_server"
+_DRAIN = 10
+"""Seconds that vLLM itself gives requests when it is told to stop, after the gateway has waited for
+those that it knows of. With its default of 0 it also kills its own processes in mid-cleaning, and
+their shared memory stays behind."""
+_TEARDOWN = 15.0
+"""Seconds that vLLM takes at most from its last request to its end."""
 _FORMATS = frozenset({"safetensors"})
 
 HOUSE_FLAGS: Mapping[str, str] = {
@@ -114,13 +120,14 @@ class Vllm:
         users = list(_users_flags(model, given, table, notes))
         names = {table.plain_name(flag.name) for flag in users}
         alone = _in_one_process(model, options, placement, names)
+        drain = _drain(users, table)
         argv = [
             "{python}", "-m", _MODULE,
             "--model", "{model}", "--host", "{host}", "--port", "{port}",
             "--served-model-name", model.name,
             *_placement_flags(placement, names),
-            *_house_flags(names),
             *(["--distributed-executor-backend", "uni"] if alone else []),
+            *_house_flags(names, table),
             *_parsers(model, options, facts, names, notes),
             *(word for flag in users for word in flag.words),
         ]  # fmt: skip
@@ -136,9 +143,10 @@ class Vllm:
             environment="vllm-cuda" if placement.gpus else "vllm-cpu",
             key_variable=KEY_VARIABLE,
             start_timeout=1800.0,
-            stop_grace=20.0,
             keeps_compiled=True,
             starts_alone=bool(placement.gpus),
+            stop_grace=drain + _TEARDOWN,
+            stop_whole_group=False,
             notes=tuple(notes),
         )
 
@@ -258,11 +266,22 @@ def _placement_flags(placement: Placement, users: set[str]) -> list[str]:
     return to_flags({name: value for name, value in flags.items() if name not in users})
 
 
-def _house_flags(users: set[str]) -> list[str]:
-    """The gateway writes a line a request; the engine need not write another."""
-    if "disable_uvicorn_access_log" in users:
-        return []
-    return ["--disable-uvicorn-access-log"]
+def _house_flags(users: set[str], table: FlagTable) -> list[str]:
+    """What the house wants, unless the user says it: the gateway writes a line a request, so the
+    engine need not write another; and what it has begun it finishes."""
+    words = [] if "disable_uvicorn_access_log" in users else ["--disable-uvicorn-access-log"]
+    if "shutdown_timeout" in table.flags and "shutdown_timeout" not in users:
+        words += ["--shutdown-timeout", str(_DRAIN)]
+    return words
+
+
+def _drain(users: Sequence[Flag], table: FlagTable) -> float:
+    """Seconds that this vLLM will give requests when it is told to stop."""
+    if "shutdown_timeout" not in table.flags:
+        return 0.0
+    given = [flag.values[0] for flag in users if flag.name == "shutdown_timeout" and flag.values]
+    # A value that is no number is vLLM's to refuse.
+    return float(given[-1]) if given and given[-1].isdigit() else float(_DRAIN)
 
 
 def _parsers(

@@ -39,6 +39,7 @@ class GatewayServer:
         self._server: asyncio.Server | None = None
         self._state: ServerState | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self._patience = self._config.drain_timeout
         self.port = self._config.port
         """The real port once started, also where the configuration says 0."""
 
@@ -69,6 +70,10 @@ class GatewayServer:
         self._tick()
         logger.info("gateway listens on %s", self.url)
 
+    def hurry(self) -> None:
+        """Let ``stop`` wait for nobody: requests in flight have had their time."""
+        self._patience = 0.0
+
     async def stop(self) -> None:
         """Drain and close. Calling it again, or before ``start``, does nothing."""
         server, state = self._server, self._state
@@ -78,7 +83,7 @@ class GatewayServer:
         self._app.drain()
         state.draining = True
         try:
-            await _wait_idle(state, self._config.drain_timeout)
+            await _wait_idle(state, self._patience)
         finally:
             server.close()
             if self._ticker is not None:

@@ -53,6 +53,8 @@ class Door:
 
     url: str
     key: str | None = field(default=None, repr=False)
+    hurry: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called when answers that are being sent shall not be waited for any longer."""
 
 
 class Control:

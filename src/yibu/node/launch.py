@@ -231,7 +231,10 @@ async def take_down(
     timings = host.timings
     pids = {info.identity.pid for info in await process.refresh()}
     await process.stop(
-        grace=spec.plan.stop_grace, orphan_grace=timings.orphan_grace, kill=timings.kill
+        grace=spec.plan.stop_grace,
+        orphan_grace=timings.orphan_grace,
+        kill=timings.kill,
+        whole_group=spec.plan.stop_whole_group,
     )
     if port is not None and not await ports.wait_free(port, timings.port_free):
         _log.warning("port %d is still taken %g s after its engine", port, timings.port_free)

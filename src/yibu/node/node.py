@@ -87,16 +87,20 @@ class Node:
             _log.info("node %d serves %s", os.getpid(), door.url)
             await _until(stop, work(fleet) if work else None)
             _log.info("draining: %g s for requests in flight", self.drain_timeout)
-            await self._drain(fleet, hurry)
+            if not await self._drain(fleet, hurry):
+                door.hurry()
 
-    async def _drain(self, fleet: Fleet, hurry: asyncio.Event) -> None:
+    async def _drain(self, fleet: Fleet, hurry: asyncio.Event) -> bool:
+        """Whether every request has had its answer."""
         drained = asyncio.create_task(fleet.drain(self.drain_timeout), name="drain")
         hurried = asyncio.create_task(hurry.wait(), name="second signal")
         await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
-        if not (drained.done() and drained.result()):
+        whole = drained.done() and drained.result()
+        if not whole:
             _log.warning("requests were still in flight when their time was up")
         for task in (drained, hurried):
             task.cancel()
+        return whole
 
     def _host(self) -> Host:
         return Host(

@@ -139,10 +139,12 @@ class EngineProcess:
         found = processes.family(self.identity, table, self._seen)
         return sum(table[identity.pid].rss_bytes for identity in found)
 
-    async def stop(self, *, grace: float, orphan_grace: float, kill: float) -> None:
+    async def stop(
+        self, *, grace: float, orphan_grace: float, kill: float, whole_group: bool = True
+    ) -> None:
         """SIGTERM to the group, ``grace`` seconds, SIGKILL to all that is left; then reap.
 
-        Works the same when the main process is already dead and left children behind.
+        Without ``whole_group`` the main process alone gets the SIGTERM. Works the same when the main process is already dead and left children behind.
 
         Raises:
             EngineError: something survived SIGKILL for ``kill`` seconds.
@@ -150,7 +152,10 @@ class EngineProcess:
         try:
             await self._living()  # while parents still tell whose children they are
             if not self.exited:
-                self._signal_group(signal.SIGTERM)
+                if whole_group:
+                    self._signal_group(signal.SIGTERM)
+                else:
+                    processes.send(self.identity, signal.SIGTERM)
                 self._signal_group(signal.SIGCONT)  # a stopped process cannot heed it otherwise
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace):
