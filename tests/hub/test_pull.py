@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -193,6 +194,19 @@ def test_a_dead_hub_is_unreachable(home: Home, source: Source, impatient_sdk: No
     home.hub.fault("/api/", "status", value=500)
     with pytest.raises(HubUnreachableError):
         home.store.pull(source)
+
+
+def test_a_hub_where_nobody_listens_is_named_with_the_reason(
+    home: Home, source: Source, impatient_sdk: None
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        lonely = home.with_settings(modelscope_endpoint=url, hf_endpoint=url, attempts=1)
+        with pytest.raises(HubUnreachableError) as said:
+            lonely.store.pull(source)
+    assert "refused" in said.value.message
+    assert "Pool(" not in said.value.message
 
 
 def test_a_silent_server_times_out(home: Home) -> None:

@@ -93,10 +93,10 @@ class HttpClient:
                 hint="Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate.",
             ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-            raise TransientError(f"no answer from {_host(url)}: {_short(error)}") from error
+            raise TransientError(f"no answer from {_host(url)}: {shortest(error)}") from error
         except requests.exceptions.RequestException as error:
             raise HubError(
-                f"{what} cannot be asked for at {redact(url)}: {_short(error)}."
+                f"{what} cannot be asked for at {redact(url)}: {shortest(error)}."
             ) from error
         with self._lock:
             self._open.add(response)
@@ -140,7 +140,7 @@ def body(response: requests.Response, what: str) -> Iterator[bytes]:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # ValueError: the connection was cut by abort() between two reads.
             raise TransientError(
-                f"the connection broke while {what} came: {_short(error)}"
+                f"the connection broke while {what} came: {shortest(error)}"
             ) from error
         if not chunk:
             return
@@ -239,16 +239,16 @@ def _host(url: str) -> str:
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
-def _short(error: BaseException) -> str:
+def shortest(error: BaseException) -> str:
     """The innermost reason: urllib3 wraps one error in the next, and only the first one says why."""
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
-        return _short(reason)
+        return shortest(reason)
     inner = error.args[0] if error.args else None
     if isinstance(inner, BaseException):
-        return _short(inner)
+        return shortest(inner)
     if isinstance(error.__cause__, OSError):
-        return _short(error.__cause__)
+        return shortest(error.__cause__)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return redact(f"{type(error).__name__}: {error}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from yibu import __version__
 from yibu.errors import HubAuthError, HubError, HubNotFoundError, HubUnreachableError
+from yibu.hub import http
 from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import EMPTY_SHA256, Expected
 from yibu.hub.local import local_files
@@ -136,7 +137,13 @@ def _translated(error: Exception, source: Source) -> HubError:
             f"ModelScope refuses {source.name}: {error.message}.",
             hint="Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken.",
         )
-    if isinstance(error, errors.NetworkError | errors.ServerError | errors.RateLimitError):
+    if isinstance(error, errors.NetworkError):
+        reason = http.shortest(error.__cause__ or error)
+        return HubUnreachableError(
+            f"ModelScope cannot be reached for the files of {source.name}: {reason}.",
+            hint="`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub.",
+        )
+    if isinstance(error, errors.ServerError | errors.RateLimitError):
         return HubUnreachableError(
             f"ModelScope did not list the files of {source.name}: {error}.",
             hint="Run the command again later; `yibu doctor` checks the network.",
