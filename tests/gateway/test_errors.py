@@ -251,6 +251,16 @@ async def test_a_model_that_is_not_ready(serve: Serve, backend: FakeBackend) -> 
             assert (await answer.json())["models"] == {"m": "starting"}
 
 
+async def test_a_model_that_never_got_a_plan_says_why(serve: Serve, backend: FakeBackend) -> None:
+    """What it could do is not known, so nothing is said of that."""
+    backend.add("m", state="failed", capabilities=frozenset())
+    async with serve() as gateway:
+        for path, body in ((COMPLETIONS, chat()), ("/tokenize", {"model": "m", "prompt": "a"})):
+            status, error = await gateway.post(path, body)
+            assert status == 503
+            assert error["error"]["code"] == "model_not_ready"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_silent_engine_times_out(serve: Serve, backend: FakeBackend, stream: bool) -> None:
     async with Upstream(sending(30.0)) as up:

@@ -103,13 +103,14 @@ def find_route(backend: Backend, model: str, operation: Operation) -> Route:
     route = backend.route(model)
     if route is None:
         raise unknown_model(backend, model)
-    if operation.capability not in route.capabilities:
+    # One that is still downloading, or failed at it, can do nothing yet: 503 says why.
+    if route.capabilities and operation.capability not in route.capabilities:
         able = [name for name in _NOUNS if name in route.capabilities]
-        does = " and ".join(_NOUNS[name] for name in able) or "nothing that is served here"
+        does = " and ".join(_NOUNS[name] for name in able)
         paths = " or ".join(_PATHS[name] for name in able)
         raise NotCapableError(
             f"Model {model!r} does {does} (its engine is {route.engine}), not {operation.noun}",
-            hint=f"Use {paths}" if paths else "",
+            hint=f"Use {paths}",
             param="model",
         )
     return route
