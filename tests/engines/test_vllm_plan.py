@@ -273,3 +273,11 @@ def test_what_it_has_begun_it_finishes() -> None:
                                     if k != "shutdown_timeout"}, PINNED.short))  # fmt: skip
     launch = old.plan(model(None), facts("safetensors"), placement())
     assert "--shutdown-timeout" not in launch.argv
+
+
+@pytest.mark.parametrize("name", ["tensor_parallel_size", "tensor-parallel-size"])
+def test_an_option_by_vllms_own_name_is_no_misspelling(name: str) -> None:
+    launch = plan({name: 2}, at=GPU)
+    assert value(launch, "--tensor-parallel-size") == "2"
+    with pytest.raises(ConfigError, match="tensor_paralel"):
+        plan({"tensor_paralel": 2})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -31,11 +31,12 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 
 
 def read_options(
-    schema: type[OptionsType], model: ModelConfig, engine: str
+    schema: type[OptionsType], model: ModelConfig, engine: str, own: Collection[str] = ()
 ) -> tuple[OptionsType, dict[str, Any]]:
     """Split ``model.options`` into the schema's and the rest, which is the engine's own.
 
-    Hyphens and underscores count as the same.
+    Hyphens and underscores count as the same. ``own`` are names that the engine is known to have,
+    and which are therefore not misspelt however near they come to one of the schema's.
 
     Raises:
         ConfigError: a value has a wrong type, or a name looks like a misspelt one of the schema.
@@ -46,7 +47,7 @@ def read_options(
         name = key.replace("-", "_")
         (known if name in schema.model_fields else rest)[name] = value
     for name in rest:
-        if near := nearest(name, schema.model_fields):
+        if name not in own and (near := nearest(name, schema.model_fields)):
             raise ConfigError(
                 f"model {model.name!r}: the option {name!r} is not known to {engine}",
                 hint=f"did you mean {near!r}? To hand it to the engine as it stands, "

@@ -114,8 +114,9 @@ class Vllm:
         if facts is None or not verdict.supported:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         notes: list[str] = []
-        options, rest = read_options(VllmOptions, model, self.name)
         table = self._table
+        own = {*table.flags, *table.short, *TRANSLATIONS}
+        options, rest = read_options(VllmOptions, model, self.name, own)
         given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
         users = list(_users_flags(model, given, table, notes))
         names = {table.plain_name(flag.name) for flag in users}
