@@ -11,7 +11,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 
 def main() -> None:
@@ -20,6 +25,8 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--type", choices=["llama", "qwen2"], default="llama")
     parser.add_argument("--token", action="append", default=[], help="one more for its tokenizer")
+    parser.add_argument("--reranker", action="store_true", help="one that gives a pair a score")
+    parser.add_argument("--no-chat-template", action="store_true", help="one that cannot chat")
     arguments = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
     tokenizer.add_tokens(arguments.token)
@@ -37,7 +44,13 @@ def main() -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    kind = AutoModelForCausalLM
+    if arguments.reranker:
+        kind = AutoModelForSequenceClassification
+        config.num_labels = 1
+    if arguments.no_chat_template:
+        tokenizer.chat_template = None
+    model = kind.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(arguments.target)
     tokenizer.save_pretrained(arguments.target)
 

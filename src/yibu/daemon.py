@@ -48,6 +48,7 @@ from yibu.node.deploy import Deployer, Note
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import probe
 from yibu.node.node import Node
+from yibu.node.timings import Timings
 from yibu.paths import Paths
 from yibu.planner.facts import read_facts
 from yibu.planner.ledger import Promise, less_promised
@@ -83,8 +84,12 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-async def serve(paths: Paths, config: GatewayConfig, env: Mapping[str, str]) -> None:
+async def serve(
+    paths: Paths, config: GatewayConfig, env: Mapping[str, str], timings: Timings | None = None
+) -> None:
     """Own the engines and the gateway of one home until SIGTERM or a shutdown request.
+
+    ``timings`` are the node's waits, where they are not to be the usual ones.
 
     Raises:
         AlreadyRunningError: another node holds the home.
@@ -97,6 +102,7 @@ async def serve(paths: Paths, config: GatewayConfig, env: Mapping[str, str]) -> 
         gateway=front.serve,
         prepare=front.bind,
         env=env,
+        timings=timings or Timings(),
         drain_timeout=config.drain_timeout,
     )
     await node.run(front.announce)

@@ -23,3 +23,15 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path)
     yield home
     home.stop()
+
+
+LONGEST_FIRST = ("test_vllm_faults", "test_speech_environments", "test_vllm", "test_vllm_causes")
+"""Files of real engines run two at a time; a long one begun last would be waited for alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def turn(item: pytest.Item) -> int:
+        name = item.path.stem
+        return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=turn)

@@ -9,9 +9,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import anthropic
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from openai.types.responses import Response
 
 from tests.e2e.home import Home, until
 from yibu.cli.smoke import tutorial_body
@@ -132,6 +134,54 @@ def test_embeddings(client: openai.OpenAI) -> None:
         return sum(x * y for x, y in zip(a, b, strict=True))
 
     assert likeness(vectors[0], vectors[1]) > likeness(vectors[0], vectors[2])
+
+
+def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="smol", input="Say hello.", max_output_tokens=4)
+    Response.model_validate(made.model_dump(exclude_unset=True, warnings=False))
+    assert made.model == "smol"
+    assert made.output_text
+    # The client puts the text together by the events' indices, which llama.cpp leaves out.
+    with client.responses.stream(model="smol", input="Say hello.", max_output_tokens=4) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert final.output_text
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.responses.create(model="smol", input="word " * 3000, stream=True)
+
+
+def test_messages_by_anthropics_own_client(home: Home) -> None:
+    say: list[anthropic.types.MessageParam] = [{"role": "user", "content": "Say hello."}]
+    with anthropic.Anthropic(base_url=home.url(), api_key="none", max_retries=0) as claude:
+        made = claude.messages.create(model="smol", messages=say, max_tokens=4)
+        assert made.model == "smol"
+        assert made.usage.output_tokens == 4
+        with claude.messages.stream(model="smol", messages=say, max_tokens=4) as stream:
+            assert "".join(stream.text_stream)
+        counted = claude.messages.count_tokens(model="smol", messages=say)
+        cached = made.usage.cache_read_input_tokens or 0
+        assert counted.input_tokens == made.usage.input_tokens + cached
+        long: list[anthropic.types.MessageParam] = [{"role": "user", "content": "word " * 3000}]
+        with pytest.raises(anthropic.BadRequestError, match="context") as refused:
+            claude.messages.create(model="smol", messages=long, max_tokens=4)
+        assert refused.value.body["error"]["type"] == "invalid_request_error"
+
+
+def test_tokens_there_and_back(client: openai.OpenAI) -> None:
+    cut = client.post("../tokenize", body={"model": "smol", "prompt": "hello there"}, cast_to=dict)
+    assert cut["count"] == 2
+    body = {"model": "smol", "tokens": cut["tokens"]}
+    assert client.post("../detokenize", body=body, cast_to=dict)["prompt"] == "hello there"
+
+
+def test_what_the_engine_cannot_do_is_said(client: openai.OpenAI) -> None:
+    for path, body in (
+        ("/rerank", {"query": "a", "documents": ["b"]}),
+        ("/score", {"text_1": "a", "text_2": "b"}),
+    ):
+        with pytest.raises(openai.NotFoundError, match=r"its engine is llama\.cpp"):
+            client.post(path, body={"model": "smol", **body}, cast_to=dict)
 
 
 def test_stop(client: openai.OpenAI) -> None:

@@ -25,9 +25,7 @@ _START = 300.0
 
 @pytest.fixture
 def hub(engine_cache: Path) -> Iterator[HubServer]:
-    engine_cache.mkdir(parents=True, exist_ok=True)
-    models = VllmModels(engine_cache)
-    models.python()
+    models = VllmModels.of(engine_cache)
     files = {path.name: path.read_bytes() for path in models.qwen2().iterdir()}
     with HubServer() as server:
         server.repos[MODEL] = files

@@ -1,14 +1,12 @@
 """The real thing: vLLM on the CPU, started with a tutorial's whole command line.
 
-One engine serves most of the tests; those that kill it or start another stand last.
+One engine serves all tests of this file; those that kill one are in test_vllm_faults.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
 import threading
 import urllib.error
@@ -17,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anthropic
 import openai
 import psutil
 import pytest
@@ -26,6 +25,7 @@ from tests.e2e.home import Home, until
 from tests.e2e.vllm_models import VllmModels
 from tests.gateway.oracle import Oracle
 from yibu.cli.smoke import tutorial_body
+from yibu.gateway.operations import OPERATIONS
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -64,10 +64,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def models(engine_cache: Path) -> VllmModels:
-    engine_cache.mkdir(parents=True, exist_ok=True)
-    models = VllmModels(engine_cache)
-    models.python()
-    return models
+    return VllmModels.of(engine_cache)
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +150,49 @@ def test_the_key_is_asked_for_and_seen_nowhere(served: Served) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in private)
 
 
-def test_paths_that_vllm_leaves_open_are_not_reached(served: Served) -> None:
+SHARED_PATHS = frozenset({"/docs", "/redoc", "/openapi.json", "/metrics", "/v1/models"})
+"""Paths that vLLM and the gateway both have, and of which the gateway shows its own."""
+
+
+def test_no_other_path_of_vllm_is_reached(served: Served) -> None:
+    """Every route that the running vLLM names, and those that its document leaves out."""
     inner = f"http://127.0.0.1:{served.replica()['port']}"
-    for path in ("/version", "/load", "/ping"):
-        with urllib.request.urlopen(inner + path, timeout=30) as response:
-            assert response.status == 200  # open, were it not for loopback
-        request = urllib.request.Request(
-            served.home.url() + path, headers={"Authorization": f"Bearer {KEY}"}
-        )
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=30)
-        with refused.value:
-            assert refused.value.code == 404
+    with urllib.request.urlopen(f"{inner}/openapi.json", timeout=30) as response:
+        routes = {path: set(methods) for path, methods in json.load(response)["paths"].items()}
+    assert {"/load", "/version", "/ping", "/invocations", "/metrics"} <= set(routes)
+    routes |= {"/pooling": {"post"}, "/classify": {"post"}, "/score": {"post"}, "/sleep": {"post"}}
+    open_without_key = set()
+    for path, methods in routes.items():
+        for method in methods:
+            # An empty body runs nothing, and is refused where a key is not.
+            if answer(inner + path, method, key=None)[0] not in (401, 404):
+                open_without_key.add(path)
+            status, text = answer(served.home.url() + path, method, key=KEY)
+            if method == "post" and path in OPERATIONS:
+                assert status == 400, path
+            elif method == "get" and path in SHARED_PATHS:
+                assert status == 200
+                assert "vllm:" not in text
+                assert "invocations" not in text
+            else:
+                assert status in (404, 405), (method, path)
+    assert {"/load", "/version", "/metrics", "/invocations", "/tokenize"} <= open_without_key
+    for path in open_without_key & set(OPERATIONS):
+        assert answer(served.home.url() + path, "post", key=None)[0] == 401
+
+
+def answer(url: str, method: str, key: str | None) -> tuple[int, str]:
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    body = b"{}" if method == "post" else None
+    request = urllib.request.Request(url, body, headers, method=method.upper())
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def test_the_tutorials_body_whole_and_streamed(client: openai.OpenAI) -> None:
@@ -198,22 +226,90 @@ def test_answers_are_as_openai_publishes_them(client: openai.OpenAI) -> None:
         oracle.check("CreateChatCompletionStreamResponse", json.loads(line[6:]))
 
 
-def test_other_paths_of_vllm_are_let_through(served: Served) -> None:
-    def post(path: str, **body: object) -> dict[str, object]:
-        request = urllib.request.Request(
-            served.home.url() + path,
-            json.dumps({"model": "smol", **body}).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
-        )
-        with urllib.request.urlopen(request, timeout=120) as response:
-            answer: dict[str, object] = json.load(response)
-        return answer
+def tokens(served: Served) -> tuple[int, int]:
+    """Prompt and completion tokens that the gateway has counted."""
+    text = answer(f"{served.home.url()}/metrics", "get", key=KEY)[1]
+    counts = re.findall(r'yibu_tokens_total{model="smol",direction="(\w+)"} (\d+)', text)
+    found = {direction: int(count) for direction, count in counts}
+    return found.get("prompt", 0), found.get("completion", 0)
 
-    assert post("/tokenize", prompt="hello there")["count"] == 2
-    assert post("/v1/responses", input="hello", max_output_tokens=4)["object"] == "response"
-    message = post("/v1/messages", messages=HELLO, max_tokens=4)
-    assert message["type"] == "message"
-    assert "object" not in message
+
+def test_responses_whole_and_streamed(served: Served, client: openai.OpenAI) -> None:
+    before = tokens(served)
+    made = client.responses.create(model="smol", input="Say hello.", max_output_tokens=4)
+    assert made.model == "smol"
+    assert made.output_text
+    assert made.usage is not None
+    whole = tokens(served)
+    assert whole[0] - before[0] == made.usage.input_tokens
+    assert whole[1] - before[1] == made.usage.output_tokens == 4
+    with client.responses.stream(model="smol", input="Say hello.", max_output_tokens=4) as stream:
+        text = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    assert text == final.output_text
+    assert final.model == "smol"
+    streamed = tokens(served)
+    assert streamed[0] - whole[0] == made.usage.input_tokens
+    assert streamed[1] - whole[1] == 4
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 2048"):
+        client.responses.create(model="smol", input="word " * 3000, stream=True)
+
+
+def test_messages_by_anthropics_own_client(served: Served) -> None:
+    say: list[anthropic.types.MessageParam] = [{"role": "user", "content": "Say hello."}]
+    with anthropic.Anthropic(base_url=served.home.url(), api_key=KEY, max_retries=0) as claude:
+        before = tokens(served)
+        made = claude.messages.create(model="smol", messages=say, max_tokens=4)
+        assert made.content[0].type == "text"
+        assert made.content[0].text
+        assert tokens(served)[1] - before[1] == made.usage.output_tokens == 4
+        with claude.messages.stream(model="smol", messages=say, max_tokens=4) as stream:
+            text = "".join(stream.text_stream)
+            final = stream.get_final_message()
+        assert text
+        assert final.model == "smol"
+        assert tokens(served)[1] - before[1] == 8
+        counted = claude.messages.count_tokens(model="smol", messages=say)
+        assert counted.input_tokens == made.usage.input_tokens
+        long: list[anthropic.types.MessageParam] = [{"role": "user", "content": "word " * 3000}]
+        with pytest.raises(anthropic.BadRequestError, match="maximum context") as refused:
+            claude.messages.create(model="smol", messages=long, max_tokens=4)
+        assert refused.value.body["type"] == "error"
+    with (
+        anthropic.Anthropic(base_url=served.home.url(), api_key="another-key") as stranger,
+        pytest.raises(anthropic.AuthenticationError),
+    ):
+        stranger.messages.create(model="smol", messages=say, max_tokens=4)
+
+
+def test_a_message_that_nobody_waits_for_is_ended(served: Served) -> None:
+    with anthropic.Anthropic(base_url=served.home.url(), api_key=KEY, max_retries=0) as claude:
+        stream = claude.messages.create(
+            model="smol", messages=[{"role": "user", "content": "Count."}], max_tokens=1900,
+            stream=True, extra_body={"ignore_eos": True},
+        )  # fmt: skip
+        next(iter(stream))
+        assert served.metric("vllm:num_requests_running") == 1
+        stream.close()
+    until(lambda: served.metric("vllm:num_requests_running") == 0, "vLLM idle again", 30)
+
+
+def test_tokens_there_and_back(served: Served, client: openai.OpenAI) -> None:
+    cut = client.post("../tokenize", body={"model": "smol", "prompt": "hello there"}, cast_to=dict)
+    assert cut["count"] == 2
+    body = {"model": "smol", "tokens": cut["tokens"]}
+    whole = client.post("../detokenize", body=body, cast_to=dict)
+    assert whole["prompt"] == whole["content"] == "hello there"
+
+
+def test_what_this_model_cannot_do_is_said(client: openai.OpenAI) -> None:
+    for path, body in (
+        ("/rerank", {"query": "a", "documents": ["b"]}),
+        ("/score", {"text_1": "a", "text_2": "b"}),
+        ("/embeddings", {"input": "a"}),
+    ):
+        with pytest.raises(openai.NotFoundError, match="its engine is vllm"):
+            client.post(path, body={"model": "smol", **body}, cast_to=dict)
 
 
 def test_refusals_come_in_one_envelope(client: openai.OpenAI) -> None:
@@ -286,32 +382,6 @@ def test_another_key_under_a_running_node(served: Served) -> None:
     assert "gateway.api_keys cannot change" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("flags", "words", "advice"),
-    [
-        (("--max-model-len", "20000"), ["20000", "8192 tokens at most"], "max_model_len"),
-        (
-            ("--max-model-len", "8192", "--kv-cache-memory-bytes", "16777216"),
-            ["KV cache is too small for one request of 8192 tokens"],
-            "max_model_len",
-        ),
-    ],
-    ids=["length too long", "cache too small"],
-)
-def test_a_start_that_fails_says_why(
-    served: Served, flags: tuple[str, ...], words: list[str], advice: str
-) -> None:
-    done = served.home.yibu(
-        "up", "-d", str(served.weights), "--name", "other", "--engine", "vllm", "--", *flags,
-        code=1, timeout=_START,
-    )  # fmt: skip
-    assert all(word in done.stderr for word in words), done.stderr
-    assert advice in done.stderr
-    assert served.home.model("other")["state"] == "failed"
-    served.home.yibu("down", "other")
-    assert served.home.model("smol")["state"] == "ready"
-
-
 def test_a_wrong_path_is_said_before_anything_starts(served: Served) -> None:
     done = served.home.yibu("up", "-d", "./nowhere", "--engine", "vllm", code=None)
     assert done.returncode != 0
@@ -319,54 +389,35 @@ def test_a_wrong_path_is_said_before_anything_starts(served: Served) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("victim", ["API server", "EngineCore"])
-def test_a_killed_process_comes_back_whole(
-    served: Served, client: openai.OpenAI, victim: str
+def test_streams_in_flight_are_finished_before_it_stops(
+    served: Served, client: openai.OpenAI
 ) -> None:
-    before = served.processes()
-    restarts = int(str(served.replica()["restarts"]))
-    if victim == "API server":
-        doomed = before[0]
-    else:
-        doomed = next(process for process in before if victim in " ".join(process.cmdline()))
-    os.kill(doomed.pid, signal.SIGKILL)
+    """The last one: it takes the model down. One stream goes through the gateway, which waits for
+    it; of the other, longer one vLLM alone knows, and has to finish it after the SIGTERM."""
+    processes = served.processes()
+    inner = f"http://127.0.0.1:{served.replica()['port']}/v1"
+    key = processes[0].environ()["VLLM_API_KEY"]
+    counts: list[int] = []
+    with openai.OpenAI(base_url=inner, api_key=key, max_retries=0, timeout=120) as direct:
+        chunks = counted(client, 200)
+        next(chunks)
+        unknown = threading.Thread(target=lambda: counts.extend(counted(direct, 230)))
+        unknown.start()
+        until(lambda: served.metric("vllm:num_requests_running") == 2, "two streams", 30)
+        down = served.home.start("down", "smol")
+        assert list(chunks)[-1] == 200
+        assert down.wait(60) == 0
+        unknown.join(60)
+    assert counts[-1] == 230
+    down.communicate()
+    assert not any(process.is_running() for process in processes)
 
-    def back() -> bool:
-        replica = served.replica()
-        return bool(replica["state"] == "ready" and int(str(replica["restarts"])) > restarts)
 
-    until(back, f"vLLM back after its {victim} was killed", _START)
-    assert not [process for process in before if process.is_running()], "left behind"
-    answer = client.chat.completions.create(model="smol", messages=HELLO, max_tokens=4)
-    assert answer.choices[0].message.content
-
-
-def test_tensor_parallel_and_nothing_left(served: Served, models: VllmModels) -> None:
-    served.home.yibu("down")
-    assert not served.home.processes()
-    home = served.home
-    home.yibu(
-        "up", "-d", str(models.eight_heads()), "--name", "halves", "--port", "0", "--engine", "vllm",
-        "--", "-tp", "2", "--max-model-len", "1024", timeout=_START,
+def counted(client: openai.OpenAI, number: int) -> Iterator[int]:
+    """A stream of so many tokens: how many there have been at each of its chunks."""
+    stream = client.chat.completions.create(
+        model="smol", messages=HELLO, max_tokens=number, stream=True,
+        stream_options={"include_usage": True}, extra_body={"ignore_eos": True},
     )  # fmt: skip
-    server = psutil.Process(int(home.model("halves")["replicas"][0]["pid"]))
-    workers = [p for p in server.children(recursive=True) if "Worker" in " ".join(p.cmdline())]
-    assert len(workers) == 2
-    with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="any", timeout=120) as client:
-        answer = client.completions.create(model="halves", prompt="a", max_tokens=8)
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens > 0
-        before = [server, *server.children(recursive=True)]
-        os.kill(workers[1].pid, signal.SIGKILL)
-
-        def back() -> bool:
-            model = home.model("halves")
-            return bool(model["state"] == "ready" and model["replicas"][0]["restarts"])
-
-        until(back, "vLLM back after one of two workers was killed", _START)
-        assert not [process for process in before if process.is_running()], "left behind"
-        answer = client.completions.create(model="halves", prompt="a", max_tokens=8)
-        assert answer.usage
-    home.yibu("down")
-    assert not home.processes()
-    assert not any(process.is_running() for process in (server, *workers))
+    for chunk in stream:
+        yield chunk.usage.completion_tokens if chunk.usage else 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,14 @@ class VllmModels:
 
     cache: Path
 
+    @classmethod
+    def of(cls, cache: Path) -> VllmModels:
+        """In this directory, with the environment made; skips where it cannot be."""
+        cache.mkdir(parents=True, exist_ok=True)
+        models = cls(cache)
+        models.python()
+        return models
+
     def python(self) -> Path:
         """The environment's interpreter; skips the test where torch's CPU build cannot be had."""
         home = Home(self.cache, self.cache)
@@ -37,31 +48,49 @@ class VllmModels:
     def smollm2(self) -> Path:
         """SmolLM2-135M as safetensors."""
         target = self.cache / "smollm2-safetensors"
-        if not target.exists():
-            home = Home(self.cache, self.cache)
-            gguf = Path(home.yibu("pull", SOURCE, timeout=_TIMEOUT).stdout.strip())
-            file = gguf if gguf.is_file() else next(gguf.glob("*.gguf"))
-            self._script("gguf_to_safetensors.py", str(file), str(target), path=self._reader())
+        with self._alone():
+            if not target.exists():
+                home = Home(self.cache, self.cache)
+                gguf = Path(home.yibu("pull", SOURCE, timeout=_TIMEOUT).stdout.strip())
+                file = gguf if gguf.is_file() else next(gguf.glob("*.gguf"))
+                self._script("gguf_to_safetensors.py", str(file), str(target), path=self._reader())
         return target
 
     def eight_heads(self) -> Path:
         """A tiny model with random weights, which tensor parallel can cut."""
         return self._random("random-8-heads", "llama")
 
+    def mute(self) -> Path:
+        """The same without a chat template."""
+        return self._random("random-mute", "llama", flags=["--no-chat-template"])
+
+    def reranker(self) -> Path:
+        """One that gives pairs of texts a score."""
+        return self._random("random-reranker", "llama", flags=["--reranker"])
+
     def qwen2(self) -> Path:
         """The same of the class that DeepSeek-R1-Distill-Qwen-1.5B is of, with its two tokens."""
         return self._random("random-qwen2-thinks", "qwen2", "<think>", "</think>")
 
-    def _random(self, name: str, kind: str, *tokens: str) -> Path:
+    def _random(self, name: str, kind: str, *tokens: str, flags: Sequence[str] = ()) -> Path:
         target = self.cache / name
-        if not target.exists():
-            work = target.with_name(f".{target.name}")
-            shutil.rmtree(work, ignore_errors=True)
-            words = ["--type", kind, "--tokenizer", str(self.smollm2())]
-            words += [f"--token={token}" for token in tokens]
-            self._script("random_model.py", str(work), *words)
-            work.rename(target)
+        tokenizer = self.smollm2()
+        with self._alone():
+            if not target.exists():
+                work = target.with_name(f".{target.name}")
+                shutil.rmtree(work, ignore_errors=True)
+                words = ["--type", kind, "--tokenizer", str(tokenizer)]
+                words += [*(f"--token={token}" for token in tokens), *flags]
+                self._script("random_model.py", str(work), *words)
+                work.rename(target)
         return target
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Test files run side by side, and each model is made once."""
+        with (self.cache / ".models.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _reader(self) -> Path:
         target = self.cache / "gguf-reader"

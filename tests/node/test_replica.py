@@ -230,7 +230,7 @@ async def test_an_idle_engine_that_gives_no_token_is_restarted(
     async with supervise("--hang-after", "1", **CANARY) as (replica, _):
         await state(replica, "ready")
         await eventually(lambda: replica.restarts == 1)
-        assert "answers, but no token came" in (replica.cause or "")
+        assert "answers, but no tokens came" in (replica.cause or "")
 
 
 async def test_requests_without_progress_bring_the_canary_early(supervise: Supervise) -> None:

@@ -90,7 +90,7 @@ class Watch:
         )
         if not hung:
             return None
-        return f"hangs: {self._plan.ready_path} answers, but no token came ({found})"
+        return f"hangs: {self._plan.ready_path} answers, but no tokens came ({found})"
 
     async def _busy(self) -> bool:
         """Whether the engine's processes burned CPU since this was last asked."""

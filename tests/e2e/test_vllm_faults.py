@@ -1,0 +1,188 @@
+"""The real vLLM killed, hung and stopped; cut in two; and as a reranker.
+
+Two engines come up together: a model without a chat template over two workers, which all the
+killing is done to, and a reranker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+
+from tests.e2e.home import REPOSITORY, Home, until
+from tests.e2e.vllm_models import VllmModels
+from yibu.paths import Paths
+
+pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(900)]
+
+_START = 400.0
+"""Seconds that two vLLMs may take to start on a busy machine of two cores."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+    models = VllmModels.of(engine_cache)
+    home = Home(tmp_path_factory.mktemp("home"), models.cache)
+    common = {"max_model_len": 1024, "max_num_seqs": 4}
+    home.write([
+        {"name": "halves", "source": str(models.mute()), "engine": "vllm",
+         "options": {**common, "tensor_parallel_size": 2}},
+        {"name": "ranks", "source": str(models.reranker()), "engine": "vllm", "options": common},
+    ])  # fmt: skip
+    home.yibu("up", "-d", timeout=_START)
+    yield home
+    home.stop()
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="-", max_retries=0) as client:
+        yield client
+
+
+def replica(home: Home) -> dict[str, Any]:
+    found: dict[str, Any] = home.model("halves")["replicas"][0]
+    return found
+
+
+def processes(home: Home) -> list[psutil.Process]:
+    """The engine's own: the API server, the engine core, two workers, and helpers."""
+    server = psutil.Process(replica(home)["pid"])
+    return [server, *server.children(recursive=True)]
+
+
+def named(found: list[psutil.Process], name: str) -> list[psutil.Process]:
+    return [process for process in found if name in " ".join(process.cmdline())]
+
+
+def gives_tokens(client: openai.OpenAI) -> bool:
+    answer = client.completions.create(model="halves", prompt="a", max_tokens=8)
+    return answer.usage is not None and answer.usage.completion_tokens > 0
+
+
+def test_tensor_parallel(home: Home, client: openai.OpenAI) -> None:
+    assert len(named(processes(home), "Worker")) == 2
+    assert gives_tokens(client)
+
+
+def test_a_model_without_a_chat_template(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="chat template"):
+        client.chat.completions.create(model="halves", messages=[{"role": "user", "content": "a"}])
+
+
+def test_reranking_and_scoring(client: openai.OpenAI) -> None:
+    texts = ["a kitten", "tax law", "a cat"]
+    body: dict[str, Any] = {"model": "ranks", "query": "a cat", "documents": texts}
+    ranked = client.post("/rerank", body=body, cast_to=dict)
+    assert ranked["model"] == "ranks"
+    assert sorted(result["index"] for result in ranked["results"]) == [0, 1, 2]
+    scores = [result["relevance_score"] for result in ranked["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 3
+    body = {"model": "ranks", "text_1": "a cat", "text_2": texts}
+    scored = client.post("/score", body=body, cast_to=dict)
+    by_index = {result["index"]: result["relevance_score"] for result in ranked["results"]}
+    for item in scored["data"]:
+        assert item["score"] == pytest.approx(by_index[item["index"]], abs=0.01)
+    with pytest.raises(openai.NotFoundError, match="its engine is vllm"):
+        client.completions.create(model="ranks", prompt="a")
+
+
+@pytest.mark.parametrize("victim", ["API server", "EngineCore", "Worker"])
+def test_a_killed_process_comes_back_whole(home: Home, client: openai.OpenAI, victim: str) -> None:
+    before = processes(home)
+    restarts = replica(home)["restarts"]
+    doomed = before[0] if victim == "API server" else named(before, victim)[-1]
+    os.kill(doomed.pid, signal.SIGKILL)
+    until(lambda: back(home, restarts), f"vLLM back after its {victim} was killed", _START)
+    assert not [process for process in before if process.is_running()], "left behind"
+    assert gives_tokens(client)
+
+
+def back(home: Home, restarts: int) -> bool:
+    now = replica(home)
+    return bool(now["state"] == "ready" and now["restarts"] > restarts)
+
+
+def test_an_engine_that_hangs_is_found_by_a_token_that_does_not_come(home: Home) -> None:
+    """Its server answers /health, but the engine core is stopped. The node is a new one too: the old
+    one is killed, and this one takes both engines over as they are."""
+    before = processes(home)
+    ranks = home.model("ranks")["replicas"][0]["pid"]
+    os.kill(home.ps()["node"]["pid"], signal.SIGKILL)
+    until(lambda: not home.client.running(), "the node gone")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.impatient_node"], cwd=REPOSITORY, env=home.env
+    ) as node:
+        until(lambda: home.client.running() and both_ready(home), "both engines adopted", 120)
+        assert replica(home)["pid"] == before[0].pid
+        assert home.model("ranks")["replicas"][0]["pid"] == ranks
+        with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="-", max_retries=0) as client:
+            restarts = replica(home)["restarts"]
+            (core,) = named(before, "EngineCore")
+            core.suspend()
+            waiting = threading.Thread(target=wait_for_a_token, args=(client,))
+            waiting.start()
+            causes: set[str] = set()
+
+            def found() -> bool:
+                causes.add(home.model("halves")["cause"] or "")
+                return back(home, restarts)
+
+            until(found, "vLLM back after its engine core hung", _START)
+            waiting.join(60)
+            assert not waiting.is_alive()
+            assert any("no tokens came" in cause for cause in causes), causes
+            assert not [process for process in before if process.is_running()], "left behind"
+            assert gives_tokens(client)
+        left = [psutil.Process(ranks), *processes(home)]
+        shared = shared_memory(processes(home))
+        assert shared
+        home.yibu("down")
+        assert node.wait(60) == 0
+        assert [path for path in shared if path.exists()] == []
+    assert not home.processes()
+    until(lambda: not any(map(alive, left)), "all of them gone", 10)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it still runs; one that waits for init to take its exit status does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for_a_token(client: openai.OpenAI) -> None:
+    """Ask something that is not answered until the engine is ended; it may answer even then."""
+    with contextlib.suppress(openai.InternalServerError):
+        client.completions.create(model="halves", prompt="a", max_tokens=4)
+
+
+def shared_memory(processes: list[psutil.Process]) -> set[Path]:
+    """The files in /dev/shm that these processes hold."""
+    maps = "".join(Path(f"/proc/{process.pid}/maps").read_text() for process in processes)
+    return {Path(name) for name in re.findall(r"(/dev/shm/\S+)$", maps, re.MULTILINE)}
+
+
+def both_ready(home: Home) -> bool:
+    return [model["state"] for model in home.ps()["models"]] == ["ready", "ready"]
+
+
+def test_the_crashes_were_explained(home: Home) -> None:
+    """An engine that exits 0 without being asked has crashed too; so much the log of the node says."""
+    log = Paths.from_env(home.env).node_log.read_text()
+    ended = re.findall(r"halves-0 starting \(.*?the engine (was killed by SIGKILL|exited)", log)
+    assert len(ended) >= 3
