@@ -53,6 +53,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chatter", type=float, help="print a line every so many seconds")
     parser.add_argument("--phase", action="append", default=[], metavar="SECONDS:LINE",
                         help="before it listens: print the line, then take so long")  # fmt: skip
+    parser.add_argument("--shared-memory", action="append", default=[], metavar="NAME",
+                        help="map /dev/shm/NAME, made if need be; {pid} is our pid")  # fmt: skip
     parser.add_argument("--print-env", action="store_true")
     parser.add_argument("--port-in-use", action="store_true", help="fail as if the port was taken")
     parser.add_argument("--spin", action="store_true", help="burn CPU in a thread")
@@ -84,6 +86,21 @@ def fork_child(args: argparse.Namespace) -> None:
     child.stdout.readline()
     with open(args.fork_child, "w") as file:
         file.write(str(child.pid))
+
+
+def map_shared_memory(name: str) -> None:
+    """As shm_open and mmap do; nothing of ours unlinks it."""
+    import mmap
+
+    path = f"/dev/shm/{name.format(pid=os.getpid())}"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if os.fstat(descriptor).st_size == 0:
+        os.ftruncate(descriptor, 4096)
+    KEPT.append(mmap.mmap(descriptor, 4096))
+    os.close(descriptor)
+
+
+KEPT: list = []
 
 
 class Engine(socketserver.ThreadingTCPServer):
@@ -254,6 +271,8 @@ def prepare(args: argparse.Namespace) -> None:
         raise OSError(98, "Address already in use")
     if args.fork_child is not None:
         fork_child(args)
+    for name in args.shared_memory:
+        map_shared_memory(name)
 
 
 def later(seconds: float, code: int) -> None:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
-from yibu.environments.disk import compiled_by
 from yibu.errors import EngineStartError
 from yibu.log import redact
 from yibu.node import logs, oom, ports, probe
 from yibu.node.environ import clean_environment
 from yibu.node.gpu import GpuMemory, wait_released
 from yibu.node.ledger import Ledger
+from yibu.node.leftovers import remove_temporary_directory
 from yibu.node.phases import LogPhases, telling
+from yibu.node.places import make_places
 from yibu.node.process import EngineProcess
 from yibu.node.timings import Timings
 from yibu.node.turns import Turns
@@ -145,18 +146,8 @@ async def start(
     Raises:
         EngineStartError: it exited or did not become ready within ``start_timeout``.
     """
-    cache = await asyncio.to_thread(_make_cache, host.paths, spec)
-    binding = Binding(ports.LOOPBACK, port, spec.python, spec.model_path, key, cache, spec.extra)
-    argv, own = spec.plan.bind(binding)
-    marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
     life = Life.begin(host, replica)
-    process = EngineProcess.spawn(
-        argv,
-        clean_environment(host.env, {**own, **spec.env}, marker),
-        life.log,
-        marker,
-        directory=spec.directory,
-    )
+    process = await _spawn(host, spec, replica, port, key, life.log)
     on_spawn(process)
     endpoint = endpoint_of(spec, replica, port, key)
     last = _LastAnswer()
@@ -169,6 +160,7 @@ async def start(
             canary = await _unless_exited(
                 process, wait_ready(host.timings, spec, endpoint, process, last, answers)
             )
+        await process.note_shared_memory()
         return Running(process, endpoint, canary, life)
     except _ExitedError as exited:
         waited = time.monotonic() - life.began
@@ -184,16 +176,29 @@ async def start(
         raise
 
 
-def _make_cache(paths: Paths, spec: LaunchSpec) -> Path | None:
-    """Where the engine keeps what it compiles: beside its environment, whose version it is for."""
-    if spec.python is None or not spec.plan.keeps_compiled:
-        return None
-    cache = compiled_by(paths.compiled, spec.python)
+async def _spawn(
+    host: Host, spec: LaunchSpec, replica: str, port: int, key: str, log: Path
+) -> EngineProcess:
+    marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
+    places = await asyncio.to_thread(make_places, host.paths, spec.plan, spec.python, marker)
+    argv, own = spec.plan.bind(
+        Binding(
+            ports.LOOPBACK,
+            port,
+            spec.python,
+            spec.model_path,
+            key,
+            places.cache,
+            places.temporary,
+            spec.extra,
+        )
+    )
+    env = clean_environment(host.env, {**own, **spec.env}, marker)
     try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:  # it compiles anew then, and says itself what it cannot write
-        _log.warning("%s: no place for compiled code: %s", spec.model, error)
-    return cache
+        return EngineProcess.spawn(argv, env, log, marker, directory=spec.directory)
+    except BaseException:
+        remove_temporary_directory(marker)
+        raise
 
 
 async def adopt(
@@ -208,6 +213,7 @@ async def adopt(
             canary = await _unless_exited(
                 process, wait_ready(host.timings, spec, endpoint, process)
             )
+        await process.note_shared_memory()
         return Running(process, endpoint, canary, life)
     except (_ExitedError, TimeoutError):
         _log.warning("%s: the engine that was left (pid %d) does not serve", replica, process.pid)

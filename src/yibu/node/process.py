@@ -19,12 +19,16 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from yibu.errors import EngineError, EngineStartError
-from yibu.node import processes
+from yibu.node import leftovers, processes
+from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity, ProcessInfo
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
+_CLOCK_MARGIN = 1.0
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -38,6 +42,8 @@ class EngineProcess:
         self.marker = marker
         self._popen = popen
         self._seen: set[Identity] = {identity}
+        self._since = _started(identity)
+        self._shared: set[SharedFile] = set()
         self._exited = asyncio.Event()
         self._watcher = asyncio.get_running_loop().create_task(
             self._watch(), name=f"watch {marker}"
@@ -134,6 +140,11 @@ class EngineProcess:
         table = await asyncio.to_thread(processes.snapshot)
         return self._remember(table, processes.family(self.identity, table, self._seen))
 
+    async def note_shared_memory(self) -> None:
+        """Remember what its processes made in shared memory, for when they are dead."""
+        pids = [info.identity.pid for info in await self.refresh()]
+        self._shared |= await asyncio.to_thread(leftovers.shared_files, pids, self._since)
+
     def rss_bytes(self, table: Mapping[int, ProcessInfo]) -> int:
         """Resident bytes of the whole tree; memory that processes share counts for each."""
         found = processes.family(self.identity, table, self._seen)
@@ -151,6 +162,7 @@ class EngineProcess:
         """
         try:
             await self._living()  # while parents still tell whose children they are
+            await self.note_shared_memory()
             if not self.exited:
                 if whole_group:
                     self._signal_group(signal.SIGTERM)
@@ -163,6 +175,8 @@ class EngineProcess:
             if self.exited:
                 await self._end_orphans(orphan_grace)
             await self._kill_all(kill)
+            await asyncio.to_thread(leftovers.remove_unused, self._shared)
+            await asyncio.to_thread(leftovers.remove_temporary_directory, self.marker)
         finally:
             self._watcher.cancel()
             self._reap()
@@ -257,6 +271,15 @@ class EngineProcess:
             self._exited.set()
         finally:
             os.close(descriptor)
+
+
+def _started(identity: Identity) -> float:
+    """When a process began, in seconds of the epoch, rather too early: the kernel gives the time
+    of its boot in whole seconds."""
+    try:
+        return psutil.Process(identity.pid).create_time() - _CLOCK_MARGIN
+    except psutil.Error:  # it is gone already
+        return time.time() - _CLOCK_MARGIN
 
 
 def become_subreaper() -> None:

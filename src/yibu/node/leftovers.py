@@ -1,0 +1,127 @@
+"""Files that outlive an engine that was killed: in shared memory, and in its temporary directory.
+
+Named shared memory and semaphores stay in /dev/shm, and hold memory, until somebody unlinks them.
+An engine's own tracker does that, unless it is killed with the engine. What the engine's processes
+have mapped is therefore noted while they live; after their end it is removed, if they made it and
+nobody else uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_log = logging.getLogger(__name__)
+_SHARED = "/dev/shm/"  # noqa: S108 - looked at, never written to
+_PROC = Path("/proc")
+# Python's shared memory, POSIX semaphores, vLLM's, torch's and NCCL's own. Weights that a user laid
+# there for speed are mapped by engines too, and have other names.
+_NAMES = re.compile(r"(?:psm_|sem\.|vllm_|torch_|nccl-)[^/]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFile:
+    """A file in /dev/shm, which another of the same name is not mistaken for."""
+
+    path: str
+    device: int
+    inode: int
+
+
+def shared_files(pids: Collection[int], since: float) -> set[SharedFile]:
+    """What these processes have mapped or open in /dev/shm, and was made after ``since`` (seconds
+    of the epoch). Blocking; a millisecond or two a process."""
+    found = set()
+    for pid in pids:
+        for file in _used_by(pid):
+            with contextlib.suppress(OSError):
+                status = Path(file.path).stat()
+                # ctime never lies before a file's making, so an older one is not the engine's.
+                if status.st_ctime >= since and _same(file, status):
+                    found.add(file)
+    return found
+
+
+def remove_unused(files: Collection[SharedFile]) -> list[str]:
+    """Unlink those of the files that no living process has mapped or open; their paths. Blocking.
+
+    Of other users' processes one may not see what they map; the files are private to this user.
+    """
+    if not files:
+        return []
+    used = {(file.device, file.inode) for pid in psutil.pids() for file in _used_by(pid)}
+    removed = []
+    for file in files:
+        if (file.device, file.inode) in used:
+            continue
+        with contextlib.suppress(OSError):
+            status = Path(file.path).stat()
+            private = status.st_uid == os.getuid() and not status.st_mode & 0o077
+            if private and _same(file, status):
+                Path(file.path).unlink()
+                removed.append(file.path)
+    if removed:
+        _log.info("removed what a dead engine left: %s", " ".join(sorted(removed)))
+    return removed
+
+
+def temporary_directory(marker: str) -> Path:
+    """Where the engine of that marker has its temporary files. The path is short, for engines
+    make sockets there, whose paths may have 107 characters."""
+    return Path(tempfile.gettempdir()) / f"yibu-{marker.rpartition('/')[2]}"
+
+
+def make_temporary_directory(marker: str) -> Path:
+    """Make it, private.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    directory = temporary_directory(marker)
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def remove_temporary_directory(marker: str) -> None:
+    shutil.rmtree(temporary_directory(marker), ignore_errors=True)
+
+
+def _same(file: SharedFile, status: os.stat_result) -> bool:
+    return (status.st_dev, status.st_ino) == (file.device, file.inode)
+
+
+def _used_by(pid: int) -> Iterator[SharedFile]:
+    """Files in /dev/shm that a process has mapped or open; none where it cannot be looked at."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        # proc(5): address perms offset dev inode pathname
+        for line in (_PROC / str(pid) / "maps").read_text(errors="replace").splitlines():
+            if _SHARED in line:
+                *_, device, inode, path = line.split(maxsplit=5)
+                if _is_shared(path):
+                    major, _, minor = device.partition(":")
+                    yield SharedFile(path, os.makedev(int(major, 16), int(minor, 16)), int(inode))
+        for link in (_PROC / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                path = str(link.readlink())
+                if _is_shared(path):
+                    status = link.stat()
+                    yield SharedFile(path, status.st_dev, status.st_ino)
+    except OSError:
+        return
+
+
+def _is_shared(path: str) -> bool:
+    name = path.removeprefix(_SHARED)
+    return name != path and _NAMES.fullmatch(name) is not None and not name.endswith(" (deleted)")
