@@ -23,6 +23,7 @@ import pytest
 
 from tests.e2e.home import REPOSITORY, Home, until
 from tests.e2e.vllm_models import VllmModels
+from yibu.node.leftovers import shared_files
 from yibu.paths import Paths
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -104,10 +105,16 @@ def test_reranking_and_scoring(client: openai.OpenAI) -> None:
 def test_a_killed_process_comes_back_whole(home: Home, client: openai.OpenAI, victim: str) -> None:
     before = processes(home)
     restarts = replica(home)["restarts"]
+    shared = shared_files([process.pid for process in before], 0.0)
+    assert {Path(file.path).name[:4] for file in shared} == {"psm_", "sem.", "vllm"}
+    temporary = Path(before[0].environ()["TMPDIR"])
+    assert list(temporary.glob("vllm_dist_*"))
     doomed = before[0] if victim == "API server" else named(before, victim)[-1]
     os.kill(doomed.pid, signal.SIGKILL)
     until(lambda: back(home, restarts), f"vLLM back after its {victim} was killed", _START)
     assert not [process for process in before if process.is_running()], "left behind"
+    assert not [file.path for file in shared if Path(file.path).exists()]
+    assert not temporary.exists()
     assert gives_tokens(client)
 
 

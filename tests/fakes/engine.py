@@ -6,7 +6,7 @@ environment variable FAKE_API_KEY, as real engines take theirs.
 """
 
 # pathlib would be half of the time that the start takes:
-# ruff: noqa: PTH110, PTH123
+# ruff: noqa: PTH108, PTH110, PTH123
 
 from __future__ import annotations
 
@@ -89,15 +89,19 @@ def fork_child(args: argparse.Namespace) -> None:
 
 
 def map_shared_memory(name: str) -> None:
-    """As shm_open and mmap do; nothing of ours unlinks it."""
+    """As shm_open and mmap do, or as sem_open does; nothing of ours unlinks it."""
     import mmap
 
     path = f"/dev/shm/{name.format(pid=os.getpid())}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    first = f"{path}.new" if name.startswith("sem.") else path
+    descriptor = os.open(first, os.O_RDWR | os.O_CREAT, 0o600)
     if os.fstat(descriptor).st_size == 0:
         os.ftruncate(descriptor, 4096)
     KEPT.append(mmap.mmap(descriptor, 4096))
     os.close(descriptor)
+    if first != path:
+        os.link(first, path)
+        os.unlink(first)
 
 
 KEPT: list = []

@@ -56,6 +56,7 @@ _SEVERAL = frozenset(
         "decode_context_parallel_size",
         "nnodes",
         "worker_cls",
+        "api_server_count",
     }
 )
 """Flags that ask for several processes, or say how they are made."""

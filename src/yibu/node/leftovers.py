@@ -41,14 +41,16 @@ class SharedFile:
 def shared_files(pids: Collection[int], since: float) -> set[SharedFile]:
     """What these processes have mapped or open in /dev/shm, and was made after ``since`` (seconds
     of the epoch). Blocking; a millisecond or two a process."""
+    used = {identity for pid in pids for identity in _used_by(pid)}
+    # Looked up by inode: glibc makes a semaphore under another name, links it to its own and
+    # unlinks the first, by which the kernel goes on to call what is mapped.
     found = set()
-    for pid in pids:
-        for file in _used_by(pid):
-            with contextlib.suppress(OSError):
-                status = Path(file.path).stat()
-                # ctime never lies before a file's making, so an older one is not the engine's.
-                if status.st_ctime >= since and _same(file, status):
-                    found.add(file)
+    for file in _files() if used else ():
+        with contextlib.suppress(OSError):
+            status = file.stat(follow_symlinks=False)
+            # ctime never lies before a file's making, so an older one is not the engine's.
+            if (status.st_dev, status.st_ino) in used and status.st_ctime >= since:
+                found.add(SharedFile(file.path, status.st_dev, status.st_ino))
     return found
 
 
@@ -59,15 +61,15 @@ def remove_unused(files: Collection[SharedFile]) -> list[str]:
     """
     if not files:
         return []
-    used = {(file.device, file.inode) for pid in psutil.pids() for file in _used_by(pid)}
+    used = {identity for pid in psutil.pids() for identity in _used_by(pid)}
     removed = []
     for file in files:
         if (file.device, file.inode) in used:
             continue
         with contextlib.suppress(OSError):
-            status = Path(file.path).stat()
+            status = os.lstat(file.path)
             private = status.st_uid == os.getuid() and not status.st_mode & 0o077
-            if private and _same(file, status):
+            if private and (status.st_dev, status.st_ino) == (file.device, file.inode):
                 Path(file.path).unlink()
                 removed.append(file.path)
     if removed:
@@ -96,12 +98,17 @@ def remove_temporary_directory(marker: str) -> None:
     shutil.rmtree(temporary_directory(marker), ignore_errors=True)
 
 
-def _same(file: SharedFile, status: os.stat_result) -> bool:
-    return (status.st_dev, status.st_ino) == (file.device, file.inode)
+def _files() -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(_SHARED) as entries:
+            return [entry for entry in entries if _NAMES.fullmatch(entry.name)]
+    except OSError:
+        return []
 
 
-def _used_by(pid: int) -> Iterator[SharedFile]:
-    """Files in /dev/shm that a process has mapped or open; none where it cannot be looked at."""
+def _used_by(pid: int) -> Iterator[tuple[int, int]]:
+    """Device and inode of what a process has mapped or open in /dev/shm; none where it cannot be
+    looked at."""
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -109,19 +116,13 @@ def _used_by(pid: int) -> Iterator[SharedFile]:
         for line in (_PROC / str(pid) / "maps").read_text(errors="replace").splitlines():
             if _SHARED in line:
                 *_, device, inode, path = line.split(maxsplit=5)
-                if _is_shared(path):
+                if path.startswith(_SHARED):
                     major, _, minor = device.partition(":")
-                    yield SharedFile(path, os.makedev(int(major, 16), int(minor, 16)), int(inode))
+                    yield os.makedev(int(major, 16), int(minor, 16)), int(inode)
         for link in (_PROC / str(pid) / "fd").iterdir():
             with contextlib.suppress(OSError):
-                path = str(link.readlink())
-                if _is_shared(path):
+                if str(link.readlink()).startswith(_SHARED):
                     status = link.stat()
-                    yield SharedFile(path, status.st_dev, status.st_ino)
+                    yield status.st_dev, status.st_ino
     except OSError:
         return
-
-
-def _is_shared(path: str) -> bool:
-    name = path.removeprefix(_SHARED)
-    return name != path and _NAMES.fullmatch(name) is not None and not name.endswith(" (deleted)")
