@@ -51,8 +51,8 @@ from yibu.node.node import Node
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 from yibu.planner.facts import read_facts
-from yibu.planner.ledger import Promise, less_promised
-from yibu.planner.plan import plan
+from yibu.planner.ledger import Beside, less_promised
+from yibu.planner.plan import place_beside
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -156,18 +156,20 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         model: ModelConfig,
         facts: ModelFacts | None,
         engine: Engine,
-        _number: int,
-        promises: Sequence[Promise],
+        number: int,
+        beside: Beside,
     ) -> Placement:
-        machine = less_promised(probe(env.get("CUDA_VISIBLE_DEVICES")), promises)
-        request = dataclasses.replace(Request.of(model, engine.name, facts), replicas=1)
-        verdict = plan([request], machine)[0]
-        if verdict.placement is None:
+        machine = less_promised(probe(env.get("CUDA_VISIBLE_DEVICES")), beside.promises)
+        left = model.replicas - number
+        request = dataclasses.replace(Request.of(model, engine.name, facts), replicas=left)
+        coming = [found for config in beside.coming if (found := _request(config, store))]
+        verdict, placement = place_beside(request, coming, machine)
+        if placement is None:
             raise DoesNotFitError(
                 f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}",
                 hint=" ".join(verdict.suggestions),
             )
-        return verdict.placement
+        return placement
 
     def choose_engine(model: ModelConfig, facts: ModelFacts | None) -> Engine:
         engine = registry.choose(model, facts)
@@ -191,6 +193,19 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         phase_marks=lambda engine: registry.by_name(engine).phases,
         in_use=lambda source: store.lease(parse_source(source)),
     )
+
+
+def _request(config: ModelConfig, store: Store) -> Request | None:
+    """What a model that still comes up will ask of the planner; None where its files are not here
+    yet, or something is wrong with it, which its own deployment will say."""
+    try:
+        local = store.find(parse_source(config.source)) if config.source else None
+        if config.source and local is None:
+            return None
+        facts = read_facts(local.path) if local else None
+        return Request.of(config, registry.choose(config, facts).name, facts)
+    except YibuError:
+        return None
 
 
 def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:

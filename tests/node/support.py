@@ -115,7 +115,7 @@ def fake_deployer(**changes: Any) -> Deployer:
         pull=fake_pull,
         read_facts=lambda local: ModelFacts("gguf", "fake", 0),
         choose_engine=lambda config, facts: FakeEngineKind(),  # type: ignore[arg-type, return-value]
-        place=lambda config, facts, engine, number, promises: placement,
+        place=lambda config, facts, engine, number, beside: placement,
         ensure_environment=lambda name, note: Path(sys.executable),
         explain=explain,
         phase_marks=lambda engine: FAKE_PHASES,

@@ -34,7 +34,7 @@ async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
         return ModelFacts("gguf", "fake", 5)
 
     def place(
-        config: Any, facts: ModelFacts | None, engine: Any, number: int, promises: Any
+        config: Any, facts: ModelFacts | None, engine: Any, number: int, beside: Any
     ) -> Placement:
         assert facts is not None
         calls.append(f"place {facts.weight_bytes} {number}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from tests.node.support import eventually, fake_model
 from yibu.errors import DoesNotFitError, EngineStartError
 from yibu.node.fleet import Fleet
-from yibu.planner.ledger import Promise, less_promised
+from yibu.planner.ledger import Beside, less_promised
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine, MemoryNeed, Placement
@@ -22,10 +22,10 @@ GIB = 1024**3
 MACHINE = Machine("m", 2, 2, 16 * GIB, 10 * GIB)
 
 
-def place(config: Any, facts: Any, engine: Any, number: int, promises: Sequence[Promise]) -> Any:
+def place(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
     """The planner's, on a machine of which ten GiB are free, whatever runs on it."""
     request = Request(config.name, "command", memory=config.memory)
-    verdict = plan([request], less_promised(MACHINE, promises))[0]
+    verdict = plan([request], less_promised(MACHINE, beside.promises))[0]
     if verdict.placement is None:
         raise DoesNotFitError(f"{config.name} does not fit: {verdict.reasons[0]}")
     return verdict.placement
@@ -159,3 +159,20 @@ async def test_a_start_that_fails_gives_its_turn_up(make_fleet: MakeFleet) -> No
 async def _drained(events: Any) -> Any:
     while not events.empty():
         yield events.get_nowait()
+
+
+async def test_a_placement_knows_which_models_come_up_too(make_fleet: MakeFleet) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def note(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
+        seen[config.name] = [other.name for other in beside.coming]
+        return place(config, facts, engine, number, beside)
+
+    async with make_fleet(place=note) as fleet:
+        await asyncio.gather(*(fleet.up(of(name, 2)) for name in "abc"))
+        # Each leaves room for those after it in line, and none for those that have a place.
+        assert sorted(map(len, seen.values())) == [0, 1, 2]
+        with pytest.raises(DoesNotFitError):
+            await fleet.up(of("large", 99))
+        await fleet.up(of("d", 2))
+        assert seen["d"] == []

@@ -13,8 +13,9 @@ from yibu.planner import cpu
 from yibu.planner.explain import explain, explain_machine
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.gpu import margin
+from yibu.planner.ledger import Promise, less_promised, promised_memory
 from yibu.planner.machine_file import BUILT_IN
-from yibu.planner.plan import plan
+from yibu.planner.plan import place_beside, plan
 from yibu.planner.request import Request
 from yibu.planner.types import Gpu, GpuProcess, Machine, ModelFacts, ModelPlan
 
@@ -387,3 +388,42 @@ def test_a_machine_is_explained() -> None:
     rows = explain_machine(machine_with(gpu(0, 24, free=22, processes=(holder,))))
     assert rows[-1].label == "GPU 0"
     assert "python (7) holds 2.0 GiB" in rows[-1].note
+
+
+# ---------------------------------------------------------------------------- one after the other
+
+
+def test_models_placed_one_after_the_other_share_a_gpu_as_in_one_plan() -> None:
+    machine = machine_with(gpu(0, 24))
+    first, second = vllm("Qwen3-0.6B", context=8192), vllm("Qwen2.5-1.5B", context=8192)
+    _, alone = place_beside(first, [], machine)
+    _, placed = place_beside(first, [second], machine)
+    assert alone is not None
+    assert placed is not None
+    assert placed.budget < alone.budget
+    left = less_promised(machine, [Promise("a-0", placed.gpus, promised_memory(placed))])
+    _, then = place_beside(second, [], left)
+    assert then is not None
+    together = plan([first, second], machine)
+    assert [p.placement.budget for p in together if p.placement] == pytest.approx(
+        [placed.budget, then.budget], rel=0.01
+    )
+
+
+def test_engines_that_come_up_together_divide_the_cores() -> None:
+    machine = machine_with(cores=9)
+    request = Request("a", "llama.cpp", SMOL)
+    _, alone = place_beside(request, [], machine)
+    _, placed = place_beside(request, [replace(request, name="b")], machine)
+    assert alone is not None
+    assert placed is not None
+    assert (alone.threads, placed.threads) == (8, 4)
+
+
+def test_who_does_not_fit_beside_what_comes_is_placed_alone() -> None:
+    machine = machine_with(gpu(0, 24))
+    greedy = vllm("Qwen2.5-1.5B", memory=23 * GIB)
+    verdict, placed = place_beside(vllm("Qwen3-0.6B"), [greedy], machine)
+    assert placed is not None
+    assert verdict.placement == placed
+    assert place_beside(vllm("Qwen3-0.6B", memory=30 * GIB), [], machine)[1] is None

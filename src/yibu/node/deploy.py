@@ -20,7 +20,7 @@ from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
 from yibu.node.ledger import Ledger
-from yibu.planner.ledger import Promise, promised_memory
+from yibu.planner.ledger import Beside, promised_memory
 from yibu.planner.types import ModelFacts, Placement
 
 Note = Callable[[str], None]
@@ -42,9 +42,9 @@ class Deployer:
     read_facts: Callable[[LocalModel], ModelFacts]
     choose_engine: Callable[[ModelConfig, ModelFacts | None], Engine]
     """Raises UnsupportedError when no engine serves the model."""
-    place: Callable[[ModelConfig, ModelFacts | None, Engine, int, Sequence[Promise]], Placement]
-    """Placement of the replica of that number, beside what is promised to others; raises
-    DoesNotFitError."""
+    place: Callable[[ModelConfig, ModelFacts | None, Engine, int, Beside], Placement]
+    """Placement of the replica of that number, beside what is promised to others and what comes up
+    too; raises DoesNotFitError."""
     ensure_environment: Callable[[str, Note], Path]
     """An environment's name to its interpreter; raises EnvironmentSetupError."""
     explain: Explain
@@ -106,8 +106,8 @@ class Deployer:
                 hint="leave `engine:` out to have one chosen, or see: yibu engine ls",
             )
 
-        async def attempt(number: int, promises: Sequence[Promise]) -> Placement:
-            return await asyncio.to_thread(self.place, config, facts, engine, number, promises)
+        async def attempt(number: int, beside: Beside) -> Placement:
+            return await asyncio.to_thread(self.place, config, facts, engine, number, beside)
 
         def waits(for_whom: list[str]) -> None:
             enter(phases.WAIT)

@@ -252,6 +252,7 @@ class Deployment:
         self.error = self._failure = None
         self._state = "downloading" if self.config.source else "pending"
         self._deploying = Timeline()
+        self._host.ledger.announce(self.config)
         self._tell()
         work = asyncio.create_task(self._specs(held), name=f"deploy {self.name}")
         stopping = asyncio.create_task(self._stopping.wait(), name=f"stop {self.name}")
@@ -347,6 +348,7 @@ class Deployment:
             ledger.settle(replica.id)
 
     def _give_memory_up(self) -> None:
+        self._host.ledger.withdraw(self.name)
         for number in range(self.config.replicas):
             self._host.ledger.settle(replica_id(self.name, number))
 

@@ -181,18 +181,9 @@ async def _spawn(
 ) -> EngineProcess:
     marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
     places = await asyncio.to_thread(make_places, host.paths, spec.plan, spec.python, marker)
-    argv, own = spec.plan.bind(
-        Binding(
-            ports.LOOPBACK,
-            port,
-            spec.python,
-            spec.model_path,
-            key,
-            places.cache,
-            places.temporary,
-            spec.extra,
-        )
-    )
+    where = (ports.LOOPBACK, port, spec.python, spec.model_path)
+    binding = Binding(*where, key, places.cache, places.temporary, spec.extra)
+    argv, own = spec.plan.bind(binding)
     env = clean_environment(host.env, {**own, **spec.env}, marker)
     try:
         return EngineProcess.spawn(argv, env, log, marker, directory=spec.directory)

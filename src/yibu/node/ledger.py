@@ -11,17 +11,18 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from yibu.config import ModelConfig
 from yibu.errors import DoesNotFitError
 from yibu.node import processes
 from yibu.node.names import replica_id
 from yibu.node.process import EngineProcess
-from yibu.planner.ledger import Promise, promised_memory
+from yibu.planner.ledger import Beside, Promise, promised_memory
 from yibu.planner.types import Placement
 
 _log = logging.getLogger(__name__)
 
-Attempt = Callable[[int, Sequence[Promise]], Awaitable[Placement]]
-"""Places the replica of that number beside what is promised; raises DoesNotFitError."""
+Attempt = Callable[[int, Beside], Awaitable[Placement]]
+"""Places the replica of that number beside what is promised and coming; raises DoesNotFitError."""
 
 
 class Ledger:
@@ -29,9 +30,18 @@ class Ledger:
 
     def __init__(self) -> None:
         self._placing = asyncio.Lock()
+        self._coming: dict[str, ModelConfig] = {}
         self._promises: dict[str, Promise] = {}
         self._processes: dict[str, EngineProcess | None] = {}
         self._settled = asyncio.Event()
+
+    def announce(self, config: ModelConfig) -> None:
+        """The model comes up and wants a place; until it has one, others leave it some room."""
+        self._coming[config.name] = config
+
+    def withdraw(self, model: str) -> None:
+        """It has its place, or wants none any more."""
+        self._coming.pop(model, None)
 
     def promise(self, replica: str, gpus: tuple[int, ...], memory: int) -> None:
         """Reserve it; again for the same replica changes nothing but the figures."""
@@ -65,23 +75,26 @@ class Ledger:
         while True:
             async with self._placing:
                 others = await self._open(names)
-                placements = await self._attempt(names, attempt, others)
+                coming = tuple(c for name, c in self._coming.items() if name != model)
+                placements = await self._attempt(names, attempt, Beside(tuple(others), coming))
                 if placements is not None:
+                    self.withdraw(model)
                     return placements
                 settled = self._settled
             waits([promise.replica for promise in others])
             await settled.wait()
 
     async def _attempt(
-        self, names: Sequence[str], attempt: Attempt, others: Sequence[Promise]
+        self, names: Sequence[str], attempt: Attempt, beside: Beside
     ) -> list[Placement] | None:
         """None when there is something to wait for."""
         try:
-            placements = await _all(names, attempt, others)
+            placements = await _all(names, attempt, beside)
         except DoesNotFitError:
-            if not others:
+            if not beside.promises:
                 raise
-            await _all(names, attempt, ())  # no use in waiting for what would not help
+            # No use in waiting for what would not help.
+            await _all(names, attempt, dataclasses.replace(beside, promises=()))
             return None
         for name, placement in zip(names, placements, strict=True):
             self.promise(name, placement.gpus, promised_memory(placement))
@@ -107,13 +120,11 @@ class Ledger:
         return dataclasses.replace(promise, pids=pids, resident=resident)
 
 
-async def _all(
-    names: Sequence[str], attempt: Attempt, others: Sequence[Promise]
-) -> list[Placement]:
+async def _all(names: Sequence[str], attempt: Attempt, beside: Beside) -> list[Placement]:
     """Each replica beside the others and the replicas before it."""
-    taken, placements = list(others), []
+    taken, placements = beside.promises, []
     for number, name in enumerate(names):
-        placement = await attempt(number, taken)
+        placement = await attempt(number, dataclasses.replace(beside, promises=taken))
         placements.append(placement)
-        taken.append(Promise(name, placement.gpus, promised_memory(placement)))
+        taken = (*taken, Promise(name, placement.gpus, promised_memory(placement)))
     return placements

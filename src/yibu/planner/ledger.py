@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from yibu.config import ModelConfig
+from yibu.planner.gpu import margin
 from yibu.planner.types import Gpu, Machine, Placement
 
 
@@ -21,6 +23,15 @@ class Promise:
     """Its processes, if it has any by now."""
     resident: int = 0
     """Bytes of main memory that these hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What else is to be thought of when one replica is placed."""
+
+    promises: tuple[Promise, ...] = ()
+    coming: tuple[ModelConfig, ...] = ()
+    """Models that come up too and have no place yet."""
 
 
 def promised_memory(placement: Placement) -> int:
@@ -49,4 +60,7 @@ def _less_promised_gpu(gpu: Gpu, promises: Sequence[Promise]) -> Gpu:
         if gpu.index in promise.gpus:
             held = sum(p.memory or 0 for p in gpu.processes if p.pid in promise.pids)
             missing += max(0, promise.memory - held)
-    return replace(gpu, free=max(0, gpu.free - missing))
+    if not missing:
+        return gpu
+    # The margin is nobody's: what a driver takes for the promised engines is not measured yet.
+    return replace(gpu, free=max(0, min(gpu.free, gpu.total - margin(gpu)) - missing))

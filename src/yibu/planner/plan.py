@@ -39,6 +39,20 @@ def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
     return [plans[i] for i in range(len(models))]
 
 
+def place_beside(
+    request: Request, coming: Sequence[Request], machine: Machine
+) -> tuple[ModelPlan, Placement | None]:
+    """Plan one model so that those which are still to be placed find room too: GPU memory for more
+    cache is divided, and so are the CPU's cores. Where it does not fit like that, it is planned as
+    if it were alone: who comes first is served first.
+
+    Returns the verdict, and the placement of its first replica.
+    """
+    together = plan([request, *coming], machine)[0]
+    verdict = together if together.placement is not None else plan([request], machine)[0]
+    return verdict, verdict.placement
+
+
 def _goes_to_gpu(request: Request, machine: Machine) -> bool:
     return (
         request.engine == "vllm"
