@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import facts, model, placement
+from samples import MIB, facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.llama_cpp import KEY_VARIABLE, LlamaCpp
@@ -38,6 +38,20 @@ def test_what_the_planner_placed_is_what_runs() -> None:
     assert got["cpuparams.n_threads"] == got["cpuparams_batch.n_threads"] == 3
     assert got["n_gpu_layers"] == 0
     assert got["n_threads_http"] > 8
+
+
+def test_the_engines_own_context_field_does_not_overrule_the_plan() -> None:
+    got = fields(plan({"n_ctx": 10_000_000}, at={"context": 2048, "parallel": 2}))
+    assert (got["n_ctx"], got["n_parallel"]) == (4096, 2)
+
+
+def test_past_prompts_get_what_the_plan_or_the_user_says() -> None:
+    assert fields(plan(at={"prompt_cache": 192 * MIB}))["cache_ram_mib"] == 192
+    assert fields(plan({"prompt_cache": 0}, at={"prompt_cache": 0}))["cache_ram_mib"] == 0
+    assert fields(plan({"prompt_cache": -1}, at={"prompt_cache": MIB}))["cache_ram_mib"] == -1
+    assert fields(plan(None, "--cache-ram", "64"))["cache_ram_mib"] == 64
+    # Never llama.cpp's own 8 GiB.
+    assert fields(plan())["cache_ram_mib"] == 1024
 
 
 def test_embeddings_share_one_cache_unless_told_otherwise() -> None:

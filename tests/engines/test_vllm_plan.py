@@ -92,8 +92,11 @@ def test_on_a_cpu() -> None:
     assert "--gpu-memory-utilization" not in launch.argv
     assert "VLLM_CPU_OMP_THREADS_BIND" not in launch.env
     assert launch.env["OMP_NUM_THREADS"] == "1"  # of two cores
-    halves = plan(at={"tensor_parallel": 2, "threads": 8})
-    assert halves.env["VLLM_CPU_OMP_THREADS_BIND"] == "0-3|4-7"
+    halves = plan(at={"tensor_parallel": 2, "threads": 8, "cpus": ((4, 6, 8), (12, 14, 16))})
+    assert halves.env["VLLM_CPU_OMP_THREADS_BIND"] == "4,6,8|12,14,16"
+    unbound = plan(at={"tensor_parallel": 2, "threads": 8})
+    assert unbound.env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert unbound.env["OMP_NUM_THREADS"] == "4"
     assert "--enforce-eager" not in plan(None, "--no-enforce-eager").argv
     assert plan({"threads": 3}).env["OMP_NUM_THREADS"] == "3"
 

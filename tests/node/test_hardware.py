@@ -61,6 +61,32 @@ def test_numa_nodes_count_only_with_our_processors(tmp_path: Path) -> None:
     assert hardware.numa_nodes(frozenset({8}), root) == 1
 
 
+def test_cpus_to_bind_to_are_one_a_core_by_node(tmp_path: Path) -> None:
+    node = "sys/devices/system/node/node{}/cpulist"
+    siblings = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    files = {node.format(0): "0-3,8-11", node.format(10): "4-5,12-13", node.format(2): "6-7,14-15"}
+    files |= {siblings.format(cpu): f"{cpu % 8},{cpu % 8 + 8}" for cpu in range(16)}
+    root = write(tmp_path, files)
+    everything = frozenset(range(16))
+    assert hardware.numa_cpus(everything, root) == ((0, 1, 2, 3), (6, 7), (4, 5))
+    # A cpuset that holds other siblings, and none of node 2.
+    assert hardware.numa_cpus(frozenset({3, 9, 10, 11, 12, 4}), root) == ((3, 9, 10), (4,))
+    assert hardware.numa_cpus(frozenset({2, 5}), tmp_path / "hidden") == ((2, 5),)
+
+
+def test_only_the_cpus_allowed_here_are_bound_to() -> None:
+    """As a container's cpuset does it: the kernel shows it in the affinity."""
+    last = max(os.sched_getaffinity(0))
+    code = "from yibu.node import hardware; print(hardware.probe().numa_cpus)"
+    output = subprocess.run(
+        ["taskset", "-c", str(last), sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output.strip() == f"(({last},),)"
+
+
 def test_cgroup_v2_limits_nest(tmp_path: Path) -> None:
     root = write(
         tmp_path,

@@ -20,6 +20,7 @@ from yibu.engines.llama_cpp_fields import FIELDS
 from yibu.engines.options import Options, nearest, parse_flags, read_options
 from yibu.engines.phases import LLAMA_CPP_PHASES
 from yibu.errors import ConfigError, UnsupportedError
+from yibu.planner.arithmetic import MIB
 from yibu.planner.types import ModelFacts, Placement
 
 KEY_VARIABLE = "YIBU_ENGINE_KEY"
@@ -56,8 +57,9 @@ class LlamaCppOptions(Options):
     ubatch: int | None = Field(None, ge=1)
     kv_unified: bool | None = None
     """One KV cache for all sequences together rather than an equal share for each."""
-    prompt_cache: int = Field(_PROMPT_CACHE_MIB, ge=-1)
-    """MiB of main memory for the prompts of past conversations; 0 none, -1 no limit."""
+    prompt_cache: int | None = Field(None, ge=-1)
+    """MiB of main memory for the prompts of past conversations; 0 none, -1 no limit. By the plan
+    when left out."""
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io"] | None = None
 
 
@@ -118,6 +120,11 @@ _OWNED = frozenset(
 )  # fmt: skip
 
 
+_PLANNED = frozenset({"n_ctx", "n_parallel"})
+"""Fields that the planner has read: its placement says what became of them. A user's n_ctx that
+overruled it would ask for memory that is not there."""
+
+
 class LlamaCpp:
     """The engine for GGUF files."""
 
@@ -149,7 +156,9 @@ class LlamaCpp:
         )
         fields = _fields(options, facts, placement, notes)
         for name, value in rest.items():
-            fields[_field_name(model, name)] = value
+            field = _field_name(model, name)
+            if field not in _PLANNED:
+                fields[field] = value
         for field, value in fields.items():
             _check(model, field, value)
         settings = [word for field, value in sorted(fields.items())
@@ -196,7 +205,7 @@ def _fields(
         "cpuparams_batch.n_threads": placement.threads,
         # A connection that streams or is kept alive holds a thread: readiness needs one more.
         "n_threads_http": placement.parallel + _HTTP_THREADS_SPARE,
-        "cache_ram_mib": options.prompt_cache,
+        "cache_ram_mib": _prompt_cache(options, placement),
         "endpoint_metrics": True,
         "endpoint_slots": False,
         "ui": False,
@@ -233,6 +242,13 @@ def _fields(
         "load_mode": options.load_mode,
     }
     return fields | {field: value for field, value in renamed.items() if value is not None}
+
+
+def _prompt_cache(options: LlamaCppOptions, placement: Placement) -> int:
+    if options.prompt_cache is not None:
+        return options.prompt_cache
+    planned = placement.prompt_cache
+    return _PROMPT_CACHE_MIB if planned is None else planned // MIB
 
 
 def _capabilities(options: LlamaCppOptions, facts: ModelFacts) -> frozenset[Capability]:

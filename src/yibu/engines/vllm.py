@@ -357,10 +357,14 @@ def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> 
         # Even so vLLM compiles some sampling code when it is first needed: a request with logprobs
         # then waits for half a minute, and kills the engine where there is no C++ compiler.
         env["TORCHDYNAMO_DISABLE"] = "1"
-    if placement.tensor_parallel > 1:
-        each = max(1, placement.threads // placement.tensor_parallel)
-        ranks = (range(rank * each, (rank + 1) * each) for rank in range(placement.tensor_parallel))
-        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(f"{cpus[0]}-{cpus[-1]}" for cpus in ranks)
+    ranks = placement.tensor_parallel
+    if placement.cpus:
+        lists = (",".join(map(str, cpus)) for cpus in placement.cpus)
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(lists)
+    elif ranks > 1:
+        # vLLM's own binding wants a NUMA node a rank, and fails where there are fewer.
+        each = max(1, placement.threads // ranks)
+        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(each)}
     elif options.threads is not None:
         env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(options.threads)}
     return env

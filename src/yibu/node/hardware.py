@@ -48,6 +48,7 @@ def probe(cuda_visible_devices: str | None = None, *, root: Path = Path("/")) ->
         memory_available=available,
         gpus=visible(gpus(), cuda_visible_devices),
         numa_nodes=numa_nodes(cpus, root),
+        numa_cpus=numa_cpus(cpus, root),
         arch=platform.machine(),
         system=platform.system(),
     )
@@ -79,6 +80,28 @@ def numa_nodes(cpus: frozenset[int], root: Path = Path("/")) -> int:
     """NUMA nodes that own at least one of some logical CPUs; at least 1."""
     lists = (root / "sys/devices/system/node").glob("node[0-9]*/cpulist")
     return max(1, sum(1 for path in lists if cpus & parse_cpu_list(_read(path))))
+
+
+def numa_cpus(cpus: frozenset[int], root: Path = Path("/")) -> tuple[tuple[int, ...], ...]:
+    """One logical CPU of each physical core, by NUMA node, of some logical CPUs.
+
+    Empty where a process cannot be bound to CPUs (macOS).
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return ()
+    first: dict[str, int] = {}
+    for cpu in sorted(cpus):
+        siblings = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        first.setdefault(siblings or f"cpu{cpu}", cpu)
+    left = frozenset(first.values())
+    nodes = []
+    paths = (root / "sys/devices/system/node").glob("node[0-9]*/cpulist")
+    for path in sorted(paths, key=lambda path: int(path.parent.name.removeprefix("node"))):
+        if here := left & parse_cpu_list(_read(path)):
+            nodes.append(tuple(sorted(here)))
+            left -= here
+    # Those that no node owns: a container may hide /sys.
+    return (*nodes, tuple(sorted(left))) if left else tuple(nodes)
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:

@@ -132,23 +132,30 @@ _LLAMA_PROCESS = 64 * MIB
 
 
 def llama_need(
-    facts: ModelFacts, context: int, parallel: int, kv_dtype: str | None = None
+    facts: ModelFacts,
+    context: int,
+    parallel: int,
+    kv_dtype: str | None = None,
+    *,
+    batched: int | None = None,
+    prompt_cache: int = 0,
 ) -> MemoryNeed:
-    """What llama.cpp allocates on a CPU.
+    """What llama.cpp allocates on a CPU, and in ``prompt_cache`` bytes will have filled in time.
 
-    The compute buffer holds, for a batch of 512 tokens, the attention mask (one f16 a cached
+    The compute buffer holds, for a batch of 512 tokens (or ``batched``, its ``n_ubatch``), the attention mask (one f16 a cached
     token of a slot) and the widest activations in f32 (three feed-forward and five hidden
     vectors); the output buffer one f32 row of logits a slot. Measured with SmolLM2-135M: 15.1,
     18.6, 30.6 and 46.6 MiB at 512, 4,096, 16,384 and 32,768 tokens; the formula gives 15.1, 18.6,
     30.6 and 46.6.
     """
+    batched = batched or _LLAMA_UBATCH
     activations = 4 * (3 * feed_forward_size(facts) + 5 * hidden_size(facts))
-    compute = _LLAMA_UBATCH * (2 * context + activations)
+    compute = batched * (2 * context + activations)
     logits = 4 * vocabulary(facts) * parallel
     return MemoryNeed(
         weights=facts.weight_bytes,
-        kv_cache=kv_bytes(facts, context, parallel, kv_dtype=kv_dtype, batched=_LLAMA_UBATCH),
-        overhead=_LLAMA_PROCESS + compute + logits,
+        kv_cache=kv_bytes(facts, context, parallel, kv_dtype=kv_dtype, batched=batched),
+        overhead=_LLAMA_PROCESS + compute + logits + prompt_cache,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 from yibu.planner.arithmetic import (
     GIB,
@@ -26,6 +28,11 @@ _VLLM_PARALLEL = 32
 """Sequences at once for vLLM on a CPU, whose cache is paged: each takes what it has used so far,
 and when all is taken the youngest waits. The cache is made for ``_USUAL_PARALLEL`` whole ones."""
 _VLLM_CACHE_STEP = 64 * MIB
+
+USUAL_PROMPT_CACHE = 1024 * MIB
+"""Main memory for llama.cpp's prompts of past conversations. Its own default, 8 GiB, would fill
+in days what nobody planned for."""
+_PROMPT_CACHE_STEP = 64 * MIB
 
 # A vLLM CPU engine's two processes hold this much besides weights and cache: torch, the compiled
 # kernels, tokenizer and HTTP server (3.8 GB resident with 269 MB of weights and 1 GiB of cache).
@@ -54,6 +61,23 @@ def engine_threads(machine: Machine, sharing: int) -> int:
     """
     kept = 0 if machine.cores < 4 else 1 if machine.cores < 16 else 2
     return max(1, (machine.cores - kept) // max(1, sharing))
+
+
+def rank_cpus(machine: Machine, ranks: int, each: int) -> tuple[tuple[int, ...], ...]:
+    """At most ``each`` CPUs for each of ``ranks`` workers; empty for a single one, which the engine
+    binds itself, and where the machine names no CPUs.
+
+    All get the same number, since each waits for the slowest, and neighbours on one NUMA node as
+    far as that goes. With fewer CPUs than workers some share one.
+    """
+    cpus = [cpu for node in machine.numa_cpus for cpu in node]
+    if ranks == 1 or not cpus:
+        return ()
+    share = min(each, len(cpus) // ranks)
+    if share == 0:
+        return tuple((cpus[rank % len(cpus)],) for rank in range(ranks))
+    starts = (rank * len(cpus) // ranks for rank in range(ranks))
+    return tuple(tuple(cpus[start : start + share]) for start in starts)
 
 
 def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelPlan:
@@ -138,7 +162,10 @@ def _language_model(
     def need(context: int, parallel: int) -> MemoryNeed:
         if paged:
             return vllm_cpu_need(facts, context, parallel, request)
-        return llama_need(facts, context, parallel, request.kv_dtype)
+        return llama_need(
+            facts, context, parallel, request.kv_dtype,
+            batched=request.batched, prompt_cache=request.prompt_cache or 0,
+        )  # fmt: skip
 
     fitting = [n for n in parallel_choices if need(wanted, n).total <= room]
     parallel = fitting[0] if fitting else parallel_choices[-1]
@@ -150,21 +177,9 @@ def _language_model(
         return _refuse(
             request, smallest.total, room, explain_need(smallest), suggestions(request, facts)
         )
-    used = need(context, parallel)
-    each = f" for each of {ranks} ranks" if ranks > 1 else ""
-    reasons = [*notes, f"{explain_need(used)}{each}; {size(room)} is free{each}"]
-    if context < wanted:
-        reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
-    if per_token := kv_bytes_per_token(facts, request.kv_dtype):
-        arithmetic = f"KV cache: {per_token:,} bytes a token × {context:,} × {parallel}"
-        shared = f", shared by up to {served} sequences" if served and served > parallel else ""
-        reasons.append(arithmetic + shared)
-    placement_reasons = [why]
-    if machine.numa_nodes > 1:
-        placement_reasons.append(
-            f"{machine.numa_nodes} NUMA nodes: weights read across them are slower;"
-            " one engine a node is the better use of them"
-        )
+    used, past = need(context, parallel), None
+    if not paged:
+        used, past = _with_prompt_cache(request, facts, used, room)
     placement = Placement(
         gpus=(),
         threads=threads,
@@ -174,14 +189,54 @@ def _language_model(
         tensor_parallel=ranks,
         budget=used.total,
         kv_tokens=context * parallel,
-        reasons=tuple(placement_reasons),
+        prompt_cache=past,
+        cpus=rank_cpus(machine, ranks, max(1, threads // ranks)),
+        reasons=tuple(_placement_reasons(machine, why)),
     )
-    return ModelPlan(
-        request.name,
-        "fits_reduced" if context < wanted else "fits",
-        placement,
-        tuple(reasons),
-    )
+    reasons = [*notes, *_memory_reasons(request, facts, placement, room, parallel)]
+    if context < wanted:
+        reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
+    verdict: Literal["fits_reduced", "fits"] = "fits_reduced" if context < wanted else "fits"
+    return ModelPlan(request.name, verdict, placement, tuple(reasons))
+
+
+def _with_prompt_cache(
+    request: Request, facts: ModelFacts, used: MemoryNeed, room: int
+) -> tuple[MemoryNeed, int]:
+    """``used`` with what past prompts may fill, and that by itself: as asked, which ``used``
+    holds already, else the usual or what is spare, in whole steps."""
+    if request.prompt_cache is not None:
+        return used, request.prompt_cache
+    spare = 0 if facts.pooling else room - used.total
+    past = min(USUAL_PROMPT_CACHE, spare // _PROMPT_CACHE_STEP * _PROMPT_CACHE_STEP)
+    return replace(used, overhead=used.overhead + past), past
+
+
+def _placement_reasons(machine: Machine, why: str) -> list[str]:
+    if machine.numa_nodes == 1:
+        return [why]
+    note = "weights read across them are slower; one engine a node is the better use of them"
+    return [why, f"{machine.numa_nodes} NUMA nodes: {note}"]
+
+
+def _memory_reasons(
+    request: Request, facts: ModelFacts, placement: Placement, room: int, whole: int
+) -> list[str]:
+    """The arithmetic in words; ``whole`` sequences of full length are cached at once."""
+    ranks = placement.tensor_parallel
+    each = f" for each of {ranks} ranks" if ranks > 1 else ""
+    reasons = [f"{explain_need(placement.need)}{each}; {size(room)} is free{each}"]
+    if placement.prompt_cache:
+        reasons.append(
+            f"of the overhead, {size(placement.prompt_cache)} are kept for the prompts of past"
+            " conversations (`prompt_cache:`, in MiB)"
+        )
+    if per_token := kv_bytes_per_token(facts, request.kv_dtype, ranks):
+        arithmetic = f"KV cache: {per_token:,} bytes a token × {placement.context:,} × {whole}"
+        more = placement.parallel > whole
+        shared = f", shared by up to {placement.parallel} sequences" if more else ""
+        reasons.append(arithmetic + shared)
+    return reasons
 
 
 def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]]:
@@ -229,6 +284,8 @@ def suggestions(request: Request, facts: ModelFacts) -> tuple[str, ...]:
     found = []
     if request.parallel and request.parallel > 1:
         found.append("fewer sequences at once: `parallel: 1`")
+    if request.prompt_cache:
+        found.append("less memory for past prompts: `prompt_cache: 0`")
     four_bits = int(facts.parameters * 4.85 / 8)
     if facts.parameters and facts.weight_bytes > four_bits * 1.15:
         found.append(f"a 4-bit variant: its weights take about {size(four_bits)}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from yibu.config import EngineName, ModelConfig
 from yibu.errors import ConfigError
+from yibu.planner.arithmetic import MIB, kv_element_bytes
 from yibu.planner.types import ModelFacts
 
 
@@ -36,6 +37,8 @@ class Request:
     """vLLM's ``gpu_memory_utilization``, when the user set it."""
     batched: int | None = None
     """Tokens of one engine step."""
+    prompt_cache: int | None = None
+    """Bytes of llama.cpp's cache of past prompts, when the user set a limit."""
     eager: bool = False
     """No CUDA graphs."""
     replicas: int = 1
@@ -52,24 +55,41 @@ class Request:
         """
         options = {key.replace("-", "_"): value for key, value in model.options.items()}
         asked = _Values(model.name, (parse_flags(model.flags), options))
-        context = asked.number("context", "max_model_len", "ctx_size", "n_ctx")
+        context = asked.number("context", "max_model_len", "ctx_size")
+        parallel = asked.number("parallel", "max_num_seqs", "n_parallel")
+        # llama.cpp's n_ctx is of all sequences together; who gives it alone means one.
+        if context is None and (total := asked.number("n_ctx")):
+            parallel = parallel or 1
+            context = max(1, total // parallel)
+        keys, values = asked.text("cache_type_k", "ctk"), asked.text("cache_type_v", "ctv")
+        past = asked.number("prompt_cache", "cache_ram", "cache_ram_mib")
         return cls(
             name=model.name,
             engine=engine,
             facts=facts,
             context=context if context and context > 0 else None,
-            parallel=asked.number("parallel", "max_num_seqs", "n_parallel"),
+            parallel=parallel,
             threads=asked.number("threads", "n_threads"),
             dtype=asked.text("dtype"),
-            kv_dtype=asked.text("kv_cache_dtype", "cache_type_k"),
+            kv_dtype=asked.text("kv_cache_dtype") or _larger(keys, values),
             tensor_parallel=asked.number("tensor_parallel", "tensor_parallel_size"),
             gpus=model.gpus,
             memory=model.memory,
             memory_share=asked.fraction("gpu_memory_utilization"),
-            batched=asked.number("max_num_batched_tokens"),
+            batched=asked.number(
+                "max_num_batched_tokens", "ubatch", "ubatch_size", "n_ubatch", "ub"
+            ),
+            prompt_cache=None if past is None else past * MIB,
             eager=asked.switch("enforce_eager"),
             replicas=model.replicas,
         )
+
+
+def _larger(keys: str | None, values: str | None) -> str | None:
+    """The type to count a llama.cpp cache with, whose keys and values may be stored in two."""
+    if keys is None and values is None:
+        return None
+    return max(keys or "f16", values or "f16", key=kv_element_bytes)
 
 
 _SHORT_FLAGS = {"c": "ctx_size", "np": "parallel", "t": "threads", "tp": "tensor_parallel_size"}

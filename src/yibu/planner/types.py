@@ -50,6 +50,9 @@ class Machine:
     memory_available: int
     gpus: tuple[Gpu, ...] = ()
     numa_nodes: int = 1
+    numa_cpus: tuple[tuple[int, ...], ...] = ()
+    """One logical CPU of each physical core this process may run on, by NUMA node; empty where
+    a machine is only described."""
     arch: str = "x86_64"
     system: str = "Linux"
 
@@ -124,6 +127,11 @@ class Placement:
     """Tokens that the KV cache holds in all; None without one."""
     dtype: str | None = None
     """The dtype to load the weights in, where the hardware asks for another than stored."""
+    prompt_cache: int | None = None
+    """Bytes of main memory for llama.cpp's prompts of past conversations, part of
+    ``need.overhead``; None for other engines."""
+    cpus: tuple[tuple[int, ...], ...] = ()
+    """The logical CPUs of each tensor-parallel rank on a CPU; empty where nobody binds any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,145 @@
+"""Main memory and processors: llama.cpp's context and prompts, and the CPUs of vLLM's ranks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from yibu.config import ModelConfig
+from yibu.planner.cpu import rank_cpus
+from yibu.planner.plan import plan
+from yibu.planner.request import Request
+from yibu.planner.types import Machine, ModelFacts
+
+GIB, MIB = 1 << 30, 1 << 20
+SMOL = ModelFacts(
+    format="gguf",
+    architecture="llama",
+    weight_bytes=96_576_768,
+    max_context=8192,
+    layers=30,
+    attention_heads=9,
+    kv_heads=3,
+    head_dim=64,
+    dtype="Q4_1",
+    quantization="Q4_1",
+    parameters=134_515_008,
+    details={
+        "llama.vocab_size": 49152,
+        "llama.embedding_length": 576,
+        "llama.feed_forward_length": 1536,
+    },
+)
+
+
+def machine_with(memory: int = 64) -> Machine:
+    return Machine("m", 16, 32, memory * GIB, memory * GIB)
+
+
+# ---------------------------------------------------------------------------- llama.cpp's memory
+
+
+def llama(*flags: str, **options: object) -> Request:
+    config = ModelConfig("m", "ORG/NAME", options=options, flags=flags)
+    return Request.of(config, "llama.cpp", SMOL)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [llama(context=10_000_000), llama(n_ctx=10_000_000), llama("-c", "10000000")],
+    ids=["context", "n_ctx", "-c"],
+)
+def test_a_context_beyond_the_machine_is_cut_with_its_reason(request_: Request) -> None:
+    (result,) = plan([request_], machine_with(memory=16))
+    placement = result.placement
+    assert result.verdict == "fits_reduced"
+    assert placement is not None
+    assert placement.context is not None
+    assert placement.parallel == 1
+    assert any("reduced from 10,000,000 to" in reason for reason in result.reasons)
+    # A token takes 23,040 bytes of cache and 1,024 of mask. Of 16 GiB 0.8 are the system's and
+    # about 0.2 go to weights and buffers: 15 GiB / 24,064 = 669,000 tokens, not ten million.
+    assert 600_000 < placement.context < 700_000
+    assert placement.need.total <= 16 * GIB - 16 * GIB // 20
+
+
+def test_a_context_beyond_the_machine_that_leaves_none_is_refused() -> None:
+    (result,) = plan([llama(n_ctx=10_000_000, parallel=64)], machine_with(memory=1))
+    assert result.verdict == "does_not_fit"
+    assert "`parallel: 1`" in " ".join(result.suggestions)
+
+
+def test_the_engines_context_field_is_of_all_sequences_together() -> None:
+    (result,) = plan([llama(n_ctx=8192, parallel=4)], machine_with())
+    assert result.placement is not None
+    assert (result.placement.context, result.placement.parallel) == (2048, 4)
+    (alone,) = plan([llama(n_ctx=8192)], machine_with())
+    assert alone.placement is not None
+    assert (alone.placement.context, alone.placement.parallel) == (8192, 1)
+
+
+def test_past_prompts_are_counted_where_they_fit() -> None:
+    (roomy,) = plan([llama()], machine_with(memory=16))
+    (without,) = plan([llama(prompt_cache=0)], machine_with(memory=16))
+    assert roomy.placement is not None
+    assert without.placement is not None
+    assert (roomy.placement.prompt_cache, without.placement.prompt_cache) == (GIB, 0)
+    assert roomy.placement.need.total - without.placement.need.total == GIB
+    assert any("1.0 GiB are kept for the prompts" in reason for reason in roomy.reasons)
+    # 1.75 GiB, less the reserve of a half: the model's 0.9 leave five steps of 64 MiB.
+    tight = Machine("m", 4, 4, 1792 * MIB, 1792 * MIB)
+    (result,) = plan([llama()], tight)
+    assert result.placement is not None
+    assert result.verdict == "fits"
+    assert result.placement.prompt_cache is not None
+    assert 0 < result.placement.prompt_cache < GIB
+    assert result.placement.need.total <= (1792 - 512) * MIB
+
+
+def test_a_prompt_cache_that_was_asked_for_takes_from_the_context() -> None:
+    machine = Machine("m", 4, 4, 2 * GIB, 2 * GIB)
+    (result,) = plan([llama(prompt_cache=1200)], machine)
+    assert result.verdict == "fits_reduced"
+    (result,) = plan([llama(prompt_cache=9000)], machine)
+    assert result.verdict == "does_not_fit"
+    assert "`prompt_cache: 0`" in " ".join(result.suggestions)
+
+
+def test_keys_and_values_of_two_types_count_as_the_larger() -> None:
+    assert llama().kv_dtype is None
+    assert llama(cache_type_k="q8_0").kv_dtype == "f16"
+    assert llama(cache_type_k="q4_0", cache_type_v="q8_0").kv_dtype == "q8_0"
+    assert llama("-ctk", "q8_0", "-ctv", "f32").kv_dtype == "f32"
+
+
+def test_a_larger_step_of_llama_cpp_is_counted() -> None:
+    (usual,) = plan([llama(prompt_cache=0)], machine_with())
+    (large,) = plan([llama(prompt_cache=0, ubatch=2048)], machine_with())
+    assert usual.placement is not None
+    assert large.placement is not None
+    # Four times the compute buffer: 512 × (2 × 8,192 + 4 × (3 × 1,536 + 5 × 576)) is 22.6 MiB.
+    grown = large.placement.need.overhead - usual.placement.need.overhead
+    assert grown == pytest.approx(3 * 22.6 * MIB, rel=0.01)
+
+
+# ---------------------------------------------------------------------------- CPUs of each rank
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ranks", "each", "expected"),
+    [
+        (((4, 5, 6, 7), (12, 13, 14, 15)), 2, 4, ((4, 5, 6, 7), (12, 13, 14, 15))),
+        (((4, 5, 6, 7), (12, 13, 14, 15)), 2, 3, ((4, 5, 6), (12, 13, 14))),
+        (((0, 1), (8, 9), (16, 17), (24, 25)), 2, 8, ((0, 1, 8, 9), (16, 17, 24, 25))),
+        (((2, 3, 9),), 2, 8, ((2,), (3,))),
+        (((7,),), 2, 1, ((7,), (7,))),
+        (((0, 1, 2, 3),), 1, 4, ()),
+        ((), 2, 4, ()),
+    ],
+)
+def test_each_rank_gets_cpus_of_its_own(
+    nodes: tuple[tuple[int, ...], ...], ranks: int, each: int, expected: object
+) -> None:
+    machine = replace(machine_with(), numa_cpus=nodes)
+    assert rank_cpus(machine, ranks, each) == expected
