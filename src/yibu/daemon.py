@@ -47,12 +47,13 @@ from yibu.node.control import Door, plain_error
 from yibu.node.deploy import Deployer, Note
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import probe
+from yibu.node.names import replica_id
 from yibu.node.node import Node
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 from yibu.planner.facts import read_facts
 from yibu.planner.ledger import Beside, less_promised
-from yibu.planner.plan import place_beside
+from yibu.planner.plan import place_anyway, place_beside
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -164,10 +165,20 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         request = dataclasses.replace(Request.of(model, engine.name, facts), replicas=left)
         coming = [found for config in beside.coming if (found := _request(config, store))]
         verdict, placement = place_beside(request, coming, machine)
+        own = {replica_id(model.name, n) for n in range(number)}
+        # Where others still start, what they leave is waited for first.
+        alone = own.issuperset(p.replica for p in beside.promises)
+        if placement is None and model.force and alone:
+            forced = place_anyway(request, machine)
+            if forced is not None:
+                why = " ".join(verdict.reasons)
+                return dataclasses.replace(
+                    forced, warning=f"{model.name} does not fit, and is started by force: {why}"
+                )
         if placement is None:
             raise DoesNotFitError(
                 f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}",
-                hint=" ".join(verdict.suggestions),
+                hint="; ".join((*verdict.suggestions, "or start it all the same: yibu up --force")),
             )
         return placement
 

@@ -155,3 +155,29 @@ def test_the_reference_is_current() -> None:
         timeout=60,
     )
     assert done.stdout == (root / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+QWEN3_32B = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 5120,
+    "intermediate_size": 25600, "num_hidden_layers": 64, "num_attention_heads": 64,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+    "max_position_embeddings": 40960, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def test_hardware_is_sized_from_a_config_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    directory = Path("Qwen3-32B")
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(QWEN3_32B))
+    assert run(["plan", "./Qwen3-32B", "--machine", "1x80g"]) == exits.DONE
+    out = capsys.readouterr().out
+    assert "32,762,123,264 × bfloat16, from config.json alone" in out
+    assert run(["plan", "./Qwen3-32B", "--machine", "rtx3070-8g"]) == exits.DOES_NOT_FIT
+    out = capsys.readouterr().out
+    assert "a machine such as 1x80g holds it: `yibu plan --machine 1x80g`" in out
+    assert run(["plan", "./Qwen3-32B", "--machine", "rtx3070"]) == exits.USAGE
+    assert "did you mean rtx3070-8g?" in capsys.readouterr().err
+    # Weights only as pickles are no config alone: the refusal says what they are.
+    (directory / "pytorch_model.bin").touch()
+    assert run(["plan", "./Qwen3-32B", "--machine", "1x80g"]) == exits.FAILED
+    assert "weights only as pickles" in capsys.readouterr().err

@@ -291,3 +291,19 @@ def test_what_is_in_use_is_not_removed(home: Home) -> None:
     done = home.yibu("rm", SOURCE, code=1)
     assert "in use" in done.stderr
     assert home.model("smol")["state"] == "ready"
+
+
+def test_what_does_not_fit_is_started_by_force_alone(tmp_path: Path, engine_cache: Path) -> None:
+    home = Home(tmp_path, engine_cache)
+    home.write([{"name": "tight", "source": SOURCE, "memory": "128MiB"}])
+    try:
+        refused = home.yibu("up", "-d", code=3, timeout=600)
+        assert "does not fit" in refused.stderr
+        assert "yibu up --force" in refused.stderr
+        forced = home.yibu("up", "-d", "--force", timeout=600)
+        assert "tight does not fit, and is started by force" in forced.stderr
+        with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="none", max_retries=0) as client:
+            answer = client.chat.completions.create(model="tight", messages=HELLO, max_tokens=4)
+        assert answer.choices[0].message.content
+    finally:
+        home.stop()

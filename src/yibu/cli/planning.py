@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from yibu.config import ModelConfig
@@ -17,13 +17,16 @@ from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.planner.explain import Row, explain
 from yibu.planner.facts import facts_from_headers, read_facts
+from yibu.planner.files import load_json
 from yibu.planner.gguf import HeaderCutShortError
+from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine, ModelFacts, ModelPlan
 
 _GGUF_PREFIX = 4 * 2**20
 """Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""
+_WEIGHT_SUFFIXES = frozenset({".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx"})
 _INDEX = "model.safetensors.index.json"
 
 
@@ -58,11 +61,30 @@ def plan_models(models: Sequence[ModelConfig], store: Store, machine: Machine) -
     for model in models:
         facts = model_facts(model, store)
         requests.append(Request.of(model, registry.choose(model, facts).name, facts))
-    plans = plan(requests, machine)
+    plans = [
+        _with_machine(request, verdict, machine)
+        for request, verdict in zip(requests, plan(requests, machine), strict=True)
+    ]
     return [
         Planned(model, verdict, explain(request, verdict))
         for model, request, verdict in zip(models, requests, plans, strict=True)
     ]
+
+
+def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> ModelPlan:
+    """With the smallest of the machines known by name that holds what this one alone does not."""
+    anywhere = replace(request, gpus=None, memory=None, memory_share=None, replicas=1)
+
+    def fits(there: Machine) -> bool:
+        return plan([anywhere], there)[0].verdict != "does_not_fit"
+
+    if verdict.verdict != "does_not_fit" or fits(machine):
+        return verdict
+    for name, other in BUILT_IN.items():
+        if (other.gpus or not machine.gpus) and fits(other):
+            said = f"a machine such as {name} holds it: `yibu plan --machine {name}`"
+            return replace(verdict, suggestions=(*verdict.suggestions, said))
+    return verdict
 
 
 def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
@@ -75,6 +97,9 @@ def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
         return None
     source = parse_source(model.source)
     if (local := store.find(source)) is not None:
+        if _has_config_alone(local.path):
+            config = load_json(local.path / "config.json")
+            return facts_from_headers(name=model.name, config=config)
         return read_facts(local.path)
     if source.scheme == "pypi":
         raise HubNotFoundError(
@@ -83,6 +108,13 @@ def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
         )
     with store.fetch_config(source) as headers:
         return _remote_facts(model.name, headers)
+
+
+def _has_config_alone(path: Path) -> bool:
+    """A directory of a transformers model before its weights were fetched: enough to plan with."""
+    if not (path / "config.json").is_file():
+        return False
+    return not any(file.suffix in _WEIGHT_SUFFIXES for file in path.rglob("*"))
 
 
 def _remote_facts(name: str, headers: RemoteHeaders) -> ModelFacts:

@@ -52,6 +52,8 @@ class ModelConfig:
     memory: int | None = None
     """Bytes of GPU (or, without one, main) memory that the model may take."""
     replicas: int = 1
+    force: bool = False
+    """Start it although the plan says that it does not fit (``yibu up --force``)."""
     directory: Path | None = None
     """Where relative paths begin, and the engine's working directory: the folder of yibu.yaml,
     or the one in which the command was typed."""

@@ -117,7 +117,9 @@ class Deployer:
 
         placements = await ledger.place(config.name, config.replicas, attempt, waits)
         placed = [(engine.plan(config, facts, placement), placement) for placement in placements]
-        plan = placed[0][0]
+        plan, first = placed[0]
+        if first.warning:
+            tell(first.warning)
         for line in plan.notes:
             tell(line)
         python = None

@@ -125,5 +125,5 @@ def _group(group: CacheGroup, tp: int, kv_dtype: str | None) -> str:
     if group.kind == "latent":
         return f"{group.layers} layers × latent {group.width} × {element}, whole on every GPU"
     heads = f"{group.heads} heads" + (f" / {tp} GPUs" if tp > 1 else "")
-    text = f"{group.layers} layers × {heads} × {group.width} × {element}"
+    text = f"{group.layers} layers × {heads} × {group.width} (key and value) × {element}"
     return f"{text}, window {group.window:,} tokens" if group.kind == "window" else text

@@ -132,7 +132,7 @@ def place(
         return Refusal(
             f"{problems[0]}, so tensor parallel {request.tensor_parallel or len(candidates)} is"
             " not possible",
-            (f"`tensor_parallel: {_valid_size(facts, len(candidates))}`",),
+            (f"`tensor_parallel: {valid_size(facts, len(candidates))}`",),
         )
     return _too_large(request, facts, candidates, left)
 
@@ -255,7 +255,7 @@ def memory_share(spot: Spot, budget: int) -> float:
 # ---------------------------------------------------------------------------- refusals
 
 
-def _valid_size(facts: ModelFacts, limit: int) -> int:
+def valid_size(facts: ModelFacts, limit: int) -> int:
     """The largest tensor parallel size up to ``limit`` that the model allows."""
     return next(
         (tp for tp in range(max(1, limit), 1, -1) if not tensor_parallel_problem(facts, tp)), 1
@@ -269,15 +269,22 @@ def _too_large(
     if asked is not None and asked > len(candidates):
         return Refusal(
             f"tensor parallel {asked} was asked for, and {len(candidates)} GPUs are usable",
-            (f"`tensor_parallel: {_valid_size(facts, len(candidates))}`",),
+            (f"`tensor_parallel: {valid_size(facts, len(candidates))}`",),
         )
-    tp = asked or _valid_size(facts, len(candidates))
+    tp = asked or valid_size(facts, len(candidates))
     context = min(MIN_CONTEXT, wanted_context(request, facts, None))
     need, _ = least_need(request, facts, tp, context)
     used = candidates[:tp]
     fixed = fixed_budget(request, used)
     room = max(0, min(left[gpu.index] for gpu in used))
     where = f"each of {tp} GPUs" if tp > 1 else f"GPU {used[0].index} ({used[0].name})"
+    if fixed is not None and need.total <= room < fixed:
+        option = "memory" if request.memory is not None else "gpu_memory_utilization"
+        return Refusal(
+            f"its budget, {size(fixed)} by `{option}:`, is more than the {size(room)} that is free"
+            f" on {where}",
+            (f"a smaller `{option}:`; it needs {size(need.total)} at least",),
+        )
     reason = (
         f"with {context:,} tokens it needs weights {size(need.weights)} + KV cache"
         f" {size(need.kv_cache)} + overhead {size(need.overhead)} = {size(need.total)} on {where},"
@@ -314,7 +321,7 @@ def suggestions(
     four = four_bit(facts)
     if four is not None:
         small = least_need(request, four, len(used), MIN_CONTEXT)[0]
-        if small.total <= room:
+        if small.total <= min(room, fixed_budget(request, used) or room):
             found.append(
                 f"a 4-bit variant (AWQ or GPTQ, about {size(four.weight_bytes)} of weights) fits"
             )
@@ -325,7 +332,7 @@ def _more_gpus(
     request: Request, facts: ModelFacts, used: Sequence[Gpu], at_least: int
 ) -> str | None:
     """The fewest GPUs of the same kind that hold the model with a useful context."""
-    free = used[0].total - margin(used[0])
+    free = min(used[0].total - margin(used[0]), fixed_budget(request, used) or used[0].total)
     wanted = wanted_context(request, facts, None)
     for tp in (2, 4, 8, 16):
         if tp <= len(used) or tensor_parallel_problem(facts, tp):

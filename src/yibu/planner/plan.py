@@ -12,6 +12,9 @@ from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Machine, MemoryNeed, ModelPlan, Placement
 
+_PLENTY = 1 << 50
+_FORCED_SHARE = 0.95
+"""vLLM's fraction for a model that does not fit: about all of the card."""
 _CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
 """Limits tried, one after the other, on contexts that nobody asked for, until all models fit."""
 
@@ -51,6 +54,35 @@ def place_beside(
     together = plan([request, *coming], machine)[0]
     verdict = together if together.placement is not None else plan([request], machine)[0]
     return verdict, verdict.placement
+
+
+def place_anyway(request: Request, machine: Machine) -> Placement | None:
+    """Where to start a model that does not fit: as if the memory were there.
+
+    It gets the least: the context that was asked for or the shortest that is of use, one sequence
+    at once on a CPU, all GPUs that its heads divide by. None where more memory would not help.
+    """
+    request = replace(
+        request,
+        context=request.context or cpu.MIN_CONTEXT,
+        memory=None,
+        replicas=1,
+        prompt_cache=request.prompt_cache or 0,
+    )
+    if not _goes_to_gpu(request, machine):
+        one = replace(request, parallel=request.parallel or 1)
+        return cpu.place(one, machine, _PLENTY, 1).placement
+    assert request.facts is not None  # _goes_to_gpu saw to it
+    count = len(request.gpus or machine.gpus)
+    tp = request.tensor_parallel or gpu.valid_size(request.facts, count)
+    roomy = replace(machine, gpus=tuple(replace(g, total=_PLENTY) for g in machine.gpus))
+    left = {g.index: _PLENTY for g in machine.gpus}
+    share = request.memory_share or _FORCED_SHARE
+    wanted = replace(request, tensor_parallel=tp, memory_share=share)
+    spot = gpu.place(wanted, request.facts, roomy, left)
+    if isinstance(spot, Refusal):
+        return None
+    return _placement(spot, spot.least.total, 0, machine)
 
 
 def _goes_to_gpu(request: Request, machine: Machine) -> bool:
@@ -185,25 +217,33 @@ def _model_plan(spot: Spot, placements: Sequence[Placement]) -> ModelPlan:
             f"room for {first.kv_tokens:,} tokens: {first.kv_tokens / first.context:.1f} sequences"
             f" of {first.context:,} at once"
         )
+    if spot.takes_more and first.budget > spot.least.total * 1.1:
+        reasons.append(
+            f"{size(spot.least.total)}{each} would do; what is free beyond goes to more KV cache,"
+            " for more sequences at once (`memory:` sets another budget)"
+        )
     if facts.estimated:
         reasons.append("weights reckoned from config.json alone")
     if spot.context == spot.wanted:
         return ModelPlan(spot.request.name, "fits", first, tuple(reasons), (), tuple(placements))
     reasons.append(f"max-model-len {spot.context:,} instead of {spot.wanted:,}, so that it fits")
-    hints = _reduced_hints(spot)
+    hints = _reduced_hints(spot, first.budget)
     return ModelPlan(
         spot.request.name, "fits_reduced", first, tuple(reasons), hints, tuple(placements)
     )
 
 
-def _reduced_hints(spot: Spot) -> tuple[str, ...]:
+def _reduced_hints(spot: Spot, budget: int) -> tuple[str, ...]:
     """What would give the whole context back, tried with the same arithmetic."""
     free = min(g.total - gpu.margin(g) for g in spot.gpus)
     hints = []
-    if spot.request.kv_dtype is None:
+    # Before Ada and Hopper vLLM's usual attention kernels know no 8-bit cache.
+    if spot.request.kv_dtype is None and all(
+        g.compute_capability is None or g.compute_capability >= (8, 9) for g in spot.gpus
+    ):
         smaller = replace(spot.request, kv_dtype="fp8")
         need, _ = gpu.least_need(smaller, spot.facts, spot.tensor_parallel, spot.wanted)
-        if need.total <= free:
+        if need.total <= budget:
             hints.append("`kv_cache_dtype: fp8` halves the cache and gives the whole context")
     need, _ = gpu.least_need(spot.request, spot.facts, spot.tensor_parallel, spot.wanted)
     hints += [

@@ -130,6 +130,8 @@ class Placement:
     prompt_cache: int | None = None
     """Bytes of main memory for llama.cpp's prompts of past conversations, part of
     ``need.overhead``; None for other engines."""
+    warning: str = ""
+    """What the user is told before it starts: it was forced, and why that is risky."""
     cpus: tuple[tuple[int, ...], ...] = ()
     """The logical CPUs of each tensor-parallel rank on a CPU; empty where nobody binds any."""
 

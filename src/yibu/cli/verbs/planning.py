@@ -35,7 +35,7 @@ def plan(
     engine: Annotated[str | None, typer.Option(help="llama.cpp, vllm, speech or command.")] = None,
     machine: Annotated[
         str | None,
-        typer.Option(help="A machine file, or a built-in one such as rtx-3070; this one if not."),
+        typer.Option(help="A machine file, or a built-in one such as rtx3070-8g; this one if not."),
     ] = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,

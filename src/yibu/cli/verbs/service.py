@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,9 @@ def up(
     host: Annotated[str | None, typer.Option(help="The gateway's address.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The gateway's port.")] = None,
     offline: OfflineOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start what does not fit by the plan too.")
+    ] = False,
 ) -> int:
     """Download, launch and serve models. Flags for the engine follow after `--`."""
     from yibu.cli.launch import NodeLaunch
@@ -59,6 +63,7 @@ def up(
         flags = {"host": door.host, "port": door.port}
         config = door.lay_over(config_file.load(path, env=here.env, flags=flags))
         chosen = selection.select(door.models, config, door.overrides, here.directory)
+        chosen = [replace(model, force=force) for model in chosen]
         for note in door.notes:
             output.talk(note)
         session = Session(here, config, node)
