@@ -1,6 +1,6 @@
 """What vLLM allocates for a model's weights and KV cache, beside what the planner predicts.
 
-    PYTHONPATH=src PYTHON_OF_A_VLLM_ENVIRONMENT benchmarks/vllm_memory.py
+    PYTHONPATH=src PYTHON_OF_A_VLLM_ENVIRONMENT benchmarks/vllm_memory.py [--only SHAPE]
 
 Run it with the interpreter of a vLLM environment (``yibu engine ls`` shows where they are). It
 writes small random models of several shapes, lets vLLM load each, and prints the tensors' bytes
@@ -121,7 +121,10 @@ def child(directory: Path) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) > 1:
+    shapes = SHAPES
+    if sys.argv[1:2] == ["--only"]:
+        shapes = {sys.argv[2]: SHAPES[sys.argv[2]]}
+    elif len(sys.argv) > 1:
         child(Path(sys.argv[1]))
         return 0
     env = {
@@ -132,7 +135,7 @@ def main() -> int:
         "VLLM_NO_USAGE_STATS": "1",
     }
     worst = 0.0
-    for shape, config in SHAPES.items():
+    for shape, config in shapes.items():
         with tempfile.TemporaryDirectory() as directory:
             (Path(directory) / "config.json").write_text(json.dumps({**COMMON, **config}))
             run = subprocess.run(

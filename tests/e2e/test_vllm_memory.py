@@ -1,0 +1,29 @@
+"""What vLLM allocates on the CPU, against what the planner says it will."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.home import REPOSITORY
+from tests.e2e.vllm_models import VllmModels
+
+pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(600)]
+
+
+def test_memory_is_as_the_planner_predicts(engine_cache: Path) -> None:
+    """Weights and KV cache within 10 % of the tensors that vLLM makes, as torch counts them."""
+    engine_cache.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [VllmModels(engine_cache).python(), REPOSITORY / "benchmarks" / "vllm_memory.py",
+         "--only", "grouped heads, output matrix of its own"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    compared = re.findall(r"(weights, by headers|weights, by config.json|KV cache) ", done.stdout)
+    assert len(compared) == 3, done.stdout
