@@ -97,6 +97,29 @@ def test_speech_by_format(format: Any, options: dict[str, Any], environment: str
     assert ("translations" in launch.capabilities) == (format == "whisper-ct2")
 
 
+@pytest.mark.parametrize(
+    ("format", "environment"), [("sensevoice", "speech-cuda"), ("whisper-ct2", "speech-whisper")]
+)
+def test_speech_on_a_gpu(format: Any, environment: str) -> None:
+    """It sees one GPU, which is its first, whatever nvidia-smi's number is."""
+    at = placement(gpus=(3,))
+    launch = Speech().plan(model({"device": "cuda:3"}), facts(format), at)
+    assert launch.environment == environment
+    assert launch.env["CUDA_VISIBLE_DEVICES"] == "3"
+    assert launch.argv[launch.argv.index("--device") + 1] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "what"),
+    [("sensevoice", {"path": "reference"}, "path: reference"), ("sensevoice-onnx", {}, "ONNX")],
+)
+def test_what_runs_on_the_cpu_alone_is_refused_on_a_gpu(
+    format: Any, options: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=what):
+        Speech().plan(model(options), facts(format), placement(gpus=(0,)))
+
+
 def test_speech_with_a_vad_of_its_own() -> None:
     launch = Speech().plan(model({"vad": "iic/FSMN"}), facts("sensevoice"), placement())
     assert launch.extra_sources == {"vad": "iic/FSMN"}

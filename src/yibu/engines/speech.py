@@ -80,9 +80,9 @@ class Speech:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         options, rest = read_options(SpeechOptions, model, self.name)
         vad = options.vad or _usual_vad(model, facts)
-        environment = ENVIRONMENTS[facts.format]
-        if options.path == "reference" and facts.format == "sensevoice":
-            environment = "speech-torch"
+        # The placement's GPU is the only one that the engine sees: the first, whatever its number.
+        device = "cuda" if placement.gpus else options.device or "cpu"
+        environment = _environment(model, facts, options, device)
         capabilities: frozenset[Capability] = frozenset({"transcriptions"})
         return LaunchPlan(
             engine=self.name,
@@ -91,7 +91,7 @@ class Speech:
                 "--model", "{model}", *(("--vad", "{vad}") if vad else ()),
                 "--host", "{host}", "--port", "{port}", "--served-model-name", model.name,
                 "--precision", options.precision,
-                "--device", options.device or ("cuda" if placement.gpus else "cpu"),
+                "--device", device,
                 "--threads", str(options.threads or placement.threads), "--path", options.path,
                 *to_flags(rest), *model.flags,
             ),
@@ -110,6 +110,22 @@ class Speech:
             conforming=True,
             extra_sources={"vad": vad} if vad else {},
         )  # fmt: skip
+
+
+def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, device: str) -> str:
+    usual = ENVIRONMENTS[facts.format]
+    if facts.format == "sensevoice":
+        if options.path == "reference":
+            usual = "speech-torch"
+        elif device != "cpu":
+            usual = "speech-cuda"
+    if device != "cpu" and usual in ("speech-torch", "speech-onnx"):
+        what = "`path: reference`" if usual == "speech-torch" else "the ONNX layout"
+        raise UnsupportedError(
+            f"model {model.name!r}: {what} is served on the CPU only",
+            hint="leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`",
+        )
+    return usual
 
 
 def _usual_vad(model: ModelConfig, facts: ModelFacts) -> str | None:

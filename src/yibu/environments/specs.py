@@ -66,6 +66,8 @@ _ALL = (
         bytecode=True,
         source_only=("antlr4-python3-runtime", "crcmod", "jieba", "oss2"),
     ),
+    # The fast path alone: FunASR's own is there to be compared with, on a CPU.
+    EnvironmentSpec("speech-cuda", engine="speech", package="torch", disk=8 * GIB, bytecode=True),
     EnvironmentSpec(
         "vllm-cpu",
         engine="vllm",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from yibu.planner import cpu, gpu
+from yibu.planner import cpu, gpu, speech_gpu
 from yibu.planner.arithmetic import kv_bytes_per_token
 from yibu.planner.gpu import Refusal, Spot
 from yibu.planner.request import Request
@@ -22,11 +22,14 @@ _CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
 def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
     """Plan models on a machine, together: what one takes is gone for the next.
 
-    vLLM goes to GPUs where there are any, everything else to the CPU. On GPUs the models with
+    vLLM goes to GPUs where there are any, speech where it is asked to, everything else to the CPU. On GPUs the models with
     GPUs or budgets of their own are placed first, then the largest. The result has the order of
     ``models``.
     """
     plans: dict[int, ModelPlan] = {}
+    for i, request in enumerate(models):
+        if speech_gpu.wants_gpu(request):
+            plans[i], machine = speech_gpu.place(request, machine)
     on_gpu = [i for i, request in enumerate(models) if _goes_to_gpu(request, machine)]
     plans.update(_plan_gpus({i: models[i] for i in on_gpu}, machine))
     rest = [i for i in range(len(models)) if i not in plans]

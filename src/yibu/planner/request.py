@@ -39,6 +39,8 @@ class Request:
     """Tokens of one engine step."""
     prompt_cache: int | None = None
     """Bytes of llama.cpp's cache of past prompts, when the user set a limit."""
+    device: str | None = None
+    """``cpu``, ``cuda`` or ``cuda:N``, for the speech engine."""
     eager: bool = False
     """No CUDA graphs."""
     replicas: int = 1
@@ -80,6 +82,7 @@ class Request:
                 "max_num_batched_tokens", "ubatch", "ubatch_size", "n_ubatch", "ub"
             ),
             prompt_cache=None if past is None else past * MIB,
+            device=asked.text("device"),
             eager=asked.switch("enforce_eager"),
             replicas=model.replicas,
         )

@@ -121,7 +121,7 @@ def _sensevoice(
         SenseVoiceRecognizer,
     )
     from yibu.speech.models.vocabulary import Vocabulary
-    from yibu.speech.precision import choose, cpu_flags
+    from yibu.speech.precision import Choice, choose, cpu_flags
 
     _check_kind(model_dir)
     vocabulary = Vocabulary.find(model_dir)
@@ -137,8 +137,10 @@ def _sensevoice(
                 f"{model_dir} is in the ONNX layout, which is served on the CPU only",
                 hint="use iic/SenseVoiceSmall on CUDA, or set `device: cpu`",
             )
-        from yibu.speech.models.torch_encoder import TorchEncoder
+        from yibu.speech.models.torch_encoder import TorchEncoder, usual_precision
 
+        if precision == "auto" and usual_precision(device) == "fp32":
+            choice = Choice("fp32", f"precision fp32, because {device} only emulates bf16")
         encoder = TorchEncoder.load(
             model_dir, precision=choice.precision, device=device, threads=threads, banned=banned
         )

@@ -368,8 +368,10 @@ def test_cuda_without_a_device_says_so(sensevoice_dir: Path, vad_dir: Path) -> N
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(EngineStartError, match="sees no CUDA device"):
-        attempt(sensevoice_dir, vad_dir, device="cuda")
+    for precision in ("auto", "fp32", "bf16"):
+        for device in ("cuda", "cuda:1"):
+            with pytest.raises(EngineStartError, match="sees no CUDA device"):
+                attempt(sensevoice_dir, vad_dir, device=device, precision=precision)
 
 
 REAL = os.environ.get("YIBU_TEST_SENSEVOICE", "")

@@ -21,7 +21,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from tests.speech.server.conftest import SHARED, Running
 from tests.speech.server.media import FORMATS, encode, silence, wav
 from tests.speech.server.whisper import whisper_directory
-from yibu.errors import UnsupportedError, UsageError
+from yibu.errors import EngineStartError, UnsupportedError, UsageError
 from yibu.speech.audio import Decoder
 from yibu.speech.models.whisper import WhisperRecognizer
 from yibu.speech.settings import Limits
@@ -246,6 +246,16 @@ def test_a_damaged_model_is_said_in_words(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes((directory / "model.bin").read_bytes()[:1_000_000])
     with pytest.raises(UnsupportedError, match="cannot be loaded"):
         WhisperRecognizer.load(tmp_path, precision="auto", device="cpu", threads=1)
+
+
+def test_cuda_without_a_device_says_so() -> None:
+    import ctranslate2
+
+    if ctranslate2.get_cuda_device_count():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(EngineStartError, match=r"CTranslate2 .* cannot use it") as refused:
+        WhisperRecognizer.load(whisper_directory(), precision="auto", device="cuda", threads=1)
+    assert refused.value.cause == "no_cuda"
 
 
 def test_what_the_vad_cuts_is_read_like_the_whole(

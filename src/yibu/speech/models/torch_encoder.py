@@ -67,12 +67,11 @@ class TorchEncoder:
     ) -> TorchEncoder:
         """Raises ``EngineStartError`` where PyTorch sees no such device."""
         torch.set_num_threads(threads)
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise EngineStartError(
-                f"device {device}: PyTorch {torch.__version__} sees no CUDA device",
-                hint="check nvidia-smi and the driver, or set `device: cpu`",
-                cause="no_cuda",
-            )
+        if device.startswith("cuda"):
+            _check_cuda(device)
+            if precision == "fp32":
+                # cuDNN would else round a convolution's inputs to TF32's 11 bits.
+                torch.backends.cudnn.allow_tf32 = False
         arrays = read_checkpoint(directory / "model.pt").tensors
         try:
             shape = EncoderShape.read(read_config(directory), arrays, directory)
@@ -148,3 +147,24 @@ class TorchEncoder:
         weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
         normal = F.layer_norm(x.float(), (x.shape[-1],), weight, bias, _EPSILON)
         return normal.to(x.dtype)
+
+
+def usual_precision(device: str) -> str:
+    """``bf16`` where ``device`` computes in it (Ampere and later), else ``fp32``.
+
+    Raises ``EngineStartError`` where PyTorch sees no such device.
+    """
+    _check_cuda(device)
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
+def _check_cuda(device: str) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = int(device.partition(":")[2] or 0)
+    if number >= count:
+        seen = f"{count} CUDA devices, counted from 0" if count else "no CUDA device"
+        raise EngineStartError(
+            f"device {device}: PyTorch {torch.__version__} sees {seen}",
+            hint="check nvidia-smi and the driver, or set `device: cpu`",
+            cause="no_cuda",
+        )

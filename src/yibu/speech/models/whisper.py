@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from yibu.errors import UnsupportedError, UsageError
+from yibu.errors import EngineStartError, UnsupportedError, UsageError
 from yibu.speech.formats import compression_ratio
 from yibu.speech.types import Options, Recognized, Segment, Word
 
@@ -92,6 +92,7 @@ class WhisperRecognizer:
 
         Raises:
             UnsupportedError: files are missing, or the device cannot compute in that precision.
+            EngineStartError: CTranslate2 sees no such device.
             UsageError: an unknown precision.
         """
         import ctranslate2
@@ -104,7 +105,15 @@ class WhisperRecognizer:
                     hint="ct2-transformers-converter makes it with --copy_files tokenizer.json",
                 )
         kind, _, index = device.partition(":")
-        compute_type = _compute_type(precision, kind, ctranslate2.get_supported_compute_types(kind))
+        try:
+            supported = ctranslate2.get_supported_compute_types(kind)
+        except (RuntimeError, ValueError) as error:  # no driver, no such device
+            raise EngineStartError(
+                f"device {device}: CTranslate2 {ctranslate2.__version__} cannot use it: {error}",
+                hint="check nvidia-smi and the driver, or set `device: cpu`",
+                cause="no_cuda",
+            ) from error
+        compute_type = _compute_type(precision, kind, supported)
         try:
             model = WhisperModel(
                 str(directory),
