@@ -106,6 +106,19 @@ def test_a_prompt_cache_that_was_asked_for_takes_from_the_context() -> None:
     assert "`prompt_cache: 0`" in " ".join(result.suggestions)
 
 
+def test_a_4_bit_variant_is_advised_where_it_would_fit() -> None:
+    half = replace(SMOL, weight_bytes=269_030_016, dtype="F16", quantization=None)
+    for facts, memory, advised in (
+        (half, 220 * MIB, True),  # 256.6 MiB of weights become 77.8, beside about 102 of others
+        (half, 150 * MIB, False),
+        (SMOL, 150 * MIB, False),  # it is one
+    ):
+        request = Request("m", "llama.cpp", facts, memory=memory)
+        (result,) = plan([request], machine_with())
+        assert result.verdict == "does_not_fit"
+        assert any("4-bit" in hint for hint in result.suggestions) is advised
+
+
 def test_keys_and_values_of_two_types_count_as_the_larger() -> None:
     assert llama().kv_dtype is None
     assert llama(cache_type_k="q8_0").kv_dtype == "f16"

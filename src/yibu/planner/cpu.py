@@ -174,9 +174,8 @@ def _language_model(
         context = largest_context(lambda n: need(n, parallel).total <= room, wanted)
     if context < min(MIN_CONTEXT, wanted):
         smallest = need(min(MIN_CONTEXT, wanted), parallel)
-        return _refuse(
-            request, smallest.total, room, explain_need(smallest), suggestions(request, facts)
-        )
+        hints = suggestions(request, facts, room - (smallest.total - smallest.weights))
+        return _refuse(request, smallest.total, room, explain_need(smallest), hints)
     used, past = need(context, parallel), None
     if not paged:
         used, past = _with_prompt_cache(request, facts, used, room)
@@ -279,15 +278,16 @@ def explain_need(need: MemoryNeed) -> str:
     )
 
 
-def suggestions(request: Request, facts: ModelFacts) -> tuple[str, ...]:
-    """What would fit instead, in words."""
+def suggestions(request: Request, facts: ModelFacts, for_weights: int) -> tuple[str, ...]:
+    """What would fit instead, in words, where ``for_weights`` bytes are left for weights."""
     found = []
     if request.parallel and request.parallel > 1:
         found.append("fewer sequences at once: `parallel: 1`")
     if request.prompt_cache:
         found.append("less memory for past prompts: `prompt_cache: 0`")
     four_bits = int(facts.parameters * 4.85 / 8)
-    if facts.parameters and facts.weight_bytes > four_bits * 1.15:
+    # The 4-bit formats of llama.cpp take between 4.5 and 5.7 bits a weight, all told.
+    if four_bits <= for_weights and facts.weight_bytes > four_bits * 1.25 > 0:
         found.append(f"a 4-bit variant: its weights take about {size(four_bits)}")
     found.append("a smaller model, or a machine with more memory: `yibu plan --machine FILE`")
     return tuple(found)
