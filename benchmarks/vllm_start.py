@@ -10,6 +10,7 @@ Sides, interleaved in one run, all in the same environment with the same model:
   uv's in an image that sets PYTHONDONTWRITEBYTECODE)
 - ``no cache``: ``eager`` with an empty VLLM_CACHE_ROOT, as at the first start of an architecture
 - ``yibu``: ``yibu up -d`` on a machine where nothing runs
+- ``yibu, worker``: the same with vLLM's own choice of a worker process
 
 Wall seconds, CPU seconds of all its processes until then (which a busy machine changes little),
 and what they hold in memory. Medians, and ratios to ``eager``.
@@ -38,7 +39,8 @@ from tests.e2e.home import Home
 from tests.e2e.vllm_models import VllmModels
 
 FLAGS = ("--max-model-len", "2048", "--max-num-seqs", "32", "--dtype", "bfloat16")
-SIDES = ("script", "eager", "no byte code", "no cache", "yibu")
+SIDES = ("script", "eager", "no byte code", "no cache", "yibu", "yibu, worker")
+_WORKER = ("--distributed-executor-backend", "mp")
 _REFERENCE = "eager"
 
 
@@ -83,13 +85,13 @@ def by_hand(python: Path, weights: Path, env: Mapping[str, str], *flags: str) ->
         process.wait()
 
 
-def through_yibu(cache: Path, weights: Path) -> Start:
+def through_yibu(cache: Path, weights: Path, *flags: str) -> Start:
     with tempfile.TemporaryDirectory() as directory:
         home = Home(Path(directory), cache)
         began = time.monotonic()
         try:
             home.yibu("up", "-d", str(weights), "--name", "smol", "--port", "0", "--engine", "vllm",
-                      "--", *FLAGS, timeout=400)  # fmt: skip
+                      "--", *FLAGS, *flags, timeout=400)  # fmt: skip
             ended = time.monotonic()
             start = measured(psutil.Process(home.model("smol")["replicas"][0]["pid"]), began)
             return Start(ended - began, start.cpu, start.resident)
@@ -98,8 +100,8 @@ def through_yibu(cache: Path, weights: Path) -> Start:
 
 
 def run(side: str, models: VllmModels, python: Path, weights: Path) -> Start:
-    if side == "yibu":
-        return through_yibu(models.cache, weights)
+    if side.startswith("yibu"):
+        return through_yibu(models.cache, weights, *(_WORKER if "worker" in side else ()))
     if side == "script":
         return by_hand(python, weights, {})
     with tempfile.TemporaryDirectory() as empty:
