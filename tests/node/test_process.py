@@ -66,6 +66,34 @@ async def test_a_child_in_its_own_session_goes_with_the_engine(
     assert ports.is_free(held)
 
 
+LEADERLESS = """
+import ctypes, subprocess, sys, threading, time
+if sys.argv[1:] == ["child"]:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    print("ready", flush=True)
+    ctypes.CDLL(None).pthread_exit(0)
+child = subprocess.Popen([sys.executable, "-c", sys.orig_argv[2], "child"], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+async def test_a_left_behind_process_ends_whole_when_its_first_thread_has_ended(host: Host) -> None:
+    """Such a one looks like a zombie, but its other threads run and hold what they hold."""
+    env = clean_environment(host.env, {}, f"{host.home_id}/r-0/1")
+    log = host.paths.model_log("r-0")
+    process = EngineProcess.spawn([sys.executable, "-c", LEADERLESS], env, log, "r-0/1")
+    await eventually(lambda: log.exists() and log.read_text().endswith("\n"))
+    child = int(log.read_text())
+    await process.refresh()
+    await eventually(lambda: (info := processes.process(child)) is not None and info.zombie)
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+    await process.stop(**STOP)
+    assert processes.process(child) is None
+
+
 async def test_a_child_left_behind_by_a_killed_engine_is_found_and_reaped(
     host: Host, tmp_path: Path
 ) -> None:

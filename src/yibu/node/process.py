@@ -44,6 +44,8 @@ class EngineProcess:
         self._seen: set[Identity] = {identity}
         self._since = _started(identity)
         self._shared: set[SharedFile] = set()
+        self._dying: set[Identity] = set()
+        """Orphans that count as zombies while threads of theirs still run, and hold memory."""
         self._exited = asyncio.Event()
         self._watcher = asyncio.get_running_loop().create_task(
             self._watch(), name=f"watch {marker}"
@@ -197,6 +199,9 @@ class EngineProcess:
                 while living := await self._living():
                     for identity in living:
                         processes.send(identity, signal.SIGKILL)
+                    for identity in self._dying:  # children of ours: their pids stay theirs
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(identity.pid, signal.SIGKILL)
                     await asyncio.sleep(_POLL)
                 if not self.exited:
                     await self._exited.wait()
@@ -213,7 +218,7 @@ class EngineProcess:
         table, marked = await asyncio.to_thread(_scan, self.marker)
         self._seen |= marked.keys()
         infos = self._remember(table, processes.family(self.identity, table, self._seen))
-        return {info.identity for info in infos if not info.zombie}
+        return {info.identity for info in infos if not info.zombie} | self._dying
 
     def _remember(
         self, table: Mapping[int, ProcessInfo], found: set[Identity]
@@ -240,11 +245,13 @@ class EngineProcess:
     def _reap_adopted_orphans(self, table: Mapping[int, ProcessInfo]) -> None:
         """Grandchildren whose parents died become the node's own children (see
         :func:`become_subreaper`); nobody else will take their exit status."""
+        self._dying = set()
         for identity in self._seen - {self.identity}:
             info = table.get(identity.pid)
             if info is not None and info.zombie and info.parent == os.getpid():
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(identity.pid, os.WNOHANG)
+                    if os.waitpid(identity.pid, os.WNOHANG) == (0, 0):
+                        self._dying.add(identity)
 
     async def _watch(self) -> None:
         """Set ``exited`` when the main process ends."""
