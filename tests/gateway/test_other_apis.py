@@ -56,8 +56,7 @@ LLAMA_RESPONSE: dict[str, Any] = {
         "input_tokens": 31,
         "output_tokens": 4,
         "total_tokens": 35,
-        "input_tokens_details": {"cached_tokens": 24, "cache_write_tokens": 0},
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 24},
     },
 }
 _ITEM = {"id": "msg_3", "role": "assistant", "status": "in_progress", "type": "message"}
@@ -70,10 +69,31 @@ LLAMA_RESPONSE_STREAM: tuple[dict[str, Any], ...] = (
     {
         "type": "response.content_part.added",
         "item_id": "msg_3",
-        "part": {"type": "output_text", "text": "", "annotations": []},
+        "part": {"type": "output_text", "text": ""},
     },
     {"type": "response.output_text.delta", "item_id": "msg_3", "delta": 'I "model":"inner"'},
-    {"type": "response.completed", "response": LLAMA_RESPONSE},
+    {"type": "response.output_text.done", "item_id": "msg_3", "text": 'I "model":"inner"'},
+    {
+        "type": "response.content_part.done",
+        "item_id": "msg_3",
+        "part": {
+            "type": "output_text",
+            "annotations": [],
+            "logprobs": [],
+            "text": 'I "model":"inner"',
+        },
+    },
+    {
+        "type": "response.output_item.done",
+        "item": {
+            "type": "message",
+            "status": "completed",
+            "id": "msg_3",
+            "content": LLAMA_RESPONSE["output"][0]["content"],
+            "role": "assistant",
+        },
+    },
+    {"type": "response.completed", "response": {**LLAMA_RESPONSE, "id": "resp_M"}},
 )
 VLLM_MESSAGE: dict[str, Any] = {
     "id": "chatcmpl-8",
@@ -156,15 +176,20 @@ async def test_responses_whole_and_streamed(serve: Serve, backend: FakeBackend) 
             up.behaviour = named(*LLAMA_RESPONSE_STREAM)
             stream = await client.responses.create(model="m", input="hello", stream=True)
             events = [event async for event in stream]
-            assert [event.sequence_number for event in events] == [0, 1, 2, 3, 4]
+            assert [event.sequence_number for event in events] == list(range(8))
             adapter: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
             for event in events:
                 adapter.validate_python(event.model_dump(exclude_unset=True))
             assert events[3].type == "response.output_text.delta"
             assert events[3].delta == 'I "model":"inner"'
-            assert events[4].type == "response.completed"
-            assert events[4].response.model == "m"
+            assert events[7].type == "response.completed"
+            assert events[7].response.model == "m"
             assert await tokens(gateway, headers) == {"prompt": 93, "completion": 12}
+            # The client puts the text together by the indices, which llama.cpp leaves out.
+            async with client.responses.stream(model="m", input="hello") as helper:
+                texts = [e.text async for e in helper if e.type == "response.output_text.done"]
+                assert (await helper.get_final_response()).output_text == "I'm glad I"
+            assert texts == ['I "model":"inner"']
 
 
 async def test_messages_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:

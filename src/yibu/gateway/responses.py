@@ -10,6 +10,12 @@ Fields = dict[str, Any]
 _ECHOED = ("instructions", "metadata", "previous_response_id", "temperature", "top_p")
 """Fields of an answer that repeat the request's, null where it had none."""
 
+_DETAILS = (
+    ("input_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cache_write_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+)
+
 
 def fill_response(answer: Fields, body: Fields) -> None:
     """Give a response object every field that the specification requires."""
@@ -23,6 +29,11 @@ def fill_response(answer: Fields, body: Fields) -> None:
     answer.setdefault("tools", body.get("tools", []))
     answer.setdefault("tool_choice", body.get("tool_choice", "auto"))
     answer.setdefault("parallel_tool_calls", body.get("parallel_tool_calls", True))
+    usage = answer.get("usage")
+    if isinstance(usage, dict):
+        for details, count in _DETAILS:
+            # Of what an engine does not count apart there is none.
+            usage.setdefault(details, {}).setdefault(count, 0)
 
 
 class EventNumbers:
@@ -42,6 +53,9 @@ class EventNumbers:
             return
         index = self._outputs.setdefault(identifier, len(self._outputs))
         event.setdefault("output_index", index)
+        part = event.get("part")
+        if isinstance(part, dict) and part.get("type") == "output_text":
+            part.setdefault("annotations", [])
         if str(event.get("type", "")).startswith(("response.content_part", "response.output_text")):
             event.setdefault("content_index", 0)
             if ".output_text." in event["type"]:
