@@ -31,9 +31,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterat
     home = Home(tmp_path_factory.mktemp("home"), engine_cache)
     options = {"context": 1024, "parallel": 4, "embeddings": True}
     home.write([{"name": "smol", "source": SOURCE, "options": options}])
-    home.yibu("up", "-d", timeout=600)
-    yield home
-    home.stop()
+    try:
+        home.yibu("up", "-d", timeout=600)
+        yield home
+    finally:
+        home.stop()
 
 
 @pytest.fixture

@@ -22,9 +22,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterat
     with tarfile.open(REPOSITORY / "tests/speech/fixture/sensevoice.tar.xz") as archive:
         archive.extractall(home.root, filter="data")
     home.write([{"name": "sense", "source": "./sensevoice"}])
-    home.yibu("up", "-d", timeout=900)
-    yield home
-    home.stop()
+    try:
+        home.yibu("up", "-d", timeout=900)
+        yield home
+    finally:
+        home.stop()
 
 
 @pytest.fixture

@@ -74,16 +74,18 @@ def served(tmp_path_factory: pytest.TempPathFactory, models: VllmModels) -> Iter
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    done = home.yibu(
-        "up", str(weights), "--engine", "vllm", "-d", "--",
-        "--api-key", KEY, "--served-model-name", "smol", "--model", str(weights),
-        "--tensor-parallel-size", "1", "--gpu-memory-utilization", "0.9", "--max-num-seqs", "64",
-        "--max-model-len", "2048", "--dtype", "bfloat16", "--host", "127.0.0.1",
-        "--port", str(port), "--disable-log-requests",
-        timeout=_START,
-    )  # fmt: skip
-    yield Served(home, weights, port, done.stderr)
-    home.stop()
+    try:
+        done = home.yibu(
+            "up", str(weights), "--engine", "vllm", "-d", "--",
+            "--api-key", KEY, "--served-model-name", "smol", "--model", str(weights),
+            "--tensor-parallel-size", "1", "--gpu-memory-utilization", "0.9", "--max-num-seqs", "64",
+            "--max-model-len", "2048", "--dtype", "bfloat16", "--host", "127.0.0.1",
+            "--port", str(port), "--disable-log-requests",
+            timeout=_START,
+        )  # fmt: skip
+        yield Served(home, weights, port, done.stderr)
+    finally:
+        home.stop()
 
 
 @pytest.fixture

@@ -96,9 +96,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterat
         }
         home = Home(root, models.cache, settings)
         home.write([entry(failure, models.eight_heads(), root) for failure in FAILURES])
-        home.yibu("up", "-d", code=None, timeout=_FAIL)
-        yield home
-        home.stop()
+        try:
+            home.yibu("up", "-d", code=None, timeout=_FAIL)
+            yield home
+        finally:
+            home.stop()
 
 
 def entry(failure: Failure, whole: Path, root: Path) -> dict[str, Any]:

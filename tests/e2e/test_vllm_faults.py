@@ -42,9 +42,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterat
          "options": {**common, "tensor_parallel_size": 2}},
         {"name": "ranks", "source": str(models.reranker()), "engine": "vllm", "options": common},
     ])  # fmt: skip
-    home.yibu("up", "-d", timeout=_START)
-    yield home
-    home.stop()
+    try:
+        home.yibu("up", "-d", timeout=_START)
+        yield home
+    finally:
+        home.stop()
 
 
 @pytest.fixture
