@@ -266,8 +266,8 @@ def test_the_planners_dtype_is_used_unless_the_user_gave_one() -> None:
 
 def test_what_it_has_begun_it_finishes() -> None:
     launch = plan()
-    assert value(launch, "--shutdown-timeout") == "10"
-    assert launch.stop_grace > 10
+    assert value(launch, "--shutdown-timeout") == "20"
+    assert launch.stop_grace > 20
     assert not launch.stop_whole_group
     longer = plan(None, "--shutdown-timeout", "120")
     assert longer.argv.count("--shutdown-timeout") == 1

@@ -32,6 +32,7 @@ QUICK = Timings(
     ready_poll=0.02,
     first_token=10,
     adopt=1.5,
+    unready_grace=0.5,
     orphan_grace=0.3,
     port_free=5,
     drain=5,

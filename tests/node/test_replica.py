@@ -366,6 +366,18 @@ async def test_stop_while_it_backs_off_does_not_wait(supervise: Supervise) -> No
         await eventually(lambda: replica.restarts == 1)
 
 
+async def test_a_start_that_is_given_up_has_nothing_to_finish(supervise: Supervise) -> None:
+    """So it does not get the time that a serving engine gets."""
+    spec = fake_spec("--ready-after", "1000", "--ignore-sigterm", stop_grace=1000.0)
+    async with supervise(spec=spec) as (replica, _):
+        log = Path(replica._host.paths.model_log(replica.id))
+        await eventually(lambda: log.exists() and "listens" in log.read_text())
+        process = await pid_of(replica)
+        async with asyncio.timeout(60):
+            await replica.stop()
+    assert processes.process(process) is None
+
+
 async def test_stop_waits_for_requests_in_flight(supervise: Supervise) -> None:
     async with supervise() as (replica, _history):
         await state(replica, "ready")

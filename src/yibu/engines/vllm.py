@@ -26,12 +26,13 @@ from yibu.planner.types import ModelFacts, Placement
 
 KEY_VARIABLE = "VLLM_API_KEY"
 _MODULE = "vllm.entrypoints.openai.api_server"
-_DRAIN = 10
-"""Seconds that vLLM itself gives requests when it is told to stop, after the gateway has waited for
-those that it knows of. With its default of 0 it also kills its own processes in mid-cleaning, and
-their shared memory stays behind."""
+_DRAIN = 20
+"""Seconds that vLLM itself gives requests, and its own processes, when it is told to stop, after the
+gateway has waited for the requests that it knows of. Several workers need ten of them on a busy
+machine; a process that vLLM kills while it cleans up leaves its shared memory behind, as every one
+does with vLLM's default of 0."""
 _TEARDOWN = 15.0
-"""Seconds that vLLM takes at most from its last request to its end."""
+"""Seconds that the API server takes at most from its engine's end to its own."""
 _FORMATS = frozenset({"safetensors"})
 
 HOUSE_FLAGS: Mapping[str, str] = {

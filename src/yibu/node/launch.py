@@ -227,11 +227,13 @@ async def take_down(
     """
     timings = host.timings
     pids = {info.identity.pid for info in await process.refresh()}
+    served = port is not None
+    grace = spec.plan.stop_grace
     await process.stop(
-        grace=spec.plan.stop_grace,
+        grace=grace if served else min(grace, timings.unready_grace),
         orphan_grace=timings.orphan_grace,
         kill=timings.kill,
-        whole_group=spec.plan.stop_whole_group,
+        whole_group=spec.plan.stop_whole_group or not served,
     )
     if port is not None and not await ports.wait_free(port, timings.port_free):
         _log.warning("port %d is still taken %g s after its engine", port, timings.port_free)

@@ -23,6 +23,9 @@ class Timings:
     """An engine of an earlier node gets so long to show that it still gives tokens."""
 
     # Stopping. ``LaunchPlan.stop_grace`` stands between SIGTERM and SIGKILL.
+    unready_grace: float = 5.0
+    """The same, at most, for an engine that never served: it has nothing to finish, and a vLLM that
+    imports or loads heeds no SIGTERM to its main process."""
     orphan_grace: float = 2.0
     """From the main process's end to SIGKILL for what it left behind."""
     kill: float = 15.0
