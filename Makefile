@@ -17,7 +17,7 @@ quick: $(VENV)/dev               ## the tests that need no engine; speech's run 
 	$(BIN)/python -m pytest -m "not engine and not browser" -n 3 --ignore=tests/speech
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
-	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/dev               ## lint, types, import rules
 	$(BIN)/ruff check .
