@@ -31,7 +31,7 @@ class Exposition:
         for family in families:
             for sample in family.samples:
                 self.values[_series(sample.name, sample.labels)] = sample.value
-        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        lines = [line for line in text.split("\n") if line and not line.startswith("#")]
         assert len(lines) == len(self.values)
 
     def value(self, name: str, /, **labels: str) -> float:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from tests.exposition import Exposition
 from yibu.node.client import Client
 from yibu.paths import Paths
 
@@ -128,6 +130,14 @@ class Home:
 def _heed_interrupts() -> None:
     """A test run in the background of a shell ignores SIGINT, and so would its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def scrape(home: Home, key: str = "none") -> Exposition:
+    """The gateway's metrics, the engines' own with them."""
+    headers = {"Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{home.url()}/metrics", headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return Exposition(answer.read().decode())
 
 
 def fake(name: str = "fake", *switches: str, **entry: Any) -> dict[str, Any]:

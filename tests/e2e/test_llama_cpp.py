@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -15,9 +14,8 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.responses import Response
 
-from tests.e2e.home import Home, until
+from tests.e2e.home import Home, scrape, until
 from yibu.cli.smoke import tutorial_body
-from yibu.paths import Paths
 
 pytestmark = pytest.mark.engine
 
@@ -230,16 +228,23 @@ def test_a_client_that_leaves_stops_the_generation(home: Home, client: openai.Op
 
 def generating(home: Home) -> int:
     """Requests that the engine itself is working on, by its own metrics."""
-    saved = json.loads((Paths.from_env(home.env).state / "node.json").read_text())
-    replica = saved["models"][0]["replicas"][0]
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{replica['port']}/metrics",
-        headers={"Authorization": f"Bearer {replica['key']}"},
+    page = scrape(home)
+    return int(page.value("llamacpp:requests_processing", model="smol", replica="smol-0"))
+
+
+def test_the_engines_own_metrics_through_the_gateway(home: Home, client: openai.OpenAI) -> None:
+    of = {"model": "smol", "replica": "smol-0"}
+    before = scrape(home)
+    answer = client.completions.create(
+        model="smol", prompt="The sea", max_tokens=8, extra_body={"ignore_eos": True}
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        text = response.read().decode()
-    (line,) = re.findall(r"^llamacpp:requests_processing (\d+)", text, re.MULTILINE)
-    return int(line)
+    assert answer.usage is not None
+    after = scrape(home)
+    name = "llamacpp:tokens_predicted_total"
+    assert after.family("llamacpp:tokens_predicted").type == "counter"
+    assert after.value(name, **of) - before.value(name, **of) >= answer.usage.completion_tokens
+    assert after.value("yibu_engine_scrape_up", **of) == 1
+    assert after.value("yibu_engine_scrape_dropped_lines", **of) == 0
 
 
 def test_refusals(client: openai.OpenAI) -> None:

@@ -10,17 +10,11 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.home import Home, fake, until
-from tests.exposition import Exposition
+from tests.e2e.home import Home, fake, scrape, until
 from yibu.engines.causes import GENERIC_CAUSES
 
 NASTY = 'x="1"} 5\\n RuntimeError: thing-1f3a failed at 0x7f3a'
 """What an engine may print, and what must not become a label."""
-
-
-def scrape(home: Home) -> Exposition:
-    with urllib.request.urlopen(f"{home.url()}/metrics", timeout=30) as answer:
-        return Exposition(answer.read().decode())
 
 
 def test_causes_stand_in_the_503_body_and_in_the_labels(home: Home) -> None:
@@ -72,3 +66,31 @@ def test_an_engine_that_was_killed_is_counted(home: Home) -> None:
     until(lambda: scrape(home).value("yibu_replica_state", **labels, state="ready") == 1, "ready")
     (found,) = scrape(home).labels("yibu_replica_failures_total")
     assert found["cause"] in {"crash", "killed", "oom_killed"}
+
+
+def test_engines_own_metrics_through_the_gateway(home: Home) -> None:
+    (home.root / "bad").write_bytes(b'good 1\nbad{x="\xff"} 2\nbroken {\n' + b"x" * 100_000)
+    home.write([fake("fake", replicas=2), fake("odd", "--metrics", str(home.root / "bad"))])
+    home.yibu("up", "-d")
+    page = scrape(home)
+    for replica in ("fake-0", "fake-1"):
+        labels = {"model": "fake", "replica": replica}
+        # One generation, which is the probe's: and the engine's own label of that name is kept.
+        own = {**labels, "exported_model": "fake"}
+        assert page.value("fake:generations_total", **own) == 1
+        assert page.value("fake_seconds_bucket", **labels, le="+Inf") == 1
+        assert page.value("yibu_engine_scrape_up", **labels) == 1
+    assert page.family("fake_seconds").type == "histogram"
+    assert page.value("good", model="odd", replica="odd-0") == 1
+    assert page.value("yibu_engine_scrape_dropped_lines", model="odd", replica="odd-0") == 2
+
+    # A stopped process listens, accepts and never answers.
+    stopped = home.model("fake")["replicas"][0]["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        page = scrape(home)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert page.value("yibu_engine_scrape_up", model="fake", replica="fake-0") == 0
+    assert page.value("yibu_engine_scrape_up", model="fake", replica="fake-1") == 1
+    assert page.value("good", model="odd", replica="odd-0") == 1

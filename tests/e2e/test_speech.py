@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
 
-from tests.e2e.home import REPOSITORY, Home
+from tests.e2e.home import REPOSITORY, Home, scrape
 from yibu.cli.api import Api
 
 pytestmark = pytest.mark.engine
@@ -72,6 +74,29 @@ def test_recognize_answers_as_the_script_does(home: Home, clip: Path, said: str)
         answer = json.loads(Api(home.url()).upload("/recognize/", clip, fields))
         assert set(answer) == {"result"}
         assert said in answer["result"].lower()
+
+
+def test_the_engines_own_metrics_through_the_gateway(home: Home, clip: Path) -> None:
+    of = {"model": "sense", "replica": "sense-0"}
+    before = scrape(home)
+    Api(home.url()).upload("/recognize/", clip, {})
+    after = scrape(home)
+
+    def grown(name: str) -> float:
+        return after.value(name, **of) - before.value(name, **of)
+
+    with wave.open(str(clip)) as file:
+        seconds = file.getnframes() / file.getframerate()
+    assert grown("yibu_speech_audio_seconds_in_total") == pytest.approx(seconds, abs=0.1)
+    assert 0 < grown("yibu_speech_audio_seconds_out_total") <= seconds
+    for histogram in ("batch_size", "real_time_factor", "time_to_first_segment_seconds"):
+        assert grown(f"yibu_speech_{histogram}_count") >= 1, histogram
+    assert after.value("yibu_speech_queue_seconds", **of) == 0
+    assert after.value("yibu_engine_scrape_up", **of) == 1
+    assert after.value("yibu_engine_scrape_dropped_lines", **of) == 0
+    document = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
+    ours = re.findall(r"^# TYPE yibu_speech_(\w+)", after.text, re.MULTILINE)
+    assert {name for name in ours if f"`{name}`" not in document} == set()
 
 
 def test_bench_compares_precisions(home: Home, clip: Path) -> None:

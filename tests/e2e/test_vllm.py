@@ -21,7 +21,7 @@ import psutil
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.e2e.home import Home, until
+from tests.e2e.home import Home, scrape, until
 from tests.e2e.vllm_models import VllmModels
 from tests.gateway.oracle import Oracle
 from yibu.cli.smoke import tutorial_body
@@ -54,12 +54,13 @@ class Served:
         return [server, *server.children(recursive=True)]
 
     def metric(self, name: str) -> float:
-        """A metric of the engine's, asked of the engine itself."""
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.replica()['port']}/metrics", timeout=30
-        ) as response:
-            lines = response.read().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
+        """A metric of the engine's, over all of its labels."""
+        page = scrape(self.home, KEY)
+        return sum(
+            page.value(name, **labels)
+            for labels in page.labels(name)
+            if (labels["model"], labels["replica"]) == ("smol", "smol-0")
+        )
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
                         help="map /dev/shm/NAME, made if need be; {pid} is our pid")  # fmt: skip
     parser.add_argument("--print-env", action="store_true")
     parser.add_argument("--port-in-use", action="store_true", help="fail as if the port was taken")
+    parser.add_argument("--metrics", metavar="FILE", help="/metrics answers with its bytes")
     parser.add_argument("--spin", action="store_true", help="burn CPU in a thread")
     args = parser.parse_args()
     args.crash_code = 0 if args.exit_zero else args.exit_code
@@ -179,6 +180,11 @@ class Connection(socketserver.StreamRequestHandler):
             self.answer(200, {"object": "list", "data": [vector], "model": args.model_name})
         elif path == "/v1/audio/transcriptions":
             self.answer(200, {"text": ""})
+        elif path == "/metrics" and args.metrics is not None:
+            with open(args.metrics, "rb") as file:
+                self.plain(file.read())
+        elif path == "/metrics":
+            self.plain(METRICS.format(engine.generations, args.model_name).encode())
         else:
             self.answer(404, error(f"{method} {path}", "not_found"))
 
@@ -229,12 +235,29 @@ class Connection(socketserver.StreamRequestHandler):
         }
 
     def answer(self, status: int, body: dict) -> None:
-        data = json.dumps(body).encode()
+        self.send(status, "application/json", json.dumps(body).encode())
+
+    def plain(self, data: bytes) -> None:
+        self.send(200, "text/plain; version=0.0.4", data)
+
+    def send(self, status: int, kind: str, data: bytes) -> None:
         self.wfile.write(
-            f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+            f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n"
             f"Content-Length: {len(data)}\r\n\r\n".encode()
             + data
         )
+
+
+METRICS = """# HELP fake:generations_total Generations begun.
+# TYPE fake:generations_total counter
+fake:generations_total{{model="{1}"}} {0}
+# HELP fake_seconds Time of a generation.
+# TYPE fake_seconds histogram
+fake_seconds_bucket{{le="1"}} {0}
+fake_seconds_bucket{{le="+Inf"}} {0}
+fake_seconds_sum 0.5
+fake_seconds_count {0}
+"""
 
 
 def error(message: str, code: str) -> dict:

@@ -25,10 +25,12 @@ from yibu.gateway.exchange import (
     Scope,
     Send,
 )
+from yibu.gateway.fleet_metrics import fleet_lines
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.metrics import Metrics
 from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS
 from yibu.gateway.proxy import Proxy
+from yibu.gateway.scrape import EngineMetrics
 from yibu.gateway.uploads import upload
 from yibu.gateway.upstream import Pool
 
@@ -55,6 +57,7 @@ class Gateway:
         self.metrics = Metrics()
         self.pool = Pool(deps.config.request_timeout)
         self.draining = False
+        self._engines = EngineMetrics(deps.backend, self.pool)
         self._keys = KeyRing(deps.keys)
         self._cors = Cors(deps.config.cors_origins)
         self._proxy = Proxy(deps.backend, self.pool, self.metrics)
@@ -71,7 +74,7 @@ class Gateway:
             if self._surface is None:
                 from yibu.gateway.surface import create_surface
 
-                self._surface = create_surface(self.deps, self.metrics, lambda: self.draining)
+                self._surface = create_surface(self.deps, self._page, lambda: self.draining)
             return self._surface
 
     def drain(self) -> None:
@@ -80,7 +83,13 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close the connections to the engines."""
+        await self._engines.aclose()
         self.pool.close()
+
+    async def _page(self) -> str:
+        """What ``/metrics`` answers."""
+        own = self.metrics.render(fleet_lines(self.deps.backend))
+        return await self._engines.page(own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

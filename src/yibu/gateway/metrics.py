@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from yibu.gateway.exposition import escape
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -96,13 +98,9 @@ class Metrics:
 def sample(name: str, names: Sequence[str], values: Labels, number: float) -> str:
     """One line; ``name`` is without the prefix, ``names`` and ``values`` are its labels."""
     labels = ",".join(
-        f'{label}="{_escape(value)}"' for label, value in zip(names, values, strict=True)
+        f'{label}="{escape(value)}"' for label, value in zip(names, values, strict=True)
     )
     return f"yibu_{name}{{{labels}}} {number!r}"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def head(name: str, text: str, kind: str) -> list[str]:

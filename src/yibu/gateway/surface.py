@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,8 +23,7 @@ from yibu.gateway.envelope import (
     error_body,
     error_headers,
 )
-from yibu.gateway.fleet_metrics import fleet_lines
-from yibu.gateway.metrics import CONTENT_TYPE, Metrics
+from yibu.gateway.metrics import CONTENT_TYPE
 from yibu.gateway.openapi import DESCRIPTION, document
 from yibu.gateway.operations import unknown_model
 from yibu.gateway.schemas.answers import ErrorAnswer, Health, Model, ModelList, Readiness
@@ -43,8 +42,13 @@ _PAGE_POLICY = (
 _READY = frozenset({"ready", "draining"})
 
 
-def create_surface(deps: GatewayDeps, metrics: Metrics, draining: Callable[[], bool]) -> FastAPI:
-    """The FastAPI application behind the hot path; its OpenAPI document covers both."""
+def create_surface(
+    deps: GatewayDeps, metrics: Callable[[], Awaitable[str]], draining: Callable[[], bool]
+) -> FastAPI:
+    """The FastAPI application behind the hot path; its OpenAPI document covers both.
+
+    ``metrics`` gives the page of that name.
+    """
     app = FastAPI(
         title="yibu",
         version=deps.version,
@@ -56,7 +60,8 @@ def create_surface(deps: GatewayDeps, metrics: Metrics, draining: Callable[[], b
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _errors(app)
     _models(app, deps.backend)
-    _health(app, deps.backend, metrics, draining)
+    _health(app, deps.backend, draining)
+    _metrics(app, metrics)
     _pages(app)
     written: dict[str, Any] = {}
 
@@ -121,7 +126,7 @@ def _model(route: Route) -> Model:
     )
 
 
-def _health(app: FastAPI, backend: Backend, metrics: Metrics, draining: Callable[[], bool]) -> None:
+def _health(app: FastAPI, backend: Backend, draining: Callable[[], bool]) -> None:
     @app.get("/healthz", tags=["health"], summary="Is the gateway alive")
     async def healthz() -> Health:
         return Health(status="ok")
@@ -141,14 +146,16 @@ def _health(app: FastAPI, backend: Backend, metrics: Metrics, draining: Callable
         answer = Readiness(status=status, models=models)
         return JSONResponse(answer.model_dump(), status_code=200 if ready else 503)
 
+
+def _metrics(app: FastAPI, page: Callable[[], Awaitable[str]]) -> None:
     @app.get(
         "/metrics",
         tags=["health"],
-        summary="Numbers for Prometheus",
+        summary="Numbers for Prometheus: the gateway's, and the engines' own",
         response_class=PlainTextResponse,
     )
     async def numbers() -> Response:
-        return Response(metrics.render(fleet_lines(backend)), media_type=CONTENT_TYPE)
+        return Response(await page(), media_type=CONTENT_TYPE)
 
 
 def _pages(app: FastAPI) -> None:
