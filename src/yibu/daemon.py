@@ -243,6 +243,7 @@ def _gateway_config(plain: Mapping[str, Any]) -> GatewayConfig:
             **plain,
             "api_keys": tuple(plain["api_keys"]),
             "cors_origins": tuple(plain["cors_origins"]),
+            "hosts": tuple(plain["hosts"]),
             "api_key_file": Path(key_file) if key_file else None,
         }
     )

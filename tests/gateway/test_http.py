@@ -14,9 +14,11 @@ from .conftest import FakeBackend, Running, Serve, chat
 from .upstream import LLAMA_CHAT, Upstream, answering
 
 BODY = json.dumps(chat()).encode()
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+)
 WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
-HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 async def talk(gateway: Running, *parts: bytes, pause: float = 0.0) -> bytes:
@@ -46,7 +48,7 @@ async def talk(gateway: Running, *parts: bytes, pause: float = 0.0) -> bytes:
         HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
         HEAD + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
         HEAD + b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nhost: x\r\n folded: y\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n folded: y\r\n\r\n",
         b"GET /healthz HTTP/9.9\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"nonsense\r\n\r\n",
@@ -70,7 +72,7 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve, backend: F
     async with Upstream(answering(LLAMA_CHAT)) as up:
         backend.add("m", up)
         async with serve() as gateway:
-            last = HEALTH.replace(b"host: x", b"host: x\r\nconnection: close")
+            last = HEALTH.replace(b"host: localhost", b"host: localhost\r\nconnection: close")
             answer = await talk(gateway, WHOLE + HEALTH + WHOLE + last)
     assert answer.count(b"HTTP/1.1 200 OK") == 4
     bodies = [part.partition(b"HTTP/1.1")[0] for part in answer.split(b"\r\n\r\n")[1:]]
@@ -237,3 +239,57 @@ async def test_cors(serve: Serve, backend: FakeBackend) -> None:
         ) as answer:
             assert answer.status == 405
             assert "access-control-allow-origin" not in answer.headers
+
+
+REFUSED = ("rebound.example", "rebound.example:8000", "localhost.evil.example", "127.0.0.1.nip.io",
+           "xlocalhost", "internal", "a:b:c", "", "0x7f000001", "h\xe9.example")  # fmt: skip
+ALLOWED = ("localhost", "LOCALHOST:8000", "localhost.", "app.localhost:1", "127.0.0.1", "10.1.2.3:80",
+           "[::1]:8000", "[fe80::1%25eth0]:8000", "host.docker.internal:8000",
+           "llm.example:8000", "LLM.example.")  # fmt: skip
+
+
+async def raw_get(gateway: Running, path: str, *headers: bytes) -> tuple[int, bytes]:
+    """Status and body of a GET with just these headers."""
+    head = [b"GET %b HTTP/1.1" % path.encode(), *headers, b"connection: close", b"", b""]
+    answer = await talk(gateway, b"\r\n".join(head))
+    return int(answer.split(b" ")[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+async def test_names_of_other_sites_are_refused(serve: Serve) -> None:
+    async with serve(hosts=("llm.example",)) as gateway:
+        for path in ("/v1/models", "/healthz", "/metrics", "/docs"):
+            for host in REFUSED:
+                status, body = await raw_get(gateway, path, b"host: " + host.encode("latin-1"))
+                assert status == 403, (path, host)
+                assert json.loads(body)["error"]["code"] == "host_not_allowed"
+            for host in ALLOWED:
+                status, _ = await raw_get(gateway, path, b"host: " + host.encode())
+                assert status == 200, (path, host)
+        _, body = await raw_get(gateway, "/v1/models", b"host: rebound.example:8000")
+        message = json.loads(body)["error"]["message"]
+        assert "'rebound.example'" in message
+        assert "hosts: [rebound.example]" in message
+        # The preflight too, and what engines answer.
+        headers = {"host": "rebound.example", "access-control-request-method": "POST"}
+        url = gateway.url + "/v1/chat/completions"
+        async with gateway.http.options(url, headers=headers) as answer:
+            assert answer.status == 403
+        status, _ = await gateway.post("/v1/chat/completions", chat(), headers=headers)
+        assert status == 403
+
+
+async def test_with_keys_any_name_passes(serve: Serve) -> None:
+    async with serve(keys=["a-long-enough-key"]) as gateway:
+        bearer = b"authorization: Bearer a-long-enough-key"
+        status, _ = await raw_get(gateway, "/v1/models", b"host: rebound.example", bearer)
+        assert status == 200
+        status, _ = await raw_get(gateway, "/v1/models", b"host: rebound.example")
+        assert status == 401
+
+
+async def test_many_names_are_not_all_remembered(serve: Serve) -> None:
+    async with serve() as gateway:
+        check = gateway.app._hosts
+        for number in range(2000):
+            check.check(b"h%d.localhost" % number)
+        assert len(check._known) < 1000

@@ -221,6 +221,7 @@ def _gateway(
         max_body_bytes=values["max_body"],
         max_upload_bytes=values["max_upload"],
         cors_origins=tuple(values["cors_origins"]),
+        hosts=tuple(values["hosts"]),
         request_timeout=values["request_timeout"],
         drain_timeout=values["drain_timeout"],
     )

@@ -52,6 +52,10 @@ Size = Annotated[
 ]
 
 
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+"""Without a scheme and a port."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
@@ -74,6 +78,10 @@ class GatewaySchema(_Part):
     max_upload: Size = Field(512 * 2**20, description="Largest audio upload.")
     cors_origins: list[str] = Field(
         default_factory=list, description="Web origins whose pages may call the gateway."
+    )
+    hosts: list[HostName] = Field(
+        default_factory=list,
+        description="Names beside localhost and addresses that a gateway without keys answers to.",
     )
     request_timeout: float = Field(
         600,

@@ -27,6 +27,8 @@ class GatewayConfig:
     max_upload_bytes: int = 512 * 1024 * 1024
     """Multipart audio uploads have their own bound."""
     cors_origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Names beside this machine's own that a keyless gateway answers to."""
     request_timeout: float = 600.0
     """Seconds without a byte from the engine before the request is given up."""
     drain_timeout: float = 30.0

@@ -26,6 +26,7 @@ from yibu.gateway.exchange import (
     Send,
 )
 from yibu.gateway.fleet_metrics import fleet_lines
+from yibu.gateway.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.metrics import Metrics
 from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS
@@ -60,6 +61,7 @@ class Gateway:
         self._engines = EngineMetrics(deps.backend, self.pool)
         self._keys = KeyRing(deps.keys)
         self._cors = Cors(deps.config.cors_origins)
+        self._hosts = HostCheck(deps.config.hosts, keys=bool(deps.keys))
         self._proxy = Proxy(deps.backend, self.pool, self.metrics)
         self._surface: FastAPI | None = None
         self._building = threading.Lock()
@@ -123,6 +125,7 @@ class Gateway:
             exchange.record(self.metrics)
 
     async def _answer(self, exchange: Exchange) -> None:
+        self._hosts.check(exchange.headers.get(b"host"))
         if self.draining:
             exchange.closing = True
             if exchange.path not in {"/healthz", "/readyz", "/metrics"}:

@@ -27,6 +27,7 @@ _WANTED = frozenset(
         b"authorization",
         b"content-length",
         b"content-type",
+        b"host",
         b"origin",
         b"x-api-key",
         b"x-request-id",

@@ -100,7 +100,7 @@ def show(
     context = Context.here()
     config = config_file.load(config_file.find(file, context.directory), env=context.env)
     rows = []
-    for name in ("host", "port", "api_key_file", "cors_origins", "request_timeout"):
+    for name in ("host", "port", "api_key_file", "cors_origins", "hosts", "request_timeout"):
         value = getattr(config.gateway, name)
         origin = config.origins.get(f"gateway.{name}", "default")
         shown = str(value) if isinstance(value, Path) else value
