@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yibu.errors import InvalidRequestError
@@ -44,6 +44,7 @@ async def pieces(data: bytes, size: int = 50_000):
         yield data[at : at + size]
 
 
+@settings(deadline=None)
 @given(data=st.data(), model_first=st.booleans(), name=st.text(st.characters(codec="utf-8")))
 def test_the_model_is_found_in_pieces_of_any_size(data, model_first: bool, name: str) -> None:
     name = name.replace("\r", "").replace("\n", "")[:200]
@@ -59,6 +60,7 @@ def test_the_model_is_found_in_pieces_of_any_size(data, model_first: bool, name:
     assert raw[start:end] == name.encode()
 
 
+@settings(deadline=None)
 @given(raw=st.binary(max_size=300), cut=st.integers(1, 50))
 def test_the_scanner_survives_anything(raw: bytes, cut: int) -> None:
     scanner = FormScanner(b"BB")
@@ -110,13 +112,36 @@ async def test_recognize_needs_no_model(serve: Serve, backend: FakeBackend) -> N
     async with Upstream(answering({"result": "ni hao"})) as up:
         backend.add("text")
         async with serve() as gateway:
-            status, _ = await post(gateway, "/recognize/", raw_io(form(model=None)))
-            assert status == 404
+            status, answer = await post(gateway, "/recognize/", raw_io(form(model=None)))
+            assert (status, answer) == (404, {"error": "No model here does speech recognition"})
             backend.add("ears", up, capabilities=SPEECH)
             for path in ("/recognize/", "/recognize"):
                 status, answer = await post(gateway, path, raw_io(form(model=None)))
                 assert (status, answer) == (200, {"result": "ni hao"})
     assert {received.path for received in up.received} == {"/recognize/"}
+
+
+async def test_refusals_of_recognize_are_the_scripts(serve: Serve, backend: FakeBackend) -> None:
+    refusal = {"error": "not audio"}  # as the engine says it there
+    async with Upstream(answering(refusal, status="400 Bad Request")) as up:
+        backend.add("ears", up, capabilities=SPEECH)
+        backend.add("text")
+        async with serve(keys=["a-long-enough-key"]) as gateway:
+            url, headers = (
+                gateway.url + "/recognize/",
+                {"authorization": "Bearer a-long-enough-key"},
+            )
+            async with gateway.http.post(url) as answer:
+                assert answer.status == 401
+                assert set(await answer.json()) == {"error"}
+                assert "API key" in (await answer.json())["error"]
+            async with gateway.http.get(url, headers=headers) as answer:
+                assert answer.status == 405
+                assert isinstance((await answer.json())["error"], str)
+            kind = {"content-type": "multipart/form-data; boundary=XyZ"}
+            data = b'--XyZ\r\ncontent-disposition: form-data; name="file"\r\n\r\nx\r\n--XyZ--\r\n'
+            async with gateway.http.post(url, data=data, headers=headers | kind) as answer:
+                assert (answer.status, await answer.json()) == (400, refusal)
 
 
 async def test_refusals(serve: Serve, backend: FakeBackend) -> None:

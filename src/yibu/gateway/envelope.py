@@ -20,8 +20,9 @@ from yibu.gateway.backend import Route
 
 Headers = list[tuple[bytes, bytes]]
 
-Dialect = Literal["openai", "responses", "anthropic"]
-"""Whose clients ask: their SDKs know an error by other fields, in a stream above all."""
+Dialect = Literal["openai", "responses", "anthropic", "script"]
+"""Whose clients ask: their SDKs know an error by other fields, in a stream above all. The
+``script`` is the one whose ``/recognize/`` is served here; it says ``{"error": "a sentence"}``."""
 
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
@@ -97,6 +98,8 @@ def error_body(
     stand beside: their SDK finds its fields, and whoever looks for OpenAI's finds those.
     """
     fields = _fields(error)
+    if dialect == "script":
+        return orjson.dumps({"error": fields["message"]})
     if dialect != "anthropic":
         return orjson.dumps({"error": fields})
     fields["type"] = _anthropic_type(error)

@@ -54,6 +54,9 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "/detokenize": {"model": "NAME", "tokens": [1, 2, 3]},
 }
 
+_TRANSCRIPT_TYPES = ("text/plain", "application/x-subrip", "text/vtt", "text/event-stream")
+"""By ``response_format`` and ``stream``."""
+
 _STATUSES = {
     400: "A field is missing, of the wrong type or out of range; `param` names it",
     401: "The API key is missing or wrong",
@@ -70,7 +73,11 @@ def document(app: FastAPI) -> dict[str, Any]:
     text = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
-    models: list[type[BaseModel]] = [answers.ErrorAnswer, *set(_ANSWERS.values())]
+    models: list[type[BaseModel]] = [
+        answers.ErrorAnswer,
+        answers.RecognizeError,
+        *set(_ANSWERS.values()),
+    ]
     models += {op.schema for op in OPERATIONS.values() if op.schema is not None}
     _, definitions = models_json_schema(
         [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
@@ -105,7 +112,10 @@ def _post(operation: Operation) -> dict[str, Any]:
     answer = _ANSWERS.get(operation.path)
     schema = _ref(answer) if answer is not None else {"type": "object"}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if operation.schema is not None and "stream" in operation.schema.model_fields:
+    error = answers.RecognizeError if operation.dialect == "script" else answers.ErrorAnswer
+    if operation.schema is None and operation.dialect != "script":
+        content |= {kind: {"schema": {"type": "string"}} for kind in _TRANSCRIPT_TYPES}
+    elif operation.schema is not None and "stream" in operation.schema.model_fields:
         content["text/event-stream"] = {
             "schema": {"type": "string", "description": "With `stream: true`: one event a chunk"}
         }
@@ -117,7 +127,7 @@ def _post(operation: Operation) -> dict[str, Any]:
         "requestBody": {"required": True, "content": _request(operation)},
         "responses": {
             "200": {"description": "The answer", "content": content},
-            **{str(status): _error(status) for status in _STATUSES},
+            **{str(status): _error(status, error) for status in _STATUSES},
         },
     }
 
@@ -143,7 +153,7 @@ def _request(operation: Operation) -> dict[str, Any]:
     }
     required = ["file", "model"]
     if not operation.model_required:
-        fields = {"file": fields["file"], "model": fields["model"]}
+        fields = {name: fields[name] for name in ("file", "model", "language")}
         required = ["file"]
     schema = {"type": "object", "properties": fields, "required": required}
     return {"multipart/form-data": {"schema": schema}}
@@ -153,8 +163,8 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REF.format(model=model.__name__)}
 
 
-def _error(status: int) -> dict[str, Any]:
+def _error(status: int, shape: type[BaseModel] = answers.ErrorAnswer) -> dict[str, Any]:
     return {
         "description": _STATUSES[status],
-        "content": {"application/json": {"schema": _ref(answers.ErrorAnswer)}},
+        "content": {"application/json": {"schema": _ref(shape)}},
     }

@@ -49,7 +49,12 @@ OPERATIONS = {
         Operation("/v1/audio/transcriptions", "transcriptions", "speech recognition", schema=None),
         Operation("/v1/audio/translations", "translations", "speech translation", schema=None),
         Operation(
-            "/recognize/", "transcriptions", "speech recognition", schema=None, model_required=False
+            "/recognize/",
+            "transcriptions",
+            "speech recognition",
+            schema=None,
+            model_required=False,
+            dialect="script",
         ),
         Operation("/v1/rerank", "rerank", "reranking", schema=RerankRequest),
         Operation("/v1/score", "score", "scoring"),

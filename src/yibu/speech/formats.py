@@ -4,13 +4,20 @@ events of a stream (schemas CreateTranscriptionResponse*, TranscriptText*Event).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from yibu.speech.languages import name_of
 from yibu.speech.subtitles import cues, srt, vtt
 from yibu.speech.types import Options, Recognized
+
+CONTENT_TYPES = {
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+}
+"""Of the formats that are not JSON."""
 
 RESPONSE_FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 
@@ -38,12 +45,24 @@ class Transcript:
         """The language of most of the speech: asked for, or else detected."""
         if self.options.language != "auto":
             return self.options.language
+        return self._of_most(lambda segment: segment.language)
+
+    @property
+    def emotion(self) -> str | None:
+        """The emotion of most of the speech; None for models that know none."""
+        return self._of_most(lambda segment: segment.emotion)
+
+    @property
+    def events(self) -> list[str]:
+        """Every kind of audio event that was heard, where nothing was said too, as they came."""
+        return list(dict.fromkeys(event for one in self.segments for event in one.events))
+
+    def _of_most(self, said: Callable[[Recognized], str | None]) -> str | None:
         seconds: dict[str, float] = {}
         for segment in self.spoken:
-            if segment.language:
-                length = segment.end - segment.start
-                seconds[segment.language] = seconds.get(segment.language, 0.0) + length
-        return max(seconds, key=lambda code: seconds[code], default=None)
+            if what := said(segment):
+                seconds[what] = seconds.get(what, 0.0) + segment.end - segment.start
+        return max(seconds, key=lambda what: seconds[what], default=None)
 
 
 def pieces(segments: Sequence[Recognized]) -> Iterator[str]:
@@ -105,6 +124,10 @@ def _verbose(transcript: Transcript, granularities: frozenset[str]) -> dict[str,
         "duration": round(transcript.seconds, 3),
         "text": transcript.text,
     }
+    if transcript.emotion is not None:
+        answer["emotion"] = transcript.emotion
+    if transcript.events:
+        answer["events"] = transcript.events
     if "word" in granularities:
         answer["words"] = [
             {"word": word.text.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}

@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from yibu.errors import UnknownModelError
 from yibu.speech import params
 from yibu.speech.engine import Engine, Serving
 from yibu.speech.formats import (
+    CONTENT_TYPES,
     Transcript,
     body,
     delta_event,
@@ -71,7 +72,9 @@ class _Handlers:
                 return EventStream(_events(serving, upload, asked), owned.pop_all())
             transcript = await unless_gone(request.receive, _transcript(serving, upload, asked))
         answer = body(transcript, asked.response_format, asked.granularities)
-        return PlainTextResponse(answer) if isinstance(answer, str) else JSONAnswer(answer)
+        if isinstance(answer, str):
+            return Response(answer, media_type=CONTENT_TYPES[asked.response_format])
+        return JSONAnswer(answer)
 
     async def _accept(
         self, request: Request, owned: ExitStack, task: str, *, strict: bool

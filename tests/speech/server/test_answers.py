@@ -83,6 +83,19 @@ def test_verbose_json() -> None:
     valid(answer, "CreateTranscriptionResponseVerboseJson")
 
 
+def test_verbose_json_of_the_whole() -> None:
+    short = Recognized("oh", 0.0, 1.0, "en", emotion="sad", events=("speech", "cough"))
+    long = Recognized("well", 1.0, 5.0, "en", emotion="happy", events=("speech",))
+    unspoken = Recognized("", 5.0, 60.0, emotion="neutral", events=("bgm",))
+    answer = body(Transcript([short, long, unspoken], 60.0, Options()), "verbose_json", BOTH)
+    assert answer["emotion"] == "happy"
+    assert answer["events"] == ["speech", "cough", "bgm"]
+    valid(answer, "CreateTranscriptionResponseVerboseJson")
+    # Whisper hears neither.
+    plain = body(Transcript([Recognized("oh", 0.0, 1.0)], 1.0, Options()), "verbose_json", BOTH)
+    assert not {"emotion", "events"} & set(plain)
+
+
 def test_verbose_json_without_what_was_not_asked_for() -> None:
     assert "words" not in body(TRANSCRIPT, "verbose_json", frozenset({"segment"}))
     assert "segments" not in body(TRANSCRIPT, "verbose_json", frozenset({"word"}))

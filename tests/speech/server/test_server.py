@@ -59,9 +59,11 @@ async def test_a_transcription_in_every_response_format(start_engine: Start) -> 
     status, answer, headers = await post(engine, data, response_format="text")
     assert (status, answer) == (200, "440Hz 880Hz\n")
     assert headers["content-type"].startswith("text/plain")
-    _, answer, _ = await post(engine, data, response_format="srt")
+    _, answer, headers = await post(engine, data, response_format="srt")
     assert answer.startswith("1\n00:00:00,500 --> 00:00:01,500\n440Hz\n\n2\n00:00:02,500 -->")
-    _, answer, _ = await post(engine, data, response_format="vtt")
+    assert headers["content-type"] == "application/x-subrip; charset=utf-8"
+    _, answer, headers = await post(engine, data, response_format="vtt")
+    assert headers["content-type"] == "text/vtt; charset=utf-8"
     assert answer.startswith("WEBVTT\n\n00:00:00.500 --> 00:00:01.500\n440Hz\n")
     _, answer, _ = await post(
         engine,

@@ -38,6 +38,12 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class RecognizeError(BaseModel):
+    """As the script has it whose path this is."""
+
+    error: str
+
+
 class Health(BaseModel):
     status: Literal["ok"]
 
