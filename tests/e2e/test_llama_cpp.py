@@ -197,6 +197,21 @@ def test_n(client: openai.OpenAI) -> None:
         model="smol", messages=HELLO, max_tokens=6, n=2, temperature=1.5, seed=1
     )
     assert [choice.index for choice in answer.choices] == [0, 1]
+    chunks = list(
+        client.chat.completions.create(
+            model="smol",
+            messages=HELLO,
+            max_tokens=6,
+            n=2,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
+        )
+    )
+    (told,) = [chunk.usage for chunk in chunks if chunk.usage]
+    assert answer.usage is not None
+    assert told.completion_tokens == 12
+    assert told.prompt_tokens == answer.usage.prompt_tokens
 
 
 def test_a_seed_repeats(client: openai.OpenAI) -> None:

@@ -7,6 +7,7 @@ import json
 import struct
 from typing import Any
 
+import orjson
 import pytest
 
 from .conftest import FakeBackend, Serve, chat
@@ -176,3 +177,74 @@ async def test_a_demanded_tool_call_that_is_not_made_is_an_error(
                 status, answer = await gateway.post("/v1/chat/completions", body)
                 assert status == 502
                 assert answer["error"]["code"] == "tool_choice_not_enforced"
+
+
+def usage_chunk(prompt: int, completion: int, *choices: dict[str, Any]) -> bytes:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+    usage["total_tokens"] = prompt + completion
+    shell = {"id": "chatcmpl-NE", "model": "inner", "created": 1, "object": "chat.completion.chunk"}
+    return orjson.dumps({**shell, "choices": list(choices), "usage": usage})
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize(
+    ("usages", "expected"),
+    [
+        # llama.cpp: each choice has its own, and counts the prompt again.
+        ([(31, 5), (31, 9)], (31, 14)),
+        # Others: one of the whole.
+        ([(31, 14)], (31, 14)),
+    ],
+)
+async def test_usage_of_several_choices_in_a_stream(
+    serve: Serve,
+    backend: FakeBackend,
+    oracle: Oracle,
+    usages: list[tuple[int, int]],
+    expected: tuple[int, int],
+    asked: bool,
+) -> None:
+    sent = [*LLAMA_CHAT_STREAM, *(usage_chunk(*usage) for usage in usages), DONE]
+    async with Upstream(streaming(*sent)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            options = {"stream_options": {"include_usage": True}} if asked else {}
+            body = chat(stream=True, n=2, **options)
+            chunks = events(await gateway.stream("/v1/chat/completions", body))
+            counted = gateway.app.metrics.tokens
+            assert (counted["m", "prompt"], counted["m", "completion"]) == expected
+    for chunk in chunks:
+        oracle.check("CreateChatCompletionStreamResponse", chunk)
+    told = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
+    assert len(told) == int(asked)
+    if asked:
+        assert (told[0]["prompt_tokens"], told[0]["completion_tokens"]) == expected
+        assert chunks[-1]["choices"] == []
+        assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "usages", "expected"),
+    [
+        ("hi", [(4, 5), (4, 9)], (4, 14)),
+        (["hi", "hello you"], [(4, 1), (4, 2), (6, 3), (6, 4)], (10, 10)),
+        ([1, 2, 3, 4], [(4, 5), (4, 9)], (4, 14)),
+    ],
+)
+async def test_usage_of_several_text_choices_in_a_stream(
+    serve: Serve,
+    backend: FakeBackend,
+    prompt: str | list[Any],
+    usages: list[tuple[int, int]],
+    expected: tuple[int, int],
+) -> None:
+    last = {"index": 0, "text": "", "logprobs": None, "finish_reason": "length"}
+    sent = [usage_chunk(*usage, {**last, "index": n}) for n, usage in enumerate(usages)]
+    async with Upstream(streaming(*sent, DONE)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            body = {"model": "m", "prompt": prompt, "n": 2, "stream": True}
+            body["stream_options"] = {"include_usage": True}
+            chunks = events(await gateway.stream("/v1/completions", body))
+    usage = chunks[-1]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == expected

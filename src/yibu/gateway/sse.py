@@ -105,6 +105,10 @@ class StreamMender:
         self._id = ""
         self._offsets: dict[int, int] = {}
         self._usage: dict[str, int] | None = None
+        self._usages = 0
+        self._prompt = 0
+        """Prompt tokens, as often as they were counted."""
+        self._choices: int = request.body.get("n") or 1
         # The published schema of text completions has no null there, that of chat chunks has.
         self._wants_null_usage = request.include_usage and kind == "chat"
         self._shaped = False
@@ -160,10 +164,10 @@ class StreamMender:
             data = _MODEL.sub(self._model, data, count=1)
         if b'"logprobs"' in data and b'"refusal"' not in data:
             data = _LOGPROBS.sub(rb'\1"refusal":null,', data)
-        has_usage = b'"usage"' in data
-        if has_usage and not self._request.include_usage:
-            return self._without_usage(orjson.loads(data))
-        if self._wants_null_usage and not has_usage:
+        if b'"usage"' in data:
+            if self._choices > 1 or not self._request.include_usage:
+                return self._usage_chunk(orjson.loads(data), data)
+        elif self._wants_null_usage:
             return b'data: {"usage":null,' + data[1:] + b"\n\n"
         return b"data: " + data + b"\n\n"
 
@@ -191,6 +195,15 @@ class StreamMender:
             chunk.setdefault("usage", None)
         return _dump(chunk)
 
+    def _usage_chunk(self, chunk: dict[str, Any], data: bytes) -> bytes:
+        """A chunk with a usage that was not asked for, or that may be one choice's only."""
+        if self._choices > 1 and chunk.get("usage") and not chunk.get("choices"):
+            self._count(chunk)
+            return b""
+        if self._request.include_usage:
+            return b"data: " + data + b"\n\n"
+        return self._without_usage(chunk)
+
     def _without_usage(self, chunk: dict[str, Any]) -> bytes:
         """Nobody asked for the usage: a chunk that brings nothing else is left out."""
         usage = chunk.pop("usage", None)
@@ -201,15 +214,11 @@ class StreamMender:
     def _text_chunk(self, chunk: dict[str, Any]) -> bytes:
         """llama.cpp's text completions: chat's logprobs, and the usage beside each last choice."""
         chunk["model"] = self._request.model
-        usage = chunk.pop("usage", None)
-        if usage:
-            total = self._usage or dict.fromkeys(
-                ("prompt_tokens", "completion_tokens", "total_tokens"), 0
-            )
-            self._usage = {name: count + usage.get(name, 0) for name, count in total.items()}
-            self.tokens = (self._usage["prompt_tokens"], self._usage["completion_tokens"])
+        if chunk.get("usage"):
+            self._count(chunk)
             if not chunk.get("choices"):
                 return b""
+        chunk.pop("usage", None)
         for choice in chunk.get("choices", ()):
             index = choice.setdefault("index", 0)
             offset = self._offsets.get(index, 0)
@@ -217,6 +226,25 @@ class StreamMender:
                 choice["logprobs"] = text_logprobs(choice["logprobs"], offset)
             self._offsets[index] = offset + len(choice.get("text", ""))
         return self._incomplete_chunk(chunk)
+
+    def _count(self, chunk: dict[str, Any]) -> None:
+        """Add one usage to the request's, which is sent at the end.
+
+        llama.cpp gives one for each choice, and each counts the prompt again, which was read once;
+        of engines that give one in all, that is the request's.
+        """
+        usage = chunk["usage"]
+        self._id = chunk.get("id") or self._id
+        self._usages += 1
+        self._prompt += usage.get("prompt_tokens", 0)
+        completion = (self.tokens or (0, 0))[1] + usage.get("completion_tokens", 0)
+        prompt = self._prompt // max(1, self._usages // _prompts(self._request))
+        self.tokens = (prompt, completion)
+        self._usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
 
     def _end(self) -> bytes:
         if self._request.needs_tool_call and not self._tool_called and not self._conforming:
@@ -233,6 +261,13 @@ class StreamMender:
         start = event.find(b"{")
         error = translate(500, event[start:] if start >= 0 else event, model=self._request.model)
         return error_event(error)
+
+
+def _prompts(request: JsonRequest) -> int:
+    """How many prompts the request has: a list of texts, or of lists of tokens, has several."""
+    prompt = request.body.get("prompt")
+    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return len(prompt) if several else 1  # type: ignore[arg-type]
 
 
 def _dump(chunk: dict[str, Any]) -> bytes:
