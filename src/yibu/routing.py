@@ -7,7 +7,7 @@ without processes, and can run inside the node's process or as worker processes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from yibu.engines.base import Capability, Endpoint
@@ -43,6 +43,12 @@ class Route:
     max_context: int | None = None
     failure: Failure | None = None
     """Why there are no replicas, where that is so."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Further names that clients may ask for → the model they mean: ``model`` for an alias."""
+
+    def meant(self, name: str) -> str:
+        """What a client's name for it stands for."""
+        return self.names.get(name, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +73,11 @@ class Backend(Protocol):
     """The fleet as the gateway sees it. One event loop; no call blocks it."""
 
     def routes(self) -> Sequence[Route]:
-        """Every model that has a name here, ready or not."""
+        """Every model here once, ready or not."""
         ...
 
     def route(self, model: str) -> Route | None:
-        """The route of one model, or None for an unknown name."""
+        """The route of one model by any of its names, or None for an unknown one."""
         ...
 
     def replicas(self) -> Sequence[ReplicaStatus]:

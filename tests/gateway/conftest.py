@@ -49,7 +49,7 @@ class FakeBackend:
         return list(self.known.values())
 
     def route(self, model: str) -> Route | None:
-        return self.known.get(model)
+        return next((r for r in self.known.values() if model in (r.model, *r.names)), None)
 
     def replicas(self) -> Sequence[ReplicaStatus]:
         ready = (

@@ -52,6 +52,27 @@ async def test_chat(serve: Serve, backend: FakeBackend, oracle: Oracle) -> None:
         assert up.received[0].json["model"] == "inner"
 
 
+@pytest.mark.parametrize("conforming", [False, True])
+async def test_an_alias(serve: Serve, backend: FakeBackend, conforming: bool) -> None:
+    """The engine is asked by its own name; the client and the list see the one that was typed."""
+    for served in (None, "inner"):
+        async with Upstream(answering(LLAMA_CHAT)) as up:
+            names = {"gpt-4o": "m"}
+            backend.add("m", up, served_name=served, names=names, conforming=conforming)
+            async with serve() as gateway:
+                status, answer = await gateway.post("/v1/chat/completions", chat("gpt-4o"))
+                async with gateway.http.get(f"{gateway.url}/v1/models") as listed:
+                    ids = [model["id"] for model in (await listed.json())["data"]]
+                async with gateway.http.get(f"{gateway.url}/v1/models/gpt-4o") as one:
+                    assert (await one.json())["id"] == "gpt-4o"
+                _, refused = await gateway.post("/v1/chat/completions", chat("none"))
+                assert set(gateway.app.metrics.tokens) == {("m", "prompt"), ("m", "completion")}
+        assert (status, answer["model"]) == (200, "gpt-4o")
+        assert ids == ["m", "gpt-4o"]
+        assert "m, gpt-4o" in refused["error"]["message"]
+        assert up.received[0].json["model"] == (served or "m")
+
+
 @pytest.mark.parametrize("usage", [False, True])
 async def test_chat_stream(serve: Serve, backend: FakeBackend, oracle: Oracle, usage: bool) -> None:
     async with Upstream(streaming(*LLAMA_CHAT_STREAM, LLAMA_USAGE, DONE)) as up:

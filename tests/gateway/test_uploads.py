@@ -108,6 +108,15 @@ async def test_the_engines_own_name(serve: Serve, backend: FakeBackend, model_fi
     assert up.received[0].body == form(model="whisper-large", model_first=model_first)
 
 
+async def test_an_alias_is_sent_by_the_engines_name(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering({"text": "hello"})) as up:
+        backend.add("ears", up, capabilities=SPEECH, names={"whisper-1": "ears"})
+        async with serve() as gateway:
+            status, _ = await post(gateway, TRANSCRIBE, raw_io(form(model="whisper-1")))
+    assert status == 200
+    assert up.received[0].body == form(model="ears")
+
+
 async def test_recognize_needs_no_model(serve: Serve, backend: FakeBackend) -> None:
     async with Upstream(answering({"result": "ni hao"})) as up:
         backend.add("text")

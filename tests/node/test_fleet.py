@@ -16,6 +16,7 @@ import pytest
 
 from tests.node.support import eventually, fake_model, fake_pull
 from yibu.errors import (
+    ConfigError,
     DoesNotFitError,
     EngineStartError,
     HubNotFoundError,
@@ -65,6 +66,26 @@ async def test_up_serves_and_down_ends(make_fleet: MakeFleet) -> None:
             await fleet.ensure_ready("smol")
         with pytest.raises(NotRunningError):
             await fleet.down("smol")
+
+
+async def test_aliases_lead_to_the_model_and_no_two_models_share_one(
+    make_fleet: MakeFleet,
+) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol", aliases=("/models/smol", "gpt")))
+        route = fleet.route("gpt")
+        assert route is not None
+        assert route is fleet.route("smol")
+        assert dict(route.names) == {"/models/smol": "smol", "gpt": "smol"}
+        assert len(fleet.routes()) == 1
+        for other in (fake_model("gpt"), fake_model("other", aliases=("gpt",))):
+            with pytest.raises(ConfigError, match="'gpt', which smol has"):
+                await fleet.up(other)
+        await fleet.up(fake_model("smol", aliases=("gpt",)))
+        assert fleet.route("/models/smol") is None
+        await fleet.down("smol")
+        assert fleet.route("gpt") is None
+        await fleet.up(fake_model("gpt"))
 
 
 async def test_status_is_what_ps_shows(make_fleet: MakeFleet) -> None:

@@ -185,7 +185,7 @@ def _schema_at(location: Sequence[int | str]) -> type[BaseModel]:
 
 
 def _refuse_twins(models: Sequence[ModelSchema], name: str) -> None:
-    names = [model.name for model in models]
+    names = [claimed for model in models for claimed in dict.fromkeys((model.name, *model.aliases))]
     for model in names:
         if names.count(model) > 1:
             raise ConfigError(
@@ -230,5 +230,6 @@ def _gateway(
 def _model(schema: ModelSchema, path: Path | None) -> ModelConfig:
     values = {name: getattr(schema, name) for name in ModelSchema.model_fields}
     values["flags"] = tuple(schema.flags)
+    values["aliases"] = tuple(schema.aliases)
     values["gpus"] = tuple(schema.gpus) if schema.gpus is not None else None
     return ModelConfig(**values, directory=path.absolute().parent if path else None)

@@ -102,6 +102,9 @@ class ModelSchema(_Part):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
         description="What clients ask for.",
     )
+    aliases: list[Annotated[str, Field(min_length=1, max_length=500, pattern=r"^\S+$")]] = Field(
+        default_factory=list, description="Further names that clients may ask for."
+    )
     source: str = Field(
         "",
         description=(

@@ -56,9 +56,16 @@ class ModelConfig:
     replicas: int = 1
     force: bool = False
     """Start it although the plan says that it does not fit (``yibu up --force``)."""
+    aliases: tuple[str, ...] = ()
+    """Further names by which clients may ask for it."""
     directory: Path | None = None
     """Where relative paths begin, and the engine's working directory: the folder of yibu.yaml,
     or the one in which the command was typed."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that clients may ask for, its own first."""
+        return tuple(dict.fromkeys((self.name, *self.aliases)))
 
 
 @dataclass(frozen=True, slots=True)

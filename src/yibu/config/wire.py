@@ -14,6 +14,7 @@ def plain_config(config: ModelConfig) -> dict[str, Any]:
     """JSON's own types only; the inverse of :func:`model_config`."""
     plain = dataclasses.asdict(config)
     plain["flags"] = list(config.flags)
+    plain["aliases"] = list(config.aliases)
     plain["gpus"] = None if config.gpus is None else list(config.gpus)
     plain["directory"] = None if config.directory is None else str(config.directory)
     return plain
@@ -30,6 +31,7 @@ def model_config(data: Mapping[str, Any]) -> ModelConfig:
         **{
             **data,
             "flags": tuple(data.get("flags", ())),
+            "aliases": tuple(data.get("aliases", ())),
             "gpus": None if gpus is None else tuple(gpus),
             "directory": None if directory is None else Path(directory),
         }

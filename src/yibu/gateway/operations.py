@@ -134,7 +134,7 @@ def only_route(backend: Backend, operation: Operation) -> Route:
 
 
 def unknown_model(backend: Backend, model: str) -> UnknownModelError:
-    names = [route.model for route in backend.routes()]
+    names = [name for route in backend.routes() for name in (route.model, *route.names)]
     exist = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     shown = model if len(model) <= 100 else model[:99] + "…"
     return UnknownModelError(

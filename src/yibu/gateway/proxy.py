@@ -89,7 +89,7 @@ class Proxy:
         assert operation.schema is not None
         request = parse(await exchange.read_body(limit), operation.schema)
         route = find_route(self._backend, request.model, operation)
-        exchange.model = route.model
+        exchange.model = route.meant(request.model)
         exchange.stream = request.stream
         await self.forward(exchange, operation, route, request, None)
 
@@ -115,7 +115,7 @@ class Proxy:
             exchange.replica = endpoint.replica
             failed = False
             try:
-                body = _payload(payload, request, endpoint)
+                body = _payload(payload, request, route, endpoint)
                 await self._attempt(exchange, operation, route, request, endpoint, body)
                 return
             except UpstreamError as error:
@@ -186,7 +186,7 @@ class Proxy:
         headers = [item for item in connection.headers if item[0] in _PASSED]
         kind = next((value for name, value in headers if name == b"content-type"), b"")
         encoded = any(name == b"content-encoding" for name, _ in headers)
-        renamed = endpoint.served_name is not None and endpoint.served_name != route.model
+        renamed = _engine_name(request, route, endpoint) != request.model
         mend = (renamed or not route.conforming) and not encoded
         if kind.startswith(b"text/event-stream"):
             exchange.stream = True
@@ -294,12 +294,20 @@ def _frame(part: bytes, *, chunked: bool) -> tuple[bytes, ...]:
     return (b"%x\r\n" % len(part), part, b"\r\n") if part else ()
 
 
-def _payload(upload: Payload | None, request: JsonRequest, endpoint: Endpoint) -> Payload:
+def _engine_name(request: JsonRequest, route: Route, endpoint: Endpoint) -> str:
+    """The name that this replica knows by what the client asked for."""
+    meant = route.meant(request.model)
+    return meant if meant != route.model else endpoint.served_name or meant
+
+
+def _payload(
+    upload: Payload | None, request: JsonRequest, route: Route, endpoint: Endpoint
+) -> Payload:
     """The body for one replica, with the name that it knows the model by."""
-    name = endpoint.served_name
+    name = _engine_name(request, route, endpoint)
     if upload is not None:
-        return upload if name is None or name == request.model else upload.renamed(name)
-    request.body["model"] = name or request.model
+        return upload if name == request.model else upload.renamed(name)
+    request.body["model"] = name
     data = orjson.dumps(request.body)
     return Payload(b"application/json", data, length=len(data))
 

@@ -98,7 +98,8 @@ def _errors(app: FastAPI) -> None:
 def _models(app: FastAPI, backend: Backend) -> None:
     @app.get("/v1/models", tags=["models"], summary="List the models")
     async def list_models() -> ModelList:
-        return ModelList(object="list", data=[_model(route) for route in backend.routes()])
+        data = [_model(r, name) for r in backend.routes() for name in (r.model, *r.names)]
+        return ModelList(object="list", data=data)
 
     @app.get(
         "/v1/models/{model:path}",
@@ -110,12 +111,12 @@ def _models(app: FastAPI, backend: Backend) -> None:
         route = backend.route(model)
         if route is None:
             raise unknown_model(backend, model)
-        return _model(route)
+        return _model(route, model)
 
 
-def _model(route: Route) -> Model:
+def _model(route: Route, name: str) -> Model:
     return Model(
-        id=route.model,
+        id=name,
         object="model",
         created=route.created,
         owned_by=route.owned_by,

@@ -130,13 +130,14 @@ async def upload(
             scanner.feed(part)
             spool.write(part)
         route = _route(backend, operation, scanner.model)
-        exchange.model = route.model
+        named = scanner.model or route.model
+        exchange.model = route.meant(named)
         spool.seek(0)
         data = spool.read(MEMORY_BYTES)
         held = spool.tell() < exchange.bytes_in
         rest = _rest(exchange, limit, spool if held else None, more) if more or held else None
         payload = Payload(content_type, data, rest, length, scanner.span)
-        request = JsonRequest(route.model, {}, stream=False, include_usage=False)
+        request = JsonRequest(named, {}, stream=False, include_usage=False)
         await proxy.forward(exchange, operation, route, request, payload)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from yibu.config import ModelConfig
 from yibu.engines.base import Endpoint
-from yibu.errors import NotReadyError, NotRunningError, UnknownModelError
+from yibu.errors import ConfigError, NotReadyError, NotRunningError, UnknownModelError
 from yibu.node import logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
@@ -52,6 +52,7 @@ class Fleet:
         self._rotation = rotation or logs.Rotation()
         self._bus = EventBus()
         self._models: dict[str, Deployment] = {}
+        self._aliased: dict[str, Deployment] = {}
         self._replicas: dict[str, Replica] = {}
         self._changing: dict[str, asyncio.Lock] = {}
         self._draining = False
@@ -178,7 +179,7 @@ class Fleet:
 
     def route(self, model: str) -> Route | None:
         """The route of one model, or None for an unknown name."""
-        deployment = self._models.get(model)
+        deployment = self._models.get(model) or self._aliased.get(model)
         return None if deployment is None else deployment.route
 
     def replicas(self) -> Sequence[ReplicaStatus]:
@@ -233,6 +234,7 @@ class Fleet:
 
     async def _put_up(self, config: ModelConfig) -> Deployment:
         async with self._changing.setdefault(config.name, asyncio.Lock()):
+            self._refuse_claimed(config)
             deployment = self._models.get(config.name)
             if deployment is not None:
                 if deployment.config == config and deployment.state != "failed":
@@ -241,6 +243,18 @@ class Fleet:
             deployment = self._add(config)
             self._group.create_task(deployment.run(), name=f"model {config.name}")
             return deployment
+
+    def _refuse_claimed(self, config: ModelConfig) -> None:
+        """Raises ConfigError when another model has one of its names."""
+        for other in self._models.values():
+            if other.name == config.name:
+                continue
+            for name in config.names:
+                if name in other.config.names:
+                    raise ConfigError(
+                        f"{config.name} claims the name {name!r}, which {other.name} has here",
+                        hint=f"take it off one of them, or stop the other: yibu down {other.name}",
+                    )
 
     async def _take_down(self, name: str) -> None:
         async with self._changing.setdefault(name, asyncio.Lock()):
@@ -268,6 +282,9 @@ class Fleet:
 
     def _changed(self) -> None:
         self._replicas = {replica.id: replica for replica in self._all_replicas()}
+        self._aliased = {
+            name: model for model in self._models.values() for name in model.route.names
+        }
         self._dirty.set()
 
     async def _save_when_dirty(self) -> None:
