@@ -1,6 +1,7 @@
 """The node's process, ``python -m yibu.daemon``: every room is wired to the others here.
 
-stdin has the gateway's settings as one JSON object; stdout gets one line of JSON when the node
+stdin has the gateway's settings as one JSON object (with ``keep_shut`` its port is taken only when
+the control socket's ``open`` says so); stdout gets one line of JSON when the node
 listens (``{"url": …}``) or why it does not (``{"error": …}``). Both are pipes from the command
 that started it, because the settings hold keys.
 """
@@ -15,8 +16,10 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,7 +41,7 @@ from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
-from yibu.gateway.server import GatewayServer, bind
+from yibu.gateway.server import GatewayServer, ListenError, bind
 from yibu.hub.settings import HubSettings
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
@@ -64,6 +67,11 @@ _FIRST_START = 2.0
 would hold it up. Whoever asks for a documentation page earlier builds it at once."""
 
 
+_OPEN_POLL = 0.005
+"""Seconds between two tries to take an address that another server is about to leave: clients
+find nobody there meanwhile."""
+
+
 def main() -> NoReturn:
     """Run the node until it is told to stop."""
     log.configure()
@@ -72,9 +80,10 @@ def main() -> NoReturn:
     code = 0
     if settings:  # none: the command that started this process found that it needs no node
         try:
-            config = _gateway_config(json.loads(settings))
+            plain = json.loads(settings)
+            shut = bool(plain.pop("keep_shut", False))
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(Paths.from_env(env), config, env))
+                runner.run(serve(Paths.from_env(env), _gateway_config(plain), env, shut=shut))
         except YibuError as error:
             _log.error("%s", error)
             _tell({"error": plain_error(error)})
@@ -86,7 +95,12 @@ def main() -> NoReturn:
 
 
 async def serve(
-    paths: Paths, config: GatewayConfig, env: Mapping[str, str], timings: Timings | None = None
+    paths: Paths,
+    config: GatewayConfig,
+    env: Mapping[str, str],
+    timings: Timings | None = None,
+    *,
+    shut: bool = False,
 ) -> None:
     """Own the engines and the gateway of one home until SIGTERM or a shutdown request.
 
@@ -96,7 +110,7 @@ async def serve(
         AlreadyRunningError: another node holds the home.
         ConfigError: the address is public without a key, or the port cannot be had.
     """
-    front = Front(config, load_keys(config, env, config.api_key_file))
+    front = Front(config, load_keys(config, env, config.api_key_file), shut=shut)
     node = Node(
         paths,
         deployer(paths, env),
@@ -112,8 +126,10 @@ async def serve(
 class Front:
     """The gateway in this process, from its port to its documented surface."""
 
-    def __init__(self, config: GatewayConfig, keys: Sequence[str]) -> None:
+    def __init__(self, config: GatewayConfig, keys: Sequence[str], *, shut: bool = False) -> None:
+        """``shut``: another server has the address until the control socket's ``open``."""
         check_exposure(config.host, keys)
+        self._shut = shut
         self._config = config
         # The command line's own key. Without keys of the user's there must be none: it would
         # lock everyone else out.
@@ -125,14 +141,23 @@ class Front:
 
     def bind(self) -> None:
         """Take the port. Raises ConfigError."""
+        if self._shut:
+            return
         self._listener = bind(self._config.host, self._config.port)
 
     @asynccontextmanager
     async def serve(self, fleet: Fleet) -> AsyncIterator[Door]:
         self._app = create_app(GatewayDeps(fleet, self._config, self._keys))
-        async with GatewayServer(self._app, self._listener) as server:
-            self._door = Door(server.url, self._own_key, server.hurry)
+        server = GatewayServer(self._app, self._listener)
+        try:
+            if self._shut:
+                self._door = Door("", self._own_key, server.hurry, partial(_open, server))
+            else:
+                await server.start()
+                self._door = Door(server.url, self._own_key, server.hurry)
             yield self._door
+        finally:
+            await server.stop()
 
     async def announce(self, _fleet: Fleet) -> None:
         """Say that the node listens, then make ready what no model's start should wait for."""
@@ -141,6 +166,20 @@ class Front:
         await asyncio.sleep(_FIRST_START)
         await asyncio.to_thread(self._app.surface)
         collector.settle()
+
+
+async def _open(server: GatewayServer, patience: float) -> str:
+    """Listen as soon as whoever has the address gives it up."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            await server.start()
+        except ListenError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_OPEN_POLL)
+        else:
+            return server.url
 
 
 def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:

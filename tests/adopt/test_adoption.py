@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yibu.adopt import adopt_process, adopt_script
+from yibu.adopt import Server, adopt_process, adopt_script, find_servers
 from yibu.adopt.shell import read_commands
 from yibu.errors import UsageError
 
@@ -81,6 +81,7 @@ def test_vllm_serve_with_variables() -> None:
     (model,) = adoption.document["models"]
     assert model == {
         "name": "qwen",
+        "aliases": ["qwen-chat"],
         "source": "modelscope:Qwen/Qwen2.5-7B-Instruct",
         "engine": "vllm",
         "options": {"context": 4096, "enable_prefix_caching": True},
@@ -89,7 +90,28 @@ def test_vllm_serve_with_variables() -> None:
     # Without a key it was open to the network: that is not carried over.
     assert adoption.document["gateway"] == {"host": "127.0.0.1", "port": 8010}
     assert any("anyone on the network" in warning for warning in adoption.warnings)
-    assert any("qwen-chat" in warning for warning in adoption.warnings)
+
+
+def test_clients_need_no_new_name() -> None:
+    """Without --served-model-name vLLM answers to the model as it was typed."""
+    for source, name in (("/data/models/Qwen3-8B", "Qwen3-8B"), ("Qwen/Qwen3-8B", "Qwen3-8B")):
+        (model,) = adopt_script(f"vllm serve {source} --host 127.0.0.1").document["models"]
+        assert (model["name"], model["aliases"]) == (name, [source])
+    (model,) = adopt_script("vllm serve a/b --served-model-name /x y").document["models"]
+    assert (model["name"], model["aliases"]) == ("x", ["/x", "y"])
+
+
+def test_the_same_flags_in_another_order_are_the_same_server() -> None:
+    def server(line: str) -> Server:
+        (found,) = find_servers(read_commands(line))
+        return found
+
+    one = server("vllm serve m --port 8001 --dtype=bfloat16 --served-model-name a b")
+    same = "/v/python3 -u /v/bin/vllm serve m --served-model-name a b --port=8001 --dtype bfloat16"
+    assert one.same_as(server(same))
+    for other in ("--port 8002", "--port 8001 --dtype bfloat16 --served-model-name a"):
+        assert not one.same_as(server(f"vllm serve m {other}"))
+    assert not server("llama-server -m m").same_as(server("vllm serve -m m"))
 
 
 def test_several_servers_share_one_door() -> None:

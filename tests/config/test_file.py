@@ -159,3 +159,11 @@ def test_the_file_that_is_taken(tmp_path: Path) -> None:
     assert config_file.find(None, tmp_path) == tmp_path / "yibu.yaml"
     with pytest.raises(ConfigError, match="does not exist"):
         config_file.find(tmp_path / "other.yaml", tmp_path)
+
+
+def test_a_key_file_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    """The node that reads it runs in another directory than the command."""
+    text = "gateway: {api_key_file: keys/mine}"
+    assert load(text, tmp_path).gateway.api_key_file == tmp_path / "keys" / "mine"
+    named = load(text, tmp_path, {"YIBU_API_KEY_FILE": "here"}).gateway.api_key_file
+    assert named == Path.cwd() / "here"

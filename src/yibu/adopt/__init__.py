@@ -1,5 +1,20 @@
 """From a start script, a command line or a running process to a yibu.yaml. Pure: nothing is run."""
 
-from yibu.adopt.adoption import Adoption, adopt_process, adopt_script
+from yibu.adopt.adoption import (
+    Adoption,
+    adopt_process,
+    adopt_script,
+    adopt_servers,
+    process_command,
+)
+from yibu.adopt.servers import Server, find_servers
 
-__all__ = ["Adoption", "adopt_process", "adopt_script"]
+__all__ = [
+    "Adoption",
+    "Server",
+    "adopt_process",
+    "adopt_script",
+    "adopt_servers",
+    "find_servers",
+    "process_command",
+]

@@ -6,7 +6,7 @@ printed; whoever calls writes them to a key file.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os.path
 import re
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
+from yibu.adopt.servers import Server, find_servers, read_flags
 from yibu.adopt.shell import Command, read_commands
 from yibu.errors import UsageError
 
 _PUBLIC_HOSTS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
-_VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_|$)")
-_LLAMA_PROGRAMS = frozenset({"llama-server", "llama.cpp-server"})
+_DEFAULT_HOSTS = {"vllm": "0.0.0.0"}  # noqa: S104 - vLLM's own default, judged below
 # What start scripts export that means nothing to a process yibu starts.
 _SHELL_VARIABLES = frozenset({"PATH", "HOME", "PWD", "PYTHONUNBUFFERED", "CUDA_VISIBLE_DEVICES"})
 
@@ -36,7 +36,8 @@ _OPTION_NAMES = {
     "np": "parallel",
     "t": "threads",
 }
-_SEVERAL_VALUES = frozenset({"served_model_name", "api_key"})
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
+"""What a model of yibu's may be called; an alias may be called anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,15 @@ class Adoption:
     """API keys that stood in the script, for a key file of mode 0600."""
     warnings: tuple[str, ...]
     """What was unsafe, or will differ."""
+    servers: tuple[Server, ...] = field(default=(), repr=False)
+    """What was read, one a model."""
+    host: str = ""
+    """Where the first of them listens, which ``document`` has only if it may stand open."""
+
+    def with_key_file(self, path: str) -> Adoption:
+        """The same, its gateway taking its keys from that file."""
+        gateway = {**self.document["gateway"], "api_key_file": path}
+        return dataclasses.replace(self, document={**self.document, "gateway": gateway})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(dict(self.document), sort_keys=False, allow_unicode=True)
@@ -75,9 +85,29 @@ def adopt_process(argv: Sequence[str], env: Mapping[str, str], directory: str = 
     Raises:
         UsageError: It is no server that is known here.
     """
+    return _adopt([process_command(argv, env, directory)])
+
+
+def process_command(argv: Sequence[str], env: Mapping[str, str], directory: str) -> Command:
+    """A running process as the command that would start it."""
     prefixes = ("VLLM_", "CUDA_", "NCCL_", "OMP_", "HF_", "MODELSCOPE_", "PYTORCH_")
     taken = {name: value for name, value in env.items() if name.startswith(prefixes)}
-    return _adopt([Command(tuple(argv), taken, directory)])
+    return Command(tuple(argv), taken, directory)
+
+
+def adopt_servers(servers: Sequence[Server]) -> Adoption:
+    """What some servers amount to together."""
+    found = _Findings()
+    for server in servers:
+        _read_server(server, found)
+    host = found.doors[0][0] or _DEFAULT_HOSTS.get(servers[0].engine, "127.0.0.1")
+    return Adoption(
+        document={"gateway": _gateway(found, host), "models": found.models},
+        keys=tuple(dict.fromkeys(found.keys)),
+        warnings=tuple(found.warnings),
+        servers=tuple(servers),
+        host=host,
+    )
 
 
 @dataclass(slots=True)
@@ -95,58 +125,25 @@ class _Findings:
 
 
 def _adopt(commands: Sequence[Command]) -> Adoption:
-    found = _Findings()
-    for command in commands:
-        if (server := _server(command)) is not None:
-            _read_server(command, *server, found)
-    if not found.models:
+    servers = find_servers(commands)
+    if not servers:
         seen = ", ".join(sorted({c.argv[0] for c in commands})[:8]) or "no command"
         raise UsageError(
             f"nothing to adopt: no vLLM or llama.cpp server is started (found: {seen})",
             hint="for any other server write `engine: command` with its command: `yibu init`",
         )
-    document = {"gateway": _gateway(found), "models": found.models}
-    return Adoption(document, tuple(dict.fromkeys(found.keys)), tuple(found.warnings))
+    return adopt_servers(servers)
 
 
-def _server(command: Command) -> tuple[str, list[str]] | None:
-    """The engine that a command starts and that engine's own arguments; None for any other."""
-    program = os.path.basename(command.argv[0])  # noqa: PTH119 - another machine's path
-    rest = list(command.argv[1:])
-    if program == "vllm" and rest[:1] == ["serve"]:
-        return "vllm", _positional_model(rest[1:])
-    if program in _LLAMA_PROGRAMS:
-        return "llama.cpp", rest
-    if re.fullmatch(r"python[\d.]*", program):
-        while rest and rest[0].startswith("-") and rest[0] != "-m":
-            rest = rest[1:]  # -u and the like
-        if len(rest) >= 2 and rest[0] == "-m" and rest[1] in _VLLM_MODULES:
-            return "vllm", rest[2:]
-        if rest and rest[0].endswith(("vllm/entrypoints/openai/api_server.py", "/vllm")):
-            arguments = rest[1:]
-            if arguments[:1] == ["serve"]:
-                return "vllm", _positional_model(arguments[1:])
-            return "vllm", arguments
-    return None
-
-
-def _positional_model(words: list[str]) -> list[str]:
-    if words and not words[0].startswith("-"):
-        return ["--model", *words]
-    return words
-
-
-def _read_server(command: Command, engine: str, words: list[str], found: _Findings) -> None:
-    flags = _flags(words)
+def _read_server(server: Server, found: _Findings) -> None:
+    command, engine = server.command, server.engine
+    flags = read_flags(server.words)
     env = dict(command.env)
     source = _text(flags, "model", "m", "model_path", "hf_repo", "hf")
-    names = flags.pop("served_model_name", None) or flags.pop("alias", None) or flags.pop("a", None)
-    names = (
-        [str(name) for name in names] if isinstance(names, list) else [str(names)] if names else []
-    )
-    model: dict[str, Any] = {"name": names[0] if names else _name_of(source)}
-    if len(names) > 1:
-        found.warn(f"{model['name']}: its other names ({', '.join(names[1:])}) are not kept")
+    name, *aliases = _names(flags, source, engine)
+    model: dict[str, Any] = {"name": name}
+    if aliases:
+        model["aliases"] = aliases
     if source:
         model["source"] = _source(source, engine, env, command.directory, found)
     else:
@@ -165,48 +162,31 @@ def _read_server(command: Command, engine: str, words: list[str], found: _Findin
     found.models.append(model)
 
 
-def _flags(words: Sequence[str]) -> dict[str, Any]:
-    """``--a-b 1 --c --d=x`` as {a_b: 1, c: True, d: "x"}; a flag given twice becomes a list."""
-    flags: dict[str, list[Any]] = {}
-    name: str | None = None
-    for word in words:
-        if word.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", word):
-            flag, equals, value = word.lstrip("-").partition("=")
-            name = flag.replace("-", "_")
-            flags.setdefault(name, [])
-            if equals:
-                flags[name].append(_value(name, value))
-        elif name is not None:
-            flags[name].append(_value(name, word))
-    result: dict[str, Any] = {}
-    for flag, values in flags.items():
-        if flag in _SEVERAL_VALUES:
-            result[flag] = values
-        else:
-            result[flag] = True if not values else values[0] if len(values) == 1 else values
-    return result
-
-
-def _value(name: str, text: str) -> Any:
-    """Numbers and JSON as such; names, paths and keys stay text."""
-    if name in {*_SEVERAL_VALUES, "model", "host"}:
-        return text
-    if re.fullmatch(r"-?\d+", text):
-        return int(text)
-    if re.fullmatch(r"-?\d*\.\d+", text):
-        return float(text)
-    if text[:1] in "{[":
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text
-
-
 def _text(flags: dict[str, Any], *names: str) -> str:
     """Take the first of some flags that is there, and forget the others."""
     values = [flags.pop(name) for name in names if name in flags]
     return str(values[0]) if values and values[0] is not True else ""
+
+
+def _names(flags: dict[str, Any], source: str, engine: str) -> list[str]:
+    """What clients may ask for: the served names, or as vLLM has it the model as it was typed."""
+    names: list[str] = []
+    for flag in ("served_model_name", "alias", "a"):
+        given = flags.pop(flag, [])
+        names += [str(one) for one in (given if isinstance(given, list) else [given])]
+    if not names and engine == "vllm":
+        names = [source] if source else []
+    name = (
+        names[0]
+        if names and _served_as(names[0], source)
+        else _name_of(names[0] if names else source)
+    )
+    return list(dict.fromkeys((name, *names)))
+
+
+def _served_as(name: str, source: str) -> bool:
+    """Whether a name can stand as the model's own: not a path, nor the whole id of a hub."""
+    return name != source and _NAME.fullmatch(name) is not None
 
 
 def _name_of(source: str) -> str:
@@ -284,11 +264,9 @@ def _warn_of_command(
         found.warn(f"its log {command.output} grew without bound; yibu rotates: `yibu logs`")
 
 
-def _gateway(found: _Findings) -> dict[str, Any]:
-    host, port = found.doors[0]
-    gateway: dict[str, Any] = {"host": host or "0.0.0.0", "port": port or 8000}  # noqa: S104 - vLLM's own default, judged below
-    if found.models[0]["engine"] == "llama.cpp":
-        gateway = {"host": host or "127.0.0.1", "port": port or 8080}
+def _gateway(found: _Findings, host: str) -> dict[str, Any]:
+    usual = 8080 if found.models[0]["engine"] == "llama.cpp" else 8000
+    gateway: dict[str, Any] = {"host": host, "port": found.doors[0][1] or usual}
     if gateway["host"] in _PUBLIC_HOSTS and not found.keys:
         gateway["host"] = "127.0.0.1"
         found.warn(

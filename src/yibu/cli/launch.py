@@ -36,8 +36,10 @@ class NodeLaunch:
             _close(self._process)
             self._process.wait()
 
-    def finish(self, gateway: GatewayConfig) -> bool:
+    def finish(self, gateway: GatewayConfig, *, keep_shut: bool = False) -> bool:
         """Have a node that listens; returns whether this command started it.
+
+        ``keep_shut``: its gateway takes the address only when it is told to (``open``).
 
         Raises:
             YibuError: the node could not start (the port is in use, for instance).
@@ -48,7 +50,7 @@ class NodeLaunch:
         assert process.stdin is not None
         assert process.stdout is not None
         with process.stdout as stdout:
-            process.stdin.write(json.dumps(_plain(gateway)).encode())
+            process.stdin.write(json.dumps({**_plain(gateway), "keep_shut": keep_shut}).encode())
             process.stdin.close()
             answer = _first_line(stdout)
         if answer is None:

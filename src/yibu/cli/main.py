@@ -9,7 +9,7 @@ import typer
 
 from yibu import __version__
 from yibu.cli import exits, output
-from yibu.cli.verbs import config, engines, models, planning, service, speech, talk
+from yibu.cli.verbs import adoption, config, engines, models, planning, service, speech, talk
 from yibu.errors import YibuError
 
 _ENGINE_FLAG_VERBS = frozenset({"up", "plan"})
@@ -41,7 +41,7 @@ def root(
     del version  # its callback has already answered
 
 
-for group in (service, planning, talk, speech, models, config, engines):
+for group in (service, planning, adoption, talk, speech, models, config, engines):
     group.register(app)
 
 

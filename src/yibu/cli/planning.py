@@ -11,6 +11,7 @@ from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.engines import registry
+from yibu.engines.base import LaunchPlan
 from yibu.errors import HubNotFoundError
 from yibu.hub.headers import RemoteHeaders
 from yibu.hub.source import parse_source
@@ -37,6 +38,8 @@ class Planned:
     model: ModelConfig
     plan: ModelPlan
     rows: Sequence[Row]
+    launch: LaunchPlan | None = None
+    """What would be run; None when it does not fit."""
 
     def data(self) -> dict[str, Any]:
         placement = self.plan.placement
@@ -57,18 +60,20 @@ def plan_models(models: Sequence[ModelConfig], store: Store, machine: Machine) -
     Raises:
         YibuError: a model cannot be found, read or served at all.
     """
-    requests = []
+    engines, requests = [], []
     for model in models:
         facts = model_facts(model, store)
-        requests.append(Request.of(model, registry.choose(model, facts).name, facts))
-    plans = [
-        _with_machine(request, verdict, machine)
-        for request, verdict in zip(requests, plan(requests, machine), strict=True)
-    ]
-    return [
-        Planned(model, verdict, explain(request, verdict))
-        for model, request, verdict in zip(models, requests, plans, strict=True)
-    ]
+        engines.append(registry.choose(model, facts))
+        requests.append(Request.of(model, engines[-1].name, facts))
+    planned = []
+    verdicts = plan(requests, machine)
+    for model, engine, request, verdict in zip(models, engines, requests, verdicts, strict=True):
+        launch = None
+        if verdict.placement is not None:
+            launch = engine.plan(model, request.facts, verdict.placement)
+        advised = _with_machine(request, verdict, machine)
+        planned.append(Planned(model, advised, explain(request, advised), launch))
+    return planned
 
 
 def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> ModelPlan:

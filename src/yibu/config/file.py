@@ -53,6 +53,9 @@ def resolve(
     }
     given |= {name: (value, "environment") for name, value in _from_environment(env).items()}
     given |= {name: (value, "flag") for name, value in (flags or {}).items() if value is not None}
+    if path is not None and given.get("api_key_file", (None, ""))[1] == "file":
+        beside = path.absolute().parent / Path(given["api_key_file"][0] or "").expanduser()
+        given["api_key_file"] = (str(beside), "file")
     return Config(
         gateway=_gateway(schema.gateway, {name: value for name, (value, _) in given.items()}, env),
         models=tuple(_model(model, path) for model in schema.models),
@@ -217,7 +220,7 @@ def _gateway(
         host=values["host"],
         port=values["port"],
         api_keys=tuple(dict.fromkeys(key.strip() for key in keys if key.strip())),
-        api_key_file=Path(key_file).expanduser() if key_file else None,
+        api_key_file=Path(key_file).expanduser().absolute() if key_file else None,
         max_body_bytes=values["max_body"],
         max_upload_bytes=values["max_upload"],
         cors_origins=tuple(values["cors_origins"]),

@@ -14,6 +14,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | restart   | models: [name]         | yes    | {models: [name]} |
 | log       | model, replica         |        | {path} |
 | subscribe | model (or null)        | yes    | none: until the client goes |
+| open      | patience: seconds      |        | {url}: a door that was kept shut is opened |
 | shutdown  |                        |        | {pid}; the node then drains and exits |
 """
 
@@ -47,14 +48,23 @@ _FIRST_LINE = 10.0
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Door:
     """Where the gateway answers, and a key that opens it for the node's owner."""
 
     url: str
+    """Empty while the door is kept shut; it changes once, when :meth:`unlock` opens it."""
     key: str | None = field(default=None, repr=False)
     hurry: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when answers that are being sent shall not be waited for any longer."""
+    open: Callable[[float], Awaitable[str]] | None = None
+    """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
+    not within so many seconds. None for a door that stands open from the start."""
+
+    async def unlock(self, patience: float) -> str:
+        if self.open is not None:
+            self.url, self.open = await self.open(patience), None
+        return self.url
 
 
 class Control:
@@ -102,6 +112,8 @@ class Control:
                     async for event in events:
                         await send(event)
                 return None
+            case "open":
+                return {"url": await self._door.unlock(float(request["patience"]))}
             case "shutdown":
                 self._shutdown()
                 return {"pid": os.getpid()}

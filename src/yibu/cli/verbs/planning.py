@@ -1,10 +1,8 @@
-"""``yibu plan`` and ``yibu adopt``: before anything runs."""
+"""``yibu plan``: before anything runs."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,16 +12,13 @@ from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DOES_NOT_FIT, DONE
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import JsonOption, OfflineOption
-from yibu.errors import UsageError
 
 if TYPE_CHECKING:
-    from yibu.adopt import Adoption
     from yibu.planner.explain import Row
 
 
 def register(app: typer.Typer) -> None:
     app.command()(plan)
-    app.command()(adopt)
 
 
 def plan(
@@ -75,64 +70,3 @@ def _print_rows(rows: Sequence[Row]) -> None:
     value = max((len(row.value) for row in rows if row.note), default=0)
     for row in rows:
         output.data(f"  {row.label:<{label}}  {row.value:<{value}}  {row.note}".rstrip())
-
-
-def adopt(
-    script: Annotated[
-        Path | None, typer.Argument(help="A start script, or a file with one command line.")
-    ] = None,
-    command: Annotated[
-        str | None, typer.Option("-c", "--command", help="The command line itself.")
-    ] = None,
-    pid: Annotated[int | None, typer.Option(min=1, help="A running process.")] = None,
-    key_file: Annotated[Path, typer.Option(help="Where keys that are found go, mode 0600.")] = Path(
-        "yibu.keys"
-    ),
-) -> None:
-    """Print the yibu.yaml that does what a start script, a command line or a process does."""
-    from yibu.adopt import adopt_script
-
-    if sum(given is not None for given in (script, command, pid)) != 1:
-        raise UsageError(
-            "One thing to adopt is needed: a script, -c COMMAND, or --pid PID.",
-            hint="For instance: yibu adopt start_vllm.sh",
-        )
-    if pid is not None:
-        adoption = _adopt_process(pid)
-    elif script is not None:
-        if not script.is_file():
-            raise UsageError(f"There is no file {script}.")
-        adoption = adopt_script(script.read_text(encoding="utf-8"))
-    else:
-        adoption = adopt_script(command or "")
-    for warning in adoption.warnings:
-        output.talk(f"! {warning}")
-    if adoption.keys:
-        _write_keys(key_file, adoption.keys)
-        output.talk(f"The keys are in {key_file} (mode 0600); name it with gateway.api_key_file.")
-    output.data(adoption.to_yaml().rstrip("\n"))
-
-
-def _adopt_process(pid: int) -> Adoption:
-    import psutil
-
-    from yibu.adopt import adopt_process
-
-    try:
-        process = psutil.Process(pid)
-        return adopt_process(process.cmdline(), process.environ(), process.cwd())
-    except psutil.Error as error:
-        raise UsageError(f"The process {pid} cannot be read: {error}.") from error
-
-
-def _write_keys(path: Path, keys: Sequence[str]) -> None:
-    """A new file of mode 0600; one that is there is never overwritten."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise UsageError(
-            f"{path} is there already and was left as it is.",
-            hint="Choose another place with --key-file.",
-        ) from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write("".join(f"{key}\n" for key in keys))

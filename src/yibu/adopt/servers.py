@@ -1,0 +1,105 @@
+"""Which commands of a script, or which running process, are servers that yibu knows."""
+
+from __future__ import annotations
+
+import json
+import os.path
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from yibu.adopt.shell import Command
+
+_VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
+_LLAMA_PROGRAMS = frozenset({"llama-server", "llama.cpp-server"})
+_SEVERAL_VALUES = frozenset({"served_model_name", "api_key"})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server that a command starts."""
+
+    engine: str
+    command: Command = field(repr=False)
+    words: tuple[str, ...] = field(repr=False)
+    """The engine's own arguments; they may hold a key."""
+
+    def same_as(self, other: Server) -> bool:
+        """Whether both were told the same: the same engine with the same flags, in any order."""
+        return self.engine == other.engine and read_flags(self.words) == read_flags(other.words)
+
+
+def find_servers(commands: Iterable[Command]) -> list[Server]:
+    """The servers among some commands, in their order."""
+    found = []
+    for command in commands:
+        if (server := _server(command)) is not None:
+            engine, words = server
+            found.append(Server(engine, command, tuple(words)))
+    return found
+
+
+def _server(command: Command) -> tuple[str, list[str]] | None:
+    """The engine that a command starts and that engine's own arguments; None for any other."""
+    program = os.path.basename(command.argv[0])  # noqa: PTH119 - another machine's path
+    rest = list(command.argv[1:])
+    if program == "vllm" and rest[:1] == ["serve"]:
+        return "vllm", _positional_model(rest[1:])
+    if program in _LLAMA_PROGRAMS:
+        return "llama.cpp", rest
+    if re.fullmatch(r"python[\d.]*", program):
+        while rest and rest[0].startswith("-") and rest[0] != "-m":
+            rest = rest[1:]  # -u and the like
+        if len(rest) >= 2 and rest[0] == "-m" and rest[1] in _VLLM_MODULES:
+            return "vllm", rest[2:]
+        if rest and rest[0].endswith(("vllm/entrypoints/openai/api_server.py", "/vllm")):
+            arguments = rest[1:]
+            if arguments[:1] == ["serve"]:
+                return "vllm", _positional_model(arguments[1:])
+            return "vllm", arguments
+    return None
+
+
+def _positional_model(words: list[str]) -> list[str]:
+    if words and not words[0].startswith("-"):
+        return ["--model", *words]
+    return words
+
+
+def read_flags(words: Sequence[str]) -> dict[str, Any]:
+    """``--a-b 1 --c --d=x`` as {a_b: 1, c: True, d: "x"}; a flag given twice becomes a list."""
+    flags: dict[str, list[Any]] = {}
+    name: str | None = None
+    for word in words:
+        if word.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", word):
+            flag, equals, value = word.lstrip("-").partition("=")
+            name = flag.replace("-", "_")
+            flags.setdefault(name, [])
+            if equals:
+                flags[name].append(_value(name, value))
+        elif name is not None:
+            flags[name].append(_value(name, word))
+    result: dict[str, Any] = {}
+    for flag, values in flags.items():
+        if flag in _SEVERAL_VALUES:
+            result[flag] = values
+        else:
+            result[flag] = True if not values else values[0] if len(values) == 1 else values
+    return result
+
+
+def _value(name: str, text: str) -> Any:
+    """Numbers and JSON as such; names, paths and keys stay text."""
+    if name in {*_SEVERAL_VALUES, "model", "host"}:
+        return text
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    if re.fullmatch(r"-?\d*\.\d+", text):
+        return float(text)
+    if text[:1] in "{[":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text

@@ -1,0 +1,343 @@
+"""``yibu adopt --replace``: engines of our own beside servers that run, then in their place.
+
+The order, and why: our engines become ready on inner ports while the old servers answer, so that
+a start that fails leaves those as they are. Then the old ones are told to end, and the gateway
+takes their address as soon as they let go of it, which a server does before all else. Then one
+token is asked for through the door. ``stop_first`` is for machines without memory for both: the
+weights and the environment are made ready, the old ones end, and the gateway answers that the
+models are starting until they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from yibu.adopt import Adoption, Server, adopt_servers, find_servers, process_command
+from yibu.cli import output
+from yibu.cli.connect import access
+from yibu.cli.context import Context, open_environments, open_store
+from yibu.cli.exits import DONE
+from yibu.cli.launch import NodeLaunch
+from yibu.cli.planning import Planned, plan_models
+from yibu.cli.session import bring_up, shut_down, sigterm_interrupts
+from yibu.config import Config, ModelConfig
+from yibu.config.file import parse, resolve
+from yibu.engines.base import Endpoint
+from yibu.errors import DoesNotFitError, UsageError, YibuError
+from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
+from yibu.gateway.server import ListenError, bind
+from yibu.hub.source import parse_source
+from yibu.log import redact
+from yibu.node import foreign
+from yibu.node.client import Client
+from yibu.node.foreign import Foreign
+from yibu.node.hardware import probe
+from yibu.node.probe import one_token, token_requests
+from yibu.planner.text import size
+from yibu.planner.types import Machine
+
+_SPARE = 60.0
+"""Seconds beyond the old servers' grace in which their address has to become free."""
+_FIRST_TOKEN = 60.0
+"""Seconds that the first answer through the door may take."""
+_RANK = {"fits": 0, "fits_reduced": 1, "does_not_fit": 2}
+
+
+def server_of(process: Foreign) -> Server | None:
+    """The server that a process is, or None for any other process."""
+    command = process_command(process.argv, process.env, process.directory)
+    return next(iter(find_servers([command])), None) if process.argv else None
+
+
+def find_running(adoption: Adoption) -> list[Foreign]:
+    """The processes that run what a script or a command line starts, one for each server.
+
+    Raises:
+        UsageError: for one of them there is none, or there are several.
+    """
+    known = [(process, server_of(process)) for process in foreign.every()]
+    running = [(process, server) for process, server in known if server is not None]
+    top = foreign.topmost([process for process, _ in running])
+    found = []
+    for model, wanted in zip(adoption.document["models"], adoption.servers, strict=True):
+        same = [p for p, server in running if p in top and server.same_as(wanted)]
+        if len(same) == 1:
+            found.append(same[0])
+            continue
+        others = ", ".join(str(process.pid) for process in same or top)
+        what = "several processes run" if same else "no process of yours runs"
+        raise UsageError(
+            f"{what} exactly the command line of {model['name']}"
+            + (f"; servers that run: {others}." if others else ", nor any other server."),
+            hint="look at them with ps, and name the one that is meant: yibu adopt --pid PID"
+            " --replace" if others else "start it, or serve it with: yibu up",
+        )  # fmt: skip
+    return found
+
+
+def read_running(pid: int) -> Foreign:
+    """The server of that number.
+
+    Raises:
+        UsageError: it may not be taken over, is no server that is known, or is part of one.
+    """
+    process = foreign.read(pid)
+    if server_of(process) is not None:
+        top = foreign.topmost([p for p in foreign.every() if server_of(p) is not None])
+        if process in top:
+            return process
+        owner = next(p for p in top if process.identity in p.family())
+        raise UsageError(
+            f"The process {pid} is a part of the server {owner.pid}.",
+            hint=f"yibu adopt --pid {owner.pid} --replace",
+        )
+    return process
+
+
+def as_it_runs(
+    adoption: Adoption, old: Sequence[Foreign], env: Mapping[str, str], host: str | None
+) -> Adoption:
+    """The same with what only the running processes tell: the folder that paths begin in, and
+    that ``ORG/NAME`` is a folder there. The gateway is to listen where they do.
+
+    Raises:
+        UsageError: they listen on the network without a key, which yibu does not.
+    """
+    placed = [
+        replace(server, command=replace(server.command, directory=process.directory))
+        for server, process in zip(adoption.servers, old, strict=True)
+    ]
+    found = adopt_servers(placed)
+    models = [dict(model) for model in found.document["models"]]
+    for model, process in zip(models, old, strict=True):
+        scheme, _, name = model.get("source", "").partition(":")
+        if scheme in ("hf", "modelscope") and (folder := Path(process.directory, name)).is_dir():
+            model["source"] = str(folder)
+    gateway = dict(found.document["gateway"])
+    if host is not None:
+        gateway["host"] = host
+    elif gateway["host"] != found.host:
+        if not env.get(KEYS_VARIABLE):
+            raise UsageError(
+                f"The old server listens on {found.host} without a key; yibu opens no door to the"
+                " network without one.",
+                hint=f"give it a key that its clients then send ({KEYS_VARIABLE}=…), or serve this"
+                " machine alone: --host 127.0.0.1",
+            )
+        gateway["host"] = found.host
+    document = {**found.document, "gateway": gateway, "models": models}
+    return replace(found, document=document, warnings=adoption.warnings)
+
+
+def configuration(
+    adoption: Adoption, old: Sequence[Foreign], file: Path | None, env: Mapping[str, str]
+) -> Config:
+    """The adopted file as a Config. Address and port are the old server's, whatever
+    ``YIBU_HOST`` says; variables that it refers to may be set for the old server alone."""
+    variables = {k: v for process in old for k, v in process.env.items() if k[:5] != "YIBU_"}
+    name = str(file or "the adopted configuration")
+    schema = parse(adoption.to_yaml().encode(), name, env={**variables, **env})
+    gateway = adoption.document["gateway"]
+    flags = {"host": gateway["host"], "port": gateway["port"]}
+    return resolve(schema, file, env=env, flags=flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """One replacement: which servers, by what, and how patiently."""
+
+    context: Context
+    config: Config
+    """Its gateway has the address that the old servers' clients know."""
+    models: Sequence[ModelConfig]
+    old: Sequence[Foreign]
+    grace: float
+    """Seconds from SIGTERM to SIGKILL for each old server."""
+    stop_first: bool = False
+    measure: Callable[[], Machine] = probe
+
+    def run(self) -> int:
+        """Replace them; return when a token has come through the door.
+
+        Raises:
+            UsageError: the address cannot be taken over.
+            DoesNotFitError: both do not fit at once (or not even the new one alone).
+            YibuError: our own engines did not start: the old ones run on, unless ``stop_first``.
+        """
+        self._check_address()
+        self._check_memory()
+        with sigterm_interrupts():
+            if self.stop_first:
+                self._prepare()
+            with NodeLaunch(self.context) as node:
+                node.finish(self.config.gateway, keep_shut=True)
+            if self.stop_first:
+                self._stop_then_start()
+            else:
+                self._start_then_stop()
+        self._check_token()
+        self._say()
+        return DONE
+
+    # Before anything is changed.
+
+    def _check_address(self) -> None:
+        gateway = self.config.gateway
+        if Client(self.context.paths).running():
+            raise UsageError(
+                "A node already runs here, with a door of its own.",
+                hint="stop it first (yibu down), or give this one another home: YIBU_HOME=/dir",
+            )
+        check_exposure(gateway.host, load_keys(gateway, self.context.env, gateway.api_key_file))
+        try:
+            bind(gateway.host, gateway.port).close()
+        except ListenError as error:
+            if "in use" not in error.message:
+                raise
+            if all(server.listens(gateway.port) is False for server in self.old):
+                raise UsageError(
+                    f"Port {gateway.port} is held by another process than {self._pids()}.",
+                    hint=f"find it with: ss -ltnp 'sport = :{gateway.port}'",
+                ) from error
+        else:
+            output.talk(f"! {self._pids()} does not listen on port {gateway.port} yet.")
+
+    def _check_memory(self) -> None:
+        machine = self.measure()
+        store = open_store(self.context)
+        alone = plan_models(self.models, store, foreign.without(machine, list(self.old)))
+        if any(one.plan.verdict == "does_not_fit" for one in alone):
+            _show(alone)
+            raise DoesNotFitError("It does not fit on this machine, even without the old server.")
+        if self.stop_first:
+            return
+        together = plan_models(self.models, store, machine)
+        for now, later in zip(together, alone, strict=True):
+            if _RANK[now.plan.verdict] > _RANK[later.plan.verdict]:
+                _show(together)
+                held = size(sum(server.rss_bytes() for server in self.old))
+                raise DoesNotFitError(
+                    f"{now.model.name} does not fit beside the old server as it does without it:"
+                    f" {' '.join(now.plan.reasons)} The old one ({self._pids()}) holds {held} of"
+                    " main memory and what the GPUs' lines above say.",
+                    hint="stop the old one before the new one starts, with a gap of as long as that"
+                    " takes: --stop-first",
+                )
+
+    # The two orders.
+
+    def _start_then_stop(self) -> None:
+        try:
+            bring_up(self.context, self.models)
+        except BaseException:  # an interrupt too: nothing of ours may stay beside the old one
+            shut_down(self.context)
+            output.talk(f"The old server ({self._pids()}) was left as it was.")
+            raise
+        self._cut_over()
+
+    def _stop_then_start(self) -> None:
+        self._cut_over()
+        try:
+            bring_up(self.context, self.models)
+        except BaseException:  # an interrupt too: the door must not keep the old one's port
+            shut_down(self.context)
+            for server in self.old:
+                line = redact(shlex.join(server.argv))
+                output.talk(f"The old server is stopped. It was: cd {server.directory} && {line}")
+            raise
+
+    def _prepare(self) -> None:
+        """Everything that can be had while the old servers still answer."""
+        store = open_store(self.context)
+        for model in self.models:
+            if model.source:
+                store.pull(parse_source(model.source))
+        for one in plan_models(self.models, store, self.measure()):
+            if one.launch is not None and one.launch.environment is not None:
+                open_environments(self.context).ensure(one.launch.environment)
+
+    def _cut_over(self) -> None:
+        """End the old servers and open the door; from here on there is no way back."""
+        patience = self.grace * len(self.old) + _SPARE
+        client = Client(self.context.paths)
+        with _uninterrupted(), ThreadPoolExecutor(1) as pool:
+            # Asked before the old ones are: the node tries until the address is free.
+            opening = pool.submit(client.call, "open", timeout=None, patience=patience)
+            for server in self.old:
+                if not foreign.end(server, self.grace):
+                    output.talk(
+                        f"! {server.pid} had not ended {self.grace:g} s after SIGTERM, and was"
+                        " killed."
+                    )
+            opening.result()
+
+    # Afterwards.
+
+    def _check_token(self) -> None:
+        reach = access(self.context)
+        url = urlsplit(reach.url)
+        door = Endpoint("door", url.hostname or "", url.port or 80, reach.key)
+        for model in self.models:
+            capabilities = frozenset(reach.capabilities[model.name])
+            refused = ""
+            for request in token_requests(capabilities, model.name):  # type: ignore[arg-type]
+                answer = asyncio.run(one_token(door, request, _FIRST_TOKEN))
+                if answer.ok:
+                    break
+                refused = f"{request.path}: HTTP {answer.status}: {answer.excerpt()}"
+            else:
+                if refused:
+                    raise YibuError(
+                        f"{model.name} is in the old server's place, and gave no token: {refused}",
+                        hint=f"see why: yibu logs {model.name}",
+                    )
+
+    def _say(self) -> None:
+        names = ", ".join(model.name for model in self.models)
+        url = access(self.context).url
+        output.talk(f"Serving {names} at {url}/v1, in place of {self._pids()}.")
+        again = [p.pid for p in foreign.every() if any(_same(p, server) for server in self.old)]
+        if again:
+            output.talk(
+                f"! The old server was started again (pid {', '.join(map(str, again))}), by"
+                " systemd, cron or a loop of a script: stop that."
+            )
+
+    def _pids(self) -> str:
+        return "pid " + ", ".join(str(server.pid) for server in self.old)
+
+
+def _same(process: Foreign, old: Foreign) -> bool:
+    one, other = server_of(process), server_of(old)
+    return one is not None and other is not None and one.same_as(other)
+
+
+def _show(planned: Sequence[Planned]) -> None:
+    for one in planned:
+        output.talk(one.model.name)
+        for row in one.rows:
+            output.talk(f"  {row.label}  {row.value}  {row.note}".rstrip())
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold interrupts off: half a replacement would leave nobody at the door."""
+
+    def wait(_signal: int, _frame: object) -> None:
+        output.talk("The old server is being replaced just now; this ends in a moment.")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, wait) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""``yibu adopt``: from a start script, a command line or a process to yibu."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE
+from yibu.errors import UsageError
+
+if TYPE_CHECKING:
+    from yibu.adopt import Adoption
+    from yibu.node.foreign import Foreign
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(adopt)
+
+
+def adopt(
+    script: Annotated[
+        Path | None, typer.Argument(help="A start script, or a file with one command line.")
+    ] = None,
+    command: Annotated[
+        str | None, typer.Option("-c", "--command", help="The command line itself.")
+    ] = None,
+    pid: Annotated[int | None, typer.Option(min=1, help="A running process.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the file there; do not print it.")
+    ] = None,
+    key_file: Annotated[Path, typer.Option(help="Where keys that are found go, mode 0600.")] = Path(
+        "yibu.keys"
+    ),
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the running server's place.")
+    ] = False,
+    stop_first: Annotated[
+        bool,
+        typer.Option("--stop-first", help="Stop it before the new one starts: memory for one."),
+    ] = False,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that it gets from SIGTERM to SIGKILL.")
+    ] = 20.0,
+    host: Annotated[
+        str | None, typer.Option(help="Another address for the gateway than the old one's.")
+    ] = None,
+) -> int:
+    """Print the yibu.yaml that does what a start script, a command line or a process does; with
+    --replace, serve in its place.
+    """
+    from yibu.adopt import adopt_process, adopt_script
+
+    if sum(given is not None for given in (script, command, pid)) != 1:
+        raise UsageError(
+            "One thing to adopt is needed: a script, -c COMMAND, or --pid PID.",
+            hint="For instance: yibu adopt start_vllm.sh",
+        )
+    old: list[Foreign] = []
+    if pid is not None:
+        from yibu.cli.takeover import read_running
+
+        old = [read_running(pid)]
+        adoption = adopt_process(old[0].argv, old[0].env, old[0].directory)
+    elif script is not None:
+        if not script.is_file():
+            raise UsageError(f"There is no file {script}.")
+        adoption = adopt_script(script.read_text(encoding="utf-8"))
+    else:
+        adoption = adopt_script(command or "")
+    if replace:
+        from yibu.cli.takeover import as_it_runs, find_running
+
+        old = old or find_running(adoption)
+        adoption = as_it_runs(adoption, old, Context.here().env, host)
+    adoption = _write(adoption, to, key_file)
+    if not replace:
+        return DONE
+    return _replace(adoption, old, to, grace=grace, stop_first=stop_first)
+
+
+def _replace(
+    adoption: Adoption, old: Sequence[Foreign], file: Path | None, *, grace: float, stop_first: bool
+) -> int:
+    from yibu.cli import selection
+    from yibu.cli.takeover import Takeover, configuration
+
+    here = Context.here()
+    config = configuration(adoption, old, file, here.env)
+    models = selection.select((), config, selection.Overrides(), here.directory)
+    return Takeover(here, config, models, old, grace, stop_first).run()
+
+
+def _write(adoption: Adoption, to: Path | None, key_file: Path) -> Adoption:
+    """Warn, put keys into their file, and print or write the rest."""
+    for warning in adoption.warnings:
+        output.talk(f"! {warning}")
+    if adoption.keys:
+        _write_new(key_file, "".join(f"{key}\n" for key in adoption.keys))
+        output.talk(f"The keys are in {key_file} (mode 0600), which gateway.api_key_file names.")
+        adoption = adoption.with_key_file(str(key_file.absolute()))
+    if to is None:
+        output.data(adoption.to_yaml().rstrip("\n"))
+    else:
+        _write_new(to, adoption.to_yaml())
+        output.talk(f"Wrote {to}. Start what it names with: yibu up -d -f {to}")
+    return adoption
+
+
+def _write_new(path: Path, text: str) -> None:
+    """A new file of mode 0600; one that is there is never changed, and may only say the same."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        if _says(path, text):
+            return
+        raise UsageError(
+            f"{path} is there already, with something else in it, and was left as it was.",
+            hint="Choose another place with --key-file or -o.",
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _says(path: Path, text: str) -> bool:
+    """Whether a file has exactly this text, and nobody else can read it."""
+    try:
+        private = not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        return private and path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
