@@ -30,12 +30,14 @@ def test_the_door_is_lifted_and_the_rest_stays() -> None:
     assert door.api_keys == ("sk-one-key",)
     assert not any("sk-one-key" in note for note in door.notes)
     assert "sk-one-key" not in repr(door)
-    assert any("other" in note for note in door.notes)
+    assert door.overrides.aliases == ("other",)
+    assert any("'r1', 'other'" in note for note in door.notes)
 
 
 def test_yibus_own_flags_win() -> None:
     door = lifted(*FLAGS, host="127.0.0.1", port=1, name="mine")
     assert (door.host, door.port, door.overrides.name) == ("127.0.0.1", 1, "mine")
+    assert door.overrides.aliases == ("r1", "other")
     assert not any("--port" in note or "--host" in note for note in door.notes)
 
 

@@ -10,7 +10,8 @@ import pytest
 from samples import facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
-from yibu.engines.vllm import Vllm, lift_house_flags
+from yibu.engines.house import lift_house_flags
+from yibu.engines.vllm import Vllm
 from yibu.engines.vllm_families import FAMILIES, Family
 from yibu.engines.vllm_flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
 from yibu.engines.vllm_table import PINNED, FlagTable
@@ -41,7 +42,7 @@ def value(launch: LaunchPlan, flag: str) -> str:
 
 
 def test_the_tutorials_command_line() -> None:
-    launch = plan(None, *TUTORIAL, at=GPU)
+    launch = plan(None, *lift_house_flags(TUTORIAL).flags, at=GPU)
     argv, env = launch.bind(
         Binding("127.0.0.1", 4321, Path("/env/bin/python"), Path("/store/r1"), "inner")
     )
@@ -65,8 +66,12 @@ def test_the_tutorials_command_line() -> None:
     assert launch.environment == "vllm-cuda"
     notes = " | ".join(launch.notes)
     assert "--disable-log-requests: left out" in notes
-    assert "gateway.port" in notes
-    assert "gateway.api_keys" in notes
+
+
+def test_house_flags_that_nobody_lifted_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--port is not the engine's here") as refused:
+        plan({"port": 8001})
+    assert "gateway.port" in refused.value.hint
 
 
 def test_house_flags_are_lifted() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from yibu.cli.selection import Overrides
 from yibu.config import Config
+from yibu.engines.house import LiftedFlags, lift_house_flags
 from yibu.errors import UsageError
 
 
@@ -59,38 +60,51 @@ def lift(
     """
     if not overrides.flags or overrides.engine in ("command", "speech"):
         return Door(tuple(models), overrides, host, port)
-    from yibu.engines.vllm import lift_house_flags
-
     lifted = lift_house_flags(overrides.flags)
+    said = dataclasses.replace(
+        lifted,
+        host=lifted.host if host is None else None,
+        port=lifted.port if port is None else None,
+    )
+    name = overrides.name or next(iter(lifted.served_names), None)
+    aliases = tuple(other for other in lifted.served_names if other != name)
+    return Door(
+        _models(models, lifted.model, directory),
+        dataclasses.replace(overrides, name=name, aliases=aliases, flags=lifted.flags),
+        host if host is not None else lifted.host,
+        port if port is not None else lifted.port,
+        lifted.api_keys,
+        door_notes(said),
+    )
+
+
+def door_notes(lifted: LiftedFlags) -> tuple[str, ...]:
+    """What became of flags about the door, a sentence each; no key stands in them."""
     notes = []
-    if lifted.host is not None and host is None:
+    if lifted.host is not None:
         notes.append(f"--host {lifted.host}: the gateway listens there (gateway.host)")
-    if lifted.port is not None and port is None:
+    if lifted.port is not None:
         notes.append(f"--port {lifted.port}: the gateway listens there (gateway.port)")
     if lifted.api_keys:
         notes.append("--api-key: the gateway asks for it (gateway.api_keys); the engine gets a key"
                      " of its own")  # fmt: skip
     if lifted.served_names:
-        notes.append(f"--served-model-name: clients ask for {lifted.served_names[0]!r}")
-        if others := lifted.served_names[1:]:
-            notes.append(f"of several names the first is served, not {', '.join(others)}")
-    name = overrides.name or next(iter(lifted.served_names), None)
-    return Door(
-        _models(models, lifted.model, directory),
-        dataclasses.replace(overrides, name=name, flags=lifted.flags),
-        host if host is not None else lifted.host,
-        port if port is not None else lifted.port,
-        lifted.api_keys,
-        tuple(notes),
-    )
+        names = ", ".join(map(repr, lifted.served_names))
+        notes.append(f"--served-model-name: clients may ask for {names}")
+    return tuple(notes)
+
+
+def local_first(name: str, directory: Path | None) -> str:
+    """An engine takes a folder of that name before it asks a hub; a bare name here is a hub's."""
+    if directory is not None and not name.startswith(("/", "~", ".")):
+        return f"./{name}" if (directory / name).exists() else name
+    return name
 
 
 def _models(models: Sequence[str], flag: str | None, directory: Path) -> tuple[str, ...]:
     if flag is None:
         return tuple(models)
-    # An engine takes a folder of that name before it asks a hub; a bare name here is a hub's.
-    if not flag.startswith(("/", "~", ".")) and (directory / flag).exists():
-        flag = f"./{flag}"
+    flag = local_first(flag, directory)
     if models and tuple(models) != (flag,):
         raise UsageError(
             f"--model {flag} stands after --, and {', '.join(models)} before it.",

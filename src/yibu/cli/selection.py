@@ -25,6 +25,7 @@ class Overrides:
     name: str | None = None
     engine: str | None = None
     flags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     def given(self) -> bool:
         return self != Overrides()
@@ -95,12 +96,14 @@ def _served_name(name: str) -> str:
 
 
 def _override(model: ModelConfig, overrides: Overrides) -> ModelConfig:
-    return dataclasses.replace(
+    changed = dataclasses.replace(
         model,
         name=overrides.name or model.name,
         engine=_engine(overrides.engine) or model.engine,
         flags=(*model.flags, *overrides.flags),
+        aliases=(*model.aliases, *overrides.aliases),
     )
+    return dataclasses.replace(changed, aliases=changed.names[1:])
 
 
 def _engine(name: str | None) -> EngineName | None:

@@ -8,13 +8,13 @@ good reason, then the user's flags, which therefore win.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.house import HOUSE_FLAGS
 from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
 from yibu.engines.phases import VLLM_PHASES
 from yibu.engines.vllm_causes import VLLM_CAUSES
@@ -34,16 +34,6 @@ does with vLLM's default of 0."""
 _TEARDOWN = 15.0
 """Seconds that the API server takes at most from its engine's end to its own."""
 _FORMATS = frozenset({"safetensors"})
-
-HOUSE_FLAGS: Mapping[str, str] = {
-    "host": "gateway.host",
-    "port": "gateway.port",
-    "api_key": "gateway.api_keys",
-    "served_model_name": "the entry's name",
-    "model": "the entry's source",
-}
-"""Flags that are about the door, not the engine: yibu's own engine port is on loopback with an
-inner key, so the caller lifts these into its configuration, and the plan leaves them out."""
 
 _REFUSED = frozenset({"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config"})
 _LIKENESS = 0.6
@@ -124,11 +114,12 @@ class Vllm:
         names = {table.plain_name(flag.name) for flag in users}
         alone = _in_one_process(model, options, placement, names)
         drain = _drain(users, table)
+        notes += _template_notes(facts, names)
         argv = [
             "{python}", "-m", _MODULE,
             "--model", "{model}", "--host", "{host}", "--port", "{port}",
             "--served-model-name", model.name,
-            *_placement_flags(placement, names),
+            *_placement_flags(placement, names, notes),
             *(["--distributed-executor-backend", "uni"] if alone else []),
             *_house_flags(names, table),
             *_parsers(model, options, facts, names, notes),
@@ -155,46 +146,6 @@ class Vllm:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LiftedFlags:
-    """A vLLM command line's flags, those about the door taken apart."""
-
-    flags: tuple[str, ...]
-    host: str | None = None
-    port: int | None = None
-    api_keys: tuple[str, ...] = ()
-    served_names: tuple[str, ...] = ()
-    model: str | None = None
-
-
-def lift_house_flags(flags: Sequence[str]) -> LiftedFlags:
-    """Take host, port, keys, names and model out of flags that were written for a bare vLLM.
-
-    Raises:
-        ConfigError: one of them lacks its value, or the port is no number.
-    """
-    kept: list[str] = []
-    lifted: dict[str, tuple[str, ...]] = {}
-    for flag in parse_flags(flags, PINNED.short):
-        if flag.name not in HOUSE_FLAGS:
-            kept += flag.words
-        elif not flag.values:
-            raise ConfigError(f"the flag {flag.words[0]} lacks its value")
-        else:
-            lifted[flag.name] = flag.values
-    port = lifted.get("port", (None,))[0]
-    if port is not None and not port.isdigit():
-        raise ConfigError(f"--port has to be a number, found {port!r}")
-    return LiftedFlags(
-        flags=tuple(kept),
-        host=lifted.get("host", (None,))[0],
-        port=None if port is None else int(port),
-        api_keys=lifted.get("api_key", ()),
-        served_names=lifted.get("served_model_name", ()),
-        model=lifted.get("model", (None,))[0],
-    )
-
-
 def _option_flags(model: ModelConfig, rest: Mapping[str, Any], table: FlagTable) -> list[Flag]:
     """Options by vLLM's own names, in the form that its parser has for each."""
     flags: list[Flag] = []
@@ -217,8 +168,11 @@ def _users_flags(
         name = table.plain_name(flag.name)
         if name in _PLANNED:
             continue
-        if name in HOUSE_FLAGS:
-            notes.append(f"{_spelt(name)} is not the engine's here: set {HOUSE_FLAGS[name]}")
+        if name in HOUSE_FLAGS:  # whoever reads what users write has lifted them
+            raise ConfigError(
+                f"model {model.name!r}: {_spelt(name)} is not the engine's here",
+                hint=f"set {HOUSE_FLAGS[name]} in yibu.yaml",
+            )
         elif name in _REFUSED:
             raise ConfigError(
                 f"model {model.name!r}: {_spelt(name)} cannot be used, because the engine listens "
@@ -250,14 +204,26 @@ def _spelt(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _placement_flags(placement: Placement, users: set[str]) -> list[str]:
+def _template_notes(facts: ModelFacts, users: set[str]) -> list[str]:
+    if facts.pooling or "chat_template" in users:
+        return []
+    if facts.chat_template:
+        return [("chat template: the one in the model's files (options.chat_template: FILE has"
+                " another used)")]  # fmt: skip
+    return [("chat template: the model's files have none, so that chat is refused and only"
+            " /v1/completions answers (options.chat_template: FILE gives one)")]  # fmt: skip
+
+
+def _placement_flags(placement: Placement, users: set[str], notes: list[str]) -> list[str]:
     flags: dict[str, Any] = {"max_num_seqs": placement.parallel}
     if placement.context is not None:
         flags["max_model_len"] = placement.context
     if placement.tensor_parallel > 1:
         flags["tensor_parallel_size"] = placement.tensor_parallel
-    if placement.dtype is not None:
+    if placement.dtype is not None and "dtype" not in users:
         flags["dtype"] = placement.dtype
+        notes.append(f"--dtype {placement.dtype}: not every GPU of these computes in the dtype that"
+                     " the weights are stored in (options.dtype)")  # fmt: skip
     if "kv_cache_memory_bytes" not in users:
         if not placement.gpus:
             # A share of a NUMA node's memory, vLLM's other way, fails easily.
@@ -267,6 +233,8 @@ def _placement_flags(placement: Placement, users: set[str]) -> list[str]:
     if not placement.gpus and "enforce_eager" not in users:
         # Compiling costs a minute at each start, and gains little without a GPU.
         flags["enforce_eager"] = True
+        notes.append("--enforce-eager: compiling would take a minute at each start and gain little"
+                     " without a GPU (options.enforce_eager: false turns it off)")  # fmt: skip
     return to_flags({name: value for name, value in flags.items() if name not in users})
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context, open_store
+from yibu.cli.context import Context, open_environments, open_store
 from yibu.cli.exits import DOES_NOT_FIT, DONE
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import JsonOption, OfflineOption
@@ -41,6 +41,7 @@ def plan(
     """
     from yibu.cli import selection
     from yibu.cli.door import lift
+    from yibu.cli.house import settle
     from yibu.cli.planning import plan_models
     from yibu.config import file as config_file
     from yibu.node.hardware import probe
@@ -48,15 +49,21 @@ def plan(
     from yibu.planner.machine_file import load_machine
 
     here = Context.here()
-    config = config_file.load(config_file.find(file, here.directory), env=here.env)
+    config, notes = settle(config_file.load(config_file.find(file, here.directory), env=here.env))
     overrides = selection.Overrides(engine=engine, flags=context.obj or ())
     door = lift(models or [], overrides, None, None, here.directory)
     chosen = selection.select(door.models, config, door.overrides, here.directory)
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
-    planned = plan_models(chosen, open_store(here, offline=offline), target)
+    planned = plan_models(
+        chosen, open_store(here, offline=offline), target, open_environments(here)
+    )
+    notes = (*door.notes, *notes)
     if as_json:
-        output.data_json({"version": 1, "models": [one.data() for one in planned]})
+        models_data = [one.data() for one in planned]
+        output.data_json({"version": 1, "notes": list(notes), "models": models_data})
     else:
+        for note in notes:
+            output.talk(note)
         _print_rows(explain_machine(target))
         for one in planned:
             output.data(f"\n{one.model.name}")

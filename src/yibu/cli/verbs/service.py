@@ -54,6 +54,7 @@ def up(
     with NodeLaunch(here) as node:
         from yibu.cli import selection
         from yibu.cli.door import lift
+        from yibu.cli.house import settle
         from yibu.cli.session import Session
         from yibu.config import file as config_file
 
@@ -62,9 +63,10 @@ def up(
         path = config_file.find(file, here.directory)
         flags = {"host": door.host, "port": door.port}
         config = door.lay_over(config_file.load(path, env=here.env, flags=flags))
+        config, notes = settle(config)
         chosen = selection.select(door.models, config, door.overrides, here.directory)
         chosen = [replace(model, force=force) for model in chosen]
-        for note in door.notes:
+        for note in (*door.notes, *notes):
             output.talk(note)
         session = Session(here, config, node)
         return session.up_detached(chosen) if detach else session.up_attached(chosen)

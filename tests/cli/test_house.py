@@ -1,0 +1,104 @@
+"""House flags in yibu.yaml: taken as after ``--``, or refused with the line to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from yibu.cli.house import settle
+from yibu.config import Config
+from yibu.config import file as config_file
+from yibu.errors import ConfigError
+from yibu.planner.types import Gpu
+
+
+def load(text: str, tmp_path: Path, **flags: object) -> Config:
+    path = tmp_path / "yibu.yaml"
+    path.write_text(text, encoding="utf-8")
+    return config_file.load(path, env={"KEY": "sk-of-the-file"}, flags=flags)
+
+
+WHOLE = """
+models:
+  - name: r1
+    source: /weights
+    engine: vllm
+    flags: [--served-model-name, r1, gpt, --model, /weights, --host, 0.0.0.0, --port, "8102",
+            --api-key, "${env.KEY}", --max-num-seqs, "64"]
+    env: {CUDA_VISIBLE_DEVICES: "2,0", NCCL_DEBUG: INFO}
+"""
+
+
+def test_everything_goes_where_it_belongs(tmp_path: Path) -> None:
+    config, notes = settle(load(WHOLE, tmp_path))
+    gateway = config.gateway
+    assert (gateway.host, gateway.port, gateway.api_keys) == ("0.0.0.0", 8102, ("sk-of-the-file",))
+    assert config.origins["gateway.port"] == config.origins["gateway.api_keys"] == "file"
+    (model,) = config.models
+    assert (model.names, model.source, model.gpus) == (("r1", "gpt"), "/weights", (2, 0))
+    assert model.flags == ("--max-num-seqs", "64")
+    assert dict(model.env) == {"NCCL_DEBUG": "INFO"}
+    said = "\n".join(notes)
+    assert "r1: --port 8102: the gateway listens there" in said
+    assert "sk-of" not in said
+
+
+def test_options_are_read_like_flags(tmp_path: Path) -> None:
+    text = """
+models:
+  - name: a
+    source: /w
+    options: {port: 8102, api-key: "${env.KEY}", served_model_name: [b, c], max_num_seqs: 4}
+    env: {VLLM_API_KEY: another-key, CUDA_VISIBLE_DEVICES: ""}
+"""
+    config, _ = settle(load(text, tmp_path))
+    (model,) = config.models
+    assert (model.aliases, model.gpus, model.options) == (("b", "c"), (), {"max_num_seqs": 4})
+    assert config.gateway.port == 8102
+    assert set(config.gateway.api_keys) >= {"another-key"}
+
+
+def test_what_was_typed_wins(tmp_path: Path) -> None:
+    config, _ = settle(load(WHOLE, tmp_path, port=1, host="127.0.0.1"))
+    assert (config.gateway.host, config.gateway.port) == ("127.0.0.1", 1)
+    assert config.origins["gateway.port"] == "flag"
+
+
+def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
+    text = "models: [{name: a, engine: command, options: {command: x}, flags: [--port, '1']}]"
+    config, notes = settle(load(text, tmp_path))
+    assert config.models[0].flags == ("--port", "1")
+    assert (config.gateway.port, notes) == (8000, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("gateway: {port: 9}\nmodels: [{name: a, source: /a, flags: [--port, '8']}]",
+         "gateway.port is 9, and the flags of a say --port 8", "gateway: {port: 8}"),
+        (("models: [{name: a, source: /a, flags: [--port=8]}, {name: b, source: /b,"
+         " flags: [--port=7]}]"), "a --port 8, b --port 7", "gateway: {port: 8}"),
+        ("models: [{name: a, source: /a, flags: [--model, /b]}]",
+         "has the source /a, and its flags say --model /b", "source: /b"),
+        ("models: [{name: a, source: /a, gpus: [0], env: {CUDA_VISIBLE_DEVICES: '1'}}]",
+         "gpus: [0], and its env CUDA_VISIBLE_DEVICES=1", "gpus: [1]"),
+        ("models: [{name: a, source: /a, env: {CUDA_VISIBLE_DEVICES: GPU-9}}]",
+         "names no GPU of this machine", "gpus: [0]"),
+        (("models: [{name: a, source: /a}, {name: b, source: /b, flags:"
+         " [--served-model-name, b, a]}]"), "a and b both claim the name 'a'", "aliases"),
+        ("models: [{name: a, source: /a, flags: [--port]}]", "'a': the flag --port lacks", ""),
+    ],
+)  # fmt: skip
+def test_contradictions_are_refused(text: str, message: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settle(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+
+
+def test_gpus_by_uuid(tmp_path: Path) -> None:
+    text = "models: [{name: a, source: /a, env: {CUDA_VISIBLE_DEVICES: GPU-1a}}]"
+    config, _ = settle(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+    assert config.models[0].gpus == (3,)
+    assert config.models[0].env == {}
