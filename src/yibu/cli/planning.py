@@ -11,7 +11,11 @@ from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.engines import registry
-from yibu.engines.base import LaunchPlan
+from yibu.engines.base import Engine, LaunchPlan
+from yibu.engines.vllm import Vllm
+from yibu.engines.vllm_table import FlagTable
+from yibu.environments.manager import EnvironmentManager
+from yibu.environments.vllm_flags import TABLE
 from yibu.errors import HubNotFoundError
 from yibu.hub.headers import RemoteHeaders
 from yibu.hub.source import parse_source
@@ -51,11 +55,20 @@ class Planned:
             "bytes": placement.need.total if placement else None,
             "reasons": list(self.plan.reasons),
             "suggestions": list(self.plan.suggestions),
+            "notes": list(self.launch.notes) if self.launch else [],
+            "command": list(self.launch.argv) if self.launch else None,
         }
 
 
-def plan_models(models: Sequence[ModelConfig], store: Store, machine: Machine) -> list[Planned]:
+def plan_models(
+    models: Sequence[ModelConfig],
+    store: Store,
+    machine: Machine,
+    environments: EnvironmentManager | None = None,
+) -> list[Planned]:
     """Plan the models together on one machine.
+
+    ``environments`` tells which flags a vLLM has that was installed instead of the pinned one.
 
     Raises:
         YibuError: a model cannot be found, read or served at all.
@@ -63,7 +76,7 @@ def plan_models(models: Sequence[ModelConfig], store: Store, machine: Machine) -
     engines, requests = [], []
     for model in models:
         facts = model_facts(model, store)
-        engines.append(registry.choose(model, facts))
+        engines.append(_installed(registry.choose(model, facts), model, machine, environments))
         requests.append(Request.of(model, engines[-1].name, facts))
     planned = []
     verdicts = plan(requests, machine)
@@ -71,9 +84,24 @@ def plan_models(models: Sequence[ModelConfig], store: Store, machine: Machine) -
         launch = None
         if verdict.placement is not None:
             launch = engine.plan(model, request.facts, verdict.placement)
+        notes = [Row("note", note) for note in launch.notes] if launch else []
         advised = _with_machine(request, verdict, machine)
-        planned.append(Planned(model, advised, explain(request, advised), launch))
+        rows = [*explain(request, advised), *notes]
+        planned.append(Planned(model, advised, rows, launch))
     return planned
+
+
+def _installed(
+    engine: Engine, model: ModelConfig, machine: Machine, environments: EnvironmentManager | None
+) -> Engine:
+    """The engine with the flags of the version that would run, where that is known already."""
+    if environments is None or not isinstance(engine, Vllm):
+        return engine
+    name = "vllm-cuda" if machine.gpus and model.gpus != () else "vllm-cpu"
+    file = environments.path(name) / TABLE
+    if environments.chosen_version(name) is None or not file.is_file():
+        return engine
+    return Vllm(FlagTable.from_plain(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> ModelPlan:
