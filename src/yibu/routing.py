@@ -44,7 +44,8 @@ class Route:
     failure: Failure | None = None
     """Why there are no replicas, where that is so."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """Further names that clients may ask for → the model they mean: ``model`` for an alias."""
+    """Further names that clients may ask for → what they mean: ``model`` for an alias, itself for
+    something of its own that the same replicas serve (a LoRA adapter)."""
 
     def meant(self, name: str) -> str:
         """What a client's name for it stands for."""

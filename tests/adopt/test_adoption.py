@@ -148,13 +148,14 @@ def test_llama_server() -> None:
 def test_json_lists_and_uuids() -> None:
     adoption = adopt_script(
         "CUDA_VISIBLE_DEVICES=GPU-1a2b vllm serve org/m --host 127.0.0.1 "
-        "--rope-scaling '{\"factor\": 4.0}' --lora-modules a=/x b=/y --no-enable-log-requests "
+        "--rope-scaling '{\"factor\": 4.0}' --enable-lora --lora-modules a=/x "
+        '\'{"name": "b", "path": "/y"}\' --no-enable-log-requests '
         "--seed -1"
     )
     (model,) = adoption.document["models"]
     assert model["options"] == {
         "rope_scaling": {"factor": 4.0},
-        "lora_modules": ["a=/x", "b=/y"],
+        "lora": {"a": "/x", "b": "/y"},
         "no_enable_log_requests": True,
         "seed": -1,
     }

@@ -59,6 +59,29 @@ models:
     assert set(config.gateway.api_keys) >= {"another-key"}
 
 
+def test_lora_modules_become_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    text = """
+models:
+  - name: a
+    source: /w
+    aliases: [sql]
+    flags: [--enable-lora, --lora-modules, sql=/adapters/sql, here=here]
+    options: {lora: {hub: "hf:org/one"}}
+"""
+    config, notes = settle(load(text, tmp_path))
+    (model,) = config.models
+    assert model.options["lora"] == {"hub": "hf:org/one", "sql": "/adapters/sql", "here": "./here"}
+    assert model.names == ("a", "hub", "sql", "here")
+    assert model.flags == ("--enable-lora",)
+    assert any("'sql', 'here'" in note for note in notes)
+    twins = text + "  - {name: here, source: /other}"
+    with pytest.raises(ConfigError, match="both claim the name 'here'"):
+        settle(load(twins, tmp_path))
+    with pytest.raises(ConfigError, match="name=path was expected"):
+        settle(load("models: [{name: a, source: /w, flags: [--lora-modules, x]}]", tmp_path))
+
+
 def test_what_was_typed_wins(tmp_path: Path) -> None:
     config, _ = settle(load(WHOLE, tmp_path, port=1, host="127.0.0.1"))
     assert (config.gateway.host, config.gateway.port) == ("127.0.0.1", 1)

@@ -72,16 +72,27 @@ class VllmModels:
         """The same of the class that DeepSeek-R1-Distill-Qwen-1.5B is of, with its two tokens."""
         return self._random("random-qwen2-thinks", "qwen2", "<think>", "</think>")
 
+    def lora(self, rank: int = 8) -> Path:
+        """A LoRA adapter with random weights for SmolLM2."""
+        words = ["--model", str(self.smollm2()), "--rank", str(rank)]
+        return self._made(f"random-adapter-{rank}", "random_lora.py", *words)
+
+    def cross_encoder(self) -> Path:
+        """A tiny BERT with random weights that gives pairs of texts a score."""
+        return self._made("random-cross-encoder", "random_cross_encoder.py")
+
     def _random(self, name: str, kind: str, *tokens: str, flags: Sequence[str] = ()) -> Path:
+        words = ["--type", kind, "--tokenizer", str(self.smollm2())]
+        words += [*(f"--token={token}" for token in tokens), *flags]
+        return self._made(name, "random_model.py", *words)
+
+    def _made(self, name: str, script: str, *words: str) -> Path:
         target = self.cache / name
-        tokenizer = self.smollm2()
         with self._alone():
             if not target.exists():
-                work = target.with_name(f".{target.name}")
+                work = target.with_name(f".{name}")
                 shutil.rmtree(work, ignore_errors=True)
-                words = ["--type", kind, "--tokenizer", str(tokenizer)]
-                words += [*(f"--token={token}" for token in tokens), *flags]
-                self._script("random_model.py", str(work), *words)
+                self._script(script, str(work), *words)
                 work.rename(target)
         return target
 

@@ -160,7 +160,7 @@ def test_options_become_flags_as_vllms_parser_has_them() -> None:
             "trust_remote_code": True,
             "seed": 7,
             "hf_overrides": {"rope_theta": 1},
-            "lora_modules": ["a=/x", "b=/y"],
+            "lora_target_modules": ["q_proj", "v_proj"],
             "middleware": ["one.M", "two.M"],
             "max_logprobs": None,
             "q": "awq",
@@ -171,7 +171,7 @@ def test_options_become_flags_as_vllms_parser_has_them() -> None:
     assert "--trust-remote-code" in line
     assert "--seed 7" in line
     assert json.loads(value(launch, "--hf-overrides")) == {"rope_theta": 1}
-    assert "--lora-modules a=/x b=/y" in line
+    assert "--lora-target-modules q_proj v_proj" in line
     assert "--middleware one.M --middleware two.M" in line
     assert "max-logprobs" not in line
     assert "--quantization awq" in line
@@ -289,3 +289,42 @@ def test_an_option_by_vllms_own_name_is_no_misspelling(name: str) -> None:
     assert value(launch, "--tensor-parallel-size") == "2"
     with pytest.raises(ConfigError, match="tensor_paralel"):
         plan({"tensor_paralel": 2})
+
+
+def test_lora_adapters_are_fetched_and_served_under_their_names() -> None:
+    launch = plan({"lora": {"sql": "hf:org/sql", "chat": "/a b/chat"}, "max_lora_rank": 64})
+    assert launch.extra_sources == {"lora_0": "hf:org/sql", "lora_1": "/a b/chat"}
+    extra = {"lora_0": "/store/sql", "lora_1": "/a b/chat"}
+    argv, _ = launch.bind(Binding("127.0.0.1", 1, Path("/p"), Path("/m"), "key", extra=extra))
+    at = argv.index("--lora-modules")
+    assert [json.loads(word) for word in argv[at + 1 : at + 3]] == [
+        {"name": "sql", "path": "/store/sql"},
+        {"name": "chat", "path": "/a b/chat"},
+    ]
+    assert argv.count("--enable-lora") == 1
+    assert value(launch, "--max-lora-rank") == "64"
+    assert any("sql, chat beside the model" in note for note in launch.notes)
+    assert plan({"lora": {"x": "/x"}, "enable_lora": True}).argv.count("--enable-lora") == 1
+    assert "--enable-lora" not in plan().argv
+    with pytest.raises(ConfigError, match="lora"):
+        plan({"lora": ["a=/x"]})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "able"),
+    [
+        ("LlamaForCausalLM", [], "chat"),
+        ("LlamaForCausalLM", ["--runner", "pooling", "--convert", "embed"], "embeddings"),
+        ("LlamaForCausalLM", ["--runner", "pooling", "--convert", "classify"], "rerank"),
+        ("LlamaForCausalLM", ["--task", "score"], "rerank"),
+        ("BertForSequenceClassification", [], "rerank"),
+        ("BertForSequenceClassification", ["--convert", "embed"], "embeddings"),
+        ("BertModel", [], "embeddings"),
+    ],
+)
+def test_what_pooling_models_can_do(architecture: str, flags: list[str], able: str) -> None:
+    pooling = not architecture.endswith("ForCausalLM")
+    capabilities = plan(None, *flags, architecture=architecture, pooling=pooling).capabilities
+    assert able in capabilities
+    assert ("chat" in capabilities) == (able == "chat")
+    assert ("embeddings" in capabilities) == (able == "embeddings")

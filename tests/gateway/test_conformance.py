@@ -73,6 +73,16 @@ async def test_an_alias(serve: Serve, backend: FakeBackend, conforming: bool) ->
         assert up.received[0].json["model"] == (served or "m")
 
 
+async def test_an_adapter_is_asked_for_by_its_own_name(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up, served_name="inner", names={"sql": "sql"})
+        async with serve() as gateway:
+            status, answer = await gateway.post("/v1/chat/completions", chat("sql"))
+            assert ("sql", "prompt") in gateway.app.metrics.tokens
+    assert (status, answer["model"]) == (200, "sql")
+    assert up.received[0].json["model"] == "sql"
+
+
 @pytest.mark.parametrize("usage", [False, True])
 async def test_chat_stream(serve: Serve, backend: FakeBackend, oracle: Oracle, usage: bool) -> None:
     async with Upstream(streaming(*LLAMA_CHAT_STREAM, LLAMA_USAGE, DONE)) as up:

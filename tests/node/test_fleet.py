@@ -81,7 +81,10 @@ async def test_aliases_lead_to_the_model_and_no_two_models_share_one(
         for other in (fake_model("gpt"), fake_model("other", aliases=("gpt",))):
             with pytest.raises(ConfigError, match="'gpt', which smol has"):
                 await fleet.up(other)
-        await fleet.up(fake_model("smol", aliases=("gpt",)))
+        await fleet.up(fake_model("smol", aliases=("gpt",), options={"lora": {"sql": "/a"}}))
+        adapted = fleet.route("sql")
+        assert adapted is not None
+        assert (adapted.meant("sql"), adapted.meant("gpt")) == ("sql", "smol")
         assert fleet.route("/models/smol") is None
         await fleet.down("smol")
         assert fleet.route("gpt") is None

@@ -144,6 +144,7 @@ def _read_server(server: Server, found: _Findings) -> None:
     model: dict[str, Any] = {"name": name}
     if aliases:
         model["aliases"] = aliases
+    lora = _adapters(flags.pop("lora_modules", None), env, command.directory, found)
     if source:
         model["source"] = _source(source, engine, env, command.directory, found)
     else:
@@ -154,6 +155,9 @@ def _read_server(server: Server, found: _Findings) -> None:
     if gpus is not None:
         model["gpus"] = gpus
     options = {_OPTION_NAMES.get(name, name): value for name, value in flags.items()}
+    if lora:
+        options.pop("enable_lora", None)
+        options["lora"] = lora
     if options:
         model["options"] = options
     if kept := _environment(env, model["name"], found):
@@ -192,6 +196,23 @@ def _served_as(name: str, source: str) -> bool:
 def _name_of(source: str) -> str:
     base = source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
     return re.sub(r"[^\w.-]+", "-", base) or "model"
+
+
+def _adapters(
+    given: Any, env: Mapping[str, str], directory: str, found: _Findings
+) -> dict[str, str]:
+    """``--lora-modules name=path {"name": …, "path": …}`` as names and sources."""
+    adapters = {}
+    for module in given if isinstance(given, list) else [given] if given else []:
+        if isinstance(module, dict):
+            name, path = str(module.get("name", "")), str(module.get("path", ""))
+        else:
+            name, _, path = str(module).partition("=")
+        if name and path:
+            adapters[name] = _source(path, "vllm", dict(env), directory, found)
+        else:
+            found.warn(f"--lora-modules {module}: no name=path; fill in options.lora")
+    return adapters
 
 
 def _source(source: str, engine: str, env: dict[str, str], directory: str, found: _Findings) -> str:
@@ -256,6 +277,10 @@ def _warn_of_command(
                    " you know its authors")  # fmt: skip
     if env.get("VLLM_SERVER_DEV_MODE") == "1":
         found.warn("VLLM_SERVER_DEV_MODE=1 opens administrative paths of vLLM's: leave it out")
+    if {"docker", "podman", "nerdctl"} & set(command.wrappers):
+        found.warn("it ran in a container with a vLLM of its own; yibu runs the version that it has"
+                   " pinned (another: yibu engine install vllm-cuda --version V), and none of the"
+                   " container's other options is carried over")  # fmt: skip
     if "sudo" in command.wrappers:
         found.warn("it ran as another user through sudo; yibu runs engines as the user it runs as")
     if "nohup" in command.wrappers or command.background:

@@ -70,7 +70,13 @@ def lift(
     aliases = tuple(other for other in lifted.served_names if other != name)
     return Door(
         _models(models, lifted.model, directory),
-        dataclasses.replace(overrides, name=name, aliases=aliases, flags=lifted.flags),
+        dataclasses.replace(
+            overrides,
+            name=name,
+            aliases=aliases,
+            flags=lifted.flags,
+            lora=tuple(adapters(lifted, directory).items()),
+        ),
         host if host is not None else lifted.host,
         port if port is not None else lifted.port,
         lifted.api_keys,
@@ -91,7 +97,15 @@ def door_notes(lifted: LiftedFlags) -> tuple[str, ...]:
     if lifted.served_names:
         names = ", ".join(map(repr, lifted.served_names))
         notes.append(f"--served-model-name: clients may ask for {names}")
+    if lifted.lora:
+        names = ", ".join(repr(name) for name, _ in lifted.lora)
+        notes.append(f"--lora-modules: clients ask for {names} like for any model (options.lora)")
     return tuple(notes)
+
+
+def adapters(lifted: LiftedFlags, directory: Path | None) -> dict[str, str]:
+    """The LoRA adapters that flags name, a folder before a hub's model as an engine has it."""
+    return {name: local_first(path, directory) for name, path in lifted.lora}
 
 
 def local_first(name: str, directory: Path | None) -> str:

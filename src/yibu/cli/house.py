@@ -11,11 +11,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from yibu.cli.door import door_notes, local_first
+from yibu.cli.door import adapters, door_notes, local_first
+from yibu.cli.selection import with_names
 from yibu.config import Config, ModelConfig
-from yibu.engines.house import HOUSE_FLAGS, LiftedFlags, lift_house_flags
+from yibu.engines.house import HOUSE_FLAGS, KEY_VARIABLE, LiftedFlags, lift_house_flags
 from yibu.engines.options import to_flags
-from yibu.engines.vllm import KEY_VARIABLE
 from yibu.errors import ConfigError
 from yibu.planner.types import Gpu
 
@@ -41,7 +41,10 @@ def settle(
         found = _lift(model)
         lifted.append((model, found))
         notes += [f"{model.name}: {note}" for note in door_notes(found)]
-        models.append(_with_gpus(_with_names(_without(model, found)), model.env.get(_GPUS), gpus))
+        own = with_names(
+            _without(model, found), found.served_names, adapters(found, model.directory)
+        )
+        models.append(_with_gpus(own, model.env.get(_GPUS), gpus))
     _refuse_twins(models)
     settled = dataclasses.replace(config, models=tuple(models))
     for setting in ("host", "port"):
@@ -79,14 +82,7 @@ def _without(model: ModelConfig, found: LiftedFlags) -> ModelConfig:
         source = source or named
     options = {k: v for k, v in model.options.items() if k.replace("-", "_") not in HOUSE_FLAGS}
     env = {k: v for k, v in model.env.items() if k not in (KEY_VARIABLE, _GPUS)}
-    aliases = (*model.aliases, *found.served_names)
-    return dataclasses.replace(
-        model, source=source, options=options, flags=found.flags, env=env, aliases=aliases
-    )
-
-
-def _with_names(model: ModelConfig) -> ModelConfig:
-    return dataclasses.replace(model, aliases=model.names[1:])
+    return dataclasses.replace(model, source=source, options=options, flags=found.flags, env=env)
 
 
 def _with_gpus(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,8 @@ class Overrides:
     engine: str | None = None
     flags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    lora: tuple[tuple[str, str], ...] = ()
+    """Adapters by name, with their sources."""
 
     def given(self) -> bool:
         return self != Overrides()
@@ -84,7 +86,11 @@ def _canonical(model: ModelConfig, directory: Path) -> ModelConfig:
     """The source spelled out, so that the node needs no directory to understand it."""
     base = model.directory or directory
     source = str(resolve_source(model.source, base)) if model.source else ""
-    return dataclasses.replace(model, source=source, directory=base)
+    options = model.options
+    if model.adapters:
+        lora = {name: str(resolve_source(text, base)) for name, text in model.adapters.items()}
+        options = {**model.options, "lora": lora}
+    return dataclasses.replace(model, source=source, options=options, directory=base)
 
 
 def _served_name(name: str) -> str:
@@ -103,7 +109,19 @@ def _override(model: ModelConfig, overrides: Overrides) -> ModelConfig:
         flags=(*model.flags, *overrides.flags),
         aliases=(*model.aliases, *overrides.aliases),
     )
-    return dataclasses.replace(changed, aliases=changed.names[1:])
+    return with_names(changed, (), dict(overrides.lora))
+
+
+def with_names(model: ModelConfig, aliases: Sequence[str], lora: Mapping[str, str]) -> ModelConfig:
+    """The model with more aliases and LoRA adapters, each name once."""
+    options = dict(model.options)
+    if lora:
+        options["lora"] = {**model.adapters, **lora}
+    changed = dataclasses.replace(model, options=options)
+    others = dict.fromkeys((*model.aliases, *aliases))
+    taken = {changed.name, *changed.adapters}
+    kept = tuple(name for name in others if name not in taken)
+    return dataclasses.replace(changed, aliases=kept)
 
 
 def _engine(name: str | None) -> EngineName | None:

@@ -15,7 +15,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,11 +27,12 @@ from yibu.cli.context import Context, open_environments, open_store
 from yibu.cli.exits import DONE
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.planning import Planned, plan_models
+from yibu.cli.progress import installing, pulling
 from yibu.cli.session import bring_up, shut_down, sigterm_interrupts
 from yibu.config import Config, ModelConfig
 from yibu.config.file import parse, resolve
 from yibu.engines.base import Endpoint
-from yibu.errors import DoesNotFitError, UsageError, YibuError
+from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
 from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.gateway.server import ListenError, bind
 from yibu.hub.source import parse_source
@@ -177,9 +178,6 @@ class Takeover:
         with sigterm_interrupts():
             if self.stop_first:
                 self._prepare()
-            with NodeLaunch(self.context) as node:
-                node.finish(self.config.gateway, keep_shut=True)
-            if self.stop_first:
                 self._stop_then_start()
             else:
                 self._start_then_stop()
@@ -236,33 +234,48 @@ class Takeover:
 
     def _start_then_stop(self) -> None:
         try:
+            self._start_node()
             bring_up(self.context, self.models)
         except BaseException:  # an interrupt too: nothing of ours may stay beside the old one
-            shut_down(self.context)
+            self._end_node()
             output.talk(f"The old server ({self._pids()}) was left as it was.")
             raise
         self._cut_over()
 
     def _stop_then_start(self) -> None:
+        self._start_node()
         self._cut_over()
         try:
             bring_up(self.context, self.models)
         except BaseException:  # an interrupt too: the door must not keep the old one's port
-            shut_down(self.context)
+            self._end_node()
             for server in self.old:
                 line = redact(shlex.join(server.argv))
                 output.talk(f"The old server is stopped. It was: cd {server.directory} && {line}")
             raise
 
+    def _start_node(self) -> None:
+        with NodeLaunch(self.context) as node:
+            node.finish(self.config.gateway, keep_shut=True)
+
+    def _end_node(self) -> None:
+        with suppress(NotRunningError):  # it may be what failed
+            shut_down(self.context)
+
     def _prepare(self) -> None:
         """Everything that can be had while the old servers still answer."""
         store = open_store(self.context)
+        environments = open_environments(self.context)
         for model in self.models:
-            if model.source:
-                store.pull(parse_source(model.source))
-        for one in plan_models(self.models, store, self.measure()):
-            if one.launch is not None and one.launch.environment is not None:
-                open_environments(self.context).ensure(one.launch.environment)
+            for source in (model.source, *model.adapters.values()):
+                if source:
+                    with pulling(source) as progress:
+                        store.pull(parse_source(source), progress=progress)
+        machine = foreign.without(self.measure(), list(self.old))
+        for one in plan_models(self.models, store, machine):
+            if one.launch is not None and (name := one.launch.environment) is not None:
+                with installing(name) as telling:
+                    environments.ensure(name, progress=telling)
 
     def _cut_over(self) -> None:
         """End the old servers and open the door; from here on there is no way back."""

@@ -63,9 +63,22 @@ class ModelConfig:
     or the one in which the command was typed."""
 
     @property
+    def adapters(self) -> Mapping[str, str]:
+        """LoRA adapters by the names that clients ask for, with their sources."""
+        lora = self.options.get("lora")
+        return lora if isinstance(lora, Mapping) else {}
+
+    @property
+    def further_names(self) -> Mapping[str, str]:
+        """The other names that clients may ask for → what each means: for an alias this model,
+        for an adapter the adapter itself."""
+        aliases = dict.fromkeys((name for name in self.aliases if name != self.name), self.name)
+        return {**aliases, **{name: name for name in self.adapters}}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every name that clients may ask for, its own first."""
-        return tuple(dict.fromkeys((self.name, *self.aliases)))
+        return (self.name, *self.further_names)
 
 
 @dataclass(frozen=True, slots=True)

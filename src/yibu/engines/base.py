@@ -179,7 +179,7 @@ class Engine(Protocol):
         ...
 
 
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

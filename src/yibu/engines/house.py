@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,12 +10,14 @@ from yibu.engines.options import parse_flags
 from yibu.engines.vllm_table import PINNED
 from yibu.errors import ConfigError
 
+KEY_VARIABLE = "VLLM_API_KEY"
 HOUSE_FLAGS: Mapping[str, str] = {
     "host": "gateway.host",
     "port": "gateway.port",
     "api_key": "gateway.api_keys",
     "served_model_name": "the entry's name",
     "model": "the entry's source",
+    "lora_modules": "options.lora",
 }
 """Flags that are about the door, not the engine: yibu's own engine port is on loopback with an
 inner key, so the caller lifts these into its configuration, and the plan leaves them out."""
@@ -30,6 +33,8 @@ class LiftedFlags:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     served_names: tuple[str, ...] = ()
     model: str | None = None
+    lora: tuple[tuple[str, str], ...] = ()
+    """Names of LoRA adapters and where they are."""
 
 
 def lift_house_flags(flags: Sequence[str]) -> LiftedFlags:
@@ -57,4 +62,28 @@ def lift_house_flags(flags: Sequence[str]) -> LiftedFlags:
         api_keys=lifted.get("api_key", ()),
         served_names=lifted.get("served_model_name", ()),
         model=lifted.get("model", (None,))[0],
+        lora=tuple(map(_adapter, lifted.get("lora_modules", ()))),
     )
+
+
+def _adapter(word: str) -> tuple[str, str]:
+    """``name=path``, or vLLM's newer ``{"name": …, "path": …}``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    name, equals, path = word.partition("=")
+    if word.startswith("{"):
+        try:
+            read = json.loads(word)
+            name, path = read["name"], read["path"]
+        except (ValueError, KeyError, TypeError):
+            name = path = ""
+    elif not equals:
+        name = path = ""
+    if not (isinstance(name, str) and isinstance(path, str) and name and path):
+        raise ConfigError(
+            f"--lora-modules has {word!r}; name=path was expected",
+            hint="or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}",
+        )
+    return name, path

@@ -7,6 +7,7 @@ good reason, then the user's flags, which therefore win.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.house import HOUSE_FLAGS
+from yibu.engines.house import HOUSE_FLAGS, KEY_VARIABLE
 from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
 from yibu.engines.phases import VLLM_PHASES
 from yibu.engines.vllm_causes import VLLM_CAUSES
@@ -24,7 +25,6 @@ from yibu.engines.vllm_translations import TRANSLATIONS
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
 
-KEY_VARIABLE = "VLLM_API_KEY"
 _MODULE = "vllm.entrypoints.openai.api_server"
 _DRAIN = 20
 """Seconds that vLLM itself gives requests, and its own processes, when it is told to stop, after the
@@ -73,6 +73,8 @@ class VllmOptions(Options):
     threads: int | None = Field(None, ge=1)
     """On a CPU: threads of each worker, unbound; without it vLLM binds one to each core where
     there are more than a few."""
+    lora: dict[str, str] | None = None
+    """LoRA adapters: the name that clients ask for → a path or a source."""
     reasoning_parser: str | None = ""
     """null turns the one that yibu would choose off."""
     tool_call_parser: str | None = ""
@@ -122,6 +124,7 @@ class Vllm:
             *_placement_flags(placement, names, notes),
             *(["--distributed-executor-backend", "uni"] if alone else []),
             *_house_flags(names, table),
+            *_adapters(options, names, notes),
             *_parsers(model, options, facts, names, notes),
             *(word for flag in users for word in flag.words),
         ]  # fmt: skip
@@ -142,6 +145,7 @@ class Vllm:
             starts_alone=bool(placement.gpus),
             stop_grace=drain + _TEARDOWN,
             stop_whole_group=False,
+            extra_sources=_adapter_sources(options),
             notes=tuple(notes),
         )
 
@@ -256,6 +260,26 @@ def _drain(users: Sequence[Flag], table: FlagTable) -> float:
     return float(given[-1]) if given and given[-1].isdigit() else float(_DRAIN)
 
 
+def _adapter_sources(options: VllmOptions) -> dict[str, str]:
+    """Each adapter's source, by the placeholder of its path."""
+    return {f"lora_{number}": source for number, source in enumerate((options.lora or {}).values())}
+
+
+def _adapters(options: VllmOptions, users: set[str], notes: list[str]) -> list[str]:
+    """LoRA adapters, which vLLM serves as models of their own name beside the base model."""
+    if not options.lora:
+        return []
+    notes.append(f"--enable-lora: {', '.join(options.lora)} beside the model itself; what the"
+                 " adapters take is not in the plan (options.max_lora_rank, 16, and max_loras, 1,"
+                 " decide it)")  # fmt: skip
+    modules = [
+        json.dumps({"name": name, "path": f"{{lora_{number}}}"}, ensure_ascii=False)
+        for number, name in enumerate(options.lora)
+    ]
+    enable = [] if "enable_lora" in users else ["--enable-lora"]
+    return [*enable, "--lora-modules", *modules]
+
+
 def _parsers(
     model: ModelConfig,
     options: VllmOptions,
@@ -350,9 +374,15 @@ def _alone(placement: Placement) -> dict[str, str]:
 
 
 def _capabilities(facts: ModelFacts, users: Sequence[Flag]) -> frozenset[Capability]:
-    if facts.pooling or any(flag.name == "runner" and "pooling" in flag.values for flag in users):
+    given = {(flag.name, value) for flag in users for value in flag.values}
+    if facts.pooling or ("runner", "pooling") in given:
         architecture = facts.architecture
-        if "Classification" in architecture or "Rerank" in architecture:
+        embeds = ("convert", "embed") in given
+        if not embeds and (
+            "Classification" in architecture
+            or "Rerank" in architecture
+            or ("convert", "classify") in given
+        ):
             return frozenset({"rerank", "score", "tokenize"})
         return frozenset({"embeddings", "score", "tokenize"})
     return frozenset({"chat", "completions", "responses", "messages", "tokenize"})

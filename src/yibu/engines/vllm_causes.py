@@ -18,6 +18,12 @@ _MEMORY_HINT = (
 
 VLLM_CAUSES: tuple[Cause, ...] = (
     Cause(
+        "lora_rank_too_large",
+        re.compile(r"LoRA rank (?P<rank>\d+) is greater than max_lora_rank (?P<limit>\d+)"),
+        "A LoRA adapter has rank {rank}, and vLLM was started for {limit} at most.",
+        "Set options.max_lora_rank: {rank} (it takes 8, 16, 32, 64, 128, 256, 320 or 512).",
+    ),
+    Cause(
         "kv_cache_too_small",
         re.compile(
             r"model's max seq len \((?P<length>\d+)\), \(?(?P<needed>[\d.]+) GiB KV cache is "

@@ -110,7 +110,7 @@ class Deployment:
                 state=self.state,
                 max_context=self.specs[0].max_context if self.specs else None,
                 failure=self._failure,
-                names=dict.fromkeys(self.config.names[1:], self.name),
+                names=self.config.further_names,
             )
         return self._route
 
