@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from yibu.adopt.containers import read_container
 from yibu.adopt.shell import Command
 
 _VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
@@ -33,7 +34,8 @@ class Server:
 def find_servers(commands: Iterable[Command]) -> list[Server]:
     """The servers among some commands, in their order."""
     found = []
-    for command in commands:
+    for started in commands:
+        command = read_container(started) or started
         if (server := _server(command)) is not None:
             engine, words = server
             found.append(Server(engine, command, tuple(words)))

@@ -12,27 +12,15 @@ import re
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 
+from yibu.adopt.wrappers import ASSIGNMENT, unwrap
+
 _MAX_DEPTH = 8
 """Of ``sh -c`` within ``sh -c``."""
-_ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}]*))?\})")
 _KEYWORDS = frozenset(
     ["if", "then", "else", "elif", "fi", "while", "until", "do", "done", "{", "}", "!", "time"]
 )
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
-# Programs that run another, with those of their options that take a value of their own.
-_WRAPPERS: Mapping[str, frozenset[str]] = {
-    "nohup": frozenset(),
-    "exec": frozenset({"-a"}),
-    "setsid": frozenset(),
-    "sudo": frozenset({"-u", "-g"}),
-    "nice": frozenset({"-n"}),
-    "ionice": frozenset({"-c", "-n"}),
-    "stdbuf": frozenset({"-o", "-e", "-i"}),
-    "taskset": frozenset(),
-    "numactl": frozenset(),
-    "command": frozenset(),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +107,7 @@ class _Reader:
         while words and words[0] in _KEYWORDS:
             words = words[1:]
         own: dict[str, str] = {}
-        while words and _ASSIGNMENT.match(words[0]):
+        while words and ASSIGNMENT.match(words[0]):
             name, _, value = words[0].partition("=")
             own[name] = value
             words = words[1:]
@@ -127,8 +115,7 @@ class _Reader:
             self.variables.update(own)
             self.exported.update({k: v for k, v in own.items() if k in self.exported})
             return
-        wrappers: list[str] = []
-        words = self.unwrap(words, own, wrappers)
+        words, wrappers = unwrap(words, own)
         if not words:
             return
         program = os.path.basename(words[0])  # noqa: PTH119 - text of another machine's, no path of ours
@@ -160,29 +147,6 @@ class _Reader:
                 self.variables[name] = value
             if name in self.variables:
                 self.exported[name] = self.variables[name]
-
-    def unwrap(self, words: list[str], own: dict[str, str], wrappers: list[str]) -> list[str]:
-        """Take off the programs that only run another one."""
-        while words:
-            program = os.path.basename(words[0])  # noqa: PTH119 - as above
-            if program == "env":
-                words = words[1:]
-                while words and (_ASSIGNMENT.match(words[0]) or words[0].startswith("-")):
-                    name, equals, value = words[0].partition("=")
-                    if equals and not name.startswith("-"):
-                        own[name] = value
-                    words = words[1:]
-            elif program in _WRAPPERS:
-                wrappers.append(program)
-                valued = _WRAPPERS[program]
-                words = words[1:]
-                while words and words[0].startswith("-"):
-                    words = words[2 if words[0] in valued else 1 :]
-                if program == "taskset" and words:
-                    words = words[1:]  # the processors
-            else:
-                break
-        return words
 
 
 def _dash_c(words: list[str]) -> str | None:
