@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,16 +57,17 @@ def test_memory_that_only_one_of_both_can_have(tmp_path: Path, holder: Foreign) 
     # 2 layers × 2 × 8 heads × 128 × 2 bytes = 8 KiB a token: 4 GiB for 256 requests of 2048.
     config |= {"num_key_value_heads": 8, "num_attention_heads": 8, "head_dim": 128}
     (model / "config.json").write_text(json.dumps(config))
-    need = None
-    for total in range(1024, 65536, 64):
+
+    def fits_alone(total: int) -> bool:
         machine = Machine("small", 2, 2, total * MIB, total * MIB)
         try:
             takeover(tmp_path, holder, machine, stop_first=True)._check_memory()
         except DoesNotFitError:
-            continue
-        need = total
-        break
-    assert need is not None
+            return False
+        return True
+
+    need = bisect_left(range(65536), True, key=fits_alone)
+    assert 0 < need < 65536
     # Enough once the old one has gone, but for what it holds now.
     tight = Machine("small", 2, 2, need * MIB, need * MIB - BALLAST)
     with pytest.raises(DoesNotFitError) as refused:
@@ -87,7 +90,8 @@ def test_what_ending_a_server_frees(holder: Foreign) -> None:
     after = foreign.without(machine, [holder])
     assert after.gpus[0].free == 70
     assert [process.pid for process in after.gpus[0].processes] == [1]
-    assert after.memory_available == BALLAST + holder.rss_bytes()
+    # Its share of pages that other processes have too changes as those come and go.
+    assert 2 * BALLAST < after.memory_available < 3 * BALLAST
 
 
 def test_folders_that_look_like_a_hubs_models(tmp_path: Path, holder: Foreign) -> None:
@@ -118,3 +122,36 @@ def test_variables_that_only_the_old_server_has(holder: Foreign) -> None:
     process = Foreign(holder.identity, (), {"HF_TOKEN": "hf_secret"}, "/")
     (model,) = configuration(adoption, [process], None, {}).models
     assert dict(model.env) == {"HF_TOKEN": "hf_secret"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+def test_another_users_process_is_looked_at_and_never_taken(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "600"], user=65534, group=65534, cwd="/")
+    try:
+        assert foreign.look(process.pid).argv == ("sleep", "600")
+        with pytest.raises(UsageError, match="belongs to user 65534"):
+            foreign.read(process.pid)
+        assert process.pid not in {one.pid for one in foreign.every()}
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode,
+    reason="this machine lets nobody make a mount namespace",
+)
+def test_a_process_in_a_container_is_never_taken() -> None:
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", "echo in; exec sleep 600"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        with pytest.raises(UsageError, match="runs in a container"):
+            foreign.read(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -63,26 +63,38 @@ class Foreign:
         return total
 
 
-def read(pid: int) -> Foreign:
-    """The process of that number, if this user may take it over.
+def look(pid: int) -> Foreign:
+    """The process of that number, whosever it is.
 
     Raises:
-        UsageError: it is gone, another user's, in a container, or yibu's own.
+        UsageError: it is gone, or this user may not look at it.
     """
     info = processes.process(pid)
     if info is None or info.zombie:
         raise UsageError(f"There is no process {pid}.", hint="ps aux | grep -i vllm")
     try:
         process = psutil.Process(pid)
-        owners = process.uids()
-        if {owners.real, owners.effective} != {os.geteuid()}:
-            raise UsageError(
-                f"The process {pid} belongs to {process.username()}, not to you.",
-                hint="let its owner run this command",
-            )
-        found = Foreign(info.identity, tuple(process.cmdline()), process.environ(), process.cwd())
+        return Foreign(info.identity, tuple(process.cmdline()), process.environ(), process.cwd())
     except (psutil.Error, OSError) as error:
         raise UsageError(f"The process {pid} cannot be read: {error}.") from error
+
+
+def read(pid: int) -> Foreign:
+    """The process of that number, if this user may take it over.
+
+    Raises:
+        UsageError: it is gone, another user's, in a container, or yibu's own.
+    """
+    found = look(pid)
+    try:
+        owners = psutil.Process(pid).uids()
+    except psutil.Error as error:
+        raise UsageError(f"There is no process {pid} any more.") from error
+    if {owners.real, owners.effective} != {os.geteuid()}:
+        raise UsageError(
+            f"The process {pid} belongs to user {owners.real}, not to you.",
+            hint="let its owner run this command",
+        )
     if (marker := processes.marker_of(pid)) is not None:
         model = marker.split("/")[1].rpartition("-")[0]
         raise UsageError(

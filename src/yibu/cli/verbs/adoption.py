@@ -64,9 +64,7 @@ def adopt(
         )
     old: list[Foreign] = []
     if pid is not None:
-        from yibu.cli.takeover import read_running
-
-        old = [read_running(pid)]
+        old = [_process(pid, replace=replace)]
         adoption = adopt_process(old[0].argv, old[0].env, old[0].directory)
     elif script is not None:
         if not script.is_file():
@@ -83,6 +81,16 @@ def adopt(
     if not replace:
         return DONE
     return _replace(adoption, old, to, grace=grace, stop_first=stop_first)
+
+
+def _process(pid: int, *, replace: bool) -> Foreign:
+    if replace:
+        from yibu.cli.takeover import read_running
+
+        return read_running(pid)
+    from yibu.node.foreign import look
+
+    return look(pid)
 
 
 def _replace(
