@@ -8,22 +8,31 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from yibu import log as logs
 from yibu.errors import YibuError
 from yibu.speech.cores import physical_cores
-from yibu.speech.loading import Loaded
 from yibu.speech.settings import MIB, Limits, Settings
 
-Loader = Callable[[Settings], Loaded]
+if TYPE_CHECKING:  # it imports numpy, which reads the environment that main() sets first
+    from yibu.speech.loading import Loaded
+
+Loader: TypeAlias = "Callable[[Settings], Loaded]"
 
 log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "YIBU_SPEECH_KEY"
 
-_QUIET_THREADS = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "OMP_DYNAMIC": "false"}
+_QUIET_THREADS = {
+    "OMP_WAIT_POLICY": "passive",
+    "KMP_BLOCKTIME": "0",
+    "OMP_DYNAMIC": "false",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 """OpenMP threads sleep between two matrix products instead of spinning: on shared cores spinning
-is ten times slower. Read by the runtimes when they are first imported, hence set here."""
+is ten times slower. numpy's products, in filter bank and VAD, stay on the decoder's own thread.
+Read by the runtimes when they are first imported, hence set here."""
 
 
 def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
