@@ -74,6 +74,7 @@ class Round:
     start: float
     resident_idle: float
     resident_peak: float
+    anonymous_peak: float
     failed: int
     texts: tuple[str, ...]
 
@@ -117,13 +118,16 @@ def as_wav(samples: np.ndarray, rate: int) -> bytes:
     return target.getvalue()
 
 
-def resident(pid: int) -> float:
-    """MiB held by a process and its children."""
+def resident(pid: int) -> tuple[float, float]:
+    """MiB held by a process and its children, and how much of it is no page of a file (on
+    Linux): only that cannot be taken back."""
     import psutil
 
     process = psutil.Process(pid)
-    family = [process, *process.children(recursive=True)]
-    return sum(each.memory_info().rss for each in family) / 2**20
+    family = [each.memory_info() for each in (process, *process.children(recursive=True))]
+    whole = sum(each.rss for each in family)
+    files = sum(getattr(each, "shared", 0) for each in family)
+    return whole / 2**20, (whole - files) / 2**20
 
 
 class Server:
@@ -186,7 +190,7 @@ async def probe(server: Server, times: list[float]) -> None:
             await asyncio.sleep(max(0.0, 0.05 - times[-1]))
 
 
-async def watch_memory(server: Server, peak: list[float]) -> None:
+async def watch_memory(server: Server, peak: list[tuple[float, float]]) -> None:
     while True:
         peak.append(await asyncio.to_thread(resident, server.process.pid))
         await asyncio.sleep(0.25)
@@ -236,8 +240,9 @@ async def one_round(side: Side, clips: list[bytes], wanted: argparse.Namespace) 
         probe_p50=statistics.median(probes),
         probe_p99=percentile(sorted(probes), 0.99),
         start=start,
-        resident_idle=idle,
-        resident_peak=max(peak),
+        resident_idle=idle[0],
+        resident_peak=max(whole for whole, _ in peak),
+        anonymous_peak=max(own for _, own in peak),
         failed=sum(text is None for _, text in flat),
         texts=tuple(each[0][1] or "" for each in answers),
     )
@@ -287,7 +292,8 @@ def report(rounds: dict[str, list[Round]], wanted: argparse.Namespace) -> None:
         print(f"  probe meanwhile {1000 * values['probe_p50']:8.1f} ms p50, "
               f"{1000 * values['probe_p99']:.1f} ms p99")  # fmt: skip
         print(
-            f"  resident        {values['resident_idle']:8.0f} MiB, peak {values['resident_peak']:.0f}"
+            f"  resident        {values['resident_idle']:8.0f} MiB, peak {values['resident_peak']:.0f}, "
+            f"of it anonymous {values['anonymous_peak']:.0f}"
         )
         print(f"  ready after     {values['start']:8.1f} s, failed requests {values['failed']:.0f}")
     base = next(iter(medians))

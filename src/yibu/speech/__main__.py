@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from yibu import log as logs
 from yibu.errors import YibuError
+from yibu.speech import allocator
 from yibu.speech.cores import physical_cores
 from yibu.speech.settings import MIB, Limits, Settings
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> 
     logs.configure(parsed.log_level.upper())
     for name, value in _QUIET_THREADS.items():
         os.environ.setdefault(name, value)
+    allocator.keep_little()
     settings = _settings(parsed)
     try:
         from yibu.speech.server import serve

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from yibu.errors import EngineError, NotReadyError, OverloadedError
+from yibu.speech.allocator import give_back
 from yibu.speech.batcher import Batcher
 from yibu.speech.loading import Loaded
 from yibu.speech.metrics import Metrics
@@ -142,4 +143,5 @@ class Engine:
         loaded.recognizer.recognize(
             segments or [Segment(0.0, noise)], [Options()] * max(len(segments), 1)
         )
+        give_back()
         return loaded

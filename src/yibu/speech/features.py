@@ -27,8 +27,8 @@ _FFT_SIZE = 512
 _PRE_EMPHASIS = 0.97
 _LOWEST_HZ = 20.0
 _LOG_FLOOR = np.float32(np.finfo(np.float32).eps)
-_BLOCK = 3000
-"""Frames computed at a time: bounds the scratch memory to some 25 MB."""
+_BLOCK = 256
+"""Frames computed at a time: what they need, 2 MB, stays in the cache."""
 
 
 def frame_count(samples: int) -> int:

@@ -14,6 +14,7 @@ import openvino as ov
 from yibu.errors import VerificationError
 from yibu.speech.modelconfig import read_config
 from yibu.speech.models.grouping import QUERIES, in_groups, with_queries
+from yibu.speech.models.parked import ParkedArrays, aligned
 from yibu.speech.models.sensevoice_graph import (
     WeightFormat,
     build_encoder,
@@ -21,10 +22,10 @@ from yibu.speech.models.sensevoice_graph import (
 )
 from yibu.speech.models.sensevoice_shape import EncoderShape
 from yibu.speech.types import Features
-from yibu.speech.weights import Checkpoint, read_checkpoint
+from yibu.speech.weights import Checkpoint, Weights, read_checkpoint
 
-_HEAD_ROWS = 256
-"""Frames scored at a time: 25,055 scores each would otherwise outgrow the weights."""
+_HEAD_ROWS = 64
+"""Frames scored at a time: 25,055 scores each take 0.1 MiB."""
 _DYNAMIC_GROUP = 128
 """Activations that share a scale where int8 quantises them as it runs: larger groups are a
 little faster and less exact."""
@@ -54,20 +55,23 @@ class OpenVinoEncoder:
         core = ov.Core()
         settings = cpu_settings(precision, threads)
         form: WeightFormat = "i8" if precision == "int8" else "f32"
+        self._parked = ParkedArrays(_quantised_size(weights)) if form == "i8" else None
         self._head = core.compile_model(
-            build_head(weights, shape, form, banned), "CPU", settings
+            build_head(weights, shape, form, banned, self._parked), "CPU", settings
         ).create_infer_request()
         gc.collect()
         self._encoder = core.compile_model(
-            build_encoder(weights, shape, form), "CPU", settings
+            build_encoder(weights, shape, form, self._parked), "CPU", settings
         ).create_infer_request()
         gc.collect()
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """The first inference lays the weights out; the checkpoint's pages are free then."""
+        """The first inference lays the weights out; what they were made from is free then."""
         self.encode([np.zeros((60, self.input_size), np.float32)], [0], [14])
         self._checkpoint.release()
+        if self._parked is not None:
+            self._parked.release()
 
     @classmethod
     def load(
@@ -114,6 +118,11 @@ class OpenVinoEncoder:
         return best
 
 
+def _quantised_size(weights: Weights) -> int:
+    """Bytes of the matrices, which are what is quantised, at one byte an element."""
+    return sum(aligned(tensor.size) for tensor in weights.values() if tensor.ndim == 2)
+
+
 def cpu_settings(precision: str, threads: int) -> dict[str, Any]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
@@ -122,4 +131,6 @@ def cpu_settings(precision: str, threads: int) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": _DYNAMIC_GROUP if precision == "int8" else 0,
+        # Fused attention kernels keep more than 1 MiB a layer of their own, and are no faster.
+        "SNIPPETS_MODE": "DISABLE",
     }

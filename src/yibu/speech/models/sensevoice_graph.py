@@ -17,6 +17,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
+from yibu.speech.models.parked import ParkedArrays
 from yibu.speech.models.sensevoice_shape import EncoderShape
 from yibu.speech.weights import Weights
 
@@ -27,24 +28,40 @@ _EPSILON = 1e-5
 _MASKED = np.float32(-1e9)
 
 
-def build_encoder(weights: Weights, shape: EncoderShape, weight_format: WeightFormat) -> ov.Model:
+def build_encoder(
+    weights: Weights,
+    shape: EncoderShape,
+    weight_format: WeightFormat,
+    parked: ParkedArrays | None = None,
+) -> ov.Model:
     """Features [B, T, inputs] with positions added, and mask [B, T] (1 = frame, 0 = padding)
-    → hidden states [B, T, width]."""
-    return _Builder(weights, shape, weight_format).encoder()
+    → hidden states [B, T, width]. Weights of ``i8`` lie in ``parked``, where it is given."""
+    return _Builder(weights, shape, weight_format, parked).encoder()
 
 
 def build_head(
-    weights: Weights, shape: EncoderShape, weight_format: WeightFormat, banned: tuple[int, ...]
+    weights: Weights,
+    shape: EncoderShape,
+    weight_format: WeightFormat,
+    banned: tuple[int, ...],
+    parked: ParkedArrays | None = None,
 ) -> ov.Model:
     """Hidden states [N, width] → scores [N, classes]; ``banned`` classes never score best."""
-    return _Builder(weights, shape, weight_format).head(banned)
+    return _Builder(weights, shape, weight_format, parked).head(banned)
 
 
 class _Builder:
-    def __init__(self, weights: Mapping[str, Array], shape: EncoderShape, form: WeightFormat):
+    def __init__(
+        self,
+        weights: Mapping[str, Array],
+        shape: EncoderShape,
+        form: WeightFormat,
+        parked: ParkedArrays | None,
+    ):
         self._weights = weights
         self._shape = shape
         self._form = form
+        self._parked = parked
 
     def encoder(self) -> ov.Model:
         shape = self._shape
@@ -78,7 +95,10 @@ class _Builder:
         if residual:
             attended = ops.add(x, attended)
         inner = self._linear(self._norm(attended, f"{name}.norm2"), f"{name}.feed_forward.w_1")
-        return ops.add(attended, self._linear(ops.relu(inner), f"{name}.feed_forward.w_2"))
+        # OpenVINO joins a rectifier to the product before it, and for f32 that takes a kernel whose
+        # layout of the weights depends on the number of rows: it would keep two copies.
+        positive = ops.maximum(inner, np.float32(0)) if self._form == "f32" else ops.relu(inner)
+        return ops.add(attended, self._linear(positive, f"{name}.feed_forward.w_2"))
 
     def _attention(self, x: ov.Node, name: str, column: ov.Node, penalty: ov.Node) -> ov.Node:
         shape = self._shape
@@ -131,9 +151,16 @@ class _Builder:
             weight = ops.convert(ops.constant(matrix.astype(np.float16)), "f32")
         else:
             scale = np.maximum(np.abs(matrix).max(axis=1, keepdims=True), 1e-12) / np.float32(127)
-            rounded = np.rint(matrix / scale).astype(np.int8)
-            weight = ops.multiply(ops.convert(ops.constant(rounded), "f32"), scale)
+            weight = ops.multiply(ops.convert(self._rounded(matrix / scale), "f32"), scale)
         return ops.matmul(x, weight, False, True)
+
+    def _rounded(self, matrix: Array) -> ov.Node:
+        whole = np.rint(matrix, out=matrix)
+        if self._parked is None:
+            return ops.constant(whole.astype(np.int8))
+        place = self._parked.array(whole.shape, np.int8)
+        place[:] = whole
+        return ops.constant(place, shared_memory=True)
 
     def _array(self, name: str) -> Array:
         return np.ascontiguousarray(self._weights[name], dtype=np.float32)
