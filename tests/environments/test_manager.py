@@ -22,7 +22,7 @@ from yibu.environments.disk import compiled_by
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
-from yibu.environments.specs import SPECS, environments_of
+from yibu.environments.specs import SPECS, environment_named, environments_of
 from yibu.environments.uv import UvCancelledError
 from yibu.errors import EnvironmentSetupError, UsageError
 
@@ -480,3 +480,12 @@ def test_locks_are_whole_and_name_no_place(spec: LocalSpec) -> None:
 def test_environments_of_an_engine() -> None:
     assert environments_of("vllm") == ("vllm-cpu", "vllm-cuda")
     assert environments_of("llama.cpp") == ("llama.cpp",)
+
+
+def test_an_engine_names_the_environment_of_this_machine() -> None:
+    assert environment_named("vllm", has_gpu=False) == "vllm-cpu"
+    assert environment_named("vllm", has_gpu=True) == "vllm-cuda"
+    assert environment_named("vllm-cpu", has_gpu=True) == "vllm-cpu"
+    assert environment_named("llama.cpp", has_gpu=True) == "llama.cpp"
+    with pytest.raises(UsageError, match="speech-onnx, speech-whisper"):
+        environment_named("speech", has_gpu=False)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
 
+from yibu.errors import UsageError
+
 MIB = 1024**2
 GIB = 1024**3
 
@@ -84,6 +86,30 @@ _ALL = (
 
 SPECS: Mapping[str, EnvironmentSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
 """By name; add a line here and an ``.in`` file in ``locks/`` for a new environment."""
+
+
+_BY_DEVICE: Mapping[str, tuple[str, str]] = MappingProxyType({"vllm": ("vllm-cpu", "vllm-cuda")})
+"""Engines of which a machine wants the one environment or the other: without a GPU, and with."""
+
+
+def environment_named(name: str, *, has_gpu: bool) -> str:
+    """The environment that ``name`` means on this machine: its own name, or its engine's.
+
+    Raises:
+        UsageError: the engine has several environments, and the model's format decides.
+    """
+    if name in SPECS:
+        return name
+    if name in _BY_DEVICE:
+        return _BY_DEVICE[name][has_gpu]
+    several = environments_of(name)
+    if several:
+        raise UsageError(
+            f"{name} runs in one of several environments, by the model's format: "
+            f"{', '.join(several)}",
+            hint="name one of them; `yibu up MODEL` makes the right one by itself",
+        )
+    return name  # whoever looks it up says which there are
 
 
 def environments_of(engine: str) -> tuple[str, ...]:

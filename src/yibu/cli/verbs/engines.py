@@ -12,7 +12,9 @@ from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NameArgument = Annotated[str, typer.Argument(help="An environment, as `yibu engine ls` names it.")]
+NameArgument = Annotated[
+    str, typer.Argument(help="An environment, as `yibu engine ls` names it, or an engine.")
+]
 
 _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
 
@@ -72,8 +74,10 @@ def install(
     """Make an engine's environment now, rather than when it is first needed."""
     from yibu.cli.progress import installing
 
+    here = Context.here()
+    name = _environment(here, name)
     with installing(name) as progress:
-        interpreter = open_environments(Context.here()).install(
+        interpreter = open_environments(here).install(
             name, version=version, progress=progress, wheels=wheels
         )
     output.data(str(interpreter))
@@ -81,8 +85,20 @@ def install(
 
 def rm(name: NameArgument) -> None:
     """Remove an engine's environment; it is made again when it is needed."""
-    freed = open_environments(Context.here()).remove(name)
+    here = Context.here()
+    name = _environment(here, name)
+    freed = open_environments(here).remove(name)
     output.talk(f"Removed the environment {name}, {output.size(freed)}.")
+
+
+def _environment(here: Context, name: str) -> str:
+    from yibu.environments.specs import SPECS, environment_named
+
+    if name in SPECS:
+        return name
+    from yibu.node.hardware import probe
+
+    return environment_named(name, has_gpu=bool(probe(here.env.get("CUDA_VISIBLE_DEVICES")).gpus))
 
 
 def doctor(as_json: JsonOption = False) -> int:
