@@ -175,7 +175,9 @@ def test_no_other_path_of_vllm_is_reached(served: Served) -> None:
                 assert status == 400, path
             elif method == "get" and path in SHARED_PATHS:
                 assert status == 200
-                assert "vllm:" not in text
+                if path == "/metrics":  # the gateway's own page, and not without a key
+                    assert "yibu_requests_total" in text
+                    assert answer(served.home.url() + path, method, key=None)[0] == 401
                 assert "invocations" not in text
             else:
                 assert status in (404, 405), (method, path)
