@@ -6,7 +6,7 @@
 Both servers are started in turn, several rounds, and asked the same: one ten-second clip alone,
 then ``--clients`` clients at once, while a probe asks ``/`` (``/health``) twenty times a second.
 Prints each side's medians over the rounds, and ratios. Run it on a machine that does nothing
-else; it needs aiohttp and PyAV, and hibari-tts to speak the clips (or ``--clips FILE…``).
+else; it needs aiohttp, psutil and PyAV, and hibari-tts to speak the clips (or ``--clips FILE…``).
 ``--kind whisper`` compares with the same sort of script around faster-whisper.
 """
 
