@@ -187,7 +187,7 @@ async def _spawn(
     env = clean_environment(host.env, {**own, **spec.env}, marker)
     try:
         return EngineProcess.spawn(argv, env, log, marker, directory=spec.directory)
-    except BaseException:
+    except BaseException:  # whatever kept it from starting, nothing of it may stay on disk
         remove_temporary_directory(marker)
         raise
 

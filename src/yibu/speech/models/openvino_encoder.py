@@ -27,6 +27,8 @@ from yibu.speech.weights import Checkpoint, Weights, read_checkpoint
 _HEAD_ROWS = 64
 """Frames scored at a time: 25,055 scores each take 0.1 MiB."""
 _KERNELS = 8
+"""Kernels kept of each kind, one for each length of segment that came by: with the default, 5,000,
+memory grows for days, and a kernel made anew costs next to nothing."""
 _DYNAMIC_GROUP = 128
 """Activations that share a scale where int8 quantises them as it runs: larger groups are a
 little faster and less exact."""
@@ -134,7 +136,5 @@ def cpu_settings(precision: str, threads: int) -> dict[str, Any]:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": _DYNAMIC_GROUP if precision == "int8" else 0,
         # Fused attention kernels keep more than 1 MiB a layer of their own, and are no faster.
         "SNIPPETS_MODE": "DISABLE",
-        # Kernels kept of each kind, one for each length of segment that came by; the default of
-        # 5,000 lets memory grow for days, and a kernel made anew costs next to nothing.
         "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS,
     }
