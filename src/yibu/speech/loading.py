@@ -126,7 +126,7 @@ def _sensevoice(
     _check_kind(model_dir)
     vocabulary = Vocabulary.find(model_dir)
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
-    segmenter = _segmenter(vad_dir)
+    segmenter = _segmenter(vad_dir, samples=False)
     files = frozenset(entry.name for entry in model_dir.iterdir())
     choice = choose(precision, device, cpu_flags(), files=files)
     banned = (EMOTION_UNKNOWN,)
@@ -176,12 +176,15 @@ def _check_kind(model_dir: Path) -> None:
         )
 
 
-def _segmenter(vad_dir: Path | None) -> Segmenter:
-    """FSMN-VAD from ``vad_dir``, or the Silero VAD that faster-whisper carries."""
+def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:
+    """FSMN-VAD from ``vad_dir``, or the Silero VAD that faster-whisper carries.
+
+    Without ``samples``, segments of the first carry the filter bank only.
+    """
     if vad_dir is not None:
         from yibu.speech.vad.fsmn import FsmnVad
 
-        return FsmnVad.load(vad_dir)
+        return FsmnVad.load(vad_dir, samples=samples)
     from yibu.speech.vad.silero import SileroVad
 
     silero: Segmenter = SileroVad()

@@ -95,17 +95,22 @@ class SegmentCutter:
 
     It holds no more than the pending span and what came after it, however long the file is.
     With a VAD whose filter bank the recognizer can reuse, ``append`` takes that too: frame i
-    begins at sample ``i * FRAME_SHIFT`` of the file, and spans begin on whole frames.
+    begins at sample ``i * FRAME_SHIFT`` of the file, and spans begin on whole frames. Then
+    ``samples`` may be False: segments carry the filter bank only.
     """
 
-    def __init__(self, rule: SegmentRule) -> None:
+    def __init__(self, rule: SegmentRule, *, samples: bool = True) -> None:
         self._merger = SpanMerger(rule)
         self._samples = _Window()
+        self._keep_samples = samples
+        self._appended = 0
         self._features: _Window | None = None
 
     def append(self, samples: Samples, features: Features | None = None) -> None:
         """Add the file's next samples, and the frames that became whole with them."""
-        self._samples.append(samples)
+        self._appended += len(samples)
+        if self._keep_samples:
+            self._samples.append(samples)
         if features is not None:
             if self._features is None:
                 self._features = _Window()
@@ -133,12 +138,15 @@ class SegmentCutter:
         return [self._segment(span) for span in spans]
 
     def _segment(self, span: Span) -> Segment:
-        samples = self._samples.read(span.start, span.end)
+        length = min(span.end, self._appended) - span.start
+        samples = np.empty(0, np.float32)
+        if self._keep_samples:
+            samples = self._samples.read(span.start, span.end)
         features = None
         if self._features is not None:
             first = span.start // FRAME_SHIFT
-            features = self._features.read(first, first + frame_count(len(samples)))
-        return Segment(span.start / SAMPLE_RATE, samples, features)
+            features = self._features.read(first, first + frame_count(length))
+        return Segment(span.start / SAMPLE_RATE, samples, features, length)
 
 
 class _Window:

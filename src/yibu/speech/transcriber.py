@@ -62,8 +62,11 @@ class _Reading:
         return _Step(self._session.feed(samples), len(samples) / 16_000, finished=False)
 
     def close(self) -> None:
+        """Let go of the file and of all that was made of it."""
         if self._decoder is not None:
             self._decoder.close()
+        self._decoder = self._session = None
+        self._file.close()
 
 
 class Transcriber:
@@ -91,6 +94,8 @@ class Transcriber:
         emit: Callable[[Recognized], None],
     ) -> float:
         """Recognize a file, handing each segment's answer to ``emit`` in order.
+
+        Takes the file over: it is closed once it is read, while its last segments still wait.
 
         Returns the seconds of audio. Cancelling it gives up the place in the queue at once.
 
@@ -124,6 +129,7 @@ class Transcriber:
                     for segment in step.segments:
                         ticket.submit(segment)
                     finished = step.finished
+                await self._on_pool(reading.close)
                 await ticket.drained()
         finally:
             await self._on_pool(reading.close)

@@ -27,12 +27,15 @@ class Segment:
     start: float
     """Seconds from the beginning of the file."""
     samples: Samples
+    """Empty where ``features`` are all that the recognizer takes: they are half as large."""
     features: Features | None = None
     """The filter bank where the segmenter computed one; the recognizer may reuse it."""
+    length: int = 0
+    """In samples, where those are left out."""
 
     @property
     def duration(self) -> float:
-        return len(self.samples) / SAMPLE_RATE
+        return max(len(self.samples), self.length) / SAMPLE_RATE
 
     @property
     def end(self) -> float:

@@ -25,8 +25,9 @@ from yibu.speech.settings import MIB, Limits
 FILE_FIELDS = frozenset({"file", "audio"})
 """``file`` is OpenAI's; scripts around SenseVoice use either."""
 
-_IN_MEMORY = 1 * MIB
-_FLUSH_AT = 256 * 1024
+_IN_MEMORY = 64 * 1024
+"""Bytes. Larger uploads lie in a file, so that many clients at once take no more memory."""
+_FLUSH_AT = 128 * 1024
 _FIELD_BYTES = 64 * 1024
 _PARTS = 64
 

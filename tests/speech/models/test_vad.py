@@ -12,6 +12,7 @@ np = pytest.importorskip("numpy")
 from yibu.errors import UnsupportedError, VerificationError  # noqa: E402
 from yibu.speech.features import fbank  # noqa: E402
 from yibu.speech.onnxfile import read_onnx  # noqa: E402
+from yibu.speech.types import Segment  # noqa: E402
 from yibu.speech.vad.endpoint import Frames  # noqa: E402
 from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
 from yibu.speech.vad.fsmn_onnx import onnx_weights  # noqa: E402
@@ -86,6 +87,23 @@ def test_gaps_are_skipped_and_segments_carry_their_features(
         )
         assert segment.features is not None
         assert np.abs(fbank(segment.samples) - segment.features).max() < 1e-3
+
+
+def test_segments_may_carry_their_features_only(vad_dir: Path, speech_with_gaps) -> None:
+    """For the model that takes the filter bank, samples would be two thirds of what waits."""
+
+    def segments(*, samples: bool) -> list[Segment]:
+        session = FsmnVad.load(vad_dir, samples=samples).session()
+        return session.feed(speech_with_gaps) + session.finish()
+
+    whole, light = segments(samples=True), segments(samples=False)
+    assert len(whole) == len(light) > 1
+    for one, other in zip(whole, light, strict=True):
+        assert len(other.samples) == 0
+        assert (one.start, one.end, one.duration) == (other.start, other.end, other.duration)
+        assert one.features is not None
+        assert other.features is not None
+        assert np.array_equal(one.features, other.features)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 399, 400, 560, 800, 16000])

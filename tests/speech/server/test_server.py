@@ -334,7 +334,7 @@ async def test_health_and_the_loop_stay_quick_while_the_model_computes(
     start_engine: Start,
 ) -> None:
     """Not a timing test: the answers arrive while a single batch is still being computed."""
-    engine = start_engine(environment={"TONE_COST": "2.0"})
+    engine = start_engine(environment={"TONE_COST": "0.5"})
     slow = asyncio.create_task(post(engine, SECOND))
     await asyncio.to_thread(until, lambda: engine.metric("in_flight") == 1)
     async with aiohttp.ClientSession() as session:
@@ -425,3 +425,22 @@ async def test_a_killed_engine_leaves_no_file(start_engine: Start) -> None:
     with pytest.raises(aiohttp.ClientError):
         await request
     assert list(engine.temporary.iterdir()) == []
+
+
+async def test_what_waits_for_the_model_holds_no_file(start_engine: Start) -> None:
+    """Once it is read, an upload goes, however long its last segment has to wait."""
+    engine = start_engine(environment={"TONE_COST": "0.5"})
+    held = Path(f"/proc/{engine.process.pid}/fd")
+    if not held.exists():
+        pytest.skip("this system does not show which files a process holds")
+    upload = wav(tone(440, 5.0))
+    requests = [asyncio.create_task(post(engine, upload)) for _ in range(2)]
+
+    def files() -> int:
+        targets = [str(path.readlink()) for path in held.iterdir() if path.is_symlink()]
+        return sum(str(engine.temporary) in target for target in targets)
+
+    await asyncio.to_thread(until, lambda: engine.metric("queue_segments") == 1)
+    await asyncio.to_thread(until, lambda: files() == 0)
+    assert engine.metric("in_flight") == 2
+    assert [(await request)[1]["text"] for request in requests] == ["440Hz", "440Hz"]

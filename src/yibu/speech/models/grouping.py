@@ -15,8 +15,9 @@ Encode = Callable[[Sequence[Features], Sequence[int], Sequence[int]], list[Class
 QUERIES = 4
 """Inputs before the first frame: language, event, emotion, text norm."""
 _EVENT_QUERY, _EMOTION_QUERY = 1, 2
-_GROUP_FRAMES = 512
-"""Frames in the network at a time: enough for full speed, and 30 s of audio have as many."""
+_GROUP_FRAMES = 256
+"""Frames in the network at a time: enough for full speed. An item may have more by itself: 30 s
+of audio are 500."""
 _ALONE = 128
 """Frames from which on an item alone reaches full speed, so that padding would only cost."""
 _PADDING = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from yibu.speech.models.sensevoice_shape import EncoderShape
 from yibu.speech.types import Features
 from yibu.speech.weights import Checkpoint, Weights, read_checkpoint
 
-_HEAD_ROWS = 64
+_HEAD_ROWS = 32
 """Frames scored at a time: 25,055 scores each take 0.1 MiB."""
 _KERNELS = 8
-"""Kernels kept of each kind, one for each length of segment that came by: with the default, 5,000,
-memory grows for days, and a kernel made anew costs next to nothing."""
+"""Kernels that each layer keeps, one for each length of segment that came by: with the default,
+5,000, memory grows for days, and a kernel made anew costs next to nothing."""
+_SHARED_KERNELS = 16
+"""The same of oneDNN's own cache, which all layers share: its default is 1,024."""
 _DYNAMIC_GROUP = 128
 """Activations that share a scale where int8 quantises them as it runs: larger groups are a
 little faster and less exact."""
@@ -55,6 +58,8 @@ class OpenVinoEncoder:
         self.classes = shape.classes
         self._width = shape.width
         self._queries = np.array(weights["embed.weight"], dtype=np.float32)
+        # oneDNN has no other way to be told, and reads it when the first kernel is made.
+        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(_SHARED_KERNELS)
         core = ov.Core()
         settings = cpu_settings(precision, threads)
         form: WeightFormat = "i8" if precision == "int8" else "f32"

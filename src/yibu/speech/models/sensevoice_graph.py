@@ -62,14 +62,17 @@ class _Builder:
         self._shape = shape
         self._form = form
         self._parked = parked
+        self._small: dict[tuple[str, ...], ov.Node] = {}
 
     def encoder(self) -> ov.Model:
         shape = self._shape
         frames = ops.parameter([-1, -1, shape.inputs], ov.Type.f32, name="frames")
         mask = ops.parameter([-1, -1], ov.Type.f32, name="mask")
-        column = ops.unsqueeze(mask, _ints(2))
-        penalty = ops.multiply(ops.subtract(np.float32(1), mask), _MASKED)
-        penalty = ops.unsqueeze(penalty, _ints(1, 2))
+        column = ops.unsqueeze(mask, self._ints(2))
+        penalty = ops.multiply(
+            ops.subtract(self._constant(np.float32(1)), mask), self._constant(_MASKED)
+        )
+        penalty = ops.unsqueeze(penalty, self._ints(1, 2))
         x = self._layer(frames, "encoder.encoders0.0", column, penalty, residual=False)
         for n in range(shape.blocks - 1):
             x = self._layer(x, f"encoder.encoders.{n}", column, penalty)
@@ -97,25 +100,31 @@ class _Builder:
         inner = self._linear(self._norm(attended, f"{name}.norm2"), f"{name}.feed_forward.w_1")
         # OpenVINO joins a rectifier to the product before it, and for f32 that takes a kernel whose
         # layout of the weights depends on the number of rows: it would keep two copies.
-        positive = ops.maximum(inner, np.float32(0)) if self._form == "f32" else ops.relu(inner)
+        positive = (
+            ops.maximum(inner, self._constant(np.float32(0)))
+            if self._form == "f32"
+            else ops.relu(inner)
+        )
         return ops.add(attended, self._linear(positive, f"{name}.feed_forward.w_2"))
 
     def _attention(self, x: ov.Node, name: str, column: ov.Node, penalty: ov.Node) -> ov.Node:
         shape = self._shape
         size = shape.width // shape.heads
         joined = self._linear(x, f"{name}.linear_q_k_v")
-        query, key, value = ops.split(joined, np.int64(2), 3).outputs()
+        query, key, value = ops.split(joined, self._constant(np.int64(2)), 3).outputs()
         memory = self._memory(ops.multiply(value, column), f"{name}.fsmn_block.weight", column)
 
         def heads(part: ov.Output) -> ov.Node:
-            split = ops.reshape(part, _ints(0, 0, shape.heads, size), special_zero=True)
-            return ops.transpose(split, _ints(0, 2, 1, 3))
+            split = ops.reshape(part, self._ints(0, 0, shape.heads, size), special_zero=True)
+            return ops.transpose(split, self._ints(0, 2, 1, 3))
 
-        scaled = ops.multiply(heads(query), np.float32(size**-0.5))
+        scaled = ops.multiply(heads(query), self._constant(np.float32(size**-0.5)))
         scores = ops.add(ops.matmul(scaled, heads(key), False, True), penalty)
         mixed = ops.matmul(ops.softmax(scores, -1), heads(value), False, False)
         mixed = ops.reshape(
-            ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(0, 0, shape.width), special_zero=True
+            ops.transpose(mixed, self._ints(0, 2, 1, 3)),
+            self._ints(0, 0, shape.width),
+            special_zero=True,
         )
         return ops.add(self._linear(mixed, f"{name}.linear_out"), memory)
 
@@ -123,17 +132,17 @@ class _Builder:
         shape = self._shape
         kernel = self._array(name)[:, :, None, :]
         convolved = ops.group_convolution(
-            ops.transpose(value, _ints(0, 2, 1)),
+            ops.transpose(value, self._ints(0, 2, 1)),
             ops.constant(kernel),
             [1],
             [shape.left_context],
             [shape.kernel - 1 - shape.left_context],
             [1],
         )
-        return ops.multiply(ops.add(ops.transpose(convolved, _ints(0, 2, 1)), value), column)
+        return ops.multiply(ops.add(ops.transpose(convolved, self._ints(0, 2, 1)), value), column)
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
-        normal = ops.mvn(x, _ints(-1), True, _EPSILON, "inside_sqrt")
+        normal = ops.mvn(x, self._ints(-1), True, _EPSILON, "inside_sqrt")
         scaled = ops.multiply(normal, self._array(f"{name}.weight"))
         return ops.add(scaled, self._array(f"{name}.bias"))
 
@@ -162,9 +171,16 @@ class _Builder:
         place[:] = whole
         return ops.constant(place, shared_memory=True)
 
+    def _ints(self, *values: int) -> ov.Node:
+        return self._constant(np.array(values, dtype=np.int64))
+
+    def _constant(self, value: npt.ArrayLike) -> ov.Node:
+        """One node for each value, however often it is used."""
+        array = np.asarray(value)
+        key = (array.dtype.str, str(array.tolist()))
+        if key not in self._small:
+            self._small[key] = ops.constant(array)
+        return self._small[key]
+
     def _array(self, name: str) -> Array:
         return np.ascontiguousarray(self._weights[name], dtype=np.float32)
-
-
-def _ints(*values: int) -> npt.NDArray[np.int64]:
-    return np.array(values, dtype=np.int64)

@@ -109,15 +109,22 @@ class FsmnVad:
         normalizer: Normalizer,
         endpoints: EndpointRule,
         rule: SegmentRule,
+        *,
+        samples: bool = True,
     ) -> None:
         self._network = network
         self._normalizer = normalizer
         self._endpoints = endpoints
         self._rule = rule
+        self._samples = samples
 
     @classmethod
-    def load(cls, directory: Path, rule: SegmentRule | None = None) -> FsmnVad:
+    def load(
+        cls, directory: Path, rule: SegmentRule | None = None, *, samples: bool = True
+    ) -> FsmnVad:
         """Load config.yaml, am.mvn and the weights from ``directory``.
+
+        ``samples`` says whether segments carry their samples beside the filter bank.
 
         The weights are those of the first that is there of model.pt, model.onnx and
         model_quant.onnx. Older ONNX exports call the two others vad.yaml and vad.mvn.
@@ -141,10 +148,12 @@ class FsmnVad:
         )
         endpoints = replace(endpoint_rule(rules), cap=int(rule.cap * 100))
         mvn = _there(directory, "am.mvn", "vad.mvn")
-        return cls(network, Normalizer.read(mvn, _WIDTH * MEL_BINS), endpoints, rule)
+        normalizer = Normalizer.read(mvn, _WIDTH * MEL_BINS)
+        return cls(network, normalizer, endpoints, rule, samples=samples)
 
     def session(self) -> FsmnSession:
-        return FsmnSession(self._network, self._normalizer, self._endpoints, self._rule)
+        cutter = SegmentCutter(self._rule, samples=self._samples)
+        return FsmnSession(self._network, self._normalizer, self._endpoints, cutter)
 
 
 def _there(directory: Path, usual: str, *others: str) -> Path:
@@ -195,13 +204,13 @@ class FsmnSession:
         network: FsmnNetwork,
         normalizer: Normalizer,
         endpoints: EndpointRule,
-        rule: SegmentRule,
+        cutter: SegmentCutter,
     ) -> None:
         self._network = network
         self._normalizer = normalizer
         self._memory = network.memory()
         self._endpointer = Endpointer(endpoints)
-        self._cutter = SegmentCutter(rule)
+        self._cutter = cutter
         self._tail: Samples = np.empty(0, np.float32)
         """Samples that belong to frames which are not whole yet."""
         self._context: Features = np.empty((0, MEL_BINS), np.float32)
@@ -212,7 +221,7 @@ class FsmnSession:
         samples = np.asarray(samples, dtype=np.float32)
         joined = np.concatenate((self._tail, samples))
         features = fbank(joined)
-        self._tail = joined[len(features) * FRAME_SHIFT :]
+        self._tail = joined[len(features) * FRAME_SHIFT :].copy()
         self._cutter.append(samples, features)
         return list(self._detect(features, last=False))
 
@@ -229,7 +238,7 @@ class FsmnSession:
         window = np.concatenate((self._context, features))
         if last and len(window):
             window = np.concatenate((window, np.repeat(window[-1:], _SIDE, axis=0)))
-        self._context = window[-2 * _SIDE :]
+        self._context = window[-2 * _SIDE :].copy()
         if len(window) <= 2 * _SIDE:
             return
         stacked = stack_frames(window, _WIDTH, 1)[_SIDE:-_SIDE]
