@@ -4,6 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
+# Images set it to stay small; each of the processes that the tests start, and each worker, would
+# then compile all of yibu and of the tests again: a third of the whole suite's work.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test quick engines check dev lock docs clean
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
@@ -14,7 +18,7 @@ dev: $(VENV)/dev                 ## everything needed to work on yibu
 test: check quick engines        ## the whole test suite, real engines included
 
 quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
-	$(BIN)/python -m pytest -m "not engine and not browser" -n 3 --ignore=tests/speech
+	$(BIN)/python -m pytest -m "not engine and not browser" -n 4 --dist worksteal --ignore=tests/speech
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
 	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path)
     yield home
     home.stop()
+
+
+ENGINES_ALONE = re.compile(r"^pytestmark = .*\bpytest\.mark\.engine\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where engines are left out, files that hold nothing else are not imported: their clients
+    would cost each worker half of what its start takes."""
+    if collection_path.suffix != ".py" or "not engine" not in config.option.markexpr:
+        return None
+    return bool(ENGINES_ALONE.search(collection_path.read_text("utf-8"))) or None
 
 
 LONGEST_FIRST = ("test_vllm_faults", "test_speech_environments", "test_vllm", "test_vllm_causes")

@@ -1,8 +1,10 @@
-"""The official client against the gateway."""
+"""The official client against the gateway.
+
+It is imported where it is used: every worker imports every file of tests, and few run these.
+"""
 
 from __future__ import annotations
 
-import openai
 import pytest
 
 from .conftest import SPEECH, FakeBackend, Serve, chat
@@ -21,6 +23,8 @@ KEY = "a-long-enough-key"
 
 
 async def test_chat_stream_models_and_audio(serve: Serve, backend: FakeBackend) -> None:
+    import openai
+
     async with Upstream(answering(LLAMA_CHAT)) as up, Upstream(answering({"text": "hi"})) as ears:
         backend.add("org/m", up)
         backend.add("ears", ears, capabilities=SPEECH)
@@ -51,6 +55,8 @@ async def test_chat_stream_models_and_audio(serve: Serve, backend: FakeBackend) 
 
 
 async def test_the_right_exception_for_each_error(serve: Serve, backend: FakeBackend) -> None:
+    import openai
+
     async with Upstream(sending(close=True)) as up:
         backend.add("m", up)
         backend.add("asleep")

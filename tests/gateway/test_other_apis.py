@@ -1,7 +1,8 @@
 """The Responses and the Messages API, reranking and tokens: through, with the same keys and names.
 
 The engines' words below are what vLLM 0.32 and llama.cpp (xllamacpp 2026.10.11549) really send,
-shortened; the official clients' own types say whether an answer is one.
+shortened; the official clients' own types say whether an answer is one. They are imported where
+they are used: every worker imports every file of tests, and few run these.
 """
 
 from __future__ import annotations
@@ -9,12 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import anthropic
-import openai
 import orjson
 import pytest
-from anthropic.types import Message
-from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from yibu.engines.base import Capability
@@ -155,6 +152,9 @@ async def tokens(gateway: Any, headers: dict[str, str]) -> dict[str, int]:
 
 
 async def test_responses_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:
+    import openai
+    from openai.types.responses import Response, ResponseStreamEvent
+
     async with Upstream(answering(LLAMA_RESPONSE)) as up:
         backend.add("m", up, capabilities=ALL, served_name="inner")
         async with (
@@ -193,6 +193,9 @@ async def test_responses_whole_and_streamed(serve: Serve, backend: FakeBackend) 
 
 
 async def test_messages_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:
+    import anthropic
+    from anthropic.types import Message
+
     async with Upstream(answering(VLLM_MESSAGE)) as up:
         backend.add("m", up, capabilities=ALL, served_name="inner")
         async with (
@@ -242,6 +245,8 @@ async def test_a_conforming_engines_usage_is_counted_too(
 
 
 async def test_errors_are_in_the_words_of_the_api(serve: Serve, backend: FakeBackend) -> None:
+    import anthropic
+
     refusal = {"type": "error", "error": {"type": "BadRequestError", "message": "too long"}}
     too_long = answering(refusal, status="400 Bad Request")
     async with Upstream(too_long) as up:
@@ -273,6 +278,9 @@ async def test_errors_are_in_the_words_of_the_api(serve: Serve, backend: FakeBac
 async def test_a_stream_that_breaks_says_so_to_each_client(
     serve: Serve, backend: FakeBackend
 ) -> None:
+    import anthropic
+    import openai
+
     async with Upstream(named(*MESSAGE_STREAM[:3], close=True)) as up:
         backend.add("m", up, capabilities=ALL)
         async with (
@@ -308,6 +316,8 @@ async def test_a_stream_that_breaks_says_so_to_each_client(
 
 
 async def test_a_client_that_leaves_ends_a_response(serve: Serve, backend: FakeBackend) -> None:
+    import anthropic
+
     one = b"event: message_start\ndata: " + orjson.dumps(MESSAGE_STREAM[0]) + b"\n\n"
     async with Upstream(sending(STREAM_HEAD, chunked(one), 30.0)) as up:
         backend.add("m", up, capabilities=ALL)
