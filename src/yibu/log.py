@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import re
@@ -81,6 +80,9 @@ class BatchingHandler(logging.Handler):
                 self._stream.flush()
 
     def _flush_soon(self) -> None:
+        # A fifth of what most verbs may take to start, and of them only the node logs.
+        import asyncio
+
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

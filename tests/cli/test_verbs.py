@@ -33,6 +33,22 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"yibu {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("yibu.cli.main", "asyncio concurrent.futures http.client pydantic rich yaml"),
+        ("yibu.cli.session", "asyncio concurrent.futures http.client pydantic rich yaml"),
+        ("yibu.cli.planning", "asyncio fastapi yibu.node yibu.gateway"),
+        ("yibu.cli.takeover", "yibu.gateway.app yibu.gateway.schemas fastapi"),
+        ("yibu.daemon", "fastapi huggingface_hub modelscope_hub requests rich yaml"),
+    ],
+)
+def test_a_verb_imports_only_what_it_needs(module: str, heavy: str) -> None:
+    code = f"import sys, {module}; print(*set({heavy.split()}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["nope"]) == exits.USAGE
     assert run(["ps", "--nope"]) == exits.USAGE

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from yibu.cli.api import Api
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError
 from yibu.node.client import Client
+
+if TYPE_CHECKING:
+    from yibu.cli.api import Api
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,9 @@ class Access:
 
     @property
     def api(self) -> Api:
+        # An HTTP client is a sixth of what a verb takes to start, and most need none.
+        from yibu.cli.api import Api
+
         return Api(self.url, self.key)
 
 

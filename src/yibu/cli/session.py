@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from yibu.cli import display, output
-from yibu.cli.api import Api
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
@@ -106,6 +105,7 @@ class Session:
 
 def _locked_by(url: str, keys: Sequence[str]) -> bool:
     """Whether the gateway opens to each of the keys, and not without one."""
+    from yibu.cli.api import Api
 
     def opens(key: str | None) -> bool:
         try:

@@ -24,7 +24,7 @@ ListStyle = Literal["repeated", "spread"]
 class Options(BaseModel):
     """Base of every engine's schema: strict types, frozen, nothing unknown."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, strict=True, frozen=True, extra="forbid")
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)

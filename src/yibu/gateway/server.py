@@ -11,13 +11,15 @@ import errno
 import logging
 import socket
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from yibu.errors import ConfigError
-from yibu.gateway.app import Gateway
 from yibu.gateway.http1 import HttpProtocol
 from yibu.gateway.http1_request import ServerState
 from yibu.gateway.keys import check_exposure
+
+if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
+    from yibu.gateway.app import Gateway
 
 logger = logging.getLogger("yibu.gateway")
 

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from yibu.errors import VerificationError
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
@@ -29,6 +27,9 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
+    # Few models have such a file, and every node imports this module.
+    import yaml
+
     try:
         value = yaml.safe_load(_read_bounded(path))
     except (yaml.YAMLError, RecursionError, ValueError) as error:

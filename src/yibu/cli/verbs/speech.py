@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
 
 from yibu.cli import output
-from yibu.cli.api import Api
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.errors import UsageError, YibuError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from yibu.cli.api import Api
 
 _ENDINGS = {"text": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
 
@@ -73,6 +75,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> int:
     """Measure a speech model's precisions on your files: speed, memory, and where texts differ."""
+    import subprocess
+
     from yibu.cli.bench import bench_command
 
     command = bench_command(Context.here(), model)
@@ -86,6 +90,7 @@ def _answers(
     api: Api, files: Sequence[Path], fields: Mapping[str, str], jobs: int
 ) -> Iterator[tuple[Path, bytes | YibuError]]:
     """Each file with its answer, in the order in which they were named."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
 
     def send(file: Path) -> bytes | YibuError:
         try:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from yibu.cli import output
-from yibu.cli.api import Api
 from yibu.cli.connect import gateway_api
 from yibu.cli.context import Context
 from yibu.errors import UsageError, YibuError
+
+if TYPE_CHECKING:
+    from yibu.cli.api import Api
 
 _HELP = "/reset forgets the conversation, /exit leaves (so does Ctrl-D)."
 

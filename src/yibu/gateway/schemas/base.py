@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    model_config = ConfigDict(defer_build=True, strict=True, extra="allow", frozen=True)
 
 
 Count = Annotated[int, Field(ge=1)]
