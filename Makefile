@@ -4,8 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-# Images set it to stay small; each of the processes that the tests start, and each worker, would
-# then compile all of yibu and of the tests again: a third of the whole suite's work.
+# Images set it to stay small; each worker, and each process that the tests start, would then compile
+# all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick engines check dev lock docs clean
