@@ -41,6 +41,7 @@ from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
+from yibu.gateway.operations import build_validators
 from yibu.gateway.server import GatewayServer, ListenError, bind
 from yibu.hub.settings import HubSettings
 from yibu.hub.source import parse_source
@@ -164,6 +165,7 @@ class Front:
         _tell({"url": self._door.url})
         assert self._app is not None
         await asyncio.sleep(_FIRST_START)
+        await build_validators()
         await asyncio.to_thread(self._app.surface)
         collector.settle()
 

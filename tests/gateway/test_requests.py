@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -263,3 +265,14 @@ def test_wrong_prompts_and_inputs(wrong: Any) -> None:
         with pytest.raises(InvalidRequestError) as refused:
             parse(json.dumps({"model": "m", field: wrong}).encode(), schema)
         assert (refused.value.param or "").startswith(field)
+
+
+def test_no_request_waits_for_a_validator_once_they_are_built() -> None:
+    code = (
+        "import asyncio; from yibu.gateway.operations import OPERATIONS, build_validators; "
+        "schemas = {op.schema for op in OPERATIONS.values() if op.schema}; "
+        "built = lambda: sum(schema.__pydantic_complete__ for schema in schemas); "
+        "before = built(); asyncio.run(build_validators()); print(before, built() - len(schemas))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 0\n"

@@ -24,7 +24,8 @@ ListStyle = Literal["repeated", "spread"]
 class Options(BaseModel):
     """Base of every engine's schema: strict types, frozen, nothing unknown."""
 
-    model_config = ConfigDict(defer_build=True, strict=True, frozen=True, extra="forbid")
+    # A model uses one engine's; all of them are imported.
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(defer_build=True, strict=True, extra="allow", frozen=True)
+    # Built when first used, or by ``operations.build_validators``: a node listens the sooner.
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
 
 Count = Annotated[int, Field(ge=1)]
