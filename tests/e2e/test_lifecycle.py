@@ -9,6 +9,7 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -27,6 +28,16 @@ def ask(home: Home, model: str = "fake", key: str = "any", **fields: object) -> 
     with urllib.request.urlopen(request, timeout=30) as response:
         answer: dict[str, Any] = json.load(response)
     return answer
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home whose one model is up, for tests that only ask it something."""
+    home = Home(tmp_path_factory.mktemp("running"))
+    home.write([fake("fake", "--log-lines", "2000", "--chatter", "0.1")])
+    home.yibu("up", "-d")
+    yield home
+    home.stop()
 
 
 def test_up_detached_ps_logs_restart_down(home: Home) -> None:
@@ -60,28 +71,22 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert home.yibu("ps", code=5).stdout == ""
 
 
-def test_test_tries_what_runs(home: Home) -> None:
-    home.write([fake()])
-    home.yibu("up", "-d")
-    checks = json.loads(home.yibu("test", "--json").stdout)["checks"]
+def test_test_tries_what_runs(running: Home) -> None:
+    checks = json.loads(running.yibu("test", "--json").stdout)["checks"]
     assert [check["check"] for check in checks] == ["listed", "chat", "chat streamed"]
     assert all(check["passed"] for check in checks)
-    assert home.yibu("test", "other", code=2).stdout == ""
+    assert running.yibu("test", "other", code=2).stdout == ""
 
 
-def test_run_prints_the_answer_and_reads_a_pipe(home: Home) -> None:
-    home.write([fake()])
-    home.yibu("up", "-d")
-    assert home.yibu("run", "fake", "hello").stdout.strip()
-    assert home.yibu("run", "fake", input="from a pipe").stdout.strip()
-    home.yibu("run", "fake", input="", code=2)
-    assert "those that exist" in home.yibu("run", "nope", "hello", code=1).stderr
+def test_run_prints_the_answer_and_reads_a_pipe(running: Home) -> None:
+    assert running.yibu("run", "fake", "hello").stdout.strip()
+    assert running.yibu("run", "fake", input="from a pipe").stdout.strip()
+    running.yibu("run", "fake", input="", code=2)
+    assert "those that exist" in running.yibu("run", "nope", "hello", code=1).stderr
 
 
-def test_chat_keeps_history_and_leaves(home: Home) -> None:
-    home.write([fake()])
-    home.yibu("up", "-d")
-    done = home.yibu("chat", "fake", input="hello\n/reset\n/what\nagain\n/exit\nnever\n")
+def test_chat_keeps_history_and_leaves(running: Home) -> None:
+    done = running.yibu("chat", "fake", input="hello\n/reset\n/what\nagain\n/exit\nnever\n")
     assert len(done.stdout.split("\n")) == 3
     assert "starts anew" in done.stderr
     assert "/what is no command" in done.stderr
@@ -140,23 +145,17 @@ def test_a_killed_node_comes_back_to_its_engines(home: Home) -> None:
     assert ask(home)["choices"]
 
 
-def test_a_taken_port_is_named(home: Home) -> None:
+def test_a_taken_port_is_named(running: Home, home: Home) -> None:
+    port = running.url().rpartition(":")[2]
     home.write([fake()])
-    home.yibu("up", "-d")
-    port = home.url().rpartition(":")[2]
-    other = Home(home.root / "other")
-    other.root.mkdir()
-    other.write([fake()])
-    done = other.yibu("up", "-d", "--port", port, code=2)
+    done = home.yibu("up", "-d", "--port", port, code=2)
     assert port in done.stderr
     assert "in use" in done.stderr
-    assert not other.processes()
+    assert not home.processes()
 
 
-def test_an_address_that_cannot_change_under_a_running_node(home: Home) -> None:
-    home.write([fake()])
-    home.yibu("up", "-d")
-    done = home.yibu("up", "-d", "--port", "1", code=2)
+def test_an_address_that_cannot_change_under_a_running_node(running: Home) -> None:
+    done = running.yibu("up", "-d", "--port", "1", code=2)
     assert "yibu down" in done.stderr
 
 
@@ -212,24 +211,20 @@ def test_a_relative_command_runs_beside_its_file(home: Home) -> None:
     assert ask(home)["choices"]
 
 
-def test_logs_follow(home: Home) -> None:
-    home.write([fake("fake", "--chatter", "0.1")])
-    home.yibu("up", "-d")
-    follower = home.start("logs", "fake", "-f", "-n", "0")
+def test_logs_follow(running: Home) -> None:
+    follower = running.start("logs", "fake", "-f", "-n", "0")
     assert follower.stdout is not None
     assert follower.stdout.readline()
     follower.send_signal(signal.SIGINT)
     assert follower.wait(10) == 130
     follower.communicate()
-    home.yibu("logs", "nope", code=2)
+    running.yibu("logs", "nope", code=2)
 
 
-def test_output_into_a_closed_pipe_is_quiet(home: Home) -> None:
-    home.write([fake("fake", "--log-lines", "2000")])
-    home.yibu("up", "-d")
+def test_output_into_a_closed_pipe_is_quiet(running: Home) -> None:
     logs = subprocess.Popen(
-        home.command("logs", "fake", "-n", "2000"),
-        env=home.env,
+        running.command("logs", "fake", "-n", "2000"),
+        env=running.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
