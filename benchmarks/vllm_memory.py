@@ -4,7 +4,8 @@
 
 Run it with the interpreter of a vLLM environment (``yibu engine ls`` shows where they are). It
 writes small random models of several shapes, lets vLLM load each, and prints the tensors' bytes
-as torch counts them, the planner's bytes, and their ratio. Exit 1 if one is off by over 10 %.
+as torch counts them, the planner's bytes, and their ratio, for the slots of LoRA adapters and for
+an adapter that changes every layer too. Exit 1 if one is off by over 10 %.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 CACHE_BYTES = 256 << 20
+LORA_RANK, LORA_SLOTS = 32, 2
 COMMON: dict[str, Any] = {
     "hidden_size": 512,
     "intermediate_size": 1536,
@@ -66,9 +68,56 @@ def write_model(directory: Path, config: dict[str, Any]) -> None:
     model.save_pretrained(directory)
 
 
+def write_adapter(directory: Path, config: dict[str, Any]) -> None:
+    """A LoRA adapter of the largest rank for every linear layer."""
+    import torch
+    from safetensors.torch import save_file
+
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    head = config.get("head_dim") or hidden // config["num_attention_heads"]
+    queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
+    sizes = {
+        "self_attn.q_proj": (hidden, queries), "self_attn.k_proj": (hidden, keys),
+        "self_attn.v_proj": (hidden, keys), "self_attn.o_proj": (queries, hidden),
+        "mlp.gate_proj": (hidden, wide), "mlp.up_proj": (hidden, wide),
+        "mlp.down_proj": (wide, hidden),
+    }  # fmt: skip
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name, (into, out) in sizes.items():
+            prefix = f"base_model.model.model.layers.{layer}.{name}"
+            tensors[f"{prefix}.lora_A.weight"] = torch.rand(LORA_RANK, into).bfloat16()
+            tensors[f"{prefix}.lora_B.weight"] = torch.rand(out, LORA_RANK).bfloat16()
+    directory.mkdir()
+    save_file(tensors, directory / "adapter_model.safetensors")
+    targets = [name.partition(".")[2] for name in sizes]
+    adapter = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": LORA_RANK, "lora_alpha": 8,
+               "target_modules": targets, "bias": "none"}  # fmt: skip
+    (directory / "adapter_config.json").write_text(json.dumps(adapter))
+
+
+def lora_bytes(worker: Any) -> tuple[int, int]:
+    """Bytes of the slots' tensors, and of the adapters that are kept."""
+    manager = worker.model_runner.lora_manager._adapter_manager
+    slots: dict[int, int] = {}
+    for module in worker.model_runner.model.modules():
+        for name in ("lora_a_stacked", "lora_b_stacked"):
+            found = getattr(module, name, ())
+            for tensor in found if isinstance(found, (tuple, list)) else (found,):
+                slots[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    kept: dict[int, int] = {}
+    for adapter in manager.list_adapters().values():
+        for weights in adapter.loras.values():
+            for side in (weights.lora_a, weights.lora_b):
+                for tensor in side if isinstance(side, list) else (side,):
+                    kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    return sum(slots.values()), sum(kept.values())
+
+
 def measure(directory: Path) -> dict[str, int]:
-    """Bytes of parameters and of cache tensors, and tokens the cache holds, in one vLLM."""
+    """Bytes of parameters, cache tensors and LoRA's, and tokens the cache holds, in one vLLM."""
     from vllm import LLM
+    from vllm.lora.request import LoRARequest
     from vllm.model_executor.model_loader import base_loader
 
     # On a CPU vLLM then packs most matrices into buffers of oneDNN's that torch does not see, so
@@ -88,27 +137,38 @@ def measure(directory: Path) -> dict[str, int]:
         kv_cache_memory_bytes=CACHE_BYTES,
         max_model_len=1024,
         max_num_seqs=8,
+        enable_lora=True,
+        max_lora_rank=LORA_RANK,
+        max_loras=LORA_SLOTS,
     )
+    for number in range(1, LORA_SLOTS + 1):
+        llm.llm_engine.add_lora(LoRARequest(f"a{number}", number, str(directory / "adapter")))
 
     def cache_bytes(worker: Any) -> int:
         return sum(c.numel() * c.element_size() for c in worker.model_runner.kv_caches)
 
     (cache,) = llm.collective_rpc(cache_bytes)
+    ((slots, kept),) = llm.collective_rpc(lora_bytes)
     settings = llm.llm_engine.vllm_config.cache_config
     blocks = settings.num_gpu_blocks or settings.num_cpu_blocks or 0
     return {
         "weights": sum(weights.values()),
         "cache": cache,
         "tokens": blocks * settings.block_size,
+        "slots": slots,
+        "kept": kept,
     }
 
 
 def child(directory: Path) -> None:
     from yibu.planner.arithmetic import kv_bytes_per_token
     from yibu.planner.facts import facts_from_headers, read_facts
+    from yibu.planner.lora import Slots, kept_bytes, slot_bytes
 
     config = json.loads((directory / "config.json").read_text())
     write_model(directory, config)
+    write_adapter(directory / "adapter", config)
+    slots = Slots(LORA_SLOTS, LORA_RANK)
     facts = read_facts(directory)
     estimate = facts_from_headers(name="m", config=config)
     real = measure(directory)
@@ -116,6 +176,8 @@ def child(directory: Path) -> None:
         "weights, by headers": (facts.weight_bytes, real["weights"]),
         "weights, by config.json": (estimate.weight_bytes, real["weights"]),
         "KV cache": (kv_bytes_per_token(facts) * real["tokens"], real["cache"]),
+        "LoRA slots": (slot_bytes(facts, slots), real["slots"]),
+        "LoRA adapters kept": (kept_bytes(facts, slots), real["kept"]),
     }
     print("RESULT " + json.dumps(rows), flush=True)
 

@@ -269,9 +269,8 @@ def _adapters(options: VllmOptions, users: set[str], notes: list[str]) -> list[s
     """LoRA adapters, which vLLM serves as models of their own name beside the base model."""
     if not options.lora:
         return []
-    notes.append(f"--enable-lora: {', '.join(options.lora)} beside the model itself; what the"
-                 " adapters take is not in the plan (options.max_lora_rank, 16, and max_loras, 1,"
-                 " decide it)")  # fmt: skip
+    notes.append(f"--enable-lora: {', '.join(options.lora)} beside the model itself"
+                 " (options.max_lora_rank, 16, and max_loras, 1, decide what they take)")  # fmt: skip
     modules = [
         json.dumps({"name": name, "path": f"{{lora_{number}}}"}, ensure_ascii=False)
         for number, name in enumerate(options.lora)

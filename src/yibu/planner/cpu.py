@@ -15,6 +15,7 @@ from yibu.planner.arithmetic import (
     loaded_weights,
     tensor_parallel_problem,
 )
+from yibu.planner.lora import Slots, fewer, kept_bytes, slot_bytes
 from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
@@ -259,7 +260,13 @@ def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Reque
         # One step more: vLLM keeps a block of its own, and rounds each sequence up to whole blocks.
         kv_cache=(cache // _VLLM_CACHE_STEP + 1) * _VLLM_CACHE_STEP,
         overhead=_VLLM_CPU_OVERHEAD,
+        adapters=_adapters(facts, request.lora, ranks),
     )
+
+
+def _adapters(facts: ModelFacts, slots: Slots | None, ranks: int) -> int:
+    """Main memory of one rank for adapters: what they are copied into is main memory here too."""
+    return slot_bytes(facts, slots, ranks) + kept_bytes(facts, slots) if slots else 0
 
 
 def largest_context(fits: Callable[[int], bool], wanted: int) -> int:
@@ -272,15 +279,17 @@ def largest_context(fits: Callable[[int], bool], wanted: int) -> int:
 
 
 def explain_need(need: MemoryNeed) -> str:
+    """The sum, term by term."""
+    adapters = f" + LoRA {size(need.adapters)}" if need.adapters else ""
     return (
-        f"weights {size(need.weights)} + KV cache {size(need.kv_cache)}"
+        f"weights {size(need.weights)} + KV cache {size(need.kv_cache)}{adapters}"
         f" + overhead {size(need.overhead)} = {size(need.total)}"
     )
 
 
 def suggestions(request: Request, facts: ModelFacts, for_weights: int) -> tuple[str, ...]:
     """What would fit instead, in words, where ``for_weights`` bytes are left for weights."""
-    found = []
+    found = [*fewer(request.lora)]
     if request.parallel and request.parallel > 1:
         found.append("fewer sequences at once: `parallel: 1`")
     if request.prompt_cache:

@@ -80,7 +80,7 @@ def count_weights(config: Mapping[str, Any]) -> WeightCount:
     hidden, layers = hf_config.hidden_size(text), hf_config.layers(text)
     vocabulary = number(text, "vocab_size", "padded_vocab_size") or number(config, "vocab_size")
     embedding = vocabulary * hidden * (1 if _tied(config, text) else 2)
-    sparse = _sparse_layers(text, layers)
+    sparse = sparse_layers(text, layers)
     experts = number(text, "num_experts", "n_routed_experts", "num_local_experts")
     expert_width = number(text, "moe_intermediate_size", "intermediate_size")
     per_expert = _feed_forward(text, hidden, expert_width)
@@ -136,7 +136,7 @@ def _feed_forward(text: Mapping[str, Any], hidden: int, width: int) -> int:
     return (2 if ungated else 3) * hidden * width
 
 
-def _sparse_layers(text: Mapping[str, Any], layers: int) -> int:
+def sparse_layers(text: Mapping[str, Any], layers: int) -> int:
     """Layers whose feed-forward part is a mixture of experts."""
     if not number(text, "num_experts", "n_routed_experts", "num_local_experts"):
         return 0

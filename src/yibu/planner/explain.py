@@ -9,7 +9,7 @@ from yibu.planner.arithmetic import kv_bytes_per_token, kv_element_bytes
 from yibu.planner.attention import CacheGroup, cache_groups
 from yibu.planner.request import Request
 from yibu.planner.text import size, tokens
-from yibu.planner.types import Machine, ModelFacts, ModelPlan, Placement
+from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
 
 Tone = Literal["plain", "good", "warning", "bad"]
 
@@ -90,6 +90,7 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
         rows += [
             Row("memory: weights", size(need.weights), each.strip()),
             Row("memory: KV cache", size(need.kv_cache), each.strip()),
+            *_adapters(request, need, each),
             Row("memory: overhead", size(need.overhead), "activations, graphs, runtime" + each),
             Row("memory: in all", size(need.total), each.strip()),
         ]
@@ -106,6 +107,16 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
     else:
         rows.append(Row("threads", str(placement.threads)))
     return rows
+
+
+def _adapters(request: Request, need: MemoryNeed, each: str) -> list[Row]:
+    """What LoRA takes, where the model takes adapters at all."""
+    slots = request.lora
+    if slots is None:
+        return []
+    count = f"{slots.count} slots" if slots.count > 1 else "1 slot"
+    note = f"{count} of rank {slots.rank} (max_loras × max_lora_rank){each}"
+    return [Row("memory: LoRA adapters", size(need.adapters), note)]
 
 
 def _cache(facts: ModelFacts, kv_dtype: str | None, placement: Placement) -> list[Row]:

@@ -17,7 +17,8 @@ from yibu.planner.arithmetic import (
     tensor_parallel_problem,
     vllm_overhead,
 )
-from yibu.planner.cpu import MIN_CONTEXT, largest_context
+from yibu.planner.cpu import MIN_CONTEXT, explain_need, largest_context
+from yibu.planner.lora import fewer, slot_bytes
 from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Gpu, Machine, MemoryNeed, ModelFacts
@@ -91,6 +92,7 @@ def least_need(
         weights=weights if tp == 1 else int(weights / tp * 1.01),
         kv_cache=kv_bytes(facts, context, 1, kv_dtype=request.kv_dtype, tp=tp, batched=batched),
         overhead=overhead.total,
+        adapters=slot_bytes(facts, request.lora, tp) if request.lora else 0,
     )
     return need, overhead.graphs
 
@@ -286,8 +288,7 @@ def _too_large(
             (f"a smaller `{option}:`; it needs {size(need.total)} at least",),
         )
     reason = (
-        f"with {context:,} tokens it needs weights {size(need.weights)} + KV cache"
-        f" {size(need.kv_cache)} + overhead {size(need.overhead)} = {size(need.total)} on {where},"
+        f"with {context:,} tokens it needs {explain_need(need)} on {where},"
         f" and {size(room)} is free there"
     )
     if fixed is not None:
@@ -308,7 +309,7 @@ def suggestions(
     Args:
         at_least: Tokens that make it worth while to buy more GPUs.
     """
-    found = []
+    found = [*fewer(request.lora)]
     if request.memory is not None and request.memory < need.total <= room:
         found.append(f"raise `memory:` to {size(need.total)}")
     for gpu in used:

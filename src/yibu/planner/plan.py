@@ -10,7 +10,7 @@ from yibu.planner.arithmetic import kv_bytes_per_token
 from yibu.planner.gpu import Refusal, Spot
 from yibu.planner.request import Request
 from yibu.planner.text import size
-from yibu.planner.types import Machine, MemoryNeed, ModelPlan, Placement
+from yibu.planner.types import Machine, ModelPlan, Placement
 
 _PLENTY = 1 << 50
 _FORCED_SHARE = 0.95
@@ -171,9 +171,9 @@ def _of_replicas(refusal: Refusal, placed: int, request: Request) -> Refusal:
 
 def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placement:
     request, facts, tp = spot.request, spot.facts, spot.tensor_parallel
-    cache = budget - spot.least.weights - spot.least.overhead
+    cache = budget - (spot.least.total - spot.least.kv_cache)
     # A cache beyond what all sequences could ever fill is still allocated by vLLM.
-    need = MemoryNeed(spot.least.weights, cache, spot.least.overhead)
+    need = replace(spot.least, kv_cache=cache)
     per_token = kv_bytes_per_token(facts, request.kv_dtype, tp)
     fixed_part = spot.least.kv_cache - per_token * spot.context
     tokens = (cache - max(0, fixed_part)) // per_token if per_token else None

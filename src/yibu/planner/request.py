@@ -9,6 +9,7 @@ from typing import Any
 from yibu.config import EngineName, ModelConfig
 from yibu.errors import ConfigError
 from yibu.planner.arithmetic import MIB, kv_element_bytes
+from yibu.planner.lora import Slots
 from yibu.planner.types import ModelFacts
 
 
@@ -44,6 +45,8 @@ class Request:
     eager: bool = False
     """No CUDA graphs."""
     replicas: int = 1
+    lora: Slots | None = None
+    """What vLLM is to keep for adapters; None: it takes none."""
 
     @classmethod
     def of(cls, model: ModelConfig, engine: EngineName, facts: ModelFacts | None) -> Request:
@@ -85,7 +88,23 @@ class Request:
             device=asked.text("device"),
             eager=asked.switch("enforce_eager"),
             replicas=model.replicas,
+            lora=_lora_slots(asked, options) if engine == "vllm" else None,
         )
+
+
+def _lora_slots(asked: _Values, options: Mapping[str, Any]) -> Slots | None:
+    """Slots for adapters as vLLM makes them; None where nothing asks for any."""
+    if not options.get("lora") and not asked.switch("enable_lora"):
+        return None
+    usual = Slots()
+    return Slots(
+        count=asked.number("max_loras") or usual.count,
+        rank=asked.number("max_lora_rank") or usual.rank,
+        kept=asked.number("max_cpu_loras") or usual.kept,
+        element=4 if asked.text("dtype") in ("float32", "float") else usual.element,
+        sharded=asked.switch("fully_sharded_loras"),
+        modules=frozenset(asked.words("lora_target_modules")),
+    )
 
 
 def _larger(keys: str | None, values: str | None) -> str | None:
@@ -156,6 +175,11 @@ class _Values:
     def text(self, *names: str) -> str | None:
         _, value = self._first(names)
         return None if value in (None, "auto", True) else str(value)
+
+    def words(self, *names: str) -> tuple[str, ...]:
+        """Several words out of an option; nothing out of a flag, of which the first alone is read."""
+        _, value = self._first(names)
+        return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
     def switch(self, *names: str) -> bool:
         _, value = self._first(names)

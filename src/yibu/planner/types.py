@@ -95,10 +95,12 @@ class MemoryNeed:
     weights: int
     kv_cache: int
     overhead: int
+    adapters: int = 0
+    """LoRA slots, and on a CPU the adapters that are kept to fill them."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.overhead
+        return self.weights + self.kv_cache + self.overhead + self.adapters
 
 
 @dataclass(frozen=True, slots=True)
