@@ -56,7 +56,8 @@ from yibu.node.node import Node
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 from yibu.planner.facts import read_facts
-from yibu.planner.ledger import Beside, less_promised
+from yibu.planner.headers import remote_facts
+from yibu.planner.ledger import Beside, Coming, explain_missing, less_promised
 from yibu.planner.plan import place_anyway, place_beside
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
@@ -201,11 +202,13 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         number: int,
         beside: Beside,
     ) -> Placement:
-        machine = less_promised(probe(env.get("CUDA_VISIBLE_DEVICES")), beside.promises)
+        here = probe(env.get("CUDA_VISIBLE_DEVICES"))
+        reserved = (*beside.promises, *beside.held)
+        machine = less_promised(here, reserved)
         left = model.replicas - number
         request = dataclasses.replace(Request.of(model, engine.name, facts), replicas=left)
-        coming = [found for config in beside.coming if (found := _request(config, store))]
-        verdict, placement = place_beside(request, coming, machine)
+        coming = [found for one in beside.coming if (found := _request(one))]
+        verdict, placement = place_beside(request, coming, machine, beside.on_cpu)
         own = {replica_id(model.name, n) for n in range(number)}
         # Where others still start, what they leave is waited for first.
         alone = own.issuperset(p.replica for p in beside.promises)
@@ -217,8 +220,10 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
                     forced, warning=f"{model.name} does not fit, and is started by force: {why}"
                 )
         if placement is None:
+            kept = explain_missing(reserved)
+            beside_what = f"; of what is not in use, {kept} is planned" if kept else ""
             raise DoesNotFitError(
-                f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}",
+                f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}{beside_what}",
                 hint="; ".join((*verdict.suggestions, "or start it all the same: yibu up --force")),
             )
         return placement
@@ -238,6 +243,7 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
     return Deployer(
         pull=pull,
         read_facts=lambda local: read_facts(local.path),
+        foresee=partial(_foreseen, store),
         choose_engine=choose_engine,
         place=place,
         ensure_environment=ensure_environment,
@@ -247,14 +253,22 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
     )
 
 
-def _request(config: ModelConfig, store: Store) -> Request | None:
-    """What a model that still comes up will ask of the planner; None where its files are not here
-    yet, or something is wrong with it, which its own deployment will say."""
+def _foreseen(store: Store, source: str) -> ModelFacts | None:
+    """Facts of a model that is still to be downloaded; None where it is here."""
+    parsed = parse_source(source)
+    if store.find(parsed) is not None:
+        return None
+    with store.fetch_config(parsed) as headers:
+        return remote_facts(source, headers)
+
+
+def _request(coming: Coming) -> Request | None:
+    """What a model that still comes up will ask of the planner; None where nothing is known of its
+    files yet, or something is wrong with it, which its own deployment will say."""
+    config, facts = coming.config, coming.facts
+    if config.source and facts is None:
+        return None
     try:
-        local = store.find(parse_source(config.source)) if config.source else None
-        if config.source and local is None:
-            return None
-        facts = read_facts(local.path) if local else None
         return Request.of(config, registry.choose(config, facts).name, facts)
     except YibuError:
         return None

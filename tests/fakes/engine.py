@@ -55,6 +55,8 @@ def arguments() -> argparse.Namespace:
                         help="before it listens: print the line, then take so long")  # fmt: skip
     parser.add_argument("--shared-memory", action="append", default=[], metavar="NAME",
                         help="map /dev/shm/NAME, made if need be; {pid} is our pid")  # fmt: skip
+    parser.add_argument("--hold-mib", type=int, default=0, help="memory of its own")
+    parser.add_argument("--map-file", help="a file that is mapped and read whole")
     parser.add_argument("--print-env", action="store_true")
     parser.add_argument("--port-in-use", action="store_true", help="fail as if the port was taken")
     parser.add_argument("--metrics", metavar="FILE", help="/metrics answers with its bytes")
@@ -103,6 +105,17 @@ def map_shared_memory(name: str) -> None:
     if first != path:
         os.link(first, path)
         os.unlink(first)
+
+
+def hold_memory(args: argparse.Namespace) -> None:
+    """Memory as an engine's cache takes it, and as one that maps its weights does."""
+    import mmap
+
+    KEPT.append(b"x" * (args.hold_mib << 20))
+    if args.map_file:
+        with open(args.map_file, "rb") as file:
+            KEPT.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        KEPT.append(sum(KEPT[-1][:: mmap.PAGESIZE]))
 
 
 KEPT: list = []
@@ -300,6 +313,7 @@ def prepare(args: argparse.Namespace) -> None:
         fork_child(args)
     for name in args.shared_memory:
         map_shared_memory(name)
+    hold_memory(args)
 
 
 def later(seconds: float, code: int) -> None:

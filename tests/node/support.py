@@ -115,6 +115,7 @@ def fake_deployer(**changes: Any) -> Deployer:
     deployer = Deployer(
         pull=fake_pull,
         read_facts=lambda local: ModelFacts("gguf", "fake", 0),
+        foresee=lambda source: None,
         choose_engine=lambda config, facts: FakeEngineKind(),  # type: ignore[arg-type, return-value]
         place=lambda config, facts, engine, number, beside: placement,
         ensure_environment=lambda name, note: Path(sys.executable),

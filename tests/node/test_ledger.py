@@ -5,27 +5,32 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.node.support import eventually, fake_model
 from yibu.errors import DoesNotFitError, EngineStartError
 from yibu.node.fleet import Fleet
+from yibu.node.state import SavedNode, boot_id
+from yibu.paths import Paths
 from yibu.planner.ledger import Beside, less_promised
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine, MemoryNeed, Placement
 
 MakeFleet = Callable[..., Fleet]
-GIB = 1024**3
+GIB, MIB = 1024**3, 1024**2
 MACHINE = Machine("m", 2, 2, 16 * GIB, 10 * GIB)
 
 
 def place(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
     """The planner's, on a machine of which ten GiB are free, whatever runs on it."""
     request = Request(config.name, "command", memory=config.memory)
-    verdict = plan([request], less_promised(MACHINE, beside.promises))[0]
+    machine = less_promised(MACHINE, (*beside.promises, *beside.held))
+    verdict = plan([request], machine)[0]
     if verdict.placement is None:
         raise DoesNotFitError(f"{config.name} does not fit: {verdict.reasons[0]}")
     return verdict.placement
@@ -35,8 +40,20 @@ def of(name: str, gib: int, *switches: str, **changes: Any) -> Any:
     return fake_model(name, *switches, memory=gib * GIB, **changes)
 
 
-async def test_one_waits_for_the_memory_that_another_was_promised(make_fleet: MakeFleet) -> None:
-    async with make_fleet(place=place) as fleet:
+def on_shared_gpu(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
+    """On a GPU of ten GiB, of which an engine takes two less than it was planned."""
+    taken = sum(p.memory for p in beside.promises) + 4 * GIB * len(beside.held)
+    if config.memory + taken > 10 * GIB:
+        raise DoesNotFitError(f"{config.name} does not fit")
+    return Placement((0,), 1, None, 1, MemoryNeed(0, 0, config.memory))
+
+
+async def test_one_waits_for_the_gpu_memory_that_another_was_promised(
+    make_fleet: MakeFleet,
+) -> None:
+    fleet = make_fleet(place=on_shared_gpu)
+    fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
+    async with fleet:
         with fleet.events("b") as events:
             first = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "0.5")))
             await eventually(lambda: "a-0" in fleet._replicas)
@@ -48,6 +65,55 @@ async def test_one_waits_for_the_memory_that_another_was_promised(make_fleet: Ma
         assert phases[:3] == ["plan", "wait", "environment"]
         (note,) = [event["text"] for event in seen if event["event"] == "note"]
         assert "promised to a-0" in note
+
+
+async def test_main_memory_stays_with_an_engine_that_is_ready(make_fleet: MakeFleet) -> None:
+    async with make_fleet(place=place) as fleet:
+        first = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "0.3")))
+        await eventually(lambda: "a-0" in fleet._replicas)
+        with pytest.raises(DoesNotFitError):  # at once: it would not fit later either
+            await fleet.up(of("b", 6))
+        assert fleet._models["a"].state == "starting"
+        await first
+        with pytest.raises(DoesNotFitError):
+            await fleet.restart("b")
+        (promise,) = await fleet.reserved()
+        assert (promise.replica, promise.memory) == ("a-0", 6 * GIB)
+        assert 0 < promise.resident < GIB  # a fake engine of a few megabytes
+        await fleet.down("a")
+        assert await fleet.reserved() == []
+        await fleet.restart("b")
+
+
+async def test_what_an_engine_holds_counts_once(make_fleet: MakeFleet, tmp_path: Path) -> None:
+    """Its own memory is missing from what the machine has free already; a file that it maps, as
+    llama.cpp does its weights, is not, for the system counts such pages as free."""
+    weights = tmp_path / "weights"
+    weights.write_bytes(bytes(100 * MIB))
+    async with make_fleet(place=place) as fleet:
+        await fleet.up(of("a", 1, "--hold-mib", "200", "--map-file", str(weights)))
+        (promise,) = await fleet.reserved()
+        pid = fleet._replicas["a-0"].process.pid  # type: ignore[union-attr]
+        assert pid in promise.pids
+        assert psutil.Process(pid).memory_info().rss > 300 * MIB
+        assert 200 * MIB <= promise.resident < 290 * MIB
+        assert promise.missing == GIB - promise.resident
+
+
+async def test_an_adopted_engine_keeps_what_it_was_planned(
+    make_fleet: MakeFleet, paths: Paths
+) -> None:
+    fleet = make_fleet(place=place)
+    async with fleet:
+        await fleet.up(of("a", 6))
+        saved = SavedNode(boot_id(), tuple(model.save() for model in fleet._models.values()))
+        async with make_fleet(place=place) as later:
+            await later.adopt(saved)
+            await eventually(lambda: later._models["a"].state == "ready")
+            (promise,) = await later.reserved()
+            assert promise.memory == 6 * GIB
+            with pytest.raises(DoesNotFitError):
+                await later.up(of("b", 6))
 
 
 async def test_what_fits_beside_it_does_not_wait(make_fleet: MakeFleet) -> None:
@@ -97,7 +163,7 @@ async def test_a_promise_ends_with_the_start_it_was_made_for(
         with pytest.raises(Exception, match=r"a|no environment"):
             await going
         broken.set()
-        assert fleet._host.ledger._promises == {}
+        assert await fleet.reserved() == []
         if end != "has no environment":
             await fleet.up(of("b", 6))
 
@@ -106,6 +172,7 @@ async def test_a_crash_gets_its_memory_back_before_others_do(make_fleet: MakeFle
     async with make_fleet(place=place, timings={"backoff_first": 30.0}) as fleet:
         await fleet.up(of("a", 6))
         assert fleet._host.ledger._promises == {}
+        assert fleet._host.ledger._held["a-0"].memory == 6 * GIB
         fleet._replicas["a-0"].process._signal_group(9)  # type: ignore[union-attr, arg-type]
         await eventually(lambda: fleet._models["a"].state == "starting")
         assert fleet._host.ledger._promises["a-0"].memory == 6 * GIB
@@ -165,7 +232,7 @@ async def test_a_placement_knows_which_models_come_up_too(make_fleet: MakeFleet)
     seen: dict[str, list[str]] = {}
 
     def note(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
-        seen[config.name] = [other.name for other in beside.coming]
+        seen[config.name] = [other.config.name for other in beside.coming]
         return place(config, facts, engine, number, beside)
 
     async with make_fleet(place=note) as fleet:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from yibu.cli.context import Context
 from yibu.config import ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine, LaunchPlan
@@ -16,23 +16,21 @@ from yibu.engines.vllm import Vllm
 from yibu.engines.vllm_table import FlagTable
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.vllm_flags import TABLE
-from yibu.errors import HubNotFoundError
-from yibu.hub.headers import RemoteHeaders
+from yibu.errors import HubNotFoundError, NotRunningError
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
+from yibu.node.client import Client
 from yibu.planner.explain import Row, explain
 from yibu.planner.facts import facts_from_headers, read_facts
 from yibu.planner.files import load_json
-from yibu.planner.gguf import HeaderCutShortError
+from yibu.planner.headers import remote_facts
+from yibu.planner.ledger import Promise
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine, ModelFacts, ModelPlan
 
-_GGUF_PREFIX = 4 * 2**20
-"""Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx"})
-_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,9 @@ def plan_models(
     store: Store,
     machine: Machine,
     environments: EnvironmentManager | None = None,
+    neighbours: int = 0,
 ) -> list[Planned]:
-    """Plan the models together on one machine.
+    """Plan the models together on one machine, beside ``neighbours`` engines that run there.
 
     ``environments`` tells which flags a vLLM has that was installed instead of the pinned one.
 
@@ -79,7 +78,7 @@ def plan_models(
         engines.append(_installed(registry.choose(model, facts), model, machine, environments))
         requests.append(Request.of(model, engines[-1].name, facts))
     planned = []
-    verdicts = plan(requests, machine)
+    verdicts = plan(requests, machine, neighbours)
     for model, engine, request, verdict in zip(models, engines, requests, verdicts, strict=True):
         launch = None
         if verdict.placement is not None:
@@ -120,6 +119,19 @@ def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> Mod
     return verdict
 
 
+def promises(context: Context) -> list[Promise]:
+    """What this home's node planned for the engines that it runs; nothing where no node runs."""
+    try:
+        found = Client(context.paths).call("reserved")["promises"]
+    except NotRunningError:
+        return []
+    return [
+        Promise(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
+                frozenset(one["pids"]), one["resident_bytes"])
+        for one in found
+    ]  # fmt: skip
+
+
 def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
     """Read the files that are here, or fetch their headers alone; None without a source.
 
@@ -140,7 +152,7 @@ def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
             hint=f"Fetch it first: yibu pull '{source}'",
         )
     with store.fetch_config(source) as headers:
-        return _remote_facts(model.name, headers)
+        return remote_facts(model.name, headers)
 
 
 def _has_config_alone(path: Path) -> bool:
@@ -148,43 +160,3 @@ def _has_config_alone(path: Path) -> bool:
     if not (path / "config.json").is_file():
         return False
     return not any(file.suffix in _WEIGHT_SUFFIXES for file in path.rglob("*"))
-
-
-def _remote_facts(name: str, headers: RemoteHeaders) -> ModelFacts:
-    ggufs = [path for path in headers.files if path.endswith(".gguf")]
-    if ggufs:
-        return _gguf_facts(name, headers, ggufs[0])
-    index = headers.json(_INDEX)
-    weights = [path for path in headers.files if path.endswith(".safetensors")]
-    # An index has the total already; without one the single file's header is small.
-    tensors = {} if index else {path: _safetensors_header(headers, path) for path in weights}
-    template = any(PurePosixPath(path).name == "chat_template.jinja" for path in headers.files)
-    tokenizer = headers.json("tokenizer_config.json") or {}
-    return facts_from_headers(
-        name=name,
-        config=headers.json("config.json"),
-        index=index,
-        headers=tensors,
-        chat_template=template or "chat_template" in tokenizer,
-    )
-
-
-def _gguf_facts(name: str, headers: RemoteHeaders, path: str) -> ModelFacts:
-    length = _GGUF_PREFIX
-    while True:
-        prefix = headers.read(path, 0, min(length, headers.files[path] or length))
-        try:
-            return facts_from_headers(
-                name=name, gguf_prefix=prefix, gguf_size=headers.files[path] or None
-            )
-        except HeaderCutShortError as short:
-            if len(prefix) < length:
-                raise  # the file itself ends here
-            length = max(short.needed, 2 * length)
-
-
-def _safetensors_header(headers: RemoteHeaders, path: str) -> Mapping[str, Any]:
-    """The JSON header behind its 8-byte little-endian length (safetensors' format)."""
-    (length,) = struct.unpack("<Q", headers.read(path, 0, 8))
-    parsed: dict[str, Any] = json.loads(headers.read(path, 8, length))
-    return parsed

@@ -8,6 +8,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 |-----------|------------------------|--------|--------|
 | ping      |                        |        | {pid, started} |
 | ps        |                        |        | what ``yibu ps --json`` prints |
+| reserved  |                        |        | {promises: what engines were planned, what they hold} |
 | access    |                        |        | {url, key, capabilities: {model: [name]}} |
 | up        | models: [ModelConfig]  | yes    | {models: [name]} |
 | down      | models: [name]         | yes    | {models: [name]} |
@@ -39,6 +40,7 @@ from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.launch import cancelled
+from yibu.planner.ledger import Promise
 
 _log = logging.getLogger(__name__)
 _LINE_LIMIT = 4 << 20
@@ -90,18 +92,8 @@ class Control:
             YibuError: it is refused or it failed.
         """
         match request.get("op"):
-            case "ping":
-                return self._node()["node"]
-            case "ps":
-                return {"version": 1, **self._node(), "models": await self._fleet.status()}
-            case "access":
-                return {
-                    "url": self._door.url,
-                    "key": self._door.key,
-                    "capabilities": {
-                        route.model: sorted(route.capabilities) for route in self._fleet.routes()
-                    },
-                }
+            case "ping" | "ps" | "reserved" | "access" as question:
+                return await self._told(question)
             case "up" | "down" | "restart" as verb:
                 return await self._change(verb, request["models"], send)
             case "log":
@@ -119,6 +111,23 @@ class Control:
                 return {"pid": os.getpid()}
             case op:
                 raise UsageError(f"the node knows no operation {op!r}")
+
+    async def _told(self, question: str) -> Any:
+        match question:
+            case "ping":
+                return self._node()["node"]
+            case "ps":
+                return {"version": 1, **self._node(), "models": await self._fleet.status()}
+            case "reserved":
+                return {"promises": [_plain(p) for p in await self._fleet.reserved()]}
+            case _:
+                return {
+                    "url": self._door.url,
+                    "key": self._door.key,
+                    "capabilities": {
+                        route.model: sorted(route.capabilities) for route in self._fleet.routes()
+                    },
+                }
 
     async def _change(self, verb: str, models: Sequence[Any], send: Send) -> dict[str, Any]:
         if verb == "up":
@@ -151,6 +160,16 @@ class Control:
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise errors[0]
+
+
+def _plain(promise: Promise) -> dict[str, Any]:
+    return {
+        "replica": promise.replica,
+        "gpus": list(promise.gpus),
+        "memory_bytes": promise.memory,
+        "pids": sorted(promise.pids),
+        "resident_bytes": promise.resident,
+    }
 
 
 async def _forward(events: Subscription, names: list[str], send: Send) -> None:

@@ -7,6 +7,7 @@ uv, and its tests neither.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +23,8 @@ from yibu.node.launch import Explain, LaunchSpec
 from yibu.node.ledger import Ledger
 from yibu.planner.ledger import Beside, promised_memory
 from yibu.planner.types import ModelFacts, Placement
+
+_log = logging.getLogger(__name__)
 
 Note = Callable[[str], None]
 """Takes a line worth telling the user."""
@@ -40,6 +43,9 @@ class Deployer:
     pull: Callable[[str, ProgressCallback], LocalModel]
     """A source to verified files; raises HubError and its children."""
     read_facts: Callable[[LocalModel], ModelFacts]
+    foresee: Callable[[str], ModelFacts | None]
+    """Facts of a source whose files are not here, from their headers; None where they are here, and
+    raises YibuError where nothing can be known before they are."""
     choose_engine: Callable[[ModelConfig, ModelFacts | None], Engine]
     """Raises UnsupportedError when no engine serves the model."""
     place: Callable[[ModelConfig, ModelFacts | None, Engine, int, Beside], Placement]
@@ -95,8 +101,10 @@ class Deployer:
         local, facts = None, None
         if config.source:
             enter(phases.DOWNLOAD)
+            await self._foresee(config, ledger)
             local = await asyncio.to_thread(self.pull, config.source, report)
             facts = await asyncio.to_thread(self.read_facts, local)
+        ledger.foresee(config.name, facts)
         enter(phases.PLAN)
         engine = await asyncio.to_thread(self.choose_engine, config, facts)
         verdict = engine.supports(config, facts)
@@ -144,6 +152,17 @@ class Deployer:
             )
             for each, placement in placed
         ]
+
+    async def _foresee(self, config: ModelConfig, ledger: Ledger) -> None:
+        """Tell the others that come up what this model will need, before its files are here."""
+        try:
+            facts = await asyncio.to_thread(self.foresee, config.source)
+        except YibuError as error:
+            _log.info("%s: not known before it is here: %s", config.name, error)
+            ledger.foresee(config.name, None)
+        else:
+            if facts is not None:
+                ledger.foresee(config.name, facts)
 
     async def _pull_extra(self, plan: LaunchPlan, report: ProgressCallback) -> Mapping[str, str]:
         extra = {}

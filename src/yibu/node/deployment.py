@@ -340,12 +340,14 @@ class Deployment:
         self._tell()
 
     def _reserve(self, replica: Replica) -> None:
-        """Memory is promised to a replica for as long as it starts, for the first time or again."""
+        """A replica's memory is its own from its start, the first or another, to its end."""
         ledger = self._host.ledger
         if replica.state == "starting":
             ledger.promise(replica.id, replica.spec.gpus, replica.spec.memory)
             ledger.runs(replica.id, replica.process)
-        elif replica.state != "pending":
+        elif replica.state == "ready":
+            ledger.ready(replica.id)
+        elif replica.state in ("failed", "stopped"):
             ledger.settle(replica.id)
 
     def _give_memory_up(self) -> None:

@@ -24,6 +24,7 @@ from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 from yibu.node.replica import Replica
 from yibu.node.state import SavedNode, SavedReplica, StateFile, boot_id
+from yibu.planner.ledger import Promise
 from yibu.routing import ReplicaStatus, Route
 
 _log = logging.getLogger(__name__)
@@ -153,6 +154,10 @@ class Fleet:
         """The models as ``yibu ps --json`` shows them."""
         table = await asyncio.to_thread(processes.snapshot)
         return [_shown(deployment, table) for deployment in self._models.values()]
+
+    async def reserved(self) -> list[Promise]:
+        """What its engines were planned of the machine's memory, and what they hold of it."""
+        return await self._host.ledger.reserved()
 
     def events(self, model: str | None = None) -> AbstractContextManager[Subscription]:
         """Subscribe to changes of state and to progress; see :mod:`yibu.node.events`."""

@@ -21,6 +21,10 @@ _NO_LIMIT = 1 << 60
 """cgroup v1 writes "no limit" as a number near 2⁶³."""
 
 
+_CACHE_LISTS = ("inactive", "active")
+"""The kernel's two lists of cached pages of files."""
+
+
 def probe(cuda_visible_devices: str | None = None, *, root: Path = Path("/")) -> Machine:
     """Measure this machine.
 
@@ -137,18 +141,19 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 def memory_limit(root: Path = Path("/")) -> tuple[int, int] | None:
     """The cgroup's limit and what is left below it, in bytes; None: no limit.
 
-    Page cache that the kernel would give up first (inactive_file) counts as left.
+    Page cache counts as left, as in the kernel's own MemAvailable: it can be read again.
     """
     found = []
-    for controller, limit, usage, cache in (
-        ("", "memory.max", "memory.current", "inactive_file"),
-        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    for controller, limit, usage, prefix in (
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
         for directory in _cgroups(root, controller):
             value = _read(directory / limit)
             if not value.isdigit() or int(value) >= _NO_LIMIT:
                 continue
-            used = int(_read(directory / usage) or 0) - _statistic(directory, cache)
+            cache = sum(_statistic(directory, f"{prefix}{kind}_file") for kind in _CACHE_LISTS)
+            used = int(_read(directory / usage) or 0) - cache
             found.append((int(value), max(0, int(value) - max(0, used))))
     if not found:
         return None

@@ -85,6 +85,19 @@ def _process_psutil(pid: int) -> ProcessInfo | None:
         return None
 
 
+def held_bytes(info: ProcessInfo) -> int:
+    """Main memory that a process holds and that nobody gets before it ends: not the pages of files
+    that it maps, which the system counts as free, and of shared memory its part."""
+    if not _LINUX:
+        return info.rss_bytes
+    try:
+        text = (_PROC / str(info.identity.pid) / "smaps_rollup").read_text()
+    except OSError:  # it ended meanwhile, or is somebody else's
+        return info.rss_bytes
+    fields = (line.split() for line in text.splitlines()[1:])
+    return sum(int(f[1]) * 1024 for f in fields if f[0] in ("Pss_Anon:", "Pss_Shmem:"))
+
+
 def alive(identity: Identity) -> bool:
     """Whether exactly this process still runs; a zombie does not."""
     info = process(identity.pid)

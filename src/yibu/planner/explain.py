@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from yibu.planner.arithmetic import kv_bytes_per_token, kv_element_bytes
 from yibu.planner.attention import CacheGroup, cache_groups
+from yibu.planner.ledger import Promise, explain_missing
 from yibu.planner.request import Request
 from yibu.planner.text import size, tokens
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
@@ -32,14 +34,18 @@ _VERDICTS: dict[str, tuple[str, Tone]] = {
 }
 
 
-def explain_machine(machine: Machine) -> list[Row]:
-    """What there is to plan with."""
+def explain_machine(machine: Machine, promises: Sequence[Promise] = ()) -> list[Row]:
+    """What there is to plan with, and what of it was planned for engines that run already."""
     numa = f", {machine.numa_nodes} NUMA nodes" if machine.numa_nodes > 1 else ""
     rows = [
         Row("machine", machine.name, f"{machine.system} {machine.arch}"),
         Row("processor", f"{machine.cores} cores", f"{machine.threads} threads{numa}"),
         Row("memory", size(machine.memory_available), f"free of {size(machine.memory_total)}"),
     ]
+    if kept := sum(promise.missing for promise in promises):
+        rows.append(
+            Row("of which kept", size(kept), f"planned, not used yet: {explain_missing(promises)}")
+        )
     for gpu in machine.gpus:
         capability = ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else "?"
         held = ", ".join(
@@ -91,7 +97,7 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
             Row("memory: weights", size(need.weights), each.strip()),
             Row("memory: KV cache", size(need.kv_cache), each.strip()),
             *_adapters(request, need, each),
-            Row("memory: overhead", size(need.overhead), "activations, graphs, runtime" + each),
+            Row("memory: overhead", size(need.overhead), _overhead(placement) + each),
             Row("memory: in all", size(need.total), each.strip()),
         ]
     where = ", ".join(f"GPU {index}" for index in placement.gpus) or "CPU"
@@ -117,6 +123,12 @@ def _adapters(request: Request, need: MemoryNeed, each: str) -> list[Row]:
     count = f"{slots.count} slots" if slots.count > 1 else "1 slot"
     note = f"{count} of rank {slots.rank} (max_loras × max_lora_rank){each}"
     return [Row("memory: LoRA adapters", size(need.adapters), note)]
+
+
+def _overhead(placement: Placement) -> str:
+    if placement.gpus:
+        return "activations, graphs, runtime"
+    return "activations, runtime" + (", past prompts" if placement.prompt_cache else "")
 
 
 def _cache(facts: ModelFacts, kv_dtype: str | None, placement: Placement) -> list[Row]:

@@ -1,4 +1,5 @@
-"""Memory that is planned for engines which start just now, and that no measurement shows yet."""
+"""Memory that is planned for engines and that no measurement shows: of those that start just now,
+and of those that are ready and have not touched all of theirs (a cache that no prompt has filled)."""
 
 from __future__ import annotations
 
@@ -6,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from yibu.config import ModelConfig
+from yibu.planner.arithmetic import MIB
 from yibu.planner.gpu import margin
-from yibu.planner.types import Gpu, Machine, Placement
+from yibu.planner.text import size
+from yibu.planner.types import Gpu, Machine, ModelFacts, Placement
+
+_WORTH_A_WORD = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What one replica was placed with. It counts until the replica is ready: then what it
-    really took is measured."""
+    """What one replica was placed with. It counts for as long as the replica lives, as far as its
+    processes do not hold it already; of a GPU until it is ready, for vLLM has then taken it all."""
 
     replica: str
     gpus: tuple[int, ...]
@@ -22,7 +27,22 @@ class Promise:
     pids: frozenset[int] = frozenset()
     """Its processes, if it has any by now."""
     resident: int = 0
-    """Bytes of main memory that these hold."""
+    """Bytes of main memory that these hold and that cannot be had back: not their files' pages."""
+
+    @property
+    def missing(self) -> int:
+        """Bytes of main memory that are planned and not held yet."""
+        return 0 if self.gpus else max(0, self.memory - self.resident)
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A model that comes up too and has no place yet."""
+
+    config: ModelConfig
+    facts: ModelFacts | None = None
+    """From its files, or from their headers while they are still downloaded; None where neither
+    can be read, or where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +50,15 @@ class Beside:
     """What else is to be thought of when one replica is placed."""
 
     promises: tuple[Promise, ...] = ()
-    coming: tuple[ModelConfig, ...] = ()
-    """Models that come up too and have no place yet."""
+    """Of those that start."""
+    held: tuple[Promise, ...] = ()
+    """Of those that are ready."""
+    coming: tuple[Coming, ...] = ()
+
+    @property
+    def on_cpu(self) -> int:
+        """Engines that share the CPU's cores already."""
+        return sum(1 for promise in (*self.promises, *self.held) if not promise.gpus)
 
 
 def promised_memory(placement: Placement) -> int:
@@ -46,7 +73,7 @@ def less_promised(machine: Machine, promises: Sequence[Promise]) -> Machine:
     What the replicas' processes hold already is missing from the measured figures, so that part
     is not taken off once more.
     """
-    on_cpu = sum(max(0, p.memory - p.resident) for p in promises if not p.gpus)
+    on_cpu = sum(promise.missing for promise in promises)
     return replace(
         machine,
         memory_available=max(0, machine.memory_available - on_cpu),
@@ -64,3 +91,9 @@ def _less_promised_gpu(gpu: Gpu, promises: Sequence[Promise]) -> Gpu:
         return gpu
     # The margin is nobody's: what a driver takes for the promised engines is not measured yet.
     return replace(gpu, free=max(0, min(gpu.free, gpu.total - margin(gpu)) - missing))
+
+
+def explain_missing(promises: Sequence[Promise]) -> str:
+    """Who was planned main memory that is not in use yet, as a clause; "" for nobody."""
+    kept = [promise for promise in promises if promise.missing >= _WORTH_A_WORD]
+    return ", ".join(f"{size(promise.missing)} for {promise.replica}" for promise in kept)

@@ -19,12 +19,15 @@ _CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
 """Limits tried, one after the other, on contexts that nobody asked for, until all models fit."""
 
 
-def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
+def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> list[ModelPlan]:
     """Plan models on a machine, together: what one takes is gone for the next.
 
     vLLM goes to GPUs where there are any, speech where it is asked to, everything else to the CPU. On GPUs the models with
     GPUs or budgets of their own are placed first, then the largest. The result has the order of
     ``models``.
+
+    Args:
+        neighbours: Engines that use the CPU's cores already.
     """
     plans: dict[int, ModelPlan] = {}
     for i, request in enumerate(models):
@@ -34,7 +37,7 @@ def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
     plans.update(_plan_gpus({i: models[i] for i in on_gpu}, machine))
     rest = [i for i in range(len(models)) if i not in plans]
     left = machine.memory_available - cpu.reserve(machine)
-    sharing = sum(models[i].replicas for i in rest)
+    sharing = neighbours + sum(models[i].replicas for i in rest)
     for i in rest:
         result = cpu.place(models[i], machine, left, sharing)
         if result.placement is not None:
@@ -46,7 +49,7 @@ def plan(models: Sequence[Request], machine: Machine) -> list[ModelPlan]:
 
 
 def place_beside(
-    request: Request, coming: Sequence[Request], machine: Machine
+    request: Request, coming: Sequence[Request], machine: Machine, neighbours: int = 0
 ) -> tuple[ModelPlan, Placement | None]:
     """Plan one model so that those which are still to be placed find room too: GPU memory for more
     cache is divided, and so are the CPU's cores. Where it does not fit like that, it is planned as
@@ -54,8 +57,9 @@ def place_beside(
 
     Returns the verdict, and the placement of its first replica.
     """
-    together = plan([request, *coming], machine)[0]
-    verdict = together if together.placement is not None else plan([request], machine)[0]
+    verdict = plan([request, *coming], machine, neighbours)[0]
+    if verdict.placement is None:
+        verdict = plan([request], machine, neighbours)[0]
     return verdict, verdict.placement
 
 

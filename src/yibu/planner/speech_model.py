@@ -23,6 +23,21 @@ def speech_facts(path: Path, names: set[str]) -> ModelFacts | None:
     return None
 
 
+def facts_of_listing(files: Mapping[str, int]) -> ModelFacts | None:
+    """A speech model's facts from its files' names and sizes; None for another sort of model."""
+    if "config.yaml" in files and "model.pt" in files:
+        return _of_size("sensevoice", "SenseVoiceSmall", files["model.pt"])
+    if "config.yaml" in files and (graphs := _onnx_files(files)):
+        return _of_size("sensevoice-onnx", "SenseVoiceSmall", files[graphs[0]])
+    if "model.bin" in files and any(name.startswith("vocabulary.") for name in files):
+        return _of_size("whisper-ct2", "whisper", files["model.bin"])
+    return None
+
+
+def _of_size(model_format: ModelFormat, architecture: str, size: int) -> ModelFacts:
+    return ModelFacts(model_format, architecture, size, dtype="float32")
+
+
 def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
     config = load_yaml(path / "config.yaml")
     model = str(config.get("model", ""))

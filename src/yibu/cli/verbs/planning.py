@@ -15,6 +15,7 @@ from yibu.cli.verbs.models import JsonOption, OfflineOption
 
 if TYPE_CHECKING:
     from yibu.planner.explain import Row
+    from yibu.planner.ledger import Promise
 
 
 def register(app: typer.Typer) -> None:
@@ -42,10 +43,11 @@ def plan(
     from yibu.cli import selection
     from yibu.cli.door import lift
     from yibu.cli.house import settle
-    from yibu.cli.planning import plan_models
+    from yibu.cli.planning import plan_models, promises
     from yibu.config import file as config_file
     from yibu.node.hardware import probe
     from yibu.planner.explain import explain_machine
+    from yibu.planner.ledger import less_promised
     from yibu.planner.machine_file import load_machine
 
     here = Context.here()
@@ -53,9 +55,11 @@ def plan(
     overrides = selection.Overrides(engine=engine, flags=context.obj or ())
     door = lift(models or [], overrides, None, None, here.directory)
     chosen = selection.select(door.models, config, door.overrides, here.directory)
+    running: Sequence[Promise] = () if machine else promises(here)
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
+    left = less_promised(target, running)
     planned = plan_models(
-        chosen, open_store(here, offline=offline), target, open_environments(here)
+        chosen, open_store(here, offline=offline), left, open_environments(here), len(running)
     )
     notes = (*door.notes, *notes)
     if as_json:
@@ -64,7 +68,7 @@ def plan(
     else:
         for note in notes:
             output.talk(note)
-        _print_rows(explain_machine(target))
+        _print_rows(explain_machine(target, running))
         for one in planned:
             output.data(f"\n{one.model.name}")
             _print_rows(one.rows)

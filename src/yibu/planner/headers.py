@@ -1,0 +1,70 @@
+"""What a model needs before its files are here: its hub is asked for their headers alone."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from yibu.hub.headers import RemoteHeaders
+from yibu.planner.facts import facts_from_headers
+from yibu.planner.gguf import HeaderCutShortError
+from yibu.planner.speech_model import facts_of_listing
+from yibu.planner.types import ModelFacts
+
+_GGUF_PREFIX = 4 * 2**20
+"""Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""
+_INDEX = "model.safetensors.index.json"
+
+
+def remote_facts(name: str, headers: RemoteHeaders) -> ModelFacts:
+    """A model's facts from the headers of its files.
+
+    Args:
+        name: What error messages call the model.
+
+    Raises:
+        HubError: the hub failed.
+        VerificationError, UnsupportedError, UsageError: as ``facts_from_headers``.
+    """
+    if (speech := facts_of_listing(headers.files)) is not None:
+        return speech
+    ggufs = [path for path in headers.files if path.endswith(".gguf")]
+    if ggufs:
+        return _gguf_facts(name, headers, ggufs[0])
+    index = headers.json(_INDEX)
+    weights = [path for path in headers.files if path.endswith(".safetensors")]
+    # An index has the total already; without one the single file's header is small.
+    tensors = {} if index else {path: _safetensors_header(headers, path) for path in weights}
+    template = any(PurePosixPath(path).name == "chat_template.jinja" for path in headers.files)
+    tokenizer = headers.json("tokenizer_config.json") or {}
+    return facts_from_headers(
+        name=name,
+        config=headers.json("config.json"),
+        index=index,
+        headers=tensors,
+        chat_template=template or "chat_template" in tokenizer,
+    )
+
+
+def _gguf_facts(name: str, headers: RemoteHeaders, path: str) -> ModelFacts:
+    length = _GGUF_PREFIX
+    while True:
+        prefix = headers.read(path, 0, min(length, headers.files[path] or length))
+        try:
+            return facts_from_headers(
+                name=name, gguf_prefix=prefix, gguf_size=headers.files[path] or None
+            )
+        except HeaderCutShortError as short:
+            if len(prefix) < length:
+                raise  # the file itself ends here
+            length = max(short.needed, 2 * length)
+
+
+def _safetensors_header(headers: RemoteHeaders, path: str) -> Mapping[str, Any]:
+    """The JSON header behind its 8-byte little-endian length (safetensors' format)."""
+    (length,) = struct.unpack("<Q", headers.read(path, 0, 8))
+    parsed: dict[str, Any] = json.loads(headers.read(path, 8, length))
+    return parsed
