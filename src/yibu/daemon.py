@@ -221,7 +221,7 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
                 )
         if placement is None:
             kept = explain_missing(reserved)
-            beside_what = f"; of what is not in use, {kept} is planned" if kept else ""
+            beside_what = f"; planned, not used yet: {kept}" if kept else ""
             raise DoesNotFitError(
                 f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}{beside_what}",
                 hint="; ".join((*verdict.suggestions, "or start it all the same: yibu up --force")),

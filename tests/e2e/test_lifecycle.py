@@ -71,6 +71,25 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert home.yibu("ps", code=5).stdout == ""
 
 
+def test_what_a_running_engine_was_planned_is_not_free(home: Home) -> None:
+    """It has touched a few megabytes of it; the next model is refused all the same."""
+    memory = psutil.virtual_memory()
+    half = memory.available // 2 >> 20
+    home.write([fake("first") | {"memory": f"{half}MiB"}, fake("next") | {"memory": f"{half}MiB"}])
+    assert home.yibu("plan", "next").stdout.count("fits") == 1
+    home.yibu("up", "-d", "first")
+    shown = home.yibu("plan", "next", code=3).stdout
+    (kept,) = [line for line in shown.splitlines() if "of which kept" in line]
+    assert "planned, not used yet: " in kept
+    assert kept.endswith("for first-0")
+    refused = home.yibu("up", "-d", "next", code=3).stderr
+    assert "next does not fit" in refused
+    assert re.search(r"planned, not used yet: \d.* for first-0", refused)
+    home.yibu("down", "first")
+    assert "of which kept" not in home.yibu("plan", "next").stdout
+    home.yibu("up", "-d", "next")
+
+
 def test_test_tries_what_runs(running: Home) -> None:
     checks = json.loads(running.yibu("test", "--json").stdout)["checks"]
     assert [check["check"] for check in checks] == ["listed", "chat", "chat streamed"]

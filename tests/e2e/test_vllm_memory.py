@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,18 @@ def test_memory_is_as_the_planner_predicts(engine_cache: Path) -> None:
     compared = re.findall(r"(weights, by headers|weights, by config.json|KV cache|LoRA \S+) ",
                           done.stdout)  # fmt: skip
     assert len(compared) == 5, done.stdout
+
+
+def test_its_processes_take_no_more_than_planned(engine_cache: Path) -> None:
+    """And not much less either, while eight clients ask at once."""
+    model = VllmModels.of(engine_cache).smollm2()
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "benchmarks" / "engine_memory.py", "--cache", engine_cache,
+         "--options", '{"context": 1024, "parallel": 8}', model],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    taken = re.search(r"planned \d+ MiB, taken \d+: ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert taken is not None, done.stdout
+    assert 0.65 < float(taken[1]) <= 1

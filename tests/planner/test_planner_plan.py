@@ -252,12 +252,65 @@ def test_speech_and_commands() -> None:
     assert asr.verdict == "fits"
     assert asr.placement is not None
     assert asr.placement.context is None
-    # 1.6 GB resident and 3.3 GB at the peak were measured.
-    assert asr.placement.need.total == pytest.approx(3.4e9, rel=0.05)
+    assert asr.placement.need.total == 936_000_000 + 512 * MIB
     assert mine.verdict == "fits"
     assert "not known to the planner" in mine.reasons[0]
-    (refused, _) = plan(models, machine_with(memory=2))
+    (refused, _) = plan(models, machine_with(memory=1))
     assert refused.verdict == "does_not_fit"
+
+
+@pytest.mark.parametrize(
+    ("options", "measured"),
+    [  # at work, of a model of 936 MB in fp32 (benchmarks/engine_memory.py)
+        ({"precision": "fp32"}, 1079),
+        ({"precision": "bf16"}, 649),
+        ({"precision": "int8"}, 450),
+        ({}, 1079),  # by the processor: the most
+        # FunASR's own way: 3.3 GB at the peak of loading.
+        ({"path": "reference"}, 3.3e9 / MIB),
+    ],
+)
+def test_speech_takes_what_was_measured_and_a_margin(
+    options: dict[str, object], measured: float
+) -> None:
+    sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
+    request = Request.of(ModelConfig(name="asr", options=options), "speech", sense)
+    (verdict,) = plan([request], machine_with(memory=16))
+    assert verdict.placement is not None
+    planned = verdict.placement.need.total / MIB
+    assert measured * 1.03 < planned < measured + 400
+
+
+@pytest.mark.parametrize(
+    ("options", "cores", "measured"),
+    [  # all its processes at work, less weights (benchmarks/engine_memory.py)
+        ({}, 2, 1494),
+        ({"distributed_executor_backend": "mp"}, 2, 1967),
+        ({}, 8, 1967),  # bound to cores by a worker
+        ({"threads": 6}, 8, 1494),
+        ({"tensor_parallel": 3}, 2, 1967 + 2 * 310),
+    ],
+)
+def test_vllm_on_a_cpu_takes_what_was_measured_and_a_fifth(
+    options: dict[str, object], cores: int, measured: int
+) -> None:
+    options = {**options, "context": 1024, "parallel": 8}
+    request = Request.of(ModelConfig(name="m", options=options), "vllm", FACTS["SmolLM2-135M"])
+    (verdict,) = plan([request], machine_with(memory=32, cores=cores))
+    assert verdict.placement is not None
+    need, ranks = verdict.placement.need, verdict.placement.tensor_parallel
+    assert 1.15 < need.overhead * ranks / MIB / measured < 1.35
+
+
+def test_activations_grow_with_the_model() -> None:
+    small, large = plan([vllm("Qwen2.5-1.5B"), vllm("Qwen2.5-7B")], machine_with(memory=99))
+    assert small.placement is not None
+    assert large.placement is not None
+    # 2,048 tokens of four hidden and two feed-forward vectors in half precision, and 32 rows of
+    # logits three times in fp32: (4 × 3584 + 2 × 18944) × 2 × 2048 + 32 × 152064 × 12.
+    assert large.placement.need.overhead - small.placement.need.overhead == (
+        (4 * 2048 + 2 * 9984) * 4096 + 32 * 128 * 12
+    )
 
 
 def test_vllm_on_a_cpu_shares_a_cache_of_four_sequences() -> None:
@@ -268,9 +321,7 @@ def test_vllm_on_a_cpu_shares_a_cache_of_four_sequences() -> None:
     # 30 layers × 3 heads × 64 × (key and value) × 2 bytes = 23,040 bytes a token; in steps of 64 MiB.
     assert result.placement.need.kv_cache == 768 * MIB
     assert any("shared by up to 64 sequences" in reason for reason in result.reasons)
-    # Measured: 3.8 GB resident with 1 GiB of cache.
-    assert result.placement.need.total + 256 * MIB == pytest.approx(3.8e9, rel=0.1)
-    (result,) = plan([request], machine_with(memory=3.4, cores=2))
+    (result,) = plan([request], machine_with(memory=2.8, cores=2))
     assert result.placement is not None
     assert (result.placement.parallel, result.placement.kv_tokens) == (64, 8192)
 

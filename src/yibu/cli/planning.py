@@ -51,6 +51,7 @@ class Planned:
             "gpus": list(placement.gpus) if placement else [],
             "context": placement.context if placement else None,
             "bytes": placement.need.total if placement else None,
+            "ranks": placement.tensor_parallel if placement else None,
             "reasons": list(self.plan.reasons),
             "suggestions": list(self.plan.suggestions),
             "notes": list(self.launch.notes) if self.launch else [],

@@ -23,6 +23,7 @@ from yibu.engines.vllm_families import family_of
 from yibu.engines.vllm_table import PINNED, FlagTable
 from yibu.engines.vllm_translations import TRANSLATIONS
 from yibu.errors import ConfigError, UnsupportedError
+from yibu.planner.request import FEW_THREADS, SEVERAL_PROCESSES
 from yibu.planner.types import ModelFacts, Placement
 
 _MODULE = "vllm.entrypoints.openai.api_server"
@@ -37,20 +38,6 @@ _FORMATS = frozenset({"safetensors"})
 
 _REFUSED = frozenset({"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config"})
 _LIKENESS = 0.6
-_FEW_THREADS = 4
-_SEVERAL = frozenset(
-    {
-        "distributed_executor_backend",
-        "pipeline_parallel_size",
-        "data_parallel_size",
-        "data_parallel_rank",
-        "decode_context_parallel_size",
-        "nnodes",
-        "worker_cls",
-        "api_server_count",
-    }
-)
-"""Flags that ask for several processes, or say how they are made."""
 # The planner has read these, and its placement says what became of them.
 _PLANNED = {
     "max_model_len": "max_model_len",
@@ -321,11 +308,11 @@ def _in_one_process(
     to cores. So this is for engines whose threads are not bound, or are so few that it matters
     little which cores they run on.
     """
-    if placement.gpus or placement.tensor_parallel > 1 or users & _SEVERAL:
+    if placement.gpus or placement.tensor_parallel > 1 or users & SEVERAL_PROCESSES:
         return False
     if "VLLM_CPU_OMP_THREADS_BIND" in model.env:
         return False
-    return options.threads is not None or placement.threads <= _FEW_THREADS
+    return options.threads is not None or placement.threads <= FEW_THREADS
 
 
 def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> dict[str, str]:

@@ -14,9 +14,10 @@ from yibu.planner.arithmetic import (
     llama_need,
     loaded_weights,
     tensor_parallel_problem,
+    vllm_overhead,
 )
 from yibu.planner.lora import Slots, fewer, kept_bytes, slot_bytes
-from yibu.planner.request import Request
+from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.text import size
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
 
@@ -35,17 +36,32 @@ USUAL_PROMPT_CACHE = 1024 * MIB
 in days what nobody planned for."""
 _PROMPT_CACHE_STEP = 64 * MIB
 
-# A vLLM CPU engine's two processes hold this much besides weights and cache: torch, the compiled
-# kernels, tokenizer and HTTP server (3.8 GB resident with 269 MB of weights and 1 GiB of cache).
-_VLLM_CPU_OVERHEAD = int(2.4 * GIB)
+# What a vLLM on a CPU holds besides weights, cache and activations: torch, compiled kernels,
+# tokenizer and HTTP server of its processes, as their proportional shares of all pages
+# (benchmarks/engine_memory.py, vLLM 0.32.0, eight clients at once; what is in brackets). Each has a
+# fifth added: allocators differ, and a machine that swaps answers nobody.
+_VLLM_PROCESSES = int(1.75 * GIB)
+"""API server and engine core (1494 MiB)."""
+_VLLM_WORKER = int(0.55 * GIB)
+"""A worker process of its own, where it has one (473 MiB)."""
+_VLLM_RANK = int(0.4 * GIB)
+"""Each further rank of tensor parallel (310 MiB)."""
+_VLLM_BATCHED = 2048
+"""Tokens of one step and rank (vllm/engine/arg_utils.py: an API server on a CPU)."""
 
-# What a speech engine's process takes besides its weights. SenseVoice on torch: 1.6 GB resident
-# and 3.3 GB at the peak of loading, of 0.94 GB weights; whisper-base on CTranslate2: 326 MB.
+# What a speech engine's process takes besides its weights, measured likewise with clips of 15 s.
+# SenseVoice of 893 MiB in fp32, 446 in bf16, 223 in int8: 186, 203 and 227 MiB. The rest of the
+# half GiB is for what was not measured: clips of an hour, and kernels for many lengths of segments.
+# That it reads model.pt whole when it loads needs no memory of its own: those pages are the file's.
+# On torch (`path: reference`) FunASR holds 3.3 GB at the peak of loading.
 _SPEECH_OVERHEAD = {
-    "sensevoice": int(2.3 * GIB),
+    "sensevoice": 512 * MIB,
     "sensevoice-onnx": 1 * GIB,
     "whisper-ct2": 512 * MIB,
 }
+_SPEECH_REFERENCE = int(2.3 * GIB)
+_SPEECH_SHARE = {"bf16": 0.5, "int8": 0.25}
+"""Of the bytes of fp32 weights; what the engine chooses by the processor is counted as fp32."""
 
 
 def reserve(machine: Machine) -> int:
@@ -127,7 +143,7 @@ def _command(request: Request, left: int, threads: int, why: str) -> ModelPlan:
 def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: str) -> ModelPlan:
     """An engine whose memory hardly depends on any setting."""
     copies = request.replicas
-    need = MemoryNeed(facts.weight_bytes, 0, _SPEECH_OVERHEAD.get(facts.format, GIB))
+    need = _speech_need(request, facts)
     arithmetic = (
         f"weights {size(need.weights)} + engine and buffers {size(need.overhead)}"
         f" = {size(need.total)}" + (f", {copies} times" if copies > 1 else "")
@@ -146,6 +162,13 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
     return ModelPlan(request.name, "fits", placement, (f"{arithmetic}; {size(room)} is free",))
 
 
+def _speech_need(request: Request, facts: ModelFacts) -> MemoryNeed:
+    if request.reference:
+        return MemoryNeed(facts.weight_bytes, 0, _SPEECH_REFERENCE)
+    share = _SPEECH_SHARE.get(request.precision or "", 1.0) if facts.format == "sensevoice" else 1.0
+    return MemoryNeed(int(facts.weight_bytes * share), 0, _SPEECH_OVERHEAD.get(facts.format, GIB))
+
+
 def _language_model(
     request: Request, facts: ModelFacts, machine: Machine, room: int, threads: int, why: str
 ) -> ModelPlan:
@@ -162,7 +185,7 @@ def _language_model(
 
     def need(context: int, parallel: int) -> MemoryNeed:
         if paged:
-            return vllm_cpu_need(facts, context, parallel, request)
+            return vllm_cpu_need(facts, context, parallel, request, threads)
         return llama_need(
             facts, context, parallel, request.kv_dtype,
             batched=request.batched, prompt_cache=request.prompt_cache or 0,
@@ -250,7 +273,9 @@ def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]
     return request.context, [f"context {request.context:,} tokens a sequence as asked"]
 
 
-def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Request) -> MemoryNeed:
+def vllm_cpu_need(
+    facts: ModelFacts, context: int, parallel: int, request: Request, threads: int
+) -> MemoryNeed:
     """Main memory that one rank of vLLM takes, with ``parallel`` sequences of full length cached."""
     ranks = request.tensor_parallel or 1
     cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
@@ -259,9 +284,21 @@ def vllm_cpu_need(facts: ModelFacts, context: int, parallel: int, request: Reque
         weights=weights if ranks == 1 else int(weights / ranks * 1.01),
         # One step more: vLLM keeps a block of its own, and rounds each sequence up to whole blocks.
         kv_cache=(cache // _VLLM_CACHE_STEP + 1) * _VLLM_CACHE_STEP,
-        overhead=_VLLM_CPU_OVERHEAD,
+        overhead=_vllm_cpu_overhead(facts, request, threads),
         adapters=_adapters(facts, request.lora, ranks),
     )
+
+
+def _vllm_cpu_overhead(facts: ModelFacts, request: Request, threads: int) -> int:
+    """Bytes of one rank: its part of the processes, and its activations."""
+    ranks = request.tensor_parallel or 1
+    unbound = request.threads is not None or threads <= FEW_THREADS
+    alone = ranks == 1 and unbound and not request.several
+    processes = _VLLM_PROCESSES + (0 if alone else _VLLM_WORKER) + (ranks - 1) * _VLLM_RANK
+    batched = request.batched or _VLLM_BATCHED * ranks
+    served = request.parallel or _VLLM_PARALLEL
+    computing = vllm_overhead(facts, tp=ranks, batched=batched, sequences=served, eager=True)
+    return processes // ranks + computing.activations
 
 
 def _adapters(facts: ModelFacts, slots: Slots | None, ranks: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,23 @@ from yibu.errors import ConfigError
 from yibu.planner.arithmetic import MIB, kv_element_bytes
 from yibu.planner.lora import Slots
 from yibu.planner.types import ModelFacts
+
+FEW_THREADS = 4
+"""Up to so many a vLLM on a CPU runs without a worker process: binding them to cores, for which it
+has one, gains little."""
+SEVERAL_PROCESSES = frozenset(
+    {
+        "distributed_executor_backend",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "data_parallel_rank",
+        "decode_context_parallel_size",
+        "nnodes",
+        "worker_cls",
+        "api_server_count",
+    }
+)
+"""vLLM's flags that ask for several processes, or say how they are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,12 @@ class Request:
     eager: bool = False
     """No CUDA graphs."""
     replicas: int = 1
+    several: bool = False
+    """vLLM is asked for a worker process on a CPU too."""
+    precision: str | None = None
+    """Of a speech model's weights; None: the engine chooses by the processor."""
+    reference: bool = False
+    """A speech model run as its authors do, on torch."""
     lora: Slots | None = None
     """What vLLM is to keep for adapters; None: it takes none."""
 
@@ -88,6 +111,9 @@ class Request:
             device=asked.text("device"),
             eager=asked.switch("enforce_eager"),
             replicas=model.replicas,
+            several=asked.any_of(SEVERAL_PROCESSES) or "VLLM_CPU_OMP_THREADS_BIND" in model.env,
+            precision=asked.text("precision"),
+            reference=asked.text("path") == "reference",
             lora=_lora_slots(asked, options) if engine == "vllm" else None,
         )
 
@@ -149,6 +175,9 @@ class _Values:
                 if values.get(name) is not None:
                     return name, values[name]
         return names[0], None
+
+    def any_of(self, names: Collection[str]) -> bool:
+        return any(name in values for values in self.sources for name in names)
 
     def number(self, *names: str) -> int | None:
         """A whole number; ``8k`` and ``8K`` as vLLM reads them; ``auto`` and -1 leave it open."""
