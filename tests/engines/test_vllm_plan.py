@@ -291,6 +291,64 @@ def test_an_option_by_vllms_own_name_is_no_misspelling(name: str) -> None:
         plan({"tensor_paralel": 2})
 
 
+INTERNLM = {
+    "architecture": "InternLM2ForCausalLM",
+    "entry": {"source": "internlm/internlm2_5-7b-chat"},
+}
+
+
+def template(launch: LaunchPlan) -> str | None:
+    return value(launch, "--chat-template") if "--chat-template" in launch.argv else None
+
+
+def note(launch: LaunchPlan) -> str:
+    (found,) = [note for note in launch.notes if note.startswith("chat template: ")]
+    return found
+
+
+def test_a_family_whose_own_template_takes_no_tools_gets_ours() -> None:
+    launch = plan(**INTERNLM, chat_template=True)
+    assert template(launch) == "{templates}/internlm2_5.jinja"
+    assert note(launch) == (
+        "chat template: yibu's for InternLM 2.5, because the model's own takes no tools"
+        " (options.chat_template: FILE has another used)"
+    )
+    argv, _ = launch.bind(Binding("127.0.0.1", 1, Path("/p"), Path("/m"), "key"))
+    assert Path(argv[argv.index("--chat-template") + 1]).is_file()
+    assert "model's own is missing" in note(plan(**INTERNLM, chat_template=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ({}, {"chat_template": True, "template_takes_tools": True}),
+        ({"tool_call_parser": None}, {"chat_template": True}),  # no tools are wanted
+    ],
+)
+def test_what_can_do_it_alone_keeps_its_own(options: Any, facts: Any) -> None:
+    launch = plan(options, **INTERNLM, **facts)
+    assert template(launch) is None
+    assert note(launch).startswith("chat template: the one in the model's files (")
+
+
+def test_the_users_template_wins() -> None:
+    launch = plan({"chat_template": "/mine.jinja"}, **INTERNLM, chat_template=True)
+    assert launch.argv.count("--chat-template") == 1
+    assert template(launch) == "/mine.jinja"
+    assert not [note for note in launch.notes if note.startswith("chat template")]
+    launch = plan(None, "--chat-template=/mine.jinja", **INTERNLM, chat_template=True)
+    assert "{templates}" not in " ".join(launch.argv)
+
+
+def test_a_template_without_tools_of_a_family_without_ours_is_said() -> None:
+    launch = plan(entry={"source": "deepseek-ai/DeepSeek-V3"}, chat_template=True)
+    assert template(launch) is None
+    assert "takes no tools: a request's tools do not reach the model" in note(launch)
+    # A parser of the user's is the same.
+    launch = plan({"tool_call_parser": "hermes"}, chat_template=True)
+    assert "takes no tools" in note(launch)
+
+
 def test_lora_adapters_are_fetched_and_served_under_their_names() -> None:
     launch = plan({"lora": {"sql": "hf:org/sql", "chat": "/a b/chat"}, "max_lora_rank": 64})
     assert launch.extra_sources == {"lora_0": "hf:org/sql", "lora_1": "/a b/chat"}

@@ -17,6 +17,7 @@ from models import MODELS
 from planner_files import LLAMA, gguf_bytes, safetensors_header, write_safetensors
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError, YibuError
+from yibu.planner.chat_template import takes_tools
 from yibu.planner.explain import explain
 from yibu.planner.facts import facts_from_headers, read_facts
 from yibu.planner.gguf import HeaderCutShortError
@@ -370,3 +371,50 @@ def test_damaged_config_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(VerificationError, match=r"config\.json"):
         read_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "takes"),
+    [
+        ("{% if tools %}{{ tools | tojson }}{% endif %}", True),
+        ("{%- for tool in tools %}{{ tool }}{% endfor %}", True),
+        ("{{- 'a' if not tools is none else '' }}", True),
+        ("{% if custom_tools is defined %}{% set tools = custom_tools %}{% endif %}", True),
+        ("{{ messages }}", False),
+        ("tools: {{ messages }}", False),  # text, not code
+        ("{# tools #}{{ messages }}", False),
+        ("{% if 'tools' in message %}{{ message['tools'] }}{% endif %}", False),  # Phi-4-mini's
+        ("{{ message.tools }}{{ tools_in_user_message }}", False),
+        ('{{ "see \\" tools" }}', False),
+    ],
+)
+def test_whether_a_template_takes_tools(tmp_path: Path, template: str, takes: bool) -> None:
+    assert takes_tools(template) is takes
+    root = transformers_model(tmp_path)
+    write_safetensors(root / "model.safetensors", {"w": ("BF16", [8])})
+    (root / "chat_template.jinja").write_text(template)
+    facts = read_facts(root)
+    assert (facts.chat_template, facts.template_takes_tools) == (True, takes)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("{{ tools }}", (True, True)),
+        ([{"name": "default", "template": "x"}], (True, False)),
+        ([{"name": "default", "template": "x"}, {"name": "tool_use", "template": "{{ tools }}"}],
+         (True, True)),
+        ({"default": "{{ tools }}"}, (True, True)),
+        ("", (False, False)),
+        (None, (False, False)),
+        ([7, {"name": "x"}], (False, False)),
+    ],
+)  # fmt: skip
+def test_templates_in_the_tokenizers_config(
+    tmp_path: Path, value: object, found: tuple[bool, bool]
+) -> None:
+    root = transformers_model(tmp_path)
+    write_safetensors(root / "model.safetensors", {"w": ("BF16", [8])})
+    (root / "tokenizer_config.json").write_text(json.dumps({"chat_template": value}))
+    facts = read_facts(root)
+    assert (facts.chat_template, facts.template_takes_tools) == found

@@ -69,7 +69,12 @@ class Binding:
     """Further paths by name, ``vad`` for instance."""
 
     def values(self) -> dict[str, str]:
-        values = {"host": self.host, "port": str(self.port), **self.extra}
+        values = {
+            "host": self.host,
+            "port": str(self.port),
+            "templates": str(Path(__file__).with_name("templates")),
+            **self.extra,
+        }
         if self.python is not None:
             values["python"] = str(self.python)
         if self.cache is not None:
@@ -83,8 +88,8 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """How to run one replica; ``{host} {port} {python} {model} {cache} {temporary}`` are filled in
-    by ``bind``."""
+    """How to run one replica; ``{host} {port} {python} {model} {cache} {temporary} {templates}`` are
+    filled in by ``bind``."""
 
     engine: str
     argv: tuple[str, ...]

@@ -19,8 +19,9 @@ from yibu.engines.house import HOUSE_FLAGS, KEY_VARIABLE
 from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
 from yibu.engines.phases import VLLM_PHASES
 from yibu.engines.vllm_causes import VLLM_CAUSES
-from yibu.engines.vllm_families import family_of
+from yibu.engines.vllm_families import Family, family_of
 from yibu.engines.vllm_table import PINNED, FlagTable
+from yibu.engines.vllm_templates import template_words
 from yibu.engines.vllm_translations import TRANSLATIONS
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.request import FEW_THREADS, SEVERAL_PROCESSES
@@ -101,9 +102,9 @@ class Vllm:
         given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
         users = list(_users_flags(model, given, table, notes))
         names = {table.plain_name(flag.name) for flag in users}
+        family = family_of(facts.architecture, model.source, model.name)
         alone = _in_one_process(model, options, placement, names)
         drain = _drain(users, table)
-        notes += _template_notes(facts, names)
         argv = [
             "{python}", "-m", _MODULE,
             "--model", "{model}", "--host", "{host}", "--port", "{port}",
@@ -112,7 +113,7 @@ class Vllm:
             *(["--distributed-executor-backend", "uni"] if alone else []),
             *_house_flags(names, table),
             *_adapters(options, names, notes),
-            *_parsers(model, options, facts, names, notes),
+            *_parsers(options, facts, family, names, notes),
             *(word for flag in users for word in flag.words),
         ]  # fmt: skip
         return LaunchPlan(
@@ -195,16 +196,6 @@ def _spelt(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _template_notes(facts: ModelFacts, users: set[str]) -> list[str]:
-    if facts.pooling or "chat_template" in users:
-        return []
-    if facts.chat_template:
-        return [("chat template: the one in the model's files (options.chat_template: FILE has"
-                " another used)")]  # fmt: skip
-    return [("chat template: the model's files have none, so that chat is refused and only"
-            " /v1/completions answers (options.chat_template: FILE gives one)")]  # fmt: skip
-
-
 def _placement_flags(placement: Placement, users: set[str], notes: list[str]) -> list[str]:
     flags: dict[str, Any] = {"max_num_seqs": placement.parallel}
     if placement.context is not None:
@@ -267,16 +258,16 @@ def _adapters(options: VllmOptions, users: set[str], notes: list[str]) -> list[s
 
 
 def _parsers(
-    model: ModelConfig,
     options: VllmOptions,
     facts: ModelFacts,
+    family: Family | None,
     users: set[str],
     notes: list[str],
 ) -> list[str]:
-    """Reasoning and tool parsers: the user's, or those of the model's family with the reason."""
+    """Reasoning and tool parsers, the user's or those of the model's family with the reason, and
+    the chat template that brings tools to the model."""
     if facts.pooling:
         return []
-    family = family_of(facts.architecture, model.source, model.name)
     reasoning, tools = options.reasoning_parser, options.tool_call_parser
     words: list[str] = []
     if reasoning == "" and family is not None and "reasoning_parser" not in users:
@@ -293,9 +284,10 @@ def _parsers(
         words += ["--reasoning-parser", reasoning]
     if tools:
         words += ["--tool-call-parser", tools]
-    if (tools or "tool_call_parser" in users) and "enable_auto_tool_choice" not in users:
+    parses = bool(tools) or "tool_call_parser" in users
+    if parses and "enable_auto_tool_choice" not in users:
         words.append("--enable-auto-tool-choice")
-    return words
+    return words + template_words(facts, family, parses, users, notes)
 
 
 def _in_one_process(

@@ -21,6 +21,8 @@ class Family:
     architectures: frozenset[str] = frozenset()
     reasoning: str | None = None
     tools: str | None = None
+    template: str | None = None
+    """A file in ``templates/``, for models of it whose own template takes no tools."""
 
 
 def _family(
@@ -29,9 +31,15 @@ def _family(
     *architectures: str,
     reasoning: str | None = None,
     tools: str | None = None,
+    template: str | None = None,
 ) -> Family:
     return Family(
-        title, re.compile(name, re.IGNORECASE), frozenset(architectures), reasoning, tools
+        title,
+        re.compile(name, re.IGNORECASE),
+        frozenset(architectures),
+        reasoning,
+        tools,
+        template,
     )
 
 
@@ -43,7 +51,10 @@ FAMILIES: tuple[Family, ...] = (
         "DeepSeek-V3.2", r"DeepSeek-V3\.2", "DeepseekV32ForCausalLM",
         reasoning="deepseek_v3", tools="deepseek_v32",
     ),
-    _family("DeepSeek-V3.1", r"DeepSeek-V3\.1", reasoning="deepseek_v3", tools="deepseek_v31"),
+    _family(
+        "DeepSeek-V3.1", r"DeepSeek-V3\.1",
+        reasoning="deepseek_v3", tools="deepseek_v31", template="deepseek_v3_1.jinja",
+    ),
     _family("DeepSeek-V3", r"DeepSeek-V3", tools="deepseek_v3"),
     _family("QwQ", r"\bQwQ", reasoning="deepseek_r1", tools="hermes"),
     _family("Qwen3-Coder", r"Qwen3-Coder", tools="qwen3_coder"),
@@ -75,9 +86,13 @@ FAMILIES: tuple[Family, ...] = (
     _family("Llama 4", r"Llama-4", "Llama4ForConditionalGeneration", tools="llama4_pythonic"),
     _family("Llama 3.1 to 3.3", r"Llama-3\.[123].*Instruct", tools="llama3_json"),
     _family("Mistral", r"(?:Mistral|Ministral|Devstral).*(?:Instruct|\d{4})", tools="mistral"),
-    _family("Phi-4 mini", r"Phi-4-mini", tools="phi4_mini_json"),
+    _family(
+        "Phi-4 mini", r"Phi-4-mini-instruct", tools="phi4_mini_json", template="phi4_mini.jinja"
+    ),
     _family("Granite 4", r"granite-4", "GraniteMoeHybridForCausalLM", tools="granite4"),
-    _family("InternLM 2.5 and 3", r"internlm(?:2_5|3)", tools="internlm"),
+    _family(
+        "InternLM 2.5", r"internlm2_5.*chat", tools="internlm", template="internlm2_5.jinja"
+    ),
 )  # fmt: skip
 """The particular before the general: the first that fits is taken."""
 

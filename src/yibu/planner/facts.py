@@ -6,7 +6,7 @@ FunASR's SenseVoice (config.yaml + model.pt, or its ONNX export); CTranslate2's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def facts_from_headers(
     headers: Mapping[str, Mapping[str, Any]] | None = None,
     gguf_prefix: bytes | None = None,
     gguf_size: int | None = None,
-    chat_template: bool = False,
+    templates: Sequence[str] = (),
 ) -> ModelFacts:
     """The same facts from headers that were fetched without their weights.
 
@@ -72,7 +72,7 @@ def facts_from_headers(
         headers: The JSON header of every safetensors file, by its name; exact where given.
         gguf_prefix: The first bytes of a GGUF file.
         gguf_size: Bytes of that whole file.
-        chat_template: Whether the repository holds a chat template besides config.json.
+        templates: The texts of its chat templates.
 
     Raises:
         HeaderCutShortError: ``gguf_prefix`` is too short; its ``needed`` says by how much.
@@ -91,7 +91,7 @@ def facts_from_headers(
         for file, header in (headers or {}).items()
         for tensor in safetensors.parse_header(header, file)
     ]
-    return transformers_model.facts_from_tensors(config, tensors, index, (), chat_template)
+    return transformers_model.facts_from_tensors(config, tensors, index, (), templates)
 
 
 def _read_directory(path: Path) -> ModelFacts:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from yibu.hub.headers import RemoteHeaders
+from yibu.planner.chat_template import texts
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.gguf import HeaderCutShortError
 from yibu.planner.speech_model import facts_of_listing
@@ -38,15 +38,22 @@ def remote_facts(name: str, headers: RemoteHeaders) -> ModelFacts:
     weights = [path for path in headers.files if path.endswith(".safetensors")]
     # An index has the total already; without one the single file's header is small.
     tensors = {} if index else {path: _safetensors_header(headers, path) for path in weights}
-    template = any(PurePosixPath(path).name == "chat_template.jinja" for path in headers.files)
-    tokenizer = headers.json("tokenizer_config.json") or {}
     return facts_from_headers(
         name=name,
         config=headers.json("config.json"),
         index=index,
         headers=tensors,
-        chat_template=template or "chat_template" in tokenizer,
+        templates=_templates(headers),
     )
+
+
+def _templates(headers: RemoteHeaders) -> list[str]:
+    if "chat_template.jinja" in headers.files:
+        return [headers.read("chat_template.jinja").decode(errors="replace")]
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if found := texts((headers.json(name) or {}).get("chat_template")):
+            return found
+    return []
 
 
 def _gguf_facts(name: str, headers: RemoteHeaders, path: str) -> ModelFacts:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
 from yibu.planner import hf_config, safetensors
+from yibu.planner.chat_template import takes_tools, texts
 from yibu.planner.estimate import parameter_count, weight_bytes
 from yibu.planner.files import load_json
 from yibu.planner.types import ModelFacts
@@ -20,14 +21,22 @@ def read_directory(path: Path, names: set[str]) -> ModelFacts:
     index = load_json(path / index_name) if index_name in names else None
     files = _safetensors_files(path, names, index)
     tensors = [tensor for file in files for tensor in safetensors.read_header(path / file)]
-    template = "chat_template.jinja" in names or "chat_template.json" in names
-    if not template and "tokenizer_config.json" in names:
-        template = bool(load_json(path / "tokenizer_config.json").get("chat_template"))
-    facts = facts_from_tensors(config, tensors, index, tuple(files), template)
+    templates = _templates(path, names)
+    facts = facts_from_tensors(config, tensors, index, tuple(files), templates)
     if "modules.json" in names and not facts.pooling:
         # sentence-transformers' layout: an embedding model on a generating architecture.
         return replace(facts, pooling=True)
     return facts
+
+
+def _templates(path: Path, names: set[str]) -> list[str]:
+    """The chat templates' texts, from where transformers looks first."""
+    if "chat_template.jinja" in names:
+        return [(path / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")]
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if name in names and (found := texts(load_json(path / name).get("chat_template"))):
+            return found
+    return []
 
 
 def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | None) -> list[str]:
@@ -72,8 +81,13 @@ def facts_from_tensors(
     tensors: list[safetensors.Tensor],
     index: Mapping[str, Any] | None,
     files: tuple[str, ...],
-    chat_template: bool,
+    templates: Sequence[str],
 ) -> ModelFacts:
+    """Facts from what was read.
+
+    Args:
+        templates: The texts of its chat templates, "" for one that was not read.
+    """
     text = hf_config.text_config(config)
     total = _total_size(index)
     if tensors:
@@ -94,7 +108,8 @@ def facts_from_tensors(
         dtype=hf_config.dtype(config) or hf_config.dtype(text) or _main_dtype(tensors),
         quantization=hf_config.quantization(config),
         parameters=_stored_parameters(config, tensors) or parameter_count(config),
-        chat_template=chat_template,
+        chat_template=bool(templates),
+        template_takes_tools=any(map(takes_tools, templates)),
         pooling=hf_config.is_pooling(config),
         details=config,
         files=files,

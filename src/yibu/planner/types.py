@@ -77,6 +77,8 @@ class ModelFacts:
     quantization: str | None = None
     parameters: int = 0
     chat_template: bool = False
+    template_takes_tools: bool = False
+    """Its chat template puts a request's tools into the prompt."""
     pooling: bool = False
     """An embedding model: it gives vectors, not text."""
     details: Mapping[str, Any] = field(default_factory=dict)

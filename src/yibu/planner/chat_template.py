@@ -1,0 +1,33 @@
+"""What a model's own chat template can do, told from its text; it is never run here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
+_TOOLS = re.compile(r"(?<![\w.])tools\b")
+
+
+def takes_tools(template: str) -> bool:
+    """Whether a request's ``tools`` reach the prompt: the template uses the variable of that name.
+
+    A field of a message that is called so (``message['tools']``) is another thing: no OpenAI
+    request has it.
+    """
+    return any(_TOOLS.search(_STRING.sub("''", code)) for code in _CODE.findall(template))
+
+
+def texts(value: Any) -> list[str]:
+    """The templates in a tokenizer_config.json's ``chat_template``: one, or several with names
+    (``tool_use`` is taken for requests with tools)."""
+    if isinstance(value, str):
+        return [value] if value else []
+    if isinstance(value, Mapping):
+        return [text for text in value.values() if isinstance(text, str)]
+    if isinstance(value, list):
+        entries = (entry.get("template") for entry in value if isinstance(entry, Mapping))
+        return [text for text in entries if isinstance(text, str)]
+    return []
