@@ -478,3 +478,19 @@ def test_who_does_not_fit_beside_what_comes_is_placed_alone() -> None:
     assert placed is not None
     assert verdict.placement == placed
     assert place_beside(vllm("Qwen3-0.6B", memory=30 * GIB), [], machine)[1] is None
+
+
+def test_what_is_on_a_cpu_is_not_said_of_gpus() -> None:
+    request = vllm("SmolLM2-135M", context=2048, tensor_parallel=3)
+    (two,) = plan([request], machine_with(memory=24))
+    text = " ".join(f"{row.value} {row.note}" for row in explain(request, two))
+    assert "for each rank" in text
+    assert "3 heads / 3 ranks" in text
+    assert "GPU" not in text
+    sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
+    asr = Request("asr", "speech", sense)
+    (verdict,) = plan([asr], machine_with())
+    rows = explain(asr, verdict)
+    assert "memory: KV cache" not in [row.label for row in rows]
+    assert "counted in fp32" in verdict.reasons[1]
+    assert len(plan([replace(asr, precision="int8")], machine_with())[0].reasons) == 1

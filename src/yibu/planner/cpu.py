@@ -159,7 +159,13 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
         budget=need.total,
         reasons=(why,),
     )
-    return ModelPlan(request.name, "fits", placement, (f"{arithmetic}; {size(room)} is free",))
+    reasons = [f"{arithmetic}; {size(room)} is free"]
+    if facts.format == "sensevoice" and not (request.precision or request.reference):
+        reasons.append(
+            "weights counted in fp32: which precision is fastest, the processor decides when it"
+            " starts (`precision: int8` takes a quarter of them, bf16 half)"
+        )
+    return ModelPlan(request.name, "fits", placement, tuple(reasons))
 
 
 def _speech_need(request: Request, facts: ModelFacts) -> MemoryNeed:

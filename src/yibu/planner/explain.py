@@ -91,11 +91,12 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
     if facts is not None and placement.context:
         rows += _cache(facts, request.kv_dtype, placement)
     if placement.need.total:
-        each = " on each GPU" if placement.tensor_parallel > 1 else ""
+        each = f" {_each(placement)}" if placement.tensor_parallel > 1 else ""
         need = placement.need
+        rows.append(Row("memory: weights", size(need.weights), each.strip()))
+        if need.kv_cache or placement.context:
+            rows.append(Row("memory: KV cache", size(need.kv_cache), each.strip()))
         rows += [
-            Row("memory: weights", size(need.weights), each.strip()),
-            Row("memory: KV cache", size(need.kv_cache), each.strip()),
             *_adapters(request, need, each),
             Row("memory: overhead", size(need.overhead), _overhead(placement) + each),
             Row("memory: in all", size(need.total), each.strip()),
@@ -134,19 +135,24 @@ def _overhead(placement: Placement) -> str:
 def _cache(facts: ModelFacts, kv_dtype: str | None, placement: Placement) -> list[Row]:
     """Each kind of layer with its share of a token, and the sum."""
     tp = placement.tensor_parallel
-    rows = [Row("cache", _group(group, tp, kv_dtype)) for group in cache_groups(facts)]
+    unit = "GPU" if placement.gpus else "rank"
+    rows = [Row("cache", _group(group, tp, kv_dtype, unit)) for group in cache_groups(facts)]
     per_token = kv_bytes_per_token(facts, kv_dtype, tp)
     if per_token:
-        rows.append(Row("cache a token", size(per_token), "on each GPU" if tp > 1 else ""))
+        rows.append(Row("cache a token", size(per_token), _each(placement) if tp > 1 else ""))
     return rows
 
 
-def _group(group: CacheGroup, tp: int, kv_dtype: str | None) -> str:
+def _each(placement: Placement) -> str:
+    return "on each GPU" if placement.gpus else "for each rank"
+
+
+def _group(group: CacheGroup, tp: int, kv_dtype: str | None, unit: str) -> str:
     if group.kind == "state":
         return f"{group.layers} layers with a state of {group.state:,} elements a sequence"
     element = f"{kv_element_bytes(kv_dtype):g} bytes"
     if group.kind == "latent":
-        return f"{group.layers} layers × latent {group.width} × {element}, whole on every GPU"
-    heads = f"{group.heads} heads" + (f" / {tp} GPUs" if tp > 1 else "")
+        return f"{group.layers} layers × latent {group.width} × {element}, whole on every {unit}"
+    heads = f"{group.heads} heads" + (f" / {tp} {unit}s" if tp > 1 else "")
     text = f"{group.layers} layers × {heads} × {group.width} (key and value) × {element}"
     return f"{text}, window {group.window:,} tokens" if group.kind == "window" else text

@@ -59,7 +59,11 @@ def plan(
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
     left = less_promised(target, running)
     planned = plan_models(
-        chosen, open_store(here, offline=offline), left, open_environments(here), len(running)
+        chosen,
+        open_store(here, offline=offline),
+        left,
+        open_environments(here),
+        neighbours=sum(1 for promise in running if not promise.gpus),
     )
     notes = (*door.notes, *notes)
     if as_json:
