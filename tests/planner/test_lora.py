@@ -113,9 +113,9 @@ def test_the_plan_counts_adapters_and_says_so() -> None:
 
 
 def test_adapters_can_be_what_does_not_fit() -> None:
-    machine = replace(CPU, memory_total=20 * GIB, memory_available=20 * GIB)
+    machine = replace(CPU, memory_total=24 * GIB, memory_available=24 * GIB)
     assert plan([request(context=1024)], machine)[0].verdict == "fits"
-    (verdict,) = plan([request(context=1024, lora={"a": "/a"}, max_loras=16)], machine)
+    (verdict,) = plan([request(context=1024, lora={"a": "/a"}, max_loras=64)], machine)
     assert verdict.verdict == "does_not_fit"
     assert "+ LoRA " in verdict.reasons[0]
     assert any("max_loras" in hint for hint in verdict.suggestions)

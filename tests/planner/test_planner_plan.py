@@ -306,10 +306,11 @@ def test_activations_grow_with_the_model() -> None:
     small, large = plan([vllm("Qwen2.5-1.5B"), vllm("Qwen2.5-7B")], machine_with(memory=99))
     assert small.placement is not None
     assert large.placement is not None
-    # 2,048 tokens of four hidden and two feed-forward vectors in half precision, and 32 rows of
-    # logits three times in fp32: (4 × 3584 + 2 × 18944) × 2 × 2048 + 32 × 152064 × 12.
+    # 2,048 tokens of four hidden and two feed-forward vectors in half precision, 32 rows of logits
+    # three times in fp32, and a second copy of embeddings and output matrix, which are one of the
+    # smaller model: 2 × 152,064 × 3584 × 2 − 151,936 × 1536 × 2.
     assert large.placement.need.overhead - small.placement.need.overhead == (
-        (4 * 2048 + 2 * 9984) * 4096 + 32 * 128 * 12
+        (4 * 2048 + 2 * 9984) * 4096 + 32 * 128 * 12 + 2_179_989_504 - 466_747_392
     )
 
 

@@ -6,16 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from yibu.planner import hf_config
 from yibu.planner.arithmetic import (
     GIB,
     MIB,
+    hidden_size,
     kv_bytes,
     kv_bytes_per_token,
     llama_need,
     loaded_weights,
     tensor_parallel_problem,
     vllm_overhead,
+    vocabulary,
 )
+from yibu.planner.estimate import tied
 from yibu.planner.lora import Slots, fewer, kept_bytes, slot_bytes
 from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.text import size
@@ -40,8 +44,8 @@ _PROMPT_CACHE_STEP = 64 * MIB
 # tokenizer and HTTP server of its processes, as their proportional shares of all pages
 # (benchmarks/engine_memory.py, vLLM 0.32.0, eight clients at once; what is in brackets). Each has a
 # fifth added: allocators differ, and a machine that swaps answers nobody.
-_VLLM_PROCESSES = int(1.75 * GIB)
-"""API server and engine core (1494 MiB)."""
+_VLLM_PROCESSES = int(1.65 * GIB)
+"""API server and engine core (1400 MiB)."""
 _VLLM_WORKER = int(0.55 * GIB)
 """A worker process of its own, where it has one (473 MiB)."""
 _VLLM_RANK = int(0.4 * GIB)
@@ -304,7 +308,17 @@ def _vllm_cpu_overhead(facts: ModelFacts, request: Request, threads: int) -> int
     batched = request.batched or _VLLM_BATCHED * ranks
     served = request.parallel or _VLLM_PARALLEL
     computing = vllm_overhead(facts, tp=ranks, batched=batched, sequences=served, eager=True)
-    return processes // ranks + computing.activations
+    return processes // ranks + _packed_vocabulary(facts, request) // ranks + computing.activations
+
+
+def _packed_vocabulary(facts: ModelFacts, request: Request) -> int:
+    """Bytes of the second copies that vLLM keeps of embeddings and output matrix on a CPU: it packs
+    every matrix for its products, and of these two keeps the first copy too
+    (``dispatch_cpu_unquantized_gemm`` with ``remove_weight=False``)."""
+    text = hf_config.text_config(facts.details)
+    element = 4 if request.dtype in ("float32", "float") else 2
+    matrices = 1 if tied(facts.details, text) else 2
+    return matrices * vocabulary(facts) * hidden_size(facts) * element
 
 
 def _adapters(facts: ModelFacts, slots: Slots | None, ranks: int) -> int:

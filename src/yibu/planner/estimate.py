@@ -79,7 +79,7 @@ def count_weights(config: Mapping[str, Any]) -> WeightCount:
     text = hf_config.text_config(config)
     hidden, layers = hf_config.hidden_size(text), hf_config.layers(text)
     vocabulary = number(text, "vocab_size", "padded_vocab_size") or number(config, "vocab_size")
-    embedding = vocabulary * hidden * (1 if _tied(config, text) else 2)
+    embedding = vocabulary * hidden * (1 if tied(config, text) else 2)
     sparse = sparse_layers(text, layers)
     experts = number(text, "num_experts", "n_routed_experts", "num_local_experts")
     expert_width = number(text, "moe_intermediate_size", "intermediate_size")
@@ -100,7 +100,8 @@ def count_weights(config: Mapping[str, Any]) -> WeightCount:
     )
 
 
-def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+def tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+    """Whether the output matrix is the embeddings' own. ``text`` is the language model's part."""
     for section in (text, config):
         if isinstance(value := section.get("tie_word_embeddings"), bool):
             return value
