@@ -210,8 +210,8 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         coming = [found for one in beside.coming if (found := _request(one))]
         verdict, placement = place_beside(request, coming, machine, beside.on_cpu)
         own = {replica_id(model.name, n) for n in range(number)}
-        # Where others still start, what they leave is waited for first.
-        alone = own.issuperset(p.replica for p in beside.promises)
+        # Where others still start on GPUs, what they leave is waited for first.
+        alone = all(p.replica in own or not p.gpus for p in beside.promises)
         if placement is None and model.force and alone:
             forced = place_anyway(request, machine)
             if forced is not None:

@@ -214,11 +214,15 @@ def test_two_models_and_replicas(home: Home) -> None:
 def test_models_that_come_up_at_once_do_not_count_on_the_same_memory(home: Home) -> None:
     share = f"{psutil.virtual_memory().available * 6 // 10 >> 20}MiB"
     home.write([fake(name, "--ready-after", "2", memory=share) for name in ("a", "b")])
-    done = home.yibu("up", "-d")
-    assert re.search(r"waits for memory that is promised to [ab]-0", done.stderr)
-    pids = [home.model(name)["replicas"][0]["pid"] for name in ("a", "b")]
-    first, second = sorted(psutil.Process(pid).create_time() for pid in pids)
-    assert second - first >= 2  # not before the other was ready
+    refused = home.yibu("up", "-d", code=3).stderr
+    assert re.search(r"planned, not used yet: \d.* for [ab]-0", refused)
+    states = {model["name"]: model["state"] for model in home.ps()["models"]}
+    assert sorted(states.values()) == ["failed", "ready"]
+    assert "is started by force" in home.yibu("up", "-d", "--force").stderr
+    assert [home.model(name)["state"] for name in ("a", "b")] == ["ready", "ready"]
+    home.yibu("down")
+    home.yibu("up", "-d", "--force")  # also while the other starts
+    assert [home.model(name)["state"] for name in ("a", "b")] == ["ready", "ready"]
 
 
 def test_a_relative_command_runs_beside_its_file(home: Home) -> None:
