@@ -75,6 +75,25 @@ def test_headers_say_what_a_model_needs(hub: HubServer, paths: Paths, tmp_path: 
         real.foresee("hf:org/nothing")
 
 
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, (False, False)),
+        ({"chat_template.jinja": b"{{ messages }}"}, (True, False)),
+        ({"chat_template.jinja": b"{{ tools }}"}, (True, True)),
+        ({"tokenizer_config.json": b'{"chat_template": "{{ tools }}"}'}, (True, True)),
+        ({"tokenizer_config.json": b"{}"}, (False, False)),
+    ],
+)
+def test_headers_say_what_its_chat_template_takes(
+    hub: HubServer, paths: Paths, tmp_path: Path, files: dict[str, bytes], found: tuple[bool, bool]
+) -> None:
+    hub.repos["org/small"] |= files
+    facts = deployer(paths, environment(hub, paths, tmp_path)).foresee("hf:org/small")
+    assert facts is not None
+    assert (facts.chat_template, facts.template_takes_tools) == found
+
+
 def test_it_has_its_share_of_cores_and_memory(
     hub: HubServer, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
