@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yibu.cli.context import Context
 from yibu.config import ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine, LaunchPlan
@@ -16,15 +15,13 @@ from yibu.engines.vllm import Vllm
 from yibu.engines.vllm_table import FlagTable
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.vllm_flags import TABLE
-from yibu.errors import HubNotFoundError, NotRunningError
+from yibu.errors import HubNotFoundError
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
-from yibu.node.client import Client
 from yibu.planner.explain import Row, explain
 from yibu.planner.facts import facts_from_headers, read_facts
 from yibu.planner.files import load_json
 from yibu.planner.headers import remote_facts
-from yibu.planner.ledger import Promise
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
@@ -118,19 +115,6 @@ def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> Mod
             said = f"a machine such as {name} holds it: `yibu plan --machine {name}`"
             return replace(verdict, suggestions=(*verdict.suggestions, said))
     return verdict
-
-
-def promises(context: Context) -> list[Promise]:
-    """What this home's node planned for the engines that it runs; nothing where no node runs."""
-    try:
-        found = Client(context.paths).call("reserved")["promises"]
-    except NotRunningError:
-        return []
-    return [
-        Promise(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
-                frozenset(one["pids"]), one["resident_bytes"])
-        for one in found
-    ]  # fmt: skip
 
 
 def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:

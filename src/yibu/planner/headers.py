@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from yibu.hub.headers import RemoteHeaders
 from yibu.planner.chat_template import texts
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.gguf import HeaderCutShortError
 from yibu.planner.speech_model import facts_of_listing
 from yibu.planner.types import ModelFacts
+
+if TYPE_CHECKING:
+    from yibu.hub.headers import RemoteHeaders
 
 _GGUF_PREFIX = 4 * 2**20
 """Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""

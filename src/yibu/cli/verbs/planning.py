@@ -43,7 +43,7 @@ def plan(
     from yibu.cli import selection
     from yibu.cli.door import lift
     from yibu.cli.house import settle
-    from yibu.cli.planning import plan_models, promises
+    from yibu.cli.planning import plan_models
     from yibu.config import file as config_file
     from yibu.node.hardware import probe
     from yibu.planner.explain import explain_machine
@@ -55,7 +55,7 @@ def plan(
     overrides = selection.Overrides(engine=engine, flags=context.obj or ())
     door = lift(models or [], overrides, None, None, here.directory)
     chosen = selection.select(door.models, config, door.overrides, here.directory)
-    running: Sequence[Promise] = () if machine else promises(here)
+    running: Sequence[Promise] = () if machine else _promises(here)
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
     left = less_promised(target, running)
     planned = plan_models(
@@ -78,6 +78,23 @@ def plan(
             _print_rows(one.rows)
     fits = all(one.plan.verdict != "does_not_fit" for one in planned)
     return DONE if fits else DOES_NOT_FIT
+
+
+def _promises(context: Context) -> list[Promise]:
+    """What this home's node planned for the engines that it runs; nothing where no node runs."""
+    from yibu.errors import NotRunningError
+    from yibu.node.client import Client
+    from yibu.planner.ledger import Promise
+
+    try:
+        found = Client(context.paths).call("reserved")["promises"]
+    except NotRunningError:
+        return []
+    return [
+        Promise(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
+                frozenset(one["pids"]), one["resident_bytes"])
+        for one in found
+    ]  # fmt: skip
 
 
 def _print_rows(rows: Sequence[Row]) -> None:
