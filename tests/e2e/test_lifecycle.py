@@ -50,7 +50,7 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert set(status) == {"version", "node", "gateway", "models"}
     (model,) = status["models"]
     assert set(model) == {
-        *("name", "source", "engine", "state", "cause", "phase", "phases", "replicas"),
+        *("name", "source", "engine", "state", "cause", "hint", "phase", "phases", "replicas"),
     }
     (replica,) = model["replicas"]
     assert set(replica) == {
@@ -130,7 +130,16 @@ def test_a_start_that_fails_says_why(home: Home) -> None:
     done = home.yibu("up", "-d", code=1)
     assert "the weights are made of cheese" in done.stderr
     assert home.model("fake")["state"] == "failed"
-    assert "failed" in home.yibu("ps").stdout
+    table, _, cause = home.yibu("ps").stdout.partition("\n\n")
+    assert table.splitlines()[1].split()[:3] == ["fake", "failed", "command"]
+    assert cause.startswith("fake: the engine exited with code 1")
+    assert "→ Read its last lines: yibu logs fake -n 100" in cause
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(home)
+    with refused.value as answer:
+        said = json.load(answer)["error"]["message"]
+    assert said.startswith("model 'fake' has failed: the engine exited with code 1")
+    assert "yibu logs fake" in said
     home.yibu("down")
     done = home.yibu("up", code=1)
     assert "the weights are made of cheese" in done.stderr

@@ -103,6 +103,7 @@ async def test_status_is_what_ps_shows(make_fleet: MakeFleet) -> None:
             "engine": "fake",
             "state": "ready",
             "cause": None,
+            "hint": None,
             "phase": None,
         }
         assert [replica["id"] for replica in replicas] == ["smol-0", "smol-1"]

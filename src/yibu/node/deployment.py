@@ -85,16 +85,16 @@ class Deployment:
 
     @property
     def cause(self) -> str | None:
-        """Why the state is not what one wishes; None when all is well."""
-        if not self.replicas:
-            return self.error.message.splitlines()[0] if self.error else None
-        return next((replica.cause for replica in self.replicas if replica.cause), None)
+        """Why the state is not what one wishes, to be shown beside the name; None when all is well."""
+        causes = [replica.cause for replica in self.replicas if replica.cause]
+        if not self.replicas and self.error:
+            causes = self.error.message.splitlines()
+        return causes[0].removeprefix(f"{self.name}: ") if causes else None
 
     @property
     def hint(self) -> str:
         """What to try where the model has failed; empty where nothing is known."""
-        errors = (self.error, *(replica.error for replica in self.replicas))
-        return next((error.hint for error in errors if error is not None), "")
+        return next((e.hint for e in (self.error, *(r.error for r in self.replicas)) if e), "")
 
     @property
     def route(self) -> Route:

@@ -338,8 +338,9 @@ async def _when_ready(deployment: Deployment, exclude: frozenset[str]) -> Endpoi
 
 def _not_ready(deployment: Deployment, retry_after: float) -> NotReadyError:
     cause = f": {deployment.cause}" if deployment.cause else ""
+    state = "has failed" if deployment.state == "failed" else f"is {deployment.state}"
     return NotReadyError(
-        f"model {deployment.name!r} is {deployment.state}{cause}",
+        f"model {deployment.name!r} {state}{cause}",
         hint=deployment.hint,
         retry_after=retry_after,
     )
@@ -353,6 +354,7 @@ def _shown(deployment: Deployment, table: Mapping[int, processes.ProcessInfo]) -
         "engine": plan.engine if plan else deployment.config.engine,
         "state": deployment.state,
         "cause": deployment.cause,
+        "hint": deployment.hint or None,
         "phase": deployment.phase,
         "phases": _rounded(deployment.phases),
         "replicas": [

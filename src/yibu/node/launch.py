@@ -380,9 +380,10 @@ def _explained(
         exit_code=code,
         oom_killed=oom.kills() > life.oom_kills,
     )
+    hint = found.hint.replace("yibu logs MODEL", f"yibu logs {spec.model}")
     if found.cause == "unknown":
-        return found.cause, what, found.hint
-    return found.cause, f"{what}: {found.message}", found.hint
+        return found.cause, what, hint
+    return found.cause, f"{what}: {found.message}", hint
 
 
 def describe_exit(code: int | None) -> str:

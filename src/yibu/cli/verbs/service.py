@@ -95,7 +95,7 @@ def ps(as_json: JsonOption = False) -> None:
     rows = [
         [
             model["name"],
-            _with_cause(model),
+            _state(model),
             model["engine"] or "-",
             str(len(model["replicas"])),
             output.size(sum(replica["rss_bytes"] or 0 for replica in model["replicas"])),
@@ -105,13 +105,17 @@ def ps(as_json: JsonOption = False) -> None:
         for model in status["models"]
     ]
     output.table(rows, ("MODEL", "STATE", "ENGINE", "REPLICAS", "MEMORY", "RESTARTS", "SOURCE"))
+    for model in status["models"]:
+        if model["cause"]:  # a sentence, which no column could hold
+            output.data(f"\n{model['name']}: {model['cause']}")
+            if model["hint"]:
+                output.data(f"  → {model['hint']}")
     output.talk(f"{status['gateway']['url']}, node pid {status['node']['pid']}")
 
 
-def _with_cause(model: dict[str, Any]) -> str:
+def _state(model: dict[str, Any]) -> str:
     phase = model.get("phase")
-    state = f"{model['state']} ({phase})" if phase else str(model["state"])
-    return f"{state}: {model['cause']}" if model["cause"] else state
+    return f"{model['state']} ({phase})" if phase else str(model["state"])
 
 
 def logs(
