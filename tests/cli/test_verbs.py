@@ -56,6 +56,28 @@ def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out == ""
     assert "No such command 'nope'" in captured.err
     assert "yibu --help" in captured.err
+    assert "yibu ps --help" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stop", "smol"], "Did you mean 'down'?"),
+        (["status"], "Did you mean 'ps'?"),  # not 'restart', which is spelt more alike
+        (["serve", "Qwen/Qwen3-0.6B"], "Did you mean 'up'?"),
+        (["restrat"], "Did you mean 'restart'?"),
+        (["up", "smol", "--max-model-len", "1024"], "yibu up smol -- --max-model-len …"),
+        (["up", "smol", "--dtype=half"], "yibu up smol -- --dtype=half …"),
+        (["up", "smol", "--prot", "8001"], "--port"),  # our own, misspelt
+        (["plan", "smolm2"], "Did you mean smollm2-135m, of the catalogue?"),
+        (["logs"], "yibu logs --help"),
+    ],
+)
+def test_what_was_probably_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == exits.USAGE
+    assert said in capsys.readouterr().err
 
 
 def test_init_writes_a_file_that_check_accepts(capsys: pytest.CaptureFixture[str]) -> None:

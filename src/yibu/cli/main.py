@@ -9,11 +9,9 @@ import typer
 
 from yibu import __version__
 from yibu.cli import exits, output
+from yibu.cli.mistyped import ENGINE_FLAG_VERBS, mistyped
 from yibu.cli.verbs import adoption, config, engines, models, planning, service, speech, talk
 from yibu.errors import YibuError
-
-_ENGINE_FLAG_VERBS = frozenset({"up", "plan"})
-"""The verbs after which ``--`` begins flags for the engine."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,7 +56,7 @@ def run(argv: list[str]) -> int:
     except typer.Abort:
         return exits.INTERRUPTED
     except typer.TyperException as error:
-        output.talk(f"yibu: {error.format_message()}\n  → See how it goes with: yibu --help")
+        output.talk(f"yibu: {mistyped(error, words)}")
         return exits.USAGE
     except YibuError as error:
         output.talk(f"yibu: {error}")
@@ -68,7 +66,7 @@ def run(argv: list[str]) -> int:
 
 def _split_engine_flags(argv: list[str]) -> tuple[list[str], list[str]]:
     """``up NAME -- --top-k 5`` → the words before ``--`` and the engine's flags after it."""
-    if "--" not in argv or not _ENGINE_FLAG_VERBS.intersection(argv[:1]):
+    if "--" not in argv or not ENGINE_FLAG_VERBS.intersection(argv[:1]):
         return argv, []
     at = argv.index("--")
     return argv[:at], argv[at + 1 :]

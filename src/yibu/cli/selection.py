@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yibu.config import ENGINE_NAMES, Config, EngineName, ModelConfig
-from yibu.errors import UsageError
+from yibu.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from yibu.hub.types import Source
@@ -63,11 +63,19 @@ def resolve_source(text: str, directory: Path) -> Source:
     Raises:
         SourceError: it is neither.
     """
-    from yibu.hub.catalogue import lookup
+    from yibu.hub.catalogue import lookup, suggestions
     from yibu.hub.source import parse_source
 
-    entry = lookup(text)
-    return parse_source(text, base=directory) if entry is None else entry.source()
+    if (entry := lookup(text)) is not None:
+        return entry.source()
+    try:
+        return parse_source(text, base=directory)
+    except SourceError as error:
+        near = [] if "/" in text else suggestions(text)
+        if not near:
+            raise
+        hint = f"Did you mean {' or '.join(near)}, of the catalogue? {error.hint}"
+        raise SourceError(error.message, hint=hint) from error
 
 
 def _one(text: str, config: Config, directory: Path) -> ModelConfig:
