@@ -125,6 +125,25 @@ def test_foreground_ends_with_everything_it_started(home: Home, number: int) -> 
     until(lambda: not home.processes(), "everything gone")
 
 
+def test_two_commands_at_once_share_a_node(home: Home) -> None:
+    home.write([fake("one"), fake("two")])
+    commands = [home.start("up", "-d", name) for name in ("one", "two")]
+    said = [command.communicate(timeout=60)[1] for command in commands]
+    assert [command.returncode for command in commands] == [0, 0], said
+    assert {m["name"]: m["state"] for m in home.ps()["models"]} == {"one": "ready", "two": "ready"}
+
+
+def test_an_interrupt_of_a_detached_start_says_that_it_goes_on(home: Home) -> None:
+    home.write([fake("fake", "--ready-after", "600")])
+    up = home.start("up", "-d")
+    until(lambda: home.client.running() and home.ps()["models"], "it starts")
+    until(lambda: home.model("fake")["state"] == "starting", "it starts")
+    up.send_signal(signal.SIGINT)
+    assert "fake: goes on starting" in up.communicate(timeout=30)[1]
+    assert up.returncode == 130
+    assert home.model("fake")["state"] == "starting"
+
+
 def test_a_start_that_fails_says_why(home: Home) -> None:
     home.write([fake("fake", "--fail-start", "the weights are made of cheese")])
     done = home.yibu("up", "-d", code=1)

@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO, Any, Self
 
 from yibu.cli.context import Context
 from yibu.config import GatewayConfig
-from yibu.errors import YibuError
+from yibu.errors import AlreadyRunningError, YibuError
 from yibu.node.client import Client, rebuild_error
+
+_OTHER_NODE = 10.0
+"""Seconds that a node which another command started gets until it answers."""
+_POLL = 0.05
 
 
 class NodeLaunch:
@@ -60,8 +65,21 @@ class NodeLaunch:
             )
         if "error" in answer:
             process.wait()
-            raise rebuild_error(answer["error"])
+            error = rebuild_error(answer["error"])
+            # Two commands at once: the node of whichever was first serves both.
+            if isinstance(error, AlreadyRunningError) and not keep_shut and self._other_answers():
+                return False
+            raise error
         return True
+
+    def _other_answers(self) -> bool:
+        """Whether the node that holds this home comes to answer."""
+        deadline = time.monotonic() + _OTHER_NODE
+        while not (answers := Client(self._context.paths).running()):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL)
+        return answers
 
 
 def is_alive(pid: int) -> bool:

@@ -36,7 +36,12 @@ class Session:
     def up_detached(self, models: Sequence[ModelConfig]) -> int:
         """Return when everything is ready; the first model that fails is an error."""
         self.ensure_node()
-        bring_up(self.context, models)
+        try:
+            bring_up(self.context, models)
+        except KeyboardInterrupt:
+            names = " ".join(model.name for model in models)
+            output.talk(f"\n{names}: goes on starting. See it: yibu ps. Stop it: yibu down {names}")
+            raise
         self._say_where(models)
         return DONE
 
