@@ -7,7 +7,8 @@ Run it with the vllm environment's interpreter after its pin has changed:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from yibu.launchers.vllm_flags import read_table
@@ -18,7 +19,8 @@ HEADER = '''"""The flags of vLLM's OpenAI server, as its pinned version has them
 
 Written by scripts/vllm_flags.py; do not edit. The kinds: ``switch`` takes no value (and has a
 ``--no-`` form), ``value`` takes one, ``values`` takes several after one flag, ``repeat`` is given
-again for each value. ``SHORT`` maps the other spellings. The parsers are those that
+again for each value. ``SHORT`` maps the other spellings. ``CHOICES`` has, separated by spaces, the
+values of flags that take theirs from a list. The parsers are those that
 ``--reasoning-parser`` and ``--tool-call-parser`` may name.
 """
 
@@ -37,6 +39,20 @@ def mapping(name: str, values: Mapping[str, str]) -> str:
     return f"{name}: Mapping[str, str] = MappingProxyType(\n    {{\n{lines}\n    }}\n)\n"
 
 
+def choices(name: str, values: Mapping[str, Sequence[str]]) -> str:
+    lines = []
+    for key in sorted(values):
+        wrapped = textwrap.wrap(" ".join(values[key]), 80, drop_whitespace=False)
+        lines += (
+            [f'        "{key}": ('] + [f'            "{line}"' for line in wrapped] + ["        ),"]
+        )
+    return (
+        f"{name}: Mapping[str, str] = MappingProxyType(\n    {{\n"
+        + "\n".join(lines)
+        + "\n    }\n)\n"
+    )
+
+
 def word_set(name: str, values: Iterable[str]) -> str:
     lines = "\n".join(f'        "{value}",' for value in sorted(values))
     return f"{name}: frozenset[str] = frozenset(\n    {{\n{lines}\n    }}\n)\n"
@@ -47,6 +63,7 @@ def main() -> None:
     parts = [
         mapping("FLAGS", table["flags"]),
         mapping("SHORT", table["short"]),
+        choices("CHOICES", table["choices"]),
         word_set("REASONING_PARSERS", table["reasoning_parsers"]),
         word_set("TOOL_PARSERS", table["tool_parsers"]),
     ]

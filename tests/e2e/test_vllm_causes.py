@@ -24,6 +24,7 @@ from tests.exposition import Exposition
 from tests.fakes.hub_server import HubServer
 from yibu.engines.causes import explain
 from yibu.engines.vllm_causes import VLLM_CAUSES
+from yibu.engines.vllm_table import PINNED, FlagTable
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -73,7 +74,7 @@ FAILURES = (
         log="trust_remote_code", label="remote_code",
     ),
     Failure("thirds", "8 attention heads cannot be divided by 3", flags=("-tp", "3")),
-    Failure("gated", "gated", source="hf:org/gated"),
+    Failure("gated", "org/gated is gated", source="hf:org/gated"),
     Failure(
         "away", "cannot be reached for the files of org/away: Connection refused",
         source="modelscope:org/away",
@@ -124,7 +125,8 @@ def test_the_cause_is_shown_everywhere(home: Home, failure: Failure) -> None:
     cause = home.model(failure.name)["cause"]
     assert failure.words in cause
     shown = home.yibu("ps").stdout
-    assert failure.words.split()[0] in shown
+    assert failure.words in shown
+    assert failure.words not in shown.partition("\n\n")[0], "a sentence stands below the table"
     request = urllib.request.Request(
         f"{home.url()}/v1/completions",
         json.dumps({"model": failure.name, "prompt": "a"}).encode(),
@@ -145,6 +147,18 @@ def test_the_cause_is_shown_everywhere(home: Home, failure: Failure) -> None:
     assert not home.model(failure.name)["replicas"] or (
         home.model(failure.name)["replicas"][0]["pid"] is None
     ), "nothing of it is left"
+
+
+def test_the_flags_that_are_known_are_those_of_the_installed_version(engine_cache: Path) -> None:
+    """What users type is held against this table before anything starts."""
+    models = VllmModels.of(engine_cache)
+    done = subprocess.run(
+        [str(models.python()), "-P", "-m", "yibu.launchers.vllm_flags"],
+        capture_output=True, text=True, timeout=_FAIL, check=True,
+    )  # fmt: skip
+    real = FlagTable.from_plain(json.loads(done.stdout))
+    assert (real.version, real.flags, real.short) == (PINNED.version, PINNED.flags, PINNED.short)
+    assert real.choices == PINNED.choices
 
 
 def test_a_port_that_another_process_took(engine_cache: Path, tmp_path: Path) -> None:

@@ -199,6 +199,49 @@ def test_an_unknown_flag_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said", "hint"),
+    [
+        (["--dtype", "halff"], "--dtype cannot be 'halff'", "did you mean half?"),
+        (["--dtype"], "--dtype lacks its value", "--dtype VALUE"),
+        (["--dtype", "half", "bfloat16"], "--dtype takes one value, found 2", "quote"),
+        (["--enforce-eager=False"], "takes no value, found 'False'", "--no-enforce-eager"),
+        (["--enable-lora", "true"], "takes no value, found 'true'", "--enable-lora alone"),
+        (["--reasoning-parser", "deepseek-r2"], "cannot be 'deepseek-r2'", "deepseek_r1"),
+        (["--tool-call-parser", "hermess"], "cannot be 'hermess'", "did you mean hermes?"),
+        (["--max-lora-rank", "10"], "it is one of 1, 8, 16", ""),
+        (["--hf-token", "hf_abcdefgh"], "every user of the machine can read it", "HF_TOKEN"),
+        (["--help"], "print its flags and end", "docs.vllm.ai"),
+        (["--headless"], "loopback behind the gateway", ""),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_values_are_checked_before_anything_starts(words: list[str], said: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        plan(None, *words)
+    assert said in refused.value.message
+    assert hint in refused.value.hint
+    assert "hf_abcdefgh" not in str(refused.value)
+
+
+def test_values_that_only_vllm_can_judge_are_left_to_it() -> None:
+    plugin = ["--tool-parser-plugin", "mine.py", "--tool-call-parser", "mine"]
+    assert value(plan(None, *plugin), "--tool-call-parser") == "mine"
+    assert value(plan(None, "--linear-backend", "Deep-Gemm"), "--linear-backend") == "Deep-Gemm"
+    assert value(plan(None, "--quantization", "of-a-plugin"), "--quantization") == "of-a-plugin"
+
+
+@pytest.mark.parametrize("words", [["-O3"], ["-O=3"], ["-O", "3"], ["--optimization-level", "3"]])
+def test_the_optimization_level_in_every_spelling(words: list[str]) -> None:
+    assert value(plan(None, *words), "--optimization-level") == "3"
+
+
+def test_keys_of_json_flags_stay_as_they_are_written() -> None:
+    flag = "--compilation-config.cudagraph_mode"
+    assert value(plan(None, flag, "FULL"), flag) == "FULL"
+    assert value(plan({"compilation_config.cudagraph_mode": "FULL"}), flag) == "FULL"
+
+
+@pytest.mark.parametrize(
     ("source", "architecture", "reasoning", "tools"),
     [
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "Qwen2ForCausalLM", "deepseek_r1", None),
@@ -225,6 +268,26 @@ def test_parsers_by_family(
     assert sum("-parser" in note for note in launch.notes) == sum(
         parser is not None for parser in (reasoning, tools)
     )
+
+
+@pytest.mark.parametrize(
+    ("served", "source", "architecture", "reasoning"),
+    [
+        # A folder that says nothing: what clients call it is all there is to go by.
+        ("DeepSeek-R1-Distill-Qwen-7B", "/models/m1", "Qwen2ForCausalLM", "deepseek_r1"),
+        ("qwq-32b", "/models/m1", "Qwen2ForCausalLM", "deepseek_r1"),
+        # A name that clients were used to, for a model that has no such tokens.
+        ("deepseek-r1", "/models/m1", "LlamaForCausalLM", None),
+        ("gpt-oss", "/models/m1", "LlamaForCausalLM", None),
+        ("deepseek-r1", "Qwen/Qwen3-8B", "Qwen3ForCausalLM", "qwen3"),
+    ],
+)
+def test_a_served_name_chooses_no_parser_for_another_model(
+    served: str, source: str, architecture: str, reasoning: str | None
+) -> None:
+    launch = plan(architecture=architecture, entry={"source": source, "name": served})
+    found = value(launch, "--reasoning-parser") if "--reasoning-parser" in launch.argv else None
+    assert found == reasoning
 
 
 def test_parsers_can_be_chosen_or_turned_off() -> None:

@@ -21,7 +21,7 @@ print("INFO something that vLLM says while it is imported")
 def make_arg_parser(parser):
     parser.add_argument("--zebra-crossing", "-zc", type=int)
     parser.add_argument("--stripes", action="store_true")
-    parser.add_argument("--names", nargs="+")
+    parser.add_argument("--names", nargs="+", choices=["a", "b", None])
     parser.add_argument("--middleware", action="append")
     return parser
 """
@@ -69,6 +69,12 @@ def test_another_versions_flags_are_asked_once(tmp_path: Path, env: dict[str, st
     kinds = {"zebra_crossing": "value", "stripes": "switch", "names": "values",
              "middleware": "repeat", "help": "switch"}  # fmt: skip
     assert table.flags == kinds
+    one = ["one"]
+    assert table.choices == {
+        "names": ["a", "b"],
+        "reasoning_parser": one,
+        "tool_call_parser": one,
+    }
     kept = environments.path(NAME) / TABLE
     kept.write_text(kept.read_text().replace('"2.0"', '"kept"'))
     again = chosen_flags(environments, NAME, env)

@@ -89,7 +89,9 @@ def to_flags(
     """
     flags: list[str] = []
     for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
+        # Behind a dot stands the key of a JSON value, which is taken letter by letter.
+        first, dot, keys = name.partition(".")
+        flag = "--" + first.replace("_", "-") + dot + keys
         match value:
             case None:
                 continue

@@ -8,18 +8,19 @@ good reason, then the user's flags, which therefore win.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.house import HOUSE_FLAGS, KEY_VARIABLE
-from yibu.engines.options import Flag, Options, nearest, parse_flags, read_options, to_flags
+from yibu.engines.house import KEY_VARIABLE
+from yibu.engines.options import Flag, Options, parse_flags, read_options, to_flags
 from yibu.engines.phases import VLLM_PHASES
 from yibu.engines.vllm_causes import VLLM_CAUSES
 from yibu.engines.vllm_families import Family, family_of
+from yibu.engines.vllm_given import checked
 from yibu.engines.vllm_table import PINNED, FlagTable
 from yibu.engines.vllm_templates import template_words
 from yibu.engines.vllm_translations import TRANSLATIONS
@@ -36,18 +37,6 @@ does with vLLM's default of 0."""
 _TEARDOWN = 15.0
 """Seconds that the API server takes at most from its engine's end to its own."""
 _FORMATS = frozenset({"safetensors"})
-
-_REFUSED = frozenset({"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config"})
-_LIKENESS = 0.6
-# The planner has read these, and its placement says what became of them.
-_PLANNED = {
-    "max_model_len": "max_model_len",
-    "max_num_seqs": "max_num_seqs",
-    "tensor_parallel_size": "tensor_parallel_size",
-    "context": "max_model_len",
-    "parallel": "max_num_seqs",
-    "tensor_parallel": "tensor_parallel_size",
-}
 
 
 class VllmOptions(Options):
@@ -100,7 +89,7 @@ class Vllm:
         own = {*table.flags, *table.short, *TRANSLATIONS}
         options, rest = read_options(VllmOptions, model, self.name, own)
         given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
-        users = list(_users_flags(model, given, table, notes))
+        users = list(checked(model, given, table, notes))
         names = {table.plain_name(flag.name) for flag in users}
         family = family_of(facts.architecture, model.source, model.name)
         alone = _in_one_process(model, options, placement, names)
@@ -150,50 +139,6 @@ def _option_flags(model: ModelConfig, rest: Mapping[str, Any], table: FlagTable)
         elif value is not None:
             raise ConfigError(f"model {model.name!r}: option {option!r} has no value: {value!r}")
     return flags
-
-
-def _users_flags(
-    model: ModelConfig, flags: Iterable[Flag], table: FlagTable, notes: list[str]
-) -> Iterable[Flag]:
-    """The user's flags, checked, with what the house owns left out and old ones translated."""
-    for flag in flags:
-        name = table.plain_name(flag.name)
-        if name in _PLANNED:
-            continue
-        if name in HOUSE_FLAGS:  # whoever reads what users write has lifted them
-            raise ConfigError(
-                f"model {model.name!r}: {_spelt(name)} is not the engine's here",
-                hint=f"set {HOUSE_FLAGS[name]} in yibu.yaml",
-            )
-        elif name in _REFUSED:
-            raise ConfigError(
-                f"model {model.name!r}: {_spelt(name)} cannot be used, because the engine listens "
-                "on loopback behind the gateway",
-                hint="give the engine's settings as options or flags of their own",
-            )
-        elif name in table.flags:
-            yield flag
-        elif (old := TRANSLATIONS.get(name)) is not None:
-            notes.append(f"{_spelt(name)}: {old.note}")
-            words = old.words(flag.values)
-            if words:
-                yield from parse_flags(words)
-        else:
-            raise _unknown(model, name, table)
-
-
-def _unknown(model: ModelConfig, name: str, table: FlagTable) -> ConfigError:
-    near = nearest(name, [*table.flags, *TRANSLATIONS], cutoff=_LIKENESS)
-    return ConfigError(
-        f"model {model.name!r}: vLLM {table.version} has no flag {_spelt(name)}",
-        hint=f"did you mean {_spelt(near)}?"
-        if near
-        else "its flags are listed at https://docs.vllm.ai/en/stable/cli/serve.html",
-    )
-
-
-def _spelt(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _placement_flags(placement: Placement, users: set[str], notes: list[str]) -> list[str]:

@@ -17,8 +17,12 @@ class Family:
 
     title: str
     name: re.Pattern[str]
-    """Held against the source and the served name."""
+    """Held against the source."""
     architectures: frozenset[str] = frozenset()
+    """Those that no other family has: found by them alone, whatever the name."""
+    students: frozenset[str] = frozenset()
+    """Those with which its name counts where only clients call the model so. A served name is free:
+    a parser chosen by it for another model would keep that from starting."""
     reasoning: str | None = None
     tools: str | None = None
     template: str | None = None
@@ -29,6 +33,7 @@ def _family(
     title: str,
     name: str,
     *architectures: str,
+    students: tuple[str, ...] = (),
     reasoning: str | None = None,
     tools: str | None = None,
     template: str | None = None,
@@ -37,6 +42,7 @@ def _family(
         title,
         re.compile(name, re.IGNORECASE),
         frozenset(architectures),
+        frozenset((*architectures, *students)),
         reasoning,
         tools,
         template,
@@ -45,25 +51,37 @@ def _family(
 
 FAMILIES: tuple[Family, ...] = (
     _family("DeepSeek-R1 0528 on Qwen3", r"R1-0528-Qwen3", reasoning="deepseek_r1"),
-    _family("a DeepSeek-R1 distill", r"R1-Distill", reasoning="deepseek_r1"),
-    _family("DeepSeek-R1", r"DeepSeek-R1", reasoning="deepseek_r1", tools="deepseek_v3"),
+    _family(
+        "a DeepSeek-R1 distill", r"R1-Distill", students=("Qwen2ForCausalLM", "LlamaForCausalLM"),
+        reasoning="deepseek_r1",
+    ),
+    _family(
+        "DeepSeek-R1", r"DeepSeek-R1", students=("DeepseekV3ForCausalLM",),
+        reasoning="deepseek_r1", tools="deepseek_v3",
+    ),
     _family(
         "DeepSeek-V3.2", r"DeepSeek-V3\.2", "DeepseekV32ForCausalLM",
         reasoning="deepseek_v3", tools="deepseek_v32",
     ),
     _family(
-        "DeepSeek-V3.1", r"DeepSeek-V3\.1",
+        "DeepSeek-V3.1", r"DeepSeek-V3\.1", students=("DeepseekV3ForCausalLM",),
         reasoning="deepseek_v3", tools="deepseek_v31", template="deepseek_v3_1.jinja",
     ),
-    _family("DeepSeek-V3", r"DeepSeek-V3", tools="deepseek_v3"),
-    _family("QwQ", r"\bQwQ", reasoning="deepseek_r1", tools="hermes"),
+    _family(
+        "DeepSeek-V3", r"DeepSeek-V3", students=("DeepseekV3ForCausalLM",), tools="deepseek_v3"
+    ),
+    _family(
+        "QwQ", r"\bQwQ", students=("Qwen2ForCausalLM",), reasoning="deepseek_r1", tools="hermes"
+    ),
     _family("Qwen3-Coder", r"Qwen3-Coder", tools="qwen3_coder"),
     _family("Qwen3 Instruct 2507", r"Qwen3-.*Instruct", tools="hermes"),
     _family(
         "Qwen3", r"Qwen3(?!.*(?:Embedding|Reranker))", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM",
         reasoning="qwen3", tools="hermes",
     ),
-    _family("Qwen2.5", r"Qwen2\.5(?!.*(?:Math|Coder))", tools="hermes"),
+    _family(
+        "Qwen2.5", r"Qwen2\.5(?!.*(?:Math|Coder))", students=("Qwen2ForCausalLM",), tools="hermes"
+    ),
     _family("Hermes", r"Hermes-[23]", tools="hermes"),
     _family(
         "gpt-oss", r"gpt-oss", "GptOssForCausalLM", reasoning="openai_gptoss", tools="openai"
@@ -97,9 +115,15 @@ FAMILIES: tuple[Family, ...] = (
 """The particular before the general: the first that fits is taken."""
 
 
-def family_of(architecture: str, *names: str) -> Family | None:
-    """The family of a model, by its names (source, served name), then by its architecture."""
-    for family in FAMILIES:
-        if any(family.name.search(name) for name in names):
-            return family
-    return next((family for family in FAMILIES if architecture in family.architectures), None)
+def family_of(architecture: str, source: str, served: str) -> Family | None:
+    """The family of a model: by its source, then by its architecture, then by its served name."""
+    if (found := _named(source)) is not None:
+        return found
+    if found := next((f for f in FAMILIES if architecture in f.architectures), None):
+        return found
+    called = _named(served)
+    return called if called is not None and architecture in called.students else None
+
+
+def _named(name: str) -> Family | None:
+    return next((family for family in FAMILIES if family.name.search(name)), None)

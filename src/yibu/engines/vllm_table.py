@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.engines import vllm_flags
@@ -18,6 +18,8 @@ class FlagTable:
     """Name with underscores → ``switch``, ``value``, ``values`` or ``repeat``."""
     short: Mapping[str, str]
     """Other spellings → name."""
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Name → the values that it may have; a flag that may have any is not in it."""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> FlagTable:
@@ -26,7 +28,13 @@ class FlagTable:
         Raises:
             KeyError: it lacks a part.
         """
-        return cls(plain["version"], dict(plain["flags"]), dict(plain["short"]))
+        # Tables that were kept before lists of values were read have none; vLLM has the last word.
+        choices = {
+            **plain.get("choices", {}),
+            "reasoning_parser": plain.get("reasoning_parsers", ()),
+            "tool_call_parser": plain.get("tool_parsers", ()),
+        }
+        return cls(plain["version"], dict(plain["flags"]), dict(plain["short"]), choices)
 
     def plain_name(self, name: str) -> str:
         """A flag's name without ``no_`` and without the key that a dotted JSON flag carries."""
@@ -35,5 +43,14 @@ class FlagTable:
         return stripped if stripped in self.flags else name
 
 
-PINNED = FlagTable(vllm_flags.VERSION, vllm_flags.FLAGS, vllm_flags.SHORT)
+PINNED = FlagTable(
+    vllm_flags.VERSION,
+    vllm_flags.FLAGS,
+    vllm_flags.SHORT,
+    {
+        **{name: values.split() for name, values in vllm_flags.CHOICES.items()},
+        "reasoning_parser": sorted(vllm_flags.REASONING_PARSERS),
+        "tool_call_parser": sorted(vllm_flags.TOOL_PARSERS),
+    },
+)
 """Of the version in ``environments/locks``."""

@@ -33,13 +33,15 @@ def kind(action: argparse.Action) -> str:
 
 
 def read_table() -> dict[str, Any]:
-    """Flags by name with underscores, other spellings, and the parsers' names."""
+    """Flags by name with underscores, other spellings, their values where those come from a list,
+    and the parsers' names."""
     from importlib.metadata import version
 
     make_arg_parser = _first("make_arg_parser", _PARSERS)
     parser_class = _first("FlexibleArgumentParser", _PARSER_CLASSES)
     flags: dict[str, str] = {}
     short: dict[str, str] = {}
+    choices: dict[str, list[str]] = {}
     for action in make_arg_parser(parser_class())._actions:  # noqa: SLF001 - no public name
         names = [option for option in action.option_strings if option.startswith("--")]
         names = [option for option in names if not option.startswith("--no-")] or names
@@ -47,6 +49,8 @@ def read_table() -> dict[str, Any]:
             continue
         main_name = names[0].removeprefix("--").replace("-", "_")
         flags[main_name] = kind(action)
+        if action.choices is not None:
+            choices[main_name] = [str(choice) for choice in action.choices if choice is not None]
         for other in action.option_strings:
             spelling = other.lstrip("-").replace("-", "_")
             if spelling not in (main_name, f"no_{main_name}"):
@@ -55,6 +59,7 @@ def read_table() -> dict[str, Any]:
         "version": version("vllm").partition("+")[0],
         "flags": flags,
         "short": short,
+        "choices": choices,
         "reasoning_parsers": _registered("ReasoningParserManager", ("vllm.reasoning",)),
         "tool_parsers": _registered("ToolParserManager", _TOOL_PARSERS),
     }
