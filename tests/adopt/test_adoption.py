@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.adopt import Server, adopt_process, adopt_script, find_servers
+from yibu.adopt.adoption import _LEFT_OUT
 from yibu.adopt.shell import read_commands
+from yibu.engines.vllm_given import LOOPBACK
 from yibu.errors import UsageError
 
 TUTORIAL = r"""#!/bin/bash
@@ -180,6 +182,60 @@ def test_a_running_process() -> None:
         {"name": "m", "source": "/srv/m", "engine": "vllm", "gpus": [3]}
     ]
     assert adoption.document["gateway"] == {"host": "0.0.0.0", "port": 9000}
+
+
+UNIT = r"""[Unit]
+Description=vLLM for the chat
+After=network.target
+
+[Service]
+User=vllm
+ExecStart=-/opt/vllm/venv/bin/vllm serve ./models/Qwen2.5-7B-Instruct \
+    --served-model-name qwen --port ${PORT} --max-model-len 4096
+WorkingDirectory=/opt/vllm
+Environment="CUDA_VISIBLE_DEVICES=0,1" VLLM_API_KEY=sk-of-the-unit
+Environment=PORT=8200 HF_HOME=/data/hf
+EnvironmentFile=-/etc/default/vllm
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def test_a_systemd_unit() -> None:
+    adoption = adopt_script(UNIT)
+    (model,) = adoption.document["models"]
+    assert model == {
+        "name": "qwen",
+        "source": "/opt/vllm/models/Qwen2.5-7B-Instruct",
+        "engine": "vllm",
+        "gpus": [0, 1],
+        "options": {"context": 4096},
+        "env": {"PORT": "8200", "HF_HOME": "/data/hf"},
+    }
+    assert adoption.document["gateway"]["port"] == 8200
+    assert adoption.keys == ("sk-of-the-unit",)
+    said = "\n".join(adoption.warnings)
+    assert "sk-of-the-unit" not in adoption.to_yaml() + said
+    for words in ("/etc/default/vllm", "as vllm", "systemctl disable --now"):
+        assert words in said
+
+
+def test_what_yibu_refuses_is_left_out_with_its_reason() -> None:
+    adoption = adopt_script(
+        "vllm serve /m/x --ssl-keyfile k.pem --ssl-certfile c.pem --config c.yaml --uds /x.sock"
+        " --hf-token hf_secret123 --allowed-origins '[\"*\"]' -O3 --seed 7"
+    )
+    (model,) = adoption.document["models"]
+    assert model["options"] == {"optimization_level": 3, "seed": 7}
+    said = "\n".join(adoption.warnings)
+    assert "hf_secret123" not in adoption.to_yaml() + said
+    for words in ("HF_TOKEN", "--config is left out", "cors_origins", "plain HTTP"):
+        assert words in said
+    # Whatever the engine would refuse is told here, not by the yibu up that follows.
+    assert not LOOPBACK & set(model["options"])
+    assert set(_LEFT_OUT) >= LOOPBACK
 
 
 def test_nothing_to_adopt() -> None:

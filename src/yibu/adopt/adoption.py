@@ -17,6 +17,7 @@ import yaml
 
 from yibu.adopt.servers import Server, find_servers, read_flags
 from yibu.adopt.shell import Command, read_commands
+from yibu.adopt.units import is_unit, read_unit
 from yibu.errors import UsageError
 
 _PUBLIC_HOSTS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
@@ -35,7 +36,20 @@ _OPTION_NAMES = {
     "c": "context",
     "np": "parallel",
     "t": "threads",
+    "O": "optimization_level",
 }
+_LEFT_OUT: Mapping[str, str] = {
+    "ssl_keyfile": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
+    "ssl_certfile": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
+    "ssl_ca_certs": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
+    "uds": "the gateway listens on an address, not on a socket file",
+    "root_path": "the gateway serves at /v1 alone",
+    "headless": "a server without a door of its own is no server here",
+    "config": "what stands in that file was not read: write it under options:",
+    "hf_token": "a secret stood on the command line: set HF_TOKEN in yibu's environment instead",
+    "allowed_origins": "pages of other sites are let in by gateway.cors_origins",
+}
+"""Flags of vLLM's that yibu refuses, or that mean nothing behind its gateway, and why."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 """What a model of yibu's may be called; an alias may be called anything."""
 
@@ -65,7 +79,7 @@ class Adoption:
 
 
 def adopt_script(text: str, env: Mapping[str, str] | None = None) -> Adoption:
-    """Read a script or a command line.
+    """Read a script, a systemd unit or a command line.
 
     Args:
         text: The script.
@@ -74,7 +88,11 @@ def adopt_script(text: str, env: Mapping[str, str] | None = None) -> Adoption:
     Raises:
         UsageError: It starts no server that is known here.
     """
-    return _adopt(read_commands(text, env))
+    if not is_unit(text):
+        return _adopt(read_commands(text, env))
+    script, warnings = read_unit(text)
+    adoption = _adopt(read_commands(script, env))
+    return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings))
 
 
 def adopt_process(argv: Sequence[str], env: Mapping[str, str], directory: str = "") -> Adoption:
@@ -151,6 +169,9 @@ def _read_server(server: Server, found: _Findings) -> None:
         found.warn(f"{model['name']}: the command names no model; fill in `source:`")
     model["engine"] = engine
     _door(flags, env, model["name"], found)
+    for flag in [one for one in _LEFT_OUT if one in flags] if engine == "vllm" else []:
+        del flags[flag]
+        found.warn(f"{name}: --{flag.replace('_', '-')} is left out: {_LEFT_OUT[flag]}")
     gpus = _gpus(env.pop("CUDA_VISIBLE_DEVICES", None), env)
     if gpus is not None:
         model["gpus"] = gpus

@@ -74,7 +74,9 @@ def read_flags(words: Sequence[str]) -> dict[str, Any]:
     flags: dict[str, list[Any]] = {}
     name: str | None = None
     for word in words:
-        if word.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", word):
+        if (level := re.fullmatch(r"-O=?(\d)", word)) is not None:
+            flags["optimization_level"], name = [int(level[1])], None
+        elif word.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", word):
             flag, equals, value = word.lstrip("-").partition("=")
             name = flag.replace("-", "_")
             flags.setdefault(name, [])

@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
 
 def adopt(
     script: Annotated[
-        Path | None, typer.Argument(help="A start script, or a file with one command line.")
+        Path | None,
+        typer.Argument(help="A start script, a systemd unit, or a file with one command line."),
     ] = None,
     command: Annotated[
         str | None, typer.Option("-c", "--command", help="The command line itself.")
