@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from yibu.cli.display import LiveLines, PlainLines, breakdown, phrase
+from yibu.cli.progress import describe_environment
+from yibu.environments.progress import EnvironmentProgress
 
 
 def state(state: str, replica: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -65,3 +67,12 @@ def test_a_live_line_counts_the_seconds_of_its_phase(monkeypatch: pytest.MonkeyP
     assert lines._draw().plain == "m  imports, 12 s"
     lines.show(state("ready", phases={}))
     assert lines._draw().plain == "m  ready in 12.4 s"
+
+
+def test_bytes_of_an_environment_are_those_of_its_download() -> None:
+    def said(phase: Any) -> str:
+        return describe_environment(EnvironmentProgress("e", phase, 40.2, 500, 1_000_000, 154))
+
+    assert said("downloading") == "downloading 500 B of 1.0 MB, 40 s"
+    assert said("installing") == "installing 154 packages, 40 s"
+    assert said("done") == "done, 40 s"

@@ -30,6 +30,7 @@ def test_the_door_is_lifted_and_the_rest_stays() -> None:
     assert door.api_keys == ("sk-one-key",)
     assert not any("sk-one-key" in note for note in door.notes)
     assert "sk-one-key" not in repr(door)
+    assert any("every user of the machine can read it" in note for note in door.notes)
     assert door.overrides.aliases == ("other",)
     assert any("'r1', 'other'" in note for note in door.notes)
 
@@ -47,6 +48,7 @@ def test_keys_are_added_to_those_of_the_file() -> None:
     laid = lifted("--api-key", "sk-one-key").lay_over(config)
     assert laid.gateway.api_keys == ("of-the-file", "sk-one-key")
     assert laid.origins["gateway.api_keys"] == "flag"
+    assert lifted("--seed", "1").notes == ()
 
 
 def test_the_model_may_stand_among_the_flags(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
         (["up", "smol", "--prot", "8001"], "--port"),  # our own, misspelt
         (["plan", "smolm2"], "Did you mean smollm2-135m, of the catalogue?"),
         (["logs"], "yibu logs --help"),
+        (["engine", "install", "vllm", "--wheels", "no-such"], "There is no folder no-such"),
     ],
 )
 def test_what_was_probably_meant(

@@ -17,6 +17,11 @@ from yibu.config import Config
 from yibu.engines.house import LiftedFlags, lift_house_flags
 from yibu.errors import UsageError
 
+_SEEN = (
+    "! the key stands on this command line, where every user of the machine can read it as long as"
+    " the command runs: YIBU_API_KEYS or gateway.api_key_file keeps it off"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -80,7 +85,7 @@ def lift(
         host if host is not None else lifted.host,
         port if port is not None else lifted.port,
         lifted.api_keys,
-        door_notes(said),
+        (*door_notes(said), *([_SEEN] if lifted.api_keys else [])),
     )
 
 

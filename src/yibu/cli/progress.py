@@ -78,10 +78,12 @@ def installing(name: str) -> Iterator[EnvironmentProgressCallback]:
 
 
 def describe_environment(progress: EnvironmentProgress) -> str:
-    """``downloading 34.1 of 120.0 MB, 12 s``."""
+    """``downloading 34.1 MB of 120.0 MB, 12 s``, then ``installing 154 packages, 40 s``."""
     text: str = progress.phase
-    if progress.total_bytes:
+    if progress.phase == "downloading" and progress.total_bytes:
         text += f" {output.size(progress.done_bytes)} of {output.size(progress.total_bytes)}"
+    elif progress.phase == "installing" and progress.packages:
+        text += f" {progress.packages} packages"
     return f"{text}, {progress.elapsed:.0f} s"
 
 

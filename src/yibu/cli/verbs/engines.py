@@ -10,6 +10,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
+from yibu.errors import UsageError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NameArgument = Annotated[
@@ -76,10 +77,13 @@ def install(
 
     here = Context.here()
     name = _environment(here, name)
+    if wheels is not None and not wheels.is_dir():
+        raise UsageError(f"There is no folder {wheels}.", hint="Collect wheels into one first.")
+    environments = open_environments(here)
     with installing(name) as progress:
-        interpreter = open_environments(here).install(
-            name, version=version, progress=progress, wheels=wheels
-        )
+        interpreter = environments.install(name, version=version, progress=progress, wheels=wheels)
+    made = next(i for i in environments.list() if i.name == name and i.current)
+    output.talk(f"{name}  {made.version} takes {output.size(made.size)}.")
     output.data(str(interpreter))
 
 
