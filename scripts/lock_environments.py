@@ -34,7 +34,9 @@ def compile_lock(name: str) -> str:
     ]  # fmt: skip
     if (LOCKS / f"{name}.overrides").is_file():
         command += ["--overrides", f"{name}.overrides"]
-    index = IndexSettings.from_pip(os.environ)
+    # An extra index may have one wheel of a package where the index has one for each platform and
+    # Python: its hash alone would stand in the lock, which then serves this machine only.
+    index = dataclasses.replace(IndexSettings.from_pip(os.environ), extra_indexes=())
     if not SPECS[name].cpu_torch:
         # A folder that has torch's CPU build would bring it into the CUDA environment's lock.
         index = dataclasses.replace(index, find_links=())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -475,6 +476,19 @@ def test_locks_are_whole_and_name_no_place(spec: LocalSpec) -> None:
     assert "://" not in spec.lock
     hashed = spec.lock.count("--hash=sha256:")
     assert hashed >= len(lines) - 1
+
+
+@pytest.mark.parametrize("package", ["numpy", "pyyaml", "uvloop", "opencv-python-headless"])
+def test_locks_serve_every_platform_and_python(package: str) -> None:
+    """Each of these has a wheel for each of them, and pip picks another than uv here and there."""
+    entries = [
+        (spec.name, entry)
+        for spec in SPECS.values()
+        for entry in re.split(r"\n(?=\S)", spec.lock)
+        if entry.startswith(f"{package}==")
+    ]
+    assert entries
+    assert [name for name, entry in entries if entry.count("--hash=sha256:") < 8] == []
 
 
 def test_environments_of_an_engine() -> None:

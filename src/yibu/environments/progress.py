@@ -67,7 +67,7 @@ class ProgressReader:
             self.report()
         elif match := _RESOLVED.match(line):
             self._packages = int(match[1])
-            self.report()
+            self.enter("installing")  # where all is at hand, uv says no more until its end
         elif _PREPARED.match(line):
             self._running.clear()
             self.enter("installing")
