@@ -134,6 +134,20 @@ def test_a_model_in_use_stays(home: Home, source: Source) -> None:
     home.store.remove(source)
 
 
+def test_gc_removes_the_leases_of_the_dead(home: Home, source: Source) -> None:
+    home.store.pull(source)
+    leases = home.paths.store / "leases"
+    leases.mkdir(exist_ok=True)
+    (leases / "killed.lock").touch()
+    with home.store.lease(source):
+        home.store.gc(dry_run=True)
+        assert len(list(leases.iterdir())) == 2
+        home.store.gc()
+        (held,) = leases.iterdir()
+        assert held.name != "killed.lock"
+    assert list(leases.iterdir()) == []
+
+
 def test_gc(home: Home, source: Source, package: Source) -> None:
     home.store.pull(package)
     home.store.pull(source)

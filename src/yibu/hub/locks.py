@@ -1,11 +1,14 @@
 """Locks between processes: one puller a model, and leases on models in use.
 
 flock(2) locks end with their process, however it ends, so a killed node or pull leaves nothing
-to clean up. Lock files are never deleted: a lock on a deleted file protects nothing.
+locked. Whoever gives a lock up last removes its file, under the exclusive lock. A lock on a file
+that was removed meanwhile protects nothing, so whoever gets one looks whether the path still leads
+to that file, and takes the new file's lock if not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -29,43 +32,43 @@ def exclusive(
     Raises:
         PullCancelledError: ``cancel`` was set while another process held it.
     """
-    descriptor = _open(path)
+    waited = False
+    while (descriptor := _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
+        waited = True
+        on_wait()
+        if cancel.wait(_POLL):
+            raise PullCancelledError(
+                "The download was cancelled while another process fetched the same model.",
+                hint="The other process goes on.",
+            )
     try:
-        waited = False
-        while not _try(descriptor, fcntl.LOCK_EX):
-            waited = True
-            on_wait()
-            if cancel.wait(_POLL):
-                raise PullCancelledError(
-                    "The download was cancelled while another process fetched the same model.",
-                    hint="The other process goes on.",
-                )
         yield waited
     finally:
-        os.close(descriptor)
+        _give_up(path, descriptor)
 
 
 @contextmanager
 def try_exclusive(path: Path) -> Iterator[bool]:
     """Hold the lock if nobody else does; gives whether it is held."""
-    descriptor = _open(path)
+    descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        yield _try(descriptor, fcntl.LOCK_EX)
+        yield descriptor is not None
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            _give_up(path, descriptor)
 
 
 class Lease:
     """A shared lock: what it names is in use until ``release``, or until this process ends."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor: int | None = _open(path)
+        self._path = path
         # A remover holds its exclusive lock for moments only, so this wait is short.
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self._descriptor = _lock(path, fcntl.LOCK_SH)
 
     def release(self) -> None:
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            _give_up(self._path, self._descriptor)
             self._descriptor = None
 
     def __enter__(self) -> Self:
@@ -75,14 +78,37 @@ class Lease:
         self.release()
 
 
-def _open(path: Path) -> int:
+def _lock(path: Path, kind: int) -> int | None:
+    """A descriptor that holds the lock of the file that stands at ``path``; None where ``kind``
+    is not to wait, and another holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, kind)
+            if _stands_at(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
-def _try(descriptor: int, kind: int) -> bool:
+def _give_up(path: Path, descriptor: int) -> None:
+    """Unlock, and remove the file if nobody else has a lock on it."""
+    # A directory that became read-only keeps its empty file; the lock goes all the same.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _stands_at(path, descriptor):
+            path.unlink()
+    os.close(descriptor)
+
+
+def _stands_at(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
         return False
-    return True

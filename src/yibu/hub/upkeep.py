@@ -192,6 +192,9 @@ class Upkeep:
                 shutil.rmtree(item.path)
             else:
                 item.path.unlink(missing_ok=True)
+        if not dry_run:
+            for lock in (self._store / "leases").glob("*.lock"):
+                _lock_free(lock)  # whose last holder was killed: locking it once removes it
         return GcResult(tuple(removed), dry_run)
 
     def _garbage(self) -> Iterator[Garbage]:
