@@ -1,12 +1,13 @@
 """A whole node as a process of its own, with fake engines: ``python -m tests.node.node_process``.
 
 What the daemon wires in the real thing, less hub, hardware and gateway; killed, doubled and
-signalled by test_node.py.
+signalled by test_node.py. An argument is the seconds that an engine has to be adopted in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -34,7 +35,7 @@ def main() -> int:
         gateway=no_gateway,
         prepare=lambda: None,
         env=dict(os.environ),
-        timings=QUICK,
+        timings=dataclasses.replace(QUICK, adopt=float(sys.argv[1])),
         drain_timeout=5,
         gpu_memory=NoGpu(),
     )

@@ -32,13 +32,13 @@ ROOT = Path(__file__).parents[2]
 class NodeProcess:
     """One node; ``client`` talks to it."""
 
-    def __init__(self, paths: Paths, **limits: Any) -> None:
+    def __init__(self, paths: Paths, adopt: float = 20.0, **limits: Any) -> None:
         self.paths = paths
         self.client = Client(paths)
         self.log = paths.logs / "node.log"
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.node.node_process"],
+                [sys.executable, "-m", "tests.node.node_process", str(adopt)],
                 cwd=ROOT,
                 env={**os.environ, "YIBU_HOME": str(paths.state.parent)},
                 stdout=output,
@@ -79,8 +79,8 @@ def node(paths: Paths) -> Iterator[Callable[..., NodeProcess]]:
     """Starts nodes on the test's home, and ends those that still run."""
     nodes: list[NodeProcess] = []
 
-    def start(**limits: Any) -> NodeProcess:
-        nodes.append(NodeProcess(paths, **limits))
+    def start(**how: Any) -> NodeProcess:
+        nodes.append(NodeProcess(paths, **how))
         return nodes[-1]
 
     yield start
@@ -100,7 +100,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     assert marked(one) == {}
 
 
-def wait_for(check: Callable[[], Any], timeout: float = 10) -> Any:
+def wait_for(check: Callable[[], Any], timeout: float = 30) -> Any:
     deadline = time.monotonic() + timeout
     while not (value := check()):
         assert time.monotonic() < deadline, f"not true within {timeout} s: {check}"
@@ -197,14 +197,48 @@ def test_what_died_meanwhile_is_started_if_a_sibling_lives(
     gone = one.up("gone")["replicas"][0]
     wait_for(lambda: len(saved_pids(one)) == 3)
     one.kill()
-    os.kill(before[0]["pid"], signal.SIGKILL)
-    os.kill(gone["pid"], signal.SIGKILL)
+    killed = (before[0]["pid"], gone["pid"])
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: all(map(is_dead, killed)))  # else the next node might still find one alive
     two = node().started()
     wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
     after = two.model("smol")["replicas"]
     assert after[0]["pid"] != before[0]["pid"]
     assert after[1]["pid"] == before[1]["pid"]
     assert [model["name"] for model in two.client.call("ps")["models"]] == ["smol"]
+
+
+def is_dead(pid: int) -> bool:
+    info = processes.process(pid)
+    return info is None or info.zombie
+
+
+def test_nothing_is_started_before_what_was_left_is_ended(
+    node: Callable[..., NodeProcess], paths: Paths
+) -> None:
+    """A node that looks for what to end must not find an engine that it has just started itself."""
+    one = node().started()
+    before = one.up("smol", replicas=2)["replicas"]
+    wait_for(lambda: len(saved_pids(one)) == 2)
+    one.kill()
+    os.kill(before[0]["pid"], signal.SIGKILL)
+    wait_for(lambda: is_dead(before[0]["pid"]))
+    home = home_id(paths.state)
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", stubborn],
+        env={**os.environ, processes.MARKER: f"{home}/lost-0/1"},
+        stdout=subprocess.PIPE,
+    ) as lost:
+        assert lost.stdout is not None
+        lost.stdout.readline()
+        two = node()
+        wait_for(lambda: processes.marked(f"{home}/smol-0/"))
+        assert is_dead(lost.pid)
+    two.started()
+    wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
+    assert [r["restarts"] for r in two.model("smol")["replicas"]] == [0, 0]
 
 
 def test_an_engine_that_hangs_is_ended_not_adopted(
@@ -215,10 +249,10 @@ def test_an_engine_that_hangs_is_ended_not_adopted(
     wait_for(lambda: saved_pids(one))
     one.kill()
     os.kill(before["pid"], signal.SIGSTOP)
-    two = node().started()
-    wait_for(lambda: two.model("smol")["state"] == "ready", 20)
+    two = node(adopt=1.5).started()
+    wait_for(lambda: two.model("smol")["state"] == "ready")
     assert two.model("smol")["replicas"][0]["pid"] != before["pid"]
-    assert processes.process(before["pid"]) is None or processes.process(before["pid"]).zombie
+    assert is_dead(before["pid"])
 
 
 def test_another_process_under_a_saved_pid_is_not_touched(

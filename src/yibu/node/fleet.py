@@ -23,7 +23,7 @@ from yibu.node.names import replica_id
 from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 from yibu.node.replica import Replica
-from yibu.node.state import SavedNode, SavedReplica, StateFile, boot_id
+from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile, boot_id
 from yibu.planner.ledger import Promise
 from yibu.routing import ReplicaStatus, Route
 
@@ -94,21 +94,24 @@ class Fleet:
         it is to serve.
         """
         timings = self._host.timings
-        adopted: set[str] = set()
+        found: list[tuple[SavedModel, list[EngineProcess | None]]] = []
         for model in saved.models if saved else ():
             left = [_left(replica, saved.boot if saved else "") for replica in model.replicas]
-            if not any(left):
+            if any(left):
+                found.append((model, left))
+            else:
                 _log.warning("%s no longer runs and is not started again", model.config.name)
-                continue
-            deployment = self._add(model.config, saved=model)
-            adopted |= {process.marker for process in left if process}
-            self._group.create_task(deployment.run(left), name=f"model {deployment.name}")
-            _log.info("%s: %d engines adopted", deployment.name, sum(map(bool, left)))
+        adopted = {process.marker for _, left in found for process in left if process}
+        # Before anything is started: a new engine would have a marker that is not spared.
         ended = await end_marked(
             f"{self._host.home_id}/", adopted, grace=timings.orphan_grace, kill=timings.kill
         )
         if ended:
             _log.warning("%d processes that an earlier node left behind were ended", ended)
+        for model, left in found:
+            deployment = self._add(model.config, saved=model)
+            self._group.create_task(deployment.run(left), name=f"model {deployment.name}")
+            _log.info("%s: %d engines adopted", deployment.name, sum(map(bool, left)))
 
     async def drain(self, timeout: float) -> bool:
         """Take no more requests, and wait for those in flight; False when time ran out."""
