@@ -6,6 +6,7 @@ Sides, interleaved in one run, all in the same environment with the same model:
 
 - ``script``: the tutorial's command line, as it stands
 - ``eager``: the same with --enforce-eager, as an expert starts it on a CPU
+- ``serve``: ``eager`` through ``vllm serve``, which its makers want instead of the module
 - ``no byte code``: ``eager`` where byte code is neither found nor kept (a fresh environment of
   uv's in an image that sets PYTHONDONTWRITEBYTECODE)
 - ``no cache``: ``eager`` with an empty VLLM_CACHE_ROOT, as at the first start of an architecture
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,11 @@ from tests.e2e.home import Home
 from tests.e2e.vllm_models import VllmModels
 
 FLAGS = ("--max-model-len", "2048", "--max-num-seqs", "32", "--dtype", "bfloat16")
-SIDES = ("script", "eager", "no byte code", "no cache", "yibu", "yibu, worker")
+SIDES = ("script", "eager", "serve", "no byte code", "no cache", "yibu", "yibu, worker")
 _WORKER = ("--distributed-executor-backend", "mp")
 _REFERENCE = "eager"
+_MODULE = ("vllm.entrypoints.openai.api_server",)
+_SERVE = ("vllm.entrypoints.cli.main", "serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,19 @@ def measured(root: psutil.Process, began: float) -> Start:
     return Start(time.monotonic() - began, cpu, resident)
 
 
-def by_hand(python: Path, weights: Path, env: Mapping[str, str], *flags: str) -> Start:
+def by_hand(
+    python: Path,
+    weights: Path,
+    env: Mapping[str, str],
+    *flags: str,
+    program: Sequence[str] = _MODULE,
+) -> Start:
     """Start the server, wait for one token, end it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    argv = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(weights),
-            "--served-model-name", "smol", "--host", "127.0.0.1", "--port", port, *FLAGS,
-            *flags]  # fmt: skip
+    argv = [str(python), "-m", *program, "--model", str(weights), "--served-model-name", "smol",
+            "--host", "127.0.0.1", "--port", port, *FLAGS, *flags]  # fmt: skip
     base = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.monotonic()
     process = subprocess.Popen(
@@ -104,12 +112,13 @@ def run(side: str, models: VllmModels, python: Path, weights: Path) -> Start:
         return through_yibu(models.cache, weights, *(_WORKER if "worker" in side else ()))
     if side == "script":
         return by_hand(python, weights, {})
+    program = _SERVE if side == "serve" else _MODULE
     with tempfile.TemporaryDirectory() as empty:
         env = {
             "no byte code": {"PYTHONPYCACHEPREFIX": empty, "PYTHONDONTWRITEBYTECODE": "1"},
             "no cache": {"VLLM_CACHE_ROOT": empty},
         }
-        return by_hand(python, weights, env.get(side, {}), "--enforce-eager")
+        return by_hand(python, weights, env.get(side, {}), "--enforce-eager", program=program)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a killed engine leaves in /dev/shm and in its temporary directory is removed, and no more."""
+"""What a killed engine leaves in /dev/shm is removed, and no more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.node.support import eventually, fake_model
 from yibu.node.fleet import Fleet
-from yibu.node.leftovers import remove_unused, shared_files, temporary_directory
+from yibu.node.leftovers import remove_unused, shared_files
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/shm is Linux's")
 MakeFleet = Callable[..., Fleet]
@@ -95,32 +95,3 @@ def test_a_file_that_took_a_name_over_stays() -> None:
     path.chmod(0o600)
     assert remove_unused([f for f in found if f.path == str(path)]) == []
     assert path.read_bytes() == b"another's"
-
-
-async def test_temporary_files_go_with_their_engine(make_fleet: MakeFleet) -> None:
-    plan = {"env": {"TMPDIR": "{temporary}"}, "leaves_files": True}
-    async with make_fleet() as fleet:
-        await fleet.up(fake_model("smol", options={"plan": plan}))
-        process = fleet._replicas["smol-0"].process
-        assert process is not None
-        directory = temporary_directory(process.marker)
-        assert directory.stat().st_mode & 0o777 == 0o700
-        environment = Path(f"/proc/{process.pid}/environ").read_bytes()
-        assert f"TMPDIR={directory}\0".encode() in environment
-        (directory / "vllm_dist_1").write_text("left")
-        await _killed(fleet)
-        assert not directory.exists()
-        again = fleet._replicas["smol-0"].process
-        assert again is not None
-        assert temporary_directory(again.marker).is_dir()
-    assert not temporary_directory(again.marker).exists()
-
-
-async def test_an_engine_that_cannot_be_spawned_leaves_no_directory(make_fleet: MakeFleet) -> None:
-    before = set(Path(temporary_directory("x")).parent.glob("yibu-*"))
-    plan = {"leaves_files": True, "argv": ("/no/such/program", "{port}")}
-    async with make_fleet() as fleet:
-        with pytest.raises(Exception, match="not found"):
-            await fleet.up(fake_model("smol", options={"plan": plan}))
-    after = set(Path(temporary_directory("x")).parent.glob("yibu-*"))
-    assert not [path for path in after - before if len(path.name) == len("yibu-") + 16]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.node.support import fake_model
@@ -239,6 +240,33 @@ def test_nothing_is_started_before_what_was_left_is_ended(
     two.started()
     wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
     assert [r["restarts"] for r in two.model("smol")["replicas"]] == [0, 0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/shm is Linux's")
+def test_what_engines_leave_that_are_killed_with_their_node(
+    node: Callable[..., NodeProcess], paths: Paths
+) -> None:
+    shared = [Path(f"/dev/shm/psm_yibu-test-{os.getpid()}-{name}") for name in ("dead", "lives")]
+    one = node().started()
+    dead = one.up("dead", "--shared-memory", shared[0].name)["replicas"][0]["pid"]
+    lives = one.up("lives", "--shared-memory", shared[1].name)["replicas"][0]["pid"]
+    wait_for(lambda: state_of(one).count('"path": "/dev/shm/psm_yibu-test') == 2)
+    temporary = [Path(psutil.Process(pid).environ()["TMPDIR"]) for pid in (dead, lives)]
+    assert all(path.is_dir() for path in temporary)
+    one.kill()
+    os.kill(dead, signal.SIGKILL)
+    wait_for(lambda: is_dead(dead))
+    assert shared[0].exists()
+    two = node().started()
+    assert [path.exists() for path in (*temporary, *shared)] == [False, True, False, True]
+    assert two.terminate() == 0
+    assert not any(path.exists() for path in (*temporary, *shared))
+    assert list((paths.state / "temporary").iterdir()) == []
+
+
+def state_of(node: NodeProcess) -> str:
+    state = node.paths.state / "node.json"
+    return state.read_text() if state.exists() else ""
 
 
 def test_an_engine_that_hangs_is_ended_not_adopted(

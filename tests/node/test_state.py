@@ -14,6 +14,7 @@ from tests.node.support import fake_model, fake_spec
 from yibu.config import ModelConfig
 from yibu.config.wire import model_config, plain_config
 from yibu.errors import AlreadyRunningError
+from yibu.node.leftovers import SharedFile
 from yibu.node.lock import node_lock
 from yibu.node.processes import Identity
 from yibu.node.state import (
@@ -37,7 +38,8 @@ def saved() -> SavedModel:
         gpus=(0, 1),
         replicas=2,
     )
-    running = SavedReplica("smol-0", 20001, "key", 3, "home/smol-0/1", Identity(7, 99))
+    shared = (SharedFile("/dev/shm/psm_1", 26, 4711),)
+    running = SavedReplica("smol-0", 20001, "key", 3, "home/smol-0/1", Identity(7, 99), shared)
     idle = SavedReplica("smol-1", None, "key", 0, None, None)
     return SavedModel(config, 1700000000, (fake_spec("--x"), fake_spec("--x")), (running, idle))
 

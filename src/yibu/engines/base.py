@@ -63,8 +63,6 @@ class Binding:
     key: str = field(repr=False)
     cache: Path | None = None
     """Where this environment's engine may keep what it compiles."""
-    temporary: Path | None = None
-    """A directory of this process's own, which goes with it."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further paths by name, ``vad`` for instance."""
 
@@ -79,8 +77,6 @@ class Binding:
             values["python"] = str(self.python)
         if self.cache is not None:
             values["cache"] = str(self.cache)
-        if self.temporary is not None:
-            values["temporary"] = str(self.temporary)
         if self.model is not None:
             values["model"] = str(self.model)
         return values
@@ -88,8 +84,8 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """How to run one replica; ``{host} {port} {python} {model} {cache} {temporary} {templates}`` are
-    filled in by ``bind``."""
+    """How to run one replica; ``{host} {port} {python} {model} {cache} {templates}`` are filled in
+    by ``bind``."""
 
     engine: str
     argv: tuple[str, ...]
@@ -117,8 +113,9 @@ class LaunchPlan:
     starts_alone: bool = False
     """It measures the free memory of its GPUs while it starts, and fails when another engine
     changes that meanwhile."""
-    leaves_files: bool = False
-    """It does not tidy up its temporary files: it gets ``{temporary}`` for them."""
+    needs_temporary: bool = False
+    """It cannot start without room for temporary files. (Every engine has a directory for them of
+    its own, in TMPDIR, where one can be made.)"""
     keeps_compiled: bool = False
     """It compiles code at its start, and finds it again in ``{cache}``."""
     notes: tuple[str, ...] = ()

@@ -118,7 +118,7 @@ class Vllm:
             key_variable=KEY_VARIABLE,
             start_timeout=1800.0,
             keeps_compiled=True,
-            leaves_files=True,
+            needs_temporary=True,
             starts_alone=bool(placement.gpus),
             stop_grace=drain + _TEARDOWN,
             stop_whole_group=False,
@@ -263,8 +263,6 @@ def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> 
         "VLLM_CACHE_ROOT": "{cache}/vllm",
         "TORCHINDUCTOR_CACHE_DIR": "{cache}/inductor",
         "TRITON_CACHE_DIR": "{cache}/triton",
-        # It leaves a vllm_dist_… file there at each end, and its sockets when it is killed.
-        "TMPDIR": "{temporary}",
         **visible_gpus(placement.gpus),
     }
     if placement.gpus:

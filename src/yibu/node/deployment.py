@@ -199,17 +199,7 @@ class Deployment:
             self.config,
             self.created,
             self.specs,
-            tuple(
-                SavedReplica(
-                    id=replica.id,
-                    port=replica.port,
-                    key=replica.key,
-                    restarts=replica.restarts,
-                    marker=replica.process.marker if replica.process else None,
-                    process=replica.process.identity if replica.process else None,
-                )
-                for replica in self.replicas
-            ),
+            tuple(replica.save() for replica in self.replicas),
         )
 
     # The owner task.

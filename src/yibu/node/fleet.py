@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,12 +14,13 @@ from typing import Any, Self, TypeVar
 from yibu.config import ModelConfig
 from yibu.engines.base import Endpoint
 from yibu.errors import ConfigError, NotReadyError, NotRunningError, UnknownModelError
-from yibu.node import logs, processes
+from yibu.node import leftovers, logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
 from yibu.node.launch import Host, cancelled
 from yibu.node.names import replica_id
+from yibu.node.places import temporary_directories
 from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 from yibu.node.replica import Replica
@@ -108,10 +109,21 @@ class Fleet:
         )
         if ended:
             _log.warning("%d processes that an earlier node left behind were ended", ended)
+        await asyncio.to_thread(self._clean_up_after, saved, adopted)
         for model, left in found:
             deployment = self._add(model.config, saved=model)
             self._group.create_task(deployment.run(left), name=f"model {deployment.name}")
             _log.info("%s: %d engines adopted", deployment.name, sum(map(bool, left)))
+
+    def _clean_up_after(self, saved: SavedNode | None, adopted: Collection[str]) -> None:
+        """Remove what dead engines of an earlier node left on disk and in shared memory."""
+        temporary_directories(self._host.paths).sweep(adopted)
+        if saved is None or saved.boot != boot_id():  # memory did not outlive the boot
+            return
+        replicas = [replica for model in saved.models for replica in model.replicas]
+        leftovers.remove_unused(
+            [file for r in replicas if r.marker not in adopted for file in r.shared]
+        )
 
     async def drain(self, timeout: float) -> bool:
         """Take no more requests, and wait for those in flight; False when time ran out."""
@@ -326,7 +338,7 @@ def _left(saved: SavedReplica, boot: str) -> EngineProcess | None:
         return None
     if processes.marker_of(saved.process.pid) not in (None, saved.marker):
         return None
-    return EngineProcess.adopt(saved.process, saved.marker)
+    return EngineProcess.adopt(saved.process, saved.marker, saved.shared)
 
 
 async def _when_ready(deployment: Deployment, exclude: frozenset[str]) -> Endpoint:

@@ -19,9 +19,8 @@ from yibu.node import logs, oom, ports, probe
 from yibu.node.environ import clean_environment
 from yibu.node.gpu import GpuMemory, wait_released
 from yibu.node.ledger import Ledger
-from yibu.node.leftovers import remove_temporary_directory
 from yibu.node.phases import LogPhases, telling
-from yibu.node.places import make_places
+from yibu.node.places import make_places, temporary_directories
 from yibu.node.process import EngineProcess
 from yibu.node.timings import Timings
 from yibu.node.turns import Turns
@@ -182,13 +181,13 @@ async def _spawn(
     marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
     places = await asyncio.to_thread(make_places, host.paths, spec.plan, spec.python, marker)
     where = (ports.LOOPBACK, port, spec.python, spec.model_path)
-    binding = Binding(*where, key, places.cache, places.temporary, spec.extra)
-    argv, own = spec.plan.bind(binding)
-    env = clean_environment(host.env, {**own, **spec.env}, marker)
+    argv, own = spec.plan.bind(Binding(*where, key, places.cache, spec.extra))
+    ours = {"TMPDIR": str(places.temporary)} if places.temporary else {}
+    env = clean_environment(host.env, {**ours, **own, **spec.env}, marker)
     try:
         return EngineProcess.spawn(argv, env, log, marker, directory=spec.directory)
     except BaseException:  # whatever kept it from starting, nothing of it may stay on disk
-        remove_temporary_directory(marker)
+        await asyncio.to_thread(temporary_directories(host.paths).remove, marker)
         raise
 
 
@@ -235,6 +234,7 @@ async def take_down(
         kill=timings.kill,
         whole_group=spec.plan.stop_whole_group or not served,
     )
+    await asyncio.to_thread(temporary_directories(host.paths).remove, process.marker)
     if port is not None and not await ports.wait_free(port, timings.port_free):
         _log.warning("port %d is still taken %g s after its engine", port, timings.port_free)
     if not await wait_released(host.gpu_memory, spec.gpus, pids, timings.memory_free):

@@ -1,4 +1,4 @@
-"""Files that outlive an engine that was killed: in shared memory, and in its temporary directory.
+"""Files in shared memory that outlive an engine that was killed.
 
 Named shared memory and semaphores stay in /dev/shm, and hold memory, until somebody unlinks them.
 An engine's own tracker does that, unless it is killed with the engine. What the engine's processes
@@ -12,9 +12,7 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ _PROC = Path("/proc")
 _NAMES = re.compile(r"(?:psm_|sem\.|vllm_|torch_|nccl-)[^/]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SharedFile:
     """A file in /dev/shm, which another of the same name is not mistaken for."""
 
@@ -75,27 +73,6 @@ def remove_unused(files: Collection[SharedFile]) -> list[str]:
     if removed:
         _log.info("removed what a dead engine left: %s", " ".join(sorted(removed)))
     return removed
-
-
-def temporary_directory(marker: str) -> Path:
-    """Where the engine of that marker has its temporary files. The path is short, for engines
-    make sockets there, whose paths may have 107 characters."""
-    return Path(tempfile.gettempdir()) / f"yibu-{marker.rpartition('/')[2]}"
-
-
-def make_temporary_directory(marker: str) -> Path:
-    """Make it, private.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    directory = temporary_directory(marker)
-    directory.mkdir(mode=0o700)
-    return directory
-
-
-def remove_temporary_directory(marker: str) -> None:
-    shutil.rmtree(temporary_directory(marker), ignore_errors=True)
 
 
 def _files() -> list[os.DirEntry[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +10,29 @@ from pathlib import Path
 from yibu.engines.base import LaunchPlan
 from yibu.environments.disk import compiled_by
 from yibu.errors import EngineStartError
-from yibu.node import leftovers
+from yibu.node.temporary import TemporaryDirectories
 from yibu.paths import Paths
 
 _log = logging.getLogger(__name__)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
     cache: Path | None
     temporary: Path | None
+    """None where it could not be made."""
+
+
+def temporary_directories(paths: Paths) -> TemporaryDirectories:
+    return TemporaryDirectories(paths.state / "temporary")
 
 
 def make_places(paths: Paths, plan: LaunchPlan, python: Path | None, marker: str) -> Places:
-    """Make what the plan asks for, private to this user. Blocking.
+    """Make them, private to this user. Blocking.
 
     Raises:
-        EngineStartError: there is no room for temporary files.
+        EngineStartError: there is no room for temporary files, and the engine cannot do without.
     """
     cache = None
     if plan.keeps_compiled and python is not None:
@@ -34,13 +41,15 @@ def make_places(paths: Paths, plan: LaunchPlan, python: Path | None, marker: str
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:  # it compiles anew then, and says itself what it cannot write
             _log.warning("%s: no place for compiled code: %s", marker, error)
-    if not plan.leaves_files:
-        return Places(cache, None)
     try:
-        return Places(cache, leftovers.make_temporary_directory(marker))
+        return Places(cache, temporary_directories(paths).make(marker))
     except OSError as error:
+        what = f"no directory for temporary files can be made: {error}"
+        if not plan.needs_temporary:
+            _log.warning("%s: %s", marker, what)
+            return Places(cache, None)
         raise EngineStartError(
-            f"no directory for temporary files can be made: {error}",
+            what,
             hint="free some space there, or name another disk: TMPDIR=/other/disk yibu up …",
-            cause="disk_full",
+            cause="disk_full" if error.errno in _FULL else "permission",
         ) from error

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -36,14 +36,18 @@ class EngineProcess:
     """A running engine. One owner calls its methods, from one event loop."""
 
     def __init__(
-        self, identity: Identity, marker: str, popen: subprocess.Popen[bytes] | None
+        self,
+        identity: Identity,
+        marker: str,
+        popen: subprocess.Popen[bytes] | None,
+        shared: Iterable[SharedFile] = (),
     ) -> None:
         self.identity = identity
         self.marker = marker
         self._popen = popen
         self._seen: set[Identity] = {identity}
         self._since = _started(identity)
-        self._shared: set[SharedFile] = set()
+        self._shared = set(shared)
         self._dying: set[Identity] = set()
         """Orphans that count as zombies while threads of theirs still run, and hold memory."""
         self._exited = asyncio.Event()
@@ -105,9 +109,14 @@ class EngineProcess:
         return cls(info.identity, marker, popen)
 
     @classmethod
-    def adopt(cls, identity: Identity, marker: str) -> EngineProcess:
-        """Take over an engine that an earlier node started; its exit code cannot be known."""
-        return cls(identity, marker, None)
+    def adopt(
+        cls, identity: Identity, marker: str, shared: Iterable[SharedFile] = ()
+    ) -> EngineProcess:
+        """Take over an engine that an earlier node started; its exit code cannot be known.
+
+        ``shared`` is what that node noted of its shared memory.
+        """
+        return cls(identity, marker, None, shared)
 
     @property
     def pid(self) -> int:
@@ -116,6 +125,11 @@ class EngineProcess:
     @property
     def exited(self) -> bool:
         return self._exited.is_set()
+
+    @property
+    def shared(self) -> frozenset[SharedFile]:
+        """What :meth:`note_shared_memory` has found."""
+        return frozenset(self._shared)
 
     async def wait(self) -> int | None:
         """Wait for the main process to end; its exit code (negative: a signal), None if adopted.
@@ -178,7 +192,6 @@ class EngineProcess:
                 await self._end_orphans(orphan_grace)
             await self._kill_all(kill)
             await asyncio.to_thread(leftovers.remove_unused, self._shared)
-            await asyncio.to_thread(leftovers.remove_temporary_directory, self.marker)
         finally:
             self._watcher.cancel()
             self._reap()

@@ -24,6 +24,7 @@ from yibu.node.launch import Host, LaunchSpec, Running
 from yibu.node.phases import WAIT, Timeline
 from yibu.node.policy import RestartPolicy, Start
 from yibu.node.process import EngineProcess
+from yibu.node.state import SavedReplica
 from yibu.node.watch import Watch
 from yibu.routing import Failure, ReplicaStatus, State
 
@@ -113,6 +114,19 @@ class Replica:
             self.failures,
             self.failure,
             self.endpoint,
+        )
+
+    def save(self) -> SavedReplica:
+        """What the node that comes after this one has to know of it."""
+        process = self.process
+        return SavedReplica(
+            id=self.id,
+            port=self.port,
+            key=self.key,
+            restarts=self.restarts,
+            marker=process.marker if process else None,
+            process=process.identity if process else None,
+            shared=tuple(sorted(process.shared)) if process else (),
         )
 
     def acquire(self, turn: int) -> None:

@@ -22,6 +22,7 @@ from yibu.config import ModelConfig
 from yibu.config.wire import model_config
 from yibu.engines.base import LaunchPlan
 from yibu.node.launch import LaunchSpec
+from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class SavedReplica:
     marker: str | None
     """None while no process of it exists."""
     process: Identity | None
+    shared: tuple[SharedFile, ...] = ()
+    """What it has in shared memory, which outlives it if it is killed together with its node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,13 @@ def _model(data: Mapping[str, Any]) -> SavedModel:
 
 def _replica(data: Mapping[str, Any]) -> SavedReplica:
     process = data["process"]
-    return SavedReplica(**{**data, "process": Identity(**process) if process else None})
+    return SavedReplica(
+        **{
+            **data,
+            "process": Identity(**process) if process else None,
+            "shared": tuple(SharedFile(**file) for file in data["shared"]),
+        }
+    )
 
 
 def _spec(data: Mapping[str, Any]) -> LaunchSpec:
