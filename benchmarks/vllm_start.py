@@ -43,7 +43,7 @@ FLAGS = ("--max-model-len", "2048", "--max-num-seqs", "32", "--dtype", "bfloat16
 SIDES = ("script", "eager", "serve", "no byte code", "no cache", "yibu", "yibu, worker")
 _WORKER = ("--distributed-executor-backend", "mp")
 _REFERENCE = "eager"
-_MODULE = ("vllm.entrypoints.openai.api_server",)
+_MODULE = ("vllm.entrypoints.openai.api_server", "--model")
 _SERVE = ("vllm.entrypoints.cli.main", "serve")
 
 
@@ -74,7 +74,7 @@ def by_hand(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    argv = [str(python), "-m", *program, "--model", str(weights), "--served-model-name", "smol",
+    argv = [str(python), "-m", *program, str(weights), "--served-model-name", "smol",
             "--host", "127.0.0.1", "--port", port, *FLAGS, *flags]  # fmt: skip
     base = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.monotonic()
@@ -111,14 +111,16 @@ def run(side: str, models: VllmModels, python: Path, weights: Path) -> Start:
     if side.startswith("yibu"):
         return through_yibu(models.cache, weights, *(_WORKER if "worker" in side else ()))
     if side == "script":
-        return by_hand(python, weights, {})
+        with tempfile.TemporaryDirectory() as temporary:
+            return by_hand(python, weights, {"TMPDIR": temporary})
     program = _SERVE if side == "serve" else _MODULE
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as temporary:
         env = {
             "no byte code": {"PYTHONPYCACHEPREFIX": empty, "PYTHONDONTWRITEBYTECODE": "1"},
             "no cache": {"VLLM_CACHE_ROOT": empty},
         }
-        return by_hand(python, weights, env.get(side, {}), "--enforce-eager", program=program)
+        own = {"TMPDIR": temporary, **env.get(side, {})}  # it leaves its sockets there
+        return by_hand(python, weights, own, "--enforce-eager", program=program)
 
 
 def main() -> None:

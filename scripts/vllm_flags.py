@@ -30,6 +30,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 VERSION = "{version}"
+SERVE = {serve}
+"""Whether it has ``vllm serve``."""
 
 '''
 
@@ -67,7 +69,7 @@ def main() -> None:
         word_set("REASONING_PARSERS", table["reasoning_parsers"]),
         word_set("TOOL_PARSERS", table["tool_parsers"]),
     ]
-    header = HEADER.format(version=table["version"])
+    header = HEADER.format(version=table["version"], serve=table["serve"])
     TARGET.write_text(header + "\n".join(parts), encoding="utf-8")
 
 

@@ -109,6 +109,8 @@ def test_the_same_flags_in_another_order_are_the_same_server() -> None:
         return found
 
     one = server("vllm serve m --port 8001 --dtype=bfloat16 --served-model-name a b")
+    as_yibu = "/v/python -m vllm.entrypoints.cli.main serve m --port 8001 --dtype=bfloat16"
+    assert one.same_as(server(f"{as_yibu} --served-model-name a b"))
     same = "/v/python3 -u /v/bin/vllm serve m --served-model-name a b --port=8001 --dtype bfloat16"
     assert one.same_as(server(same))
     for other in ("--port 8002", "--port 8001 --dtype bfloat16 --served-model-name a"):

@@ -47,9 +47,7 @@ def test_the_tutorials_command_line() -> None:
         Binding("127.0.0.1", 4321, Path("/env/bin/python"), Path("/store/r1"), "inner")
     )
     line = " ".join(argv)
-    assert line.startswith(
-        "/env/bin/python -m vllm.entrypoints.openai.api_server --model /store/r1"
-    )
+    assert line.startswith("/env/bin/python -m vllm.entrypoints.cli.main serve /store/r1 --host")
     assert "--host 127.0.0.1 --port 4321 --served-model-name m" in line
     assert line.count("--tensor-parallel-size 2") == 1
     assert line.count("--max-model-len 8192") == 1
@@ -320,6 +318,9 @@ def test_another_version_has_flags_of_its_own() -> None:
     launch = engine.plan(entry, facts("safetensors"), placement())
     assert launch.argv[-3:] == ("-z", "1", "--zebra-crossing=2")
     older = Vllm(FlagTable("0.1", {"dtype": "value"}, {}))
+    assert launch.argv[:5] == (
+        "{python}", "-m", "vllm.entrypoints.openai.api_server", "--model", "{model}"
+    )  # fmt: skip
     with pytest.raises(ConfigError, match=r"vLLM 0\.1 has no flag --seed"):
         older.plan(model(None, "--seed", "1"), facts("safetensors"), placement())
 

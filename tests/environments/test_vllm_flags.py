@@ -75,6 +75,7 @@ def test_another_versions_flags_are_asked_once(tmp_path: Path, env: dict[str, st
         "reasoning_parser": one,
         "tool_call_parser": one,
     }
+    assert not table.serve
     kept = environments.path(NAME) / TABLE
     kept.write_text(kept.read_text().replace('"2.0"', '"kept"'))
     again = chosen_flags(environments, NAME, env)

@@ -20,6 +20,8 @@ from yibu.environments.specs import SPECS
 _MODULE = """
 import argparse, os, shlex, sys
 
+if sys.argv[1:2] == ["serve"]:
+    sys.argv[1:3] = ["--model", sys.argv[2]]
 sys.path.insert(0, {fakes!r})
 parser = argparse.ArgumentParser()
 parser.add_argument("--host", default="0.0.0.0")
@@ -44,9 +46,10 @@ def make_environment(environments: Path) -> Path:
     manager = EnvironmentManager(environments, IndexSettings(), env={})
     target = manager.path("vllm-cpu")
     venv.create(target, symlinks=True, with_pip=False)
-    package = site_packages(target) / "vllm" / "entrypoints" / "openai"
-    package.mkdir(parents=True)
-    (package / "api_server.py").write_text(_MODULE.format(fakes=str(Path(__file__).parent)))
+    for name in ("openai/api_server.py", "cli/main.py"):
+        module = site_packages(target) / "vllm" / "entrypoints" / name
+        module.parent.mkdir(parents=True)
+        module.write_text(_MODULE.format(fakes=str(Path(__file__).parent)))
     write_record(SPECS["vllm-cpu"], target, target)
     return target / "bin" / "python"
 

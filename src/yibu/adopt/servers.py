@@ -13,6 +13,7 @@ from yibu.adopt.containers import read_container
 from yibu.adopt.shell import Command
 
 _VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
+_VLLM_SERVE = ["-m", "vllm.entrypoints.cli.main", "serve"]
 _LLAMA_PROGRAMS = frozenset({"llama-server", "llama.cpp-server"})
 _SEVERAL_VALUES = frozenset({"served_model_name", "api_key"})
 
@@ -55,6 +56,8 @@ def _server(command: Command) -> tuple[str, list[str]] | None:
             rest = rest[1:]  # -u and the like
         if len(rest) >= 2 and rest[0] == "-m" and rest[1] in _VLLM_MODULES:
             return "vllm", rest[2:]
+        if rest[:3] == _VLLM_SERVE:
+            return "vllm", _positional_model(rest[3:])
         if rest and rest[0].endswith(("vllm/entrypoints/openai/api_server.py", "/vllm")):
             arguments = rest[1:]
             if arguments[:1] == ["serve"]:

@@ -28,7 +28,9 @@ from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.request import FEW_THREADS, SEVERAL_PROCESSES
 from yibu.planner.types import ModelFacts, Placement
 
-_MODULE = "vllm.entrypoints.openai.api_server"
+_SERVE = ("{python}", "-m", "vllm.entrypoints.cli.main", "serve", "{model}")
+"""What the environment's program ``vllm`` does, without its path."""
+_MODULE = ("{python}", "-m", "vllm.entrypoints.openai.api_server", "--model", "{model}")
 _DRAIN = 20
 """Seconds that vLLM itself gives requests, and its own processes, when it is told to stop, after the
 gateway has waited for the requests that it knows of. Several workers need ten of them on a busy
@@ -95,8 +97,8 @@ class Vllm:
         alone = _in_one_process(model, options, placement, names)
         drain = _drain(users, table)
         argv = [
-            "{python}", "-m", _MODULE,
-            "--model", "{model}", "--host", "{host}", "--port", "{port}",
+            *(_SERVE if table.serve else _MODULE),
+            "--host", "{host}", "--port", "{port}",
             "--served-model-name", model.name,
             *_placement_flags(placement, names, notes),
             *(["--distributed-executor-backend", "uni"] if alone else []),

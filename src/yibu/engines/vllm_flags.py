@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 VERSION = "0.32.0"
+SERVE = True
+"""Whether it has ``vllm serve``."""
 
 FLAGS: Mapping[str, str] = MappingProxyType(
     {

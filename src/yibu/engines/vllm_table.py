@@ -20,6 +20,8 @@ class FlagTable:
     """Other spellings → name."""
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Name → the values that it may have; a flag that may have any is not in it."""
+    serve: bool = False
+    """Whether it has ``vllm serve``; before that there was a module, which is to go."""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> FlagTable:
@@ -34,7 +36,8 @@ class FlagTable:
             "reasoning_parser": plain.get("reasoning_parsers", ()),
             "tool_call_parser": plain.get("tool_parsers", ()),
         }
-        return cls(plain["version"], dict(plain["flags"]), dict(plain["short"]), choices)
+        flags, short = dict(plain["flags"]), dict(plain["short"])
+        return cls(plain["version"], flags, short, choices, plain.get("serve", False))
 
     def plain_name(self, name: str) -> str:
         """A flag's name without ``no_`` and without the key that a dotted JSON flag carries."""
@@ -52,5 +55,6 @@ PINNED = FlagTable(
         "reasoning_parser": sorted(vllm_flags.REASONING_PARSERS),
         "tool_call_parser": sorted(vllm_flags.TOOL_PARSERS),
     },
+    vllm_flags.SERVE,
 )
 """Of the version in ``environments/locks``."""

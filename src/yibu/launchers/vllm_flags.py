@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 # Where versions from 0.32 on keep things, then earlier ones.
 _PARSERS = ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
 _PARSER_CLASSES = ("vllm.utils.argparse_utils", "vllm.utils")
+_SERVE = "vllm.entrypoints.cli.serve"
 _TOOL_PARSERS = ("vllm.tool_parsers", "vllm.entrypoints.openai.tool_parsers")
 
 
@@ -60,9 +62,17 @@ def read_table() -> dict[str, Any]:
         "flags": flags,
         "short": short,
         "choices": choices,
+        "serve": _has(_SERVE),
         "reasoning_parsers": _registered("ReasoningParserManager", ("vllm.reasoning",)),
         "tool_parsers": _registered("ToolParserManager", _TOOL_PARSERS),
     }
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not there either
+        return False
 
 
 def _registered(manager: str, modules: Sequence[str]) -> list[str]:
