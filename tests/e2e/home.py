@@ -153,6 +153,13 @@ def fake(name: str = "fake", *switches: str, **entry: Any) -> dict[str, Any]:
     return {"name": name, "engine": "command", "options": options, **entry}
 
 
+def user_directories(root: Path) -> dict[str, str]:
+    """Settings of an engine with which all that it writes into its user's home lies below ``root``."""
+    names = {"HOME": "", "XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config",
+             "XDG_DATA_HOME": ".local/share", "XDG_STATE_HOME": ".local/state"}  # fmt: skip
+    return {name: str(root / below) for name, below in names.items()}
+
+
 def until(condition: Callable[[], object], what: str, seconds: float = _DEADLINE) -> None:
     """Poll until ``condition`` is true; fail, naming ``what``, when it never is."""
     deadline = time.monotonic() + seconds

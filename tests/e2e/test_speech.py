@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 
-from tests.e2e.home import REPOSITORY, Home, scrape
+from tests.e2e.home import REPOSITORY, Home, scrape, user_directories
 from yibu.cli.api import Api
 
 pytestmark = pytest.mark.engine
@@ -25,7 +26,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterat
     home = Home(tmp_path_factory.mktemp("home"), engine_cache)
     with tarfile.open(REPOSITORY / "tests/speech/fixture/sensevoice.tar.xz") as archive:
         archive.extractall(home.root, filter="data")
-    home.write([{"name": "sense", "source": "./sensevoice"}])
+    (home.root / "user").mkdir()
+    env = user_directories(home.root / "user")
+    home.write([{"name": "sense", "source": "./sensevoice", "env": env}])
     try:
         home.yibu("up", "-d", timeout=900)
         yield home
@@ -69,6 +72,13 @@ def test_the_official_client(home: Home, clip: Path, said: str) -> None:
             client.chat.completions.create(
                 model="sense", messages=[{"role": "user", "content": "hello"}]
             )
+
+
+def test_it_leaves_nothing_in_its_users_home_and_reports_to_nobody(home: Home) -> None:
+    """Both ONNX Runtime and OpenVINO keep an id of the machine there, under which they report."""
+    engine = psutil.Process(home.model("sense")["replicas"][0]["pid"])
+    assert engine.environ()["HOME"] == str(home.root / "user")
+    assert list((home.root / "user").rglob("*")) == []
 
 
 def ask(home: Home, path: str, file: Path, **fields: str) -> tuple[int, str, bytes]:

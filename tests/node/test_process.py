@@ -186,6 +186,7 @@ async def test_what_an_engine_inherits(host: Host) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "HTTPS_PROXY": "http://proxy:3128",
         "CUDA_VISIBLE_DEVICES": "0",
+        "ORT_DISABLE_TELEMETRY": "0",
     }
     env = clean_environment(parent, {"HF_TOKEN": "wanted"}, f"{host.home_id}/r/1")
     port = host.ports.take()
@@ -203,6 +204,9 @@ async def test_what_an_engine_inherits(host: Host) -> None:
     assert found["TOKENIZERS_PARALLELISM"] == "false"
     assert found["HTTPS_PROXY"] == "http://proxy:3128"
     assert found["CUDA_VISIBLE_DEVICES"] == "0"
+    quiet = ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY",
+             "VLLM_NO_USAGE_STATS")  # fmt: skip
+    assert [found[name] for name in quiet] == ["1"] * 4
     assert found["PATH"] == os.environ["PATH"]
     assert found["YIBU_REPLICA"] == f"{host.home_id}/r/1"
     assert log.stat().st_mode & 0o777 == 0o600

@@ -256,9 +256,8 @@ def _in_one_process(
 
 def _environment(placement: Placement, options: VllmOptions, *, eager: bool) -> dict[str, str]:
     env = {
-        # The weights are on disk and checked: no hub is asked, and no statistics are sent.
+        # The weights are on disk and checked: no hub is asked.
         "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
         "PYTHONUNBUFFERED": "1",
         # What it compiles, and what it found out about model classes, which takes a process that
         # imports all of it again. Each version's own, and nobody else's: it is code that is run.

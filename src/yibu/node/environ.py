@@ -30,6 +30,12 @@ _ALWAYS = {
     # setproctitle (vLLM's workers use it) would else overwrite /proc/PID/environ, and the
     # marker in it by which left-behind workers are found.
     "SPT_NOENV": "1",
+    # What a machine serves is nobody else's business. ONNX Runtime's builds from PyPI and vLLM
+    # report to their makers unless they are told not to.
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
 }
 
 
