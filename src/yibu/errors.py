@@ -129,9 +129,11 @@ class PullCancelledError(HubError):
 
 
 class EnvironmentSetupError(YibuError):
-    """uv could not make an engine's environment."""
+    """uv could not make an engine's environment; ``cause`` says so, or that the disk is full."""
 
-    cause = "environment"
+    def __init__(self, message: str, *, hint: str = "", cause: str = "environment") -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class EngineError(YibuError):

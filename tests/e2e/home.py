@@ -41,6 +41,8 @@ class Home:
     root: Path
     cache: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    through: Sequence[str] = ()
+    """A program that runs the commands, with its first arguments."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -56,7 +58,8 @@ class Home:
         }
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-P", "-c", "from yibu.cli.main import main; main()", *words]
+        python = [sys.executable, "-P", "-c", "from yibu.cli.main import main; main()"]
+        return [*self.through, *python, *words]
 
     def yibu(
         self, *words: str, code: int | None = 0, timeout: float = 300, **extra: Any

@@ -274,6 +274,7 @@ def test_too_little_disk_is_said_before(
     large = LocalSpec(NAME, spec.lock, NAME, disk=2**60)
     error = refused(make(large), wheels)
     assert "GiB are free" in error.message
+    assert error.cause == "disk_full"
 
 
 @pytest.fixture
@@ -296,6 +297,7 @@ def test_a_disk_that_fills_up_meanwhile(
     error = refused(manager, wheels)
     assert "disk is full" in error.message
     assert "YIBU_HOME" in error.hint
+    assert error.cause == "disk_full"
 
 
 # -- interrupted, and twice at once -----------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 
 from tests.hub.conftest import REPO, WEIGHTS, Home, until
 from tests.hub.wheel import make_wheel
+from tests.small_disks import fill, with_disks
 from yibu.errors import DiskFullError
 from yibu.hub.partial import partial_bytes
 
@@ -104,6 +105,38 @@ def test_two_at_once_fetch_once(home: Home, spelled: str) -> None:
     assert results[0] == results[1]
     assert whole(results[0]) == WEIGHTS
     assert len(WEIGHTS) <= bytes_of_weights(home) < len(WEIGHTS) + 2000
+
+
+def test_a_disk_that_is_too_small(home: Home, spelled: str) -> None:
+    process = start(home, spelled, tuple(with_disks(dict.fromkeys(places(home), "300k"))))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"{DiskFullError.__name__}: {spelled} needs 60" in err
+    assert "only 307200 are free" in err
+    assert home.hub.bodies(BIG) == 0, "nothing was asked for in vain"
+
+
+def test_a_disk_that_is_filled_by_others(home: Home, spelled: str) -> None:
+    home.hub.fault(r"cdn.*safetensors|packages", "gate")
+    process = start(home, spelled, tuple(with_disks(dict.fromkeys(places(home), "2m"))))
+    root = Path(f"/proc/{process.pid}/root")  # as the process sees it
+    inside = root / home.root.relative_to("/")
+    until(lambda: sum(map(partial_bytes, inside.rglob("*.part"))) >= HALF)
+    for place in places(home):
+        fill(root / place.relative_to("/"))
+    home.hub.gate.set()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert DiskFullError.__name__ in err
+    assert "disk is full" in err
+
+
+def places(home: Home) -> list[Path]:
+    """The hubs' caches and the store, which are there then."""
+    found = [home.settings.modelscope_cache, home.settings.hf_cache, home.paths.store]
+    for place in found:
+        place.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def test_no_room_keeps_what_came(home: Home) -> None:

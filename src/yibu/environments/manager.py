@@ -8,6 +8,7 @@ temporary directory and renamed when whole, so a directory with a proper name is
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -40,6 +41,7 @@ from yibu.environments.uv import UvCancelledError, UvFailedError, run_uv
 from yibu.errors import EnvironmentSetupError, UsageError
 
 _LOCK_POLL = 0.2
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class EnvironmentManager:
@@ -234,6 +236,7 @@ class EnvironmentManager:
                 f"environment {spec.name}: {error.strerror or error}: "
                 f"{error.filename or self._directory}",
                 hint="check free space and permissions there, or move it with YIBU_HOME=/other/disk",
+                cause="disk_full" if error.errno in _FULL else "environment",
             ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -290,6 +293,7 @@ class EnvironmentManager:
                 f"environment {spec.name} needs about {spec.disk / GIB:.1f} GiB, and "
                 f"{free / GIB:.1f} GiB are free in {self._directory}",
                 hint="free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk",
+                cause="disk_full",
             )
 
     def _link_package(self, target: Path) -> None:

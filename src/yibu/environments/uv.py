@@ -38,7 +38,9 @@ class UvFailedError(EnvironmentSetupError):
     """uv exited with an error; ``reason`` is a key of ``_FAILURES`` or ``"unknown"``."""
 
     def __init__(self, message: str, *, hint: str, reason: str) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(
+            message, hint=hint, cause="disk_full" if reason == "disk_full" else "environment"
+        )
         self.reason = reason
 
 
