@@ -125,7 +125,21 @@ VLLM_LINES = [
         "incomplete metadata",
     ),
     ("shared_memory", "OSError: unable to open shared memory object </torch_1> in /dev/shm", "/dev/shm"),
+    (
+        "shared_memory",
+        ("(Worker_TP1 pid=9) ERROR 11-24 03:07:22 [multiproc_executor.py:953] RuntimeError: "
+         "Insufficient space in /dev/shm for shared-memory allocation: 240 MiB required, 162 MiB "
+         "free. Increase /dev/shm (e.g. --shm-size or --ipc=host)."),
+        "one allocation needs 240 MiB, and 162 MiB are free",
+    ),
+    (
+        "shared_memory",
+        "RuntimeError: unable to write to file </torch_7_1>: No space left on device (28)",
+        "/dev/shm",
+    ),
+    ("shared_memory", "OSError: [Errno 28] No space left on device: '/psm_50b1c40c'", "/dev/shm"),
     ("disk_full", "OSError: [Errno 28] No space left on device", "disk is full"),
+    ("engine_core_died", "non-default args: {'model': '/dev/shm/smol'}", "names no cause"),
     (
         "worker_failed",
         ("(EngineCore pid=9) ERROR 11-22 [core.py:1512] RuntimeError: Worker failed with error 'the "

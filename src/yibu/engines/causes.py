@@ -46,20 +46,24 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
         "See who holds it: ss -ltnp. Stop that process, or start again: yibu picks a free port.",
     ),
     Cause(
-        "disk_full",
-        re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded", re.IGNORECASE),
-        "The disk is full.",
-        "Free some space (yibu gc), or move yibu's directories with YIBU_HOME=/larger/disk.",
-    ),
-    Cause(
         "shared_memory",
+        # Not every line that names /dev/shm: weights are kept there too.
         re.compile(
-            r"(?:unable to (?:open|write to|allocate) (?:a )?shared memory|"
-            r"insufficient shared memory|/dev/shm)[^\n]*",
+            r"unable to (?:open|allocate|mmap|resize|write to) (?:a )?(?:shared memory|"
+            r"file </(?:torch|psm)_)|"
+            r"insufficient (?:shared memory|space in /dev/shm)|out of shared memory|"
+            r"No space left on device:? '?/?(?:dev/shm/|psm_)|"
+            r"/dev/shm/[^\n]*No space left on device",
             re.IGNORECASE,
         ),
         "There is too little shared memory (/dev/shm).",
         "Enlarge it: mount -o remount,size=8G /dev/shm (in a container: --shm-size=8g or --ipc=host).",
+    ),
+    Cause(
+        "disk_full",
+        re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded", re.IGNORECASE),
+        "The disk is full.",
+        "Free some space (yibu gc), or move yibu's directories with YIBU_HOME=/larger/disk.",
     ),
     Cause(
         "missing_library",

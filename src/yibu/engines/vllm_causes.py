@@ -72,6 +72,16 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         _MEMORY_HINT,
     ),
     Cause(
+        "shared_memory",
+        re.compile(
+            r"Insufficient space in /dev/shm for shared-memory allocation: (?P<needed>\d+ \w+) "
+            r"required, (?P<free>\d+ \w+) free"
+        ),
+        "There is too little shared memory (/dev/shm): one allocation needs {needed}, and {free} "
+        "are free.",
+        "Enlarge it: mount -o remount,size=8G /dev/shm (in a container: --shm-size=8g or --ipc=host).",
+    ),
+    Cause(
         "model_length_too_long",
         re.compile(
             r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived "
