@@ -24,6 +24,8 @@ def show(context: Context, model: str, *, follow: bool, lines: int) -> None:
         UsageError: there is no log of that name.
     """
     files = _files(context, model)
+    if context.paths.logs.is_dir() and not logs.has_room(context.paths.logs):
+        output.talk(f"the disk with the logs is full ({context.paths.logs}): lines are missing")
     if not files:
         known = ", ".join(_names(context)) or "none yet"
         raise UsageError(f"There is no log of {model!r} here; there are: {known}.")

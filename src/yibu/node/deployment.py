@@ -13,7 +13,7 @@ from yibu.config import ModelConfig
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineStartError, NotRunningError, YibuError
 from yibu.hub.types import Progress
-from yibu.node import launch
+from yibu.node import launch, logs
 from yibu.node.deploy import Deployer
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
@@ -275,6 +275,9 @@ class Deployment:
         finally:
             self._deploying.end(time.monotonic())
         self._hold(held, *specs[0].plan.extra_sources.values())
+        if not await asyncio.to_thread(logs.has_room, self._host.paths.logs):
+            self._note(f"the disk with the logs is full ({self._host.paths.logs}): this engine "
+                       "writes none")  # fmt: skip
         return specs
 
     async def _failed(self, error: YibuError) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
 from yibu.log import redact
 from yibu.node import logs, oom, ports, probe
+from yibu.node.endings import DISK_FULL, describe_exit, describe_silence
 from yibu.node.environ import clean_environment
 from yibu.node.gpu import GpuMemory, wait_released
 from yibu.node.ledger import Ledger
@@ -382,16 +382,7 @@ def _explained(
     )
     hint = found.hint.replace("yibu logs MODEL", f"yibu logs {spec.model}")
     if found.cause == "unknown":
+        if (silence := describe_silence(life.log)) is not None:
+            return DISK_FULL, f"{what}: {silence[0]}", silence[1]
         return found.cause, what, hint
     return found.cause, f"{what}: {found.message}", hint
-
-
-def describe_exit(code: int | None) -> str:
-    """An exit code in words; nobody had asked the engine to end."""
-    if code is None:
-        return "ended (it had been adopted, so its exit code is not known)"
-    if code == -signal.SIGKILL:
-        return "was killed by SIGKILL, which yibu did not send (the kernel, out of memory?)"
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"exited with code {code}" + (" though nobody asked it to" if code == 0 else "")

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _BLOCK = 64 * 1024
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,18 @@ def size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def has_room(directory: Path) -> bool:
+    """Whether some lines more can be written there. Blocking; it writes a block to find out, for
+    a quota shows in nothing else."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(bytes(_BLOCK))
+            probe.flush()
+    except OSError as error:
+        return error.errno not in _FULL
+    return True
 
 
 def rotate_if_large(path: Path, rotation: Rotation) -> bool:
@@ -78,7 +92,7 @@ def _copy_and_truncate(path: Path, rotation: Rotation) -> None:
             break
         except OSError as error:
             copy.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in (*_FULL, errno.EFBIG):
                 raise
             if oldest < 2:
                 _log.warning("no room to keep the log %s: its content is dropped", path)

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from yibu.errors import EngineError, EngineStartError
-from yibu.node import leftovers, processes
+from yibu.node import leftovers, logs, processes
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity, ProcessInfo
 
@@ -364,11 +364,17 @@ def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
 
 
 def _open_log(path: Path) -> int:
-    """O_APPEND: several writers do not overwrite each other, and truncation rotates the file."""
+    """O_APPEND: several writers do not overwrite each other, and truncation rotates the file.
+
+    A full disk must not keep a model from being served: vLLM and llama.cpp end when the first line
+    that they write is refused.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     try:
-        return os.open(path, flags, 0o600)
+        if logs.has_room(path.parent):
+            return os.open(path, flags, 0o600)
+        why = "the disk is full"
     except OSError as error:
-        # A full disk must not keep a model from being served.
-        _log.warning("cannot open the log %s (%s): the engine's output is lost", path, error)
-        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        why = str(error)
+    _log.warning("cannot write the log %s (%s): the engine's output is lost", path, why)
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

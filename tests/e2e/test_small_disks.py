@@ -1,0 +1,128 @@
+"""Disks without room, and too little shared memory: real ones, and what is said of each."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.home import Home, fake, scrape
+from tests.e2e.vllm_models import SOURCE, VllmModels
+from tests.fakes.hub_server import HubServer
+from tests.small_disks import with_disks
+from yibu.paths import Paths
+
+MakeHome = Callable[..., Home]
+SHARED = Path("/dev/shm")
+
+
+@pytest.fixture
+def on_disks(tmp_path: Path) -> Iterator[MakeHome]:
+    """Makes a home whose commands see these disks; ends what runs in it after the test."""
+    homes: list[Home] = []
+
+    def make(disks: Mapping[Path, str], *more: Any) -> Home:
+        for path in disks:
+            path.mkdir(parents=True, exist_ok=True)
+        homes.append(Home(tmp_path, *more, through=with_disks(disks)))
+        return homes[-1]
+
+    yield make
+    for home in homes:
+        home.stop()
+
+
+def shown_everywhere(home: Home, model: str, words: str, label: str) -> None:
+    """The cause of a failure in `ps`, in the answer to a request and in the metrics."""
+    found = home.model(model)
+    assert found["state"] == "failed"
+    assert words in found["cause"]
+    assert words.split(maxsplit=1)[0] in home.yibu("ps").stdout
+    request = urllib.request.Request(
+        f"{home.url()}/v1/completions",
+        json.dumps({"model": model, "prompt": "a"}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    with refused.value as answer:
+        assert words in json.load(answer)["error"]["message"]
+    labels = scrape(home).labels("yibu_last_failure_timestamp_seconds")
+    assert [each["cause"] for each in labels if each["model"] == model] == [label]
+
+
+def logs_of(tmp_path: Path) -> Path:
+    return Paths.from_env({"YIBU_HOME": str(tmp_path)}).logs
+
+
+def test_a_download_without_room(on_disks: MakeHome, tmp_path: Path) -> None:
+    with HubServer() as hub:
+        hub.repos["org/big"] = {"config.json": b"{}", "model.safetensors": bytes(600_000)}
+        settings = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "hf"), "NO_PROXY": "*"}
+        home = on_disks({tmp_path / "hf": "300k"}, None, settings)
+        home.write([fake("big", source="hf:org/big")])
+        refused = home.yibu("up", "-d", code=None)
+    assert refused.returncode != 0
+    assert "but only 307200 are free" in refused.stderr
+    shown_everywhere(home, "big", "hf:org/big needs 60", "disk_full")
+
+
+def test_an_environment_without_room(on_disks: MakeHome, tmp_path: Path) -> None:
+    environments = Paths.from_env({"YIBU_HOME": str(tmp_path)}).environments
+    home = on_disks({environments: "4m"})
+    refused = home.yibu("engine", "install", "llama.cpp", code=1)
+    assert "needs about 0.1 GiB, and 0.0 GiB are free" in refused.stderr
+    assert "YIBU_HOME" in refused.stderr
+
+
+def test_without_room_for_logs_models_are_served(on_disks: MakeHome, tmp_path: Path) -> None:
+    home = on_disks({logs_of(tmp_path): "256k, full"})
+    home.write([fake()])
+    up = home.yibu("up", "-d")
+    assert "the disk with the logs is full" in up.stderr
+    assert home.model("fake")["state"] == "ready"
+    assert "lines are missing" in home.yibu("logs", "fake", code=None).stderr
+
+
+def test_an_engine_that_fills_the_disk_of_the_logs(on_disks: MakeHome, tmp_path: Path) -> None:
+    home = on_disks({logs_of(tmp_path): "512k"})
+    home.write([fake("fake", "--log-lines", "50000")])
+    refused = home.yibu("up", "-d", code=1)
+    assert "the disk with its log is full" in refused.stderr
+    assert "free some space" in refused.stderr
+    shown_everywhere(home, "fake", "the disk with its log is full", "disk_full")
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_llama_cpp_without_room_for_logs(
+    on_disks: MakeHome, engine_cache: Path, tmp_path: Path
+) -> None:
+    home = on_disks(
+        {Paths.from_env({"XDG_STATE_HOME": str(tmp_path)}).logs: "256k, full"}, engine_cache
+    )
+    home.write([{"name": "smol", "source": SOURCE, "options": {"context": 512}}])
+    up = home.yibu("up", "-d", timeout=500)
+    assert "the disk with the logs is full" in up.stderr
+    assert home.model("smol")["state"] == "ready"
+
+
+@pytest.mark.engine
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+def test_vllm_with_too_little_shared_memory(on_disks: MakeHome, engine_cache: Path) -> None:
+    models = VllmModels.of(engine_cache)
+    home = on_disks({SHARED: "1m"}, models.cache)
+    options = {"tensor_parallel_size": 2, "max_model_len": 512}
+    home.write([{"name": "halves", "source": str(models.eight_heads()), "options": options}])
+    refused = home.yibu("up", "-d", code=1, timeout=500)
+    words = "too little shared memory (/dev/shm): one allocation needs 160 MiB, and 1 MiB are free"
+    assert words in refused.stderr
+    assert "--shm-size" in refused.stderr
+    shown_everywhere(home, "halves", words, "shared_memory")
+    assert "Insufficient space in /dev/shm" in home.yibu("logs", "halves", "-n", "400").stdout
