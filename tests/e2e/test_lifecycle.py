@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.home import Home, fake, until
+from tests.e2e.home import Home, fake, scrape, until
 
 
 def ask(home: Home, model: str = "fake", key: str = "any", **fields: object) -> dict[str, Any]:
@@ -178,6 +178,27 @@ def test_an_engine_that_dies_is_started_again(home: Home) -> None:
     until(back, "the engine back")
     assert home.model("fake")["replicas"][0]["restarts"] == before["restarts"] + 1
     assert ask(home)["choices"]
+
+
+def test_an_engine_that_exits_with_0_unasked_has_crashed(home: Home) -> None:
+    home.write([fake("fake", "--crash-on-request", "--exit-zero")])
+    home.yibu("up", "-d")
+    causes: set[str] = set()
+
+    def crashed(times: int) -> bool:
+        found = home.model("fake")
+        causes.add(found["cause"] or "")
+        return bool(found["state"] == "ready" and found["replicas"][0]["restarts"] == times)
+
+    for times in (1, 2):
+        with pytest.raises(urllib.error.HTTPError):
+            ask(home)
+        until(lambda times=times: crashed(times), "the engine back")
+    assert "fake-0: the engine exited with code 0 though nobody asked it to" in " ".join(causes)
+    assert "exited with code 0 though nobody asked it to" in home.yibu("logs", "node").stdout
+    page = scrape(home)
+    labels = {"model": "fake", "replica": "fake-0", "cause": "crash"}
+    assert page.value("yibu_replica_failures_total", **labels) == 2
 
 
 def test_a_killed_node_comes_back_to_its_engines(home: Home) -> None:

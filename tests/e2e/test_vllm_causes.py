@@ -7,6 +7,7 @@ is started at all.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import urllib.error
@@ -170,7 +171,21 @@ def test_a_port_that_another_process_took(engine_cache: Path, tmp_path: Path) ->
         module = "vllm.entrypoints.openai.api_server"
         done = subprocess.run(
             [str(models.python()), "-m", module, *words],
+            env={**os.environ, "TMPDIR": str(tmp_path)},  # it leaves files there
             cwd=tmp_path, capture_output=True, text=True, timeout=_FAIL, check=False,
         )  # fmt: skip
     found = explain(done.stdout + done.stderr, VLLM_CAUSES, exit_code=done.returncode)
     assert found.cause == "port_in_use"
+
+
+def test_the_pinned_version_has_the_flags_that_it_is_known_for(
+    engine_cache: Path, tmp_path: Path
+) -> None:
+    models = VllmModels.of(engine_cache)
+    done = subprocess.run(
+        [str(models.python()), "-P", "-m", "yibu.launchers.vllm_flags"],
+        env={**os.environ, "TMPDIR": str(tmp_path), "VLLM_NO_USAGE_STATS": "1"},
+        capture_output=True, text=True, timeout=_FAIL, check=True,
+    )  # fmt: skip
+    assert FlagTable.from_plain(json.loads(done.stdout)) == PINNED
+    assert PINNED.serve

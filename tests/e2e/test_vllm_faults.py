@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ import openai
 import psutil
 import pytest
 
-from tests.e2e.home import REPOSITORY, Home, until
+from tests.e2e.home import REPOSITORY, Home, fake, until, user_directories
 from tests.e2e.vllm_models import VllmModels
 from yibu.node.leftovers import shared_files
 from yibu.paths import Paths
@@ -35,18 +37,22 @@ _START = 400.0
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
     models = VllmModels.of(engine_cache)
-    home = Home(tmp_path_factory.mktemp("home"), models.cache)
-    common = {"max_model_len": 1024, "max_num_seqs": 4}
+    temporary = tempfile.mkdtemp(prefix="yt", dir="/tmp")  # sockets are made in it: a short path
+    home = Home(tmp_path_factory.mktemp("home"), models.cache, {"TMPDIR": temporary})
+    (home.root / "user").mkdir()
+    common = {"engine": "vllm", "env": user_directories(home.root / "user")}
+    options = {"max_model_len": 1024, "max_num_seqs": 4}
     home.write([
-        {"name": "halves", "source": str(models.mute()), "engine": "vllm",
-         "options": {**common, "tensor_parallel_size": 2}},
-        {"name": "ranks", "source": str(models.reranker()), "engine": "vllm", "options": common},
+        {"name": "halves", "source": str(models.mute()), **common,
+         "options": {**options, "tensor_parallel_size": 2}},
+        {"name": "ranks", "source": str(models.reranker()), **common, "options": options},
     ])  # fmt: skip
     try:
         home.yibu("up", "-d", timeout=_START)
         yield home
     finally:
         home.stop()
+        shutil.rmtree(temporary)
 
 
 @pytest.fixture
@@ -103,8 +109,18 @@ def test_reranking_and_scoring(client: openai.OpenAI) -> None:
         client.completions.create(model="ranks", prompt="a")
 
 
-@pytest.mark.parametrize("victim", ["API server", "EngineCore", "Worker"])
-def test_a_killed_process_comes_back_whole(home: Home, client: openai.OpenAI, victim: str) -> None:
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [
+        ("API server", signal.SIGKILL),
+        ("EngineCore", signal.SIGKILL),
+        ("Worker", signal.SIGKILL),
+        ("API server", signal.SIGTERM),
+    ],
+)
+def test_a_killed_process_comes_back_whole(
+    home: Home, client: openai.OpenAI, victim: str, number: signal.Signals
+) -> None:
     before = processes(home)
     restarts = replica(home)["restarts"]
     shared = shared_files([process.pid for process in before], 0.0)
@@ -112,12 +128,19 @@ def test_a_killed_process_comes_back_whole(home: Home, client: openai.OpenAI, vi
     temporary = Path(before[0].environ()["TMPDIR"])
     assert list(temporary.glob("vllm_dist_*"))
     doomed = before[0] if victim == "API server" else named(before, victim)[-1]
-    os.kill(doomed.pid, signal.SIGKILL)
+    os.kill(doomed.pid, number)
     until(lambda: back(home, restarts), f"vLLM back after its {victim} was killed", _START)
     assert not [process for process in before if process.is_running()], "left behind"
     assert not [file.path for file in shared if Path(file.path).exists()]
+    assert set(temporary.parent.iterdir()) == temporary_directories(home)
     assert not temporary.exists()
     assert gives_tokens(client)
+
+
+def temporary_directories(home: Home) -> set[Path]:
+    """Of the two engines."""
+    pids = [model["replicas"][0]["pid"] for model in home.ps()["models"]]
+    return {Path(psutil.Process(pid).environ()["TMPDIR"]) for pid in pids}
 
 
 def back(home: Home, restarts: int) -> bool:
@@ -163,6 +186,8 @@ def test_an_engine_that_hangs_is_found_by_a_token_that_does_not_come(home: Home)
         assert node.wait(60) == 0
         assert [path for path in shared if path.exists()] == []
     assert not home.processes()
+    assert list(Path(home.env["TMPDIR"]).iterdir()) == []
+    assert list((home.root / "user").rglob("*")) == [], "left in the home of the user"
     until(lambda: not any(map(alive, left)), "all of them gone", 10)
 
 
@@ -191,7 +216,28 @@ def both_ready(home: Home) -> bool:
 
 
 def test_the_crashes_were_explained(home: Home) -> None:
-    """An engine that exits 0 without being asked has crashed too; so much the log of the node says."""
+    """An engine that exits 0 without being asked, as vLLM does at a SIGTERM of somebody else's, has
+    crashed too; so much the log of the node says."""
     log = Paths.from_env(home.env).node_log.read_text()
     ended = re.findall(r"halves-0 starting \(.*?the engine (was killed by SIGKILL|exited)", log)
-    assert len(ended) >= 3
+    assert len(ended) >= 4
+    assert "halves-0: the engine exited with code 0 though nobody asked it to" in log
+
+
+def test_engines_that_are_killed_with_their_node_leave_nothing(home: Home) -> None:
+    home.yibu("up", "-d", "halves", timeout=_START)
+    doomed = processes(home)
+    shared = shared_memory(doomed)
+    assert shared
+    (temporary,) = temporary_directories(home)
+    state = Paths.from_env(home.env).state / "node.json"
+    until(lambda: all(str(path) in state.read_text() for path in shared), "all of it noted")
+    for process in (psutil.Process(home.ps()["node"]["pid"]), *doomed):
+        process.kill()
+    until(lambda: not any(map(alive, doomed)), "all of them gone", 10)
+    assert temporary.exists()
+    assert any(path.exists() for path in shared)
+    home.write([fake()])
+    home.yibu("up", "-d")
+    assert not [path for path in shared if path.exists()]
+    assert not temporary.exists()

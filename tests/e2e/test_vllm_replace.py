@@ -122,7 +122,9 @@ def replaced(tmp_path_factory: pytest.TempPathFactory, models: VllmModels) -> It
         f" --lora-modules sql={models.lora()} --host 127.0.0.1 --port {port}'"
         " > logs/smol.log 2>&1 &\n"
     )
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OLD_SERVER": str(home.root)}
+    (home.root / "t").mkdir()  # it leaves its sockets there
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OLD_SERVER": str(home.root),
+           "TMPDIR": str(home.root / "t")}  # fmt: skip
     subprocess.run(["sh", str(script)], cwd=home.root, env=env, check=True, start_new_session=True)
     try:
         until(lambda: answers(port), "the old vLLM", _START)
