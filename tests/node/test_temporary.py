@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.node.support import eventually, fake_model
+from tests.node.support import FAKE, eventually, fake_model
 from yibu.errors import EngineStartError
 from yibu.node.fleet import Fleet
 from yibu.node.places import temporary_directories
@@ -116,6 +117,17 @@ async def test_the_models_own_tmpdir_wins(
         assert process is not None
         assert psutil.Process(process.pid).environ()["TMPDIR"] == str(tmp_path)
     assert tmp_path.is_dir()
+
+
+async def test_a_users_command_has_the_systems(make_fleet: MakeFleet, parent: Path) -> None:
+    argv = (sys.executable, "-u", "-S", str(FAKE), "--port", "{port}")
+    async with make_fleet() as fleet:
+        plan = {"environment": None, "argv": argv}
+        await fleet.up(fake_model("smol", options={"plan": plan}))
+        process = fleet._replicas["smol-0"].process
+        assert process is not None
+        assert psutil.Process(process.pid).environ().get("TMPDIR") == os.environ.get("TMPDIR")
+        assert list(parent.iterdir()) == []
 
 
 async def test_an_engine_that_cannot_be_spawned_leaves_none(

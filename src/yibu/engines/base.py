@@ -114,8 +114,8 @@ class LaunchPlan:
     """It measures the free memory of its GPUs while it starts, and fails when another engine
     changes that meanwhile."""
     needs_temporary: bool = False
-    """It cannot start without room for temporary files. (Every engine has a directory for them of
-    its own, in TMPDIR, where one can be made.)"""
+    """It cannot start without room for temporary files. (Every engine but a user's command has
+    a directory for them of its own, in TMPDIR, where one can be made.)"""
     keeps_compiled: bool = False
     """It compiles code at its start, and finds it again in ``{cache}``."""
     notes: tuple[str, ...] = ()

@@ -21,7 +21,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Places:
     cache: Path | None
     temporary: Path | None
-    """None where it could not be made."""
+    """None where it could not be made, and for a command of the user's: that may keep there what it
+    wants to find again (torch what it compiles), or share it with other programs."""
 
 
 def temporary_directories(paths: Paths) -> TemporaryDirectories:
@@ -41,6 +42,8 @@ def make_places(paths: Paths, plan: LaunchPlan, python: Path | None, marker: str
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:  # it compiles anew then, and says itself what it cannot write
             _log.warning("%s: no place for compiled code: %s", marker, error)
+    if plan.environment is None:
+        return Places(cache, None)
     try:
         return Places(cache, temporary_directories(paths).make(marker))
     except OSError as error:
