@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from tests.small_disks import with_disks
 from tiny_wheels import LocalSpec, build_wheel, locked
 
 import yibu
@@ -277,29 +278,6 @@ def test_too_little_disk_is_said_before(
     assert error.cause == "disk_full"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_disk_that_fills_up_meanwhile(
-    make: Callable[..., EnvironmentManager], wheels: Path, small_disk: Path, env: dict[str, str]
-) -> None:
-    wheel = build_wheel(wheels, NAME, "1.0", {"tiny.bin": os.urandom(2 * 1024 * 1024)})
-    env["UV_LINK_MODE"] = "copy"
-    manager = make(LocalSpec(NAME, locked(wheel, NAME, "1.0"), NAME), small_disk)
-    error = refused(manager, wheels)
-    assert "disk is full" in error.message
-    assert "YIBU_HOME" in error.hint
-    assert error.cause == "disk_full"
-
-
 # -- interrupted, and twice at once -----------------------------------------------------------
 
 
@@ -336,17 +314,26 @@ sys.path.insert(0, sys.argv[2])
 from tiny_wheels import LocalSpec
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
+from yibu.errors import EnvironmentSetupError
 a = json.loads(sys.argv[1])
 spec = LocalSpec(a["name"], a["lock"], a["name"])
 manager = EnvironmentManager(Path(a["directory"]), IndexSettings(), env=a["env"],
                              specs={spec.name: spec})
 wheels = Path(a["wheels"]) if a["wheels"] else None
-print(manager.ensure(spec.name, wheels=wheels))
+try:
+    print(manager.ensure(spec.name, wheels=wheels))
+except EnvironmentSetupError as error:
+    left = [path.name for path in Path(a["directory"]).iterdir() if path.is_dir()]
+    sys.exit(f"{error}\\ncause: {error.cause}; left: {left}")
 """
 
 
 def child(
-    spec: LocalSpec, directory: Path, env: dict[str, str], wheels: Path | None
+    spec: LocalSpec,
+    directory: Path,
+    env: dict[str, str],
+    wheels: Path | None,
+    through: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
     arguments = {
         "name": NAME,
@@ -356,11 +343,25 @@ def child(
         "wheels": str(wheels) if wheels else None,
     }
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, json.dumps(arguments), str(Path(__file__).parent)],
+        [*through, sys.executable, "-c", CHILD, json.dumps(arguments), str(Path(__file__).parent)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_disk_that_fills_up_meanwhile(wheels: Path, tmp_path: Path, env: dict[str, str]) -> None:
+    wheel = build_wheel(wheels, NAME, "1.0", {"tiny.bin": os.urandom(2 * 1024 * 1024)})
+    spec = LocalSpec(NAME, locked(wheel, NAME, "1.0"), NAME)
+    directory = tmp_path / "small"
+    directory.mkdir()
+    through = with_disks({directory: "1m"})
+    done = child(spec, directory, {**env, "UV_LINK_MODE": "copy"}, wheels, through)
+    _, said = done.communicate(timeout=60)
+    assert done.returncode == 1
+    assert "environment tiny: the disk is full" in said
+    assert "YIBU_HOME" in said
+    assert said.rstrip().endswith("cause: disk_full; left: []")
 
 
 def test_killed_midway_leaves_nothing_in_use_and_is_made_again(
