@@ -14,7 +14,7 @@ from yibu.node.temporary import TemporaryDirectories
 from yibu.paths import Paths
 
 _log = logging.getLogger(__name__)
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +54,5 @@ def make_places(paths: Paths, plan: LaunchPlan, python: Path | None, marker: str
         raise EngineStartError(
             what,
             hint="free some space there, or name another disk: TMPDIR=/other/disk yibu up …",
-            cause="disk_full" if error.errno in _FULL else "permission",
+            cause="permission" if error.errno in _FORBIDDEN else "disk_full",
         ) from error
