@@ -7,8 +7,11 @@ import io
 import json
 import logging
 
+import aiohttp
 import orjson
 import pytest
+
+from yibu.gateway import http1_request
 
 from .conftest import SPEECH, FakeBackend, Serve, chat
 from .oracle import Oracle
@@ -322,10 +325,28 @@ async def test_a_stale_connection_is_replaced_unseen(serve: Serve, backend: Fake
     assert backend.finished[-1] == ("m-0", False)
 
 
+async def test_when_to_come_again_reaches_the_client(serve: Serve, backend: FakeBackend) -> None:
+    body = b'{"error":{"message":"The queue is full","type":"rate_limit_error"}}'
+    refusal = response(body, status="429 Too Many Requests\r\nretry-after: 7")
+    async with Upstream(sending(refusal)) as up:
+        backend.add("m", up)
+        async with serve() as gateway, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{gateway.server.port}{COMPLETIONS}"
+            async with session.post(url, json=chat()) as answer:
+                assert (answer.status, answer.headers["retry-after"]) == (429, "7")
+
+
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("high_water", [http1_request.HIGH_WATER, 0])
 async def test_a_client_that_leaves_ends_its_generation(
-    serve: Serve, backend: FakeBackend, stream: bool
+    serve: Serve,
+    backend: FakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: bool,
+    high_water: int,
 ) -> None:
+    # 0: as if the body's last bytes had come faster than the engine took them.
+    monkeypatch.setattr(http1_request, "HIGH_WATER", high_water)
     parts = (STREAM_HEAD, chunked(b"data: 1\n\n"), 30.0) if stream else (30.0,)
     async with Upstream(sending(*parts)) as up:
         backend.add("m", up, conforming=True)

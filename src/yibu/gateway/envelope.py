@@ -83,8 +83,17 @@ class MethodNotAllowedError(InvalidRequestError):
 class EngineAnswerError(RequestError):
     """The engine answered with an error; its status is kept."""
 
-    def __init__(self, status: int, message: str, kind: str, **fields: str | None) -> None:
-        super().__init__(message, param=fields.get("param"), code=fields.get("code"))
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code, retry_after=retry_after)
         self.status = status
         self.type = kind
 
@@ -146,8 +155,11 @@ def error_headers(error: RequestError) -> Headers:
     return headers
 
 
-def translate(status: int, body: bytes, *, model: str) -> RequestError:
+def translate(
+    status: int, body: bytes, *, model: str, retry_after: float | None = None
+) -> RequestError:
     """An engine's error answer as ours; understands OpenAI's shape, llama.cpp's and FastAPI's.
+    ``retry_after`` are the seconds that its Retry-After header names.
 
     An engine that refuses the inner key is the gateway's fault, not the client's: 502.
     """
@@ -171,7 +183,7 @@ def translate(status: int, body: bytes, *, model: str) -> RequestError:
         code = str(kind) if kind and kind not in _KNOWN_TYPES else None
     if not isinstance(kind, str) or kind not in _KNOWN_TYPES:
         kind = "invalid_request_error" if status < 500 else "server_error"
-    return EngineAnswerError(status, message, kind, param=param, code=code)
+    return EngineAnswerError(status, message, kind, param=param, code=code, retry_after=retry_after)
 
 
 def unserved(status: int, body: bytes, path: str, route: Route) -> NoSuchPathError | None:

@@ -148,7 +148,7 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._paused and not self.gone:
+        if self._paused and not self.gone and len(self._pending) < MAX_PIPELINED:
             self._paused = False
             self._transport.resume_reading()
 

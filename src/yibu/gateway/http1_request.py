@@ -119,8 +119,8 @@ class Request:
         self._parts = []
         self._size = 0
         self.told = not self.more
-        if self.more:
-            protocol.resume_reading()
+        # After the last part too: who does not read does not see that the client leaves.
+        protocol.resume_reading()
         return {"type": "http.request", "body": body, "more_body": self.more}
 
     async def send(self, message: Message) -> None:

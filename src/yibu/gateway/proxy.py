@@ -176,7 +176,7 @@ class Proxy:
         if status >= 400:
             body = await connection.read_all(MAX_ERROR_BYTES)
             raise unserved(status, body, operation.path, route) or translate(
-                status, body, model=route.model
+                status, body, model=route.model, retry_after=_retry_after(connection)
             )
         if status >= 300:
             raise EngineGoneError(
@@ -202,6 +202,12 @@ class Proxy:
             await exchange.respond(status, headers, body)
         else:
             await _relay_whole(exchange, headers, connection)
+
+
+def _retry_after(connection: Connection) -> float | None:
+    """Seconds, where the engine's Retry-After names them; a date is left out."""
+    named = next((value for name, value in connection.headers if name == b"retry-after"), b"")
+    return float(named) if named.isdigit() and len(named) < 6 else None
 
 
 def _mender(
