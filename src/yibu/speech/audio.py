@@ -18,6 +18,7 @@ import numpy as np
 from yibu.errors import InvalidRequestError
 from yibu.speech.settings import Limits
 from yibu.speech.types import SAMPLE_RATE, Samples
+from yibu.speech.wholeness import breaks_off, wav_header_lies, wav_seconds
 
 _CONTAINERS = (
     "3g2,3gp,aac,ac3,ac4,aiff,amr,amrnb,amrwb,ape,asf,au,avi,avr,caf,dsf,dss,dts,dtshd,dv,eac3,"
@@ -30,11 +31,6 @@ dash, concat, sdp, image2 …) open files and hosts that they name, capture devi
 
 _HEADER_KNOWS_LENGTH = frozenset({"wav", "w64", "aiff", "caf", "au", "flac", "mov", "matroska"})
 """Containers whose header states the duration; elsewhere it is an estimate from the file's size."""
-
-_PIPED_WAV = 0x7FFF0000
-"""Bytes: programs that write to a pipe state such a length, up to 0xFFFFFFFF, or none."""
-
-_MAX_CHUNKS = 256
 
 RAW_FORMATS = ("s16le", "s16be", "s24le", "s32le", "f32le", "u8", "alaw", "mulaw")
 
@@ -74,17 +70,23 @@ class Decoder:
         self._broke_off = False
         self.seconds = 0.0
         """Decoded so far."""
-        wav_seconds = _wav_seconds(file)  # before the demuxer holds the file's position
+        stated = wav_seconds(file)  # before the demuxer holds the file's position
+        self._cut_off = raw is None and breaks_off(file)
         self._container = _open(file, raw)
         try:
             self._stream = _audio_stream(self._container)
             self.declared = _declared_seconds(self._container, self._stream)
             if self.declared is not None and raw is None:
-                self.declared = max(self.declared, wav_seconds)
+                self.declared = max(self.declared, stated)
             """Seconds, where the header states them reliably."""
             self.expected = self.declared or _estimated_seconds(self._container, self._stream, file)
             """Seconds, as a guess where nothing is declared; for planning only."""
-            if self.declared is not None and self.declared > limits.audio_seconds:
+            known = self.declared
+            if known is None and self._container.format.name == "ogg":
+                known = (
+                    self.expected
+                )  # its last page counts the samples: hours of silence are small
+            if known is not None and known > limits.audio_seconds:
                 raise _too_long(limits)
         except BaseException:  # whatever it is, the container must not stay open
             self._container.close()
@@ -117,10 +119,10 @@ class Decoder:
     def _decode(self) -> Generator[Samples, None, None]:
         """Decode and resample packet by packet.
 
-        ``av.AudioResampler`` wants one input format; a chained stream may change it midway, so
-        each format gets a resampler of its own.
+        A resampler wants one input format; a chained stream may change it midway, so each format
+        gets one of its own.
         """
-        resampler: av.AudioResampler | None = None
+        resampler: _Resampler | None = None
         current: tuple[object, ...] | None = None
         for packet in self._demux():
             self._check_effort()
@@ -128,15 +130,15 @@ class Decoder:
                 found = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if found != current:
                     if resampler is not None:
-                        yield from _resampled(resampler, None)
+                        yield from resampler.feed(None)
                     _check_shape(frame.sample_rate, frame.layout.nb_channels)
-                    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+                    resampler = _Resampler(frame.layout.nb_channels)
                     current = found
                 frame.pts = None  # gaps and jumps in the time stamps are not samples
                 assert resampler is not None
-                yield from _resampled(resampler, frame)
+                yield from resampler.feed(frame)
         if resampler is not None:
-            yield from _resampled(resampler, None)
+            yield from resampler.feed(None)
 
     def _demux(self) -> Iterator[Any]:
         try:
@@ -178,9 +180,10 @@ class Decoder:
                 f"{self.seconds:.1f} s could be decoded",
                 code="truncated_audio",
             )
-        if self._broke_off and self.declared is None:
+        if (self._broke_off and self.declared is None) or self._cut_off:
             raise bad_audio(
-                f"The file is damaged after {self.seconds:.1f} s of audio", code="truncated_audio"
+                f"The file is cut short: it breaks off after {self.seconds:.1f} s of audio",
+                code="truncated_audio",
             )
 
 
@@ -188,7 +191,8 @@ def _open(file: IO[bytes], raw: RawFormat | None) -> Any:
     file.seek(0, 2)
     if file.tell() == 0:
         raise bad_audio("The file is empty", code="empty_audio")
-    _check_wav(file)
+    if wav_header_lies(file):
+        raise bad_audio("The file is damaged or cut off in its header", code="truncated_audio")
     file.seek(0)
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}
     name = None
@@ -263,47 +267,6 @@ def _estimated_seconds(container: Any, stream: Any, file: IO[bytes]) -> float:
     return size / _FEWEST_BYTES_A_SECOND
 
 
-def _wav_seconds(file: IO[bytes]) -> float:
-    """What a WAV header says of its data's length, 0 for other files and for recordings from a
-    pipe: ffmpeg shortens it to the file's size, which hides that the file is cut off."""
-    byte_rate = 0
-    for name, size, head, _ in _wav_chunks(file):
-        if name == b"fmt ":
-            byte_rate = int.from_bytes(head[8:12], "little")
-        if name == b"data" and byte_rate:
-            return size / byte_rate if size < _PIPED_WAV else 0.0
-    return 0.0
-
-
-def _check_wav(file: IO[bytes]) -> None:
-    """Refuse a WAV with a chunk that claims more than there is: ffmpeg would allocate it."""
-    size_of_file = file.seek(0, 2)
-    for name, size, _, start in _wav_chunks(file):
-        if name != b"data" and start + size > size_of_file + 1:
-            raise bad_audio("The file is damaged or cut off in its header", code="truncated_audio")
-
-
-def _wav_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, bytes, int]]:
-    """Name, size, first bytes and offset of each chunk; none for a file that is no WAV. Leaves
-    the file at its beginning."""
-    file.seek(0)
-    try:
-        header = file.read(12)
-        if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
-            return
-        position = 12
-        for _ in range(_MAX_CHUNKS):
-            file.seek(position)
-            head = file.read(8 + 16)
-            if len(head) < 8:
-                return
-            size = int.from_bytes(head[4:8], "little")
-            yield head[:4], size, head[8:], position + 8
-            position += 8 + size + size % 2
-    finally:
-        file.seek(0)
-
-
 def _check_shape(rate: int, channels: int) -> None:
     if rate not in _RATES:
         raise bad_audio(
@@ -320,11 +283,37 @@ def _too_long(limits: Limits) -> InvalidRequestError:
     )
 
 
-def _resampled(resampler: av.AudioResampler, frame: Any) -> Iterator[Samples]:
-    """What a frame becomes, or what is left in the resampler for None."""
-    try:
-        pieces = resampler.resample(frame)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise bad_audio("The audio's channel layout cannot be mixed down to one channel") from error
-    for piece in pieces:
-        yield np.ascontiguousarray(piece.to_ndarray()[0], dtype=np.float32)
+class _Resampler:
+    """Makes 16 kHz mono of frames of one format."""
+
+    def __init__(self, channels: int) -> None:
+        # Without it what is mixed is not divided: two equal channels are 1.4 times as loud as one.
+        options = {"rematrix_maxval": "1.0"} if channels > 1 else None
+        self._resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE, options=options)
+        self._channels = 1
+        self._fed = False
+
+    def feed(self, frame: Any) -> Iterator[Samples]:
+        """What a frame becomes, or what is left in the resampler for None."""
+        try:
+            pieces = self._resample(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise bad_audio("The audio's channels cannot be mixed down to one") from error
+        for piece in pieces:
+            samples = np.ascontiguousarray(piece.to_ndarray()[0], dtype=np.float32)
+            if self._channels > 1:
+                samples = samples.reshape(-1, self._channels).mean(axis=1)
+            yield samples
+
+    def _resample(self, frame: Any) -> Any:
+        try:
+            return self._resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError):
+            if self._fed or frame is None:
+                raise
+        finally:
+            self._fed = True
+        # libswresample mixes the layouts that have a name; of other channels the mean is taken.
+        self._channels = frame.layout.nb_channels
+        self._resampler = av.AudioResampler("flt", frame.layout, SAMPLE_RATE)
+        return self._resampler.resample(frame)
