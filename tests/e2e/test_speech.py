@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -51,6 +52,32 @@ def test_the_command_line_transcribes(home: Home, clip: Path, said: str) -> None
     assert home.yibu("transcribe", str(clip)).stdout.strip().lower().rstrip(".") == said
     home.yibu("transcribe", str(clip), str(clip), "--format", "srt", "-o", str(home.root / "out"))
     assert "00:00:0" in (home.root / "out" / "0-en.srt").read_text()
+
+
+def test_several_files_are_told_apart(home: Home, clip: Path, said: str) -> None:
+    other = clip.with_name("1-zh.wav")
+    broken = clip.with_name("broken.wav")
+    broken.write_text("no audio")
+    done = home.yibu("transcribe", str(clip), str(broken), str(other), code=1)
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{clip}: {said}")
+    assert second == f"{other}: 四。"
+    assert done.stderr.startswith(f"{broken}: The file is not audio")
+    done = home.yibu("transcribe", str(clip), str(broken), str(other), "--format", "json", code=1)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["file"] for answer in answers] == [str(clip), str(other)]
+    assert answers[1]["text"] == "四。"
+
+
+def test_answers_of_several_files_are_not_mixed(home: Home, clip: Path) -> None:
+    target = home.root / "mixed"
+    (home.root / "again").mkdir()
+    twin = shutil.copy(clip, home.root / "again" / clip.name)
+    done = home.yibu("transcribe", str(clip), str(twin), "-o", str(target), code=2)
+    assert f"would both be written to {target / '0-en.txt'}" in done.stderr
+    assert not target.exists()
+    done = home.yibu("transcribe", str(clip), str(twin), "--format", "srt", code=2)
+    assert "-o DIRECTORY writes one file each" in done.stderr
 
 
 def test_the_official_client(home: Home, clip: Path, said: str) -> None:

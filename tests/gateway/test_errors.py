@@ -6,11 +6,13 @@ import asyncio
 import io
 import json
 import logging
+import re
 
 import aiohttp
 import orjson
 import pytest
 
+from yibu.config.schema import GatewaySchema
 from yibu.gateway import http1_request
 
 from .conftest import SPEECH, FakeBackend, Serve, chat
@@ -133,7 +135,10 @@ async def test_bodies_over_the_limit(serve: Serve, backend: FakeBackend, chunks:
         data = pieces() if chunks else io.BytesIO(body)
         async with gateway.http.post(gateway.url + COMPLETIONS, data=data, headers=headers) as got:
             assert got.status == 413
-            assert (await got.json())["error"]["code"] == "request_too_large"
+            error = (await got.json())["error"]
+    assert error["code"] == "request_too_large"
+    for key in re.findall(r"gateway\.(\w+)", error["message"]):
+        assert key in GatewaySchema.model_fields
 
 
 @pytest.mark.parametrize(

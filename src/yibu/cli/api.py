@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +19,10 @@ from yibu.errors import NotRunningError, YibuError
 
 _ANSWER_TIMEOUT = 900.0
 """Seconds: a long answer of a slow model on a laptop is still an answer."""
+_FILE_TIMEOUT = 4 * 3600.0
+"""Seconds until the answer to a file of hours, which comes in one piece."""
+_PIECE = 1 << 20
+"""Bytes of a file that are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +76,25 @@ class Api:
             f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
-        tail = f"\r\n--{boundary}--\r\n".encode()
-        body = head.encode() + file.read_bytes() + tail
-        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        with self._send("POST", path, body, kind) as response:
-            return response.read()
+        start, tail = head.encode(), f"\r\n--{boundary}--\r\n".encode()
+        with file.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            headers = {
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(start) + size + len(tail)),
+            }
+            body = chain([start], iter(partial(opened.read, _PIECE), b""), [tail])
+            patient = replace(self, timeout=_FILE_TIMEOUT)
+            with patient._send("POST", path, body, headers) as response:  # noqa: SLF001 - of this class
+                return response.read()
 
     @contextmanager
     def _send(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None,
+        headers: Mapping[str, str],
     ) -> Iterator[http.client.HTTPResponse]:
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(

@@ -128,7 +128,7 @@ class Exchange:
         self.closing = True
         return TooLargeError(
             f"The request's body is larger than {limit} bytes",
-            hint="gateway.max_body_bytes and gateway.max_upload_bytes in yibu.yaml set the limits",
+            hint="gateway.max_body and gateway.max_upload in yibu.yaml set the limits",
         )
 
     def require_json(self) -> None:

@@ -32,6 +32,10 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _TAIL = 2048
 """Bytes kept of an answer that is not held whole, to find its usage."""
 
+FILE_PATIENCE = 4 * 3600.0
+"""Seconds that our speech engine may be silent in a request: the whole answer to a file of hours comes at
+its end, and whether the engine hangs its /health says."""
+
 _PASSED = frozenset(
     {b"content-type", b"content-encoding", b"content-disposition", b"cache-control", b"retry-after"}
 )
@@ -148,6 +152,8 @@ class Proxy:
         # A body that cannot be sent twice must not meet a connection that is just being closed.
         fresh = payload.rest is not None
         connection = await self._pool.acquire(endpoint.host, endpoint.port, fresh=fresh)
+        if operation.schema is None and route.engine == "speech":
+            connection.patience = FILE_PATIENCE
         try:
             try:
                 await _send(connection, head, payload)
@@ -156,7 +162,9 @@ class Proxy:
                 if not error.stale:
                     raise
                 self._pool.release(connection)
+                patience = connection.patience
                 connection = await self._pool.acquire(endpoint.host, endpoint.port, fresh=True)
+                connection.patience = patience
                 await _send(connection, head, payload)
                 await connection.wait_head()
             await self._relay(exchange, operation, route, request, endpoint, connection)

@@ -50,6 +50,8 @@ class Connection(asyncio.Protocol):
         self.address = address
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.last_activity = loop.time()
+        self.patience = 0.0
+        """Seconds that the engine may be silent in this request, where the pool's are too few."""
         self.reused = False
         self.busy = True
         self._loop = loop
@@ -285,6 +287,7 @@ class Pool:
             usable = not connection.transport.is_closing() and connection.reusable
             if usable and loop.time() - connection.last_activity < IDLE_SECONDS:
                 connection.take()
+                connection.patience = 0.0
                 self._busy.add(connection)
                 return connection
             connection.abort()
@@ -334,9 +337,10 @@ class Pool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in list(self._busy):
+            limit = max(self._timeout, connection.patience)
             # A paused connection waits for a slow client, which is not the engine's silence.
-            if not connection._read_paused and now - connection.last_activity > self._timeout:  # noqa: SLF001  (the pool and its connections are one)
-                connection.fail("timeout", f"the engine sent nothing for {self._timeout:g} s")
+            if not connection._read_paused and now - connection.last_activity > limit:  # noqa: SLF001  (the pool and its connections are one)
+                connection.fail("timeout", f"the engine sent nothing for {limit:g} s")
         for address, idle in list(self._idle.items()):
             kept = []
             for connection in idle:

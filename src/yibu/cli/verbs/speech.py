@@ -49,6 +49,14 @@ def transcribe(
     for file in files:
         if not file.is_file():
             raise UsageError(f"There is no file {file}.")
+    several = len(set(files)) > 1
+    if directory is not None:
+        _check_targets(files, directory, output_format)
+    elif several and output_format in ("srt", "vtt"):
+        raise UsageError(
+            f"{output_format} of several files is no {output_format}.",
+            hint="-o DIRECTORY writes one file each",
+        )
     api = gateway_api(context)
     fields = {"model": model or speech_model(context), "response_format": output_format}
     if language:
@@ -61,7 +69,7 @@ def transcribe(
             output.talk(f"{file}: {answer.message}")
             failed += 1
         else:
-            _write(file, answer, directory, output_format, named=len(files) > 1)
+            _write(file, answer, directory, output_format, named=several)
     return FAILED if failed else DONE
 
 
@@ -113,13 +121,36 @@ def _answers(
 def _write(
     file: Path, answer: bytes, directory: Path | None, output_format: str, *, named: bool
 ) -> None:
+    import json
+
     if directory is None:
         text = answer.decode("utf-8", "replace").strip("\n")
-        output.data(f"{file}: {text}" if named and output_format == "text" else text)
+        if named and output_format == "text":
+            text = f"{file}: {text}"
+        elif named:
+            text = json.dumps({"file": str(file), **json.loads(answer)}, ensure_ascii=False)
+        output.data(text)
         return
-    target = directory / f"{file.stem}{_ENDINGS[output_format]}"
+    target = _target(file, directory, output_format)
     target.write_bytes(answer)
     output.talk(f"{file} → {target}")
+
+
+def _target(file: Path, directory: Path, output_format: str) -> Path:
+    return directory / f"{file.stem}{_ENDINGS[output_format]}"
+
+
+def _check_targets(files: Sequence[Path], directory: Path, output_format: str) -> None:
+    """Refuse before anything is computed that one answer overwrites another."""
+    taken: dict[Path, Path] = {}
+    for file in files:
+        target = _target(file, directory, output_format)
+        other = taken.setdefault(target, file)
+        if other != file:
+            raise UsageError(
+                f"{other} and {file} would both be written to {target}.",
+                hint="transcribe them by two commands, each with a directory of its own",
+            )
 
 
 class _Counter(Protocol):
