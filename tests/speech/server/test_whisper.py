@@ -220,6 +220,17 @@ def test_options(recognizer: WhisperRecognizer, spoken: list[Samples]) -> None:
     assert chinese.language == "zh"
 
 
+def test_our_prompt_is_never_the_answer(recognizer: WhisperRecognizer) -> None:
+    """English heard as Chinese: the model wrote the prompt that leans it to simplified script."""
+    if not (CLIPS / "jfk.flac").exists():
+        pytest.skip("the clips are not at ../shared/clips")
+    speech = samples_of((CLIPS / "jfk.flac").read_bytes())
+    for start in (0, 80_000):
+        segment = Segment(0.0, speech[start:])
+        [answer] = recognizer.recognize([segment], [Options(language="zh")])
+        assert "以下是普" not in answer.text
+
+
 def test_noise_and_the_shortest_segments(recognizer: WhisperRecognizer) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 48_000).astype(np.float32)
     for samples in (noise, silence(1.0), silence(0.01)):

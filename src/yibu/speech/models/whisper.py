@@ -37,6 +37,8 @@ _NO_SPEECH = 0.6
 _ZH_PROMPT = "以下是普通话的简体中文句子，"
 """Without a prompt the model writes Chinese in either script, as chance has it; this one leans it
 to simplified characters."""
+_ZH_ECHO = "以下是普通"
+"""Of what is hardly Chinese the model writes that prompt, in either script, instead of the speech."""
 
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
@@ -55,6 +57,8 @@ class _Window:
     average_logprob: float = 0.0
     no_speech: float = 0.0
     temperature: float = 0.0
+    unprompted: bool = False
+    """Without our prompt, which it wrote back."""
 
     @property
     def text(self) -> str:
@@ -191,7 +195,8 @@ class WhisperRecognizer:
 
     def _prompt(self, window: _Window) -> list[int]:
         text = window.options.prompt
-        if text is None and window.language == "zh" and window.options.task == "transcribe":
+        ours = window.language == "zh" and window.options.task == "transcribe"
+        if text is None and ours and not window.unprompted:
             text = _ZH_PROMPT
         previous = window.tokenizer.encode(" " + text.strip())[-_PROMPT_TOKENS:] if text else []
         return list(self._whisper.get_prompt(window.tokenizer, previous, without_timestamps=True))
@@ -224,6 +229,9 @@ class WhisperRecognizer:
             window.average_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
             window.no_speech = float(result.no_speech_prob)
             window.temperature = temperature
+            if window.options.prompt is None and not window.unprompted and _ZH_ECHO in window.text:
+                window.unprompted = True
+                self._generate([window], temperature)
 
     def _try_warmer(self, window: _Window) -> None:
         """Sample at rising temperatures until the text neither loops nor is improbable, and keep
