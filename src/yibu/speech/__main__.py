@@ -101,17 +101,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m yibu.speech",
         description=__doc__,
         epilog=f"Clients must send the key in {KEY_VARIABLE}, where that variable is set.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, required=True, help="the model's directory")
-    parser.add_argument("--vad", type=Path, help="the VAD's directory (default: by the model)")
-    parser.add_argument("--served-model-name", help="default: the directory's name")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or int8")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=_positive(int), help="default: the physical cores")
-    parser.add_argument("--path", choices=("fast", "reference"), default="fast")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="directory: SenseVoice (FunASR, ONNX), whisper (CTranslate2)",
+    )
+    parser.add_argument("--vad", type=Path, help="directory of FSMN-VAD (faster-whisper's Silero)")
+    parser.add_argument("--served-model-name", help="what clients ask for (the directory's name)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--precision", default="auto", help="auto, fp32, bf16 or int8 (%(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--threads", type=_positive(int), help="of the model (the physical cores)")
+    parser.add_argument(
+        "--path",
+        choices=("fast", "reference"),
+        default="fast",
+        help="reference runs FunASR's own AutoModel (%(default)s)",
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
     limits = parser.add_argument_group("limits")
     for flag, default, text in (
@@ -125,21 +136,36 @@ def _parser() -> argparse.ArgumentParser:
         ("--batch-time", standard.batch_time, "seconds of computing a batch aims at"),
         ("--stall-timeout", standard.stall_seconds, "seconds on a batch, then unhealthy"),
     ):
-        limits.add_argument(flag, type=_positive(float), default=default, help=text)
+        limits.add_argument(
+            flag, type=_positive(float), default=default, metavar="N", help=f"{text} (%(default)g)"
+        )
     limits.add_argument(
-        "--max-requests", type=_positive(int), default=standard.requests, help="in flight, then 429"
+        "--max-requests",
+        type=_positive(int),
+        default=standard.requests,
+        metavar="N",
+        help="in flight, then 429 (%(default)s)",
     )
     return parser
 
 
 def _positive(kind: type[int | float]):  # type: ignore[no-untyped-def]
     def parse(text: str) -> float:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
         if not value > 0:
             raise argparse.ArgumentTypeError(f"{text} is not above 0")
         return value
 
     return parse
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def required_upload(form: Form) -> Upload:
     """Raises InvalidRequestError where the form has no file."""
     if form.upload is None:
         raise InvalidRequestError(
-            "The form has no file: send the audio in the field 'file'", param="file"
+            "The form has no file: send the audio in the field 'file'",
+            param="file",
+            code="missing_required_parameter",
         )
     return form.upload
 
@@ -42,7 +44,9 @@ def check_model(form: Form, served_name: str, *, required: bool) -> None:
     model = form.first("model")
     if model is None and required:
         raise InvalidRequestError(
-            f"The field 'model' is missing; this server's is {served_name!r}", param="model"
+            f"The field 'model' is missing; this server's is {served_name!r}",
+            param="model",
+            code="missing_required_parameter",
         )
     if model is not None and model != served_name:
         raise UnknownModelError(

@@ -1,11 +1,13 @@
 """SubRip (srt) and WebVTT: segments cut into cues that fit on a screen.
 
 A segment may be half a minute long. Where the words have times, it is cut after punctuation, at
-pauses and before a cue grows too long; otherwise the segment is one cue.
+pauses and before a cue grows too long; otherwise as if every character took equally long. No cue is
+empty or without length, and none begins before the last one ended: players drop such cues.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import east_asian_width
@@ -15,6 +17,7 @@ from yibu.speech.types import Recognized, Word
 _MAX_SECONDS = 7.0
 _MAX_COLUMNS = 80
 """Two lines of forty; a full-width character takes two columns."""
+_MIN_SECONDS = 0.1
 _PAUSE_SECONDS = 0.8
 _SENTENCE_ENDS = frozenset(".!?。！？…")
 _CLAUSE_ENDS = frozenset(",;:，、；：")
@@ -31,7 +34,12 @@ class Cue:
 
 def cues(segments: Iterable[Recognized]) -> list[Cue]:
     """Captions of every segment, in order."""
-    return [cue for segment in segments for cue in _cut(segment)]
+    found: list[Cue] = []
+    for segment in segments:
+        for cue in _cut(segment):
+            start = max(cue.start, found[-1].end if found else 0.0)
+            found.append(Cue(start, max(cue.end, start + _MIN_SECONDS), cue.text))
+    return found
 
 
 def srt(captions: Sequence[Cue]) -> str:
@@ -63,18 +71,34 @@ def _clock(seconds: float, point: str) -> str:
 
 
 def _cut(segment: Recognized) -> Iterator[Cue]:
-    spans = _spans(segment.text, segment.words)
+    words = segment.words
+    spans = _spans(segment.text, words)
     if spans is None:
-        yield Cue(segment.start, segment.end, " ".join(segment.text.split()))
-        return
+        words = tuple(_guessed(segment))
+        spans = _spans(segment.text, words) or []
     first = 0
-    for index, word in enumerate(segment.words):
-        following = segment.words[index + 1] if index + 1 < len(segment.words) else None
+    for index, word in enumerate(words):
+        following = words[index + 1] if index + 1 < len(words) else None
         end = spans[index + 1] if following else len(segment.text)
         text = segment.text[spans[first] : end].strip()
-        if following is None or _ends_here(text, segment.words[first], word, following):
-            yield Cue(segment.words[first].start, word.end, " ".join(text.split()))
+        if following is None or _ends_here(text, words[first], word, following):
+            yield Cue(words[first].start, word.end, " ".join(text.split()))
             first = index + 1
+
+
+def _guessed(segment: Recognized) -> list[Word]:
+    """Words with times as if every column of the text took equally long; of scripts without spaces
+    each wide character is one."""
+    texts = re.findall(
+        r"[\u2e80-\u9fff\uf900-\ufaff][^\w\s]*|[^\s\u2e80-\u9fff\uf900-\ufaff]+", segment.text
+    )
+    step = (segment.end - segment.start) / max(1, sum(map(_columns, texts)))
+    words: list[Word] = []
+    at = segment.start
+    for text in texts:
+        words.append(Word(text, at, at + step * _columns(text)))
+        at = words[-1].end
+    return words
 
 
 def _ends_here(text: str, first: Word, last: Word, following: Word) -> bool:
@@ -94,7 +118,7 @@ def _spans(text: str, words: Sequence[Word]) -> list[int] | None:
     starts: list[int] = []
     position = 0
     for word in words:
-        found = text.find(word.text.strip(), position)
+        found = text.find(word.text.strip(), position) if word.text.strip() else -1
         if found < 0:
             return None
         starts.append(found)

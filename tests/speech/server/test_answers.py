@@ -162,6 +162,37 @@ def test_words_that_do_not_spell_the_text_make_one_cue() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["so many words " * 40, "今天天气很好，我们去公园。" * 12, "安全OK " * 60]
+)
+def test_a_long_segment_without_times_is_cut_too(text: str) -> None:
+    captions = cues([Recognized(text.strip(), 5.0, 35.0)])
+    assert len(captions) > 4
+    assert all(sum(2 if ch > "\u2e80" else 1 for ch in caption.text) <= 80 for caption in captions)
+    assert all(caption.end - caption.start <= 7.0 for caption in captions)
+    assert (captions[0].start, captions[-1].end) == (5.0, pytest.approx(35.0))
+    joined = "".join(caption.text for caption in captions)
+    assert joined.replace(" ", "") == text.replace(" ", "")
+
+
+TIMES = st.lists(st.floats(0, 60), min_size=2, max_size=12).map(sorted)
+
+
+@given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), TIMES), max_size=5), st.booleans())
+def test_no_cue_is_empty_overlaps_or_has_no_length(spoken: list, spelled: bool) -> None:
+    segments = []
+    for text, times in spoken:
+        pairs = list(zip(text.split() if spelled else [text], pairwise(times), strict=False))
+        words = tuple(Word(word, start, end) for word, (start, end) in pairs)
+        segments.append(Recognized(text, times[0], times[-1], words=words))
+    captions = cues(segments)
+    assert all(caption.text for caption in captions)
+    assert all(caption.end - caption.start >= 0.099 for caption in captions)
+    assert all(a.end <= b.start for a, b in pairwise(captions))
+    said = "".join("".join(caption.text.split()) for caption in captions)
+    assert said == "".join("".join(segment.text.split()) for segment in segments)
+
+
+@pytest.mark.parametrize(
     ("before", "text", "joined"),
     [
         ("", " Hello", "Hello"),
