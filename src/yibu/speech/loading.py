@@ -22,6 +22,11 @@ from yibu.speech.types import Recognizer, Segmenter
 log = logging.getLogger(__name__)
 
 _FUNASR_VAD = "iic/speech_fsmn_vad_zh-cn-16k-common-pytorch"
+_VAD_NAMES = (
+    "speech_fsmn_vad_zh-cn-16k-common-pytorch",
+    "speech_fsmn_vad_zh-cn-16k-common-onnx",
+)
+"""Directories of FSMN-VAD that scripts keep beside SenseVoice's."""
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
@@ -126,7 +131,7 @@ def _sensevoice(
     _check_kind(model_dir)
     vocabulary = Vocabulary.find(model_dir)
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
-    segmenter = _segmenter(vad_dir, samples=False)
+    segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=False)
     files = frozenset(entry.name for entry in model_dir.iterdir())
     choice = choose(precision, device, cpu_flags(), files=files)
     banned = (EMOTION_UNKNOWN,)
@@ -187,8 +192,20 @@ def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:
         return FsmnVad.load(vad_dir, samples=samples)
     from yibu.speech.vad.silero import SileroVad
 
-    silero: Segmenter = SileroVad()
+    try:
+        silero: Segmenter = SileroVad()
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"no voice activity detection: no directory of one is given, and {error.name}, which "
+            "carries one, is not in this environment",
+            hint=f"yibu pull {_FUNASR_VAD}, and give its directory with --vad",
+        ) from error
     return silero
+
+
+def _vad_beside(model_dir: Path) -> Path | None:
+    places = (model_dir.absolute().parent / name for name in _VAD_NAMES)
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _reference(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -181,9 +182,13 @@ def test_padding_depends_on_the_own_length_alone() -> None:
     [
         ({"avx512_bf16", "avx512_vnni"}, {"model.pt"}, "int8", "avx512_vnni"),
         ({"avx_vnni"}, {"model.pt"}, "int8", "avx_vnni"),
-        ({"avx512_bf16"}, {"model.pt"}, "bf16", "avx512_bf16"),
+        ({"avx512_bf16", "AuthenticAMD"}, {"model.pt"}, "bf16", "avx512_bf16"),
+        ({"avx512_bf16", "GenuineIntel"}, {"model.pt"}, "fp32", "no AMX"),
         ({"avx2"}, {"model.pt"}, "fp32", "neither"),
-        ({"avx512_bf16", "avx512_vnni"}, {"model.onnx", "model_quant.onnx"}, "bf16", "bf16"),
+        ({"avx512_bf16", "avx512_vnni", "AuthenticAMD"}, {"model.onnx"}, "bf16", "avx512_bf16"),
+        ({"avx512_bf16", "avx512_vnni", "amx_bf16"}, {"model.onnx"}, "bf16", "amx_bf16"),
+        ({"avx512_bf16", "avx512_vnni"}, {"model.onnx", "model_quant.onnx"}, "fp32", "no AMX"),
+        ({"avx512_vnni"}, {"model.onnx"}, "fp32", "no bf16 products"),
         ({"avx512_vnni"}, {"model_quant.onnx"}, "int8", "only model_quant.onnx"),
     ],
 )
@@ -191,6 +196,16 @@ def test_auto_says_why(flags: set, files: set, expected: str, because: str) -> N
     chosen = choose("auto", "cpu", frozenset(flags), files=frozenset(files))
     assert chosen.precision == expected
     assert because in chosen.reason
+
+
+def test_the_processor_is_read_with_its_maker(tmp_path: Path) -> None:
+    listing = tmp_path / "cpuinfo"
+    one = "processor\t: {}\nvendor_id\t: GenuineIntel\nflags\t\t: fpu amx_bf16\nbugs\t\t:\n\n"
+    listing.write_text(one.format(0) + one.format(1))
+    assert cpu_flags(listing) == {"GenuineIntel", "fpu", "amx_bf16"}
+    listing.write_text("processor\t: 0\nFeatures\t: asimd bf16\n\n")
+    assert cpu_flags(listing) == {"asimd", "bf16"}
+    assert cpu_flags(tmp_path / "none") == frozenset()
 
 
 def test_precisions_the_device_lacks_are_refused() -> None:
@@ -212,7 +227,7 @@ def copy_of(directory: Path, to: Path) -> Path:
     return Path(shutil.copytree(directory, to / "copy", ignore=shutil.ignore_patterns("clips")))
 
 
-def attempt(directory: Path, vad_dir: Path, **changes: object) -> Loaded:
+def attempt(directory: Path, vad_dir: Path | None, **changes: object) -> Loaded:
     arguments: dict = {"precision": "fp32", "device": "cpu", "threads": 1, "path": "fast"}
     return load(directory, vad_dir=vad_dir, **(arguments | changes))
 
@@ -276,6 +291,18 @@ def test_funasr_is_not_given_a_vad_that_it_cannot_load(
 def test_unknown_values_are_refused(sensevoice_dir: Path, vad_dir: Path, bad: dict) -> None:
     with pytest.raises(UsageError, match="is not known"):
         attempt(sensevoice_dir, vad_dir, **bad)
+
+
+def test_the_vad_is_found_beside_the_model(
+    sensevoice_dir: Path, vad_dir: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(sensevoice_dir, tmp_path)
+    if importlib.util.find_spec("faster_whisper") is None:
+        with pytest.raises(UsageError, match="no voice activity detection"):
+            attempt(directory, None)
+    beside = tmp_path / "speech_fsmn_vad_zh-cn-16k-common-pytorch"
+    beside.symlink_to(vad_dir)
+    assert attempt(directory, None).segmenter.name == "fsmn-vad"
 
 
 @pytest.fixture(scope="session")
