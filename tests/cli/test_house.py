@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from yibu.cli.house import settle
+from yibu.cli.selection import Overrides, select
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import ConfigError
@@ -125,3 +126,17 @@ def test_gpus_by_uuid(tmp_path: Path) -> None:
     config, _ = settle(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
     assert config.models[0].gpus == (3,)
     assert config.models[0].env == {}
+
+
+def test_a_relative_vad_begins_where_the_file_is(tmp_path: Path) -> None:
+    """The node, which runs elsewhere, gets whole paths."""
+    for name in ("models/sense", "models/vad"):
+        (tmp_path / name).mkdir(parents=True)
+    text = "models: [{name: a, source: ./models/sense, options: {vad: %s}}]"
+    elsewhere = tmp_path / "models"
+    for written, expected in (
+        ("./models/vad", str(tmp_path / "models/vad")),
+        ("modelscope:iic/vad", "modelscope:iic/vad"),
+    ):
+        [model] = select([], load(text % written, tmp_path), Overrides(), elsewhere)
+        assert model.options["vad"] == expected

@@ -235,7 +235,17 @@ def test_the_engines_own_metrics_through_the_gateway(home: Home, clip: Path) -> 
     assert {name for name in ours if f"`{name}`" not in document} == set()
 
 
-def test_bench_compares_precisions(home: Home, clip: Path) -> None:
-    done = home.yibu("bench", "./sensevoice", str(clip), "--precisions", "fp32,int8", "--json")
+@pytest.mark.parametrize("named", ["./sensevoice", "sense"])
+def test_bench_compares_precisions(home: Home, clip: Path, named: str) -> None:
+    done = home.yibu("bench", named, str(clip), "--precisions", "fp32,int8", "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["precision"] for row in rows] == ["fp32", "int8"]
+
+
+def test_bench_names_the_file_that_it_cannot_read(home: Home, clip: Path) -> None:
+    assert "There is no file none.wav" in home.yibu("bench", "sense", "none.wav", code=2).stderr
+    broken = clip.with_name("text.wav")
+    broken.write_text("no audio")
+    done = home.yibu("bench", "sense", str(broken), "--precisions", "fp32", code=1)
+    assert f"{broken}: The file is not audio" in done.stderr
+    assert "Traceback" not in done.stderr

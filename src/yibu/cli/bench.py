@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from yibu.cli.context import Context, open_environments, open_store
 from yibu.cli.progress import installing, pulling
-from yibu.cli.selection import resolve_source
+from yibu.cli.selection import Overrides, select
 from yibu.config import ModelConfig
+from yibu.config import file as config_file
 from yibu.engines.speech import Speech
 from yibu.hub.source import parse_source
 from yibu.planner.facts import read_facts
@@ -13,16 +14,21 @@ from yibu.planner.types import MemoryNeed, Placement
 
 
 def bench_command(context: Context, model: str) -> list[str]:
-    """The command line, with the model and its VAD on disk and the environment made.
+    """The command line, with the model (a name of ./yibu.yaml or the catalogue, a source, a path)
+    and its VAD on disk and the environment made.
 
     Raises:
         UnsupportedError: it is no speech model.
     """
     store = open_store(context)
-    source = resolve_source(model, context.directory)
+    config_path = config_file.find(None, context.directory)
+    entries = config_file.load(config_path, env=context.env)
+    [named] = select([model], entries, Overrides(), context.directory)
     with pulling(model) as progress:
-        local = store.pull(source, progress=progress)
-    config = ModelConfig(name="bench", source=str(source), engine="speech")
+        local = store.pull(parse_source(named.source), progress=progress)
+    # Of the entry's options only the VAD: precisions are what is measured, on the fast path.
+    vad = {"vad": named.options["vad"]} if "vad" in named.options else {}
+    config = ModelConfig(name="bench", source=named.source, engine="speech", options=vad)
     nowhere = Placement(gpus=(), threads=1, context=None, parallel=1, need=MemoryNeed(0, 0, 0))
     plan = Speech().plan(config, read_facts(local.path), nowhere)
     command = ["-P", "-m", "yibu.speech.bench", "--model", str(local.path)]

@@ -98,6 +98,8 @@ def _canonical(model: ModelConfig, directory: Path) -> ModelConfig:
     if model.adapters:
         lora = {name: str(resolve_source(text, base)) for name, text in model.adapters.items()}
         options = {**model.options, "lora": lora}
+    if model.engine in (None, "speech") and isinstance(vad := options.get("vad"), str):
+        options = {**options, "vad": str(resolve_source(vad, base))}
     return dataclasses.replace(model, source=source, options=options, directory=base)
 
 

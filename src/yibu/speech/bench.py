@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from yibu.errors import YibuError
+from yibu.errors import InvalidRequestError, UsageError, YibuError
 from yibu.speech.cores import physical_cores
 from yibu.speech.metrics import resident_bytes
 from yibu.speech.settings import Limits
@@ -73,7 +73,10 @@ def measure(model: Path, vad: Path | None, precision: str, device: str, threads:
     audio = segment_seconds = recognize_seconds = 0.0
     for number, file in enumerate(files):
         started = time.perf_counter()
-        segments, seconds = _segments(file, loaded.segmenter)
+        try:
+            segments, seconds = _segments(file, loaded.segmenter)
+        except InvalidRequestError as error:
+            raise UsageError(f"{file}: {error.message}") from error
         segment_seconds += time.perf_counter() - started
         if number == 0 and segments:
             loaded.recognizer.recognize(segments[:1], [options])
@@ -140,7 +143,11 @@ def _text(results: Sequence[Recognized]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and compare. Returns 0, 1 when a precision failed, 2 on wrong usage."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    for file in parsed.files:
+        if not file.is_file():
+            parser.error(f"there is no file {file}")
     if parsed.only:
         return _child(parsed)
     measured: dict[str, Measured] = {}

@@ -46,9 +46,7 @@ def transcribe(
     from yibu.cli.connect import gateway_api, speech_model
 
     context = Context.here()
-    for file in files:
-        if not file.is_file():
-            raise UsageError(f"There is no file {file}.")
+    _check_there(files)
     several = len(set(files)) > 1
     if directory is not None:
         _check_targets(files, directory, output_format)
@@ -87,11 +85,18 @@ def bench(
 
     from yibu.cli.bench import bench_command
 
+    _check_there(files)
     command = bench_command(Context.here(), model)
     given = {"--precisions": precisions, "--language": language}
     options = [word for flag, value in given.items() if value for word in (flag, value)]
     options += ["--json"] if as_json else []
     return subprocess.run([*command, *options, *map(str, files)], check=False).returncode
+
+
+def _check_there(files: Sequence[Path]) -> None:
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"There is no file {file}.")
 
 
 def _answers(
