@@ -1,0 +1,27 @@
+"""docs/speech.md against the engine's own command line and form."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from yibu.speech.__main__ import _parser
+from yibu.speech.languages import normalized
+
+PAGE = (Path(__file__).parents[2] / "docs" / "speech.md").read_text("utf-8")
+
+
+def test_every_limit_is_documented_with_its_default() -> None:
+    [limits] = [group for group in _parser()._action_groups if group.title == "limits"]
+    documented: dict[str, float] = {}
+    for names, defaults in re.findall(r"^\| (`[a-z_`, ]+`) \| ([\d, ]+) \|", PAGE, re.MULTILINE):
+        documented |= zip(re.findall(r"\w+", names), map(float, defaults.split(", ")), strict=True)
+    assert documented == {action.dest: action.default for action in limits._group_actions}
+
+
+def test_the_languages_are_the_models() -> None:
+    known = frozenset({"auto", "zh", "en", "yue", "ja", "ko", "nospeech"})
+    [row] = re.findall(r"SenseVoice: (.*?); whisper", PAGE)
+    assert set(re.findall(r"`(\w+)`", row)) == known
+    [aliases] = re.findall(r"its codes\. (.*) are `zh`", PAGE)
+    assert {normalized(name, known) for name in re.findall(r"`([\w-]+)`", aliases)} == {"zh"}
