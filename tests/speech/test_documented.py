@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from yibu.gateway.openapi import _request
+from yibu.gateway.operations import OPERATIONS
 from yibu.speech.__main__ import _parser
 from yibu.speech.languages import normalized
 
@@ -25,3 +27,11 @@ def test_the_languages_are_the_models() -> None:
     assert set(re.findall(r"`(\w+)`", row)) == known
     [aliases] = re.findall(r"its codes\. (.*) are `zh`", PAGE)
     assert {normalized(name, known) for name in re.findall(r"`([\w-]+)`", aliases)} == {"zh"}
+
+
+def test_the_gateway_describes_the_same_fields() -> None:
+    table = PAGE.partition("| field |")[2].partition("\n\n")[0]
+    cells = (line.split("|")[1] for line in table.splitlines()[2:])
+    documented = {name for cell in cells for name in re.findall(r"`([\w\[\]]+)`", cell)}
+    form = _request(OPERATIONS["/v1/audio/transcriptions"])["multipart/form-data"]
+    assert documented - {"audio"} == set(form["schema"]["properties"])

@@ -62,6 +62,7 @@ _STATUSES = {
     401: "The API key is missing or wrong",
     404: "No such model, and the message names those that exist; or its engine does not do this",
     413: "The body is too large",
+    429: "The engine has too much to do; see Retry-After",
     502: "The engine died before it answered",
     503: "The model is not ready, or the gateway is shutting down; see Retry-After",
     504: "The engine was silent for too long",
@@ -150,10 +151,21 @@ def _request(operation: Operation) -> dict[str, Any]:
         "temperature": {"type": "number"},
         "timestamp_granularities[]": {"type": "array", "items": {"enum": ["word", "segment"]}},
         "stream": {"type": "boolean"},
+        "use_itn": {"type": "boolean", "description": "Punctuation and digits (SenseVoice)"},
+        "sample_rate": {"type": "integer", "description": "Hz, of samples without a header"},
+        "channels": {"type": "integer", "description": "Of samples without a header (1)"},
+        "sample_format": {"type": "string", "description": "Of samples without a header (s16le)"},
     }
     required = ["file", "model"]
     if not operation.model_required:
-        fields = {name: fields[name] for name in ("file", "model", "language")}
+        left_out = (
+            "prompt",
+            "response_format",
+            "temperature",
+            "timestamp_granularities[]",
+            "stream",
+        )
+        fields = {name: field for name, field in fields.items() if name not in left_out}
         required = ["file"]
     schema = {"type": "object", "properties": fields, "required": required}
     return {"multipart/form-data": {"schema": schema}}
