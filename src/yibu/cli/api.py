@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from yibu.errors import NotRunningError, YibuError
+from yibu.errors import NotRunningError, OverloadedError, YibuError
 
 _ANSWER_TIMEOUT = 900.0
 """Seconds: a long answer of a slow model on a laptop is still an answer."""
@@ -65,7 +65,10 @@ class Api:
         )
 
     def upload(self, path: str, file: Path, fields: Mapping[str, str]) -> bytes:
-        """POST a multipart form with one file and return the body of the answer."""
+        """POST a multipart form with one file and return the body of the answer.
+
+        Raises OverloadedError where the engine has too much to do and says when to come again.
+        """
         boundary = secrets.token_hex(16)
         head = "".join(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -102,10 +105,14 @@ class Api:
         )
         authorization = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            connection.request(method, path, body, {**headers, **authorization})
+            # A door that refuses an upload closes before it has read it all, and has answered.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, {**headers, **authorization})
             response = connection.getresponse()
             if response.status >= 400:
-                raise _refusal(_read_json(response), response.status)
+                raise _refusal(
+                    _read_json(response), response.status, response.getheader("retry-after")
+                )
             yield response
         except ConnectionRefusedError as error:
             raise NotRunningError(
@@ -131,7 +138,10 @@ def _read_json(response: http.client.HTTPResponse) -> Any:
         return {"error": {"message": text.decode("utf-8", "replace")[:500]}}
 
 
-def _refusal(body: Any, status: int) -> YibuError:
+def _refusal(body: Any, status: int, retry_after: str | None = None) -> YibuError:
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
-    return YibuError(f"{message or 'The gateway refused the request.'} (HTTP {status})")
+    text = f"{message or 'The gateway refused the request.'} (HTTP {status})"
+    if status == 429 and retry_after is not None and retry_after.isdecimal():
+        return OverloadedError(text, retry_after=float(retry_after))
+    return YibuError(text)

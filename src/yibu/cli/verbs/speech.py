@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
-from yibu.errors import UsageError, YibuError
+from yibu.errors import OverloadedError, UsageError, YibuError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -106,10 +107,13 @@ def _answers(
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     def send(file: Path) -> bytes | YibuError:
-        try:
-            return api.upload("/v1/audio/transcriptions", file, fields)
-        except YibuError as error:
-            return error
+        while True:
+            try:
+                return api.upload("/v1/audio/transcriptions", file, fields)
+            except OverloadedError as error:  # it works on others' files: they end
+                time.sleep(min(60.0, max(1.0, error.retry_after or 1.0)))
+            except YibuError as error:
+                return error
 
     with ThreadPoolExecutor(jobs) as pool, _counting(len(files)) as counter:
         futures = {pool.submit(send, file): file for file in files}

@@ -1,0 +1,83 @@
+"""What `yibu transcribe` does with answers, against a small HTTP server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from yibu.cli.api import Api
+from yibu.cli.verbs.speech import _answers
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers before it has read the body, and closes."""
+
+    def do_POST(self) -> None:
+        self.send_response(413)
+        body = b'{"error": {"message": "too large"}}'
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+        self.rfile.read(100_000)
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Refuses each file once, then gives back what it was sent."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        seen: set[bytes] = self.server.seen  # type: ignore[attr-defined]
+        file = body.split(b"\r\n\r\n", 2)[2].rpartition(b"\r\n--")[0]
+        if file not in seen:
+            seen.add(file)
+            self.send_response(429)
+            self.send_header("retry-after", "1")
+            file = b'{"error": {"message": "The queue is full"}}'
+        else:
+            self.send_response(200)
+        self.send_header("content-length", str(len(file)))
+        self.end_headers()
+        self.wfile.write(file)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.seen = set()  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_refusal_before_the_upload_is_read_is_heard(tmp_path: Path) -> None:
+    file = tmp_path / "long.wav"
+    file.write_bytes(bytes(30_000_000))
+    with served(Refusing) as url:
+        [(_, answer)] = _answers(Api(url), [file], {"model": "m"}, jobs=1)
+    assert "too large (HTTP 413)" in str(answer)
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    files = []
+    for number in range(3):
+        files.append(tmp_path / f"{number}.wav")
+        files[-1].write_bytes(b"%d" % number * 3_000_000)
+    with served(Busy) as url:
+        answers = dict(_answers(Api(url), files, {"model": "m"}, jobs=3))
+    assert list(answers) == files
+    assert [answers[file] for file in files] == [file.read_bytes() for file in files]
