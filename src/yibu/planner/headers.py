@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from yibu.planner.chat_template import texts
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.gguf import HeaderCutShortError
+from yibu.planner.safetensors import header_length, load_header
 from yibu.planner.speech_model import facts_of_listing
 from yibu.planner.types import ModelFacts
 
@@ -73,7 +72,5 @@ def _gguf_facts(name: str, headers: RemoteHeaders, path: str) -> ModelFacts:
 
 
 def _safetensors_header(headers: RemoteHeaders, path: str) -> Mapping[str, Any]:
-    """The JSON header behind its 8-byte little-endian length (safetensors' format)."""
-    (length,) = struct.unpack("<Q", headers.read(path, 0, 8))
-    parsed: dict[str, Any] = json.loads(headers.read(path, 8, length))
-    return parsed
+    length = header_length(headers.read(path, 0, 8), path)
+    return load_header(headers.read(path, 8, length), path)

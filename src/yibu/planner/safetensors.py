@@ -72,7 +72,7 @@ def read_header(path: Path) -> tuple[Tensor, ...]:
         length = header_length(start, path.name)
         if 8 + length > size:
             raise _cut_short(path.name, 8 + length, size)
-        tensors = parse_header(_load(file.read(length), path.name), path.name)
+        tensors = parse_header(load_header(file.read(length), path.name), path.name)
     wanted = 8 + length + max((tensor.end for tensor in tensors), default=0)
     if wanted > size:
         raise _cut_short(path.name, wanted, size)
@@ -122,7 +122,12 @@ def parse_header(header: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _load(raw: bytes, name: str) -> Mapping[str, Any]:
+def load_header(raw: bytes, name: str) -> Mapping[str, Any]:
+    """The JSON object behind a file's first eight bytes.
+
+    Raises:
+        VerificationError: It is none.
+    """
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
