@@ -7,12 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from yibu.gateway.exchange import Message, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from yibu.gateway.http1 import HttpProtocol
 
 logger = logging.getLogger("yibu.gateway.http")
 
@@ -26,13 +23,34 @@ STATUS_LINES = {
 }
 
 
+class Connection(Protocol):
+    """What a request needs of the connection that it came by."""
+
+    state: ServerState
+    loop: asyncio.AbstractEventLoop
+    gone: bool
+    """The client has left."""
+    write_paused: bool
+    waiting_since: float
+    """When the wait for the client began, on the loop's clock; 0 while none is waited for."""
+
+    def write(self, data: bytes) -> None: ...
+    async def drain(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def answered(self, request: Request, *, broken: bool) -> None: ...
+    def check_time(self, now: float) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
 class ServerState:
     """What the connections of one server share."""
 
     def __init__(self, app: App, loop: asyncio.AbstractEventLoop) -> None:
         self.app = app
         self.loop = loop
-        self.connections: set[HttpProtocol] = set()
+        self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.date = b""
         self.draining = False
@@ -61,7 +79,7 @@ class Request:
         "keep_alive", "more", "protocol", "scope", "started", "task", "told",
     )  # fmt: skip
 
-    def __init__(self, protocol: HttpProtocol, scope: Scope, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: Connection, scope: Scope, *, keep_alive: bool) -> None:
         self.protocol = protocol
         self.scope = scope
         self.keep_alive = keep_alive
