@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from yibu.planner.chat_template import texts
 from yibu.planner.facts import facts_from_headers
@@ -12,15 +12,26 @@ from yibu.planner.safetensors import header_length, load_header
 from yibu.planner.speech_model import facts_of_listing
 from yibu.planner.types import ModelFacts
 
-if TYPE_CHECKING:
-    from yibu.hub.headers import RemoteHeaders
-
 _GGUF_PREFIX = 4 * 2**20
 """Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""
 _INDEX = "model.safetensors.index.json"
 
 
-def remote_facts(name: str, headers: RemoteHeaders) -> ModelFacts:
+class Headers(Protocol):
+    """The files of a model at its hub, and a way to read pieces of them."""
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """path → bytes (0 where the hub does not say)"""
+        ...
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes: ...
+    def json(self, path: str) -> Any:
+        """The parsed file, or None where there is none."""
+        ...
+
+
+def remote_facts(name: str, headers: Headers) -> ModelFacts:
     """A model's facts from the headers of its files.
 
     Args:
@@ -48,7 +59,7 @@ def remote_facts(name: str, headers: RemoteHeaders) -> ModelFacts:
     )
 
 
-def _templates(headers: RemoteHeaders) -> list[str]:
+def _templates(headers: Headers) -> list[str]:
     if "chat_template.jinja" in headers.files:
         return [headers.read("chat_template.jinja").decode(errors="replace")]
     for name in ("chat_template.json", "tokenizer_config.json"):
@@ -57,7 +68,7 @@ def _templates(headers: RemoteHeaders) -> list[str]:
     return []
 
 
-def _gguf_facts(name: str, headers: RemoteHeaders, path: str) -> ModelFacts:
+def _gguf_facts(name: str, headers: Headers, path: str) -> ModelFacts:
     length = _GGUF_PREFIX
     while True:
         prefix = headers.read(path, 0, min(length, headers.files[path] or length))
@@ -71,6 +82,6 @@ def _gguf_facts(name: str, headers: RemoteHeaders, path: str) -> ModelFacts:
             length = max(short.needed, 2 * length)
 
 
-def _safetensors_header(headers: RemoteHeaders, path: str) -> Mapping[str, Any]:
+def _safetensors_header(headers: Headers, path: str) -> Mapping[str, Any]:
     length = header_length(headers.read(path, 0, 8), path)
     return load_header(headers.read(path, 8, length), path)
