@@ -220,3 +220,22 @@ def test_hardware_is_sized_from_a_config_alone(capsys: pytest.CaptureFixture[str
     (directory / "pytorch_model.bin").touch()
     assert run(["plan", "./Qwen3-32B", "--machine", "1x80g"]) == exits.FAILED
     assert "weights only as pickles" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_program_is_imported_says_nothing() -> None:
+    script = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "yibu.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from yibu.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
