@@ -85,6 +85,10 @@ def test_what_a_running_engine_was_planned_is_not_free(home: Home) -> None:
     refused = home.yibu("up", "-d", "next", code=3).stderr
     assert "next does not fit" in refused
     assert re.search(r"planned, not used yet: \d.* for first-0", refused)
+    again = home.yibu("plan", "first")  # its own memory is not in its way
+    assert "first-0 runs: planned as if it were stopped" in again.stderr
+    assert again.stdout.count("fits") == 1
+    assert "of which kept" not in again.stdout
     home.yibu("down", "first")
     assert "of which kept" not in home.yibu("plan", "next").stdout
     home.yibu("up", "-d", "next")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from yibu.planner.ledger import Promise, less_promised, promised_memory
+from yibu.planner.ledger import Promise, as_if_stopped, less_promised, promised_memory
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Gpu, GpuProcess, Machine, MemoryNeed, Placement
@@ -40,6 +40,18 @@ def test_memory_of_a_gpu_that_is_not_held_yet_is_taken_off() -> None:
     left = less_promised(machine(), promises)
     assert left.memory_available == 40 * GIB
     assert [gpu.free for gpu in left.gpus] == [13 * GIB, 0]
+
+
+def test_as_if_stopped_gives_back_what_is_held() -> None:
+    promises = [
+        Promise("a-0", (0,), 8 * GIB, frozenset({7}), resident=1 * GIB),
+        Promise("b-0", (), 6 * GIB, frozenset({5}), resident=4 * GIB),
+        Promise("c-0", (), 9 * GIB),  # no process yet
+    ]
+    left = as_if_stopped(machine(), promises)
+    assert left.memory_available == 45 * GIB
+    assert [gpu.free for gpu in left.gpus] == [23 * GIB, 24 * GIB]
+    assert left.gpus[0].processes == ()
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,23 @@ def less_promised(machine: Machine, promises: Sequence[Promise]) -> Machine:
     )
 
 
+def as_if_stopped(machine: Machine, promises: Sequence[Promise]) -> Machine:
+    """The machine without those replicas: what their processes hold is free again."""
+    free = machine.memory_available + sum(promise.resident for promise in promises)
+    pids = frozenset[int]().union(*(promise.pids for promise in promises))
+    return replace(
+        machine,
+        memory_available=min(free, machine.memory_total),
+        gpus=tuple(_as_if_stopped_gpu(gpu, pids) for gpu in machine.gpus),
+    )
+
+
+def _as_if_stopped_gpu(gpu: Gpu, pids: frozenset[int]) -> Gpu:
+    held = sum(process.memory or 0 for process in gpu.processes if process.pid in pids)
+    others = tuple(process for process in gpu.processes if process.pid not in pids)
+    return replace(gpu, free=min(gpu.free + held, gpu.total), processes=others)
+
+
 def _less_promised_gpu(gpu: Gpu, promises: Sequence[Promise]) -> Gpu:
     missing = 0
     for promise in promises:

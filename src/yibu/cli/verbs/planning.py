@@ -14,6 +14,7 @@ from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import JsonOption, OfflineOption
 
 if TYPE_CHECKING:
+    from yibu.config import ModelConfig
     from yibu.planner.explain import Row
     from yibu.planner.ledger import Promise
 
@@ -47,7 +48,7 @@ def plan(
     from yibu.config import file as config_file
     from yibu.node.hardware import probe
     from yibu.planner.explain import explain_machine
-    from yibu.planner.ledger import less_promised
+    from yibu.planner.ledger import as_if_stopped, less_promised
     from yibu.planner.machine_file import load_machine
 
     here = Context.here()
@@ -57,6 +58,11 @@ def plan(
     chosen = selection.select(door.models, config, door.overrides, here.directory)
     running: Sequence[Promise] = () if machine else _promises(here)
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
+    own, running = _split(running, chosen)
+    if own:
+        names = ", ".join(promise.replica for promise in own)
+        notes = (*notes, f"{names} runs: planned as if it were stopped")
+    target = as_if_stopped(target, own)
     left = less_promised(target, running)
     planned = plan_models(
         chosen,
@@ -78,6 +84,17 @@ def plan(
             _print_rows(one.rows)
     fits = all(one.plan.verdict != "does_not_fit" for one in planned)
     return DONE if fits else DOES_NOT_FIT
+
+
+def _split(
+    running: Sequence[Promise], chosen: Sequence[ModelConfig]
+) -> tuple[list[Promise], list[Promise]]:
+    """What the chosen models' own replicas were planned, and what all others were."""
+    from yibu.node.names import replica_id
+
+    firsts = {replica_id(model.name, 0) for model in chosen}
+    own = [p for p in running if f"{p.replica.rpartition('-')[0]}-0" in firsts]
+    return own, [promise for promise in running if promise not in own]
 
 
 def _promises(context: Context) -> list[Promise]:
