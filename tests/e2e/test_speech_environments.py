@@ -30,6 +30,8 @@ TOOLS = (
 
 _RUN = "import sys; sys.path += sys.argv.pop(1).split(':'); import pytest; sys.exit(pytest.main())"
 _MINUTES = 15
+_ONNX_ONLY = ("--ignore=tests/speech/models/test_memory.py",)
+"""What has nothing to do with torch is not run with it once more."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,7 @@ def test_in_its_environment(
             "-p",
             "no:cacheprovider",
             f"tests/speech/{tests}",
+            *(_ONNX_ONLY if environment == "speech-torch" else ()),
         ],
         cwd=REPOSITORY,
         env=env,
