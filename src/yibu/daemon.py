@@ -57,10 +57,10 @@ from yibu.node.timings import Timings
 from yibu.paths import Paths
 from yibu.planner.facts import read_facts
 from yibu.planner.headers import remote_facts
-from yibu.planner.ledger import Beside, Coming, explain_missing, less_promised
+from yibu.planner.ledger import Beside, Coming, Promise, explain_missing, less_promised
 from yibu.planner.plan import place_anyway, place_beside
 from yibu.planner.request import Request
-from yibu.planner.types import ModelFacts, Placement
+from yibu.planner.types import ModelFacts, ModelPlan, Placement
 
 _log = logging.getLogger(__name__)
 
@@ -220,12 +220,7 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
                     forced, warning=f"{model.name} does not fit, and is started by force: {why}"
                 )
         if placement is None:
-            kept = explain_missing(reserved)
-            beside_what = f"; planned, not used yet: {kept}" if kept else ""
-            raise DoesNotFitError(
-                f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}{beside_what}",
-                hint="; ".join((*verdict.suggestions, "or start it all the same: yibu up --force")),
-            )
+            raise _does_not_fit(model, verdict, reserved)
         return placement
 
     def choose_engine(model: ModelConfig, facts: ModelFacts | None) -> Engine:
@@ -250,6 +245,17 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         explain=_explain,
         phase_marks=lambda engine: registry.by_name(engine).phases,
         in_use=lambda source: store.lease(parse_source(source)),
+    )
+
+
+def _does_not_fit(
+    model: ModelConfig, verdict: ModelPlan, reserved: Sequence[Promise]
+) -> DoesNotFitError:
+    kept = explain_missing(reserved)
+    beside_what = f"; planned, not used yet: {kept}" if kept else ""
+    return DoesNotFitError(
+        f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}{beside_what}",
+        hint="; ".join((*verdict.suggestions, "or start it all the same: yibu up --force")),
     )
 
 

@@ -68,6 +68,10 @@ class _Reading:
         self._decoder = self._session = None
         self._file.close()
 
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
 
 class Transcriber:
     """Runs requests; owns neither the pool nor the batcher."""
@@ -132,7 +136,8 @@ class Transcriber:
                 await self._on_pool(reading.close)
                 await ticket.drained()
         finally:
-            await self._on_pool(reading.close)
+            if not reading.closed:  # a place on the pool is waited for
+                await self._on_pool(reading.close)
         if seconds:
             self._metrics.real_time_factor.observe((time.monotonic() - started) / seconds)
         return seconds
