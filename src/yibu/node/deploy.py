@@ -126,9 +126,7 @@ class Deployer:
         placements = await ledger.place(config.name, config.replicas, attempt, waits)
         placed = [(engine.plan(config, facts, placement), placement) for placement in placements]
         plan, first = placed[0]
-        if first.warning:
-            tell(first.warning)
-        for line in plan.notes:
+        for line in filter(None, (first.warning, *plan.notes)):
             tell(line)
         python = None
         if plan.environment is not None:
