@@ -1,4 +1,4 @@
-"""Write src/yibu/engines/llama_cpp_fields.py from the installed xllamacpp.
+"""Write src/yibu/engines/llama_cpp/fields.py from the installed xllamacpp.
 
 Run it with the llama.cpp environment's interpreter after its pin has changed:
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import xllamacpp
 
-TARGET = Path(__file__).parents[1] / "src/yibu/engines/llama_cpp_fields.py"
+TARGET = Path(__file__).parents[1] / "src/yibu/engines/llama_cpp/fields.py"
 
 HEADER = '''"""The fields of llama.cpp's parameters, as xllamacpp {version} has them.
 

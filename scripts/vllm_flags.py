@@ -1,4 +1,4 @@
-"""Write src/yibu/engines/vllm_flags.py from the installed vLLM's own parser.
+"""Write src/yibu/engines/vllm/flags.py from the installed vLLM's own parser.
 
 Run it with the vllm environment's interpreter after its pin has changed:
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from yibu.launchers.vllm_flags import read_table
 
-TARGET = Path(__file__).parents[1] / "src/yibu/engines/vllm_flags.py"
+TARGET = Path(__file__).parents[1] / "src/yibu/engines/vllm/flags.py"
 
 HEADER = '''"""The flags of vLLM's OpenAI server, as its pinned version has them.
 

@@ -31,7 +31,7 @@ from yibu.engines import registry
 from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
 from yibu.engines.vllm import Vllm
-from yibu.engines.vllm_table import FlagTable
+from yibu.engines.vllm.table import FlagTable
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress

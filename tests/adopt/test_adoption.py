@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from yibu.adopt import Server, adopt_process, adopt_script, find_servers
 from yibu.adopt.adoption import _LEFT_OUT
 from yibu.adopt.shell import read_commands
-from yibu.engines.vllm_given import LOOPBACK
+from yibu.engines.vllm.given import LOOPBACK
 from yibu.errors import UsageError
 
 TUTORIAL = r"""#!/bin/bash

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.vllm import make_environment, make_model
 from yibu.cli.main import run
-from yibu.engines.vllm_table import PINNED
+from yibu.engines.vllm.table import PINNED
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.vllm_flags import TABLE

@@ -24,8 +24,8 @@ from tests.e2e.vllm_models import VllmModels
 from tests.exposition import Exposition
 from tests.fakes.hub_server import HubServer
 from yibu.engines.causes import explain
-from yibu.engines.vllm_causes import VLLM_CAUSES
-from yibu.engines.vllm_table import PINNED, FlagTable
+from yibu.engines.vllm.causes import VLLM_CAUSES
+from yibu.engines.vllm.table import PINNED, FlagTable
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(600)]
 

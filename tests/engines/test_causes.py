@@ -14,9 +14,9 @@ from conftest import free_port
 
 from yibu.engines.base import Cause
 from yibu.engines.causes import GENERIC_CAUSES, Explanation, explain
-from yibu.engines.llama_cpp_causes import LLAMA_CPP_CAUSES
+from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.registry import engines
-from yibu.engines.vllm_causes import VLLM_CAUSES
+from yibu.engines.vllm.causes import VLLM_CAUSES
 
 ALL = [(engine.name, cause) for engine in engines() for cause in engine.causes] + [
     ("generic", cause) for cause in GENERIC_CAUSES

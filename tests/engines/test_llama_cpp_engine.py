@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import KEY, Running, free_port, wait_ready
 
-from yibu.engines.llama_cpp_fields import FIELDS
+from yibu.engines.llama_cpp.fields import FIELDS
 
 pytestmark = pytest.mark.engine
 
@@ -220,7 +220,7 @@ def test_the_table_of_fields_is_that_of_the_installed_engine(
     root = Path(__file__).parents[2]
     script = (root / "scripts/llama_cpp_fields.py").read_text()
     copy = tmp_path / "scripts/llama_cpp_fields.py"
-    target = tmp_path / "src/yibu/engines/llama_cpp_fields.py"
+    target = tmp_path / "src/yibu/engines/llama_cpp/fields.py"
     copy.parent.mkdir()
     target.parent.mkdir(parents=True)
     copy.write_text(script)

@@ -10,7 +10,7 @@ import pytest
 from samples import MIB, facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
-from yibu.engines.llama_cpp import KEY_VARIABLE, LlamaCpp
+from yibu.engines.llama_cpp.engine import KEY_VARIABLE, LlamaCpp
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.launchers.llama_cpp import LaunchError, find_model
 

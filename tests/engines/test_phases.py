@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from yibu.engines.base import PhaseMark
-from yibu.engines.phases import LLAMA_CPP_PHASES, SPEECH_PHASES, VLLM_PHASES
+from yibu.engines.llama_cpp.phases import PHASES as LLAMA_CPP_PHASES
 from yibu.engines.registry import engines
+from yibu.engines.speech.phases import PHASES as SPEECH_PHASES
+from yibu.engines.vllm.phases import PHASES as VLLM_PHASES
 
 STARTS = Path(__file__).parent / "starts"
 EXPECTED = {

@@ -10,12 +10,12 @@ import pytest
 from samples import facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
-from yibu.engines.house import lift_house_flags
 from yibu.engines.vllm import Vllm
-from yibu.engines.vllm_families import FAMILIES, Family
-from yibu.engines.vllm_flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
-from yibu.engines.vllm_table import PINNED, FlagTable
-from yibu.engines.vllm_translations import TRANSLATIONS
+from yibu.engines.vllm.families import FAMILIES, Family
+from yibu.engines.vllm.flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
+from yibu.engines.vllm.gateway_flags import lift_house_flags
+from yibu.engines.vllm.table import PINNED, FlagTable
+from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError
 
 ENGINE = Vllm()

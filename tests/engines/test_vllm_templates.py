@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from tests.e2e.vllm_models import VllmModels
 
-from yibu.engines import base
-from yibu.engines.vllm_families import FAMILIES
+from yibu.engines.vllm import engine
+from yibu.engines.vllm.families import FAMILIES
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(600)]
 
-TEMPLATES = Path(base.__file__).with_name("templates")
+TEMPLATES = Path(engine.__file__).with_name("templates")
 WEATHER = {
     "name": "get_weather",
     "description": "The weather of a city, 天气",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_wheels import LocalSpec, build_wheel, locked
 
-from yibu.engines.vllm_table import FlagTable
+from yibu.engines.vllm.table import FlagTable
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.vllm_flags import TABLE, chosen_flags

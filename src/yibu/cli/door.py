@@ -14,7 +14,7 @@ from pathlib import Path
 
 from yibu.cli.selection import Overrides
 from yibu.config import Config
-from yibu.engines.house import LiftedFlags, lift_house_flags
+from yibu.engines.vllm.gateway_flags import LiftedFlags, lift_house_flags
 from yibu.errors import UsageError
 
 _SEEN = (

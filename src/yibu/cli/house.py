@@ -14,8 +14,8 @@ from typing import Any
 from yibu.cli.door import adapters, door_notes, local_first
 from yibu.cli.selection import with_names
 from yibu.config import Config, ModelConfig
-from yibu.engines.house import HOUSE_FLAGS, KEY_VARIABLE, LiftedFlags, lift_house_flags
 from yibu.engines.options import to_flags
+from yibu.engines.vllm.gateway_flags import HOUSE_FLAGS, KEY_VARIABLE, LiftedFlags, lift_house_flags
 from yibu.errors import ConfigError
 from yibu.planner.types import Gpu
 

@@ -12,7 +12,7 @@ from yibu.config import ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine, LaunchPlan
 from yibu.engines.vllm import Vllm
-from yibu.engines.vllm_table import FlagTable
+from yibu.engines.vllm.table import FlagTable
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.vllm_flags import TABLE
 from yibu.errors import HubNotFoundError

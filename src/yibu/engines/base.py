@@ -1,4 +1,4 @@
-"""The contract between an engine and the house.
+"""The contract between an engine and the rest of yibu.
 
 An engine is data and two questions: does it serve this model, and what is its launch plan? It
 never spawns anything. A plan is plain data that another host can carry out: it names no path,
@@ -70,7 +70,6 @@ class Binding:
         values = {
             "host": self.host,
             "port": str(self.port),
-            "templates": str(Path(__file__).with_name("templates")),
             **self.extra,
         }
         if self.python is not None:
@@ -127,7 +126,8 @@ class LaunchPlan:
         A placeholder that the binding does not have stays as it is: braces in a flag's JSON
         look the same.
         """
-        values = binding.values()
+        folder = Path(__file__).parent / self.engine.replace(".", "_")
+        values = {"templates": str(folder / "templates"), **binding.values()}
         env = {name: fill(text, values) for name, text in self.env.items()}
         if self.key_variable is not None:
             env[self.key_variable] = binding.key
@@ -157,7 +157,7 @@ class PhaseMark:
 
 
 class Engine(Protocol):
-    """One file in ``yibu.engines`` implements this; ``yibu.engines.registry`` lists them."""
+    """One folder in ``yibu.engines`` implements this; ``yibu.engines.registry`` lists them."""
 
     name: EngineName
     causes: Sequence[Cause]

@@ -3,7 +3,7 @@
     python -m yibu.launchers.vllm_flags
 
 It asks vLLM's own parser, which knows them without a GPU and without a model. The shape is
-``yibu.engines.vllm_table.FlagTable``'s.
+``yibu.engines.vllm.table.FlagTable``'s.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from yibu.config import ModelConfig
-from yibu.engines.house import HOUSE_FLAGS
 from yibu.engines.options import Flag, nearest, parse_flags
-from yibu.engines.vllm_table import FlagTable
-from yibu.engines.vllm_translations import TRANSLATIONS
+from yibu.engines.vllm.gateway_flags import HOUSE_FLAGS
+from yibu.engines.vllm.table import FlagTable
+from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError
 
 LOOPBACK = frozenset(

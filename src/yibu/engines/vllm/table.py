@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from yibu.engines import vllm_flags
+from yibu.engines.vllm import flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class FlagTable:
 
 
 PINNED = FlagTable(
-    vllm_flags.VERSION,
-    vllm_flags.FLAGS,
-    vllm_flags.SHORT,
+    flags.VERSION,
+    flags.FLAGS,
+    flags.SHORT,
     {
-        **{name: values.split() for name, values in vllm_flags.CHOICES.items()},
-        "reasoning_parser": sorted(vllm_flags.REASONING_PARSERS),
-        "tool_call_parser": sorted(vllm_flags.TOOL_PARSERS),
+        **{name: values.split() for name, values in flags.CHOICES.items()},
+        "reasoning_parser": sorted(flags.REASONING_PARSERS),
+        "tool_call_parser": sorted(flags.TOOL_PARSERS),
     },
-    vllm_flags.SERVE,
+    flags.SERVE,
 )
 """Of the version in ``environments/locks``."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yibu.engines.options import parse_flags
-from yibu.engines.vllm_table import PINNED
+from yibu.engines.vllm.table import PINNED
 from yibu.errors import ConfigError
 
 KEY_VARIABLE = "VLLM_API_KEY"

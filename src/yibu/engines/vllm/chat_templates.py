@@ -7,7 +7,7 @@ yibu has a template, written after the format that the family documents (``templ
 
 from __future__ import annotations
 
-from yibu.engines.vllm_families import Family
+from yibu.engines.vllm.families import Family
 from yibu.planner.types import ModelFacts
 
 _OTHER = "options.chat_template: FILE has another used"

@@ -15,15 +15,15 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.house import KEY_VARIABLE
 from yibu.engines.options import Flag, Options, parse_flags, read_options, to_flags
-from yibu.engines.phases import VLLM_PHASES
-from yibu.engines.vllm_causes import VLLM_CAUSES
-from yibu.engines.vllm_families import Family, family_of
-from yibu.engines.vllm_given import checked
-from yibu.engines.vllm_table import PINNED, FlagTable
-from yibu.engines.vllm_templates import template_words
-from yibu.engines.vllm_translations import TRANSLATIONS
+from yibu.engines.vllm.causes import VLLM_CAUSES
+from yibu.engines.vllm.chat_templates import template_words
+from yibu.engines.vllm.families import Family, family_of
+from yibu.engines.vllm.gateway_flags import KEY_VARIABLE
+from yibu.engines.vllm.given import checked
+from yibu.engines.vllm.phases import PHASES
+from yibu.engines.vllm.table import PINNED, FlagTable
+from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.request import FEW_THREADS, SEVERAL_PROCESSES
 from yibu.planner.types import ModelFacts, Placement
@@ -64,7 +64,7 @@ class Vllm:
 
     name: EngineName = "vllm"
     causes: Sequence[Cause] = VLLM_CAUSES
-    phases: Sequence[PhaseMark] = VLLM_PHASES
+    phases: Sequence[PhaseMark] = PHASES
 
     def __init__(self, table: FlagTable = PINNED) -> None:
         self._table = table

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.llama_cpp_causes import LLAMA_CPP_CAUSES
-from yibu.engines.llama_cpp_fields import FIELDS
+from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
+from yibu.engines.llama_cpp.fields import FIELDS
+from yibu.engines.llama_cpp.phases import PHASES
 from yibu.engines.options import Options, nearest, parse_flags, read_options
-from yibu.engines.phases import LLAMA_CPP_PHASES
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.arithmetic import MIB
 from yibu.planner.types import ModelFacts, Placement
@@ -130,7 +130,7 @@ class LlamaCpp:
 
     name: EngineName = "llama.cpp"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
-    phases: Sequence[PhaseMark] = LLAMA_CPP_PHASES
+    phases: Sequence[PhaseMark] = PHASES
 
     def supports(
         self,

@@ -12,7 +12,7 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
-from yibu.engines.phases import SPEECH_PHASES
+from yibu.engines.speech.phases import PHASES
 from yibu.errors import UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
 
@@ -57,7 +57,7 @@ class Speech:
 
     name: EngineName = "speech"
     causes: Sequence[Cause] = ()
-    phases: Sequence[PhaseMark] = SPEECH_PHASES
+    phases: Sequence[PhaseMark] = PHASES
 
     def supports(
         self,

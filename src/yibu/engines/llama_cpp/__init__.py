@@ -1,0 +1,5 @@
+"""llama.cpp: its fields, launch plan and causes of failure."""
+
+from yibu.engines.llama_cpp.engine import LlamaCpp
+
+__all__ = ["LlamaCpp"]
