@@ -16,7 +16,7 @@ from yibu.cli.main import run
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty home and an empty working directory for every test."""
     for name in list(os.environ):
         if name.startswith("YIBU_"):
@@ -25,7 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    return tmp_path / "home"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,30 +1,11 @@
-"""Homes for tests, and the cache that real engines are kept in."""
+"""Which tests of the whole program are collected, and in what order."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.e2e.home import REPOSITORY, Home
-
-
-@pytest.fixture(scope="session")
-def engine_cache() -> Path:
-    """Where environments and models stay between runs; ``YIBU_TEST_CACHE`` moves it."""
-    return Path(os.environ.get("YIBU_TEST_CACHE") or REPOSITORY / ".test-cache")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    """An empty home; whatever runs in it is ended after the test."""
-    home = Home(tmp_path)
-    yield home
-    home.stop()
-
 
 ENGINES_ALONE = re.compile(r"^pytestmark = .*\bpytest\.mark\.engine\b", re.MULTILINE)
 

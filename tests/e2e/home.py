@@ -8,12 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -26,8 +25,6 @@ from yibu.paths import Paths
 
 REPOSITORY = Path(__file__).parents[2]
 FAKE_ENGINE = REPOSITORY / "tests" / "fakes" / "engine.py"
-_DEADLINE = 60.0
-_POLL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +109,12 @@ class Home:
     def url(self) -> str:
         return str(self.ps()["gateway"]["url"])
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """Take everything down, however the test left it; nothing may stay behind."""
         # What `yibu down` does, without a process for it after each test.
@@ -161,11 +164,3 @@ def user_directories(root: Path) -> dict[str, str]:
     names = {"HOME": "", "XDG_CACHE_HOME": ".cache", "XDG_CONFIG_HOME": ".config",
              "XDG_DATA_HOME": ".local/share", "XDG_STATE_HOME": ".local/state"}  # fmt: skip
     return {name: str(root / below) for name, below in names.items()}
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = _DEADLINE) -> None:
-    """Poll until ``condition`` is true; fail, naming ``what``, when it never is."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(_POLL)

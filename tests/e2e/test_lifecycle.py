@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.home import Home, fake, scrape, until
+from tests.e2e.home import Home, fake, scrape
+from tests.support.polling import until
 
 
 def ask(home: Home, model: str = "fake", key: str = "any", **fields: object) -> dict[str, Any]:

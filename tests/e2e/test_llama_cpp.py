@@ -14,7 +14,8 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.responses import Response
 
-from tests.e2e.home import Home, scrape, until
+from tests.e2e.home import Home, scrape
+from tests.support.polling import until
 from yibu.cli.smoke import tutorial_body
 
 pytestmark = pytest.mark.engine
@@ -24,29 +25,27 @@ HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hell
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+def served(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
     """A node with SmolLM2 on llama.cpp, up for all tests of this file."""
-    home = Home(tmp_path_factory.mktemp("home"), engine_cache)
+    served = Home(tmp_path_factory.mktemp("home"), engine_cache)
     options = {"context": 1024, "parallel": 4, "embeddings": True}
-    home.write([{"name": "smol", "source": SOURCE, "options": options}])
-    try:
-        home.yibu("up", "-d", timeout=600)
-        yield home
-    finally:
-        home.stop()
+    served.write([{"name": "smol", "source": SOURCE, "options": options}])
+    with served:
+        served.yibu("up", "-d", timeout=600)
+        yield served
 
 
 @pytest.fixture
-def client(home: Home) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="none", max_retries=0) as client:
+def client(served: Home) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{served.url()}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
-def test_the_tutorials_body_whole_and_streamed(home: Home) -> None:
+def test_the_tutorials_body_whole_and_streamed(served: Home) -> None:
     for stream in (False, True):
         body = tutorial_body("smol", stream=stream, max_tokens=24)
         request = urllib.request.Request(
-            f"{home.url()}/v1/chat/completions",
+            f"{served.url()}/v1/chat/completions",
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
@@ -151,9 +150,9 @@ def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
         client.responses.create(model="smol", input="word " * 3000, stream=True)
 
 
-def test_messages_by_anthropics_own_client(home: Home) -> None:
+def test_messages_by_anthropics_own_client(served: Home) -> None:
     say: list[anthropic.types.MessageParam] = [{"role": "user", "content": "Say hello."}]
-    with anthropic.Anthropic(base_url=home.url(), api_key="none", max_retries=0) as claude:
+    with anthropic.Anthropic(base_url=served.url(), api_key="none", max_retries=0) as claude:
         made = claude.messages.create(model="smol", messages=say, max_tokens=4)
         assert made.model == "smol"
         assert made.usage.output_tokens == 4
@@ -226,7 +225,7 @@ def test_a_seed_repeats(client: openai.OpenAI) -> None:
     assert len(texts) == 1
 
 
-def test_a_client_that_leaves_stops_the_generation(home: Home, client: openai.OpenAI) -> None:
+def test_a_client_that_leaves_stops_the_generation(served: Home, client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model="smol",
         messages=HELLO,
@@ -235,26 +234,26 @@ def test_a_client_that_leaves_stops_the_generation(home: Home, client: openai.Op
         extra_body={"ignore_eos": True},  # so that nothing but the client's leaving ends it
     )
     next(iter(stream))
-    assert generating(home) == 1
+    assert generating(served) == 1
     stream.close()
     # A thousand tokens take longer than this on any machine that the suite runs on.
-    until(lambda: generating(home) == 0, "the engine idle again", 3)
+    until(lambda: generating(served) == 0, "the engine idle again", 3)
 
 
-def generating(home: Home) -> int:
+def generating(served: Home) -> int:
     """Requests that the engine itself is working on, by its own metrics."""
-    page = scrape(home)
+    page = scrape(served)
     return int(page.value("llamacpp:requests_processing", model="smol", replica="smol-0"))
 
 
-def test_the_engines_own_metrics_through_the_gateway(home: Home, client: openai.OpenAI) -> None:
+def test_the_engines_own_metrics_through_the_gateway(served: Home, client: openai.OpenAI) -> None:
     of = {"model": "smol", "replica": "smol-0"}
-    before = scrape(home)
+    before = scrape(served)
     answer = client.completions.create(
         model="smol", prompt="The sea", max_tokens=8, extra_body={"ignore_eos": True}
     )
     assert answer.usage is not None
-    after = scrape(home)
+    after = scrape(served)
     name = "llamacpp:tokens_predicted_total"
     assert after.family("llamacpp:tokens_predicted").type == "counter"
     assert after.value(name, **of) - before.value(name, **of) >= answer.usage.completion_tokens
@@ -294,38 +293,34 @@ def test_many_streams_at_once(client: openai.OpenAI) -> None:
     assert all(texts.values())
 
 
-def test_a_bad_path_is_said_in_words(home: Home) -> None:
-    done = home.yibu("up", "-d", "./nowhere.gguf", code=None)
+def test_a_bad_path_is_said_in_words(served: Home) -> None:
+    done = served.yibu("up", "-d", "./nowhere.gguf", code=None)
     assert done.returncode != 0
     assert "nowhere.gguf" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_damaged_model_is_said_in_words(home: Home) -> None:
-    (home.root / "damaged.gguf").write_bytes(b"GGUF" + bytes(2000))
-    done = home.yibu("up", "-d", "./damaged.gguf", code=None)
+def test_a_damaged_model_is_said_in_words(served: Home) -> None:
+    (served.root / "damaged.gguf").write_bytes(b"GGUF" + bytes(2000))
+    done = served.yibu("up", "-d", "./damaged.gguf", code=None)
     assert done.returncode != 0
     assert "damaged" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_in_use_is_not_removed(home: Home) -> None:
-    done = home.yibu("rm", SOURCE, code=1)
+def test_what_is_in_use_is_not_removed(served: Home) -> None:
+    done = served.yibu("rm", SOURCE, code=1)
     assert "in use" in done.stderr
-    assert home.model("smol")["state"] == "ready"
+    assert served.model("smol")["state"] == "ready"
 
 
-def test_what_does_not_fit_is_started_by_force_alone(tmp_path: Path, engine_cache: Path) -> None:
-    home = Home(tmp_path, engine_cache)
-    home.write([{"name": "tight", "source": SOURCE, "memory": "128MiB"}])
-    try:
-        refused = home.yibu("up", "-d", code=3, timeout=600)
-        assert "does not fit" in refused.stderr
-        assert "yibu up --force" in refused.stderr
-        forced = home.yibu("up", "-d", "--force", timeout=600)
-        assert "tight does not fit, and is started by force" in forced.stderr
-        with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="none", max_retries=0) as client:
-            answer = client.chat.completions.create(model="tight", messages=HELLO, max_tokens=4)
-        assert answer.choices[0].message.content
-    finally:
-        home.stop()
+def test_what_does_not_fit_is_started_by_force_alone(engine_home: Home) -> None:
+    engine_home.write([{"name": "tight", "source": SOURCE, "memory": "128MiB"}])
+    refused = engine_home.yibu("up", "-d", code=3, timeout=600)
+    assert "does not fit" in refused.stderr
+    assert "yibu up --force" in refused.stderr
+    forced = engine_home.yibu("up", "-d", "--force", timeout=600)
+    assert "tight does not fit, and is started by force" in forced.stderr
+    with openai.OpenAI(base_url=f"{engine_home.url()}/v1", api_key="none", max_retries=0) as client:
+        answer = client.chat.completions.create(model="tight", messages=HELLO, max_tokens=4)
+    assert answer.choices[0].message.content

@@ -10,7 +10,8 @@ import urllib.request
 
 import pytest
 
-from tests.e2e.home import Home, fake, scrape, until
+from tests.e2e.home import Home, fake, scrape
+from tests.support.polling import until
 from yibu.engines.causes import GENERIC_CAUSES
 
 NASTY = 'x="1"} 5\\n RuntimeError: thing-1f3a failed at 0x7f3a'

@@ -7,8 +7,6 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -20,18 +18,11 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 TESTED = re.findall(r"<!-- tested -->\n```sh\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.fixture
-def home(tmp_path: Path, engine_cache: Path) -> Iterator[Home]:
-    home = Home(tmp_path, engine_cache)
-    yield home
-    home.stop()
-
-
 @pytest.mark.engine
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("block", TESTED, ids=[block.splitlines()[0] for block in TESTED])
-def test_its_commands_run(block: str, home: Home) -> None:
-    command = home.root / "bin" / "yibu"
+def test_its_commands_run(block: str, engine_home: Home) -> None:
+    command = engine_home.root / "bin" / "yibu"
     command.parent.mkdir()
     command.write_text(
         f"#!{sys.executable} -P\nfrom yibu.cli.main import main\nmain()\n", encoding="utf-8"
@@ -42,7 +33,7 @@ def test_its_commands_run(block: str, home: Home) -> None:
         ["bash", "-euo", "pipefail", "-c", block],
         cwd=REPOSITORY,
         # The port of the README's examples may be taken on a machine that runs tests.
-        env={**home.env, "PATH": path, "YIBU_PORT": "0"},
+        env={**engine_home.env, "PATH": path, "YIBU_PORT": "0"},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -50,7 +41,7 @@ def test_its_commands_run(block: str, home: Home) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not home.processes()
+    assert not engine_home.processes()
 
 
 def test_some_blocks_are_tested() -> None:

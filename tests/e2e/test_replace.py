@@ -20,8 +20,9 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.home import Home, until
+from tests.e2e.home import Home
 from tests.fakes.vllm import make_environment, make_model
+from tests.support.polling import until
 
 KEY = "sk-the-old-servers-key"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import urllib.error
 import urllib.request
@@ -24,17 +25,14 @@ SHARED = Path("/dev/shm")
 @pytest.fixture
 def on_disks(tmp_path: Path) -> Iterator[MakeHome]:
     """Makes a home whose commands see these disks; ends what runs in it after the test."""
-    homes: list[Home] = []
 
     def make(disks: Mapping[Path, str], *more: Any) -> Home:
         for path in disks:
             path.mkdir(parents=True, exist_ok=True)
-        homes.append(Home(tmp_path, *more, through=with_disks(disks)))
-        return homes[-1]
+        return stack.enter_context(Home(tmp_path, *more, through=with_disks(disks)))
 
-    yield make
-    for home in homes:
-        home.stop()
+    with contextlib.ExitStack() as stack:
+        yield make
 
 
 def shown_everywhere(home: Home, model: str, words: str, label: str) -> None:

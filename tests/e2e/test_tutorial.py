@@ -33,7 +33,7 @@ def hub(engine_cache: Path) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, engine_cache: Path, hub: HubServer) -> Iterator[Home]:
+def tutorial_home(tmp_path: Path, engine_cache: Path, hub: HubServer) -> Iterator[Home]:
     """Engines out of the cache, models of its own."""
     settings = {
         "XDG_DATA_HOME": str(tmp_path / "data"),
@@ -41,21 +41,20 @@ def home(tmp_path: Path, engine_cache: Path, hub: HubServer) -> Iterator[Home]:
         "MODELSCOPE_ENDPOINT": hub.url,
         "NO_PROXY": "*",
     }
-    home = Home(tmp_path, engine_cache, settings)
-    yield home
-    home.stop()
+    with Home(tmp_path, engine_cache, settings) as home:
+        yield home
 
 
-def test_one_command_by_the_models_name(home: Home, hub: HubServer) -> None:
-    planned = home.yibu("plan", MODEL)
+def test_one_command_by_the_models_name(tutorial_home: Home, hub: HubServer) -> None:
+    planned = tutorial_home.yibu("plan", MODEL)
     assert "fits" in planned.stdout
     weights = len(hub.repos[MODEL]["model.safetensors"])
     assert hub.bodies("model.safetensors") < weights, "a plan needs the headers alone"
 
-    done = home.yibu("up", MODEL, "-d", "--port", "0", timeout=_START)
+    done = tutorial_home.yibu("up", MODEL, "-d", "--port", "0", timeout=_START)
     assert re.search(r"--reasoning-parser deepseek_r1: a DeepSeek-R1 distill", done.stderr)
-    name = home.ps()["models"][0]["name"]
-    with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="-", max_retries=0) as client:
+    name = tutorial_home.ps()["models"][0]["name"]
+    with openai.OpenAI(base_url=f"{tutorial_home.url()}/v1", api_key="-", max_retries=0) as client:
         assert name in {model.id for model in client.models.list()}
         answer = client.chat.completions.create(
             model=name, max_tokens=16, messages=[{"role": "user", "content": "Who are you?"}]
@@ -70,7 +69,7 @@ def test_one_command_by_the_models_name(home: Home, hub: HubServer) -> None:
 
     before = hub.bodies("model.safetensors")
     assert before >= weights
-    home.yibu("down")
-    directory = Path(home.yibu("pull", MODEL).stdout.strip())
+    tutorial_home.yibu("down")
+    directory = Path(tutorial_home.yibu("pull", MODEL).stdout.strip())
     assert (directory / "model.safetensors").stat().st_size == weights
     assert hub.bodies("model.safetensors") == before, "what is on disk is not fetched again"

@@ -21,9 +21,10 @@ import psutil
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.e2e.home import Home, scrape, until
+from tests.e2e.home import Home, scrape
 from tests.e2e.vllm_models import VllmModels
 from tests.gateway.oracle import Oracle
+from tests.support.polling import until
 from yibu.cli.smoke import tutorial_body
 from yibu.gateway.operations import OPERATIONS
 
@@ -75,7 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, models: VllmModels) -> Iter
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    try:
+    with home:
         done = home.yibu(
             "up", str(weights), "--engine", "vllm", "-d", "--",
             "--api-key", KEY, "--served-model-name", "smol", "--model", str(weights),
@@ -85,8 +86,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, models: VllmModels) -> Iter
             timeout=_START,
         )  # fmt: skip
         yield Served(home, weights, port, done.stderr)
-    finally:
-        home.stop()
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.home import Home, until
+from tests.e2e.home import Home
 from tests.e2e.vllm_models import VllmModels
 from tests.exposition import Exposition
 from tests.fakes.hub_server import HubServer
+from tests.support.polling import until
 from yibu.engines.causes import explain
 from yibu.engines.vllm.causes import VLLM_CAUSES
 from yibu.engines.vllm.table import PINNED, FlagTable
@@ -84,7 +85,7 @@ FAILURES = (
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+def served(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
     models = VllmModels.of(engine_cache)
     root = tmp_path_factory.mktemp("home")
     with socket.socket() as closed, HubServer() as hub:
@@ -96,13 +97,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterat
             "MODELSCOPE_ENDPOINT": f"http://127.0.0.1:{closed.getsockname()[1]}",
             "NO_PROXY": "*",
         }
-        home = Home(root, models.cache, settings)
-        home.write([entry(failure, models.eight_heads(), root) for failure in FAILURES])
-        try:
-            home.yibu("up", "-d", code=None, timeout=_FAIL)
-            yield home
-        finally:
-            home.stop()
+        served = Home(root, models.cache, settings)
+        served.write([entry(failure, models.eight_heads(), root) for failure in FAILURES])
+        with served:
+            served.yibu("up", "-d", code=None, timeout=_FAIL)
+            yield served
 
 
 def entry(failure: Failure, whole: Path, root: Path) -> dict[str, Any]:
@@ -121,15 +120,15 @@ def entry(failure: Failure, whole: Path, root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
-def test_the_cause_is_shown_everywhere(home: Home, failure: Failure) -> None:
-    until(lambda: home.model(failure.name)["state"] == "failed", "it has failed", _FAIL)
-    cause = home.model(failure.name)["cause"]
+def test_the_cause_is_shown_everywhere(served: Home, failure: Failure) -> None:
+    until(lambda: served.model(failure.name)["state"] == "failed", "it has failed", _FAIL)
+    cause = served.model(failure.name)["cause"]
     assert failure.words in cause
-    shown = home.yibu("ps").stdout
+    shown = served.yibu("ps").stdout
     assert failure.words in shown
     assert failure.words not in shown.partition("\n\n")[0], "a sentence stands below the table"
     request = urllib.request.Request(
-        f"{home.url()}/v1/completions",
+        f"{served.url()}/v1/completions",
         json.dumps({"model": failure.name, "prompt": "a"}).encode(),
         {"Content-Type": "application/json"},
     )
@@ -141,12 +140,12 @@ def test_the_cause_is_shown_everywhere(home: Home, failure: Failure) -> None:
     assert error["code"] == "model_not_ready"
     assert failure.words in error["message"]
     if failure.log:
-        with urllib.request.urlopen(f"{home.url()}/metrics", timeout=60) as page:
+        with urllib.request.urlopen(f"{served.url()}/metrics", timeout=60) as page:
             found = Exposition(page.read().decode()).labels("yibu_last_failure_timestamp_seconds")
         assert [x["cause"] for x in found if x["model"] == failure.name] == [failure.label]
-        assert failure.log in home.yibu("logs", failure.name, "-n", "400").stdout
-    assert not home.model(failure.name)["replicas"] or (
-        home.model(failure.name)["replicas"][0]["pid"] is None
+        assert failure.log in served.yibu("logs", failure.name, "-n", "400").stdout
+    assert not served.model(failure.name)["replicas"] or (
+        served.model(failure.name)["replicas"][0]["pid"] is None
     ), "nothing of it is left"
 
 

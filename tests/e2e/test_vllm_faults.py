@@ -23,8 +23,9 @@ import openai
 import psutil
 import pytest
 
-from tests.e2e.home import REPOSITORY, Home, fake, until, user_directories
+from tests.e2e.home import REPOSITORY, Home, fake, user_directories
 from tests.e2e.vllm_models import VllmModels
+from tests.support.polling import until
 from yibu.node.leftovers import shared_files
 from yibu.paths import Paths
 
@@ -35,40 +36,38 @@ _START = 400.0
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+def served(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
     models = VllmModels.of(engine_cache)
     temporary = tempfile.mkdtemp(prefix="yt", dir="/tmp")  # sockets are made in it: a short path
-    home = Home(tmp_path_factory.mktemp("home"), models.cache, {"TMPDIR": temporary})
-    (home.root / "user").mkdir()
-    common = {"engine": "vllm", "env": user_directories(home.root / "user")}
+    served = Home(tmp_path_factory.mktemp("home"), models.cache, {"TMPDIR": temporary})
+    (served.root / "user").mkdir()
+    common = {"engine": "vllm", "env": user_directories(served.root / "user")}
     options = {"max_model_len": 1024, "max_num_seqs": 4}
-    home.write([
+    served.write([
         {"name": "halves", "source": str(models.mute()), **common,
          "options": {**options, "tensor_parallel_size": 2}},
         {"name": "ranks", "source": str(models.reranker()), **common, "options": options},
     ])  # fmt: skip
-    try:
-        home.yibu("up", "-d", timeout=_START)
-        yield home
-    finally:
-        home.stop()
+    with served:
+        served.yibu("up", "-d", timeout=_START)
+        yield served
         shutil.rmtree(temporary)
 
 
 @pytest.fixture
-def client(home: Home) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="-", max_retries=0) as client:
+def client(served: Home) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{served.url()}/v1", api_key="-", max_retries=0) as client:
         yield client
 
 
-def replica(home: Home) -> dict[str, Any]:
-    found: dict[str, Any] = home.model("halves")["replicas"][0]
+def replica(served: Home) -> dict[str, Any]:
+    found: dict[str, Any] = served.model("halves")["replicas"][0]
     return found
 
 
-def processes(home: Home) -> list[psutil.Process]:
+def processes(served: Home) -> list[psutil.Process]:
     """The engine's own: the API server, the engine core, two workers, and helpers."""
-    server = psutil.Process(replica(home)["pid"])
+    server = psutil.Process(replica(served)["pid"])
     return [server, *server.children(recursive=True)]
 
 
@@ -81,8 +80,8 @@ def gives_tokens(client: openai.OpenAI) -> bool:
     return answer.usage is not None and answer.usage.completion_tokens > 0
 
 
-def test_tensor_parallel(home: Home, client: openai.OpenAI) -> None:
-    assert len(named(processes(home), "Worker")) == 2
+def test_tensor_parallel(served: Home, client: openai.OpenAI) -> None:
+    assert len(named(processes(served), "Worker")) == 2
     assert gives_tokens(client)
 
 
@@ -119,50 +118,50 @@ def test_reranking_and_scoring(client: openai.OpenAI) -> None:
     ],
 )
 def test_a_killed_process_comes_back_whole(
-    home: Home, client: openai.OpenAI, victim: str, number: signal.Signals
+    served: Home, client: openai.OpenAI, victim: str, number: signal.Signals
 ) -> None:
-    before = processes(home)
-    restarts = replica(home)["restarts"]
+    before = processes(served)
+    restarts = replica(served)["restarts"]
     shared = shared_files([process.pid for process in before], 0.0)
     assert {Path(file.path).name[:4] for file in shared} == {"psm_", "sem.", "vllm"}
     temporary = Path(before[0].environ()["TMPDIR"])
     assert list(temporary.glob("vllm_dist_*"))
     doomed = before[0] if victim == "API server" else named(before, victim)[-1]
     os.kill(doomed.pid, number)
-    until(lambda: back(home, restarts), f"vLLM back after its {victim} was killed", _START)
+    until(lambda: back(served, restarts), f"vLLM back after its {victim} was killed", _START)
     assert not [process for process in before if process.is_running()], "left behind"
     assert not [file.path for file in shared if Path(file.path).exists()]
-    assert set(temporary.parent.iterdir()) == temporary_directories(home)
+    assert set(temporary.parent.iterdir()) == temporary_directories(served)
     assert not temporary.exists()
     assert gives_tokens(client)
 
 
-def temporary_directories(home: Home) -> set[Path]:
+def temporary_directories(served: Home) -> set[Path]:
     """Of the two engines."""
-    pids = [model["replicas"][0]["pid"] for model in home.ps()["models"]]
+    pids = [model["replicas"][0]["pid"] for model in served.ps()["models"]]
     return {Path(psutil.Process(pid).environ()["TMPDIR"]) for pid in pids}
 
 
-def back(home: Home, restarts: int) -> bool:
-    now = replica(home)
+def back(served: Home, restarts: int) -> bool:
+    now = replica(served)
     return bool(now["state"] == "ready" and now["restarts"] > restarts)
 
 
-def test_an_engine_that_hangs_is_found_by_a_token_that_does_not_come(home: Home) -> None:
+def test_an_engine_that_hangs_is_found_by_a_token_that_does_not_come(served: Home) -> None:
     """Its server answers /health, but the engine core is stopped. The node is a new one too: the old
     one is killed, and this one takes both engines over as they are."""
-    before = processes(home)
-    ranks = home.model("ranks")["replicas"][0]["pid"]
-    os.kill(home.ps()["node"]["pid"], signal.SIGKILL)
-    until(lambda: not home.client.running(), "the node gone")
+    before = processes(served)
+    ranks = served.model("ranks")["replicas"][0]["pid"]
+    os.kill(served.ps()["node"]["pid"], signal.SIGKILL)
+    until(lambda: not served.client.running(), "the node gone")
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.impatient_node"], cwd=REPOSITORY, env=home.env
+        [sys.executable, "-m", "tests.e2e.impatient_node"], cwd=REPOSITORY, env=served.env
     ) as node:
-        until(lambda: home.client.running() and both_ready(home), "both engines adopted", 120)
-        assert replica(home)["pid"] == before[0].pid
-        assert home.model("ranks")["replicas"][0]["pid"] == ranks
-        with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="-", max_retries=0) as client:
-            restarts = replica(home)["restarts"]
+        until(lambda: served.client.running() and both_ready(served), "both engines adopted", 120)
+        assert replica(served)["pid"] == before[0].pid
+        assert served.model("ranks")["replicas"][0]["pid"] == ranks
+        with openai.OpenAI(base_url=f"{served.url()}/v1", api_key="-", max_retries=0) as client:
+            restarts = replica(served)["restarts"]
             (core,) = named(before, "EngineCore")
             core.suspend()
             waiting = threading.Thread(target=wait_for_a_token, args=(client,))
@@ -170,8 +169,8 @@ def test_an_engine_that_hangs_is_found_by_a_token_that_does_not_come(home: Home)
             causes: set[str] = set()
 
             def found() -> bool:
-                causes.add(home.model("halves")["cause"] or "")
-                return back(home, restarts)
+                causes.add(served.model("halves")["cause"] or "")
+                return back(served, restarts)
 
             until(found, "vLLM back after its engine core hung", _START)
             waiting.join(60)
@@ -179,15 +178,15 @@ def test_an_engine_that_hangs_is_found_by_a_token_that_does_not_come(home: Home)
             assert any("no tokens came" in cause for cause in causes), causes
             assert not [process for process in before if process.is_running()], "left behind"
             assert gives_tokens(client)
-        left = [psutil.Process(ranks), *processes(home)]
-        shared = shared_memory(processes(home))
+        left = [psutil.Process(ranks), *processes(served)]
+        shared = shared_memory(processes(served))
         assert shared
-        home.yibu("down")
+        served.yibu("down")
         assert node.wait(60) == 0
         assert [path for path in shared if path.exists()] == []
-    assert not home.processes()
-    assert list(Path(home.env["TMPDIR"]).iterdir()) == []
-    assert list((home.root / "user").rglob("*")) == [], "left in the home of the user"
+    assert not served.processes()
+    assert list(Path(served.env["TMPDIR"]).iterdir()) == []
+    assert list((served.root / "user").rglob("*")) == [], "left in the home of the user"
     until(lambda: not any(map(alive, left)), "all of them gone", 10)
 
 
@@ -211,33 +210,33 @@ def shared_memory(processes: list[psutil.Process]) -> set[Path]:
     return {Path(name) for name in re.findall(r"(/dev/shm/\S+)$", maps, re.MULTILINE)}
 
 
-def both_ready(home: Home) -> bool:
-    return [model["state"] for model in home.ps()["models"]] == ["ready", "ready"]
+def both_ready(served: Home) -> bool:
+    return [model["state"] for model in served.ps()["models"]] == ["ready", "ready"]
 
 
-def test_the_crashes_were_explained(home: Home) -> None:
+def test_the_crashes_were_explained(served: Home) -> None:
     """An engine that exits 0 without being asked, as vLLM does at a SIGTERM of somebody else's, has
     crashed too; so much the log of the node says."""
-    log = Paths.from_env(home.env).node_log.read_text()
+    log = Paths.from_env(served.env).node_log.read_text()
     ended = re.findall(r"halves-0 starting \(.*?the engine (was killed by SIGKILL|exited)", log)
     assert len(ended) >= 4
     assert "halves-0: the engine exited with code 0 though nobody asked it to" in log
 
 
-def test_engines_that_are_killed_with_their_node_leave_nothing(home: Home) -> None:
-    home.yibu("up", "-d", "halves", timeout=_START)
-    doomed = processes(home)
+def test_engines_that_are_killed_with_their_node_leave_nothing(served: Home) -> None:
+    served.yibu("up", "-d", "halves", timeout=_START)
+    doomed = processes(served)
     shared = shared_memory(doomed)
     assert shared
-    (temporary,) = temporary_directories(home)
-    state = Paths.from_env(home.env).state / "node.json"
+    (temporary,) = temporary_directories(served)
+    state = Paths.from_env(served.env).state / "node.json"
     until(lambda: all(str(path) in state.read_text() for path in shared), "all of it noted")
-    for process in (psutil.Process(home.ps()["node"]["pid"]), *doomed):
+    for process in (psutil.Process(served.ps()["node"]["pid"]), *doomed):
         process.kill()
     until(lambda: not any(map(alive, doomed)), "all of them gone", 10)
     assert temporary.exists()
     assert any(path.exists() for path in shared)
-    home.write([fake()])
-    home.yibu("up", "-d")
+    served.write([fake()])
+    served.yibu("up", "-d")
     assert not [path for path in shared if path.exists()]
     assert not temporary.exists()

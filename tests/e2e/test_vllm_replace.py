@@ -22,8 +22,9 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.home import Home, until
+from tests.e2e.home import Home
 from tests.e2e.vllm_models import VllmModels
+from tests.support.polling import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -126,7 +127,7 @@ def replaced(tmp_path_factory: pytest.TempPathFactory, models: VllmModels) -> It
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OLD_SERVER": str(home.root),
            "TMPDIR": str(home.root / "t")}  # fmt: skip
     subprocess.run(["sh", str(script)], cwd=home.root, env=env, check=True, start_new_session=True)
-    try:
+    with home:
         until(lambda: answers(port), "the old vLLM", _START)
         old = next(p for p in started(home) if listens(p, port))
         family = [old, *old.children(recursive=True)]
@@ -134,8 +135,6 @@ def replaced(tmp_path_factory: pytest.TempPathFactory, models: VllmModels) -> It
         with Watch(port) as watch:
             done = home.yibu("adopt", script.name, "--replace", "-o", "yibu.yaml", timeout=_START)
         yield Replaced(home, port, old, family, done.stderr, before, watch)
-    finally:
-        home.stop()
         for process in started(home):
             process.kill()
 

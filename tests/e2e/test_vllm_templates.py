@@ -24,41 +24,39 @@ CALL = {"id": "a", "type": "function",
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+def served(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
     """A tiny model of that name, whose own template takes no tools."""
     models = VllmModels.of(engine_cache)
     root = tmp_path_factory.mktemp("home")
     model = shutil.copytree(models.eight_heads(), root / NAME)
-    home = Home(root, models.cache)
+    served = Home(root, models.cache)
     options = {"max_model_len": 512, "max_num_seqs": 2}
-    home.write([{"name": NAME, "source": str(model), "engine": "vllm", "options": options}])
-    try:
-        done = home.yibu("up", "-d", timeout=300)
+    served.write([{"name": NAME, "source": str(model), "engine": "vllm", "options": options}])
+    with served:
+        done = served.yibu("up", "-d", timeout=300)
         assert (
             "chat template: yibu's for InternLM 2.5, because the model's own takes no"
             in done.stderr
         )
-        yield home
-    finally:
-        home.stop()
+        yield served
 
 
-def post(home: Home, path: str, **fields: Any) -> Any:
+def post(served: Home, path: str, **fields: Any) -> Any:
     body = json.dumps({"model": NAME, **fields}).encode()
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{home.url()}{path}", body, headers)
+    request = urllib.request.Request(f"{served.url()}{path}", body, headers)
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
-def test_tools_calls_and_answers_reach_the_prompt(home: Home) -> None:
+def test_tools_calls_and_answers_reach_the_prompt(served: Home) -> None:
     messages = [
         {"role": "user", "content": "What time is it?"},
         {"role": "assistant", "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "a", "content": "noon"},
     ]
-    tokens = post(home, "/tokenize", messages=messages, tools=[TOOL])["tokens"]
-    prompt = post(home, "/detokenize", tokens=tokens)["prompt"]
+    tokens = post(served, "/tokenize", messages=messages, tools=[TOOL])["tokens"]
+    prompt = post(served, "/detokenize", tokens=tokens)["prompt"]
     system, rest = prompt.split("<|im_start|>user\n")
     header, functions = system.removesuffix("<|im_end|>\n").rsplit("<|plugin|>\n", 1)
     assert header.endswith("<|im_start|>system name=")
@@ -71,8 +69,8 @@ def test_tools_calls_and_answers_reach_the_prompt(home: Home) -> None:
     )
 
 
-def test_requests_with_tools_are_answered(home: Home) -> None:
-    with openai.OpenAI(base_url=f"{home.url()}/v1", api_key="-", max_retries=0) as client:
+def test_requests_with_tools_are_answered(served: Home) -> None:
+    with openai.OpenAI(base_url=f"{served.url()}/v1", api_key="-", max_retries=0) as client:
         answer = client.chat.completions.create(
             model=NAME, max_tokens=4, tools=[TOOL],  # type: ignore[list-item]  # as JSON has it
             messages=[{"role": "user", "content": "What time is it?"}],

@@ -11,16 +11,16 @@ from yibu.environments.pipconfig import IndexSettings
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def user(tmp_path: Path) -> Path:
     (tmp_path / ".config/pip").mkdir(parents=True)
     (tmp_path / "prefix").mkdir()
     return tmp_path
 
 
-def read(home: Path, **env: str) -> IndexSettings:
+def read(user: Path, **env: str) -> IndexSettings:
     # XDG_CONFIG_DIRS moves the global files away from this machine's own.
-    base = {"HOME": str(home), "XDG_CONFIG_DIRS": str(home / "xdg")}
-    return IndexSettings.from_pip({**base, **env}, prefix=home / "prefix", etc=home / "etc")
+    base = {"HOME": str(user), "XDG_CONFIG_DIRS": str(user / "xdg")}
+    return IndexSettings.from_pip({**base, **env}, prefix=user / "prefix", etc=user / "etc")
 
 
 def write(file: Path, text: str) -> Path:
@@ -29,18 +29,18 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def test_nothing_configured_sets_nothing_but_the_strategy(home: Path) -> None:
-    settings = read(home)
+def test_nothing_configured_sets_nothing_but_the_strategy(user: Path) -> None:
+    settings = read(user)
     assert settings == IndexSettings()
     assert settings.uv_environment({}) == {"UV_INDEX_STRATEGY": "unsafe-best-match"}
 
 
-def test_all_settings_are_handed_to_uv_as_variables(home: Path) -> None:
-    links = home / "wheels"
+def test_all_settings_are_handed_to_uv_as_variables(user: Path) -> None:
+    links = user / "wheels"
     links.mkdir()
-    certificate = write(home / "ca.pem", "x")
+    certificate = write(user / "ca.pem", "x")
     write(
-        home / ".config/pip/pip.conf",
+        user / ".config/pip/pip.conf",
         f"""[global]
 index-url = https://user:pass%40word@mirror.example/simple
 extra-index-url =
@@ -53,7 +53,7 @@ cert = {certificate}
 proxy = http://proxy.example:3128
 """,
     )
-    assert read(home).uv_environment({}) == {
+    assert read(user).uv_environment({}) == {
         "UV_DEFAULT_INDEX": "https://user:pass%40word@mirror.example/simple",
         "UV_INDEX": "https://one.example/simple https://two.example/simple",
         "UV_FIND_LINKS": f"{links},https://links.example/",
@@ -65,50 +65,50 @@ proxy = http://proxy.example:3128
     }
 
 
-def test_credentials_are_not_in_the_repr(home: Path) -> None:
-    write(home / ".config/pip/pip.conf", "[global]\nindex-url = https://user:secret@m.example/s\n")
-    assert "secret" not in repr(read(home))
+def test_credentials_are_not_in_the_repr(user: Path) -> None:
+    write(user / ".config/pip/pip.conf", "[global]\nindex-url = https://user:secret@m.example/s\n")
+    assert "secret" not in repr(read(user))
 
 
 def test_precedence_is_global_user_site_named_file_variable_and_install_over_global(
-    home: Path,
+    user: Path,
 ) -> None:
     def index(**env: str) -> str | None:
-        return read(home, **env).default_index
+        return read(user, **env).default_index
 
-    write(home / "xdg/pip/pip.conf", "[global]\nindex-url = https://global/\n")
+    write(user / "xdg/pip/pip.conf", "[global]\nindex-url = https://global/\n")
     assert index() == "https://global/"
-    write(home / ".pip/pip.conf", "[global]\nindex-url = https://legacy/\n")
+    write(user / ".pip/pip.conf", "[global]\nindex-url = https://legacy/\n")
     assert index() == "https://legacy/"
-    write(home / ".config/pip/pip.conf", "[global]\nindex_url = https://user/\n")
+    write(user / ".config/pip/pip.conf", "[global]\nindex_url = https://user/\n")
     assert index() == "https://user/"
-    write(home / "prefix/pip.conf", "[global]\nindex-url = https://site/\n")
+    write(user / "prefix/pip.conf", "[global]\nindex-url = https://site/\n")
     assert index() == "https://site/"
-    named = write(home / "named.conf", "[global]\nindex-url = https://named/\n")
+    named = write(user / "named.conf", "[global]\nindex-url = https://named/\n")
     assert index(PIP_CONFIG_FILE=str(named)) == "https://named/"
     # A command's own section wins over [global] of a stronger file.
-    write(home / "xdg/pip/pip.conf", "[install]\nindex-url = https://install/\n")
+    write(user / "xdg/pip/pip.conf", "[install]\nindex-url = https://install/\n")
     assert index(PIP_CONFIG_FILE=str(named)) == "https://install/"
     assert index(PIP_INDEX_URL="https://variable/") == "https://variable/"
 
 
-def test_devnull_turns_the_files_off(home: Path) -> None:
-    write(home / ".config/pip/pip.conf", "[global]\nindex-url = https://user/\n")
-    assert read(home, PIP_CONFIG_FILE=os.devnull).default_index is None
+def test_devnull_turns_the_files_off(user: Path) -> None:
+    write(user / ".config/pip/pip.conf", "[global]\nindex-url = https://user/\n")
+    assert read(user, PIP_CONFIG_FILE=os.devnull).default_index is None
 
 
-def test_directories_that_do_not_exist_are_left_out(home: Path) -> None:
-    (home / "here/simple").mkdir(parents=True)
+def test_directories_that_do_not_exist_are_left_out(user: Path) -> None:
+    (user / "here/simple").mkdir(parents=True)
     write(
-        home / ".config/pip/pip.conf",
+        user / ".config/pip/pip.conf",
         f"""[global]
-extra-index-url = file://{home}/gone/simple file://{home}/here/simple https://far.example/simple
-find-links = {home}/no-such-folder
-cert = {home}/no-such-file
+extra-index-url = file://{user}/gone/simple file://{user}/here/simple https://far.example/simple
+find-links = {user}/no-such-folder
+cert = {user}/no-such-file
 """,
     )
-    settings = read(home)
-    assert settings.extra_indexes == (f"file://{home}/here/simple", "https://far.example/simple")
+    settings = read(user)
+    assert settings.extra_indexes == (f"file://{user}/here/simple", "https://far.example/simple")
     assert settings.find_links == ()
     assert settings.certificate is None
 
@@ -122,10 +122,10 @@ cert = {home}/no-such-file
         ({"SSL_CERT_FILE": "/x.pem"}, "SSL_CERT_FILE"),
     ],
 )
-def test_what_the_user_set_for_uv_wins(home: Path, own: dict[str, str], left_alone: str) -> None:
-    certificate = write(home / "ca.pem", "x")
+def test_what_the_user_set_for_uv_wins(user: Path, own: dict[str, str], left_alone: str) -> None:
+    certificate = write(user / "ca.pem", "x")
     settings = read(
-        home,
+        user,
         PIP_INDEX_URL="https://pip/",
         PIP_PROXY="http://pip-proxy/",
         PIP_CERT=str(certificate),
@@ -134,12 +134,12 @@ def test_what_the_user_set_for_uv_wins(home: Path, own: dict[str, str], left_alo
     assert left_alone not in settings.uv_environment(own)
 
 
-def test_no_index(home: Path) -> None:
-    assert read(home, PIP_NO_INDEX="true").uv_environment({})["UV_NO_INDEX"] == "1"
-    assert "UV_NO_INDEX" not in read(home, PIP_NO_INDEX="0").uv_environment({})
+def test_no_index(user: Path) -> None:
+    assert read(user, PIP_NO_INDEX="true").uv_environment({})["UV_NO_INDEX"] == "1"
+    assert "UV_NO_INDEX" not in read(user, PIP_NO_INDEX="0").uv_environment({})
 
 
-def test_a_broken_file_is_passed_over(home: Path) -> None:
-    write(home / ".config/pip/pip.conf", "no section at all\n")
-    write(home / "prefix/pip.conf", "[global]\nindex-url = https://site/\n")
-    assert read(home).default_index == "https://site/"
+def test_a_broken_file_is_passed_over(user: Path) -> None:
+    write(user / ".config/pip/pip.conf", "no section at all\n")
+    write(user / "prefix/pip.conf", "[global]\nindex-url = https://site/\n")
+    assert read(user).default_index == "https://site/"

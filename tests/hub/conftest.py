@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ FILES = {
 
 
 @dataclass
-class Home:
+class Machine:
     """A machine of its own: one home, its caches, and a hub to pull from."""
 
     root: Path
@@ -41,7 +40,7 @@ class Home:
     def store(self) -> Store:
         return Store(self.paths, self.settings)
 
-    def with_settings(self, **changes: object) -> Home:
+    def with_settings(self, **changes: object) -> Machine:
         return replace(self, settings=replace(self.settings, **changes))  # type: ignore[arg-type]
 
     def environment(self) -> dict[str, str]:
@@ -69,7 +68,7 @@ def hub() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def home(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def machine(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     # The SDKs keep their own state in the home directory.
     monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / ".modelscope"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -86,7 +85,7 @@ def home(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hom
         connect_timeout=5,
         read_timeout=5,
     )
-    return Home(tmp_path, hub, settings)
+    return Machine(tmp_path, hub, settings)
 
 
 @pytest.fixture(params=["modelscope", "hf"])
@@ -101,11 +100,3 @@ def impatient_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     from modelscope_hub import _legacy_api
 
     monkeypatch.setattr(_legacy_api, "REPO_TREE_PAGE_MAX_ATTEMPTS", 1)
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Poll until ``condition()`` holds; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

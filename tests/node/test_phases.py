@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import FAKE_PHASES, eventually, fake_model
+from tests.node.support import FAKE_PHASES, fake_model
+from tests.support.polling import eventually
 from yibu.errors import EngineStartError
 from yibu.node.fleet import Fleet
 from yibu.node.phases import LogPhases, Timeline

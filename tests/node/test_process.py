@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.support import FAKE, eventually
+from tests.node.support import FAKE
+from tests.support.polling import eventually
 from yibu.errors import EngineStartError
 from yibu.node import ports, processes
 from yibu.node.environ import clean_environment

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import QUICK, eventually, fake_spec
+from tests.node.support import QUICK, fake_spec
+from tests.support.polling import eventually
 from yibu.environments.disk import compiled_by
 from yibu.node import oom, probe, processes
 from yibu.node.launch import Host, LaunchSpec

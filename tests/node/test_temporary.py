@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.node.support import FAKE, eventually, fake_model
+from tests.node.support import FAKE, fake_model
+from tests.support.polling import eventually
 from yibu.errors import EngineStartError
 from yibu.node.fleet import Fleet
 from yibu.node.places import temporary_directories

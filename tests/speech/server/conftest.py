@@ -8,15 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.polling import until
 
 REPOSITORY = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("YIBU_SHARED", REPOSITORY.parent / "shared"))
@@ -60,17 +60,6 @@ class Running:
         return int(self.metric("resident_bytes"))
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Poll until the condition holds; its value."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def start_engine(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start engines: ``start(*flags, program=…, environment=…)``; killed at the test's end."""
@@ -102,9 +91,9 @@ def start_engine(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             found = re.search(r"listening on (http://\S+),", engine.log)
             return found[1] if found else None
 
-        engine.url = until(address, START_SECONDS)
+        engine.url = until(address, "its address", START_SECONDS)
         if wait:
-            until(lambda: _health(engine) == 200, START_SECONDS)
+            until(lambda: _health(engine) == 200, "ready", START_SECONDS)
         return engine
 
     yield start

@@ -20,8 +20,9 @@ pytest.importorskip("aiohttp", reason="the tests' client")
 import aiohttp
 import numpy as np
 
-from tests.speech.server.conftest import REPOSITORY, Running, until
+from tests.speech.server.conftest import REPOSITORY, Running
 from tests.speech.server.media import FORMATS, encode, silence, tone, wav
+from tests.support.polling import until
 
 Start = Callable[..., Running]
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
