@@ -27,6 +27,26 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """What listings tell of a model's files; empty for a command without files."""
+
+    format: str = ""
+    architecture: str = ""
+    parameters: int = 0
+    quantization: str = ""
+    """``Q4_K_M``, ``awq`` …; the stored dtype of a model that is not quantized."""
+    size: int = 0
+    """Bytes of the weights."""
+    trained_context: int | None = None
+    """Tokens the model was trained for; ``Route.max_context`` is what is served."""
+    takes_tools: bool = False
+    """Its chat template puts tools into the prompt."""
+
+
+NO_DETAILS = ModelDetails()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """What the gateway must know of a model before it asks for a replica."""
 
@@ -41,6 +61,7 @@ class Route:
     state: State = "pending"
     """For ``/readyz``, listings and metrics."""
     max_context: int | None = None
+    details: ModelDetails = NO_DETAILS
     failure: Failure | None = None
     """Why there are no replicas, where that is so."""
     names: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from yibu.errors import NotReadyError, RequestError
+from yibu.errors import NotReadyError, RequestError, UnauthorizedError
+from yibu.gateway.access import AUTHORIZED, Access, access_of
 from yibu.gateway.cors import Cors
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
@@ -29,7 +30,7 @@ from yibu.gateway.fleet_metrics import fleet_lines
 from yibu.gateway.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.metrics import Metrics
-from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS
+from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, canonical, dialect_of
 from yibu.gateway.proxy import Proxy
 from yibu.gateway.scrape import EngineMetrics
 from yibu.gateway.uploads import upload
@@ -134,21 +135,13 @@ class Gateway:
                 )
         if exchange.method == "OPTIONS" and await self._cors.preflight(exchange):
             return
-        path = "/recognize/" if exchange.path == "/recognize" else exchange.path
+        path = canonical(exchange.path)
         operation = OPERATIONS.get(path)
-        if operation is not None:
-            exchange.dialect = operation.dialect
-        if operation is not None or path.startswith("/v1/") or path == "/metrics":
-            exchange.key = self._keys.check(
-                exchange.headers.get(b"authorization"), exchange.headers.get(b"x-api-key")
-            )
         if operation is None:
-            exchange.label = path if path in SURFACE_PATHS else "other"
-            surface = self._surface
-            if surface is None:
-                surface = await asyncio.to_thread(self.surface)
-            await surface(exchange.scope, exchange.receive, exchange.surface_send)
+            await self._answer_by_surface(exchange, path)
             return
+        exchange.dialect = operation.dialect
+        self._authorize(exchange, operation.access)
         exchange.label = operation.path
         if exchange.method != "POST":
             raise MethodNotAllowedError(f"{path} takes POST, not {exchange.method}")
@@ -158,6 +151,39 @@ class Gateway:
         else:
             backend = self.deps.backend
             await upload(self._proxy, backend, exchange, operation, config.max_upload_bytes)
+
+    async def _answer_by_surface(self, exchange: Exchange, path: str) -> None:
+        """Models, health, metrics, pages; and 404 for what does not exist."""
+        exchange.label = path if path in SURFACE_PATHS else "other"
+        exchange.dialect = dialect_of(path)
+        surface = self._surface
+        if surface is None:
+            surface = await asyncio.to_thread(self.surface)
+        head = exchange.method == "HEAD"
+        method = "GET" if head else exchange.method
+        scope = {**exchange.scope, "path": path, "raw_path": path.encode(), "method": method}
+        authorized = self._authorize(exchange, access_of(surface, scope))
+        scope[AUTHORIZED] = authorized
+        await surface(
+            scope, exchange.receive, exchange.head_send if head else exchange.surface_send
+        )
+
+    def _authorize(self, exchange: Exchange, access: Access) -> bool:
+        """Whether the request has a key, or needs none; notes which.
+
+        Raises:
+            UnauthorizedError: the route asks for a key that the request does not have.
+        """
+        authorization = exchange.headers.get(b"authorization")
+        try:
+            exchange.key = self._keys.check(authorization, exchange.headers.get(b"x-api-key"))
+        except UnauthorizedError:
+            if access != "open":
+                raise
+            return False
+        if access == "admin":
+            raise UnauthorizedError("This is done on the command line, not by HTTP")
+        return True
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

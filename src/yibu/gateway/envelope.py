@@ -152,6 +152,8 @@ def error_headers(error: RequestError) -> Headers:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     if isinstance(error, UnauthorizedError):
         headers.append((b"www-authenticate", b"Bearer"))
+    elif isinstance(error, MethodNotAllowedError):
+        headers.append((b"allow", b"POST"))
     return headers
 
 

@@ -199,6 +199,13 @@ class Exchange:
         else:
             await self.end(message.get("body", b""))
 
+    async def head_send(self, message: Message) -> None:
+        """The same for HEAD: the headers alone."""
+        if message["type"] == "http.response.start":
+            await self.start(message["status"], list(message["headers"]))
+        elif not message.get("more_body", False):
+            await self.end()
+
     # The end ------------------------------------------------------------------------------
 
     def record(self, metrics: Metrics) -> None:

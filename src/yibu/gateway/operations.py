@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
 from yibu.engines.base import Capability
 from yibu.errors import UnknownModelError
+from yibu.gateway.access import Access
 from yibu.gateway.backend import Backend, Route
 from yibu.gateway.envelope import Dialect, NotCapableError
 from yibu.gateway.mend import Kind
@@ -37,18 +38,43 @@ class Operation:
     model_required: bool = True
     """Otherwise the first model that can do it answers (the script's ``/recognize/``)."""
     dialect: Dialect = "openai"
+    access: Access = field(kw_only=True)
 
 
 OPERATIONS = {
     operation.path: operation
     for operation in (
-        Operation("/v1/chat/completions", "chat", "chat", "chat", ChatRequest),
+        Operation("/v1/chat/completions", "chat", "chat", "chat", ChatRequest, access="key"),
         Operation(
-            "/v1/completions", "completions", "text completion", "completions", CompletionRequest
+            "/v1/completions",
+            "completions",
+            "text completion",
+            "completions",
+            CompletionRequest,
+            access="key",
         ),
-        Operation("/v1/embeddings", "embeddings", "embedding", "embeddings", EmbeddingRequest),
-        Operation("/v1/audio/transcriptions", "transcriptions", "speech recognition", schema=None),
-        Operation("/v1/audio/translations", "translations", "speech translation", schema=None),
+        Operation(
+            "/v1/embeddings",
+            "embeddings",
+            "embedding",
+            "embeddings",
+            EmbeddingRequest,
+            access="key",
+        ),
+        Operation(
+            "/v1/audio/transcriptions",
+            "transcriptions",
+            "speech recognition",
+            schema=None,
+            access="key",
+        ),
+        Operation(
+            "/v1/audio/translations",
+            "translations",
+            "speech translation",
+            schema=None,
+            access="key",
+        ),
         Operation(
             "/recognize/",
             "transcriptions",
@@ -56,9 +82,10 @@ OPERATIONS = {
             schema=None,
             model_required=False,
             dialect="script",
+            access="key",
         ),
-        Operation("/v1/rerank", "rerank", "reranking", schema=RerankRequest),
-        Operation("/v1/score", "score", "scoring"),
+        Operation("/v1/rerank", "rerank", "reranking", schema=RerankRequest, access="key"),
+        Operation("/v1/score", "score", "scoring", access="key"),
         Operation(
             "/v1/responses",
             "responses",
@@ -66,6 +93,7 @@ OPERATIONS = {
             "responses",
             ResponsesRequest,
             dialect="responses",
+            access="key",
         ),
         Operation(
             "/v1/messages",
@@ -74,6 +102,7 @@ OPERATIONS = {
             "messages",
             MessagesRequest,
             dialect="anthropic",
+            access="key",
         ),
         Operation(
             "/v1/messages/count_tokens",
@@ -81,9 +110,12 @@ OPERATIONS = {
             "counting tokens",
             schema=CountTokensRequest,
             dialect="anthropic",
+            access="key",
         ),
-        Operation("/tokenize", "tokenize", "tokenizing", "tokenize", TokenizeRequest),
-        Operation("/detokenize", "tokenize", "tokenizing", "detokenize", DetokenizeRequest),
+        Operation("/tokenize", "tokenize", "tokenizing", "tokenize", TokenizeRequest, access="key"),
+        Operation(
+            "/detokenize", "tokenize", "tokenizing", "detokenize", DetokenizeRequest, access="key"
+        ),
     )
 }
 
@@ -97,7 +129,33 @@ async def build_validators() -> None:
             await asyncio.sleep(0)
 
 
-SURFACE_PATHS = frozenset({"/v1/models", "/healthz", "/readyz", "/metrics", "/docs", "/redoc"})
+def dialect_of(path: str) -> Dialect:
+    """Whose words an error has on a path that no operation serves."""
+    return "script" if path.startswith("/api/") else "openai"
+
+
+def canonical(path: str) -> str:
+    """The path with or without its slash at the end, whichever there is."""
+    if path in OPERATIONS or len(path) < 2:
+        return path
+    return path + "/" if path + "/" in OPERATIONS else path.rstrip("/") or "/"
+
+
+def right_path(path: str) -> str:
+    """What to write instead of a path that does not exist."""
+    known = (*OPERATIONS, "/v1/models")
+    for start in range(path.count("/")):
+        tail = "/" + path.split("/", start + 1)[-1]
+        for name in known:
+            if canonical(tail) in {name, name.removeprefix("/v1")}:
+                base = " (a base URL ends with /v1)" if name.startswith("/v1") else ""
+                return f"Write {name}{base}"
+    return "/docs lists the paths"
+
+
+SURFACE_PATHS = frozenset(
+    {"/v1/models", "/health", "/healthz", "/readyz", "/metrics", "/docs", "/redoc"}
+)
 """Of the documented surface, those that metrics name; the rest, and what does not exist, is
 ``other``."""
 

@@ -16,6 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from yibu.errors import RequestError
+from yibu.gateway.access import AUTHORIZED, allow, check_declared
 from yibu.gateway.backend import Backend, Route
 from yibu.gateway.envelope import (
     MethodNotAllowedError,
@@ -25,8 +26,15 @@ from yibu.gateway.envelope import (
 )
 from yibu.gateway.metrics import CONTENT_TYPE
 from yibu.gateway.openapi import DESCRIPTION, document
-from yibu.gateway.operations import unknown_model
-from yibu.gateway.schemas.answers import ErrorAnswer, Health, Model, ModelList, Readiness
+from yibu.gateway.operations import dialect_of, right_path, unknown_model
+from yibu.gateway.schemas.answers import (
+    ErrorAnswer,
+    Health,
+    Model,
+    ModelList,
+    ModelMeta,
+    Readiness,
+)
 
 if TYPE_CHECKING:
     from yibu.gateway.deps import GatewayDeps
@@ -55,14 +63,15 @@ def create_surface(
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,
+        redirect_slashes=False,  # the gateway takes a path with and without one
     )
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _errors(app)
     _models(app, deps.backend)
     _health(app, deps.backend, draining)
     _metrics(app, metrics)
     _pages(app)
+    check_declared(app)
     written: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
@@ -75,10 +84,11 @@ def create_surface(
 
 
 def _errors(app: FastAPI) -> None:
-    async def refused(_: Request, error: Exception) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
         headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-        return Response(error_body(error), error.status, headers)
+        dialect = dialect_of(request.url.path)
+        return Response(error_body(error, dialect), error.status, headers)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -86,7 +96,7 @@ def _errors(app: FastAPI) -> None:
         if error.status_code == 405:
             answer = MethodNotAllowedError(f"{path} does not take {request.method}")
         else:
-            answer = NoSuchPathError(f"There is no {path} here", hint="/docs lists the paths")  # type: ignore[assignment]
+            answer = NoSuchPathError(f"There is no {path} here", hint=right_path(path))  # type: ignore[assignment]
         response = await refused(request, answer)
         response.headers.update(error.headers or {})
         return response
@@ -96,7 +106,7 @@ def _errors(app: FastAPI) -> None:
 
 
 def _models(app: FastAPI, backend: Backend) -> None:
-    @app.get("/v1/models", tags=["models"], summary="List the models")
+    @app.get("/v1/models", tags=["models"], summary="List the models", openapi_extra=allow("key"))
     async def list_models() -> ModelList:
         data = [_model(r, name) for r in backend.routes() for name in (r.model, *r.names)]
         return ModelList(object="list", data=data)
@@ -106,6 +116,7 @@ def _models(app: FastAPI, backend: Backend) -> None:
         tags=["models"],
         summary="Look one model up; its name may hold slashes",
         responses={404: {"model": ErrorAnswer}},
+        openapi_extra=allow("key"),
     )
     async def get_model(model: str) -> Model:
         route = backend.route(model)
@@ -124,28 +135,41 @@ def _model(route: Route, name: str) -> Model:
         state=route.state,
         capabilities=sorted(route.capabilities),
         max_context=route.max_context,
+        max_model_len=route.max_context,
+        context_length=route.max_context,
+        parent=route.model if route.meant(name) != route.model else None,
+        meta=ModelMeta(
+            n_ctx=route.max_context,
+            n_ctx_train=route.details.trained_context,
+            n_params=route.details.parameters or None,
+            size=route.details.size or None,
+        ),
     )
 
 
 def _health(app: FastAPI, backend: Backend, draining: Callable[[], bool]) -> None:
-    @app.get("/healthz", tags=["health"], summary="Is the gateway alive")
+    @app.get("/health", include_in_schema=False, openapi_extra=allow("open"))
+    @app.get(
+        "/healthz", tags=["health"], summary="Is the gateway alive", openapi_extra=allow("open")
+    )
     async def healthz() -> Health:
         return Health(status="ok")
 
     @app.get(
         "/readyz",
         tags=["health"],
-        summary="Can every model serve",
+        summary="Can every model serve; names the models to holders of a key",
+        openapi_extra=allow("open"),
         responses={503: {"model": Readiness}},
     )
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         models = {route.model: route.state for route in backend.routes()}
         ready = not draining() and all(state in _READY for state in models.values())
         status: Literal["ready", "not ready", "draining"] = (
             "ready" if ready else "draining" if draining() else "not ready"
         )
-        answer = Readiness(status=status, models=models)
-        return JSONResponse(answer.model_dump(), status_code=200 if ready else 503)
+        answer = Readiness(status=status, models=models if request.scope[AUTHORIZED] else None)
+        return JSONResponse(answer.model_dump(exclude_none=True), status_code=200 if ready else 503)
 
 
 def _metrics(app: FastAPI, page: Callable[[], Awaitable[str]]) -> None:
@@ -154,6 +178,7 @@ def _metrics(app: FastAPI, page: Callable[[], Awaitable[str]]) -> None:
         tags=["health"],
         summary="Numbers for Prometheus: the gateway's, and the engines' own",
         response_class=PlainTextResponse,
+        openapi_extra=allow("key"),
     )
     async def numbers() -> Response:
         return Response(await page(), media_type=CONTENT_TYPE)
@@ -164,11 +189,21 @@ def _pages(app: FastAPI) -> None:
         response.headers["content-security-policy"] = _PAGE_POLICY
         return response
 
-    @app.get("/", include_in_schema=False)
+    files = StaticFiles(directory=STATIC)
+
+    @app.get("/static/{path:path}", include_in_schema=False, openapi_extra=allow("open"))
+    async def static(path: str, request: Request) -> Response:
+        return await files.get_response(path, request.scope)
+
+    @app.get("/openapi.json", include_in_schema=False, openapi_extra=allow("open"))
+    async def openapi_document() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @app.get("/", include_in_schema=False, openapi_extra=allow("open"))
     async def index() -> RedirectResponse:
         return RedirectResponse("/docs", status_code=307)
 
-    @app.get("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False, openapi_extra=allow("open"))
     async def swagger() -> HTMLResponse:
         return page(
             get_swagger_ui_html(
@@ -180,7 +215,7 @@ def _pages(app: FastAPI) -> None:
             )
         )
 
-    @app.get("/redoc", include_in_schema=False)
+    @app.get("/redoc", include_in_schema=False, openapi_extra=allow("open"))
     async def redoc() -> HTMLResponse:
         return page(
             get_redoc_html(

@@ -23,6 +23,7 @@ from yibu.node.launch import Explain, LaunchSpec
 from yibu.node.ledger import Ledger
 from yibu.planner.ledger import Beside, promised_memory
 from yibu.planner.types import ModelFacts, Placement
+from yibu.routing import NO_DETAILS, ModelDetails
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ class Deployer:
                 gpus=placement.gpus,
                 directory=config.directory,
                 max_context=placement.context,
+                details=_details(facts),
                 memory=promised_memory(placement),
             )
             for each, placement in placed
@@ -168,3 +170,17 @@ class Deployer:
             local = await asyncio.to_thread(self.pull, source, report)
             extra[name] = str(local.path)
         return extra
+
+
+def _details(facts: ModelFacts | None) -> ModelDetails:
+    if facts is None:
+        return NO_DETAILS
+    return ModelDetails(
+        format=facts.format,
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        quantization=facts.quantization or facts.dtype,
+        size=facts.weight_bytes,
+        trained_context=facts.max_context,
+        takes_tools=facts.template_takes_tools,
+    )

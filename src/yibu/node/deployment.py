@@ -23,7 +23,7 @@ from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica
 from yibu.node.state import SavedModel, SavedReplica
-from yibu.routing import Failure, Route, State
+from yibu.routing import NO_DETAILS, Failure, Route, State
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class Deployment:
                 created=self.created,
                 state=self.state,
                 max_context=self.specs[0].max_context if self.specs else None,
+                details=self.specs[0].details if self.specs else NO_DETAILS,
                 failure=self._failure,
                 names=self.config.further_names,
             )

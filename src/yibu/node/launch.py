@@ -25,6 +25,7 @@ from yibu.node.process import EngineProcess
 from yibu.node.timings import Timings
 from yibu.node.turns import Turns
 from yibu.paths import Paths
+from yibu.routing import NO_DETAILS, ModelDetails
 
 _log = logging.getLogger(__name__)
 _EXPLAINED_BYTES = 128 * 1024
@@ -86,6 +87,7 @@ class LaunchSpec:
     directory: Path | None = None
     """The engine's working directory."""
     max_context: int | None = None
+    details: ModelDetails = NO_DETAILS
     memory: int = 0
     """Bytes planned: of each of its GPUs, or of main memory in all."""
 

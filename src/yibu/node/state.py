@@ -24,6 +24,7 @@ from yibu.engines.base import LaunchPlan
 from yibu.node.launch import LaunchSpec
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
+from yibu.routing import ModelDetails
 
 _log = logging.getLogger(__name__)
 _VERSION = 1
@@ -197,6 +198,7 @@ def _spec(data: Mapping[str, Any]) -> LaunchSpec:
             "model_path": _path(data["model_path"]),
             "directory": _path(data["directory"]),
             "gpus": tuple(data["gpus"]),
+            "details": ModelDetails(**data.get("details", {})),
         }
     )
 

@@ -22,6 +22,15 @@ class ErrorAnswer(BaseModel):
     error: Error
 
 
+class ModelMeta(BaseModel):
+    """As llama.cpp's server has it."""
+
+    n_ctx: int | None
+    n_ctx_train: int | None
+    n_params: int | None
+    size: int | None
+
+
 class Model(BaseModel):
     id: str
     object: Literal["model"]
@@ -31,6 +40,12 @@ class Model(BaseModel):
     state: str
     capabilities: list[str]
     max_context: int | None = None
+    """Tokens a request may have; clients look for it under the two names that follow as well."""
+    max_model_len: int | None = None
+    context_length: int | None = None
+    parent: str | None = None
+    """Of a LoRA adapter: its model."""
+    meta: ModelMeta | None = None
 
 
 class ModelList(BaseModel):
@@ -50,7 +65,8 @@ class Health(BaseModel):
 
 class Readiness(BaseModel):
     status: Literal["ready", "not ready", "draining"]
-    models: dict[str, str]
+    models: dict[str, str] | None = None
+    """Their states; for holders of a key alone, where keys are set."""
 
 
 class Usage(Answer):
