@@ -129,7 +129,7 @@ class Gateway:
         self._hosts.check(exchange.headers.get(b"host"))
         if self.draining:
             exchange.closing = True
-            if exchange.path not in {"/healthz", "/readyz", "/metrics"}:
+            if exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
                 raise NotReadyError(
                     "The gateway is shutting down", code="shutting_down", retry_after=5
                 )
