@@ -14,28 +14,16 @@ import socket
 import sys
 import threading
 import urllib.parse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
+
+from tests.fakes.faults import Fault, Faults
 
 LFS_BYTES = 1000
 """Files larger than this are served like LFS files: by a redirect, with a sha256."""
 COMMIT = "c0ffee" * 6 + "c0ff"
 _BLOCK = 16 * 1024
-
-
-@dataclass
-class Fault:
-    """Applies to requests whose path (with query) matches ``match``, ``times`` times."""
-
-    match: str
-    kind: str
-    """status, cut, corrupt, throttle, ignore-range, hang, empty, etag"""
-    times: int = 10**9
-    value: float = 0
-    """HTTP status; bytes before the cut; bytes a second; a number to put into the ETag."""
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class HubServer:
         """path → fields of ModelScope's listing to say instead of the truth"""
         self.packages: dict[str, bytes] = {}
         """file name of a wheel → its bytes"""
-        self.faults: list[Fault] = []
+        self.faults = Faults()
         self.requests: list[Seen] = []
         self.sent: dict[str, int] = {}
         """file → bytes of its body that went out"""
@@ -96,20 +84,11 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self.faults.check()
 
     def fault(self, match: str, kind: str, **options: object) -> Fault:
-        fault = Fault(match, kind, **options)  # type: ignore[arg-type]
-        self.faults.append(fault)
-        return fault
-
-    def take(self, path: str, kind: str) -> Fault | None:
-        """The fault of this kind for this request, used up by one."""
-        with self.lock:
-            for fault in self.faults:
-                if fault.kind == kind and fault.times > 0 and re.search(fault.match, path):
-                    fault.times -= 1
-                    return fault
-        return None
+        """Order a fault, which must happen before the server is closed; see :class:`Fault`."""
+        return self.faults.order(Fault(match, kind, **options))  # type: ignore[arg-type]
 
     def bodies(self, suffix: str) -> int:
         """Bytes sent of files whose name ends so."""
@@ -163,18 +142,19 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urllib.parse.urlsplit(self.path)
         self.route = urllib.parse.unquote(parts.path)
         self.query = dict(urllib.parse.parse_qsl(parts.query))
+        path = urllib.parse.unquote(self.path)
         with self.hub.lock:
             self.hub.requests.append(
                 Seen(
                     self.command,
-                    urllib.parse.unquote(self.path),
+                    path,
                     self.headers.get("Range"),
                     self.headers.get("Authorization"),
                 )
             )
-        if fault := self.hub.take(urllib.parse.unquote(self.path), "status"):
+        if fault := self.hub.faults.take(path, "status"):
             self._reply(int(fault.value), fault.body, fault.headers)
-        elif self.hub.take(urllib.parse.unquote(self.path), "hang"):
+        elif self.hub.faults.take(path, "hang"):
             self.hub.closing.wait(60)
             self.close_connection = True
         elif self.route.startswith("/api/v1/models/"):
@@ -309,18 +289,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, name: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         path = urllib.parse.unquote(self.path)
+        take = self.hub.faults.take if self.command == "GET" else lambda *_: None
         headers = {"ETag": f'"{sha256(data)[:16]}"'} | (headers or {})
-        if fault := self.hub.take(path, "etag"):
+        if fault := take(path, "etag"):
             headers["ETag"] = f'"changed-{fault.value}"'
-        if self.hub.take(path, "empty"):
+        if data and take(path, "empty"):
             data = b""
-        if self.hub.take(path, "corrupt"):
-            data = bytes([data[0] ^ 1]) + data[1:]
         start, stop, status = 0, len(data), 200
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        condition = self.headers.get("If-Range")
-        honoured = condition in (None, headers["ETag"]) and not self.hub.take(path, "ignore-range")
-        if wanted and honoured:
+        honoured = self.headers.get("If-Range") in (None, headers["ETag"])
+        if wanted and honoured and not take(path, "ignore-range"):
             start = int(wanted[1])
             stop = min(int(wanted[2]) + 1, len(data)) if wanted[2] else len(data)
             if start >= len(data):
@@ -336,21 +314,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(name, path, data[start:stop])
 
     def _send(self, name: str, path: str, data: bytes) -> None:
-        throttle = next(
-            (f.value for f in self.hub.faults if f.kind == "throttle" and re.search(f.match, path)),
-            0,
-        )
-        cut = self.hub.take(path, "cut")
-        limit = min(len(data), int(cut.value)) if cut else len(data)
-        gated = self.hub.take(path, "gate") is not None
+        faults = self.hub.faults
+        if data and faults.take(path, "corrupt"):
+            data = bytes([data[0] ^ 1]) + data[1:]
+        throttle = faults.take(path, "throttle") if data else None
+        cut = faults.take(path, "cut", lambda fault: fault.value < len(data))
+        limit = int(cut.value) if cut else len(data)
+        gate = faults.take(path, "gate") if data else None
         for start in range(0, limit, _BLOCK):
-            if gated and start >= limit // 2:
+            if gate and start >= limit // 2:
                 self.hub.gate.wait(60)
             block = data[start : min(start + _BLOCK, limit)]
             self.wfile.write(block)
             with self.hub.lock:
                 self.hub.sent[name] = self.hub.sent.get(name, 0) + len(block)
-            if throttle and self.hub.closing.wait(len(block) / throttle):
+            if throttle and self.hub.closing.wait(len(block) / throttle.value):
                 return
         if cut:
             self.wfile.flush()

@@ -183,10 +183,9 @@ def test_a_signed_link_that_ran_out_is_asked_for_again(machine: Machine, source:
 
 def test_an_etag_that_changes_midway_starts_the_file_over(machine: Machine, source: Source) -> None:
     slow = machine.with_settings(segment_bytes=len(WEIGHTS), attempts=1)
-    cut = machine.hub.fault(f"cdn.*{BIG}", "cut", times=1, value=200_000)
+    machine.hub.fault(f"cdn.*{BIG}", "cut", times=1, value=200_000)
     with pytest.raises(HubUnreachableError):
         slow.store.pull(source)
-    assert cut.times == 0
     machine.hub.fault(f"cdn.*{BIG}", "etag", value=2)
     assert_whole(machine.store.pull(source))
     # If-Range made the server send everything again.
