@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anthropic
+import ollama
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
@@ -82,6 +83,25 @@ def test_stream_with_usage(client: openai.OpenAI) -> None:
     assert chunks[-1].usage.completion_tokens <= 12
     assert {chunk.id for chunk in chunks} == {chunks[0].id}
     assert any(chunk.choices and chunk.choices[0].finish_reason for chunk in chunks)
+
+
+def test_ollamas_client(served: Home) -> None:
+    client = ollama.Client(served.url())
+    options = {"num_predict": 8, "temperature": 0, "seed": 1, "num_ctx": 512}
+    whole = client.chat("smol", HELLO, options=options)
+    parts = list(client.chat("smol:latest", HELLO, options=options, stream=True))
+    assert whole.message.content == "".join(part.message.content or "" for part in parts)
+    assert whole.eval_count == parts[-1].eval_count == 8
+    assert parts[-1].done_reason == "length"
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    shaped = client.generate("smol", "A number?", format=schema, options={"num_predict": 32})
+    assert isinstance(json.loads(shaped.response)["n"], int)
+    raw = client.generate("smol", "Once upon a time", raw=True, options=options)
+    assert raw.response
+    assert len(client.embed("smol", ["a", "b"]).embeddings) == 2
+    assert [model.model for model in client.list().models] == ["smol"]
+    assert client.show("smol").modelinfo["general.architecture"] == "llama"
+    assert [model.model for model in client.ps().models] == ["smol"]
 
 
 def test_completion(client: openai.OpenAI) -> None:

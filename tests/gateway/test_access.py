@@ -16,7 +16,7 @@ from .conftest import FakeBackend, Serve
 
 KEY = "a-key-that-is-long-enough"
 OPEN = {"/", "/docs", "/redoc", "/openapi.json", "/healthz", "/health", "/readyz",
-        "/static/{path:path}"}  # fmt: skip
+        "/static/{path:path}", "/api/version"}  # fmt: skip
 """docs/api.md names these; everything else asks for a key."""
 
 

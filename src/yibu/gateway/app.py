@@ -30,7 +30,8 @@ from yibu.gateway.fleet_metrics import fleet_lines
 from yibu.gateway.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.metrics import Metrics
-from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, canonical, dialect_of
+from yibu.gateway.ollama.translation import TRANSLATIONS, Translation, translate
+from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, Operation, canonical, dialect_of
 from yibu.gateway.proxy import Proxy
 from yibu.gateway.scrape import EngineMetrics
 from yibu.gateway.uploads import upload
@@ -136,21 +137,41 @@ class Gateway:
         if exchange.method == "OPTIONS" and await self._cors.preflight(exchange):
             return
         path = canonical(exchange.path)
+        translation = TRANSLATIONS.get(path)
         operation = OPERATIONS.get(path)
-        if operation is None:
+        if translation is not None:
+            operation = await self._translated(exchange, path, translation)
+            if operation is None:
+                return
+        elif operation is None:
             await self._answer_by_surface(exchange, path)
             return
-        exchange.dialect = operation.dialect
-        self._authorize(exchange, operation.access)
-        exchange.label = operation.path
-        if exchange.method != "POST":
-            raise MethodNotAllowedError(f"{path} takes POST, not {exchange.method}")
+        else:
+            exchange.dialect = operation.dialect
+            self._accept(exchange, path, operation.access)
         config = self.deps.config
         if operation.schema is not None:
             await self._proxy.json(exchange, operation, config.max_body_bytes)
         else:
             backend = self.deps.backend
             await upload(self._proxy, backend, exchange, operation, config.max_upload_bytes)
+
+    def _accept(self, exchange: Exchange, path: str, access: Access) -> None:
+        """Raises RequestError: no key, or no POST."""
+        self._authorize(exchange, access)
+        exchange.label = path
+        if exchange.method != "POST":
+            raise MethodNotAllowedError(f"{path} takes POST, not {exchange.method}")
+
+    async def _translated(
+        self, exchange: Exchange, path: str, translation: Translation
+    ) -> Operation | None:
+        """The operation that a request of Ollama's API has become; None when it is answered."""
+        exchange.dialect = dialect_of(path)
+        self._accept(exchange, path, translation.access)
+        limit = self.deps.config.max_body_bytes
+        target = await translate(exchange, translation, self.deps.backend, limit)
+        return None if target is None else OPERATIONS[target]
 
     async def _answer_by_surface(self, exchange: Exchange, path: str) -> None:
         """Models, health, metrics, pages; and 404 for what does not exist."""

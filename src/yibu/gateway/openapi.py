@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from yibu.gateway.ollama.translation import TRANSLATIONS, Translation
 from yibu.gateway.operations import OPERATIONS, Operation
 from yibu.gateway.schemas import answers
 
@@ -79,6 +80,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         answers.RecognizeError,
         *set(_ANSWERS.values()),
     ]
+    models += [translation.schema for translation in TRANSLATIONS.values()]
     models += {op.schema for op in OPERATIONS.values() if op.schema is not None}
     _, definitions = models_json_schema(
         [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
@@ -106,6 +108,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         components["schemas"].pop(name, None)
     for operation in OPERATIONS.values():
         text["paths"][operation.path] = {"post": _post(operation)}
+    for path, translation in TRANSLATIONS.items():
+        text["paths"][path] = {"post": _translated(path, translation)}
     return text
 
 
@@ -124,11 +128,35 @@ def _post(operation: Operation) -> dict[str, Any]:
         "tags": ["audio" if operation.schema is None else "text"],
         "summary": operation.noun.capitalize(),
         "operationId": "post" + operation.path.replace("/", "_").rstrip("_"),
+        "x-access": operation.access,
         "security": _SECURITY,
         "requestBody": {"required": True, "content": _request(operation)},
         "responses": {
             "200": {"description": "The answer", "content": content},
             **{str(status): _error(status, error) for status in _STATUSES},
+        },
+    }
+
+
+def _translated(path: str, translation: Translation) -> dict[str, Any]:
+    lines = {"application/x-ndjson": {"schema": {"type": "string"}}}
+    kinds = {} if translation.shape.startswith("embed") else lines
+    return {
+        "tags": ["ollama"],
+        "summary": translation.summary,
+        "operationId": "post" + path.replace("/", "_"),
+        "x-access": translation.access,
+        "security": _SECURITY,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(translation.schema)}},
+        },
+        "responses": {
+            "200": {
+                "description": "The answer",
+                "content": {"application/json": {"schema": {"type": "object"}}, **kinds},
+            },
+            **{str(status): _error(status, answers.RecognizeError) for status in _STATUSES},
         },
     }
 

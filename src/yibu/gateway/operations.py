@@ -143,6 +143,8 @@ def canonical(path: str) -> str:
 
 def right_path(path: str) -> str:
     """What to write instead of a path that does not exist."""
+    if path.startswith("/api/"):
+        return "Models are managed on the command line: yibu up, yibu pull, yibu down"
     known = (*OPERATIONS, "/v1/models")
     for start in range(path.count("/")):
         tail = "/" + path.split("/", start + 1)[-1]
@@ -154,7 +156,19 @@ def right_path(path: str) -> str:
 
 
 SURFACE_PATHS = frozenset(
-    {"/v1/models", "/health", "/healthz", "/readyz", "/metrics", "/docs", "/redoc"}
+    {
+        "/api/tags",
+        "/api/ps",
+        "/api/show",
+        "/api/version",
+        "/v1/models",
+        "/health",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/redoc",
+    }
 )
 """Of the documented surface, those that metrics name; the rest, and what does not exist, is
 ``other``."""

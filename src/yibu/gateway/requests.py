@@ -64,7 +64,7 @@ def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
     options = body.get("stream_options")
     choice = body.get("tool_choice")
     return JsonRequest(
-        model=body["model"],
+        model=body.get("model", ""),
         body=body,
         stream=bool(body.get("stream")),
         include_usage=isinstance(options, dict) and bool(options.get("include_usage")),

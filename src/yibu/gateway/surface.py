@@ -25,6 +25,7 @@ from yibu.gateway.envelope import (
     error_headers,
 )
 from yibu.gateway.metrics import CONTENT_TYPE
+from yibu.gateway.ollama.inventory import add_inventory
 from yibu.gateway.openapi import DESCRIPTION, document
 from yibu.gateway.operations import dialect_of, right_path, unknown_model
 from yibu.gateway.schemas.answers import (
@@ -71,6 +72,7 @@ def create_surface(
     _health(app, deps.backend, draining)
     _metrics(app, metrics)
     _pages(app)
+    add_inventory(app, deps.backend, deps.version)
     check_declared(app)
     written: dict[str, Any] = {}
 

@@ -1,0 +1,101 @@
+"""Which of Ollama's paths become which operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from yibu.gateway.access import Access
+from yibu.gateway.backend import Backend, Route
+from yibu.gateway.exchange import Exchange
+from yibu.gateway.ollama import schemas
+from yibu.gateway.ollama.answers import Shape, Translator, now
+from yibu.gateway.ollama.requests import (
+    asks_for_nothing,
+    chat_body,
+    check_kept,
+    embed_body,
+    generate_body,
+)
+from yibu.gateway.operations import unknown_model
+from yibu.gateway.requests import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """One path that an operation answers in Ollama's words."""
+
+    summary: str
+    shape: Shape
+    schema: type[BaseModel]
+    body: Callable[[dict[str, Any], Route], tuple[str, dict[str, Any]]]
+    access: Access
+
+
+TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
+    {
+        "/api/chat": Translation("Chat", "chat", schemas.OllamaChat, chat_body, access="key"),
+        "/api/generate": Translation(
+            "Answer or continue a text", "generate", schemas.OllamaGenerate, generate_body,
+            access="key",
+        ),
+        "/api/embed": Translation(
+            "Embedding", "embed", schemas.OllamaEmbed, embed_body, access="key"
+        ),
+        "/api/embeddings": Translation(
+            "Embedding, the older way", "embeddings", schemas.OllamaEmbeddings, embed_body,
+            access="key",
+        ),
+    }
+)  # fmt: skip
+
+
+async def translate(
+    exchange: Exchange, translation: Translation, backend: Backend, limit: int
+) -> str | None:
+    """Put OpenAI's request in the place of Ollama's, and have its answer translated.
+
+    Returns the path of the operation that is to go on; None where all has been answered here.
+
+    Raises:
+        RequestError: the request is refused.
+    """
+    exchange.require_json()
+    given = parse(await exchange.read_body(limit), translation.schema).body
+    route = route_of(backend, given["model"])
+    model = given["model"]
+    if translation.shape in ("chat", "generate") and asks_for_nothing(given):
+        check_kept(given)
+        endpoint = await backend.ensure_ready(route.model)
+        backend.done(endpoint)
+        empty = {"message": {"role": "assistant", "content": ""}}
+        words = {"response": ""} if translation.shape == "generate" else empty
+        loaded = {"model": model, "created_at": now(), **words, "done": True, "done_reason": "load"}
+        await exchange.respond(200, [(b"content-type", b"application/json")], orjson.dumps(loaded))
+        return None
+    path, body = translation.body({**given, "model": _known(backend, model)}, route)
+    exchange.replace_body(orjson.dumps(body))
+    exchange.translate(lambda send: Translator(send, translation.shape, model).send)
+    return path
+
+
+def route_of(backend: Backend, model: str) -> Route:
+    """The route of a model by the name that Ollama's clients have for it.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    route = backend.route(_known(backend, model))
+    if route is None:
+        raise unknown_model(backend, model)
+    return route
+
+
+def _known(backend: Backend, model: str) -> str:
+    """Clients add ``:latest`` where no tag is written."""
+    return model if backend.route(model) else model.removesuffix(":latest")

@@ -1,0 +1,244 @@
+"""Ollama's API, judged by its own Python client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from yibu.routing import ModelDetails
+
+from .conftest import FakeBackend, Running, Serve
+from .upstream import (
+    DONE,
+    LLAMA_CHAT,
+    LLAMA_CHAT_STREAM,
+    LLAMA_USAGE,
+    STREAM_HEAD,
+    Upstream,
+    answering,
+    chunked,
+    response,
+    sending,
+    streaming,
+)
+
+KEY = "a-long-enough-key"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+HELLO = [{"role": "user", "content": "hi"}]
+EMBEDDED = {
+    "object": "list", "model": "m", "usage": {"prompt_tokens": 3, "total_tokens": 3},
+    "data": [{"object": "embedding", "index": n, "embedding": [0.6, 0.8]} for n in range(2)],
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def client_of(gateway: Running) -> AsyncIterator[Any]:
+    import ollama
+
+    client = ollama.AsyncClient(gateway.url, headers={"authorization": f"Bearer {KEY}"})
+    try:
+        yield client
+    finally:
+        await client._client.aclose()
+
+
+def delta(**fields: Any) -> bytes:
+    """One chunk of a chat's stream."""
+    reason = fields.pop("finish_reason", None)
+    choice = {"index": 0, "delta": fields, "finish_reason": reason}
+    return json.dumps(
+        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "x",
+         "choices": [choice]}
+    ).encode()  # fmt: skip
+
+
+async def test_chat_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("org/m", up)
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            answer = await client.chat("org/m", HELLO, options={"num_predict": 5, "top_k": 3})
+            assert answer.model == "org/m"
+            assert answer.message.content == "Hello"
+            assert (answer.done, answer.done_reason) == (True, "stop")
+            assert (answer.prompt_eval_count, answer.eval_count) == (31, 3)
+            assert 0 < answer.eval_duration <= answer.total_duration
+            sent = up.received[0].json
+            assert (sent["max_tokens"], sent["top_k"], sent["stream"]) == (5, 3, False)
+
+            up.behaviour = streaming(*LLAMA_CHAT_STREAM, LLAMA_USAGE, DONE)
+            parts = [part async for part in await client.chat("org/m:latest", HELLO, stream=True)]
+            assert "".join(part.message.content for part in parts) == 'hi "model":"inner"'
+            assert {part.model for part in parts} == {"org/m:latest"}
+            assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
+            assert parts[-1].done_reason
+            assert parts[-1].eval_count == 2
+            assert up.received[-1].json["stream_options"] == {"include_usage": True}
+
+
+async def test_generate_is_a_chat_or_a_text(serve: Serve, backend: FakeBackend) -> None:
+    text = {"id": "x", "object": "text_completion", "created": 1, "model": "m",
+            "choices": [{"index": 0, "text": " time", "finish_reason": "length"}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}  # fmt: skip
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        backend.add("base", up, capabilities=frozenset({"completions"}))
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            answer = await client.generate("m", "hi", system="Be short", think=False)
+            assert answer.response == "Hello"
+            sent = up.received[-1].json
+            assert [message["role"] for message in sent["messages"]] == ["system", "user"]
+            assert sent["chat_template_kwargs"] == {"enable_thinking": False}
+            up.behaviour = answering(text)
+            for options in ({"model": "m", "raw": True}, {"model": "base"}):
+                answer = await client.generate(prompt="Once upon a", **options)
+                assert (answer.response, answer.done_reason) == (" time", "length")
+                assert up.received[-1].path == "/v1/completions"
+                assert up.received[-1].json["prompt"] == "Once upon a"
+
+
+async def test_tools_there_and_back(serve: Serve, backend: FakeBackend) -> None:
+    calls = [{"index": 0, "id": "call_a", "type": "function",
+              "function": {"name": "add", "arguments": ""}}]  # fmt: skip
+    pieces = ['{"a": 1', ', "b": 2}']
+    events = [
+        delta(role="assistant", content=None), delta(tool_calls=calls),
+        *(delta(tool_calls=[{"index": 0, "function": {"arguments": piece}}]) for piece in pieces),
+        delta(finish_reason="tool_calls"),
+    ]  # fmt: skip
+
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    async with Upstream(streaming(*events, DONE)) as up:
+        backend.add("m", up)
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            stream = await client.chat("m", HELLO, tools=[add], stream=True)
+            found = [c for part in [p async for p in stream] for c in part.message.tool_calls or ()]
+            assert [(c.function.name, c.function.arguments) for c in found] == [
+                ("add", {"a": 1, "b": 2})
+            ]
+            up.behaviour = answering(LLAMA_CHAT)
+            said = {"role": "assistant", "tool_calls": [found[0].model_dump()]}
+            told = {"role": "tool", "tool_name": "add", "content": "3"}
+            await client.chat("m", [*HELLO, said, told])
+            _, assistant, tool = up.received[-1].json["messages"]
+            assert assistant["tool_calls"][0]["function"]["arguments"] == '{"a":1,"b":2}'
+            assert tool["tool_call_id"] == assistant["tool_calls"][0]["id"]
+
+
+async def test_formats_images_and_thoughts(serve: Serve, backend: FakeBackend) -> None:
+    thinking = {**LLAMA_CHAT, "choices": [{"index": 0, "finish_reason": "stop", "message": {
+        "role": "assistant", "content": "4", "reasoning_content": "two and two"}}]}  # fmt: skip
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    async with Upstream(answering(thinking)) as up:
+        backend.add("m", up)
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            question = {"role": "user", "content": "what?", "images": [PIXEL]}
+            answer = await client.chat("m", [question], format=schema, think="high")
+            assert (answer.message.thinking, answer.message.content) == ("two and two", "4")
+            sent = up.received[-1].json
+            assert sent["response_format"]["json_schema"]["schema"] == schema
+            url = sent["messages"][0]["content"][1]["image_url"]["url"]
+            assert url.startswith("data:image/png;base64,iVBOR")
+            assert sent["reasoning_effort"] == "high"
+            await client.chat("m", HELLO, format="json")
+            assert up.received[-1].json["response_format"] == {"type": "json_object"}
+
+
+async def test_embeddings(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(EMBEDDED)) as up:
+        backend.add("m", up)
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            answer = await client.embed("m", ["a", "b"])
+            assert [list(vector) for vector in answer.embeddings] == [[0.6, 0.8]] * 2
+            assert answer.prompt_eval_count == 3
+            assert list((await client.embeddings("m", "a")).embedding) == [0.6, 0.8]
+
+
+async def test_what_models_there_are(serve: Serve, backend: FakeBackend) -> None:
+    details = ModelDetails("gguf", "llama", 134_515_008, "Q4_1", 98_000_000, 8192, takes_tools=True)
+    backend.add("m", max_context=4096, details=details)
+    backend.add("cold", state="starting")
+    async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+        listed = (await client.list()).models
+        assert [model.model for model in listed] == ["m", "cold"]
+        assert listed[0].details.parameter_size == "134.52M"
+        assert listed[0].digest != listed[1].digest
+        assert [model.model for model in (await client.ps()).models] == ["m"]
+        shown = await client.show("m:latest")
+        assert shown.modelinfo["llama.context_length"] == 4096
+        assert set(shown.capabilities or ()) == {"completion", "embedding", "tools"}
+        async with gateway.http.get(gateway.url + "/api/version") as answer:
+            assert (await answer.json())["version"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("chat", {"model": "none", "messages": HELLO}, 404, "no model 'none'"),
+        ("chat", {"messages": HELLO}, 400, "'model' is missing"),
+        ("chat", {"model": "m", "messages": HELLO, "options": {"num_ctx": 9999}}, 400, "4096"),
+        ("chat", {"model": "m", "messages": HELLO, "options": {"tfs": 1}}, 400, "no option 'tfs'"),
+        ("chat", {"model": "m", "messages": HELLO, "options": {"temperature": "x"}}, 400,
+         "temperature"),
+        ("generate", {"model": "m", "prompt": "x", "template": "y"}, 400, "'template'"),
+        ("generate", {"model": "m", "prompt": "x", "context": [1]}, 400, "/api/chat"),
+        ("generate", {"model": "m", "prompt": "x", "images": ["%%"]}, 400, "Image 1 is no"),
+        ("chat", {"model": "m", "messages": [], "keep_alive": 0}, 404, "yibu down m"),
+        ("chat", {"model": "m", "messages": [{"role": "tool", "content": "3"}]}, 400, "tool call"),
+        ("show", {"model": "none"}, 404, "no model 'none'"),
+        ("show", {}, 400, "'model' is missing"),
+        ("pull", {"model": "m"}, 404, "yibu pull"),
+    ],
+)  # fmt: skip
+async def test_refusals_in_ollamas_words(
+    serve: Serve, backend: FakeBackend, path: str, body: Any, status: int, words: str
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up, max_context=4096)
+        async with serve() as gateway:
+            found, answer = await gateway.post(f"/api/{path}", body)
+        assert not up.received
+    assert (found, list(answer)) == (status, ["error"])
+    assert words in answer["error"]
+
+
+async def test_a_load_is_answered_without_a_token(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            status, answer = await gateway.post("/api/generate", {"model": "m"})
+            assert (status, answer["done"], answer["done_reason"]) == (200, True, "load")
+            assert not up.received
+
+
+async def test_a_key_is_asked_for(serve: Serve, backend: FakeBackend) -> None:
+    backend.add("m")
+    async with serve(keys=(KEY,)) as gateway:
+        for path in ("chat", "generate", "embed", "embeddings"):
+            status, answer = await gateway.post(f"/api/{path}", {})
+            assert (status, type(answer["error"])) == (401, str)
+
+
+async def test_an_engines_error_and_a_stream_that_breaks(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    refused = response(b'{"error": {"message": "too long", "code": 400}}', status="400 Bad Request")
+    cut = [STREAM_HEAD, chunked(b"data: " + LLAMA_CHAT_STREAM[1] + b"\n\n")]
+    async with Upstream(sending(refused)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            status, answer = await gateway.post("/api/chat", {"model": "m", "messages": HELLO})
+            assert (status, answer) == (400, {"error": "too long"})
+            up.behaviour = sending(*cut, close=True)
+            body = {"model": "m", "messages": HELLO}
+            async with gateway.http.post(gateway.url + "/api/chat", json=body) as reply:
+                assert reply.content_type == "application/x-ndjson"
+                lines = [json.loads(line) for line in (await reply.text()).splitlines()]
+    assert list(lines[-1]) == ["error"]
+    assert not any(line.get("done") for line in lines)
