@@ -43,7 +43,7 @@ from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
 from yibu.gateway.operations import build_validators
 from yibu.gateway.server import GatewayServer, ListenError, bind
-from yibu.hub.settings import HubSettings
+from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.hub.types import LocalModel, ProgressCallback
@@ -61,6 +61,7 @@ from yibu.planner.ledger import Beside, Coming, Promise, explain_missing, less_p
 from yibu.planner.plan import place_anyway, place_beside
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, ModelPlan, Placement
+from yibu.redaction import register, register_environment
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ def main() -> NoReturn:
     """Run the node until it is told to stop."""
     log.configure()
     env = dict(os.environ)
+    register_environment(env)
     settings = sys.stdin.read()
     code = 0
     if settings:  # none: the command that started this process found that it needs no node
@@ -137,6 +139,7 @@ class Front:
         # lock everyone else out.
         self._own_key = secrets.token_urlsafe(32) if keys else None
         self._keys = (*keys, self._own_key) if self._own_key else tuple(keys)
+        register(*self._keys)
         self._listener: socket.socket | None = None
         self._app: Gateway | None = None
         self._door = Door("")
@@ -186,7 +189,12 @@ async def _open(server: GatewayServer, patience: float) -> str:
 
 
 def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
-    """What turns a model's entry into a launch plan on this machine."""
+    """What turns a model's entry into a launch plan on this machine, with a network or without."""
+    offline = _deployer(paths, {**env, OFFLINE_VARIABLE: "1"})
+    return dataclasses.replace(_deployer(paths, env), offline=offline)
+
+
+def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
     store = Store(paths, HubSettings.from_env(env))
     environments = EnvironmentManager(
         paths.environments, IndexSettings.from_pip(env), env=env, compiled=paths.compiled

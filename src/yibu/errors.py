@@ -34,6 +34,8 @@ Two tables map them: ``yibu.cli.exits`` to exit codes, and each ``RequestError``
 
 from __future__ import annotations
 
+from yibu.redaction import redact
+
 
 class YibuError(Exception):
     """Anything yibu refuses or fails at, said so that a person can act on it.
@@ -41,14 +43,25 @@ class YibuError(Exception):
     ``message`` names the object, what was found and what was expected; ``hint`` is the next
     command or change to try, and may be empty. ``cause`` is one of a small number of keys, fit
     for a metric's label.
+
+    Both texts are free of credentials whenever they are read: an error's text may quote another
+    program's, and goes to terminals, answers, logs and files alike.
     """
 
     cause = "unknown"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(redact(message))
+        self._message = message
+        self._hint = hint
+
+    @property
+    def message(self) -> str:
+        return redact(self._message)
+
+    @property
+    def hint(self) -> str:
+        return redact(self._hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message

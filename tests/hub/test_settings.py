@@ -132,3 +132,60 @@ def test_reachability(machine: Machine) -> None:
     assert index.reachable
     assert not hf.reachable
     assert "refused" in hf.detail
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["t0k-en.42\n", "t0k-en.42\r\n", "  t0k-en.42\t", "\ufefft0k-en.42", '"t0k-en.42"', "'t0k-en.42'\n",
+     "\u201ct0k-en.42\u201d", "Bearer t0k-en.42", "t0k-en.42\0", "\u00a0t0k-en.42\u200b"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "place", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN", "file"]
+)
+def test_a_token_is_taken_as_people_keep_it(tmp_path: Path, kept: str, place: str) -> None:
+    env = {"HOME": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}
+    if place == "file":
+        login = tmp_path / ".cache/huggingface/token"
+        login.parent.mkdir(parents=True)
+        login.write_text(kept, encoding="utf-8")
+    else:
+        env[place] = kept
+    settings = HubSettings.from_env(env)
+    token = settings.modelscope_token if place.startswith("MODEL") else settings.hf_token
+    assert token == "t0k-en.42"
+
+
+def test_where_hugging_faces_login_keeps_its_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of-hf-home")
+    (tmp_path / "other").write_bytes("of-a-path\r\n".encode("utf-16"))
+    env = {"HF_HOME": str(tmp_path), "YIBU_HOME": str(tmp_path / "home")}
+    assert HubSettings.from_env(env).hf_token == "of-hf-home"
+    env["HF_TOKEN_PATH"] = str(tmp_path / "other")
+    assert HubSettings.from_env(env).hf_token == "of-a-path"
+    env["HF_TOKEN"] = "of-the-variable"
+    assert HubSettings.from_env(env).hf_token == "of-the-variable"
+
+
+@pytest.mark.parametrize("bad", ["one two", "one\ntwo", "one\x1b[0m", "t\u00f6ken", "one\0two"])
+def test_a_token_that_no_header_can_carry_is_refused_unshown(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(ConfigError, match=r"HF_TOKEN.*character \d+ of \d+ is U\+") as refused:
+        HubSettings.from_env({"HOME": str(tmp_path), "HF_TOKEN": bad})
+    assert bad not in str(refused.value)
+    (tmp_path / "token").write_text(bad, encoding="utf-8")
+    with pytest.raises(ConfigError, match=str(tmp_path / "token")):
+        HubSettings.from_env({"HF_HOME": str(tmp_path)})
+    (tmp_path / "token").write_bytes(b"\x80\x81")
+    with pytest.raises(ConfigError, match="no text"):
+        HubSettings.from_env({"HF_HOME": str(tmp_path)})
+
+
+def test_yibus_home_moves_the_hubs_files_unless_their_own_variables_place_them(
+    tmp_path: Path,
+) -> None:
+    env = {"HOME": "/home/me", "YIBU_HOME": str(tmp_path), "XDG_CACHE_HOME": "/cache"}
+    moved = HubSettings.from_env(env)
+    assert moved.modelscope_cache == tmp_path / "hub/modelscope"
+    assert moved.hf_cache == tmp_path / "hub/huggingface/hub"
+    placed = HubSettings.from_env({**env, "MODELSCOPE_CACHE": "/ms", "HF_HUB_CACHE": "/hf"})
+    assert (placed.modelscope_cache, placed.hf_cache) == (Path("/ms"), Path("/hf"))
+    assert HubSettings.from_env({**env, "HF_HOME": "/data"}).hf_cache == Path("/data/hub")

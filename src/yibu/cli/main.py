@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
-from yibu import __version__
+from yibu import __version__, log
 from yibu.cli import exits, output
 from yibu.cli.mistyped import ENGINE_FLAG_VERBS, mistyped
 from yibu.cli.verbs import adoption, config, engines, models, planning, service, speech, talk
 from yibu.errors import YibuError
+from yibu.redaction import register_environment
 
 
 def _print_version(wanted: bool) -> None:
@@ -45,6 +47,8 @@ for group in (service, planning, adoption, talk, speech, models, config, engines
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script: run one verb and leave with its exit code."""
+    log.configure_quiet()
+    register_environment(os.environ)
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 
 

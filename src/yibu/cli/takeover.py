@@ -36,7 +36,6 @@ from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
 from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.gateway.server import ListenError, bind
 from yibu.hub.source import parse_source
-from yibu.log import redact
 from yibu.node import foreign
 from yibu.node.client import Client
 from yibu.node.foreign import Foreign
@@ -44,6 +43,7 @@ from yibu.node.hardware import probe
 from yibu.node.probe import one_token, token_requests
 from yibu.planner.text import size
 from yibu.planner.types import Machine
+from yibu.redaction import redact
 
 _SPARE = 60.0
 """Seconds beyond the old servers' grace in which their address has to become free."""

@@ -56,6 +56,8 @@ class ModelConfig:
     replicas: int = 1
     force: bool = False
     """Start it although the plan says that it does not fit (``yibu up --force``)."""
+    offline: bool = False
+    """Use only what is on this disk, for its files and its engine (``yibu up --offline``)."""
     aliases: tuple[str, ...] = ()
     """Further names by which clients may ask for it."""
     directory: Path | None = None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yibu.engines.base import Cause
-from yibu.log import redact
+from yibu.redaction import redact
 
 _SIGILL = 4
 _SIGKILL = 9

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from yibu.pipconfig import pip_options
+from yibu.redaction import register_urls
 
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 
@@ -37,6 +38,7 @@ class IndexSettings:
         ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's, ``etc`` the machine's.
         """
         values = pip_options(env, "install", prefix=prefix, etc=etc)
+        register_urls(*(place for value in values.values() for place in value.split()))
         return cls(
             default_index=values.get("index-url"),
             extra_indexes=_existing(values.get("extra-index-url", "").split()),
@@ -62,6 +64,7 @@ class IndexSettings:
             "HTTPS_PROXY": self.proxy,
             "UV_INSECURE_HOST": " ".join(self.trusted_hosts),
             "UV_NO_INDEX": "1" if self.no_index else None,
+            "UV_OFFLINE": "1" if env.get("YIBU_OFFLINE", "").strip().lower() in _TRUE else None,
             # pip takes the best version from all indexes together, uv by default from the first
             # that knows the name: a partial extra index would then hide the others.
             "UV_INDEX_STRATEGY": "unsafe-best-match",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from yibu.environments.progress import ProgressReader
 from yibu.errors import EnvironmentSetupError
-from yibu.log import redact
+from yibu.redaction import redact
 
 _TAIL_LINES = 60
 _POLL = 0.2
@@ -26,8 +26,6 @@ _KILL_GRACE = 3.0
 
 # Variables of the calling interpreter that would lead uv or the new environment astray.
 _FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_PYTHON")
-
-_URL_PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
 
 
 class UvCancelledError(EnvironmentSetupError):
@@ -103,6 +101,14 @@ _FAILURES = (
         re.compile(r"(?P<package>\S+) has no (?:wheels|usable wheels|source distribution)"),
         "{package} has no wheel for this platform and Python",
         "run yibu with another Python (3.11 to 3.13), or use another engine for this model",
+    ),
+    _Failure(
+        "offline",
+        re.compile(
+            r"(?P<package>[A-Za-z0-9._-]+) was not found in the cache(?s:.*)network was disabled"
+        ),
+        "{package} is not in uv's cache, and only local files are allowed (offline)",
+        "leave --offline out (unset YIBU_OFFLINE), or " + _WHEELS_HINT,
     ),
     _Failure(
         "not_on_index",
@@ -214,7 +220,7 @@ def run_uv(
 
 def explain_failure(environment: str, code: int, output: str) -> UvFailedError:
     """Say in words why uv failed, from what it printed."""
-    output = redact(_URL_PASSWORD.sub("***@", output))
+    output = redact(output)
     for failure in _FAILURES:
         if match := failure.pattern.search(output):
             return UvFailedError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,15 +70,13 @@ def check_room(directory: Path, needed: int, what: str) -> None:
         )
 
 
-def offline_error(source: Source, record: Record | None) -> OfflineError:
-    """What is missing here, by file where a record knows."""
-    missing = record.changed() if record else []
-    what = (
-        f"these files are missing or changed: {', '.join(missing)}"
+def offline_error(source: Source, missing: Sequence[str]) -> OfflineError:
+    """``missing``: the files that a record or listing names; none where nothing is known."""
+    found = (
+        f"these files are missing or changed here: {', '.join(missing)}"
         if missing
-        else "nothing of it is"
+        else "nothing of it is here"
     )
-    found = f"{what} here" if not missing else what
     return OfflineError(
         f"{source}: only local files are allowed (offline), and {found}.",
         hint=f"Unset YIBU_OFFLINE and HF_HUB_OFFLINE (or leave --offline out) and run "

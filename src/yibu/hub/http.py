@@ -22,7 +22,6 @@ from yibu.errors import (
     PullCancelledError,
 )
 from yibu.hub.settings import HubSettings
-from yibu.log import redact
 
 if TYPE_CHECKING:
     import requests
@@ -95,9 +94,7 @@ class HttpClient:
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise TransientError(f"no answer from {_host(url)}: {shortest(error)}") from error
         except requests.exceptions.RequestException as error:
-            raise HubError(
-                f"{what} cannot be asked for at {redact(url)}: {shortest(error)}."
-            ) from error
+            raise HubError(f"{what} cannot be asked for at {url}: {shortest(error)}.") from error
         with self._lock:
             self._open.add(response)
         try:
@@ -251,4 +248,4 @@ def shortest(error: BaseException) -> str:
         return shortest(error.__cause__)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return redact(f"{type(error).__name__}: {error}")
+    return f"{type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yibu.pipconfig import pip_options
+from yibu.redaction import register_urls
 
 _PYPI = "https://pypi.org/simple"
 
@@ -42,6 +43,7 @@ class IndexSettings:
         # uv writes an index as NAME=URL where it has a name.
         indexes = tuple(dict.fromkeys(re.sub(r"^[\w.-]+=(?=\w+:)", "", url) for url in found))
         links = [*options.get("find-links", "").split(), *_commas(env.get("UV_FIND_LINKS", ""))]
+        register_urls(*indexes, *links)
         return cls(indexes, tuple(links), options.get("cert") or None)
 
 

@@ -21,6 +21,7 @@ from yibu.hub.local import local_files
 from yibu.hub.repository import Listing, RemoteFile, move
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
+from yibu.redaction import register
 
 _BRANCH = "master"
 
@@ -46,6 +47,7 @@ class ModelScopeHub:
             cache_dir=self.cache,
             token=self._settings.modelscope_token,
         )
+        register(config.token)
         api = HubApi(config)
         try:
             found = api.list_repo_files(source.name, "model", revision=revision)

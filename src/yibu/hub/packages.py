@@ -50,7 +50,7 @@ def pull_package(source: Source, context: PullContext) -> Record:
         if record and not record.changed() and record_meets(record, context.pins):
             return record
         if context.settings.offline:
-            raise offline_error(source, record)
+            raise offline_error(source, record.changed() if record else ())
         try:
             return _pull(source, context)
         except _BadWheelError as error:

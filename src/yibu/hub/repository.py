@@ -109,7 +109,7 @@ def pull_repository(hub: Hub, source: Source, context: PullContext) -> Record:
     if context.settings.offline:
         found = _recorded_listing(record) if record else hub.cached_listing(source)
         if found is None:
-            raise offline_error(source, record)
+            raise offline_error(source, record.changed() if record else ())
         listing = found
     else:
         try:
@@ -211,7 +211,7 @@ class _Pull:
         self._check_existing(record)
         missing = [file for file in self._files if file.path not in self._found]
         if missing and self._context.settings.offline:
-            raise self._offline(missing)
+            raise offline_error(self._source, [file.path for file in missing])
         self._fetch(missing)
         self._place.complete(self._source)
         files = []
@@ -309,15 +309,6 @@ class _Pull:
         key = "\0".join((source.scheme, source.name, file.path, identity))
         name = f"{Path(file.path).name[:60]}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.part"
         return self._workspace / name
-
-    def _offline(self, missing: list[RemoteFile]) -> HubError:
-        error = offline_error(self._source, None)
-        names = ", ".join(file.path for file in missing)
-        error.message = (
-            f"{self._source}: only local files are allowed (offline), and these files are missing "
-            f"or changed here: {names}."
-        )
-        return error
 
 
 def _existing(path: Path) -> Path:

@@ -1,8 +1,9 @@
-"""What the hub room takes from the environment, read once at the edge.
+"""What the hub package takes from the environment, read once at the edge.
 
 The hubs' own variables keep their meaning: MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN,
-MODELSCOPE_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HTTP(S)_PROXY,
-NO_PROXY. ``YIBU_OFFLINE`` and ``YIBU_DOWNLOAD_CONNECTIONS`` are ours.
+MODELSCOPE_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
+HTTP(S)_PROXY, ALL_PROXY, NO_PROXY. ``YIBU_OFFLINE`` and ``YIBU_DOWNLOAD_CONNECTIONS`` are ours,
+and ``YIBU_HOME`` moves both caches unless their own variables place them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from pathlib import Path
 
 from yibu.errors import ConfigError
 from yibu.hub.index_settings import IndexSettings
+from yibu.hub.tokens import clean_token, token_of_file
 
+OFFLINE_VARIABLE = "YIBU_OFFLINE"
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """Endpoints, tokens, caches and patience of the hub room."""
+    """Endpoints, tokens, caches and timeouts."""
 
     modelscope_cache: Path
     hf_cache: Path
@@ -61,26 +64,29 @@ class HubSettings:
         """
         home = Path(env.get("HOME") or Path.home())
         xdg_cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
-        hf_home = _path(env.get("HF_HOME"), home) or xdg_cache / "huggingface"
+        own = _path(env.get("YIBU_HOME"), home)
+        hf_home = _path(env.get("HF_HOME"), home)
+        login = _path(env.get("HF_TOKEN_PATH"), home) or (
+            (hf_home or xdg_cache / "huggingface") / "token"
+        )
+        if hf_home is None:
+            hf_home = own / "hub" / "huggingface" if own else xdg_cache / "huggingface"
         hf_cache = (
             _path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"), home)
             or hf_home / "hub"
         )
-        # The hub's own switches are read as the hub's SDK reads them: anything odd means no.
-        offline = _switch(env, "YIBU_OFFLINE") or any(
-            env.get(name, "").strip().lower() in _TRUE
-            for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        modelscope_cache = _path(env.get("MODELSCOPE_CACHE"), home) or (
+            own / "hub" / "modelscope" if own else home / ".cache" / "modelscope"
         )
         return cls(
-            modelscope_cache=_path(env.get("MODELSCOPE_CACHE"), home)
-            or home / ".cache" / "modelscope",
+            modelscope_cache=modelscope_cache,
             hf_cache=hf_cache,
             modelscope_endpoint=_endpoint(
                 env.get("MODELSCOPE_ENDPOINT") or env.get("MODELSCOPE_DOMAIN")
             ),
             hf_endpoint=_endpoint(env.get("HF_ENDPOINT")),
-            modelscope_token=env.get("MODELSCOPE_API_TOKEN") or None,
-            hf_token=env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or None,
+            modelscope_token=_token(env, "MODELSCOPE_API_TOKEN"),
+            hf_token=_token(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") or token_of_file(login),
             proxies=_proxies(env),
             no_proxy=env.get("NO_PROXY") or env.get("no_proxy") or "",
             ca_bundle=next(
@@ -91,10 +97,23 @@ class HubSettings:
                 ),
                 None,
             ),
-            offline=offline,
+            offline=is_offline(env),
             index=IndexSettings.from_env(env),
             connections=_count(env, "YIBU_DOWNLOAD_CONNECTIONS", 8),
         )
+
+
+def is_offline(env: Mapping[str, str]) -> bool:
+    """Whether an environment allows only what is on this disk.
+
+    Raises:
+        ConfigError: YIBU_OFFLINE is neither yes nor no.
+    """
+    # The hub's own switches are read as the hub's SDK reads them: anything odd means no.
+    return _switch(env, OFFLINE_VARIABLE) or any(
+        env.get(name, "").strip().lower() in _TRUE
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
 
 
 def _path(value: str | None, home: Path) -> Path | None:
@@ -103,6 +122,10 @@ def _path(value: str | None, home: Path) -> Path | None:
     if value == "~" or value.startswith("~/"):
         return home / value[2:]
     return Path(value).absolute()
+
+
+def _token(env: Mapping[str, str], *names: str) -> str | None:
+    return next((token for name in names if (token := clean_token(env.get(name, ""), name))), None)
 
 
 def _endpoint(value: str | None) -> str | None:

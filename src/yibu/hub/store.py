@@ -110,7 +110,8 @@ class Store:
         if model is not None:
             return local_headers(model)
         if self._settings.offline:
-            raise offline_error(source, self._records.read(source))
+            record = self._records.read(source)
+            raise offline_error(source, record.changed() if record else ())
         if source.scheme == "local":
             return local_headers(open_local(source))
         if source.scheme == "pypi":

@@ -59,6 +59,8 @@ class Deployer:
     """An engine's name to the lines with which the phases of its start begin."""
     in_use: Callable[[str], AbstractContextManager[object]]
     """While it is open, the files of that source are not removed from the store."""
+    offline: Deployer | None = None
+    """The same without a network, for models that ask for it."""
 
     async def deploy(
         self,
@@ -74,6 +76,8 @@ class Deployer:
         Raises:
             YibuError: whatever a collaborator raises.
         """
+        if config.offline and self.offline is not None:
+            return await self.offline.deploy(config, on_progress, note, enter, ledger)
         loop = asyncio.get_running_loop()
         abandoned = threading.Event()
 

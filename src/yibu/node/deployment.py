@@ -23,6 +23,7 @@ from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica
 from yibu.node.state import SavedModel, SavedReplica
+from yibu.redaction import redact
 from yibu.routing import NO_DETAILS, Failure, Route, State
 
 _log = logging.getLogger(__name__)
@@ -389,7 +390,7 @@ class Deployment:
         self._bus.publish("progress", self.name, **fields)
 
     def _note(self, text: str) -> None:
-        self._bus.publish("note", self.name, text=text)
+        self._bus.publish("note", self.name, text=redact(text))
 
 
 def _when_ready(state: State, phases: dict[str, float]) -> dict[str, float]:

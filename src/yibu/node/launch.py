@@ -13,7 +13,6 @@ from typing import Any, Protocol, TypeVar
 
 from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
-from yibu.log import redact
 from yibu.node import logs, oom, ports, probe
 from yibu.node.endings import DISK_FULL, describe_exit, describe_silence
 from yibu.node.environ import clean_environment
@@ -25,6 +24,7 @@ from yibu.node.process import EngineProcess
 from yibu.node.timings import Timings
 from yibu.node.turns import Turns
 from yibu.paths import Paths
+from yibu.redaction import redact
 from yibu.routing import NO_DETAILS, ModelDetails
 
 _log = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ from yibu.node.policy import RestartPolicy, Start
 from yibu.node.process import EngineProcess
 from yibu.node.state import SavedReplica
 from yibu.node.watch import Watch
+from yibu.redaction import register, register_environment
 from yibu.routing import Failure, ReplicaStatus, State
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class Replica:
         """By cause, a short key each."""
         self.failure: Failure | None = None
         self.key = key or secrets.token_urlsafe(32)
+        register(self.key)
+        register_environment(spec.env)
         self.port = port
         self.process: EngineProcess | None = None
         self.endpoint: Endpoint | None = None

@@ -57,6 +57,7 @@ def up(
         from yibu.cli.house import settle
         from yibu.cli.session import Session
         from yibu.config import file as config_file
+        from yibu.hub.settings import is_offline
 
         overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
         door = lift(models or [], overrides, host, port, here.directory)
@@ -65,7 +66,9 @@ def up(
         config = door.lay_over(config_file.load(path, env=here.env, flags=flags))
         config, notes = settle(config)
         chosen = selection.select(door.models, config, door.overrides, here.directory)
-        chosen = [replace(model, force=force) for model in chosen]
+        # A node that runs already has an environment of its own: the model itself says it.
+        offline = is_offline(here.env)
+        chosen = [replace(model, force=force, offline=offline) for model in chosen]
         for note in (*door.notes, *notes):
             output.talk(note)
         session = Session(here, config, node)

@@ -1,0 +1,112 @@
+"""Secrets taken out of text before anybody sees it: error messages, logs, answers.
+
+Two rules. Whatever looks like a credential is replaced by its form (a URL's user and password, a
+signed link's signature, an Authorization header, ``token=…``); and what is known to be one (the hubs'
+tokens, API keys, passwords of proxies and indexes) is replaced wherever it stands.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+
+_MASK = "***"
+_SHORTEST = 6
+"""Characters. A shorter secret would black out ordinary words, and guards nothing."""
+
+_USER_INFO = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
+_SIGNED = re.compile(
+    r"(?i)([?&;](?:[\w.-]*(?:signature|credential|token|secret|password|api[-_]?key|access[-_]?key"
+    r"(?:[-_]?id)?)|sig|policy|key-pair-id|q-ak|auth[-_]key|auth|key|code)=)[^\s&;\"'<>]+"
+)
+_HEADER = re.compile(
+    r"(?i)((?:authorization|cookie)[\"']?\s*[:=]\s*[\"']?(?:[a-z]+\s+)?|\bbearer\s+)"
+    r"([^\s\"',}]{8,})"
+)
+_ASSIGNED = re.compile(
+    r"(?i)((?:api[-_]?key|token|password|passwd|secret|m_session_id)"
+    r"(?:[\"']?\s*=\s*[\"']?|[\"']\s*:\s*[\"']?|\s*:\s*[\"']))([^\s\"',}]{4,})"
+)
+# After a bare colon prose follows too ("token: expected a string"): a digit tells a secret, or that
+# the line ends with it.
+_SAID = re.compile(
+    r"(?im)((?:api[-_ ]?key|token|password|passwd|secret)\s*:\s*)"
+    r"(?=[^\s\"',}]*(?:\d|[\"',;.)}]*$))([^\s\"',}]{4,})"
+)
+_FLAG = re.compile(r"(?i)(--?[\w-]*(?:api[-_]key|token|password|secret)[=\s]\s*)([^\s\"',}]{4,})")
+_SHAPE = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|ms-[0-9a-f-]{16,}|gh[opsu]_[A-Za-z0-9]{16,})"
+)
+_SIGNS = (
+    "://", "bearer", "authorization", "cookie", "key", "token", "passw", "secret", "session",
+    "=", "hf_", "sk-", "ms-", "gh",
+)  # fmt: skip
+"""One of these stands in whatever the patterns find; looking for them is ten times cheaper."""
+
+_SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?)$")
+
+
+class _Known:
+    """The secrets of this process. It is the process's own, because a message can be shown by
+    anyone: whoever renders it does not know which of its parts came out of which setting."""
+
+    def __init__(self) -> None:
+        self.secrets: frozenset[str] = frozenset()
+        self.pattern: re.Pattern[str] | None = None
+
+    def add(self, secrets: Iterable[str]) -> None:
+        fresh = self.secrets.union(secrets)
+        if fresh == self.secrets:
+            return
+        longest_first = sorted(fresh, key=len, reverse=True)
+        words = "|".join(map(re.escape, longest_first))
+        self.secrets, self.pattern = (
+            fresh,
+            re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])"),
+        )
+
+
+_KNOWN = _Known()
+
+
+def register(*secrets: str | None) -> None:
+    """Have these never shown again by this process, nor as a URL would spell them."""
+    spelled: set[str] = set()
+    for secret in secrets:
+        if secret and len(plain := secret.strip()) >= _SHORTEST:
+            spelled |= {plain, urllib.parse.quote(plain, safe=""), urllib.parse.unquote(plain)}
+    if spelled:
+        _KNOWN.add(spelled)
+
+
+def register_urls(*urls: str | None) -> None:
+    """The same for the user and password in URLs of proxies and package indexes."""
+    for url in urls:
+        # Greedy: a password may hold an @ or a slash that should have been escaped.
+        if url and (found := re.match(r"[^\s:]*://(.*)@", url)):
+            user, _, password = found[1].partition(":")
+            register(password or user)
+
+
+def register_environment(env: Mapping[str, str]) -> None:
+    """The same for what an environment's own names call secret: ``HF_TOKEN``, ``X_API_KEY`` …"""
+    for name, value in env.items():
+        if _SECRET_NAME.search(name):
+            register(*value.split(","))
+        elif "://" in value:
+            register_urls(*value.split())
+
+
+def redact(text: str) -> str:
+    """The text with ``***`` in the place of every credential."""
+    if _KNOWN.pattern is not None and any(secret in text for secret in _KNOWN.secrets):
+        text = _KNOWN.pattern.sub(_MASK, text)
+    low = text.lower()
+    if not any(sign in low for sign in _SIGNS):
+        return text
+    text = _USER_INFO.sub(f"{_MASK}@", text)
+    text = _SIGNED.sub(rf"\1{_MASK}", text)
+    for pattern in (_HEADER, _ASSIGNED, _SAID, _FLAG):
+        text = pattern.sub(rf"\1{_MASK}", text)
+    return _SHAPE.sub(_MASK, text)

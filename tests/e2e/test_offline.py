@@ -1,0 +1,63 @@
+"""`--offline` reaches a node that already runs: the model itself carries it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.home import Home, fake
+from tests.fakes.hub_server import HubServer
+from tests.planner.planner_files import gguf_bytes
+
+REPO = "org/tiny"
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as hub:
+        hub.repos[REPO] = {"config.json": b"{}", "config.yaml": b"a: b"}
+        yield hub
+
+
+@pytest.fixture
+def online(tmp_path: Path, hub: HubServer) -> Iterator[Home]:
+    """A home whose node was started with a network, and runs a model already."""
+    settings = {
+        "HF_ENDPOINT": hub.url, "MODELSCOPE_ENDPOINT": hub.url, "NO_PROXY": "*",
+        "UV_DEFAULT_INDEX": f"{hub.url}/simple", "PIP_CONFIG_FILE": "/dev/null",
+        "UV_CACHE_DIR": str(tmp_path / "uv"), "YIBU_HOME": str(tmp_path),
+    }  # fmt: skip
+    with Home(tmp_path, settings=settings) as home:
+        home.write([fake("fake")])
+        home.yibu("up", "-d")
+        yield home
+
+
+@pytest.mark.parametrize("scheme", ["hf", "modelscope"])
+def test_nothing_is_asked_of_a_hub(online: Home, hub: HubServer, scheme: str) -> None:
+    done = online.yibu("up", "-d", f"{scheme}:{REPO}", "--offline", code=1)
+    assert "only local files are allowed (offline), and nothing of it is here" in done.stderr
+    assert hub.requests == []
+
+
+def test_nor_of_a_package_index(online: Home, hub: HubServer, tmp_path: Path) -> None:
+    model = tmp_path / "tiny.gguf"
+    model.write_bytes(gguf_bytes({"general.architecture": "llama", "llama.block_count": 1}))
+    done = online.yibu("up", "-d", str(model), "--offline", code=1)
+    assert "xllamacpp is not in uv's cache, and only local files are allowed" in done.stderr
+    assert hub.requests == []
+
+
+def test_the_hubs_own_switch_counts_too(online: Home, hub: HubServer) -> None:
+    here = dataclasses.replace(online, settings={**online.settings, "HF_HUB_OFFLINE": "1"})
+    assert "(offline)" in here.yibu("up", "-d", f"hf:{REPO}", code=1).stderr
+    assert hub.requests == []
+
+
+def test_without_it_the_same_node_asks(online: Home, hub: HubServer) -> None:
+    done = online.yibu("up", "-d", f"hf:{REPO}", code=None)
+    assert done.returncode  # no engine serves it
+    assert hub.asked(f"/api/models/{REPO}")
