@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_port
 
+from conftest import free_port
 from yibu.engines.base import Cause
 from yibu.engines.causes import GENERIC_CAUSES, Explanation, explain
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import KEY, Running, free_port, wait_ready
 
+from conftest import KEY, Running, free_port, wait_ready
 from yibu.engines.llama_cpp.fields import FIELDS
 
 pytestmark = pytest.mark.engine
