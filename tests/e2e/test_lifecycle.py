@@ -10,6 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -17,6 +18,9 @@ import pytest
 
 from tests.e2e.home import Home, fake, scrape
 from tests.support.polling import until
+from yibu.config import ModelConfig
+from yibu.config.wire import plain_config
+from yibu.errors import UsageError
 
 
 def ask(home: Home, model: str = "fake", key: str = "any", **fields: object) -> dict[str, Any]:
@@ -147,6 +151,17 @@ def test_an_interrupt_of_a_detached_start_says_that_it_goes_on(home: Home) -> No
     assert "fake: goes on starting" in up.communicate(timeout=30)[1]
     assert up.returncode == 130
     assert home.model("fake")["state"] == "starting"
+
+
+def test_a_name_taken_from_a_source_replaces_no_other_model(running: Home) -> None:
+    taken = ModelConfig("FAKE", source="modelscope:some/fake", name_derived=True)
+    before = running.model("fake")["replicas"]
+    for name, said in (("fake", "--name NAME"), ("FAKE", "claims the name")):
+        config = plain_config(replace(taken, name=name))
+        with pytest.raises(UsageError, match=said):
+            running.client.call("up", models=[config])
+    assert [model["name"] for model in running.ps()["models"]] == ["fake"]
+    assert running.model("fake")["replicas"][0]["pid"] == before[0]["pid"]
 
 
 def test_a_start_that_fails_says_why(home: Home) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yibu.config import ENGINE_NAMES, Config, EngineName, ModelConfig
+from yibu.config.names import check_name, name_from, plain_name
 from yibu.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from yibu.hub.types import Source
 
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+_ENDING = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,27 @@ def select(
             hint="Try: yibu up smollm2, or write a file with: yibu init",
         )
     models = [_one(text, config, directory) for text in wanted] if wanted else list(config.models)
-    return [_canonical(_override(model, overrides), directory) for model in models]
+    chosen = [canonical(_override(model, overrides), directory) for model in models]
+    _refuse_clashes(chosen, config, directory)
+    return list({model.name: model for model in chosen}.values())
+
+
+def _refuse_clashes(chosen: Sequence[ModelConfig], config: Config, directory: Path) -> None:
+    """Raises UsageError where a name that was taken from a source means another model already."""
+    owners = {
+        plain_name(name): (model, "yibu.yaml has")
+        for model in config.models
+        for name in model.names
+    }
+    for model in chosen:
+        known, where = owners.setdefault(plain_name(model.name), (model, "this command has"))
+        known = canonical(known, directory)
+        if model.source != known.source and (model.name_derived or known.name_derived):
+            raise UsageError(
+                f"{model.source} would be named {model.name}, and {where} a {known.name} already,"
+                f" from {known.source or 'no source'}.",
+                hint=f"Give it another name: yibu up {model.source} --name NAME",
+            )
 
 
 def resolve_source(text: str, directory: Path) -> Source:
@@ -85,12 +106,14 @@ def _one(text: str, config: Config, directory: Path) -> ModelConfig:
 
     if (entry := lookup(text)) is not None:
         # Served under the name that was typed: it is what the user will ask for.
-        return ModelConfig(name=text.strip().lower(), source=str(entry.source()))
+        name = text.strip().lower()
+        return ModelConfig(name=name, source=str(entry.source()), name_derived=True)
     source = resolve_source(text, directory)
-    return ModelConfig(name=_served_name(source.file or source.name), source=str(source))
+    name = _served_name(source.file or source.name)
+    return ModelConfig(name=name, source=str(source), name_derived=True)
 
 
-def _canonical(model: ModelConfig, directory: Path) -> ModelConfig:
+def canonical(model: ModelConfig, directory: Path) -> ModelConfig:
     """The source spelled out, so that the node needs no directory to understand it."""
     base = model.directory or directory
     source = str(resolve_source(model.source, base)) if model.source else ""
@@ -104,17 +127,18 @@ def _canonical(model: ModelConfig, directory: Path) -> ModelConfig:
 
 
 def _served_name(name: str) -> str:
-    """``Qwen/Qwen3-0.6B`` stays; a path or a file is known by its last part, without ``.gguf``."""
-    if name.startswith("/") or name.endswith(".gguf"):
-        name = Path(name).name
-    name = name.removesuffix(".gguf").partition("==")[0]
-    return _NOT_IN_NAMES.sub("-", name) if "/" not in name else name
+    """``Qwen/Qwen3-0.6B`` stays; a path or a file is known by its last part, without its ending
+    and the number of its part: ``/data/千问-00001-of-00003.gguf`` is ``千问``."""
+    if name.startswith("/") or name.lower().endswith(".gguf"):
+        name = _ENDING.sub("", Path(name).name)
+    return name_from(name.partition("==")[0])
 
 
 def _override(model: ModelConfig, overrides: Overrides) -> ModelConfig:
     changed = dataclasses.replace(
         model,
-        name=overrides.name or model.name,
+        name=_name(overrides.name) or model.name,
+        name_derived=model.name_derived and overrides.name is None,
         engine=_engine(overrides.engine) or model.engine,
         flags=(*model.flags, *overrides.flags),
         aliases=(*model.aliases, *overrides.aliases),
@@ -132,6 +156,15 @@ def with_names(model: ModelConfig, aliases: Sequence[str], lora: Mapping[str, st
     taken = {changed.name, *changed.adapters}
     kept = tuple(name for name in others if name not in taken)
     return dataclasses.replace(changed, aliases=kept)
+
+
+def _name(name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise UsageError(f"--name {name!r} cannot be used: {error}.") from error
 
 
 def _engine(name: str | None) -> EngineName | None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
-import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from yibu.config import document
+from yibu.config.document import Document, Location
+from yibu.config.names import plain_name
 from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema
 from yibu.config.types import Config, GatewayConfig, ModelConfig, Origin
 from yibu.errors import ConfigError
 
 DEFAULT_FILE = "yibu.yaml"
-_MAX_FILE_BYTES = 1024 * 1024
-_REFERENCE = re.compile(r"\$\{env\.([^}]*)\}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
+_GATEWAY_TEXTS = frozenset({"host", "api_key_file", "api_keys", "cors_origins", "hosts"})
+_MODEL_TEXTS = frozenset({"name", "source", "engine", "aliases", "flags", "env"})
+_SECRET = frozenset({"api_keys", "env"})
 
 
 def load(
@@ -36,7 +40,7 @@ def load(
     Raises:
         ConfigError: the file is missing, is not YAML, or holds something that cannot be used.
     """
-    schema = parse(path.read_bytes(), str(path), env=env) if path else FileSchema()
+    schema = parse(_bytes(path), str(path), env=env) if path else FileSchema()
     return resolve(schema, path, env=env, flags=flags)
 
 
@@ -72,8 +76,8 @@ def find(explicit: Path | None, directory: Path) -> Path | None:
     """
     if explicit is None:
         candidate = directory / DEFAULT_FILE
-        return candidate if candidate.is_file() else None
-    if not explicit.is_file():
+        return candidate if candidate.exists() or candidate.is_symlink() else None
+    if not explicit.exists():
         raise ConfigError(
             f"The configuration file {explicit} does not exist.",
             hint="Write one with: yibu init",
@@ -81,92 +85,106 @@ def find(explicit: Path | None, directory: Path) -> Path | None:
     return explicit
 
 
-def parse(text: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
+def _bytes(path: Path) -> bytes:
+    """The file's content. Raises ConfigError where it is no file that can be read."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise ConfigError(f"The configuration {path} is {what}; a file was expected.")
+        with path.open("rb") as file:
+            return file.read(document.MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"The configuration file {path} cannot be read: {error.strerror}.",
+            hint=f"See whose it is: ls -l {path}",
+        ) from error
+
+
+def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
     """Parse and check one file's bytes; ``name`` stands in messages.
 
     Raises:
         ConfigError: with every fault found, one a line, each with its place.
     """
-    if len(text) > _MAX_FILE_BYTES:
-        raise ConfigError(f"{name} has {len(text)} bytes; a configuration has at most 1 MiB.")
-    try:
-        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506, a SafeLoader underneath
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {_yaml_fault(error)}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name} is not UTF-8 text: {error.reason}.") from error
-    if tree is None:
-        tree = {}
+    found = document.read(document.decode(data, name), name, env, _is_text)
+    tree = {} if found.value is None else found.value
     if not isinstance(tree, dict):
+        kind = "a list" if isinstance(tree, list) else "text" if isinstance(tree, str) else tree
         raise ConfigError(
-            f"{name} holds a {type(tree).__name__} where the keys gateway and models are expected.",
+            f"{name} holds {kind} where the keys gateway and models are expected.",
             hint="See an example with: yibu init --print",
         )
+    faults = [(place, f"{_dotted(place)}: {text}") for place, text in found.faults.items()]
+    schema = FileSchema()
     try:
-        schema = FileSchema.model_validate(_interpolate(tree, env, name))
+        schema = FileSchema.model_validate(_without_empty(tree))
     except ValidationError as error:
-        faults = "\n".join(f"  {_fault(fault)}" for fault in error.errors())
-        raise ConfigError(
-            f"{name} cannot be used:\n{faults}", hint="Every key: yibu config schema"
-        ) from error
-    _refuse_twins(schema.models, name)
+        # What an unset variable would have said cannot be judged.
+        faults += [
+            (fault["loc"], _fault(fault))
+            for fault in error.errors()
+            if not any(fault["loc"][: len(at)] == at for at in found.faults)
+        ]
+    else:
+        faults += _twins(schema.models)
+    if faults:
+        raise _refusal(name, faults, found)
     return schema
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, refusing a key that stands twice in one mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+def _refusal(name: str, faults: Sequence[tuple[Location, str]], found: Document) -> ConfigError:
+    placed = sorted((found.place(place), text) for place, text in faults)
+    lines = (f"  line {line}, column {column}: {text}" for (line, column), text in placed)
+    if found.unset:
+        hint = f"Set what is missing: export {' '.join(f'{name}=…' for name in found.unset)}"
+    else:
+        hint = "Every key: yibu config schema"
+    return ConfigError(f"{name} cannot be used:\n" + "\n".join(lines), hint=hint)
 
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    if mark is None:
-        return f"{problem}."
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}."
+def _is_text(at: Location) -> bool:
+    """Whether a text stands there, so that ``4``, ``no`` and ``22:22`` are kept as written."""
+    match at:
+        case ("gateway", str(key), *_):
+            return key in _GATEWAY_TEXTS
+        case ("models", int(), str(key), *_):
+            return key in _MODEL_TEXTS
+    return False
 
 
-def _interpolate(value: Any, env: Mapping[str, str], name: str) -> Any:
-    """Replace ``${env.NAME}`` in every string of the tree."""
-    if isinstance(value, dict):
-        return {key: _interpolate(item, env, name) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_interpolate(item, env, name) for item in value]
-    if isinstance(value, str):
-        return _REFERENCE.sub(lambda match: _variable(match[1], env, name), value)
-    return value
+def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree without keys that have no value: they count as left out."""
+
+    def kept(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if item is not None}
+
+    tree = {**kept(tree)}
+    if "gateway" in tree:
+        tree["gateway"] = kept(tree["gateway"])
+    if isinstance(models := tree.get("models"), list):
+        tree["models"] = [kept(model) for model in models]
+    return tree
 
 
-def _variable(variable: str, env: Mapping[str, str], name: str) -> str:
-    if not _VARIABLE.fullmatch(variable):
-        raise ConfigError(
-            f"{name} refers to ${{env.{variable}}}, and {variable!r} is no variable's name.",
-            hint="Write it as ${env.MY_KEY}.",
-        )
-    if variable not in env:
-        raise ConfigError(
-            f"{name} needs the environment variable {variable}, which is not set.",
-            hint=f"Set it first: export {variable}=…",
-        )
-    return env[variable]
+def _dotted(place: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in place)
 
 
 def _fault(fault: Any) -> str:
     """One line for one of pydantic's faults; an unknown key names the nearest known one."""
-    place = ".".join(str(part) for part in fault["loc"])
+    place = _dotted(fault["loc"])
+    if fault["type"] == "missing":
+        return f"{place}: is missing"
     if fault["type"] != "extra_forbidden":
-        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+        text = f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+        if _SECRET.intersection(fault["loc"]):
+            return text
+        shown = repr(fault["input"])
+        shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+        return text if shown in text else f"{text}, found {shown}"
     known = list(_schema_at(fault["loc"]).model_fields)
     nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
     if nearest:
@@ -187,14 +205,21 @@ def _schema_at(location: Sequence[int | str]) -> type[BaseModel]:
     return schema
 
 
-def _refuse_twins(models: Sequence[ModelSchema], name: str) -> None:
-    names = [claimed for model in models for claimed in dict.fromkeys((model.name, *model.aliases))]
-    for model in names:
-        if names.count(model) > 1:
-            raise ConfigError(
-                f"{name} has two models named {model!r}; clients could reach only one.",
-                hint="Give one of them another name, or use replicas: 2 for two of the same.",
-            )
+def _twins(models: Sequence[ModelSchema]) -> list[tuple[Location, str]]:
+    """Names that two models claim, with the place of the second; case makes no difference."""
+    faults: list[tuple[Location, str]] = []
+    owners: dict[str, tuple[int, str]] = {}
+    for number, model in enumerate(models):
+        for name in (model.name, *model.aliases):
+            owner, other = owners.setdefault(plain_name(name), (number, name))
+            if owner == number:
+                continue
+            what = f"two models named {name!r}"
+            if other != name:
+                what += f" and {other!r}, which differ in case alone"
+            what += "; give one another name, or use replicas: 2 for two of the same"
+            faults.append((("models", number, "name"), f"models.{number}: {what}"))
+    return faults
 
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from yibu.config.names import check_name
 from yibu.config.types import EngineName
 
 _UNITS = {
@@ -29,7 +30,7 @@ def parse_size(value: object) -> object:
         ValueError: text that is not a number with a unit.
     """
     if not isinstance(value, str):
-        return value
+        return refuse_switch(value)
     match = _SIZE.fullmatch(value.strip())
     if match is None or match[2].upper() not in _UNITS:
         msg = f"{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB"
@@ -37,15 +38,32 @@ def parse_size(value: object) -> object:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def refuse_switch(value: object) -> object:
+    """``true`` would count as the number 1.
+
+    Raises:
+        ValueError: the value is true or false.
+    """
+    if isinstance(value, bool):
+        msg = "a number was expected"
+        raise ValueError(msg)
+    return value
+
+
+_Number = BeforeValidator(refuse_switch)
+_YEAR = 365 * 86400
+"""Seconds: no timer may be longer."""
+
+
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    Field(gt=0),
+    Field(gt=0, lt=2**63),
     WithJsonSchema(
         {
             "anyOf": [
                 {"type": "integer", "exclusiveMinimum": 0},
-                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMG]i?)?B?$"},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGkmg][Ii]?)?[Bb]?$"},
             ]
         }
     ),
@@ -54,6 +72,13 @@ Size = Annotated[
 
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 """Without a scheme and a port."""
+Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%\[\]-]+$")]
+Name = Annotated[
+    str,
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 200}),
+]
+VariableName = Annotated[str, Field(pattern=r"^[^=\x00]+$")]
 
 
 class _Part(BaseModel):
@@ -61,12 +86,14 @@ class _Part(BaseModel):
 
 
 class GatewaySchema(_Part):
-    """The one HTTP door."""
+    """The gateway: the HTTP server in front of the engines."""
 
-    host: str = Field(
+    host: Address = Field(
         "127.0.0.1", description="Address to listen on. Others than loopback want a key."
     )
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: Annotated[int, _Number] = Field(
+        8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
     api_keys: list[str] = Field(
         default_factory=list,
         description="Keys that clients may use. Write ${env.NAME} rather than the key itself.",
@@ -83,25 +110,21 @@ class GatewaySchema(_Part):
         default_factory=list,
         description="Names beside localhost and addresses that a gateway without keys answers to.",
     )
-    request_timeout: float = Field(
+    request_timeout: Annotated[float, _Number] = Field(
         600,
         gt=0,
+        le=_YEAR,
         description="Seconds without a byte from the engine before a request is given up.",
     )
-    drain_timeout: float = Field(
-        30, ge=0, description="Seconds that requests in flight get when the node stops."
+    drain_timeout: Annotated[float, _Number] = Field(
+        30, ge=0, le=_YEAR, description="Seconds that requests in flight get when the node stops."
     )
 
 
 class ModelSchema(_Part):
     """A model: a name served to clients, its source, engine and options."""
 
-    name: str = Field(
-        min_length=1,
-        max_length=200,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
-        description="What clients ask for.",
-    )
+    name: Name = Field(description="What clients ask for.")
     aliases: list[Annotated[str, Field(min_length=1, max_length=500, pattern=r"^\S+$")]] = Field(
         default_factory=list, description="Further names that clients may ask for."
     )
@@ -122,14 +145,16 @@ class ModelSchema(_Part):
     flags: list[str] = Field(
         default_factory=list, description="Command line flags for the engine, as they stand."
     )
-    env: dict[str, str] = Field(
+    env: dict[VariableName, str] = Field(
         default_factory=dict, description="Extra environment variables for the engine's process."
     )
-    gpus: list[Annotated[int, Field(ge=0)]] | None = Field(
+    gpus: list[Annotated[int, _Number, Field(ge=0, lt=1024)]] | None = Field(
         None, description="Indices of the GPUs to use; chosen by the plan when left out."
     )
     memory: Size | None = Field(None, description="Memory the model may take, such as 6GiB.")
-    replicas: int = Field(1, ge=1, le=64, description="How many engine processes to run.")
+    replicas: Annotated[int, _Number] = Field(
+        1, ge=1, le=64, description="How many engine processes to run."
+    )
 
 
 class FileSchema(_Part):

@@ -16,7 +16,7 @@ Origin = Literal["flag", "environment", "file", "default"]
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """The one HTTP door. Without a key it listens on loopback only."""
+    """The gateway's settings. Without a key it listens on loopback only."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -60,6 +60,8 @@ class ModelConfig:
     """Use only what is on this disk, for its files and its engine (``yibu up --offline``)."""
     aliases: tuple[str, ...] = ()
     """Further names by which clients may ask for it."""
+    name_derived: bool = field(default=False, compare=False)
+    """The name was taken from the source, so it must not replace another source's model."""
     directory: Path | None = None
     """Where relative paths begin, and the engine's working directory: the folder of yibu.yaml,
     or the one in which the command was typed."""

@@ -164,9 +164,19 @@ class Engine(Protocol):
     phases: Sequence[PhaseMark]
     """In the order in which they come; what is before the first is imports. Empty where the log
     is not known."""
+    suffixes: frozenset[str]
+    """Endings of files that it alone serves, ``.gguf`` for instance."""
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         """Whether this engine serves the model; ``facts`` is None where there are no files."""
+        ...
+
+    def check(self, model: ModelConfig) -> None:
+        """Judge the entry's options and flags without the model's files.
+
+        Raises:
+            YibuError: :meth:`plan` would refuse them, whatever is in the files.
+        """
         ...
 
     def plan(

@@ -32,6 +32,18 @@ def by_name(name: str) -> Engine:
     )
 
 
+def candidates(model: ModelConfig) -> tuple[Engine, ...]:
+    """The engines that may come to serve a model whose files are not on this disk.
+
+    Raises:
+        ConfigError: the entry names an engine that does not exist.
+    """
+    if model.engine is not None:
+        return (by_name(model.engine),)
+    endings = [e for e in engines() if model.source.endswith(tuple(e.suffixes) or ("\n",))]
+    return tuple(endings) or engines()
+
+
 def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
     """The engine that the entry names, or the first whose ``supports`` says yes.
 

@@ -12,8 +12,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from yibu.config import ModelConfig
+from yibu.config.names import plain_name
 from yibu.engines.base import Endpoint
-from yibu.errors import ConfigError, NotReadyError, NotRunningError, UnknownModelError
+from yibu.errors import (
+    ConfigError,
+    NotReadyError,
+    NotRunningError,
+    UnknownModelError,
+    UsageError,
+)
 from yibu.node import leftovers, logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
@@ -257,6 +264,7 @@ class Fleet:
             self._refuse_claimed(config)
             deployment = self._models.get(config.name)
             if deployment is not None:
+                _refuse_replacing(deployment.config, config)
                 if deployment.config == config and deployment.state != "failed":
                     return deployment
                 await deployment.stop()
@@ -269,8 +277,9 @@ class Fleet:
         for other in self._models.values():
             if other.name == config.name:
                 continue
+            taken = set(map(plain_name, other.config.names))
             for name in config.names:
-                if name in other.config.names:
+                if plain_name(name) in taken:
                     raise ConfigError(
                         f"{config.name} claims the name {name!r}, which {other.name} has here",
                         hint=f"take it off one of them, or stop the other: yibu down {other.name}",
@@ -324,6 +333,18 @@ class Fleet:
                 await asyncio.to_thread(logs.rotate_if_large, path, self._rotation)
             engines = {replica.process.pid for replica in replicas if replica.process}
             await asyncio.to_thread(reaper.look, engines)
+
+
+def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
+    """Raises UsageError when a name that was taken from a source would replace another source's
+    model: nobody asked for that."""
+    if config.name_derived and config.source != running.source:
+        raise UsageError(
+            f"{config.name} runs already, from {running.source or 'a command'}; {config.source}"
+            " would replace it",
+            hint=f"give it another name: yibu up {config.source} --name NAME; or stop the other:"
+            f" yibu down {config.name}",
+        )
 
 
 def _left(saved: SavedReplica, boot: str) -> EngineProcess | None:

@@ -98,11 +98,11 @@ def _replace(
     adoption: Adoption, old: Sequence[Foreign], file: Path | None, *, grace: float, stop_first: bool
 ) -> int:
     from yibu.cli import selection
-    from yibu.cli.house import settle
+    from yibu.cli.normalize import normalize
     from yibu.cli.takeover import Takeover, configuration
 
     here = Context.here()
-    config, _ = settle(configuration(adoption, old, file, here.env))
+    config, _ = normalize(configuration(adoption, old, file, here.env))
     models = selection.select((), config, selection.Overrides(), here.directory)
     return Takeover(here, config, models, old, grace, stop_first).run()
 

@@ -78,15 +78,15 @@ def init(
 
 
 def check(file: FileOption = None) -> None:
-    """Say whether the file can be used; exit 2 with every fault when it cannot."""
-    from yibu.cli.house import settle
+    """Say whether `yibu up` could use the file; exit 2 with every fault when it could not."""
+    from yibu.cli.check import check_config
     from yibu.config import file as config_file
 
     context = Context.here()
     path = config_file.find(file, context.directory)
     if path is None:
         raise UsageError("There is no yibu.yaml here.", hint="Write one with: yibu init")
-    config, notes = settle(config_file.load(path, env=context.env))
+    config, notes = check_config(config_file.load(path, env=context.env), context)
     for note in notes:
         output.talk(note)
     names = ", ".join(model.name for model in config.models) or "none"
@@ -98,11 +98,13 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the gateway's settings as resolved, and where each came from."""
-    from yibu.cli.house import settle
+    from yibu.cli.normalize import normalize
     from yibu.config import file as config_file
 
     context = Context.here()
-    config, _ = settle(config_file.load(config_file.find(file, context.directory), env=context.env))
+    config, _ = normalize(
+        config_file.load(config_file.find(file, context.directory), env=context.env)
+    )
     rows = []
     for name in ("host", "port", "api_key_file", "cors_origins", "hosts", "request_timeout"):
         value = getattr(config.gateway, name)

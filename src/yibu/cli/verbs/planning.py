@@ -42,8 +42,8 @@ def plan(
     Only headers are fetched of models that are not on this disk.
     """
     from yibu.cli import selection
-    from yibu.cli.door import lift
-    from yibu.cli.house import settle
+    from yibu.cli.gateway_flags import split_flags
+    from yibu.cli.normalize import normalize
     from yibu.cli.planning import plan_models
     from yibu.config import file as config_file
     from yibu.node.hardware import probe
@@ -52,10 +52,12 @@ def plan(
     from yibu.planner.machine_file import load_machine
 
     here = Context.here()
-    config, notes = settle(config_file.load(config_file.find(file, here.directory), env=here.env))
+    config, notes = normalize(
+        config_file.load(config_file.find(file, here.directory), env=here.env)
+    )
     overrides = selection.Overrides(engine=engine, flags=context.obj or ())
-    door = lift(models or [], overrides, None, None, here.directory)
-    chosen = selection.select(door.models, config, door.overrides, here.directory)
+    typed = split_flags(models or [], overrides, None, None, here.directory)
+    chosen = selection.select(typed.models, config, typed.overrides, here.directory)
     running: Sequence[Promise] = () if machine else _promises(here)
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
     own, running = _split(running, chosen)
@@ -71,7 +73,7 @@ def plan(
         open_environments(here),
         neighbours=sum(1 for promise in running if not promise.gpus),
     )
-    notes = (*door.notes, *notes)
+    notes = (*typed.notes, *notes)
     if as_json:
         models_data = [one.data() for one in planned]
         output.data_json({"version": 1, "notes": list(notes), "models": models_data})

@@ -53,23 +53,25 @@ def up(
         here = here.with_env(YIBU_OFFLINE="1")
     with NodeLaunch(here) as node:
         from yibu.cli import selection
-        from yibu.cli.door import lift
-        from yibu.cli.house import settle
+        from yibu.cli.check import check_options
+        from yibu.cli.gateway_flags import split_flags
+        from yibu.cli.normalize import normalize
         from yibu.cli.session import Session
         from yibu.config import file as config_file
         from yibu.hub.settings import is_offline
 
         overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
-        door = lift(models or [], overrides, host, port, here.directory)
+        typed = split_flags(models or [], overrides, host, port, here.directory)
         path = config_file.find(file, here.directory)
-        flags = {"host": door.host, "port": door.port}
-        config = door.lay_over(config_file.load(path, env=here.env, flags=flags))
-        config, notes = settle(config)
-        chosen = selection.select(door.models, config, door.overrides, here.directory)
+        flags = {"host": typed.host, "port": typed.port}
+        config = typed.lay_over(config_file.load(path, env=here.env, flags=flags))
+        config, notes = normalize(config)
+        chosen = selection.select(typed.models, config, typed.overrides, here.directory)
         # A node that runs already has an environment of its own: the model itself says it.
         offline = is_offline(here.env)
         chosen = [replace(model, force=force, offline=offline) for model in chosen]
-        for note in (*door.notes, *notes):
+        check_options(chosen)
+        for note in (*typed.notes, *notes):
             output.talk(note)
         session = Session(here, config, node)
         return session.up_detached(chosen) if detach else session.up_attached(chosen)

@@ -43,6 +43,7 @@ class Command:
     name: EngineName = "command"
     causes: Sequence[Cause] = ()
     phases: Sequence[PhaseMark] = ()
+    suffixes: frozenset[str] = frozenset()
 
     def supports(
         self,
@@ -53,20 +54,30 @@ class Command:
             return Verdict(False, "engine: command needs options.command, the command to run")
         return Verdict(True, "runs the command of the entry, whatever the model is")
 
-    def plan(
-        self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
-    ) -> LaunchPlan:
-        verdict = self.supports(model, facts)
+    def check(self, model: ModelConfig) -> None:
+        self._read(model)
+
+    def _read(self, model: ModelConfig) -> tuple[CommandOptions, list[str]]:
+        """The options, and the command with its flags."""
+        verdict = self.supports(model, None)
         if not verdict.supported:
             raise UnsupportedError(
                 f"model {model.name!r}: {verdict.reason}",
                 hint='options: {command: "python serve.py --host {host} --port {port}"}',
             )
         options, rest = read_options(CommandOptions, model, self.name)
-        argv = [*_words(model, options.command), *to_flags(rest), *model.flags]
         if not options.ready.startswith("/"):
             raise ConfigError(f"model {model.name!r}: ready has to be a path that begins with '/', "
                               f"found {options.ready!r}")  # fmt: skip
+        return options, [*_words(model, options.command), *to_flags(rest), *model.flags]
+
+    def plan(
+        self,
+        model: ModelConfig,
+        facts: ModelFacts | None,  # noqa: ARG002 - the protocol's; a command needs none
+        placement: Placement,
+    ) -> LaunchPlan:
+        options, argv = self._read(model)
         gpus = visible_gpus(placement.gpus) if placement.gpus else {}
         return LaunchPlan(
             engine=self.name,

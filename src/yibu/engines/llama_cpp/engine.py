@@ -131,6 +131,7 @@ class LlamaCpp:
     name: EngineName = "llama.cpp"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
     phases: Sequence[PhaseMark] = PHASES
+    suffixes = frozenset({".gguf"})
 
     def supports(
         self,
@@ -143,6 +144,10 @@ class LlamaCpp:
             return Verdict(False, f"llama.cpp serves GGUF files, and this is {facts.format}")
         return Verdict(True, f"a GGUF file ({facts.architecture or 'unknown architecture'})")
 
+    def check(self, model: ModelConfig) -> None:
+        for field, value in _read(model)[1].items():
+            _check(model, field, value)
+
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
@@ -150,15 +155,8 @@ class LlamaCpp:
         if facts is None or not verdict.supported:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         notes: list[str] = []
-        given = {**model.options, **_options_from_flags(model)}
-        options, rest = read_options(
-            LlamaCppOptions, _with_options(model, _split_owned(model, given)), self.name
-        )
-        fields = _fields(options, facts, placement, notes)
-        for name, value in rest.items():
-            field = _field_name(model, name)
-            if field not in _PLANNED:
-                fields[field] = value
+        options, given = _read(model)
+        fields = _fields(options, facts, placement, notes) | given
         for field, value in fields.items():
             _check(model, field, value)
         settings = [word for field, value in sorted(fields.items())
@@ -184,6 +182,16 @@ class LlamaCpp:
             stop_grace=5.0,
             notes=tuple(notes),
         )  # fmt: skip
+
+
+def _read(model: ModelConfig) -> tuple[LlamaCppOptions, dict[str, Any]]:
+    """The options that have a name here, and llama.cpp's own fields with their values."""
+    given = {**model.options, **_options_from_flags(model)}
+    options, rest = read_options(
+        LlamaCppOptions, _with_options(model, _split_owned(model, given)), LlamaCpp.name
+    )
+    fields = {_field_name(model, name): value for name, value in rest.items()}
+    return options, {field: value for field, value in fields.items() if field not in _PLANNED}
 
 
 def _file(facts: ModelFacts) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class Speech:
     name: EngineName = "speech"
     causes: Sequence[Cause] = ()
     phases: Sequence[PhaseMark] = PHASES
+    suffixes: frozenset[str] = frozenset()
 
     def supports(
         self,
@@ -71,6 +72,9 @@ class Speech:
                 False, f"speech serves {', '.join(ENVIRONMENTS)}, and this is {facts.format}"
             )
         return Verdict(True, f"a speech recognition model ({facts.format})")
+
+    def check(self, model: ModelConfig) -> None:
+        read_options(SpeechOptions, model, self.name)
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement

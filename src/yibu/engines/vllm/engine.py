@@ -65,6 +65,7 @@ class Vllm:
     name: EngineName = "vllm"
     causes: Sequence[Cause] = VLLM_CAUSES
     phases: Sequence[PhaseMark] = PHASES
+    suffixes: frozenset[str] = frozenset()
 
     def __init__(self, table: FlagTable = PINNED) -> None:
         self._table = table
@@ -80,6 +81,17 @@ class Vllm:
             return Verdict(False, f"vllm serves safetensors models, and this is {facts.format}")
         return Verdict(True, f"a safetensors model ({facts.architecture})")
 
+    def check(self, model: ModelConfig) -> None:
+        self._read(model, [])
+
+    def _read(self, model: ModelConfig, notes: list[str]) -> tuple[VllmOptions, list[Flag]]:
+        """The options that have a name here, and the user's flags for vLLM itself."""
+        table = self._table
+        own = {*table.flags, *table.short, *TRANSLATIONS}
+        options, rest = read_options(VllmOptions, model, self.name, own)
+        given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
+        return options, list(checked(model, given, table, notes))
+
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
@@ -88,10 +100,7 @@ class Vllm:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         notes: list[str] = []
         table = self._table
-        own = {*table.flags, *table.short, *TRANSLATIONS}
-        options, rest = read_options(VllmOptions, model, self.name, own)
-        given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
-        users = list(checked(model, given, table, notes))
+        options, users = self._read(model, notes)
         names = {table.plain_name(flag.name) for flag in users}
         family = family_of(facts.architecture, model.source, model.name)
         alone = _in_one_process(model, options, placement, names)

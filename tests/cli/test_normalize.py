@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from yibu.cli.house import settle
+from yibu.cli.normalize import normalize
 from yibu.cli.selection import Overrides, select
 from yibu.config import Config
 from yibu.config import file as config_file
@@ -32,7 +32,7 @@ models:
 
 
 def test_everything_goes_where_it_belongs(tmp_path: Path) -> None:
-    config, notes = settle(load(WHOLE, tmp_path))
+    config, notes = normalize(load(WHOLE, tmp_path))
     gateway = config.gateway
     assert (gateway.host, gateway.port, gateway.api_keys) == ("0.0.0.0", 8102, ("sk-of-the-file",))
     assert config.origins["gateway.port"] == config.origins["gateway.api_keys"] == "file"
@@ -53,7 +53,7 @@ models:
     options: {port: 8102, api-key: "${env.KEY}", served_model_name: [b, c], max_num_seqs: 4}
     env: {VLLM_API_KEY: another-key, CUDA_VISIBLE_DEVICES: ""}
 """
-    config, _ = settle(load(text, tmp_path))
+    config, _ = normalize(load(text, tmp_path))
     (model,) = config.models
     assert (model.aliases, model.gpus, model.options) == (("b", "c"), (), {"max_num_seqs": 4})
     assert config.gateway.port == 8102
@@ -70,7 +70,7 @@ models:
     flags: [--enable-lora, --lora-modules, sql=/adapters/sql, here=here]
     options: {lora: {hub: "hf:org/one"}}
 """
-    config, notes = settle(load(text, tmp_path))
+    config, notes = normalize(load(text, tmp_path))
     (model,) = config.models
     assert model.options["lora"] == {"hub": "hf:org/one", "sql": "/adapters/sql", "here": "./here"}
     assert model.names == ("a", "hub", "sql", "here")
@@ -78,20 +78,20 @@ models:
     assert any("'sql', 'here'" in note for note in notes)
     twins = text + "  - {name: here, source: /other}"
     with pytest.raises(ConfigError, match="both claim the name 'here'"):
-        settle(load(twins, tmp_path))
+        normalize(load(twins, tmp_path))
     with pytest.raises(ConfigError, match="name=path was expected"):
-        settle(load("models: [{name: a, source: /w, flags: [--lora-modules, x]}]", tmp_path))
+        normalize(load("models: [{name: a, source: /w, flags: [--lora-modules, x]}]", tmp_path))
 
 
 def test_what_was_typed_wins(tmp_path: Path) -> None:
-    config, _ = settle(load(WHOLE, tmp_path, port=1, host="127.0.0.1"))
+    config, _ = normalize(load(WHOLE, tmp_path, port=1, host="127.0.0.1"))
     assert (config.gateway.host, config.gateway.port) == ("127.0.0.1", 1)
     assert config.origins["gateway.port"] == "flag"
 
 
 def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
     text = "models: [{name: a, engine: command, options: {command: x}, flags: [--port, '1']}]"
-    config, notes = settle(load(text, tmp_path))
+    config, notes = normalize(load(text, tmp_path))
     assert config.models[0].flags == ("--port", "1")
     assert (config.gateway.port, notes) == (8000, ())
 
@@ -116,14 +116,14 @@ def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_contradictions_are_refused(text: str, message: str, hint: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        settle(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+        normalize(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
     assert message in refused.value.message
     assert hint in refused.value.hint
 
 
 def test_gpus_by_uuid(tmp_path: Path) -> None:
     text = "models: [{name: a, source: /a, env: {CUDA_VISIBLE_DEVICES: GPU-1a}}]"
-    config, _ = settle(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+    config, _ = normalize(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
     assert config.models[0].gpus == (3,)
     assert config.models[0].env == {}
 

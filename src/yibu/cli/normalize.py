@@ -1,8 +1,8 @@
-"""The house's flags in yibu.yaml: what an entry's ``flags:``, ``options:`` and ``env:`` say of the
-door, the names, the source and the GPUs, taken as it is after ``--`` on the command line.
+"""Moves gateway flags of yibu.yaml's entries to where they belong.
 
-They become the gateway's and the model's own settings. What contradicts these is refused, with
-the line to write.
+An entry's ``flags:``, ``options:`` and ``env:`` may name host, port, keys, names, source and GPUs as
+the flags after ``--`` do. They become the gateway's and the model's settings; a contradiction is
+refused, with the line to write.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from yibu.cli.door import adapters, door_notes, local_first
+from yibu.cli.gateway_flags import adapters, flag_notes, local_first
 from yibu.cli.selection import with_names
 from yibu.config import Config, ModelConfig
 from yibu.engines.options import to_flags
@@ -23,10 +23,10 @@ _GPUS = "CUDA_VISIBLE_DEVICES"
 _NO_GPU = frozenset({"", "-1", "none", "void", "NoDevFiles"})
 
 
-def settle(
+def normalize(
     config: Config, gpus: Callable[[], tuple[Gpu, ...]] | None = None
 ) -> tuple[Config, tuple[str, ...]]:
-    """The configuration with the house's flags where they belong, and what was done, in words.
+    """The configuration with the gateway's flags where they belong, and what was done, in words.
 
     ``gpus`` gives the machine's, NVML's where it is None; only for entries that name some by UUID.
 
@@ -40,7 +40,7 @@ def settle(
             continue
         found = _lift(model)
         lifted.append((model, found))
-        notes += [f"{model.name}: {note}" for note in door_notes(found)]
+        notes += [f"{model.name}: {note}" for note in flag_notes(found)]
         own = with_names(
             _without(model, found), found.served_names, adapters(found, model.directory)
         )
@@ -54,7 +54,7 @@ def settle(
 
 
 def _lift(model: ModelConfig) -> LiftedFlags:
-    """Everything that the entry says of the house, wherever in it."""
+    """The gateway's flags, wherever in the entry they stand."""
     owned = {
         name: value
         for option, value in model.options.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from yibu.cli.door import Door, lift
+from yibu.cli.gateway_flags import GatewayFlags, split_flags
 from yibu.cli.selection import Overrides
 from yibu.config import Config, GatewayConfig
 from yibu.errors import ConfigError, UsageError
@@ -17,29 +17,29 @@ FLAGS = (
 )  # fmt: skip
 
 
-def lifted(*flags: str, models: tuple[str, ...] = ("ORG/NAME",), **given: object) -> Door:
+def lifted(*flags: str, models: tuple[str, ...] = ("ORG/NAME",), **given: object) -> GatewayFlags:
     overrides = Overrides(flags=flags, engine="vllm", name=given.pop("name", None))  # type: ignore[arg-type]
     values = {"host": None, "port": None, "directory": Path("/"), **given}
-    return lift(models, overrides, **values)  # type: ignore[arg-type]
+    return split_flags(models, overrides, **values)  # type: ignore[arg-type]
 
 
 def test_the_door_is_lifted_and_the_rest_stays() -> None:
-    door = lifted(*FLAGS)
-    assert door.overrides.flags == ("--max-num-seqs", "64", "--disable-log-requests")
-    assert (door.host, door.port, door.overrides.name) == ("0.0.0.0", 8001, "r1")
-    assert door.api_keys == ("sk-one-key",)
-    assert not any("sk-one-key" in note for note in door.notes)
-    assert "sk-one-key" not in repr(door)
-    assert any("every user of the machine can read it" in note for note in door.notes)
-    assert door.overrides.aliases == ("other",)
-    assert any("'r1', 'other'" in note for note in door.notes)
+    typed = lifted(*FLAGS)
+    assert typed.overrides.flags == ("--max-num-seqs", "64", "--disable-log-requests")
+    assert (typed.host, typed.port, typed.overrides.name) == ("0.0.0.0", 8001, "r1")
+    assert typed.api_keys == ("sk-one-key",)
+    assert not any("sk-one-key" in note for note in typed.notes)
+    assert "sk-one-key" not in repr(typed)
+    assert any("every user of the machine can read it" in note for note in typed.notes)
+    assert typed.overrides.aliases == ("other",)
+    assert any("'r1', 'other'" in note for note in typed.notes)
 
 
 def test_yibus_own_flags_win() -> None:
-    door = lifted(*FLAGS, host="127.0.0.1", port=1, name="mine")
-    assert (door.host, door.port, door.overrides.name) == ("127.0.0.1", 1, "mine")
-    assert door.overrides.aliases == ("r1", "other")
-    assert not any("--port" in note or "--host" in note for note in door.notes)
+    typed = lifted(*FLAGS, host="127.0.0.1", port=1, name="mine")
+    assert (typed.host, typed.port, typed.overrides.name) == ("127.0.0.1", 1, "mine")
+    assert typed.overrides.aliases == ("r1", "other")
+    assert not any("--port" in note or "--host" in note for note in typed.notes)
 
 
 def test_keys_are_added_to_those_of_the_file() -> None:
@@ -63,6 +63,6 @@ def test_the_model_may_stand_among_the_flags(tmp_path: Path) -> None:
 
 
 def test_a_command_keeps_its_flags() -> None:
-    door = lift(["x"], Overrides(flags=FLAGS, engine="command"), None, None, Path("/"))
-    assert door.overrides.flags == FLAGS
-    assert door.port is None
+    typed = split_flags(["x"], Overrides(flags=FLAGS, engine="command"), None, None, Path("/"))
+    assert typed.overrides.flags == FLAGS
+    assert typed.port is None

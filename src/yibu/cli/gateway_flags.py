@@ -1,8 +1,8 @@
-"""``yibu up … -- FLAGS``: flags that were written for a bare engine, those about its door lifted.
+"""Splits the flags after ``--`` into the gateway's settings and the engine's flags.
 
-A start script says host, port, key, name and model to the engine itself. Here the gateway is the
-door, so these become the gateway's settings and the model's name and source; the others stay the
-engine's. A key that is lifted goes to the node by a pipe, and never to the engine.
+A start script gives host, port, key, name and model to the engine itself. Here they become the
+gateway's settings and the model's name and source; the others stay the engine's. A key goes to the
+node by a pipe, and never to the engine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SEEN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class GatewayFlags:
     """What the flags after ``--`` say of the gateway and of the model's name."""
 
     models: tuple[str, ...]
@@ -36,7 +36,7 @@ class Door:
     notes: tuple[str, ...] = ()
 
     def lay_over(self, config: Config) -> Config:
-        """The configuration with the lifted keys beside those that it has."""
+        """The configuration with the keys that were typed beside its own."""
         if not self.api_keys:
             return config
         keys = dict.fromkeys((*config.gateway.api_keys, *self.api_keys))
@@ -47,14 +47,14 @@ class Door:
         )
 
 
-def lift(
+def split_flags(
     models: Sequence[str],
     overrides: Overrides,
     host: str | None,
     port: int | None,
     directory: Path,
-) -> Door:
-    """Take the door's flags out of the engine's; yibu's own ``--host``, ``--port`` and ``--name``
+) -> GatewayFlags:
+    """Take the gateway's flags out of the engine's; yibu's own ``--host``, ``--port`` and ``--name``
     win over them.
 
     A command of the user's keeps all its flags: only it knows what they mean.
@@ -64,7 +64,7 @@ def lift(
         UsageError: ``--model`` names another model than the command does.
     """
     if not overrides.flags or overrides.engine in ("command", "speech"):
-        return Door(tuple(models), overrides, host, port)
+        return GatewayFlags(tuple(models), overrides, host, port)
     lifted = lift_house_flags(overrides.flags)
     said = dataclasses.replace(
         lifted,
@@ -73,7 +73,7 @@ def lift(
     )
     name = overrides.name or next(iter(lifted.served_names), None)
     aliases = tuple(other for other in lifted.served_names if other != name)
-    return Door(
+    return GatewayFlags(
         _models(models, lifted.model, directory),
         dataclasses.replace(
             overrides,
@@ -85,12 +85,12 @@ def lift(
         host if host is not None else lifted.host,
         port if port is not None else lifted.port,
         lifted.api_keys,
-        (*door_notes(said), *([_SEEN] if lifted.api_keys else [])),
+        (*flag_notes(said), *([_SEEN] if lifted.api_keys else [])),
     )
 
 
-def door_notes(lifted: LiftedFlags) -> tuple[str, ...]:
-    """What became of flags about the door, a sentence each; no key stands in them."""
+def flag_notes(lifted: LiftedFlags) -> tuple[str, ...]:
+    """What became of the gateway's flags, a sentence each; keys are left out."""
     notes = []
     if lifted.host is not None:
         notes.append(f"--host {lifted.host}: the gateway listens there (gateway.host)")

@@ -1,0 +1,123 @@
+"""What ``yibu up`` would refuse of a configuration, found without starting anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from yibu.cli.context import Context, open_store
+from yibu.cli.normalize import normalize
+from yibu.cli.selection import canonical
+from yibu.config import Config, ModelConfig
+from yibu.errors import ConfigError, YibuError
+
+if TYPE_CHECKING:
+    from yibu.planner.types import ModelFacts
+
+T = TypeVar("T")
+
+
+def check_config(config: Config, context: Context) -> tuple[Config, tuple[str, ...]]:
+    """The configuration as ``up`` would use it, and notes on flags that were moved.
+
+    Raises:
+        YibuError: with every fault that is found, one after the other.
+    """
+    faults: list[YibuError] = []
+
+    def check_entry(model: ModelConfig) -> None:
+        (alone,) = normalize(dataclasses.replace(config, models=(model,)))[0].models
+        check_model(alone, context)
+
+    for model in config.models:
+        _collect(faults, partial(check_entry, model))
+    normalized, notes = _collect(faults, lambda: normalize(config)) or (config, ())
+    _collect(faults, lambda: check_gateway(normalized, context))
+    refuse(faults)
+    return normalized, notes
+
+
+def check_options(models: Sequence[ModelConfig]) -> None:
+    """Raises YibuError with every option and flag that cannot be used; no file is read."""
+    faults: list[YibuError] = []
+    for model in models:
+        _collect(faults, partial(_check_options, model))
+    refuse(faults)
+
+
+def refuse(faults: Sequence[YibuError]) -> None:
+    """Raise the only fault, or one that names all."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        lines = (line for fault in faults for line in str(fault).splitlines())
+        raise ConfigError("\n  ".join((f"{len(faults)} faults:", *lines)))
+
+
+def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
+    """The action's result; its error goes to the others, once."""
+    try:
+        return action()
+    except YibuError as error:
+        if str(error) not in map(str, faults):
+            faults.append(error)
+    return None
+
+
+def check_gateway(config: Config, context: Context) -> None:
+    """Raises ConfigError for keys that cannot be used, or an address that needs one."""
+    from yibu.gateway.cors import Cors
+    from yibu.gateway.keys import check_exposure, load_keys
+
+    gateway = config.gateway
+    check_exposure(gateway.host, load_keys(gateway, context.env, gateway.api_key_file))
+    Cors(gateway.cors_origins)
+
+
+def check_model(model: ModelConfig, context: Context) -> None:
+    """Raises YibuError for a source, an engine or an option that cannot be used."""
+    from yibu.engines import registry
+
+    model = canonical(model, context.directory)
+    facts = _facts(model, context)
+    if facts is None and model.source:
+        _check_options(model)
+    else:
+        registry.choose(model, facts).check(model)
+
+
+def _check_options(model: ModelConfig) -> None:
+    """Hold the options against the engine that will serve the model, or may come to."""
+    from yibu.engines import registry
+
+    candidates = registry.candidates(model)
+    faults: list[YibuError] = []
+    for engine in candidates:
+        _collect(faults, partial(engine.check, model))
+    if len(candidates) == len(faults) == 1:
+        raise faults[0]
+    if len(candidates) == len(faults):
+        reasons = "; ".join(
+            fault.message.removeprefix(f"model {model.name!r}: ") for fault in faults
+        )
+        raise ConfigError(f"model {model.name!r}: no engine takes its options ({reasons})")
+
+
+def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:
+    """What the model's files say, where they are on this disk."""
+    if not model.source:
+        return None
+    from yibu.hub.source import parse_source
+    from yibu.planner.facts import read_facts
+
+    source = parse_source(model.source)
+    if source.scheme == "local" and not Path(source.name).exists():
+        raise ConfigError(
+            f"model {model.name!r}: there is nothing at {source.name}",
+            hint="correct the path; a relative one begins at the folder of yibu.yaml",
+        )
+    stored = open_store(context).find(source)
+    return None if stored is None else read_facts(stored.path)

@@ -1,0 +1,285 @@
+"""Reads a YAML document into plain values, bounded in size, depth and aliases.
+
+YAML is read as YAML 1.1, except where that surprises: ``22:22``, ``010`` and dates stay text, as
+they were written. Merge keys (``<<``) work. Errors name the line and the column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from yibu.errors import ConfigError
+
+MAX_BYTES = 1024 * 1024
+_MAX_DEPTH = 64
+_MAX_VALUES = 20_000
+_MAX_DIGITS = 40
+"""Digits of a number: more than any setting has, and few enough to read at once."""
+_REFERENCE = re.compile(r"\$\{env\.([^}]*)\}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+_TAGS = frozenset(
+    _TAG + name for name in ("str", "int", "float", "bool", "null", "seq", "map", "merge")
+)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Location = tuple[str | int, ...]
+"""Where a value stands: ``("models", 0, "name")``."""
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """The safe loader without numbers in base 60, octal numbers and dates."""
+
+    yaml_implicit_resolvers: Mapping[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    whole = re.compile(r"^(?:[-+]?0b[01_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$")
+    fraction = re.compile(
+        r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    )
+    replaced = {f"{_TAG}int": whole, f"{_TAG}float": fraction}
+    return {
+        first: [
+            (tag, replaced.get(tag, pattern))
+            for tag, pattern in resolvers
+            if tag != f"{_TAG}timestamp"
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.yaml_implicit_resolvers = _resolvers()
+
+
+def decode(data: bytes, name: str) -> str:
+    """A file's bytes as text: UTF-8, or UTF-16 with a byte order mark.
+
+    Raises:
+        ConfigError: it is too large, or in another encoding, which is named where it can be told.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{name} has {len(data)} bytes; a configuration has at most 1 MiB.")
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(data, error, name) from error
+
+
+def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> ConfigError:
+    line = data.count(b"\n", 0, error.start) + 1
+    column = error.start - data.rfind(b"\n", 0, error.start)
+    where = f"line {line}, column {column}"
+    if error.encoding.startswith("utf-16") or error.encoding == "utf-16":
+        return ConfigError(f"{name} begins like UTF-16 text and is none: {error.reason}.",
+                           hint="Save it as UTF-8.")  # fmt: skip
+    try:
+        sample = data.split(b"\n")[line - 1].decode("gb18030").strip()
+    except UnicodeDecodeError:
+        return ConfigError(
+            f"{name} is not UTF-8 text: {where} has the byte 0x{data[error.start]:02x}.",
+            hint="Save it as UTF-8.",
+        )
+    return ConfigError(
+        f"{name} is not UTF-8 but probably GBK: as GBK, line {line} reads: {sample}",
+        hint=f"Convert it: iconv -f GB18030 -t UTF-8 {name} > new.yaml",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The values of one file, and where each stands in it."""
+
+    value: Any
+    faults: Mapping[Location, str]
+    """References to environment variables that cannot be replaced, by the place they stand at."""
+    unset: Sequence[str]
+    """Variables that are referred to and not set."""
+    _root: yaml.Node | None = field(repr=False)
+
+    def place(self, location: Sequence[str | int]) -> tuple[int, int]:
+        """Line and column, from 1, of the value at ``location``, or of the nearest around it."""
+        node = self._root
+        mark = node.start_mark if node is not None else None
+        for part in location:
+            node = _child(node, part) if node is not None else None
+            mark = node.start_mark if node is not None else mark
+        return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+
+
+def read(
+    text: str,
+    name: str,
+    env: Mapping[str, str],
+    is_text: Callable[[Location], bool] = lambda _location: False,
+) -> Document:
+    """The document in ``text``, with ``${env.NAME}`` replaced in every value.
+
+    A value that is nothing but one reference is read as if the variable's value were written there
+    (a number becomes a number); where ``is_text`` says that a text stands, every value is text as
+    it was written.
+
+    Raises:
+        ConfigError: it is no YAML, or beyond the bounds.
+    """
+    if found := _UNPRINTABLE.search(text):
+        line, column = _position(text, found.start())
+        raise ConfigError(
+            f"{name} is not a text file: line {line}, column {column} has the character"
+            f" U+{ord(found[0]):04X}."
+        )
+    try:
+        _check_bounds(text)
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        reader = _Reader(loader, env, is_text)
+        value = None if root is None else reader.value(root, ())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not valid YAML: {_yaml_fault(error, text)}") from error
+    return Document(value, reader.faults, tuple(dict.fromkeys(reader.unset)), root)
+
+
+def _check_bounds(text: str) -> None:
+    """Raise for a document that is too deep or too large, before anything recurses into it."""
+    depth = values = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        values += isinstance(event, yaml.NodeEvent)
+        if depth > _MAX_DEPTH:
+            raise _fault(event, f"nested more than {_MAX_DEPTH} levels deep")
+        if values > _MAX_VALUES:
+            raise _fault(event, f"more than {_MAX_VALUES} values")
+
+
+class _Reader:
+    """Turns nodes into values; a node that an alias repeats is read again at each place."""
+
+    def __init__(
+        self, loader: Any, env: Mapping[str, str], is_text: Callable[[Location], bool]
+    ) -> None:
+        self._loader = loader
+        self._env = env
+        self._is_text = is_text
+        self._values = 0
+        self._around: list[yaml.Node] = []
+        self.faults: dict[Location, str] = {}
+        self.unset: list[str] = []
+
+    def value(self, node: yaml.Node, at: Location) -> Any:
+        self._values += 1
+        if self._values > _MAX_VALUES:
+            raise _fault(node, f"its aliases expand to more than {_MAX_VALUES} values")
+        if any(node is outer for outer in self._around):
+            raise _fault(node, "an alias refers to the value that it stands in")
+        if len(self._around) >= _MAX_DEPTH:
+            raise _fault(node, f"its aliases nest more than {_MAX_DEPTH} levels deep")
+        if node.tag not in _TAGS:
+            raise _fault(node, f"the tag {node.tag.replace(_TAG, '!!')} is not used here")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, at)
+        self._around.append(node)
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.value(item, (*at, i)) for i, item in enumerate(node.value)]
+            assert isinstance(node, yaml.MappingNode)
+            return self._mapping(node, at)
+        finally:
+            self._around.pop()
+
+    def _mapping(self, node: yaml.MappingNode, at: Location) -> dict[Any, Any]:
+        merged: dict[Any, Any] = {}
+        own: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged = {**self._merged(value_node, at), **merged}
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _fault(key_node, "a key has to be a word, and this is a list or a mapping")
+            key = key_node.value
+            if key in own:
+                raise _fault(key_node, f"the key {key!r} stands twice")
+            own[key] = self.value(value_node, (*at, key))
+        return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, at: Location) -> dict[Any, Any]:
+        """What ``<<:`` adds: a mapping, or several of which the first wins."""
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[Any, Any] = {}
+        for one in nodes:
+            if not isinstance(one, yaml.MappingNode):
+                raise _fault(one, "<<: takes a mapping, or a list of mappings")
+            merged = {**self.value(one, at), **merged}
+        return merged
+
+    def _scalar(self, node: yaml.ScalarNode, at: Location) -> Any:
+        text = _REFERENCE.sub(lambda match: self._variable(match[1], at), node.value)
+        if bad := next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None):
+            raise _fault(node, f"a value has the character U+{ord(bad):04X}")
+        tag = node.tag
+        if self._is_text(at) and tag != f"{_TAG}null":
+            return text
+        if _REFERENCE.fullmatch(node.value) and at not in self.faults:
+            tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))
+        if tag in (f"{_TAG}int", f"{_TAG}float") and len(text) > _MAX_DIGITS:
+            raise _fault(node, f"a number of {len(text)} characters; at most {_MAX_DIGITS}")
+        made = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark)
+        return self._loader.construct_object(made)
+
+    def _variable(self, variable: str, at: Location) -> str:
+        if not _VARIABLE.fullmatch(variable):
+            self.faults[at] = (
+                f"${{env.{variable}}}: {variable!r} is no variable's name; write ${{env.MY_KEY}}"
+            )
+        elif variable not in self._env:
+            self.faults[at] = f"the environment variable {variable} is not set"
+            self.unset.append(variable)
+        return self._env.get(variable, "")
+
+
+def _fault(at: Any, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
+
+
+def _yaml_fault(error: yaml.YAMLError, text: str) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None:
+        return f"{problem or error}."
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if line[mark.column : mark.column + 1] == "\t" or line[: mark.column].endswith("\t"):
+        problem = "a tab stands where YAML wants spaces"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}."
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
+    if isinstance(node, yaml.SequenceNode):
+        return node.value[part] if isinstance(part, int) and part < len(node.value) else None
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for key, value in _entries(node) if key == str(part)), None)
+
+
+def _entries(node: yaml.MappingNode, depth: int = 0) -> Iterator[tuple[str, yaml.Node]]:
+    """Keys with their values, a mapping's own before those that it merges."""
+    yield from ((key.value, value) for key, value in node.value if key.tag != _MERGE)
+    for key, value in node.value:
+        if key.tag == _MERGE and depth < _MAX_DEPTH:
+            for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(one, yaml.MappingNode):
+                    yield from _entries(one, depth + 1)

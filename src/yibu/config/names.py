@@ -1,0 +1,60 @@
+"""What a model may be called, and the name that a file or a repository gives it.
+
+Standard library only: the command line imports this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+MAX_LENGTH = 200
+_FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~")
+"""What a shell, a URL or a header would read as something else."""
+_NOT_FIRST = frozenset("-./:@+")
+"""A flag, a path or a separator would be read instead of a name."""
+
+
+def check_name(name: str) -> str:
+    """The name in Unicode's composed form. Letters of any alphabet, digits and emoji are taken.
+
+    Raises:
+        ValueError: it has a character that a name cannot have; the message names it.
+    """
+    name = unicodedata.normalize("NFC", name)
+    if not 0 < len(name) <= MAX_LENGTH:
+        msg = f"a name has 1 to {MAX_LENGTH} characters, and this has {len(name)}"
+        raise ValueError(msg)
+    for character in name:
+        if not _fits(character):
+            shown = repr(character) if character.isprintable() else f"U+{ord(character):04X}"
+            msg = f"a name cannot have the character {shown}"
+            raise ValueError(msg)
+    if name[:1] in _NOT_FIRST:
+        msg = f"a name cannot begin with {name[0]!r}"
+        raise ValueError(msg)
+    return name
+
+
+def name_from(text: str) -> str:
+    """The nearest name to a file's or a repository's: runs of other characters become ``-``.
+
+    ``千问 2.5.gguf`` is ``千问-2.5``; a name that is cut, or of which nothing is left, ends in a
+    digest of the whole, so that two different ones stay apart.
+    """
+    text = unicodedata.normalize("NFC", text)
+    words = "".join(c if _fits(c) else " " for c in text).split()
+    name = "-".join(words).strip("-./:@+")
+    if name and len(name) <= MAX_LENGTH:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{name[: MAX_LENGTH - 9] or 'model'}-{digest}"
+
+
+def plain_name(name: str) -> str:
+    """What two names must not have in common: they would be taken for each other."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _fits(character: str) -> bool:
+    return character.isprintable() and not character.isspace() and character not in _FORBIDDEN

@@ -1,0 +1,249 @@
+"""What YAML can hold against its reader: bombs, other encodings, values that are read otherwise."""
+
+from __future__ import annotations
+
+import os
+import string
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yibu.config import document
+from yibu.config import file as config_file
+from yibu.config.names import MAX_LENGTH, check_name, name_from, plain_name
+from yibu.errors import ConfigError
+
+
+def refusal(data: bytes | str, env: dict[str, str] | None = None) -> str:
+    data = data.encode() if isinstance(data, str) else data
+    with pytest.raises(ConfigError) as caught:
+        config_file.parse(data, "yibu.yaml", env=env or {})
+    return str(caught.value)
+
+
+def model(entry: str, env: dict[str, str] | None = None) -> Any:
+    schema = config_file.parse(f"models: [{{name: m, {entry}}}]".encode(), "f", env=env or {})
+    return schema.models[0]
+
+
+BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n"
+    for old, new in zip(string.ascii_lowercase, string.ascii_lowercase[1:], strict=False)
+)
+CHAIN = "a0: &a0 1\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 3000))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(BOMB, "its aliases expand to more than 20000 values", id="bomb"),
+        pytest.param(CHAIN, "its aliases nest more than 64 levels deep", id="chain of aliases"),
+        pytest.param("a: " + "[" * 3000, "nested more than 64 levels deep", id="brackets"),
+        pytest.param("a: " + "[" * 3000 + "]" * 3000, "nested more than 64", id="closed brackets"),
+        pytest.param("{a: " * 3000, "nested more than 64 levels deep", id="braces"),
+        pytest.param("- " * 3000, "nested more than 64 levels deep", id="dashes"),
+        pytest.param("? " * 3000, "nested more than 64 levels deep", id="keys of keys"),
+        pytest.param("- a\n" * 200_000, "more than 20000 values", id="long list"),
+        pytest.param("a: " + "9" * 5000, "a number of 5000 characters", id="long number"),
+        pytest.param("a: 1" + "0" * 5000 + ".5", "a number of 5003 characters", id="long fraction"),
+        pytest.param("a: &x [*x]", "refers to the value that it stands in", id="own alias"),
+        pytest.param("a: &x {<<: *x}", "refers to the value that it stands in", id="own merge"),
+        pytest.param("a: &x {b: {c: *x}}", "refers to the value that it stands in", id="far alias"),
+        pytest.param("x" * 2**20 + "x", "a configuration has at most 1 MiB", id="large"),
+    ],
+)
+def test_what_would_take_for_ever_is_refused_at_once(text: str, said: str) -> None:
+    began = time.process_time()
+    assert said in refusal(text)
+    assert time.process_time() - began < 2  # what it guards against takes minutes, or never ends
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("a:\n\tb: 1", "line 2, column 1: a tab stands where YAML wants spaces"),
+        ("a: 1\na: 2", "line 2, column 1: the key 'a' stands twice"),
+        ("gateway: {port: 1, port: 2}", "line 1, column 20: the key 'port' stands twice"),
+        ("a\0b", "line 1, column 2 has the character U+0000"),
+        ("a: b\n  \x07", "line 2, column 3 has the character U+0007"),
+        ('models: [{name: m, flags: ["a\\0"]}]', "column 28: a value has the character U+0000"),
+        ("[1]: 2", "a key has to be a word"),
+        ("a: !!binary aGk=", "the tag !!binary is not used here"),
+        ("a: !mine b", "the tag !mine is not used here"),
+        ("a: 1\n---\nb: 2", "line 2, column 1"),
+        ("a: *nobody", "line 1, column 4: found undefined alias"),
+        ("<<: [1]", "<<: takes a mapping"),
+        ("- a", "holds a list where the keys gateway and models are expected"),
+        ("just words", "holds text where"),
+        ("42", "holds 42 where"),
+        ("# 千问\nmodels: []\nname: 模型".encode("gb18030"), "as GBK, line 1 reads: # 千问"),
+        (b"a: \xff\xff\xff", "line 1, column 4 has the byte 0xff"),
+        (b"\xff\xfe\x00", "begins like UTF-16 text and is none"),
+    ],
+)
+def test_one_sentence_with_its_place(data: bytes | str, said: str) -> None:
+    message = refusal(data)
+    assert said in message
+    assert len(message.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_that_are_read(encoding: str) -> None:
+    schema = config_file.parse("models: [{name: 千问}]".encode(encoding), "f", env={})
+    assert schema.models[0].name == "千问"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "gateway:\nmodels:\n", "{}"])
+def test_an_empty_file_has_no_models(text: str) -> None:
+    assert config_file.parse(text.encode(), "f", env={}).models == []
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "secret").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, said in (
+        (tmp_path, "is a directory; a file was expected"),
+        (tmp_path / "pipe", "is a pipe or a device; a file was expected"),
+        (Path("/dev/zero"), "is a pipe or a device; a file was expected"),
+        (tmp_path / "loop", "cannot be read: Too many levels of symbolic links"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            config_file.load(path, env={})
+    # A directory of that name is no reason to do without the file.
+    (tmp_path / "yibu.yaml").mkdir()
+    assert config_file.find(None, tmp_path) == tmp_path / "yibu.yaml"
+
+
+def test_merge_keys() -> None:
+    schema = config_file.parse(
+        b"""
+        models:
+          - &base {name: a, source: ./a, options: &o {context: 1024, parallel: 2}, env: {A: 1}}
+          - {<<: *base, name: b, options: {<<: *o, context: 2048}}
+          - {<<: [{name: c, replicas: 2}, *base], env: {<<: {A: 2, B: 022}, B: no}}
+        """,
+        "f",
+        env={},
+    )
+    a, b, c = schema.models
+    assert (a.name, b.name, c.name) == ("a", "b", "c")
+    assert b.options == {"context": 2048, "parallel": 2}
+    assert b.source == c.source == "./a"
+    assert c.replicas == 2
+    assert c.env == {"A": "2", "B": "no"}
+
+
+def test_texts_are_kept_as_written() -> None:
+    entry = model("env: {N: 4, T: 22:22, M: 022, B: no, D: 2026-11-28}, flags: [--x, 5, true]")
+    assert entry.env == {"N": "4", "T": "22:22", "M": "022", "B": "no", "D": "2026-11-28"}
+    assert entry.flags == ["--x", "5", "true"]
+    assert "models.0.env.N: Input should be a valid string" in refusal(
+        "models: [{name: m, env: {N: }}]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port: 22:22", "found '22:22'"),
+        ("port: true", "gateway.port: a number was expected, found True"),
+        ("port: yes", "gateway.port: a number was expected, found True"),
+        ("port: 1.5", "found 1.5"),
+        ("request_timeout: .inf", "found inf"),
+        ("request_timeout: .nan", "found nan"),
+        ("drain_timeout: true", "a number was expected, found True"),
+        ("max_body: true", "a number was expected, found True"),
+        ("host: [a]", "found ['a']"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_what_was_read(text: str, said: str) -> None:
+    assert said in refusal(f"gateway: {{{text}}}")
+
+
+def test_a_reference_alone_is_read_as_if_it_were_written_there() -> None:
+    env = {"N": "4096", "B": "true", "T": "text", "K": "12345678"}
+    entry = model("options: {a: '${env.N}', b: '${env.B}', c: '${env.T}', d: 'x${env.N}'}", env)
+    assert entry.options == {"a": 4096, "b": True, "c": "text", "d": "x4096"}
+    assert model("replicas: '${env.R}'", {"R": "2"}).replicas == 2
+    assert model("env: {A: '${env.N}'}", env).env == {"A": "4096"}
+    gateway = config_file.parse(b"gateway: {api_keys: ['${env.K}']}", "f", env=env).gateway
+    assert gateway.api_keys == ["12345678"]
+
+
+def test_every_unset_variable_is_named_at_once_beside_the_other_faults() -> None:
+    text = "gateway: {host: '${env.H}', port: '${env.P}', prot: 1}\nmodels: [{name: '${env.N}'}]"
+    message = refusal(text)
+    for name in "HPN":
+        assert f"the environment variable {name} is not set" in message
+    assert "gateway.prot: unknown key; did you mean port?" in message
+    assert "export H=… P=… N=…" in message
+
+
+def test_secrets_are_not_repeated() -> None:
+    message = refusal("gateway: {api_keys: [[s3cret]]}\nmodels: [{name: m, env: {A: [t0ken]}}]")
+    assert "s3cret" not in message
+    assert "t0ken" not in message
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        config_file.parse(data, "f", env={})
+    except ConfigError:
+        return
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("千问", "千问"),
+        ("Qwen3 0.6B (Q4)", "Qwen3-0.6B-Q4"),
+        ("модель.v2", "модель.v2"),
+        ("🚀", "🚀"),
+        ("e\u0301te\u0301", "été"),
+        ("a  b", "a-b"),
+        ("--flag", "flag"),
+        ("a\tb\nc", "a-b-c"),
+        ("x;rm -rf $HOME", "x-rm--rf-HOME"),
+    ],
+)
+def test_a_name_is_kept_where_it_can_be(file: str, name: str) -> None:
+    assert name_from(file) == name
+
+
+@given(st.text(max_size=400))
+def test_every_file_gives_a_name_that_may_be_one(text: str) -> None:
+    name = name_from(text)
+    assert check_name(name) == name
+    assert len(name) <= MAX_LENGTH
+
+
+def test_names_of_which_little_is_left_stay_apart() -> None:
+    assert name_from("...") != name_from("   ") != name_from("/")
+    long = "x" * 300
+    assert name_from(long + "a") != name_from(long + "b")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", ".a", "a\n", "a'b", "a$b", "x" * 201, "\u200b"])
+def test_names_that_cannot_be_typed_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="a name"):
+        check_name(name)
+
+
+def test_names_that_look_alike_are_one() -> None:
+    assert plain_name("Qwen") == plain_name("qwen")
+    assert plain_name("ｑｗｅｎ") == plain_name("qwen")
+    assert "differ in case alone" in refusal("models: [{name: a}, {name: A}]")
+    assert len(config_file.parse(b"models: [{name: a, aliases: [A]}]", "f", env={}).models) == 1
+
+
+def test_the_place_is_found_through_merges() -> None:
+    found = document.read("a: &a\n  b: 1\nc: {<<: *a}\n", "f", {})
+    assert found.place(("a", "b")) == (2, 6)
+    assert found.place(("c", "b")) == (2, 6)
+    assert found.place(("c", "nope")) == (3, 4)
