@@ -8,7 +8,7 @@ ARGS   ?=
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick engines check dev lock docs clean
+.PHONY: demo test quick engines chaos soak check dev lock docs clean
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
@@ -22,6 +22,12 @@ quick: $(VENV)/dev               ## the tests that need no engine; speech's run 
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
 	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder
+
+chaos: $(VENV)/dev               ## misbehaving engines and clients against a node, for three minutes
+	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 180 $(ARGS)
+
+soak: $(VENV)/dev                ## the same for an hour
+	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 3600 $(ARGS)
 
 check: $(VENV)/dev               ## lint, types, import rules
 	$(BIN)/ruff check .

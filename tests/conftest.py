@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,20 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.e2e.home import Home
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    today = int(time.strftime("%Y%m%d", time.gmtime()))
+    group = parser.getgroup("chaos")
+    group.addoption("--chaos-seed", type=int, default=today, help="default: the date")
+    group.addoption("--chaos-seconds", type=float, default=0.0, help="default: no chaos")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("chaos_seconds"):
+        chaos = [item for item in items if item.get_closest_marker("chaos")]
+        items[:] = [item for item in items if item not in chaos]
+        config.hook.pytest_deselected(items=chaos)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ from tests.exposition import Exposition
 from yibu.cli.context import Context
 from yibu.cli.session import shut_down
 from yibu.errors import YibuError
+from yibu.node import processes
 from yibu.node.client import Client
+from yibu.node.state import home_id
 from yibu.paths import Paths
 
 REPOSITORY = Path(__file__).parents[2]
@@ -128,13 +130,17 @@ class Home:
     def processes(self) -> list[psutil.Process]:
         """Every process that this home's node started, or that is its node."""
         found = []
+        state = Paths.from_env(self.env).state
+        # Engines do not get yibu's own variables, but each has a marker of its home.
+        marker = f"{home_id(state)}/" if state.exists() else None
         for process in psutil.process_iter():
             try:
                 environment = process.environ()
             except psutil.Error:
                 continue
             root = environment.get("YIBU_HOME") or environment.get("XDG_STATE_HOME")
-            if root == str(self.root) and process.pid != os.getpid():
+            engine = marker and environment.get(processes.MARKER, "").startswith(marker)
+            if (root == str(self.root) or engine) and process.pid != os.getpid():
                 found.append(process)
         return found
 
