@@ -35,7 +35,7 @@ from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, Operation, canoni
 from yibu.gateway.proxy import Proxy
 from yibu.gateway.scrape import EngineMetrics
 from yibu.gateway.uploads import upload
-from yibu.gateway.upstream import Pool
+from yibu.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -60,7 +60,7 @@ class Gateway:
         self.metrics = Metrics()
         self.pool = Pool(deps.config.request_timeout)
         self.draining = False
-        self._engines = EngineMetrics(deps.backend, self.pool)
+        self._engines = EngineMetrics(deps.backend)
         self._keys = KeyRing(deps.keys)
         self._cors = Cors(deps.config.cors_origins)
         self._hosts = HostCheck(deps.config.hosts, keys=bool(deps.keys))

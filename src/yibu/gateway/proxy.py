@@ -23,7 +23,9 @@ from yibu.gateway.metrics import Metrics
 from yibu.gateway.operations import Operation, find_route
 from yibu.gateway.requests import JsonRequest, parse
 from yibu.gateway.sse import StreamMender, broken_off, find_usage
-from yibu.gateway.upstream import Connection, Pool, UpstreamError
+from yibu.upstream.ask import request_head
+from yibu.upstream.connection import Connection, UpstreamError
+from yibu.upstream.pool import Pool
 
 MAX_ERROR_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -151,22 +153,15 @@ class Proxy:
         head = _request_head(operation.path, endpoint, payload, exchange.request_id)
         # A body that cannot be sent twice must not meet a connection that is just being closed.
         fresh = payload.rest is not None
-        connection = await self._pool.acquire(endpoint.host, endpoint.port, fresh=fresh)
-        if operation.schema is None and route.engine == "speech":
-            connection.patience = FILE_PATIENCE
+        file = operation.schema is None and route.engine == "speech"
+        connection = await self._pool.begin(
+            endpoint.host,
+            endpoint.port,
+            partial(_send, head=head, payload=payload),
+            fresh=fresh,
+            patience=FILE_PATIENCE if file else 0.0,
+        )
         try:
-            try:
-                await _send(connection, head, payload)
-                await connection.wait_head()
-            except UpstreamError as error:
-                if not error.stale:
-                    raise
-                self._pool.release(connection)
-                patience = connection.patience
-                connection = await self._pool.acquire(endpoint.host, endpoint.port, fresh=True)
-                connection.patience = patience
-                await _send(connection, head, payload)
-                await connection.wait_head()
             await self._relay(exchange, operation, route, request, endpoint, connection)
         finally:
             self._pool.release(connection)
@@ -327,24 +322,14 @@ def _payload(
 
 
 def _request_head(path: str, endpoint: Endpoint, payload: Payload, request_id: bytes) -> bytes:
-    """The request line and headers: the inner key, never the client's own headers."""
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    key = f"authorization: Bearer {endpoint.key}\r\n" if endpoint.key is not None else ""
+    """The request line and headers: never the client's own."""
     framing = (
-        "transfer-encoding: chunked"
+        (b"transfer-encoding", b"chunked")
         if payload.length is None
-        else f"content-length: {payload.length}"
+        else (b"content-length", b"%d" % payload.length)
     )
-    return (
-        (
-            f"POST {path} HTTP/1.1\r\nhost: {host}:{endpoint.port}\r\n{key}{framing}\r\n"
-            "accept-encoding: identity\r\ncontent-type: "
-        ).encode()
-        + payload.content_type
-        + b"\r\nx-request-id: "
-        + request_id
-        + b"\r\n\r\n"
-    )
+    kind, number = (b"content-type", payload.content_type), (b"x-request-id", request_id)
+    return request_head("POST", path, endpoint, [framing, kind, number])
 
 
 def _gone(error: UpstreamError, model: str) -> RequestError:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from yibu.engines.base import Endpoint
 from yibu.gateway.backend import Backend, ReplicaStatus
 from yibu.gateway.exposition import Merger, TooLongError
 from yibu.gateway.metrics import head, sample
-from yibu.gateway.upstream import Connection, Pool, UpstreamError
+from yibu.upstream.ask import ask
+from yibu.upstream.connection import UpstreamError
 
 ENGINE_SECONDS = 2.0
 """For one engine's whole answer; Prometheus itself waits 10 s unless told otherwise."""
@@ -25,6 +25,7 @@ MAX_BYTES = 4 * 1024 * 1024
 """Of one engine's answer; vLLM's has about 100 KB."""
 
 _TEXT = (b"text/plain", b"application/openmetrics-text")
+_HEADERS = [(b"accept", b"text/plain;version=0.0.4")]
 _LABELS = ("model", "replica")
 
 
@@ -41,9 +42,8 @@ class EngineMetrics:
     """``page`` asks every ready replica. Whoever comes while that is under way gets the same
     answer, so that engines are never asked twice at a time. Bound to one event loop."""
 
-    def __init__(self, backend: Backend, pool: Pool) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._pool = pool
         self._asking: asyncio.Task[list[_Scraped]] | None = None
 
     async def page(self, own: str) -> str:
@@ -71,40 +71,24 @@ class EngineMetrics:
         began = time.monotonic()
         text: str | None = None
         try:
-            async with asyncio.timeout(ENGINE_SECONDS):
-                status, kind, body = await self._get(replica.endpoint)
-        except (UpstreamError, TimeoutError):
-            status, kind, body = 0, b"", b""
+            answer = await ask(
+                replica.endpoint,
+                "GET",
+                "/metrics",
+                seconds=ENGINE_SECONDS,
+                limit=MAX_BYTES,
+                headers=_HEADERS,
+            )
+        except UpstreamError:
+            return _Scraped(replica.model, replica.replica, None, time.monotonic() - began)
         # Some servers answer every path with their web page.
-        if status == 404 or (status == 200 and not kind.lower().startswith(_TEXT)):
+        textual = answer.content_type.startswith(_TEXT)
+        if answer.status == 404 or (answer.status == 200 and not textual):
             return None
-        if status == 200:
+        if answer.status == 200:
             # Bytes that are not UTF-8 spoil their own label value, not the page.
-            text = body.decode(errors="replace")
+            text = answer.body.decode(errors="replace")
         return _Scraped(replica.model, replica.replica, text, time.monotonic() - began)
-
-    async def _get(self, endpoint: Endpoint) -> tuple[int, bytes, bytes]:
-        """Status, content type and body."""
-        connection = await self._pool.acquire(endpoint.host, endpoint.port, fresh=True)
-        try:
-            connection.send(_request(endpoint))
-            await connection.wait_head()
-            return connection.status, _kind(connection), await connection.read_all(MAX_BYTES)
-        finally:
-            self._pool.release(connection)
-
-
-def _request(endpoint: Endpoint) -> bytes:
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    key = f"authorization: Bearer {endpoint.key}\r\n" if endpoint.key is not None else ""
-    return (
-        f"GET /metrics HTTP/1.1\r\nhost: {host}:{endpoint.port}\r\n{key}"
-        "accept: text/plain;version=0.0.4\r\naccept-encoding: identity\r\nconnection: close\r\n\r\n"
-    ).encode()
-
-
-def _kind(connection: Connection) -> bytes:
-    return next((value for name, value in connection.headers if name == b"content-type"), b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
-"""The HTTP/1.1 client towards engines: one keep-alive pool, written for the hot path.
+"""One HTTP/1.1 connection to an engine, as an asyncio protocol over httptools.
 
-A ``Connection`` is an asyncio protocol whose parser is httptools; it hands out a response as it
-comes, pauses reading when nobody takes the bytes, and is reused only after an answer that ended
-properly. A ``Pool`` keeps idle connections by address and ends those that stay silent too long.
+A connection hands a response out as it comes, pauses reading when nobody takes the bytes, and is
+``reusable`` only when it is clean: the answer ended by its own framing, every byte of it was
+taken, nothing came after it, and reading is on. What an answer may look like is RFC 9112,
+section 6.3; whatever could be read in two ways is an error, as it is for h11.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Literal, cast
 
 import httptools
@@ -15,25 +17,22 @@ import httptools
 Headers = list[tuple[bytes, bytes]]
 Kind = Literal["connect", "closed", "timeout", "protocol"]
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds; engines are on this host or a near one."""
-
-IDLE_SECONDS = 4.0
-"""An idle connection is dropped after this; uvicorn and cpp-httplib close theirs after 5 s."""
-
-MAX_IDLE = 128
-"""Idle connections kept for one address."""
-
 MAX_HEADER_BYTES = 64 * 1024
+"""Of an answer's head with its interim answers, and of what stands between two pieces of its body
+(chunk extensions, trailers)."""
+
 HIGH_WATER = 256 * 1024
 """Bytes of an answer that may wait for the client before the engine is made to wait."""
+
+_OPENING = b"HTTP/"
+_BODILESS = frozenset({204, 304})
 
 
 class UpstreamError(Exception):
     """The engine could not be reached, or broke off; ``kind`` says how.
 
-    ``stale`` is true when a reused connection ended before a single byte of the answer: the
-    engine closed an idle connection just as it was taken, so that the request may be sent again.
+    ``stale`` is true when a reused connection failed before an answer to this request began: it
+    ended, or bytes came that belong to no answer. The same request may be sent again.
     """
 
     def __init__(self, kind: Kind, message: str, *, stale: bool = False) -> None:
@@ -53,8 +52,8 @@ class Connection(asyncio.Protocol):
         self.patience = 0.0
         """Seconds that the engine may be silent in this request, where the pool's are too few."""
         self.reused = False
-        self.busy = True
         self._loop = loop
+        self._poll = select.poll()
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -69,23 +68,33 @@ class Connection(asyncio.Protocol):
         self.request_whole = True
         """False while an upload is being sent: an answer may come before its end."""
         self._error: UpstreamError | None = None
+        self._opening = b""
+        self._began = False
+        """A status line has come."""
         self._head_done = False
-        self._head_bytes = 0
+        self._overhead = 0
+        """Bytes that came since the last piece of the body."""
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._read_paused = False
         self._ends_with_connection = False
         self._keep_alive = False
-        self._received = False
 
-    # What the proxy calls -----------------------------------------------------------------
+    # What the caller uses -----------------------------------------------------------------
 
-    def take(self) -> None:
-        """Begin another request on an idle connection."""
+    def take(self) -> bool:
+        """Begin another request on an idle connection; False when it is not clean any more.
+
+        The socket is asked, not only the event loop: bytes or an end that have come already and
+        that the loop has not read yet would be taken for the next request's answer.
+        """
+        if not self.reusable or self.transport.is_closing() or self._poll.poll(0):
+            return False
         self._reset()
         self.reused = True
-        self.busy = True
+        self.patience = 0.0
         self.last_activity = self._loop.time()
+        return True
 
     def send(self, *parts: bytes) -> None:
         self.last_activity = self._loop.time()
@@ -102,7 +111,7 @@ class Connection(asyncio.Protocol):
         """Wait for the status line and the headers.
 
         Raises:
-            UpstreamError: the connection ended, timed out or talked something else.
+            UpstreamError: the connection ended, timed out or sent something else.
         """
         while not self._head_done:
             if self._error is not None:
@@ -116,13 +125,11 @@ class Connection(asyncio.Protocol):
             UpstreamError: the body ended before it was whole.
         """
         while not self._chunks:
+            self._resume_reading()
             if self.complete:
                 return b""
             if self._error is not None:
                 raise self._error
-            if self._read_paused:
-                self._read_paused = False
-                self.transport.resume_reading()
             await self._wait()
         chunks = self._chunks
         self._chunks = []
@@ -147,23 +154,31 @@ class Connection(asyncio.Protocol):
 
     @property
     def answered(self) -> bool:
-        """Whether the engine has said anything, or has gone: time to stop uploading."""
+        """Whether the engine has answered, or has gone: time to stop uploading."""
         return self._head_done or self._closed
 
     @property
+    def waits_for_reader(self) -> bool:
+        """Whether reading is paused because the answer so far has not been taken."""
+        return self._read_paused
+
+    @property
     def reusable(self) -> bool:
+        """Whether the connection is clean: another request's answer cannot be mistaken on it."""
         return (
             self.complete
             and self.request_whole
             and self._keep_alive
-            and not self._closed
+            and not self._chunks
+            and not self._read_paused
             and not self._write_paused
+            and not self._closed
         )
 
     def fail(self, kind: Kind, message: str) -> None:
         """Give the answer up and close."""
         if self._error is None and not self.complete:
-            stale = self.reused and not self._received and kind == "closed"
+            stale = self.reused and not self._began and kind in ("closed", "protocol")
             self._error = UpstreamError(kind, message, stale=stale)
         self.abort()
         self._wake()
@@ -172,6 +187,12 @@ class Connection(asyncio.Protocol):
         self._closed = True
         if self.transport is not None:
             self.transport.abort()
+
+    def _resume_reading(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            if not self._closed:
+                self.transport.resume_reading()
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -188,32 +209,40 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         self.last_activity = self._loop.time()
-        self._received = True
         if self.complete:
+            # While it is idle, or before it is given back: it must never be used again.
             self.fail("protocol", "the engine sent bytes that nobody asked for")
             return
-        if not self._head_done:
-            self._head_bytes += len(data)
+        self._overhead += len(data)
+        if len(self._opening) < len(_OPENING):
+            self._opening = (self._opening + data[: len(_OPENING)])[: len(_OPENING)]
+            if not _OPENING.startswith(self._opening):  # the parser takes RTSP, and blank lines
+                self.fail("protocol", f"the engine's answer begins with {self._opening!r}")
+                return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self.fail("protocol", f"the engine's answer is not HTTP: {error}")
+        except httptools.HttpParserUpgrade:
+            self.fail("protocol", "the engine changed the protocol, which nobody asked for")
             return
-        if not self._head_done and self._head_bytes > MAX_HEADER_BYTES:
+        except httptools.HttpParserError as error:
+            self.fail("protocol", f"the engine's answer is not HTTP/1.1: {error}")
+            return
+        if self._overhead > MAX_HEADER_BYTES and not self.complete:
             self.fail("protocol", f"the engine's headers exceed {MAX_HEADER_BYTES} bytes")
             return
-        if self._buffered > HIGH_WATER and not self._read_paused:
+        if self._buffered > HIGH_WATER and not self._read_paused and not self._closed:
             self._read_paused = True
             self.transport.pause_reading()
         if self._head_done or self._error is not None:
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._head_done and self._ends_with_connection and exc is None:
-            self.complete = True
+        if exc is None and not self._closed and self._head_done and self._ends_with_connection:
+            self.complete = True  # the engine closed, not we: that is this answer's end
         self._closed = True
         self.fail("closed", "the engine closed the connection before its answer was whole")
         self.resume_writing()
@@ -234,125 +263,65 @@ class Connection(asyncio.Protocol):
             # read as the answer to the next request.
             self._keep_alive = False
 
+    def on_status(self, reason: bytes) -> None:
+        self._began = True
+        if b"\0" in reason:
+            self.fail("protocol", "the engine's status line holds a null byte")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
-            self.headers.append((name.lower(), value))
+        self._began = True
+        if not self._head_done:  # else it is a trailer, which is no header
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         if self.complete:
             return
+        self._began = True
         status = self._parser.get_status_code()
-        if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
-            self.headers.clear()
+        if not 200 <= status <= 599:
+            if status in (100, 102, 103):  # interim: the answer is still to come
+                self.headers.clear()
+                return
+            self.fail("protocol", f"the engine answered with the status {status}")
+            return
+        fault = _framing_fault(self._parser.get_http_version(), self.headers)
+        if fault:
+            self.fail("protocol", fault)
             return
         self.status = status
         self._head_done = True
         self._keep_alive = self._parser.should_keep_alive()
-        framed = any(name in {b"content-length", b"transfer-encoding"} for name, _ in self.headers)
-        self._ends_with_connection = not framed and status not in {204, 304}
+        framing = [value for name, value in self.headers if name in _FRAMING]
+        if status in _BODILESS:
+            # The parser would wait for what the headers say; by RFC 9110 nothing comes.
+            self.complete = True
+            self._keep_alive = self._keep_alive and framing in ([], [b"0"])
+        else:
+            self._ends_with_connection = not framing
 
     def on_body(self, body: bytes) -> None:
         if not self.complete:
             self._chunks.append(body)
             self._buffered += len(body)
+            self._overhead = 0
 
     def on_message_complete(self) -> None:
         if self._head_done:
             self.complete = True
 
 
-class Pool:
-    """Idle connections by address, and a watch over busy ones. Bound to one event loop."""
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
-    def __init__(self, timeout: float) -> None:
-        """``timeout`` is the number of seconds that an engine may be silent in a request."""
-        self._timeout = timeout
-        self._interval = min(1.0, timeout / 4)
-        self._idle: dict[tuple[str, int], list[Connection]] = {}
-        self._busy: set[Connection] = set()
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._closed = False
 
-    async def acquire(self, host: str, port: int, *, fresh: bool = False) -> Connection:
-        """A connection that is ready to send on; ``fresh`` forbids a reused one.
-
-        Raises:
-            UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``.
-        """
-        address = (host, port)
-        loop = asyncio.get_running_loop()
-        idle = self._idle.get(address)
-        while idle and not fresh:
-            connection = idle.pop()
-            usable = not connection.transport.is_closing() and connection.reusable
-            if usable and loop.time() - connection.last_activity < IDLE_SECONDS:
-                connection.take()
-                connection.patience = 0.0
-                self._busy.add(connection)
-                return connection
-            connection.abort()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, address), host, port
-                )
-        except TimeoutError:
-            message = f"no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s"
-            raise UpstreamError("connect", message) from None
-        except OSError as error:
-            raise UpstreamError("connect", f"no connection to {host}:{port}: {error}") from error
-        self._busy.add(connection)
-        if self._sweeper is None and not self._closed:
-            self._sweeper = loop.call_later(self._interval, self._sweep)
-        return connection
-
-    def release(self, connection: Connection) -> None:
-        """Take a connection back: kept when its answer was whole, closed otherwise."""
-        self._busy.discard(connection)
-        connection.busy = False
-        idle = self._idle.setdefault(connection.address, [])
-        if connection.reusable and len(idle) < MAX_IDLE and not self._closed:
-            idle.append(connection)
-        else:
-            connection.abort()
-
-    def close(self) -> None:
-        """Close every connection; requests in flight fail."""
-        self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        for connection in list(self._busy):
-            connection.fail("closed", "the gateway is shutting down")
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.abort()
-        self._idle.clear()
-
-    def counts(self) -> tuple[int, int]:
-        """Busy and idle connections, for metrics and tests."""
-        return len(self._busy), sum(len(idle) for idle in self._idle.values())
-
-    def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for connection in list(self._busy):
-            limit = max(self._timeout, connection.patience)
-            # A paused connection waits for a slow client, which is not the engine's silence.
-            if not connection._read_paused and now - connection.last_activity > limit:  # noqa: SLF001  (the pool and its connections are one)
-                connection.fail("timeout", f"the engine sent nothing for {limit:g} s")
-        for address, idle in list(self._idle.items()):
-            kept = []
-            for connection in idle:
-                if connection.reusable and now - connection.last_activity < IDLE_SECONDS:
-                    kept.append(connection)
-                else:
-                    connection.abort()
-            if kept:
-                self._idle[address] = kept
-            else:
-                del self._idle[address]
-        self._sweeper = loop.call_later(self._interval, self._sweep) if self._has_any() else None
-
-    def _has_any(self) -> bool:
-        return bool(self._busy or self._idle)
+def _framing_fault(version: str, headers: Headers) -> str | None:
+    """What makes an answer's end ambiguous and the parser lets pass; None when nothing does."""
+    if version not in {"1.0", "1.1"}:
+        return f"the engine answered in HTTP/{version}; expected HTTP/1.1"
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
+        shown = b", ".join(codings)[:60].decode("latin-1")
+        return f"the engine answered with the transfer coding {shown!r}; expected 'chunked'"
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if len(lengths) > 1 or (lengths and codings):
+        return "the engine's answer gives its length twice"
+    return None

@@ -1,0 +1,153 @@
+"""Idle connections to engines by address, and a watch over busy ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from yibu.upstream.connection import Connection, UpstreamError
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds; engines are on this host or a near one."""
+
+IDLE_SECONDS = 4.0
+"""An idle connection is dropped after this; uvicorn and cpp-httplib close theirs after 5 s."""
+
+MAX_IDLE = 128
+"""Idle connections kept for one address."""
+
+
+async def connect(host: str, port: int) -> Connection:
+    """A new connection.
+
+    Raises:
+        UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            _, connection = await loop.create_connection(
+                lambda: Connection(loop, (host, port)), host, port
+            )
+    except TimeoutError:
+        message = f"no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s"
+        raise UpstreamError("connect", message) from None
+    except OSError as error:
+        raise UpstreamError("connect", f"no connection to {host}:{port}: {error}") from error
+    return connection
+
+
+class Pool:
+    """Keeps clean connections for the next request, and ends those on which an engine is silent
+    too long. Bound to one event loop."""
+
+    def __init__(self, timeout: float) -> None:
+        """``timeout`` is the number of seconds that an engine may be silent in a request."""
+        self._timeout = timeout
+        self._interval = min(1.0, timeout / 4)
+        self._idle: dict[tuple[str, int], list[Connection]] = {}
+        self._busy: set[Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def begin(
+        self,
+        host: str,
+        port: int,
+        send: Callable[[Connection], Awaitable[None]],
+        *,
+        fresh: bool = False,
+        patience: float = 0.0,
+    ) -> Connection:
+        """A connection on which ``send`` has written a request and the answer's head has come;
+        the caller releases it.
+
+        A request that fails on a reused connection before its answer began is written once more,
+        on a new one; ``fresh`` forbids that, for a body that can be sent only once.
+
+        Raises:
+            UpstreamError: no connection, or no answer.
+        """
+        while True:
+            connection = await self.acquire(host, port, fresh=fresh)
+            connection.patience = patience
+            try:
+                await send(connection)
+                await connection.wait_head()
+            except BaseException as error:
+                self.release(connection)
+                if isinstance(error, UpstreamError) and error.stale:
+                    fresh = True  # whose connections are never stale: this happens once
+                    continue
+                raise
+            return connection
+
+    async def acquire(self, host: str, port: int, *, fresh: bool = False) -> Connection:
+        """A connection that is ready to send on; ``fresh`` forbids a reused one.
+
+        Raises:
+            UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``.
+        """
+        loop = asyncio.get_running_loop()
+        idle = self._idle.get((host, port))
+        while idle and not fresh:
+            connection = idle.pop()
+            if loop.time() - connection.last_activity < IDLE_SECONDS and connection.take():
+                self._busy.add(connection)
+                return connection
+            connection.abort()
+        connection = await connect(host, port)
+        self._busy.add(connection)
+        if self._sweeper is None and not self._closed:
+            self._sweeper = loop.call_later(self._interval, self._sweep)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Take a connection back: kept when it is clean, closed otherwise."""
+        self._busy.discard(connection)
+        idle = self._idle.setdefault(connection.address, [])
+        if connection.reusable and len(idle) < MAX_IDLE and not self._closed:
+            idle.append(connection)
+        else:
+            connection.abort()
+
+    def close(self) -> None:
+        """Close every connection; requests in flight fail."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in list(self._busy):
+            connection.fail("closed", "the gateway is shutting down")
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.abort()
+        self._idle.clear()
+
+    def counts(self) -> tuple[int, int]:
+        """Busy and idle connections, for metrics and tests."""
+        return len(self._busy), sum(len(idle) for idle in self._idle.values())
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self._busy):
+            limit = max(self._timeout, connection.patience)
+            # One that waits for a slow client says nothing of the engine.
+            if not connection.waits_for_reader and now - connection.last_activity > limit:
+                connection.fail("timeout", f"the engine sent nothing for {limit:g} s")
+        for address, idle in list(self._idle.items()):
+            kept = []
+            for connection in idle:
+                if connection.reusable and now - connection.last_activity < IDLE_SECONDS:
+                    kept.append(connection)
+                else:
+                    connection.abort()
+            if kept:
+                self._idle[address] = kept
+            else:
+                del self._idle[address]
+        self._sweeper = loop.call_later(self._interval, self._sweep) if self._has_any() else None
+
+    def _has_any(self) -> bool:
+        return bool(self._busy or self._idle)
