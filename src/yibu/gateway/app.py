@@ -127,6 +127,7 @@ class Gateway:
             exchange.record(self.metrics)
 
     async def _answer(self, exchange: Exchange) -> None:
+        exchange.require_single_headers()
         self._hosts.check(exchange.headers.get(b"host"))
         if self.draining:
             exchange.closing = True
@@ -162,6 +163,7 @@ class Gateway:
         exchange.label = path
         if exchange.method != "POST":
             raise MethodNotAllowedError(f"{path} takes POST, not {exchange.method}")
+        self._cors.check_site(exchange)
 
     async def _translated(
         self, exchange: Exchange, path: str, translation: Translation

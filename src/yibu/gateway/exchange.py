@@ -31,9 +31,12 @@ _WANTED = frozenset(
         b"origin",
         b"x-api-key",
         b"x-request-id",
+        b"sec-fetch-site",
+        b"access-control-request-headers",
         b"access-control-request-method",
     }
 )
+_SINGLE = _WANTED - {b"x-request-id", b"access-control-request-headers"}
 
 CLIENT_GONE = 499
 """What nginx logs for a client that left; never sent."""
@@ -146,13 +149,32 @@ class Exchange:
             hint="gateway.max_body and gateway.max_upload in yibu.yaml set the limits",
         )
 
+    def require_single_headers(self) -> None:
+        """Refuse a header that is given twice: this gateway and whoever stands before it might
+        go by different ones.
+
+        Raises:
+            InvalidRequestError: one is.
+        """
+        names = [name for name, _ in self.scope["headers"] if name in _SINGLE]
+        for name in self.headers:
+            if names.count(name) > 1:
+                raise InvalidRequestError(
+                    f"The header {name.decode()} is given {names.count(name)} times; expected once",
+                    code="duplicate_header",
+                )
+
     def require_json(self) -> None:
         """Refuse what a web page of another site can send without asking (a CORS preflight).
+
+        A program may leave the type out; a page could too, and tells its origin.
 
         Raises:
             InvalidRequestError: the Content-Type is not JSON.
         """
         kind = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if not kind and b"origin" not in self.headers and b"sec-fetch-site" not in self.headers:
+            return
         if kind != b"application/json" and not kind.endswith(b"+json"):
             raise InvalidRequestError(
                 f"The Content-Type is {kind.decode('latin-1') or 'missing'}; expected "
