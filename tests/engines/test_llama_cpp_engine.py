@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -49,6 +50,15 @@ def engine(
     log = tmp_path_factory.mktemp("engine") / "engine.log"
     with running(log, {"embeddings": True}) as ready:
         yield ready
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenMP is part of the wheel elsewhere")
+def test_its_openmp_is_its_environments_own(engine: Running, llama_cpp_python: Path) -> None:
+    """A bare system has none."""
+    maps = Path(f"/proc/{engine.process.pid}/maps").read_text()
+    found = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}
+    assert len(found) == 1
+    assert found.pop().startswith(f"{llama_cpp_python.parents[1]}/")
 
 
 def chat(text: str, **values: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tests.small_disks import with_disks
 from tiny_wheels import LocalSpec, build_wheel, locked
 
 import yibu
-from yibu.environments.disk import compiled_by
+from yibu.environments.disk import LIBRARIES, compiled_by
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
@@ -178,6 +178,31 @@ def test_another_version_is_chosen_and_unchosen(
     assert make(spec).ensure(NAME) == chosen  # remembered by a new process too
     assert manager.install(NAME) == pinned
     assert manager.ensure(NAME) == pinned
+
+
+def test_a_library_of_another_package_stands_under_the_name_that_is_looked_for(
+    make: Callable[..., EnvironmentManager], wheels: Path
+) -> None:
+    """Whatever the version, and where the environment was made before it was moved."""
+    lock = ""
+    for version in ("1.0", "2.0"):
+        wheel = build_wheel(wheels, NAME, version, {"tiny.py": b""})
+        lock = lock or locked(wheel, NAME, version)
+    files = {"carrier.libs/libomp-0af3.so.1.0.0": b"\x7fELF"}
+    lock += locked(build_wheel(wheels, "carrier", "1.0", files), "carrier", "1.0")
+    spec = LocalSpec(
+        NAME, lock, NAME, asked=f"{NAME}==1.0\ncarrier", libraries={"libomp.so.1": "carrier.libs/*"}
+    )
+    manager = make(spec)
+    made = {
+        manager.ensure(NAME, wheels=wheels),
+        manager.install(NAME, version="2.0", wheels=wheels),
+    }
+    assert len(made) == 2
+    for python in made:
+        library = python.parents[1] / LIBRARIES / "libomp.so.1"
+        assert library.read_bytes() == b"\x7fELF"
+        assert not library.readlink().is_absolute()
 
 
 def test_remove_frees_every_version(

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from yibu.environments.specs import EnvironmentSpec
 
@@ -13,17 +14,22 @@ from yibu.environments.specs import EnvironmentSpec
 class LocalSpec(EnvironmentSpec):
     """A spec whose lock is given, where a real one's is in the package."""
 
-    __slots__ = ("text",)
+    __slots__ = ("asked", "text")
 
     def __init__(
-        self, name: str, lock: str, package: str, disk: int = 1, *, bytecode: bool = False
+        self, name: str, lock: str, package: str, disk: int = 1, asked: str = "", **values: Any
     ) -> None:
-        super().__init__(name, engine="test", package=package, disk=disk, bytecode=bytecode)
+        super().__init__(name, engine="test", package=package, disk=disk, **values)
         object.__setattr__(self, "text", lock)
+        object.__setattr__(self, "asked", asked or package)
 
     @property
     def lock(self) -> str:
         return str(self.text)
+
+    @property
+    def requirements(self) -> str:
+        return str(self.asked)
 
     @property
     def overrides(self) -> str:

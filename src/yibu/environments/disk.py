@@ -14,6 +14,8 @@ from pathlib import Path
 from yibu.environments.specs import EnvironmentSpec
 
 RECORD = "yibu-environment.json"
+LIBRARIES = Path("lib", "yibu")
+"""Below an environment: shared libraries for which its launchers extend the loader's path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,15 @@ def add_alias(spec: EnvironmentSpec, environment: Path) -> None:
     directory.mkdir(exist_ok=True)
     metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
     (directory / "METADATA").write_text(metadata, encoding="utf-8")
+
+
+def link_libraries(spec: EnvironmentSpec, environment: Path) -> None:
+    """Put the libraries that the spec names under the names by which the loader looks for them."""
+    directory = environment / LIBRARIES
+    for name, pattern in spec.libraries.items():
+        for file in site_packages(environment).glob(pattern):
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / name).symlink_to(os.path.relpath(file, directory))
 
 
 def write_record(spec: EnvironmentSpec, made: Path, target: Path) -> None:

@@ -28,6 +28,7 @@ from yibu.environments.disk import (
     EnvironmentInfo,
     add_alias,
     is_usable,
+    link_libraries,
     read_record,
     site_packages,
     tree_size,
@@ -179,7 +180,9 @@ class EnvironmentManager:
             ) from None
 
     def _target(self, spec: EnvironmentSpec, version: str | None) -> Path:
-        contents = spec.lock if version is None else f"{spec.package}=={version}\n{spec.overrides}"
+        contents = spec.lock
+        if version is not None:
+            contents = f"{spec.package}=={version}\n{spec.requirements}\n{spec.overrides}"
         python = f"{sys.implementation.name}-{sys.version_info[0]}.{sys.version_info[1]}"
         platform_tag = f"{sys.platform}-{platform.machine()}"
         digest = hashlib.sha256("\0".join((contents, python, platform_tag)).encode()).hexdigest()
@@ -228,6 +231,7 @@ class EnvironmentManager:
             job.reader.enter("resolving")
             self._install_packages(spec, version, work, made, job)
             add_alias(spec, made)
+            link_libraries(spec, made)
             write_record(spec, made, target)
             shutil.rmtree(target, ignore_errors=True)  # only ever there when it is unusable
             made.rename(target)
@@ -252,9 +256,10 @@ class EnvironmentManager:
             # The lock is complete: what it leaves out is left out on purpose.
             arguments += ["--no-deps", "-r", str(requirements)]
         else:
+            requirements.write_text(spec.requirements, encoding="utf-8")
             overrides = work / "overrides.txt"
-            overrides.write_text(spec.overrides, encoding="utf-8")
-            arguments += ["--overrides", str(overrides), f"{spec.package}=={version}"]
+            overrides.write_text(f"{spec.overrides}\n{spec.package}=={version}\n", encoding="utf-8")
+            arguments += ["--overrides", str(overrides), "-r", str(requirements)]
         if spec.bytecode:
             arguments.append("--compile-bytecode")
         arguments += ["--only-binary", ":all:"]

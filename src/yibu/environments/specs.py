@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from types import MappingProxyType
 
@@ -36,10 +36,21 @@ class EnvironmentSpec:
     cannot write there."""
     alias: tuple[str, str] | None = None
     """(distribution, version suffix): a name under which the package looks itself up."""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """Shared libraries that its packages take from the system, by the name they ask for, and where
+    another package of the set has them below ``site-packages``: a pattern of ``glob``."""
 
     @property
     def lock(self) -> str:
         return _read(f"{self.name}.txt")
+
+    @property
+    def requirements(self) -> str:
+        """What the pinned set was resolved from."""
+        lines = _read(f"{self.name}.in").splitlines()
+        return "\n".join(
+            _read(line.removeprefix("-r ")) if line.startswith("-r ") else line for line in lines
+        )
 
     @property
     def overrides(self) -> str:
@@ -56,7 +67,13 @@ def _read(file: str, missing: str | None = None) -> str:
 
 
 _ALL = (
-    EnvironmentSpec("llama.cpp", engine="llama.cpp", package="xllamacpp", disk=120 * MIB),
+    EnvironmentSpec(
+        "llama.cpp",
+        engine="llama.cpp",
+        package="xllamacpp",
+        disk=120 * MIB,
+        libraries={"libgomp.so.1": "treelite.libs/libgomp-*.so.1*"},
+    ),
     EnvironmentSpec("speech-onnx", engine="speech", package="onnxruntime", disk=900 * MIB),
     EnvironmentSpec("speech-whisper", engine="speech", package="faster-whisper", disk=700 * MIB),
     EnvironmentSpec(

@@ -33,6 +33,7 @@ class LaunchError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
+    _find_libraries()
     key = os.environ.pop(KEY_VARIABLE, "")
     try:
         model, projector = find_model(arguments.model, arguments.file)
@@ -41,6 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LaunchError as error:
         return _fail(str(error), 2)
     return _serve(params)
+
+
+def _find_libraries() -> None:
+    """Let the loader find the environment's own shared libraries, after those of the user's path.
+
+    It reads the path when a process starts, so this one starts anew, with the same pid.
+    """
+    libraries = Path(sys.prefix, "lib", "yibu")
+    path = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    if libraries.is_dir() and str(libraries) not in path:
+        os.environ["LD_LIBRARY_PATH"] = ":".join([*filter(None, path), str(libraries)])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell is wanted
 
 
 def _serve(params: Any) -> int:
