@@ -7,11 +7,13 @@ from yibu.adopt.adoption import (
     adopt_servers,
     process_command,
 )
+from yibu.adopt.bash import Setting
 from yibu.adopt.servers import Server, find_servers
 
 __all__ = [
     "Adoption",
     "Server",
+    "Setting",
     "adopt_process",
     "adopt_script",
     "adopt_servers",

@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from yibu.adopt.servers import Server, find_servers, read_flags
-from yibu.adopt.shell import Command, read_commands
+from yibu.adopt.bash import Command, Setting, read_commands
+from yibu.adopt.pasted import tidy
+from yibu.adopt.servers import Server, find_servers, judge, read_flags
 from yibu.adopt.units import is_unit, read_unit
 from yibu.errors import UsageError
 
@@ -78,21 +79,23 @@ class Adoption:
         return yaml.safe_dump(dict(self.document), sort_keys=False, allow_unicode=True)
 
 
-def adopt_script(text: str, env: Mapping[str, str] | None = None) -> Adoption:
+def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
     """Read a script, a systemd unit or a command line.
 
     Args:
         text: The script.
-        env: Variables set before it starts.
+        setting: Where it would be started: its environment, arguments and files.
 
     Raises:
-        UsageError: It starts no server that is known here.
+        UsageError: It starts no server that is known here, or one in a way that only running it would
+            tell.
     """
-    if not is_unit(text):
-        return _adopt(read_commands(text, env))
-    script, warnings = read_unit(text)
-    adoption = _adopt(read_commands(script, env))
-    return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings))
+    warnings: list[str] = []
+    if is_unit(text):
+        text, warnings = read_unit(text)
+    commands, notes = read_commands(tidy(text), setting or Setting(), judge)
+    adoption = _adopt(commands)
+    return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings, *notes))
 
 
 def adopt_process(argv: Sequence[str], env: Mapping[str, str], directory: str = "") -> Adoption:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from yibu.adopt.shell import Command
+from yibu.adopt.bash import Command
 
 _PROGRAMS = frozenset({"docker", "podman", "nerdctl"})
 _SWITCHES = frozenset(

@@ -7,10 +7,10 @@ import os.path
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from yibu.adopt.bash import Command
 from yibu.adopt.containers import read_container
-from yibu.adopt.shell import Command
 
 _VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 _VLLM_SERVE = ["-m", "vllm.entrypoints.cli.main", "serve"]
@@ -43,6 +43,34 @@ def find_servers(commands: Iterable[Command]) -> list[Server]:
     return found
 
 
+_LAUNCH = re.compile(
+    r"(?:^|[\s/'\"])vllm\s+serve\b|vllm\.entrypoints\.|(?:^|[\s/'\"])llama-server(?=\s+-|$)"
+)
+"""A command line within another that starts a server."""
+_HARMLESS = frozenset(
+    """[ apt apt-get awk cat chmod chown cmake conda cp curl docker echo egrep export fuser git grep
+    hf huggingface-cli jq kill killall ln ls lsof make mkdir modelscope mv pgrep pip pip3 pkill
+    printf ps rm sed ss sudo systemctl tail tee test touch tr type uv wait watch wget which xargs
+    """.split()  # noqa: SIM905
+)
+"""Programs that may name a server without starting one."""
+_STARTING = frozenset({"docker", "podman", "nerdctl", "xargs", "watch"})
+
+
+def judge(command: Command) -> Literal["server", "suspect", ""]:
+    """Whether a command starts a server that is known here, or one that cannot be seen into."""
+    if _server(read_container(command) or command) is not None:
+        return "server"
+    program = os.path.basename(command.argv[0])  # noqa: PTH119 - another machine's path
+    if program in _HARMLESS and not (program in _STARTING and _runs(command.argv)):
+        return ""
+    return "suspect" if _LAUNCH.search(" ".join(command.argv)) else ""
+
+
+def _runs(argv: Sequence[str]) -> bool:
+    return argv[0].endswith(("xargs", "watch")) or bool({"run", "exec", "create"} & set(argv[1:3]))
+
+
 def _server(command: Command) -> tuple[str, list[str]] | None:
     """The engine that a command starts and that engine's own arguments; None for any other."""
     program = os.path.basename(command.argv[0])  # noqa: PTH119 - another machine's path
@@ -53,7 +81,7 @@ def _server(command: Command) -> tuple[str, list[str]] | None:
         return "llama.cpp", rest
     if re.fullmatch(r"python[\d.]*", program):
         while rest and rest[0].startswith("-") and rest[0] != "-m":
-            rest = rest[1:]  # -u and the like
+            rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]  # -u and the like
         if len(rest) >= 2 and rest[0] == "-m" and rest[1] in _VLLM_MODULES:
             return "vllm", rest[2:]
         if rest[:3] == _VLLM_SERVE:

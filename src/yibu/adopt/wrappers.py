@@ -5,35 +5,73 @@ from __future__ import annotations
 import os.path
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
 ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 # Programs that run another, with those of their options that take a value of their own.
-_WRAPPERS: Mapping[str, frozenset[str]] = {
-    "nohup": frozenset(),
-    "exec": frozenset({"-a"}),
-    "setsid": frozenset(),
-    "sudo": frozenset({"-u", "-g"}),
-    "nice": frozenset({"-n"}),
-    "ionice": frozenset({"-c", "-n"}),
-    "stdbuf": frozenset({"-o", "-e", "-i"}),
-    "taskset": frozenset(),
-    "numactl": frozenset(),
-    "command": frozenset(),
-    "timeout": frozenset({"-s", "--signal", "-k", "--kill-after"}),
-    "screen": frozenset({"-S", "-c", "-t", "-dmS", "-DmS"}),
-}
+_WRAPPERS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "nohup": frozenset(),
+        "exec": frozenset({"-a"}),
+        "setsid": frozenset(),
+        "sudo": frozenset({"-u", "-g", "-h", "-p", "-C", "-T", "--user", "--group"}),
+        "doas": frozenset({"-u"}),
+        "nice": frozenset({"-n", "--adjustment"}),
+        "ionice": frozenset({"-c", "-n", "-p", "--class", "--classdata"}),
+        "chrt": frozenset(),
+        "stdbuf": frozenset({"-o", "-e", "-i"}),
+        "taskset": frozenset(),
+        "numactl": frozenset(
+            ["-C", "--physcpubind", "-N", "--cpunodebind", "-m", "--membind", "-i", "--interleave",
+             "-p", "--preferred", "-l"]
+        ) - {"-l"},
+        "command": frozenset(),
+        "builtin": frozenset(),
+        "time": frozenset({"-f", "-o"}),
+        "timeout": frozenset({"-s", "--signal", "-k", "--kill-after"}),
+        "screen": frozenset({"-S", "-c", "-t", "-dmS", "-DmS", "-L", "-Logfile"}) - {"-L"},
+        "uvx": frozenset({"--from", "--with", "-p", "--python", "--index-url", "--index"}),
+        "srun": frozenset(
+            ["-n", "-N", "-c", "-p", "-J", "-t", "-w", "-x", "-G", "-A", "-o", "-e", "-D"]
+        ),
+        "systemd-run": frozenset({"-u", "--unit", "-p", "--property", "-E", "--setenv"}),
+        "torchrun": frozenset(),
+        "proxychains": frozenset({"-f"}),
+        "proxychains4": frozenset({"-f"}),
+        "tini": frozenset(),
+        "dumb-init": frozenset(),
+        "unbuffer": frozenset(),
+        "catchsegv": frozenset(),
+        "xvfb-run": frozenset(),
+        "gosu": frozenset(),
+        "su-exec": frozenset(),
+        "nsys": frozenset({"-o", "--output", "-t", "--trace"}),
+        "flock": frozenset({"-w", "--timeout", "-E"}),
+    }
+)  # fmt: skip
+_LEADING = MappingProxyType(
+    {"taskset": 1, "timeout": 1, "chrt": 1, "gosu": 1, "su-exec": 1, "flock": 1, "nsys": 1}
+)
+"""Words of a wrapper's own that stand before the command: processors, seconds, a user, a file."""
 # Programs whose ``run`` runs another, with those of their options that take a value.
-_RUNNERS: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(
-        ("conda", "mamba", "micromamba"), frozenset({"-n", "--name", "-p", "--prefix", "--cwd"})
-    ),
-    "uv": frozenset(
-        ["--with", "-p", "--python", "--project", "--directory", "--env-file", "--extra", "--group",
-         "--index", "--index-url", "--default-index", "--find-links", "-f"]
-    ),
-    **dict.fromkeys(("poetry", "pipenv", "pdm", "pixi", "rye"), frozenset({"-e", "--environment"})),
-}  # fmt: skip
-_TMUX_VALUES = frozenset({"-s", "-n", "-c", "-t", "-x", "-y", "-e"})
+_RUNNERS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("conda", "mamba", "micromamba"), frozenset({"-n", "--name", "-p", "--prefix", "--cwd"})
+        ),
+        "uv": frozenset(
+            ["--with", "-p", "--python", "--project", "--directory", "--env-file", "--extra",
+             "--group", "--index", "--index-url", "--default-index", "--find-links", "-f"]
+        ),
+        **dict.fromkeys(
+            ("poetry", "pipenv", "pdm", "pixi", "rye", "hatch"), frozenset({"-e", "--environment"})
+        ),
+    }
+)  # fmt: skip
+_TMUX_VALUES = frozenset({"-s", "-n", "-c", "-t", "-x", "-y", "-e", "-F"})
+_KEYS = frozenset({"Enter", "C-m", "KPEnter", "C-j"})
+"""What ``tmux send-keys`` presses after a command."""
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
 
 
 def unwrap(words: list[str], env: dict[str, str]) -> tuple[list[str], list[str]]:
@@ -48,7 +86,9 @@ def unwrap(words: list[str], env: dict[str, str]) -> tuple[list[str], list[str]]
         if program == "env":
             words = _after_env(words[1:], env)
             continue
-        inner = _inner(program, words)
+        if program in ("sudo", "doas"):
+            words = [words[0], *_after_env(_after_options(words[1:], _WRAPPERS[program]), env)]
+        inner = _inner(program, words, env)
         if inner is None:
             break
         wrappers.append(program)
@@ -56,24 +96,67 @@ def unwrap(words: list[str], env: dict[str, str]) -> tuple[list[str], list[str]]
     return words, wrappers
 
 
-def _inner(program: str, words: list[str]) -> list[str] | None:
+def script_in(words: list[str]) -> int | None:
+    """Where in a command the script stands that it runs: ``bash -lc SCRIPT``, ``su - me -c SCRIPT``."""
+    for position, word in enumerate(words[1:-1], start=1):
+        if word == "--":
+            return None
+        if word in ("-c", "--command") or (re.fullmatch(r"-[a-z]*c", word) is not None):
+            return position + 1
+        if not word.startswith("-") and os.path.basename(words[0]) in _SHELLS:  # noqa: PTH119
+            return None
+    return None
+
+
+def _inner(program: str, words: list[str], env: dict[str, str]) -> list[str] | None:
     """The command that a wrapper runs; None for any other program."""
+    if program == "systemd-run":
+        _systemd_env(words, env)
     if program in _WRAPPERS:
         inner = _after_options(words[1:], _WRAPPERS[program])
-        # taskset's processors, timeout's seconds
-        return inner[1:] if program in ("taskset", "timeout") else inner
+        inner = inner[_LEADING.get(program, 0) :]
+        if program == "screen" and "-X" in words:
+            return ["sh", "-c", words[-1]] if "stuff" in words else []
+        if program == "torchrun":
+            return ["python", *inner] if not _takes_module(words) else ["python", "-m", *inner]
+        if program in ("timeout", "taskset", "nsys", "flock"):
+            inner = _after_options(inner, _WRAPPERS[program]) if program != "taskset" else inner
+        return inner
     if program in _RUNNERS and words[1:2] == ["run"]:
         return _after_options(words[2:], _RUNNERS[program])
-    if program == "tmux" and words[1:2] in (["new"], ["new-session"], ["new-window"]):
-        inner = _after_options(words[2:], _TMUX_VALUES)
-        return ["sh", "-c", *inner] if len(inner) == 1 else inner  # one word is a script
+    if program == "tmux":
+        return _tmux(words[1:])
     return None
+
+
+def _tmux(words: list[str]) -> list[str] | None:
+    if words[:1] in (["new"], ["new-session"], ["new-window"], ["neww"], ["split-window"]):
+        inner = _after_options(words[1:], _TMUX_VALUES)
+        return ["sh", "-c", *inner] if len(inner) == 1 else inner  # one word is a script
+    if words[:1] in (["send-keys"], ["send"]):
+        inner = _after_options(words[1:], _TMUX_VALUES)
+        return ["sh", "-c", " ".join(word for word in inner if word not in _KEYS)]
+    return None
+
+
+def _takes_module(words: list[str]) -> bool:
+    return "-m" in words or "--module" in words
+
+
+def _systemd_env(words: list[str], env: dict[str, str]) -> None:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        given = following if word in ("-E", "--setenv") else word.removeprefix("--setenv=")
+        if word.startswith(("-E", "--setenv")) and "=" in given:
+            name, _, value = given.partition("=")
+            env[name] = value
 
 
 def _after_env(words: list[str], env: dict[str, str]) -> list[str]:
     while words and (ASSIGNMENT.match(words[0]) or words[0].startswith("-")):
         name, equals, value = words[0].partition("=")
-        if equals and not name.startswith("-"):
+        if words[0] in ("-u", "--unset", "-C", "--chdir"):
+            words = words[1:]
+        elif equals and not name.startswith("-"):
             env[name] = value
         words = words[1:]
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +21,31 @@ if TYPE_CHECKING:
     from yibu.node.foreign import Foreign
 
 
+_MAX_SCRIPT = 1_000_000
+
+
 def register(app: typer.Typer) -> None:
     app.command()(adopt)
 
 
 def adopt(
-    script: Annotated[
-        Path | None,
-        typer.Argument(help="A start script, a systemd unit, or a file with one command line."),
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SCRIPT | -- COMMAND …]",
+            help="A start script or a systemd unit; or behind -- the command line itself.",
+        ),
     ] = None,
     command: Annotated[
-        str | None, typer.Option("-c", "--command", help="The command line itself.")
+        str | None, typer.Option("-c", "--command", help="The command line, as one word.")
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A variable of the script's, or with a number one of its arguments.",
+        ),
     ] = None,
     pid: Annotated[int | None, typer.Option(min=1, help="A running process.")] = None,
     to: Annotated[
@@ -56,23 +71,21 @@ def adopt(
     """Print the yibu.yaml that does what a start script, a command line or a process does; with
     --replace, serve in its place.
     """
-    from yibu.adopt import adopt_process, adopt_script
+    from yibu.adopt import adopt_process
 
-    if sum(given is not None for given in (script, command, pid)) != 1:
+    if sum(bool(one) for one in (what, command, pid)) != 1:
         raise UsageError(
-            "One thing to adopt is needed: a script, -c COMMAND, or --pid PID.",
+            "One thing to adopt is needed: a script, -- COMMAND …, or --pid PID.",
             hint="For instance: yibu adopt start_vllm.sh",
         )
     old: list[Foreign] = []
     if pid is not None:
         old = [_process(pid, replace=replace)]
         adoption = adopt_process(old[0].argv, old[0].env, old[0].directory)
-    elif script is not None:
-        if not script.is_file():
-            raise UsageError(f"There is no file {script}.")
-        adoption = adopt_script(script.read_text(encoding="utf-8"))
+    elif what is not None and len(what) == 1:
+        adoption = _read_script(Path(what[0]), given or [])
     else:
-        adoption = adopt_script(command or "")
+        adoption = _read_text(command or shlex.join(what or []), "", given or [])
     if replace:
         from yibu.cli.takeover import as_it_runs, find_running
 
@@ -82,6 +95,63 @@ def adopt(
     if not replace:
         return DONE
     return _replace(adoption, old, to, grace=grace, stop_first=stop_first)
+
+
+def _read_script(script: Path, given: Sequence[str]) -> Adoption:
+    if not script.is_file():
+        raise UsageError(
+            f"There is no file {script}.", hint=f"A command line stands behind --: -- {script} …"
+        )
+    return _read_text(text_file(script), str(script), given)
+
+
+def _read_text(text: str, name: str, given: Sequence[str]) -> Adoption:
+    from yibu.adopt import Setting, adopt_script
+
+    env = Context.here().env
+    inherited = {name: env[name] for name in ("HOME", "USER", "LOGNAME") if name in env}
+    variables = {**inherited, "PWD": str(Path.cwd())}
+    pairs = [pair.partition("=") for pair in given]
+    if any(not equals for _, equals, _ in pairs):
+        raise UsageError("--set takes NAME=VALUE.", hint="For instance: --set PORT=8000")
+    values = {variable: value for variable, _, value in pairs}
+    return adopt_script(text, Setting(variables, values, name, FilesHere()))
+
+
+class FilesHere:
+    """This machine's files, for scripts that source others or ask whether one is there."""
+
+    def read(self, path: str) -> str | None:
+        try:
+            return text_file(Path(path).expanduser())
+        except (OSError, UsageError):
+            return None
+
+    def kind(self, path: str) -> str | None:
+        found = Path(path).expanduser()
+        try:
+            return "directory" if found.is_dir() else "file" if found.exists() else ""
+        except OSError:
+            return None
+
+
+def text_file(path: Path) -> str:
+    """A script's text, in UTF-8 or GB 18030.
+
+    Raises:
+        UsageError: it is neither, or too large for a script.
+    """
+    if not path.is_file() or path.stat().st_size > _MAX_SCRIPT:
+        raise UsageError(f"{path} is no script: a file of at most {_MAX_SCRIPT} bytes was expected")
+    data = path.read_bytes()
+    for encoding in ("utf-8-sig", "gb18030"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise UsageError(f"{path} is no text in UTF-8 or GB 18030")
 
 
 def _process(pid: int, *, replace: bool) -> Foreign:

@@ -1,0 +1,377 @@
+"""The shell's own commands, and how every other becomes one that is started."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from typing import TYPE_CHECKING, Literal
+
+from tree_sitter import Node
+
+from yibu.adopt.bash.conditions import Condition, plain_tokens
+from yibu.adopt.bash.state import Value
+from yibu.adopt.bash.syntax import named
+from yibu.adopt.bash.values import Command, Gap, Text, UnknownScriptError, join, resolve
+from yibu.adopt.wrappers import script_in, unwrap
+
+if TYPE_CHECKING:
+    from yibu.adopt.bash.interpreter import Interpreter, Status
+
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
+_SILENT_FILES = re.compile(r"(^|/)(activate|conda\.sh|\.bashrc|\.bash_profile|\.profile|profile)$")
+"""Files that set PATH and no more that matters here."""
+_SILENT_EVALS = re.compile(
+    r"^\W*(conda|mamba|micromamba|pyenv|ssh-agent|direnv|rbenv)\b|shell\.bash"
+)
+_PATHS = frozenset({"PATH", "PS1", "PWD", "OLDPWD", "_", "SHLVL", "HOME", "USER", "LOGNAME"})
+"""Variables that an engine's environment has anyway."""
+_DASHES = re.compile(r"^[‐-―−－]|[“”‘’]")
+
+
+class Leave(Exception):  # noqa: N818 - it is how bash goes on, no fault
+    """``exit``, ``return``, ``break`` or ``continue``."""
+
+    def __init__(self, kind: Literal["exit", "return", "break", "continue"], levels: int = 1):
+        super().__init__(kind)
+        self.kind = kind
+        self.levels = levels
+
+
+class Builtins:
+    """Runs simple commands for an interpreter."""
+
+    def __init__(self, shell: Interpreter) -> None:
+        self._shell = shell
+
+    def run(self, node: Node, words: list[Text], own: list[tuple[str, Value]]) -> Status:
+        """One simple command: a function, a builtin, a script, or a program."""
+        shell = self._shell
+        gap = shell.source.gap(node)
+        if not words:
+            for name, value in own:
+                shell.state.set(name, value)
+            return True
+        name = words[0].value
+        if name in shell.state.functions and words[0].gap is None:
+            return self._function(name, words[1:])
+        handler = getattr(self, "do_" + _NAMES.get(name, name), None)
+        if handler is not None and words[0].gap is None:
+            status: Status = handler(words[1:], gap)
+            return status
+        return self._start(node, words, own)
+
+    # Functions and scripts ------------------------------------------------------------------
+
+    def _function(self, name: str, arguments: list[Text]) -> Status:
+        shell = self._shell
+        if shell.depth > 16:
+            raise UnknownScriptError(Gap(0, name), "calls itself too often to be followed")
+        source, body = shell.state.functions[name]
+        before, shell.source = shell.source, source
+        kept, shell.state.arguments = shell.state.arguments, arguments
+        shell.depth += 1
+        try:
+            return shell.statement(body)
+        except Leave as leave:
+            if leave.kind != "return":
+                raise
+            return True
+        finally:
+            shell.source, shell.state.arguments = before, kept
+            shell.depth -= 1
+
+    def _script(self, text: str, arguments: list[Text], gap: Gap, name: str, *, inner: bool,
+                own: list[tuple[str, Value]]) -> Status:  # fmt: skip
+        """A shell of its own with this text: exported variables reach it, no others."""
+        shell = self._shell
+        with shell.subshell():
+            for variable, value in own:
+                shell.state.set(variable, value)
+                shell.state.exported.add(variable)
+            shell.state.arguments, shell.state.script = arguments, name
+            shell.state.functions = {}
+            return shell.script(text, gap.line, inner=inner)
+        return True
+
+    # Programs -------------------------------------------------------------------------------
+
+    def _start(self, node: Node, words: list[Text], own: list[tuple[str, Value]]) -> Status:
+        shell = self._shell
+        gap = shell.source.gap(node)
+        env = {name: value for name, value in own if isinstance(value, Text)}
+        plain = [word.value for word in words]
+        told: dict[str, str] = {}
+        rest, wrappers = unwrap(list(plain), told)
+        words = words[len(words) - len(rest) :] if rest == plain[len(plain) - len(rest) :] else [
+            Text(word, join(words).gap) for word in rest]  # fmt: skip
+        if not words:
+            return True
+        env |= {name: Text(value) for name, value in told.items()}
+        program = os.path.basename(words[0].value)  # noqa: PTH119 - another machine's path
+        inner = script_in(rest) if program in _SHELLS or program in ("su", "runuser") else None
+        both = [*own, *((name, Text(value)) for name, value in told.items())]
+        if inner is not None or (program in _SHELLS or self._is_script(rest)):
+            found = self._shell_text(rest, words, inner)
+            if found is not None:
+                text, arguments, name, nested = found
+                before = len(shell.commands)
+                status = self._script(text, arguments, gap, name, inner=nested, own=both)
+                self._wrap(before, wrappers)
+                return status
+        self._emit(node, words, env, wrappers)
+        return gap
+
+    def _is_script(self, words: list[str]) -> bool:
+        path = resolve(self._shell.state.directory.value, words[0])
+        if path in self._shell.state.written:
+            return True
+        return words[0].endswith(".sh") and self._shell.files.read(path) is not None
+
+    def _shell_text(
+        self, plain: list[str], words: list[Text], inner: int | None
+    ) -> tuple[str, list[Text], str, bool] | None:
+        """The script that a shell is to run, its arguments, its name, and whether it is a word of
+        this one; None where it is interactive or not to be had."""
+        shell = self._shell
+        if inner is not None:
+            text = words[inner]
+            if text.gap is not None:
+                if any(mark in text.value for mark in ("vllm", "llama-server", "api_server")):
+                    raise UnknownScriptError(text.gap, "stands in a command that starts a server")
+                return None
+            name = plain[inner + 1] if len(plain) > inner + 1 else plain[0]
+            return text.value, words[inner + 2 :], name, True
+        if os.path.basename(plain[0]) in _SHELLS:  # noqa: PTH119 - another machine's path
+            files = [i for i, word in enumerate(plain[1:], 1) if not word.startswith("-")]
+            if not files:
+                stdin = shell.redirections.stdin
+                if stdin is not None and stdin.gap is None:
+                    return stdin.value, [], plain[0], True
+                return None
+            at = files[0]
+        else:
+            at = 0
+        path = resolve(shell.state.directory.value, plain[at])
+        text_of = shell.state.written.get(path) or shell.files.read(path)
+        if text_of is None:
+            return None
+        return text_of, words[at + 1 :], plain[at], True
+
+    def _wrap(self, since: int, wrappers: list[str]) -> None:
+        shell = self._shell
+        for index in range(since, len(shell.commands)):
+            old = shell.commands[index]
+            shell.commands[index] = Command(
+                old.argv, old.env, old.directory, old.background or shell.background,
+                old.output or shell.redirections.output, (*wrappers, *old.wrappers), old.line,
+            )  # fmt: skip
+
+    def _emit(
+        self, node: Node, words: list[Text], own: dict[str, Text], wrappers: list[str]
+    ) -> None:
+        """Note a command that is started. One that matters must not have a gap."""
+        shell = self._shell
+        env = shell.state.environment() | own
+        line = shell.source.line(node)
+        command = Command(
+            tuple(word.value for word in words),
+            {name: text.value for name, text in env.items()},
+            shell.state.directory.value,
+            shell.background,
+            shell.redirections.output,
+            tuple(wrappers),
+            line,
+        )
+        self._written(command)
+        verdict = shell.judge(command)
+        if verdict == "suspect":
+            raise UnknownScriptError(
+                Gap(line, shell.source.text(node)), "may start a server in a way that is not read"
+            )
+        if verdict == "server":
+            self._check(node, words, env)
+        shell.commands.append(command)
+
+    def _check(self, node: Node, words: list[Text], env: dict[str, Text]) -> None:
+        shell = self._shell
+        kept = [text for name, text in env.items() if name not in _PATHS]
+        gap = join([*words, *kept, shell.state.directory]).gap
+        if gap is not None:
+            why = "is not set" if gap.unset else "is not known without running it"
+            raise UnknownScriptError(gap, f"{why}, and a server is started with it")
+        if shell.poisons:
+            raise UnknownScriptError(shell.poisons[0], "may change how the server is started")
+        for word in words:
+            if _DASHES.search(word.value):
+                raise UnknownScriptError(
+                    Gap(shell.source.line(node), word.value),
+                    "has a typographic dash or quotation mark, which no program understands",
+                )
+        around = node.parent if node.parent is not None else node
+        text = shell.source.text(around if around.type == "redirected_statement" else node)
+        if (placeholder := re.search(r"<[\w][\w \-./]*>", text)) is not None:
+            raise UnknownScriptError(
+                Gap(shell.source.line(node), placeholder[0]), "is a placeholder, and bash would read"
+                " it as files"
+            )  # fmt: skip
+
+    def _written(self, command: Command) -> None:
+        """Remember a file that the script writes, for it may be run further down."""
+        shell = self._shell
+        stdin = shell.redirections.stdin
+        target = command.output if command.argv[0] == "cat" else None
+        if command.argv[0] == "tee" and len(command.argv) > 1:
+            target = command.argv[-1]
+        if target and stdin is not None:
+            path = resolve(command.directory, target)
+            if stdin.gap is None:
+                shell.state.written[path] = stdin.value
+            elif any(mark in stdin.value for mark in ("vllm", "llama-server", "api_server")):
+                raise UnknownScriptError(stdin.gap, "writes a script that starts a server")
+
+    # Builtins -------------------------------------------------------------------------------
+
+    def declare(self, node: Node) -> Status:
+        """``export``, ``declare``, ``local``, ``readonly``, ``typeset``."""
+        shell = self._shell
+        words = [shell.source.text(child) for child in node.children]
+        exports = words[0] == "export" or any(
+            word.startswith("-") and "x" in word for word in words[1:]
+        )
+        unexports = words[0] == "export" and "-n" in words
+        for child in named(node):
+            if child.type == "variable_assignment":
+                name, value = shell.assignment(child)
+                shell.state.set(name, value)
+            elif child.type == "variable_name":
+                name = shell.source.text(child)
+            else:
+                fields = shell.expander.fields(child)
+                for field in fields:
+                    name, equals, text = field.value.partition("=")
+                    if equals:
+                        shell.state.set(name, Text(text, field.gap))
+                        if exports:
+                            shell.state.exported.add(name)
+                continue
+            if unexports:
+                shell.state.exported.discard(name)
+            elif exports:
+                shell.state.exported.add(name)
+        return True
+
+    def do_export(self, words: list[Text], _gap: Gap) -> Status:
+        for word in words:
+            name, equals, text = word.value.partition("=")
+            if equals:
+                self._shell.state.set(name, Text(text, word.gap))
+            self._shell.state.exported.add(name)
+        return True
+
+    def do_cd(self, words: list[Text], _gap: Gap) -> Status:
+        state = self._shell.state
+        paths = [word for word in words if word.value not in ("-P", "-L", "--")]
+        target = paths[0] if paths else state.get("HOME") or Text("", _gap)
+        if target.value == "-":
+            target = Text("", _gap)
+        joined = resolve(state.directory.value, target.value)
+        state.directory = Text(joined, state.directory.gap or target.gap)
+        if target.value.startswith("/"):
+            state.directory = Text(joined, target.gap)
+        return True
+
+    def do_true(self, _words: list[Text], _gap: Gap) -> Status:
+        return True
+
+    def do_false(self, _words: list[Text], _gap: Gap) -> Status:
+        return False
+
+    def do_test(self, words: list[Text], gap: Gap) -> Status:
+        shell = self._shell
+        tokens = plain_tokens([word for word in words if word.value != "]"])
+        condition = Condition(tokens, gap, shell.state, shell.files)
+        return condition.gap or bool(condition.verdict)
+
+    def do_set(self, words: list[Text], _gap: Gap) -> Status:
+        plain = [word.value for word in words]
+        if "--" in plain:
+            self._shell.state.arguments = words[plain.index("--") + 1 :]
+        elif words and not plain[0].startswith(("-", "+")):
+            self._shell.state.arguments = words
+        return True
+
+    def do_shift(self, words: list[Text], _gap: Gap) -> Status:
+        state = self._shell.state
+        count = int(words[0].value) if words and words[0].value.isdigit() else 1
+        if count > len(state.arguments):
+            return False
+        state.arguments = state.arguments[count:]
+        return True
+
+    def do_read(self, words: list[Text], gap: Gap) -> Status:
+        for word in words:
+            if re.fullmatch(r"[A-Za-z_]\w*", word.value):
+                self._shell.state.set(word.value, Text("", gap))
+        return gap
+
+    def do_mapfile(self, words: list[Text], gap: Gap) -> Status:
+        return self.do_read(words, gap)
+
+    def do_getopts(self, _words: list[Text], gap: Gap) -> Status:
+        return gap if self._shell.state.arguments else False
+
+    def do_eval(self, words: list[Text], gap: Gap) -> Status:
+        text = join(words, " ")
+        if text.gap is not None:
+            if not _SILENT_EVALS.search(text.gap.construct.lstrip('"$(')):
+                self._shell.poisons.append(gap)
+            return True
+        return self._shell.script(text.value, gap.line, inner=True)
+
+    def do_source(self, words: list[Text], gap: Gap) -> Status:
+        shell = self._shell
+        if not words:
+            return True
+        name = words[0].value
+        path = resolve(shell.state.directory.value, name)
+        if _SILENT_FILES.search(name):
+            return True
+        text = None
+        if words[0].gap is None and not shell.state.directory.gap:
+            text = shell.state.written.get(path) or shell.files.read(path)
+        if text is None:
+            if words[0].gap is not None or shell.files.kind(path) is None:
+                shell.poisons.append(gap)
+            else:
+                shell.notes.append(f"line {gap.line}: {name} is not here, and was not read")
+            return True
+        try:
+            return shell.script(text, gap.line, inner=True)
+        except Leave as leave:
+            if leave.kind != "return":
+                raise
+            return True
+
+    def do_exit(self, _words: list[Text], _gap: Gap) -> Status:
+        raise Leave("exit")
+
+    def do_return(self, _words: list[Text], _gap: Gap) -> Status:
+        raise Leave("return")
+
+    def do_break(self, words: list[Text], _gap: Gap) -> Status:
+        raise Leave("break", int(words[0].value) if words and words[0].value.isdigit() else 1)
+
+    def do_continue(self, words: list[Text], _gap: Gap) -> Status:
+        raise Leave("continue", int(words[0].value) if words and words[0].value.isdigit() else 1)
+
+    def do_let(self, words: list[Text], gap: Gap) -> Status:
+        text = join(words, " ")
+        return self._shell.script(f"(({text.value}))", gap.line, inner=True)
+
+
+_NAMES = {
+    ":": "true", ".": "source", "[": "test", "pushd": "cd", "readarray": "mapfile",
+    "echo": "true", "printf": "true", "wait": "true", "sleep": "true", "umask": "true",
+    "ulimit": "true", "trap": "true", "shopt": "true", "hash": "true", "alias": "true",
+}  # fmt: skip
+"""Commands that are run as another one here; what only talks or waits does nothing."""

@@ -1,0 +1,478 @@
+"""A script's statements in the order in which bash would come to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tree_sitter import Node
+
+from yibu.adopt.bash import patterns
+from yibu.adopt.bash.arithmetic import Arithmetic, Unknown
+from yibu.adopt.bash.builtins import Builtins, Leave
+from yibu.adopt.bash.conditions import Condition, tokens_of
+from yibu.adopt.bash.expand import Expander
+from yibu.adopt.bash.redirections import Redirections, read_redirections
+from yibu.adopt.bash.state import State, Value, appended, plain
+from yibu.adopt.bash.substitution import output_of
+from yibu.adopt.bash.syntax import Source, named, parse
+from yibu.adopt.bash.values import Command, Files, Gap, NoFiles, Text, UnknownScriptError
+
+Judge = Callable[[Command], Literal["server", "suspect", ""]]
+"""Whether a command starts a server, or may start one in a way that nobody can see."""
+
+_MAX_TURNS = 512
+"""Of a loop; a start script has as many servers as a machine has cards."""
+_MAX_DEPTH = 16
+"""Of scripts and functions within one another."""
+_LAUNCHES = ("vllm", "llama-server", "api_server", "sglang", "lmdeploy", "docker run", "yibu")
+"""What a part of a script is searched for where nobody can tell whether it is come to."""
+
+Status = bool | Gap
+"""How a statement ends: success, failure, or what only running it would tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where a script is started."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The environment. Nothing else is set."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """``--set``: variables, and arguments by their number."""
+    script: str = ""
+    """Its own path, ``$0``."""
+    files: Files = field(default_factory=NoFiles)
+
+
+def read_commands(text: str, setting: Setting, judge: Judge) -> tuple[list[Command], list[str]]:
+    """The commands that bash would start, and what a reader should know, as sentences.
+
+    Raises:
+        UnknownScriptError: a command that matters hangs on something that only running the script
+            would tell.
+    """
+    numbered = {int(name): value for name, value in setting.given.items() if name.isdigit()}
+    arguments = [Text(numbered.get(n, "")) for n in range(1, max(numbered, default=0) + 1)]
+    named_ones = {n: v for n, v in setting.given.items() if not n.isdigit()}
+    variables = {**setting.variables, **named_ones}
+    state = State(plain(variables), set(), Text(""), arguments, setting.script)
+    interpreter = Interpreter(state, setting.files, judge)
+    with interpreter.leaving():
+        interpreter.script(text)
+    return interpreter.commands, interpreter.notes
+
+
+class Interpreter:
+    """Evaluates statements against one state, which branches and subshells copy."""
+
+    def __init__(self, state: State, files: Files, judge: Judge) -> None:
+        self.state = state
+        self.files = files
+        self.judge = judge
+        self.commands: list[Command] = []
+        self.notes: list[str] = []
+        self.poisons: list[Gap] = []
+        """What may have changed anything: ``eval`` of something unknown, a file that is not here."""
+        self.depth = 0
+        self.redirections = Redirections()
+        self.background = False
+        self.source = Source(b"")
+        self.builtins = Builtins(self)
+
+    # Scripts ------------------------------------------------------------------------------
+
+    def script(self, text: str, line: int = 1, *, inner: bool = False) -> Status:
+        """Run a whole text."""
+        if self.depth >= _MAX_DEPTH:
+            raise UnknownScriptError(Gap(line, text), "is nested too deeply to be followed")
+        source, root = parse(text, line, inner=inner)
+        before, self.source = self.source, source
+        self.depth += 1
+        try:
+            return self.statements(root)
+        finally:
+            self.source = before
+            self.depth -= 1
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """A shell of its own: ``exit`` ends it and no more."""
+        try:
+            yield
+        except Leave as leave:
+            if leave.kind == "return":
+                raise
+
+    @property
+    def expander(self) -> Expander:
+        return Expander(self.source, self.state, self.substitute)
+
+    def substitute(self, source: Source, node: Node) -> Text:
+        """The output of ``$(…)``, as far as it is known without running it."""
+        before, self.source = self.source, source
+        try:
+            return output_of(self, node)
+        finally:
+            self.source = before
+
+    # Statements ---------------------------------------------------------------------------
+
+    def statements(self, node: Node) -> Status:
+        """The statements in a node, one after the other."""
+        return self.sequence([c for c in node.children if c.is_named or c.type in ("&", ";")])
+
+    def sequence(self, nodes: Sequence[Node]) -> Status:
+        status: Status = True
+        for index, node in enumerate(nodes):
+            if node.type in ("&", ";", "comment", "heredoc_body"):
+                continue
+            behind = nodes[index + 1].type if index + 1 < len(nodes) else ""
+            if behind == "&":
+                self.in_background(node)
+                status = True
+            else:
+                status = self.statement(node)
+        return status
+
+    def in_background(self, node: Node) -> None:
+        before = self.background
+        self.background = True
+        try:
+            with self.subshell():
+                self.statement(node)
+        finally:
+            self.background = before
+
+    @contextmanager
+    def subshell(self) -> Iterator[None]:
+        before = self.state
+        self.state = before.fork()
+        try:
+            with self.leaving():
+                yield
+        finally:
+            self.state = before
+
+    def statement(self, node: Node) -> Status:
+        handler = getattr(self, "on_" + node.type, None)
+        if handler is None:
+            self.not_followed(node)
+            return self.source.gap(node)
+        status: Status = handler(node)
+        return status
+
+    def not_followed(self, node: Node) -> None:
+        """A construct that is not evaluated: harmless unless something is started in it."""
+        if self.mentions(node):
+            raise UnknownScriptError(self.source.gap(node), "is not followed, and starts a server")
+
+    def mentions(self, *nodes: Node) -> bool:
+        """Whether a part of the script may start a server, functions that it calls included."""
+        text = " ".join(self.source.text(node) for node in nodes)
+        bodies = [
+            source.text(body)
+            for name, (source, body) in self.state.functions.items()
+            if name in text.split()
+        ]
+        return any(word in part for part in (text, *bodies) for word in _LAUNCHES)
+
+    def on_command(self, node: Node) -> Status:
+        name = node.child_by_field_name("name")
+        own = [self.assignment(c) for c in node.children if c.type == "variable_assignment"]
+        if name is None:
+            for variable, value in own:
+                self.state.set(variable, value)
+            return True
+        words = [*self.expander.fields(name)]
+        for argument in node.children_by_field_name("argument"):
+            words += self.expander.fields(argument)
+        extra = [c for c in node.children if c.type.endswith("redirect")]
+        with self.redirected(extra) as more:
+            words += more
+            return self.builtins.run(node, words, own)
+
+    def on_redirected_statement(self, node: Node) -> Status:
+        body = node.child_by_field_name("body")
+        with self.redirected(node.children_by_field_name("redirect")) as more:
+            if body is None:
+                return True
+            if body.type == "command" and more:
+                words = self.expander.fields(body.child_by_field_name("name") or body)
+                for argument in body.children_by_field_name("argument"):
+                    words += self.expander.fields(argument)
+                own = [self.assignment(c) for c in body.children if c.type == "variable_assignment"]
+                return self.builtins.run(body, [*words, *more], own)
+            return self.statement(body)
+
+    @contextmanager
+    def redirected(self, nodes: Sequence[Node]) -> Iterator[list[Text]]:
+        """Gives the arguments that stand behind a redirection, where the grammar hides them."""
+        before = self.redirections
+        self.redirections, words = read_redirections(nodes, self.source, self.expander, before)
+        try:
+            yield words
+        finally:
+            self.redirections = before
+
+    def on_variable_assignment(self, node: Node) -> Status:
+        name, value = self.assignment(node)
+        self.state.set(name, value)
+        return True
+
+    def on_variable_assignments(self, node: Node) -> Status:
+        for child in named(node):
+            self.on_variable_assignment(child)
+        return True
+
+    def assignment(self, node: Node) -> tuple[str, Value]:
+        """A variable's name and what it becomes."""
+        target, value = node.child_by_field_name("name"), node.child_by_field_name("value")
+        assert target is not None
+        add = self.source.text(node.children[1]) == "+="
+        name = self.source.text(target)
+        if target.type == "subscript":
+            name = self.source.text(target.children[0])
+            index = self.expander.text_of(target.children[2])
+            old = self.state.variables.get(name)
+            base = old if isinstance(old, dict) else {}
+            text = Text("") if value is None else self.expander.text_of(value)
+            return name, base | {index.value: text}
+        if value is None:
+            new: Value = Text("")
+        elif value.type == "array":
+            new = self.expander.array_of(value)
+        else:
+            new = self.added_to_itself(name, self.expander.text_of(value))
+        return name, appended(self.state.variables.get(name), new) if add else new
+
+    def added_to_itself(self, name: str, value: Text) -> Text:
+        """``X=/opt/lib:$X``: what was there before comes from outside, and may be nothing."""
+        if value.gap is not None and value.gap.unset == name:
+            return Text(value.value)
+        return value
+
+    def on_declaration_command(self, node: Node) -> Status:
+        return self.builtins.declare(node)
+
+    def on_unset_command(self, node: Node) -> Status:
+        for child in named(node):
+            name = self.source.text(child)
+            self.state.variables.pop(name, None)
+            self.state.exported.discard(name)
+            self.state.functions.pop(name, None)
+        return True
+
+    def on_function_definition(self, node: Node) -> Status:
+        name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
+        assert name is not None
+        assert body is not None
+        self.state.functions[self.source.text(name)] = (self.source, body)
+        return True
+
+    def on_compound_statement(self, node: Node) -> Status:
+        if node.children[0].type == "((":
+            return self.arithmetic(node)
+        return self.statements(node)
+
+    def arithmetic(self, node: Node) -> Status:
+        try:
+            return Arithmetic(self.source, self.expander).value(node) != 0
+        except Unknown as unknown:
+            return unknown.gap
+
+    def on_do_group(self, node: Node) -> Status:
+        return self.statements(node)
+
+    def on_subshell(self, node: Node) -> Status:
+        with self.subshell():
+            return self.statements(node)
+        return True
+
+    def on_pipeline(self, node: Node) -> Status:
+        """Each part in a subshell; ``… | tee FILE`` is where the output goes."""
+        parts = named(node)
+        status: Status = True
+        for part in parts:
+            with self.subshell(), self.piped(parts[-1]):
+                status = self.statement(part)
+        return status
+
+    @contextmanager
+    def piped(self, last: Node) -> Iterator[None]:
+        before = self.redirections
+        words = self.source.text(last).split()
+        if words[:1] == ["tee"]:
+            file = next((word for word in words[1:] if not word.startswith("-")), None)
+            self.redirections = before.to(file)
+        try:
+            yield
+        finally:
+            self.redirections = before
+
+    def on_negated_command(self, node: Node) -> Status:
+        status = self.statement(named(node)[0])
+        return status if isinstance(status, Gap) else not status
+
+    def on_test_command(self, node: Node) -> Status:
+        if node.children[0].type == "((":
+            return self.arithmetic(node)
+        tokens = tokens_of(node, self.source, self.expander)
+        condition = Condition(tokens, self.source.gap(node), self.state, self.files)
+        return condition.gap or bool(condition.verdict)
+
+    def on_list(self, node: Node) -> Status:
+        left, sign, right = node.children[0], node.children[1], node.children[-1]
+        status = self.statement(left)
+        wanted = sign.type == "&&"
+        if isinstance(status, Gap):
+            # What is run for its effect (mkdir, sleep, docker pull) is taken to have worked.
+            if wanted and left.type in ("command", "list", "redirected_statement"):
+                return self.statement(right)
+            self.branch(status, [[right], []])
+            return status
+        return self.statement(right) if status == wanted else status
+
+    def branch(self, gap: Gap, branches: Sequence[Sequence[Node]]) -> None:
+        """Go on after one of several parts, nobody knows which; no part may start a server."""
+        ends: list[State] = []
+        before, commands = self.state, len(self.commands)
+        for nodes in branches:
+            self.state = before.fork()
+            try:
+                self.sequence(nodes)
+            except Leave:
+                continue  # had it been this one, nothing that follows would be come to
+            finally:
+                started = self.commands[commands:]
+                if any(self.judge(command) for command in started):
+                    raise UnknownScriptError(gap, "decides whether a server is started")
+            ends.append(self.state)
+        self.state = before
+        if ends:
+            before.merge(ends, gap)
+
+    def on_if_statement(self, node: Node) -> Status:
+        branches = _branches(node)
+        for index, (condition, body) in enumerate(branches):
+            status = self.sequence(condition) if condition else True
+            if isinstance(status, Gap):
+                rest = [body, *(b for _, b in branches[index + 1 :])]
+                if all(condition for condition, _ in branches):
+                    rest.append([])
+                self.branch(status, rest)
+                return True
+            if status:
+                return self.sequence(body)
+        return True
+
+    def on_while_statement(self, node: Node) -> Status:
+        body = node.child_by_field_name("body")
+        condition = node.children_by_field_name("condition")
+        until = node.children[0].type == "until"
+        assert body is not None
+        for _ in range(_MAX_TURNS):
+            status = self.sequence(condition)
+            if isinstance(status, Gap):
+                self.branch(status, [[body], []])
+                return True
+            if status == until:
+                return True
+            endless = self.source.text(condition[0]).strip() in ("true", ":", "1", "((1))")
+            if not self.turn(body) or endless:  # what restarts a server for ever is yibu's work
+                return True
+        raise UnknownScriptError(self.source.gap(condition[0]), "turns too often to be followed")
+
+    def turn(self, body: Node) -> bool:
+        """One turn of a loop; whether another may follow."""
+        try:
+            self.statement(body)
+        except Leave as leave:
+            if leave.kind not in ("break", "continue"):
+                raise
+            if leave.levels > 1:
+                raise Leave(leave.kind, leave.levels - 1) from None
+            return leave.kind == "continue"
+        return True
+
+    def on_for_statement(self, node: Node) -> Status:
+        variable, body = node.child_by_field_name("variable"), node.child_by_field_name("body")
+        assert variable is not None
+        assert body is not None
+        values = node.children_by_field_name("value")
+        words = [field for value in values for field in self.expander.fields(value)]
+        if not any(child.type == "in" for child in node.children):
+            words = list(self.state.arguments)
+        name = self.source.text(variable)
+        gap = next((word.gap for word in words if word.gap), None)
+        if node.children[0].type == "select" or gap or len(words) > _MAX_TURNS:
+            self.state.set(name, Text("", gap or self.source.gap(node)))
+            self.branch(gap or self.source.gap(node), [[body], []])
+            return True
+        for word in words:
+            self.state.set(name, word)
+            if not self.turn(body):
+                break
+        return True
+
+    def on_c_style_for_statement(self, node: Node) -> Status:
+        body = node.child_by_field_name("body")
+        assert body is not None
+        math = Arithmetic(self.source, self.expander)
+        initial = node.children_by_field_name("initializer")
+        tests, updates = (node.children_by_field_name(n) for n in ("condition", "update"))
+        try:
+            for part in initial:
+                math.value(part)
+            for _ in range(_MAX_TURNS):
+                if not all(math.value(test) for test in tests) or not self.turn(body):
+                    return True
+                for part in updates:
+                    math.value(part)
+        except Unknown as unknown:
+            self.branch(unknown.gap, [[body], []])
+            return True
+        raise UnknownScriptError(self.source.gap(node), "turns too often to be followed")
+
+    def on_case_statement(self, node: Node) -> Status:
+        subject = node.child_by_field_name("value")
+        assert subject is not None
+        value = self.expander.text_of(subject)
+        items = [child for child in node.children if child.type == "case_item"]
+        unknown = value.unknown or (value.gap if self.mentions(*items) else None)
+        if unknown is not None:
+            self.branch(unknown, [*map(_case_body, items), []])
+            return True
+        for item in items:
+            found = map(self.expander.pattern_of, item.children_by_field_name("value"))
+            if any(patterns.matches(value.value, pattern.value) for pattern in found):
+                return self.sequence(_case_body(item))
+        return True
+
+
+def _branches(node: Node) -> list[tuple[list[Node], list[Node]]]:
+    """Condition and body of ``if`` and each ``elif``; ``else`` has no condition."""
+    found: list[tuple[list[Node], list[Node]]] = []
+    condition: list[Node] = []
+    body: list[Node] = []
+    at_condition = True
+    for child in node.children[1:]:
+        if child.type == "then":
+            at_condition = False
+        elif child.type in ("elif_clause", "else_clause"):
+            inner = child.children[1:]
+            if child.type == "else_clause":
+                found.append(([], inner))
+                continue
+            middle = next(i for i, c in enumerate(inner) if c.type == "then")
+            found.append((inner[:middle], inner[middle + 1 :]))
+        elif child.type != "fi":
+            (condition if at_condition else body).append(child)
+    return [(condition, body), *found]
+
+
+def _case_body(item: Node) -> list[Node]:
+    start = next(i for i, child in enumerate(item.children) if child.type == ")")
+    return [c for c in item.children[start + 1 :] if c.type not in (";;", ";&", ";;&")]

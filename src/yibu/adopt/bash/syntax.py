@@ -1,0 +1,59 @@
+"""The grammar: a script's text to tree-sitter's tree, and what the tree's nodes say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tree_sitter_bash
+from tree_sitter import Language, Node, Parser
+
+from yibu.adopt.bash.values import Gap, UnknownScriptError
+
+_LANGUAGE = Language(tree_sitter_bash.language())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A script's bytes, and where it begins in the script that is read."""
+
+    data: bytes
+    first_line: int = 1
+    inner: bool = False
+    """A text within another, whose lines are those of the command that runs it."""
+
+    def text(self, node: Node) -> str:
+        return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+
+    def line(self, node: Node) -> int:
+        return self.first_line + (0 if self.inner else node.start_point[0])
+
+    def gap(self, node: Node, unset: str = "") -> Gap:
+        return Gap(self.line(node), self.text(node), unset)
+
+
+def parse(text: str, line: int = 1, *, inner: bool = False) -> tuple[Source, Node]:
+    """The tree of a script.
+
+    Raises:
+        UnknownScriptError: it is not bash, as far as the grammar knows it.
+    """
+    source = Source(text.encode("utf-8", "replace"), line, inner)
+    root = Parser(_LANGUAGE).parse(source.data).root_node
+    if root.has_error:
+        broken = _error(root)
+        raise UnknownScriptError(source.gap(broken), "is not understood as bash")
+    return source, root
+
+
+def _error(node: Node) -> Node:
+    """The first node that the grammar could not place."""
+    while True:
+        inner = next((c for c in node.children if c.has_error or c.is_missing), None)
+        if inner is None or node.is_error:
+            return node
+        node = inner
+
+
+def named(node: Node) -> list[Node]:
+    """The children that mean something; comments do not."""
+    return [child for child in node.named_children if child.type != "comment"]

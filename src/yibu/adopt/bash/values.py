@@ -1,0 +1,112 @@
+"""What a script's evaluation works with: texts that may have gaps, commands, files."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from yibu.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that only running the script would tell."""
+
+    line: int
+    construct: str
+    """As it stands in the script: ``$(nvidia-smi -L | wc -l)``."""
+    unset: str = ""
+    """The variable, where it is one that nothing sets. Conditions take it as empty, as bash does;
+    a command that matters is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string; with a gap, ``value`` is only what is known of it."""
+
+    value: str
+    gap: Gap | None = None
+
+    def __add__(self, other: Text) -> Text:
+        return Text(self.value + other.value, self.gap or other.gap)
+
+    @property
+    def unknown(self) -> Gap | None:
+        """The gap, unless it is a variable that nothing sets."""
+        return self.gap if self.gap is not None and not self.gap.unset else None
+
+
+EMPTY = Text("")
+
+
+def join(texts: Iterable[Text], separator: str = "") -> Text:
+    """The texts as one."""
+    parts = list(texts)
+    gap = next((part.gap for part in parts if part.gap), None)
+    return Text(separator.join(part.value for part in parts), gap)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command as it would be started."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """What the script exported or set for it."""
+    directory: str
+    """Where a ``cd`` of the script's left it; ``""``: where the script was started."""
+    background: bool = False
+    output: str | None = None
+    """The file its output goes to."""
+    wrappers: tuple[str, ...] = ()
+    """``nohup``, ``sudo`` and the like that stood before it."""
+    line: int = 0
+    """Of the script; 0 where there is none."""
+
+
+class UnknownScriptError(UsageError):
+    """A script starts a server in a way that only running it would tell."""
+
+    def __init__(self, gap: Gap, why: str) -> None:
+        """``why`` ends the sentence that names line and construct."""
+        given = f"--set {gap.unset}=VALUE gives it; or adopt" if gap.unset else "Adopt"
+        super().__init__(
+            f"line {gap.line}: {_short(gap.construct)} {why}",
+            hint=f"{given} the running server: yibu adopt --pid PID; or its command line:"
+            " yibu adopt -- COMMAND…",
+        )
+        self.gap = gap
+
+
+def _short(construct: str) -> str:
+    line = " ".join(construct.split())
+    return line if len(line) <= 100 else line[:99] + "…"
+
+
+class Files(Protocol):
+    """The machine's files, as far as a script asks for them."""
+
+    def read(self, path: str) -> str | None:
+        """The text of a file; None where there is none that can be read."""
+        ...
+
+    def kind(self, path: str) -> str | None:
+        """``file``, ``directory`` or ``""`` for nothing; None where that is not known."""
+        ...
+
+
+class NoFiles:
+    """Nothing is known of any file."""
+
+    def read(self, path: str) -> str | None:  # noqa: ARG002 - the protocol's
+        return None
+
+    def kind(self, path: str) -> str | None:  # noqa: ARG002 - the protocol's
+        return None
+
+
+def resolve(directory: str, path: str) -> str:
+    """A path from a directory of the script's; ``""`` is where it was started."""
+    return os.path.normpath(os.path.join(directory, path)) if path else directory  # noqa: PTH118
