@@ -54,7 +54,7 @@ from yibu.node.hardware import probe
 from yibu.node.names import replica_id
 from yibu.node.node import Node
 from yibu.node.timings import Timings
-from yibu.paths import Paths
+from yibu.paths import Paths, describe
 from yibu.planner.facts import read_facts
 from yibu.planner.headers import remote_facts
 from yibu.planner.ledger import Beside, Coming, Promise, explain_missing, less_promised
@@ -88,9 +88,10 @@ def main() -> NoReturn:
             shut = bool(plain.pop("keep_shut", False))
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(serve(Paths.from_env(env), _gateway_config(plain), env, shut=shut))
-        except YibuError as error:
-            _log.error("%s", error)
-            _tell({"error": plain_error(error)})
+        except (YibuError, OSError) as error:
+            shown = error if isinstance(error, YibuError) else YibuError(describe(error))
+            _log.error("%s", shown, exc_info=shown is not error)
+            _tell({"error": plain_error(shown)})
             code = 1
     logging.shutdown()
     # All is closed and written. Taking a large interpreter apart would only keep `yibu down`

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from yibu.errors import ConfigError, YibuError
 
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
 _SOCKET_PATH_LIMIT = 100
@@ -31,12 +33,16 @@ class Paths:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Paths:
-        """``YIBU_HOME`` moves everything; without it the XDG directories are used."""
-        home = Path(env.get("HOME") or Path.home())
+        """``YIBU_HOME`` moves everything; without it the XDG directories are used.
+
+        Raises:
+            ConfigError: this user has no home directory, and ``YIBU_HOME`` names none.
+        """
         if base := env.get("YIBU_HOME"):
-            root = Path(base).expanduser().absolute()
+            root = _expanded(base).absolute()
             data = cache = state = root
         else:
+            home = Path(env.get("HOME") or _expanded("~"))
             data = Path(env.get("XDG_DATA_HOME") or home / ".local/share") / "yibu"
             cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "yibu"
             state = Path(env.get("XDG_STATE_HOME") or home / ".local/state") / "yibu"
@@ -65,17 +71,51 @@ class Paths:
         return self.logs / f"{replica}.log"
 
     def make(self) -> None:
-        """Create the directories that do not exist yet, private to the owner."""
-        for directory in (self.store, self.environments, self.logs):
-            directory.mkdir(parents=True, exist_ok=True)
-        for directory in (self.state, self.runtime):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            directory.chmod(0o700)
+        """Create the directories that do not exist yet, private to the owner.
+
+        Raises:
+            YibuError: one of them cannot be made, or is not this user's.
+        """
+        try:
+            for directory in (self.store, self.environments, self.logs):
+                directory.mkdir(parents=True, exist_ok=True)
+            for directory in (self.state, self.runtime):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory.chmod(0o700)
+        except OSError as error:
+            raise YibuError(
+                f"yibu cannot keep its files where it should: {describe(error)}",
+                hint="Choose another place: YIBU_HOME=/some/directory yibu …",
+            ) from error
+
+
+def describe(error: OSError) -> str:
+    """An error of the file system as one sentence that names the file."""
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        return f"{reason}."
+    sentence = f"{os.fsdecode(error.filename)}: {reason}."
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        file = next((p for p in Path(os.fsdecode(error.filename)).parents if p.is_file()), None)
+        return f"{file or os.fsdecode(error.filename)} is a file; a directory was expected there."
+    return sentence
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # no HOME, and the system does not know this user
+        raise ConfigError(
+            f"{path} is no directory: {error}", hint="Name one: YIBU_HOME=/some/directory yibu …"
+        ) from error
 
 
 def _runtime_directory(preferred: Path) -> Path:
-    """Use ``preferred`` unless a socket in it would be too long a path for the kernel."""
+    """Use ``preferred`` unless a socket in it would be too long a path for the kernel.
+
+    The other place does not follow TMPDIR: every command has to find the same node.
+    """
     if len(os.fsencode(preferred / "control.sock")) <= _SOCKET_PATH_LIMIT:
         return preferred
     digest = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"yibu-{os.getuid()}-{digest}"
+    return Path(f"/tmp/yibu-{os.getuid()}-{digest}")  # noqa: S108 - mode 0700, and checked by chmod

@@ -27,11 +27,19 @@ class Context:
     @classmethod
     def here(cls) -> Context:
         env = dict(os.environ)
-        return cls(env=env, paths=Paths.from_env(env), directory=Path.cwd())
+        return cls(env=env, paths=Paths.from_env(env), directory=_working_directory(env))
 
     def with_env(self, **changes: str) -> Context:
         """The same with other environment variables, for this command and a node it starts."""
         return dataclasses.replace(self, env={**self.env, **changes})
+
+
+def _working_directory(env: Mapping[str, str]) -> Path:
+    """Where the command was typed; its name still, where the directory itself was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(env.get("PWD") or "/")
 
 
 def open_store(context: Context, *, offline: bool = False) -> Store:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Event = dict[str, Any]
+_LINE_EVERY = 5.0
+"""Seconds between two lines where nothing is redrawn."""
+_FINAL = frozenset({"ready", "failed", "stopped"})
 _LONG = 20.0
 """Seconds from which on tenths of them say nothing."""
 
@@ -36,8 +41,9 @@ class Display(Protocol):
 
 
 def choose() -> Display:
-    """Live lines on a terminal, plain ones elsewhere."""
-    return LiveLines() if sys.stderr.isatty() else PlainLines()
+    """Live lines on a terminal that can redraw them, plain ones elsewhere."""
+    live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return LiveLines() if live else PlainLines()
 
 
 def phrase(event: Event, seconds: float) -> str:
@@ -88,31 +94,48 @@ def _progress(event: Event) -> str:
 
 
 class PlainLines:
-    """A line at each change of state, and one now and then while bytes flow."""
+    """A line at each change, and one every few seconds while nothing changes."""
 
-    _PROGRESS_EVERY = 5.0
-
-    def __init__(self) -> None:
+    def __init__(self, every: float = _LINE_EVERY) -> None:
         self._started = time.monotonic()
-        self._last: dict[str, tuple[str, float]] = {}
+        self._every = every
+        self._last: dict[str, tuple[str, str, float]] = {}
+        """By model: the kind of its last event, what it said, and when that was printed."""
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._ticking = threading.Thread(target=self._tick, name="progress lines", daemon=True)
 
     def __enter__(self) -> Self:
+        self._ticking.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        self._ended.set()
+        self._ticking.join()
 
     def show(self, event: Event) -> None:
         if not _concerns(event):
             return
         now = time.monotonic()
         model = event["model"]
-        kind = event.get("phase") or event.get("state") or event.get("text")
-        last_kind, last_time = self._last.get(model, ("", float("-inf")))
-        if kind == last_kind and now - last_time < self._PROGRESS_EVERY:
-            return
-        self._last[model] = (str(kind), now)
-        output.talk(f"{model}  {phrase(event, now - self._started)}")
+        kind = str(event.get("phase") or event.get("state") or event.get("text"))
+        with self._lock:
+            last_kind, _, last_time = self._last.get(model, ("", "", float("-inf")))
+            text = phrase(event, now - self._started)
+            soon = kind == last_kind and now - last_time < self._every
+            self._last[model] = (kind, text, last_time if soon else now)
+            if not soon:
+                output.talk(f"{model}  {text}")
+
+    def _tick(self) -> None:
+        """Say again what each model does that has said nothing for a while."""
+        while not self._ended.wait(self._every / 5):
+            now = time.monotonic()
+            with self._lock:
+                for model, (kind, text, when) in self._last.items():
+                    if kind not in _FINAL and now - when >= self._every:
+                        self._last[model] = (kind, text, now)
+                        output.talk(f"{model}  still {text}, {now - self._started:.0f} s in all")
 
 
 class LiveLines:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import typer
 
 from yibu import __version__, log
-from yibu.cli import exits, output
+from yibu.cli import exits, output, streams
 from yibu.cli.mistyped import ENGINE_FLAG_VERBS, mistyped
 from yibu.cli.verbs import adoption, config, engines, models, planning, service, speech, talk
-from yibu.errors import YibuError
+from yibu.errors import UsageError, YibuError
+from yibu.paths import describe
 from yibu.redaction import register_environment
 
 
@@ -47,6 +48,7 @@ for group in (service, planning, adoption, talk, speech, models, config, engines
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script: run one verb and leave with its exit code."""
+    streams.prepare()
     log.configure_quiet()
     register_environment(os.environ)
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
@@ -56,16 +58,39 @@ def run(argv: list[str]) -> int:
     """Run one verb and return its exit code; only bugs escape as exceptions."""
     words, flags = _split_engine_flags(argv)
     try:
+        _refuse_undecoded(argv)
         result = app(words, prog_name="yibu", standalone_mode=False, obj=tuple(flags))
+        sys.stdout.flush()
     except typer.Abort:
         return exits.INTERRUPTED
     except typer.TyperException as error:
         output.talk(f"yibu: {mistyped(error, words)}")
         return exits.USAGE
+    except streams.OutputError as error:
+        streams.discard_stdout()
+        if error.reader_gone:
+            return exits.READER_GONE
+        output.talk(f"yibu: {error}")
+        return exits.FAILED
     except YibuError as error:
         output.talk(f"yibu: {error}")
         return exits.exit_code(error)
+    except OSError as error:  # a file or a directory of the user's that cannot be used
+        output.talk(f"yibu: {describe(error)}")
+        return exits.FAILED
     return result if isinstance(result, int) else exits.DONE
+
+
+def _refuse_undecoded(argv: Sequence[str]) -> None:
+    """Words that this locale's encoding cannot hold came in as stand-ins, and would stay so."""
+    try:
+        "".join(argv).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"A word of this command is no text in the encoding {sys.getfilesystemencoding()}, which"
+            " the locale asks for.",
+            hint="Use a locale of UTF-8: export LC_ALL=C.UTF-8",
+        ) from error
 
 
 def _split_engine_flags(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -80,7 +80,7 @@ class Client:
         connection.settimeout(_CONNECT)
         try:
             connection.connect(str(self._paths.control_socket))
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             # Refused: the socket of a node that was killed.
             connection.close()
             raise NotRunningError(

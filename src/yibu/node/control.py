@@ -226,7 +226,9 @@ async def _converse(
     control: Control, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     async def send(message: Mapping[str, Any]) -> None:
-        writer.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
+        # Paths that are no UTF-8 hold surrogates, which the client reads back.
+        line = json.dumps(message, ensure_ascii=False).encode(errors="surrogatepass")
+        writer.write(line + b"\n")
         await writer.drain()
 
     if not _is_owner(writer):

@@ -1,0 +1,117 @@
+"""Standard streams that writing to never ends a command in a traceback.
+
+A character that the terminal's encoding lacks is written in plain letters. Standard error that
+cannot be written is done without. Standard output that cannot be written is an
+:class:`OutputError`: data would be lost.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import sys
+import unicodedata
+from typing import Any
+
+from yibu.errors import YibuError
+
+_SPELT = {
+    "→": "->", "…": "...", "✓": "ok", "✗": "x", "×": "x", "–": "-", "—": "-", "·": "-",
+    "“": '"', "”": '"', "‘": "'", "’": "'", "│": "|", "━": "-", "╸": "-", "╺": "-", "±": "+-",
+}  # fmt: skip
+
+
+class OutputError(YibuError):
+    """Standard output was closed by who read it, or cannot be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"Standard output cannot be written: {error.strerror}.")
+        self.reader_gone = error.errno == errno.EPIPE
+
+
+class _Stdout(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise OutputError(error) from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise OutputError(error) from error
+
+
+class _Stderr(io.TextIOWrapper):
+    """Talk that nobody can hear is left unsaid."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            _discard(self)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            _discard(self)
+
+
+def prepare() -> None:
+    """Replace the standard streams; call it once, in an entry point, before anything is opened."""
+    _open_missing()
+    codecs.register_error("readable", _readable)
+    sys.stdout = _wrapped(_Stdout, sys.stdout, 1)
+    sys.stderr = _wrapped(_Stderr, sys.stderr, 2)
+
+
+def discard_stdout() -> None:
+    """Send what is still to be written to standard output nowhere."""
+    _discard(sys.stdout)
+
+
+def _open_missing() -> None:
+    """A descriptor that is closed would be given to the next file or socket, and written to."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest one that is free
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole process
+
+
+def _wrapped(kind: type[io.TextIOWrapper], stream: Any, descriptor: int) -> io.TextIOWrapper:
+    if stream is None:  # it was closed when Python started
+        binary: Any = open(descriptor, "wb", closefd=False)  # noqa: SIM115 - for the whole process
+        return kind(binary, encoding="utf-8", errors="readable")
+    encoding, line_buffering = stream.encoding, stream.line_buffering
+    return kind(
+        stream.detach(), encoding=encoding, errors="readable", line_buffering=line_buffering
+    )
+
+
+def _discard(stream: Any) -> None:
+    """Point the stream's descriptor elsewhere, so that what is buffered can be flushed there."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    """Spell what an encoding cannot hold: ``→`` as ``->``, ``é`` as ``e``, ``千`` as ``?``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    pieces = []
+    for character in error.object[error.start : error.end]:
+        spelt = _SPELT.get(character)
+        if spelt is None:
+            plain = unicodedata.normalize("NFKD", character)
+            spelt = "".join(c for c in plain if c.isascii()) or "?"
+        pieces.append(spelt)
+    return "".join(pieces), error.end
