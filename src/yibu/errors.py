@@ -181,6 +181,8 @@ class RequestError(YibuError):
     status = 500
     type = "server_error"
     default_code: str | None = None
+    should_retry = True
+    """False where the same request can never do better, although its status says that it may."""
 
     def __init__(
         self,

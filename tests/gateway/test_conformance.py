@@ -105,26 +105,32 @@ async def test_chat_stream(serve: Serve, backend: FakeBackend, oracle: Oracle, u
         assert all("usage" not in chunk for chunk in chunks)
 
 
-async def test_a_stream_in_pieces_of_any_size_is_mended_the_same(
+async def test_a_stream_in_pieces_of_any_size_is_normalized_the_same(
     serve: Serve, backend: FakeBackend, oracle: Oracle
 ) -> None:
+    from yibu.engines.answers import Answers
+    from yibu.gateway.chunks import ChunkNormalizer
+    from yibu.gateway.engine_errors import translator
     from yibu.gateway.requests import JsonRequest
-    from yibu.gateway.sse import StreamMender
 
     whole = b"".join(b"data: " + event + b"\n\n" for event in (*LLAMA_CHAT_STREAM, DONE))
     request = JsonRequest("m", {}, stream=True, include_usage=True)
     results = set()
     for size in (1, 2, 7, 64, 1000, len(whole)):
-        mender = StreamMender("chat", request, conforming=False)
+        errors = translator(Answers(), "chat", model="m", inner="inner")
+        normalizer = ChunkNormalizer("chat", request, Answers(), errors, conforming=False)
         pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
-        results.add(b"".join(mender.feed(piece) for piece in pieces) + mender.finish())
+        results.add(b"".join(normalizer.feed(piece) for piece in pieces) + normalizer.finish())
     assert len(results) == 1
 
 
 async def test_bare_chunks_are_filled_in(
     serve: Serve, backend: FakeBackend, oracle: Oracle
 ) -> None:
-    bare = (b'{"choices":[{"delta":{"content":"a"}}]}', b'{"choices":[{"delta":{}}]}')
+    bare = (
+        b'{"choices":[{"delta":{"content":"a"}}]}',
+        b'{"choices":[{"delta":{},"finish_reason":"stop"}]}',
+    )
     async with Upstream(streaming(*bare)) as up:  # and no [DONE]
         backend.add("m", up)
         async with serve() as gateway:

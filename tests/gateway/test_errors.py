@@ -352,7 +352,7 @@ async def test_a_client_that_leaves_ends_its_generation(
 ) -> None:
     # 0: as if the body's last bytes had come faster than the engine took them.
     monkeypatch.setattr(http1_request, "HIGH_WATER", high_water)
-    parts = (STREAM_HEAD, chunked(b"data: 1\n\n"), 30.0) if stream else (30.0,)
+    parts = (STREAM_HEAD, chunked(b"data: {}\n\n"), 30.0) if stream else (30.0,)
     async with Upstream(sending(*parts)) as up:
         backend.add("m", up, conforming=True)
         async with serve() as gateway:

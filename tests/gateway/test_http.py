@@ -166,9 +166,10 @@ async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBa
 
     async def flood(_, writer):
         nonlocal sent
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
         writer.write(b"content-length: %d\r\n\r\n" % total)
-        piece = b"x" * 65536
+        piece = b'data: {"text":"' + b"x" * (65536 - 19) + b'"}\n\n'
+        assert len(piece) == 65536
         while sent < total:
             writer.write(piece)
             await writer.drain()
@@ -181,7 +182,8 @@ async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBa
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", gateway.server.port, limit=65536
             )
-            writer.write(WHOLE)
+            body = json.dumps(chat(stream=True)).encode()
+            writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
             before = -1
             while before != sent or not sent:
                 before = sent
@@ -192,7 +194,7 @@ async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBa
                 received = 0
                 while received < total:
                     received += len(await reader.read(1 << 20))
-            assert received == total
+            assert received >= total
             writer.close()
 
 

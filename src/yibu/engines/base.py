@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from yibu.config import EngineName, ModelConfig
+from yibu.engines.answers import Answers
 from yibu.planner.types import ModelFacts, Placement
 
 Capability = Literal[
@@ -161,6 +162,8 @@ class Engine(Protocol):
 
     name: EngineName
     causes: Sequence[Cause]
+    answers: Answers
+    """How its answers and errors differ from the API's."""
     phases: Sequence[PhaseMark]
     """In the order in which they come; what is before the first is imports. Empty where the log
     is not known."""

@@ -1,10 +1,8 @@
-"""Error answers: OpenAI's object on every path, Anthropic's words on Anthropic's; made from our errors,
-or translated from an engine's."""
+"""Error answers: OpenAI's object on every path, Anthropic's on Anthropic's."""
 
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, Literal
 
 import orjson
@@ -16,7 +14,6 @@ from yibu.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
-from yibu.gateway.backend import Route
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,22 +33,9 @@ _ANTHROPIC_TYPES = {
 """By status, as https://docs.anthropic.com/en/api/errors has them; of the others, those below 500 are
 ``invalid_request_error`` and the rest ``api_error``."""
 
-_FIELD = re.compile(r"^Field '([^']+)'")
-"""How llama.cpp names the field at fault."""
-
-_KNOWN_TYPES = frozenset(
-    {
-        "invalid_request_error",
-        "authentication_error",
-        "permission_error",
-        "not_found_error",
-        "rate_limit_error",
-        "server_error",
-    }
-)
-
-
-_NO_PATH = frozenset({"Not Found", "Method Not Allowed", "File Not Found"})
+_PASSING = frozenset({408, 425, 429})
+"""Refusals of a moment."""
+_FINAL = frozenset({501, 505})
 
 
 class EngineTimeoutError(EngineGoneError):
@@ -92,10 +76,12 @@ class EngineAnswerError(RequestError):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        should_retry: bool = True,
     ) -> None:
         super().__init__(message, param=param, code=code, retry_after=retry_after)
         self.status = status
         self.type = kind
+        self.should_retry = should_retry
 
 
 def error_body(
@@ -150,85 +136,12 @@ def error_headers(error: RequestError) -> Headers:
     headers = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    final = error.status in _FINAL or (400 <= error.status < 500 and error.status not in _PASSING)
+    if final or not error.should_retry:
+        # OpenAI's and Anthropic's clients repeat a request on 409 and every 5xx unless told not to.
+        headers.append((b"x-should-retry", b"false"))
     if isinstance(error, UnauthorizedError):
         headers.append((b"www-authenticate", b"Bearer"))
     elif isinstance(error, MethodNotAllowedError):
         headers.append((b"allow", b"POST"))
     return headers
-
-
-def translate(
-    status: int, body: bytes, *, model: str, retry_after: float | None = None
-) -> RequestError:
-    """An engine's error answer as ours; understands OpenAI's shape, llama.cpp's and FastAPI's.
-    ``retry_after`` are the seconds that its Retry-After header names.
-
-    An engine that refuses the inner key is the gateway's fault, not the client's: 502.
-    """
-    if status in {401, 403}:
-        return EngineGoneError(
-            f"The engine of model {model!r} refused the gateway's inner key",
-            hint="Restart the model: yibu restart " + model,
-        )
-    fields = _error_fields(body)
-    message = str(fields.get("message") or _plain(body) or f"the engine answered {status}")
-    kind = fields.get("type")
-    code = fields.get("code")
-    param = fields.get("param")
-    if not isinstance(param, str):
-        named = _FIELD.match(message)
-        param = named[1] if named else None
-    if kind == "exceed_context_size_error":
-        kind, code = "invalid_request_error", "context_length_exceeded"
-        param = param or "messages"
-    if not isinstance(code, str):
-        code = str(kind) if kind and kind not in _KNOWN_TYPES else None
-    if not isinstance(kind, str) or kind not in _KNOWN_TYPES:
-        kind = "invalid_request_error" if status < 500 else "server_error"
-    return EngineAnswerError(status, message, kind, param=param, code=code, retry_after=retry_after)
-
-
-def unserved(status: int, body: bytes, path: str, route: Route) -> NoSuchPathError | None:
-    """An engine's way of saying that it has no such path, with the engine named; else None."""
-    fields = _error_fields(body)
-    # FastAPI's words, and llama.cpp's.
-    if status not in {404, 405, 501} or fields.get("message") not in _NO_PATH:
-        return None
-    return NoSuchPathError(
-        f"The engine of model {route.model!r}, {route.engine}, does not serve {path}", param="model"
-    )
-
-
-def _error_fields(body: bytes) -> dict[str, Any]:
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if not isinstance(data, dict):
-        return {}
-    error = data.get("error", data)
-    if isinstance(error, str):
-        return {"message": error}
-    if not isinstance(error, dict):
-        return {}
-    if "message" not in error and "detail" in error:
-        return {**error, "message": _detail(error["detail"])}
-    return error
-
-
-def _detail(detail: object) -> str:
-    """FastAPI's ``detail``: a sentence, or a list of objects with ``loc`` and ``msg``."""
-    if isinstance(detail, list):
-        sentences = [
-            f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', '')}"
-            for item in detail
-            if isinstance(item, dict)
-        ]
-        return "; ".join(sentences)
-    return str(detail)
-
-
-def _plain(body: bytes) -> str:
-    """The first 300 characters of an answer that is not JSON; nothing of a web page."""
-    text = body[:300].decode("utf-8", "replace").strip()
-    return "" if text.startswith("<") else text

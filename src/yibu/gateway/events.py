@@ -1,25 +1,26 @@
-"""Streams of named events, those of the Responses and the Messages API, on their way through.
+"""Streams of named events: those of the Responses and the Messages API, and of transcriptions.
 
-They come as the engine makes them, but for the model's name, which is put in where an event has it,
-the numbers that llama.cpp does not give, and an error of the engine's, which is told in the words of
-the API. The usage is read in passing.
+Events come as the engine makes them, but for the model's name and what the engine left out. The usage
+is read in passing.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
 
-from yibu.gateway.envelope import Dialect, error_event, translate
-from yibu.gateway.mend import Tokens, tokens_of
+from yibu.engines.answers import Answers, Kind
+from yibu.errors import RequestError
+from yibu.gateway.engine_errors import BROKEN_OFF, Translator, no_tool_call
+from yibu.gateway.ids import with_prefix
+from yibu.gateway.normalize import calls_tool
 from yibu.gateway.requests import JsonRequest
 from yibu.gateway.responses import EventNumbers, fill_response
-from yibu.gateway.sse import EventReader, next_number
-
-_NAME = re.compile(rb"^event:[ ]?([\w.]+)", re.MULTILINE)
-_DATA = re.compile(rb"^data:[ ]?", re.MULTILINE)
+from yibu.gateway.sse import EventReader, make_event, parse_event
+from yibu.gateway.toolcalls import objects
+from yibu.gateway.usage import Tokens, tokens_of
+from yibu.upstream.connection import UpstreamError
 
 _HOLDERS = {b"message_start": "message", **{
     b"response." + name: "response"
@@ -27,19 +28,45 @@ _HOLDERS = {b"message_start": "message", **{
 }}  # fmt: skip
 """Events that hold a whole answer, with its model and its usage so far, and where."""
 
+_LAST = {
+    "responses": frozenset({b"response.completed", b"response.incomplete", b"response.failed"}),
+    "messages": frozenset({b"message_stop"}),
+    "transcription": frozenset({b"transcript.text.done"}),
+}
+"""Events with which a stream is whole."""
 
-class EventMender:
-    """Mends one stream. ``feed`` its bytes as they come; ``finish`` it when the engine is done."""
 
-    def __init__(self, request: JsonRequest, dialect: Dialect) -> None:
+class EventNormalizer:
+    """One stream. ``feed`` its bytes as they come, ``finish`` it when the engine is done."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        request: JsonRequest,
+        rules: Answers,
+        translate: Translator,
+        *,
+        conforming: bool,
+        max_context: int | None = None,
+    ) -> None:
+        self._kind: Kind = kind
         self._request = request
-        self._dialect: Dialect = dialect
-        self._reader = EventReader(request)
+        self._rules = rules
+        self._translate = translate
+        self._conforming = conforming
+        self._max_context = max_context
+        self._reader = EventReader()
         self._numbers = EventNumbers()
-        self._number = 0
+        self._named = b'"model":' + orjson.dumps(request.model)
         self._usage: dict[str, Any] = {}
-        self.failed = False
-        """The engine ended the stream with an error of its own."""
+        self._message: dict[str, Any] = {"content": []}
+        """What of a message decides whether it calls a tool."""
+        self.ended = False
+        """The client has been told that the answer is whole."""
+        self.error: RequestError | None = None
+        """What the engine failed with in the middle; nothing behind it counts."""
+        self.number = 0
+        """Of the next event, in APIs that number theirs."""
 
     @property
     def tokens(self) -> Tokens | None:
@@ -47,48 +74,130 @@ class EventMender:
         return tokens_of(self._usage)
 
     def feed(self, data: bytes) -> bytes:
-        """Return the whole events in ``data`` and what was left before it, mended."""
-        return b"".join([self._event(event) for event in self._reader.events(data)])
+        """The events that end in ``data``, normalized.
+
+        Raises:
+            UpstreamError: it is not a stream of JSON objects.
+        """
+        return b"".join([self._event(block) for block in self._reader.blocks(data)])
 
     def finish(self) -> bytes:
-        """Return what is still owed: an event that no blank line ended."""
-        rest = self._reader.last()
-        return self._event(rest) if rest else b""
+        """The last event, where no blank line ended it.
 
-    def _event(self, event: bytes) -> bytes:
-        if self.failed:
+        Raises:
+            UpstreamError: the answer was cut.
+        """
+        rest = self._reader.rest()
+        last = self._event(rest) if rest.endswith((b"}", b"[DONE]")) else b""
+        if self.ended or self.error is not None or self._kind not in _LAST:
+            return last
+        raise UpstreamError("closed", BROKEN_OFF)
+
+    def _event(self, block: bytes) -> bytes:
+        if self.error is not None:
             return b""
-        named, at = _NAME.search(event), _DATA.search(event)
-        name = named[1] if named else b""
-        data = event[at.end() :] if at else b""
+        name, data = parse_event(block)
+        if data is None:
+            return b""
+        if data == b"[DONE]":
+            self.ended = self.ended or self._kind == "transcription"
+            return block + b"\n\n"
         if name == b"error" or data.startswith(b'{"error"'):
-            self.failed = True
-            error = translate(500, data, model=self._request.model)
-            return error_event(error, self._dialect, self._number)
-        if name == b"message_delta":
-            self._count(orjson.loads(data).get("usage"))
-        elif name in _HOLDERS or self._lacks_number(name, data):
-            return b"event: " + name + b"\ndata: " + self._mended(name, data) + b"\n\n"
-        self._number = next_number(event) or self._number
-        return event + b"\n\n"
+            self.error = self._translate(500, data)
+            return b""
+        if name:
+            return self._relayed(name, data, name)
+        event = _parse(data)
+        return self._relayed(str(event.get("type")).encode(), data, name)
 
-    def _lacks_number(self, name: bytes, data: bytes) -> bool:
-        return name.startswith(b"response.") and b'"sequence_number"' not in data
+    def _relayed(self, type_: bytes, data: bytes, name: bytes) -> bytes:
+        last = type_ in _LAST.get(self._kind, ())
+        if not (
+            last
+            or type_ in _HOLDERS
+            or type_ in {b"message_delta", b"content_block_start"}
+            or (b'"model"' in data and self._named not in data)
+            or self._lacks_number(data)
+        ):
+            self.number += 1
+            return make_event(data, name or self._default_name(type_))
+        event = _parse(data)
+        changed = self._normalized(event, _HOLDERS.get(type_))
+        if last and not self._is_complete(event):
+            self.error = no_tool_call(self._request.model)
+            return b""
+        self.ended = self.ended or last
+        if not changed:
+            return make_event(data, name or self._default_name(type_))
+        if type_ in _HOLDERS:
+            name = str(event["type"]).encode()
+        return make_event(orjson.dumps(event), name or self._default_name(type_))
 
-    def _mended(self, name: bytes, data: bytes) -> bytes:
-        event = orjson.loads(data)
-        answer = event.get(_HOLDERS.get(name, ""))
+    def _default_name(self, type_: bytes) -> bytes:
+        """Clients of the other APIs tell events by their names."""
+        return b"" if self._kind == "transcription" else type_
+
+    def _lacks_number(self, data: bytes) -> bool:
+        return (
+            self._kind == "responses" and not self._conforming and b'"sequence_number"' not in data
+        )
+
+    def _normalized(self, event: dict[str, Any], holder: str | None) -> bool:
+        """Complete an event in place; whether it was changed."""
+        self._count(event.get("usage"))
+        if self._kind == "messages":
+            self._note_message(event)
+        answer = event.get(holder) if holder is not None else event
+        changed = False
         if isinstance(answer, dict):
-            answer["model"] = self._request.model
-            self._count(answer.get("usage"))
-        if self._dialect == "responses":
-            if isinstance(answer, dict):
-                fill_response(answer, self._request.body)
+            if "model" in answer or holder is not None:
+                changed = answer.get("model") != self._request.model
+                answer["model"] = self._request.model
+            if holder is not None:
+                changed |= self._complete_answer(event, answer)
+        if self._kind == "responses":
+            changed |= "sequence_number" not in event
             self._numbers.fill(event)
-            self._number = event["sequence_number"] + 1
-        return orjson.dumps(event)
+            self.number = event["sequence_number"] + 1
+        return changed
+
+    def _complete_answer(self, event: dict[str, Any], answer: dict[str, Any]) -> bool:
+        self._count(answer.get("usage"))
+        if self._conforming:
+            return False
+        answer["id"] = with_prefix(self._kind, answer.get("id"))
+        if self._kind == "responses":
+            self._rules.complete(
+                self._kind, answer, self._request.body, max_context=self._max_context
+            )
+            fill_response(answer, self._request.body)
+            if event["type"] == "response.completed" and answer["status"] == "incomplete":
+                event["type"] = "response.incomplete"
+        return True
+
+    def _note_message(self, event: dict[str, Any]) -> None:
+        if isinstance(block := event.get("content_block"), dict):
+            self._message["content"] += objects([block])
+        if isinstance(delta := event.get("delta"), dict):
+            self._message["stop_reason"] = delta.get("stop_reason")
+
+    def _is_complete(self, event: dict[str, Any]) -> bool:
+        if not self._request.needs_tool_call or self._conforming:
+            return True
+        answer = event.get("response") if self._kind == "responses" else self._message
+        return not isinstance(answer, dict) or calls_tool(answer, self._kind)
 
     def _count(self, usage: object) -> None:
         """Later events give what they know: Messages counts the prompt first and the rest last."""
         if isinstance(usage, dict):
             self._usage |= {name: count for name, count in usage.items() if count is not None}
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        event = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        event = None
+    if not isinstance(event, dict):
+        raise UpstreamError("protocol", "an event of the engine's stream is not a JSON object")
+    return event

@@ -38,6 +38,8 @@ _WANTED = frozenset(
 )
 _SINGLE = _WANTED - {b"x-request-id", b"access-control-request-headers"}
 
+KEEP_ALIVE = b": keep-alive\n\n"
+
 CLIENT_GONE = 499
 """What nginx logs for a client that left; never sent."""
 
@@ -50,7 +52,7 @@ class Exchange:
     """A request and its answer. Every answer carries ``x-request-id``."""
 
     __slots__ = (
-        "_send", "bytes_in", "bytes_out", "closing", "cors", "dialect", "first_byte", "headers",
+        "_send", "bytes_in", "bytes_out", "closing", "cors", "dialect", "ended", "event_number", "first_byte", "headers",
         "key", "label", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens",
     )  # fmt: skip
@@ -82,6 +84,10 @@ class Exchange:
         self.tokens: tuple[int, int] | None = None
         self.stream = False
         self.closing = False
+        self.ended = False
+        """The last part of the answer was sent."""
+        self.event_number = 0
+        """Of an error event that ends a stream, in APIs that number theirs."""
 
     # The request's body -------------------------------------------------------------------
 
@@ -207,8 +213,13 @@ class Exchange:
         self.bytes_out += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    async def keep_alive(self) -> None:
+        """Send a comment in a stream of events: nothing for its reader, and no first byte."""
+        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
+        self.ended = True
         if not self.first_byte:
             self.first_byte = time.perf_counter()
         self.bytes_out += len(data)
@@ -224,8 +235,8 @@ class Exchange:
         if not self.answering:
             body = error_body(error, self.dialect, self.request_id)
             await self.respond(error.status, error_headers(error), body)
-        elif self.stream:
-            await self.end(error_event(error, self.dialect))
+        elif self.stream and not self.ended:
+            await self.end(error_event(error, self.dialect, self.event_number))
 
     async def surface_send(self, message: Message) -> None:
         """``send`` for the documented surface, which is an ASGI application of its own."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
+from yibu.engines.answers import Kind
 from yibu.engines.base import Capability
 from yibu.errors import UnknownModelError
 from yibu.gateway.access import Access
 from yibu.gateway.backend import Backend, Route
 from yibu.gateway.envelope import Dialect, NotCapableError
-from yibu.gateway.mend import Kind
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import (
     CountTokensRequest,
@@ -65,6 +65,7 @@ OPERATIONS = {
             "/v1/audio/transcriptions",
             "transcriptions",
             "speech recognition",
+            "transcription",
             schema=None,
             access="key",
         ),
@@ -72,6 +73,7 @@ OPERATIONS = {
             "/v1/audio/translations",
             "translations",
             "speech translation",
+            "transcription",
             schema=None,
             access="key",
         ),
@@ -79,6 +81,7 @@ OPERATIONS = {
             "/recognize/",
             "transcriptions",
             "speech recognition",
+            "transcription",
             schema=None,
             model_required=False,
             dialect="script",

@@ -19,6 +19,7 @@ from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import TokenizeRequest
 from yibu.gateway.schemas.text import CompletionRequest
 from yibu.gateway.tokens import normalise_tokenize
+from yibu.gateway.toolchoice import demands_call
 
 Body = dict[str, Any]
 
@@ -62,13 +63,12 @@ def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
         raise describe(error, body) from None
     _normalise(body, schema)
     options = body.get("stream_options")
-    choice = body.get("tool_choice")
     return JsonRequest(
         model=body.get("model", ""),
         body=body,
         stream=bool(body.get("stream")),
         include_usage=isinstance(options, dict) and bool(options.get("include_usage")),
-        needs_tool_call=choice == "required" or isinstance(choice, dict),
+        needs_tool_call=demands_call(body),
     )
 
 

@@ -42,6 +42,10 @@ class UpstreamError(Exception):
         self.stale = stale
 
 
+class StillWaitingError(Exception):
+    """Nothing has come yet, and ``interrupt`` was called; the answer may still be waited for."""
+
+
 class Connection(asyncio.Protocol):
     """One connection to an engine. Use: ``send``, ``wait_head``, ``read`` until ``b""``."""
 
@@ -56,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._poll = select.poll()
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
+        self._interrupted = False
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
         self._closed = False
@@ -112,6 +117,7 @@ class Connection(asyncio.Protocol):
 
         Raises:
             UpstreamError: the connection ended, timed out or sent something else.
+            StillWaitingError: it was interrupted.
         """
         while not self._head_done:
             if self._error is not None:
@@ -123,6 +129,7 @@ class Connection(asyncio.Protocol):
 
         Raises:
             UpstreamError: the body ended before it was whole.
+            StillWaitingError: it was interrupted.
         """
         while not self._chunks:
             self._resume_reading()
@@ -200,6 +207,15 @@ class Connection(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+        if self._interrupted:
+            self._interrupted = False
+            raise StillWaitingError
+
+    def interrupt(self) -> None:
+        """Let whoever waits for the answer look up; nobody, where nobody waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._interrupted = True
+            self._waiter.set_result(None)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

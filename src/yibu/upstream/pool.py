@@ -56,11 +56,12 @@ class Pool:
         port: int,
         send: Callable[[Connection], Awaitable[None]],
         *,
+        wait: Callable[[Connection], Awaitable[None]] = Connection.wait_head,
         fresh: bool = False,
         patience: float = 0.0,
     ) -> Connection:
-        """A connection on which ``send`` has written a request and the answer's head has come;
-        the caller releases it.
+        """A connection on which ``send`` has written a request and ``wait`` has waited for the
+        answer's head; the caller releases it.
 
         A request that fails on a reused connection before its answer began is written once more,
         on a new one; ``fresh`` forbids that, for a body that can be sent only once.
@@ -73,7 +74,7 @@ class Pool:
             connection.patience = patience
             try:
                 await send(connection)
-                await connection.wait_head()
+                await wait(connection)
             except BaseException as error:
                 self.release(connection)
                 if isinstance(error, UpstreamError) and error.stale:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
+from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.errors import ConfigError, UnsupportedError
@@ -42,6 +43,7 @@ class Command:
 
     name: EngineName = "command"
     causes: Sequence[Cause] = ()
+    answers: Answers = Answers()
     phases: Sequence[PhaseMark] = ()
     suffixes: frozenset[str] = frozenset()
 

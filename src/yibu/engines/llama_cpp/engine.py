@@ -14,7 +14,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
+from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.phases import PHASES
@@ -130,6 +132,7 @@ class LlamaCpp:
 
     name: EngineName = "llama.cpp"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
+    answers: Answers = LlamaCppAnswers()
     phases: Sequence[PhaseMark] = PHASES
     suffixes = frozenset({".gguf"})
 

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
+from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.speech.phases import PHASES
@@ -57,6 +58,7 @@ class Speech:
 
     name: EngineName = "speech"
     causes: Sequence[Cause] = ()
+    answers: Answers = Answers()
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
 

@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
+from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Flag, Options, parse_flags, read_options, to_flags
+from yibu.engines.vllm.answers import VllmAnswers
 from yibu.engines.vllm.causes import VLLM_CAUSES
 from yibu.engines.vllm.chat_templates import template_words
 from yibu.engines.vllm.families import Family, family_of
@@ -64,6 +66,7 @@ class Vllm:
 
     name: EngineName = "vllm"
     causes: Sequence[Cause] = VLLM_CAUSES
+    answers: Answers = VllmAnswers()
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
 

@@ -1,0 +1,71 @@
+"""How an engine's answers and errors differ from the API's.
+
+The gateway completes what any engine may leave out; what is one engine's own stands in its folder, as
+a subclass of ``Answers``. Pure: objects in, objects out.
+"""
+
+# ruff: noqa: ARG002  - the base ignores what its subclasses decide by
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["chat", "completions", "embeddings", "responses", "messages", "tokenize",
+               "detokenize", "transcription", "other"]  # fmt: skip
+"""What an operation answers."""
+
+Fields = dict[str, Any]
+
+CONTEXT_EXCEEDED = "context_length_exceeded"
+"""OpenAI's code for a prompt that is longer than the model's context."""
+
+PROMPT_FIELDS: Mapping[str, str] = {
+    "chat": "messages",
+    "messages": "messages",
+    "completions": "prompt",
+    "responses": "input",
+    "embeddings": "input",
+    "detokenize": "tokens",
+}
+"""The request's field that holds the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFault:
+    """An engine's error that is the request's fault, whatever status the engine gave it."""
+
+    code: str | None
+    param: str | None = None
+    status: int = 400
+
+
+class Answers:
+    """The rules for an engine without any of its own."""
+
+    usage_per_choice = False
+    """A stream has a usage for each choice, which counts the prompt again; else one for all."""
+
+    def whole_from_stream(self, kind: Kind, body: Fields) -> bool:
+        """Whether a whole answer would lack something that the same answer streamed has."""
+        return False
+
+    def request_fault(
+        self, kind: Kind, status: int, error: Mapping[str, Any]
+    ) -> RequestFault | None:
+        """What the request did wrong; None where the engine's own status and code stand."""
+        return None
+
+    def lacks_path(self, status: int, error: Mapping[str, Any]) -> bool:
+        """Whether an error says that the engine has no such path; by default in Starlette's words."""
+        return status in {404, 405} and error.get("message") in {"Not Found", "Method Not Allowed"}
+
+    def complete(
+        self, kind: Kind, answer: Fields, body: Fields, *, max_context: int | None
+    ) -> None:
+        """Correct a whole answer in place: of Responses also the one that ends a stream."""
+
+    def logprobs(self, logprobs: Fields, offset: int) -> Fields:
+        """Log probabilities of a text completion; ``offset`` characters stand before the text."""
+        return logprobs
