@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 
 from yibu.adopt.bash import Command, Setting, read_commands
+from yibu.adopt.manifests import Service, read_manifest, refuse_gaps
 from yibu.adopt.pasted import tidy
-from yibu.adopt.servers import Server, find_servers, judge, read_flags
+from yibu.adopt.servers import Server, find_servers, in_container, judge, read_flags
 from yibu.adopt.units import is_unit, read_unit
 from yibu.errors import UsageError
 
@@ -90,12 +91,35 @@ def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
         UsageError: It starts no server that is known here, or one in a way that only running it would
             tell.
     """
+    setting = setting or Setting()
+    if (services := read_manifest(text, setting)) is not None:
+        return _adopt_manifest(services)
     warnings: list[str] = []
     if is_unit(text):
         text, warnings = read_unit(text)
-    commands, notes = read_commands(tidy(text), setting or Setting(), judge)
+    commands, notes = read_commands(tidy(text), setting, judge)
     adoption = _adopt(commands)
     return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings, *notes))
+
+
+def _adopt_manifest(services: Sequence[Service]) -> Adoption:
+    servers: list[Server] = []
+    warnings: list[str] = []
+    for service in services:
+        started = Command(("container", service.where), {}, "")
+        found = in_container(service.container, started, service.replicas)
+        if found:
+            refuse_gaps(service)
+            warnings += service.warnings
+        servers += found
+    if not servers:
+        raise UsageError(
+            "nothing to adopt: no container of this file runs a server that is known here (found: "
+            + (", ".join(service.container.image for service in services) or "none")
+            + ")"
+        )
+    adoption = adopt_servers(servers)
+    return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings))
 
 
 def adopt_process(argv: Sequence[str], env: Mapping[str, str], directory: str = "") -> Adoption:
@@ -175,6 +199,8 @@ def _read_server(server: Server, found: _Findings) -> None:
     for flag in [one for one in _LEFT_OUT if one in flags] if engine == "vllm" else []:
         del flags[flag]
         found.warn(f"{name}: --{flag.replace('_', '-')} is left out: {_LEFT_OUT[flag]}")
+    if server.replicas > 1:
+        model["replicas"] = server.replicas
     gpus = _gpus(env.pop("CUDA_VISIBLE_DEVICES", None), env)
     if gpus is not None:
         model["gpus"] = gpus
@@ -301,7 +327,7 @@ def _warn_of_command(
                    " you know its authors")  # fmt: skip
     if env.get("VLLM_SERVER_DEV_MODE") == "1":
         found.warn("VLLM_SERVER_DEV_MODE=1 opens administrative paths of vLLM's: leave it out")
-    if {"docker", "podman", "nerdctl"} & set(command.wrappers):
+    if {"docker", "podman", "nerdctl", "container"} & set(command.wrappers):
         found.warn("it ran in a container with a vLLM of its own; yibu runs the version that it has"
                    " pinned (another: yibu engine install vllm-cuda --version V), and none of the"
                    " container's other options is carried over")  # fmt: skip

@@ -1,111 +1,196 @@
-"""``docker run … vllm/vllm-openai …`` as the command that would do the same without a container."""
+"""Containers: the server inside as the command that would do the same without one.
+
+What ``docker run``, a Compose service and a Kubernetes container say of an image, its arguments,
+environment, ports, volumes and GPUs comes to the same ``Container``.
+"""
 
 from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from yibu.adopt.bash import Command
 
 _PROGRAMS = frozenset({"docker", "podman", "nerdctl"})
 _SWITCHES = frozenset(
     ["d", "detach", "i", "interactive", "t", "tty", "it", "ti", "dit", "itd", "rm", "init",
-     "privileged", "read-only", "no-healthcheck", "P", "publish-all", "oom-kill-disable"]
+     "privileged", "read-only", "no-healthcheck", "P", "publish-all", "oom-kill-disable",
+     "disable-content-trust", "sig-proxy", "q", "quiet"]
 )  # fmt: skip
 """Options of ``docker run`` that stand alone; every other has a value."""
-_ENGINE_PORT = "8000"
+_SHORT_VALUES = "evpuwhlmc"
+_DEVICES = re.compile(r"device=([\w,:-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is known of an image that serves models."""
+
+    pattern: re.Pattern[str]
+    entry: tuple[str, ...]
+    """Its entrypoint; empty where the arguments name the program."""
+    port: str
+    """That its server listens on when it is not told."""
+    workdir: str = ""
+
+
+IMAGES = (
+    Image(re.compile(r"vllm-openai|vllm-ascend|(^|/)vllm(:|@|$)|vllm-cpu|vllm/vllm"),
+          ("vllm", "serve"), "8000"),
+    Image(re.compile(r"llama\.?cpp(?!.*(:|-)(full|light))|llama-server|llamacpp"),
+          ("llama-server",), "8080", "/app"),
+    Image(re.compile(r"llama\.?cpp.*full"), ("tools.sh",), "8080", "/app"),
+    Image(re.compile(r"sglang"), (), "30000"),
+    Image(re.compile(r"lmdeploy"), (), "23333"),
+)  # fmt: skip
+_PROGRAM_WORDS = frozenset({"vllm", "python", "python3", "llama-server", "bash", "sh", "lmdeploy"})
+_LISTENING: Mapping[str, str] = MappingProxyType({"llama-server": "8080", "lmdeploy": "23333"})
 
 
 @dataclass(slots=True)
-class _Container:
-    """What the options before the image say."""
+class Container:
+    """What is said of one container from outside."""
 
+    image: str = ""
+    name: str = ""
+    entrypoint: tuple[str, ...] | None = None
+    arguments: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
     ports: dict[str, str] = field(default_factory=dict)
     """The container's port → where it is published, ``HOST:PORT`` or ``PORT``."""
     folders: dict[str, str] = field(default_factory=dict)
     """The container's path → this machine's."""
-    env: dict[str, str] = field(default_factory=dict)
-    other_entry: bool = False
+    workdir: str = ""
+    host_network: bool = False
+
+    def argv(self) -> tuple[str, ...]:
+        """What runs in it: entrypoint and arguments, as far as the image is known."""
+        if self.entrypoint is not None:
+            return (*self.entrypoint, *self.arguments)
+        known = next((one for one in IMAGES if one.pattern.search(self.image)), None)
+        entry = known.entry if known else ()
+        first = os.path.basename(self.arguments[0]) if self.arguments else ""  # noqa: PTH119
+        if entry == ("vllm", "serve"):
+            # Older images start the module, newer the command; some people write either out.
+            if first == "vllm" or first in _PROGRAM_WORDS:
+                return self.arguments
+            if first == "serve":
+                return ("vllm", *self.arguments)
+            return ("vllm", "serve", *self.arguments)
+        if entry == ("tools.sh",):
+            rest = self.arguments
+            return ("llama-server", *rest[1:]) if rest[:1] in (("--server",), ("-s",)) else rest
+        return self.arguments if first in _PROGRAM_WORDS else (*entry, *self.arguments)
+
+    def outside(self, command: Command, directory: str) -> Command:
+        """A command of the container's with the paths and the address that this machine has."""
+        arguments = [self._path(word, directory) for word in command.argv]
+        env = {**self.env, **command.env}
+        return replace(command, argv=tuple(self._published(arguments)), env=env)
+
+    def directory(self, inside: str, outside: str) -> str:
+        """This machine's directory for one of the container's."""
+        inside = os.path.join(self.workdir, inside)  # noqa: PTH118 - a container's path
+        return self._path(inside, outside) if inside else outside
+
+    def _path(self, word: str, directory: str) -> str:
+        before, equals, path = word.rpartition("=")
+        for inside, outside in sorted(self.folders.items(), key=lambda pair: -len(pair[0])):
+            if inside and outside and (path == inside or path.startswith(inside + "/")):
+                base = outside if outside[:1] in "~/" else os.path.join(directory, outside)  # noqa: PTH118
+                return f"{before}{equals}{os.path.normpath(base)}{path[len(inside) :]}"
+        return word
+
+    def _published(self, arguments: list[str]) -> list[str]:
+        """The arguments with the address that clients outside of the container know."""
+        program = os.path.basename(arguments[0])  # noqa: PTH119 - a container's path
+        text = " ".join(arguments[:4])
+        usual = _LISTENING.get(program, "30000" if "sglang" in text else "8000")
+        kept, inner, given = [], usual, ""
+        words = iter(arguments)
+        for word in words:
+            name, equals, value = word.partition("=")
+            if name in ("--port", "--host", "--server-port", "--server-name"):
+                value = value if equals else next(words, "")
+                if name.endswith("port"):
+                    inner = value
+                else:
+                    given = value
+            else:
+                kept.append(word)
+        if self.host_network:
+            host, port = given or "0.0.0.0", inner  # noqa: S104 - as docker publishes
+        else:
+            host, _, port = self.ports.get(inner, inner).rpartition(":")
+        return [*kept, "--host", host or "0.0.0.0", "--port", port]  # noqa: S104 - as above
 
 
-def read_container(command: Command) -> Command | None:
-    """The vLLM that a container runs, its ports, folders and GPUs as they are outside of it; None
-    for any other command, and for images that are not vLLM's own."""
+def read_run(command: Command) -> Container | None:
+    """The container that ``docker run`` makes; None for any other command."""
     words = list(command.argv)
     program = os.path.basename(words[0])  # noqa: PTH119 - text of another machine's, no path here
     if program not in _PROGRAMS:
         return None
     if words[1:2] == ["container"]:
         del words[1]
-    if words[1:2] != ["run"]:
+    if words[1:2] not in (["run"], ["create"]):
         return None
     found, rest = _options(words[2:], dict(command.env))
-    if not rest or "vllm" not in rest[0] or found.other_entry:
+    if not rest:
         return None
-    arguments = [_outside(word, found.folders, command.directory) for word in rest[1:]]
-    if arguments[:1] == ["vllm"]:
-        del arguments[0]
-    if arguments[:1] == ["serve"]:
-        del arguments[0]
-    return Command(
-        ("vllm", "serve", *_published(arguments, found.ports)),
-        found.env,
-        command.directory,
-        command.background,
-        command.output,
-        (*command.wrappers, program),
-    )
+    found.image, found.arguments = rest[0], tuple(rest[1:])
+    return found
 
 
-def _options(words: Sequence[str], env: dict[str, str]) -> tuple[_Container, list[str]]:
+def read_exec(command: Command) -> tuple[str, tuple[str, ...]] | None:
+    """The container's name and what ``docker exec`` runs in it; None for any other command."""
+    words = list(command.argv)
+    if os.path.basename(words[0]) not in _PROGRAMS or words[1:2] != ["exec"]:  # noqa: PTH119
+        return None
+    _, rest = _options(words[2:], dict(command.env))
+    return (rest[0], tuple(rest[1:])) if len(rest) > 1 else None
+
+
+def _options(words: Sequence[str], env: dict[str, str]) -> tuple[Container, list[str]]:
     """The options of ``run``, and what follows: the image and its arguments."""
-    found, rest = _Container(), list(words)
+    found, rest = Container(), list(words)
     while rest and rest[0].startswith("-"):
-        name, equals, value = rest.pop(0).lstrip("-").partition("=")
-        if not equals and name not in _SWITCHES and rest:
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.lstrip("-").partition("=")
+        if not word.startswith("--") and len(name) > 1 and name[0] in _SHORT_VALUES:
+            name, equals, value = name[0], "=", word[2:]  # -p8000:8000
+        elif not equals and name not in _SWITCHES and rest:
             value = rest.pop(0)
-        if name in ("p", "publish"):
-            outside, _, inside = value.rpartition(":")
-            found.ports[inside.partition("/")[0]] = outside or inside
-        elif name in ("v", "volume"):
-            outside, _, inside = value.partition(":")
-            found.folders[inside.partition(":")[0].rstrip("/")] = outside
-        elif name == "mount":
-            parts = dict(part.split("=", 1) for part in value.split(",") if "=" in part)
-            inside = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
-            found.folders[inside.rstrip("/")] = parts.get("source") or parts.get("src") or ""
-        elif name in ("e", "env"):
-            variable, equals, text = value.partition("=")
-            found.env[variable] = text if equals else env.get(variable, "")
-        elif name == "gpus" and (devices := re.search(r"device=([\w,-]+)", value)):
-            found.env["CUDA_VISIBLE_DEVICES"] = devices[1]
-        elif name == "entrypoint":
-            found.other_entry = True
+        _option(found, name, value, env)
     return found, rest
 
 
-def _outside(word: str, folders: dict[str, str], directory: str) -> str:
-    """A path in the container as this machine has it; ``NAME=/path`` too."""
-    before, equals, path = word.rpartition("=")
-    for inside, outside in folders.items():
-        if inside and outside and (path == inside or path.startswith(inside + "/")):
-            base = outside if outside.startswith("~") else os.path.join(directory, outside)  # noqa: PTH118 - as above
-            return f"{before}{equals}{base}{path[len(inside) :]}"
-    return word
-
-
-def _published(arguments: list[str], ports: dict[str, str]) -> list[str]:
-    """The arguments with the address that clients outside of the container know."""
-    kept, inner = [], _ENGINE_PORT
-    words = iter(arguments)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("--port", "--host"):
-            value = value if equals else next(words, "")
-            inner = value if name == "--port" else inner
-        else:
-            kept.append(word)
-    host, _, port = ports.get(inner, inner).rpartition(":")
-    return [*kept, "--host", host or "0.0.0.0", "--port", port]  # noqa: S104 - as docker publishes
+def _option(found: Container, name: str, value: str, env: Mapping[str, str]) -> None:
+    if name in ("p", "publish"):
+        outside, _, inside = value.rpartition(":")
+        found.ports[inside.partition("/")[0]] = outside or inside
+    elif name in ("v", "volume"):
+        outside, _, inside = value.partition(":")
+        found.folders[inside.partition(":")[0].rstrip("/")] = outside
+    elif name == "mount":
+        parts = dict(part.split("=", 1) for part in value.split(",") if "=" in part)
+        inside = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
+        found.folders[inside.rstrip("/")] = parts.get("source") or parts.get("src") or ""
+    elif name in ("e", "env"):
+        variable, equals, text = value.partition("=")
+        found.env[variable] = text if equals else env.get(variable, "")
+    elif name == "gpus" and (devices := _DEVICES.search(value)):
+        found.env["CUDA_VISIBLE_DEVICES"] = devices[1]
+    elif name == "entrypoint":
+        found.entrypoint = (value,) if value else ()
+    elif name in ("net", "network"):
+        found.host_network = value == "host"
+    elif name in ("w", "workdir"):
+        found.workdir = value
+    elif name == "name":
+        found.name = value

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os.path
 import re
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from yibu.adopt.bash import Command
-from yibu.adopt.containers import read_container
+from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError, read_commands
+from yibu.adopt.containers import Container, read_exec, read_run
 
 _VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 _VLLM_SERVE = ["-m", "vllm.entrypoints.cli.main", "serve"]
@@ -26,6 +27,7 @@ class Server:
     command: Command = field(repr=False)
     words: tuple[str, ...] = field(repr=False)
     """The engine's own arguments; they may hold a key."""
+    replicas: int = 1
 
     def same_as(self, other: Server) -> bool:
         """Whether both were told the same: the same engine with the same flags, in any order."""
@@ -33,13 +35,55 @@ class Server:
 
 
 def find_servers(commands: Iterable[Command]) -> list[Server]:
-    """The servers among some commands, in their order."""
-    found = []
+    """The servers among some commands, in their order; those in containers as they are outside.
+
+    Raises:
+        UnknownScriptError: one is started in a container that was made elsewhere.
+    """
+    found: list[Server] = []
+    containers: dict[str, Container] = {}
     for started in commands:
-        command = read_container(started) or started
-        if (server := _server(command)) is not None:
-            engine, words = server
-            found.append(Server(engine, command, tuple(words)))
+        if (container := read_run(started)) is not None:
+            containers[container.name] = container
+            found += in_container(container, started)
+        elif (inside := read_exec(started)) is not None:
+            name, words = inside
+            known = containers.get(name)
+            if known is not None:
+                found += in_container(replace(known, entrypoint=(), arguments=words), started)
+            elif in_container(Container(arguments=words, entrypoint=()), started):
+                gap = Gap(started.line, " ".join(started.argv))
+                raise UnknownScriptError(gap, f"runs in container {name}, which was made elsewhere")
+        elif (server := _server(started)) is not None:
+            engine, arguments = server
+            found.append(Server(engine, started, tuple(arguments)))
+    return found
+
+
+def in_container(container: Container, started: Command, replicas: int = 1) -> list[Server]:
+    """The servers that a container runs, with the paths and the address that this machine has."""
+    words = container.argv()
+    if not words:
+        return []
+    inside = Setting({"HOME": "/root", **container.env})
+    commands, _ = read_commands(shlex.join(words), inside, judge)
+    found = []
+    for command in commands:
+        if _server(command) is None:
+            continue
+        outside = container.outside(command, started.directory)
+        server = _server(outside)
+        assert server is not None
+        program = os.path.basename(started.argv[0])  # noqa: PTH119 - another machine's path
+        placed = replace(
+            outside,
+            directory=container.directory(command.directory, started.directory),
+            background=started.background,
+            output=started.output,
+            wrappers=(*started.wrappers, program, *outside.wrappers),
+            line=started.line,
+        )
+        found.append(Server(server[0], placed, tuple(server[1]), replicas))
     return found
 
 
@@ -47,6 +91,8 @@ _LAUNCH = re.compile(
     r"(?:^|[\s/'\"])vllm\s+serve\b|vllm\.entrypoints\.|(?:^|[\s/'\"])llama-server(?=\s+-|$)"
 )
 """A command line within another that starts a server."""
+_SERVES = re.compile(r"--served-model-name\b|--model(-path)?[ =]|--max-model-len\b")
+"""Arguments for an image that is not known, which show that it serves a model."""
 _HARMLESS = frozenset(
     """[ apt apt-get awk cat chmod chown cmake conda cp curl docker echo egrep export fuser git grep
     hf huggingface-cli jq kill killall ln ls lsof make mkdir modelscope mv pgrep pip pip3 pkill
@@ -54,21 +100,25 @@ _HARMLESS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Programs that may name a server without starting one."""
-_STARTING = frozenset({"docker", "podman", "nerdctl", "xargs", "watch"})
+_STARTING = frozenset({"xargs", "watch"})
 
 
 def judge(command: Command) -> Literal["server", "suspect", ""]:
     """Whether a command starts a server that is known here, or one that cannot be seen into."""
-    if _server(read_container(command) or command) is not None:
+    container, inside = read_run(command), read_exec(command)
+    if container is not None:
+        if in_container(container, command):
+            return "server"
+        return "suspect" if _SERVES.search(" ".join(container.arguments)) else ""
+    if inside is not None:
+        words = Container(arguments=inside[1], entrypoint=())
+        return "server" if in_container(words, command) else ""
+    if _server(command) is not None:
         return "server"
     program = os.path.basename(command.argv[0])  # noqa: PTH119 - another machine's path
-    if program in _HARMLESS and not (program in _STARTING and _runs(command.argv)):
+    if program in _HARMLESS and program not in _STARTING:
         return ""
     return "suspect" if _LAUNCH.search(" ".join(command.argv)) else ""
-
-
-def _runs(argv: Sequence[str]) -> bool:
-    return argv[0].endswith(("xargs", "watch")) or bool({"run", "exec", "create"} & set(argv[1:3]))
 
 
 def _server(command: Command) -> tuple[str, list[str]] | None:

@@ -7,11 +7,12 @@ refused with the gap's line and construct.
 """
 
 from yibu.adopt.bash.interpreter import Judge, Setting, read_commands
-from yibu.adopt.bash.values import Command, Files, NoFiles, UnknownScriptError
+from yibu.adopt.bash.values import Command, Files, Gap, NoFiles, UnknownScriptError
 
 __all__ = [
     "Command",
     "Files",
+    "Gap",
     "Judge",
     "NoFiles",
     "Setting",
