@@ -30,6 +30,7 @@ from yibu.config import GatewayConfig, ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
+from yibu.engines.variants import by_plan
 from yibu.engines.vllm import Vllm
 from yibu.engines.vllm.table import FlagTable
 from yibu.environments.manager import EnvironmentManager
@@ -196,7 +197,8 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
 
 
 def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
-    store = Store(paths, HubSettings.from_env(env))
+    visible = env.get("CUDA_VISIBLE_DEVICES")
+    store = Store(paths, HubSettings.from_env(env), by_plan(lambda: probe(visible)))
     environments = EnvironmentManager(
         paths.environments, IndexSettings.from_pip(env), env=env, compiled=paths.compiled
     )
@@ -211,7 +213,7 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         number: int,
         beside: Beside,
     ) -> Placement:
-        here = probe(env.get("CUDA_VISIBLE_DEVICES"))
+        here = probe(visible)
         reserved = (*beside.promises, *beside.held)
         machine = less_promised(here, reserved)
         left = model.replicas - number
@@ -236,7 +238,7 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         engine = registry.choose(model, facts)
         if not isinstance(engine, Vllm):
             return engine
-        on_gpu = model.gpus != () and probe(env.get("CUDA_VISIBLE_DEVICES")).gpus
+        on_gpu = model.gpus != () and probe(visible).gpus
         name = "vllm-cuda" if on_gpu else "vllm-cpu"
         table = chosen_flags(environments, name, env)
         return engine if table is None else Vllm(FlagTable.from_plain(table))
@@ -246,7 +248,7 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
 
     return Deployer(
         pull=pull,
-        read_facts=lambda local: read_facts(local.path),
+        read_facts=lambda local: read_facts(local.path, local.projector),
         foresee=partial(_foreseen, store),
         choose_engine=choose_engine,
         place=place,

@@ -146,8 +146,20 @@ def test_the_file_that_the_planner_read_is_the_one_that_is_opened(tmp_path: Path
     assert "--file" not in plan().argv
     for name in ("a.gguf", "b.gguf", "mmproj-a.gguf"):
         (tmp_path / name).write_bytes(b"GGUF")
-    assert find_model(tmp_path, "b.gguf") == (tmp_path / "b.gguf", tmp_path / "mmproj-a.gguf")
+    assert find_model(tmp_path, "b.gguf") == tmp_path / "b.gguf"
     with pytest.raises(LaunchError, match="2 GGUF models"):
         find_model(tmp_path)
     with pytest.raises(LaunchError, match=r"c\.gguf cannot be read"):
         find_model(tmp_path, "c.gguf")
+
+
+def test_a_projector_among_the_models_files_is_loaded(tmp_path: Path) -> None:
+    launch = plan(projector_bytes=5000)
+    at = launch.argv.index("--mmproj")
+    binding = Binding(
+        "h", 1, tmp_path, tmp_path / "m.gguf", "k", extra={"mmproj": "/x/mmproj.gguf"}
+    )
+    assert launch.bind(binding)[0][at + 1] == "/x/mmproj.gguf"
+    assert "--mmproj" not in plan({"mmproj": "/mine.gguf"}, projector_bytes=5000).argv
+    assert "--mmproj" not in plan({"no_mmproj": True}, projector_bytes=5000).argv
+    assert "--mmproj" not in plan().argv

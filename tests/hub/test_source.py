@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.errors import SourceError
-from yibu.hub.source import parse_source, safe_member, with_revision
+from yibu.hub.source import existing_path, parse_source, safe_member, with_revision
 from yibu.hub.types import Source
 
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,20}(\.[A-Za-z0-9_-]{1,5})?", fullmatch=True)
@@ -91,8 +91,21 @@ def test_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("huggingface:Qwen/Qwen3-0.6B", "Write hf:Qwen/Qwen3-0.6B."),
         ("modelscop:Qwen/Qwen3-0.6B", "Write modelscope:Qwen/Qwen3-0.6B."),
         ("HF:Qwen/Qwen3-0.6B", "Write hf:Qwen/Qwen3-0.6B."),
-        ("https://huggingface.co/Qwen/Qwen3-0.6B/tree/main", "Write hf:Qwen/Qwen3-0.6B."),
-        ("https://modelscope.cn/models/iic/Sense", "Write modelscope:iic/Sense."),
+        ("https://huggingface.co/datasets/org/name", "the model's own page"),
+        ("https://www.modelscope.cn/datasets/org/name", "the model's own page"),
+        ("https://huggingface.co/gpt2", "hf:Qwen/Qwen3-0.6B"),
+        (
+            "https://hub.corp/org/name/resolve/main/x",
+            "HF_ENDPOINT=https://hub.corp, then hf:org/name",
+        ),
+        ("qwen3:0.6b", "ORG/qwen3-GGUF:Q4_K_M"),
+        ("llama3:latest", "ORG/llama3-GGUF:Q4_K_M"),
+        ("mistral:7b-instruct-q4_K_M", "ORG/mistral-GGUF:Q4_K_M"),
+        ("ollama.com/library/qwen3:8b", "ORG/qwen3-GGUF:Q4_K_M"),
+        ("https://ollama.com/library/qwen3", "ORG/qwen3-GGUF:Q4_K_M"),
+        ("org/name:x:y", "modelscope:org/name:Q4_K_M"),
+        ("org/name:", "modelscope:org/name:Q4_K_M"),
+        ("org/name:Q4_K_M#x.gguf", "Leave one out"),
         ("models/iic/SenseVoiceSmall", "./models/iic/SenseVoiceSmall"),
         ("qwen3", "ORG/qwen3"),
         ("hf:gpt2", "ORG/NAME"),
@@ -120,3 +133,83 @@ def test_a_revision_is_given_once() -> None:
         with_revision(Source("pypi", "a==1"), "v1")
     with pytest.raises(SourceError, match="branch"):
         with_revision(source, "../x")
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        # Ollama, LM Studio and llama-server -hf
+        ("hf.co/org/name-GGUF:Q4_K_M", "hf:org/name-GGUF:Q4_K_M"),
+        ("HF.co/org/name-GGUF:q4_k_m", "hf:org/name-GGUF:Q4_K_M"),
+        ("huggingface.co/org/name-GGUF", "hf:org/name-GGUF"),
+        ("hf.co/org/name-GGUF:latest", "hf:org/name-GGUF"),
+        ("hf.co/org/name-GGUF:name-IQ3_M.gguf", "hf:org/name-GGUF:name-IQ3_M.gguf"),
+        ("modelscope.cn/org/name-GGUF:q8_0", "modelscope:org/name-GGUF:Q8_0"),
+        ("modelscope.cn/models/org/name", "modelscope:org/name"),
+        ("org/name-GGUF:UD-Q4_K_XL", "modelscope:org/name-GGUF:UD-Q4_K_XL"),
+        ("hf:org/name:q4_k_m", "hf:org/name:Q4_K_M"),
+        ("org/name@q4_k_m", "modelscope:org/name:Q4_K_M"),
+        ("hf:org/name@v1:F16", "hf:org/name:F16@v1"),
+        ("hf:org/name:F16@v1", "hf:org/name:F16@v1"),
+        ("hf.co/org/name#x.gguf", "hf:org/name#x.gguf"),
+        # pages and links
+        ("https://huggingface.co/org/name", "hf:org/name"),
+        ("https://huggingface.co/org/name/tree/main", "hf:org/name"),
+        ("https://huggingface.co/org/name/tree/v1/sub", "hf:org/name@v1"),
+        ("https://huggingface.co/org/name/blob/main/sub/x.gguf", "hf:org/name#sub/x.gguf"),
+        ("https://huggingface.co/org/name/resolve/main/x.gguf?download=true", "hf:org/name#x.gguf"),
+        ("https://huggingface.co/org/name/raw/refs/pr/1/x%20y.gguf", "hf:org/name@refs/pr/1#x y.gguf"),
+        ("https://huggingface.co/org/name/resolve/refs%2Fpr%2F1/x.gguf", "hf:org/name@refs/pr/1#x.gguf"),
+        ("https://huggingface.co/org/name?show_file_info=x.gguf", "hf:org/name#x.gguf"),
+        ("https://huggingface.co/org/name#usage", "hf:org/name"),
+        ("http://hf-mirror.com/org/name/resolve/main/x.gguf", "hf:org/name#x.gguf"),
+        ("https://www.modelscope.cn/models/org/name/summary", "modelscope:org/name"),
+        ("https://modelscope.cn/models/org/name/files", "modelscope:org/name"),
+        ("https://modelscope.cn/models/org/name/file/view/master/x.gguf?status=2", "modelscope:org/name#x.gguf"),
+        ("https://modelscope.cn/models/org/name/file/view/master?fileName=x.gguf", "modelscope:org/name#x.gguf"),
+        ("https://modelscope.cn/models/org/name/resolve/master/a/x.gguf", "modelscope:org/name#a/x.gguf"),
+        ("https://modelscope.cn/models/org/name/resolve/v2/x.gguf", "modelscope:org/name@v2#x.gguf"),
+        (
+            "https://modelscope.cn/api/v1/models/org/name/repo?Revision=master&FilePath=a%2Fx.gguf",
+            "modelscope:org/name#a/x.gguf",
+        ),
+        ("hf://org/name/sub/x.gguf", "hf:org/name#sub/x.gguf"),
+        ("modelscope://org/name", "modelscope:org/name"),
+        ("hf:https://huggingface.co/org/name", "hf:org/name"),
+    ],
+)  # fmt: skip
+def test_what_other_programs_and_browsers_call_a_model(text: str, source: str) -> None:
+    found = parse_source(text)
+    assert str(found) == source
+    assert parse_source(source) == found
+
+
+def test_an_address_cannot_lead_out_of_a_repository() -> None:
+    with pytest.raises(SourceError):
+        parse_source("https://huggingface.co/org/name/resolve/main/..%2F..%2Fetc/passwd")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x.gguf",
+        "models/x.gguf",
+        "Qwen/Qwen3-0.6B",
+        "\u5343\u95ee \u6a21\u578b/x y.gguf",
+        "a:b/c",
+        "hf.co/x",
+    ],
+)
+def test_a_path_that_exists_is_a_path(tmp_path: Path, name: str) -> None:
+    assert existing_path(name, tmp_path) is None
+    (tmp_path / name).mkdir(parents=True)
+    for spelled in (name, f"./{name}", f"{name}/", str(tmp_path / name), f"  {name}"):
+        assert existing_path(spelled, tmp_path) == Source("local", str(tmp_path / name))
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / name)
+    assert existing_path("link", tmp_path) == Source("local", str(link))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "~nobody-of-that-name/x", "hf://a/b"])
+def test_what_can_be_no_path(tmp_path: Path, name: str) -> None:
+    assert existing_path(name, tmp_path) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ from yibu.paths import Paths
 
 if TYPE_CHECKING:
     from yibu.environments.manager import EnvironmentManager
+    from yibu.hub.headers import RemoteHeaders
+    from yibu.hub.quantization import Choice, Variant
     from yibu.hub.store import Store
 
 
@@ -47,8 +49,16 @@ def open_store(context: Context, *, offline: bool = False) -> Store:
     from yibu.hub.settings import HubSettings
     from yibu.hub.store import Store
 
+    def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
+        # Only where there is a choice: the planner and the engines take a while to import.
+        from yibu.engines.variants import by_plan
+        from yibu.node.hardware import probe
+
+        return by_plan(lambda: probe(context.env.get("CUDA_VISIBLE_DEVICES")))(found, headers)
+
     settings = HubSettings.from_env(context.env)
-    return Store(context.paths, dataclasses.replace(settings, offline=offline or settings.offline))
+    settings = dataclasses.replace(settings, offline=offline or settings.offline)
+    return Store(context.paths, settings, choose)
 
 
 def open_environments(context: Context) -> EnvironmentManager:

@@ -130,7 +130,7 @@ def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
         if _has_config_alone(local.path):
             config = load_json(local.path / "config.json")
             return facts_from_headers(name=model.name, config=config)
-        return read_facts(local.path)
+        return read_facts(local.path, local.projector)
     if source.scheme == "pypi":
         raise HubNotFoundError(
             f"{source} is not here yet, and a package cannot be read in part.",

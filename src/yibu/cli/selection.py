@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yibu.cli import output
 from yibu.config import ENGINE_NAMES, Config, EngineName, ModelConfig
 from yibu.config.names import check_name, name_from, plain_name
 from yibu.errors import SourceError, UsageError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from yibu.hub.types import Source
 
 _ENDING = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,15 @@ def resolve_source(text: str, directory: Path) -> Source:
         SourceError: it is neither.
     """
     from yibu.hub.catalogue import lookup, suggestions
-    from yibu.hub.source import parse_source
+    from yibu.hub.source import existing_path, parse_source
 
     if (entry := lookup(text)) is not None:
         return entry.source()
+    if (path := existing_path(text, directory)) is not None:
+        if Path(path.name).is_dir() and _HUB_NAME.fullmatch(text.strip()):
+            output.talk(f"{text}: the directory {path} is meant, because it exists; the hub's model of "
+                        f"that name is modelscope:{text}")  # fmt: skip
+        return path
     try:
         return parse_source(text, base=directory)
     except SourceError as error:
@@ -109,7 +116,8 @@ def _one(text: str, config: Config, directory: Path) -> ModelConfig:
         name = text.strip().lower()
         return ModelConfig(name=name, source=str(entry.source()), name_derived=True)
     source = resolve_source(text, directory)
-    name = _served_name(source.file or source.name)
+    named = f"{source.name}:{source.tag}" if source.tag else source.name
+    name = _served_name(source.file or named)
     return ModelConfig(name=name, source=str(source), name_derived=True)
 
 

@@ -131,7 +131,8 @@ class ModelSchema(_Part):
     source: str = Field(
         "",
         description=(
-            "modelscope:ORG/NAME@REV, hf:ORG/NAME@REV, pypi:DIST==VER#FILE or a path;"
+            "modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M for one quantization, @REV, #FILE), a hub's"
+            " address, pypi:DIST==VER#FILE or a path;"
             " a bare ORG/NAME means ModelScope."
         ),
     )

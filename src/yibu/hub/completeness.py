@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def missing_shards(root: Path) -> list[str]:
@@ -11,9 +12,16 @@ def missing_shards(root: Path) -> list[str]:
     missing = set()
     for index in root.glob("*.index.json"):
         try:
-            names = set(json.loads(index.read_bytes())["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            names = indexed_files(json.loads(index.read_bytes()))
+        except (OSError, ValueError):
+            names = set()
+        if not names:
             missing.add(index.name)
-            continue
-        missing |= {name for name in names if not (root / str(name)).is_file()}
+        missing |= {name for name in names if not (root / name).is_file()}
     return sorted(missing)
+
+
+def indexed_files(index: Any) -> set[str]:
+    """The weight files that the content of an ``*.index.json`` names."""
+    weights = index.get("weight_map") if isinstance(index, dict) else None
+    return set(map(str, weights.values())) if isinstance(weights, dict) else set()

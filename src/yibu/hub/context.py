@@ -10,6 +10,7 @@ from pathlib import Path
 
 from yibu.errors import DiskFullError, OfflineError, VerificationError
 from yibu.hub.digest import Expected
+from yibu.hub.headers import HeaderChooser, first_usual
 from yibu.hub.http import HttpClient
 from yibu.hub.progress import Meter
 from yibu.hub.records import Record, Records
@@ -31,6 +32,8 @@ class PullContext:
     meter: Meter
     cancel: threading.Event
     pins: Pins = field(default_factory=dict)
+    choose: HeaderChooser = first_usual
+    """Picks the quantization of a GGUF repository that has several."""
 
 
 def pinned(pins: Pins, path: str, known: Expected) -> Expected:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 from yibu.errors import HubError, HubNotFoundError
 from yibu.hub import http
-from yibu.hub.repository import RemoteFile
+from yibu.hub.quantization import Choice, Variant, usual
+from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import LocalModel, Source
 
@@ -66,11 +66,17 @@ class RemoteHeaders:
             raise HubError(f"{self.source}: {path} is not JSON: {error}.") from error
 
 
-def local_headers(model: LocalModel) -> RemoteHeaders:
-    single = model.path.is_file()
+HeaderChooser = Callable[[Sequence[Variant], RemoteHeaders], Choice]
+"""A :data:`Chooser` that may read the headers of the files to choose from."""
 
+
+def first_usual(found: Sequence[Variant], _headers: RemoteHeaders) -> Choice:
+    return usual(found)
+
+
+def local_headers(model: LocalModel) -> RemoteHeaders:
     def read(path: str, start: int, length: int) -> bytes:
-        with _local_path(model, path, single).open("rb") as file:
+        with model.file(path).open("rb") as file:
             file.seek(start)
             return file.read(length)
 
@@ -78,7 +84,7 @@ def local_headers(model: LocalModel) -> RemoteHeaders:
 
 
 def remote_headers(
-    source: Source, files: list[RemoteFile], client: http.HttpClient, settings: HubSettings
+    source: Source, files: Sequence[RemoteFile], client: http.HttpClient, settings: HubSettings
 ) -> RemoteHeaders:
     """Reads by Range requests; a server that ignores Range is read up to the wanted bytes."""
     by_path = {file.path: file for file in files}
@@ -107,12 +113,3 @@ def remote_headers(
 
     sizes = {file.path: file.expected.size or 0 for file in files}
     return RemoteHeaders(source, sizes, False, read, client.close)
-
-
-def _local_path(model: LocalModel, path: str, single: bool) -> Path:
-    if not single:
-        return model.path / path
-    # A file of a repository has the model's path end with its own; other shards lie beside it.
-    return (
-        model.path if model.path.name == Path(path).name else model.path.with_name(Path(path).name)
-    )

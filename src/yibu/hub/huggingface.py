@@ -29,7 +29,8 @@ from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import Expected
 from yibu.hub.local import local_files
 from yibu.hub.records import write_atomically
-from yibu.hub.repository import Listing, RemoteFile, move
+from yibu.hub.repository import Listing, move
+from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yibu.errors import HubNotFoundError
+from yibu.hub.quantization import best_projector, is_projector, variants, without_label
 from yibu.hub.types import FileRecord, LocalModel, Source
 
 
@@ -32,7 +33,24 @@ def open_local(source: Source) -> LocalModel:
     )
     if not files:
         raise HubNotFoundError(f"{path} holds no files; a model was expected.")
+    if not path.is_dir():
+        files = (*files, *_beside(path))
     return LocalModel(source, path, files)
+
+
+def _beside(path: Path) -> Iterator[FileRecord]:
+    """The vision projector of a GGUF file, where its directory holds one model's files alone: other
+    quantizations may be there, but with another model nobody knows whose projector it is."""
+    if path.suffix.lower() != ".gguf" or is_projector(path.name):
+        return
+    try:
+        sizes = {item.name: item.stat().st_size for item in path.parent.iterdir() if item.is_file()}
+    except OSError:
+        return  # a directory that may be searched and not listed: the file itself will do
+    models = {without_label(variant.name) for variant in variants(sizes)}
+    projector = best_projector(sizes)
+    if projector is not None and len(models) == 1:
+        yield FileRecord(projector, sizes[projector], "")
 
 
 def local_files(path: Path) -> Iterator[tuple[Path, int]]:

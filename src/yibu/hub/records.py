@@ -46,15 +46,16 @@ class Record:
     """The files lie in the store itself rather than in a hub's cache or with the user."""
     pulled: str = ""
     """ISO 8601, UTC."""
+    main: str = ""
+    """The file that is the model, where the source itself does not name it."""
 
     @property
     def model(self) -> LocalModel:
         return LocalModel(
             self.source,
-            self.root / main_file(self.source, self.files)
-            if self.source.file and not self.source.file.endswith("/")
-            else self.root,
+            self.root / main_file(self.source, self.files, self.main),
             tuple(FileRecord(file.path, file.size, file.sha256) for file in self.files),
+            self.root,
         )
 
     def changed(self) -> list[str]:
@@ -62,10 +63,13 @@ class Record:
         return [file.path for file in self.files if not unchanged(self.root / file.path, file)]
 
 
-def main_file(source: Source, files: Iterable[RecordedFile]) -> str:
-    """The file that the source names: its path may leave out leading folders (pypi)."""
+def main_file(source: Source, files: Iterable[RecordedFile], main: str = "") -> str:
+    """The file that the source means, empty for all of them: its path may leave out leading
+    folders (pypi)."""
+    if main or not source.file or source.file.endswith("/"):
+        return main
     paths = [file.path for file in files]
-    return source.file if source.file and source.file in paths else paths[0]
+    return source.file if source.file in paths else paths[0]
 
 
 def unchanged(path: Path, file: RecordedFile) -> bool:
@@ -157,6 +161,7 @@ def _read(path: Path) -> Record | None:
             links=tuple(Path(link) for link in data["links"]),
             owned=data["owned"],
             pulled=data["pulled"],
+            main=data.get("main", ""),
         )
     except FileNotFoundError:
         return None

@@ -6,19 +6,18 @@ wants each file; everything else, from locks to hashes, is the same for both and
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import os
-import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from yibu.errors import HubError, HubNotFoundError, HubUnreachableError, VerificationError
+from yibu.errors import HubError, HubUnreachableError, VerificationError
+from yibu.hub.completeness import indexed_files
 from yibu.hub.context import (
     PullContext,
     check_pins_met,
@@ -28,26 +27,16 @@ from yibu.hub.context import (
     record_meets,
 )
 from yibu.hub.digest import Digest, Expected, check, differs
+from yibu.hub.headers import remote_headers
 from yibu.hub.locks import exclusive
 from yibu.hub.partial import partial_bytes
+from yibu.hub.quantization import Choice, Chooser, Variant, usual
 from yibu.hub.records import Record, RecordedFile, now, slug, unchanged
-from yibu.hub.source import safe_member
+from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
 from yibu.hub.transfer import Download, Transfer
 from yibu.hub.types import Source
 
 logger = logging.getLogger(__name__)
-
-_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file of a repository as its hub lists it. ``url`` is empty in a listing made offline."""
-
-    path: str
-    expected: Expected
-    url: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +88,14 @@ class Hub(Protocol):
     def place(self, source: Source, commit: str) -> Place: ...
 
 
-def pull_repository(hub: Hub, source: Source, context: PullContext) -> Record:
-    """Have the repository (or the file of it that the source names) whole in the hub's cache."""
+def pull_repository(
+    hub: Hub, source: Source, context: PullContext
+) -> tuple[Record, tuple[str, ...]]:
+    """Have the files that the source means whole in the hub's cache, and what to tell of the choice."""
     record = context.records.read(source)
     whole = record is not None and not record.changed() and record_meets(record, context.pins)
     if record is not None and whole and (context.settings.offline or hub.immutable(source)):
-        return record
+        return record, ()
     context.meter.phase("listing")
     if context.settings.offline:
         found = _recorded_listing(record) if record else hub.cached_listing(source)
@@ -118,52 +109,47 @@ def pull_repository(hub: Hub, source: Source, context: PullContext) -> Record:
             if record is None or not whole:
                 raise
             logger.warning("%s What is here already is used.", error.message)
-            return record
-    files = select(listing.files, source)
-    check_pins_met(source, context.pins, {file.path for file in files})
-    pull = _Pull(hub, source, listing.commit, files, context)
+            return record, ()
+    main = record.main if record else ""
+    chosen = select(listing.files, source, _chooser(hub, source, listing, context), main)
+    check_pins_met(source, context.pins, {file.path for file in chosen.files})
+    if not context.settings.offline:
+        _require_indexed(source, chosen, context)
+    pull = _Pull(hub, source, listing.commit, chosen, context)
     with exclusive(pull.lock, context.cancel, pull.report_waiting):
-        return pull.run(context.records.read(source))
+        return pull.run(context.records.read(source)), chosen.notes
+
+
+def _chooser(hub: Hub, source: Source, listing: Listing, context: PullContext) -> Chooser:
+    """Asks the context's own chooser; offline, where no header can be read, takes what is here."""
+
+    def choose(found: Sequence[Variant]) -> Choice:
+        if not context.settings.offline:
+            return context.choose(
+                found, remote_headers(source, listing.files, context.client, context.settings)
+            )
+        place = hub.place(source, listing.commit)
+        by_path = {file.path: file for file in listing.files}
+        for variant in found:
+            if all(place.existing(by_path[path]) for path in variant.files):
+                return Choice(variant, "which is here")
+        return usual(found)
+
+    return choose
+
+
+def _require_indexed(source: Source, chosen: Selection, context: PullContext) -> None:
+    """Hold the weights that indexes name against the listing, before the first of them comes."""
+    listed = {file.path: file for file in chosen.files}
+    for path, file in listed.items():
+        if path.endswith(".index.json") and file.url:
+            headers = remote_headers(source, [file], context.client, context.settings)
+            require_indexed(source, path, indexed_files(headers.json(path)), listed)
 
 
 def _recorded_listing(record: Record) -> Listing:
     files = (RemoteFile(file.path, Expected(file.size, file.sha256)) for file in record.files)
     return Listing(record.commit, tuple(files))
-
-
-def select(files: Sequence[RemoteFile], source: Source) -> list[RemoteFile]:
-    """The files that the source names: all, or one with the other shards of its set.
-
-    Raises:
-        HubNotFoundError: the repository has no such file, or none at all.
-        HubError: a listed path points outside of the repository.
-    """
-    for file in files:
-        if not safe_member(file.path):
-            raise HubError(
-                f"{source} lists the file {file.path!r}, which points outside of the repository; "
-                "nothing was fetched.",
-                hint="Do not use this repository.",
-            )
-    paths = [file.path for file in files]
-    if not paths:
-        raise HubNotFoundError(f"{source} holds no files.", hint="Check the spelling.")
-    if source.file is None:
-        return list(files)
-    if source.file not in paths:
-        near = difflib.get_close_matches(source.file, paths, n=3, cutoff=0.4)
-        raise HubNotFoundError(
-            f"{source} has no file {source.file!r}; it holds {len(paths)} files.",
-            hint=f"The nearest: {', '.join(near or paths[:3])}.",
-        )
-    shard = _SHARD.fullmatch(source.file)
-    if shard is None:
-        return [file for file in files if file.path == source.file]
-    return [
-        file
-        for file in files
-        if (other := _SHARD.fullmatch(file.path)) and other.groups() == shard.groups()
-    ]
 
 
 def move(fresh: Path, target: Path) -> None:
@@ -188,12 +174,13 @@ class _Pull:
         hub: Hub,
         source: Source,
         commit: str,
-        files: list[RemoteFile],
+        chosen: Selection,
         context: PullContext,
     ) -> None:
         self._source = source
         self._commit = commit
-        self._files = files
+        self._files = files = chosen.files
+        self._main = chosen.main
         self._context = context
         self._workspace = hub.workspace
         self._place = hub.place(source, commit)
@@ -226,6 +213,7 @@ class _Pull:
             tuple(files),
             links=record.links if record else (),
             pulled=now(),
+            main=self._main,
         )
         self._context.records.write(fresh)
         return fresh

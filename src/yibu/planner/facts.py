@@ -7,6 +7,7 @@ FunASR's SenseVoice (config.yaml + model.pt, or its ONNX export); CTranslate2's 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from yibu.planner.speech_model import speech_facts
 from yibu.planner.types import ModelFacts
 
 
-def read_facts(path: Path) -> ModelFacts:
+def read_facts(path: Path, projector: Path | None = None) -> ModelFacts:
     """Read a model's facts from its files.
 
     Args:
         path: A GGUF file, or the directory of a model.
+        projector: The vision projector that goes with a GGUF model.
 
     Raises:
         UsageError: There is nothing at ``path``, or several models and none is named.
@@ -29,7 +31,10 @@ def read_facts(path: Path) -> ModelFacts:
         UnsupportedError: No layout known here.
     """
     try:
-        return _read(path)
+        facts = _read(path)
+        if projector is None or facts.format != "gguf":
+            return facts
+        return with_projector(facts, projector.stat().st_size)
     except OSError as error:
         raise UsageError(
             f"{error.filename or path} cannot be read: {error.strerror or error}",
@@ -51,6 +56,11 @@ def _read(path: Path) -> ModelFacts:
         f"{path.name} is a single file that is no GGUF; a directory was expected for other formats",
         hint=f"give the directory instead: {path.parent}",
     )
+
+
+def with_projector(facts: ModelFacts, size: int) -> ModelFacts:
+    """The facts of a GGUF model that a vision projector of ``size`` bytes is loaded beside."""
+    return replace(facts, weight_bytes=facts.weight_bytes + size, projector_bytes=size)
 
 
 def facts_from_headers(

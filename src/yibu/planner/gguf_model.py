@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
+from yibu.hub.quantization import is_projector
 from yibu.planner import gguf
 from yibu.planner.hf_config import MAX_LAYERS
 from yibu.planner.types import ModelFacts
@@ -28,9 +29,7 @@ def gguf_models(directory: Path) -> dict[str, list[Path]]:
 
 def choose_model(path: Path, models: Mapping[str, list[Path]]) -> ModelFacts:
     # A vision projector lies beside its model and is no model of its own.
-    candidates = {
-        name: parts for name, parts in models.items() if not name.lower().startswith("mmproj")
-    }
+    candidates = {name: parts for name, parts in models.items() if not is_projector(parts[0].name)}
     if len(candidates) == 1:
         (parts,) = candidates.values()
         return read_files(parts, relative_to=path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
+from yibu.hub.quantization import best_projector, is_projector
 from yibu.planner.chat_template import texts
-from yibu.planner.facts import facts_from_headers
+from yibu.planner.facts import facts_from_headers, with_projector
 from yibu.planner.gguf import HeaderCutShortError
 from yibu.planner.safetensors import header_length, load_header
 from yibu.planner.speech_model import facts_of_listing
@@ -43,9 +45,9 @@ def remote_facts(name: str, headers: Headers) -> ModelFacts:
     """
     if (speech := facts_of_listing(headers.files)) is not None:
         return speech
-    ggufs = [path for path in headers.files if path.endswith(".gguf")]
+    ggufs = [path for path in headers.files if path.endswith(".gguf") and not is_projector(path)]
     if ggufs:
-        return _gguf_facts(name, headers, ggufs[0])
+        return gguf_facts(name, headers, ggufs)
     index = headers.json(_INDEX)
     weights = [path for path in headers.files if path.endswith(".safetensors")]
     # An index has the total already; without one the single file's header is small.
@@ -68,7 +70,22 @@ def _templates(headers: Headers) -> list[str]:
     return []
 
 
-def _gguf_facts(name: str, headers: Headers, path: str) -> ModelFacts:
+def gguf_facts(name: str, headers: Headers, parts: Sequence[str]) -> ModelFacts:
+    """A GGUF model's facts from the header of its first part, with its projector's bytes.
+
+    Raises:
+        HubError, VerificationError, UnsupportedError: as ``remote_facts``.
+    """
+    sizes = [headers.files[path] for path in parts]
+    facts = _first_part(name, headers, parts[0])
+    if len(parts) > 1 and all(sizes):
+        # The first part's header has its own tensors alone.
+        facts = replace(facts, weight_bytes=sum(sizes))
+    projector = best_projector(headers.files)
+    return with_projector(facts, headers.files[projector]) if projector else facts
+
+
+def _first_part(name: str, headers: Headers, path: str) -> ModelFacts:
     length = _GGUF_PREFIX
     while True:
         prefix = headers.read(path, 0, min(length, headers.files[path] or length))

@@ -83,6 +83,8 @@ class ModelFacts:
     """An embedding model: it gives vectors, not text."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """The raw config (config.json or GGUF metadata) for engine-specific rules."""
+    projector_bytes: int = 0
+    """Of the vision projector that is loaded beside a GGUF model; counted in ``weight_bytes`` too."""
     files: tuple[str, ...] = ()
     """Names of the weight files in the directory that was read, the one to open first (a split
     GGUF's first part) leading; empty when a single file was read."""

@@ -62,6 +62,8 @@ def pull(
             cache_dir=cache_dir,
             progress=progress,
         )
+    for note in model.notes:
+        output.talk(note)
     output.data(str(model.path))
 
 

@@ -168,7 +168,7 @@ class LlamaCpp:
             engine=self.name,
             argv=(
                 "{python}", "-m", LAUNCHER,
-                "--model", "{model}", *_file(facts), "--host", "{host}", "--port", "{port}",
+                "--model", "{model}", *_file(facts), *_projector(facts, fields), "--host", "{host}", "--port", "{port}",
                 "--alias", model.name, *settings,
             ),
             env={
@@ -200,6 +200,12 @@ def _read(model: ModelConfig) -> tuple[LlamaCppOptions, dict[str, Any]]:
 def _file(facts: ModelFacts) -> tuple[str, ...]:
     """Of a directory, the file that the planner has read: the first part of a split model."""
     return ("--file", facts.files[0]) if facts.files else ()
+
+
+def _projector(facts: ModelFacts, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The vision projector among the model's files, unless the user names one or wants none."""
+    chosen = fields.get("mmproj.path") or fields.get("no_mmproj")
+    return ("--mmproj", "{mmproj}") if facts.projector_bytes and not chosen else ()
 
 
 def _fields(

@@ -1,0 +1,207 @@
+"""Which of a repository's files a source means: decided by the listing, before a byte is fetched."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from yibu.errors import HubError, HubNotFoundError, VerificationError
+from yibu.hub import quantization
+from yibu.hub.digest import Expected
+from yibu.hub.quantization import Choice, Chooser, Variant
+from yibu.hub.source import safe_member
+from yibu.hub.types import Source
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".msgpack", ".h5", ".ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository as its hub lists it. ``url`` is empty in a listing made offline."""
+
+    path: str
+    expected: Expected
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The files to have."""
+
+    files: tuple[RemoteFile, ...]
+    main: str = ""
+    """The one that is the model; empty where it is all of them."""
+    notes: tuple[str, ...] = ()
+
+
+def select(
+    files: Sequence[RemoteFile],
+    source: Source,
+    choose: Chooser = quantization.usual,
+    chosen: str = "",
+) -> Selection:
+    """The files that the source means: all, one quantization, or one file with its other parts.
+
+    Of a GGUF repository with several quantizations ``choose`` picks one, unless ``chosen`` is the
+    file that an earlier pull took: what runs today does not change with tomorrow's free memory.
+
+    Raises:
+        HubNotFoundError: the repository has no such file, or none at all.
+        HubError: a listed path points outside of the repository, or stands in another's way.
+        VerificationError: parts of the model are not listed.
+        DoesNotFitError: as ``choose``.
+    """
+    by_path = _checked(files, source)
+    sizes = {path: file.expected.size or 0 for path, file in by_path.items()}
+    found = quantization.variants(sizes)
+    if source.file is not None:
+        paths = _one_file(source, source.file, sizes, found)
+        return Selection(tuple(by_path[path] for path in paths), source.file)
+    if source.tag is not None:
+        variant = quantization.by_tag(found, source.tag, str(source))
+        variant.require_whole(str(source))
+        return _of_variant(variant, by_path)
+    others = [path for path in sizes if path.lower().endswith(_WEIGHTS)]
+    if found and not others:
+        return _quantized(source, by_path, found, choose, chosen)
+    _require_whole(source, by_path)
+    # A repository that has both is served from the others: its GGUF files would never be read.
+    kept = [
+        file for path, file in by_path.items() if not (others and path.lower().endswith(".gguf"))
+    ]
+    left = quantization.listed(found)
+    note = f"{source}: its GGUF files are left out ({left}); name one to have it: {source}:TAG"
+    return Selection(tuple(kept), notes=(note,) if found else ())
+
+
+def _checked(files: Sequence[RemoteFile], source: Source) -> dict[str, RemoteFile]:
+    by_path: dict[str, RemoteFile] = {}
+    for file in files:
+        if not safe_member(file.path):
+            raise HubError(
+                f"{source} lists the file {file.path!r}, which points outside of the repository; "
+                "nothing was fetched.",
+                hint="Do not use this repository.",
+            )
+        other = by_path.setdefault(file.path, file)
+        if other.expected != file.expected:
+            raise HubError(
+                f"{source} lists {file.path} twice, with different contents; nothing was fetched.",
+                hint="Try again later, or name another revision.",
+            )
+    for path in by_path:
+        above = path.rpartition("/")[0]
+        while above:
+            if above in by_path:
+                raise HubError(
+                    f"{source} lists {above} as a file and as the folder of {path}; nothing was "
+                    "fetched.",
+                    hint="Do not use this repository.",
+                )
+            above = above.rpartition("/")[0]
+    if not by_path:
+        raise HubNotFoundError(f"{source} holds no files.", hint="Check the spelling.")
+    return by_path
+
+
+def _one_file(
+    source: Source, file: str, sizes: Mapping[str, int], found: Sequence[Variant]
+) -> list[str]:
+    if file not in sizes:
+        near = difflib.get_close_matches(file, sizes, n=3, cutoff=0.4)
+        raise HubNotFoundError(
+            f"{source} has no file {file!r}; it holds {len(sizes)} files.",
+            hint=f"The nearest: {', '.join(near or list(sizes)[:3])}.",
+        )
+    variant = next((variant for variant in found if file in variant.files), None)
+    if variant is not None:
+        variant.require_whole(str(source))
+        return _with_projector(variant.files, sizes)
+    for (stem, parts, ending), missing in quantization.missing_parts(sizes).items():
+        set_of_file = [path for path in sizes if _is_part(path, stem, parts, ending)]
+        if file in set_of_file:
+            if missing:
+                raise _incomplete(source, missing)
+            return sorted(set_of_file)
+    return [file]
+
+
+def _of_variant(
+    variant: Variant, by_path: Mapping[str, RemoteFile], notes: tuple[str, ...] = ()
+) -> Selection:
+    paths = _with_projector(variant.files, by_path)
+    return Selection(tuple(by_path[path] for path in paths), variant.files[0], notes)
+
+
+def _with_projector(files: Sequence[str], paths: Mapping[str, object]) -> list[str]:
+    """With the projector of the same folder, or else of the repository."""
+    folder = files[0].rpartition("/")[0]
+    beside = [path for path in paths if path.rpartition("/")[0] == folder]
+    projector = quantization.best_projector(beside) or quantization.best_projector(paths)
+    return [*files, projector] if projector else list(files)
+
+
+def _quantized(
+    source: Source,
+    by_path: Mapping[str, RemoteFile],
+    found: Sequence[Variant],
+    choose: Chooser,
+    chosen: str,
+) -> Selection:
+    """A repository of GGUF files alone."""
+    whole = [variant for variant in found if not variant.missing]
+    if not whole:
+        found[0].require_whole(str(source))
+    if len(found) == 1:
+        projector = quantization.best_projector(by_path)
+        kept = [
+            file
+            for path, file in by_path.items()
+            if not quantization.is_projector(path) or path == projector
+        ]
+        return Selection(tuple(kept), found[0].files[0])
+    earlier = next((variant for variant in whole if variant.files[0] == chosen), None)
+    if earlier is not None:
+        return _of_variant(earlier, by_path)
+    choice = choose(whole) if len(whole) > 1 else Choice(whole[0], "the only one that is complete")
+    others = [variant for variant in whole if variant is not choice.variant]
+    note = f"{source}: {quantization.listed([choice.variant])} is taken, {choice.why}"
+    if others:
+        note += f"; there are also {quantization.listed(others)}: name one with {source}:TAG"
+    return _of_variant(choice.variant, by_path, (note,))
+
+
+def _require_whole(source: Source, paths: Mapping[str, object]) -> None:
+    """Refuse a listing in which no set of weights is complete."""
+    sets = quantization.missing_parts(paths)
+    broken = {key: missing for key, missing in sets.items() if missing}
+    parts = {path for path in paths for key in sets if _is_part(path, *key)}
+    single = any(path.endswith(_WEIGHTS) and path not in parts for path in paths)
+    if broken and len(broken) == len(sets) and not single:
+        raise _incomplete(source, next(iter(broken.values())))
+
+
+def require_indexed(
+    source: Source, index: str, named: set[str], paths: Mapping[str, object]
+) -> None:
+    """Raises VerificationError when an index names weight files that are not listed."""
+    folder = index.rpartition("/")[0]
+    wanted = {f"{folder}/{name}" if folder else name for name in named}
+    if missing := sorted(wanted - set(paths)):
+        raise _incomplete(source, missing, f"its {index} names them")
+
+
+def _incomplete(source: Source, missing: Sequence[str], why: str = "") -> VerificationError:
+    shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+    return VerificationError(
+        f"{source}: the repository does not list {len(missing)} files of the model: {shown}"
+        + (f" ({why})." if why else "."),
+        hint="Nothing was fetched. The upload is not complete: name another revision, or ask its "
+        "author.",
+    )
+
+
+def _is_part(path: str, stem: str, parts: str, ending: str) -> bool:
+    return path.startswith(f"{stem}-") and path.endswith(f"-of-{parts}{ending}")

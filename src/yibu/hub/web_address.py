@@ -1,0 +1,132 @@
+"""Pages and links of the hubs' web sites, as people paste them, read as sources.
+
+``https://huggingface.co/ORG/NAME/resolve/main/FILE?download=true``, ``hf.co/ORG/NAME:Q4_K_M``,
+``https://modelscope.cn/models/ORG/NAME/file/view/master/FILE``, ``hf://ORG/NAME`` and the like.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from dataclasses import dataclass
+
+from yibu.errors import SourceError
+
+_HOSTS = {
+    "hf.co": "hf",
+    "huggingface.co": "hf",
+    "hf-mirror.com": "hf",
+    "modelscope.cn": "modelscope",
+    "modelscope.ai": "modelscope",
+}
+_SCHEMES = {"hf": "hf", "modelscope": "modelscope", "ms": "modelscope"}
+_OLLAMA = ("ollama.com", "registry.ollama.ai", "ollama.ai")
+_FILE_PAGES = ("blob", "resolve", "raw", "blame", "tree", "edit")
+_NO_MODELS = ("datasets", "spaces", "collections", "studios", "buckets", "papers")
+_ADDRESS = re.compile(
+    r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?([^/?#\s]+)(/[^?#]*)?(?:\?([^#]*))?(?:#(.*))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What an address says: ``hub:repo@revision#file``; the repository may end in ``:TAG``."""
+
+    hub: str
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+
+
+def read_address(text: str) -> Address | None:
+    """The model (and file) that an address of a hub names; None where it is no address.
+
+    Raises:
+        SourceError: it is an address, and of something else.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        return None
+    scheme, host, path, query, fragment = match.groups()
+    parts = [urllib.parse.unquote(part) for part in (path or "").split("/") if part]
+    if scheme is not None and scheme.lower() in _SCHEMES:
+        # hf://ORG/NAME/FILE, as fsspec writes it: where a host stands is the organization.
+        organization = [] if host == "models" else [host]
+        return _files_of(_SCHEMES[scheme.lower()], [*organization, *parts], text)
+    host = host.lower().removeprefix("www.").removesuffix(":443")
+    if host in _OLLAMA:
+        raise ollama_name(text, parts[-1] if parts else "")
+    if host not in _HOSTS:
+        if scheme is None:
+            return None
+        raise _unknown_host(text, host, parts)
+    asked = {name: values[0] for name, values in urllib.parse.parse_qs(query or "").items()}
+    if fragment and scheme is None:  # hf.co/ORG/NAME#FILE; of a page it is a heading
+        asked["FilePath"] = urllib.parse.unquote(fragment)
+    return _page(_HOSTS[host], parts, asked, text)
+
+
+def ollama_name(text: str, name: str) -> SourceError:
+    """``qwen3:0.6b`` and ``llama3.2`` are names of Ollama's own library."""
+    bare = re.split(r"[:@]", name)[0] or "NAME"
+    return SourceError(
+        f"{text!r} is a name of Ollama's library, which is a registry of its own; yibu takes models "
+        "from ModelScope and Hugging Face.",
+        hint=f"Find its GGUF repository and name the quantization, such as "
+        f"modelscope:ORG/{bare}-GGUF:Q4_K_M, or see what yibu knows by name: yibu pull --help.",
+    )
+
+
+def _files_of(hub: str, parts: list[str], text: str) -> Address:
+    return Address(hub, _repo(hub, parts, text), None, "/".join(parts[2:]) or None)
+
+
+def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Address:
+    if parts[:2] == ["api", "v1"]:  # ModelScope's API: api/v1/models/ORG/NAME/repo?FilePath=…
+        parts = parts[2:]
+    elif parts[:1] == ["api"]:
+        parts = parts[1:4]
+    if parts and parts[0] in _NO_MODELS:
+        raise SourceError(
+            f"{text!r} is an address of {parts[0]}, and a model's was expected.",
+            hint="Give the address of the model's own page.",
+        )
+    if parts[:1] == ["models"]:
+        parts = parts[1:]
+    repo, rest = _repo(hub, parts, text), parts[2:]
+    if rest[:2] == ["file", "view"]:
+        rest = ["blob", *rest[2:]]
+    revision, file = asked.get("Revision"), None
+    if rest and rest[0] in _FILE_PAGES:
+        revision, below = _revision(rest[1:])
+        if below and rest[0] != "tree":
+            file = "/".join(below)
+    # The viewers of both sites keep the file's name in the query.
+    file = next((asked[n] for n in ("FilePath", "fileName", "show_file_info") if n in asked), file)
+    default = {"hf": "main", "modelscope": "master"}[hub]
+    return Address(hub, repo, None if revision == default else revision, file)
+
+
+def _repo(hub: str, parts: list[str], text: str) -> str:
+    if len(parts) < 2:
+        raise SourceError(
+            f"{text!r} names no model: ORG/NAME was expected in it.",
+            hint=f"For example {hub}:Qwen/Qwen3-0.6B.",
+        )
+    return "/".join(parts[:2])
+
+
+def _revision(parts: list[str]) -> tuple[str | None, list[str]]:
+    """``refs/pr/3`` is one revision, whose slashes a browser shows as they are."""
+    if parts[:1] == ["refs"] and len(parts) >= 3:
+        return "/".join(parts[:3]), parts[3:]
+    return (parts[0], parts[1:]) if parts else (None, [])
+
+
+def _unknown_host(text: str, host: str, parts: list[str]) -> SourceError:
+    repo = "/".join(parts[1:3] if parts[:1] == ["models"] else parts[:2]) or "ORG/NAME"
+    return SourceError(
+        f"{text!r} is not a source: yibu knows no hub at {host}.",
+        hint=f"If it is a mirror of Hugging Face: export HF_ENDPOINT=https://{host}, then hf:{repo}; "
+        f"of ModelScope: MODELSCOPE_ENDPOINT and modelscope:{repo}.",
+    )
