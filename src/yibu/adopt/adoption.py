@@ -10,19 +10,18 @@ import dataclasses
 import os.path
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from yibu.adopt.bash import Command, Setting, read_commands
+from yibu.adopt.findings import Adoption, Findings, gateway, name_of
+from yibu.adopt.funasr import read_python
 from yibu.adopt.manifests import Service, read_manifest, refuse_gaps
+from yibu.adopt.others import of_speech, read_others
 from yibu.adopt.pasted import tidy
 from yibu.adopt.servers import Server, find_servers, in_container, judge, read_flags
 from yibu.adopt.units import is_unit, read_unit
 from yibu.errors import UsageError
 
-_PUBLIC_HOSTS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_|$)")
 _DEFAULT_HOSTS = {"vllm": "0.0.0.0"}  # noqa: S104 - vLLM's own default, judged below
 # What start scripts export that means nothing to a process yibu starts.
@@ -56,30 +55,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 """What a model of yibu's may be called; an alias may be called anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """What a script amounts to."""
-
-    document: Mapping[str, Any]
-    """yibu.yaml as plain data."""
-    keys: tuple[str, ...] = field(repr=False)
-    """API keys that stood in the script, for a key file of mode 0600."""
-    warnings: tuple[str, ...]
-    """What was unsafe, or will differ."""
-    servers: tuple[Server, ...] = field(default=(), repr=False)
-    """What was read, one a model."""
-    host: str = ""
-    """Where the first of them listens, which ``document`` has only if it may stand open."""
-
-    def with_key_file(self, path: str) -> Adoption:
-        """The same, its gateway taking its keys from that file."""
-        gateway = {**self.document["gateway"], "api_key_file": path}
-        return dataclasses.replace(self, document={**self.document, "gateway": gateway})
-
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(dict(self.document), sort_keys=False, allow_unicode=True)
-
-
 def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
     """Read a script, a systemd unit or a command line.
 
@@ -94,11 +69,13 @@ def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
     setting = setting or Setting()
     if (services := read_manifest(text, setting)) is not None:
         return _adopt_manifest(services)
+    if (speech := read_python(text)) is not None:
+        return of_speech(speech)
     warnings: list[str] = []
     if is_unit(text):
         text, warnings = read_unit(text)
     commands, notes = read_commands(tidy(text), setting, judge)
-    adoption = _adopt(commands)
+    adoption = read_others(commands, setting) or _adopt(commands)
     return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings, *notes))
 
 
@@ -142,31 +119,17 @@ def process_command(argv: Sequence[str], env: Mapping[str, str], directory: str)
 
 def adopt_servers(servers: Sequence[Server]) -> Adoption:
     """What some servers amount to together."""
-    found = _Findings()
+    found = Findings()
     for server in servers:
         _read_server(server, found)
     host = found.doors[0][0] or _DEFAULT_HOSTS.get(servers[0].engine, "127.0.0.1")
     return Adoption(
-        document={"gateway": _gateway(found, host), "models": found.models},
+        document={"gateway": gateway(found, host), "models": found.models},
         keys=tuple(dict.fromkeys(found.keys)),
         warnings=tuple(found.warnings),
         servers=tuple(servers),
         host=host,
     )
-
-
-@dataclass(slots=True)
-class _Findings:
-    """What is gathered over all servers of a script."""
-
-    models: list[dict[str, Any]] = field(default_factory=list)
-    doors: list[tuple[str | None, int | None]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
 
 
 def _adopt(commands: Sequence[Command]) -> Adoption:
@@ -180,7 +143,7 @@ def _adopt(commands: Sequence[Command]) -> Adoption:
     return adopt_servers(servers)
 
 
-def _read_server(server: Server, found: _Findings) -> None:
+def _read_server(server: Server, found: Findings) -> None:
     command, engine = server.command, server.engine
     flags = read_flags(server.words)
     env = dict(command.env)
@@ -233,7 +196,7 @@ def _names(flags: dict[str, Any], source: str, engine: str) -> list[str]:
     name = (
         names[0]
         if names and _served_as(names[0], source)
-        else _name_of(names[0] if names else source)
+        else name_of(names[0] if names else source)
     )
     return list(dict.fromkeys((name, *names)))
 
@@ -243,13 +206,8 @@ def _served_as(name: str, source: str) -> bool:
     return name != source and _NAME.fullmatch(name) is not None
 
 
-def _name_of(source: str) -> str:
-    base = source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
-    return re.sub(r"[^\w.-]+", "-", base) or "model"
-
-
 def _adapters(
-    given: Any, env: Mapping[str, str], directory: str, found: _Findings
+    given: Any, env: Mapping[str, str], directory: str, found: Findings
 ) -> dict[str, str]:
     """``--lora-modules name=path {"name": …, "path": …}`` as names and sources."""
     adapters = {}
@@ -265,7 +223,7 @@ def _adapters(
     return adapters
 
 
-def _source(source: str, engine: str, env: dict[str, str], directory: str, found: _Findings) -> str:
+def _source(source: str, engine: str, env: dict[str, str], directory: str, found: Findings) -> str:
     """A path as a path; ``ORG/NAME`` with the hub that the script would have used."""
     modelscope = env.pop("VLLM_USE_MODELSCOPE", "").lower() in ("true", "1")
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith(".")
@@ -279,7 +237,7 @@ def _source(source: str, engine: str, env: dict[str, str], directory: str, found
     return joined if joined.startswith(("/", "~", "..")) else f"./{joined}"
 
 
-def _door(flags: dict[str, Any], env: dict[str, str], name: str, found: _Findings) -> None:
+def _door(flags: dict[str, Any], env: dict[str, str], name: str, found: Findings) -> None:
     """Host, port and keys belong to the gateway."""
     host, port = flags.pop("host", None), flags.pop("port", None)
     keys = [str(key) for key in flags.pop("api_key", []) if key is not True]
@@ -306,7 +264,7 @@ def _gpus(value: str | None, env: dict[str, str]) -> list[int] | None:
     return None
 
 
-def _environment(env: Mapping[str, str], name: str, found: _Findings) -> dict[str, str]:
+def _environment(env: Mapping[str, str], name: str, found: Findings) -> dict[str, str]:
     kept = {}
     for variable, value in env.items():
         if variable in _SHELL_VARIABLES and not value.startswith("GPU-"):
@@ -320,7 +278,7 @@ def _environment(env: Mapping[str, str], name: str, found: _Findings) -> dict[st
 
 
 def _warn_of_command(
-    command: Command, options: Mapping[str, Any], env: Mapping[str, str], found: _Findings
+    command: Command, options: Mapping[str, Any], env: Mapping[str, str], found: Findings
 ) -> None:
     if options.get("trust_remote_code"):
         found.warn("--trust-remote-code runs Python that comes with the model: keep it only if"
@@ -337,21 +295,3 @@ def _warn_of_command(
         found.warn("nothing restarted it after a crash or a reboot; `yibu up -d` watches over it")
     if command.output and command.output != "/dev/null":
         found.warn(f"its log {command.output} grew without bound; yibu rotates: `yibu logs`")
-
-
-def _gateway(found: _Findings, host: str) -> dict[str, Any]:
-    usual = 8080 if found.models[0]["engine"] == "llama.cpp" else 8000
-    gateway: dict[str, Any] = {"host": host, "port": found.doors[0][1] or usual}
-    if gateway["host"] in _PUBLIC_HOSTS and not found.keys:
-        gateway["host"] = "127.0.0.1"
-        found.warn(
-            "it listened on every interface without a key: anyone on the network could use it."
-            " The gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key file)"
-        )
-    for model, (_, other) in zip(found.models[1:], found.doors[1:], strict=True):
-        if other is not None and other != gateway["port"]:
-            found.warn(
-                f"{model['name']} was at port {other}; it is now asked for by its name at port"
-                f" {gateway['port']}"
-            )
-    return gateway

@@ -86,6 +86,11 @@ def adopt(
         adoption = _read_script(Path(what[0]), given or [])
     else:
         adoption = _read_text(command or shlex.join(what or []), "", given or [])
+    if replace and not adoption.servers:
+        raise UsageError(
+            "--replace takes the place of vLLM's and llama.cpp's servers only.",
+            hint="Write the file with -o, stop the old server, then: yibu up -d -f FILE",
+        )
     if replace:
         from yibu.cli.takeover import as_it_runs, find_running
 

@@ -1,0 +1,76 @@
+"""What a script amounts to, as it is gathered over its servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from yibu.adopt.servers import Server
+
+_PUBLIC_HOSTS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a script amounts to."""
+
+    document: Mapping[str, Any]
+    """yibu.yaml as plain data."""
+    keys: tuple[str, ...] = field(repr=False)
+    """API keys that stood in the script, for a key file of mode 0600."""
+    warnings: tuple[str, ...]
+    """What was unsafe, or will differ."""
+    servers: tuple[Server, ...] = field(default=(), repr=False)
+    """What was read, one a model."""
+    host: str = ""
+    """Where the first of them listens, which ``document`` has only if it may stand open."""
+
+    def with_key_file(self, path: str) -> Adoption:
+        """The same, its gateway taking its keys from that file."""
+        gateway = {**self.document["gateway"], "api_key_file": path}
+        return dataclasses.replace(self, document={**self.document, "gateway": gateway})
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(dict(self.document), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is gathered over all servers of a script."""
+
+    models: list[dict[str, Any]] = field(default_factory=list)
+    doors: list[tuple[str | None, int | None]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def name_of(source: str) -> str:
+    base = source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
+    return re.sub(r"[^\w.-]+", "-", base) or "model"
+
+
+def gateway(found: Findings, host: str) -> dict[str, Any]:
+    usual = 8080 if found.models[0].get("engine") == "llama.cpp" else 8000
+    section: dict[str, Any] = {"host": host, "port": found.doors[0][1] or usual}
+    if section["host"] in _PUBLIC_HOSTS and not found.keys:
+        section["host"] = "127.0.0.1"
+        found.warn(
+            "it listened on every interface without a key: anyone on the network could use it."
+            " The gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key file)"
+        )
+    for model, (_, other) in zip(found.models[1:], found.doors[1:], strict=True):
+        if other is not None and other != section["port"]:
+            found.warn(
+                f"{model['name']} was at port {other}; it is now asked for by its name at port"
+                f" {section['port']}"
+            )
+    return section
