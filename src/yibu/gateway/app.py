@@ -30,6 +30,7 @@ from yibu.gateway.fleet_metrics import fleet_lines
 from yibu.gateway.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.metrics import Metrics
+from yibu.gateway.offload import Offload
 from yibu.gateway.ollama.translation import TRANSLATIONS, Translation, translate
 from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, Operation, canonical, dialect_of
 from yibu.gateway.proxy import Proxy
@@ -64,7 +65,8 @@ class Gateway:
         self._keys = KeyRing(deps.keys)
         self._cors = Cors(deps.config.cors_origins)
         self._hosts = HostCheck(deps.config.hosts, keys=bool(deps.keys))
-        self._proxy = Proxy(deps.backend, self.pool, self.metrics)
+        self.offload = Offload()
+        self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload)
         self._surface: FastAPI | None = None
         self._building = threading.Lock()
 
@@ -86,8 +88,9 @@ class Gateway:
         self.draining = True
 
     async def aclose(self) -> None:
-        """Close the connections to the engines."""
+        """Close the connections to the engines, and what works for the gateway."""
         await self._engines.aclose()
+        await self.offload.aclose()
         self.pool.close()
 
     async def _page(self) -> str:
@@ -172,7 +175,7 @@ class Gateway:
         exchange.dialect = dialect_of(path)
         self._accept(exchange, path, translation.access)
         limit = self.deps.config.max_body_bytes
-        target = await translate(exchange, translation, self.deps.backend, limit)
+        target = await translate(exchange, path, self.deps.backend, limit, self.offload)
         return None if target is None else OPERATIONS[target]
 
     async def _answer_by_surface(self, exchange: Exchange, path: str) -> None:

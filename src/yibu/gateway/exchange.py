@@ -121,17 +121,15 @@ class Exchange:
             raise self.too_large(limit)
         return part, message.get("more_body", False)
 
-    async def read_body(self, limit: int) -> bytes:
-        """The whole body, of at most ``limit`` bytes."""
+    async def read_parts(self, limit: int) -> list[bytes]:
+        """The whole body, of at most ``limit`` bytes, in the pieces in which it came."""
         self.expect_length(limit)
-        part, more = await self.next_part(limit)
-        if not more:
-            return part
-        parts = [part]
+        parts = []
+        more = True
         while more:
             part, more = await self.next_part(limit)
             parts.append(part)
-        return b"".join(parts)
+        return parts
 
     def replace_body(self, body: bytes) -> None:
         """Let what reads the body from here on find this one, whole and as JSON."""

@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-import orjson
-
 from yibu.engines.answers import Answers
 from yibu.engines.base import Endpoint
 from yibu.engines.registry import engines
@@ -19,10 +17,12 @@ from yibu.errors import EngineGoneError, InvalidRequestError, NotReadyError, Req
 from yibu.gateway.backend import Backend, Route
 from yibu.gateway.envelope import EngineTimeoutError
 from yibu.gateway.exchange import Exchange
+from yibu.gateway.heavy import parse_body
 from yibu.gateway.metrics import Metrics
+from yibu.gateway.offload import Offload
 from yibu.gateway.operations import Operation, find_route
 from yibu.gateway.relay import Relay
-from yibu.gateway.requests import JsonRequest, parse
+from yibu.gateway.requests import JsonRequest
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
 from yibu.upstream.pool import Pool
@@ -68,7 +68,8 @@ class Payload:
 class Proxy:
     """Carries requests to replicas through one pool of connections."""
 
-    def __init__(self, backend: Backend, pool: Pool, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend, pool: Pool, metrics: Metrics, offload: Offload) -> None:
+        self._offload = offload
         self._backend = backend
         self._pool = pool
         self._metrics = metrics
@@ -82,7 +83,8 @@ class Proxy:
         """
         exchange.require_json()
         assert operation.schema is not None
-        request = parse(await exchange.read_body(limit), operation.schema)
+        parts = await exchange.read_parts(limit)
+        request = await parse_body(parts, operation.schema, self._offload)
         route = find_route(self._backend, request.model, operation)
         exchange.model = route.meant(request.model)
         exchange.stream = request.stream
@@ -198,11 +200,8 @@ def _payload(upload: Payload | None, request: JsonRequest, name: str, *, streame
     """The body for one replica, with the name that it knows the model by."""
     if upload is not None:
         return upload if name == request.model else upload.renamed(name)
-    request.body["model"] = name
-    body = request.body
-    if streamed:
-        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    data = orjson.dumps(body)
+    fields = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    data = request.encode(name, **fields)
     return Payload(b"application/json", data, length=len(data))
 
 

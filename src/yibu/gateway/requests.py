@@ -8,7 +8,7 @@ read a duplicate key differently.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -23,6 +23,12 @@ from yibu.gateway.toolchoice import demands_call
 
 Body = dict[str, Any]
 
+_DEPTH = 200
+"""Levels that a body may be nested: orjson reads 1,024 and writes 254, and what is put around a part
+of it here takes a few more."""
+_LONGEST = 1000
+"""Characters of an error's message: what clients send may stand in it."""
+
 
 @dataclass(slots=True)
 class JsonRequest:
@@ -35,6 +41,18 @@ class JsonRequest:
     """A chunk with the usage was asked for at the end of the stream."""
     needs_tool_call: bool = False
     """``tool_choice`` demands a tool call, which not every engine enforces."""
+    written: dict[str, bytes] = field(default_factory=dict)
+    """Fields that are JSON already; ``body`` has an outline of them (``heavy``). Most have none."""
+
+    def encode(self, model: str, **fields: object) -> bytes:
+        """The body for an engine that knows the model by this name, with ``fields`` put in."""
+        if not self.written:
+            return orjson.dumps({**self.body, **fields, "model": model})
+        body = {name: value for name, value in self.body.items() if name not in self.written}
+        data = orjson.dumps({**body, **fields, "model": model})
+        kept = [name for name in self.written if name not in fields]
+        parts = [b",%b:%b" % (orjson.dumps(name), self.written[name]) for name in kept]
+        return b"".join([data[:-1], *parts, b"}"])
 
 
 def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
@@ -57,6 +75,7 @@ def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
             f"The request's body is a JSON {_json_type(body)}; an object is expected",
             code="invalid_json",
         )
+    _check_depth(raw, body)
     try:
         schema.__pydantic_validator__.validate_python(body)
     except ValidationError as error:
@@ -70,6 +89,20 @@ def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
         include_usage=isinstance(options, dict) and bool(options.get("include_usage")),
         needs_tool_call=demands_call(body),
     )
+
+
+def _check_depth(raw: bytes, body: Body) -> None:
+    if raw.count(b"[") + raw.count(b"{") <= _DEPTH:
+        return
+    deeper: object = body
+    for _ in range(254 - _DEPTH):
+        deeper = [deeper]
+    try:
+        orjson.dumps(deeper)
+    except orjson.JSONEncodeError:
+        raise InvalidRequestError(
+            f"The request's body is nested more than {_DEPTH} levels deep", code="invalid_json"
+        ) from None
 
 
 def _normalise(body: Body, schema: type[BaseModel]) -> None:
@@ -150,7 +183,7 @@ def describe(error: ValidationError, body: object) -> InvalidRequestError:
     if isinstance(first["input"], bool | int | float | str):
         found += f" {_short(first['input'])}"
     code = "invalid_type" if "type" in first["type"] else "invalid_value"
-    message = f"Invalid '{param}': expected {' or '.join(reasons)}, found {found}"
+    message = _clipped(f"Invalid '{param}': expected {' or '.join(reasons)}, found {found}")
     return InvalidRequestError(message, param=param, code=code)
 
 
@@ -175,7 +208,11 @@ def _param(loc: tuple[int | str, ...], body: Any) -> str:
             path += f".{step}"
         elif isinstance(body, dict) and number == len(loc) - 1 and step.isidentifier():
             path += f".{step}"  # a missing field stands last, in an object
-    return path.removeprefix(".")
+    return _clipped(path.removeprefix("."))
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _json_type(value: object) -> str:
@@ -192,5 +229,7 @@ def _json_type(value: object) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, str):
+        value = value[:40]
     text = orjson.dumps(value).decode() if not isinstance(value, int) else str(value).lower()
     return text if len(text) <= 40 else text[:37] + "…"

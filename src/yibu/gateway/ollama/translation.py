@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from yibu.gateway.access import Access
 from yibu.gateway.backend import Backend, Route
 from yibu.gateway.exchange import Exchange
+from yibu.gateway.heavy import is_heavy, parse_body
+from yibu.gateway.offload import Offload
 from yibu.gateway.ollama import schemas
 from yibu.gateway.ollama.answers import Shape, Translator, now
 from yibu.gateway.ollama.requests import (
@@ -56,7 +58,7 @@ TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
 
 
 async def translate(
-    exchange: Exchange, translation: Translation, backend: Backend, limit: int
+    exchange: Exchange, path: str, backend: Backend, limit: int, offload: Offload
 ) -> str | None:
     """Put OpenAI's request in the place of Ollama's, and have its answer translated.
 
@@ -66,10 +68,14 @@ async def translate(
         RequestError: the request is refused.
     """
     exchange.require_json()
-    given = parse(await exchange.read_body(limit), translation.schema).body
+    translation = TRANSLATIONS[path]
+    parts = await exchange.read_parts(limit)
+    request = await parse_body(parts, translation.schema, offload)
+    given = request.body
     route = route_of(backend, given["model"])
     model = given["model"]
-    if translation.shape in ("chat", "generate") and asks_for_nothing(given):
+    heavy = is_heavy(parts)
+    if not heavy and translation.shape in ("chat", "generate") and asks_for_nothing(given):
         check_kept(given)
         endpoint = await backend.ensure_ready(route.model)
         backend.done(endpoint)
@@ -78,10 +84,28 @@ async def translate(
         loaded = {"model": model, "created_at": now(), **words, "done": True, "done_reason": "load"}
         await exchange.respond(200, [(b"content-type", b"application/json")], orjson.dumps(loaded))
         return None
-    path, body = translation.body({**given, "model": _known(backend, model)}, route)
-    exchange.replace_body(orjson.dumps(body))
+    known = _known(backend, model)
+    if not heavy:
+        target, body = rewrite(path, given, known, route)
+    else:
+        target, body = await offload.run(
+            rewrite_heavy, path, parts, known, replace(route, names={})
+        )
+    exchange.replace_body(body)
     exchange.translate(lambda send: Translator(send, translation.shape, model).send)
-    return path
+    return target
+
+
+def rewrite(path: str, given: dict[str, Any], model: str, route: Route) -> tuple[str, bytes]:
+    """The operation that answers a request to ``path``, and its body."""
+    target, body = TRANSLATIONS[path].body({**given, "model": model}, route)
+    return target, orjson.dumps(body)
+
+
+def rewrite_heavy(path: str, parts: Sequence[bytes], model: str, route: Route) -> tuple[str, bytes]:
+    """``rewrite`` for a body that is parsed in the other process."""
+    given = parse(b"".join(parts), TRANSLATIONS[path].schema).body
+    return rewrite(path, given, model, route)
 
 
 def route_of(backend: Backend, model: str) -> Route:
