@@ -40,7 +40,9 @@ from yibu.environments.progress import EnvironmentProgressCallback, ProgressRead
 from yibu.environments.specs import GIB, SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError, UvFailedError, run_uv
 from yibu.errors import EnvironmentSetupError, UsageError
+from yibu.proxies import Proxies
 
+_PYPI = "https://pypi.org/simple"
 _LOCK_POLL = 0.2
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -274,22 +276,38 @@ class EnvironmentManager:
 
     def _uv(self, spec: EnvironmentSpec, job: _Job, *arguments: str) -> None:
         env = {**self._env, **self._index.uv_environment(self._env)}
+        proxies = Proxies.from_env(env)
+        if proxies.by_scheme:
+            env = {name: value for name, value in env.items() if name.lower() != "all_proxy"}
+            env |= proxies.environment()
         extra: list[str] = []
         if job.wheels is not None and arguments[0] == "pip":
             for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"):
                 env.pop(name, None)
             env.pop("UV_FIND_LINKS", None)
             extra = ["--no-index", "--find-links", str(job.wheels.absolute())]
-        run_uv(
-            [*arguments, *extra],
-            environment=spec.name,
-            env=env,
-            # Not the caller's: a uv.toml or pyproject.toml there is about another project.
-            cwd=self._directory,
-            reader=job.reader,
-            cancel=job.cancel,
-            lock=job.lock,
-        )
+        try:
+            run_uv(
+                [*arguments, *extra],
+                environment=spec.name,
+                env=env,
+                # Not the caller's: a uv.toml or pyproject.toml there is about another project.
+                cwd=self._directory,
+                reader=job.reader,
+                cancel=job.cancel,
+                lock=job.lock,
+            )
+        except UvFailedError as error:
+            index = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _PYPI
+            dead = proxies.fault(index) if error.reason == "unreachable" else ""
+            if not dead:
+                raise
+            raise UvFailedError(
+                f"environment {spec.name}: {dead}",
+                hint="start the proxy, correct or unset the variable, or name hosts in NO_PROXY that "
+                "are reached without it",
+                reason=error.reason,
+            ) from error
 
     def _check_disk(self, spec: EnvironmentSpec) -> None:
         free = shutil.disk_usage(self._directory).free

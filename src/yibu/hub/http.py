@@ -12,7 +12,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from yibu.errors import (
     HubAuthError,
@@ -25,6 +25,7 @@ from yibu.hub.settings import HubSettings
 
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +49,13 @@ class HttpClient:
 
     def __init__(self, settings: HubSettings, *, ca_bundle: str | None = None) -> None:
         import requests
-        from requests.adapters import HTTPAdapter
 
         self._settings = settings
         self._session = requests.Session()
         # Proxies and certificates come from HubSettings: nothing here reads the environment.
         self._session.trust_env = False
         self._session.verify = ca_bundle or settings.ca_bundle or True
-        adapter = HTTPAdapter(pool_maxsize=settings.connections + 2)
+        adapter = _adapter(settings)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         # A compressed answer to a range would be a range of something else.
@@ -84,7 +84,6 @@ class HttpClient:
                 headers=dict(headers or {}),
                 stream=True,
                 timeout=(self._settings.connect_timeout, self._settings.read_timeout),
-                proxies=self._proxies(url),
             )
         except requests.exceptions.SSLError as error:
             raise HubUnreachableError(
@@ -92,7 +91,8 @@ class HttpClient:
                 hint="Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate.",
             ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-            raise TransientError(f"no answer from {_host(url)}: {shortest(error)}") from error
+            reason = proxy_fault(self._settings, url) or shortest(error)
+            raise TransientError(f"no answer from {_host(url)}: {reason}") from error
         except requests.exceptions.RequestException as error:
             raise HubError(f"{what} cannot be asked for at {url}: {shortest(error)}.") from error
         with self._lock:
@@ -120,10 +120,19 @@ class HttpClient:
     def close(self) -> None:
         self._session.close()
 
-    def _proxies(self, url: str) -> dict[str, str]:
-        if not self._settings.proxies or _bypassed(url, self._settings.no_proxy):
-            return {}
-        return dict(self._settings.proxies)
+
+def _adapter(settings: HubSettings) -> HTTPAdapter:
+    """Chooses the proxy for each request of its own: a redirect may lead to where another one, or
+    none, is used."""
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, *args: Any, **kw: Any) -> Any:
+            proxy = settings.proxies.of(request.url or "")
+            kw["proxies"] = {} if proxy is None else {"all": proxy.url}
+            return super().send(request, *args, **kw)
+
+    return Adapter(pool_maxsize=settings.connections + 2)
 
 
 def body(response: requests.Response, what: str) -> Iterator[bytes]:
@@ -142,6 +151,12 @@ def body(response: requests.Response, what: str) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+def proxy_fault(settings: HubSettings, url: str) -> str:
+    """Whether a dead proxy is the reason for a failure to reach ``url``: no library tells the proxy
+    from the server behind it in the same way."""
+    return settings.proxies.fault(url)
 
 
 def retrying(
@@ -215,20 +230,6 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "").strip()
     return float(value) if value.isascii() and value.isdigit() else None
-
-
-def _bypassed(url: str, no_proxy: str) -> bool:
-    """Whether NO_PROXY names the URL's host: ``host``, ``.domain``, ``host:port`` or ``*``."""
-    parts = urllib.parse.urlsplit(url)
-    host = (parts.hostname or "").lower()
-    for entry in (item.strip().lower() for item in no_proxy.split(",")):
-        if not entry:
-            continue
-        if entry == "*" or entry in (host, f"{host}:{parts.port}"):
-            return True
-        if host.endswith("." + entry.removeprefix("*").lstrip(".")):
-            return True
-    return False
 
 
 def _host(url: str) -> str:

@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from yibu.errors import (
@@ -33,7 +34,9 @@ from yibu.hub.repository import Listing, move
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
+from yibu.proxies import Proxy
 
+_ENDPOINT = "https://huggingface.co"
 _BRANCH = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -53,6 +56,8 @@ class HuggingFaceHub:
     def listing(self, source: Source, cancel: threading.Event) -> Listing:
         from huggingface_hub import HfApi, hf_hub_url, utils
 
+        endpoint = self._settings.hf_endpoint or _ENDPOINT
+        _use_proxy(self._settings.proxies.of(endpoint), self._settings.ca_bundle)
         api = HfApi(
             endpoint=self._settings.hf_endpoint,
             token=self._settings.hf_token,
@@ -70,7 +75,8 @@ class HuggingFaceHub:
                 )
             except Exception as error:
                 # The SDK's errors, httpx's and JSON's: whatever it is, it is given our name here.
-                raise _translated(error, source) from error
+                dead = self._settings.proxies.fault(endpoint)
+                raise _translated(error, source, dead) from error
             commit = info.sha or ""
             headers = utils.build_hf_headers(  # type: ignore[attr-defined]  # public, re-exported silently
                 token=self._settings.hf_token, library_name="yibu"
@@ -123,6 +129,30 @@ class HuggingFaceHub:
 
     def _folder(self, source: Source) -> Path:
         return self.cache / f"models--{source.name.replace('/', '--')}"
+
+
+@lru_cache(maxsize=1)  # the SDK has one client for the whole process: made anew where these differ
+def _use_proxy(proxy: Proxy | None, ca_bundle: str | None) -> None:
+    """Have the SDK use our proxy: it would read the environment by itself, and fail where a variable
+    says ``socks://``."""
+    import ssl
+
+    import httpx2
+    from huggingface_hub import constants, set_client_factory
+
+    # It would ask huggingface.co which coding agents there are, and write that into the user's cache.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+
+    def client() -> httpx2.Client:
+        return httpx2.Client(
+            proxy=proxy.url if proxy is not None else None,
+            verify=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
+            trust_env=False,
+            follow_redirects=True,
+            timeout=None,
+        )
+
+    set_client_factory(client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +229,7 @@ def _tree(path: Path) -> dict[str, Expected]:
         return {}  # none, or of another version: the snapshot's own files have to do
 
 
-def _translated(error: Exception, source: Source) -> Exception:  # noqa: PLR0911 - a table
+def _translated(error: Exception, source: Source, dead_proxy: str = "") -> Exception:  # noqa: PLR0911 - a table
     import httpx2
     from huggingface_hub import errors
 
@@ -239,5 +269,5 @@ def _translated(error: Exception, source: Source) -> Exception:  # noqa: PLR0911
                 retry_after=float(after) if after.isdigit() else None,
             )
     if isinstance(error, httpx2.TransportError):
-        return http.TransientError(f"no answer from Hugging Face: {error!r}")
+        return http.TransientError(f"no answer from Hugging Face: {dead_proxy or repr(error)}")
     return HubError(f"Hugging Face's list of {name} cannot be used: {error!r}.")

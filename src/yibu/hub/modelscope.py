@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yibu import __version__
 from yibu.errors import HubAuthError, HubError, HubNotFoundError, HubUnreachableError
@@ -23,6 +23,9 @@ from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
 from yibu.redaction import register
+
+if TYPE_CHECKING:
+    from modelscope_hub import HubApi
 
 _BRANCH = "master"
 
@@ -50,11 +53,13 @@ class ModelScopeHub:
         )
         register(config.token)
         api = HubApi(config)
+        self._connect(api)
         try:
             found = api.list_repo_files(source.name, "model", revision=revision)
         except Exception as error:
             # The SDK's errors, requests' and JSON's: whatever it is, it is given our name here.
-            raise _translated(error, source) from error
+            dead = self._settings.proxies.fault(api.legacy.endpoint)
+            raise _translated(error, source, dead) from error
         headers = {"User-Agent": f"yibu/{__version__}"}
         if token := config.token:  # ours, or the login that the SDK keeps
             # Both, as the SDK does: older endpoints know only the cookie.
@@ -70,6 +75,16 @@ class ModelScopeHub:
             if file.type != "tree"
         )
         return Listing(revision, files)
+
+    def _connect(self, api: HubApi) -> None:
+        """Have the SDK use our proxies: it would read the environment by itself, and fail where a
+        variable says ``socks://``."""
+        proxy = self._settings.proxies.of(api.legacy.endpoint)
+        for name in ("_session", "_read_session"):
+            if (session := getattr(api.legacy, name, None)) is not None:
+                session.trust_env = False
+                session.verify = self._settings.ca_bundle or True
+                session.proxies = {} if proxy is None else {"all": proxy.url}
 
     def cached_listing(self, source: Source) -> Listing | None:
         revision = source.revision or _BRANCH
@@ -125,7 +140,7 @@ def _expected(file: Any) -> Expected:
     return Expected(size, sha256)
 
 
-def _translated(error: Exception, source: Source) -> HubError:
+def _translated(error: Exception, source: Source, dead_proxy: str = "") -> HubError:
     from modelscope_hub import errors
 
     if isinstance(error, errors.NotExistError):
@@ -141,7 +156,7 @@ def _translated(error: Exception, source: Source) -> HubError:
             hint="Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken.",
         )
     if isinstance(error, errors.NetworkError):
-        reason = http.shortest(error.__cause__ or error)
+        reason = dead_proxy or http.shortest(error.__cause__ or error)
         return HubUnreachableError(
             f"ModelScope cannot be reached for the files of {source.name}: {reason}.",
             hint="`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub.",

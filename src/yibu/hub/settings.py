@@ -15,6 +15,7 @@ from pathlib import Path
 from yibu.errors import ConfigError
 from yibu.hub.index_settings import IndexSettings
 from yibu.hub.tokens import clean_token, token_of_file
+from yibu.proxies import Proxies
 
 OFFLINE_VARIABLE = "YIBU_OFFLINE"
 _TRUE = {"1", "true", "yes", "on"}
@@ -35,9 +36,7 @@ class HubSettings:
     """None: the token that ``modelscope login`` kept, if any."""
     hf_token: str | None = field(default=None, repr=False)
     """None: the token that ``hf auth login`` kept, if any."""
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """``{"http": URL, "https": URL}``; a URL may hold a password."""
-    no_proxy: str = ""
+    proxies: Proxies = field(default_factory=Proxies)
     ca_bundle: str | None = None
     offline: bool = False
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -87,8 +86,7 @@ class HubSettings:
             hf_endpoint=_endpoint(env.get("HF_ENDPOINT")),
             modelscope_token=_token(env, "MODELSCOPE_API_TOKEN"),
             hf_token=_token(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") or token_of_file(login),
-            proxies=_proxies(env),
-            no_proxy=env.get("NO_PROXY") or env.get("no_proxy") or "",
+            proxies=Proxies.from_env(env),
             ca_bundle=next(
                 (
                     env[name]
@@ -133,19 +131,6 @@ def _endpoint(value: str | None) -> str | None:
     if not value:
         return None
     return value if "://" in value else f"https://{value}"
-
-
-def _proxies(env: Mapping[str, str]) -> dict[str, str]:
-    found = {}
-    for scheme in ("http", "https"):
-        name = f"{scheme}_proxy"
-        # Lower case first, as curl has it: HTTP_PROXY can be set by a request's header in CGI.
-        value = (
-            env.get(name) or env.get(name.upper()) or env.get("all_proxy") or env.get("ALL_PROXY")
-        )
-        if value:
-            found[scheme] = value if "://" in value else f"http://{value}"
-    return found
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:
