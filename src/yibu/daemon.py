@@ -1,7 +1,7 @@
-"""The node's process, ``python -m yibu.daemon``: every room is wired to the others here.
+"""The node's process, ``python -m yibu.daemon``: every package is wired to the others here.
 
 stdin has the gateway's settings as one JSON object (with ``keep_shut`` its port is taken only when
-the control socket's ``open`` says so); stdout gets one line of JSON when the node
+the control socket's ``open`` says so; ``source`` says where they came from); stdout gets one line of JSON when the node
 listens (``{"url": …}``) or why it does not (``{"error": …}``). Both are pipes from the command
 that started it, because the settings hold keys.
 """
@@ -21,12 +21,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import uvloop
 
 from yibu import log
 from yibu.config import GatewayConfig, ModelConfig
+from yibu.config.wire import gateway_config, shown_settings
 from yibu.engines import registry
 from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
@@ -87,8 +89,10 @@ def main() -> NoReturn:
         try:
             plain = json.loads(settings)
             shut = bool(plain.pop("keep_shut", False))
+            source = plain.pop("source", {})
+            config = gateway_config(plain)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(Paths.from_env(env), _gateway_config(plain), env, shut=shut))
+                runner.run(serve(Paths.from_env(env), config, env, shut=shut, source=source))
         except (YibuError, OSError) as error:
             shown = error if isinstance(error, YibuError) else YibuError(describe(error))
             _log.error("%s", shown, exc_info=shown is not error)
@@ -107,16 +111,19 @@ async def serve(
     timings: Timings | None = None,
     *,
     shut: bool = False,
+    source: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Own the engines and the gateway of one home until SIGTERM or a shutdown request.
 
-    ``timings`` are the node's waits, where they are not to be the usual ones.
+    ``timings`` are the node's waits, where they are not to be the usual ones; ``source`` says where
+    ``config`` came from, for commands that compare theirs with it.
 
     Raises:
         AlreadyRunningError: another node holds the home.
         ConfigError: the address is public without a key, or the port cannot be had.
     """
-    front = Front(config, load_keys(config, env, config.api_key_file), shut=shut)
+    keys = load_keys(config, env, config.api_key_file)
+    front = Front(config, keys, shut=shut)
     node = Node(
         paths,
         deployer(paths, env),
@@ -125,6 +132,7 @@ async def serve(
         env=env,
         timings=timings or Timings(),
         drain_timeout=config.drain_timeout,
+        settings={**shown_settings(config, keys), **source},
     )
     await node.run(front.announce)
 
@@ -306,19 +314,6 @@ def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:
 def _explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: bool) -> Explanation:
     causes = registry.by_name(engine).causes
     return explain(log_text, causes, exit_code=exit_code, oom_killed=oom_killed)
-
-
-def _gateway_config(plain: Mapping[str, Any]) -> GatewayConfig:
-    key_file = plain.get("api_key_file")
-    return GatewayConfig(
-        **{
-            **plain,
-            "api_keys": tuple(plain["api_keys"]),
-            "cors_origins": tuple(plain["cors_origins"]),
-            "hosts": tuple(plain["hosts"]),
-            "api_key_file": Path(key_file) if key_file else None,
-        }
-    )
 
 
 def _tell(message: Mapping[str, Any]) -> None:

@@ -101,7 +101,9 @@ def test_what_a_running_engine_was_planned_is_not_free(home: Home) -> None:
 
 def test_test_tries_what_runs(running: Home) -> None:
     checks = json.loads(running.yibu("test", "--json").stdout)["checks"]
-    assert [check["check"] for check in checks] == ["listed", "chat", "chat streamed"]
+    assert [check["check"] for check in checks] == [
+        *("ready", "listed", "chat", "chat streamed", "tutorial's body"),
+    ]
     assert all(check["passed"] for check in checks)
     assert running.yibu("test", "other", code=2).stdout == ""
 
@@ -165,12 +167,15 @@ def test_a_name_taken_from_a_source_replaces_no_other_model(running: Home) -> No
 
 
 def test_a_start_that_fails_says_why(home: Home) -> None:
-    home.write([fake("fake", "--fail-start", "the weights are made of cheese")])
+    home.write([fake("fake", "--fail-start", "the weights are made of cheese"), fake("good")])
     done = home.yibu("up", "-d", code=1)
     assert "the weights are made of cheese" in done.stderr
     assert home.model("fake")["state"] == "failed"
     table, _, cause = home.yibu("ps").stdout.partition("\n\n")
     assert table.splitlines()[1].split()[:3] == ["fake", "failed", "command"]
+    tried = home.yibu("test", code=1).stdout
+    assert "FAILED fake  ready" in tried
+    assert "ok     good  chat" in tried
     assert cause.startswith("fake: the engine exited with code 1")
     assert "→ Read its last lines: yibu logs fake -n 100" in cause
     with pytest.raises(urllib.error.HTTPError) as refused:

@@ -17,7 +17,7 @@ from tests.node.support import FAKE, fake_model
 from tests.support.polling import eventually
 from yibu.errors import EngineStartError
 from yibu.node.fleet import Fleet
-from yibu.node.places import temporary_directories
+from yibu.node.launch_directories import temporary_directories
 from yibu.node.temporary import TemporaryDirectories
 from yibu.paths import Paths
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -26,6 +25,7 @@ from yibu.cli.smoke import Check, attempt, run_checks
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import YibuError
+from yibu.node.client import Client
 
 _FILE = "demo.yaml"
 _SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -39,21 +39,23 @@ def run_demo(context: Context, *, once: bool, port: int | None) -> int:
         models = select([], config, Overrides(), context.directory)
         session = Session(context, config, node)
         code = FAILED
-        with session.running(models):
+        with session.running(models) as node_watch:
             deployed = time.monotonic() - began
             names = [model.name for model in models]
             code = _check(context, names, deployed)
             if not once:
                 _say_how_to_go_on(access(context), names[0])
-                signal.pause()
+                node_watch.ended.wait()
+                node_watch.check()
         return code
 
 
 def _check(context: Context, models: Sequence[str], deployed: float) -> int:
     reach = access(context)
+    running = {model["name"]: model for model in Client(context.paths).call("ps")["models"]}
     checks = [Check("all", "deployed", True, deployed, "downloaded, verified, launched, ready")]
     for model in models:
-        checks += run_checks(reach.api, model, reach.capabilities[model])
+        checks += run_checks(reach.api, running[model], reach.capabilities[model])
         if "transcriptions" in reach.capabilities[model]:
             heard = partial(_hear, context, reach, model)
             checks.append(attempt(model, "speech understood", heard))
@@ -86,7 +88,7 @@ def _config(context: Context, port: int | None, *, node_runs: bool) -> Config:
     schema = config_file.parse(text, _FILE, env=context.env)
     config = config_file.resolve(schema, None, env=context.env, flags={"port": port})
     wanted = config.gateway.port
-    # A node that runs already has its door.
+    # A node that runs already has its address.
     if not node_runs and config.origins.get("gateway.port") == "file" and not _is_free(wanted):
         output.talk(f"Port {wanted} is taken, so the demo uses a free one.")
         config = dataclasses.replace(config, gateway=dataclasses.replace(config.gateway, port=0))

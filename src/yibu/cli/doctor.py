@@ -132,11 +132,21 @@ def _node(context: Context) -> list[Finding]:
     try:
         status = Client(context.paths).call("ps")
     except NotRunningError:
-        return [Finding("node", "ok", "not running"), _port(8000)]
+        return [Finding("node", "ok", "not running"), *_left(context), _port(8000)]
     except YibuError as error:
         return [Finding("node", "failure", error.message, error.hint)]
     found = f"pid {status['node']['pid']}, {status['gateway']['url']}"
     return [Finding("node", "ok", found), *_models(status["models"])]
+
+
+def _left(context: Context) -> list[Finding]:
+    from yibu.node.left_behind import running
+
+    found = [f"{replica} (pid {pid})" for pid, replica in running(context.paths).items()]
+    if not found:
+        return []
+    advice = "End them with: yibu down. Or take them over: yibu up"
+    return [Finding("engines left", "warning", f"without a node: {', '.join(found)}", advice)]
 
 
 def _models(models: Sequence[dict[str, Any]]) -> list[Finding]:

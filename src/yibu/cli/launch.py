@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
+from yibu.cli.changes import source_of
 from yibu.cli.context import Context
-from yibu.config import GatewayConfig
+from yibu.config import Config
+from yibu.config.wire import plain_gateway
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.node.client import Client, rebuild_error
 
+_PROC = Path("/proc")
 _OTHER_NODE = 10.0
 """Seconds that a node which another command started gets until it answers."""
 _POLL = 0.05
@@ -41,7 +45,7 @@ class NodeLaunch:
             _close(self._process)
             self._process.wait()
 
-    def finish(self, gateway: GatewayConfig, *, keep_shut: bool = False) -> bool:
+    def finish(self, config: Config, *, keep_shut: bool = False) -> bool:
         """Have a node that listens; returns whether this command started it.
 
         ``keep_shut``: its gateway takes the address only when it is told to (``open``).
@@ -55,7 +59,9 @@ class NodeLaunch:
         assert process.stdin is not None
         assert process.stdout is not None
         with process.stdout as stdout:
-            process.stdin.write(json.dumps({**_plain(gateway), "keep_shut": keep_shut}).encode())
+            source = source_of(config, self._context.env)
+            settings = {**plain_gateway(config.gateway), "keep_shut": keep_shut, "source": source}
+            process.stdin.write(json.dumps(settings).encode())
             process.stdin.close()
             answer = _first_line(stdout)
         if answer is None:
@@ -82,16 +88,25 @@ class NodeLaunch:
         return answers
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs; one that only waits to be reaped does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return _answers_signals(pid) if sys.platform != "linux" else False
-    except ProcessLookupError:
-        return False
-    # proc(5): the state stands behind the name, which is in parentheses and may hold some.
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+@dataclass(frozen=True, slots=True)
+class NodeProcess:
+    """A node's process, which another one that gets its number later is not taken for."""
+
+    pid: int
+    started: str
+    """Clock ticks after boot, where /proc tells; else empty."""
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """The process that has this number now."""
+        return cls(pid, (_stat(pid) or ("", ""))[1])
+
+    def alive(self) -> bool:
+        """Whether it still runs; one that only waits to be reaped does not."""
+        if not (_PROC / "self").exists():
+            return _answers_signals(self.pid)
+        found = _stat(self.pid)
+        return found is not None and found[0] not in "ZX" and found[1] == self.started
 
 
 def _answers_signals(pid: int) -> bool:
@@ -100,6 +115,17 @@ def _answers_signals(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _stat(pid: int) -> tuple[str, str] | None:
+    """State and start time of a process; None when there is none."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # proc(5): the fields stand behind the name, which is in parentheses and may hold some.
+    fields = text.rpartition(")")[2].split()
+    return fields[0], fields[19]
 
 
 def _spawn(context: Context) -> subprocess.Popen[bytes]:
@@ -131,12 +157,3 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 def _first_line(stdout: IO[bytes]) -> dict[str, Any] | None:
     line = stdout.readline()
     return json.loads(line) if line else None
-
-
-def _plain(gateway: GatewayConfig) -> dict[str, Any]:
-    """The gateway's settings as JSON can hold them; ``yibu.daemon`` reads them back."""
-    values = {name: getattr(gateway, name) for name in GatewayConfig.__dataclass_fields__}
-    return {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value
-        for name, value in values.items()
-    }

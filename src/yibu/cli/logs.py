@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from yibu.errors import UsageError
 from yibu.node import logs
 from yibu.node.names import replica_id
 
+_LOOK = 0.2
+"""Seconds between two looks whether there is still something to follow."""
 _NODE = "node"
 """The name under which `yibu logs` shows the node's own log."""
 
@@ -36,10 +39,10 @@ def show(context: Context, model: str, *, follow: bool, lines: int) -> None:
         _follow({file: file.stem for file in files} if len(files) > 1 else {files[0]: ""})
 
 
-def follow_models(context: Context, models: Sequence[str]) -> None:
-    """Print what the models' engines log from now on, until interrupted."""
+def follow_models(context: Context, models: Sequence[str], ended: threading.Event) -> None:
+    """Print what the models' engines log from now on, until interrupted or ``ended``."""
     files = {file: model for model in models for file in _files(context, model)}
-    _follow(files if len(files) > 1 else dict.fromkeys(files, ""))
+    _follow(files if len(files) > 1 else dict.fromkeys(files, ""), ended)
 
 
 def _files(context: Context, model: str) -> list[Path]:
@@ -59,7 +62,7 @@ def _marked(file: Path, line: str, *, several: bool) -> str:
     return f"{file.stem} | {line}" if several else line
 
 
-def _follow(files: dict[Path, str]) -> None:
+def _follow(files: dict[Path, str], ended: threading.Event | None = None) -> None:
     """Print new lines of several files as they come, each behind its mark."""
     arrived: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -69,5 +72,7 @@ def _follow(files: dict[Path, str]) -> None:
 
     for file, mark in files.items():
         threading.Thread(target=read, args=(file, mark), name=f"follow {file}", daemon=True).start()
-    while True:
-        output.data(arrived.get())
+    while ended is None or not ended.is_set():
+        with contextlib.suppress(queue.Empty):
+            output.data(arrived.get(timeout=_LOOK))
+            output.flush()

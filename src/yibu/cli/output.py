@@ -16,6 +16,11 @@ def data(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def flush() -> None:
+    """Let a reader of a pipe have what was written so far."""
+    sys.stdout.flush()
+
+
 def data_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from yibu.cli import display, output
+from yibu.cli.changes import refuse_changes
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
-from yibu.cli.launch import NodeLaunch, is_alive
+from yibu.cli.launch import NodeLaunch, NodeProcess
 from yibu.cli.logs import follow_models
 from yibu.config import Config, ModelConfig
-from yibu.errors import UsageError, YibuError
+from yibu.errors import NotRunningError, YibuError
 from yibu.node.client import Client
 
 _DOWN_TIMEOUT = 120.0
@@ -32,29 +33,39 @@ class Session:
     context: Context
     config: Config
     node: NodeLaunch
+    whole_file: bool = False
+    """No model was named: what the file no longer has counts too."""
 
     def up_detached(self, models: Sequence[ModelConfig]) -> int:
-        """Return when everything is ready; the first model that fails is an error."""
-        self.ensure_node()
+        """Return when everything is ready; the first model that fails is an error.
+
+        A node that this command started and that then serves nothing is not left behind.
+        """
+        started = self.ensure_node()
         try:
             bring_up(self.context, models)
         except KeyboardInterrupt:
             names = " ".join(model.name for model in models)
             output.talk(f"\n{names}: goes on starting. See it: yibu ps. Stop it: yibu down {names}")
             raise
+        except YibuError:
+            if started and not _serves_anything(self.context):
+                shut_down(self.context)
+            raise
         self._say_where(models)
         return DONE
 
     def up_attached(self, models: Sequence[ModelConfig]) -> int:
         """Stay in the foreground; Ctrl-C takes down what this command brought up."""
-        with self.running(models):
+        with self.running(models) as node:
             self._say_where(models)
             output.talk("Ctrl-C stops it.")
-            follow_models(self.context, [model.name for model in models])
+            follow_models(self.context, [model.name for model in models], node.ended)
+            node.check()
         return DONE
 
     @contextmanager
-    def running(self, models: Sequence[ModelConfig]) -> Iterator[None]:
+    def running(self, models: Sequence[ModelConfig]) -> Iterator[Watch]:
         """The models are up inside the block; leaving it takes down what it brought up.
 
         An interrupt (Ctrl-C, SIGTERM) once all is ready is how the block is meant to end; one
@@ -62,64 +73,78 @@ class Session:
         """
         with sigterm_interrupts():
             started = self.ensure_node()
+            node = Watch(self.context)
             ready = False
             try:
                 bring_up(self.context, models)
                 ready = True
-                yield
+                yield node
             except KeyboardInterrupt:
                 output.talk("\nStopping…")
                 if not ready:
                     raise
             finally:
-                self._take_down(models, node=started)
+                if not node.ended.is_set():
+                    names = None if started else [model.name for model in models]
+                    self._take_down(names, node.instance)
 
     def ensure_node(self) -> bool:
         """Start the node unless one runs; returns whether it was started.
 
         Raises:
-            UsageError: one runs already, and not at the address that a flag asks for.
+            UsageError: one runs already, and was started with other settings.
         """
-        if self.node.finish(self.config.gateway):
+        if self.node.finish(self.config):
             return True
-        url = access(self.context).url
-        gateway = self.config.gateway
-        asked: dict[str, Callable[[], bool]] = {
-            "gateway.host": lambda: f"//{gateway.host}:" in url,
-            "gateway.port": lambda: url.endswith(f":{gateway.port}"),
-            "gateway.api_keys": lambda: _locked_by(url, gateway.api_keys),
-        }
-        for setting, as_asked in asked.items():
-            if self.config.origins.get(setting) == "flag" and not as_asked():
-                raise UsageError(
-                    f"A node already runs here at {url}, and {setting} cannot change under it.",
-                    hint="Stop it first: yibu down",
-                )
+        refuse_changes(self.context, self.config, whole_file=self.whole_file)
         return False
 
-    def _take_down(self, models: Sequence[ModelConfig], *, node: bool) -> None:
-        if node:
-            shut_down(self.context)
-        else:
-            take_down(self.context, [model.name for model in models])
+    def _take_down(self, models: Sequence[str] | None, instance: str) -> None:
+        """The models, or the whole node; another node that came in its place is left alone."""
+        with contextlib.suppress(NotRunningError):
+            if models is None:
+                shut_down(self.context, instance)
+            else:
+                take_down(self.context, models, instance)
 
     def _say_where(self, models: Sequence[ModelConfig]) -> None:
         names = ", ".join(model.name for model in models)
         output.talk(f"Serving {names} at {access(self.context).url}/v1")
 
 
-def _locked_by(url: str, keys: Sequence[str]) -> bool:
-    """Whether the gateway opens to each of the keys, and not without one."""
-    from yibu.cli.api import Api
+class Watch:
+    """Notices the end of the node that runs now: its socket closes with its process."""
 
-    def opens(key: str | None) -> bool:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.instance: str = Client(context.paths).call("ping")["instance"]
+        self.ended = threading.Event()
+        self._died: YibuError | None = None
+        threading.Thread(target=self._wait, name="watch the node", daemon=True).start()
+
+    def _wait(self) -> None:
         try:
-            Api(url, key).get("/v1/models")
-        except YibuError:
-            return False
-        return True
+            Client(self._context.paths).call("wait", timeout=None, instance=self.instance)
+        except YibuError as error:
+            self._died = error
+        self.ended.set()
 
-    return all(map(opens, keys)) and not opens(None)
+    def check(self) -> None:
+        """Raises YibuError where the node ended without being told to."""
+        if self._died is not None:
+            raise YibuError(
+                "The node ended while this command watched it, and nobody had asked it to.",
+                hint=f"Its log says why: {self._context.paths.node_log}. Its engines may still run:"
+                " yibu up takes them over, yibu down ends them",
+            )
+        if self.ended.is_set():
+            output.talk("The node was told to stop.")
+
+
+def _serves_anything(context: Context) -> bool:
+    """Whether any model is up, or comes up."""
+    models = Client(context.paths).call("ps")["models"]
+    return any(model["state"] not in ("failed", "stopped") for model in models)
 
 
 def bring_up(context: Context, models: Sequence[ModelConfig]) -> None:
@@ -133,9 +158,9 @@ def bring_up(context: Context, models: Sequence[ModelConfig]) -> None:
     _watch(context, "up", models=[plain_config(model) for model in models])
 
 
-def take_down(context: Context, models: Sequence[str]) -> None:
+def take_down(context: Context, models: Sequence[str], instance: str | None = None) -> None:
     """Drain and stop some models."""
-    _watch(context, "down", models=list(models))
+    _watch(context, "down", models=list(models), instance=instance)
 
 
 def restart(context: Context, models: Sequence[str]) -> None:
@@ -150,27 +175,38 @@ def _watch(context: Context, operation: str, **fields: Any) -> None:
                 lines.show(message)
 
 
-def shut_down(context: Context) -> None:
+def shut_down(context: Context, instance: str | None = None) -> None:
     """Drain the node, stop everything, and wait until its process is gone.
 
     Ctrl-C while it drains cuts requests in flight off; a second one leaves the node to itself.
+    ``instance``: only that node is meant, and another one in its place refuses.
     """
-    pid = Client(context.paths).call("shutdown")["pid"]
+    client = Client(context.paths)
+    node = client.call("shutdown", instance=instance)
+    process = NodeProcess.of(node["pid"])
     try:
-        _wait_gone(context, pid)
+        _wait_gone(context, process)
     except KeyboardInterrupt:
         output.talk("\nStopping at once: requests in flight are cut off.")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        _wait_gone(context, pid)
+        with contextlib.suppress(NotRunningError):
+            client.call("shutdown", instance=node["instance"], hurry=True)
+        _wait_gone(context, process)
 
 
-def _wait_gone(context: Context, pid: int) -> None:
+def end_left(context: Context, models: Sequence[str] = ()) -> int:
+    """End engines whose node was killed; how many processes there were."""
+    from yibu.node.left_behind import end_all
+
+    return end_all(context.paths, models)
+
+
+def _wait_gone(context: Context, process: NodeProcess) -> None:
     deadline = time.monotonic() + _DOWN_TIMEOUT
-    while is_alive(pid):
+    while process.alive():
         if time.monotonic() > deadline:
             raise YibuError(
-                f"The node (pid {pid}) still runs {_DOWN_TIMEOUT:.0f} s after it was asked to stop.",
+                f"The node (pid {process.pid}) still runs {_DOWN_TIMEOUT:.0f} s after it was asked to"
+                " stop.",
                 hint=f"Its log says what it waits for: {context.paths.node_log}",
             )
         time.sleep(0.02)

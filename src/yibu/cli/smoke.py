@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,10 @@ from typing import Any
 from yibu.cli.api import Api
 from yibu.errors import YibuError
 
-_MAX_TOKENS = 1000
+_MAX_TOKENS = 60
+_FORM_TOKENS = 8
+_ENGLISH = ("You are a helpful assistant.", "What is a volcano? Answer in one sentence.")
+_CHINESE = ("你是一个乐于助人的助手。", "你好，我想了解人工智能的发展历程。")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +44,23 @@ class Check:
         }
 
 
-def tutorial_body(model: str, *, stream: bool, max_tokens: int = _MAX_TOKENS) -> dict[str, Any]:
+def tutorial_body(
+    model: str, *, stream: bool, max_tokens: int = _FORM_TOKENS, chinese: bool = True
+) -> dict[str, Any]:
     """The chat body of the tutorial that yibu grew from, nulls and empties included.
 
-    Clients in the field send exactly this; every engine behind the gateway must take it.
+    Clients in the field send exactly this; every engine behind the gateway must take it. With
+    ``chinese`` false the same is asked in English, which every model answers with sense.
     """
+    system, question = _CHINESE if chinese else _ENGLISH
     return {
         "messages": [
-            {"role": "system", "content": "你是一个乐于助人的助手。"},
-            {"role": "user", "content": "你好，我想了解人工智能的发展历程。"},
+            {"role": "system", "content": system},
+            {"role": "user", "content": question},
         ],
         "model": model,
         "max_tokens": max_tokens,
-        "temperature": 0.7,
+        "temperature": 0.7 if chinese else 0,
         "frequency_penalty": 0,
         "presence_penalty": 0,
         "logit_bias": {},
@@ -73,19 +80,34 @@ def tutorial_body(model: str, *, stream: bool, max_tokens: int = _MAX_TOKENS) ->
 
 
 def run_checks(
-    api: Api, model: str, capabilities: Sequence[str], *, max_tokens: int = _MAX_TOKENS
+    api: Api,
+    model: Mapping[str, Any],
+    capabilities: Sequence[str],
+    *,
+    max_tokens: int = _MAX_TOKENS,
 ) -> Iterator[Check]:
-    """Try everything that the model's capabilities promise, one check after another."""
-    yield attempt(model, "listed", lambda: _listed(api, model))
+    """Try everything that a model can do, one check after another; ``model`` is as in ``ps``.
+
+    Of a model that is not up, that alone is said.
+    """
+    name = model["name"]
+    state = attempt(name, "ready", lambda: _ready(model))
+    yield state
+    if not any(replica["state"] == "ready" for replica in model["replicas"]):
+        return
+    yield attempt(name, "listed", lambda: _listed(api, name))
     if "chat" in capabilities:
-        yield attempt(model, "chat", lambda: _chat(api, model, max_tokens))
-        yield attempt(model, "chat streamed", lambda: _chat_streamed(api, model, max_tokens))
+        yield attempt(name, "chat", lambda: _chat(api, name, max_tokens))
+        yield attempt(name, "chat streamed", lambda: _chat_streamed(api, name, max_tokens))
+        yield attempt(name, "tutorial's body", lambda: _form(api, name))
     elif "completions" in capabilities:
-        yield attempt(model, "completion", lambda: _completion(api, model))
+        yield attempt(name, "completion", lambda: _completion(api, name))
     if "embeddings" in capabilities:
-        yield attempt(model, "embedding", lambda: _embedding(api, model))
+        yield attempt(name, "embedding", lambda: _embedding(api, name))
+    if "rerank" in capabilities:
+        yield attempt(name, "rerank", lambda: _rerank(api, name))
     if "transcriptions" in capabilities:
-        yield attempt(model, "silence transcribed", lambda: _silence(api, model))
+        yield attempt(name, "silence transcribed", lambda: _silence(api, name))
 
 
 def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
@@ -98,6 +120,15 @@ def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
     return Check(model, name, passed, time.perf_counter() - started, detail)
 
 
+def _ready(model: Mapping[str, Any]) -> str:
+    states = [replica["state"] for replica in model["replicas"]]
+    ready = states.count("ready")
+    if model["state"] == "ready" and ready == len(states):
+        return f"{ready} of {ready} replicas" if ready > 1 else model["engine"] or "-"
+    what = f"{ready} of {len(states)} replicas are ready" if ready else model["state"]
+    raise YibuError(f"{what}: {model['cause']}" if model["cause"] else f"It is {what}.")
+
+
 def _listed(api: Api, model: str) -> str:
     names = [entry["id"] for entry in api.get("/v1/models")["data"]]
     if model not in names:
@@ -106,20 +137,32 @@ def _listed(api: Api, model: str) -> str:
 
 
 def _chat(api: Api, model: str, max_tokens: int) -> str:
-    answer = api.post(
-        "/v1/chat/completions", tutorial_body(model, stream=False, max_tokens=max_tokens)
-    )
+    body = tutorial_body(model, stream=False, max_tokens=max_tokens, chinese=False)
+    answer = api.post("/v1/chat/completions", body)
     text = answer["choices"][0]["message"]["content"]
     if not text:
         raise YibuError("The answer has no text.")
     return f"{answer['usage']['completion_tokens']} tokens: {_start_of(text)}"
 
 
+def _form(api: Api, model: str) -> str:
+    """The tutorial's own body, in Chinese: taken, and answered in form; whether the model knows
+    Chinese is not asked."""
+    answer = api.post("/v1/chat/completions", tutorial_body(model, stream=False))
+    (choice,) = answer["choices"]
+    if choice["message"]["role"] != "assistant" or choice["finish_reason"] not in (
+        "stop",
+        "length",
+    ):
+        raise YibuError(f"The answer has another form: {_start_of(str(choice))}")
+    return f"taken, {answer['usage']['completion_tokens']} tokens"
+
+
 def _chat_streamed(api: Api, model: str, max_tokens: int) -> str:
     started = time.perf_counter()
     first: float | None = None
     pieces: list[str] = []
-    body = tutorial_body(model, stream=True, max_tokens=max_tokens)
+    body = tutorial_body(model, stream=True, max_tokens=max_tokens, chinese=False)
     for event in api.stream("/v1/chat/completions", body):
         for choice in event["choices"]:
             if text := choice["delta"].get("content"):
@@ -145,6 +188,15 @@ def _embedding(api: Api, model: str) -> str:
     if not any(vector):
         raise YibuError(f"The vector of {len(vector)} numbers is all zeros.")
     return f"{len(vector)} dimensions"
+
+
+def _rerank(api: Api, model: str) -> str:
+    texts = ["Paris is the capital of France.", "Bread is made of flour."]
+    body = {"model": model, "query": "What is the capital of France?", "documents": texts}
+    results = api.post("/v1/rerank", body)["results"]
+    if len(results) != len(texts):
+        raise YibuError(f"{len(texts)} texts were given, and {len(results)} came back.")
+    return f"first: {_start_of(texts[results[0]['index']])}"
 
 
 def _silence(api: Api, model: str) -> str:

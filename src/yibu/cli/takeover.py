@@ -256,7 +256,7 @@ class Takeover:
 
     def _start_node(self) -> None:
         with NodeLaunch(self.context) as node:
-            node.finish(self.config.gateway, keep_shut=True)
+            node.finish(self.config, keep_shut=True)
 
     def _end_node(self) -> None:
         with suppress(NotRunningError):  # it may be what failed

@@ -235,11 +235,16 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     return given
 
 
+def keys_of_environment(env: Mapping[str, str]) -> list[str]:
+    """The keys in ``YIBU_API_KEYS``."""
+    return [key.strip() for key in env.get("YIBU_API_KEYS", "").split(",") if key.strip()]
+
+
 def _gateway(
     schema: GatewaySchema, given: Mapping[str, Any], env: Mapping[str, str]
 ) -> GatewayConfig:
     values = schema.model_dump() | dict(given)
-    keys = [*values["api_keys"], *env.get("YIBU_API_KEYS", "").split(",")]
+    keys = [*values["api_keys"], *keys_of_environment(env)]
     key_file = values["api_key_file"]
     return GatewayConfig(
         host=values["host"],
@@ -260,4 +265,5 @@ def _model(schema: ModelSchema, path: Path | None) -> ModelConfig:
     values["flags"] = tuple(schema.flags)
     values["aliases"] = tuple(schema.aliases)
     values["gpus"] = tuple(schema.gpus) if schema.gpus is not None else None
-    return ModelConfig(**values, directory=path.absolute().parent if path else None)
+    file = path.absolute() if path else None
+    return ModelConfig(**values, file=file, directory=file.parent if file else None)

@@ -62,6 +62,8 @@ class ModelConfig:
     """Further names by which clients may ask for it."""
     name_derived: bool = field(default=False, compare=False)
     """The name was taken from the source, so it must not replace another source's model."""
+    file: Path | None = field(default=None, compare=False)
+    """The yibu.yaml that has it; None for one that was typed."""
     directory: Path | None = None
     """Where relative paths begin, and the engine's working directory: the folder of yibu.yaml,
     or the one in which the command was typed."""

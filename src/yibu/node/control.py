@@ -6,7 +6,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 
 | op        | fields                 | events | result |
 |-----------|------------------------|--------|--------|
-| ping      |                        |        | {pid, started} |
+| ping      |                        |        | {pid, started, instance} |
 | ps        |                        |        | what ``yibu ps --json`` prints |
 | reserved  |                        |        | {promises: what engines were planned, what they hold} |
 | access    |                        |        | {url, key, capabilities: {model: [name]}} |
@@ -15,8 +15,12 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | restart   | models: [name]         | yes    | {models: [name]} |
 | log       | model, replica         |        | {path} |
 | subscribe | model (or null)        | yes    | none: until the client goes |
-| open      | patience: seconds      |        | {url}: a door that was kept shut is opened |
-| shutdown  |                        |        | {pid}; the node then drains and exits |
+| open      | patience: seconds      |        | {url}: a gateway that was kept shut listens |
+| settings  |                        |        | {gateway: what it was started with, models: {name: file}} |
+| wait      |                        |        | {}: comes when the node is told to stop |
+| shutdown  | hurry: bool            |        | {pid, instance}; the node then drains and exits |
+
+Any request may carry ``instance``: a node that is another one refuses it.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config.wire import model_config
-from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
+from yibu.errors import EngineStartError, NotRunningError, RequestError, UsageError, YibuError
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.launch import cancelled
@@ -69,6 +73,19 @@ class Door:
         return self.url
 
 
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Whether the node was told to stop, and a second time, to wait for nobody."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask(self, *, hurry: bool = False) -> None:
+        self.asked.set()
+        if hurry:
+            self.hurry.set()
+
+
 class Control:
     """Carries out requests on a fleet."""
 
@@ -77,13 +94,16 @@ class Control:
         fleet: Fleet,
         node: Callable[[], Mapping[str, Any]],
         door: Door,
-        shutdown: Callable[[], None],
+        stopping: Stopping,
+        settings: Mapping[str, Any],
     ) -> None:
-        """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``."""
+        """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``;
+        ``settings`` are those that the gateway was started with, without its keys."""
         self._fleet = fleet
         self._door = door
         self._node = node
-        self._shutdown = shutdown
+        self._stopping = stopping
+        self._settings = settings
 
     async def answer(self, request: Mapping[str, Any], send: Send) -> Any:
         """The result of one request.
@@ -91,14 +111,16 @@ class Control:
         Raises:
             YibuError: it is refused or it failed.
         """
+        node = self._node()["node"]
+        if request.get("instance") not in (None, node["instance"]):
+            raise NotRunningError(
+                "another node runs on this home by now", hint="see what it serves: yibu ps"
+            )
         match request.get("op"):
-            case "ping" | "ps" | "reserved" | "access" as question:
-                return await self._told(question)
+            case "ping" | "ps" | "reserved" | "access" | "settings" | "log" as question:
+                return await self._told(question, request)
             case "up" | "down" | "restart" as verb:
                 return await self._change(verb, request["models"], send)
-            case "log":
-                path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
-                return {"path": path}
             case "subscribe":
                 with self._fleet.events(request.get("model")) as events:
                     async for event in events:
@@ -106,20 +128,30 @@ class Control:
                 return None
             case "open":
                 return {"url": await self._door.unlock(float(request["patience"]))}
+            case "wait":
+                await self._stopping.asked.wait()
+                return {}
             case "shutdown":
-                self._shutdown()
-                return {"pid": os.getpid()}
+                self._stopping.ask(hurry=bool(request.get("hurry")))
+                return {"pid": node["pid"], "instance": node["instance"]}
             case op:
                 raise UsageError(f"the node knows no operation {op!r}")
 
-    async def _told(self, question: str) -> Any:
+    async def _told(self, question: str, request: Mapping[str, Any]) -> Any:
         match question:
+            case "log":
+                path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
+                return {"path": path}
             case "ping":
                 return self._node()["node"]
             case "ps":
                 return {"version": 1, **self._node(), "models": await self._fleet.status()}
             case "reserved":
                 return {"promises": [_plain(p) for p in await self._fleet.reserved()]}
+            case "settings":
+                files = {config.name: config.file for config in self._fleet.configs()}
+                models = {name: str(file) if file else None for name, file in files.items()}
+                return {"gateway": dict(self._settings), "models": models}
             case _:
                 return {
                     "url": self._door.url,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,22 +21,23 @@ from yibu.errors import (
     UnknownModelError,
     UsageError,
 )
-from yibu.node import leftovers, logs, processes
+from yibu.node import left_behind, logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
 from yibu.node.launch import Host, cancelled
 from yibu.node.names import replica_id
-from yibu.node.places import temporary_directories
 from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 from yibu.node.replica import Replica
-from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile, boot_id
+from yibu.node.state import SavedModel, SavedNode, StateFile
 from yibu.planner.ledger import Promise
 from yibu.routing import ReplicaStatus, Route
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_SAVE = 2.0
+"""Seconds that a model's start waits at most for its own record on disk."""
 _HOUSEKEEPING = 5.0
 """Seconds between two looks at the sizes of logs."""
 
@@ -66,6 +67,7 @@ class Fleet:
         self._changing: dict[str, asyncio.Lock] = {}
         self._draining = False
         self._dirty = asyncio.Event()
+        self._saved = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._side_tasks: list[asyncio.Task[None]] = []
         self._verbs: set[asyncio.Task[Any]] = set()
@@ -103,8 +105,9 @@ class Fleet:
         """
         timings = self._host.timings
         found: list[tuple[SavedModel, list[EngineProcess | None]]] = []
+        boot = saved.boot if saved else ""
         for model in saved.models if saved else ():
-            left = [_left(replica, saved.boot if saved else "") for replica in model.replicas]
+            left = [left_behind.process_of(replica, boot) for replica in model.replicas]
             if any(left):
                 found.append((model, left))
             else:
@@ -116,21 +119,11 @@ class Fleet:
         )
         if ended:
             _log.warning("%d processes that an earlier node left behind were ended", ended)
-        await asyncio.to_thread(self._clean_up_after, saved, adopted)
+        await asyncio.to_thread(left_behind.remove_files, self._host.paths, saved, adopted)
         for model, left in found:
             deployment = self._add(model.config, saved=model)
             self._group.create_task(deployment.run(left), name=f"model {deployment.name}")
             _log.info("%s: %d engines adopted", deployment.name, sum(map(bool, left)))
-
-    def _clean_up_after(self, saved: SavedNode | None, adopted: Collection[str]) -> None:
-        """Remove what dead engines of an earlier node left on disk and in shared memory."""
-        temporary_directories(self._host.paths).sweep(adopted)
-        if saved is None or saved.boot != boot_id():  # memory did not outlive the boot
-            return
-        replicas = [replica for model in saved.models for replica in model.replicas]
-        leftovers.remove_unused(
-            [file for r in replicas if r.marker not in adopted for file in r.shared]
-        )
 
     async def drain(self, timeout: float) -> bool:
         """Take no more requests, and wait for those in flight; False when time ran out."""
@@ -154,6 +147,10 @@ class Fleet:
         """
         deployment = await self._carry_out(self._put_up(config), f"up {config.name}")
         await deployment.settled()
+        # A node that is killed a moment later finds its engines again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SAVE):
+                await self._saved.wait()
 
     async def down(self, name: str) -> None:
         """Drain and end the model; return when all of its processes are gone.
@@ -176,6 +173,10 @@ class Fleet:
         """The models as ``yibu ps --json`` shows them."""
         table = await asyncio.to_thread(processes.snapshot)
         return [_shown(deployment, table) for deployment in self._models.values()]
+
+    def configs(self) -> list[ModelConfig]:
+        """The entries that the models were started from."""
+        return [deployment.config for deployment in self._models.values()]
 
     async def reserved(self) -> list[Promise]:
         """What its engines were planned of the machine's memory, and what they hold of it."""
@@ -314,6 +315,7 @@ class Fleet:
         self._aliased = {
             name: model for model in self._models.values() for name in model.route.names
         }
+        self._saved.clear()
         self._dirty.set()
 
     async def _save_when_dirty(self) -> None:
@@ -322,6 +324,8 @@ class Fleet:
             self._dirty.clear()
             models = [model.save() for model in self._models.values() if model.replicas]
             await asyncio.to_thread(self._state.save, models)
+            if not self._dirty.is_set():
+                self._saved.set()
 
     async def _keep_house(self) -> None:
         reaper = OrphanReaper()
@@ -345,21 +349,6 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
             hint=f"give it another name: yibu up {config.source} --name NAME; or stop the other:"
             f" yibu down {config.name}",
         )
-
-
-def _left(saved: SavedReplica, boot: str) -> EngineProcess | None:
-    """The process that an earlier node recorded, if it is that very process and still runs.
-
-    After a reboot an equal pid and start time would mean nothing. A marker that cannot be read
-    (a process may overwrite its own environment) proves nothing either way.
-    """
-    if saved.process is None or saved.marker is None or boot != boot_id():
-        return None
-    if not processes.alive(saved.process):
-        return None
-    if processes.marker_of(saved.process.pid) not in (None, saved.marker):
-        return None
-    return EngineProcess.adopt(saved.process, saved.marker, saved.shared)
 
 
 async def _when_ready(deployment: Deployment, exclude: frozenset[str]) -> Endpoint:

@@ -14,15 +14,15 @@ from typing import Any, Protocol, TypeVar
 from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
 from yibu.node import logs, oom, ports, probe
-from yibu.node.endings import DISK_FULL, describe_exit, describe_silence
 from yibu.node.environ import clean_environment
+from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
 from yibu.node.gpu import GpuMemory, wait_released
+from yibu.node.launch_directories import make_directories, temporary_directories
 from yibu.node.ledger import Ledger
 from yibu.node.phases import LogPhases, telling
-from yibu.node.places import make_places, temporary_directories
 from yibu.node.process import EngineProcess
+from yibu.node.start_queue import StartQueue
 from yibu.node.timings import Timings
-from yibu.node.turns import Turns
 from yibu.paths import Paths
 from yibu.redaction import redact
 from yibu.routing import NO_DETAILS, ModelDetails
@@ -70,7 +70,7 @@ class Host:
     phase_marks: Callable[[str], Sequence[PhaseMark]] = lambda _engine: ()
     """How an engine's log tells the phases of its start, by the engine's name."""
     ledger: Ledger = field(default_factory=Ledger)
-    turns: Turns = field(default_factory=Turns)
+    start_queue: StartQueue = field(default_factory=StartQueue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +181,12 @@ async def _spawn(
     host: Host, spec: LaunchSpec, replica: str, port: int, key: str, log: Path
 ) -> EngineProcess:
     marker = f"{host.home_id}/{replica}/{secrets.token_hex(8)}"
-    places = await asyncio.to_thread(make_places, host.paths, spec.plan, spec.python, marker)
+    directories = await asyncio.to_thread(
+        make_directories, host.paths, spec.plan, spec.python, marker
+    )
     where = (ports.LOOPBACK, port, spec.python, spec.model_path)
-    argv, own = spec.plan.bind(Binding(*where, key, places.cache, spec.extra))
-    ours = {"TMPDIR": str(places.temporary)} if places.temporary else {}
+    argv, own = spec.plan.bind(Binding(*where, key, directories.cache, spec.extra))
+    ours = {"TMPDIR": str(directories.temporary)} if directories.temporary else {}
     env = clean_environment(host.env, {**ours, **own, **spec.env}, marker)
     try:
         return EngineProcess.spawn(argv, env, log, marker, directory=spec.directory)

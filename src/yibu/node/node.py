@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.node import control
-from yibu.node.control import Control, Door
+from yibu.node.control import Control, Door, Stopping
 from yibu.node.deploy import Deployer
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import GpuMemory, Nvml
@@ -52,6 +53,8 @@ class Node:
     """Seconds for requests in flight when the node is told to stop."""
     rotation: Rotation = field(default_factory=Rotation)
     gpu_memory: GpuMemory = field(default_factory=Nvml)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the gateway was started with, without its keys: told to commands that ask."""
 
     async def run(self, work: Callable[[Fleet], Any] | None = None) -> None:
         """Serve until SIGTERM, SIGINT, SIGHUP or a shutdown request; then drain and end all.
@@ -63,17 +66,17 @@ class Node:
             AlreadyRunningError: another node holds this home.
         """
         self.paths.make()
-        started = int(time.time())
+        node = {"pid": os.getpid(), "started": int(time.time()), "instance": secrets.token_hex(8)}
         door = Door("")
-        stop, hurry = asyncio.Event(), asyncio.Event()
+        stopping = Stopping()
 
         def shown() -> dict[str, Any]:
-            return {"node": {"pid": os.getpid(), "started": started}, "gateway": {"url": door.url}}
+            return {"node": node, "gateway": {"url": door.url}}
 
         async with AsyncExitStack() as stack:
             stack.enter_context(node_lock(self.paths.node_lock))
             self.prepare()
-            stack.enter_context(_signals(stop, hurry))
+            stack.enter_context(_signals(stopping))
             become_subreaper()
             state = StateFile(self.paths.state / "node.json")
             fleet = await stack.enter_async_context(
@@ -81,13 +84,12 @@ class Node:
             )
             await fleet.adopt(await asyncio.to_thread(state.load))
             door = await stack.enter_async_context(self.gateway(fleet))
-            await stack.enter_async_context(
-                control.serve(self.paths.control_socket, Control(fleet, shown, door, stop.set))
-            )
+            answers = Control(fleet, shown, door, stopping, self.settings)
+            await stack.enter_async_context(control.serve(self.paths.control_socket, answers))
             _log.info("node %d serves %s", os.getpid(), door.url)
-            await _until(stop, work(fleet) if work else None)
+            await _until(stopping.asked, work(fleet) if work else None)
             _log.info("draining: %g s for requests in flight", self.drain_timeout)
-            if not await self._drain(fleet, hurry):
+            if not await self._drain(fleet, stopping.hurry):
                 door.hurry()
 
     async def _drain(self, fleet: Fleet, hurry: asyncio.Event) -> bool:
@@ -134,12 +136,12 @@ async def _until(stop: asyncio.Event, work: Any) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
-    """The first signal sets ``stop``, the second ``hurry``; nothing else is done in a handler."""
+def _signals(stopping: Stopping) -> Iterator[None]:
+    """The first signal asks to stop, the second to hurry; nothing else is done in a handler."""
     loop = asyncio.get_running_loop()
 
     def received() -> None:
-        (hurry if stop.is_set() else stop).set()
+        stopping.ask(hurry=stopping.asked.is_set())
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, received)

@@ -245,7 +245,7 @@ class Replica:
         gpus, memory = frozenset(self.spec.gpus), self.spec.memory
         start = Start(self.id, gpus, memory, self.spec.plan.starts_alone)
         try:
-            async with self._host.turns.turn(start, lambda: self._entered(WAIT)):
+            async with self._host.start_queue.slot(start, lambda: self._entered(WAIT)):
                 running = await launch.start(
                     self._host, self.spec, self.id, self.port, self.key,
                     self._spawned, self._entered,

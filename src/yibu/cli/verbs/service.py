@@ -73,20 +73,26 @@ def up(
         check_options(chosen)
         for note in (*typed.notes, *notes):
             output.talk(note)
-        session = Session(here, config, node)
+        session = Session(here, config, node, whole_file=not typed.models)
         return session.up_detached(chosen) if detach else session.up_attached(chosen)
 
 
 def down(models: ModelsArgument = None) -> None:
     """Stop models, or everything. Requests in flight get time to end."""
-    from yibu.cli.session import shut_down, take_down
+    from yibu.cli.session import end_left, shut_down, take_down
 
     here = Context.here()
-    if models:
-        take_down(here, models)
-    else:
-        shut_down(here)
-        output.talk("Everything is stopped.")
+    try:
+        if models:
+            take_down(here, models)
+        else:
+            shut_down(here)
+            output.talk("Everything is stopped.")
+    except NotRunningError:
+        # A node that was killed leaves its engines.
+        if not (ended := end_left(here, models or ())):
+            raise
+        output.talk(f"No node ran; {ended} processes that a killed one had left were ended.")
 
 
 def ps(as_json: JsonOption = False) -> None:
@@ -144,24 +150,29 @@ def restart(model: ModelArgument) -> None:
 def test(
     models: ModelsArgument = None,
     as_json: JsonOption = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer at most.")] = 200,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer at most.")] = 60,
 ) -> int:
     """Try what runs with real requests, a line a check; exit 1 when one fails."""
     from yibu.cli.connect import access
     from yibu.cli.smoke import Check, run_checks
+    from yibu.node.client import Client
 
-    reach = access(Context.here())
-    if not reach.capabilities:
+    here = Context.here()
+    running = {model["name"]: model for model in Client(here.paths).call("ps")["models"]}
+    if not running:
         raise NotRunningError("No model is up.", hint="Start one with: yibu up MODEL")
     for model in models or []:
-        if model not in reach.capabilities:
-            raise UsageError(f"{model} is not up; these are: {', '.join(reach.capabilities)}.")
+        if model not in running:
+            raise UsageError(f"{model} is not up; these are: {', '.join(running)}.")
+    reach = access(here)
     checks: list[Check] = []
-    for model in models or reach.capabilities:
-        for check in run_checks(reach.api, model, reach.capabilities[model], max_tokens=max_tokens):
+    for model in models or running:
+        able = reach.capabilities.get(model, ())
+        for check in run_checks(reach.api, running[model], able, max_tokens=max_tokens):
             checks.append(check)
             if not as_json:
                 output.data(check.line())
+                output.flush()
     if as_json:
         output.data_json({"version": 1, "checks": [check.row() for check in checks]})
     return DONE if all(check.passed for check in checks) else FAILED

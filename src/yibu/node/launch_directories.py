@@ -18,7 +18,7 @@ _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class LaunchDirectories:
     cache: Path | None
     temporary: Path | None
     """None where it could not be made, and for a command of the user's: that may keep there what it
@@ -29,7 +29,9 @@ def temporary_directories(paths: Paths) -> TemporaryDirectories:
     return TemporaryDirectories(paths.state / "temporary")
 
 
-def make_places(paths: Paths, plan: LaunchPlan, python: Path | None, marker: str) -> Places:
+def make_directories(
+    paths: Paths, plan: LaunchPlan, python: Path | None, marker: str
+) -> LaunchDirectories:
     """Make them, private to this user. Blocking.
 
     Raises:
@@ -43,14 +45,14 @@ def make_places(paths: Paths, plan: LaunchPlan, python: Path | None, marker: str
         except OSError as error:  # it compiles anew then, and says itself what it cannot write
             _log.warning("%s: no place for compiled code: %s", marker, error)
     if plan.environment is None:
-        return Places(cache, None)
+        return LaunchDirectories(cache, None)
     try:
-        return Places(cache, temporary_directories(paths).make(marker))
+        return LaunchDirectories(cache, temporary_directories(paths).make(marker))
     except OSError as error:
         what = f"no directory for temporary files can be made: {error}"
         if not plan.needs_temporary:
             _log.warning("%s: %s", marker, what)
-            return Places(cache, None)
+            return LaunchDirectories(cache, None)
         raise EngineStartError(
             what,
             hint="free some space there, or name another disk: TMPDIR=/other/disk yibu up …",

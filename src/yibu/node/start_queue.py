@@ -1,4 +1,4 @@
-"""Engines that measure a GPU's free memory while they start wait there for their turn."""
+"""Engines that measure a GPU's free memory while they start wait there in a queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from yibu.node.policy import Start, may_start
 
 
-class Turns:
+class StartQueue:
     """Carries out :func:`yibu.node.policy.may_start`. Of one node, in its event loop's thread."""
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Turns:
         self._starting: list[Start] = []
 
     @asynccontextmanager
-    async def turn(self, start: Start, waits: Callable[[], None]) -> AsyncIterator[None]:
+    async def slot(self, start: Start, waits: Callable[[], None]) -> AsyncIterator[None]:
         """The engine may start inside the block; ``waits`` is called where that is not at once."""
         go = self._waiting[start] = asyncio.Event()
         try:

@@ -1,0 +1,206 @@
+"""What an operations engineer meets when a node dies, a file has changed, or nothing starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.home import Home, fake
+from tests.support.polling import until
+from yibu.cli.changes import changed_settings, refuse_changes, source_of
+from yibu.cli.context import Context
+from yibu.cli.launch import NodeProcess
+from yibu.config import Config, GatewayConfig
+from yibu.config import file as config_file
+from yibu.config.schema import GatewaySchema
+from yibu.config.wire import shown_settings
+from yibu.errors import NotRunningError, UsageError
+from yibu.node import processes
+
+
+def node_pid(home: Home) -> int:
+    return int(home.ps()["node"]["pid"])
+
+
+def runs(pid: int) -> bool:
+    """Not even as a zombie, which a container's first process may leave."""
+    found = processes.process(pid)
+    return found is not None and not found.zombie
+
+
+def engine_pid(home: Home) -> int:
+    return int(home.model("fake")["replicas"][0]["pid"])
+
+
+def test_a_failed_start_leaves_no_empty_node(home: Home) -> None:
+    home.write([fake("fake", "--fail-start", "no weights here")])
+    assert "no weights here" in home.yibu("up", "-d", code=1).stderr
+    assert not home.processes()
+    assert "no weights here" in home.yibu("logs", "fake").stdout
+    home.write([{"name": "fake", "source": "./nothing.gguf"}])
+    home.yibu("up", "-d", code=1)
+    home.yibu("ps", code=5)
+
+
+def test_the_foreground_notices_that_its_node_died(home: Home) -> None:
+    home.write([fake()])
+    up = home.start("up")
+    until(home.client.running, "a node")
+    until(lambda: home.ps()["models"] and home.model("fake")["state"] == "ready", "ready")
+    engine = engine_pid(home)
+    until(lambda: f'"pid": {engine}' in (home.root / "state/node.json").read_text(), "state saved")
+    os.kill(node_pid(home), signal.SIGKILL)
+    assert up.wait(30) == 1
+    said = up.communicate()[1]
+    assert "The node ended while this command watched it" in said
+    assert runs(engine)  # the next node takes it over
+    home.yibu("up", "-d")
+    assert engine_pid(home) == engine
+
+
+def test_the_foreground_ends_well_when_another_command_stops_its_node(home: Home) -> None:
+    home.write([fake()])
+    up = home.start("up")
+    until(home.client.running, "a node")
+    until(lambda: home.ps()["models"] and home.model("fake")["state"] == "ready", "ready")
+    home.yibu("down")
+    assert up.wait(30) == 0
+    assert "The node was told to stop." in up.communicate()[1]
+
+
+def test_a_command_does_not_stop_the_node_that_came_after_its_own(home: Home) -> None:
+    home.write([fake()])
+    up = home.start("up")
+    until(home.client.running, "a node")
+    until(lambda: home.ps()["models"] and home.model("fake")["state"] == "ready", "ready")
+    up.send_signal(signal.SIGSTOP)
+    home.yibu("down")
+    home.yibu("up", "-d")
+    after = node_pid(home)
+    up.send_signal(signal.SIGCONT)
+    up.send_signal(signal.SIGTERM)
+    up.wait(30)
+    up.communicate()
+    assert node_pid(home) == after
+    assert home.model("fake")["state"] == "ready"
+    with pytest.raises(NotRunningError, match="another node"):
+        home.client.call("shutdown", instance="an-earlier-one")
+    assert home.client.running()
+
+
+def test_a_pid_that_was_given_anew_is_not_the_node() -> None:
+    me = NodeProcess.of(os.getpid())
+    assert me.alive()
+    assert not NodeProcess(os.getpid(), "1").alive()
+    assert not NodeProcess.of(2**22 + 1).alive()
+
+
+def test_down_ends_what_a_killed_node_left(home: Home) -> None:
+    home.write([fake("fake", "--fork-child", str(home.root / "child")), fake("other")])
+    home.yibu("up", "-d")
+    engine, other = engine_pid(home), home.model("other")["replicas"][0]["pid"]
+    os.kill(node_pid(home), signal.SIGKILL)
+    until(lambda: not home.client.running(), "the node gone")
+    findings = json.loads(home.yibu("doctor", "--json", code=None).stdout)["findings"]
+    (left,) = [finding for finding in findings if finding["subject"] == "engines left"]
+    assert str(engine) in left["found"]
+    assert "yibu down" in left["advice"]
+    assert "had left" in home.yibu("down", "fake").stderr
+    assert not runs(engine)
+    assert runs(other)
+    home.yibu("down")
+    assert not home.processes()
+    home.yibu("down", code=5)
+
+
+CHANGED: dict[str, Any] = {
+    "host": "127.0.0.2",
+    "port": 1,
+    "api_keys": ["another-key"],
+    "api_key_file": "keys",
+    "max_body": 1,
+    "max_upload": 1,
+    "cors_origins": ["https://example.com"],
+    "hosts": ["example.com"],
+    "request_timeout": 1,
+    "drain_timeout": 1,
+}
+
+
+def test_every_setting_has_a_change_to_test() -> None:
+    assert set(GatewaySchema.model_fields) - set(CHANGED) <= {"max_connections"}
+
+
+@pytest.mark.parametrize("setting", CHANGED)
+def test_a_changed_setting_is_refused_and_not_ignored(setting: str, tmp_path: Path) -> None:
+    """Both ways: it was added to the file, or taken out of it, while the node ran."""
+    (tmp_path / "keys").write_text("a-key-of-the-file\n")
+    (tmp_path / "keys").chmod(0o600)
+    file = tmp_path / "yibu.yaml"
+
+    def load(gateway: dict[str, Any]) -> Config:
+        file.write_text(json.dumps({"gateway": gateway}))
+        return config_file.load(file, env={})
+
+    def as_started(config: Config) -> dict[str, Any]:
+        keys = [*config.gateway.api_keys]
+        keys += ["a-key-of-the-file"] if config.gateway.api_key_file else []
+        return {**shown_settings(config.gateway, keys), **source_of(config, {})}
+
+    for old, new in (({}, {setting: CHANGED[setting]}), ({setting: CHANGED[setting]}, {})):
+        running = as_started(load(old))
+        assert changed_settings(load(old), running, {}) == []
+        (told,) = changed_settings(load(new), running, {})
+        assert "gateway." in told
+    # A command that has no such file, and asks for nothing, is no change.
+    started = as_started(load({setting: CHANGED[setting]}))
+    assert changed_settings(Config(gateway=GatewayConfig()), started, {}) == []
+
+
+def test_what_a_flag_or_the_environment_gave_the_node_holds(tmp_path: Path) -> None:
+    file = tmp_path / "yibu.yaml"
+    file.write_text("gateway: {port: 8000, api_keys: [a-key-of-mine]}")
+    env = {"YIBU_API_KEYS": "a-key-of-the-unit"}
+    started = config_file.load(file, env=env, flags={"port": 8001})
+    running = {
+        **shown_settings(started.gateway, started.gateway.api_keys),
+        **source_of(started, env),
+    }
+    assert changed_settings(config_file.load(file, env={}), running, {}) == []
+    file.write_text("gateway: {port: 8000}")
+    assert len(changed_settings(config_file.load(file, env={}), running, {})) == 1
+
+
+def test_a_key_that_is_added_while_the_node_runs(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    home.write([fake()], api_keys=["a-key-that-came-later"])
+    refused = home.yibu("up", "-d", code=2).stderr
+    assert "started with other settings" in refused
+    assert "yibu down && yibu up -d" in refused
+    assert "a-key-that-came-later" not in refused
+    assert home.model("fake")["state"] == "ready"
+
+
+def test_a_model_that_is_changed_or_removed_while_the_node_runs(home: Home) -> None:
+    home.write([fake(), fake("other")])
+    home.yibu("up", "-d")
+    before = engine_pid(home)
+    home.write([fake("fake", env={"A": "1"}), fake("other")])
+    home.yibu("up", "-d")
+    assert engine_pid(home) != before
+    path = home.write([fake("fake", env={"A": "1"})])
+    refused = home.yibu("up", "-d", code=2).stderr
+    assert f"other still runs, and is not in {path} any more" in refused
+    assert "yibu down other" in refused
+    home.yibu("up", "-d", "fake")  # the one that was named is as it should be
+    context = Context(home.env, home.client._paths, home.root)
+    config = config_file.load(path, env={})
+    refuse_changes(context, config, whole_file=False)
+    with pytest.raises(UsageError, match="other still runs"):
+        refuse_changes(context, config, whole_file=True)
