@@ -93,16 +93,12 @@ class Fleet:
             await asyncio.gather(*(model.stop(patience=0) for model in self._models.values()))
         finally:
             await cancelled(*self._side_tasks, *self._verbs)
-            # Nothing is left to cancel, and the block's own error goes on by itself.
             await self._group.__aexit__(None, None, None)
             await asyncio.to_thread(self._state.save, [])
 
     async def adopt(self, saved: SavedNode | None) -> None:
-        """Go on with what an earlier node left running, and end what cannot be adopted.
-
-        A model of which nothing runs any more is forgotten: whoever starts the node says what
-        it is to serve.
-        """
+        """Go on with what an earlier node left running, and end what cannot be adopted. A model of
+        which nothing runs any more is forgotten: whoever starts the node says what to serve."""
         timings = self._host.timings
         found: list[tuple[SavedModel, list[EngineProcess | None]]] = []
         boot = saved.boot if saved else ""
@@ -175,7 +171,6 @@ class Fleet:
         return [_shown(deployment, table) for deployment in self._models.values()]
 
     def configs(self) -> list[ModelConfig]:
-        """The entries that the models were started from."""
         return [deployment.config for deployment in self._models.values()]
 
     async def reserved(self) -> list[Promise]:
