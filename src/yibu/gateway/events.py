@@ -6,6 +6,7 @@ is read in passing.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ import orjson
 from yibu.engines.answers import Answers, Kind
 from yibu.errors import RequestError
 from yibu.gateway.engine_errors import BROKEN_OFF, Translator, no_tool_call
-from yibu.gateway.ids import with_prefix
+from yibu.gateway.ids import new_id, with_prefix
 from yibu.gateway.normalize import calls_tool
 from yibu.gateway.requests import JsonRequest
 from yibu.gateway.responses import EventNumbers, fill_response
@@ -58,6 +59,9 @@ class EventNormalizer:
         self._reader = EventReader()
         self._numbers = EventNumbers()
         self._named = b'"model":' + orjson.dumps(request.model)
+        # One of each for all events, where the engine gives none.
+        self._id = new_id(kind)
+        self._created = int(time.time())
         self._usage: dict[str, Any] = {}
         self._message: dict[str, Any] = {"content": []}
         """What of a message decides whether it calls a tool."""
@@ -165,8 +169,9 @@ class EventNormalizer:
         self._count(answer.get("usage"))
         if self._conforming:
             return False
-        answer["id"] = with_prefix(self._kind, answer.get("id"))
+        answer["id"] = with_prefix(self._kind, answer.get("id") or self._id)
         if self._kind == "responses":
+            answer.setdefault("created_at", self._created)
             self._rules.complete(
                 self._kind, answer, self._request.body, max_context=self._max_context
             )

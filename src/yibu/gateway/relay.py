@@ -68,8 +68,6 @@ class Relay:
         """The engine is asked for a stream, the client gets it as a whole answer."""
         self.begun = False
         """A part of the answer was sent: no other replica can begin it again."""
-        self.head_grace = HEAD_GRACE
-        self.keep_alive = KEEP_ALIVE
         self._silence: SilenceWatch | None = None
 
     async def wait_head(self, connection: Connection) -> None:
@@ -94,8 +92,8 @@ class Relay:
 
     def _watch(self, connection: Connection) -> SilenceWatch:
         self.stop()
-        first = self.keep_alive if self._exchange.answering else self.head_grace
-        self._silence = SilenceWatch(connection, first, self.keep_alive)
+        first = KEEP_ALIVE if self._exchange.answering else HEAD_GRACE
+        self._silence = SilenceWatch(connection, first, KEEP_ALIVE)
         return self._silence
 
     def stop(self) -> None:
