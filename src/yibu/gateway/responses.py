@@ -56,6 +56,7 @@ class EventNumbers:
         part = event.get("part")
         if isinstance(part, dict) and part.get("type") == "output_text":
             part.setdefault("annotations", [])
+            part.setdefault("logprobs", [])
         if str(event.get("type", "")).startswith(("response.content_part", "response.output_text")):
             event.setdefault("content_index", 0)
             if ".output_text." in event["type"]:
