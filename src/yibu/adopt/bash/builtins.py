@@ -69,6 +69,7 @@ class Builtins:
         source, body = shell.state.functions[name]
         before, shell.source = shell.source, source
         kept, shell.state.arguments = shell.state.arguments, arguments
+        shell.state.frames.append({})
         shell.depth += 1
         try:
             return shell.statement(body)
@@ -78,6 +79,7 @@ class Builtins:
             return True
         finally:
             shell.source, shell.state.arguments = before, kept
+            shell.state.end_function()
             shell.depth -= 1
 
     def _script(self, text: str, arguments: list[Text], gap: Gap, name: str, *, inner: bool,
@@ -85,11 +87,11 @@ class Builtins:
         """A shell of its own with this text: exported variables reach it, no others."""
         shell = self._shell
         with shell.subshell():
+            shell.state.new_shell()
             for variable, value in own:
                 shell.state.set(variable, value)
                 shell.state.exported.add(variable)
             shell.state.arguments, shell.state.script = arguments, name
-            shell.state.functions = {}
             return shell.script(text, gap.line, inner=inner)
         return True
 
@@ -235,30 +237,31 @@ class Builtins:
         """``export``, ``declare``, ``local``, ``readonly``, ``typeset``."""
         shell = self._shell
         words = [shell.source.text(child) for child in node.children]
+        local = words[0] in ("local", "declare", "typeset") and "-g" not in words
         exports = words[0] == "export" or any(
             word.startswith("-") and "x" in word for word in words[1:]
         )
         unexports = words[0] == "export" and "-n" in words
-        for child in named(node):
-            if child.type == "variable_assignment":
-                name, value = shell.assignment(child)
+        for name, value in (pair for child in named(node) for pair in self._declared(child)):
+            if local:
+                shell.state.make_local(name)
+            if value is not None:
                 shell.state.set(name, value)
-            elif child.type == "variable_name":
-                name = shell.source.text(child)
-            else:
-                fields = shell.expander.fields(child)
-                for field in fields:
-                    name, equals, text = field.value.partition("=")
-                    if equals:
-                        shell.state.set(name, Text(text, field.gap))
-                        if exports:
-                            shell.state.exported.add(name)
-                continue
             if unexports:
                 shell.state.exported.discard(name)
             elif exports:
                 shell.state.exported.add(name)
         return True
+
+    def _declared(self, node: Node) -> list[tuple[str, Value | None]]:
+        """The variables that a word of a declaration names, with their values."""
+        shell = self._shell
+        if node.type == "variable_assignment":
+            return [shell.assignment(node)]
+        if node.type == "variable_name":
+            return [(shell.source.text(node), None)]
+        parted = [(field.value.partition("="), field.gap) for field in shell.expander.fields(node)]
+        return [(name, Text(text, gap)) for (name, equals, text), gap in parted if equals]
 
     def do_export(self, words: list[Text], _gap: Gap) -> Status:
         for word in words:

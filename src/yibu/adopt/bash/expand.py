@@ -154,7 +154,15 @@ class Expander:
         yield Piece(self._substitute(self._source, node), "expanded")
 
     def read_string(self, node: Node) -> Iterator[Piece]:
-        """``"…"``; also the body of a here-document, whose text has no nodes of its own."""
+        """``"…"``: one field even when it is empty, unless nothing but an empty ``"$@"`` is in it."""
+        pieces = list(self._in_string(node))
+        if any(piece.kind == "nothing" for piece in pieces):
+            pieces = [piece for piece in pieces if piece.text.value or piece.text.gap] or [
+                Piece(Text(""), "nothing")
+            ]
+        yield from pieces
+
+    def _in_string(self, node: Node) -> Iterator[Piece]:
         end = node.start_byte + (1 if node.type == "string" else 2)
         yield Piece(Text(""), "quoted")
         for child in node.children[1:-1]:

@@ -58,7 +58,8 @@ def read_commands(text: str, setting: Setting, judge: Judge) -> tuple[list[Comma
     arguments = [Text(numbered.get(n, "")) for n in range(1, max(numbered, default=0) + 1)]
     named_ones = {n: v for n, v in setting.given.items() if not n.isdigit()}
     variables = {**setting.variables, **named_ones}
-    state = State(plain(variables), set(), Text(""), arguments, setting.script)
+    inherited = frozenset(variables)
+    state = State(plain(variables), set(), Text(""), arguments, setting.script, inherited=inherited)
     interpreter = Interpreter(state, setting.files, judge)
     with interpreter.leaving():
         interpreter.script(text)

@@ -26,6 +26,10 @@ class State:
     script: str = ""
     """``$0``."""
     functions: dict[str, tuple[Source, Node]] = field(default_factory=dict)
+    inherited: frozenset[str] = frozenset()
+    """Variables of the environment that the script was started with."""
+    frames: list[dict[str, tuple[Value | None, bool]]] = field(default_factory=list)
+    """What the locals of each function that is running hide: its value, and if it is exported."""
     written: dict[str, str] = field(default_factory=dict)
     """Files that the script wrote, by path: ``cat > start.sh <<EOF``."""
 
@@ -37,6 +41,7 @@ class State:
             exported=set(self.exported),
             arguments=list(self.arguments),
             functions=dict(self.functions),
+            frames=[dict(frame) for frame in self.frames],
             written=dict(self.written),
         )
 
@@ -44,6 +49,7 @@ class State:
         self.variables, self.exported = other.variables, other.exported
         self.directory, self.arguments = other.directory, other.arguments
         self.functions, self.written = other.functions, other.written
+        self.frames = other.frames
 
     def get(self, name: str) -> Text | None:
         """A variable as a string; of an array its first element. None where it is not set."""
@@ -56,6 +62,26 @@ class State:
         if isinstance(value, dict):
             return value.get("0")
         return value
+
+    def make_local(self, name: str) -> None:
+        """Let the function that is running have a variable of its own."""
+        if self.frames and name not in self.frames[-1]:
+            self.frames[-1][name] = (self.variables.get(name), name in self.exported)
+
+    def end_function(self) -> None:
+        for name, (hidden, exported) in self.frames.pop().items():
+            if not exported:
+                self.exported.discard(name)
+            if hidden is None:
+                self.variables.pop(name, None)
+            else:
+                self.variables[name] = hidden
+
+    def new_shell(self) -> None:
+        """What a shell that is started sees: exported variables, no function."""
+        kept = self.exported | self.inherited
+        self.variables = {name: v for name, v in self.variables.items() if name in kept}
+        self.functions, self.frames = {}, []
 
     def items(self, name: str) -> list[Text]:
         """``${name[@]}``."""
