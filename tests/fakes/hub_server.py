@@ -54,6 +54,8 @@ class HubServer:
         self.requests: list[Seen] = []
         self.sent: dict[str, int] = {}
         """file → bytes of its body that went out"""
+        self.hashless = False
+        """A mirror that lists no hash and sends no tag that is one."""
         self.token: str | None = None
         self.gated: set[str] = set()
         self.html_index = False
@@ -188,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "Name": path.rpartition("/")[2],
                     "Type": "blob",
                     "Size": len(data),
-                    "Sha256": sha256(data),
+                    "Sha256": "" if self.hub.hashless else sha256(data),
                 }
                 | self.hub.listed.get(path, {})
                 for path, data in self.hub.repos[repo].items()
@@ -220,6 +222,10 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in files]
         if self.query.get("blobs"):
             siblings = [_sibling(path, data) for path, data in files.items()]
+            if self.hub.hashless:
+                siblings = [
+                    {key: entry[key] for key in ("rfilename", "size")} for entry in siblings
+                ]
         self._json({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings})
 
     def _resolve(self, repo: str, revision: str, path: str) -> None:
@@ -229,6 +235,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(404, b"", {"X-Error-Code": "EntryNotFound"})
             return
         data = self.hub.repos[repo][path]
+        if self.hub.hashless:
+            self._file(path, data)
+            return
         headers = {"X-Repo-Commit": COMMIT}
         if len(data) > LFS_BYTES:
             self._redirect(
@@ -293,8 +302,12 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{sha256(data)[:16]}"'} | (headers or {})
         if fault := take(path, "etag"):
             headers["ETag"] = f'"changed-{fault.value}"'
+        if fault := take(path, "headers"):
+            headers |= fault.headers
         if data and take(path, "empty"):
             data = b""
+        if (fault := take(path, "body")) is not None:
+            data, headers = fault.body, headers | fault.headers
         start, stop, status = 0, len(data), 200
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         honoured = self.headers.get("If-Range") in (None, headers["ETag"])
@@ -306,6 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             status = 206
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+            if fault := take(path, "range"):
+                headers["Content-Range"] = f"bytes {start + int(fault.value)}-{stop}/{len(data)}"
         self.send_response(status)
         for key, value in (headers | {"Content-Length": str(stop - start)}).items():
             self.send_header(key, value)

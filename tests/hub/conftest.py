@@ -15,11 +15,14 @@ from yibu.hub.types import Source
 from yibu.paths import Paths
 
 REPO = "org/Tiny-1.5B"
-WEIGHTS = random.Random(7).randbytes(600_000)
+_NUMBERS = random.Random(7).randbytes(600_000)
+_HEADER = b'{"w":{"dtype":"U8","shape":[600000],"data_offsets":[0,600000]}}'
+WEIGHTS = len(_HEADER).to_bytes(8, "little") + _HEADER + _NUMBERS
+"""A real safetensors file: where its hub gives no hash, its format is held against it."""
 FILES = {
     "config.json": b'{"model_type": "tiny"}',
     "model.safetensors": WEIGHTS,
-    "sub/tokenizer.json": b"x" * 5000,
+    "sub/tokenizer.json": b'"' + b"x" * 4998 + b'"',
     "empty.txt": b"",
 }
 

@@ -25,6 +25,7 @@ from yibu.hub.settings import HubSettings
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.paths import Paths
+from yibu.proxies import Proxies
 
 DATA = random.Random(3).randbytes(300_000)
 MEMBER = "tiny_model/tiny.gguf"
@@ -153,7 +154,8 @@ def test_a_proxy_is_used(machine: Machine) -> None:
     offer(machine)
     # The test server answers a proxy's requests as it answers its own.
     behind = machine.with_settings(
-        index=IndexSettings(("http://index.invalid/simple",)), proxies={"http": machine.hub.url}
+        index=IndexSettings(("http://index.invalid/simple",)),
+        proxies=Proxies.from_env({"http_proxy": machine.hub.url}),
     )
     assert behind.store.pull(SOURCE).path.read_bytes() == DATA
 

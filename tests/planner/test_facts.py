@@ -20,10 +20,10 @@ from yibu.errors import UnsupportedError, UsageError, VerificationError, YibuErr
 from yibu.planner.chat_template import takes_tools
 from yibu.planner.explain import explain
 from yibu.planner.facts import facts_from_headers, read_facts
-from yibu.planner.gguf import HeaderCutShortError
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
+from yibu.weights.gguf import HeaderCutShortError
 
 F32, Q4_0 = 0, 2
 TENSORS = [("a", (64, 32), Q4_0, 0)]  # 1,152 bytes

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planner_files import LLAMA, gguf_bytes, gguf_string
 
 from yibu.errors import UnsupportedError, VerificationError, YibuError
-from yibu.planner import gguf
+from yibu.weights import gguf
 
 Q4_0, F32 = 2, 0
 

@@ -13,7 +13,7 @@ import uv
 from yibu.planner.arithmetic import kv_bytes, llama_need
 from yibu.planner.attention import cache_groups
 from yibu.planner.facts import facts_from_headers, read_facts
-from yibu.planner.gguf import HeaderCutShortError
+from yibu.weights.gguf import HeaderCutShortError
 
 pytestmark = pytest.mark.engine
 

@@ -92,3 +92,9 @@ def differs(found: Digest, expected: Expected) -> str:
     ):
         return f"found git blob {found.git_sha1}, expected {expected.git_sha1}"
     return ""
+
+
+def md5_of(path: Path) -> str:
+    """What an S3-like store's ETag is compared with."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -98,7 +98,9 @@ def remote_headers(
 
         def attempt() -> bytes:
             wanted = {"Range": f"bytes={start}-{start + length - 1}"}
-            with client.get(file.url, {**file.headers, **wanted}, what=what) as response:
+            with client.get(
+                file.url, {**file.headers, **wanted}, what=what, page=http.may_be_page(path)
+            ) as response:
                 if response.status_code == 416:
                     return b""
                 skip = 0 if response.status_code == 206 else start

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from yibu.errors import (
@@ -44,6 +46,10 @@ class TransientError(Exception):
         self.retry_after = retry_after
 
 
+class WebPageError(HubUnreachableError):
+    """A web page came where a file or a list was asked for."""
+
+
 class HttpClient:
     """A pool of connections that can be cut from another thread."""
 
@@ -66,13 +72,19 @@ class HttpClient:
 
     @contextmanager
     def get(
-        self, url: str, headers: Mapping[str, str] | None = None, *, what: str
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        what: str,
+        page: bool = False,
     ) -> Iterator[requests.Response]:
-        """One GET, its body not yet read. ``what`` names the object in errors.
+        """One GET, its body not yet read. ``what`` names the object in errors; ``page`` says that
+        it may be a web page.
 
         Raises:
             TransientError: worth another try.
-            HubAuthError, HubNotFoundError, HubError: final.
+            HubAuthError, HubNotFoundError, WebPageError, HubError: final.
         """
         import requests
 
@@ -87,8 +99,10 @@ class HttpClient:
             )
         except requests.exceptions.SSLError as error:
             raise HubUnreachableError(
-                f"{_host(url)} showed a certificate that this machine does not trust: {error}.",
-                hint="Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate.",
+                f"{_host(url)} showed a certificate that this machine does not trust: "
+                f"{shortest(error)}.",
+                hint="Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate. A clock "
+                f"that is wrong does the same: this machine's says {_clock()}.",
             ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             reason = proxy_fault(self._settings, url) or shortest(error)
@@ -99,6 +113,14 @@ class HttpClient:
             self._open.add(response)
         try:
             _raise_for_status(response, url, what)
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            # A refused range (416) has a page of its own, which is nobody's login.
+            if (
+                not page
+                and response.status_code < 300
+                and kind in ("text/html", "application/xhtml+xml")
+            ):
+                raise web_page(what, url, response, next(body(response, what), b""))
             yield response
         finally:
             with self._lock:
@@ -135,14 +157,15 @@ def _adapter(settings: HubSettings) -> HTTPAdapter:
     return Adapter(pool_maxsize=settings.connections + 2)
 
 
-def body(response: requests.Response, what: str) -> Iterator[bytes]:
-    """The response's bytes as they come, undecoded; a broken connection is a TransientError."""
+def body(response: requests.Response, what: str, *, decode: bool = False) -> Iterator[bytes]:
+    """The response's bytes as they come, decompressed with ``decode``; a broken connection is a
+    TransientError."""
     import urllib3
 
     raw = response.raw
     while True:
         try:
-            chunk: bytes = raw.read1(_READ_BYTES, decode_content=False)
+            chunk: bytes = raw.read1(_READ_BYTES, decode_content=decode)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # ValueError: the connection was cut by abort() between two reads.
             raise TransientError(
@@ -151,6 +174,51 @@ def body(response: requests.Response, what: str) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+def is_page(start: bytes) -> bool:
+    """Whether bytes begin a web page."""
+    text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return text.startswith((b"<!doctype html", b"<html", b"<head", b"<script"))
+
+
+def may_be_page(path: str) -> bool:
+    """Whether a file of a repository may well be one: documentation, by its name."""
+    return path.lower().endswith((".html", ".htm", ".xhtml", ".md", ".txt", ".svg", ".xml"))
+
+
+def web_page(what: str, url: str, response: requests.Response, start: bytes) -> WebPageError:
+    """Says what a page is that came instead of something else, as far as it can be told."""
+    host = _host(response.url or url)
+    asked = "" if host == _host(url) else f" (to which {_host(url)} led)"
+    return WebPageError(_page_message(host + asked, what, start), hint=_PAGE_HINT)
+
+
+def page_in(error: BaseException | None, host: str, what: str) -> WebPageError | None:
+    """The page that a library could not read as JSON, from its exception or those behind it."""
+    while error is not None:
+        text = getattr(error, "doc", None)  # json.JSONDecodeError's, and requests'
+        start = text.encode() if isinstance(text, str) else text
+        if isinstance(start, bytes) and is_page(start):
+            return WebPageError(_page_message(host, what, start), hint=_PAGE_HINT)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_PAGE_HINT = (
+    "Open any page in a browser on this machine and log in, or ask who runs the network; a mirror may "
+    "be wrong too (HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url). Nothing of it was kept."
+)
+_TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+
+
+def _page_message(host: str, what: str, start: bytes) -> str:
+    title = _TITLE.search(start)
+    named = f" ({title[1].decode('utf-8', 'replace').strip()!r})" if title else ""
+    return (
+        f"{host} answered with a web page{named} where {what} was expected: the login page of this "
+        "network (a captive portal), or a proxy's or mirror's own page."
+    )
 
 
 def proxy_fault(settings: HubSettings, url: str) -> str:
@@ -225,6 +293,10 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
             f"{host} has no {what} (HTTP {status}).", hint="Check the spelling and the revision."
         )
     raise HubError(f"{host} answered HTTP {status} for {what}; 200 or 206 was expected.")
+
+
+def _clock() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -75,6 +75,8 @@ class HuggingFaceHub:
                 )
             except Exception as error:
                 # The SDK's errors, httpx's and JSON's: whatever it is, it is given our name here.
+                if page := http.page_in(error, endpoint, f"the list of {source.name}'s files"):
+                    raise page from error
                 dead = self._settings.proxies.fault(endpoint)
                 raise _translated(error, source, dead) from error
             commit = info.sha or ""

@@ -58,6 +58,9 @@ class ModelScopeHub:
             found = api.list_repo_files(source.name, "model", revision=revision)
         except Exception as error:
             # The SDK's errors, requests' and JSON's: whatever it is, it is given our name here.
+            what = f"the list of {source.name}'s files"
+            if page := http.page_in(error, api.legacy.endpoint, what):
+                raise page from error
             dead = self._settings.proxies.fault(api.legacy.endpoint)
             raise _translated(error, source, dead) from error
         headers = {"User-Agent": f"yibu/{__version__}"}
@@ -134,6 +137,11 @@ class _Place:
 
 
 def _expected(file: Any) -> Expected:
+    if not isinstance(file.size or 0, int) or (file.size or 0) < 0:
+        raise HubError(
+            f"ModelScope lists {file.path} with the size {file.size!r}; nothing was fetched.",
+            hint="Try again later, or name another revision.",
+        )
     sha256 = file.sha256.lower() if file.sha256 else None
     # The listing says 0 for an empty file and for a size it does not know.
     size = file.size if file.size or sha256 in (None, EMPTY_SHA256) else None

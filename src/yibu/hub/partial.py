@@ -108,6 +108,7 @@ class Partial:
 
     def reset(self, size: int | None, etag: str, *, whole: bool) -> None:
         """Forget every byte; ``whole`` makes one segment of the file."""
+        self.open()
         with self._lock, disk_full_as_error(self.path):
             self.size, self.etag = size, etag
             if whole:
@@ -118,6 +119,7 @@ class Partial:
 
     def learn(self, *, size: int | None = None, etag: str | None = None) -> None:
         """Keep what the first answer says of the file."""
+        self.open()
         with self._lock, disk_full_as_error(self.path):
             if size is not None:
                 self.size = self.segments[-1].stop = size

@@ -46,7 +46,7 @@ def _ask(name: str, url: str, settings: HubSettings, ca_bundle: str | None) -> R
     started = time.monotonic()
     detail = ""
     try:
-        with client.get(url, what=name):
+        with client.get(url, what=name, page=True):
             reachable = True
     except (HubAuthError, HubNotFoundError) as error:
         reachable, detail = True, error.message  # it answered, which is what was asked

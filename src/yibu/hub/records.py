@@ -15,12 +15,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from yibu.hub.types import FileRecord, LocalModel, Source
 
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
+
+Proof = Literal["hash", "format", "size", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ class RecordedFile:
     size: int
     sha256: str
     mtime_ns: int
+    proof: Proof = "hash"
+    """What it was compared with when it came: a hash that its hub gave, its own format and length,
+    or the length alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,11 @@ class Record:
             tuple(FileRecord(file.path, file.size, file.sha256) for file in self.files),
             self.root,
         )
+
+    @property
+    def unverified(self) -> dict[str, Proof]:
+        """Files that no hash was there for, with what they were compared with instead."""
+        return {file.path: file.proof for file in self.files if file.proof != "hash"}
 
     def changed(self) -> list[str]:
         """Files that are gone or do not look as they did: size and time only, nothing is read."""

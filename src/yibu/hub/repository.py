@@ -11,12 +11,13 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from yibu.errors import HubError, HubUnreachableError, VerificationError
+from yibu.hub import http
 from yibu.hub.completeness import indexed_files
 from yibu.hub.context import (
     PullContext,
@@ -26,12 +27,14 @@ from yibu.hub.context import (
     pinned,
     record_meets,
 )
-from yibu.hub.digest import Digest, Expected, check, differs
+from yibu.hub.digest import Digest, Expected, check, differs, md5_of
+from yibu.hub.evidence import Evidence
+from yibu.hub.formats import check_format
 from yibu.hub.headers import remote_headers
 from yibu.hub.locks import exclusive
 from yibu.hub.partial import partial_bytes
 from yibu.hub.quantization import Choice, Chooser, Variant, usual
-from yibu.hub.records import Record, RecordedFile, now, slug, unchanged
+from yibu.hub.records import Proof, Record, RecordedFile, now, slug, unchanged
 from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
 from yibu.hub.transfer import Download, Transfer
 from yibu.hub.types import Source
@@ -188,6 +191,7 @@ class _Pull:
             file.path: pinned(context.pins, file.path, file.expected) for file in files
         }
         self._found: dict[str, Digest] = {}
+        self._proofs: dict[str, Proof] = {}
         name = slug(Source(source.scheme, source.name))
         writable = os.access(_existing(hub.workspace), os.W_OK)
         # A cache that others keep, and we may only read, can still be complete.
@@ -195,6 +199,7 @@ class _Pull:
         self.lock = locks / f"{name}.lock"
 
     def run(self, record: Record | None) -> Record:
+        self._check_links()
         self._check_existing(record)
         missing = [file for file in self._files if file.path not in self._found]
         if missing and self._context.settings.offline:
@@ -205,7 +210,11 @@ class _Pull:
         for file in self._files:
             found = self._found[file.path]
             status = (self._place.root / file.path).stat()
-            files.append(RecordedFile(file.path, found.size, found.sha256, status.st_mtime_ns))
+            files.append(
+                RecordedFile(
+                    file.path, found.size, found.sha256, status.st_mtime_ns, self._proofs[file.path]
+                )
+            )
         fresh = Record(
             self._source,
             self._commit,
@@ -229,6 +238,17 @@ class _Pull:
                 done += partial_bytes(self._partial(file))
         self._context.meter.waiting(done)
 
+    def _check_links(self) -> None:
+        """Refuse to write through a link that somebody put into the cache."""
+        root = self._place.root
+        for folder in {(root / file.path).parent for file in self._files} - {root}:
+            if not folder.resolve().is_relative_to(root.resolve()):
+                raise HubError(
+                    f"{self._source}: {folder} is a link that leads out of {root}; nothing is written "
+                    "through it.",
+                    hint=f"Remove it, if you did not make it: rm {folder}",
+                )
+
     def _check_existing(self, record: Record | None) -> None:
         """Find the files that are here already, and read those that no record vouches for."""
         recorded: dict[str, RecordedFile] = {}
@@ -246,6 +266,7 @@ class _Pull:
                 # The record keeps no git ids; such files are small and are read again.
                 if (expected.sha256 or not expected.git_sha1) and not differs(digest, expected):
                     self._found[file.path] = digest
+                    self._proofs[file.path] = "hash" if expected.sha256 else known.proof
                     continue
             if expected.size is None or path.stat().st_size == expected.size:
                 candidates.append((file, path))
@@ -254,13 +275,7 @@ class _Pull:
             self._context.meter.phase("verifying", total=total)
         for file, path in candidates:
             try:
-                found = check(
-                    f"{self._source}: {file.path}",
-                    path,
-                    self._expected[file.path],
-                    cancel=self._context.cancel,
-                    count=self._context.meter.add_and_report,
-                )
+                found = self._checked(file, path, count=self._context.meter.add_and_report)
             except VerificationError as error:
                 logger.warning("%s It is fetched anew.", error.message)
                 continue
@@ -280,14 +295,42 @@ class _Pull:
     def _download(self, file: RemoteFile) -> Download:
         name = f"{self._source}: {file.path}"
 
-        def finish(partial: Path) -> None:
-            found = check(name, partial, self._expected[file.path], cancel=self._context.cancel)
+        def finish(partial: Path, said: Evidence) -> None:
+            found = self._checked(file, partial, said)
             self._place.publish(file, partial)
             self._found[file.path] = found
 
         return Download(
-            name, file.url, self._partial(file), file.expected.size, finish, file.headers
-        )
+            name, file.url, self._partial(file), file.expected.size, finish, file.headers,
+            http.may_be_page(file.path),
+        )  # fmt: skip
+
+    def _checked(
+        self,
+        file: RemoteFile,
+        path: Path,
+        said: Evidence | None = None,
+        count: Callable[[int], None] = lambda _: None,
+    ) -> Digest:
+        """Compare bytes with the best that is known of them: the listing's hash, the answer's, or
+        the file's own format and length.
+
+        Raises:
+            VerificationError: they are something else.
+        """
+        name, expected = f"{self._source}: {file.path}", self._expected[file.path]
+        said = said or Evidence()
+        if not (expected.sha256 or expected.git_sha1):
+            size = said.expected.size if expected.size is None else expected.size
+            expected = replace(said.expected, size=size)
+        found = check(name, path, expected, cancel=self._context.cancel, count=count)
+        if expected.sha256 or expected.git_sha1 or (said.md5 and md5_of(path) == said.md5):
+            self._proofs[file.path] = "hash"
+        elif check_format(name, path, file.path):
+            self._proofs[file.path] = "format"
+        else:
+            self._proofs[file.path] = "none" if expected.size is None else "size"
+        return found
 
     def _partial(self, file: RemoteFile) -> Path:
         """Named after what the bytes should be, so that a changed file starts a new one."""

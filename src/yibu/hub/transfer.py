@@ -9,6 +9,7 @@ name the cache's places, and the bytes come through here into those places.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import re
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from yibu.errors import PullCancelledError, VerificationError
 from yibu.hub import http
+from yibu.hub.evidence import Evidence, evidence
 from yibu.hub.partial import Partial, Segment
 from yibu.hub.progress import Meter
 from yibu.hub.settings import HubSettings
@@ -53,8 +55,10 @@ class Download:
     url: str
     partial: Path
     size: int | None
-    finish: Callable[[Path], None]
+    finish: Callable[[Path, Evidence], None]
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    page: bool = False
+    """It may be a web page."""
 
 
 class _Restarted(Exception):  # noqa: N818 - a signal between threads, not an error
@@ -73,6 +77,7 @@ class _File:
         self.fresh_tries = 0
         self.finishing = False
         self.best = self.partial.done_bytes
+        self.evidence = Evidence()
 
     def progressed(self) -> bool:
         """Whether there are more bytes than ever: a server without ranges that always breaks
@@ -152,6 +157,8 @@ class Transfer:
             if not any(thread.is_alive() for thread in threads):
                 for file in files:
                     file.partial.close()
+                    if not file.partial.done_bytes:
+                        file.partial.delete()
 
     def _wait(self) -> None:
         while True:
@@ -194,7 +201,7 @@ class Transfer:
             file.finishing = True
             file.partial.open()  # an empty file gets no bytes that would have opened it
         try:
-            file.download.finish(file.partial.path)
+            file.download.finish(file.partial.path, file.evidence)
         except VerificationError as error:
             file.fresh_tries += 1
             if file.fresh_tries > 1 or self._stop.is_set():
@@ -228,7 +235,7 @@ class Transfer:
     def _attempt(self, claim: _Claim) -> None:
         """One request, read to its end."""
         file, segment = claim.file, claim.segment()
-        file.partial.open()
+        name = file.download.name
         headers = dict(file.download.headers)
         ranged = segment.next_byte > 0 or len(file.partial.segments) > 1
         if ranged:
@@ -238,8 +245,17 @@ class Transfer:
                 headers["If-Range"] = file.partial.etag
         if file.fresh_tries:
             headers["Cache-Control"] = "no-cache"
-        with self._client.get(file.download.url, headers, what=file.download.name) as response:
-            total = self._announced(claim, response)
+        with self._client.get(
+            file.download.url, headers, what=name, page=file.download.page
+        ) as response:
+            encoded = _is_encoded(response, file.download.size)
+            chunks = http.body(response, name, decode=encoded)
+            first = next(chunks, b"") if response.status_code in (200, 206) else b""
+            at_start = response.status_code == 200 or segment.next_byte == 0
+            if at_start and not file.download.page and http.is_page(first):
+                raise http.web_page(name, file.download.url, response, first)
+            total = self._announced(claim, response, encoded)
+            file.partial.open()
             if response.status_code == 416:
                 self._unsatisfied(claim, total)
                 return
@@ -249,14 +265,20 @@ class Transfer:
                 self._restart(file, file.download.size, etag, whole=False, claim=claim)
                 self._schedule(file)
                 raise _Restarted
+            if response.status_code == 206 and encoded:
+                # A range of compressed bytes is of no use: ask for the whole file.
+                self._restart(file, file.download.size, "", whole=True, claim=claim)
+                return
             if ranged and response.status_code != 206:
                 # The whole file comes: no ranges here, or a file that changed meanwhile.
-                self._restart(file, total, etag, whole=True, claim=claim)
+                size = file.download.size if total is None else total
+                self._restart(file, size, etag, whole=True, claim=claim)
             elif not file.partial.etag or (file.partial.size is None and total is not None):
                 file.partial.learn(size=total, etag=etag)
-            self._receive(claim, response)
+            file.evidence = evidence(response)
+            self._receive(claim, itertools.chain([first], chunks))
 
-    def _announced(self, claim: _Claim, response: requests.Response) -> int | None:
+    def _announced(self, claim: _Claim, response: requests.Response, encoded: bool) -> int | None:
         """The file's size as this response has it, None where it does not say.
 
         Raises:
@@ -272,7 +294,7 @@ class Transfer:
         elif response.status_code == 416:
             unsatisfied = _UNSATISFIED.fullmatch(given)
             total = int(unsatisfied[1]) if unsatisfied else None
-        elif length := response.headers.get("Content-Length"):
+        elif not encoded and (length := response.headers.get("Content-Length", "")).isdigit():
             total = int(length)
         expected = claim.file.download.size
         if total is not None and expected is not None and total != expected:
@@ -299,10 +321,10 @@ class Transfer:
             self._restart(file, file.download.size, "", whole=True, claim=claim)
         raise http.TransientError(error.message)
 
-    def _receive(self, claim: _Claim, response: requests.Response) -> None:
+    def _receive(self, claim: _Claim, chunks: Iterable[bytes]) -> None:
         file, name = claim.file, claim.file.download.name
         segment = claim.segment()
-        for chunk in http.body(response, name):
+        for chunk in chunks:
             if self._stop.is_set():
                 return
             room = None if segment.stop is None else segment.stop - segment.next_byte
@@ -353,3 +375,12 @@ class Transfer:
             file.generation += 1
             if claim is not None:
                 claim.generation, claim.index = file.generation, 0
+
+
+def _is_encoded(response: requests.Response, size: int | None) -> bool:
+    """Whether the body is compressed, although nobody asked for that; some servers only say so, of
+    files that are archives themselves."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return False
+    return size is None or response.headers.get("Content-Length") != str(size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yibu.errors import HubError, HubNotFoundError, SourceError, VerificationError
@@ -15,7 +15,7 @@ from yibu.hub.links import prune, remove_links
 from yibu.hub.local import local_files, open_local
 from yibu.hub.locks import Lease, try_exclusive
 from yibu.hub.progress import Meter
-from yibu.hub.records import Record, RecordedFile, Records, now, slug
+from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
 from yibu.hub.types import Source
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ class StoredModel:
     changed: tuple[str, ...]
     """Files that are gone or do not look as they did when they were verified."""
     in_use: bool
+    unverified: Mapping[str, Proof] = field(default_factory=dict)
+    """Files that came without a hash to compare them with, and what was compared instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class VerifyResult:
     checked_bytes: int
     problems: tuple[str, ...]
     """One sentence a file: its name, what was found and what was expected."""
+    unverified: Mapping[str, Proof] = field(default_factory=dict)
+    """Files that are as they came, and came without a hash to compare them with."""
 
     @property
     def ok(self) -> bool:
@@ -106,6 +110,7 @@ class Upkeep:
                 record.pulled,
                 tuple(record.changed()),
                 self._in_use(record.source),
+                record.unverified,
             )
             for record in self._records
         ]
@@ -139,7 +144,9 @@ class Upkeep:
             files.append(replace(file, mtime_ns=-1))
         if tuple(files) != record.files and source.scheme != "local":
             self._records.write(replace(record, files=tuple(files)))
-        return VerifyResult(source, record.root, record.model.size, tuple(problems))
+        return VerifyResult(
+            source, record.root, record.model.size, tuple(problems), record.unverified
+        )
 
     def remove(self, source: Source) -> RemoveResult:
         """Delete a model's files, where no other model shares them, its links and its record.

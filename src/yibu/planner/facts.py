@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError, UsageError
-from yibu.planner import gguf, gguf_model, safetensors, transformers_model
+from yibu.planner import gguf_model, transformers_model
 from yibu.planner.files import magic
 from yibu.planner.speech_model import speech_facts
 from yibu.planner.types import ModelFacts
+from yibu.weights import gguf, safetensors
 
 
 def read_facts(path: Path, projector: Path | None = None) -> ModelFacts:

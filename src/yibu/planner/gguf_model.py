@@ -10,9 +10,9 @@ from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.hub.quantization import is_projector
-from yibu.planner import gguf
 from yibu.planner.hf_config import MAX_LAYERS
 from yibu.planner.types import ModelFacts
+from yibu.weights import gguf
 
 _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
 _POOLED = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "t5encoder"})

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from yibu.hub.quantization import best_projector, is_projector
 from yibu.planner.chat_template import texts
 from yibu.planner.facts import facts_from_headers, with_projector
-from yibu.planner.gguf import HeaderCutShortError
-from yibu.planner.safetensors import header_length, load_header
 from yibu.planner.speech_model import facts_of_listing
 from yibu.planner.types import ModelFacts
+from yibu.weights.gguf import HeaderCutShortError
+from yibu.weights.safetensors import header_length, load_header
 
 _GGUF_PREFIX = 4 * 2**20
 """Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
-from yibu.planner import hf_config, safetensors
+from yibu.planner import hf_config
 from yibu.planner.chat_template import takes_tools, texts
 from yibu.planner.estimate import parameter_count, weight_bytes
 from yibu.planner.files import load_json
 from yibu.planner.types import ModelFacts
+from yibu.weights import safetensors
 
 
 def read_directory(path: Path, names: set[str]) -> ModelFacts:

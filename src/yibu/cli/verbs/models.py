@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -74,11 +75,24 @@ def ls(as_json: JsonOption = False) -> None:
         {
             "source": str(stored.source),
             "size": stored.size if as_json else output.size(stored.size),
+            "verified": not stored.unverified if as_json else _verified(stored.unverified),
+            "unverified": dict(stored.unverified),
             "path": str(stored.path),
         }
         for stored in store.list()
     ]
-    output.listing(rows, ("SOURCE", "SIZE", "PATH"), as_json=as_json, kind="models")
+    output.listing(rows, ("SOURCE", "SIZE", "VERIFIED", "PATH"), as_json=as_json, kind="models")
+
+
+_COMPARED = {"format": "format and length only", "size": "length only", "none": "not compared"}
+
+
+def _verified(unverified: Mapping[str, str]) -> str:
+    """A cell: whether every file had a hash to compare it with, or the least that was compared."""
+    least = next(
+        (proof for proof in ("none", "size", "format") if proof in unverified.values()), None
+    )
+    return "yes" if least is None else f"unverified ({_COMPARED[least]})"
 
 
 def rm(source: Annotated[str, typer.Argument(help="The model's source.")]) -> None:
@@ -104,13 +118,20 @@ def verify(
     rows = [
         {
             "source": str(result.source),
-            "result": "ok" if result.ok else "damaged",
+            "result": "damaged" if not result.ok else "unverified" if result.unverified else "ok",
             "faults": list(result.problems),
+            "unverified": dict(result.unverified),
         }
         for result in results
     ]
     output.listing(rows, ("SOURCE", "RESULT", "FAULTS"), as_json=as_json, kind="models")
-    damaged = [row["source"] for row in rows if row["result"] != "ok"]
+    for result in results:
+        if result.ok and result.unverified:
+            output.talk(
+                f"{result.source} is as it came, but its hub gave no hash of "
+                f"{', '.join(list(result.unverified)[:4])}: {_verified(result.unverified)}."
+            )
+    damaged = [row["source"] for row in rows if row["result"] == "damaged"]
     for name in damaged:
         output.talk(f"{name} is damaged. Fetch it again with: yibu pull {name}")
     return VERIFICATION_FAILED if damaged else DONE
