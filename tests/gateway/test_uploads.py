@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.small_disks import with_disks
 from yibu.errors import InvalidRequestError
-from yibu.gateway.uploads import FormScanner
+from yibu.gateway.form import FormScanner
 
 from .conftest import SPEECH, FakeBackend, Running, Serve
 from .oracle import Oracle
@@ -55,7 +63,7 @@ def test_the_model_is_found_in_pieces_of_any_size(data, model_first: bool, name:
         size = data.draw(st.integers(1, len(rest)))
         scanner.feed(rest[:size])
         rest = rest[size:]
-    assert scanner.model == name.strip()
+    assert (scanner.model or "") == name.strip()
     start, end = scanner.span
     assert raw[start:end] == name.encode()
 
@@ -104,8 +112,10 @@ async def test_the_engines_own_name(serve: Serve, backend: FakeBackend, model_fi
             assert status == 200
             data = raw_io(form(model_first=model_first, size=6_000_000))
             status, _ = await post(gateway, TRANSCRIBE, data)
-            assert status == (200 if model_first else 400)
+            assert status == 200
     assert up.received[0].body == form(model="whisper-large", model_first=model_first)
+    large = form(model="whisper-large", model_first=model_first, size=6_000_000)
+    assert up.received[1].body == large
 
 
 async def test_an_alias_is_sent_by_the_engines_name(serve: Serve, backend: FakeBackend) -> None:
@@ -164,7 +174,7 @@ async def test_refusals(serve: Serve, backend: FakeBackend) -> None:
                 (raw_io(form(model="text")), 404, "model_not_capable"),
                 (raw_io(form(model=None)), 400, "missing_required_parameter"),
                 (raw_io(form(model="x" * 5000)), 400, "invalid_multipart"),
-                (raw_io(b"no form at all"), 400, "missing_required_parameter"),
+                (raw_io(b"no form at all"), 400, "invalid_multipart"),
                 (raw_io(b"--BB\r\n" + b"x: " + b"y" * 50_000), 400, "invalid_multipart"),
                 (raw_io(form(size=3_000_000)), 413, "request_too_large"),
                 (pieces(form(size=3_000_000)), 413, "request_too_large"),
@@ -250,3 +260,200 @@ async def test_a_client_that_leaves_halfway(serve: Serve, backend: FakeBackend) 
                 while backend.in_flight or gateway.app.pool.counts()[0]:
                     await asyncio.sleep(0.01)
     assert up.received == []
+
+
+@pytest.mark.parametrize("chunks", [True, False])
+async def test_an_alias_behind_a_large_file(
+    serve: Serve,
+    backend: FakeBackend,
+    chunks: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits on disk, in a file without a name: nothing is left, whatever ends the gateway."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    raw = form(model="whisper-1", model_first=False, size=9_000_000)
+    seen: list[list[Path]] = []
+
+    async def slowly():
+        for at in range(0, len(raw), 500_000):
+            yield raw[at : at + 500_000]
+            seen.append(list(tmp_path.iterdir()))
+
+    async with Upstream(answering({"text": "hello"})) as up:
+        backend.add("ears", up, capabilities=SPEECH, names={"whisper-1": "ears"})
+        async with serve() as gateway:
+            status, answer = await post(gateway, TRANSCRIBE, slowly() if chunks else raw_io(raw))
+    assert (status, answer) == (200, {"text": "hello"})
+    assert up.received[0].body == form(model="ears", model_first=False, size=9_000_000)
+    assert up.received[0].header("content-length") == str(len(up.received[0].body))
+    assert not any(seen)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_form_that_waited_is_sent_again_where_it_was_not_begun(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    raw = form(model_first=False, size=6_000_000)
+    async with Upstream(sending(close=True)) as down, Upstream(answering({"text": "x"})) as up:
+        backend.add("ears", down, up, capabilities=SPEECH)
+        async with serve() as gateway:
+            status, _ = await post(gateway, TRANSCRIBE, raw_io(raw))
+    assert status == 200
+    assert up.received[0].body == raw
+
+
+async def test_a_disk_that_cannot_be_written_is_said(
+    serve: Serve, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    backend.add("ears", capabilities=SPEECH)
+    async with serve() as gateway:
+        raw = raw_io(form(model_first=False, size=6_000_000))
+        headers = {"content-type": "multipart/form-data; boundary=BB"}
+        url = gateway.url + TRANSCRIBE
+        async with gateway.http.post(url, data=raw, headers=headers) as answer:
+            error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (507, "no_disk_space")
+            assert answer.headers["x-should-retry"] == "false"
+    assert f"{tmp_path / 'gone'} cannot be written: [Errno 2]" in error["message"]
+    assert "Put the field 'model' before 'file'" in error["message"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    script = (
+        "import asyncio; from yibu.gateway.spool import Spool; spool = Spool(); "
+        "[asyncio.run(spool.write(bytes(1 << 20))) for _ in range(20)]"
+    )
+    command = [*with_disks({tmp_path: "6m"}), sys.executable, "-c", script]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (
+        f"NoRoomError: The upload names its model behind the file, so it has to wait on disk, and {tmp_path} is full"
+        in done.stderr
+    )
+
+
+BAD_TYPES = [
+    "multipart/form-data", "multipart/form-data; boundary=", "multipart/mixed; boundary=BB",
+    "multipart/form-data; boundary=BB; boundary=CC", "multipart/form-data; boundary=BB;BOUNDARY=BB",
+    f"multipart/form-data; boundary={'B' * 71}", 'multipart/form-data; boundary="B B "',
+    "multipart/form-data; boundary=B{B", 'multipart/form-data; boundary="B\\"B"',
+    "multipart/form-data; boundary=BB, multipart/form-data; boundary=CC",
+    "multipart/form-data boundary=BB", "multipart/form-data; boundary=BB; x", "xmultipart/form-data; boundary=BB",
+]  # fmt: skip
+GOOD_TYPES = [
+    "multipart/form-data; boundary=BB", 'Multipart/Form-Data;boundary="BB"; charset=utf-8',
+    "multipart/form-data; charset=utf-8; boundary=BB ;",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_TYPES + GOOD_TYPES)
+async def test_a_form_has_one_boundary(serve: Serve, backend: FakeBackend, kind: str) -> None:
+    async with Upstream(answering({"text": ""})) as up:
+        backend.add("ears", up, capabilities=SPEECH)
+        async with serve() as gateway:
+            url = gateway.url + TRANSCRIBE
+            async with gateway.http.post(
+                url, data=form(), headers={"content-type": kind}
+            ) as answer:
+                assert answer.status == (200 if kind in GOOD_TYPES else 400)
+                if answer.status == 400:
+                    assert (await answer.json())["error"]["code"] == "invalid_multipart"
+
+
+EMPTY = b"--BB\r\n\r\n\r\n"
+NAMED = b'--BB\r\nContent-Disposition: form-data; name="model"'
+BROKEN = {
+    "ends before its last boundary": form()[:-8],
+    "has more than 256 parts": EMPTY * 222_222,
+    "given twice": NAMED + b"\r\n\r\nears\r\n" + form(),
+    "is a file": NAMED + b'; filename="x"\r\n\r\nears\r\n' + form(),
+    "does not begin with the boundary": b"--CC\r\n" + form(),
+    "not UTF-8": NAMED + b"\r\n\r\n\xff\xff\r\n--BB--\r\n",
+    "header": form()[:-8] + b"\r\n--BB\r\n" + b"x: y\r\n" * 100 + b"\r\n\r\n--BB--\r\n",
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+@pytest.mark.parametrize("chunks", [True, False])
+async def test_broken_forms_are_refused_and_never_whole_at_the_engine(
+    serve: Serve, backend: FakeBackend, reason: str, chunks: bool
+) -> None:
+    raw = BROKEN[reason]
+    async with Upstream(answering({"text": ""})) as up:
+        backend.add("ears", up, capabilities=SPEECH)
+        async with serve() as gateway:
+            data = pieces(raw, 1000) if chunks and len(raw) < 10_000 else raw_io(raw)
+            status, answer = await post(gateway, TRANSCRIBE, data)
+            assert (status, answer["error"]["code"]) == (400, "invalid_multipart")
+            assert reason in answer["error"]["message"]
+    assert up.received == []
+
+
+async def test_others_are_answered_between_the_parts_of_a_form(serve: Serve) -> None:
+    """The scanner yields: a request that comes later is answered earlier."""
+    part = b'--BB\r\nContent-Disposition: form-data; name="x"; a=' + b'"' * 3900 + b"\r\n\r\n\r\n"
+    async with serve() as gateway:
+        await asyncio.to_thread(gateway.app.surface)
+        large = asyncio.create_task(post(gateway, TRANSCRIBE, raw_io(part * 255 + b"--BB--\r\n")))
+        async with asyncio.timeout(30):
+            await asyncio.sleep(0)
+            async with gateway.http.get(gateway.url + "/healthz") as answer:
+                assert answer.status == 200
+            assert not large.done()
+            assert (await large)[0] == 400
+
+
+async def test_the_official_python_sdk(serve: Serve, backend: FakeBackend) -> None:
+    audio = b"RIFF" + bytes(6_000_000)
+    async with Upstream(answering({"text": "hello"})) as up:
+        backend.add("ears", up, capabilities=SPEECH, names={"whisper-1": "ears"})
+        async with serve() as gateway:
+            client = openai.AsyncOpenAI(base_url=gateway.url + "/v1", api_key="x")
+            heard = await client.audio.transcriptions.create(
+                model="whisper-1", file=("a.wav", audio), response_format="json"
+            )
+            await client.close()
+    assert heard.text == "hello"
+    assert b"\r\n\r\nears\r\n" in up.received[0].body
+    assert audio in up.received[0].body
+
+
+SCRIPT = """
+const { OpenAI, toFile } = require("openai");
+const client = new OpenAI({ baseURL: process.argv[1], apiKey: "x", maxRetries: 0 });
+(async () => {
+  const file = await toFile(Buffer.alloc(6000000, 7), "a.wav");
+  const heard = await client.audio.transcriptions.create({ file, model: "whisper-1" });
+  console.log(heard.text);
+})();
+"""
+
+
+async def test_the_official_javascript_sdk(
+    serve: Serve, backend: FakeBackend, engine_cache: Path
+) -> None:
+    """It writes the fields in the order given: the file, then the model."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    env = {
+        **os.environ,
+        "NODE_PATH": f"{engine_cache / 'node_modules'}:{os.environ.get('NODE_PATH', '')}",
+    }
+    resolve = [node, "-e", 'require.resolve("openai")']
+    found = subprocess.run(resolve, env=env, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip(f"its package is not here: npm install --prefix {engine_cache} openai")
+    async with Upstream(answering({"text": "hello"})) as up:
+        backend.add("ears", up, capabilities=SPEECH, names={"whisper-1": "ears"})
+        async with serve() as gateway:
+            url = gateway.url + "/v1"
+            process = await asyncio.create_subprocess_exec(
+                node, "-e", SCRIPT, url, env=env, stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await process.communicate()
+    assert out == b"hello\n"
+    body = up.received[0].body
+    assert body.index(b'name="file"') < body.index(b'name="model"\r\n\r\nears\r\n')

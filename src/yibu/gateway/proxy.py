@@ -6,14 +6,16 @@ before the client was told anything; afterwards the client is told that it broke
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from yibu.engines.answers import Answers
 from yibu.engines.base import Endpoint
 from yibu.engines.registry import engines
-from yibu.errors import EngineGoneError, InvalidRequestError, NotReadyError, RequestError
+from yibu.errors import EngineGoneError, NotReadyError, RequestError
 from yibu.gateway.backend import Backend, Route
 from yibu.gateway.envelope import EngineTimeoutError
 from yibu.gateway.exchange import Exchange
@@ -34,35 +36,24 @@ its end, and whether the engine hangs its /health says."""
 
 @dataclass(slots=True)
 class Payload:
-    """A request's body as the client gave it: ``data``, then ``rest`` as it comes."""
+    """A body for one replica: ``data``, then ``rest`` as it comes."""
 
     content_type: bytes
     data: bytes
-    rest: AsyncIterator[bytes] | None = None
+    rest: AsyncGenerator[bytes] | None = None
     length: int | None = None
     """Of both together; None when the client did not say (chunked)."""
-    span: tuple[int, int] = (0, 0)
-    """Where in ``data`` an upload names the model."""
-    consumed: bool = False
-    """Something of ``rest`` was taken: it cannot be sent a second time."""
 
-    def renamed(self, name: str) -> Payload:
-        """The same upload with the name that the engine knows its model by.
 
-        Raises:
-            InvalidRequestError: the name does not stand in the part that is still here.
-        """
-        start, end = self.span
-        if not start or end > len(self.data):
-            raise InvalidRequestError(
-                "The field 'model' is missing or stands behind the file",
-                hint="Put 'model' before 'file' in the form",
-                param="model",
-            )
-        new = name.encode()
-        length = self.length if self.length is None else self.length + len(new) - (end - start)
-        data = self.data[:start] + new + self.data[end:]
-        return replace(self, data=data, length=length)
+class Form(Protocol):
+    """An upload (``uploads.Upload``)."""
+
+    spent: bool
+    """It cannot be sent a second time."""
+
+    def payload(self, name: str) -> Payload:
+        """The body for a replica that knows the model by this name."""
+        ...
 
 
 class Proxy:
@@ -96,9 +87,9 @@ class Proxy:
         operation: Operation,
         route: Route,
         request: JsonRequest,
-        payload: Payload | None,
+        form: Form | None,
     ) -> None:
-        """Send to a replica and relay its answer; ``payload`` is None for JSON, which is written
+        """Send to a replica and relay its answer; ``form`` is None for JSON, which is written
         anew for each replica, since each may know the model by another name."""
         rules = self._answers.get(route.engine) or Answers()
         relay = Relay(exchange, operation, route, request, rules)
@@ -115,7 +106,7 @@ class Proxy:
             failed = False
             try:
                 inner = _engine_name(request, route, endpoint)
-                body = _payload(payload, request, inner, streamed=relay.collects)
+                body = _payload(form, request, inner, streamed=relay.collects)
                 await self._attempt(exchange, operation, route, relay, endpoint, inner, body)
                 return
             except UpstreamError as error:
@@ -126,7 +117,7 @@ class Proxy:
                     relay.begun
                     or bool(exclude)
                     or error.kind == "timeout"
-                    or (payload is not None and payload.consumed)
+                    or (form is not None and form.spent)
                 )
                 if final:
                     raise failure from error
@@ -173,12 +164,12 @@ async def _send(connection: Connection, head: bytes, payload: Payload) -> None:
     chunked = payload.length is None
     connection.send(head, *_frame(payload.data, chunked=chunked))
     if payload.rest is not None:
-        async for part in payload.rest:
-            payload.consumed = True
-            if connection.answered:
-                return  # the engine has refused, or gone: no use in sending the rest
-            connection.send(*_frame(part, chunked=chunked))
-            await connection.drain()
+        async with aclosing(payload.rest) as parts:
+            async for part in parts:
+                if connection.answered:
+                    return  # the engine has refused, or gone: no use in sending the rest
+                connection.send(*_frame(part, chunked=chunked))
+                await connection.drain()
     if chunked:
         connection.send(b"0\r\n\r\n")
     connection.request_whole = True
@@ -196,10 +187,10 @@ def _engine_name(request: JsonRequest, route: Route, endpoint: Endpoint) -> str:
     return meant if meant != route.model else endpoint.served_name or meant
 
 
-def _payload(upload: Payload | None, request: JsonRequest, name: str, *, streamed: bool) -> Payload:
+def _payload(form: Form | None, request: JsonRequest, name: str, *, streamed: bool) -> Payload:
     """The body for one replica, with the name that it knows the model by."""
-    if upload is not None:
-        return upload if name == request.model else upload.renamed(name)
+    if form is not None:
+        return form.payload(name)
     fields = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
     data = request.encode(name, **fields)
     return Payload(b"application/json", data, length=len(data))
