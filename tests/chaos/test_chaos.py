@@ -19,6 +19,7 @@ from tests.chaos.client import Customer, Ration
 from tests.chaos.events import EVENTS
 from tests.chaos.world import CALM, WILD, World
 from tests.e2e.home import Home
+from yibu.paths import Paths
 
 _CLIENTS = 16
 _REQUEST_TIMEOUT = 3.0
@@ -41,7 +42,8 @@ async def test_chaos(home: Home, request: pytest.FixtureRequest) -> None:
     left = world.marked()
     print("\n" + books.summary())
     assert not left, f"left behind: {left}"
-    assert not books.wrong, "\n".join([books.summary(), *books.wrong[:40]])
+    log = f"the node's log: {Paths.from_env(home.env).node_log}, {home.root}/node.out"
+    assert not books.wrong, "\n".join([books.summary(), *books.wrong[:40], log])
     assert sum(books.counts.values()) > seconds, books.summary()
 
 
@@ -63,7 +65,7 @@ async def drive(world: World, books: Books, seed: int, seconds: float) -> None:
             (event,) = chance.choices(EVENTS, [event.weight for event in EVENTS])
             happened[event.name] += 1
             await event.run(world, chance)
-            await world.recovered()
+            await world.recovered(event.name)
             if time.monotonic() > settle:
                 await rest(world, books, customers)
                 settle = time.monotonic() + _SETTLE_EVERY

@@ -83,7 +83,7 @@ class World:
         self._node.kill()
         self._node.wait()
         await self.start_node()
-        await self.recovered()
+        await self.recovered("kill_node")
         self.books.over(span)
 
     async def stop_node(self) -> int:
@@ -116,14 +116,18 @@ class World:
     def _state(self) -> Path:
         return self.home.root / "state"
 
-    async def recovered(self) -> None:
-        """Wait until each model answers; one that takes too long is noted as wrong."""
+    async def recovered(self, event: str) -> None:
+        """Wait until each model answers; one that takes too long after ``event`` is noted as wrong."""
         limit = _DETECTION + _RECOVERY + 3 * self.start_seconds
         for model in REPLICAS:
-            try:
-                await eventually(lambda model=model: self._answers(model), "", limit)
-            except AssertionError:
-                self.books.wrong.append(f"{model} gave no answer within {limit:.0f} s of an event")
+            begun = time.monotonic()
+            await eventually(lambda model=model: self._answers(model), f"{model} answers", 120)
+            took = time.monotonic() - begun
+            if took > limit:
+                status = (await self.call("ps"))["models"]
+                self.books.wrong.append(
+                    f"after {event}, {model} took {took:.1f} s to answer, not {limit:.1f}: {status}"
+                )
 
     async def _answers(self, model: str) -> bool:
         entry = Entry(Order("plain", f"n{time.time_ns():016x}", 3), model, False, True, "recovery")
@@ -145,11 +149,11 @@ class World:
             await eventually(self._quiet, "no request in flight", 30)
         except AssertionError as never:
             self.books.wrong.append(f"the node says after all have ended: {never}")
-        await self.recovered()
+        await self.recovered("all clients paused")
         try:
             await eventually(self._no_strays, "no process of an engine that is gone", 20)
         except AssertionError:
-            self.books.wrong.append(f"left behind: {self.marked()}")
+            self.books.wrong.append(f"left behind: {self.marked()}, of {await self.call('ps')}")
         self.samples.append(Sample(self.node.num_fds(), self.node.memory_info().rss))
 
     async def _quiet(self) -> bool:
