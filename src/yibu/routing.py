@@ -54,7 +54,7 @@ class Route:
     engine: str
     capabilities: frozenset[Capability]
     conforming: bool
-    """Answers need no mending (``LaunchPlan.conforming``)."""
+    """Answers need no completing (``LaunchPlan.conforming``)."""
     created: int
     """Unix seconds, for ``/v1/models``."""
     owned_by: str = "yibu"

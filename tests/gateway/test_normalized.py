@@ -144,6 +144,30 @@ async def test_numbers_and_fields_of_the_engines_own_stay(
     assert answer["choices"][0]["message"]["reasoning"] == "x"
 
 
+async def test_events_that_look_like_the_last_are_looked_at_too(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    """Text that could be taken for an event's end or another field, and what stands behind the end."""
+    texts = ["a", "b", 'quote "model":"inner"', "back\\", "line\nend", "易部", "", "c", "}", "d"]
+
+    def event(text: str, reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+        return orjson.dumps({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1,
+                             "model": "inner", "choices": [choice]})  # fmt: skip
+
+    sent = [*map(event, texts), event("", "stop"), DONE, event("late")]
+    for pieces in ([bare(e) for e in sent], [b"".join(map(bare, sent))]):
+        async with Upstream(framed(pieces, "chunked")) as up, serve() as gateway:
+            backend.add("m", up, served_name="inner")
+            for options in ({}, {"stream_options": {"include_usage": True}}):
+                text = await gateway.stream(COMPLETIONS, chat(stream=True, **options))
+                chunks = chunks_of(text)
+                said = [chunk["choices"][0]["delta"]["content"] for chunk in chunks]
+                assert said == [*texts, ""]
+                assert {chunk["model"] for chunk in chunks} == {"m"}
+                assert all(("usage" in chunk) == bool(options) for chunk in chunks)
+
+
 # Ids, usage, what was cut -------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from yibu.gateway.ids import new_id, with_prefix
 from yibu.gateway.normalize import fill_text_choice
 from yibu.gateway.requests import JsonRequest
 from yibu.gateway.sse import DONE, EventReader, make_event, parse_event
+from yibu.gateway.template import ChunkTemplate
 from yibu.gateway.toolcalls import ToolCallDeltas, objects
 from yibu.gateway.usage import Tokens, prompt_count, tokens_of
 from yibu.upstream.connection import UpstreamError
@@ -49,6 +50,7 @@ class ChunkNormalizer:
         self._translate = translate
         self._conforming = conforming
         self._reader = EventReader()
+        self._template = ChunkTemplate()
         self._choices = (request.body.get("n") or 1) * prompt_count(request.body)
         self._finished: set[int] = set()
         self._calls: dict[int, ToolCallDeltas] = {}
@@ -79,6 +81,10 @@ class ChunkNormalizer:
         Raises:
             UpstreamError: it is not the stream of an OpenAI-compatible server.
         """
+        if self._reader.is_between_events and not self.ended and self.error is None:
+            plain = self._template.apply(data)
+            if plain is not None:
+                return plain
         return b"".join([self._event(block) for block in self._reader.blocks(data)])
 
     def finish(self) -> bytes:
@@ -116,7 +122,9 @@ class ChunkNormalizer:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise UpstreamError("protocol", "an event of the engine's stream is not a JSON object")
         if self._shaped and not self._is_special(data):
-            return self._patched(data)
+            sent = self._patched(data)
+            self._template.learn(b"data: " + data + b"\n\n", sent)
+            return sent
         return self._parsed(data)
 
     def _is_special(self, data: bytes) -> bool:

@@ -28,6 +28,11 @@ class EventReader:
         """What has come of a byte order mark."""
         self._begun = False
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing of an event that is not whole was read."""
+        return self._begun and not self._parts and not self._skip_lf
+
     def blocks(self, data: bytes) -> list[bytes]:
         """The blocks that end in ``data``.
 
@@ -83,13 +88,17 @@ class EventReader:
 def _text(block: bytes) -> bytes:
     # A blank line more than is needed stands before the block.
     block = block.lstrip(b"\n")
-    if block.isascii():
-        return block
+    return block if is_utf8(block) else block.decode("utf-8", "replace").encode()
+
+
+def is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
     try:
-        block.decode()
+        data.decode()
     except UnicodeDecodeError:
-        return block.decode("utf-8", "replace").encode()
-    return block
+        return False
+    return True
 
 
 def parse_event(block: bytes) -> tuple[bytes, bytes | None]:
