@@ -37,6 +37,8 @@ VERBS: dict[str, list[str]] = {
     "verify": [],
     "gc": [],
     "init": ["--print"],
+    "search": ["qwen"],
+    "show": ["nothing"],
     "config check": [],
     "config show": [],
     "config schema": [],
@@ -70,6 +72,8 @@ def commands() -> set[str]:
     found = set()
     root = typer.main.get_command(app)
     for name, command in root.commands.items():  # type: ignore[attr-defined]
+        if command.hidden:  # another name of a verb
+            continue
         below = getattr(command, "commands", None)
         found |= {f"{name} {verb}" for verb in below} if below else {name}
     return found

@@ -73,6 +73,6 @@ def test_bytes_of_an_environment_are_those_of_its_download() -> None:
     def said(phase: Any) -> str:
         return describe_environment(EnvironmentProgress("e", phase, 40.2, 500, 1_000_000, 154))
 
-    assert said("downloading") == "downloading 500 B of 1.0 MB, 40 s"
+    assert said("downloading") == "downloading 500 bytes of 977 KiB, 40 s"
     assert said("installing") == "installing 154 packages, 40 s"
     assert said("done") == "done, 40 s"

@@ -19,11 +19,3 @@ def test_a_listing_as_json_is_versioned(capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert json.loads(out) == {"version": 1, "models": [{"name": "易部"}]}
     assert "易部" in out
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (98_362_432, "98.4 MB"), (2.5e9, "2.5 GB"), (3e12, "3.0 TB")],
-)
-def test_sizes_for_people(count: float, text: str) -> None:
-    assert output.size(count) == text

@@ -61,9 +61,9 @@ def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stop", "smol"], "Did you mean 'down'?"),
-        (["status"], "Did you mean 'ps'?"),  # not 'restart', which is spelt more alike
-        (["serve", "Qwen/Qwen3-0.6B"], "Did you mean 'up'?"),
+        (["kill", "smol"], "Did you mean 'down'?"),
+        (["start", "smol"], "Did you mean 'up'?"),  # not 'restart', which is spelt more alike
+        (["deploy", "Qwen/Qwen3-0.6B"], "Did you mean 'up'?"),
         (["restrat"], "Did you mean 'restart'?"),
         (["up", "smol", "--max-model-len", "1024"], "yibu up smol -- --max-model-len …"),
         (["up", "smol", "--dtype=half"], "yibu up smol -- --dtype=half …"),

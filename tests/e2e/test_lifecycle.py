@@ -112,7 +112,7 @@ def test_run_prints_the_answer_and_reads_a_pipe(running: Home) -> None:
     assert running.yibu("run", "fake", "hello").stdout.strip()
     assert running.yibu("run", "fake", input="from a pipe").stdout.strip()
     running.yibu("run", "fake", input="", code=2)
-    assert "those that exist" in running.yibu("run", "nope", "hello", code=1).stderr
+    assert "'nope' is not a source" in running.yibu("run", "nope", "hello", code=2).stderr
 
 
 def test_chat_keeps_history_and_leaves(running: Home) -> None:

@@ -11,7 +11,17 @@ import typer
 from yibu import __version__, log
 from yibu.cli import exits, output, streams
 from yibu.cli.mistyped import ENGINE_FLAG_VERBS, mistyped
-from yibu.cli.verbs import adoption, config, engines, models, planning, service, speech, talk
+from yibu.cli.verbs import (
+    adoption,
+    catalogue,
+    config,
+    engines,
+    models,
+    planning,
+    service,
+    speech,
+    talk,
+)
 from yibu.errors import UsageError, YibuError
 from yibu.paths import describe
 from yibu.redaction import register_environment
@@ -42,7 +52,7 @@ def root(
     del version  # its callback has already answered
 
 
-for group in (service, planning, adoption, talk, speech, models, config, engines):
+for group in (service, planning, adoption, talk, speech, models, catalogue, config, engines):
     group.register(app)
 
 

@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-ENGINE_FLAG_VERBS = frozenset({"up", "plan"})
+ENGINE_FLAG_VERBS = frozenset({"up", "serve", "plan"})
 """The verbs after which ``--`` begins flags for the engine."""
 
 _OTHER_WORDS: Mapping[str, str] = MappingProxyType(
     {
-        "stop": "down",
         "kill": "down",
         "start": "up",
-        "serve": "up",
         "deploy": "up",
         "launch": "up",
-        "status": "ps",
-        "list": "ps",
         "log": "logs",
         "download": "pull",
         "install": "engine install",
@@ -30,7 +26,7 @@ _OTHER_WORDS: Mapping[str, str] = MappingProxyType(
         "help": "--help",
     }
 )
-"""What other tools call our verbs. The nearest spelling alone would send `status` to `restart`."""
+"""What other tools call our verbs. The nearest spelling alone would send `start` to `restart`."""
 
 
 def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:

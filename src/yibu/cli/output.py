@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from yibu.cli.streams import OutputError as OutputError  # noqa: PLC0414 - what writing may raise
+from yibu.units import size as size  # noqa: PLC0414 - for whoever writes sizes
+
 
 def data(text: str) -> None:
     """A line that a script may read."""
@@ -67,15 +70,6 @@ def _rich_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     Console().print(drawn)
-
-
-def size(count: float) -> str:
-    """Bytes for people: ``98.4 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _cell(value: Any) -> str:

@@ -15,6 +15,8 @@ from yibu.config.names import check_name, name_from, plain_name
 from yibu.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
+    from yibu.cli.context import Context
+    from yibu.hub.store import Store
     from yibu.hub.types import Source
 
 _ENDING = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
@@ -104,6 +106,39 @@ def resolve_source(text: str, directory: Path) -> Source:
             raise
         hint = f"Did you mean {' or '.join(near)}, of the catalogue? {error.hint}"
         raise SourceError(error.message, hint=hint) from error
+
+
+def stored_source(text: str, store: Store, context: Context) -> Source:
+    """The source of a model on this disk, by any of its names: a source, a catalogue entry, an
+    entry of ./yibu.yaml, or the name that `yibu up` gives it.
+
+    Raises:
+        UsageError: several models have that name.
+        SourceError: it is no source, and no model here has that name.
+    """
+    from yibu.config import file as config_file
+
+    path = config_file.find(None, context.directory)
+    entry = config_file.load(path, env=context.env).model(text) if path else None
+    if entry is not None and entry.source:
+        return resolve_source(entry.source, entry.directory or context.directory)
+    here = {stored.source for stored in store.list()}
+    named = sorted(
+        (s for s in here if text in (str(s), s.name, s.name.rpartition("/")[2], _served(s))),
+        key=str,
+    )
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise UsageError(
+            f"{text} is the name of {len(named)} models here: {', '.join(map(str, named))}.",
+            hint=f"Give the source: {named[0]}",
+        )
+    return resolve_source(text, context.directory)
+
+
+def _served(source: Source) -> str:
+    return _served_name(source.file or source.name)
 
 
 def _one(text: str, config: Config, directory: Path) -> ModelConfig:

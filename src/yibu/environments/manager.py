@@ -37,10 +37,11 @@ from yibu.environments.disk import (
 )
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgressCallback, ProgressReader
-from yibu.environments.specs import GIB, SPECS, EnvironmentSpec
+from yibu.environments.specs import SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError, UvFailedError, run_uv
 from yibu.errors import EnvironmentSetupError, UsageError
 from yibu.proxies import Proxies
+from yibu.units import sizes_apart
 
 _PYPI = "https://pypi.org/simple"
 _LOCK_POLL = 0.2
@@ -312,9 +313,10 @@ class EnvironmentManager:
     def _check_disk(self, spec: EnvironmentSpec) -> None:
         free = shutil.disk_usage(self._directory).free
         if free < spec.disk:
+            needed, left = sizes_apart(spec.disk, free)
             raise EnvironmentSetupError(
-                f"environment {spec.name} needs about {spec.disk / GIB:.1f} GiB, and "
-                f"{free / GIB:.1f} GiB are free in {self._directory}",
+                f"environment {spec.name} needs about {needed}, and {left} are free in"
+                f" {self._directory}",
                 hint="free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk",
                 cause="disk_full",
             )

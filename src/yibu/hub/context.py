@@ -16,6 +16,7 @@ from yibu.hub.progress import Meter
 from yibu.hub.records import Record, Records
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
+from yibu.units import sizes_apart
 
 Pins = Mapping[str, tuple[int, str]]
 """path in the model → (bytes, sha256 hex)"""
@@ -66,8 +67,9 @@ def check_room(directory: Path, needed: int, what: str) -> None:
         existing = existing.parent
     free = shutil.disk_usage(existing).free
     if free < needed:
+        more, left = sizes_apart(needed, free)
         raise DiskFullError(
-            f"{what} needs {needed} bytes more in {directory}, but only {free} are free.",
+            f"{what} needs {more} more in {directory}, but only {left} are free.",
             hint="Free some room (`yibu gc`, `yibu rm`), or move the cache: YIBU_HOME, "
             "MODELSCOPE_CACHE, HF_HOME.",
         )

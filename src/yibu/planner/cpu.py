@@ -22,7 +22,7 @@ from yibu.planner.arithmetic import (
 from yibu.planner.estimate import tied
 from yibu.planner.lora import Slots, fewer, kept_bytes, slot_bytes
 from yibu.planner.request import FEW_THREADS, Request
-from yibu.planner.text import size
+from yibu.planner.text import room_for, size
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
 
 MIN_CONTEXT = 1024
@@ -128,7 +128,7 @@ def _command(request: Request, left: int, threads: int, why: str) -> ModelPlan:
     note = "its memory is not known to the planner: the command sees to it itself"
     if request.memory is not None and not request.gpus:
         needed = request.memory * request.replicas
-        note = f"its `memory:` budget is {size(needed)}, and {size(max(0, left))} of main memory is free"
+        note = f"its `memory:` budget is {size(needed)}, and {room_for(needed, max(0, left))} of main memory is free"
         if needed > left:
             hints = ("lower its `memory:`", "stop another model, or use a machine with more memory")
             return ModelPlan(request.name, "does_not_fit", None, (note,), hints)
@@ -163,7 +163,7 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
         budget=need.total,
         reasons=(why,),
     )
-    reasons = [f"{arithmetic}; {size(room)} is free"]
+    reasons = [f"{arithmetic}; {room_for(need.total, room)} is free"]
     if facts.format == "sensevoice" and not (request.precision or request.reference):
         reasons.append(
             "weights counted in fp32: which precision is fastest, the processor decides when it"
@@ -258,7 +258,9 @@ def _memory_reasons(
     """The arithmetic in words; ``whole`` sequences of full length are cached at once."""
     ranks = placement.tensor_parallel
     each = f" for each of {ranks} ranks" if ranks > 1 else ""
-    reasons = [f"{explain_need(placement.need)}{each}; {size(room)} is free{each}"]
+    reasons = [
+        f"{explain_need(placement.need)}{each}; {room_for(placement.need.total, room)} is free{each}"
+    ]
     if placement.prompt_cache:
         reasons.append(
             f"of the overhead, {size(placement.prompt_cache)} are kept for the prompts of past"
@@ -363,6 +365,8 @@ def _refuse(
     request: Request, needed: int, room: int, arithmetic: str, hints: tuple[str, ...]
 ) -> ModelPlan:
     limit = " (its `memory:` budget)" if request.memory is not None else ""
-    reason = f"{arithmetic}, and {size(max(0, room))} of main memory is free for it{limit}"
+    reason = (
+        f"{arithmetic}, and {room_for(needed, max(0, room))} of main memory is free for it{limit}"
+    )
     raised = (f"raise `memory:` to {size(needed)}",) if request.memory is not None else ()
     return ModelPlan(request.name, "does_not_fit", None, (reason,), (*raised, *hints))

@@ -20,7 +20,7 @@ from yibu.planner.arithmetic import (
 from yibu.planner.cpu import MIN_CONTEXT, explain_need, largest_context
 from yibu.planner.lora import fewer, slot_bytes
 from yibu.planner.request import Request
-from yibu.planner.text import size
+from yibu.planner.text import room_for, size
 from yibu.planner.types import Gpu, Machine, MemoryNeed, ModelFacts
 
 _USUAL_SEQUENCES = 256
@@ -283,13 +283,13 @@ def _too_large(
     if fixed is not None and need.total <= room < fixed:
         option = "memory" if request.memory is not None else "gpu_memory_utilization"
         return Refusal(
-            f"its budget, {size(fixed)} by `{option}:`, is more than the {size(room)} that is free"
+            f"its budget, {size(fixed)} by `{option}:`, is more than the {room_for(fixed, room)} that is free"
             f" on {where}",
             (f"a smaller `{option}:`; it needs {size(need.total)} at least",),
         )
     reason = (
         f"with {context:,} tokens it needs {explain_need(need)} on {where},"
-        f" and {size(room)} is free there"
+        f" and {room_for(need.total, room)} is free there"
     )
     if fixed is not None:
         reason += f"; its budget is {size(fixed)}"

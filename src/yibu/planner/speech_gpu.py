@@ -11,7 +11,7 @@ from dataclasses import replace
 from yibu.planner.arithmetic import GIB
 from yibu.planner.cpu import engine_threads
 from yibu.planner.request import Request
-from yibu.planner.text import size
+from yibu.planner.text import room_for, size
 from yibu.planner.types import Gpu, Machine, MemoryNeed, ModelPlan, Placement
 
 _OVERHEAD = int(1.5 * GIB)
@@ -40,7 +40,7 @@ def place(request: Request, machine: Machine) -> tuple[ModelPlan, Machine]:
     times = f", {request.replicas} times" if request.replicas > 1 else ""
     arithmetic = (
         f"weights {size(need.weights)} + runtime and buffers {size(need.overhead)}"
-        f" = {size(need.total)}{times}, and {size(chosen.free)} is free on GPU {chosen.index}"
+        f" = {size(need.total)}{times}, and {room_for(taken, chosen.free)} is free on GPU {chosen.index}"
         f" ({chosen.name})"
     )
     if taken > chosen.free:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-_UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+from yibu.units import size as size  # noqa: PLC0414 - for whoever writes sizes
+from yibu.units import sizes_apart
 
 
-def size(count: float) -> str:
-    """Bytes in the largest binary unit that leaves a number of at least one."""
-    for unit, scale in _UNITS:
-        if abs(count) >= scale:
-            value = count / scale
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
-    return f"{count:.0f} bytes"
+def room_for(needed: float, room: float) -> str:
+    """What is free, in the unit of what is needed; with that again where it took more digits to
+    tell the two apart than ``size`` shows."""
+    shown, free = sizes_apart(needed, room)
+    return free if shown == size(needed) else f"{free} (of {shown})"
 
 
 def tokens(count: int) -> str:

@@ -11,7 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
-from yibu.cli.selection import resolve_source
+from yibu.cli.selection import resolve_source, stored_source
 from yibu.errors import UsageError
 
 OfflineOption = Annotated[
@@ -23,6 +23,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     app.command()(pull)
     app.command("ls")(ls)
+    app.command("list", hidden=True, help="The same as ls.")(ls)
     app.command("rm")(rm)
     app.command()(verify)
     app.command()(gc)
@@ -95,11 +96,11 @@ def _verified(unverified: Mapping[str, str]) -> str:
     return "yes" if least is None else f"unverified ({_COMPARED[least]})"
 
 
-def rm(source: Annotated[str, typer.Argument(help="The model's source.")]) -> None:
+def rm(source: Annotated[str, typer.Argument(help="The model's name or source.")]) -> None:
     """Remove a model from this disk."""
     context = Context.here()
     store = open_store(context)
-    removed = store.remove(resolve_source(source, context.directory))
+    removed = store.remove(stored_source(source, store, context))
     output.talk(f"Removed {source}, {output.size(removed.freed_bytes)}.")
 
 

@@ -24,6 +24,8 @@ ModelsArgument = Annotated[
 def register(app: typer.Typer) -> None:
     for verb in (up, down, ps, logs, restart, test, demo):
         app.command()(verb)
+    for name, verb in (("serve", up), ("stop", down), ("status", ps)):
+        app.command(name, hidden=True, help=f"The same as {verb.__name__}.")(verb)
 
 
 def up(

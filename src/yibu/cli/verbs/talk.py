@@ -1,22 +1,27 @@
-"""``yibu run`` and ``yibu chat``: talk to a model from the terminal."""
+"""``yibu run`` and ``yibu chat``: have a model up, and talk to it from the terminal."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from yibu.cli import output
-from yibu.cli.connect import gateway_api
 from yibu.cli.context import Context
-from yibu.errors import UsageError, YibuError
+from yibu.errors import NotRunningError, UsageError, YibuError
 
 if TYPE_CHECKING:
     from yibu.cli.api import Api
 
-_HELP = "/reset forgets the conversation, /exit leaves (so does Ctrl-D)."
+_HELP = 'Several lines stand between """ and """. /reset forgets the conversation, /bye leaves.'
+_LEAVE = frozenset({"/bye", "/exit", "/quit"})
+_QUOTES = '"""'
 
+ModelArgument = Annotated[
+    str, typer.Argument(help="A running model, a name in yibu.yaml or the catalogue, or a source.")
+]
 SystemOption = Annotated[str | None, typer.Option("--system", help="A system message.")]
 MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=1)]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", min=0, max=2)]
@@ -28,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A running model's name.")],
+    model: ModelArgument,
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; stdin is added when it is piped.")
     ] = None,
@@ -36,49 +41,83 @@ def run(
     max_tokens: MaxTokensOption = None,
     temperature: TemperatureOption = None,
 ) -> None:
-    """Ask one thing and print the answer as it comes."""
+    """Talk with a model, which is pulled and started where it is not up; it stays up.
+
+    With a prompt, or with text piped in: one answer, as it comes.
+    """
+    if prompt is None and _interactive():
+        chat(model, system, max_tokens, temperature)
+        return
     question = _question(prompt)
-    messages = _opening(system)
-    messages.append({"role": "user", "content": question})
-    _answer(
-        gateway_api(Context.here()),
-        {"model": model, "messages": messages} | _sampling(max_tokens, temperature),
-    )
+    api, name = _have_up(model)
+    messages = [*_opening(system), {"role": "user", "content": question}]
+    _answer(api, {"model": name, "messages": messages} | _sampling(max_tokens, temperature))
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="A running model's name.")],
+    model: ModelArgument,
     system: SystemOption = None,
     max_tokens: MaxTokensOption = None,
     temperature: TemperatureOption = None,
 ) -> None:
-    """Talk with a model, with history; /reset forgets it, /exit leaves."""
-    api = gateway_api(Context.here())
+    """Talk with a model, with history; Ctrl-C stops an answer, /bye leaves."""
+    api, name = _have_up(model)
     _enable_line_editing()
-    output.talk(f"Talking with {model}. {_HELP}")
+    output.talk(f"Talking with {name}. {_HELP}")
     messages = _opening(system)
-    while (line := _read_line()) is not None:
-        if line in {"/exit", "/quit"}:
-            return
-        if line == "/reset":
+    for text in _inputs():
+        if text == "/reset":
             messages = _opening(system)
             output.talk("The conversation starts anew.")
-        elif line.startswith("/"):
-            output.talk(f"{line} is no command. {_HELP}")
-        elif line:
-            _turn(api, model, messages, line, _sampling(max_tokens, temperature))
+        elif text.startswith("/") and "\n" not in text:
+            output.talk(f"{text.split()[0]} is no command. {_HELP}")
+        else:
+            _exchange(api, name, messages, text, _sampling(max_tokens, temperature))
 
 
-def _turn(
-    api: Api, model: str, messages: list[dict[str, str]], line: str, sampling: dict[str, Any]
+def _have_up(text: str) -> tuple[Api, str]:
+    """The gateway, and the name to ask for; the model is pulled and started where need be."""
+    from yibu.cli.connect import gateway_api
+
+    context = Context.here()
+    try:
+        api = gateway_api(context)
+    except NotRunningError:
+        return _start(context, text)
+    names = [entry["id"] for entry in api.get("/v1/models")["data"]]
+    return (api, text) if text in names else _start(context, text)
+
+
+def _start(context: Context, text: str) -> tuple[Api, str]:
+    """As ``yibu up -d`` does it."""
+    from yibu.cli import selection
+    from yibu.cli.connect import gateway_api
+    from yibu.cli.launch import NodeLaunch
+    from yibu.cli.normalize import normalize
+    from yibu.cli.session import Session
+    from yibu.config import file as config_file
+
+    path = config_file.find(None, context.directory)
+    config, _ = normalize(config_file.load(path, env=context.env))
+    (model,) = selection.select([text], config, selection.Overrides(), context.directory)
+    with NodeLaunch(context) as node:
+        Session(context, config, node).up_detached([model])
+    output.talk(f"It stays up; `yibu down {model.name}` stops it.")
+    return gateway_api(context), model.name
+
+
+def _exchange(
+    api: Api, model: str, messages: list[dict[str, str]], text: str, sampling: dict[str, Any]
 ) -> None:
     """One question and its answer; a failed or interrupted one leaves the history as it was."""
-    asked = [*messages, {"role": "user", "content": line}]
+    asked = [*messages, {"role": "user", "content": text}]
     try:
         answer = _answer(api, {"model": model, "messages": asked} | sampling)
     except KeyboardInterrupt:
         output.talk("\n(interrupted)")
         return
+    except output.OutputError:
+        raise
     except YibuError as error:
         output.talk(f"yibu: {error}")
         return
@@ -95,6 +134,7 @@ def _answer(api: Api, body: dict[str, Any]) -> str:
                 sys.stdout.flush()
                 pieces.append(text)
     sys.stdout.write("\n")
+    sys.stdout.flush()
     return "".join(pieces)
 
 
@@ -117,12 +157,46 @@ def _sampling(max_tokens: int | None, temperature: float | None) -> dict[str, An
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _read_line() -> str | None:
-    """One line of the user's, or None at the end of input."""
-    try:
-        return input(">>> " if sys.stdin.isatty() else "").strip()
-    except EOFError:
-        return None
+def _interactive() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _inputs() -> Iterator[str]:
+    """What the user says, until the end of input or a word that leaves; never empty.
+
+    A line that begins with three quotation marks goes on to the line that ends with them.
+    """
+    while (line := _read_line(">>> ")) is not None:
+        if line.strip() in _LEAVE:
+            return
+        if line.lstrip().startswith(_QUOTES):
+            line = _rest_of_block(line.lstrip().removeprefix(_QUOTES))
+        if text := line.strip():
+            yield text
+
+
+def _rest_of_block(first: str) -> str:
+    lines: list[str] = []
+    line: str | None = first
+    while line is not None:
+        if line.rstrip().endswith(_QUOTES):
+            return "\n".join([*lines, line.rstrip().removesuffix(_QUOTES)])
+        lines.append(line)
+        line = _read_line("... ")
+    return "\n".join(lines)
+
+
+def _read_line(prompt: str) -> str | None:
+    """One line, or None at the end of input; Ctrl-C gives the line up, not the conversation."""
+    while True:
+        try:
+            return input(prompt if _interactive() else "")
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            if not _interactive():
+                raise
+            output.talk("\n(/bye leaves)")
 
 
 def _enable_line_editing() -> None:

@@ -1,0 +1,124 @@
+"""``yibu search`` and ``yibu show``: what there is to serve, and what one model is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context, open_store
+from yibu.cli.selection import stored_source
+from yibu.errors import NotRunningError, UsageError
+
+if TYPE_CHECKING:
+    from yibu.hub.catalogue import CatalogueEntry
+    from yibu.planner.types import Machine
+
+_OVERHEAD = 1.2
+"""What a model takes beside its weights, roughly; `yibu plan` counts it."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(search)
+    app.command("catalogue", hidden=True, help="The same as search.")(search)
+    app.command("catalog", hidden=True, help="The same as search.")(search)
+    app.command()(show)
+
+
+def search(
+    word: Annotated[
+        str | None, typer.Argument(help="Part of a name, a kind or a description; all if not.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models that yibu knows by name, with their sizes, and which fit on this machine."""
+    from yibu.hub.catalogue import entries
+    from yibu.node.hardware import probe
+
+    machine = probe(Context.here().env.get("CUDA_VISIBLE_DEVICES"))
+    found = [entry for entry in entries() if _matches(entry, word)]
+    if not found:
+        raise UsageError(
+            f"The catalogue has nothing like {word!r}.",
+            hint="See all of it with: yibu search. Any other model goes by ORG/NAME: yibu up ORG/NAME",
+        )
+    rows: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "size": entry.size if as_json else output.size(entry.size) if entry.size else None,
+            "fits": _fits(entry, machine),
+            "license": entry.license,
+            "about": entry.about,
+        }
+        for entry in found
+    ]
+    columns = ("NAME", "KIND", "SIZE", "FITS", "LICENSE", "ABOUT")
+    output.listing(rows, columns, as_json=as_json, kind="models")
+    if not as_json:
+        output.talk("FITS goes by the size of the weights; `yibu plan NAME` counts all of it.")
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="A running model, or one on this disk.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what one model is: its source and files, and how it runs."""
+    from yibu.node.client import Client
+    from yibu.planner.facts import read_facts
+
+    context = Context.here()
+    try:
+        running = Client(context.paths).call("ps")["models"]
+    except NotRunningError:
+        running = []
+    up = next((one for one in running if one["name"] == model), None)
+    shown: dict[str, Any] = {"model": model}
+    store = open_store(context)
+    source = stored_source(up["source"] if up and up["source"] else model, store, context)
+    if (local := store.find(source)) is not None:
+        facts = read_facts(local.path)
+        size = next((one.size for one in store.list() if one.source == source), None)
+        shown |= {
+            "source": str(source),
+            "path": str(local.path),
+            "size": size if as_json or size is None else output.size(size),
+            "format": facts.format,
+            "architecture": facts.architecture or None,
+            "context": facts.max_context,
+        }
+    elif up is None:
+        raise UsageError(
+            f"{model} is neither up nor on this disk.", hint=f"Fetch it with: yibu pull {source}"
+        )
+    if up is not None:
+        ports = [replica["port"] for replica in up["replicas"]]
+        shown |= {key: up[key] for key in ("engine", "state", "cause") if up[key]}
+        shown |= {"replicas": len(up["replicas"]), "ports": ports}
+    if as_json:
+        output.data_json({"version": 1, **shown})
+        return
+    for key, value in shown.items():
+        if value is not None:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            output.data(f"{key:<12}  {text}")
+
+
+def _matches(entry: CatalogueEntry, word: str | None) -> bool:
+    texts = (entry.name, *entry.aliases, entry.kind, entry.about)
+    return word is None or any(word.casefold() in text.casefold() for text in texts)
+
+
+def _fits(entry: CatalogueEntry, machine: Machine) -> str | None:
+    """Whether weights of this size have room on a GPU or in memory; None where it is not known."""
+    if entry.size is None:
+        return None
+    needed = entry.size * _OVERHEAD
+    if any(needed <= gpu.free for gpu in machine.gpus):
+        return "on a GPU"
+    if sum(gpu.free for gpu in machine.gpus) >= needed:
+        return "on the GPUs"
+    return "in memory" if needed <= machine.memory_available else "no"

@@ -1,0 +1,31 @@
+"""Numbers of bytes as people read them: one unit system, binary, everywhere."""
+
+from __future__ import annotations
+
+_UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("bytes", 1))
+
+
+def size(count: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least one: ``93.8 MiB``."""
+    name, scale = _unit(count)
+    return _text(count, name, scale, 0 if abs(count / scale) >= 100 else 1)
+
+
+def sizes_apart(first: float, second: float) -> tuple[str, str]:
+    """Two numbers that are compared, in one unit, and with so many digits that they look unequal
+    where they are: ``1.000 GiB`` and ``0.998 GiB``."""
+    name, scale = _unit(max(abs(first), abs(second)))
+    digits = 0 if min(abs(first), abs(second)) / scale >= 100 else 1
+    while True:
+        texts = _text(first, name, scale, digits), _text(second, name, scale, digits)
+        if texts[0] != texts[1] or first == second or scale == 1:
+            return texts
+        digits += 1
+
+
+def _unit(count: float) -> tuple[str, int]:
+    return next((unit for unit in _UNITS if abs(count) >= unit[1]), _UNITS[-1])
+
+
+def _text(count: float, name: str, scale: int, digits: int) -> str:
+    return f"{count:.0f} bytes" if scale == 1 else f"{count / scale:.{digits}f} {name}"
