@@ -64,7 +64,7 @@ def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
         (["kill", "smol"], "Did you mean 'down'?"),
         (["start", "smol"], "Did you mean 'up'?"),  # not 'restart', which is spelt more alike
         (["deploy", "Qwen/Qwen3-0.6B"], "Did you mean 'up'?"),
-        (["restrat"], "Did you mean 'restart'?"),
+        (["restrat"], "Did you mean 'restart'"),
         (["up", "smol", "--max-model-len", "1024"], "yibu up smol -- --max-model-len …"),
         (["up", "smol", "--dtype=half"], "yibu up smol -- --dtype=half …"),
         (["up", "smol", "--prot", "8001"], "--port"),  # our own, misspelt

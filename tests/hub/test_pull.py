@@ -255,7 +255,7 @@ def test_a_gated_model_says_where_to_accept(machine: Machine) -> None:
 
 def test_a_full_disk_is_seen_before(machine: Machine) -> None:
     machine.hub.listed[BIG] = {"Size": 10**18}
-    with pytest.raises(DiskFullError, match="needs .* more in .* are free"):
+    with pytest.raises(DiskFullError, match=r"needs .* more in .* are free"):
         machine.store.pull(Source("modelscope", REPO))
     assert not machine.hub.asked("/cdn/")
 
