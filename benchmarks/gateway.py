@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -29,6 +30,11 @@ MEASURES = {
     "answers": ("32 clients", "answers/s"),
     "events": ("32 streams", "events/s"),
     "first": ("first event, median", "ms"),
+}
+SERVERS = {
+    "its app, uvicorn + httptools": "httptools",
+    "its app, uvicorn + h11": "h11",
+    "its app, granian": "granian",
 }
 
 
@@ -84,6 +90,13 @@ def start_all(stack: contextlib.ExitStack, folder: Path, upstream: int, cpu: int
         log = folder / f"{conforming}.log"
         script = str(HERE / "ours.py")
         start(name, sys.executable, script, "PORT", str(upstream), str(log), conforming)
+    for name, server in SERVERS.items():
+        if server == "granian" and importlib.util.find_spec("granian") is None:
+            print("granian is not installed: left out (pip install granian)", file=sys.stderr)
+            continue
+        ports[name] = free_port()
+        log = folder / f"{server}.log"
+        start(name, sys.executable, str(HERE / "under.py"), server, "PORT", str(upstream), str(log))
     ports["FastAPI + httpx"] = free_port()
     start("FastAPI + httpx", sys.executable, str(HERE / "plain.py"), "PORT", str(upstream))
     return ports

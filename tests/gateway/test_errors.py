@@ -11,9 +11,9 @@ import re
 import aiohttp
 import orjson
 import pytest
+from uvicorn.protocols.http import httptools_impl
 
 from yibu.config.schema import GatewaySchema
-from yibu.gateway import http1_request
 
 from .conftest import SPEECH, FakeBackend, Serve, chat
 from .oracle import Oracle
@@ -342,7 +342,7 @@ async def test_when_to_come_again_reaches_the_client(serve: Serve, backend: Fake
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("high_water", [http1_request.HIGH_WATER, 0])
+@pytest.mark.parametrize("high_water", [httptools_impl.HIGH_WATER_LIMIT, 0])
 async def test_a_client_that_leaves_ends_its_generation(
     serve: Serve,
     backend: FakeBackend,
@@ -351,7 +351,7 @@ async def test_a_client_that_leaves_ends_its_generation(
     high_water: int,
 ) -> None:
     # 0: as if the body's last bytes had come faster than the engine took them.
-    monkeypatch.setattr(http1_request, "HIGH_WATER", high_water)
+    monkeypatch.setattr(httptools_impl, "HIGH_WATER_LIMIT", high_water)
     parts = (STREAM_HEAD, chunked(b"data: {}\n\n"), 30.0) if stream else (30.0,)
     async with Upstream(sending(*parts)) as up:
         backend.add("m", up, conforming=True)

@@ -257,6 +257,7 @@ def _gateway(
         hosts=tuple(values["hosts"]),
         request_timeout=values["request_timeout"],
         drain_timeout=values["drain_timeout"],
+        max_connections=values["max_connections"],
     )
 
 

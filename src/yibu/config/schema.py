@@ -119,6 +119,11 @@ class GatewaySchema(_Part):
     drain_timeout: Annotated[float, _Number] = Field(
         30, ge=0, le=_YEAR, description="Seconds that requests in flight get when the node stops."
     )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        description="Clients connected at once; fewer where the system allows fewer open files.",
+    )
 
 
 class ModelSchema(_Part):

@@ -33,6 +33,8 @@ class GatewayConfig:
     """Seconds without a byte from the engine before the request is given up."""
     drain_timeout: float = 30.0
     """Seconds that requests in flight get when the node is told to stop."""
+    max_connections: int = 4096
+    """Clients connected at once; fewer where the system allows fewer open files."""
 
 
 @dataclass(frozen=True, slots=True)

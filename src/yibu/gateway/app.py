@@ -18,6 +18,7 @@ from yibu.gateway.cors import Cors
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
 from yibu.gateway.exchange import (
+    CANCELS,
     CLIENT_GONE,
     ClientGoneError,
     Exchange,
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 logger = logging.getLogger("yibu.gateway")
-
-CANCELS = "yibu.cancels_on_disconnect"
-"""An ASGI extension: the server cancels the application's task when the client leaves."""
 
 
 class InternalError(RequestError):

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Literal
 
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
@@ -40,6 +40,9 @@ _SINGLE = _WANTED - {b"x-request-id", b"access-control-request-headers"}
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
+CANCELS = "yibu.cancels_on_disconnect"
+"""An ASGI extension: the server cancels the application's task when the client leaves."""
+
 CLIENT_GONE = 499
 """What nginx logs for a client that left; never sent."""
 
@@ -49,10 +52,13 @@ class ClientGoneError(Exception):
 
 
 class Exchange:
-    """A request and its answer. Every answer carries ``x-request-id``."""
+    """A request and its answer. Every answer carries ``x-request-id``.
+
+    An answer is started once and ended once; nothing can be written after its end.
+    """
 
     __slots__ = (
-        "_send", "bytes_in", "bytes_out", "closing", "cors", "dialect", "ended", "event_number", "first_byte", "headers",
+        "_send", "_state", "bytes_in", "bytes_out", "closing", "cors", "dialect", "event_number", "first_byte", "headers",
         "key", "label", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens",
     )  # fmt: skip
@@ -61,6 +67,7 @@ class Exchange:
         self.scope = scope
         self.receive = receive
         self._send = send
+        self._state: Literal["unanswered", "answering", "ended"] = "unanswered"
         self.cors: Headers | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -84,7 +91,6 @@ class Exchange:
         self.tokens: tuple[int, int] | None = None
         self.stream = False
         self.closing = False
-        self.ended = False
         """The last part of the answer was sent."""
         self.event_number = 0
         """Of an error event that ends a stream, in APIs that number theirs."""
@@ -191,9 +197,10 @@ class Exchange:
     @property
     def answering(self) -> bool:
         """Whether the client has been sent a status already."""
-        return self.status != 0
+        return self._state != "unanswered"
 
     async def start(self, status: int, headers: Headers) -> None:
+        self._step("unanswered", "answering")
         self.status = status
         headers.append((b"x-request-id", self.request_id))
         if self.dialect == "anthropic":  # where its SDK looks
@@ -206,6 +213,7 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; waits when the client is slow."""
+        self._step("answering", "answering")
         if not self.first_byte:
             self.first_byte = time.perf_counter()
         self.bytes_out += len(data)
@@ -213,11 +221,12 @@ class Exchange:
 
     async def keep_alive(self) -> None:
         """Send a comment in a stream of events: nothing for its reader, and no first byte."""
+        self._step("answering", "answering")
         await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
-        self.ended = True
+        self._step("answering", "ended")
         if not self.first_byte:
             self.first_byte = time.perf_counter()
         self.bytes_out += len(data)
@@ -228,12 +237,22 @@ class Exchange:
         await self.start(status, headers)
         await self.end(body)
 
+    def _step(self, before: str, after: Literal["answering", "ended"]) -> None:
+        """Raises RuntimeError where it would be a second answer, or a second end."""
+        if self._state != before:
+            message = f"the answer is {self._state}, and is to be {after}"
+            raise RuntimeError(message)
+        self._state = after
+
     async def refuse(self, error: RequestError) -> None:
-        """Answer with an error object; in a stream that has begun, with an error event."""
+        """Answer with an error object; in a stream that has begun, with an error event. An answer
+        that has ended stays as it is."""
+        if self._state == "ended":
+            return
         if not self.answering:
             body = error_body(error, self.dialect, self.request_id)
             await self.respond(error.status, error_headers(error), body)
-        elif self.stream and not self.ended:
+        elif self.stream:
             await self.end(error_event(error, self.dialect, self.event_number))
 
     async def surface_send(self, message: Message) -> None:

@@ -1,6 +1,6 @@
 """The gateway's listening socket, run and stopped by whoever owns the event loop.
 
-Signals are the owner's. ``start`` binds or says why not; ``stop`` drains: requests in flight
+The server is uvicorn's, connection by connection (``connection``). Signals are the owner's. ``start`` binds or says why not; ``stop`` drains: requests in flight
 finish within ``drain_timeout``, those that arrive meanwhile get 503, then everything is closed.
 """
 
@@ -11,19 +11,22 @@ import errno
 import logging
 import socket
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from yibu.errors import ConfigError
-from yibu.gateway.http1 import HttpProtocol
-from yibu.gateway.http1_request import ServerState
 from yibu.gateway.keys import check_exposure
 
 if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
+    from uvicorn.config import Config
+
     from yibu.gateway.app import Gateway
+    from yibu.gateway.connection import Connections
 
 logger = logging.getLogger("yibu.gateway")
 
 _BACKLOG = 1024
+_MAX_MESSAGE = 1024 * 1024
+"""Bytes of one websocket message."""
 
 
 class ListenError(ConfigError):
@@ -39,7 +42,7 @@ class GatewayServer:
         self._listener = listener
         self._config = app.deps.config
         self._server: asyncio.Server | None = None
-        self._state: ServerState | None = None
+        self._state: Connections | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._patience = self._config.drain_timeout
         self.port = self._config.port
@@ -61,11 +64,14 @@ class GatewayServer:
             ListenError: the port is in use, or the address cannot be bound.
         """
         check_exposure(self._config.host, self._app.deps.keys)
+        from yibu.gateway.connection import Connections, HttpConnection
+
         loop = asyncio.get_running_loop()
-        state = ServerState(self._app, loop)
+        config = _settings(self._app)
+        state = Connections(self._config.max_connections)
         listener = self._listener or bind(self._config.host, self._config.port)
         self._server = await loop.create_server(
-            lambda: HttpProtocol(state), sock=listener, backlog=_BACKLOG
+            lambda: HttpConnection(config, state, {}, loop), sock=listener, backlog=_BACKLOG
         )
         self._state = state
         self.port = self._server.sockets[0].getsockname()[1]
@@ -83,7 +89,6 @@ class GatewayServer:
         if server is None or state is None:
             return
         self._app.drain()
-        state.draining = True
         try:
             await _wait_idle(state, self._patience)
         finally:
@@ -91,7 +96,7 @@ class GatewayServer:
             if self._ticker is not None:
                 self._ticker.cancel()
             for connection in list(state.connections):
-                connection.close()
+                connection.shutdown()
             await self._app.aclose()
 
     async def __aenter__(self) -> Self:
@@ -108,8 +113,38 @@ class GatewayServer:
 
     def _tick(self) -> None:
         if self._state is not None:
-            self._state.tick()
-            self._ticker = asyncio.get_running_loop().call_later(1.0, self._tick)
+            loop = asyncio.get_running_loop()
+            self._state.tick(loop.time())
+            self._ticker = loop.call_later(1.0, self._tick)
+
+
+def _settings(app: Gateway) -> Config:
+    """uvicorn's settings for the gateway's connections."""
+    from uvicorn.config import Config
+
+    from yibu.gateway.connection import KEEP_ALIVE_SECONDS, HttpConnection
+
+    config = Config(
+        app,
+        http=HttpConnection,
+        ws=_websocket,  # type: ignore[arg-type]  # called like the class that it imports
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=round(KEEP_ALIVE_SECONDS),
+        ws_max_size=_MAX_MESSAGE,
+    )
+    config.load()
+    return config
+
+
+def _websocket(**settings: Any) -> asyncio.Protocol:
+    """A websocket's connection; imported when the first is opened."""
+    from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+    return WSProtocol(**settings)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -128,15 +163,13 @@ def bind(host: str, port: int) -> socket.socket:
         raise _listen_error(host, port, error) from error
 
 
-async def _wait_idle(state: ServerState, seconds: float) -> None:
+async def _wait_idle(state: Connections, seconds: float) -> None:
     """Wait for the requests in flight; cancel those that outlast ``seconds``."""
-    if not state.tasks:
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await state.idle.wait()
-    except TimeoutError:
-        late = list(state.tasks)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while state.tasks and (left := deadline - loop.time()) > 0:
+        await asyncio.wait(state.tasks, timeout=left)
+    if late := list(state.tasks):
         logger.warning("%d requests did not finish within %g s: cut off", len(late), seconds)
         for task in late:
             task.cancel()
