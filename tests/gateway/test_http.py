@@ -31,7 +31,7 @@ async def talk(gateway: Running, *parts: bytes, pause: float = 0.0) -> bytes:
             await writer.drain()
             if pause:
                 await asyncio.sleep(pause)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await reader.read()
     finally:
         writer.close()

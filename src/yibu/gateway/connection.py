@@ -16,23 +16,22 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from email.utils import formatdate
 from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
-from uvicorn.server import ServerState
 
-from yibu.errors import InvalidRequestError, NotReadyError, RequestError
+from yibu.errors import InvalidRequestError, RequestError
+from yibu.gateway.connections import Connections, TooManyConnectionsError
 from yibu.gateway.envelope import error_body, error_headers
-from yibu.gateway.exchange import CANCELS, Message, Receive, Scope, Send
+from yibu.gateway.exchange import CANCELS, Receive, Scope, Send
 from yibu.gateway.request_head import MAX_HEAD_BYTES, BadRequestError, check_head, too_large
+from yibu.gateway.transport import ClosedByConnection, HeldFlow, until_closed
 
 logger = logging.getLogger("yibu.gateway.http")
 
@@ -64,43 +63,6 @@ class SlowRequestError(InvalidRequestError):
 
     status = 408
     default_code = "request_timeout"
-
-
-class TooManyConnectionsError(NotReadyError):
-    """``gateway.max_connections`` clients are being answered."""
-
-    default_code = "too_many_connections"
-
-
-class Connections(ServerState):
-    """What the connections of one server share."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self.limit = limit
-        self._warned = -60.0
-
-    def tick(self, now: float) -> None:
-        """Once a second: the Date header, and connections whose time is over."""
-        self.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-        for connection in list(self.connections):
-            if isinstance(connection, HttpConnection):
-                connection.check_time(now)
-
-    def has_room(self, newcomer: HttpConnection, now: float) -> bool:
-        """Whether ``newcomer`` can be served; the longest idle connection is closed for it."""
-        if len(self.connections) <= self.limit:
-            return True
-        if now - self._warned >= 60:
-            self._warned = now
-            logger.warning("%d connections are open: gateway.max_connections", self.limit)
-        idle = (c for c in self.connections if isinstance(c, HttpConnection) and c.idle)
-        victim = min((c for c in idle if c is not newcomer), key=lambda c: c.since, default=None)
-        if victim is None:
-            return False
-        self.connections.discard(victim)
-        victim.transport.abort()
-        return True
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -137,7 +99,7 @@ class HttpConnection(HttpToolsProtocol):
         self._unaccounted = 0
         """Bytes parsed since the last head or part of a body: of heads, trailers, extensions."""
         self._raw = b""
-        """The bytes that the message's first line stands in, at ``_start`` (-1: somewhere)."""
+        """The bytes that the message's head stands in, from ``_start`` on (-1: somewhere)."""
         self._start = 0
         self._ignores_upgrade = False
         # Time-outs.
@@ -149,9 +111,10 @@ class HttpConnection(HttpToolsProtocol):
     # Transport ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        wrapped = _Transport(cast("asyncio.Transport", transport), self)
+        wrapped = ClosedByConnection(cast("asyncio.Transport", transport), self)
         super().connection_made(cast("asyncio.Transport", wrapped))
-        self.flow = _Flow(self)
+        self.flow = HeldFlow(self)
+        self.server_state.timed.add(self)
         if not self.server_state.has_room(self, self.loop.time()):
             self._refuse(
                 TooManyConnectionsError(
@@ -164,6 +127,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.server_state.timed.discard(self)
         super().connection_lost(exc)
         for cycle in self._unanswered:
             cycle.disconnected = True
@@ -211,17 +175,18 @@ class HttpConnection(HttpToolsProtocol):
     def _note_first_line(self, piece: bytes) -> None:
         if self._in_body:
             self._raw, self._start = piece, -1
-        elif not self._in_head:
+        elif self._in_head:
+            self._raw += piece
+        else:
             # What the last message left over: empty lines, for which httptools begins no message.
             left = self._raw[self._start :] if self._start >= 0 else b""
             self._raw, self._start = left + piece, 0
-        elif b"\n" not in self._raw:
-            self._raw += piece
 
     def _without_upgrade(self) -> bytes:
         """The head again, for a new parser: an offered upgrade that is not taken changes nothing
         (Java's client offers HTTP/2 with every body), but httptools would skip the body."""
         self.parser = httptools.HttpRequestParser(self)
+        self._raw, self._start = b"", 0
         method, url = self.scope["method"].encode(), self.url
         lines = [b"%b: %b\r\n" % item for item in self.headers if item[0] != b"upgrade"]
         return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, url, b"".join(lines))
@@ -230,6 +195,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._unanswered:
             self._refuse(BadRequestError("A websocket cannot be opened behind other requests"))
         else:
+            self.server_state.timed.discard(self)
             super().handle_websocket_upgrade()
 
     def close(self) -> None:
@@ -256,10 +222,6 @@ class HttpConnection(HttpToolsProtocol):
     def idle(self) -> bool:
         """Nothing of it would be lost to the client."""
         return self.deaf or not (self._unanswered or self.transport.get_write_buffer_size())
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._unanswered)
 
     # Time ---------------------------------------------------------------------------------
 
@@ -367,7 +329,7 @@ class HttpConnection(HttpToolsProtocol):
         cycle = self._unanswered[0]
         self._running = running = (cycle, task)
         if scope["http_version"] == "1.0":
-            send = _until_closed(cycle, send)
+            send = until_closed(cycle, send)
         try:
             await self._application(scope, receive, send)
         except asyncio.CancelledError:
@@ -434,52 +396,3 @@ class HttpConnection(HttpToolsProtocol):
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + body)
         self.transport.close()
-
-
-class _Transport:
-    """The transport as uvicorn sees it: closing it is the connection's to do."""
-
-    def __init__(self, inner: asyncio.Transport, connection: HttpConnection) -> None:
-        self._inner = inner
-        self._connection = connection
-        self.write = inner.write
-        self.close_now = inner.close
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def is_closing(self) -> bool:
-        return self._connection.deaf or self._inner.is_closing()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-class _Flow(FlowControl):
-    """Reads nothing while something that was read waits to be parsed."""
-
-    def __init__(self, connection: HttpConnection) -> None:
-        super().__init__(connection.transport)
-        self._connection = connection
-
-    def resume_reading(self) -> None:
-        if not self._connection.held:
-            super().resume_reading()
-
-
-def _until_closed(cycle: RequestResponseCycle, send: Send) -> Send:
-    """``send`` for HTTP/1.0, which knows no chunks: without a length, an answer lasts until the
-    connection is closed. uvicorn would send chunks."""
-
-    sized = False
-
-    async def plain(message: Message) -> None:
-        nonlocal sized
-        if message["type"] == "http.response.start":
-            sized = any(name == b"content-length" for name, _ in message["headers"])
-            cycle.chunked_encoding = None if sized else False
-        elif not sized:
-            cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)
-
-    return plain

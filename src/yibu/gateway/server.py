@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
     from uvicorn.config import Config
 
     from yibu.gateway.app import Gateway
-    from yibu.gateway.connection import Connections
+    from yibu.gateway.connections import Connections
 
 logger = logging.getLogger("yibu.gateway")
 
@@ -56,6 +56,11 @@ class GatewayServer:
             host = "127.0.0.1"
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    @property
+    def connections(self) -> int:
+        """Clients that are connected now."""
+        return len(self._state.connections) if self._state is not None else 0
+
     async def start(self) -> None:
         """Accept connections, on a port that is bound now unless it was before.
 
@@ -64,7 +69,8 @@ class GatewayServer:
             ListenError: the port is in use, or the address cannot be bound.
         """
         check_exposure(self._config.host, self._app.deps.keys)
-        from yibu.gateway.connection import Connections, HttpConnection
+        from yibu.gateway.connection import HttpConnection
+        from yibu.gateway.connections import Connections
 
         loop = asyncio.get_running_loop()
         config = _settings(self._app)
