@@ -1,16 +1,18 @@
-"""Write docs/cli.md and docs/yibu.schema.json from the code; `make docs`. Tests check that they
+"""Write docs/cli.md, docs/requests.md and docs/yibu.schema.json from the code; `make docs`. Tests check that they
 are current."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from typer.main import get_command
 
 from yibu.cli.main import app
 from yibu.config.schema import FileSchema
+from yibu.engines.registry import request_tables
+from yibu.engines.requests import Rule
 
 DOCS = Path(__file__).parents[1] / "docs"
 _WIDTH = 96
@@ -41,6 +43,51 @@ def schema() -> str:
     return json.dumps(FileSchema.model_json_schema(), ensure_ascii=False, indent=2) + "\n"
 
 
+_OUTCOMES = {
+    "done": "done by yibu",
+    "ignored": "accepted, and nobody heeds it",
+    "refused": "400",
+}
+
+
+_REQUESTS = (
+    "# Fields of requests, by engine\n\nGenerated from the engines' tables by `make docs`.\n\n"
+    "A field that stands here is not simply passed to the engine: yibu does it by other means, "
+    "or it is a 400 that names it in `param`, or it may be sent and changes no answer. Published "
+    "fields that do not stand here are passed, and so are all that no specification has (`top_k`, "
+    "`min_p`, `chat_template_kwargs` …). A path's `[type=x]` is an object of that type, `[=x]` the "
+    "value itself, `*` any that is not named. `engine: command` gets every field.\n"
+)
+
+
+def requests() -> str:
+    """What becomes of the fields that an engine does not simply heed, by engine and path."""
+    parts = [_REQUESTS]
+    for engine, table in request_tables().items():
+        if "*" not in table.rules:
+            parts.append(f"## {engine}\n")
+            parts += [_request_rows(path, rows) for path, rows in table.rules.items()]
+    return "\n".join(parts)
+
+
+def _request_rows(path: str, rows: Iterable[Rule]) -> str:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.outcome != "passed" and row.path != "model":
+            outcome = (
+                "400, unless the model has what it needs" if row.needs else _OUTCOMES[row.outcome]
+            )
+            groups.setdefault((outcome, row.why), []).append(f"`{row.path}`")
+    if not groups:
+        return f"### {path}\n\nAll fields are passed.\n"
+    lines = [
+        f"| {', '.join(names)} | {outcome} | {why} |" for (outcome, why), names in groups.items()
+    ]
+    return "\n".join((f"### {path}\n", "| field | what becomes of it | why, and what works |", "|---|---|---|",
+                      *lines, ""))  # fmt: skip
+
+
 if __name__ == "__main__":
+    (DOCS / "requests.md").write_text(requests(), encoding="utf-8")
     (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
     (DOCS / "yibu.schema.json").write_text(schema(), encoding="utf-8")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from yibu.engines.base import Capability, Endpoint
+from yibu.engines.requests import UNKNOWN, Abilities
 
 State = Literal["pending", "downloading", "starting", "ready", "draining", "stopped", "failed"]
 """Of models and of replicas; only a model, before it has replicas, is ``downloading``."""
@@ -61,6 +62,10 @@ class Route:
     state: State = "pending"
     """For ``/readyz``, listings and metrics."""
     max_context: int | None = None
+    abilities: Abilities = UNKNOWN
+    """What requests may ask of it (``LaunchPlan.abilities``)."""
+    upload_patience: float = 0.0
+    """Seconds of silence that a request with a file is allowed; 0: as any other."""
     details: ModelDetails = NO_DETAILS
     failure: Failure | None = None
     """Why there are no replicas, where that is so."""

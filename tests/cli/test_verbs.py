@@ -181,9 +181,12 @@ def test_the_light_verbs_import_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_the_reference_is_current() -> None:
+@pytest.mark.parametrize(
+    ("make", "file"), [("cli_reference", "cli.md"), ("requests", "requests.md")]
+)
+def test_the_reference_is_current(make: str, file: str) -> None:
     root = Path(__file__).parents[2]
-    script = "from generate_docs import cli_reference; print(cli_reference(), end='')"
+    script = f"from generate_docs import {make}; print({make}(), end='')"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=root / "scripts",
@@ -192,7 +195,7 @@ def test_the_reference_is_current() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout == (root / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert done.stdout == (root / "docs" / file).read_text(encoding="utf-8")
 
 
 QWEN3_32B = {

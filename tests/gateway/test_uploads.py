@@ -215,12 +215,12 @@ async def test_an_engine_that_refuses_early_is_heard(serve: Serve, backend: Fake
             assert gateway.app.pool.counts() == (0, 0)
 
 
-@pytest.mark.parametrize(("engine", "expected"), [("speech", 200), ("command", 504)])
+@pytest.mark.parametrize(("patience", "expected"), [(60.0, 200), (0.0, 504)])
 async def test_a_long_file_may_take_longer_than_a_generation(
-    serve: Serve, backend: FakeBackend, engine: str, expected: int
+    serve: Serve, backend: FakeBackend, patience: float, expected: int
 ) -> None:
     async with Upstream(sending(1.0, response(b'{"text": ""}'))) as up:
-        backend.add("ears", up, capabilities=SPEECH, engine=engine)
+        backend.add("ears", up, capabilities=SPEECH, upload_patience=patience)
         async with serve(request_timeout=0.2) as gateway:
             status, _ = await post(gateway, TRANSCRIBE, form())
     assert status == expected

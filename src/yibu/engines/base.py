@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
+from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
 from yibu.planner.types import ModelFacts, Placement
 
 Capability = Literal[
@@ -108,6 +109,10 @@ class LaunchPlan:
     conforming: bool = False
     """True where answers already are as OpenAI's specification has them, so that the gateway
     forwards them untouched."""
+    abilities: Abilities = UNKNOWN
+    """What requests may ask of this model."""
+    upload_patience: float = 0.0
+    """Seconds that the engine may be silent in a request with a file; 0: as in any other."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Further models to have on disk first, by the name of their placeholder."""
     starts_alone: bool = False
@@ -164,6 +169,8 @@ class Engine(Protocol):
     causes: Sequence[Cause]
     answers: Answers
     """How its answers and errors differ from the API's."""
+    requests: RequestTable
+    """What it does with each field of a request."""
     phases: Sequence[PhaseMark]
     """In the order in which they come; what is before the first is imports. Empty where the log
     is not known."""

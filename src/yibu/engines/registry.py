@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from yibu.config import ModelConfig
 from yibu.engines.base import Engine
 from yibu.engines.command import Command
 from yibu.engines.llama_cpp import LlamaCpp
+from yibu.engines.requests import RequestTable
 from yibu.engines.speech import Speech
 from yibu.engines.vllm import Vllm
 from yibu.errors import ConfigError, UnsupportedError
@@ -15,6 +18,11 @@ from yibu.planner.types import ModelFacts
 def engines() -> tuple[Engine, ...]:
     """Every engine; for a model that names none, the first that supports it is taken."""
     return (LlamaCpp(), Vllm(), Speech(), Command())
+
+
+def request_tables() -> Mapping[str, RequestTable]:
+    """What each engine does with the fields of requests, by its name."""
+    return {engine.name: engine.requests for engine in engines()}
 
 
 def by_name(name: str) -> Engine:

@@ -55,7 +55,11 @@ async def parse_body(
 
 def parse_heavy(parts: Sequence[bytes], schema: type[BaseModel]) -> JsonRequest:
     """``parse``, with the large fields written, and outlined in the body."""
-    request = parse(b"".join(parts), schema)
+    return outlined(parse(b"".join(parts), schema))
+
+
+def outlined(request: JsonRequest) -> JsonRequest:
+    """The request with the large fields of its body written, and outlined in the body."""
     written = {name: orjson.dumps(value) for name, value in request.body.items()}
     request.written = {
         name: data

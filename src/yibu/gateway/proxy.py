@@ -10,11 +10,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
+
+import orjson
 
 from yibu.engines.answers import Answers
 from yibu.engines.base import Endpoint
 from yibu.engines.registry import engines
+from yibu.engines.requests import Call
 from yibu.errors import EngineGoneError, NotReadyError, RequestError
 from yibu.gateway.backend import Backend, Route
 from yibu.gateway.envelope import EngineTimeoutError
@@ -25,13 +28,10 @@ from yibu.gateway.offload import Offload
 from yibu.gateway.operations import Operation, find_route
 from yibu.gateway.relay import Relay
 from yibu.gateway.requests import JsonRequest
+from yibu.gateway.steps import Ask, prepare, run
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
 from yibu.upstream.pool import Pool
-
-FILE_PATIENCE = 4 * 3600.0
-"""Seconds that our speech engine may be silent in a request: the whole answer to a file of hours comes at
-its end, and whether the engine hangs its /health says."""
 
 
 @dataclass(slots=True)
@@ -79,6 +79,7 @@ class Proxy:
         route = find_route(self._backend, request.model, operation)
         exchange.model = route.meant(request.model)
         exchange.stream = request.stream
+        request = await prepare(operation, request, route, self._offload)
         await self.forward(exchange, operation, route, request, None)
 
     async def forward(
@@ -106,6 +107,11 @@ class Proxy:
             failed = False
             try:
                 inner = _engine_name(request, route, endpoint)
+                if request.steps is not None:
+                    await relay.stepped(
+                        run(request, self._asker(exchange, relay, endpoint, inner)), inner
+                    )
+                    return
                 body = _payload(form, request, inner, streamed=relay.collects)
                 await self._attempt(exchange, operation, route, relay, endpoint, inner, body)
                 return
@@ -139,14 +145,13 @@ class Proxy:
         head = _request_head(operation.path, endpoint, payload, exchange.request_id)
         # A body that cannot be sent twice must not meet a connection that is just being closed.
         fresh = payload.rest is not None
-        file = operation.schema is None and route.engine == "speech"
         connection = await self._pool.begin(
             endpoint.host,
             endpoint.port,
             partial(_send, head=head, payload=payload),
             fresh=fresh,
             wait=relay.wait_head,
-            patience=FILE_PATIENCE if file else 0.0,
+            patience=route.upload_patience if operation.schema is None else 0.0,
         )
         try:
             progressed = partial(self._backend.progress, endpoint)
@@ -154,6 +159,24 @@ class Proxy:
         finally:
             relay.stop()
             self._pool.release(connection)
+
+    def _asker(self, exchange: Exchange, relay: Relay, endpoint: Endpoint, inner: str) -> Ask:
+        """Carries one of a request's steps to the replica, and brings its answer."""
+
+        async def ask(call: Call) -> dict[str, Any]:
+            body = orjson.dumps({**call.body, "model": inner})
+            payload = Payload(b"application/json", body, length=len(body))
+            head = _request_head(call.path, endpoint, payload, exchange.request_id)
+            send = partial(_send, head=head, payload=payload)
+            connection = await self._pool.begin(endpoint.host, endpoint.port, send)
+            try:
+                answer = await relay.step(connection, call, inner)
+            finally:
+                self._pool.release(connection)
+            self._backend.progress(endpoint)
+            return answer
+
+        return ask
 
 
 async def _send(connection: Connection, head: bytes, payload: Payload) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
-from yibu.engines.answers import Answers
+from yibu.engines.answers import Answers, Fields
+from yibu.engines.requests import Call
 from yibu.errors import EngineGoneError, RequestError
 from yibu.gateway.backend import Route
 from yibu.gateway.chunks import ChunkNormalizer
@@ -19,6 +22,7 @@ from yibu.gateway.normalize import answer_tokens, bad_answer, normalize_answer, 
 from yibu.gateway.operations import Operation
 from yibu.gateway.requests import JsonRequest
 from yibu.gateway.silence import SilenceWatch
+from yibu.gateway.stepstream import events
 from yibu.upstream.connection import Connection, StillWaitingError, UpstreamError
 
 MAX_ERROR_BYTES = 1024 * 1024
@@ -143,6 +147,52 @@ class Relay:
             await self._text(connection, headers)
         else:
             raise bad_answer(self._request.model, f"found {_described(status, kind)}")
+
+    # Answers by steps ---------------------------------------------------------------------
+
+    async def step(self, connection: Connection, call: Call, inner: str) -> Fields:
+        """The answer to one of the requests that make an answer.
+
+        Raises:
+            RequestError: the engine refused, or what it answered is not JSON.
+        """
+        status = connection.status
+        raw = await connection.read_all(MAX_ANSWER_BYTES)
+        if status == 501 and call.unsupported is not None:
+            raise call.unsupported
+        if status >= 300:
+            raise translate(status, raw, rules=self._rules, kind=self._operation.kind,
+                            model=self._request.model, inner=inner)  # fmt: skip
+        answer: Fields = orjson.loads(raw)
+        return answer
+
+    async def stepped(self, work: Coroutine[Any, Any, Fields], inner: str) -> None:
+        """Send the client the answer that ``work`` makes; as one piece where it asked for a stream."""
+        exchange, request = self._exchange, self._request
+        answer = await self._kept_alive(work) if request.stream else await work
+        normalize_answer(
+            answer, self._operation.kind, request, self._rules, self._errors(inner),
+            max_context=self._route.max_context,
+        )  # fmt: skip
+        exchange.tokens = answer_tokens(answer)
+        if not request.stream:
+            body = orjson.dumps(answer)
+            await exchange.respond(200, [(b"content-type", b"application/json")], body)
+            return
+        await self._begin(200, [(b"content-type", b"text/event-stream")])
+        await exchange.end(events(self._operation, request, answer))
+
+    async def _kept_alive(self, work: Coroutine[Any, Any, Fields]) -> Fields:
+        """What ``work`` returns; meanwhile the client of a stream is kept from giving up."""
+        task = asyncio.create_task(work, name="steps of a request")
+        try:
+            patience = HEAD_GRACE
+            while not (await asyncio.wait({task}, timeout=patience))[0]:
+                await self._keep_alive()
+                patience = KEEP_ALIVE
+            return task.result()
+        finally:
+            task.cancel()
 
     # Whole answers ------------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ read a duplicate key differently.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from yibu.engines.requests import Steps
 from yibu.errors import InvalidRequestError
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import TokenizeRequest
@@ -41,6 +43,8 @@ class JsonRequest:
     """A chunk with the usage was asked for at the end of the stream."""
     needs_tool_call: bool = False
     """``tool_choice`` demands a tool call, which not every engine enforces."""
+    steps: Callable[[], Steps] | None = None
+    """The engine answers it by several requests, or by another one."""
     written: dict[str, bytes] = field(default_factory=dict)
     """Fields that are JSON already; ``body`` has an outline of them (``heavy``). Most have none."""
 

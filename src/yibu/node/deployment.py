@@ -11,6 +11,7 @@ from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.engines.base import Endpoint
+from yibu.engines.requests import UNKNOWN
 from yibu.errors import EngineStartError, NotRunningError, YibuError
 from yibu.hub.types import Progress
 from yibu.node import launch, logs
@@ -107,6 +108,8 @@ class Deployment:
                 engine=plan.engine if plan else self.config.engine or "",
                 capabilities=plan.capabilities if plan else frozenset(),
                 conforming=plan.conforming if plan else False,
+                abilities=plan.abilities if plan else UNKNOWN,
+                upload_patience=plan.upload_patience if plan else 0.0,
                 created=self.created,
                 state=self.state,
                 max_context=self.specs[0].max_context if self.specs else None,

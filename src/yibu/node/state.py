@@ -21,6 +21,7 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.config.wire import model_config
 from yibu.engines.base import LaunchPlan
+from yibu.engines.requests import Abilities
 from yibu.node.launch import LaunchSpec
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
@@ -192,6 +193,7 @@ def _spec(data: Mapping[str, Any]) -> LaunchSpec:
                     "argv": tuple(plan["argv"]),
                     "capabilities": frozenset(plan["capabilities"]),
                     "notes": tuple(plan["notes"]),
+                    "abilities": _abilities(plan.get("abilities", {})),
                 }
             ),
             "python": _path(data["python"]),
@@ -200,6 +202,15 @@ def _spec(data: Mapping[str, Any]) -> LaunchSpec:
             "gpus": tuple(data["gpus"]),
             "details": ModelDetails(**data.get("details", {})),
         }
+    )
+
+
+def _abilities(data: Mapping[str, Any]) -> Abilities:
+    features = data.get("features")
+    return Abilities(
+        features=None if features is None else frozenset(features),
+        dimensions=tuple(data.get("dimensions", ())),
+        vocabulary=data.get("vocabulary"),
     )
 
 

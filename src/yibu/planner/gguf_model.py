@@ -10,6 +10,7 @@ from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.hub.quantization import is_projector
+from yibu.planner.chat_template import takes_tools
 from yibu.planner.hf_config import MAX_LAYERS
 from yibu.planner.types import ModelFacts
 from yibu.weights import gguf
@@ -116,6 +117,7 @@ def facts_from_header(
         quantization=header.quantization or None,
         parameters=parameters,
         chat_template=bool(metadata.get("tokenizer.chat_template")),
+        template_takes_tools=takes_tools(str(metadata.get("tokenizer.chat_template", ""))),
         pooling=bool(pooling) or architecture in _POOLED,
         details=metadata,
         files=files,

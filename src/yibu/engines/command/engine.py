@@ -11,7 +11,9 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.command.requests import COMMAND_REQUESTS
 from yibu.engines.options import Options, read_options, to_flags
+from yibu.engines.requests import RequestTable
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
 
@@ -44,6 +46,7 @@ class Command:
     name: EngineName = "command"
     causes: Sequence[Cause] = ()
     answers: Answers = Answers()
+    requests: RequestTable = COMMAND_REQUESTS
     phases: Sequence[PhaseMark] = ()
     suffixes: frozenset[str] = frozenset()
 

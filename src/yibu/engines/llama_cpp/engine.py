@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,10 +20,14 @@ from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.phases import PHASES
+from yibu.engines.llama_cpp.requests import LLAMA_CPP_REQUESTS
 from yibu.engines.options import Options, nearest, parse_flags, read_options
+from yibu.engines.requests import Abilities, RequestTable
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.arithmetic import MIB
+from yibu.planner.chat_template import takes_tools
 from yibu.planner.types import ModelFacts, Placement
+from yibu.weights.gguf import ArrayLength
 
 KEY_VARIABLE = "YIBU_ENGINE_KEY"
 LAUNCHER = "yibu.launchers.llama_cpp"
@@ -59,6 +63,8 @@ class LlamaCppOptions(Options):
     ubatch: int | None = Field(None, ge=1)
     kv_unified: bool | None = None
     """One KV cache for all sequences together rather than an equal share for each."""
+    dimensions: list[Annotated[int, Field(ge=1)]] = Field([])
+    """Lengths that its embeddings may be cut to, for a Matryoshka model that does not say so itself."""
     prompt_cache: int | None = Field(None, ge=-1)
     """MiB of main memory for the prompts of past conversations; 0 none, -1 no limit. By the plan
     when left out."""
@@ -133,6 +139,7 @@ class LlamaCpp:
     name: EngineName = "llama.cpp"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
     answers: Answers = LlamaCppAnswers()
+    requests: RequestTable = LLAMA_CPP_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
     suffixes = frozenset({".gguf"})
 
@@ -179,6 +186,7 @@ class LlamaCpp:
                 **model.env,
             },
             capabilities=_capabilities(options, facts),
+            abilities=_abilities(options, facts),
             environment="llama.cpp",
             key_variable=KEY_VARIABLE,
             start_timeout=600.0,
@@ -278,6 +286,21 @@ def _capabilities(options: LlamaCppOptions, facts: ModelFacts) -> frozenset[Capa
         {"chat", "completions", "responses", "messages", "tokenize"}
     )
     return text | {"embeddings"} if embeds else text
+
+
+def _abilities(options: LlamaCppOptions, facts: ModelFacts) -> Abilities:
+    takes = facts.template_takes_tools
+    if options.chat_template is not None:  # of llama.cpp's own, named ones none takes tools
+        takes = takes_tools(options.chat_template)
+    named = next(
+        (v for key, v in facts.details.items() if key.endswith(".matryoshka_dimensions")), ()
+    )
+    tokens = facts.details.get("tokenizer.ggml.tokens")
+    return Abilities(
+        features=frozenset({"tools"} if takes else ()),
+        dimensions=tuple(options.dimensions or named),
+        vocabulary=tokens.length if isinstance(tokens, ArrayLength) else None,
+    )
 
 
 def _options_from_flags(model: ModelConfig) -> dict[str, Any]:

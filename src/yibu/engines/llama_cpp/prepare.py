@@ -1,0 +1,173 @@
+"""What yibu does for llama.cpp, so that it does what a request asks for.
+
+llama.cpp turns requests of ``/v1/responses`` and ``/v1/messages`` into chat requests
+(``tools/server/server-chat.cpp``); what that step drops is put into the words that it keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from yibu.engines.llama_cpp import steps
+from yibu.engines.llama_cpp.schemas import express
+from yibu.engines.requests import Asked, Body, Prepare, Steps, as_object, refusal
+from yibu.engines.tool_choice import choose_tools
+from yibu.errors import InvalidRequestError
+
+_CHARACTERS_ONLY = (
+    "A grammar that names tokens ends llama.cpp when the model's end token is among them. Write the "
+    "grammar in characters"
+)
+_NO_DIMENSIONS = (
+    "The model does not say that its vectors may be cut (Matryoshka). Leave 'dimensions' out; where you "
+    "know the lengths it was trained for, give them: options: {dimensions: [256, 512]}"
+)
+
+
+def prepare_chat(body: Body, asked: Asked) -> None:
+    _check_grammar(body, asked)
+    wanted = body.get("response_format")
+    if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+        _keep_strictly(wanted.get("json_schema"), "schema", "response_format.json_schema", asked)
+    for index, tool in enumerate(body.get("tools") or ()):
+        name = f"tools[{index}].function"
+        _keep_strictly(tool.get("function"), "parameters", name, asked)
+    if "tool_choice" in body:
+        body["tool_choice"] = choose_tools(body, asked)
+
+
+def prepare_responses(body: Body, asked: Asked) -> None:
+    for index, tool in enumerate(body.get("tools") or ()):
+        if tool.get("type", "function") == "function":
+            # A tool of this API is strict unless it says otherwise; only one that says so is held to it.
+            _keep_strictly(tool, "parameters", f"tools[{index}]", asked)
+    if "tool_choice" in body:
+        body["tool_choice"] = choose_tools(body, asked)
+    wanted = as_object(as_object(body.get("text")).get("format"))
+    match wanted.get("type"):
+        case "json_schema":
+            _keep_strictly(wanted, "schema", "text.format", asked)
+            named = {key: value for key, value in wanted.items() if key != "type"}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        case "json_object":
+            body["response_format"] = {"type": "json_object"}
+
+
+def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
+    for index, tool in enumerate(body.get("tools") or ()):
+        _keep_strictly(tool, "input_schema", f"tools[{index}]", asked)
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        if choice.get("disable_parallel_tool_use"):
+            raise refusal("tool_choice.disable_parallel_tool_use", "Leave it out", asked)
+        mode = choose_tools(body, asked)
+        if mode == "none":  # which llama.cpp takes for "auto"
+            del body["tool_choice"]
+            body.pop("tools", None)
+    wanted = as_object(body.get("output_config")).get("format")
+    if not isinstance(wanted, dict):
+        return None
+    schema = express(wanted.get("schema"), "output_config.format.schema", asked)
+    return partial(steps.message_in_format, body, schema)
+
+
+def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
+    _check_grammar(body, asked)
+    best_of = body.pop("best_of", None)
+    if best_of is not None and best_of > body.get("n", 1):
+        raise refusal("best_of", "Ask for 'n' answers and 'logprobs', and choose among them", asked)
+    echo = body.pop("echo", False)
+    suffix = body.pop("suffix", "")
+    if suffix:
+        if echo or not isinstance(body.get("prompt"), str):
+            raise refusal("suffix", "It takes one 'prompt' that is a text, without 'echo'", asked)
+        return partial(steps.infill, body, suffix, asked)
+    if echo or body.get("max_tokens") == 0:
+        return partial(steps.completion, body, echo=bool(echo))
+    return None
+
+
+def prepare_embeddings(body: Body, asked: Asked) -> Callable[[], Steps] | None:
+    length = body.pop("dimensions", None)
+    if length is None:
+        return None
+    if length not in asked.abilities.dimensions:
+        why = f"Its vectors can be cut to {', '.join(map(str, asked.abilities.dimensions))}"
+        raise refusal("dimensions", why if asked.abilities.dimensions else _NO_DIMENSIONS, asked)
+    return partial(steps.cut_embeddings, body, length)
+
+
+def prepare_tokenize(body: Body, asked: Asked) -> Callable[[], Steps] | None:  # noqa: ARG001
+    if "messages" not in body or "prompt" in body:
+        return None
+    return partial(steps.tokenize_chat, body)
+
+
+def check_tokens(body: Body, asked: Asked) -> None:
+    size = asked.abilities.vocabulary
+    if size is None:
+        return
+    for index, token in enumerate(body["tokens"]):
+        if token >= size:
+            raise InvalidRequestError(
+                f"tokens[{index}] is {token}; model {asked.model!r} has tokens from 0 to {size - 1}",
+                param=f"tokens[{index}]",
+                code="invalid_value",
+            )
+
+
+def _check_grammar(body: Body, asked: Asked) -> None:
+    grammar = body.get("grammar")
+    if isinstance(grammar, str) and "<" in grammar and any(_token_rules(grammar)):
+        raise refusal("grammar", _CHARACTERS_ONLY, asked)
+
+
+def _token_rules(grammar: str) -> Iterator[str]:
+    """The ``<…>`` of a grammar that stand outside of its quotes, brackets and comments."""
+    quote = ""
+    letters = iter(grammar)
+    for letter in letters:
+        if letter == "\\":
+            next(letters, None)
+        elif quote:
+            quote = "" if letter == quote else quote
+        elif letter in '"[#':
+            quote = {'"': '"', "[": "]", "#": "\n"}[letter]
+        elif letter == "<":
+            yield letter
+
+
+def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
+    """Put a schema that is to be kept to into a grammar's words."""
+    if isinstance(owner, dict) and owner.get("strict") is True and key in owner:
+        owner[key] = express(owner[key], f"{name}.{key}", asked)
+
+
+def _without_steps(prepare: Callable[[Body, Asked], None]) -> Prepare:
+    def prepared(body: Body, asked: Asked) -> None:
+        prepare(body, asked)
+
+    return prepared
+
+
+PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
+    "/v1/chat/completions": (
+        frozenset({"response_format", "tools", "tool_choice", "grammar"}),
+        _without_steps(prepare_chat),
+    ),
+    "/v1/responses": (
+        frozenset({"text", "tools", "tool_choice"}),
+        _without_steps(prepare_responses),
+    ),
+    "/v1/messages": (frozenset({"tools", "tool_choice", "output_config"}), prepare_messages),
+    "/v1/completions": (
+        frozenset({"best_of", "echo", "suffix", "max_tokens", "grammar"}),
+        prepare_completion,
+    ),
+    "/v1/embeddings": (frozenset({"dimensions"}), prepare_embeddings),
+    "/tokenize": (frozenset({"messages"}), prepare_tokenize),
+    "/detokenize": (frozenset({"tokens"}), _without_steps(check_tokens)),
+}
+"""By operation: the fields that make it worth a look, and the look."""

@@ -1,0 +1,248 @@
+"""What an engine does with each field of a request: data of the engine's folder, and its check.
+
+A path names a field as ``text.format[type=json_schema].schema``: items of an array stand under the
+array's own path, ``[type=…]`` takes the objects whose ``type`` is so, ``[role=*]`` any of them (of refused
+ones: any that no other row names), and ``include[=…]`` is the value itself. ``metadata.**`` takes all that is below as well, but no variant in
+brackets: each of those has a row of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from yibu.errors import InvalidRequestError
+
+Body = dict[str, Any]
+Outcome = Literal["passed", "done", "ignored", "refused"]
+"""The engine heeds it; yibu does it by the engine's other means; nobody does and the answer means the
+same; a 400, because the answer would be another than the one asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of an engine's table."""
+
+    path: str
+    outcome: Outcome
+    why: str = ""
+    """Of a refusal: the reason and what would work, as one or two sentences."""
+    unless: tuple[Any, ...] = ()
+    """Values with which a refused field asks for nothing."""
+    needs: str = ""
+    """What a model must have (``LaunchPlan.features``) for its engine to heed a refused field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the engine, of several that make an answer."""
+
+    path: str
+    body: Body
+    unsupported: InvalidRequestError | None = None
+    """What the client is told when the engine answers 501: not with this model."""
+
+
+Steps = Generator[Call, Body, Body]
+"""Yields requests, is sent the engine's answers, and returns the answer to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What requests may ask of one model, where its engine serves others of which that is not so."""
+
+    features: frozenset[str] | None = None
+    """None where they are not known: then the engine decides."""
+    dimensions: tuple[int, ...] = ()
+    """The lengths that its embeddings can be cut to."""
+    vocabulary: int | None = None
+    """Tokens that it knows."""
+
+
+UNKNOWN = Abilities()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The model that a request is for."""
+
+    model: str
+    engine: str
+    abilities: Abilities = UNKNOWN
+
+
+Prepare = Callable[[Body, Asked], Callable[[], Steps] | None]
+"""Rewrites a body for the engine; returns how to answer it by several requests, where it takes that.
+
+Raises InvalidRequestError where a value asks for what the engine does not do.
+"""
+
+
+def passed(*paths: str) -> tuple[Rule, ...]:
+    return tuple(Rule(path, "passed") for path in paths)
+
+
+def done(why: str, *paths: str) -> tuple[Rule, ...]:
+    return tuple(Rule(path, "done", why) for path in paths)
+
+
+def ignored(why: str, *paths: str) -> tuple[Rule, ...]:
+    return tuple(Rule(path, "ignored", why) for path in paths)
+
+
+def refused(
+    why: str, *paths: str, unless: tuple[Any, ...] = (), needs: str = ""
+) -> tuple[Rule, ...]:
+    return tuple(Rule(path, "refused", why, unless, needs) for path in paths)
+
+
+class _Node:
+    """One step of the refused paths, all of which are looked for in one walk."""
+
+    __slots__ = ("fields", "rule", "variants")
+
+    def __init__(self) -> None:
+        self.rule: Rule | None = None
+        self.fields: dict[str, _Node] = {}
+        self.variants: dict[str, dict[str, _Node]] = {}
+        """By the field that tells (``""``: the value itself), then by its value."""
+
+    def find(self, value: Any, features: frozenset[str] | None) -> tuple[str, Rule] | None:
+        """The first refused field in ``value`` as the rest of its path, and its rule."""
+        if value is None or value == []:
+            return None
+        rule = self.rule
+        if rule is not None and value not in rule.unless and not _has(rule.needs, features):
+            return "", rule
+        if isinstance(value, list):
+            if self.fields or self.variants:
+                for index, item in enumerate(value):
+                    if found := self._below(item, features):
+                        return f"[{index}]{found[0]}", found[1]
+            return None
+        return self._below(value, features)
+
+    def _below(self, value: Any, features: frozenset[str] | None) -> tuple[str, Rule] | None:
+        members = value if isinstance(value, dict) else {"": value}
+        for name, nodes in self.variants.items():
+            constant = members.get(name)
+            node = nodes.get(constant, nodes.get("*")) if isinstance(constant, str) else None
+            if node is not None and (found := node.find(value, features)):
+                return found
+        for name, node in self.fields.items():
+            if name in members and (found := node.find(members[name], features)):
+                return f".{name}{found[0]}", found[1]
+        return None
+
+
+def _has(need: str, features: frozenset[str] | None) -> bool:
+    return bool(need) and (features is None or need in features)
+
+
+class RequestTable:
+    """An engine's table: the rules by operation (its path), and what prepares its bodies."""
+
+    def __init__(
+        self,
+        rules: Mapping[str, Iterable[Rule]],
+        prepare: Mapping[str, tuple[frozenset[str], Prepare]] | None = None,
+    ) -> None:
+        self.rules = {path: tuple(rows) for path, rows in rules.items()}
+        self._prepare = dict(prepare or {})
+        """With the fields that make it worth calling."""
+        self._refused = {path: _tree(rows) for path, rows in self.rules.items()}
+
+    def prepare(self, path: str, body: Body, asked: Asked) -> Callable[[], Steps] | None:
+        """Refuse what the engine would ignore, and rewrite what it knows by other names.
+
+        Raises:
+            InvalidRequestError: with ``param`` naming the field.
+        """
+        tree = self._refused.get(path)
+        if tree is not None:
+            for name in tree.fields.keys() & body.keys():
+                if found := tree.fields[name].find(body[name], asked.abilities.features):
+                    raise refusal(name + found[0], found[1].why, asked)
+        fields, prepare = self._prepare.get(path, _NOTHING)
+        if fields.isdisjoint(body):
+            return None
+        return prepare(body, asked)
+
+    def rule(self, operation: str, path: str) -> Rule | None:
+        """The row that says what becomes of a field; None where no row does."""
+        rules = self.rules.get(operation, self.rules.get("*", ()))
+        rows = [row for row in rules if _covers(row, path)]
+        return max(rows, key=lambda row: len(row.path), default=None)
+
+
+def as_object(value: Any) -> Body:
+    """The value where it is an object, else an empty one: what is of another type is the engine's to refuse."""
+    return value if isinstance(value, dict) else {}
+
+
+def refusal(param: str, why: str, asked: Asked) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{param!r} cannot be had from model {asked.model!r}, whose engine is {asked.engine}",
+        hint=why,
+        param=param,
+        code="unsupported_parameter",
+    )
+
+
+def _nothing(body: Body, asked: Asked) -> None:  # noqa: ARG001 - Prepare's shape
+    return None
+
+
+_NOTHING: tuple[frozenset[str], Prepare] = (frozenset(), _nothing)
+_STEP = re.compile(r"(?P<name>[^.\[\]]+)|\[(?P<field>\w*)=(?P<constant>[^\]]*)\]")
+
+
+def _tree(rows: Sequence[Rule]) -> _Node:
+    tree = _Node()
+    for row in rows:
+        if row.outcome == "refused":
+            node = tree
+            for step in _STEP.finditer(row.path):
+                if step["name"]:
+                    node = node.fields.setdefault(step["name"], _Node())
+                elif step["constant"] != "*" or step.end() == len(row.path):
+                    variants = node.variants.setdefault(step["field"], {})
+                    node = variants.setdefault(step["constant"], _Node())
+            node.rule = row
+    for row in rows:
+        if row.outcome != "refused":
+            _name_variants(tree, row.path)
+    return tree
+
+
+def _name_variants(tree: _Node, path: str) -> None:
+    """Take the variants of a path that is not refused out of those that ``[…=*]`` refuses."""
+    node: _Node | None = tree
+    for step in _STEP.finditer(path):
+        if node is None:
+            return
+        if step["name"]:
+            node = node.fields.get(step["name"])
+        elif step["constant"] != "*":
+            variants = node.variants.get(step["field"], {})
+            if "*" in variants:
+                variants.setdefault(step["constant"], _Node())
+            node = variants.get(step["constant"])
+
+
+def _covers(rule: Rule, path: str) -> bool:
+    return rule.path == "**" or _matcher(rule).fullmatch(path) is not None
+
+
+@cache
+def _matcher(rule: Rule) -> re.Pattern[str]:
+    stem = rule.path.removesuffix(".**")
+    pattern = re.escape(stem).replace(r"=\*\]", r"=[^\]]*\]")
+    if rule.outcome != "passed":
+        pattern += r"(?:[.\[].*)?"
+    elif stem != rule.path:
+        pattern += r"(?:\.[^\[]*)?"
+    return re.compile(pattern)

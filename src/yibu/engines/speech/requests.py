@@ -1,0 +1,31 @@
+"""What the speech engine does with each field of a form; it refuses by itself (``yibu.speech.params``)."""
+
+from __future__ import annotations
+
+from yibu.engines.requests import RequestTable, done, ignored, passed, refused
+
+_SPEAKERS = "It does not tell speakers apart. Leave it out"
+
+_TRANSLATION = (
+    *passed("file", "prompt", "response_format", "temperature"),
+    *done("the name that the engine knows the model by", "model"),
+)
+
+SPEECH_REQUESTS = RequestTable(
+    {
+        "/v1/audio/transcriptions": (
+            *_TRANSLATION,
+            *passed("language", "stream", "timestamp_granularities"),
+            *refused(_SPEAKERS, "known_speaker_names", "known_speaker_references"),
+            *refused("It gives no log probabilities. Leave it out", "include"),
+            *refused("One language is taken, or heard. Give it as 'language'", "languages"),
+            *refused("Its models take no keywords. Whisper takes them in 'prompt'", "keywords"),
+            *ignored("audio is always cut where nobody speaks", "chunking_strategy"),
+            *refused(
+                "The engine cuts by settings of its own. Send 'auto'",
+                "chunking_strategy[type=server_vad]",
+            ),
+        ),
+        "/v1/audio/translations": _TRANSLATION,
+    }
+)
