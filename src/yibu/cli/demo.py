@@ -7,12 +7,16 @@ import json
 import re
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from yibu.cli import output
 from yibu.cli.connect import Access, access
@@ -28,6 +32,8 @@ from yibu.errors import YibuError
 from yibu.node.client import Client
 
 _FILE = "demo.yaml"
+_MAX_TOKENS = 48
+"""Of an answer: enough to read, soon there on a busy machine."""
 _SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -39,10 +45,10 @@ def run_demo(context: Context, *, once: bool, port: int | None) -> int:
         models = select([], config, Overrides(), context.directory)
         session = Session(context, config, node)
         code = FAILED
-        with session.running(models) as node_watch:
+        with _making_voice(context) as voice, session.running(models) as node_watch:
             deployed = time.monotonic() - began
             names = [model.name for model in models]
-            code = _check(context, names, deployed)
+            code = _check(context, names, deployed, voice)
             if not once:
                 _say_how_to_go_on(access(context), names[0])
                 node_watch.ended.wait()
@@ -50,25 +56,43 @@ def run_demo(context: Context, *, once: bool, port: int | None) -> int:
         return code
 
 
-def _check(context: Context, models: Sequence[str], deployed: float) -> int:
+@contextmanager
+def _making_voice(context: Context) -> Iterator[Future[Path]]:
+    """The interpreter of the synthesiser, whose environment is made while the models come up."""
+    cancel = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(open_environments(context).ensure, "demo-voice", cancel=cancel)
+        finally:
+            cancel.set()
+
+
+def _check(context: Context, models: Sequence[str], deployed: float, voice: Future[Path]) -> int:
     reach = access(context)
+    passed = True
     running = {model["name"]: model for model in Client(context.paths).call("ps")["models"]}
-    checks = [Check("all", "deployed", True, deployed, "downloaded, verified, launched, ready")]
+    for check in _checks(reach, [running[name] for name in models], deployed, voice):
+        output.data(check.line())  # each as it comes: the first answer is what is waited for
+        passed = passed and check.passed
+    return DONE if passed else FAILED
+
+
+def _checks(
+    reach: Access, models: Sequence[dict[str, Any]], deployed: float, voice: Future[Path]
+) -> Iterator[Check]:
+    yield Check("all", "deployed", True, deployed, "downloaded, verified, launched, ready")
     for model in models:
-        checks += run_checks(reach.api, running[model], reach.capabilities[model])
-        if "transcriptions" in reach.capabilities[model]:
-            heard = partial(_hear, context, reach, model)
-            checks.append(attempt(model, "speech understood", heard))
-    _report(checks)
-    return DONE if all(check.passed for check in checks) else FAILED
+        name = model["name"]
+        yield from run_checks(reach.api, model, reach.capabilities[name], max_tokens=_MAX_TOKENS)
+        if "transcriptions" in reach.capabilities[name]:
+            yield attempt(name, "speech understood", partial(_hear, reach, name, voice))
 
 
-def _hear(context: Context, reach: Access, model: str) -> str:
+def _hear(reach: Access, model: str, voice: Future[Path]) -> str:
     """Have a sentence spoken by a synthesiser, and the model write down what it hears."""
-    interpreter = open_environments(context).ensure("demo-voice")
     with TemporaryDirectory(prefix="yibu-demo-") as directory:
         clip = Path(directory) / "spoken.wav"
-        command = [str(interpreter), "-P", "-m", "yibu.launchers.speak", _SENTENCE, str(clip)]
+        command = [str(voice.result()), "-P", "-m", "yibu.launchers.speak", _SENTENCE, str(clip)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise YibuError(f"The synthesiser failed: {done.stderr.strip()[-300:]}")
@@ -103,20 +127,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _report(checks: list[Check]) -> None:
-    rows = [
-        [
-            "ok" if check.passed else "FAILED",
-            check.model,
-            check.name,
-            f"{check.seconds:.2f} s",
-            check.detail,
-        ]
-        for check in checks
-    ]
-    output.table(rows, ("", "MODEL", "CHECK", "TIME", "DETAIL"))
 
 
 def _say_how_to_go_on(reach: Access, model: str) -> None:

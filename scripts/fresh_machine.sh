@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Runs a command of the README on a machine that has nothing but what the README asks for: a bare
+# Debian made by debootstrap, with python3, python3-venv, make and git.
+#
+#   scripts/fresh_machine.sh [--suite NAME] [--mirror URL] [--with PKG,PKG] [--user] [--cache DIR]
+#                            [--shell TEXT] [COMMAND …]          COMMAND: make demo ARGS=--once
+#
+#   --suite NAME   the Debian release (this machine's own)      --with    further Debian packages
+#   --mirror URL   where its packages are (this machine's own)  --user    run as a user, not as root
+#   --cache DIR    keep downloaded packages there, Debian's and Python's, for another run
+#   --shell TEXT   run TEXT by sh first, as root, in the new machine: to take something away
+#
+# The package index, proxies and certificates are the ones that pip is configured for here.
+# Exit code: the command's, or 77 and a reason where such a machine cannot be made.
+#
+# Mounts and processes live in namespaces of their own, so that nothing of them outlives this
+# script, however it ends; the directory is removed by a trap.
+set -euo pipefail
+
+repository=$(cd "$(dirname "$0")/.." && pwd)
+suite='' mirror='' packages=python3,python3-venv,make,git,ca-certificates user='' cache='' before=''
+while [[ ${1-} == --* ]]; do
+  case $1 in
+    --suite) suite=$2; shift 2 ;;
+    --mirror) mirror=$2; shift 2 ;;
+    --with) packages+=,$2; shift 2 ;;
+    --cache) cache=$(mkdir -p "$2" && cd "$2" && pwd); shift 2 ;;
+    --shell) before=$2; shift 2 ;;
+    --user) user=yes; shift ;;
+    *) sed -n '2,/^set/{/^#/!d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
+  esac
+done
+(($#)) || set -- make demo ARGS=--once
+
+cannot() { echo "fresh_machine.sh: no such machine can be made here: $*" >&2; exit 77; }
+[[ $(id -u) == 0 ]] || cannot "debootstrap and chroot need root"
+command -v debootstrap >/dev/null || cannot "there is no debootstrap (apt-get install debootstrap)"
+unshare --mount --pid --fork true 2>/dev/null || cannot "mount namespaces are not permitted"
+suite=${suite:-$(. /etc/os-release && echo "${VERSION_CODENAME-}")}
+mirror=${mirror:-$(apt-get indextargets --format '$(SITE) $(RELEASE)' "Created-By: Packages" |
+  awk -v suite="$suite" '$2 == suite { print $1; exit }')}
+[[ $suite && $mirror ]] || cannot "the release or its mirror is not known: give --suite and --mirror"
+
+root=$(mktemp -d /var/tmp/yibu-fresh.XXXXXX)
+chmod 755 "$root" # it is the / of every user there
+trap 'rm -rf --one-file-system "$root" "$root.log"' EXIT
+trap 'exit 130' INT TERM HUP
+
+began=$EPOCHREALTIME
+took() { awk -v a="$began" -v b="$EPOCHREALTIME" -v what="$1" 'BEGIN { printf "%s: %.1f s\n", what, b - a }' >&2; began=$EPOCHREALTIME; }
+
+base=${cache:+$cache/$suite-$(sha256sum <<<"$mirror $packages" | cut -c1-12).tar}
+if [[ $base && -e $base ]]; then
+  tar -x -C "$root" -f "$base"
+else
+  debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
+    { tail -20 "$root.log" >&2; cannot "debootstrap failed"; }
+  rm -rf "$root"/var/cache/apt/archives/*.deb
+  [[ -z $base ]] || { tar -c -C "$root" -f "$base.$$" . && mv "$base.$$" "$base"; }
+fi
+
+# What a user has: the clone, as it stands in the working tree.
+git clone --quiet --no-hardlinks "$repository" "$root/yibu"
+(cd "$repository" && git ls-files -z --cached --others --exclude-standard --deduplicate |
+  xargs -0 sh -c 'for file; do [ -e "$file" ] && printf "%s\0" "$file"; done' sh |
+  tar --null --files-from=- -c) | tar -x -C "$root/yibu"
+took "a bare $suite"
+
+# What an administrator has set: the package index, its certificates, name servers and proxies.
+cp /etc/resolv.conf /etc/hosts "$root/etc/"
+rm -f "$root/etc/ssl/certs/ca-certificates.crt"
+cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+settings=$(PYTHONPATH=$repository/src python3 - <<'PYTHON'
+import os
+from yibu.pipconfig import pip_options
+
+print("[global]")
+for name, value in pip_options(os.environ, "install").items():
+    print(f"{name} = {value}")
+PYTHON
+)
+echo "$settings" >"$root/etc/pip.conf"
+# Folders and files that pip's settings name are shown to the new machine, read-only.
+places=$(grep -oE '(file://)?/[^ ]+' <<<"$settings" | sed -n 's#^file://##; /^\/[a-z]/p' | sort -u |
+  while read -r place; do
+    place=${place%/simple}
+    [[ -e $place ]] && echo "$place"
+  done || true)
+variables=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb)
+for name in http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY SSL_CERT_FILE; do
+  [[ ${!name-} ]] && variables+=("$name=${!name}")
+done
+as=()
+if [[ $user ]]; then
+  chroot "$root" useradd --create-home somebody
+  chroot "$root" chown -R somebody: /yibu
+  variables[0]=HOME=/home/somebody
+  as=(setpriv --reuid somebody --regid somebody --init-groups)
+fi
+
+HOME_INSIDE=${variables[0]#HOME=}
+export root cache places before HOME_INSIDE
+unshare --mount --pid --fork --kill-child --mount-proc bash -euo pipefail -c '
+  mount --make-rprivate /
+  mount -t proc proc "$root/proc"
+  mount -t sysfs -o ro sysfs "$root/sys"
+  mount --rbind /dev "$root/dev"
+  mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+  for place in $places; do
+    if [[ -d $place ]]; then mkdir -p "$root$place"; else mkdir -p "$root${place%/*}"; touch "$root$place"; fi
+    mount --bind "$place" "$root$place"
+    mount -o remount,bind,ro "$root$place"
+  done
+  if [[ $cache ]]; then
+    mkdir -p "$cache/home" "$root${HOME_INSIDE}/.cache"
+    mount --bind "$cache/home" "$root${HOME_INSIDE}/.cache"
+  fi
+  [[ -z $before ]] || chroot "$root" sh -c "$before"
+  exec chroot "$root" "$@"
+' bash "${as[@]}" env -i "${variables[@]}" sh -c 'cd /yibu && exec "$@"' sh "$@" && code=0 || code=$?
+took "$*"
+exit "$code"
