@@ -18,7 +18,7 @@ from tests.node.support import QUICK, fake_spec
 from tests.support.polling import eventually
 from yibu.environments.disk import compiled_by
 from yibu.node import oom, probe, processes
-from yibu.node.launch import Host, LaunchSpec
+from yibu.node.launch import Host, LaunchSpec, to_its_end
 from yibu.node.replica import Replica
 
 Supervise = Callable[..., Any]
@@ -377,6 +377,37 @@ async def test_a_start_that_is_given_up_has_nothing_to_finish(supervise: Supervi
         async with asyncio.timeout(60):
             await replica.stop()
     assert processes.process(process) is None
+
+
+async def test_cleaning_up_is_finished_however_often_it_is_cancelled() -> None:
+    """And its time-outs count, in a task that was cancelled before: not so before Python 3.11.3."""
+    done: list[str] = []
+    began = asyncio.Event()
+
+    async def clean() -> None:
+        began.set()
+        try:
+            async with asyncio.timeout(0.05):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            done.append("timed out")
+        await asyncio.sleep(0.05)
+        done.append("killed")
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await to_its_end(clean())
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == ["timed out", "killed"]
 
 
 async def test_stop_waits_for_requests_in_flight(supervise: Supervise) -> None:

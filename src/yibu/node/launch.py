@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -223,11 +223,18 @@ async def take_down(
 ) -> None:
     """End the engine whole, then wait until its port and its GPU memory are free again.
 
-    ``port`` is None for an engine that never was ready: it may be another's.
+    ``port`` is None for an engine that never was ready: it may be another's. A cancellation waits
+    until it is done.
 
     Raises:
         EngineError: a process survived SIGKILL.
     """
+    await to_its_end(_take_down(host, spec, process, port))
+
+
+async def _take_down(
+    host: Host, spec: LaunchSpec, process: EngineProcess, port: int | None
+) -> None:
     timings = host.timings
     pids = {info.identity.pid for info in await process.refresh()}
     served = port is not None
@@ -336,6 +343,24 @@ async def _unless_exited(process: EngineProcess, work: Awaitable[T]) -> T:
         return task.result()
     finally:
         await cancelled(task, exit_task)
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await cleaning up that must not be broken off, in a task of its own.
+
+    In a task that was cancelled, ``asyncio.timeout`` raises CancelledError instead of TimeoutError
+    before Python 3.11.3 (Debian 12 has 3.11.2): an engine that heeds no SIGTERM stayed alive.
+    """
+    task = asyncio.create_task(work, name="cleaning up")
+    interrupted: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            interrupted = error
+    task.result()
+    if interrupted is not None:
+        raise interrupted
 
 
 async def cancelled(*tasks: asyncio.Future[Any]) -> None:
