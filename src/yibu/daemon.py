@@ -68,10 +68,9 @@ from yibu.redaction import register, register_environment
 
 _log = logging.getLogger(__name__)
 
-_FIRST_START = 15.0
+_FIRST_START = 2.0
 """Seconds that the first model's start has the interpreter for itself: importing FastAPI beside it
-would hold it up, and a node that is stopped sooner needs none. Whoever asks for a documentation
-page earlier builds it at once."""
+would hold it up. Whoever asks for a documentation page earlier builds it at once."""
 
 
 _OPEN_POLL = 0.005

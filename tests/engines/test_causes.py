@@ -211,7 +211,11 @@ def test_without_a_word_the_exit_code_speaks(code: int | None, oom: bool, cause:
     [
         (("libfoo: error while loading shared libraries: libgomp.so.1: cannot open shared object "
          "file: No such file or directory"), "missing_library", "libgomp.so.1"),
-        ("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found", "missing_library",
+        (("yibu: error: xllamacpp cannot be imported in this environment: libgomp.so.1: cannot open "
+         "shared object file: No such file or directory"), "missing_library", "libgomp.so.1"),
+        (("WARNING 11-28 [cpu.py:88] Failed to import from vllm._C: ImportError('libnuma.so.1: cannot "
+         "open shared object file: No such file or directory')"), "missing_library", "libnuma.so.1"),
+        ("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found", "system_too_old",
          "GLIBC_2.38"),
         ("ModuleNotFoundError: No module named 'uvicorn'", "import_error", "'uvicorn'"),
         ("PermissionError: [Errno 13] Permission denied: '/m/x'", "permission", "/m/x"),

@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from yibu.cli import output
 from yibu.cli.context import Context, open_environments
 from yibu.errors import NotRunningError, YibuError
+
+if TYPE_CHECKING:
+    from yibu.environments.disk import EnvironmentInfo
 
 _REACH_ADVICE = {
     "ModelScope": "Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT).",
@@ -173,9 +176,43 @@ def _port(port: int) -> Finding:
 
 
 def _environments(context: Context) -> list[Finding]:
+    from yibu.environments.specs import SPECS
+
     made = open_environments(context).list()
+    findings = [_installed(environment) for environment in made]
     if not made:
-        return [Finding("engines", "ok", "none installed; each is when it is first needed")]
-    return [
-        Finding(f"engine {environment.name}", "ok", f"{environment.path}") for environment in made
+        findings = [Finding("engines", "ok", "none installed; each is when it is first needed")]
+    names = {environment.name for environment in made}
+    return findings + [
+        finding for name in SPECS if name not in names for finding in _installable(name)
     ]
+
+
+def _installed(environment: EnvironmentInfo) -> Finding:
+    from yibu.environments import libraries
+
+    subject = f"engine {environment.name}"
+    lacking = []
+    if environment.current:  # older ones stay until they are removed, and are not run
+        lacking = libraries.missing(libraries.needed(Path(environment.path)))
+    if lacking:
+        found = f"needs {', '.join(lacking)}, which this machine lacks: {environment.path}"
+        return Finding(subject, "failure", found, _sentence(libraries.how_to_install(lacking)))
+    return Finding(subject, "ok", environment.path)
+
+
+def _installable(name: str) -> list[Finding]:
+    """What keeps an engine that is not installed from running here."""
+    from yibu.environments import libraries
+    from yibu.environments.specs import SPECS
+
+    lacking = libraries.missing(SPECS[name].system)
+    if not lacking:
+        return []
+    found = f"not installed; would need {', '.join(lacking)}, which this machine lacks"
+    advice = _sentence(libraries.how_to_install(lacking))
+    return [Finding(f"engine {name}", "warning", found, advice)]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -8,7 +8,7 @@ port, interpreter or secret of this one; those stand as placeholders until ``bin
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -151,6 +151,9 @@ class Cause:
     """A sentence for a person; may use the pattern's named groups as ``{name}``."""
     hint: str
     """What to type or change next."""
+    advice: Callable[[str], str] | None = None
+    """Makes the hint, where this machine decides, of the pattern's first group that found
+    something."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yibu.engines.base import Cause
+from yibu.environments.libraries import how_to_install
 from yibu.redaction import redact
 
 _SIGILL = 4
@@ -67,14 +68,16 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "missing_library",
-        re.compile(
-            r"(?:error while loading shared libraries: |OSError: |ImportError: )"
-            r"(?P<library>\S+\.so[.\d]*): cannot open shared object file|"
-            r"(?P<symbol>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)['`]? not found"
-        ),
-        "A shared library is missing on this machine: {library}{symbol}.",
-        "Install the system package that has it (apt-file search NAME tells which); "
-        "see: yibu doctor.",
+        re.compile(r"(?P<library>[\w.+-]+\.so[.\d]*): cannot open shared object file"),
+        "A shared library is missing on this machine: {library}.",
+        "Install the system's package that has it: yibu doctor.",
+        advice=lambda library: f"Install it, {how_to_install([library])}.",
+    ),
+    Cause(
+        "system_too_old",
+        re.compile(r"(?P<symbol>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)['`]? not found"),
+        "This machine's system is older than the engine's packages expect: {symbol} is missing.",
+        "Run yibu on a newer release of the distribution; what engines need is in docs/fresh.md.",
     ),
     Cause(
         "import_error",
@@ -184,8 +187,9 @@ def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
         if match := cause.pattern.search(lines[index]):
             groups = {name: (value or "").strip() for name, value in match.groupdict().items()}
             near = lines[max(0, index - _CONTEXT + 1) : index + 1]
-            return Explanation(cause.key, _words(cause.explanation, groups),
-                               _words(cause.hint, groups), tuple(near))  # fmt: skip
+            said = next(filter(None, groups.values()), "")
+            hint = cause.advice(said) if cause.advice and said else _words(cause.hint, groups)
+            return Explanation(cause.key, _words(cause.explanation, groups), hint, tuple(near))
     return None
 
 

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yibu
+from yibu.environments import libraries
 from yibu.environments.disk import (
     RECORD,
     EnvironmentInfo,
@@ -92,6 +93,15 @@ class EnvironmentManager:
         """
         spec = self._spec(name)
         return self._make(spec, self.chosen_version(name), progress, wheels, cancel)
+
+    def require_libraries(self, name: str) -> None:
+        """Refuse an environment that cannot run on this machine, before anything is fetched for it.
+
+        Raises:
+            UsageError: no environment of that name is known.
+            EnvironmentSetupError: a shared library of the system is missing.
+        """
+        libraries.require(name, self._spec(name).system)
 
     def install(
         self,
@@ -211,6 +221,7 @@ class EnvironmentManager:
         wheels: Path | None,
         cancel: threading.Event | None,
     ) -> Path:
+        libraries.require(spec.name, spec.system)
         target = self._target(spec, version)
         reader = ProgressReader(spec.name, progress)
         if not is_usable(target):

@@ -13,6 +13,10 @@ MIB = 1024**2
 GIB = 1024**3
 
 
+_RUNTIMES = ("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1")
+"""What wheels expect of every system."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
     """One environment; its pinned set is the lock file of the same name in ``locks/``."""
@@ -36,6 +40,8 @@ class EnvironmentSpec:
     cannot write there."""
     alias: tuple[str, str] | None = None
     """(distribution, version suffix): a name under which the package looks itself up."""
+    system: tuple[str, ...] = _RUNTIMES
+    """Shared libraries that it takes from the system: looked for before it is downloaded."""
     libraries: Mapping[str, str] = field(default_factory=dict)
     """Shared libraries that its packages take from the system, by the name they ask for, and where
     another package of the set has them below ``site-packages``: a pattern of ``glob``."""
@@ -96,6 +102,7 @@ _ALL = (
         bytecode=True,
         # It reads its own version under the name "vllm", and its device from the "+cpu" in it.
         alias=("vllm", "+cpu"),
+        system=(*_RUNTIMES, "libnuma.so.1"),
     ),
     EnvironmentSpec("demo-voice", engine="demo", package="hibari-tts", disk=250 * MIB),
     EnvironmentSpec("vllm-cuda", engine="vllm", package="vllm", disk=14 * GIB, bytecode=True),
