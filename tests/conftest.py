@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -13,16 +12,6 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.e2e.home import Home
-
-
-def pytest_configure() -> None:
-    """No test asserts a time: an example may take as long as it does on a busy machine."""
-    if importlib.util.find_spec("hypothesis") is None:  # where speech's tests run
-        return
-    from hypothesis import settings
-
-    settings.register_profile("yibu", deadline=None)
-    settings.load_profile("yibu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -338,15 +339,25 @@ SLOW = ("--tokens", "200", "--slow-tokens", "0.02")
 """A stream of four seconds, which no stop below may cut."""
 
 
+CLIENT = """
+import sys, urllib.request
+request = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), {"Content-Type": "application/json"})
+with urllib.request.urlopen(request) as answer:
+    for line in answer:
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+"""
+
+
 def stream_of(home: Home, name: str = "fake") -> subprocess.Popen[bytes]:
     """A client in the middle of a stream; its output is the stream."""
     body = {"model": name, "messages": [{"role": "user", "content": "hello"}], "stream": True}
     client = subprocess.Popen(
-        ["curl", "-sN", "-H", "Content-Type: application/json", "-d", json.dumps(body),
-         f"{home.url()}/v1/chat/completions"],
+        [sys.executable, "-c", CLIENT, f"{home.url()}/v1/chat/completions", json.dumps(body)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a stream that is cut ends it with a traceback
         bufsize=0,  # what a buffer has read, communicate() would not give
-    )  # fmt: skip
+    )
     assert client.stdout is not None
     assert client.stdout.readline().startswith(b"data:")
     return client

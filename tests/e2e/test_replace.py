@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -120,7 +121,8 @@ def old(home: Home) -> Iterator[Old]:
     server = Old(home, python, make_model(home.root / "weights"), free_port())
     yield server
     for process in server.processes():
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends by itself just now
+            process.kill()
 
 
 @dataclass
