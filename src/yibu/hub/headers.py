@@ -31,6 +31,8 @@ class RemoteHeaders:
     _read: Callable[[str, int, int], bytes] = field(repr=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False)
     """Ends the connections to the hub; leaving a ``with`` block does the same."""
+    notes: tuple[str, ...] = ()
+    """What was chosen for the user among the model's files, with the reason."""
 
     def __enter__(self) -> Self:
         return self

@@ -101,6 +101,17 @@ class HubSettings:
         )
 
 
+def moved_caches(env: Mapping[str, str]) -> dict[str, str]:
+    """The hubs' own variables for programs that use the hubs' SDKs themselves, where YIBU_HOME
+    moves the caches and the user has not placed them."""
+    own = env.get("YIBU_HOME")
+    if not own:
+        return {}
+    hub = Path(own).expanduser().absolute() / "hub"
+    moved = {"HF_HOME": str(hub / "huggingface"), "MODELSCOPE_CACHE": str(hub / "modelscope")}
+    return {name: value for name, value in moved.items() if not env.get(name)}
+
+
 def is_offline(env: Mapping[str, str]) -> bool:
     """Whether an environment allows only what is on this disk.
 

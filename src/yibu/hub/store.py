@@ -140,12 +140,14 @@ class Store:
             every = remote_headers(source, listing.files, client, self._settings)
             return self._choose(found, every)
 
-        meant = select(listing.files, source, choose, record.main if record else "").files
+        selection = select(listing.files, source, choose, record.main if record else "")
+        meant = selection.files
         # A single file keeps its config files beside it: they are small, and telling.
         others = [
             f for f in listing.files if not f.path.lower().endswith(".gguf") and f not in meant
         ]
-        return remote_headers(source, [*meant, *others], client, self._settings)
+        headers = remote_headers(source, [*meant, *others], client, self._settings)
+        return replace(headers, notes=selection.notes)
 
     def lease(self, source: Source) -> Lease:
         """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is

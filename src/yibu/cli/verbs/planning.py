@@ -68,7 +68,7 @@ def plan(
     left = less_promised(target, running)
     planned = plan_models(
         chosen,
-        open_store(here, offline=offline),
+        open_store(here, offline=offline, machine=left),
         left,
         open_environments(here),
         neighbours=sum(1 for promise in running if not promise.gpus),
