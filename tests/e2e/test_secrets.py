@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.home import Home
+from tests.e2e.home import Home, fake
 from tests.fakes.hub_server import HubServer
 from yibu import errors, log
 from yibu.gateway.envelope import error_body, error_event
@@ -52,7 +52,8 @@ def told(tmp_path: Path, scheme: str) -> Iterator[tuple[Home, str]]:
 
 def test_every_way_out_of_a_running_node(told: tuple[Home, str]) -> None:
     home, source = told
-    home.write([])
+    home.write([fake("fake")])
+    home.yibu("up", "-d")  # a node that stays when the next model fails
     seen = {"up": home.yibu("up", "-d", source, "--name", "tiny", code=1).stderr}
     assert "refused" in seen["up"] or "cannot be used" in seen["up"]
     seen["ps"] = "".join(_both(home, "ps"))

@@ -39,7 +39,7 @@ from yibu.environments.disk import (
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgressCallback, ProgressReader
 from yibu.environments.specs import SPECS, EnvironmentSpec
-from yibu.environments.uv import UvCancelledError, UvFailedError, run_uv
+from yibu.environments.uv import WHEELS_HINT, UvCancelledError, UvFailedError, run_uv
 from yibu.errors import EnvironmentSetupError, UsageError
 from yibu.proxies import Proxies
 from yibu.units import sizes_apart
@@ -310,6 +310,15 @@ class EnvironmentManager:
                 lock=job.lock,
             )
         except UvFailedError as error:
+            if env.get("UV_OFFLINE") and error.reason in ("not_on_index", "unreachable"):
+                # uv says so of some packages, and of others that they do not exist.
+                raise UvFailedError(
+                    f"environment {spec.name}: not all of its packages are in uv's cache, and only "
+                    "local files are allowed (offline)",
+                    hint="leave --offline out (unset YIBU_OFFLINE), or "
+                    + WHEELS_HINT.replace("{environment}", spec.name),
+                    reason=error.reason,
+                ) from error
             index = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _PYPI
             dead = proxies.fault(index) if error.reason == "unreachable" else ""
             if not dead:

@@ -51,7 +51,7 @@ class _Failure:
     hint: str
 
 
-_WHEELS_HINT = (
+WHEELS_HINT = (
     "on a machine that reaches an index, collect the wheels into a folder, "
     "then: yibu engine install {environment} --wheels DIR"
 )
@@ -103,22 +103,14 @@ _FAILURES = (
         "run yibu with another Python (3.11 to 3.13), or use another engine for this model",
     ),
     _Failure(
-        "offline",
-        re.compile(
-            r"(?P<package>[A-Za-z0-9._-]+) was not found in the cache(?s:.*)network was disabled"
-        ),
-        "{package} is not in uv's cache, and only local files are allowed (offline)",
-        "leave --offline out (unset YIBU_OFFLINE), or " + _WHEELS_HINT,
-    ),
-    _Failure(
         "not_on_index",
         re.compile(
             r"(?:Because )?(?P<package>[A-Za-z0-9._-]+) was not found in "
             r"(?:the package registry|the provided package locations|the cache)|"
-            r"there (?:is|are) no versions? of (?P<requirement>[^\s]+)"
+            r"there (?:is|are) no versions? of (?P<requirement>[^\s{]+)"
         ),
         "the package {package}{requirement} is not on the configured index (or in the wheel folder)",
-        "check the index (pip config list; UV_DEFAULT_INDEX), or " + _WHEELS_HINT,
+        "check the index (pip config list; UV_DEFAULT_INDEX), or " + WHEELS_HINT,
     ),
     _Failure(
         "certificate",
@@ -144,7 +136,7 @@ _FAILURES = (
         ),
         "the package index cannot be reached{url}",
         "check the network, or name a mirror: pip config set global.index-url URL; without any: "
-        + _WHEELS_HINT,
+        + WHEELS_HINT,
     ),
     _Failure(
         "permission",
