@@ -21,6 +21,7 @@ NASTY = 'x="1"} 5\\n RuntimeError: thing-1f3a failed at 0x7f3a'
 def test_causes_stand_in_the_503_body_and_in_the_labels(home: Home) -> None:
     home.write(
         [
+            fake("well"),  # a node of which every model failed would end
             fake("full", "--fail-start", "OSError: [Errno 28] No space left on device"),
             fake("odd", "--fail-start", NASTY),
         ]

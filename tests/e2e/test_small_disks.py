@@ -63,18 +63,18 @@ def test_a_download_without_room(on_disks: MakeHome, tmp_path: Path) -> None:
         hub.repos["org/big"] = {"config.json": b"{}", "model.safetensors": bytes(600_000)}
         settings = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "hf"), "NO_PROXY": "*"}
         home = on_disks({tmp_path / "hf": "300k"}, None, settings)
-        home.write([fake("big", source="hf:org/big")])
+        home.write([fake("well"), fake("big", source="hf:org/big")])
         refused = home.yibu("up", "-d", code=None)
     assert refused.returncode != 0
-    assert "but only 307200 are free" in refused.stderr
-    shown_everywhere(home, "big", "hf:org/big needs 60", "disk_full")
+    assert "but only 300 KiB are free" in refused.stderr
+    shown_everywhere(home, "big", "hf:org/big needs 586 KiB", "disk_full")
 
 
 def test_an_environment_without_room(on_disks: MakeHome, tmp_path: Path) -> None:
     environments = Paths.from_env({"YIBU_HOME": str(tmp_path)}).environments
     home = on_disks({environments: "4m"})
     refused = home.yibu("engine", "install", "llama.cpp", code=1)
-    assert "needs about 0.1 GiB, and 0.0 GiB are free" in refused.stderr
+    assert "needs about 120.0 MiB, and 4.0 MiB are free" in refused.stderr
     assert "YIBU_HOME" in refused.stderr
 
 
@@ -89,7 +89,9 @@ def test_without_room_for_logs_models_are_served(on_disks: MakeHome, tmp_path: P
 
 def test_an_engine_that_fills_the_disk_of_the_logs(on_disks: MakeHome, tmp_path: Path) -> None:
     home = on_disks({logs_of(tmp_path): "512k"})
-    home.write([fake("fake", "--log-lines", "50000")])
+    home.write([fake("well")])  # a node of which every model failed would end
+    home.yibu("up", "-d")
+    home.write([fake("well"), fake("fake", "--log-lines", "50000")])
     refused = home.yibu("up", "-d", code=1)
     assert "the disk with its log is full" in refused.stderr
     assert "free some space" in refused.stderr
@@ -117,7 +119,8 @@ def test_vllm_with_too_little_shared_memory(on_disks: MakeHome, engine_cache: Pa
     models = VllmModels.of(engine_cache)
     home = on_disks({SHARED: "1m"}, models.cache)
     options = {"tensor_parallel_size": 2, "max_model_len": 512}
-    home.write([{"name": "halves", "source": str(models.eight_heads()), "options": options}])
+    halves = {"name": "halves", "source": str(models.eight_heads()), "options": options}
+    home.write([fake("well"), halves])  # a node of which every model failed would end
     refused = home.yibu("up", "-d", code=1, timeout=500)
     words = "too little shared memory (/dev/shm): one allocation needs 160 MiB, and 1 MiB are free"
     assert words in refused.stderr

@@ -299,7 +299,7 @@ def test_too_little_disk_is_said_before(
 ) -> None:
     large = LocalSpec(NAME, spec.lock, NAME, disk=2**60)
     error = refused(make(large), wheels)
-    assert "GiB are free" in error.message
+    assert "TiB are free" in error.message
     assert error.cause == "disk_full"
 
 

@@ -458,7 +458,8 @@ async def test_a_demanded_call_that_was_not_made_in_the_other_apis(
 ) -> None:
     path, body, events = STREAMS[kind]
     events = [event.replace(b"max_tokens", b"end_turn") for event in events]
-    body = {**body, "tools": [{"type": "function", "name": "f"}], "stream": False}
+    tool = {"type": "function"} if kind == "responses" else {"input_schema": {"type": "object"}}
+    body = {**body, "tools": [{**tool, "name": "f"}], "stream": False}
     body["tool_choice"] = "required" if kind == "responses" else {"type": "any"}
     whole = LLAMA_RESPONSE if kind == "responses" else {**VLLM_MESSAGE, "stop_reason": "end_turn"}
     call = {"type": "function_call" if kind == "responses" else "tool_use", "id": "x", "name": "f"}
