@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from yibu import log
+from yibu import descriptors, log
 from yibu.config import GatewayConfig, ModelConfig
 from yibu.config.wire import gateway_config, shown_settings
 from yibu.engines import registry
@@ -81,6 +81,7 @@ find nobody there meanwhile."""
 def main() -> NoReturn:
     """Run the node until it is told to stop."""
     log.configure()
+    descriptors.raise_limit()
     env = dict(os.environ)
     register_environment(env)
     settings = sys.stdin.read()

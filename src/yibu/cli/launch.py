@@ -135,7 +135,7 @@ def _spawn(context: Context) -> subprocess.Popen[bytes]:
     the node listens, or says why it does not.
     """
     context.paths.make()
-    with context.paths.node_log.open("ab") as log:
+    with open(context.paths.node_log, "ab", opener=_private) as log:
         return subprocess.Popen(
             # -P: a file in the current directory must not be imported instead of a module.
             [sys.executable, "-P", "-m", "yibu.daemon"],
@@ -146,6 +146,13 @@ def _spawn(context: Context) -> subprocess.Popen[bytes]:
             env=dict(context.env),
             cwd="/",
         )
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a log for its owner alone, also one that an earlier version made."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,7 @@ import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from yibu import descriptors
 from yibu.errors import ConfigError
 from yibu.gateway.keys import check_exposure
 
@@ -74,7 +75,7 @@ class GatewayServer:
 
         loop = asyncio.get_running_loop()
         config = _settings(self._app)
-        state = Connections(self._config.max_connections)
+        state = Connections(descriptors.clients(self._config.max_connections))
         listener = self._listener or bind(self._config.host, self._config.port)
         self._server = await loop.create_server(
             lambda: HttpConnection(config, state, {}, loop), sock=listener, backlog=_BACKLOG

@@ -327,11 +327,14 @@ class Fleet:
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
             replicas = self._all_replicas()
-            for replica in replicas:
-                path = self._host.paths.model_log(replica.id)
-                await asyncio.to_thread(logs.rotate_if_large, path, self._rotation)
-            engines = {replica.process.pid for replica in replicas if replica.process}
-            await asyncio.to_thread(reaper.look, engines)
+            try:
+                for replica in replicas:
+                    path = self._host.paths.model_log(replica.id)
+                    await asyncio.to_thread(logs.rotate_if_large, path, self._rotation)
+                engines = {replica.process.pid for replica in replicas if replica.process}
+                await asyncio.to_thread(reaper.look, engines)
+            except OSError as error:  # no descriptors, a broken disk: the next round may do better
+                _log.warning("housekeeping was left out once: %s", error)
 
 
 def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:

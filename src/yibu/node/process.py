@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from yibu import descriptors
 from yibu.errors import EngineError, EngineStartError
 from yibu.node import leftovers, logs, processes
 from yibu.node.leftovers import SharedFile
@@ -28,6 +29,8 @@ from yibu.node.processes import Identity, ProcessInfo
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
+_NO_DESCRIPTOR = 0.5
+"""Seconds until a watch is tried again for which no file could be opened."""
 _CLOCK_MARGIN = 1.0
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -72,7 +75,10 @@ class EngineProcess:
         Raises:
             EngineStartError: the program cannot be executed.
         """
-        output = _open_log(log)
+        try:
+            output = _open_log(log)
+        except OSError as error:
+            raise _no_descriptor(argv[0], error) from error
         try:
             popen = subprocess.Popen(
                 argv,
@@ -103,7 +109,13 @@ class EngineProcess:
             ) from error
         finally:
             os.close(output)
-        info = processes.process(popen.pid)
+        descriptors.give_back_limit(popen.pid)
+        try:
+            info = processes.process(popen.pid)
+        except OSError as error:  # it could not be watched, so it must not run
+            popen.kill()
+            popen.wait()
+            raise _no_descriptor(argv[0], error) from error
         if info is None:  # Not before it is reaped, which only this object does.
             raise EngineStartError(f"process {popen.pid} of {argv[0]!r} vanished at once")
         return cls(info.identity, marker, popen)
@@ -278,6 +290,12 @@ class EngineProcess:
         except ProcessLookupError:
             self._exited.set()
             return
+        except OSError as error:
+            if not descriptors.exhausted(error):
+                raise
+            await asyncio.sleep(_NO_DESCRIPTOR)
+            await self._watch()
+            return
         loop = asyncio.get_running_loop()
         try:
             if processes.alive(self.identity):
@@ -298,7 +316,7 @@ def _started(identity: Identity) -> float:
     of its boot in whole seconds."""
     try:
         return psutil.Process(identity.pid).create_time() - _CLOCK_MARGIN
-    except psutil.Error:  # it is gone already
+    except (psutil.Error, OSError):  # it is gone already, or cannot be asked
         return time.time() - _CLOCK_MARGIN
 
 
@@ -361,6 +379,14 @@ async def end_marked(
 def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
     table = processes.snapshot()
     return table, processes.marked(prefix, table)
+
+
+def _no_descriptor(program: str, error: OSError) -> EngineStartError:
+    return EngineStartError(
+        f"the program {program!r} cannot be started: {error.strerror}",
+        hint="allow more open files (ulimit -n), or fewer clients (gateway.max_connections)",
+        cause="no_descriptors",
+    )
 
 
 def _open_log(path: Path) -> int:

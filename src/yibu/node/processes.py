@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from yibu import descriptors
+
 MARKER = "YIBU_REPLICA"
 """Environment variable of every process of an engine: ``HOME_ID/REPLICA/LAUNCH_ID``."""
 
@@ -48,12 +50,18 @@ class ProcessInfo:
 
 
 def process(pid: int) -> ProcessInfo | None:
-    """What the kernel says of ``pid`` now, or None when there is no such process."""
+    """What the kernel says of ``pid`` now, or None when there is no such process.
+
+    Raises:
+        OSError: no file can be opened at all.
+    """
     if not _LINUX:
         return _process_psutil(pid)
     try:
         text = (_PROC / str(pid) / "stat").read_bytes()
-    except OSError:
+    except OSError as error:
+        if descriptors.exhausted(error):
+            raise  # it may well run
         return None
     # The name in parentheses may itself hold spaces and parentheses: fields follow the last one.
     # proc(5): state is field 3; ppid 4, session 6, utime 14, stime 15, starttime 22, rss 24.
@@ -99,15 +107,26 @@ def held_bytes(info: ProcessInfo) -> int:
 
 
 def alive(identity: Identity) -> bool:
-    """Whether exactly this process still runs; a zombie does not."""
-    info = process(identity.pid)
+    """Whether exactly this process still runs; a zombie does not. Where that cannot be seen for
+    want of descriptors, it does."""
+    try:
+        info = process(identity.pid)
+    except OSError as error:
+        if descriptors.exhausted(error):
+            return True
+        raise
     return info is not None and info.identity == identity and not info.zombie
 
 
 def snapshot() -> dict[int, ProcessInfo]:
-    """Every process, by pid. Takes some 20 microseconds a process."""
-    infos = (process(pid) for pid in psutil.pids())
-    return {info.identity.pid: info for info in infos if info is not None}
+    """Every process, by pid. Takes some 20 microseconds a process, and waits where no file can be
+    opened: call it in a thread."""
+
+    def read() -> dict[int, ProcessInfo]:
+        infos = (process(pid) for pid in psutil.pids())
+        return {info.identity.pid: info for info in infos if info is not None}
+
+    return descriptors.patiently(read)
 
 
 def marker_of(pid: int) -> str | None:
@@ -115,7 +134,7 @@ def marker_of(pid: int) -> str | None:
     try:
         if not _LINUX:
             return psutil.Process(pid).environ().get(MARKER)
-        environ = (_PROC / str(pid) / "environ").read_bytes()
+        environ = descriptors.patiently((_PROC / str(pid) / "environ").read_bytes)
     except (psutil.Error, OSError):
         return None
     prefix = MARKER.encode() + b"="
@@ -183,6 +202,10 @@ def send(identity: Identity, number: signal.Signals) -> bool:
         descriptor = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return False
+    except OSError as error:
+        if not descriptors.exhausted(error):
+            raise
+        return _send_blindly(identity, number)
     try:
         # The descriptor pins one process; only now is it worth asking which.
         if not alive(identity):
@@ -192,6 +215,17 @@ def send(identity: Identity, number: signal.Signals) -> bool:
         return False
     finally:
         os.close(descriptor)
+    return True
+
+
+def _send_blindly(identity: Identity, number: signal.Signals) -> bool:
+    """Without a descriptor: only to a child of this process, whose pid cannot become another's."""
+    try:
+        if os.waitid(os.P_PID, identity.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+            return False
+        os.kill(identity.pid, number)
+    except (ChildProcessError, ProcessLookupError):
+        return False
     return True
 
 

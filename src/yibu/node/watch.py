@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from yibu import descriptors
 from yibu.engines.base import LaunchPlan
 from yibu.node import probe
 from yibu.node.launch import Running
@@ -64,12 +65,13 @@ class Watch:
                     return reason
 
     async def _ask_health(self) -> str | None:
-        """None when it answered 200, else what happened instead."""
+        """None when it answered 200 or could not be asked for want of descriptors, which is not its
+        fault; else what happened instead."""
         path = self._plan.ready_path
         try:
             answer = await probe.get(self._running.endpoint, path, self._timings.health_request)
         except probe.ProbeError as error:
-            return str(error)
+            return str(error) if descriptors.any_left() else None
         return None if answer.status == 200 else f"GET {path}: HTTP {answer.status}"
 
     async def _send_canary(self, request: probe.TokenRequest) -> str | None:
@@ -80,6 +82,8 @@ class Watch:
         try:
             answer = await probe.one_token(self._running.endpoint, request, self._timings.canary)
         except probe.ProbeError as error:
+            if not descriptors.any_left():
+                return None
             outcome, found = "silence", str(error)
         else:
             # 429 says that it is full, and it answered: that is a sign of life.
@@ -93,9 +97,15 @@ class Watch:
         return f"hangs: {self._plan.ready_path} answers, but no tokens came ({found})"
 
     async def _busy(self) -> bool:
-        """Whether the engine's processes burned CPU since this was last asked."""
+        """Whether the engine's processes burned CPU since this was last asked; so they did where
+        that cannot be seen for want of descriptors."""
         then, before = self._cpu
-        infos = await self._running.process.refresh()
+        try:
+            infos = await self._running.process.refresh()
+        except OSError as error:
+            if descriptors.exhausted(error):
+                return True
+            raise
         now, after = time.monotonic(), sum(info.cpu_seconds for info in infos)
         self._cpu = (now, after)
         return after - before > _BUSY_SHARE * (now - then)

@@ -1,0 +1,83 @@
+"""A node that may open few files, and clients that hold more connections than that."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.home import Home, fake
+from tests.support.polling import until
+from yibu.node import processes
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+
+SOFT, HARD = 200, 256
+
+
+def limited(home: Home) -> Home:
+    script = f'ulimit -Sn {SOFT}; ulimit -Hn {HARD}; exec "$@"'
+    return replace(home, through=("sh", "-c", script, "sh"))
+
+
+def soft_limit(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Max open files")).split()[3])
+
+
+def healthy(url: str) -> bool:
+    with urllib.request.urlopen(f"{url}/healthz", timeout=10) as answer:
+        return bool(answer.status == 200)
+
+
+def test_more_clients_than_the_node_may_open_files(home: Home) -> None:
+    few = limited(home)
+    few.write([fake("fake")])
+    few.yibu("up", "-d")
+    status = few.ps()
+    node = status["node"]["pid"]
+    engine = few.model("fake")["replicas"][0]["pid"]
+    assert (soft_limit(node), soft_limit(engine)) == (HARD, SOFT)
+    url = status["gateway"]["url"]
+    address = (urlsplit(url).hostname, urlsplit(url).port)
+    idle = [socket.create_connection(address, timeout=10) for _ in range(2 * HARD)]
+    try:
+        for _ in range(5):
+            assert healthy(url)
+        opened = Path(f"/proc/{node}/fd")
+        until(lambda: len(list(opened.iterdir())) < HARD - 32, "room for the node itself")
+        # Through a round of housekeeping and several health checks.
+        deadline = time.monotonic() + 6
+        while time.monotonic() < deadline:
+            assert healthy(url)
+            assert few.model("fake")["replicas"][0]["pid"] == engine
+            time.sleep(0.5)
+    finally:
+        for connection in idle:
+            connection.close()
+    assert few.model("fake")["state"] == "ready"
+    assert few.model("fake")["replicas"][0]["restarts"] == 0
+    assert processes.process(engine) is not None
+    assert healthy(url)
+
+
+def test_the_files_of_a_node_are_its_owners_alone(home: Home) -> None:
+    home.write([fake("fake")])
+    log = Path(home.client._paths.node_log)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch(mode=0o644)
+    log.chmod(0o644)
+    home.yibu("up", "-d")
+    found = [path for path in home.root.rglob("*") if path.is_file() or path.is_socket()]
+    names = {path.name for path in found}
+    assert {"node.log", "node.json", "fake-0.log"} <= names
+    written = [path for path in found if path.suffix in {".log", ".json", ".sock", ".lock"}]
+    assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in written
+            if stat.S_IMODE(path.stat().st_mode) & 0o077} == {}  # fmt: skip
