@@ -8,7 +8,7 @@ ARGS   ?=
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick engines chaos soak check dev lock docs clean
+.PHONY: demo test quick engines chaos soak check dev fresh lock docs clean
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
@@ -52,6 +52,10 @@ $(VENV)/dev: pyproject.toml requirements/dev.lock | $(VENV)/uv
 	$(BIN)/python scripts/install.py -r requirements/dev.lock
 	$(BIN)/python scripts/install.py --no-deps -e .
 	@touch $@ $(VENV)/installed
+
+fresh:                           ## the demo on a bare Debian, where root can make one; else says why not
+	@command -v debootstrap >/dev/null || { [ "$$CI" = true ] && apt-get install -y -qq debootstrap >/dev/null; } || true
+	@scripts/fresh_machine.sh || [ $$? -eq 77 ]
 
 lock: | $(VENV)/uv               ## pin what pyproject.toml asks for, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/core.lock

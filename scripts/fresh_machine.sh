@@ -13,8 +13,8 @@
 # The package index, proxies and certificates are the ones that pip is configured for here.
 # Exit code: the command's, or 77 and a reason where such a machine cannot be made.
 #
-# Mounts and processes live in namespaces of their own, so that nothing of them outlives this
-# script, however it ends; the directory is removed by a trap.
+# Mounts and processes live in namespaces of their own, which end with their first process; a trap
+# ends that one and removes the directory.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -43,8 +43,24 @@ mirror=${mirror:-$(apt-get indextargets --format '$(SITE) $(RELEASE)' "Created-B
 
 root=$(mktemp -d /var/tmp/yibu-fresh.XXXXXX)
 chmod 755 "$root" # it is the / of every user there
-trap 'rm -rf --one-file-system "$root" "$root.log"' EXIT
+inside=''
+cleanup() {
+  [[ -z $inside ]] || { kill -KILL "$inside" 2>/dev/null && wait "$inside" || true; }
+  rm -rf --one-file-system "$root" "$root.log"
+}
+trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
+
+# Runs a command whose mounts and processes are its own; in the background, for a trap waits for
+# what runs in the foreground.
+contained() {
+  unshare --mount --pid --fork --kill-child --mount-proc "$@" <&0 &
+  inside=$!
+  local code=0
+  wait "$inside" || code=$?
+  inside=''
+  return "$code"
+}
 
 began=$EPOCHREALTIME
 took() { awk -v a="$began" -v b="$EPOCHREALTIME" -v what="$1" 'BEGIN { printf "%s: %.1f s\n", what, b - a }' >&2; began=$EPOCHREALTIME; }
@@ -53,7 +69,7 @@ base=${cache:+$cache/$suite-$(sha256sum <<<"$mirror $packages" | cut -c1-12).tar
 if [[ $base && -e $base ]]; then
   tar -x -C "$root" -f "$base"
 else
-  debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
+  contained debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
     { tail -20 "$root.log" >&2; cannot "debootstrap failed"; }
   rm -rf "$root"/var/cache/apt/archives/*.deb
   [[ -z $base ]] || { tar -c -C "$root" -f "$base.$$" . && mv "$base.$$" "$base"; }
@@ -100,7 +116,7 @@ fi
 
 HOME_INSIDE=${variables[0]#HOME=}
 export root cache places before HOME_INSIDE
-unshare --mount --pid --fork --kill-child --mount-proc bash -euo pipefail -c '
+contained bash -euo pipefail -c '
   mount --make-rprivate /
   mount -t proc proc "$root/proc"
   mount -t sysfs -o ro sysfs "$root/sys"

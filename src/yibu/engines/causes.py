@@ -77,7 +77,7 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
         "system_too_old",
         re.compile(r"(?P<symbol>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)['`]? not found"),
         "This machine's system is older than the engine's packages expect: {symbol} is missing.",
-        "Run yibu on a newer release of the distribution; what engines need is in docs/fresh.md.",
+        "Run yibu on a newer release of the distribution; docs/requirements.md has what each engine needs.",
     ),
     Cause(
         "import_error",

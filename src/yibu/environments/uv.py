@@ -79,7 +79,7 @@ _FAILURES = (
             r"(?P<wanted>Python\S+)|No interpreter found for (?P<interpreter>Python \S+)"
         ),
         "this Python does not serve: {found}{interpreter}",
-        "run yibu with a Python between 3.11 and 3.13, which the pinned packages have wheels for",
+        "run yibu with a Python between 3.11 and 3.14, which the pinned packages have wheels for",
     ),
     _Failure(
         "bad_wheel",
@@ -100,7 +100,7 @@ _FAILURES = (
         "no_platform_wheel",
         re.compile(r"(?P<package>\S+) has no (?:wheels|usable wheels|source distribution)"),
         "{package} has no wheel for this platform and Python",
-        "run yibu with another Python (3.11 to 3.13), or use another engine for this model",
+        "run yibu with another Python (3.11 to 3.14), or use another engine for this model",
     ),
     _Failure(
         "not_on_index",
