@@ -163,3 +163,48 @@ def test_a_projector_among_the_models_files_is_loaded(tmp_path: Path) -> None:
     assert "--mmproj" not in plan({"mmproj": "/mine.gguf"}, projector_bytes=5000).argv
     assert "--mmproj" not in plan({"no_mmproj": True}, projector_bytes=5000).argv
     assert "--mmproj" not in plan().argv
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "values", "named"),
+    [
+        ({"gpu_layers": 99}, (), {}, "gpu_layers"),
+        ({"n_gpu_layers": -1}, (), {}, "gpu_layers"),
+        ({"n-gpu-layers": 20}, (), {}, "gpu_layers"),
+        ({}, ("-ngl", "99"), {}, "gpu_layers"),
+        ({}, ("--n-gpu-layers", "99"), {}, "gpu_layers"),
+        ({}, ("--gpu-layers=99",), {}, "gpu_layers"),
+        ({}, ("-mg", "1", "-ngl", "9"), {}, "gpu_layers, main_gpu"),
+        ({}, ("-sm", "row"), {}, "split_mode"),
+        ({}, (), {"gpus": (0,)}, "gpus"),
+    ],
+)
+def test_a_gpu_that_was_asked_for_in_vain_is_said(
+    options: dict[str, Any], flags: tuple[str, ...], values: dict[str, Any], named: str
+) -> None:
+    launch = ENGINE.plan(model(options, *flags, **values), facts(), placement())
+    (note,) = launch.notes
+    assert note.startswith(f"{named}: without effect")
+    assert fields(launch)["n_gpu_layers"] == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("-ngl", "0"), ("-mg", "0"), ("-sm", "none")])
+def test_no_word_of_gpus_where_none_was_asked_for(flags: tuple[str, ...]) -> None:
+    assert plan(None, *flags).notes == ()
+
+
+def test_a_gpu_that_the_placement_has_is_used() -> None:
+    launch = plan({"gpu_layers": 12}, at={"gpus": (0,)})
+    assert launch.notes == ()
+    assert fields(launch)["n_gpu_layers"] == 12
+
+
+def test_a_file_without_a_chat_template_is_called_a_base_model() -> None:
+    (note,) = plan(chat_template=False).notes
+    assert "base model" in note
+    assert "/v1/completions" in note
+    # Told how to format chat, or not asked to chat at all.
+    assert plan({"chat_template": "chatml"}, chat_template=False).notes == ()
+    assert plan(None, "--chat-template", "chatml", chat_template=False).notes == ()
+    assert plan(chat_template=False, pooling="mean").notes == ()
+    assert plan({"pooling": "rank"}, chat_template=False).notes == ()

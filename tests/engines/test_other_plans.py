@@ -186,6 +186,25 @@ def test_a_named_engine_is_held_to_its_word() -> None:
         by_name("ollama")
 
 
+@pytest.mark.parametrize("engine", ENGINE_NAMES)
+def test_every_engines_start_timeout_has_the_same_name(engine: str) -> None:
+    kind = {"llama.cpp": "gguf", "vllm": "safetensors", "speech": "whisper-ct2"}
+    own = {"command": "serve {port}"} if engine == "command" else {}
+
+    def timeout(options: dict[str, Any]) -> float:
+        entry = model({**own, **options})
+        found = facts(kind[engine]) if engine in kind else None  # type: ignore[arg-type]
+        launch = by_name(engine).plan(entry, found, placement())
+        assert "start" not in " ".join(launch.argv), "it is yibu's, not the engine's"
+        return launch.start_timeout
+
+    assert timeout({}) >= 600
+    assert timeout({"start_timeout": 7200}) == timeout({"start-timeout": "7200"}) == 7200.0
+    for wrong in (0, -1, "soon", float("inf")):
+        with pytest.raises(ConfigError, match="start_timeout"):
+            timeout({"start_timeout": wrong})
+
+
 def test_gpus_are_numbered_as_nvidia_smi_does() -> None:
     """CUDA's own order is by speed, so that a mixed machine's numbers would mean other cards."""
     command = model({"command": "serve {port}"}, name="c")

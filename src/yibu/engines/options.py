@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from yibu.config import ModelConfig
 from yibu.errors import ConfigError
@@ -21,11 +21,19 @@ FalseStyle = Literal["negated", "left out"]
 ListStyle = Literal["repeated", "spread"]
 
 
+def StartTimeout(seconds: float) -> Any:  # noqa: N802 - a field's definition, as pydantic's Field
+    """The field ``start_timeout`` with an engine's default."""
+    return Field(seconds, gt=0, allow_inf_nan=False, strict=False)
+
+
 class Options(BaseModel):
     """Base of every engine's schema: strict types, frozen, nothing unknown."""
 
     # A model uses one engine's; all of them are imported.
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+
+    start_timeout: float = StartTimeout(600.0)
+    """Seconds from spawn to ready."""
 
 
 OptionsType = TypeVar("OptionsType", bound=Options)

@@ -34,7 +34,6 @@ class CommandOptions(Options):
     """The name the server knows the model by, when it is not the public one."""
     key_variable: str | None = None
     """The environment variable in which the server takes its API key; without one it has none."""
-    start_timeout: float = Field(600.0, gt=0, strict=False)
     stop_grace: float = Field(10.0, gt=0, strict=False)
     conforming: bool = False
     """Its answers already are as OpenAI's specification has them: forward them untouched."""

@@ -19,6 +19,7 @@ from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict,
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.fields import FIELDS
+from yibu.engines.llama_cpp.notes import without_gpu, without_template
 from yibu.engines.llama_cpp.phases import PHASES
 from yibu.engines.llama_cpp.requests import LLAMA_CPP_REQUESTS
 from yibu.engines.options import Options, nearest, parse_flags, read_options
@@ -121,7 +122,7 @@ _SWITCHES = {
     "cont_batching": ("cont_batching", True),
     "no_cont_batching": ("cont_batching", False),
 }
-# The house decides these; a user's value would break supervision or open a door.
+# yibu sets these: a user's value would break supervision or let others reach the engine.
 _OWNED = frozenset(
     {"port", "hostnames", "host", "api_keys", "api_key", "model", "model.path", "model_alias",
      "alias", "a", "m", "api_key_file", "ssl_file_key", "ssl_file_cert"}
@@ -164,8 +165,14 @@ class LlamaCpp:
         verdict = self.supports(model, facts)
         if facts is None or not verdict.supported:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
-        notes: list[str] = []
         options, given = _read(model)
+        capabilities = _capabilities(options, facts)
+        asked = given | {"gpus": model.gpus, "gpu_layers": options.gpu_layers}
+        template, chats = options.chat_template, "chat" in capabilities
+        notes = [
+            *without_gpu(asked, placement),
+            *without_template(facts, chats=chats, template=template),
+        ]
         fields = _fields(options, facts, placement, notes) | given
         for field, value in fields.items():
             _check(model, field, value)
@@ -185,11 +192,11 @@ class LlamaCpp:
                 **visible_gpus(placement.gpus),
                 **model.env,
             },
-            capabilities=_capabilities(options, facts),
+            capabilities=capabilities,
             abilities=_abilities(options, facts),
             environment="llama.cpp",
             key_variable=KEY_VARIABLE,
-            start_timeout=600.0,
+            start_timeout=options.start_timeout,
             stop_grace=5.0,
             notes=tuple(notes),
         )  # fmt: skip
@@ -197,16 +204,17 @@ class LlamaCpp:
 
 def _read(model: ModelConfig) -> tuple[LlamaCppOptions, dict[str, Any]]:
     """The options that have a name here, and llama.cpp's own fields with their values."""
-    given = {**model.options, **_options_from_flags(model)}
-    options, rest = read_options(
-        LlamaCppOptions, _with_options(model, _split_owned(model, given)), LlamaCpp.name
-    )
+    given = {_option_name(name): value for name, value in model.options.items()}
+    given |= _options_from_flags(model)
+    _refuse_owned(model, given)
+    entry = ModelConfig(name=model.name, source=model.source, options=given)
+    options, rest = read_options(LlamaCppOptions, entry, LlamaCpp.name)
     fields = {_field_name(model, name): value for name, value in rest.items()}
     return options, {field: value for field, value in fields.items() if field not in _PLANNED}
 
 
 def _file(facts: ModelFacts) -> tuple[str, ...]:
-    """Of a directory, the file that the planner has read: the first part of a split model."""
+    """The file of a directory to load: the first part of a split model, as the planner read it."""
     return ("--file", facts.files[0]) if facts.files else ()
 
 
@@ -338,7 +346,7 @@ def _value(word: str) -> Any:
         return word
 
 
-def _split_owned(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+def _refuse_owned(model: ModelConfig, given: Mapping[str, Any]) -> None:
     for name in given:
         if name.replace("-", "_") in _OWNED:
             raise ConfigError(
@@ -346,11 +354,12 @@ def _split_owned(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]
                 "on loopback behind the gateway",
                 hint="set gateway.host, gateway.port, gateway.api_keys or the model's name instead",
             )
-    return dict(given)
 
 
-def _with_options(model: ModelConfig, options: Mapping[str, Any]) -> ModelConfig:
-    return ModelConfig(name=model.name, source=model.source, options=options)
+def _option_name(name: str) -> str:
+    """llama-server's name of an option of ours (``n_gpu_layers``) as ours; others as they stand."""
+    renamed = _RENAMED.get(name.replace("-", "_"))
+    return renamed if renamed in LlamaCppOptions.model_fields else name
 
 
 def _field_name(model: ModelConfig, name: str) -> str:

@@ -120,6 +120,7 @@ class Speech:
             else capabilities,
             environment=environment,
             key_variable=KEY_VARIABLE,
+            start_timeout=options.start_timeout,
             conforming=True,
             upload_patience=FILE_PATIENCE,
             extra_sources={"vad": vad} if vad else {},

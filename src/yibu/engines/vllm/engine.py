@@ -16,7 +16,7 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.options import Flag, Options, parse_flags, read_options, to_flags
+from yibu.engines.options import Flag, Options, StartTimeout, parse_flags, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.vllm.answers import VllmAnswers
 from yibu.engines.vllm.causes import VLLM_CAUSES
@@ -48,6 +48,8 @@ _FORMATS = frozenset({"safetensors"})
 class VllmOptions(Options):
     """What ``options:`` may hold for vLLM beside its own flags by name."""
 
+    start_timeout: float = StartTimeout(1800.0)
+    """Large models load and compile for many minutes."""
     context: int | None = Field(None, ge=1)
     """Tokens a sequence (``max_model_len``)."""
     parallel: int | None = Field(None, ge=1)
@@ -134,7 +136,7 @@ class Vllm:
             abilities=_abilities(model, names),
             environment="vllm-cuda" if placement.gpus else "vllm-cpu",
             key_variable=KEY_VARIABLE,
-            start_timeout=1800.0,
+            start_timeout=options.start_timeout,
             keeps_compiled=True,
             needs_temporary=True,
             starts_alone=bool(placement.gpus),
