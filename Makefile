@@ -15,7 +15,7 @@ demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS
 
 dev: $(VENV)/dev                 ## everything needed to work on yibu
 
-test: check quick engines        ## the whole test suite, real engines included
+test: check quick chaos engines ## the whole test suite, real engines included
 
 quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
 	$(BIN)/python -m pytest -m "not engine and not browser" -n 4 --dist worksteal --ignore=tests/speech
