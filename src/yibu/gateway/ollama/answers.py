@@ -10,6 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from yibu.gateway.exchange import Headers, Message, Send
+from yibu.gateway.sse import EventReader, parse_event
 
 Shape = Literal["chat", "generate", "embed", "embeddings"]
 Answer = dict[str, Any]
@@ -79,7 +80,7 @@ class Chunks:
         self._began = time.perf_counter_ns()
         self._first = 0
         """When the first token came, in nanoseconds."""
-        self._rest = b""
+        self._reader = EventReader()
         self._reason = ""
         self._usage: Answer = {}
         self._calls: dict[int, Answer] = {}
@@ -106,15 +107,13 @@ class Chunks:
 
     def feed(self, data: bytes) -> bytes:
         """The lines that the events in ``data`` and what was left before it amount to."""
-        *events, self._rest = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
-        parts = [part for event in events if event for part in self._event(event)]
+        parts = [part for event in self._reader.blocks(data) for part in self._event(event)]
         return b"".join(orjson.dumps(part) + b"\n" for part in parts)
 
     def _event(self, event: bytes) -> list[Answer]:
         if event.startswith(b":"):  # keeps proxies from giving up; an empty part does it here
             return [self._part("")]
-        data = next((line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")),
-                    b"")  # fmt: skip
+        _, data = parse_event(event)
         if not data or self._done:
             return []
         if data == b"[DONE]":
