@@ -9,6 +9,7 @@ from pathlib import Path
 
 from typer.main import get_command
 
+from yibu.cli import exits
 from yibu.cli.main import app
 from yibu.config.schema import FileSchema
 from yibu.engines.registry import request_tables
@@ -18,9 +19,26 @@ DOCS = Path(__file__).parents[1] / "docs"
 _WIDTH = 96
 
 
+_CLI = f"""# Command line
+
+Generated from the program by `make docs`.
+
+| exit code | meaning |
+|---|---|
+| {exits.DONE} | done |
+| {exits.FAILED} | it failed: the message says why |
+| {exits.USAGE} | wrong use: an option, a name, the configuration, settings other than the running node's |
+| {exits.DOES_NOT_FIT} | a model does not fit on this machine |
+| {exits.VERIFICATION_FAILED} | a file is not what its hub lists |
+| {exits.NOT_RUNNING} | no node runs, or not the model |
+| {exits.INTERRUPTED} | interrupted, by Ctrl-C |
+| {exits.READER_GONE} | whoever read standard output closed it, as in `yibu logs smol \\| head -1`; with `set -o pipefail` a script sees it |
+"""
+
+
 def cli_reference() -> str:
     """Every verb with the help that it prints itself."""
-    parts = ["# Command line\n\nGenerated from the program by `make docs`.\n"]
+    parts = [_CLI]
     for name, text in _helps():
         parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

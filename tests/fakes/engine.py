@@ -51,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bind-after", type=float, default=0.0, help="listen so much later")
     parser.add_argument("--log-lines", type=int, default=0, help="lines to print at the start")
     parser.add_argument("--chatter", type=float, help="print a line every so many seconds")
+    parser.add_argument("--flood-mib", type=int, default=0, help="print so much, as fast as can be")
     parser.add_argument("--phase", action="append", default=[], metavar="SECONDS:LINE",
                         help="before it listens: print the line, then take so long")  # fmt: skip
     parser.add_argument("--shared-memory", action="append", default=[], metavar="NAME",
@@ -335,6 +336,11 @@ def main() -> None:
     print(f"fake engine {os.getpid()} listens on {args.port}", flush=True)
     if crash:
         later(args.crash_after, args.crash_code)
+    block = b"a line of a flood of them, 32 b.\n"[1:] * 32_768
+    for _ in range(args.flood_mib):
+        os.write(1, block)
+    if args.flood_mib:
+        print("flood over", flush=True)
     while args.spin:
         pass
     while True:

@@ -58,11 +58,13 @@ def host(paths: Paths) -> Host:
 def make_fleet(host: Host, paths: Paths) -> Callable[..., Fleet]:
     def make(**changes: Any) -> Fleet:
         timings = dataclasses.replace(QUICK, **changes.pop("timings", {}))
+        rotation = changes.pop("rotation", None)
         deployer = fake_deployer(**changes)
         return Fleet(
             deployer,
             dataclasses.replace(host, timings=timings),
             StateFile(paths.state / "node.json"),
+            rotation=rotation,
         )
 
     return make

@@ -7,14 +7,20 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.node.support import fake_model
+from tests.support.polling import eventually
 from yibu.node import logs
+from yibu.node.fleet import Fleet
 from yibu.node.logs import Rotation, generation
+from yibu.node.names import replica_id
+from yibu.paths import Paths
 
 SMALL = Rotation(max_bytes=1000, generations=2)
 
@@ -45,6 +51,46 @@ def test_rotation_keeps_the_writer_and_bounds_the_total(path: Path) -> None:
     lines = logs.tail(path, 1000)
     assert lines == [f"{number:09}" for number in range(300 - len(lines), 300)]
     assert generation(path, 1).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_flood_between_two_looks_is_cut_to_its_end_and_the_loss_counted(path: Path) -> None:
+    lines = [f"{number:09}" for number in range(500)]
+    write(path, "\n".join(lines) + "\n")
+    assert logs.rotate_if_large(path, SMALL)
+    first, *kept = logs.tail(path, 1000)
+    assert kept == lines[-len(kept) :]
+    assert first == (
+        f"[yibu: {10 * (500 - len(kept))} bytes were written faster than logs are kept, and dropped]"
+    )
+    assert 900 < generation(path, 1).stat().st_size <= SMALL.max_bytes + len(first)
+
+
+@pytest.mark.parametrize("seen", [0, 2000, 4500])
+def test_a_follower_goes_on_in_what_a_flood_left(path: Path, seen: int) -> None:
+    """It has read ``seen`` bytes when the flood comes, of which 1000 stay."""
+    lines = [f"{number:09}" for number in range(500)]
+    text = "\n".join(lines) + "\n"
+    write(path, text[:seen])
+    looks = 0
+
+    def stop() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            write(path, text[seen:])
+            logs.rotate_if_large(path, SMALL)
+            write(path, "after\n")
+        return looks == 3
+
+    got = list(logs.follow(path, from_start=True, poll=0.001, stop=stop))
+    before = seen // 10
+    assert got[:before] == lines[:before]
+    rest = got[before:]
+    if seen < 4100:
+        assert "dropped" in rest.pop(0)
+    assert rest[-1] == "after"
+    assert rest[:-1] == lines[-(len(rest) - 1) :]
+    assert len(rest) > 50 - (before - 400 if before > 400 else 0) - 2, "no kept line is lost"
 
 
 def test_a_small_log_is_left_alone(path: Path) -> None:
@@ -140,3 +186,23 @@ def test_reading_from_an_offset(path: Path) -> None:
     assert logs.read_from(path, 4, 100) == "new\n"
     assert logs.read_from(path, 0, 4) == "new\n"
     assert logs.read_from(path, 99, 100) == "old\nnew\n", "it was rotated since"
+
+
+async def test_an_engine_that_floods_its_log_does_not_fill_the_disk(
+    make_fleet: Callable[..., Fleet], paths: Paths
+) -> None:
+    rotation = Rotation(max_bytes=200_000, generations=4, every=0.02)
+    async with make_fleet(rotation=rotation) as fleet:
+        await fleet.up(fake_model("loud", "--flood-mib", "40"))
+        log = paths.model_log(replica_id("loud", 0))
+
+        def over() -> bool:
+            return "flood over" in logs.tail(log, 5) and not rotation.due(log)
+
+        await eventually(over, "the flood is over and its log rotated")
+        files = sorted(log.parent.glob(f"{log.name}*"))
+        assert 2 <= len(files) <= 5
+        # Beside the line that counts what was dropped.
+        most = rotation.max_bytes + 100
+        assert all(file.stat().st_size <= most for file in files)
+        assert "dropped" in "".join(file.read_text() for file in files)

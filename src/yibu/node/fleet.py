@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -25,10 +26,11 @@ from yibu.node import left_behind, logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
+from yibu.node.housekeeping import reap_orphans, rotate_logs
 from yibu.node.launch import Host, cancelled
 from yibu.node.names import replica_id
 from yibu.node.policy import Admission, Supervised, Wait
-from yibu.node.process import EngineProcess, OrphanReaper, end_marked
+from yibu.node.process import EngineProcess, end_marked
 from yibu.node.replica import Replica
 from yibu.node.state import SavedModel, SavedNode, StateFile
 from yibu.planner.ledger import Promise
@@ -38,8 +40,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _SAVE = 2.0
 """Seconds that a model's start waits at most for its own record on disk."""
-_HOUSEKEEPING = 5.0
-"""Seconds between two looks at the sizes of logs."""
 
 
 class Fleet:
@@ -78,7 +78,10 @@ class Fleet:
         await self._group.__aenter__()
         self._side_tasks = [
             self._group.create_task(self._save_when_dirty(), name="save state"),
-            self._group.create_task(self._keep_house(), name="keep house"),
+            self._group.create_task(
+                rotate_logs(self._log_files, self._rotation), name="rotate logs"
+            ),
+            self._group.create_task(reap_orphans(self._engine_pids), name="reap orphans"),
         ]
         return self
 
@@ -322,19 +325,11 @@ class Fleet:
             if not self._dirty.is_set():
                 self._saved.set()
 
-    async def _keep_house(self) -> None:
-        reaper = OrphanReaper()
-        while True:
-            await asyncio.sleep(_HOUSEKEEPING)
-            replicas = self._all_replicas()
-            try:
-                for replica in replicas:
-                    path = self._host.paths.model_log(replica.id)
-                    await asyncio.to_thread(logs.rotate_if_large, path, self._rotation)
-                engines = {replica.process.pid for replica in replicas if replica.process}
-                await asyncio.to_thread(reaper.look, engines)
-            except OSError as error:  # no descriptors, a broken disk: the next round may do better
-                _log.warning("housekeeping was left out once: %s", error)
+    def _log_files(self) -> list[Path]:
+        return [self._host.paths.model_log(replica.id) for replica in self._all_replicas()]
+
+    def _engine_pids(self) -> list[int]:
+        return [replica.process.pid for replica in self._all_replicas() if replica.process]
 
 
 def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:

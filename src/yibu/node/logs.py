@@ -1,8 +1,10 @@
 """Engine logs: rotated by size while the engine writes, read from the end, followed.
 
-The engine holds the file open in append mode and outlives the node, so the file is copied to
-``NAME.1`` and truncated in place; a line written between the two is lost, which is the price of
-needing no process between an engine and its log. Standard library only: the CLI imports this.
+The engine holds the file open in append mode and outlives the node, so the end of the file is
+copied to ``NAME.1`` and the file is truncated in place; a line written between the two is lost,
+which is the price of needing no process between an engine and its log. An engine that writes more
+than ``max_bytes`` between two looks loses the beginning of that, and the copy's first line says how
+much. Standard library only: the CLI imports this.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import errno
 import fcntl
 import logging
 import os
-import shutil
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,15 +23,27 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _BLOCK = 64 * 1024
+_COPIES = 3
+"""Tries to copy a file's end while an engine floods it: once that is over, its last lines are kept."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DROPPED = b"[yibu: %d bytes were written faster than logs are kept, and dropped]\n"
+_DROPPED_LINE = re.compile(_DROPPED.replace(b"[", rb"\[").replace(b"%d", rb"(\d+)"))
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """At most ``max_bytes`` × (``generations`` + 1) a replica, give or take a poll's output."""
+    """At most ``max_bytes`` × (``generations`` + 1) a replica, and what is written in ``every``
+    seconds. A file is rotated at three quarters of ``max_bytes``, so that only an engine that
+    fills the last quarter within ``every`` loses lines."""
 
     max_bytes: int = 20 * 1024 * 1024
     generations: int = 4
+    every: float = 0.2
+    """Seconds between two looks at the files' sizes."""
+
+    def due(self, path: Path) -> bool:
+        """Whether the live file is to be rotated."""
+        return size(path) > self.max_bytes * 3 // 4
 
 
 def generation(path: Path, number: int) -> Path:
@@ -58,12 +72,12 @@ def has_room(directory: Path) -> bool:
 
 
 def rotate_if_large(path: Path, rotation: Rotation) -> bool:
-    """Rotate when the live file is over ``max_bytes``; True when it was. Never raises for I/O.
+    """Rotate when the live file is large enough; True when it was. Never raises for I/O.
 
     On a full disk older generations are dropped to make room; when even that does not help, the
     live file is emptied all the same: a bounded log matters more than its content.
     """
-    if size(path) <= rotation.max_bytes:
+    if not rotation.due(path):
         return False
     try:
         with path.open("rb") as file:
@@ -88,7 +102,9 @@ def _copy_and_truncate(path: Path, rotation: Rotation) -> None:
     oldest = rotation.generations
     while True:
         try:
-            _copy(path, copy)
+            for _ in range(_COPIES):
+                if _copy(path, copy, rotation.max_bytes):
+                    break
             break
         except OSError as error:
             copy.unlink(missing_ok=True)
@@ -102,10 +118,25 @@ def _copy_and_truncate(path: Path, rotation: Rotation) -> None:
     os.truncate(path, 0)
 
 
-def _copy(path: Path, copy: Path) -> None:
+def _copy(path: Path, copy: Path, limit: int) -> bool:
+    """Copy the whole lines among the last ``limit`` bytes, after a line that counts the others.
+
+    False when the engine wrote faster meanwhile, so that there are later lines still.
+    """
     descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with path.open("rb") as source, os.fdopen(descriptor, "wb") as target:
-        shutil.copyfileobj(source, target, _BLOCK)
+        dropped = source.seek(0, os.SEEK_END) - limit
+        if dropped > 0:
+            source.seek(dropped)
+            dropped += len(source.readline(limit // 4))
+            target.write(_DROPPED % dropped)
+        else:
+            source.seek(0)
+        left = limit  # not to the end: an engine may write faster than this copies
+        while left > 0 and (block := source.read(min(_BLOCK, left))):
+            target.write(block)
+            left -= len(block)
+    return left > 0
 
 
 def read_from(path: Path, offset: int, limit: int) -> str:
@@ -229,8 +260,13 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _read(path: Path, position: int) -> bytes:
+    """What follows ``position`` of the live file that was rotated to ``path``."""
     try:
         with path.open("rb") as file:
+            first = file.readline(len(_DROPPED) + 20)
+            if found := _DROPPED_LINE.fullmatch(first):
+                kept = position - int(found[1])
+                position = kept + len(first) if kept >= 0 else 0
             file.seek(position)
             return file.read()
     except FileNotFoundError:
