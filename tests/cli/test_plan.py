@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.vllm import make_environment, make_model
+from tests.planner.planner_files import LLAMA, gguf_bytes
 from yibu.cli.main import run
 from yibu.engines.vllm.table import PINNED
 from yibu.environments.manager import EnvironmentManager
@@ -75,3 +76,20 @@ def test_the_flags_of_the_version_that_was_chosen(
     table = {"version": "9.9.9", "flags": {**PINNED.flags, "brand_new": "switch"}, "short": {}}
     (target / TABLE).write_text(json.dumps(table))
     assert run(words) == 0
+
+
+def test_a_base_model_and_a_gpu_asked_for_in_vain_are_said_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("YIBU_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    Path("base.gguf").write_bytes(
+        gguf_bytes(LLAMA, [("token_embd.weight", (64, 8), 0, 0)], data=2048)
+    )
+    assert run(["plan", "base.gguf", "--json", "--", "-ngl", "99"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    gpu, base = model["notes"]
+    assert gpu.startswith("gpu_layers: without effect")
+    assert base.startswith("the file has no chat template")
+    assert run(["plan", "base.gguf"]) == 0
+    assert "probably a base model" in " ".join(capsys.readouterr().out.split())
