@@ -143,6 +143,15 @@ def test_json_schema(client: openai.OpenAI) -> None:
     assert isinstance(city["age"], int)
 
 
+def test_an_input_of_any_length_up_to_the_context_is_embedded(client: openai.OpenAI) -> None:
+    made = client.embeddings.create(model="smol", input="word " * 1000)
+    assert made.usage.prompt_tokens > 900
+    assert len(made.data[0].embedding) == 576
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(model="smol", input="word " * 1100)
+    assert caught.value.code == "context_length_exceeded"
+
+
 def test_embeddings(client: openai.OpenAI) -> None:
     words = client.embeddings.create(model="smol", input=["a cat", "a kitten", "tax law"])
     vectors = [item.embedding for item in words.data]

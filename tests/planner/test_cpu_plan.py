@@ -136,6 +136,37 @@ def test_a_larger_step_of_llama_cpp_is_counted() -> None:
     assert grown == pytest.approx(3 * 22.6 * MIB, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("context", "parallel", "compute"), [(1024, 4, 211.3), (4096, 1, 845.2), (4096, 4, 941.2)]
+)
+def test_a_model_that_embeds_takes_a_whole_input_in_one_step(
+    context: int, parallel: int, compute: float
+) -> None:
+    asked = {"context": context, "parallel": parallel, "prompt_cache": 0}
+    for request in (llama(**asked, embeddings=True), llama("--pooling", "mean", **asked)):
+        (result,) = plan([request], machine_with())
+        assert result.placement is not None
+        # Beside llama.cpp's measured compute buffer: logits and a vector of each of its tokens.
+        outputs = context * 4 * (49152 + 576) / MIB
+        assert result.placement.need.overhead / MIB == pytest.approx(
+            64 + compute + outputs, rel=0.01
+        )
+    (capped,) = plan([llama(**asked, embeddings=True, ubatch=512)], machine_with())
+    assert capped.placement is not None
+    assert capped.placement.need.overhead < result.placement.need.overhead
+    assert capped.placement.context == context
+
+
+def test_an_encoder_computes_no_logits() -> None:
+    details = {f"bert.{name.split('.')[1]}": value for name, value in SMOL.details.items()}
+    facts = replace(SMOL, architecture="bert", pooling=True, max_context=8192, details=details)
+    request = Request.of(ModelConfig("m", "ORG/NAME"), "llama.cpp", facts)
+    (result,) = plan([request], machine_with())
+    assert result.placement is not None
+    assert result.placement.context == 8192
+    assert result.placement.need.overhead < 2 * GIB
+
+
 # ---------------------------------------------------------------------------- CPUs of each rank
 
 

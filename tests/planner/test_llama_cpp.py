@@ -124,3 +124,36 @@ def test_prediction_is_within_ten_percent(
     assert need.kv_cache == pytest.approx(allocated["KV"], rel=0.1)
     buffers = allocated["compute"] + allocated["output"]
     assert need.overhead - 64 * MIB == pytest.approx(buffers, rel=0.1)
+
+
+EMBED = LOAD.replace(
+    "server =",
+    """params.embedding = params.kv_unified = True
+params.kv_unified_per_slot = int(sys.argv[2]) // int(sys.argv[3])
+params.n_batch = params.n_ubatch = params.kv_unified_per_slot
+params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+server =""",
+)
+
+
+@pytest.mark.parametrize(("context", "parallel"), [(1024, 4), (4096, 1)])
+def test_a_model_that_embeds_allocates_what_is_planned(
+    site: Path, model: Path, context: int, parallel: int
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", EMBED, str(model), str(context * parallel), str(parallel),
+         "GGML_TYPE_F16"],
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )  # fmt: skip
+    output = run.stdout + run.stderr
+    assert run.returncode == 0, output
+    allocated = {kind: float(size) * MIB for kind, size in REPORT.findall(output)}
+    need = llama_need(read_facts(model), context, parallel, embeds=True)
+    assert need.kv_cache == pytest.approx(allocated["KV"], rel=0.01)
+    # Logits and vectors of a whole input come into being with the first.
+    outputs = context * 4 * (49152 + 576)
+    assert need.overhead - 64 * MIB - outputs == pytest.approx(allocated["compute"], rel=0.01)

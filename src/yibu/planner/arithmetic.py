@@ -127,6 +127,8 @@ def feed_forward_size(facts: ModelFacts) -> int:
 
 # ---------------------------------------------------------------------------- llama.cpp
 
+ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "t5encoder"})
+"""GGUF architectures that make vectors alone, without a matrix for logits."""
 _LLAMA_UBATCH = 512
 _LLAMA_PROCESS = 64 * MIB
 
@@ -139,23 +141,32 @@ def llama_need(
     *,
     batched: int | None = None,
     prompt_cache: int = 0,
+    embeds: bool = False,
 ) -> MemoryNeed:
     """What llama.cpp allocates on a CPU, and in ``prompt_cache`` bytes will have filled in time.
 
-    The compute buffer holds, for a batch of 512 tokens (or ``batched``, its ``n_ubatch``), the attention mask (one f16 a cached
-    token of a slot) and the widest activations in f32 (three feed-forward and five hidden
-    vectors); the output buffer one f32 row of logits a slot. Measured with SmolLM2-135M: 15.1,
-    18.6, 30.6 and 46.6 MiB at 512, 4,096, 16,384 and 32,768 tokens; the formula gives 15.1, 18.6,
-    30.6 and 46.6.
+    The compute buffer holds, for each token of a step (``batched``, its ``n_ubatch``), the attention
+    mask (one f16 a cached token of a slot) and the widest activations in f32 (three feed-forward and
+    five hidden vectors); the output buffer one f32 row of logits a slot. Measured with
+    SmolLM2-135M: 15.1, 18.6, 30.6 and 46.6 MiB at 512, 4,096, 16,384 and 32,768 tokens; the formula
+    gives 15.1, 18.6, 30.6 and 46.6.
+
+    A model that embeds takes a whole sequence in one step, masks the cache of all slots, and
+    computes and keeps logits and a vector of every token. Measured, compute buffers: 211.3 MiB
+    with 4 slots of 1,024 tokens, 845.2 with one of 4,096 and 941.2 with four; the formula gives
+    211.3, 845.0 and 941.0.
     """
-    batched = batched or _LLAMA_UBATCH
-    activations = 4 * (3 * feed_forward_size(facts) + 5 * hidden_size(facts))
-    compute = batched * (2 * context + activations)
-    logits = 4 * vocabulary(facts) * parallel
+    batched = batched or (context if embeds else _LLAMA_UBATCH)
+    hidden = hidden_size(facts)
+    rows = 0 if facts.architecture in ENCODERS else vocabulary(facts)
+    widest = max(3 * feed_forward_size(facts), rows) if embeds else 3 * feed_forward_size(facts)
+    masked = context * parallel if embeds else context
+    compute = batched * (2 * masked + 4 * (widest + 5 * hidden))
+    output = 4 * (rows + hidden) * max(batched, parallel) if embeds else 4 * rows * parallel
     return MemoryNeed(
         weights=facts.weight_bytes,
         kv_cache=kv_bytes(facts, context, parallel, kv_dtype=kv_dtype, batched=batched),
-        overhead=_LLAMA_PROCESS + compute + logits + prompt_cache,
+        overhead=_LLAMA_PROCESS + compute + output + prompt_cache,
     )
 
 

@@ -198,7 +198,7 @@ def _language_model(
             return vllm_cpu_need(facts, context, parallel, request, threads)
         return llama_need(
             facts, context, parallel, request.kv_dtype,
-            batched=request.batched, prompt_cache=request.prompt_cache or 0,
+            batched=request.batched, prompt_cache=request.prompt_cache or 0, embeds=request.embeds,
         )  # fmt: skip
 
     fitting = [n for n in parallel_choices if need(wanted, n).total <= room]
@@ -265,6 +265,11 @@ def _memory_reasons(
         reasons.append(
             f"of the overhead, {size(placement.prompt_cache)} are kept for the prompts of past"
             " conversations (`prompt_cache:`, in MiB)"
+        )
+    if request.embeds and not request.batched and request.engine == "llama.cpp":
+        reasons.append(
+            "inputs to embed are computed in one step, of up to the whole context: a smaller"
+            " `ubatch:` takes less of the overhead and shorter inputs"
         )
     if per_token := kv_bytes_per_token(facts, request.kv_dtype, ranks):
         arithmetic = f"KV cache: {per_token:,} bytes a token × {placement.context:,} × {whole}"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.hub.quantization import is_projector
+from yibu.planner.arithmetic import ENCODERS
 from yibu.planner.chat_template import takes_tools
 from yibu.planner.hf_config import MAX_LAYERS
 from yibu.planner.types import ModelFacts
 from yibu.weights import gguf
 
 _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
-_POOLED = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "t5encoder"})
 
 
 def gguf_models(directory: Path) -> dict[str, list[Path]]:
@@ -118,7 +118,7 @@ def facts_from_header(
         parameters=parameters,
         chat_template=bool(metadata.get("tokenizer.chat_template")),
         template_takes_tools=takes_tools(str(metadata.get("tokenizer.chat_template", ""))),
-        pooling=bool(pooling) or architecture in _POOLED,
+        pooling=bool(pooling) or architecture in ENCODERS,
         details=metadata,
         files=files,
     )

@@ -55,6 +55,8 @@ class Request:
     """vLLM's ``gpu_memory_utilization``, when the user set it."""
     batched: int | None = None
     """Tokens of one engine step."""
+    embeds: bool = False
+    """It makes vectors or scores, for which llama.cpp takes a whole input in one step."""
     prompt_cache: int | None = None
     """Bytes of llama.cpp's cache of past prompts, when the user set a limit."""
     device: str | None = None
@@ -107,6 +109,9 @@ class Request:
             batched=asked.number(
                 "max_num_batched_tokens", "ubatch", "ubatch_size", "n_ubatch", "ub"
             ),
+            embeds=bool(facts and facts.pooling)
+            or asked.switch("embeddings", "embedding")
+            or asked.text("pooling", "pooling_type") is not None,
             prompt_cache=None if past is None else past * MIB,
             device=asked.text("device"),
             eager=asked.switch("enforce_eager"),

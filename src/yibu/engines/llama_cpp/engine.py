@@ -34,6 +34,7 @@ KEY_VARIABLE = "YIBU_ENGINE_KEY"
 LAUNCHER = "yibu.launchers.llama_cpp"
 
 _DEFAULT_CONTEXT = 4096
+_DEFAULT_BATCH = 2048
 _HTTP_THREADS_SPARE = 16
 _PROMPT_CACHE_MIB = 1024
 
@@ -251,9 +252,13 @@ def _fields(
         fields["n_gpu_layers"] = options.gpu_layers
     if options.flash_attention != "auto":
         fields["flash_attn_type"] = "enabled" if options.flash_attention else "disabled"
-    pooling = options.pooling
+    pooling, ubatch = options.pooling, options.ubatch
+    batch = options.batch
     if options.embeddings or facts.pooling or pooling is not None:
         fields["embedding"] = True
+        # An input is embedded in one step, or refused: the step holds the longest.
+        ubatch = ubatch or context
+        batch = batch or max(ubatch, _DEFAULT_BATCH)
         if unified is None:
             # With a cache for each sequence, several texts in one request get other vectors than
             # each alone.
@@ -269,8 +274,8 @@ def _fields(
         "reasoning_format": options.reasoning_format,
         "cache_type_k": options.cache_type_k,
         "cache_type_v": options.cache_type_v,
-        "n_batch": options.batch,
-        "n_ubatch": options.ubatch,
+        "n_batch": batch,
+        "n_ubatch": ubatch,
         "kv_unified": unified,
         "load_mode": options.load_mode,
     }
