@@ -17,6 +17,7 @@ from typing import Any, Self
 import psutil
 
 from tests.exposition import Exposition
+from tests.support.zygote import ZYGOTE
 from yibu.cli.context import Context
 from yibu.cli.session import shut_down
 from yibu.errors import YibuError
@@ -64,31 +65,30 @@ class Home:
         self, *words: str, code: int | None = 0, timeout: float = 300, **extra: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end; ``code`` None takes any exit code."""
-        done = subprocess.run(
-            self.command(*words),
-            env=self.env,
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            **extra,
-        )
+        how = {"env": self.env, "cwd": self.root, "timeout": timeout, **extra}
+        if self._forks:
+            done = ZYGOTE.run(*words, given=how.pop("input", None), **how)
+        else:
+            done = subprocess.run(
+                self.command(*words), capture_output=True, text=True, check=False, **how
+            )
         assert code is None or done.returncode == code, (words, done.stdout, done.stderr)
         return done
 
+    @property
+    def _forks(self) -> bool:
+        """Whether commands are forks of a process that has imported yibu. Beside real engines they
+        are started as users start them."""
+        return sys.platform == "linux" and self.cache is None and not self.through
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Begin one command in a process group of its own."""
-        return subprocess.Popen(
-            self.command(*words),
-            env=self.env,
-            cwd=self.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=_heed_interrupts,  # noqa: PLW1509 - no other thread runs in these tests
-        )
+        how: dict[str, Any] = {"env": self.env, "cwd": self.root, "start_new_session": True}
+        how |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if self._forks:
+            return ZYGOTE.popen(words, **how)
+        # No other thread runs in these tests.
+        return subprocess.Popen(self.command(*words), preexec_fn=_heed_interrupts, **how)  # noqa: PLW1509
 
     def write(self, models: Sequence[dict[str, Any]], **gateway: Any) -> Path:
         """A yibu.yaml (JSON is YAML) with the gateway on a free port."""

@@ -6,10 +6,9 @@ import base64
 import gzip
 import hashlib
 import json
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from tests.hub.conftest import FILES, REPO, WEIGHTS, Machine
 from tests.hub.test_pull import assert_whole, partials
 from tests.planner.planner_files import LLAMA, gguf_bytes
+from tests.support.zygote import ZYGOTE
 from yibu.errors import HubError, HubNotFoundError, HubUnreachableError, VerificationError
 from yibu.hub.formats import check_format
 from yibu.hub.http import WebPageError
@@ -327,10 +327,7 @@ def test_ls_and_verify_say_it(machine: Machine) -> None:
     machine.hub.hashless = True
     env = machine.environment()
 
-    def yibu(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "yibu", *words]
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-
+    yibu = partial(ZYGOTE.run, env=env, check=True)
     yibu("pull", f"hf:{REPO}")
     assert "unverified (length only)" in yibu("ls").stdout
     (listed,) = json.loads(yibu("ls", "--json").stdout)["models"]
