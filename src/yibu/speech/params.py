@@ -16,6 +16,16 @@ _PROMPT_CHARACTERS = 4096
 _RAW_SUFFIXES = (".pcm", ".raw", ".s16le")
 _RAW_TYPES = {"audio/l16": "s16be", "audio/pcm": "s16le", "audio/x-pcm": "s16le"}
 
+_SPEAKERS = "It does not tell speakers apart. Leave it out"
+UNSUPPORTED = {
+    "known_speaker_names": _SPEAKERS,
+    "known_speaker_references": _SPEAKERS,
+    "include": "It gives no log probabilities. Leave it out",
+    "languages": "One language is taken, or heard. Give it as 'language'",
+    "keywords": "Its models take no keywords. Whisper takes them in 'prompt'",
+}
+"""Fields that are refused, and what works instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -77,8 +87,7 @@ def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
             f"stream=true sends events and does not go with response_format={response_format}",
             param="stream",
         )
-    if form.all("include"):
-        raise InvalidRequestError("include is not supported by this model", param="include")
+    _refuse_unsupported(form)
     granularities = _granularities(form, response_format)
     translate = task == "translate"
     options = Options(
@@ -90,6 +99,20 @@ def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
         use_itn=_boolean(form, "use_itn", default=True),
     )
     return Parameters(options, response_format, granularities, stream, raw_format(form))
+
+
+def _refuse_unsupported(form: Form) -> None:
+    """Fields of OpenAI's that would change the answer, and that no model here heeds."""
+    for name, why in UNSUPPORTED.items():
+        if form.all(name):
+            raise InvalidRequestError(f"{name} is not supported by this model. {why}", param=name)
+    cutting = next((value for value in form.all("chunking_strategy") if value != "auto"), None)
+    if cutting:
+        raise InvalidRequestError(
+            f"chunking_strategy is {cutting[:32]!r}; the engine cuts audio by settings of its own."
+            " Send 'auto'",
+            param="chunking_strategy",
+        )
 
 
 def raw_format(form: Form) -> RawFormat | None:

@@ -1,0 +1,45 @@
+"""The fields that the table of requests calls refused, put to the engine's own reader of forms."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("av", reason="the reader needs PyAV: run with a speech environment's Python")
+
+from yibu.engines.speech.requests import SPEECH_REQUESTS
+from yibu.errors import InvalidRequestError
+from yibu.speech.params import parse
+from yibu.speech.types import Recognizer
+from yibu.speech.upload import Form, Upload
+
+RECOGNIZER = cast(
+    "Recognizer",
+    SimpleNamespace(name="m", tasks=("transcribe", "translate"), languages=("en",)),
+)
+REFUSED = [
+    rule.path.partition("[")[0]
+    for rule in SPEECH_REQUESTS.rules["/v1/audio/transcriptions"]
+    if rule.outcome == "refused"
+]
+
+
+def form(**fields: Any) -> Form:
+    upload = Upload(io.BytesIO(), "a.wav", "audio/wav")
+    return Form({name: [value] for name, value in fields.items()}, upload)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("ending", ["", "[]"])
+def test_what_the_table_refuses_the_engine_refuses(name: str, ending: str) -> None:
+    value = '{"type": "server_vad"}' if name == "chunking_strategy" else "x"
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(form(**{name + ending: value}), RECOGNIZER, "transcribe")
+    assert caught.value.param == name
+
+
+def test_what_asks_for_nothing_is_taken() -> None:
+    assert parse(form(chunking_strategy="auto"), RECOGNIZER, "transcribe").response_format == "json"
