@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 pytest.importorskip("av", reason="the reader needs PyAV: run with a speech environment's Python")
+pytest.importorskip("pydantic", reason="the table of requests needs the core's packages as well")
 
 from yibu.engines.speech.requests import SPEECH_REQUESTS
 from yibu.errors import InvalidRequestError
