@@ -177,9 +177,8 @@ def serve(server: socket.socket, client: int) -> Callable[[], None]:
             wanted = json.loads(said)
             pid = os.fork()
             if pid == 0:
-                return become(wanted, fds[:3], client)
+                return become(wanted, fds, client)
             told[pid] = fds[3]
-            os.write(fds[3], _NUMBER.pack(pid))
             for fd in fds[:3]:
                 os.close(fd)
         elif 0 in ready:
@@ -202,15 +201,16 @@ def become(wanted: Mapping[str, Any], streams: Sequence[int], client: int) -> Ca
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if wanted["session"]:
         os.setsid()
-    for number, fd in enumerate(streams):
+    for number, fd in enumerate(streams[:3]):
         os.dup2(fd, number)
-    os.dup2(client, _CLIENT, inheritable=False)
-    os.closerange(3, _CLIENT)
-    os.closerange(_CLIENT + 1, 1024)
     os.chdir(wanted["cwd"])
     os.environ.clear()
     os.environ.update(wanted["env"])
     show(wanted["env"])
+    os.write(streams[3], _NUMBER.pack(os.getpid()))  # all that others see of it is right now
+    os.dup2(client, _CLIENT, inheritable=False)
+    os.closerange(3, _CLIENT)
+    os.closerange(_CLIENT + 1, 1024)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     for name, number in (("stdout", 1), ("stderr", 2)):
         raw = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
