@@ -28,13 +28,14 @@ HERE = Path(__file__).parent / "gateway"
 MEASURES = {
     "latency": ("1 client, median", "ms"),
     "answers": ("32 clients", "answers/s"),
+    "cpu": ("CPU an answer", "µs"),
     "events": ("32 streams", "events/s"),
     "first": ("first event, median", "ms"),
 }
 SERVERS = {
-    "its app, uvicorn + httptools": "httptools",
-    "its app, uvicorn + h11": "h11",
-    "its app, granian": "granian",
+    "its app on uvicorn with httptools": "httptools",
+    "its app on uvicorn with h11": "h11",
+    "its app on granian": "granian",
 }
 
 
@@ -45,8 +46,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(cpu: int, port: int, *command: str) -> Iterator[None]:
-    """A server on one CPU, from when its port answers to its end."""
+def running(cpu: int, port: int, *command: str) -> Iterator[int]:
+    """A server's pid, on one CPU, from when its port answers to its end."""
     pinned = ["taskset", "-c", str(cpu), *command] if shutil.which("taskset") else [*command]
     process = subprocess.Popen(pinned)
     try:
@@ -57,19 +58,21 @@ def running(cpu: int, port: int, *command: str) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"did not start: {' '.join(command)}")
             time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()
 
 
-def start_all(stack: contextlib.ExitStack, folder: Path, upstream: int, cpu: int) -> dict[str, int]:
-    """Start every candidate; return their ports."""
+def start_all(
+    stack: contextlib.ExitStack, folder: Path, upstream: int, cpu: int, pids: dict[str, int]
+) -> dict[str, int]:
+    """Start every candidate; return their ports, and note their ``pids``."""
     ports = {"direct": upstream}
 
     def start(name: str, *command: str) -> None:
         filled = [part.replace("PORT", str(ports[name])) for part in command]
-        stack.enter_context(running(cpu, ports[name], *filled))
+        pids[name] = stack.enter_context(running(cpu, ports[name], *filled))
 
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if nginx is None:
@@ -102,12 +105,12 @@ def start_all(stack: contextlib.ExitStack, folder: Path, upstream: int, cpu: int
     return ports
 
 
-def measure(kind: str, port: int, amount: float) -> float:
-    command = [sys.executable, str(HERE / "load.py"), kind, str(port), str(amount)]
+def measure(kind: str, port: int, amount: float, pid: int) -> float:
+    command = [sys.executable, str(HERE / "load.py"), kind, str(port), str(amount), str(pid)]
     if shutil.which("taskset"):
         command = ["taskset", "-c", "0", *command]
     value = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return value * 1000 if MEASURES[kind][1] == "ms" else value
+    return value * {"ms": 1000, "µs": 1_000_000}.get(MEASURES[kind][1], 1)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -117,7 +120,9 @@ def table(results: dict[str, dict[str, float]]) -> str:
     for name, values in results.items():
         cells = []
         for kind, value in values.items():
-            if MEASURES[kind][1] == "ms":
+            if MEASURES[kind][1] == "µs":
+                cells.append(f"{value:.0f}")
+            elif MEASURES[kind][1] == "ms":
                 cells.append(f"{value:.3f} (+{value - results['direct'][kind]:.3f})")
             else:
                 cells.append(f"{value:,.0f} ({value / reference[kind]:.0%})")
@@ -132,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--requests", type=int, default=1000, help="for the latencies")
-    parser.add_argument("--only", help="candidates, comma-separated")
+    parser.add_argument("--only", help="candidates, with ; between them")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     cpu = 1 if (os.cpu_count() or 1) > 1 else 0
@@ -141,15 +146,18 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yibu-bench-")))
         upstream = free_port()
         script = str(HERE / "upstream.py")
-        stack.enter_context(running(0, upstream, sys.executable, script, str(upstream)))
-        ports = start_all(stack, folder, upstream, cpu)
+        pids = {}
+        pids["direct"] = stack.enter_context(
+            running(0, upstream, sys.executable, script, str(upstream))
+        )
+        ports = start_all(stack, folder, upstream, cpu, pids)
         if options.only:
-            ports = {name: ports[name] for name in ("direct", *options.only.split(","))}
+            ports = {name: ports[name] for name in ("direct", *options.only.split(";"))}
         for _ in range(options.rounds):
             for kind in MEASURES:
                 amount = {"latency": options.requests, "first": options.requests / 10}
                 for name, port in ports.items():
-                    value = measure(kind, port, amount.get(kind, options.seconds))
+                    value = measure(kind, port, amount.get(kind, options.seconds), pids[name])
                     samples.setdefault(name, {}).setdefault(kind, []).append(value)
     results = {
         name: {kind: statistics.median(values) for kind, values in kinds.items()}

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 
+import psutil
 import uvloop
 
 BODY = {
@@ -87,6 +88,31 @@ async def throughput(port: int, clients: int, seconds: float, *, stream: bool) -
     return rate
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and its children so far."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+async def cpu(port: int, clients: int, seconds: float, pid: int) -> float:
+    """Seconds of the server's CPU an answer: what other work on the machine hardly moves."""
+    loop = asyncio.get_running_loop()
+    message = request(stream=False)
+    protocols = [
+        (await loop.create_connection(lambda: Client(message, stream=False), "127.0.0.1", port))[1]
+        for _ in range(clients)
+    ]
+    await asyncio.sleep(0.3)
+    before, used = sum(client.answers for client in protocols), cpu_seconds(pid)
+    await asyncio.sleep(seconds)
+    used = cpu_seconds(pid) - used
+    answers = sum(client.answers for client in protocols) - before
+    for client in protocols:
+        client.transport.abort()
+    return used / answers
+
+
 def latency(port: int, number: int, *, stream: bool) -> float:
     """Median seconds to the answer, or to a stream's first event; one request at a time."""
     message = request(stream=stream, paced=stream)
@@ -110,6 +136,8 @@ if __name__ == "__main__":
     kind, port, amount = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     if kind == "latency":
         print(latency(port, int(amount), stream=False))
+    elif kind == "cpu":
+        print(uvloop.run(cpu(port, 32, amount, int(sys.argv[4]))))
     elif kind == "first":
         print(latency(port, int(amount), stream=True))
     else:

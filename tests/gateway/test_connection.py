@@ -301,6 +301,30 @@ async def test_many_pipelined_requests_are_all_answered(serve: Serve) -> None:
     assert answer.count(b'{"status":"ok"}') == 2001
 
 
+async def test_the_head_leaves_with_the_body(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One packet for a small answer; a head alone does not wait for its body."""
+    go_on = asyncio.Event()
+
+    async def answer(_: Gateway, exchange: Exchange) -> None:
+        await exchange.start(200, [])
+        if exchange.path == "/later":
+            await go_on.wait()
+        await exchange.end(b"body")
+
+    monkeypatch.setattr(Gateway, "_answer", answer)
+    async with serve() as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+        async with asyncio.timeout(10):
+            for _ in range(20):
+                writer.write(HEALTH)
+                assert b"body" in await reader.read(65536)
+            writer.write(HEALTH.replace(b"/healthz", b"/later"))
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            go_on.set()
+            await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+
+
 # Other protocols -----------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ from yibu.gateway.connections import Connections, TooManyConnectionsError
 from yibu.gateway.envelope import error_body, error_headers
 from yibu.gateway.exchange import CANCELS, Receive, Scope, Send
 from yibu.gateway.request_head import MAX_HEAD_BYTES, BadRequestError, check_head, too_large
-from yibu.gateway.transport import ClosedByConnection, HeldFlow, until_closed
+from yibu.gateway.transport import AnswerTransport, HeldFlow, until_closed
 
 logger = logging.getLogger("yibu.gateway.http")
 
@@ -111,8 +111,8 @@ class HttpConnection(HttpToolsProtocol):
     # Transport ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        wrapped = ClosedByConnection(cast("asyncio.Transport", transport), self)
-        super().connection_made(cast("asyncio.Transport", wrapped))
+        self._wire = AnswerTransport(cast("asyncio.Transport", transport), self, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._wire))
         self.flow = HeldFlow(self)
         self.server_state.timed.add(self)
         if not self.server_state.has_room(self, self.loop.time()):
@@ -201,7 +201,7 @@ class HttpConnection(HttpToolsProtocol):
     def close(self) -> None:
         """Close; a client that still sends is listened to for a while first."""
         if self.lost or not (self._in_body or self._refusal is not None or self.held):
-            self.transport.close_now()  # type: ignore[attr-defined]
+            self._wire.close_now()
         elif not self.deaf:
             self.deaf = True
             self.held = b""
@@ -216,7 +216,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._unanswered:
             super().shutdown()
         else:
-            self.transport.close_now()  # type: ignore[attr-defined]
+            self._wire.close_now()
 
     @property
     def idle(self) -> bool:
@@ -328,6 +328,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         cycle = self._unanswered[0]
         self._running = running = (cycle, task)
+        self._wire.hold_head()
         if scope["http_version"] == "1.0":
             send = until_closed(cycle, send)
         try:

@@ -21,17 +21,52 @@ class Owner(Protocol):
     def close(self) -> None: ...
 
 
-class ClosedByConnection:
-    """The transport as uvicorn sees it: closing it is the connection's to do."""
+class AnswerTransport:
+    """The transport as uvicorn sees it: closing it is the connection's to do, and an answer's head,
+    which uvicorn writes by itself, leaves with the first part of its body."""
 
-    def __init__(self, inner: asyncio.Transport, connection: Owner) -> None:
+    def __init__(
+        self, inner: asyncio.Transport, connection: Owner, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._inner = inner
         self._connection = connection
-        self.write = inner.write
-        self.close_now = inner.close
+        self._loop = loop
+        self._head = b""
+        self._holds = False
+
+    def hold_head(self) -> None:
+        """The next write is a head; where nothing follows at once, it leaves alone."""
+        self._holds = True
+
+    def write(self, data: bytes) -> None:
+        if self._holds:
+            self._holds, self._head = False, data
+            self._loop.call_soon(self.flush)
+        elif self._head:
+            head, self._head = self._head, b""
+            self._inner.writelines((head, data))
+        else:
+            self._inner.write(data)
+
+    def flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._inner.write(head)
 
     def close(self) -> None:
         self._connection.close()
+
+    def close_now(self) -> None:
+        self.flush()
+        self._inner.close()
+
+    def write_eof(self) -> None:
+        self.flush()
+        self._inner.write_eof()
+
+    def abort(self) -> None:
+        self._head = b""
+        self._inner.abort()
 
     def is_closing(self) -> bool:
         return self._connection.deaf or self._inner.is_closing()
