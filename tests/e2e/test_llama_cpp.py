@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import urllib.request
@@ -87,21 +88,22 @@ def test_stream_with_usage(client: openai.OpenAI) -> None:
 
 def test_ollamas_client(served: Home) -> None:
     client = ollama.Client(served.url())
-    options = {"num_predict": 8, "temperature": 0, "seed": 1, "num_ctx": 512}
-    whole = client.chat("smol", HELLO, options=options)
-    parts = list(client.chat("smol:latest", HELLO, options=options, stream=True))
-    assert whole.message.content == "".join(part.message.content or "" for part in parts)
-    assert whole.eval_count == parts[-1].eval_count == 8
-    assert parts[-1].done_reason == "length"
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    shaped = client.generate("smol", "A number?", format=schema, options={"num_predict": 32})
-    assert isinstance(json.loads(shaped.response)["n"], int)
-    raw = client.generate("smol", "Once upon a time", raw=True, options=options)
-    assert raw.response
-    assert len(client.embed("smol", ["a", "b"]).embeddings) == 2
-    assert [model.model for model in client.list().models] == ["smol"]
-    assert client.show("smol").modelinfo["general.architecture"] == "llama"
-    assert [model.model for model in client.ps().models] == ["smol"]
+    with contextlib.closing(client._client):
+        options = {"num_predict": 8, "temperature": 0, "seed": 1, "num_ctx": 512}
+        whole = client.chat("smol", HELLO, options=options)
+        parts = list(client.chat("smol:latest", HELLO, options=options, stream=True))
+        assert whole.message.content == "".join(part.message.content or "" for part in parts)
+        assert whole.eval_count == parts[-1].eval_count == 8
+        assert parts[-1].done_reason == "length"
+        schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        shaped = client.generate("smol", "A number?", format=schema, options={"num_predict": 32})
+        assert isinstance(json.loads(shaped.response)["n"], int)
+        raw = client.generate("smol", "Once upon a time", raw=True, options=options)
+        assert raw.response
+        assert len(client.embed("smol", ["a", "b"]).embeddings) == 2
+        assert [model.model for model in client.list().models] == ["smol"]
+        assert client.show("smol").modelinfo["general.architecture"] == "llama"
+        assert [model.model for model in client.ps().models] == ["smol"]
 
 
 def test_completion(client: openai.OpenAI) -> None:
@@ -172,9 +174,11 @@ def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
     # The client puts the text together by the events' indices, which llama.cpp leaves out.
     with client.responses.stream(model="smol", input="Say hello.", max_output_tokens=4) as stream:
         events = list(stream)
-        final = stream.get_final_response()
     assert [event.sequence_number for event in events] == list(range(len(events)))
-    assert final.output_text
+    last = events[-1]
+    assert last.type == "response.incomplete"  # four tokens are too few
+    assert last.response.output_text
+    assert last.response.incomplete_details.reason == "max_output_tokens"
     with pytest.raises(openai.BadRequestError, match="context"):
         client.responses.create(model="smol", input="word " * 3000, stream=True)
 
