@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.home import Home
+from tests.e2e.home import Home, fake
 from tests.e2e.vllm_models import VllmModels
 from tests.exposition import Exposition
 from tests.fakes.hub_server import HubServer
@@ -98,7 +98,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iter
             "NO_PROXY": "*",
         }
         served = Home(root, models.cache, settings)
-        served.write([entry(failure, models.eight_heads(), root) for failure in FAILURES])
+        failing = [entry(failure, models.eight_heads(), root) for failure in FAILURES]
+        served.write([fake("well"), *failing])  # a node of which every model failed would end
         with served:
             served.yibu("up", "-d", code=None, timeout=_FAIL)
             yield served
