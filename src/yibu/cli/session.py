@@ -182,15 +182,19 @@ def shut_down(context: Context, instance: str | None = None) -> None:
     ``instance``: only that node is meant, and another one in its place refuses.
     """
     client = Client(context.paths)
-    node = client.call("shutdown", instance=instance)
-    process = NodeProcess.of(node["pid"])
+    node: dict[str, Any] = {"instance": instance}
+    process = None
     try:
+        node = client.call("shutdown", instance=instance)
+        process = NodeProcess.of(node["pid"])
         _wait_gone(context, process)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # it may come before the answer does: the node drains by then
         output.talk("\nStopping at once: requests in flight are cut off.")
         with contextlib.suppress(NotRunningError):
-            client.call("shutdown", instance=node["instance"], hurry=True)
-        _wait_gone(context, process)
+            node = client.call("shutdown", instance=node["instance"], hurry=True)
+            process = NodeProcess.of(node["pid"])
+        if process is not None:
+            _wait_gone(context, process)
 
 
 def end_left(context: Context, models: Sequence[str] = ()) -> int:
