@@ -40,3 +40,14 @@ def test_the_catalogue_has_sizes_and_what_fits(capsys: pytest.CaptureFixture[str
 )
 def test_what_others_call_our_verbs(words: list[str], code: int) -> None:
     assert run(words) == code
+
+
+def test_a_directory_called_like_a_catalogue_entry_is_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("smollm2").mkdir()
+    assert run(["plan", "smollm2"]) == exits.FAILED
+    said = capsys.readouterr().err
+    assert (
+        f"smollm2: {Path.cwd() / 'smollm2'} is meant, because it exists; the model is pypi:" in said
+    )

@@ -65,6 +65,6 @@ def test_a_path_that_exists_is_a_path(home: Home) -> None:
     folder.mkdir(parents=True)
     (folder / "mine.gguf").write_bytes(gguf(1000))
     done = home.yibu("plan", REPO)
-    assert f"the directory {folder} is meant, because it exists" in done.stderr
+    assert f"{folder} is meant, because it exists; the model is modelscope:" in done.stderr
     for spelled in (f"{REPO}/mine.gguf", f"./{REPO}", f"{REPO}/", str(folder)):
         assert "fits" in home.yibu("plan", spelled).stdout

@@ -83,7 +83,7 @@ def _refuse_clashes(chosen: Sequence[ModelConfig], config: Config, directory: Pa
 
 
 def resolve_source(text: str, directory: Path) -> Source:
-    """A catalogue entry's source, or the source that the text spells.
+    """A path that exists, a catalogue entry's source, or the source that the text spells.
 
     Raises:
         SourceError: it is neither.
@@ -91,13 +91,13 @@ def resolve_source(text: str, directory: Path) -> Source:
     from yibu.hub.catalogue import lookup, suggestions
     from yibu.hub.source import existing_path, parse_source
 
-    if (entry := lookup(text)) is not None:
-        return entry.source()
+    entry = lookup(text)
     if (path := existing_path(text, directory)) is not None:
-        if Path(path.name).is_dir() and _HUB_NAME.fullmatch(text.strip()):
-            output.talk(f"{text}: the directory {path} is meant, because it exists; the hub's model of "
-                        f"that name is modelscope:{text}")  # fmt: skip
+        if other := entry.source() if entry else _hub_model(text, Path(path.name)):
+            output.talk(f"{text}: {path} is meant, because it exists; the model is {other}")
         return path
+    if entry is not None:
+        return entry.source()
     try:
         return parse_source(text, base=directory)
     except SourceError as error:
@@ -106,6 +106,12 @@ def resolve_source(text: str, directory: Path) -> Source:
             raise
         hint = f"Did you mean {' or '.join(near)}, of the catalogue? {error.hint}"
         raise SourceError(error.message, hint=hint) from error
+
+
+def _hub_model(text: str, path: Path) -> str | None:
+    """What the text would mean if ``path`` did not exist; a file's path is never a hub's name."""
+    text = text.strip()
+    return f"modelscope:{text}" if path.is_dir() and _HUB_NAME.fullmatch(text) else None
 
 
 def stored_source(text: str, store: Store, context: Context) -> Source:
@@ -145,8 +151,9 @@ def _one(text: str, config: Config, directory: Path) -> ModelConfig:
     if (model := config.model(text)) is not None:
         return model
     from yibu.hub.catalogue import lookup
+    from yibu.hub.source import existing_path
 
-    if (entry := lookup(text)) is not None:
+    if existing_path(text, directory) is None and (entry := lookup(text)) is not None:
         # Served under the name that was typed: it is what the user will ask for.
         name = text.strip().lower()
         return ModelConfig(name=name, source=str(entry.source()), name_derived=True)
