@@ -13,10 +13,10 @@ from yibu.config import GatewayConfig
 from yibu.engines.base import Endpoint
 from yibu.gateway import collector
 from yibu.gateway.app import create_app
-from yibu.gateway.backend import ReplicaStatus, Route
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.server import GatewayServer
 from yibu.log import configure
+from yibu.routing import ReplicaStatus, Route
 
 KEY = "benchmark-key"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from yibu.gateway.openapi import _request
 from yibu.gateway.operations import OPERATIONS
+from yibu.gateway.surface.openapi import _request
 from yibu.speech.__main__ import _parser
 from yibu.speech.languages import normalized
 

@@ -15,9 +15,9 @@ from yibu.config import GatewayConfig
 from yibu.engines.base import Capability, Endpoint
 from yibu.errors import NotReadyError
 from yibu.gateway.app import Gateway, create_app
-from yibu.gateway.backend import ReplicaStatus, Route
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.server import GatewayServer
+from yibu.routing import ReplicaStatus, Route
 
 from .upstream import Upstream
 

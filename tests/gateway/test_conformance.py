@@ -109,9 +109,9 @@ async def test_a_stream_in_pieces_of_any_size_is_normalized_the_same(
     serve: Serve, backend: FakeBackend, oracle: Oracle
 ) -> None:
     from yibu.engines.answers import Answers
-    from yibu.gateway.chunks import ChunkNormalizer
-    from yibu.gateway.engine_errors import translator
-    from yibu.gateway.requests import JsonRequest
+    from yibu.gateway.answers.chunks import ChunkNormalizer
+    from yibu.gateway.answers.engine_errors import translator
+    from yibu.gateway.requests.body import JsonRequest
 
     whole = b"".join(b"data: " + event + b"\n\n" for event in (*LLAMA_CHAT_STREAM, DONE))
     request = JsonRequest("m", {}, stream=True, include_usage=True)

@@ -15,10 +15,10 @@ import pytest
 import wsproto
 from wsproto.events import RejectConnection, Request
 
-from yibu.gateway import connection
 from yibu.gateway.app import Gateway
 from yibu.gateway.envelope import EngineTimeoutError
-from yibu.gateway.exchange import Exchange
+from yibu.gateway.http import connection
+from yibu.gateway.http.exchange import Exchange
 
 from .conftest import FakeBackend, Serve, chat
 from .test_http import CLOSE, HEAD, HEALTH, WHOLE, talk

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
 from tests.exposition import Exposition
-from yibu.gateway.exposition import MAX_LINES, Merger, TooLongError
+from yibu.gateway.monitoring.exposition import MAX_LINES, Merger, TooLongError
 
 
 def merge(*texts: str, page: str = "") -> tuple[Exposition, list[int]]:

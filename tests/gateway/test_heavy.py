@@ -14,9 +14,9 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from yibu.gateway.heavy import HEAVY_COMMAS, is_heavy, parse_heavy
-from yibu.gateway.offload import Offload
 from yibu.gateway.operations import OPERATIONS
+from yibu.gateway.requests.heavy import HEAVY_COMMAS, is_heavy, parse_heavy
+from yibu.gateway.requests.offload import Offload
 from yibu.gateway.schemas.chat import ChatRequest
 
 from .conftest import FakeBackend, Running, Serve, chat

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from yibu.gateway import connection
+from yibu.gateway.http import connection
 
 from .conftest import FakeBackend, Running, Serve, chat
 from .upstream import LLAMA_CHAT, Upstream, answering

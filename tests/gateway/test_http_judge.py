@@ -9,7 +9,7 @@ import random
 import h11
 import pytest
 
-from yibu.gateway.request_head import MAX_HEAD_BYTES
+from yibu.gateway.http.request_head import MAX_HEAD_BYTES
 
 from .conftest import Serve
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.exposition import Exposition
 from yibu.engines.base import Endpoint
-from yibu.gateway import scrape as scraping
-from yibu.gateway.backend import Failure, ReplicaStatus, Route
+from yibu.gateway.monitoring import scrape as scraping
+from yibu.routing import Failure, ReplicaStatus, Route
 
 from .conftest import FakeBackend, Running, Serve, chat
 from .upstream import (

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from yibu.errors import ConfigError
-from yibu.gateway.cors import Cors
+from yibu.gateway.http.cors import Cors
 
 from .conftest import SPEECH, FakeBackend, Running, Serve, chat
 from .upstream import LLAMA_CHAT, Upstream, answering

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yibu.errors import InvalidRequestError
-from yibu.gateway.requests import parse
+from yibu.gateway.requests.body import parse
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.text import CompletionRequest, EmbeddingRequest
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yibu.gateway.sse import MAX_EVENT_BYTES, EventReader, make_event, parse_event
+from yibu.gateway.answers.sse import MAX_EVENT_BYTES, EventReader, make_event, parse_event
 from yibu.upstream.connection import UpstreamError
 
 PIECES = st.sampled_from(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.small_disks import with_disks
 from yibu.errors import InvalidRequestError
-from yibu.gateway.form import FormScanner
+from yibu.gateway.requests.form import FormScanner
 
 from .conftest import SPEECH, FakeBackend, Running, Serve
 from .oracle import Oracle
@@ -322,7 +322,7 @@ async def test_a_disk_that_cannot_be_written_is_said(
 
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     script = (
-        "import asyncio; from yibu.gateway.spool import Spool; spool = Spool(); "
+        "import asyncio; from yibu.gateway.requests.spool import Spool; spool = Spool(); "
         "[asyncio.run(spool.write(bytes(1 << 20))) for _ in range(20)]"
     )
     command = [*with_disks({tmp_path: "6m"}), sys.executable, "-c", script]

@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
-from yibu.gateway import relay
+from yibu.gateway.proxy import relay
 
 from .conftest import FakeBackend, Serve, chat
 from .engine_words import LLAMA_RESPONSE_STREAM, MESSAGE_STREAM

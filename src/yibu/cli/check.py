@@ -69,7 +69,7 @@ def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
 
 def check_gateway(config: Config, context: Context) -> None:
     """Raises ConfigError for keys that cannot be used, or an address that needs one."""
-    from yibu.gateway.cors import Cors
+    from yibu.gateway.http.cors import Cors
     from yibu.gateway.keys import check_exposure, load_keys
 
     gateway = config.gateway

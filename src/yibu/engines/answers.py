@@ -32,6 +32,11 @@ PROMPT_FIELDS: Mapping[str, str] = {
 """The request's field that holds the prompt."""
 
 
+def objects(value: object) -> list[Fields]:
+    """The objects in a list; an empty list for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 @dataclass(frozen=True, slots=True)
 class RequestFault:
     """An engine's error that is the request's fault, whatever status the engine gave it."""

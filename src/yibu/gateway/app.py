@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from yibu.errors import NotReadyError, RequestError, UnauthorizedError
 from yibu.gateway.access import AUTHORIZED, Access, access_of
-from yibu.gateway.cors import Cors
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
-from yibu.gateway.exchange import (
+from yibu.gateway.http.cors import Cors
+from yibu.gateway.http.exchange import (
     CANCELS,
     CLIENT_GONE,
     ClientGoneError,
@@ -27,16 +27,16 @@ from yibu.gateway.exchange import (
     Scope,
     Send,
 )
-from yibu.gateway.fleet_metrics import fleet_lines
-from yibu.gateway.hosts import HostCheck
+from yibu.gateway.http.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
-from yibu.gateway.metrics import Metrics
-from yibu.gateway.offload import Offload
+from yibu.gateway.monitoring.fleet_metrics import fleet_lines
+from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.scrape import EngineMetrics
 from yibu.gateway.ollama.translation import TRANSLATIONS, Translation, translate
 from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, Operation, canonical, dialect_of
-from yibu.gateway.proxy import Proxy
-from yibu.gateway.scrape import EngineMetrics
-from yibu.gateway.uploads import upload
+from yibu.gateway.proxy.proxy import Proxy
+from yibu.gateway.proxy.uploads import upload
+from yibu.gateway.requests.offload import Offload
 from yibu.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Gateway:
         """
         with self._building:
             if self._surface is None:
-                from yibu.gateway.surface import create_surface
+                from yibu.gateway.surface.routes import create_surface
 
                 self._surface = create_surface(self.deps, self._page, lambda: self.draining)
             return self._surface

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from yibu import __version__
 from yibu.config import GatewayConfig
-from yibu.gateway.backend import Backend
+from yibu.routing import Backend
 
 
 @dataclass(frozen=True, slots=True)

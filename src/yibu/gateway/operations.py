@@ -11,7 +11,6 @@ from yibu.engines.answers import Kind
 from yibu.engines.base import Capability
 from yibu.errors import UnknownModelError
 from yibu.gateway.access import Access
-from yibu.gateway.backend import Backend, Route
 from yibu.gateway.envelope import Dialect, NotCapableError
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import (
@@ -23,6 +22,7 @@ from yibu.gateway.schemas.other import (
     TokenizeRequest,
 )
 from yibu.gateway.schemas.text import AnyRequest, CompletionRequest, EmbeddingRequest
+from yibu.routing import Backend, Route
 
 
 @dataclass(frozen=True, slots=True)

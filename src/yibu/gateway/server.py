@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
     from uvicorn.config import Config
 
     from yibu.gateway.app import Gateway
-    from yibu.gateway.connections import Connections
+    from yibu.gateway.http.connections import Connections
 
 logger = logging.getLogger("yibu.gateway")
 
@@ -70,8 +70,8 @@ class GatewayServer:
             ListenError: the port is in use, or the address cannot be bound.
         """
         check_exposure(self._config.host, self._app.deps.keys)
-        from yibu.gateway.connection import HttpConnection
-        from yibu.gateway.connections import Connections
+        from yibu.gateway.http.connection import HttpConnection
+        from yibu.gateway.http.connections import Connections
 
         loop = asyncio.get_running_loop()
         config = _settings(self._app)
@@ -129,7 +129,7 @@ def _settings(app: Gateway) -> Config:
     """uvicorn's settings for the gateway's connections."""
     from uvicorn.config import Config
 
-    from yibu.gateway.connection import KEEP_ALIVE_SECONDS, HttpConnection
+    from yibu.gateway.http.connection import KEEP_ALIVE_SECONDS, HttpConnection
 
     config = Config(
         app,

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import orjson
 
-from yibu.gateway.exchange import Headers, Message, Send
-from yibu.gateway.sse import EventReader, parse_event
+from yibu.gateway.answers.sse import EventReader, parse_event
+from yibu.gateway.http.exchange import Headers, Message, Send
 
 Shape = Literal["chat", "generate", "embed", "embeddings"]
 Answer = dict[str, Any]

@@ -10,11 +10,11 @@ from fastapi import FastAPI, Request
 
 from yibu.errors import InvalidRequestError
 from yibu.gateway.access import allow
-from yibu.gateway.backend import Backend, Route
 from yibu.gateway.ollama import schemas
 from yibu.gateway.ollama.answers import stamp
 from yibu.gateway.ollama.translation import route_of
-from yibu.gateway.requests import parse
+from yibu.gateway.requests.body import parse
+from yibu.routing import Backend, Route
 
 _CAPABILITIES = {"chat": "completion", "completions": "completion", "embeddings": "embedding"}
 _FOREVER = "2318-01-01T00:00:00Z"

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from yibu.errors import InvalidRequestError
-from yibu.gateway.backend import Route
 from yibu.gateway.envelope import NotCapableError
+from yibu.routing import Route
 
 Body = dict[str, Any]
 

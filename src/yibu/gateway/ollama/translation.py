@@ -11,10 +11,7 @@ import orjson
 from pydantic import BaseModel
 
 from yibu.gateway.access import Access
-from yibu.gateway.backend import Backend, Route
-from yibu.gateway.exchange import Exchange
-from yibu.gateway.heavy import is_heavy, parse_body
-from yibu.gateway.offload import Offload
+from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.ollama import schemas
 from yibu.gateway.ollama.answers import Shape, Translator, now
 from yibu.gateway.ollama.requests import (
@@ -25,7 +22,10 @@ from yibu.gateway.ollama.requests import (
     generate_body,
 )
 from yibu.gateway.operations import unknown_model
-from yibu.gateway.requests import parse
+from yibu.gateway.requests.body import parse
+from yibu.gateway.requests.heavy import is_heavy, parse_body
+from yibu.gateway.requests.offload import Offload
+from yibu.routing import Backend, Route
 
 
 @dataclass(frozen=True, slots=True)

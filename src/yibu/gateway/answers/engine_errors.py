@@ -1,0 +1,139 @@
+"""Engines' errors as ours; understands OpenAI's shape, llama.cpp's and FastAPI's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import orjson
+
+from yibu.engines.answers import Answers, Kind
+from yibu.errors import EngineGoneError, RequestError
+from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
+from yibu.routing import Route
+
+Translator = Callable[[int, bytes], RequestError]
+"""From an engine's status and body to the error that the client is told."""
+
+BROKEN_OFF = "the engine ended its answer before it was whole"
+
+_KNOWN_TYPES = frozenset(
+    {
+        "invalid_request_error",
+        "authentication_error",
+        "permission_error",
+        "not_found_error",
+        "rate_limit_error",
+        "server_error",
+    }
+)
+
+
+def translator(rules: Answers, kind: Kind, *, model: str, inner: str) -> Translator:
+    """How errors of one request are told; ``inner`` is the name that the engine knows the model by."""
+    return partial(translate, rules=rules, kind=kind, model=model, inner=inner)
+
+
+def translate(
+    status: int,
+    body: bytes,
+    *,
+    rules: Answers,
+    kind: Kind,
+    model: str,
+    inner: str,
+    retry_after: float | None = None,
+) -> RequestError:
+    """An engine's error answer as ours. ``retry_after`` are the seconds that its Retry-After names.
+
+    An engine that refuses the inner key is the gateway's fault, not the client's: 502.
+    """
+    if status in {401, 403}:
+        return EngineGoneError(
+            f"The engine of model {model!r} refused the gateway's inner key",
+            hint="Restart the model: yibu restart " + model,
+        )
+    fields = _error_fields(body)
+    message = str(fields.get("message") or _plain(body) or f"the engine answered {status}")
+    type_, code, param = fields.get("type"), fields.get("code"), fields.get("param")
+    if isinstance(code, int) and 400 <= code < 600:
+        status = code if status in {500, 502} else status
+    param = param if isinstance(param, str) else None
+    fault = rules.request_fault(kind, status, fields)
+    if fault is not None:
+        status, code, param, type_ = fault.status, fault.code, fault.param, "invalid_request_error"
+    if not isinstance(code, str):
+        code = str(type_) if type_ and type_ not in _KNOWN_TYPES else None
+    if not isinstance(type_, str) or type_ not in _KNOWN_TYPES:
+        type_ = "invalid_request_error" if status < 500 else "server_error"
+    message = public_text(message, inner=inner, public=model)
+    return EngineAnswerError(
+        status, message, type_, param=param, code=code, retry_after=retry_after
+    )
+
+
+def public_text(text: str, *, inner: str, public: str) -> str:
+    """A text of the engine's with the name of the model that clients know."""
+    if inner == public or inner not in text:
+        return text
+    return re.sub(rf"(?<!\w){re.escape(inner)}(?!\w)", lambda _: public, text)
+
+
+def unserved(
+    status: int, body: bytes, path: str, route: Route, rules: Answers
+) -> NoSuchPathError | None:
+    """The error for an engine that has no such path, with the engine named; None for any other."""
+    if not rules.lacks_path(status, _error_fields(body)):
+        return None
+    return NoSuchPathError(
+        f"The engine of model {route.model!r}, {route.engine}, does not serve {path}", param="model"
+    )
+
+
+def no_tool_call(model: str) -> EngineAnswerError:
+    return EngineAnswerError(
+        502,
+        f"'tool_choice' demands a tool call and model {model!r} made none: its engine does not "
+        "enforce the choice, or its chat template knows no tools. Use tool_choice 'auto'",
+        "server_error",
+        param="tool_choice",
+        code="tool_choice_not_enforced",
+        should_retry=False,
+    )
+
+
+def _error_fields(body: bytes) -> dict[str, Any]:
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    error = data.get("error", data)
+    if isinstance(error, str):
+        return {"message": error}
+    if not isinstance(error, dict):
+        return {}
+    if "message" not in error and "detail" in error:
+        return {**error, "message": _detail(error["detail"])}
+    return error
+
+
+def _detail(detail: object) -> str:
+    """FastAPI's ``detail``: a sentence, or a list of objects with ``loc`` and ``msg``."""
+    if isinstance(detail, list):
+        sentences = [
+            f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', '')}"
+            for item in detail
+            if isinstance(item, dict)
+        ]
+        return "; ".join(sentences)
+    return str(detail)
+
+
+def _plain(body: bytes) -> str:
+    """The first 300 characters of an answer that is not JSON; nothing of a web page."""
+    text = body[:300].decode("utf-8", "replace").strip()
+    return "" if text.startswith("<") else text

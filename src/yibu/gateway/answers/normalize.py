@@ -1,0 +1,196 @@
+"""Whole answers as the APIs have them.
+
+Only what is missing is filled in, and only what is wrong is changed: fields of an engine's own
+(``timings``, ``reasoning_content``) stay.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import time
+from typing import Any
+
+import orjson
+
+from yibu.engines.answers import Answers, Kind, objects
+from yibu.errors import EngineGoneError
+from yibu.gateway.answers.engine_errors import Translator, no_tool_call
+from yibu.gateway.answers.ids import PREFIXES, with_prefix
+from yibu.gateway.answers.responses import fill_response
+from yibu.gateway.answers.toolcalls import normalize_calls
+from yibu.gateway.answers.usage import Tokens, tokens_of
+from yibu.gateway.envelope import NotCapableError
+from yibu.gateway.requests.body import JsonRequest
+
+Answer = dict[str, Any]
+
+_OBJECTS = {"chat": "chat.completion", "completions": "text_completion", "embeddings": "list"}
+# vLLM writes null where the specification has an object or nothing.
+_USAGE_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+_MESSAGE_PARTS = ("annotations", "audio", "function_call")
+
+
+def read_answer(raw: bytes, model: str) -> Answer:
+    """An engine's JSON answer.
+
+    Raises:
+        EngineGoneError: it is not a JSON object.
+    """
+    try:
+        answer = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise bad_answer(model, f"found {len(raw)} bytes that are not JSON ({error})") from None
+    if not isinstance(answer, dict):
+        raise bad_answer(model, f"found JSON of the type {type(answer).__name__}")
+    return answer
+
+
+def bad_answer(model: str, found: str) -> EngineGoneError:
+    """The engine called something a success that is no answer."""
+    return EngineGoneError(
+        f"The engine of model {model!r} did not answer with a JSON object: {found}",
+        hint=f"See why: yibu logs {model}",
+        code="engine_protocol_error",
+    )
+
+
+def normalize_answer(
+    answer: Answer,
+    kind: Kind,
+    request: JsonRequest,
+    rules: Answers,
+    translate: Translator,
+    *,
+    max_context: int | None = None,
+) -> None:
+    """Complete an answer in place, with the public name of the model.
+
+    Raises:
+        RequestError: the answer is an error, or a demanded tool call is not in it.
+    """
+    if kind in _OBJECTS and answer.get("error"):
+        raise translate(502, orjson.dumps(answer))
+    if "model" in answer or kind in _OBJECTS or kind == "responses":
+        answer["model"] = request.model
+    rules.complete(kind, answer, request.body, max_context=max_context)
+    if kind in PREFIXES:
+        answer["id"] = with_prefix(kind, answer.get("id"))
+    if kind in {"chat", "completions"}:
+        _complete_choices(answer, kind, rules)
+    elif kind == "embeddings":
+        _complete_embeddings(answer, packed=request.body.get("encoding_format") == "base64")
+    elif kind == "responses":
+        fill_response(answer, request.body)
+    elif kind == "tokenize":
+        _complete_tokenized(answer, request.body, request.model)
+    elif kind == "detokenize":
+        _complete_detokenized(answer)
+    if request.needs_tool_call and kind in PREFIXES and not calls_tool(answer, kind):
+        raise no_tool_call(request.model)
+
+
+def answer_tokens(answer: Answer) -> Tokens | None:
+    return tokens_of(answer.get("usage"))
+
+
+def _complete_choices(answer: Answer, kind: Kind, rules: Answers) -> None:
+    answer.setdefault("object", _OBJECTS[kind])
+    answer.setdefault("created", int(time.time()))
+    _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
+    answer["choices"] = objects(answer.get("choices"))
+    for index, choice in enumerate(answer["choices"]):
+        choice.setdefault("index", index)
+        choice["finish_reason"] = choice.get("finish_reason") or "stop"
+        if kind == "completions":
+            fill_text_choice(choice, rules, 0)
+        else:
+            _fill_chat_choice(choice)
+
+
+def _fill_chat_choice(choice: Answer) -> None:
+    message = choice.setdefault("message", {})
+    message.setdefault("role", "assistant")
+    message.setdefault("content", None)
+    message.setdefault("refusal", None)
+    _drop_nulls(message, _MESSAGE_PARTS)
+    if normalize_calls(message) and choice["finish_reason"] == "stop" and "tool_calls" in message:
+        choice["finish_reason"] = "tool_calls"
+    logprobs = choice.setdefault("logprobs", None)
+    if logprobs is not None:
+        logprobs.setdefault("content", None)
+        logprobs.setdefault("refusal", None)
+
+
+def fill_text_choice(choice: Answer, rules: Answers, offset: int) -> None:
+    """Complete a choice of a text completion; ``offset`` characters stand before its text."""
+    choice["text"] = choice.get("text") or ""
+    logprobs = choice.setdefault("logprobs", None)
+    if isinstance(logprobs, dict):
+        choice["logprobs"] = rules.logprobs(logprobs, offset)
+
+
+def calls_tool(answer: Answer, kind: Kind) -> bool:
+    """Whether an answer calls a tool, every choice of it, or was cut before it could."""
+    if kind == "responses":
+        cut = answer.get("status") in {"incomplete", "failed"}
+        return cut or any(
+            str(item.get("type")).endswith("_call") for item in objects(answer.get("output"))
+        )
+    if kind == "messages":
+        return answer.get("stop_reason") == "max_tokens" or any(
+            block.get("type") == "tool_use" for block in objects(answer.get("content"))
+        )
+    return all(
+        choice.get("finish_reason") == "length" or choice.get("message", {}).get("tool_calls")
+        for choice in objects(answer.get("choices"))
+    )
+
+
+def _complete_embeddings(answer: Answer, *, packed: bool) -> None:
+    answer.setdefault("object", "list")
+    usage = answer.setdefault("usage", {})
+    _drop_nulls(usage, _USAGE_DETAILS)
+    usage.setdefault("prompt_tokens", 0)
+    usage.setdefault("total_tokens", usage["prompt_tokens"])
+    for index, item in enumerate(answer.setdefault("data", [])):
+        item.setdefault("object", "embedding")
+        item.setdefault("index", index)
+        vector = item.get("embedding")
+        if packed and isinstance(vector, list):
+            item["embedding"] = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        elif not packed and isinstance(vector, str):
+            data = base64.b64decode(vector)
+            item["embedding"] = list(struct.unpack(f"<{len(data) // 4}f", data))
+
+
+def _complete_tokenized(answer: Answer, body: Answer, model: str) -> None:
+    """Count the tokens, where they are not counted.
+
+    Raises:
+        NotCapableError: messages were given, and the engine knows nothing of them.
+    """
+    tokens = answer.get("tokens")
+    if not isinstance(tokens, list):
+        return
+    if not tokens and "prompt" not in body:
+        raise NotCapableError(
+            f"The engine of model {model!r} cuts a prompt into tokens, not messages",
+            hint="/v1/messages/count_tokens counts those of a chat",
+            param="messages",
+        )
+    answer.setdefault("count", len(tokens))
+
+
+def _complete_detokenized(answer: Answer) -> None:
+    """Give the text both of its names."""
+    for name, other in (("prompt", "content"), ("content", "prompt")):
+        if name in answer:
+            answer.setdefault(other, answer[name])
+
+
+def _drop_nulls(part: Any, names: tuple[str, ...]) -> None:
+    if isinstance(part, dict):
+        for name in names:
+            if name in part and part[name] is None:
+                del part[name]

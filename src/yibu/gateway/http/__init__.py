@@ -1,0 +1,1 @@
+"""The HTTP server: client connections, request heads, one exchange of request and answer."""

@@ -1,0 +1,309 @@
+"""One HTTP request on its way through the gateway: its answer, its log line, its numbers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Literal
+
+from yibu.errors import InvalidRequestError, RequestError, TooLargeError
+from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
+from yibu.gateway.monitoring.metrics import Metrics
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+logger = logging.getLogger("yibu.gateway.access")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
+_WANTED = frozenset(
+    {
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"origin",
+        b"x-api-key",
+        b"x-request-id",
+        b"sec-fetch-site",
+        b"access-control-request-headers",
+        b"access-control-request-method",
+    }
+)
+_SINGLE = _WANTED - {b"x-request-id", b"access-control-request-headers"}
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+CANCELS = "yibu.cancels_on_disconnect"
+"""An ASGI extension: the server cancels the application's task when the client leaves."""
+
+CLIENT_GONE = 499
+"""What nginx logs for a client that left; never sent."""
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was whole."""
+
+
+class Exchange:
+    """A request and its answer. Every answer carries ``x-request-id``.
+
+    An answer is started once and ended once; nothing can be written after its end.
+    """
+
+    __slots__ = (
+        "_send", "_state", "bytes_in", "bytes_out", "closing", "cors", "dialect", "event_number", "first_byte", "headers",
+        "key", "label", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
+        "status", "stream", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self._state: Literal["unanswered", "answering", "ended"] = "unanswered"
+        self.cors: Headers | None = None
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+        given = self.headers.get(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            self.request_id = given
+        else:
+            self.request_id = b"req-" + os.urandom(12).hex().encode()
+        self.started = time.perf_counter()
+        self.first_byte = 0.0
+        self.dialect: Dialect = "openai"
+        self.label = "other"
+        """The path as metrics name it: only those of the API, so that labels stay few."""
+        self.model = "-"
+        self.replica = "-"
+        self.key = "-"
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.tokens: tuple[int, int] | None = None
+        self.stream = False
+        self.closing = False
+        """The last part of the answer was sent."""
+        self.event_number = 0
+        """Of an error event that ends a stream, in APIs that number theirs."""
+
+    # The request's body -------------------------------------------------------------------
+
+    def expect_length(self, limit: int) -> int | None:
+        """The Content-Length, or None for a chunked body.
+
+        Raises:
+            TooLargeError: it is over ``limit`` bytes.
+        """
+        header = self.headers.get(b"content-length")
+        if header is None:
+            return None
+        length = int(header)
+        if length > limit:
+            raise self.too_large(limit)
+        return length
+
+    async def next_part(self, limit: int) -> tuple[bytes, bool]:
+        """The next bytes of the body, and whether more will come.
+
+        Raises:
+            TooLargeError: more than ``limit`` bytes have come.
+            ClientGoneError: the client left.
+        """
+        message = await self.receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        self.bytes_in += len(part)
+        if self.bytes_in > limit:
+            raise self.too_large(limit)
+        return part, message.get("more_body", False)
+
+    async def read_parts(self, limit: int) -> list[bytes]:
+        """The whole body, of at most ``limit`` bytes, in the pieces in which it came."""
+        self.expect_length(limit)
+        parts = []
+        more = True
+        while more:
+            part, more = await self.next_part(limit)
+            parts.append(part)
+        return parts
+
+    def replace_body(self, body: bytes) -> None:
+        """Let what reads the body from here on find this one, whole and as JSON."""
+
+        async def replay() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        self.receive = replay
+        self.bytes_in = 0
+        self.headers[b"content-length"] = b"%d" % len(body)
+        self.headers[b"content-type"] = b"application/json"
+
+    def translate(self, translator: Callable[[Send], Send]) -> None:
+        """Let everything that is sent from here on pass through ``translator``'s ``send``."""
+        self._send = translator(self._send)
+
+    def too_large(self, limit: int) -> TooLargeError:
+        self.closing = True
+        return TooLargeError(
+            f"The request's body is larger than {limit} bytes",
+            hint="gateway.max_body and gateway.max_upload in yibu.yaml set the limits",
+        )
+
+    def require_single_headers(self) -> None:
+        """Refuse a header that is given twice: this gateway and whoever stands before it might
+        go by different ones.
+
+        Raises:
+            InvalidRequestError: one is.
+        """
+        names = [name for name, _ in self.scope["headers"] if name in _SINGLE]
+        for name in self.headers:
+            if names.count(name) > 1:
+                raise InvalidRequestError(
+                    f"The header {name.decode()} is given {names.count(name)} times; expected once",
+                    code="duplicate_header",
+                )
+
+    def require_json(self) -> None:
+        """Refuse what a web page of another site can send without asking (a CORS preflight).
+
+        A program may leave the type out; a page could too, and tells its origin.
+
+        Raises:
+            InvalidRequestError: the Content-Type is not JSON.
+        """
+        kind = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if not kind and b"origin" not in self.headers and b"sec-fetch-site" not in self.headers:
+            return
+        if kind != b"application/json" and not kind.endswith(b"+json"):
+            raise InvalidRequestError(
+                f"The Content-Type is {kind.decode('latin-1') or 'missing'}; expected "
+                "application/json",
+                code="unsupported_media_type",
+            )
+
+    # The answer ---------------------------------------------------------------------------
+
+    @property
+    def answering(self) -> bool:
+        """Whether the client has been sent a status already."""
+        return self._state != "unanswered"
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self._step("unanswered", "answering")
+        self.status = status
+        headers.append((b"x-request-id", self.request_id))
+        if self.dialect == "anthropic":  # where its SDK looks
+            headers.append((b"request-id", self.request_id))
+        if self.cors is not None:
+            headers += self.cors
+        if self.closing:
+            headers.append((b"connection", b"close"))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body; waits when the client is slow."""
+        self._step("answering", "answering")
+        if not self.first_byte:
+            self.first_byte = time.perf_counter()
+        self.bytes_out += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def keep_alive(self) -> None:
+        """Send a comment in a stream of events: nothing for its reader, and no first byte."""
+        self._step("answering", "answering")
+        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last part of the body."""
+        self._step("answering", "ended")
+        if not self.first_byte:
+            self.first_byte = time.perf_counter()
+        self.bytes_out += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self.start(status, headers)
+        await self.end(body)
+
+    def _step(self, before: str, after: Literal["answering", "ended"]) -> None:
+        """Raises RuntimeError where it would be a second answer, or a second end."""
+        if self._state != before:
+            message = f"the answer is {self._state}, and is to be {after}"
+            raise RuntimeError(message)
+        self._state = after
+
+    async def refuse(self, error: RequestError) -> None:
+        """Answer with an error object; in a stream that has begun, with an error event. An answer
+        that has ended stays as it is."""
+        if self._state == "ended":
+            return
+        if not self.answering:
+            body = error_body(error, self.dialect, self.request_id)
+            await self.respond(error.status, error_headers(error), body)
+        elif self.stream:
+            await self.end(error_event(error, self.dialect, self.event_number))
+
+    async def surface_send(self, message: Message) -> None:
+        """``send`` for the documented surface, which is an ASGI application of its own."""
+        if message["type"] == "http.response.start":
+            await self.start(message["status"], list(message["headers"]))
+        elif message.get("more_body", False):
+            await self.write(message.get("body", b""))
+        else:
+            await self.end(message.get("body", b""))
+
+    async def head_send(self, message: Message) -> None:
+        """The same for HEAD: the headers alone."""
+        if message["type"] == "http.response.start":
+            await self.start(message["status"], list(message["headers"]))
+        elif not message.get("more_body", False):
+            await self.end()
+
+    # The end ------------------------------------------------------------------------------
+
+    def record(self, metrics: Metrics) -> None:
+        """Count the request and write its one log line; never prompts, never keys."""
+        total = time.perf_counter() - self.started
+        first = (self.first_byte - self.started) if self.first_byte else total
+        labels = (self.model, self.label)
+        metrics.requests[(*labels, str(self.status))] += 1
+        metrics.observe(metrics.duration, labels, total)
+        metrics.observe(metrics.first_byte, labels, first)
+        model = (self.model,)
+        metrics.received[model] += self.bytes_in
+        metrics.sent[model] += self.bytes_out
+        if self.tokens is not None:
+            metrics.tokens[(self.model, "prompt")] += self.tokens[0]
+            metrics.tokens[(self.model, "completion")] += self.tokens[1]
+        if logger.isEnabledFor(logging.INFO):
+            prompt, completion = self.tokens or ("-", "-")
+            path = self.path if self.path == self.label else _printable(self.path)
+            line = (
+                f"{self.method} {path} {self.status} model={self.model} "
+                f"replica={self.replica} first_byte_ms={first * 1000:.1f} "
+                f"total_ms={total * 1000:.1f} in={self.bytes_in} out={self.bytes_out} "
+                f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "
+                f"client={self.key} id={self.request_id.decode()}"
+            )
+            # Made by hand: logger.info() walks the stack for a file name that nobody wants here,
+            # which is a tenth of a request's time.
+            logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
+
+
+def _printable(path: str) -> str:
+    """A path that cannot forge a second log line, nor fill the log."""
+    if path.isascii() and path.isprintable() and len(path) <= 200 and " " not in path:
+        return path
+    return ascii(path[:200]).replace(" ", "\\x20")

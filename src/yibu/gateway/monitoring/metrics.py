@@ -1,0 +1,133 @@
+"""Counters and histograms in Prometheus' text format, cheap enough for every request.
+
+Names and labels follow https://prometheus.io/docs/practices/naming/. One event loop writes them:
+there is no lock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from yibu.gateway.monitoring.exposition import escape
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+"""Seconds."""
+
+Labels = tuple[str, ...]
+
+
+class Histogram:
+    """Counts of observations by upper bound, with their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class Metrics:
+    """What the gateway counts. Labels are few: paths are those of the API, models those known."""
+
+    requests: Counter[Labels] = field(default_factory=Counter)
+    """By model, path and status."""
+    tokens: Counter[Labels] = field(default_factory=Counter)
+    """By model and direction (prompt, completion)."""
+    received: Counter[Labels] = field(default_factory=Counter)
+    """Bytes of request bodies, by model."""
+    sent: Counter[Labels] = field(default_factory=Counter)
+    """Bytes of answers, by model."""
+    upstream_errors: Counter[Labels] = field(default_factory=Counter)
+    """By model and kind."""
+    retries: Counter[Labels] = field(default_factory=Counter)
+    """By model: requests sent to a second replica."""
+    duration: dict[Labels, Histogram] = field(default_factory=dict)
+    """Seconds, by model and path."""
+    first_byte: dict[Labels, Histogram] = field(default_factory=dict)
+    """Seconds, by model and path."""
+    in_flight: int = 0
+
+    def observe(self, store: dict[Labels, Histogram], labels: Labels, seconds: float) -> None:
+        histogram = store.get(labels)
+        if histogram is None:
+            histogram = store[labels] = Histogram(DURATION_BUCKETS)
+        histogram.observe(seconds)
+
+    def render(self, extra: Iterable[str] = ()) -> str:
+        """The exposition; ``extra`` are further lines, of the models' states for instance."""
+        lines: list[str] = []
+        model = ("model",)
+        path = ("model", "path")
+        _family(lines, "requests_total", "HTTP requests", (*path, "status"), self.requests)
+        _family(lines, "tokens_total", "Tokens, by usage", (*model, "direction"), self.tokens)
+        _family(lines, "request_bytes_total", "Bytes of request bodies", model, self.received)
+        _family(lines, "response_bytes_total", "Bytes of answers", model, self.sent)
+        _family(
+            lines,
+            "upstream_errors_total",
+            "Engines unreachable or broken off",
+            (*model, "kind"),
+            self.upstream_errors,
+        )
+        _family(
+            lines,
+            "upstream_retries_total",
+            "Requests sent to a second replica",
+            model,
+            self.retries,
+        )
+        _histograms(lines, "request_seconds", "Time to the last byte", path, self.duration)
+        _histograms(lines, "first_byte_seconds", "Time to the first byte", path, self.first_byte)
+        lines += head("requests_in_flight", "HTTP requests in flight", "gauge")
+        lines.append(f"yibu_requests_in_flight {self.in_flight}")
+        lines += extra
+        return "\n".join(lines) + "\n"
+
+
+def sample(name: str, names: Sequence[str], values: Labels, number: float) -> str:
+    """One line; ``name`` is without the prefix, ``names`` and ``values`` are its labels."""
+    labels = ",".join(
+        f'{label}="{escape(value)}"' for label, value in zip(names, values, strict=True)
+    )
+    return f"yibu_{name}{{{labels}}} {number!r}"
+
+
+def head(name: str, text: str, kind: str) -> list[str]:
+    """What stands above a family's samples; ``kind`` is counter, gauge or histogram."""
+    return [f"# HELP yibu_{name} {text}.", f"# TYPE yibu_{name} {kind}"]
+
+
+def _family(
+    lines: list[str], name: str, text: str, names: Sequence[str], counter: Counter[Labels]
+) -> None:
+    lines += head(name, text, "counter")
+    lines += [sample(name, names, values, number) for values, number in sorted(counter.items())]
+
+
+def _histograms(
+    lines: list[str],
+    name: str,
+    text: str,
+    names: Sequence[str],
+    store: dict[Labels, Histogram],
+) -> None:
+    lines += head(name, text, "histogram")
+    for values, histogram in sorted(store.items()):
+        running = 0
+        bounds = [f"{bound:g}" for bound in histogram.bounds] + ["+Inf"]
+        for bound, count in zip(bounds, histogram.counts, strict=True):
+            running += count
+            lines.append(sample(f"{name}_bucket", (*names, "le"), (*values, bound), running))
+        lines.append(sample(f"{name}_sum", names, values, histogram.total))
+        lines.append(sample(f"{name}_count", names, values, running))

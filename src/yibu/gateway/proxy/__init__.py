@@ -1,0 +1,1 @@
+"""Requests carried to a replica, and its answers carried back."""

@@ -1,0 +1,239 @@
+"""From a client's request to an engine's answer: the hot path.
+
+Bytes are forwarded as they come. A request is sent to a second replica when the first broke off
+before the client was told anything; afterwards the client is told that it broke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import orjson
+
+from yibu.engines.answers import Answers
+from yibu.engines.base import Endpoint
+from yibu.engines.registry import engines
+from yibu.engines.requests import Call
+from yibu.errors import EngineGoneError, NotReadyError, RequestError
+from yibu.gateway.envelope import EngineTimeoutError
+from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.operations import Operation, find_route
+from yibu.gateway.proxy.relay import Relay
+from yibu.gateway.proxy.steps import Ask, prepare, run
+from yibu.gateway.requests.body import JsonRequest
+from yibu.gateway.requests.heavy import parse_body
+from yibu.gateway.requests.offload import Offload
+from yibu.routing import Backend, Route
+from yibu.upstream.ask import request_head
+from yibu.upstream.connection import Connection, UpstreamError
+from yibu.upstream.pool import Pool
+
+
+@dataclass(slots=True)
+class Payload:
+    """A body for one replica: ``data``, then ``rest`` as it comes."""
+
+    content_type: bytes
+    data: bytes
+    rest: AsyncGenerator[bytes] | None = None
+    length: int | None = None
+    """Of both together; None when the client did not say (chunked)."""
+
+
+class Form(Protocol):
+    """An upload (``uploads.Upload``)."""
+
+    spent: bool
+    """It cannot be sent a second time."""
+
+    def payload(self, name: str) -> Payload:
+        """The body for a replica that knows the model by this name."""
+        ...
+
+
+class Proxy:
+    """Carries requests to replicas through one pool of connections."""
+
+    def __init__(self, backend: Backend, pool: Pool, metrics: Metrics, offload: Offload) -> None:
+        self._offload = offload
+        self._backend = backend
+        self._pool = pool
+        self._metrics = metrics
+        self._answers: dict[str, Answers] = {engine.name: engine.answers for engine in engines()}
+
+    async def json(self, exchange: Exchange, operation: Operation, limit: int) -> None:
+        """Answer a request with a JSON body of at most ``limit`` bytes.
+
+        Raises:
+            RequestError: it is refused, or no engine could answer it.
+        """
+        exchange.require_json()
+        assert operation.schema is not None
+        parts = await exchange.read_parts(limit)
+        request = await parse_body(parts, operation.schema, self._offload)
+        route = find_route(self._backend, request.model, operation)
+        exchange.model = route.meant(request.model)
+        exchange.stream = request.stream
+        request = await prepare(operation, request, route, self._offload)
+        await self.forward(exchange, operation, route, request, None)
+
+    async def forward(
+        self,
+        exchange: Exchange,
+        operation: Operation,
+        route: Route,
+        request: JsonRequest,
+        form: Form | None,
+    ) -> None:
+        """Send to a replica and relay its answer; ``form`` is None for JSON, which is written
+        anew for each replica, since each may know the model by another name."""
+        rules = self._answers.get(route.engine) or Answers()
+        relay = Relay(exchange, operation, route, request, rules)
+        failure: RequestError | None = None
+        exclude: frozenset[str] = frozenset()
+        while True:
+            try:
+                endpoint = await self._backend.ensure_ready(route.model, exclude=exclude)
+            except NotReadyError:
+                if failure is not None:
+                    raise failure from None
+                raise
+            exchange.replica = endpoint.replica
+            failed = False
+            try:
+                inner = _engine_name(request, route, endpoint)
+                if request.steps is not None:
+                    await relay.stepped(
+                        run(request, self._asker(exchange, relay, endpoint, inner)), inner
+                    )
+                    return
+                body = _payload(form, request, inner, streamed=relay.collects)
+                await self._attempt(exchange, operation, route, relay, endpoint, inner, body)
+                return
+            except UpstreamError as error:
+                failed = True
+                self._metrics.upstream_errors[(route.model, error.kind)] += 1
+                failure = _gone(error, route.model)
+                final = failure is not None and (
+                    relay.begun
+                    or bool(exclude)
+                    or error.kind == "timeout"
+                    or (form is not None and form.spent)
+                )
+                if final:
+                    raise failure from error
+            finally:
+                self._backend.done(endpoint, failed=failed)
+            exclude = exclude | {endpoint.replica}
+            self._metrics.retries[(route.model,)] += 1
+
+    async def _attempt(
+        self,
+        exchange: Exchange,
+        operation: Operation,
+        route: Route,
+        relay: Relay,
+        endpoint: Endpoint,
+        inner: str,
+        payload: Payload,
+    ) -> None:
+        head = _request_head(operation.path, endpoint, payload, exchange.request_id)
+        # A body that cannot be sent twice must not meet a connection that is just being closed.
+        fresh = payload.rest is not None
+        connection = await self._pool.begin(
+            endpoint.host,
+            endpoint.port,
+            partial(_send, head=head, payload=payload),
+            fresh=fresh,
+            wait=relay.wait_head,
+            patience=route.upload_patience if operation.schema is None else 0.0,
+        )
+        try:
+            progressed = partial(self._backend.progress, endpoint)
+            await relay.answer(connection, inner, progressed)
+        finally:
+            relay.stop()
+            self._pool.release(connection)
+
+    def _asker(self, exchange: Exchange, relay: Relay, endpoint: Endpoint, inner: str) -> Ask:
+        """Carries one of a request's steps to the replica, and brings its answer."""
+
+        async def ask(call: Call) -> dict[str, Any]:
+            body = orjson.dumps({**call.body, "model": inner})
+            payload = Payload(b"application/json", body, length=len(body))
+            head = _request_head(call.path, endpoint, payload, exchange.request_id)
+            send = partial(_send, head=head, payload=payload)
+            connection = await self._pool.begin(endpoint.host, endpoint.port, send)
+            try:
+                answer = await relay.step(connection, call, inner)
+            finally:
+                self._pool.release(connection)
+            self._backend.progress(endpoint)
+            return answer
+
+        return ask
+
+
+async def _send(connection: Connection, head: bytes, payload: Payload) -> None:
+    if payload.rest is None and payload.length is not None:
+        connection.send(head, payload.data)
+        return
+    connection.request_whole = False
+    chunked = payload.length is None
+    connection.send(head, *_frame(payload.data, chunked=chunked))
+    if payload.rest is not None:
+        async with aclosing(payload.rest) as parts:
+            async for part in parts:
+                if connection.answered:
+                    return  # the engine has refused, or gone: no use in sending the rest
+                connection.send(*_frame(part, chunked=chunked))
+                await connection.drain()
+    if chunked:
+        connection.send(b"0\r\n\r\n")
+    connection.request_whole = True
+
+
+def _frame(part: bytes, *, chunked: bool) -> tuple[bytes, ...]:
+    if not chunked:
+        return (part,)
+    return (b"%x\r\n" % len(part), part, b"\r\n") if part else ()
+
+
+def _engine_name(request: JsonRequest, route: Route, endpoint: Endpoint) -> str:
+    """The name that this replica knows by what the client asked for."""
+    meant = route.meant(request.model)
+    return meant if meant != route.model else endpoint.served_name or meant
+
+
+def _payload(form: Form | None, request: JsonRequest, name: str, *, streamed: bool) -> Payload:
+    """The body for one replica, with the name that it knows the model by."""
+    if form is not None:
+        return form.payload(name)
+    fields = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    data = request.encode(name, **fields)
+    return Payload(b"application/json", data, length=len(data))
+
+
+def _request_head(path: str, endpoint: Endpoint, payload: Payload, request_id: bytes) -> bytes:
+    """The request line and headers: never the client's own."""
+    framing = (
+        (b"transfer-encoding", b"chunked")
+        if payload.length is None
+        else (b"content-length", b"%d" % payload.length)
+    )
+    kind, number = (b"content-type", payload.content_type), (b"x-request-id", request_id)
+    return request_head("POST", path, endpoint, [framing, kind, number])
+
+
+def _gone(error: UpstreamError, model: str) -> RequestError:
+    if error.kind == "timeout":
+        return EngineTimeoutError(
+            f"Model {model!r}: {error.message}",
+            hint="gateway.request_timeout in yibu.yaml sets the limit",
+        )
+    return EngineGoneError(f"Model {model!r}: {error.message}", hint=f"See why: yibu logs {model}")

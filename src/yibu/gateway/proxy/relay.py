@@ -1,0 +1,355 @@
+"""From an engine's answer to the client's: whole, or a stream as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from yibu.engines.answers import Answers, Fields
+from yibu.engines.requests import Call
+from yibu.errors import EngineGoneError, RequestError
+from yibu.gateway.answers.chunks import ChunkNormalizer
+from yibu.gateway.answers.collect import AnswerCollector
+from yibu.gateway.answers.engine_errors import Translator, translate, translator, unserved
+from yibu.gateway.answers.events import EventNormalizer
+from yibu.gateway.answers.normalize import answer_tokens, bad_answer, normalize_answer, read_answer
+from yibu.gateway.answers.stepstream import events
+from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.operations import Operation
+from yibu.gateway.proxy.silence import SilenceWatch
+from yibu.gateway.requests.body import JsonRequest
+from yibu.routing import Route
+from yibu.upstream.connection import Connection, StillWaitingError, UpstreamError
+
+MAX_ERROR_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""A whole JSON answer is held in memory up to this."""
+
+HEAD_GRACE = 2.0
+"""Seconds that a stream's first event is waited for before the client is sent its status line. An engine
+that refuses sooner is answered with its own status; later, with an error event."""
+
+KEEP_ALIVE = 15.0
+"""Seconds without an event after which a stream gets a comment: proxies give up on silence, nginx and
+AWS's load balancers after a minute."""
+
+_PASSED = frozenset(
+    {b"content-type", b"content-encoding", b"content-disposition", b"cache-control", b"retry-after"}
+)
+"""The engine's headers that reach the client; hop-by-hop and server headers never do."""
+
+_TRANSCRIPTS = (b"text/plain", b"text/vtt", b"text/srt", b"application/x-subrip")
+"""What transcriptions may be beside JSON, by their ``response_format``."""
+
+Normalizer = ChunkNormalizer | EventNormalizer
+
+
+class Relay:
+    """One request's answer, over as many replicas as are asked for it."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        operation: Operation,
+        route: Route,
+        request: JsonRequest,
+        rules: Answers,
+    ) -> None:
+        self._exchange = exchange
+        self._operation = operation
+        self._route = route
+        self._request = request
+        self._rules = rules
+        self.collects = (
+            operation.schema is not None
+            and not route.conforming
+            and rules.whole_from_stream(operation.kind, request.body)
+        )
+        """The engine is asked for a stream, the client gets it as a whole answer."""
+        self.begun = False
+        """A part of the answer was sent: no other replica can begin it again."""
+        self._silence: SilenceWatch | None = None
+
+    async def wait_head(self, connection: Connection) -> None:
+        """Wait until the engine answers; the client of a stream is told that it is waited for.
+
+        Raises:
+            UpstreamError: the engine broke off.
+        """
+        if not self._request.stream:
+            await connection.wait_head()
+            return
+        self._watch(connection)
+        while True:
+            try:
+                await connection.wait_head()
+                return
+            except StillWaitingError:
+                await self._keep_alive()
+            except BaseException:  # the client may have left, too
+                self.stop()
+                raise
+
+    def _watch(self, connection: Connection) -> SilenceWatch:
+        self.stop()
+        first = KEEP_ALIVE if self._exchange.answering else HEAD_GRACE
+        self._silence = SilenceWatch(connection, first, KEEP_ALIVE)
+        return self._silence
+
+    def stop(self) -> None:
+        """The connection is given back."""
+        if self._silence is not None:
+            self._silence.stop()
+
+    async def answer(
+        self, connection: Connection, inner: str, progressed: Callable[[], None]
+    ) -> None:
+        """Send the client the answer whose head has come; ``inner`` is the engine's name of the model.
+
+        Raises:
+            RequestError: the engine refused, or what it answered is no answer.
+            UpstreamError: it broke off.
+        """
+        operation, status = self._operation, connection.status
+        given = dict(connection.headers)
+        kind = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if status >= 400:
+            self.stop()
+            body = await connection.read_all(MAX_ERROR_BYTES)
+            raise unserved(
+                status, body, operation.path, self._route, self._rules
+            ) or translate(
+                status, body, rules=self._rules, kind=operation.kind, model=self._request.model,
+                inner=inner, retry_after=_retry_after(given.get(b"retry-after", b"")),
+            )  # fmt: skip
+        if status >= 300:
+            raise EngineGoneError(
+                f"The engine of model {self._route.model!r} answered with a redirect ({status})",
+                code="engine_protocol_error",
+            )
+        headers = [item for item in connection.headers if item[0] in _PASSED]
+        upload = operation.schema is None
+        if given.get(b"content-encoding", b"identity") != b"identity":
+            raise bad_answer(
+                self._request.model, "found a compressed answer, which nobody asked for"
+            )
+        if kind == b"text/event-stream" and (upload or self._request.stream or self.collects):
+            await self._stream(connection, headers, inner, progressed)
+        elif status in {204, 205} or self._request.stream or self.collects:
+            raise bad_answer(self._request.model, f"found {_described(status, kind)}")
+        elif kind == b"application/json" or kind.endswith(b"+json") or (not upload and not kind):
+            await self._whole(connection, headers, inner)
+        elif upload and kind in _TRANSCRIPTS:
+            await self._text(connection, headers)
+        else:
+            raise bad_answer(self._request.model, f"found {_described(status, kind)}")
+
+    # Answers by steps ---------------------------------------------------------------------
+
+    async def step(self, connection: Connection, call: Call, inner: str) -> Fields:
+        """The answer to one of the requests that make an answer.
+
+        Raises:
+            RequestError: the engine refused, or what it answered is not JSON.
+        """
+        status = connection.status
+        raw = await connection.read_all(MAX_ANSWER_BYTES)
+        if status == 501 and call.unsupported is not None:
+            raise call.unsupported
+        if status >= 300:
+            raise translate(status, raw, rules=self._rules, kind=self._operation.kind,
+                            model=self._request.model, inner=inner)  # fmt: skip
+        answer: Fields = orjson.loads(raw)
+        return answer
+
+    async def stepped(self, work: Coroutine[Any, Any, Fields], inner: str) -> None:
+        """Send the client the answer that ``work`` makes; as one piece where it asked for a stream."""
+        exchange, request = self._exchange, self._request
+        answer = await self._kept_alive(work) if request.stream else await work
+        normalize_answer(
+            answer, self._operation.kind, request, self._rules, self._errors(inner),
+            max_context=self._route.max_context,
+        )  # fmt: skip
+        exchange.tokens = answer_tokens(answer)
+        if not request.stream:
+            body = orjson.dumps(answer)
+            await exchange.respond(200, [(b"content-type", b"application/json")], body)
+            return
+        await self._begin(200, [(b"content-type", b"text/event-stream")])
+        await exchange.end(events(self._operation, request, answer))
+
+    async def _kept_alive(self, work: Coroutine[Any, Any, Fields]) -> Fields:
+        """What ``work`` returns; meanwhile the client of a stream is kept from giving up."""
+        task = asyncio.create_task(work, name="steps of a request")
+        try:
+            patience = HEAD_GRACE
+            while not (await asyncio.wait({task}, timeout=patience))[0]:
+                await self._keep_alive()
+                patience = KEEP_ALIVE
+            return task.result()
+        finally:
+            task.cancel()
+
+    # Whole answers ------------------------------------------------------------------------
+
+    async def _whole(
+        self, connection: Connection, headers: list[tuple[bytes, bytes]], inner: str
+    ) -> None:
+        exchange, operation, request = self._exchange, self._operation, self._request
+        raw = await connection.read_all(MAX_ANSWER_BYTES)
+        answer = read_answer(raw, request.model)
+        conforming = self._route.conforming
+        if not conforming:
+            normalize_answer(
+                answer, operation.kind, request, self._rules, self._errors(inner),
+                max_context=self._route.max_context,
+            )  # fmt: skip
+        elif answer.get("model", request.model) != request.model:
+            answer["model"] = request.model
+            conforming = False
+        exchange.tokens = answer_tokens(answer)
+        if not any(name == b"content-type" for name, _ in headers):
+            headers.append((b"content-type", b"application/json"))
+        body = raw if conforming else orjson.dumps(answer)
+        await exchange.respond(connection.status, headers, body)
+
+    async def _text(self, connection: Connection, headers: list[tuple[bytes, bytes]]) -> None:
+        """Forward a transcript; in one write when it has all come already."""
+        exchange = self._exchange
+        data = await connection.read()
+        if connection.complete:
+            last = await connection.read()
+            await exchange.respond(connection.status, headers, data + last if last else data)
+            return
+        headers += [item for item in connection.headers if item[0] == b"content-length"]
+        await exchange.start(connection.status, headers)
+        self.begun = True
+        while data:
+            await exchange.write(data)
+            data = await connection.read()
+        await exchange.end()
+
+    # Streams ------------------------------------------------------------------------------
+
+    async def _stream(
+        self,
+        connection: Connection,
+        headers: list[tuple[bytes, bytes]],
+        inner: str,
+        progressed: Callable[[], None],
+    ) -> None:
+        """Forward events as they come, until the engine ends a whole answer."""
+        normalizer = self._normalizer(inner)
+        if self.collects:
+            await self._collected(connection, normalizer, inner, progressed)
+            return
+        exchange = self._exchange
+        exchange.stream = True
+        # Of an upload only the engine's answer tells that a stream was asked for.
+        silence = self._silence or self._watch(connection)
+        try:
+            while data := await self._next(connection):
+                progressed()
+                if events := normalizer.feed(data):
+                    if not self.begun:
+                        await self._begin(connection.status, headers)
+                    await exchange.write(events)
+                    silence.written()
+                if normalizer.error is not None:
+                    raise normalizer.error
+            rest = normalizer.finish()
+            if normalizer.error is not None:
+                raise normalizer.error
+        except (UpstreamError, RequestError) as error:
+            # Behind the last event nothing of the engine's matters.
+            if isinstance(error, RequestError) or not normalizer.ended:
+                exchange.event_number = normalizer.number
+                raise
+            rest = b""
+        finally:
+            self.stop()
+            exchange.tokens = normalizer.tokens
+        if not self.begun:
+            await self._begin(connection.status, headers)
+        await exchange.end(rest)
+
+    async def _next(self, connection: Connection) -> bytes:
+        """What comes next of a stream; meanwhile its client is kept from giving up."""
+        while True:
+            try:
+                return await connection.read()
+            except StillWaitingError:
+                await self._keep_alive()
+
+    async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.begun = True
+        if not self._exchange.answering:
+            headers.append((b"x-accel-buffering", b"no"))
+            await self._exchange.start(status, headers)
+
+    async def _keep_alive(self) -> None:
+        exchange = self._exchange
+        if not exchange.answering:
+            await exchange.start(
+                200,
+                [
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-cache"),
+                    (b"x-accel-buffering", b"no"),
+                ],
+            )
+        await exchange.keep_alive()
+
+    async def _collected(
+        self,
+        connection: Connection,
+        normalizer: Normalizer,
+        inner: str,
+        progressed: Callable[[], None],
+    ) -> None:
+        """Answer whole what the engine was asked to stream."""
+        collector = AnswerCollector(self._operation.kind)
+        while data := await connection.read():
+            progressed()
+            collector.feed(normalizer.feed(data))
+            if normalizer.error is not None:
+                raise normalizer.error
+        collector.feed(normalizer.finish())
+        if normalizer.error is not None:
+            raise normalizer.error
+        answer = collector.answer()
+        normalize_answer(
+            answer, self._operation.kind, self._request, Answers(), self._errors(inner)
+        )
+        self._exchange.tokens = normalizer.tokens
+        await self._exchange.respond(
+            200, [(b"content-type", b"application/json")], orjson.dumps(answer)
+        )
+
+    def _errors(self, inner: str) -> Translator:
+        return translator(self._rules, self._operation.kind, model=self._request.model, inner=inner)
+
+    def _normalizer(self, inner: str) -> Normalizer:
+        kind, request, rules = self._operation.kind, self._request, self._rules
+        conforming = self._route.conforming
+        errors = self._errors(inner)
+        if self.collects:
+            request = replace(request, include_usage=True)
+        if kind in {"chat", "completions"}:
+            return ChunkNormalizer(kind, request, rules, errors, conforming=conforming)
+        return EventNormalizer(
+            kind, request, rules, errors, conforming=conforming, max_context=self._route.max_context
+        )
+
+
+def _described(status: int, kind: bytes) -> str:
+    return f"status {status} with the content type {kind.decode('latin-1') or 'none'}"
+
+
+def _retry_after(named: bytes) -> float | None:
+    """Seconds, where the engine's Retry-After names them; a date is left out."""
+    return float(named) if named.isdigit() and len(named) < 6 else None

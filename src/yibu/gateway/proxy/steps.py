@@ -1,0 +1,69 @@
+"""Requests that an engine's table rewrites, or that several requests to the engine answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any
+
+import orjson
+
+from yibu.engines.registry import request_tables
+from yibu.engines.requests import Asked, Call, RequestTable
+from yibu.errors import EngineGoneError
+from yibu.gateway.operations import Operation
+from yibu.gateway.requests.body import JsonRequest
+from yibu.gateway.requests.heavy import outlined
+from yibu.gateway.requests.offload import Offload
+from yibu.routing import Route
+
+Answer = dict[str, Any]
+Ask = Callable[[Call], Awaitable[Answer]]
+
+
+@cache
+def _tables() -> dict[str, RequestTable]:
+    return dict(request_tables())
+
+
+async def prepare(
+    operation: Operation, request: JsonRequest, route: Route, offload: Offload
+) -> JsonRequest:
+    """Refuse what the model's engine would ignore, and put the rest into its words.
+
+    Raises:
+        InvalidRequestError: with ``param`` naming the field.
+    """
+    table = _tables().get(route.engine)
+    if table is None:  # still downloading
+        return request
+    asked = Asked(request.model, route.engine, route.abilities)
+    if request.written:
+        return await offload.run(prepare_heavy, operation.path, request, asked)
+    request.steps = table.prepare(operation.path, request.body, asked)
+    return request
+
+
+def prepare_heavy(path: str, request: JsonRequest, asked: Asked) -> JsonRequest:
+    """The same for a body of which there is an outline."""
+    request.body |= {name: orjson.loads(data) for name, data in request.written.items()}
+    request.steps = _tables()[asked.engine].prepare(path, request.body, asked)
+    return outlined(request)
+
+
+async def run(request: JsonRequest, ask: Ask) -> Answer:
+    """The answer to a request with steps; ``ask`` carries one of them to the engine."""
+    assert request.steps is not None
+    steps = request.steps()
+    try:
+        call = next(steps)
+        while True:
+            call = steps.send(await ask(call))
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    except (KeyError, TypeError, IndexError) as error:
+        raise EngineGoneError(
+            f"The engine of model {request.model!r} answered in a shape that is not its own: {error!r}",
+            code="engine_protocol_error",
+        ) from error

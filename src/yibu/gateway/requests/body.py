@@ -1,0 +1,239 @@
+"""From a request's bytes to what an engine is sent: parsed, validated, normalized.
+
+Every engine gets the same: what one would refuse and another would swallow is decided here. The
+parsed body is what is forwarded, never the client's bytes, so that gateway and engine cannot
+read a duplicate key differently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from yibu.engines.requests import Steps
+from yibu.errors import InvalidRequestError
+from yibu.gateway.requests.tokenize import normalize_tokenize
+from yibu.gateway.requests.toolchoice import demands_call
+from yibu.gateway.schemas.chat import ChatRequest
+from yibu.gateway.schemas.other import TokenizeRequest
+from yibu.gateway.schemas.text import CompletionRequest
+
+Body = dict[str, Any]
+
+_DEPTH = 200
+"""Levels that a body may be nested: orjson reads 1,024 and writes 254, and what is put around a part
+of it here takes a few more."""
+_LONGEST = 1000
+"""Characters of an error's message: what clients send may stand in it."""
+
+
+@dataclass(slots=True)
+class JsonRequest:
+    """A validated request; ``body`` is ready to be sent once the model's name is put in."""
+
+    model: str
+    body: Body
+    stream: bool
+    include_usage: bool
+    """A chunk with the usage was asked for at the end of the stream."""
+    needs_tool_call: bool = False
+    """``tool_choice`` demands a tool call, which not every engine enforces."""
+    steps: Callable[[], Steps] | None = None
+    """The engine answers it by several requests, or by another one."""
+    written: dict[str, bytes] = field(default_factory=dict)
+    """Fields that are JSON already; ``body`` has an outline of them (``heavy``). Most have none."""
+
+    def encode(self, model: str, **fields: object) -> bytes:
+        """The body for an engine that knows the model by this name, with ``fields`` put in."""
+        if not self.written:
+            return orjson.dumps({**self.body, **fields, "model": model})
+        body = {name: value for name, value in self.body.items() if name not in self.written}
+        data = orjson.dumps({**body, **fields, "model": model})
+        kept = [name for name in self.written if name not in fields]
+        parts = [b",%b:%b" % (orjson.dumps(name), self.written[name]) for name in kept]
+        return b"".join([data[:-1], *parts, b"}"])
+
+
+def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
+    """Read, validate and normalize one JSON body.
+
+    Raises:
+        InvalidRequestError: with ``param`` naming the first field at fault.
+    """
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"The request's body is not JSON: {error}"
+            if raw
+            else "The request's body is empty; a JSON object is expected",
+            code="invalid_json",
+        ) from None
+    if not isinstance(body, dict):
+        raise InvalidRequestError(
+            f"The request's body is a JSON {_json_type(body)}; an object is expected",
+            code="invalid_json",
+        )
+    _check_depth(raw, body)
+    try:
+        schema.__pydantic_validator__.validate_python(body)
+    except ValidationError as error:
+        raise describe(error, body) from None
+    _normalize(body, schema)
+    options = body.get("stream_options")
+    return JsonRequest(
+        model=body.get("model", ""),
+        body=body,
+        stream=bool(body.get("stream")),
+        include_usage=isinstance(options, dict) and bool(options.get("include_usage")),
+        needs_tool_call=demands_call(body),
+    )
+
+
+def _check_depth(raw: bytes, body: Body) -> None:
+    if raw.count(b"[") + raw.count(b"{") <= _DEPTH:
+        return
+    deeper: object = body
+    for _ in range(254 - _DEPTH):
+        deeper = [deeper]
+    try:
+        orjson.dumps(deeper)
+    except orjson.JSONEncodeError:
+        raise InvalidRequestError(
+            f"The request's body is nested more than {_DEPTH} levels deep", code="invalid_json"
+        ) from None
+
+
+def _normalize(body: Body, schema: type[BaseModel]) -> None:
+    """Check what depends on two fields, and drop what says nothing: nulls, empties, defaults."""
+    for key in [key for key, value in body.items() if value is None]:
+        del body[key]
+    if schema is ChatRequest:
+        _normalize_chat(body)
+    elif schema is CompletionRequest:
+        _normalize_completion(body)
+    else:
+        if schema is TokenizeRequest:
+            normalize_tokenize(body)
+        return  # of the other APIs the fields are the engine's
+    if "stream_options" in body and not body.get("stream"):
+        if any(value for value in body["stream_options"].values()):
+            raise InvalidRequestError(
+                "'stream_options' is only allowed when 'stream' is true", param="stream_options"
+            )
+        del body["stream_options"]
+    for key in ("logit_bias", "stop"):
+        if key in body and not body[key]:
+            del body[key]
+
+
+def _normalize_chat(body: Body) -> None:
+    for message in body["messages"]:
+        if None in message.values():
+            # An assistant's content stays: null is its value beside tool calls.
+            for key in [k for k, v in message.items() if v is None and k != "content"]:
+                del message[key]
+    if not body.get("tools"):
+        body.pop("tools", None)
+        if body.pop("tool_choice", "none") not in ("none", "auto"):
+            raise InvalidRequestError(
+                "'tool_choice' is only allowed when 'tools' are given", param="tool_choice"
+            )
+        body.pop("parallel_tool_calls", None)
+    if not body.get("functions"):
+        body.pop("functions", None)
+        if body.pop("function_call", "none") not in ("none", "auto"):
+            raise InvalidRequestError(
+                "'function_call' is only allowed when 'functions' are given",
+                param="function_call",
+            )
+    if "top_logprobs" in body and not body.get("logprobs"):
+        if body["top_logprobs"]:
+            raise InvalidRequestError(
+                "'top_logprobs' is only allowed when 'logprobs' is true", param="top_logprobs"
+            )
+        del body["top_logprobs"]
+
+
+def _normalize_completion(body: Body) -> None:
+    best_of, n = body.get("best_of"), body.get("n", 1)
+    if best_of == 0:
+        del body["best_of"]
+    elif best_of is not None and best_of < n:
+        raise InvalidRequestError(
+            f"'best_of' is {best_of}; expected at least 'n', which is {n}", param="best_of"
+        )
+
+
+def describe(error: ValidationError, body: object) -> InvalidRequestError:
+    """The first field at fault, in OpenAI's way: ``messages[0].content``."""
+    items = error.errors(include_url=False)
+    # A union's members each complain; the one that got furthest is the one that was meant.
+    problems = [
+        (_param(item["loc"], body), item) for item in items if item["loc"][0] == items[0]["loc"][0]
+    ]
+    param, first = max(problems, key=lambda problem: len(re.findall(r"[.\[]", problem[0])))
+    if first["type"] == "missing":
+        return InvalidRequestError(
+            f"'{param}' is missing", param=param, code="missing_required_parameter"
+        )
+    reasons = dict.fromkeys(_reason(item["msg"]) for name, item in problems if name == param)
+    found = _json_type(first["input"])
+    if isinstance(first["input"], bool | int | float | str):
+        found += f" {_short(first['input'])}"
+    code = "invalid_type" if "type" in first["type"] else "invalid_value"
+    message = _clipped(f"Invalid '{param}': expected {' or '.join(reasons)}, found {found}")
+    return InvalidRequestError(message, param=param, code=code)
+
+
+def _reason(message: str) -> str:
+    for opening in ("Input should be a valid ", "Input should be "):
+        if message.startswith(opening):
+            return message.removeprefix(opening)
+    return message[:1].lower() + message[1:]
+
+
+def _param(loc: tuple[int | str, ...], body: Any) -> str:
+    """Walk ``loc`` through the body itself, which leaves out pydantic's names of union members."""
+    path = ""
+    for number, step in enumerate(loc):
+        if isinstance(step, int):
+            if not isinstance(body, list) or step >= len(body):
+                continue
+            body = body[step]
+            path += f"[{step}]"
+        elif isinstance(body, dict) and step in body:
+            body = body[step]
+            path += f".{step}"
+        elif isinstance(body, dict) and number == len(loc) - 1 and step.isidentifier():
+            path += f".{step}"  # a missing field stands last, in an object
+    return _clipped(path.removeprefix("."))
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _json_type(value: object) -> str:
+    names: dict[type, str] = {
+        dict: "object",
+        list: "array",
+        str: "string",
+        bool: "boolean",
+        int: "integer",
+        float: "number",
+        type(None): "null",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, str):
+        value = value[:40]
+    text = orjson.dumps(value).decode() if not isinstance(value, int) else str(value).lower()
+    return text if len(text) <= 40 else text[:37] + "…"

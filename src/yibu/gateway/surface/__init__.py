@@ -1,0 +1,1 @@
+"""The documented surface: models, health, metrics and documentation pages."""

@@ -1,0 +1,230 @@
+"""The documented surface, FastAPI's: models, health, metrics, documentation pages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import (
+    get_redoc_html,
+    get_swagger_ui_html,
+)
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from yibu.errors import RequestError
+from yibu.gateway.access import AUTHORIZED, allow, check_declared
+from yibu.gateway.envelope import (
+    MethodNotAllowedError,
+    NoSuchPathError,
+    error_body,
+    error_headers,
+)
+from yibu.gateway.monitoring.metrics import CONTENT_TYPE
+from yibu.gateway.ollama.inventory import add_inventory
+from yibu.gateway.operations import dialect_of, right_path, unknown_model
+from yibu.gateway.schemas.answers import (
+    ErrorAnswer,
+    Health,
+    Model,
+    ModelList,
+    ModelMeta,
+    Readiness,
+)
+from yibu.gateway.surface.openapi import DESCRIPTION, document
+from yibu.routing import Backend, Route
+
+if TYPE_CHECKING:
+    from yibu.gateway.deps import GatewayDeps
+
+STATIC = Path(__file__).with_name("static")
+
+_PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'none'"
+)
+"""The documentation pages load nothing from elsewhere, whatever their scripts try."""
+
+_READY = frozenset({"ready", "draining"})
+
+
+def create_surface(
+    deps: GatewayDeps, metrics: Callable[[], Awaitable[str]], draining: Callable[[], bool]
+) -> FastAPI:
+    """The FastAPI application behind the hot path; its OpenAPI document covers both.
+
+    ``metrics`` gives the page of that name.
+    """
+    app = FastAPI(
+        title="yibu",
+        version=deps.version,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # the gateway takes a path with and without one
+    )
+    _errors(app)
+    _models(app, deps.backend)
+    _health(app, deps.backend, draining)
+    _metrics(app, metrics)
+    _pages(app)
+    add_inventory(app, deps.backend, deps.version)
+    check_declared(app)
+    written: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not written:
+            written.update(document(app))
+        return written
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)
+        headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+        dialect = dialect_of(request.url.path)
+        return Response(error_body(error, dialect), error.status, headers)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        if error.status_code == 405:
+            answer = MethodNotAllowedError(f"{path} does not take {request.method}")
+        else:
+            answer = NoSuchPathError(f"There is no {path} here", hint=right_path(path))  # type: ignore[assignment]
+        response = await refused(request, answer)
+        response.headers.update(error.headers or {})
+        return response
+
+    app.add_exception_handler(RequestError, refused)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _models(app: FastAPI, backend: Backend) -> None:
+    @app.get("/v1/models", tags=["models"], summary="List the models", openapi_extra=allow("key"))
+    async def list_models() -> ModelList:
+        data = [_model(r, name) for r in backend.routes() for name in (r.model, *r.names)]
+        return ModelList(object="list", data=data)
+
+    @app.get(
+        "/v1/models/{model:path}",
+        tags=["models"],
+        summary="Look one model up; its name may hold slashes",
+        responses={404: {"model": ErrorAnswer}},
+        openapi_extra=allow("key"),
+    )
+    async def get_model(model: str) -> Model:
+        route = backend.route(model)
+        if route is None:
+            raise unknown_model(backend, model)
+        return _model(route, model)
+
+
+def _model(route: Route, name: str) -> Model:
+    return Model(
+        id=name,
+        object="model",
+        created=route.created,
+        owned_by=route.owned_by,
+        engine=route.engine,
+        state=route.state,
+        capabilities=sorted(route.capabilities),
+        max_context=route.max_context,
+        max_model_len=route.max_context,
+        context_length=route.max_context,
+        parent=route.model if route.meant(name) != route.model else None,
+        meta=ModelMeta(
+            n_ctx=route.max_context,
+            n_ctx_train=route.details.trained_context,
+            n_params=route.details.parameters or None,
+            size=route.details.size or None,
+        ),
+    )
+
+
+def _health(app: FastAPI, backend: Backend, draining: Callable[[], bool]) -> None:
+    @app.get("/health", include_in_schema=False, openapi_extra=allow("open"))
+    @app.get(
+        "/healthz", tags=["health"], summary="Is the gateway alive", openapi_extra=allow("open")
+    )
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Can every model serve; names the models to holders of a key",
+        openapi_extra=allow("open"),
+        responses={503: {"model": Readiness}},
+    )
+    async def readyz(request: Request) -> JSONResponse:
+        models = {route.model: route.state for route in backend.routes()}
+        ready = not draining() and all(state in _READY for state in models.values())
+        status: Literal["ready", "not ready", "draining"] = (
+            "ready" if ready else "draining" if draining() else "not ready"
+        )
+        answer = Readiness(status=status, models=models if request.scope[AUTHORIZED] else None)
+        return JSONResponse(answer.model_dump(exclude_none=True), status_code=200 if ready else 503)
+
+
+def _metrics(app: FastAPI, page: Callable[[], Awaitable[str]]) -> None:
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Numbers for Prometheus: the gateway's, and the engines' own",
+        response_class=PlainTextResponse,
+        openapi_extra=allow("key"),
+    )
+    async def numbers() -> Response:
+        return Response(await page(), media_type=CONTENT_TYPE)
+
+
+def _pages(app: FastAPI) -> None:
+    def page(response: HTMLResponse) -> HTMLResponse:
+        response.headers["content-security-policy"] = _PAGE_POLICY
+        return response
+
+    files = StaticFiles(directory=STATIC)
+
+    @app.get("/static/{path:path}", include_in_schema=False, openapi_extra=allow("open"))
+    async def static(path: str, request: Request) -> Response:
+        return await files.get_response(path, request.scope)
+
+    @app.get("/openapi.json", include_in_schema=False, openapi_extra=allow("open"))
+    async def openapi_document() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @app.get("/", include_in_schema=False, openapi_extra=allow("open"))
+    async def index() -> RedirectResponse:
+        return RedirectResponse("/docs", status_code=307)
+
+    @app.get("/docs", include_in_schema=False, openapi_extra=allow("open"))
+    async def swagger() -> HTMLResponse:
+        return page(
+            get_swagger_ui_html(
+                openapi_url="/openapi.json",
+                title="yibu",
+                swagger_js_url="/static/swagger-ui-bundle.js",
+                swagger_css_url="/static/swagger-ui.css",
+                swagger_favicon_url="/static/favicon.png",
+            )
+        )
+
+    @app.get("/redoc", include_in_schema=False, openapi_extra=allow("open"))
+    async def redoc() -> HTMLResponse:
+        return page(
+            get_redoc_html(
+                openapi_url="/openapi.json",
+                title="yibu",
+                redoc_js_url="/static/redoc.standalone.js",
+                redoc_favicon_url="/static/favicon.png",
+                with_google_fonts=False,
+            )
+        )
