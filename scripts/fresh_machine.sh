@@ -36,9 +36,10 @@ cannot() { echo "fresh_machine.sh: no such machine can be made here: $*" >&2; ex
 [[ $(id -u) == 0 ]] || cannot "debootstrap and chroot need root"
 command -v debootstrap >/dev/null || cannot "there is no debootstrap (apt-get install debootstrap)"
 unshare --mount --pid --fork true 2>/dev/null || cannot "mount namespaces are not permitted"
-suite=${suite:-$(. /etc/os-release && echo "${VERSION_CODENAME-}")}
+own=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
+suite=${suite:-$own}
 mirror=${mirror:-$(apt-get indextargets --format '$(SITE) $(RELEASE)' "Created-By: Packages" |
-  awk -v suite="$suite" '$2 == suite { print $1; exit }')}
+  awk -v suite="$own" '$2 == suite { print $1; exit }')}
 [[ $suite && $mirror ]] || cannot "the release or its mirror is not known: give --suite and --mirror"
 
 root=$(mktemp -d /var/tmp/yibu-fresh.XXXXXX)
@@ -128,8 +129,10 @@ contained bash -euo pipefail -c '
     mount -o remount,bind,ro "$root$place"
   done
   if [[ $cache ]]; then
-    mkdir -p "$cache/home" "$root${HOME_INSIDE}/.cache"
-    mount --bind "$cache/home" "$root${HOME_INSIDE}/.cache"
+    kept="$cache/${HOME_INSIDE##*/}"
+    mkdir -p "$kept" "$root$HOME_INSIDE/.cache"
+    mount --bind "$kept" "$root$HOME_INSIDE/.cache"
+    chroot "$root" chown --reference="$HOME_INSIDE" "$HOME_INSIDE/.cache"
   fi
   [[ -z $before ]] || chroot "$root" sh -c "$before"
   exec chroot "$root" "$@"

@@ -1,9 +1,11 @@
 """Pin the engine environments anew: locks/NAME.in (and NAME.overrides) → locks/NAME.txt.
 
-    python scripts/lock_environments.py [NAME …]
+    python scripts/lock_environments.py [--upgrade] [NAME …]
 
-To add a package to an environment, add its line to the ``.in`` file and run this. The result is
-for every platform and Python that yibu runs on, with hashes, and names no index. Torch's CPU build
+To add a package to an environment, add its line to the ``.in`` file and run this. What is pinned
+already stays, without ``--upgrade``. The result is for every platform and Python that yibu runs on,
+with hashes, and names no index. Each package has one version for all of them wherever there is one:
+two versions are two programs, and the tests run one. Torch's CPU build
 keeps no hash: it is found in one place or another, and here only for one platform.
 """
 
@@ -25,13 +27,16 @@ LOWEST_PYTHON = "3.11"
 HASHES = re.compile(r"(?: \\\n    --hash=sha256:[0-9a-f]{64})+")
 
 
-def compile_lock(name: str) -> str:
+def compile_lock(name: str, *, upgrade: bool) -> str:
     """Resolve one environment with uv, from where pip is configured to look."""
     command = [
         str(uv_binary()), "pip", "compile", f"{name}.in",
-        "--universal", "--python-version", LOWEST_PYTHON, "--generate-hashes", "--quiet",
+        "--universal", "--python-version", LOWEST_PYTHON, "--fork-strategy", "fewest",
+        "--generate-hashes", "--quiet", "--output-file", f"{name}.txt",
         "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
     ]  # fmt: skip
+    if upgrade:
+        command.append("--upgrade")
     if (LOCKS / f"{name}.overrides").is_file():
         command += ["--overrides", f"{name}.overrides"]
     # An extra index may have one wheel of a package where the index has one for each platform and
@@ -43,8 +48,8 @@ def compile_lock(name: str) -> str:
     env = {**os.environ, **index.uv_environment(os.environ)}
     if not SPECS[name].cpu_torch:
         env.pop("UV_FIND_LINKS", None)
-    done = subprocess.run(command, cwd=LOCKS, env=env, check=True, capture_output=True, text=True)
-    return done.stdout
+    subprocess.run(command, cwd=LOCKS, env=env, check=True)
+    return (LOCKS / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def tidy(lock: str) -> str:
@@ -59,8 +64,10 @@ def tidy(lock: str) -> str:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or list(SPECS):
-        lock = tidy(compile_lock(name))
+    words = sys.argv[1:]
+    upgrade = "--upgrade" in words
+    for name in [word for word in words if word != "--upgrade"] or list(SPECS):
+        lock = tidy(compile_lock(name, upgrade=upgrade))
         if "://" in lock:
             sys.exit(f"{name}: the lock names a URL, which would not work behind a mirror")
         (LOCKS / f"{name}.txt").write_text(lock, encoding="utf-8")

@@ -155,10 +155,11 @@ class Transcriber:
 
 
 def _guarded(function: Callable[[], Result]) -> Result:
-    """Whatever a damaged file makes a decoder raise is the file's fault, not the server's."""
+    """Whatever a damaged file makes a decoder raise is the file's fault, not the server's; what only
+    a fault in the program raises stays a fault of the server."""
     try:
         return function()
-    except (RequestError, MemoryError):
+    except (RequestError, MemoryError, TypeError, AttributeError, NameError, ImportError):
         raise
     except Exception as error:  # ffmpeg on hostile bytes: the client gets a 400, the log the rest
         log.exception("decoding an upload failed")
