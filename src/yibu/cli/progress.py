@@ -84,6 +84,8 @@ def describe_environment(progress: EnvironmentProgress) -> str:
         text += f" {output.size(progress.done_bytes)} of {output.size(progress.total_bytes)}"
     elif progress.phase == "installing" and progress.packages:
         text += f" {progress.packages} packages"
+    elif progress.phase == "building" and progress.steps_total:
+        text += f" step {progress.steps} of {progress.steps_total}"
     return f"{text}, {progress.elapsed:.0f} s"
 
 

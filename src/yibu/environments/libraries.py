@@ -32,7 +32,7 @@ class _Family:
     """As they stand in ``ID`` and ``ID_LIKE`` of /etc/os-release."""
     install: str
     packages: dict[str, str]
-    """By the library's name."""
+    """By the name of the library, or of what ``toolchain`` looks for."""
     anything: str = ""
     """The argument that installs whatever has a library, where the manager knows that."""
 
@@ -47,6 +47,13 @@ _FAMILIES = (
             "libnuma.so.1": "libnuma1",
             "libstdc++.so.6": "libstdc++6",
             "libz.so.1": "zlib1g",
+            "c++": "g++",
+            "vulkan/vulkan.hpp": "libvulkan-dev",
+            "libvulkan.so": "libvulkan-dev",
+            "spirv/unified1/spirv.hpp": "spirv-headers",
+            "glslc": "glslc",
+            "nvcc": "nvidia-cuda-toolkit",
+            "cublas_v2.h": "nvidia-cuda-toolkit",
         },
     ),
     _Family(
@@ -58,6 +65,13 @@ _FAMILIES = (
             "libnuma.so.1": "numactl-libs",
             "libstdc++.so.6": "libstdc++",
             "libz.so.1": "zlib",
+            "c++": "gcc-c++",
+            "vulkan/vulkan.hpp": "vulkan-headers",
+            "libvulkan.so": "vulkan-loader-devel",
+            "spirv/unified1/spirv.hpp": "spirv-headers-devel",
+            "glslc": "glslc",
+            "nvcc": "cuda-toolkit",
+            "cublas_v2.h": "cuda-toolkit",
         },
         anything="'{library}()(64bit)'",
     ),
@@ -70,6 +84,13 @@ _FAMILIES = (
             "libnuma.so.1": "libnuma1",
             "libstdc++.so.6": "libstdc++6",
             "libz.so.1": "libz1",
+            "c++": "gcc-c++",
+            "vulkan/vulkan.hpp": "vulkan-devel",
+            "libvulkan.so": "vulkan-devel",
+            "spirv/unified1/spirv.hpp": "spirv-headers",
+            "glslc": "shaderc",
+            "nvcc": "cuda-toolkit",
+            "cublas_v2.h": "cuda-toolkit",
         },
         anything="'{library}()(64bit)'",
     ),
@@ -82,6 +103,13 @@ _FAMILIES = (
             "libnuma.so.1": "numactl",
             "libstdc++.so.6": "gcc-libs",
             "libz.so.1": "zlib",
+            "c++": "gcc",
+            "vulkan/vulkan.hpp": "vulkan-headers",
+            "libvulkan.so": "vulkan-icd-loader",
+            "spirv/unified1/spirv.hpp": "spirv-headers",
+            "glslc": "shaderc",
+            "nvcc": "cuda",
+            "cublas_v2.h": "cuda",
         },
     ),
 )

@@ -19,11 +19,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import yibu
-from yibu.environments import libraries
+from yibu.environments import libraries, toolchain
 from yibu.environments.disk import (
     RECORD,
     EnvironmentInfo,
@@ -36,15 +36,14 @@ from yibu.environments.disk import (
     write_record,
     write_whole,
 )
+from yibu.environments.installer import Installer, Job
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgressCallback, ProgressReader
 from yibu.environments.specs import SPECS, EnvironmentSpec
-from yibu.environments.uv import WHEELS_HINT, UvCancelledError, UvFailedError, run_uv
+from yibu.environments.uv import UvCancelledError
 from yibu.errors import EnvironmentSetupError, UsageError
-from yibu.proxies import Proxies
 from yibu.units import sizes_apart
 
-_PYPI = "https://pypi.org/simple"
 _LOCK_POLL = 0.2
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -70,7 +69,7 @@ class EnvironmentManager:
     ) -> None:
         self._directory = directory.absolute()  # uv works in another directory
         self._compiled = compiled
-        self._index = index
+        self._installer = Installer(directory.absolute(), index, env)
         self._env = env
         self._package = package or Path(yibu.__file__).resolve().parent
         self._specs = specs
@@ -225,25 +224,29 @@ class EnvironmentManager:
         target = self._target(spec, version)
         reader = ProgressReader(spec.name, progress)
         if not is_usable(target):
+            if spec.build is not None:
+                toolchain.require(spec.name, spec.build.needs, self._env)
             self._make_directory()
             with self._locked(spec, reader, cancel) as lock:
                 # Another process may have made it while this one waited for the lock.
                 if not is_usable(target):
                     self._sweep(spec.name)
                     self._check_disk(spec)
-                    self._build(spec, version, target, _Job(reader, wheels, cancel, lock))
+                    self._build(spec, version, target, Job(reader, wheels, cancel, lock))
         self._link_package(target)
         reader.enter("done")
         return target / "bin" / "python"
 
-    def _build(self, spec: EnvironmentSpec, version: str | None, target: Path, job: _Job) -> None:
+    def _build(self, spec: EnvironmentSpec, version: str | None, target: Path, job: Job) -> None:
         work = self._temporary(spec.name)
         made = work / target.name
         try:
             job.reader.enter("creating")
-            self._uv(spec, job, "venv", "--relocatable", "--python", sys.executable, str(made))
+            self._installer.run(
+                spec, job, "venv", "--relocatable", "--python", sys.executable, str(made)
+            )
             job.reader.enter("resolving")
-            self._install_packages(spec, version, work, made, job)
+            self._installer.install(spec, version, work, made, job)
             add_alias(spec, made)
             link_libraries(spec, made)
             write_record(spec, made, target)
@@ -258,77 +261,6 @@ class EnvironmentManager:
             ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-
-    def _install_packages(
-        self, spec: EnvironmentSpec, version: str | None, work: Path, made: Path, job: _Job
-    ) -> None:
-        """Install the pinned set as it stands, or another version resolved afresh."""
-        arguments = ["pip", "install", "--python", str(made / "bin" / "python")]
-        requirements = work / "requirements.txt"
-        if version is None:
-            requirements.write_text(spec.lock, encoding="utf-8")
-            # The lock is complete: what it leaves out is left out on purpose.
-            arguments += ["--no-deps", "-r", str(requirements)]
-        else:
-            requirements.write_text(spec.requirements, encoding="utf-8")
-            overrides = work / "overrides.txt"
-            overrides.write_text(f"{spec.overrides}\n{spec.package}=={version}\n", encoding="utf-8")
-            arguments += ["--overrides", str(overrides), "-r", str(requirements)]
-        if spec.bytecode:
-            arguments.append("--compile-bytecode")
-        arguments += ["--only-binary", ":all:"]
-        for package in spec.source_only:
-            arguments += ["--no-binary", package]
-        try:
-            self._uv(spec, job, *arguments)
-        except UvFailedError as error:
-            if not (spec.cpu_torch and job.wheels is None and error.reason == "not_on_index"):
-                raise
-            self._uv(spec, job, *arguments, "--torch-backend", "cpu")
-
-    def _uv(self, spec: EnvironmentSpec, job: _Job, *arguments: str) -> None:
-        env = {**self._env, **self._index.uv_environment(self._env)}
-        proxies = Proxies.from_env(env)
-        if proxies.by_scheme:
-            env = {name: value for name, value in env.items() if name.lower() != "all_proxy"}
-            env |= proxies.environment()
-        extra: list[str] = []
-        if job.wheels is not None and arguments[0] == "pip":
-            for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"):
-                env.pop(name, None)
-            env.pop("UV_FIND_LINKS", None)
-            extra = ["--no-index", "--find-links", str(job.wheels.absolute())]
-        try:
-            run_uv(
-                [*arguments, *extra],
-                environment=spec.name,
-                env=env,
-                # Not the caller's: a uv.toml or pyproject.toml there is about another project.
-                cwd=self._directory,
-                reader=job.reader,
-                cancel=job.cancel,
-                lock=job.lock,
-            )
-        except UvFailedError as error:
-            if env.get("UV_OFFLINE") and error.reason in ("not_on_index", "unreachable"):
-                # uv says so of some packages, and of others that they do not exist.
-                raise UvFailedError(
-                    f"environment {spec.name}: not all of its packages are in uv's cache, and only "
-                    "local files are allowed (offline)",
-                    hint="leave --offline out (unset YIBU_OFFLINE), or "
-                    + WHEELS_HINT.replace("{environment}", spec.name),
-                    reason=error.reason,
-                ) from error
-            index = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _PYPI
-            dead = proxies.fault(index) if error.reason == "unreachable" else ""
-            if not dead:
-                raise
-            raise UvFailedError(
-                f"environment {spec.name}: {dead}",
-                hint="start the proxy, correct or unset the variable, or name hosts in NO_PROXY that "
-                "are reached without it",
-                reason=error.reason,
-            ) from error
 
     def _check_disk(self, spec: EnvironmentSpec) -> None:
         free = shutil.disk_usage(self._directory).free
@@ -398,16 +330,6 @@ class EnvironmentManager:
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What stays the same through the making of one environment."""
-
-    reader: ProgressReader
-    wheels: Path | None
-    cancel: threading.Event | None
-    lock: int
 
 
 def _try_lock(descriptor: int) -> bool:

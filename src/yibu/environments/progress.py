@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["waiting", "creating", "resolving", "downloading", "installing", "done"]
+Phase = Literal["waiting", "creating", "resolving", "downloading", "installing", "building", "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class EnvironmentProgress:
     """How many the environment will hold; 0 while not known."""
     detail: str = ""
     """The packages being downloaded just now."""
+    steps: int = 0
+    """Of a build from source: those that are done."""
+    steps_total: int = 0
 
 
 EnvironmentProgressCallback = Callable[[EnvironmentProgress], None]
@@ -37,6 +40,8 @@ _RESOLVED = re.compile(r"^Resolved (\d+) packages?")
 _DOWNLOADING = re.compile(r"^\s*Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
 _DOWNLOADED = re.compile(r"^\s*Downloaded (\S+)")
 _PREPARED = re.compile(r"^Prepared \d+ packages?")
+_BUILT = re.compile(r"^DEBUG \[(\d+)/(\d+)\] ")
+"""Ninja's count, as uv hands it on with -v."""
 
 
 class ProgressReader:
@@ -50,6 +55,7 @@ class ProgressReader:
         self._packages = 0
         self._sizes: dict[str, int] = {}
         self._running: set[str] = set()
+        self._steps = self._steps_total = 0
 
     def enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -68,6 +74,10 @@ class ProgressReader:
         elif match := _RESOLVED.match(line):
             self._packages = int(match[1])
             self.enter("installing")  # where all is at hand, uv says no more until its end
+        elif match := _BUILT.match(line):
+            self._steps, self._steps_total = int(match[1]), int(match[2])
+            if self._phase != "building":
+                self.enter("building")
         elif _PREPARED.match(line):
             self._running.clear()
             self.enter("installing")
@@ -85,5 +95,7 @@ class ProgressReader:
                 total_bytes=total,
                 packages=self._packages,
                 detail=", ".join(sorted(self._running)),
+                steps=self._steps,
+                steps_total=self._steps_total,
             )
         )

