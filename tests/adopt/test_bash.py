@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from yibu.adopt.bash import Command, Setting, UnknownScriptError, read_commands
+from yibu.adopt.bash.values import EndedEarlyError
 from yibu.adopt.servers import judge
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -127,3 +128,14 @@ def test_what_is_not_known_does_no_harm_where_it_does_not_matter(script: str) ->
     commands, _ = read_commands(script, Setting({"HOME": "/h"}), judge)
     (server,) = [command for command in commands if judge(command) == "server"]
     assert server.argv == ("vllm", "serve", "/m")
+
+
+def test_a_script_that_ends_before_its_server_says_where() -> None:
+    script = 'if [ -z "$1" ]; then\n  echo usage\n  exit 1\nfi\nvllm serve "$1"\n'
+    with pytest.raises(
+        EndedEarlyError, match=r"line 3: exit 1 ends the script before it starts"
+    ) as end:
+        read_commands(script, Setting(), judge)
+    assert "yibu adopt -- bash FILE ARGUMENT" in str(end.value.hint)
+    (started,), _ = read_commands(script, Setting(given={"1": "/m"}), judge)
+    assert started.argv == ("vllm", "serve", "/m")

@@ -196,7 +196,7 @@ def test_a_model_that_is_changed_or_removed_while_the_node_runs(home: Home) -> N
     assert engine_pid(home) != before
     path = home.write([fake("fake", env={"A": "1"})])
     refused = home.yibu("up", "-d", code=2).stderr
-    assert f"other still runs, and is not in {path} any more" in refused
+    assert f"{path} no longer has other, and the node still serves it" in refused
     assert "yibu down other" in refused
     home.yibu("up", "-d", "fake")  # the one that was named is as it should be
     context = Context(home.env, home.client._paths, home.root)

@@ -171,8 +171,8 @@ def post(api: openai.OpenAI, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(home: Home, models: list[dict[str, Any]]) -> Path:
-    """A file beside the adopted one."""
-    path = home.root / "more.yaml"
+    """A file beside the adopted one; what another file brought up is no concern of its."""
+    path = home.root / f"{models[0]['name']}.yaml"
     path.write_text(json.dumps({"models": models}))
     return path
 

@@ -52,8 +52,9 @@ def refuse_changes(context: Context, config: Config, *, whole_file: bool) -> Non
     ]
     if gone:
         raise UsageError(
-            f"{', '.join(gone)} still runs, and is not in {path} any more.",
-            hint=f"Stop it, then go on: yibu down {' '.join(gone)} && yibu up -d",
+            f"{path} no longer has {', '.join(gone)}, and the node still serves it.",
+            hint=f"Stop it, then go on: yibu down {' '.join(gone)} && yibu up -d -f {path}. Or name"
+            f" the models to bring up: yibu up -d -f {path} NAME",
         )
 
 

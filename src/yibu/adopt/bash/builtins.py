@@ -31,10 +31,17 @@ _DASHES = re.compile(r"^[‐-―−－]|[“”‘’]")
 class Leave(Exception):  # noqa: N818 - it is how bash goes on, no fault
     """``exit``, ``return``, ``break`` or ``continue``."""
 
-    def __init__(self, kind: Literal["exit", "return", "break", "continue"], levels: int = 1):
+    def __init__(
+        self,
+        kind: Literal["exit", "return", "break", "continue"],
+        levels: int = 1,
+        gap: Gap | None = None,
+    ) -> None:
         super().__init__(kind)
         self.kind = kind
         self.levels = levels
+        self.gap = gap
+        """Where an ``exit`` stands."""
 
 
 class Builtins:
@@ -355,8 +362,8 @@ class Builtins:
                 raise
             return True
 
-    def do_exit(self, _words: list[Text], _gap: Gap) -> Status:
-        raise Leave("exit")
+    def do_exit(self, _words: list[Text], gap: Gap) -> Status:
+        raise Leave("exit", gap=gap)
 
     def do_return(self, _words: list[Text], _gap: Gap) -> Status:
         raise Leave("return")

@@ -18,7 +18,15 @@ from yibu.adopt.bash.redirections import Redirections, read_redirections
 from yibu.adopt.bash.state import State, Value, appended, plain
 from yibu.adopt.bash.substitution import output_of
 from yibu.adopt.bash.syntax import Source, named, parse
-from yibu.adopt.bash.values import Command, Files, Gap, NoFiles, Text, UnknownScriptError
+from yibu.adopt.bash.values import (
+    Command,
+    EndedEarlyError,
+    Files,
+    Gap,
+    NoFiles,
+    Text,
+    UnknownScriptError,
+)
 
 Judge = Callable[[Command], Literal["server", "suspect", ""]]
 """Whether a command starts a server, or may start one in a way that nobody can see."""
@@ -53,6 +61,7 @@ def read_commands(text: str, setting: Setting, judge: Judge) -> tuple[list[Comma
     Raises:
         UnknownScriptError: a command that matters hangs on something that only running the script
             would tell.
+        EndedEarlyError: it comes to an ``exit``, and has started no server by then.
     """
     numbered = {int(name): value for name, value in setting.given.items() if name.isdigit()}
     arguments = [Text(numbered.get(n, "")) for n in range(1, max(numbered, default=0) + 1)]
@@ -63,6 +72,8 @@ def read_commands(text: str, setting: Setting, judge: Judge) -> tuple[list[Comma
     interpreter = Interpreter(state, setting.files, judge)
     with interpreter.leaving():
         interpreter.script(text)
+    if interpreter.exits and not any(judge(command) for command in interpreter.commands):
+        raise EndedEarlyError(interpreter.exits[0])
     return interpreter.commands, interpreter.notes
 
 
@@ -75,6 +86,8 @@ class Interpreter:
         self.judge = judge
         self.commands: list[Command] = []
         self.notes: list[str] = []
+        self.exits: list[Gap] = []
+        """Each ``exit`` that was come to."""
         self.poisons: list[Gap] = []
         """What may have changed anything: ``eval`` of something unknown, a file that is not here."""
         self.depth = 0
@@ -106,6 +119,8 @@ class Interpreter:
         except Leave as leave:
             if leave.kind == "return":
                 raise
+            if leave.gap:
+                self.exits.append(leave.gap)
 
     @property
     def expander(self) -> Expander:

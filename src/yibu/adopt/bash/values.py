@@ -80,6 +80,17 @@ class UnknownScriptError(UsageError):
         self.gap = gap
 
 
+class EndedEarlyError(UsageError):
+    """A script comes to an ``exit`` before it starts a server, as it would in bash."""
+
+    def __init__(self, end: Gap) -> None:
+        super().__init__(
+            f"line {end.line}: {_short(end.construct)} ends the script before it starts a server",
+            hint="A script that checks its arguments is given them: yibu adopt -- bash FILE ARGUMENT…;"
+            " files that it looks for must be here",
+        )
+
+
 def _short(construct: str) -> str:
     line = " ".join(construct.split())
     return line if len(line) <= 100 else line[:99] + "…"
