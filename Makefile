@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+SLOWEST := --durations=15 --durations-min=1
 
 # Images set it to stay small; each worker, and each process that the tests start, would then compile
 # all of yibu and of the tests anew.
@@ -15,13 +16,22 @@ demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS
 
 dev: $(VENV)/dev                 ## everything needed to work on yibu
 
-test: check quick chaos engines ## the whole test suite, real engines included
+PARTS := check quick chaos engines
+
+test: $(VENV)/dev                ## the whole test suite, real engines included; a part that fails stops no other
+	@took=; failed=; for part in $(PARTS); do \
+	  begin=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$part && end=passed || { end=FAILED; failed="$$failed $$part"; }; \
+	  took="$$took$$(printf '\n%-8s %-6s %5d s' $$part $$end $$(($$(date +%s) - begin)))"; \
+	done; \
+	echo "$$took"; \
+	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
-	$(BIN)/python -m pytest -m "not engine and not browser" -n 4 --dist worksteal --ignore=tests/speech
+	$(BIN)/python -m pytest -m "not engine and not browser" -n 4 --dist worksteal --ignore=tests/speech $(SLOWEST)
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
-	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST)
 
 chaos: $(VENV)/dev               ## misbehaving engines and clients against a node, for three minutes
 	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 180 $(ARGS)
