@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -33,6 +34,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chaos = [item for item in items if item.get_closest_marker("chaos")]
         items[:] = [item for item in items if item not in chaos]
         config.hook.pytest_deselected(items=chaos)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _leaks_are_found_where_they_are() -> Iterator[None]:
+    """What was not closed warns, which is an error, when it is collected: in its own module."""
+    yield
+    gc.collect()
+    gc.freeze()  # the next time, only what was made since then is looked at
 
 
 @pytest.fixture(scope="session")
