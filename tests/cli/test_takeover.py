@@ -39,7 +39,7 @@ def holder() -> Iterator[Foreign]:
     process.stdout.readline()
     yield foreign.read(process.pid)
     process.stdin.close()
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
 
 

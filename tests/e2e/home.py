@@ -90,6 +90,16 @@ class Home:
         # No other thread runs in these tests.
         return subprocess.Popen(self.command(*words), preexec_fn=_heed_interrupts, **how)  # noqa: PLW1509
 
+    def serving(self) -> subprocess.Popen[str]:
+        """`yibu up` in the foreground, once it says that it serves: the node knows that earlier."""
+        up = self.start("up")
+        assert up.stderr is not None
+        said = [up.stderr.readline()]
+        while said[-1] and "Ctrl-C stops it" not in said[-1]:
+            said.append(up.stderr.readline())
+        assert said[-1], said
+        return up
+
     def write(self, models: Sequence[dict[str, Any]], **gateway: Any) -> Path:
         """A yibu.yaml (JSON is YAML) with the gateway on a free port."""
         path = self.root / "yibu.yaml"
@@ -154,7 +164,7 @@ def scrape(home: Home, key: str = "none") -> Exposition:
     """The gateway's metrics, the engines' own with them."""
     headers = {"Authorization": f"Bearer {key}"}
     request = urllib.request.Request(f"{home.url()}/metrics", headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return Exposition(answer.read().decode())
 
 

@@ -33,7 +33,7 @@ def soft_limit(pid: int) -> int:
 
 
 def healthy(url: str) -> bool:
-    with urllib.request.urlopen(f"{url}/healthz", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/healthz", timeout=60) as answer:
         return bool(answer.status == 200)
 
 
@@ -47,7 +47,7 @@ def test_more_clients_than_the_node_may_open_files(home: Home) -> None:
     assert (soft_limit(node), soft_limit(engine)) == (HARD, SOFT)
     url = status["gateway"]["url"]
     address = (urlsplit(url).hostname, urlsplit(url).port)
-    idle = [socket.create_connection(address, timeout=10) for _ in range(2 * HARD)]
+    idle = [socket.create_connection(address, timeout=60) for _ in range(2 * HARD)]
     try:
         for _ in range(5):
             assert healthy(url)

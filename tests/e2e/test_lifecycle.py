@@ -31,7 +31,7 @@ def ask(home: Home, model: str = "fake", key: str = "any", **fields: object) -> 
         json.dumps(body).encode(),
         {"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         answer: dict[str, Any] = json.load(response)
     return answer
 
@@ -80,8 +80,8 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
 def test_what_a_running_engine_was_planned_is_not_free(home: Home) -> None:
     """It has touched a few megabytes of it; the next model is refused all the same."""
     memory = psutil.virtual_memory()
-    half = memory.available // 2 >> 20
-    home.write([fake("first") | {"memory": f"{half}MiB"}, fake("next") | {"memory": f"{half}MiB"}])
+    most = memory.available * 6 // 10 >> 20  # other programs may take or free some meanwhile
+    home.write([fake("first") | {"memory": f"{most}MiB"}, fake("next") | {"memory": f"{most}MiB"}])
     assert home.yibu("plan", "next").stdout.count("fits") == 1
     home.yibu("up", "-d", "first")
     shown = home.yibu("plan", "next", code=3).stdout
@@ -126,13 +126,11 @@ def test_chat_keeps_history_and_leaves(running: Home) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_foreground_ends_with_everything_it_started(home: Home, number: int) -> None:
     home.write([fake("fake", "--chatter", "0.1")])
-    up = home.start("up")
+    up = home.serving()
     assert up.stdout is not None
-    until(home.client.running, "a node")
-    until(lambda: any(m["state"] == "ready" for m in home.ps()["models"]), "ready")
     assert up.stdout.readline()  # the engine's log
     up.send_signal(number)
-    assert up.wait(30) == 0
+    assert up.wait(60) == 0
     up.communicate()
     until(lambda: not home.processes(), "everything gone")
 
@@ -151,7 +149,7 @@ def test_an_interrupt_of_a_detached_start_says_that_it_goes_on(home: Home) -> No
     until(lambda: home.client.running() and home.ps()["models"], "it starts")
     until(lambda: home.model("fake")["state"] == "starting", "it starts")
     up.send_signal(signal.SIGINT)
-    assert "fake: goes on starting" in up.communicate(timeout=30)[1]
+    assert "fake: goes on starting" in up.communicate(timeout=60)[1]
     assert up.returncode == 130
     assert home.model("fake")["state"] == "starting"
 
@@ -209,18 +207,15 @@ def test_an_engine_that_dies_is_started_again(home: Home) -> None:
 def test_an_engine_that_exits_with_0_unasked_has_crashed(home: Home) -> None:
     home.write([fake("fake", "--crash-on-request", "--exit-zero")])
     home.yibu("up", "-d")
-    causes: set[str] = set()
 
     def crashed(times: int) -> bool:
         found = home.model("fake")
-        causes.add(found["cause"] or "")
         return bool(found["state"] == "ready" and found["replicas"][0]["restarts"] == times)
 
     for times in (1, 2):
         with pytest.raises(urllib.error.HTTPError):
             ask(home)
         until(lambda times=times: crashed(times), "the engine back")
-    assert "fake-0: the engine exited with code 0 though nobody asked it to" in " ".join(causes)
     assert "exited with code 0 though nobody asked it to" in home.yibu("logs", "node").stdout
     page = scrape(home)
     labels = {"model": "fake", "replica": "fake-0", "cause": "crash"}
@@ -314,7 +309,7 @@ def test_logs_follow(running: Home) -> None:
     assert follower.stdout is not None
     assert follower.stdout.readline()
     follower.send_signal(signal.SIGINT)
-    assert follower.wait(10) == 130
+    assert follower.wait(60) == 130
     follower.communicate()
     running.yibu("logs", "nope", code=2)
 
@@ -331,7 +326,7 @@ def test_output_into_a_closed_pipe_is_quiet(running: Home) -> None:
     logs.stdout.readline()
     logs.stdout.close()
     assert b"Traceback" not in logs.stderr.read()
-    logs.wait(10)
+    logs.wait(60)
     logs.stderr.close()
 
 
@@ -381,16 +376,13 @@ def test_a_stream_in_flight_is_finished_first(home: Home, words: tuple[str, ...]
 
 def test_ctrl_c_finishes_a_stream_and_a_second_one_cuts_it(home: Home) -> None:
     home.write([fake("fake", "--tokens", "100000", "--slow-tokens", "0.02")], drain_timeout=60)
-    up = home.start("up")
-    until(home.client.running, "a node")
-    until(lambda: any(m["state"] == "ready" for m in home.ps()["models"]), "ready")
+    up = home.serving()
     client = stream_of(home)
     up.send_signal(signal.SIGINT)
-    assert up.stderr is not None
     until(lambda: refused(home), "new requests refused")
     assert client.poll() is None, "the stream goes on"
     up.send_signal(signal.SIGINT)
-    assert up.wait(30) == 0
+    assert up.wait(60) == 0
     assert "cut off" in up.communicate()[1]
     assert b"data: [DONE]" not in rest_of(client)
     assert not home.processes()

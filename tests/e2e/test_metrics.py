@@ -34,7 +34,7 @@ def test_causes_stand_in_the_503_body_and_in_the_labels(home: Home) -> None:
         {"Content-Type": "application/json"},
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=60)
     with refused.value as answer:
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0

@@ -49,13 +49,11 @@ def test_a_failed_start_leaves_no_empty_node(home: Home) -> None:
 
 def test_the_foreground_notices_that_its_node_died(home: Home) -> None:
     home.write([fake()])
-    up = home.start("up")
-    until(home.client.running, "a node")
-    until(lambda: home.ps()["models"] and home.model("fake")["state"] == "ready", "ready")
+    up = home.serving()
     engine = engine_pid(home)
     until(lambda: f'"pid": {engine}' in (home.root / "state/node.json").read_text(), "state saved")
     os.kill(node_pid(home), signal.SIGKILL)
-    assert up.wait(30) == 1
+    assert up.wait(60) == 1
     said = up.communicate()[1]
     assert "The node ended while this command watched it" in said
     assert runs(engine)  # the next node takes it over
@@ -65,26 +63,22 @@ def test_the_foreground_notices_that_its_node_died(home: Home) -> None:
 
 def test_the_foreground_ends_well_when_another_command_stops_its_node(home: Home) -> None:
     home.write([fake()])
-    up = home.start("up")
-    until(home.client.running, "a node")
-    until(lambda: home.ps()["models"] and home.model("fake")["state"] == "ready", "ready")
+    up = home.serving()
     home.yibu("down")
-    assert up.wait(30) == 0
+    assert up.wait(60) == 0
     assert "The node was told to stop." in up.communicate()[1]
 
 
 def test_a_command_does_not_stop_the_node_that_came_after_its_own(home: Home) -> None:
     home.write([fake()])
-    up = home.start("up")
-    until(home.client.running, "a node")
-    until(lambda: home.ps()["models"] and home.model("fake")["state"] == "ready", "ready")
+    up = home.serving()
     up.send_signal(signal.SIGSTOP)
     home.yibu("down")
     home.yibu("up", "-d")
     after = node_pid(home)
     up.send_signal(signal.SIGCONT)
     up.send_signal(signal.SIGTERM)
-    up.wait(30)
+    up.wait(60)
     up.communicate()
     assert node_pid(home) == after
     assert home.model("fake")["state"] == "ready"

@@ -102,7 +102,7 @@ class Old:
 
     def ask(self, model: str = "gpt") -> tuple[int, str]:
         """One request as the old server's clients send it: its status, and who answered."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
         try:
@@ -222,7 +222,7 @@ def test_an_interrupt_leaves_the_old_one(
     old: Old, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = old.start()
-    monkeypatch.setenv("FAKE_SWITCHES", "--bind-after 600")
+    monkeypatch.setenv("FAKE_SWITCHES", "--bind-when never")
     running = old.home.start("adopt", "start_smol.sh", "--replace")
     until(old.home.client.running, "a node")
     until(lambda: any(m["state"] == "starting" for m in old.home.ps()["models"]), "starting")
@@ -238,7 +238,7 @@ def test_a_command_killed_halfway_leaves_the_old_one(
     old: Old, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old.start()
-    monkeypatch.setenv("FAKE_SWITCHES", "--bind-after 600")
+    monkeypatch.setenv("FAKE_SWITCHES", "--bind-when never")
     running = old.home.start("adopt", "start_smol.sh", "--replace")
     until(old.home.client.running, "a node")
     until(lambda: any(m["state"] == "starting" for m in old.home.ps()["models"]), "starting")
@@ -272,7 +272,9 @@ def test_a_neighbour_in_the_same_process_group_lives_on(old: Old) -> None:
     script = old.script()
     script.write_text(f"{script.read_text()}sleep 600 &\n")
     process = old.start(script=script)
-    (neighbour,) = [p for p in old.processes() if p.cmdline() == ["sleep", "600"]]
+    (neighbour,) = until(
+        lambda: [p for p in old.processes() if p.cmdline() == ["sleep", "600"]], "the neighbour"
+    )
     assert os.getpgid(neighbour.pid) == os.getpgid(process.pid)
     old.home.yibu("adopt", "start_smol.sh", "--replace")
     assert old.processes() == [neighbour]
@@ -289,7 +291,7 @@ def test_none_and_several_that_match(old: Old) -> None:
     assert "--pid PID" in other.stderr
     # Two of one command line: a port shared as vLLM shares it, or one that failed to bind.
     second = subprocess.Popen(
-        [*old.line().split()], env={**os.environ, "FAKE_SWITCHES": "--bind-after 600",
+        [*old.line().split()], env={**os.environ, "FAKE_SWITCHES": "--bind-when never",
                                    "OLD_SERVER": str(old.home.root)},
     )  # fmt: skip
     try:
@@ -311,7 +313,7 @@ def test_none_and_several_that_match(old: Old) -> None:
 
 def test_one_that_something_starts_again_is_told_of(old: Old) -> None:
     script = old.script()
-    again = f'FAKE_SWITCHES="--bind-after 600" {old.line()}'
+    again = f'FAKE_SWITCHES="--bind-when never" {old.line()}'
     script.write_text(f"mkdir -p logs\nnohup sh -c '{old.line()}; {again}' > logs/old.log 2>&1 &\n")
     process = old.start(script=script)
     done = old.home.yibu("adopt", "-c", old.line(), "--replace")

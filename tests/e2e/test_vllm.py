@@ -159,7 +159,7 @@ SHARED_PATHS = frozenset({"/docs", "/redoc", "/openapi.json", "/metrics", "/v1/m
 def test_no_other_path_of_vllm_is_reached(served: Served) -> None:
     """Every route that the running vLLM names, and those that its document leaves out."""
     inner = f"http://127.0.0.1:{served.replica()['port']}"
-    with urllib.request.urlopen(f"{inner}/openapi.json", timeout=30) as response:
+    with urllib.request.urlopen(f"{inner}/openapi.json", timeout=60) as response:
         routes = {path: set(methods) for path, methods in json.load(response)["paths"].items()}
     assert {"/load", "/version", "/ping", "/invocations", "/metrics"} <= set(routes)
     routes |= {"/pooling": {"post"}, "/classify": {"post"}, "/score": {"post"}, "/sleep": {"post"}}
@@ -192,7 +192,7 @@ def answer(url: str, method: str, key: str | None) -> tuple[int, str]:
     body = b"{}" if method == "post" else None
     request = urllib.request.Request(url, body, headers, method=method.upper())
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:

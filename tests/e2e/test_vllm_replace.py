@@ -75,7 +75,7 @@ class Watch:
                 f"http://127.0.0.1:{self.port}/v1/models", None, headers
             )
             try:
-                with urllib.request.urlopen(request, timeout=30) as response:
+                with urllib.request.urlopen(request, timeout=60) as response:
                     response.read()
                 self.answered.append(time.monotonic())
             except (OSError, http.client.HTTPException) as error:
@@ -158,7 +158,7 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 def answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -20,9 +20,9 @@ def test_a_fork_ends_and_writes_as_a_started_command_does(home: Home) -> None:
 
 
 def test_its_environment_and_its_signals_are_its_own(home: Home) -> None:
-    home.write([fake("fake", "--bind-after", "600")])
+    home.write([fake("fake", "--bind-when", "never")])
     with replace(home, settings={"SEEN": "only here"}).start("up") as up:
         assert psutil.Process(up.pid).environ()["SEEN"] == "only here"
         assert os.getpgid(up.pid) == up.pid
         up.send_signal(signal.SIGKILL)
-        assert up.wait(30) == -signal.SIGKILL
+        assert up.wait(60) == -signal.SIGKILL

@@ -177,7 +177,7 @@ def test_ready_while_many_connections_are_held(engine: Running) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(12):
             held.enter_context(socket.create_connection((place.hostname or "", place.port or 0)))
-        with urllib.request.urlopen(f"{engine.url}/health", timeout=20) as response:
+        with urllib.request.urlopen(f"{engine.url}/health", timeout=60) as response:
             assert response.status == 200
 
 

@@ -31,8 +31,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=5, help="tokens of an answer")
     parser.add_argument("--slow-tokens", type=float, default=0.0, help="seconds a token")
     parser.add_argument("--ready-after", type=float, default=0.0, help="/health is 503 until then")
+    parser.add_argument("--ready-when", metavar="FILE", help="/health is 503 until FILE is there")
     parser.add_argument("--crash-after", type=float, help="exit 1 so long after the start")
-    parser.add_argument("--crash-once", metavar="FILE", help="crash only if FILE is not there yet")
     parser.add_argument("--exit-zero", action="store_true", help="crash with exit code 0")
     parser.add_argument("--exit-code", type=int, default=1, help="exit code of a crash")
     parser.add_argument("--crash-on-request", action="store_true", help="exit in mid-answer")
@@ -40,7 +40,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hang", action="store_true", help="listen, but never answer")
     parser.add_argument("--hang-generation", action="store_true", help="health 200, no token")
     parser.add_argument("--hang-after", type=int, help="hang generation after so many requests")
-    parser.add_argument("--hang-once", metavar="FILE", help="hang only if FILE is not there yet")
+    parser.add_argument(
+        "--fail-once", metavar="FILE", help="fail if FILE is not there, and make it"
+    )
     parser.add_argument("--health-status", type=int, default=200)
     parser.add_argument("--no-chat", action="store_true", help="404 for chat")
     parser.add_argument("--ignore-sigterm", action="store_true")
@@ -48,12 +50,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--child-port", type=int, help="the child listens here")
     parser.add_argument("--child-ignores-sigterm", action="store_true")
     parser.add_argument("--needs-child", action="store_true", help="no token without the child")
-    parser.add_argument("--bind-after", type=float, default=0.0, help="listen so much later")
+    parser.add_argument("--bind-when", metavar="FILE", help="listen once FILE is there")
+    parser.add_argument("--answer-when", metavar="FILE", help="no token before FILE is there")
     parser.add_argument("--log-lines", type=int, default=0, help="lines to print at the start")
     parser.add_argument("--chatter", type=float, help="print a line every so many seconds")
     parser.add_argument("--flood-mib", type=int, default=0, help="print so much, as fast as can be")
-    parser.add_argument("--phase", action="append", default=[], metavar="SECONDS:LINE",
-                        help="before it listens: print the line, then take so long")  # fmt: skip
+    parser.add_argument("--phase", action="append", default=[], metavar="FILE:LINE",
+                        help="before it listens: print the line, wait for FILE, remove it")  # fmt: skip
     parser.add_argument("--shared-memory", action="append", default=[], metavar="NAME",
                         help="map /dev/shm/NAME, made if need be; {pid} is our pid")  # fmt: skip
     parser.add_argument("--hold-mib", type=int, default=0, help="memory of its own")
@@ -132,9 +135,6 @@ class Engine(socketserver.ThreadingTCPServer):
         self.started = time.monotonic()
         self.key = os.environ.get("FAKE_API_KEY")
         self.generations = 0
-        self.hang_generation = args.hang_generation
-        if args.hang_once is not None:
-            self.hang_generation = not exists_or_make(args.hang_once)
         super().__init__((args.host, args.port), Connection)
 
     def must_hang(self) -> bool:
@@ -142,7 +142,7 @@ class Engine(socketserver.ThreadingTCPServer):
         args = self.args
         if args.needs_child and not alive(args.fork_child):
             return True
-        return self.hang_generation or (
+        return args.hang_generation or (
             args.hang_after is not None and self.generations > args.hang_after
         )
 
@@ -179,6 +179,7 @@ class Connection(socketserver.StreamRequestHandler):
         engine, args = self.server, self.server.args
         if path == "/health":
             ready = time.monotonic() - engine.started >= args.ready_after
+            ready = ready and (args.ready_when is None or os.path.exists(args.ready_when))
             self.answer(args.health_status if ready else 503, {})
         elif not authorized:
             self.answer(401, error("wrong key", "invalid_api_key"))
@@ -208,6 +209,7 @@ class Connection(socketserver.StreamRequestHandler):
         print(f"generation {engine.generations}", flush=True)
         if engine.must_hang():
             time.sleep(3600)
+        wait_for(args.answer_when)
         if args.crash_on_request and engine.generations > 1:  # the first is the probe
             os._exit(args.crash_code)
         count = min(body.get("max_tokens") or args.tokens, args.tokens)
@@ -286,11 +288,9 @@ def alive(pid_file: str) -> bool:
         return False
 
 
-def exists_or_make(path: str) -> bool:
-    if os.path.exists(path):
-        return True
-    with open(path, "w"):
-        return False
+def wait_for(path: str | None) -> None:
+    while path is not None and not os.path.exists(path):
+        time.sleep(0.005)
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -302,12 +302,16 @@ def prepare(args: argparse.Namespace) -> None:
     if args.print_env:
         print(json.dumps(dict(os.environ)), flush=True)
     for phase in args.phase:
-        seconds, _, line = phase.partition(":")
+        gate, _, line = phase.partition(":")
         print(line, flush=True)
-        time.sleep(float(seconds))
+        wait_for(gate)
+        os.unlink(gate)
     if args.fail_start is not None:
         print(args.fail_start, file=sys.stderr, flush=True)
         sys.exit(args.exit_code)
+    if args.fail_once is not None and not os.path.exists(args.fail_once):
+        with open(args.fail_once, "w"):
+            sys.exit(args.exit_code)
     if args.port_in_use:
         raise OSError(98, "Address already in use")
     if args.fork_child is not None:
@@ -327,14 +331,11 @@ def later(seconds: float, code: int) -> None:
 def main() -> None:
     args = arguments()
     prepare(args)
-    crash = args.crash_after is not None
-    if crash and args.crash_once is not None:
-        crash = not exists_or_make(args.crash_once)
-    time.sleep(args.bind_after)
+    wait_for(args.bind_when)
     engine = Engine(args)
     threading.Thread(target=engine.serve_forever, daemon=True).start()
     print(f"fake engine {os.getpid()} listens on {args.port}", flush=True)
-    if crash:
+    if args.crash_after is not None:
         later(args.crash_after, args.crash_code)
     block = b"a line of a flood of them, 32 b.\n"[1:] * 32_768
     for _ in range(args.flood_mib):

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from tests.support.polling import eventually
 from yibu.gateway.operations import OPERATIONS
 from yibu.gateway.requests.heavy import HEAVY_COMMAS, is_heavy, parse_heavy
 from yibu.gateway.requests.offload import Offload
@@ -85,31 +86,35 @@ async def test_ollamas_large_body_too(serve: Serve, backend: FakeBackend) -> Non
     assert up.received[0].json["messages"] == json.loads(data)["messages"]
 
 
+async def stopped_over(gateway: Running, data: bytes) -> asyncio.Task[tuple[int, Any]]:
+    """The request with a large body, while the process that has to read it stands still."""
+    await post(gateway, CHAT, messages(INVALID, 5000))
+    assert gateway.app.offload.pid is not None
+    os.kill(gateway.app.offload.pid, signal.SIGSTOP)
+    large = asyncio.create_task(post(gateway, CHAT, data))
+    await eventually(lambda: gateway.app.offload._waiting)
+    return large
+
+
 async def test_others_are_answered_while_a_large_body_is_read(
     serve: Serve, backend: FakeBackend
 ) -> None:
     """A request that comes later is answered earlier: the large one holds nobody up."""
     backend.add("m")
     async with serve() as gateway:
-        await asyncio.to_thread(gateway.app.surface)
-        large = asyncio.create_task(post(gateway, CHAT, messages(VALID, 400_000)))
-        async with asyncio.timeout(60):
-            while gateway.app.offload.pid is None and not large.done():
-                await asyncio.sleep(0.001)
-            async with gateway.http.get(gateway.url + "/healthz") as answer:
-                assert answer.status == 200
-            assert not large.done()
-            assert (await large)[0] == 503  # no replica runs
+        large = await stopped_over(gateway, messages(VALID, 5000))
+        async with gateway.http.get(gateway.url + "/healthz") as answer:
+            assert answer.status == 200
+        assert not large.done()
+        os.kill(gateway.app.offload.pid, signal.SIGCONT)
+        assert (await large)[0] == 503  # no replica runs
 
 
 async def test_the_process_ends_and_is_started_anew(serve: Serve, backend: FakeBackend) -> None:
     async with Upstream(answering(LLAMA_CHAT)) as up:
         backend.add("m", up)
         async with serve() as gateway:
-            large = asyncio.create_task(post(gateway, CHAT, messages(VALID, 150_000)))
-            while gateway.app.offload.pid is None and not large.done():
-                await asyncio.sleep(0.001)
-            assert gateway.app.offload.pid is not None
+            large = await stopped_over(gateway, messages(VALID, 5000))
             os.kill(gateway.app.offload.pid, signal.SIGKILL)
             status, answer = await large
             assert (status, answer["error"]["code"]) == (503, "out_of_resources")
@@ -123,7 +128,7 @@ async def test_a_client_that_leaves_costs_the_next_one_nothing() -> None:
         first = asyncio.create_task(
             offload.run(parse_heavy, [messages(VALID, 50_000)], ChatRequest)
         )
-        await asyncio.sleep(0.05)
+        await eventually(lambda: offload.pid)
         first.cancel()
         request = await offload.run(parse_heavy, [messages(VALID, 3000)], ChatRequest)
         assert len(orjson.loads(request.encode("m"))["messages"]) == 3000

@@ -31,7 +31,7 @@ async def talk(gateway: Running, *parts: bytes, pause: float = 0.0) -> bytes:
             await writer.drain()
             if pause:
                 await asyncio.sleep(pause)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await reader.read()
     finally:
         writer.close()
@@ -108,7 +108,7 @@ async def test_expect_continue(serve: Serve, backend: FakeBackend) -> None:
         async with serve() as gateway:
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
             writer.write(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
                 writer.write(BODY)
                 assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
@@ -188,7 +188,7 @@ async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBa
                 before = sent
                 await asyncio.sleep(0.2)
             assert sent < total / 2
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await reader.readuntil(b"\r\n\r\n")
                 received = 0
                 while received < total:

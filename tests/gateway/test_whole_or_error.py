@@ -261,7 +261,7 @@ async def test_a_stream_that_waits_says_so(
     async with Upstream(slow) as up, serve() as gateway:
         backend.add("m", up)
         url = gateway.url + "/v1/chat/completions"
-        async with asyncio.timeout(20), gateway.http.post(url, json=chat(stream=True)) as answer:
+        async with asyncio.timeout(60), gateway.http.post(url, json=chat(stream=True)) as answer:
             assert answer.status == 200
             assert answer.content_type == "text/event-stream"
             text = b""

@@ -51,7 +51,7 @@ def test_who_waited_holds_the_new_file(path: Path) -> None:
         with exclusive(path, threading.Event(), waiting.set) as waited:
             assert waited
             inside.set()
-            leave.wait(20)
+            leave.wait(60)
 
     thread = threading.Thread(target=second)
     thread.start()
@@ -65,7 +65,7 @@ def test_who_waited_holds_the_new_file(path: Path) -> None:
     with pytest.raises(PullCancelledError):
         exclusive(path, cancelled).__enter__()
     leave.set()
-    thread.join(20)
+    thread.join(60)
     assert not path.exists()
 
 
@@ -77,7 +77,7 @@ def test_a_lease_that_waited_for_a_remover_is_on_the_new_file(path: Path) -> Non
         thread = threading.Thread(target=lambda: leases.append(Lease(path)))
         thread.start()
         until(lambda: any("->" in line and old in line for line in locks_of_the_machine()))
-    thread.join(20)
+    thread.join(60)
     assert path.exists()
     with try_exclusive(path) as free:
         assert not free

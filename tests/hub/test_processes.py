@@ -74,7 +74,7 @@ def interrupted(machine: Machine, spelled: str, how: signal.Signals) -> None:
     process = start(machine, spelled)
     until(lambda: sum(map(partial_bytes, machine.root.rglob("*.part"))) >= HALF)
     process.send_signal(how)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode != 0
     machine.hub.faults.remove(fault)
     machine.hub.gate.set()

@@ -306,7 +306,7 @@ def test_a_cancel_does_not_wait_for_a_silent_server(machine: Machine) -> None:
     thread.start()
     until(lambda: machine.hub.asked("/cdn/"))
     cancel.set()
-    thread.join(20)
+    thread.join(60)
     assert failed
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.node.support import FAKE_PHASES, QUICK, NoGpu, explain, fake_deployer
+from tests.support.polling import until
 from yibu.node import processes
 from yibu.node.fleet import Fleet
 from yibu.node.launch import Host
@@ -29,14 +29,12 @@ def paths(tmp_path: Path) -> Iterator[Paths]:
     home.make()
     yield home
     prefix = f"{home_id(home.state)}/"
-    left = processes.marked(prefix)
-    deadline = time.monotonic() + 2  # a process that was just killed may take a moment
-    while left and time.monotonic() < deadline:
-        time.sleep(0.02)
-        left = processes.marked(prefix)
-    for identity in left:
-        processes.send(identity, signal.SIGKILL)
-    assert not left, f"processes were left behind: {left}"
+    try:
+        # A process that was just killed may take a moment.
+        until(lambda: not processes.marked(prefix), "no process left behind")
+    finally:
+        for identity in processes.marked(prefix):
+            processes.send(identity, signal.SIGKILL)
 
 
 @pytest.fixture

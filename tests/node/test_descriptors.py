@@ -37,7 +37,7 @@ while True:
     except OSError:
         break
 assert processes.send(identity, signal.SIGTERM)
-assert child.wait(10) == -signal.SIGTERM
+assert child.wait(60) == -signal.SIGTERM
 assert not processes.send(identity, signal.SIGTERM)
 print("done")
 """

@@ -43,7 +43,7 @@ async def ask(fleet: Fleet, model: str) -> int:
     endpoint = await fleet.ensure_ready(model)
     (request, *_) = probe.token_requests(frozenset({"chat"}), model)
     try:
-        answer = await probe.one_token(endpoint, request, 10)
+        answer = await probe.one_token(endpoint, request, 60)
     except probe.ProbeError:
         fleet.done(endpoint, failed=True)
         raise
@@ -322,7 +322,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_change_whole(make_fleet: Ma
     async with make_fleet() as fleet:
         await fleet.up(fake_model("smol"))
         replacing = asyncio.create_task(fleet.up(fake_model("smol", "--tokens", "2")))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while fleet._models["smol"].state != "draining":
                 await asyncio.sleep(0)  # it may last a few turns of the loop only
         replacing.cancel()
@@ -338,19 +338,25 @@ async def test_drain_refuses_the_new_and_waits_for_the_old(make_fleet: MakeFleet
         assert not await fleet.drain(0.05)
         with pytest.raises(NotReadyError, match="shutting down"):
             await fleet.ensure_ready("smol")
-        draining = asyncio.create_task(fleet.drain(10))
+        draining = asyncio.create_task(fleet.drain(60))
         await asyncio.sleep(0)
         assert not draining.done()
         fleet.done(endpoint)
         assert await draining
 
 
-async def test_a_drain_under_load_loses_no_answer(make_fleet: MakeFleet) -> None:
+async def test_a_drain_under_load_loses_no_answer(make_fleet: MakeFleet, tmp_path: Path) -> None:
+    go_on = tmp_path / "go_on"
+    go_on.touch()
     async with make_fleet() as fleet:
-        await fleet.up(fake_model("smol", "--slow-tokens", "0.1", replicas=2))
+        await fleet.up(fake_model("smol", "--answer-when", str(go_on), replicas=2))
+        go_on.unlink()
         going = [asyncio.create_task(ask(fleet, "smol")) for _ in range(12)]
         await eventually(lambda: sum(r.in_flight for r in fleet._all_replicas()) == 12)
-        assert await fleet.drain(10)
+        draining = asyncio.create_task(fleet.drain(60))
+        await asyncio.sleep(0)
+        go_on.touch()
+        assert await draining
     assert await asyncio.gather(*going) == [200] * 12
 
 

@@ -135,18 +135,18 @@ async def test_others_are_placed_with_it_while_it_is_downloaded(make_fleet: Make
         if source != "/far":
             return None
         asked.set()
-        answer.wait(10)
+        answer.wait(60)
         return LARGE
 
     def pull(source: str, progress: ProgressCallback) -> LocalModel:
         if source == "/far":
-            arrive.wait(10)
+            arrive.wait(60)
         return fake_pull(source, progress)
 
     async with make_fleet(place=place_noting(seen), foresee=foresee, pull=pull) as fleet:
         far = asyncio.create_task(fleet.up(fake_model("far", source="/far")))
         near = asyncio.create_task(fleet.up(fake_model("near", source="/near")))
-        assert await asyncio.to_thread(asked.wait, 10)
+        assert await asyncio.to_thread(asked.wait, 60)
         assert seen == {}  # what the other needs is not known yet
         answer.set()
         await near
@@ -167,12 +167,12 @@ async def test_a_hub_that_says_nothing_holds_nobody_up(make_fleet: MakeFleet, hu
         if source == "/far":
             if hub_is == "down":
                 raise HubError("no route to the hub")
-            over.wait(10)
+            over.wait(60)
         return None
 
     def pull(source: str, progress: ProgressCallback) -> LocalModel:
         if source == "/far":
-            over.wait(10)
+            over.wait(60)
         return fake_pull(source, progress)
 
     fleet = make_fleet(place=place_noting(seen), foresee=foresee, pull=pull)

@@ -184,5 +184,5 @@ def test_rss_of_a_tree_counts_children() -> None:
             time.sleep(0.01)
         assert hardware.process_tree_rss(parent.pid) > process.memory_info().rss
     finally:
-        parent.communicate(b"\n", timeout=30)
+        parent.communicate(b"\n", timeout=60)
     assert hardware.process_tree_rss(parent.pid) == 0

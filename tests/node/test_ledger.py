@@ -193,19 +193,24 @@ def on_gpu(number: int) -> Callable[..., Placement]:
 
 
 async def test_engines_that_measure_a_gpu_start_one_after_the_other(
-    make_fleet: MakeFleet,
+    make_fleet: MakeFleet, tmp_path: Path
 ) -> None:
     alone = {"plan": {"starts_alone": True}}
     fleet = make_fleet(place=on_gpu(1))
     fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
     async with fleet:
-        slow = fake_model("a", "--ready-after", "0.5", options=alone)
+        slow = fake_model("a", "--ready-when", str(tmp_path / "go"), options=alone)
         with fleet.events("b") as events:
             first = asyncio.create_task(fleet.up(slow))
             await eventually(lambda: "a-0" in fleet._replicas and fleet._replicas["a-0"].process)
             second = asyncio.create_task(fleet.up(fake_model("b", options=alone)))
             # On another GPU nothing is in the way.
             await fleet.up(fake_model("other", options=alone))
+            await eventually(
+                lambda: (b := fleet._replicas.get("b-0")) and b.timeline.current == "wait"
+            )
+            assert not first.done()
+            (tmp_path / "go").touch()
             await second
             assert first.done() or fleet._models["a"].state == "ready"
             await first

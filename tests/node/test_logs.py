@@ -153,11 +153,11 @@ def test_follow_begins_at_the_end_and_waits_for_a_file(path: Path) -> None:
 
     thread = threading.Thread(target=listen)
     thread.start()
-    assert started.wait(5)
+    assert started.wait(60)
     write(path, "first\nsec")
     write(path, "ond\nunfinished")
     done.set()
-    thread.join(5)
+    thread.join(60)
     assert lines == ["first", "second"]
     assert list(logs.follow(path, stop=lambda: True)) == []
 

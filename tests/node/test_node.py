@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 class NodeProcess:
     """One node; ``client`` talks to it."""
 
-    def __init__(self, paths: Paths, adopt: float = 20.0, **limits: Any) -> None:
+    def __init__(self, paths: Paths, adopt: float = 60.0, **limits: Any) -> None:
         self.paths = paths
         self.client = Client(paths)
         self.log = paths.logs / "node.log"
@@ -73,7 +73,7 @@ class NodeProcess:
 
     def terminate(self) -> int:
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 
 
 def answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
@@ -132,7 +132,7 @@ def test_its_whole_life(node: Callable[..., NodeProcess], paths: Paths) -> None:
     assert one.client.call("ps")["models"] == []
     one.up("smol")
     assert one.client.call("shutdown")["pid"] == one.pid
-    assert one.process.wait(20) == 0
+    assert one.process.wait(60) == 0
     assert not paths.control_socket.exists()
     with pytest.raises(NotRunningError, match="no node runs"):
         one.client.call("ps")
@@ -322,7 +322,7 @@ def test_a_corrupt_state_is_set_aside_and_its_engines_are_ended(
 def test_two_nodes_on_one_home_refuse_each_other(node: Callable[..., NodeProcess]) -> None:
     one = node().started()
     two = node()
-    assert two.process.wait(20) == 1
+    assert two.process.wait(60) == 1
     assert f"AlreadyRunningError: a node already runs on this home ({one.paths.state})" in (
         text := one.log.read_text()
     )
@@ -337,7 +337,7 @@ def test_signals_end_everything_and_exit_zero(
     one = node().started()
     one.up("smol", "--fork-child", str(tmp_path / "child"), "--child-ignores-sigterm")
     one.process.send_signal(number)
-    assert one.process.wait(20) == 0
+    assert one.process.wait(60) == 0
     assert marked(one) == {}
 
 
@@ -347,7 +347,7 @@ def test_a_signal_while_a_model_starts(node: Callable[..., NodeProcess]) -> None
     going.start()
     until(lambda: marked(one))
     assert one.terminate() == 0
-    going.join(10)
+    going.join(60)
     assert not going.is_alive()
     assert marked(one) == {}
 
@@ -385,7 +385,7 @@ def test_junk_on_the_socket_does_no_harm(shared: NodeProcess) -> None:
     one = shared
     for junk in (b"", b"\n", b"no json\n", b"[1]\n", b'{"op": "up"}\n', b"x" * 99, b"\xff\n"):
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(5)
+            connection.settimeout(60)
             connection.connect(str(one.paths.control_socket))
             connection.sendall(junk)
             answer = connection.makefile("rb").readline() if junk.endswith(b"\n") else b""

@@ -20,7 +20,7 @@ from yibu.node.environ import clean_environment
 from yibu.node.launch import Host
 from yibu.node.process import EngineProcess, OrphanReaper, end_marked
 
-STOP = {"grace": 3, "orphan_grace": 0.3, "kill": 5}
+STOP = {"grace": 60, "orphan_grace": 0.3, "kill": 60}
 
 
 def spawn(host: Host, *switches: str, marker: str = "r-0/1") -> tuple[EngineProcess, int]:
@@ -47,7 +47,7 @@ async def test_stop_ends_and_reaps_a_willing_process(host: Host) -> None:
 async def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(host: Host) -> None:
     process, port = spawn(host, "--ignore-sigterm")
     await eventually(lambda: listening(port))
-    await process.stop(grace=0.2, orphan_grace=0.1, kill=5)
+    await process.stop(grace=0.2, orphan_grace=0.1, kill=60)
     assert await process.wait() == -signal.SIGKILL
     assert processes.process(process.pid) is None
 
@@ -126,7 +126,7 @@ async def test_end_marked_finds_what_a_lost_state_leaves(host: Host, tmp_path: P
     lost, lost_port = spawn(host, "--fork-child", str(file), marker="lost/1")
     await eventually(lambda: listening(kept_port))
     await eventually(lambda: listening(lost_port))
-    ended = await end_marked(f"{host.home_id}/", {kept.marker}, grace=1, kill=5)
+    ended = await end_marked(f"{host.home_id}/", {kept.marker}, grace=60, kill=60)
     assert ended == 2
     assert not processes.alive(lost.identity)
     assert processes.process(int(file.read_text())) is None
@@ -219,7 +219,7 @@ async def test_ports_are_not_given_twice_nor_when_taken(host: Host) -> None:
     port = taken.pop()
     with socket.create_server(("127.0.0.1", port)):
         assert not await ports.wait_free(port, 0.1)
-        waiting = asyncio.create_task(ports.wait_free(port, 5))
+        waiting = asyncio.create_task(ports.wait_free(port, 60))
         await asyncio.sleep(0)
     assert await waiting
 
@@ -286,7 +286,7 @@ async def test_the_main_process_alone_can_be_asked_first(
 
     await eventually(both)
     # The orphan is asked, or killed, after the main process has ended: never before or with it.
-    await process.stop(grace=3, orphan_grace=3, kill=5, whole_group=whole_group)
+    await process.stop(grace=60, orphan_grace=60, kill=60, whole_group=whole_group)
     words = file.read_text().split()[2:]
     if whole_group:
         assert sorted(words) == ["child", "main"]

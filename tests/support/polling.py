@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 _POLL = 0.02
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 
 def until(condition: Callable[[], T], what: str = "", seconds: float = _SECONDS) -> T:

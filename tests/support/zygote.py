@@ -154,7 +154,7 @@ class Zygote:
             return
         self._socket.close()
         self._process.stdin.close()  # it ends with it
-        self._process.wait(30)
+        self._process.wait(60)
 
 
 ZYGOTE = Zygote()

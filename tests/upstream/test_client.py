@@ -118,12 +118,12 @@ async def request(pool: Pool, engine: Engine) -> Connection:
 
 async def by_us(pool: Pool, engine: Engine) -> Reading:
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             connection = await request(pool, engine)
     except UpstreamError:
         return Reading()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             body = await connection.read_all(10**9)
         return Reading(connection.status, connection.headers, body)
     except UpstreamError:
@@ -362,6 +362,6 @@ async def test_one_question_is_bounded(engine: Engine) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)

@@ -373,7 +373,7 @@ def test_not_ready_while_loading_then_ready(start_engine: Start) -> None:
 
 def test_a_model_that_cannot_be_loaded_ends_the_engine(start_engine: Start) -> None:
     engine = start_engine(environment={"TONE_LOAD_FAILS": "1"}, wait=False)
-    assert engine.process.wait(20) == 1
+    assert engine.process.wait(60) == 1
     assert "cannot be loaded" in engine.log
     assert "look inside" in engine.log
     assert "Traceback" not in engine.log
