@@ -217,9 +217,10 @@ def late_bytes(talk: Talk) -> bool:
 
 @act("answer", forms=WHOLE)
 def answered_twice(talk: Talk) -> bool:
-    talk.answer(talk.body())
-    with contextlib.suppress(OSError):
-        talk.answer(talk.body())
+    """In one write: a second answer that comes once the connection was taken for the next request
+    cannot be told from that one's."""
+    body = talk.body()
+    talk.send(2 * (head("200 OK", "application/json", f"content-length: {len(body)}") + body))
     return True
 
 

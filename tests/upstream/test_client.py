@@ -288,6 +288,26 @@ async def test_late_bytes_cost_nobody_an_answer(engine: Engine, pool: Pool, late
     engine.send_late(late)
     assert (await by_us(pool, engine)).body == b"SECOND"
     assert engine.requests[0] != engine.requests[1]
+    # A moment later they would have been taken for the second answer: it is given no such chance.
+    assert pool.counts() == (0, 0)
+    assert (await by_us(pool, engine)).body == b"SECOND"
+    assert len(set(engine.requests)) == 3
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one packet", "two packets"])
+async def test_an_engine_that_answers_twice_is_given_no_second_request_on_a_connection(
+    engine: Engine, pool: Pool, split: bool
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+    engine.will_send(*([answer, answer] if split else [2 * answer]), closes=False)
+    connection = await request(pool, engine)
+    if split:
+        await until(lambda: connection.overran)
+    assert await connection.read_all(5) == b"hello"
+    pool.release(connection)
+    for _ in range(2):
+        assert (await by_us(pool, engine)).body == b"SECOND"
+        assert pool.counts() == (0, 0)
 
 
 async def test_bytes_of_no_answer_are_asked_again_on_a_fresh_connection(

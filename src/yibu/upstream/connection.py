@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 from typing import Literal, cast
 
 import httptools
@@ -56,6 +57,8 @@ class Connection(asyncio.Protocol):
         self.patience = 0.0
         """Seconds that the engine may be silent in this request, where the pool's are too few."""
         self.reused = False
+        self.overran = False
+        """The engine sent bytes behind a whole answer."""
         self._loop = loop
         self._poll = select.poll()
         self._parser = httptools.HttpResponseParser(self)
@@ -93,13 +96,25 @@ class Connection(asyncio.Protocol):
         The socket is asked, not only the event loop: bytes or an end that have come already and
         that the loop has not read yet would be taken for the next request's answer.
         """
-        if not self.reusable or self.transport.is_closing() or self._poll.poll(0):
+        if not self.reusable or self.transport.is_closing():
+            return False
+        if self._poll.poll(0):
+            self.overran = self._waits()
             return False
         self._reset()
         self.reused = True
         self.patience = 0.0
         self.last_activity = self._loop.time()
         return True
+
+    def _waits(self) -> bool:
+        """Whether bytes wait on the socket, not merely its end."""
+        own = self.transport.get_extra_info("socket")
+        with socket.fromfd(own.fileno(), own.family, own.type) as copy:
+            try:
+                return bool(copy.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            except OSError:
+                return False
 
     def send(self, *parts: bytes) -> None:
         self.last_activity = self._loop.time()
@@ -231,12 +246,14 @@ class Connection(asyncio.Protocol):
         self.last_activity = self._loop.time()
         if self.complete:
             # While it is idle, or before it is given back: it must never be used again.
+            self.overran = True
             self.fail("protocol", "the engine sent bytes that nobody asked for")
             return
         self._overhead += len(data)
         if len(self._opening) < len(_OPENING):
             self._opening = (self._opening + data[: len(_OPENING)])[: len(_OPENING)]
             if not _OPENING.startswith(self._opening):  # the parser takes RTSP, and blank lines
+                self.overran = self.reused  # it may as well belong to the request before this one
                 self.fail("protocol", f"the engine's answer begins with {self._opening!r}")
                 return
         try:
@@ -277,6 +294,7 @@ class Connection(asyncio.Protocol):
         if self.complete:
             # Bytes behind a whole answer, in the same packet: whatever they are, they would be
             # read as the answer to the next request.
+            self.overran = True
             self._keep_alive = False
 
     def on_status(self, reason: bytes) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from yibu.upstream.connection import Connection, UpstreamError
+
+_log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0
 """Seconds; engines are on this host or a near one."""
@@ -47,6 +50,10 @@ class Pool:
         self._interval = min(1.0, timeout / 4)
         self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._busy: set[Connection] = set()
+        self._overran: set[tuple[str, int]] = set()
+        """Engines that sent bytes behind an answer. The next time such bytes may come a moment
+        later, when they would be read as the answer to the request after it: nothing in HTTP/1.1
+        tells them apart. So each request to them gets a connection of its own."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -96,7 +103,7 @@ class Pool:
             if loop.time() - connection.last_activity < IDLE_SECONDS and connection.take():
                 self._busy.add(connection)
                 return connection
-            connection.abort()
+            self._drop(connection)
         connection = await connect(host, port)
         self._busy.add(connection)
         if self._sweeper is None and not self._closed:
@@ -107,10 +114,23 @@ class Pool:
         """Take a connection back: kept when it is clean, closed otherwise."""
         self._busy.discard(connection)
         idle = self._idle.setdefault(connection.address, [])
-        if connection.reusable and len(idle) < MAX_IDLE and not self._closed:
+        room = len(idle) < MAX_IDLE and not self._closed
+        if room and connection.reusable and connection.address not in self._overran:
             idle.append(connection)
         else:
-            connection.abort()
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        connection.abort()
+        address = connection.address
+        if connection.overran and address not in self._overran:
+            self._overran.add(address)
+            for other in self._idle.pop(address, []):
+                other.abort()
+            _log.warning(
+                "the engine at %s:%d sent bytes behind an answer: from now on each of its requests"
+                " has a connection of its own", *address
+            )  # fmt: skip
 
     def close(self) -> None:
         """Close every connection; requests in flight fail."""
@@ -143,11 +163,11 @@ class Pool:
                 if connection.reusable and now - connection.last_activity < IDLE_SECONDS:
                     kept.append(connection)
                 else:
-                    connection.abort()
-            if kept:
+                    self._drop(connection)
+            if kept and address not in self._overran:
                 self._idle[address] = kept
             else:
-                del self._idle[address]
+                self._idle.pop(address, None)
         self._sweeper = loop.call_later(self._interval, self._sweep) if self._has_any() else None
 
     def _has_any(self) -> bool:
