@@ -151,6 +151,8 @@ class Books:
         """Seconds within which each request ends."""
         self._grace = grace
         self.open: dict[str, Entry] = {}
+        self._orders: dict[str, str] = {}
+        """What each request was, in words: whose answer another one got."""
         self.counts: Counter[tuple[str, str]] = Counter()
         self.wrong: list[str] = []
         self.notes: list[str] = []
@@ -158,6 +160,7 @@ class Books:
 
     def begin(self, entry: Entry) -> Entry:
         self.open[entry.order.nonce] = entry
+        self._orders[entry.order.nonce] = f"{entry.order.act}, {entry.model}, {entry.how}"
         return entry
 
     def trouble(self, model: str) -> list[float]:
@@ -209,6 +212,8 @@ class Books:
 
     def accuse(self, entry: Entry, fault: str) -> None:
         response = entry.response
+        for nonce in NONCE.findall(fault):
+            fault += f" (that is {self._orders.get(nonce)})"
         got = f"{response.status} {response.fault} {response.body[-300:]!r}" if response else ""
         self.wrong.append(
             f"{entry.order.act} ({'stream' if entry.stream else 'whole'}, {entry.model},"
