@@ -130,7 +130,7 @@ def feed_forward_size(facts: ModelFacts) -> int:
 ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "t5encoder"})
 """GGUF architectures that make vectors alone, without a matrix for logits."""
 _LLAMA_UBATCH = 512
-_LLAMA_PROCESS = 64 * MIB
+LLAMA_PROCESS = 64 * MIB
 
 
 def llama_need(
@@ -159,15 +159,40 @@ def llama_need(
     batched = batched or (context if embeds else _LLAMA_UBATCH)
     hidden = hidden_size(facts)
     rows = 0 if facts.architecture in ENCODERS else vocabulary(facts)
-    widest = max(3 * feed_forward_size(facts), rows) if embeds else 3 * feed_forward_size(facts)
-    masked = context * parallel if embeds else context
-    compute = batched * (2 * masked + 4 * (widest + 5 * hidden))
+    compute = llama_compute(facts, context, parallel, batched, embeds=embeds)
     output = 4 * (rows + hidden) * max(batched, parallel) if embeds else 4 * rows * parallel
     return MemoryNeed(
         weights=facts.weight_bytes,
         kv_cache=kv_bytes(facts, context, parallel, kv_dtype=kv_dtype, batched=batched),
-        overhead=_LLAMA_PROCESS + compute + output + prompt_cache,
+        overhead=LLAMA_PROCESS + compute + output + prompt_cache,
     )
+
+
+def llama_compute(
+    facts: ModelFacts,
+    context: int,
+    parallel: int,
+    batched: int | None = None,
+    *,
+    embeds: bool = False,
+    vectors: int = 5,
+) -> int:
+    """llama.cpp's compute buffer on one device: the mask and, for each token of a step, the widest
+    activations and some hidden ``vectors``."""
+    batched = batched or (context if embeds else _LLAMA_UBATCH)
+    rows = 0 if facts.architecture in ENCODERS else vocabulary(facts)
+    widest = max(3 * feed_forward_size(facts), rows) if embeds else 3 * feed_forward_size(facts)
+    masked = context * parallel if embeds else context
+    return batched * (2 * masked + 4 * (widest + vectors * hidden_size(facts)))
+
+
+def llama_host_compute(
+    facts: ModelFacts, context: int, parallel: int, batched: int | None = None, *, embeds: bool
+) -> int:
+    """What a device's computing takes of main memory besides: the mask and four hidden vectors."""
+    batched = batched or (context if embeds else _LLAMA_UBATCH)
+    masked = context * parallel if embeds else context
+    return batched * (2 * masked + 16 * hidden_size(facts))
 
 
 # ---------------------------------------------------------------------------- vLLM on GPUs

@@ -191,7 +191,7 @@ def _language_model(
     parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
     if paged and served:
         parallel_choices = sorted({min(served, n) for n in (_USUAL_PARALLEL, 2, 1)}, reverse=True)
-    wanted, notes = _wanted_context(request, facts)
+    wanted, notes = wanted_context(request, facts)
 
     def need(context: int, parallel: int) -> MemoryNeed:
         if paged:
@@ -212,7 +212,7 @@ def _language_model(
         return _refuse(request, smallest.total, room, explain_need(smallest), hints)
     used, past = need(context, parallel), None
     if not paged:
-        used, past = _with_prompt_cache(request, facts, used, room)
+        used, past = with_prompt_cache(request, facts, used, room)
     placement = Placement(
         gpus=(),
         threads=threads,
@@ -233,7 +233,7 @@ def _language_model(
     return ModelPlan(request.name, verdict, placement, tuple(reasons))
 
 
-def _with_prompt_cache(
+def with_prompt_cache(
     request: Request, facts: ModelFacts, used: MemoryNeed, room: int
 ) -> tuple[MemoryNeed, int]:
     """``used`` with what past prompts may fill, and that by itself: as asked, which ``used``
@@ -279,7 +279,7 @@ def _memory_reasons(
     return reasons
 
 
-def _wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]]:
+def wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]]:
     longest = facts.max_context or _USUAL_CONTEXT
     if request.context is None:
         wanted = longest if facts.pooling else min(longest, _USUAL_CONTEXT)

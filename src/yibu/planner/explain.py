@@ -11,7 +11,7 @@ from yibu.planner.attention import CacheGroup, cache_groups
 from yibu.planner.ledger import Promise, explain_missing
 from yibu.planner.request import Request
 from yibu.planner.text import size, tokens
-from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
+from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Offload, Placement
 
 Tone = Literal["plain", "good", "warning", "bad"]
 
@@ -90,7 +90,9 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
     facts = request.facts
     if facts is not None and placement.context:
         rows += _cache(facts, request.kv_dtype, placement)
-    if placement.need.total:
+    if (offload := placement.offload) is not None:
+        rows += _offload(offload)
+    elif placement.need.total:
         each = f" {_each(placement)}" if placement.tensor_parallel > 1 else ""
         need = placement.need
         rows.append(Row("memory: weights", size(need.weights), each.strip()))
@@ -101,7 +103,8 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
             Row("memory: overhead", size(need.overhead), _overhead(placement) + each),
             Row("memory: in all", size(need.total), each.strip()),
         ]
-    where = ", ".join(f"GPU {index}" for index in placement.gpus) or "CPU"
+    on_cpu = "its devices" if offload is not None else "CPU"
+    where = ", ".join(f"GPU {index}" for index in placement.gpus) or on_cpu
     rows.append(Row("runs on", where, "; ".join(placement.reasons)))
     if placement.context:
         rows.append(Row("max model length", tokens(placement.context)))
@@ -109,11 +112,29 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
         rows.append(
             Row("memory share", f"{placement.memory_share:.3f}", f"budget {size(placement.budget)}")
         )
-    if placement.gpus:
+    if placement.gpus and offload is None:
         rows.append(Row("starts", f"in round {placement.start_order + 1}"))
     else:
         rows.append(Row("threads", str(placement.threads)))
     return rows
+
+
+def _offload(offload: Offload) -> list[Row]:
+    """What is on which device, and what stays in main memory."""
+    needs = [*offload.needs, offload.host]
+    names = [f"device {name}" for name in offload.names or range(len(offload.needs))]
+    rows = [
+        Row(
+            f"memory: {name}",
+            size(need.total),
+            f"weights {size(need.weights)}, KV cache {size(need.kv_cache)}, buffers and runtime"
+            f" {size(need.overhead)}",
+        )
+        for name, need in zip([*names, "main"], needs, strict=True)
+    ]
+    layers = f"{offload.gpu_layers} of {offload.layers}"
+    experts = f"without the experts of the first {offload.cpu_moe}" if offload.cpu_moe else ""
+    return [*rows, Row("layers on GPUs", layers, experts)]
 
 
 def _adapters(request: Request, need: MemoryNeed, each: str) -> list[Row]:

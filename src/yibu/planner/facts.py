@@ -14,6 +14,7 @@ from typing import Any
 from yibu.errors import UnsupportedError, UsageError
 from yibu.planner import gguf_model, transformers_model
 from yibu.planner.files import magic
+from yibu.planner.layers import layers_of
 from yibu.planner.speech_model import speech_facts
 from yibu.planner.types import ModelFacts
 from yibu.weights import gguf, safetensors
@@ -94,7 +95,9 @@ def facts_from_headers(
         header = gguf.parse(gguf_prefix, name)
         if gguf_size is not None:
             gguf_model.check_size(header, name, gguf_size)
-        return gguf_model.facts_from_header(header, header.weight_bytes, header.parameters, ())
+        return gguf_model.facts_from_header(
+            header, header.weight_bytes, header.parameters, (), layers_of([header])
+        )
     if config is None:
         raise UsageError(f"{name}: neither config.json nor a GGUF header was given to plan from")
     tensors = [

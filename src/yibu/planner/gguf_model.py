@@ -13,6 +13,7 @@ from yibu.hub.quantization import is_projector
 from yibu.planner.arithmetic import ENCODERS
 from yibu.planner.chat_template import takes_tools
 from yibu.planner.hf_config import MAX_LAYERS
+from yibu.planner.layers import Layers, layers_of
 from yibu.planner.types import ModelFacts
 from yibu.weights import gguf
 
@@ -60,6 +61,7 @@ def read_files(parts: list[Path], relative_to: Path | None = None) -> ModelFacts
         sum(header.weight_bytes for header in headers),
         sum(header.parameters for header in headers),
         files,
+        layers_of(headers),
     )
 
 
@@ -83,7 +85,11 @@ def check_size(header: gguf.Header, name: str, size: int) -> None:
 
 
 def facts_from_header(
-    header: gguf.Header, weights: int, parameters: int, files: tuple[str, ...]
+    header: gguf.Header,
+    weights: int,
+    parameters: int,
+    files: tuple[str, ...],
+    by_layer: Layers | None = None,
 ) -> ModelFacts:
     metadata = header.metadata
     architecture = metadata.get("general.architecture")
@@ -121,4 +127,5 @@ def facts_from_header(
         pooling=bool(pooling) or architecture in ENCODERS,
         details=metadata,
         files=files,
+        by_layer=by_layer,
     )

@@ -80,7 +80,7 @@ def gguf_facts(name: str, headers: Headers, parts: Sequence[str]) -> ModelFacts:
     facts = _first_part(name, headers, parts[0])
     if len(parts) > 1 and all(sizes):
         # The first part's header has its own tensors alone.
-        facts = replace(facts, weight_bytes=sum(sizes))
+        facts = replace(facts, weight_bytes=sum(sizes), by_layer=None)
     projector = best_projector(headers.files)
     return with_projector(facts, headers.files[projector]) if projector else facts
 

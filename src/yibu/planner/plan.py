@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from yibu.planner import cpu, gpu, speech_gpu
+from yibu.planner import cpu, gpu, offload, speech_gpu
 from yibu.planner.arithmetic import kv_bytes_per_token
 from yibu.planner.gpu import Refusal, Spot
 from yibu.planner.request import Request
@@ -22,7 +22,8 @@ _CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
 def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> list[ModelPlan]:
     """Plan models on a machine, together: what one takes is gone for the next.
 
-    vLLM goes to GPUs where there are any, speech where it is asked to, everything else to the CPU. On GPUs the models with
+    vLLM goes to GPUs where there are any, speech where it is asked to, llama.cpp with as much as fits
+    where its build has a GPU, everything else to the CPU. On GPUs the models with
     GPUs or budgets of their own are placed first, then the largest. The result has the order of
     ``models``.
 
@@ -30,9 +31,15 @@ def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> li
         neighbours: Engines that use the CPU's cores already.
     """
     plans: dict[int, ModelPlan] = {}
-    for i, request in enumerate(models):
+    for i in range(len(models)):
+        request = models[i]
         if speech_gpu.wants_gpu(request):
             plans[i], machine = speech_gpu.place(request, machine)
+        elif offload.wants_gpu(request, machine):
+            found, machine = offload.place(request, machine, neighbours + len(models))
+            if found is not None:
+                plans[i] = found
+                models = [offload.beside(other, found) for other in models]
     on_gpu = [i for i, request in enumerate(models) if _goes_to_gpu(request, machine)]
     plans.update(_plan_gpus({i: models[i] for i in on_gpu}, machine))
     rest = [i for i in range(len(models)) if i not in plans]
@@ -76,6 +83,11 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
         replicas=1,
         prompt_cache=request.prompt_cache or 0,
     )
+    if offload.wants_gpu(request, machine):
+        plenty = replace(machine, memory_available=_PLENTY)
+        found = offload.place(replace(request, gpu_layers=None), plenty, 1)[0]
+        if found is not None and found.placement is not None:
+            return found.placement
     if not _goes_to_gpu(request, machine):
         one = replace(request, parallel=request.parallel or 1)
         return cpu.place(one, machine, _PLENTY, 1).placement

@@ -10,7 +10,7 @@ from yibu.config import EngineName, ModelConfig
 from yibu.errors import ConfigError
 from yibu.planner.arithmetic import MIB, kv_element_bytes
 from yibu.planner.lora import Slots
-from yibu.planner.types import ModelFacts
+from yibu.planner.types import Accelerator, ModelFacts
 
 FEW_THREADS = 4
 """Up to so many a vLLM on a CPU runs without a worker process: binding them to cores, for which it
@@ -72,6 +72,14 @@ class Request:
     """A speech model run as its authors do, on torch."""
     lora: Slots | None = None
     """What vLLM is to keep for adapters; None: it takes none."""
+    accelerator: Accelerator | None = None
+    """What llama.cpp computes on beside the CPU; None: nothing."""
+    gpu_layers: int | None = None
+    """Of llama.cpp's layers, the output matrix being one; 0: the CPU alone."""
+    cpu_moe: int | None = None
+    """The first layers so many whose experts stay in main memory."""
+    draft: ModelFacts | None = None
+    """The small model that llama.cpp drafts with."""
 
     @classmethod
     def of(cls, model: ModelConfig, engine: EngineName, facts: ModelFacts | None) -> Request:

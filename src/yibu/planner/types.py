@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from yibu.planner.layers import Layers
+
 ModelFormat = Literal[
     "gguf", "safetensors", "sensevoice", "sensevoice-onnx", "whisper-ct2", "unknown"
 ]
@@ -88,6 +90,8 @@ class ModelFacts:
     files: tuple[str, ...] = ()
     """Names of the weight files in the directory that was read, the one to open first (a split
     GGUF's first part) leading; empty when a single file was read."""
+    by_layer: Layers | None = None
+    """A GGUF model's weights by layer; None where not all of its headers were read."""
     estimated: bool = False
     """The weights were reckoned from config.json alone, no header or index being at hand."""
 
@@ -105,6 +109,42 @@ class MemoryNeed:
     @property
     def total(self) -> int:
         return self.weights + self.kv_cache + self.overhead + self.adapters
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """What a build of llama.cpp computes on beside the CPU."""
+
+    backend: str
+    """``CUDA``, ``Vulkan``, ``ROCm``, ``Metal`` …, as its devices' names begin."""
+    gpus: tuple[Gpu, ...] = ()
+    """Its devices as it describes them itself; empty: the machine's GPUs, as NVML has them."""
+    names: tuple[str, ...] = ()
+    """What it calls ``gpus``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Which part of a GGUF model is on which GPU, and what stays in main memory."""
+
+    gpu_layers: int
+    """As llama.cpp counts them: the layers from the last to the first, the output matrix being one."""
+    layers: int
+    """All that there are, the output matrix being one."""
+    cpu_moe: int
+    """The first layers so many whose routed experts stay in main memory."""
+    split: tuple[int, ...]
+    """Layers on each GPU."""
+    names: tuple[str, ...]
+    """The devices as llama.cpp calls them; empty for those that NVML numbers."""
+    needs: tuple[MemoryNeed, ...]
+    """Of each GPU."""
+    host: MemoryNeed
+    """Of main memory."""
+
+    @property
+    def whole(self) -> bool:
+        return self.gpu_layers == self.layers and not self.cpu_moe
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +178,8 @@ class Placement:
     ``need.overhead``; None for other engines."""
     warning: str = ""
     """What the user is told before it starts: it was forced, and why that is risky."""
+    offload: Offload | None = None
+    """Of a GGUF model on GPUs; ``need`` is then what the fullest of them holds."""
     cpus: tuple[tuple[int, ...], ...] = ()
     """The logical CPUs of each tensor-parallel rank on a CPU; empty where nobody binds any."""
 

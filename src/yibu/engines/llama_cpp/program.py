@@ -1,0 +1,138 @@
+"""A llama-server that is not yibu's packaged build: its version, devices and flags, as it says them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from yibu.errors import EnvironmentSetupError
+from yibu.planner.arithmetic import MIB
+
+_VERSION = re.compile(r"^version: (?P<version>.+)$", re.MULTILINE)
+_BUILD = re.compile(r"\bbuild (\d+)|^(\d+) \(")
+_DEVICE = re.compile(
+    r"^\s+(?P<name>[A-Za-z][A-Za-z0-9_]*?\d*): (?P<description>.+)"
+    r" \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)\s*$",
+    re.MULTILINE,
+)
+_FLAG = re.compile(r"-{1,2}[A-Za-z0-9][\w-]*")
+_VARIABLE = re.compile(r"\(env: (LLAMA_\w+)\)")
+_NEEDED = ("model", "port", "host", "ctx_size", "parallel")
+"""Flags without which a program is no llama-server, whatever it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device that a program can compute on."""
+
+    name: str
+    """As its ``--device`` takes it: ``CUDA0``, ``Vulkan1`` …"""
+    description: str
+    total: int
+    free: int
+
+    @property
+    def backend(self) -> str:
+        """``CUDA``, ``Vulkan``, ``ROCm``, ``Metal``, ``CANN`` …"""
+        name = self.name.rstrip("0123456789")
+        return {"MTL": "Metal"}.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A llama-server on this machine."""
+
+    path: str
+    version: str
+    build: int | None
+    """llama.cpp's count of commits, ``b11434`` in its releases; None where it does not say."""
+    devices: tuple[Device, ...]
+    """Its GPUs and the like; empty for a build that computes on the CPU alone."""
+    flags: Mapping[str, str]
+    """Every spelling without dashes, with underscores → ``switch`` or ``value``."""
+    environment: str | None = None
+    """The environment in which yibu built it; None for one of the user's."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Its environment variables → the flag that each stands for."""
+
+    def knows(self, flag: str) -> bool:
+        return flag.lstrip("-").replace("-", "_") in self.flags
+
+
+def read_program(
+    path: str, ask: Callable[[Sequence[str]], str], environment: str | None = None
+) -> Program:
+    """What the program at ``path`` says of itself; ``ask`` runs it with arguments.
+
+    Raises:
+        EnvironmentSetupError: it is no llama-server, or ``ask`` raises it.
+    """
+    said = ask(("--version",))
+    version = _VERSION.search(said)
+    flags, variables = parse_help(ask(("--help",))) if version else ({}, {})
+    if version is None or any(name not in flags for name in _NEEDED):
+        first = next((line.strip() for line in said.splitlines() if line.strip()), "nothing")
+        raise EnvironmentSetupError(
+            f"the program {path} is no llama-server: asked for its version it says {first[:120]!r}",
+            hint="name llama.cpp's server (llama-server), not another of its programs or a script "
+            "that does not hand its arguments on",
+        )
+    number = _BUILD.search(version["version"])
+    listed = ask(("--list-devices",)) if "list_devices" in flags else ""
+    return Program(
+        path=path,
+        version=version["version"].strip(),
+        build=int(number[1] or number[2]) if number else None,
+        devices=parse_devices(listed),
+        flags=MappingProxyType(flags),
+        environment=environment,
+        variables=MappingProxyType(variables),
+    )
+
+
+def parse_devices(said: str) -> tuple[Device, ...]:
+    """The devices in what ``--list-devices`` prints."""
+    return tuple(
+        Device(
+            found["name"],
+            found["description"],
+            int(found["total"]) * MIB,
+            int(found["free"]) * MIB,
+        )
+        for found in _DEVICE.finditer(said)
+    )
+
+
+def parse_help(said: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Flags with their kind, and environment variables with their flag, out of ``--help``.
+
+    A flag's line begins with its spellings, joined by commas; what takes a value has a word for it
+    behind one blank, and a description stands behind several (common/arg.cpp, ``to_string``).
+    """
+    flags: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    last = ""
+    for line in said.splitlines():
+        names, rest = _spellings(line)
+        if names:
+            kind = "value" if rest.startswith(" ") and not rest.startswith("  ") else "switch"
+            flags |= dict.fromkeys(names, kind)
+            last = max(names, key=len)
+        for variable in _VARIABLE.findall(line):
+            if last:
+                variables[variable] = last
+    return flags, variables
+
+
+def _spellings(line: str) -> tuple[list[str], str]:
+    names: list[str] = []
+    at = 0
+    while found := _FLAG.match(line, at):
+        names.append(found[0].lstrip("-").replace("-", "_"))
+        at = found.end()
+        if line[at : at + 1] != ",":
+            break
+        at += 1 + len(line[at + 1 :]) - len(line[at + 1 :].lstrip(" "))
+    return names, line[at:].rstrip()

@@ -1,0 +1,115 @@
+"""A program of the user's, asked what it is; and why it cannot be run, where it cannot."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import re
+import signal
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from yibu.environments.libraries import how_to_install
+from yibu.errors import EnvironmentSetupError
+
+_TIMEOUT = 60.0
+"""Seconds. A program for GPUs wakes the driver, which takes some where nobody else uses it."""
+_LIMIT = 1 << 20
+"""Bytes of what it prints that are kept."""
+_ELF_MACHINES: Mapping[int, str] = {
+    3: "x86", 8: "mips", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64",
+    243: "riscv64", 258: "loongarch64",
+}  # fmt: skip
+_NO_LIBRARY = re.compile(r"error while loading shared libraries: (\S+): cannot open")
+_OLD_LIBRARY = re.compile(r"version `([^']+)' not found \(required by")
+
+
+def ask(path: Path, arguments: Sequence[str], env: Mapping[str, str]) -> str:
+    """What the program prints, on stdout and stderr, when it is run with these arguments.
+
+    Raises:
+        EnvironmentSetupError: it cannot be run, does not end, or ends with an error; the message
+            says why.
+    """
+    _require_program(path)
+    try:
+        done = subprocess.run(
+            [str(path), *arguments],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _unusable(
+            path,
+            f"has not answered {' '.join(arguments)} after {_TIMEOUT:.0f} s",
+            "run it yourself with that argument; of a GPU that hangs, dmesg tells",
+        ) from error
+    except OSError as error:
+        raise _not_started(path, error) from error
+    said = done.stdout[:_LIMIT].decode("utf-8", "replace")
+    if done.returncode != 0:
+        raise _failed(path, arguments, done.returncode, said)
+    return said
+
+
+def _require_program(path: Path) -> None:
+    if not path.is_absolute():
+        raise _unusable(path, "is no whole path", "write it from the root: /path/to/llama-server")
+    if not path.exists():
+        raise _unusable(path, "is not there", "correct the path")
+    if path.is_dir():
+        raise _unusable(path, "is a directory", "name the program in it, as in /path/llama-server")
+    if not os.access(path, os.X_OK):
+        raise _unusable(path, "may not be executed", f"chmod +x {path}")
+
+
+def _not_started(path: Path, error: OSError) -> EnvironmentSetupError:
+    if error.errno == errno.ENOEXEC:
+        machine = _machine_of(path)
+        if machine is not None and machine != platform.machine():
+            what = f"is built for {machine}, and this machine is {platform.machine()}"
+            return _unusable(path, what, "take the build for this machine")
+        return _unusable(path, "is no program that this system can run", "take another file")
+    if error.errno == errno.ENOENT:  # the file is there: what it is to be loaded by is not
+        what = "needs a loader or an interpreter that this machine lacks"
+        return _unusable(path, what, "take a build for this distribution (musl or glibc)")
+    return _unusable(path, f"cannot be run: {error.strerror}", "look at its permissions")
+
+
+def _machine_of(path: Path) -> str | None:
+    """The processor that an ELF file is for; None for what is none."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    if len(head) < 20 or head[:4] != b"\x7fELF":
+        return None
+    (number,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)
+    return _ELF_MACHINES.get(number, f"another processor (ELF machine {number})")
+
+
+def _failed(path: Path, arguments: Sequence[str], code: int, said: str) -> EnvironmentSetupError:
+    if missing := _NO_LIBRARY.search(said):
+        what = f"needs the shared library {missing[1]}, which this machine lacks"
+        return _unusable(path, what, how_to_install([missing[1]]), "missing_library")
+    if old := _OLD_LIBRARY.search(said):
+        what = f"needs {old[1]}, and this system's is older"
+        return _unusable(path, what, "take a build for this distribution, or build it here")
+    if code == -signal.SIGILL:
+        what = "has instructions that this processor does not know"
+        return _unusable(path, what, "take a build for this processor, or build it here")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    what = f"{ended} when asked for {' '.join(arguments)}: {lines[-1] if lines else 'no word'}"
+    return _unusable(path, what, "run it yourself with that argument")
+
+
+def _unusable(
+    path: Path, what: str, hint: str, cause: str = "environment"
+) -> EnvironmentSetupError:
+    return EnvironmentSetupError(f"the program {path} {what}", hint=hint, cause=cause)
