@@ -90,10 +90,15 @@ def register_urls(*urls: str | None) -> None:
             register(password or user)
 
 
+def is_secret_name(variable: str) -> bool:
+    """Whether a variable's own name calls it secret: ``HF_TOKEN``, ``X_API_KEY`` …"""
+    return _SECRET_NAME.search(variable) is not None
+
+
 def register_environment(env: Mapping[str, str]) -> None:
-    """The same for what an environment's own names call secret: ``HF_TOKEN``, ``X_API_KEY`` …"""
+    """The same for what an environment's own names call secret."""
     for name, value in env.items():
-        if _SECRET_NAME.search(name):
+        if is_secret_name(name):
             register(*value.split(","))
         elif "://" in value:
             register_urls(*value.split())

@@ -156,6 +156,8 @@ class Books:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.wrong: list[str] = []
         self.notes: list[str] = []
+        self.slowest = 0.0, "nothing"
+        """Seconds of the slowest recovery, and whose it was."""
         self._troubles: dict[str, list[list[float]]] = {}
 
     def begin(self, entry: Entry) -> Entry:
@@ -230,4 +232,7 @@ class Books:
     def summary(self) -> str:
         lines = [f"{act:34} {outcome:8} {n:6}" for (act, outcome), n in sorted(self.counts.items())]
         total = sum(self.counts.values())
-        return "\n".join([*self.notes, *lines, f"{total} requests, {len(self.wrong)} wrong"])
+        slowest = f"slowest recovery {self.slowest[0]:.1f} s: {self.slowest[1]}"
+        return "\n".join(
+            [*self.notes, *lines, slowest, f"{total} requests, {len(self.wrong)} wrong"]
+        )

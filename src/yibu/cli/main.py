@@ -20,6 +20,7 @@ from yibu.cli.verbs import (
     planning,
     service,
     speech,
+    systemd,
     talk,
 )
 from yibu.errors import UsageError, YibuError
@@ -52,7 +53,18 @@ def root(
     del version  # its callback has already answered
 
 
-for group in (service, planning, adoption, talk, speech, models, catalogue, config, engines):
+for group in (
+    service,
+    systemd,
+    planning,
+    adoption,
+    talk,
+    speech,
+    models,
+    catalogue,
+    config,
+    engines,
+):
     group.register(app)
 
 

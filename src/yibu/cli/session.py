@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from yibu.cli import display, output
+from yibu.cli import display, notify, output
 from yibu.cli.changes import refuse_changes
 from yibu.cli.connect import access
 from yibu.cli.context import Context
@@ -60,7 +60,9 @@ class Session:
         with self.running(models) as node:
             self._say_where(models)
             output.talk("Ctrl-C stops it.")
-            follow_models(self.context, [model.name for model in models], node.ended)
+            names = [model.name for model in models]
+            with notify.serving(self.context, f"serving {', '.join(names)}"):
+                follow_models(self.context, names, node.ended)
             node.check()
         return DONE
 

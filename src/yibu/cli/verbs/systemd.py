@@ -1,0 +1,244 @@
+"""``yibu service``: ``yibu up`` under systemd, from boot on."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED, NOT_RUNNING
+from yibu.cli.verbs.config import FileOption
+from yibu.errors import AlreadyRunningError, NotRunningError, UsageError, YibuError
+
+if TYPE_CHECKING:
+    from yibu.export.systemd import Service
+
+NameOption = Annotated[str, typer.Option(help="The unit's name.")]
+SystemOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--system/--user", help="A unit of the machine (root's default), or of this user."
+    ),
+]
+_RUNS = Path("/run/systemd/system")
+"""There while systemd is the machine's manager: sd_booted(3)."""
+
+
+def register(app: typer.Typer) -> None:
+    service = typer.Typer(no_args_is_help=True, help="Run `yibu up` under systemd, from boot on.")
+    service.command("install")(install)
+    service.command("status")(status)
+    service.command("remove")(remove)
+    app.add_typer(service, name="service")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a unit is kept, and who is asked about it."""
+
+    name: str
+    system: bool
+    context: Context
+
+    @property
+    def unit(self) -> Path:
+        if self.system:
+            return Path("/etc/systemd/system") / f"{self.name}.service"
+        return self._config / "systemd/user" / f"{self.name}.service"
+
+    @property
+    def environment(self) -> Path:
+        base = Path("/etc") if self.system else self._config
+        return base / "yibu" / f"{self.name}.env"
+
+    @property
+    def _config(self) -> Path:
+        env = self.context.env
+        return Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME") or Path.home()) / ".config")
+
+    def systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run systemctl for this manager.
+
+        Raises:
+            YibuError: it failed; its own words are in the message.
+        """
+        command = ["systemctl", *([] if self.system else ["--user"]), *words]
+        try:
+            return subprocess.run(command, check=True, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise YibuError("There is no systemctl here.") from error
+        except subprocess.CalledProcessError as error:
+            said = (error.stderr or error.stdout).strip()
+            raise YibuError(
+                f"{' '.join(command)} failed: {said}", hint=f"See: {self.journal}"
+            ) from error
+
+    @property
+    def journal(self) -> str:
+        return f"journalctl {'' if self.system else '--user '}-u {self.name} -n 50"
+
+
+def _place(name: str, system: bool | None) -> Place:
+    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+        raise UsageError(f"{name!r} is no unit's name; expected letters, digits, - and _.")
+    return Place(name, os.geteuid() == 0 if system is None else system, Context.here())
+
+
+def install(
+    file: FileOption = None,
+    name: NameOption = "yibu",
+    system: SystemOption = None,
+    run_as: Annotated[
+        str | None, typer.Option(help="Who runs a unit of the machine (who called sudo, or root).")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--print", help="Print the unit, and write nothing.")
+    ] = False,
+) -> int:
+    """Write a hardened unit for ./yibu.yaml, enable it and start it."""
+    from yibu.cli.check import check_config
+    from yibu.config import file as config_file
+    from yibu.export import systemd
+
+    place = _place(name, system)
+    here = place.context
+    path = config_file.find(file, here.directory)
+    if path is None:
+        raise UsageError(f"There is no yibu.yaml in {here.directory}.", hint="Write one: yibu init")
+    config, _ = check_config(config_file.load(path, env=here.env), here)
+    service = systemd.Service(
+        name=name,
+        python=sys.executable,
+        file=path.absolute(),
+        drain_timeout=config.gateway.drain_timeout,
+        environment_file=place.environment,
+        system=place.system,
+        user=run_as or here.env.get("SUDO_USER") or getpass.getuser(),
+        low_port=config.gateway.port < 1024,
+        environment=systemd.carried(here.env, path.read_text(encoding="utf-8", errors="replace")),
+    )
+    if show:
+        output.data(systemd.unit(service).rstrip())
+        return DONE
+    if not _RUNS.is_dir():
+        return _without_systemd(service, here)
+    _refuse_other_node(place)
+    _write(place.environment, systemd.environment_file(service), 0o600)
+    _write(place.unit, systemd.unit(service), 0o644)
+    place.systemctl("daemon-reload")
+    place.systemctl("enable", name)
+    output.talk(
+        f"Starting {name}; the first start downloads the models. Progress: {place.journal} -f"
+    )
+    place.systemctl("restart", name)
+    output.talk(
+        f"{name} is ready. It starts at boot, and again when it fails. See: yibu service status"
+    )
+    if not place.system and not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
+        output.talk("It ends when you log out, until you type: loginctl enable-linger")
+    return DONE
+
+
+def _without_systemd(service: Service, here: Context) -> int:
+    from yibu.export import systemd
+
+    manager = Path("/proc/1/comm").read_text(encoding="utf-8").strip() or "unknown"
+    output.talk(
+        f"systemd does not run this machine (its first process is {manager}). Without it a node can"
+        " start at boot, and restarts its engines, but nothing restarts the node. Add this line with"
+        " `crontab -e`, or what follows @reboot to /etc/rc.local:"
+    )
+    output.data(systemd.crontab(service, here.paths.logs / "boot.log"))
+    if left := systemd.secrets(service):
+        output.talk(
+            f"Its secrets are left out: set {', '.join(left)} there, or in files of mode 0600."
+        )
+    return FAILED
+
+
+def _refuse_other_node(place: Place) -> None:
+    """A node that runs already would make the service fail; the service's own is restarted."""
+    from yibu.node.client import Client
+
+    if not place.unit.exists() and Client(place.context.paths).running():
+        raise AlreadyRunningError(
+            "A node runs here already, and the service would start another.",
+            hint="Stop it first: yibu down",
+        )
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    from yibu.export.systemd import MARK
+
+    try:
+        if path.suffix == ".service" and path.exists() and MARK not in path.read_text():
+            raise UsageError(
+                f"{path} is there already, and yibu did not write it.",
+                hint="Choose another name: yibu service install --name NAME",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            os.fchmod(out.fileno(), mode)
+            out.write(text)
+    except OSError as error:
+        raise YibuError(
+            f"{path} cannot be written: {error.strerror}.",
+            hint="A unit of the machine needs root: sudo yibu service install; or take --user",
+        ) from error
+
+
+def status(
+    name: NameOption = "yibu",
+    system: SystemOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Tell whether the service is installed, enabled and running."""
+    place = _installed(_place(name, system))
+    asked = (
+        "ActiveState",
+        "SubState",
+        "UnitFileState",
+        "MainPID",
+        "NRestarts",
+        "Result",
+        "StatusText",
+    )
+    shown = place.systemctl("show", name, *(f"--property={one}" for one in asked)).stdout
+    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    if as_json:
+        output.data_json({"unit": str(place.unit), **found})
+    else:
+        output.data(f"{name}: {found['ActiveState']} ({found['SubState']}), {found['UnitFileState']},"
+                    f" restarted {found['NRestarts']} times. {found['StatusText']}".rstrip())  # fmt: skip
+        if found["Result"] != "success":
+            output.talk(f"It ended with: {found['Result']}. See: {place.journal}")
+    return DONE if found["ActiveState"] == "active" else NOT_RUNNING
+
+
+def remove(name: NameOption = "yibu", system: SystemOption = None) -> None:
+    """Stop the service and take its unit away; models and their files stay."""
+    place = _installed(_place(name, system))
+    place.systemctl("disable", "--now", name)
+    place.unit.unlink()
+    place.environment.unlink(missing_ok=True)
+    place.systemctl("daemon-reload")
+    output.talk(f"{name} is stopped and removed.")
+
+
+def _installed(place: Place) -> Place:
+    if not place.unit.exists():
+        kind = "the machine" if place.system else "this user"
+        raise NotRunningError(
+            f"No service {place.name} of {kind} is installed ({place.unit}).",
+            hint="Install it: yibu service install",
+        )
+    return place

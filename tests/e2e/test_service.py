@@ -1,0 +1,96 @@
+"""``yibu up`` as a service: what systemd is told, by the protocol of sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.home import Home, fake
+from tests.support.polling import until
+
+
+class Manager:
+    """The receiving end of NOTIFY_SOCKET."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.settimeout(60)
+
+    def told(self) -> dict[str, str]:
+        """The next message."""
+        lines = self._socket.recv(4096).decode().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def falls_silent(self) -> bool:
+        """What was on its way comes yet; then nothing, for longer than two signs of life take."""
+        self._socket.settimeout(1.5)
+        try:
+            while self.told() == {"WATCHDOG": "1"}:
+                pass
+        except TimeoutError:
+            return True
+        finally:
+            self._socket.settimeout(60)
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    one = Manager(tmp_path / "notify")
+    yield one
+    one.close()
+
+
+def test_systemd_is_told_ready_alive_and_stopping(
+    home: Home, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "600000")
+    home.write([fake()])
+    up = home.start("up")
+    assert manager.told() == {"READY": "1", "STATUS": "serving fake"}
+    assert home.ps()["models"][0]["state"] == "ready"
+    assert manager.told() == {"WATCHDOG": "1"}
+    node = home.client.call("ping")["pid"]
+    os.kill(node, signal.SIGSTOP)
+    assert manager.falls_silent()  # which systemd answers with a restart
+    os.kill(node, signal.SIGCONT)
+    assert manager.told() == {"WATCHDOG": "1"}
+    up.send_signal(signal.SIGTERM)
+    until(lambda: manager.told() == {"STOPPING": "1"}, "stopping")
+    up.communicate(timeout=60)
+    assert up.returncode == 0
+
+
+def test_a_unit_can_be_printed_without_systemd(home: Home) -> None:
+    path = home.write([fake()])
+    unit = home.yibu("service", "install", "--user", "--print").stdout
+    assert f"up -f {path}" in unit
+    assert "Type=notify" in unit
+    assert not list(home.root.rglob("*.service"))
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs here")
+def test_without_systemd_it_says_what_to_write(home: Home) -> None:
+    home.write([fake()])
+    done = home.yibu("service", "install", code=1)
+    assert done.stdout.startswith("@reboot cd ")
+    assert "systemd does not run this machine" in done.stderr
+    assert "crontab -e" in done.stderr
+
+
+def test_what_is_not_installed_is_neither_shown_nor_removed(home: Home) -> None:
+    for verb in ("status", "remove"):
+        refused = home.yibu("service", verb, "--user", "--name", "nobody", code=5)
+        assert "yibu service install" in refused.stderr
+    assert "no unit's name" in home.yibu("service", "status", "--name", "a/b", code=2).stderr
+    assert "yibu init" in home.yibu("service", "install", code=2).stderr
