@@ -236,8 +236,9 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
             forced = place_anyway(request, machine)
             if forced is not None:
                 why = " ".join(verdict.reasons)
+                fit = "may not" if verdict.verdict == "cannot_tell" else "does not"
                 return dataclasses.replace(
-                    forced, warning=f"{model.name} does not fit, and is started by force: {why}"
+                    forced, warning=f"{model.name} {fit} fit, and is started by force: {why}"
                 )
         if placement is None:
             raise _does_not_fit(model, verdict, reserved)
@@ -271,6 +272,10 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
 def _does_not_fit(
     model: ModelConfig, verdict: ModelPlan, reserved: Sequence[Promise]
 ) -> DoesNotFitError:
+    if verdict.verdict == "cannot_tell":
+        return DoesNotFitError(
+            f"{model.name}: {' '.join(verdict.reasons)}", hint="; ".join(verdict.suggestions)
+        )
     kept = explain_missing(reserved)
     beside_what = f"; planned, not used yet: {kept}" if kept else ""
     return DoesNotFitError(

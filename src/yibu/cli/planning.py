@@ -18,13 +18,13 @@ from yibu.environments.vllm_flags import TABLE
 from yibu.errors import HubNotFoundError
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
-from yibu.planner.explain import Row, explain
+from yibu.planner.explain import Row, explain, facts_data
 from yibu.planner.facts import facts_from_headers, read_facts
-from yibu.planner.files import load_json
 from yibu.planner.headers import remote_facts
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
+from yibu.planner.transformers_model import read_config
 from yibu.planner.types import Machine, ModelFacts, ModelPlan
 
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx"})
@@ -39,12 +39,14 @@ class Planned:
     rows: Sequence[Row]
     launch: LaunchPlan | None = None
     """What would be run; None when it does not fit."""
+    facts: ModelFacts | None = None
 
     def data(self) -> dict[str, Any]:
         placement = self.plan.placement
         return {
             "model": self.model.name,
             "verdict": self.plan.verdict,
+            "facts": facts_data(self.facts),
             "gpus": list(placement.gpus) if placement else [],
             "context": placement.context if placement else None,
             "bytes": placement.need.total if placement else None,
@@ -87,7 +89,7 @@ def plan_models(
         notes = [Row("note", note) for note in (*choice, *(launch.notes if launch else ()))]
         advised = _with_machine(request, verdict, machine)
         rows = [*explain(request, advised), *notes]
-        planned.append(Planned(model, advised, rows, launch))
+        planned.append(Planned(model, advised, rows, launch, request.facts))
     return planned
 
 
@@ -132,7 +134,7 @@ def model_facts(model: ModelConfig, store: Store) -> tuple[ModelFacts | None, tu
     source = parse_source(model.source)
     if (local := store.find(source)) is not None:
         if _has_config_alone(local.path):
-            config = load_json(local.path / "config.json")
+            config = read_config(local.path)
             return facts_from_headers(name=model.name, config=config), ()
         return read_facts(local.path, local.projector), ()
     if source.scheme == "pypi":

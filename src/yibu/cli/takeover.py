@@ -49,7 +49,7 @@ _SPARE = 60.0
 """Seconds beyond the old servers' grace in which their address has to become free."""
 _FIRST_TOKEN = 60.0
 """Seconds that the first answer through the door may take."""
-_RANK = {"fits": 0, "fits_reduced": 1, "does_not_fit": 2}
+_RANK = {"fits": 0, "fits_reduced": 1, "cannot_tell": 1, "does_not_fit": 2}
 
 
 def server_of(process: Foreign) -> Server | None:

@@ -32,7 +32,7 @@ def by_plan(machine: Callable[[], Machine]) -> HeaderChooser:
                 variant.tag, engine, replace(facts, weight_bytes=weights + facts.projector_bytes)
             )
             verdict = plan([request], here)[0]
-            if verdict.verdict != "does_not_fit":
+            if verdict.placement is not None:
                 first = "the usual one, and it fits here"
                 return Choice(variant, f"for {reasons[0]}" if reasons else first)
             reasons.append(f"{variant.tag} does not fit here: {' '.join(verdict.reasons)}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from yibu.planner import hf_config
-from yibu.planner.attention import CacheGroup, cache_groups, window_tokens
+from yibu.planner.attention import cache_groups, window_tokens
+from yibu.planner.cache import CacheGroup
+from yibu.planner.hf.settings import setting
 from yibu.planner.types import MemoryNeed, ModelFacts
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -45,7 +47,18 @@ def kv_bytes_per_token(facts: ModelFacts, kv_dtype: str | None = None, tp: int =
     """Bytes one more token of context costs on each GPU, beyond every sliding window."""
     element = kv_element_bytes(kv_dtype)
     growing = (g for g in cache_groups(facts) if g.kind in ("full", "latent"))
-    return int(sum(_token_elements(group, tp) for group in growing) * element)
+    return int(sum(_token_bytes(group, tp, element) for group in growing))
+
+
+def window_bytes_per_token(facts: ModelFacts) -> int:
+    """Bytes a token costs within the sliding windows, in half precision."""
+    windows = (g for g in cache_groups(facts) if g.kind == "window")
+    return int(sum(_token_bytes(group, 1, 2.0) for group in windows))
+
+
+def state_bytes(facts: ModelFacts) -> int:
+    """Bytes that layers with a state keep of a sequence, however long it is."""
+    return sum(4 * g.layers * g.state for g in cache_groups(facts) if g.kind == "state")
 
 
 def kv_bytes(
@@ -74,18 +87,18 @@ def kv_bytes(
         if group.kind == "state":
             total += group.layers * group.state / tp * 4
         else:
-            total += _token_elements(group, tp) * window_tokens(group, context, batched) * element
+            total += _token_bytes(group, tp, element) * window_tokens(group, context, batched)
     return int(total * sequences)
 
 
-def _token_elements(group: CacheGroup, tp: int) -> float:
-    """Elements a token takes on each GPU in all layers of a group.
+def _token_bytes(group: CacheGroup, tp: int, element: float) -> float:
+    """Bytes a token takes on each GPU in all layers of a group.
 
     With more GPUs than heads each head is kept several times (vLLM's
     ``get_num_kv_heads``: max(1, heads // tp)); a latent is kept whole by everyone.
     """
     heads = 1 if group.kind == "latent" else max(1, group.heads // tp)
-    return group.layers * heads * group.width
+    return group.layers * (heads * group.width * element + group.fixed) / group.ratio
 
 
 def weights_per_gpu(facts: ModelFacts, tp: int) -> int:
@@ -102,8 +115,7 @@ def vocabulary(facts: ModelFacts) -> int:
         length = getattr(tokens, "length", None) or (len(tokens) if isinstance(tokens, list) else 0)
         size = facts.details.get(f"{facts.architecture}.vocab_size")
         return int(size) if isinstance(size, int) else int(length)
-    text = hf_config.text_config(facts.details)
-    return hf_config.number(text, "vocab_size", "padded_vocab_size")
+    return hf_config.vocabulary(hf_config.text_config(facts.details))
 
 
 def hidden_size(facts: ModelFacts) -> int:
@@ -120,9 +132,8 @@ def feed_forward_size(facts: ModelFacts) -> int:
         values = value if isinstance(value, list) else [value]
         return max((v for v in values if isinstance(v, int)), default=0)
     text = hf_config.text_config(facts.details)
-    used = max(1, hf_config.number(text, "num_experts_per_tok", "num_experts_per_token"))
-    dense = hf_config.number(text, "intermediate_size", "ffn_hidden_size", "n_inner")
-    return max(dense, used * hf_config.number(text, "moe_intermediate_size"))
+    used = max(1, setting(text, "used_experts"))
+    return max(setting(text, "inner"), used * setting(text, "expert_inner"))
 
 
 # ---------------------------------------------------------------------------- llama.cpp

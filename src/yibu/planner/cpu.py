@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from yibu.planner import hf_config
 from yibu.planner.arithmetic import (
     GIB,
     MIB,
@@ -19,7 +18,7 @@ from yibu.planner.arithmetic import (
     vllm_overhead,
     vocabulary,
 )
-from yibu.planner.estimate import tied
+from yibu.planner.hf.model import has_own_head
 from yibu.planner.lora import Slots, fewer, kept_bytes, slot_bytes
 from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.text import room_for, size
@@ -322,9 +321,8 @@ def _packed_vocabulary(facts: ModelFacts, request: Request) -> int:
     """Bytes of the second copies that vLLM keeps of embeddings and output matrix on a CPU: it packs
     every matrix for its products, and of these two keeps the first copy too
     (``dispatch_cpu_unquantized_gemm`` with ``remove_weight=False``)."""
-    text = hf_config.text_config(facts.details)
     element = 4 if request.dtype in ("float32", "float") else 2
-    matrices = 1 if tied(facts.details, text) else 2
+    matrices = 2 if has_own_head(facts.details) else 1
     return matrices * vocabulary(facts) * hidden_size(facts) * element
 
 

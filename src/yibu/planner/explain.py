@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from yibu.planner.arithmetic import kv_bytes_per_token, kv_element_bytes
-from yibu.planner.attention import CacheGroup, cache_groups
+from yibu.planner.arithmetic import (
+    kv_bytes_per_token,
+    kv_element_bytes,
+    state_bytes,
+    window_bytes_per_token,
+)
+from yibu.planner.attention import cache_groups
+from yibu.planner.cache import CacheGroup
 from yibu.planner.ledger import Promise, explain_missing
 from yibu.planner.request import Request
 from yibu.planner.text import size, tokens
@@ -31,6 +37,7 @@ _VERDICTS: dict[str, tuple[str, Tone]] = {
     "fits": ("fits", "good"),
     "fits_reduced": ("fits, with a shorter context", "warning"),
     "does_not_fit": ("does not fit", "bad"),
+    "cannot_tell": ("cannot tell", "bad"),
 }
 
 
@@ -80,6 +87,10 @@ def _facts(facts: ModelFacts) -> list[Row]:
         rows.append(
             Row("weights", size(facts.weight_bytes), f"{facts.parameters:,} × {kind}, {note}")
         )
+    if facts.tower_parameters:
+        rows.append(Row("of which beside", f"{facts.tower_parameters:,}", "for images and sound"))
+    if facts.active_parameters and facts.active_parameters < facts.parameters * 0.9:
+        rows.append(Row("active", f"{facts.active_parameters:,}", "parameters a token uses"))
     if facts.max_context:
         rows.append(Row("context", tokens(facts.max_context), "that the model was made for"))
     return rows
@@ -173,7 +184,29 @@ def _group(group: CacheGroup, tp: int, kv_dtype: str | None, unit: str) -> str:
         return f"{group.layers} layers with a state of {group.state:,} elements a sequence"
     element = f"{kv_element_bytes(kv_dtype):g} bytes"
     if group.kind == "latent":
-        return f"{group.layers} layers × latent {group.width} × {element}, whole on every {unit}"
+        index = f" + {group.fixed} bytes of index" if group.fixed else ""
+        ratio = f" for {group.ratio} tokens" if group.ratio > 1 else ""
+        latent = f"latent {group.width} × {element}{index}{ratio}"
+        return f"{group.layers} layers × {latent}, whole on every {unit}"
     heads = f"{group.heads} heads" + (f" / {tp} {unit}s" if tp > 1 else "")
     text = f"{group.layers} layers × {heads} × {group.width} (key and value) × {element}"
     return f"{text}, window {group.window:,} tokens" if group.kind == "window" else text
+
+
+def facts_data(facts: ModelFacts | None) -> dict[str, Any] | None:
+    """A model's facts for ``--json``; None for what cannot be told, and without files to read."""
+    if facts is None:
+        return None
+    told = not facts.unknown
+    growing = kv_bytes_per_token(facts)
+    return {
+        "architecture": facts.architecture,
+        "parameters": facts.parameters or None,
+        "active_parameters": facts.active_parameters or facts.parameters or None if told else None,
+        "weights_bytes": facts.weight_bytes or None,
+        # Where every layer has a window, a token costs something within it alone.
+        "kv_bytes_per_token": growing or window_bytes_per_token(facts) if told else None,
+        "state_bytes_per_sequence": state_bytes(facts) if told else None,
+        "max_context": facts.max_context,
+        "source": "config" if facts.estimated else "headers",
+    }

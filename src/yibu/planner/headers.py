@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from yibu.hub.quantization import best_projector, is_projector
 from yibu.planner.chat_template import texts
 from yibu.planner.facts import facts_from_headers, with_projector
+from yibu.planner.quantization import MODELOPT, with_file
 from yibu.planner.speech_model import facts_of_listing
 from yibu.planner.types import ModelFacts
 from yibu.weights.gguf import HeaderCutShortError
@@ -54,11 +55,18 @@ def remote_facts(name: str, headers: Headers) -> ModelFacts:
     tensors = {} if index else {path: _safetensors_header(headers, path) for path in weights}
     return facts_from_headers(
         name=name,
-        config=headers.json("config.json"),
+        config=_config(headers),
         index=index,
         headers=tensors,
         templates=_templates(headers),
     )
+
+
+def _config(headers: Headers) -> Mapping[str, Any] | None:
+    config: Mapping[str, Any] | None = headers.json("config.json")
+    if config is None or MODELOPT not in headers.files:
+        return config
+    return with_file(config, headers.json(MODELOPT))
 
 
 def _templates(headers: Headers) -> list[str]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from yibu.planner import hf_config
-from yibu.planner.estimate import sparse_layers
-from yibu.planner.hf_config import number
+from yibu.planner.hf.layers import sparse_layers
+from yibu.planner.hf.settings import number, setting
 from yibu.planner.types import ModelFacts
 
 _WITHOUT_VOCABULARY = (
@@ -129,13 +129,13 @@ def _attention(facts: ModelFacts, text: Mapping[str, Any], tp: int) -> Iterator[
 
 def _feed_forward(facts: ModelFacts, text: Mapping[str, Any]) -> Iterator[_Linear]:
     hidden, layers = hf_config.hidden_size(text), facts.layers
-    sparse = sparse_layers(text, layers)
-    dense = number(text, "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * hidden
+    sparse = sum(sparse_layers(text, layers))
+    dense = setting(text, "inner") or 4 * hidden
     yield from _gated(hidden, dense, layers - sparse)
     if not sparse:
         return
-    experts = number(text, "num_experts", "n_routed_experts", "num_local_experts")
-    width = number(text, "moe_intermediate_size", "intermediate_size")
+    experts = setting(text, "experts")
+    width = setting(text, "expert_inner") or dense
     yield _Linear("gate", hidden, experts, "none", sparse)
     yield from _gated(hidden, width, sparse * experts)
     shared = number(text, "n_shared_experts") * width
@@ -154,7 +154,7 @@ def _vocabulary(facts: ModelFacts) -> int:
     if facts.pooling or facts.architecture.startswith(_WITHOUT_VOCABULARY):
         return 0
     text = hf_config.text_config(facts.details)
-    vocabulary = number(text, "vocab_size", "padded_vocab_size")
+    vocabulary = hf_config.vocabulary(text)
     # For both, also where the output matrix is the embeddings' own.
     return 2 * (vocabulary + hf_config.hidden_size(text))
 

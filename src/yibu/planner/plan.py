@@ -30,9 +30,13 @@ def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> li
     Args:
         neighbours: Engines that use the CPU's cores already.
     """
-    plans: dict[int, ModelPlan] = {}
+    plans: dict[int, ModelPlan] = {
+        i: _cannot_tell(request) for i, request in enumerate(models) if unknown(request)
+    }
     for i in range(len(models)):
         request = models[i]
+        if i in plans:
+            continue
         if speech_gpu.wants_gpu(request):
             plans[i], machine = speech_gpu.place(request, machine)
         elif offload.wants_gpu(request, machine):
@@ -40,7 +44,9 @@ def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> li
             if found is not None:
                 plans[i] = found
                 models = [offload.beside(other, found) for other in models]
-    on_gpu = [i for i, request in enumerate(models) if _goes_to_gpu(request, machine)]
+    on_gpu = [
+        i for i, request in enumerate(models) if i not in plans and _goes_to_gpu(request, machine)
+    ]
     plans.update(_plan_gpus({i: models[i] for i in on_gpu}, machine))
     rest = [i for i in range(len(models)) if i not in plans]
     left = machine.memory_available - cpu.reserve(machine)
@@ -53,6 +59,21 @@ def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> li
             result = replace(result, replicas=(result.placement,) * models[i].replicas)
         plans[i] = result
     return [plans[i] for i in range(len(models))]
+
+
+def unknown(request: Request) -> str:
+    """Why it cannot be told what a model needs; "" where it can, or where nobody has to know."""
+    if request.facts is None or request.engine in ("speech", "command"):
+        return ""
+    return request.facts.unknown
+
+
+def _cannot_tell(request: Request) -> ModelPlan:
+    hints: tuple[str, ...] = ("start it all the same, with what is known: `yibu up --force`",)
+    if request.facts is not None and request.facts.estimated:
+        hints = ("pull it: its weights' headers tell their size", *hints)
+    reason = f"what it needs cannot be told: {unknown(request)}"
+    return ModelPlan(request.name, "cannot_tell", None, (reason,), hints)
 
 
 def place_beside(

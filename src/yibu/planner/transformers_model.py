@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
-from yibu.planner import hf_config
+from yibu.planner import hf_config, quantization
+from yibu.planner.cache import CacheGroup
 from yibu.planner.chat_template import takes_tools, texts
-from yibu.planner.estimate import parameter_count, weight_bytes
 from yibu.planner.files import load_json
+from yibu.planner.hf import model
+from yibu.planner.hf.context import max_context
+from yibu.planner.hf.settings import CannotTellError
+from yibu.planner.hf.weights import Weights
 from yibu.planner.types import ModelFacts
 from yibu.weights import safetensors
 
 
 def read_directory(path: Path, names: set[str]) -> ModelFacts:
-    config = load_json(path / "config.json")
+    config = read_config(path)
     index_name = "model.safetensors.index.json"
     index = load_json(path / index_name) if index_name in names else None
     files = _safetensors_files(path, names, index)
@@ -28,6 +32,13 @@ def read_directory(path: Path, names: set[str]) -> ModelFacts:
         # sentence-transformers' layout: an embedding model on a generating architecture.
         return replace(facts, pooling=True)
     return facts
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """config.json, with what ModelOpt writes beside it about its quantization."""
+    beside = path / quantization.MODELOPT
+    found = load_json(beside) if beside.is_file() else None
+    return quantization.with_file(load_json(path / "config.json"), found)
 
 
 def _templates(path: Path, names: set[str]) -> list[str]:
@@ -89,33 +100,56 @@ def facts_from_tensors(
     Args:
         templates: The texts of its chat templates, "" for one that was not read.
     """
-    text = hf_config.text_config(config)
-    total = _total_size(index)
-    if tensors:
-        weights, estimated = sum(tensor.size for tensor in tensors), False
-    elif total:
-        weights, estimated = total, False
-    else:
-        weights, estimated = weight_bytes(config), True
+    text, named = hf_config.text_config(config), model.model_type(config)
+    told = _told(config)
+    dtype = hf_config.dtype(config) or hf_config.dtype(text) or _main_dtype(tensors)
+    unknown = told.unknown
+    weights = sum(tensor.size for tensor in tensors) or _total_size(index)
+    estimated = not weights
+    if estimated and not unknown:
+        layers = hf_config.layers(text)
+        try:
+            weights = quantization.stored_bytes(told.weights, config, dtype, layers)
+        except CannotTellError as error:
+            unknown = str(error)
     return ModelFacts(
         format="safetensors",
         architecture=hf_config.architecture(config),
         weight_bytes=weights,
-        max_context=hf_config.max_context(text),
+        max_context=max_context(text, named),
         layers=hf_config.layers(text),
         attention_heads=hf_config.attention_heads(text),
         kv_heads=hf_config.kv_heads(text),
         head_dim=hf_config.head_dim(text),
-        dtype=hf_config.dtype(config) or hf_config.dtype(text) or _main_dtype(tensors),
-        quantization=hf_config.quantization(config),
-        parameters=_stored_parameters(config, tensors) or parameter_count(config),
+        dtype=dtype,
+        quantization=quantization.method(config),
+        parameters=_stored_parameters(config, tensors) or told.weights.total,
+        active_parameters=told.weights.active,
+        tower_parameters=told.weights.vision + told.weights.audio,
         chat_template=bool(templates),
         template_takes_tools=any(map(takes_tools, templates)),
         pooling=hf_config.is_pooling(config),
         details=config,
         files=files,
         estimated=estimated,
+        unknown=unknown,
+        cache=told.keeps,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    weights: Weights = field(default_factory=Weights)
+    keeps: tuple[CacheGroup, ...] = ()
+    unknown: str = ""
+
+
+def _told(config: Mapping[str, Any]) -> _Told:
+    try:
+        described = model.describe(config)
+    except CannotTellError as error:
+        return _Told(unknown=str(error))
+    return _Told(described.weights, described.keeps)
 
 
 def _total_size(index: Mapping[str, Any] | None) -> int:
@@ -133,9 +167,9 @@ def _main_dtype(tensors: Iterable[safetensors.Tensor]) -> str:
     return names.get(main, main.lower())
 
 
-def _stored_parameters(config: Mapping[str, Any], tensors: Iterable[safetensors.Tensor]) -> int:
+def _stored_parameters(config: Mapping[str, Any], tensors: list[safetensors.Tensor]) -> int:
     """Weights counted, packed ones (several in an I32 or U8) unpacked, scales left out."""
-    bits = hf_config.quantization_bits(config)
+    bits = quantization.bits(config) if tensors else None
     total = 0
     for tensor in tensors:
         if tensor.name.endswith(

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from yibu.planner.cache import CacheGroup
 from yibu.planner.layers import Layers
 
 ModelFormat = Literal[
     "gguf", "safetensors", "sensevoice", "sensevoice-onnx", "whisper-ct2", "unknown"
 ]
+
+
+Verdict = Literal["fits", "fits_reduced", "does_not_fit", "cannot_tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,14 @@ class ModelFacts:
     """A GGUF model's weights by layer; None where not all of its headers were read."""
     estimated: bool = False
     """The weights were reckoned from config.json alone, no header or index being at hand."""
+    unknown: str = ""
+    """Why weights or cache cannot be told: no rule for the architecture, or a key that is missing."""
+    cache: tuple[CacheGroup, ...] = ()
+    """What a transformers model's layers keep; a GGUF's is told from its metadata."""
+    active_parameters: int = 0
+    """What one token uses; 0 where that is not known."""
+    tower_parameters: int = 0
+    """Of towers for images and sound, part of ``parameters``; told from config.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +201,9 @@ class ModelPlan:
     """The verdict on one model."""
 
     model: str
-    verdict: Literal["fits", "fits_reduced", "does_not_fit"]
+    verdict: Verdict
     placement: Placement | None
-    """None when it does not fit."""
+    """None when it does not fit, and when that cannot be told."""
     reasons: tuple[str, ...]
     suggestions: tuple[str, ...] = ()
     """What would fit, or fit better, when this does not."""

@@ -37,7 +37,8 @@ def plan(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what models need, what the machine has, and what goes where; exit 3 if one does not fit.
+    """Say what models need, what the machine has, and what goes where; exit 3 if one does not fit, or if that
+    cannot be told.
 
     Only headers are fetched of models that are not on this disk.
     """
@@ -84,7 +85,7 @@ def plan(
         for one in planned:
             output.data(f"\n{one.model.name}")
             _print_rows(one.rows)
-    fits = all(one.plan.verdict != "does_not_fit" for one in planned)
+    fits = all(one.plan.placement is not None for one in planned)
     return DONE if fits else DOES_NOT_FIT
 
 

@@ -1,0 +1,253 @@
+"""Which rule a model type follows: a registry of data. A type that is not in it is not known.
+
+``transformers`` as a source means the type's own modeling file there, models/TYPE/modeling_TYPE.py,
+with whose count on torch's meta device scripts/transformers_counts.py compares these rules; types
+that only have code beside their weights name the public repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from yibu.planner.hf import layers, mixers, special
+from yibu.planner.hf.mixers import MixerRule
+from yibu.planner.hf.settings import Settings
+from yibu.planner.hf.weights import Weights
+
+TRANSFORMERS = "transformers"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How the layers of a decoder are made."""
+
+    source: str = TRANSFORMERS
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    """What its classes set themselves, no config.json naming it."""
+    leaves_out: Mapping[str, Any] = field(default_factory=dict)
+    """What its configs leave to code beside the weights."""
+    mixers: Mapping[str, MixerRule] = field(default_factory=dict)
+    """By layer type, beyond ``mixers.USUAL``."""
+    pattern: Callable[[Settings, int], list[str] | None] = layers.usual
+    layer: Callable[[Settings, int, int, str], Settings] | None = None
+    """Settings of one layer, where they are not the model's."""
+    beside: Callable[[Settings], Weights] | None = None
+    """Weights outside the layers, besides embeddings, head and the last norm."""
+    norms: int = 2
+    """Norms of a layer as wide as the hidden size."""
+    encoder: bool = False
+    """It reads a text at once and keeps nothing of it."""
+
+
+def _same(family: Family, names: str) -> dict[str, Family]:
+    return dict.fromkeys(names.split(), family)
+
+
+PLAIN = Family()
+_BIASED = Family(sets={"qkv_bias": True})
+_NORMED = Family(sets={"qk_norm": True})
+_UNGATED = Family(sets={"gated": False})
+_OLD_GPT = Family(sets={"gated": False, "attention_bias": True, "mlp_bias": True})
+_LATENT = Family(mixers={"full_attention": mixers.latent})
+_REMOTE = "code beside the weights, "
+
+_DENSE: Mapping[str, Family] = {
+    **_same(
+        PLAIN,
+        "llama mistral ministral ministral3 mixtral gemma phi3 phimoe olmo glm granite granitemoe"
+        " granitemoeshared smollm3 seed_oss ernie4_5 ernie4_5_moe cohere2 stablelm helium"
+        " diffllama bitnet aria_text paddleocr_vl_text iquestcoder hyperclovax exaone granite_docling_text molmo2_text"
+        " cohere2_moe glm_image_text internlm3 sarvam_moe kolibri1 flint",
+    ),
+    **_same(
+        _BIASED,
+        "qwen2 qwen2_moe qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen2_audio_text",
+    ),
+    **_same(
+        _NORMED,
+        "qwen3 qwen3_moe qwen3_vl_text qwen3_vl_moe_text qwen3_omni_moe_text qwen3_omni_moe_thinker"
+        " olmo2 olmo3 olmoe flex_olmo exaone4 exaone_moe hunyuan_v1_dense hunyuan_v1_moe glm4_moe"
+        " dots1 minimax_m2 solar_open afmoe hy_v3 glm4v_moe_text",
+    ),
+    **_same(_UNGATED, "arcee nemotron nanochat jais2 apertus1p5_text cosmos3_edge_text"),
+    **_same(replace(PLAIN, norms=4), "gemma2 glm4 glm4v_text glm_ocr_text vaultgemma"),
+    **_same(Family(pattern=special.first_of_four), "cwm granite_swa granitemoe_swa"),
+    "laguna": Family(
+        pattern=special.full_unless_listed, layer=special.laguna_layer, sets={"qk_norm": True}
+    ),
+    "mellum": Family(pattern=special.full_unless_listed),
+    "gemma3_text": replace(_NORMED, norms=4),
+    "cohere": replace(PLAIN, norms=1),
+    "apertus": Family(sets={"gated": False, "qk_norm": True}),
+    "starcoder2": replace(
+        _OLD_GPT, sets={"gated": False, "attention_bias": True, "mlp_bias": True}
+    ),
+    "gpt_oss": Family(sets={"expert_biases": True}),
+    "llama4_text": Family(
+        pattern=layers.llama4,
+        sets={"shared_experts_as": 1},
+        layer=special.llama4_layer,
+    ),
+    "ernie4_5_vl_moe_text": Family(layer=special.ernie_vl_layer),
+    "mllama_text_model": Family(
+        layer=special.mllama_layer, mixers={"cross_attention": special.cross}
+    ),
+    "dbrx": Family(layer=special.dbrx_layer),
+    "gemma3n_text": Family(layer=special.gemma3n_layer, beside=special.gemma3n_extra, norms=4),
+    "gemma4_text": Family(layer=special.gemma4_layer, beside=special.gemma4_extra, norms=4),
+    "mimo_v2_flash": Family(layer=special.mimo_layer),
+    "step3_text": Family(
+        source=_REMOTE + "stepfun-ai/step3", mixers={"full_attention": special.step3}
+    ),
+}
+
+_GPT: Mapping[str, Family] = {
+    **_same(_OLD_GPT, "gpt_neox gptj codegen bloom falcon mpt phi persimmon gpt_neox_japanese"),
+    **_same(
+        replace(_OLD_GPT, beside=special.learned_positions),
+        "gpt2 gpt_neo opt gpt_bigcode biogpt openai-gpt",
+    ),
+    "xglm": _OLD_GPT,
+}
+
+_LATENT_ATTENTION: Mapping[str, Family] = {
+    **_same(
+        _LATENT,
+        "deepseek_v2 deepseek_v3 glm4_moe_lite minicpm3 youtu kimi_k2 mistral4 axk1 sarvam_mla",
+    ),
+    **_same(
+        Family(mixers=dict.fromkeys(("full_attention", "indexed_attention"), mixers.latent)),
+        "deepseek_v32 glm_moe_dsa mistral_large4_text axk2 hy_v4 hy_v4_vl_text",
+    ),
+    "longcat_flash": Family(
+        mixers={"full_attention": mixers.double_latent}, layer=special.longcat_layer, norms=4
+    ),
+    "deepseek_v4": Family(
+        pattern=special.deepseek_v4_pattern,
+        mixers=dict.fromkeys(special.DEEPSEEK_V4_TYPES, mixers.compressed),
+        layer=special.deepseek_v4_layer,
+    ),
+}
+
+_LINEAR: Mapping[str, Family] = {
+    **_same(
+        Family(mixers={"linear_attention": mixers.gated_delta}, sets={"attn_output_gate": True}),
+        "qwen3_next qwen3_5_text qwen3_5_moe_text",
+    ),
+    "kimi_linear": Family(
+        mixers={"full_attention": mixers.latent, "linear_attention": mixers.kimi_delta}
+    ),
+    "minimax": Family(
+        mixers={"linear_attention": mixers.lightning}, pattern=special.minimax_pattern
+    ),
+    **_same(
+        Family(mixers={"conv": mixers.short_convolution}, layer=special.lfm2_layer), "lfm2 lfm2_moe lfm3"
+    ),
+    "olmo_hybrid": Family(mixers={"linear_attention": mixers.gated_delta}, layer=special.olmo_hybrid_layer),
+    "bailing_hybrid": Family(
+        mixers={"full_attention": mixers.latent, "linear_attention": special.bailing_delta}
+    ),
+    "jamba": Family(mixers={"mamba": mixers.mamba}),
+    "bamba": Family(mixers={"mamba": mixers.mamba2}, pattern=special.bamba_pattern),
+    "granitemoehybrid": Family(
+        mixers={"mamba": mixers.mamba2, "linear_attention": mixers.mamba2},
+        pattern=special.granite_hybrid_pattern,
+        layer=special.granite_hybrid_layer,
+    ),
+    "zamba2": Family(
+        pattern=special.zamba_pattern, mixers=special.zamba_mixers(mixers.mamba2), norms=1,
+        layer=special.without_feed_forward, beside=special.zamba2_extra,
+    ),
+    "mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
+                    layer=special.without_feed_forward),
+    "falcon_mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
+                           layer=special.without_feed_forward),
+    "mamba2": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba2}, norms=1,
+                     layer=special.without_feed_forward),
+    "falcon_h1": Family(
+        pattern=special.every("hybrid"), mixers={"hybrid": mixers.mamba_and_attention}
+    ),
+    "nemotron_h": Family(
+        pattern=special.nemotron_h_pattern,
+        mixers={"mamba": mixers.mamba2, "mamba2": mixers.mamba2, "moe": mixers.nothing, "mlp": mixers.nothing},
+        layer=special.nemotron_h_layer,
+        sets={"gated": False},
+        norms=1,
+    ),
+    "recurrent_gemma": Family(
+        mixers={"recurrent": mixers.recurrent, "attention": mixers.windowed},
+        layer=special.recurrent_gemma_layer,
+    ),
+}  # fmt: skip
+
+_BESIDE_WEIGHTS: Mapping[str, Family] = {
+    "chatglm": Family(source=_REMOTE + "THUDM/glm-4-9b", leaves_out={"tie_word_embeddings": False}),
+    "baichuan": Family(source=_REMOTE + "baichuan-inc", leaves_out={"tie_word_embeddings": False}),
+    "internlm": Family(
+        source=_REMOTE + "internlm/internlm-7b", leaves_out={"tie_word_embeddings": False}
+    ),
+    "internlm2": Family(
+        source=_REMOTE + "internlm/internlm2-7b", leaves_out={"tie_word_embeddings": False}
+    ),
+    "qwen": Family(
+        source=_REMOTE + "Qwen/Qwen-7B",
+        leaves_out={"tie_word_embeddings": False},
+        layer=special.qwen1_layer,
+    ),
+    "nemotron-nas": Family(
+        source=_REMOTE + "nvidia/Llama-3_1-Nemotron-51B-Instruct", layer=special.nas_layer
+    ),
+    "minimax_text_01": Family(
+        source=_REMOTE + "MiniMaxAI/MiniMax-Text-01", mixers={"linear_attention": mixers.lightning}
+    ),
+    "MiniMaxText01": Family(),
+}
+
+_BERT = replace(_OLD_GPT, beside=special.bert_tables, encoder=True)
+_ENCODERS: Mapping[str, Family] = {
+    **_same(
+        _BERT,
+        "bert roberta xlm-roberta camembert mpnet ernie data2vec-text roberta-prelayernorm splinter"
+        " megatron-bert xlm-roberta-xl deberta deberta-v2 distilbert bert-generation dpr nystromformer"
+        " electra roformer ibert",
+    ),
+    **_same(replace(PLAIN, encoder=True), "modernbert nomic_bert gte eurobert"),
+    "new": Family(source=_REMOTE + "Alibaba-NLP/gte-base-en-v1.5", encoder=True),
+}
+
+_PATTERNS: Mapping[str, Mapping[str, Any]] = {
+    name: {key: value}
+    for key, value, names in (
+        ("sliding_window_pattern", 2, "gemma2 gpt_oss vaultgemma"),
+        ("sliding_window_pattern", 4, "cohere2 olmo3 exaone4"),
+        ("sliding_window_pattern", 5, "gemma3n_text kolibri1"),
+        ("sliding_window_pattern", 6, "gemma3_text gemma4_text"),
+        ("full_attention_interval", 4, "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid"),
+        ("first_k_dense_replace", 1, "glm4_moe_lite axk1 axk2 hy_v3 hy_v4 hy_v4_vl_text laguna"),
+    )
+    for name in names.split()
+}
+"""What the classes of these types do where config.json has no list of layer types."""
+_NEEDS_A_LIST = frozenset({"flint", "lfm3", "kimi_linear", "mimo_v2_flash", "step3p5"})
+"""Types whose layers follow no rule that config.json could leave out."""
+
+_KNOWN: Mapping[str, Family] = {
+    **_ENCODERS,
+    **_DENSE,
+    **_GPT,
+    **_LATENT_ATTENTION,
+    **_LINEAR,
+    **_BESIDE_WEIGHTS,
+}
+
+FAMILIES: Mapping[str, Family] = {
+    name: replace(
+        family,
+        leaves_out={**_PATTERNS.get(name, {}), **family.leaves_out},
+        pattern=layers.listed if name in _NEEDS_A_LIST else family.pattern,
+    )
+    for name, family in _KNOWN.items()
+}
+"""By ``model_type``."""

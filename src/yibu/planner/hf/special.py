@@ -1,0 +1,390 @@
+"""What single families do that no other does: settings of a layer, layer patterns, extra tables.
+
+A ``layer`` function gives the settings of layer ``i`` of ``n`` with the given type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from yibu.planner.hf import layers, mixers
+from yibu.planner.hf.feed_forward import heterogeneous
+from yibu.planner.hf.mixers import Mixer
+from yibu.planner.hf.settings import (
+    CannotTellError,
+    Settings,
+    head_dim,
+    need,
+    number,
+    numbers,
+    section,
+    setting,
+)
+from yibu.planner.hf.weights import Weights
+
+
+def every(name: str) -> Callable[[Settings, int], list[str]]:
+    """All layers are of one type."""
+    return lambda settings, count: [name] * count
+
+
+def without_feed_forward(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    return {**settings, "feed_forward": "none"}
+
+
+def learned_positions(settings: Settings) -> Weights:
+    """A table of positions instead of rotary embeddings."""
+    positions = number(settings, "n_positions", "max_position_embeddings")
+    return Weights(embedding=positions * need(settings, "hidden"))
+
+
+def bert_tables(settings: Settings) -> Weights:
+    """Positions and token types; embeddings may be narrower than the layers (ELECTRA)."""
+    hidden = need(settings, "hidden")
+    rows = number(settings, "max_position_embeddings") + number(settings, "type_vocab_size")
+    narrow = number(settings, "embedding_size") or hidden
+    saved = need(settings, "vocabulary") * (hidden - narrow)
+    return Weights(embedding=rows * narrow - saved, feed_forward=hidden * narrow)
+
+
+# ---------------------------------------------------------------------------- Llama
+
+
+def llama4_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """``intermediate_size`` is that of the experts and of the shared one, ``intermediate_size_mlp``
+    that of the dense layers (modeling_llama4.py)."""
+    width = number(settings, "intermediate_size")
+    return {**settings, "moe_intermediate_size": width, "n_shared_experts": 1}
+
+
+def ernie_vl_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """ERNIE 4.5 VL: experts for text and experts for images, in lists of two."""
+    widths, counts = (
+        numbers(settings, "moe_intermediate_size"),
+        numbers(settings, "moe_num_experts"),
+    )
+    if len(widths) < 2:
+        return settings
+    # One width for all: as many experts of the text's width as hold both kinds' weights.
+    text = (counts or [64])[0]
+    vision = (counts or [64, 64])[-1]
+    return {
+        **settings,
+        "moe_intermediate_size": (text * widths[0] + vision * widths[1]) // (text + vision),
+        "moe_num_experts": text + vision,
+        "shared_expert_intermediate_size": widths[0]
+        * max(1, number(settings, "moe_num_shared_experts")),
+    }
+
+
+def mllama_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Llama 3.2 Vision: some layers look at the image alone (modeling_mllama.py)."""
+    crosses = i in numbers(settings, "cross_attention_layers")
+    return {**settings, "mixer": "cross_attention" if crosses else "full_attention"}
+
+
+def cross(settings: Settings) -> Mixer:
+    """Attention to an image's or an encoder's states, which are no tokens of the context."""
+    own = mixers.attention(settings)
+    return Mixer(own.weights, own.small)
+
+
+def nas_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Nemotron NAS: a block of its own for every layer, in two notations (DeciLM's
+    configuration_decilm.py; Nemotron-Ultra's ``block_configs``)."""
+    blocks = settings.get("block_configs")
+    if not isinstance(blocks, list) or len(blocks) < n:
+        raise CannotTellError("its config.json has no block_configs for each layer")
+    block: Mapping[str, Any] = blocks[i]
+    attention, ffn = section(block, "attention"), section(block, "ffn")
+    own: dict[str, Any] = {}
+    if attention.get("no_op") or attention.get("replace_with_linear"):
+        own["mixer"] = "linear" if attention.get("replace_with_linear") else "none"
+    elif group := number(attention, "n_heads_in_group"):
+        own["num_key_value_heads"] = setting(settings, "heads") // group
+    elif kv := number(attention, "num_key_value_heads"):
+        own["num_key_value_heads"] = kv
+    if ffn.get("no_op"):
+        own["feed_forward"] = "none"
+    elif ffn.get("replace_with_linear"):
+        own["feed_forward"] = "linear"
+    else:
+        width = number(ffn, "intermediate_size") or heterogeneous(ffn, need(settings, "hidden"))
+        own["intermediate_size"] = width
+    return {**settings, **own}
+
+
+# ---------------------------------------------------------------------------- Gemma
+
+
+def _shares_cache(settings: Settings, i: int, n: int) -> bool:
+    shared = number(settings, "num_kv_shared_layers")
+    return bool(shared) and i >= n - shared
+
+
+def gemma3n_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """The last layers read the cache of an earlier one, with projections that go unused."""
+    own: dict[str, Any] = {"keeps_own_projections": True, "qk_norm": True}
+    if _shares_cache(settings, i, n):
+        own["shares_cache"] = 1
+    return {**settings, **own}
+
+
+def gemma3n_extra(settings: Settings) -> Weights:
+    """Embeddings of every layer, AltUp's and LAuReL's projections (modeling_gemma3n.py)."""
+    hidden, count = need(settings, "hidden"), need(settings, "layers")
+    per_layer = number(settings, "hidden_size_per_layer_input")
+    inputs = number(settings, "altup_num_inputs", default=4)
+    rank = number(settings, "laurel_rank", default=64)
+    layer = 2 * hidden * per_layer + 2 * hidden * rank + hidden * inputs
+    altup = 2 * (inputs - 1) * hidden * hidden
+    return Weights(
+        embedding=number(settings, "vocab_size_per_layer_input") * count * per_layer,
+        feed_forward=count * layer + altup + hidden * count * per_layer,
+    )
+
+
+def gemma4_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Global layers have heads of their own width and number; the last layers read the cache of an
+    earlier one and may be twice as wide (configuration_gemma4.py, modeling_gemma4.py)."""
+    own: dict[str, Any] = {"attention_k_eq_v": False, "qk_norm": True}
+    if kind == "full_attention" or i == n - 1:
+        own["mixer"] = "full_attention"
+        own["head_dim"] = number(settings, "global_head_dim", default=512)
+        if settings.get("attention_k_eq_v"):
+            own["attention_k_eq_v"] = True
+            if kv := number(settings, "num_global_key_value_heads"):
+                own["num_key_value_heads"] = kv
+    if _shares_cache(settings, i, n):
+        own["shares_cache"] = 1
+        if settings.get("use_double_wide_mlp"):
+            own["intermediate_size"] = 2 * need(settings, "inner")
+    if settings.get("enable_moe_block"):
+        own["dense_beside_experts"] = 1
+    else:
+        own["num_experts"] = 0
+    return {**settings, **own}
+
+
+def gemma4_extra(settings: Settings) -> Weights:
+    """Embeddings of every layer (modeling_gemma4.py, ``embed_tokens_per_layer``)."""
+    hidden, count = need(settings, "hidden"), need(settings, "layers")
+    per_layer = number(settings, "hidden_size_per_layer_input")
+    return Weights(
+        embedding=number(settings, "vocab_size_per_layer_input") * count * per_layer,
+        feed_forward=3 * hidden * per_layer * count,
+    )
+
+
+# ---------------------------------------------------------------------------- DeepSeek, LongCat
+
+DEEPSEEK_V4_TYPES = (
+    "sliding_attention",
+    "compressed_sparse_attention",
+    "heavily_compressed_attention",
+)
+_RATIOS = {
+    0: DEEPSEEK_V4_TYPES[0],
+    1: DEEPSEEK_V4_TYPES[0],
+    4: DEEPSEEK_V4_TYPES[1],
+    128: DEEPSEEK_V4_TYPES[2],
+}
+
+
+def deepseek_v4_pattern(settings: Settings, n: int) -> list[str] | None:
+    """``layer_types``, or ``compress_ratios`` of every layer: 0, 4 or 128 tokens an entry; without
+    either two heavily compressed layers, then both in turn (configuration_deepseek_v4.py)."""
+    if (named := layers.layer_types(settings, n)) is not None:
+        return named
+    ratios = numbers(settings, "compress_ratios")[:n]
+    if unknown := set(ratios) - set(_RATIOS):
+        raise CannotTellError(f"its compress_ratios have {min(unknown)}")
+    if ratios:
+        return [_RATIOS[ratio] for ratio in ratios]
+    return [DEEPSEEK_V4_TYPES[1 if i >= 2 and i % 2 else 2] for i in range(n)]
+
+
+def deepseek_v4_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    rates = section(settings, "compress_rates")
+    usual = {DEEPSEEK_V4_TYPES[0]: 0, DEEPSEEK_V4_TYPES[1]: 4, DEEPSEEK_V4_TYPES[2]: 128}
+    ratio = number(rates, kind) or usual[kind]
+    # The first layers choose experts by a table of token ids (hash_moe) instead of scores.
+    return {**settings, "compress_ratio": ratio, "mlp_layer_types": None}
+
+
+def longcat_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Two dense parts beside the experts; experts that do nothing have no weights."""
+    return {**settings, "dense_beside_experts": 2}
+
+
+# ---------------------------------------------------------------------------- others
+
+
+def dbrx_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """DBRX keeps heads and experts in two sections (configuration_dbrx.py)."""
+    attention, ffn = section(settings, "attn_config"), section(settings, "ffn_config")
+    return {
+        **settings,
+        "num_key_value_heads": number(attention, "kv_n_heads"),
+        "moe_num_experts": number(ffn, "moe_num_experts"),
+        "moe_top_k": number(ffn, "moe_top_k"),
+        "moe_intermediate_size": number(ffn, "ffn_hidden_size"),
+    }
+
+
+def mimo_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """MiMo-V2: windowed layers have key/value heads and widths of their own."""
+    if kind != "sliding_attention":
+        return settings
+    names = {"num_key_value_heads": "swa_num_key_value_heads", "head_dim": "swa_head_dim",
+             "v_head_dim": "swa_v_head_dim", "num_attention_heads": "swa_num_attention_heads"}  # fmt: skip
+    own = {name: value for name, other in names.items() if (value := number(settings, other))}
+    own.setdefault("num_key_value_heads", 2 * setting(settings, "kv_heads"))
+    return {**settings, **own}
+
+
+def step3(settings: Settings) -> Mixer:
+    """Step 3's multi-matrix factorization attention: a low-rank query, one key/value head
+    (arXiv 2507.19427; vllm/model_executor/models/step3_text.py)."""
+    hidden, heads, width = need(settings, "hidden"), need(settings, "heads"), head_dim(settings)
+    rank = number(settings, "share_q_dim") or hidden
+    weights = hidden * rank + rank * heads * width + 2 * hidden * width + heads * width * hidden
+    one = mixers.attention({**settings, "num_key_value_heads": 1, "num_attention_groups": 1})
+    return replace(one, weights=weights)
+
+
+def nemotron_h_pattern(settings: Settings, n: int) -> list[str] | None:
+    named = layers.layer_types(settings, n)
+    found = named if named is not None else layers.block_letters(settings, n)
+    if found is None:
+        raise CannotTellError("its config.json has no hybrid_override_pattern")
+    return ["mamba" if name == "linear_attention" else name for name in found]
+
+
+def nemotron_h_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Every layer is one thing alone: a mixer, a feed-forward part or experts."""
+    named = settings.get("layers_block_type") or settings.get("layer_types")
+    if isinstance(named, list):
+        part = {"mlp": "dense", "moe": "moe"}.get(named[i], "none")
+    else:
+        letters = str(settings.get("hybrid_override_pattern")).replace("|", "")
+        part = {"-": "dense", "E": "moe"}.get(letters[i], "none")
+    return {**settings, "feed_forward": part}
+
+
+def recurrent_gemma_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """``intermediate_size`` counts gate and up together."""
+    window = number(settings, "attention_window_size", default=2048)
+    return {**settings, "sliding_window": window, "intermediate_size": need(settings, "inner") // 2}
+
+
+def qwen1_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Qwen 1: ``intermediate_size`` counts gate and up together; only the query, key and value
+    projections have biases."""
+    return {**settings, "intermediate_size": need(settings, "inner") // 2, "qkv_bias": True}
+
+
+def lfm2_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """``intermediate_size`` is scaled and rounded up (modeling_lfm2.py, ``Lfm2MLP``)."""
+    if not settings.get("block_auto_adjust_ff_dim"):
+        return settings
+    scale = settings.get("block_ffn_dim_multiplier")
+    width = int(
+        (scale if isinstance(scale, int | float) else 1) * int(2 * need(settings, "inner") / 3)
+    )
+    multiple = max(1, number(settings, "block_multiple_of", default=256))
+    return {**settings, "intermediate_size": width + (-width) % multiple}
+
+
+def olmo_hybrid_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Heads of the gated delta net follow from the attention's (configuration_olmo_hybrid.py)."""
+    heads, key = need(settings, "heads"), int(0.75 * head_dim(settings))
+    own = {"linear_num_key_heads": heads, "linear_num_value_heads": heads,
+           "linear_key_head_dim": key, "linear_value_head_dim": 2 * key}  # fmt: skip
+    return {**own, **{name: value for name, value in settings.items() if value is not None}}
+
+
+def bailing_delta(settings: Settings) -> Mixer:
+    """Kimi delta attention with whole matrices for its gates (modeling_bailing_hybrid.py)."""
+    hidden, heads, width = need(settings, "hidden"), need(settings, "heads"), head_dim(settings)
+    own = mixers.kimi_delta(settings)
+    return replace(own, weights=6 * hidden * heads * width + hidden * heads)
+
+
+def laguna_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Query heads may differ by layer (configuration_laguna.py)."""
+    heads = numbers(settings, "num_attention_heads_per_layer")
+    return {**settings, "num_attention_heads": heads[i]} if len(heads) > i else settings
+
+
+def first_of_four(settings: Settings, n: int) -> list[str]:
+    """Every fourth layer, beginning with the first, sees all tokens (configuration_cwm.py)."""
+    named = layers.layer_types(settings, n)
+    return named or ["sliding_attention" if i % 4 else "full_attention" for i in range(n)]
+
+
+def full_unless_listed(settings: Settings, n: int) -> list[str]:
+    return layers.layer_types(settings, n) or ["full_attention"] * n
+
+
+def minimax_pattern(settings: Settings, n: int) -> list[str]:
+    """Its class has full attention in every other layer (configuration_minimax.py)."""
+    named = layers.layer_types(settings, n) or layers.attention_list(settings, n)
+    return named or ["linear_attention" if i % 2 else "full_attention" for i in range(n)]
+
+
+def bamba_pattern(settings: Settings, n: int) -> list[str] | None:
+    named = layers.layer_types(settings, n) or layers.attention_indices(settings, n)
+    return named or ["mamba"] * n
+
+
+def granite_hybrid_pattern(settings: Settings, n: int) -> list[str] | None:
+    return layers.layer_types(settings, n) or ["mamba"] * n
+
+
+def granite_hybrid_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Granite 4 without experts has the shared part alone (modeling_granitemoehybrid.py)."""
+    if setting(settings, "experts"):
+        return settings
+    return {**settings, "intermediate_size": number(settings, "shared_intermediate_size")}
+
+
+# Zamba 2: Mamba layers, some with one of a few shared transformer blocks before them.
+
+
+def zamba_pattern(settings: Settings, n: int) -> list[str] | None:
+    named = settings.get("layers_block_type")
+    if isinstance(named, list) and len(named) >= n:
+        return [str(name) for name in named[:n]]
+    if "hybrid_layer_ids" not in settings:
+        raise CannotTellError("its config.json has no hybrid_layer_ids")
+    hybrid = set(numbers(settings, "hybrid_layer_ids"))
+    return ["hybrid" if i in hybrid else "mamba" for i in range(n)]
+
+
+def zamba_mixers(state: mixers.MixerRule) -> dict[str, mixers.MixerRule]:
+    def hybrid(settings: Settings) -> Mixer:
+        own, hidden = state(settings), need(settings, "hidden")
+        rank = number(settings, "adapter_rank", default=128)
+        adapter = rank * (hidden + 2 * need(settings, "inner"))
+        kept = mixers.attention(_zamba_attention(settings)).keeps
+        return Mixer(own.weights + hidden * hidden + adapter, own.small, own.keeps + kept)
+
+    return dict.fromkeys(("mamba", "linear_attention"), state) | {"hybrid": hybrid}
+
+
+def _zamba_attention(settings: Settings) -> Settings:
+    """As wide as two hidden sizes: the state beside the embedding."""
+    twice = 2 * need(settings, "hidden")
+    width = number(settings, "attention_head_dim") or twice // need(settings, "heads")
+    return {**settings, "attention_input_size": twice, "head_dim": width}
+
+
+def zamba2_extra(settings: Settings) -> Weights:
+    """The shared blocks themselves (modeling_zamba2.py)."""
+    blocks = number(settings, "num_mem_blocks", default=1)
+    hidden, inner = need(settings, "hidden"), need(settings, "inner")
+    one = mixers.attention(_zamba_attention(settings)).weights + 3 * hidden * inner
+    return Weights(attention=blocks * one)

@@ -1,0 +1,59 @@
+"""Weights by the part of the model they belong to, since quantization treats them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from yibu.planner.cache import CacheGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Elements, not bytes."""
+
+    embedding: int = 0
+    """Token embeddings, and other tables that are looked up."""
+    head: int = 0
+    """The output matrix where it is not the embeddings' own."""
+    attention: int = 0
+    feed_forward: int = 0
+    """Dense layers and shared experts."""
+    experts: int = 0
+    """Routed experts."""
+    other: int = 0
+    """Norms, biases, routers: never quantized."""
+    vision: int = 0
+    """Image towers with their projectors."""
+    audio: int = 0
+    idle: int = 0
+    """Of ``experts``: what one token does not use."""
+
+    @property
+    def total(self) -> int:
+        return (
+            self.embedding
+            + self.head
+            + self.attention
+            + self.feed_forward
+            + self.experts
+            + self.other
+            + self.vision
+            + self.audio
+        )
+
+    @property
+    def active(self) -> int:
+        """What one token uses."""
+        return self.total - self.idle
+
+    def __add__(self, more: Weights) -> Weights:
+        names = (field.name for field in fields(self))
+        return Weights(**{name: getattr(self, name) + getattr(more, name) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a config.json says of a model."""
+
+    weights: Weights
+    keeps: tuple[CacheGroup, ...] = ()
