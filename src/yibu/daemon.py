@@ -32,13 +32,12 @@ from yibu.config.wire import gateway_config, shown_settings
 from yibu.engines import registry
 from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
+from yibu.engines.installed import with_installed_flags
 from yibu.engines.variants import by_plan
-from yibu.engines.vllm import Vllm
-from yibu.engines.vllm.table import FlagTable
+from yibu.environments.flag_tables import chosen_flags
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
-from yibu.environments.vllm_flags import chosen_flags
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
@@ -226,7 +225,7 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         reserved = (*beside.promises, *beside.held)
         machine = less_promised(here, reserved)
         left = model.replicas - number
-        request = dataclasses.replace(Request.of(model, engine.name, facts), replicas=left)
+        request = dataclasses.replace(engine.request(model, facts), replicas=left)
         coming = [found for one in beside.coming if (found := _request(one))]
         verdict, placement = place_beside(request, coming, machine, beside.on_cpu)
         own = {replica_id(model.name, n) for n in range(number)}
@@ -246,12 +245,10 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
 
     def choose_engine(model: ModelConfig, facts: ModelFacts | None) -> Engine:
         engine = registry.choose(model, facts)
-        if not isinstance(engine, Vllm):
-            return engine
-        on_gpu = model.gpus != () and probe(visible).gpus
-        name = "vllm-cuda" if on_gpu else "vllm-cpu"
-        table = chosen_flags(environments, name, env)
-        return engine if table is None else Vllm(FlagTable.from_plain(table))
+        on_gpu = model.gpus != () and bool(probe(visible).gpus)
+        return with_installed_flags(
+            engine, lambda name, module: chosen_flags(environments, name, module, env), gpu=on_gpu
+        )
 
     def ensure_environment(name: str, note: Note) -> Path:
         return environments.ensure(name, progress=_phases(note))
@@ -300,7 +297,7 @@ def _request(coming: Coming) -> Request | None:
     if config.source and facts is None:
         return None
     try:
-        return Request.of(config, registry.choose(config, facts).name, facts)
+        return registry.choose(config, facts).request(config, facts)
     except YibuError:
         return None
 

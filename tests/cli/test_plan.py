@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from yibu.environments.flag_tables import TABLE
 
 from tests.fakes.vllm import make_environment, make_model
 from tests.planner.planner_files import LLAMA, gguf_bytes
@@ -13,7 +14,6 @@ from yibu.cli.main import run
 from yibu.engines.vllm.table import PINNED
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
-from yibu.environments.vllm_flags import TABLE
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.fakes.hub_server import HubServer
 from tests.support.polling import until
 from yibu.engines.causes import explain
 from yibu.engines.vllm.causes import VLLM_CAUSES
-from yibu.engines.vllm.table import PINNED, FlagTable
+from yibu.engines.vllm.table import PINNED, VllmFlags
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -157,7 +157,7 @@ def test_the_flags_that_are_known_are_those_of_the_installed_version(engine_cach
         [str(models.python()), "-P", "-m", "yibu.launchers.vllm_flags"],
         capture_output=True, text=True, timeout=_FAIL, check=True,
     )  # fmt: skip
-    real = FlagTable.from_plain(json.loads(done.stdout))
+    real = VllmFlags.from_plain(json.loads(done.stdout))
     assert (real.version, real.flags, real.short) == (PINNED.version, PINNED.flags, PINNED.short)
     assert real.choices == PINNED.choices
 
@@ -187,5 +187,5 @@ def test_the_pinned_version_has_the_flags_that_it_is_known_for(
         env={**os.environ, "TMPDIR": str(tmp_path), "VLLM_NO_USAGE_STATS": "1"},
         capture_output=True, text=True, timeout=_FAIL, check=True,
     )  # fmt: skip
-    assert FlagTable.from_plain(json.loads(done.stdout)) == PINNED
+    assert VllmFlags.from_plain(json.loads(done.stdout)) == PINNED
     assert PINNED.serve

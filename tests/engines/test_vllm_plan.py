@@ -13,8 +13,8 @@ from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.vllm import Vllm
 from yibu.engines.vllm.families import FAMILIES, Family
 from yibu.engines.vllm.flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
-from yibu.engines.vllm.gateway_flags import lift_house_flags
-from yibu.engines.vllm.table import PINNED, FlagTable
+from yibu.engines.vllm.server import SERVER
+from yibu.engines.vllm.table import PINNED, VllmFlags
 from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError
 
@@ -42,7 +42,7 @@ def value(launch: LaunchPlan, flag: str) -> str:
 
 
 def test_the_tutorials_command_line() -> None:
-    launch = plan(None, *lift_house_flags(TUTORIAL).flags, at=GPU)
+    launch = plan(None, *SERVER.lift(TUTORIAL).words, at=GPU)
     argv, env = launch.bind(
         Binding("127.0.0.1", 4321, Path("/env/bin/python"), Path("/store/r1"), "inner")
     )
@@ -66,25 +66,25 @@ def test_the_tutorials_command_line() -> None:
     assert "--disable-log-requests: left out" in notes
 
 
-def test_house_flags_that_nobody_lifted_are_refused() -> None:
+def test_gateway_flags_that_nobody_lifted_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--port is not the engine's here") as refused:
         plan({"port": 8001})
     assert "gateway.port" in refused.value.hint
 
 
-def test_house_flags_are_lifted() -> None:
-    lifted = lift_house_flags(TUTORIAL)
+def test_gateway_flags_are_lifted() -> None:
+    lifted = SERVER.lift(TUTORIAL)
     assert (lifted.host, lifted.port, lifted.api_keys) == ("0.0.0.0", 8001, ("sk-1",))
-    assert (lifted.served_names, lifted.model) == (("r1",), "/models/r1")
-    assert lifted.flags == (
+    assert (lifted.names, lifted.model) == (("r1",), "/models/r1")
+    assert lifted.words == (
         "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.9", "--max-num-seqs", "64",
         "--max-model-len", "8192", "--dtype", "bfloat16",
         "--disable-log-requests", "--disable-log-stats",
     )  # fmt: skip
     with pytest.raises(ConfigError, match="lacks its value"):
-        lift_house_flags(["--port"])
+        SERVER.lift(["--port"])
     with pytest.raises(ConfigError, match="'http'"):
-        lift_house_flags(["--port=http"])
+        SERVER.lift(["--port=http"])
 
 
 def test_on_a_cpu() -> None:
@@ -312,12 +312,12 @@ def test_an_embedding_model() -> None:
 
 
 def test_another_version_has_flags_of_its_own() -> None:
-    newer = FlagTable("9.9", {**PINNED.flags, "zebra_crossing": "value"}, {"z": "zebra_crossing"})
+    newer = VllmFlags("9.9", {**PINNED.flags, "zebra_crossing": "value"}, {"z": "zebra_crossing"})
     engine = Vllm(newer)
     entry = model(None, "-z", "1", "--zebra-crossing=2")
     launch = engine.plan(entry, facts("safetensors"), placement())
     assert launch.argv[-3:] == ("-z", "1", "--zebra-crossing=2")
-    older = Vllm(FlagTable("0.1", {"dtype": "value"}, {}))
+    older = Vllm(VllmFlags("0.1", {"dtype": "value"}, {}))
     assert launch.argv[:5] == (
         "{python}", "-m", "vllm.entrypoints.openai.api_server", "--model", "{model}"
     )  # fmt: skip
@@ -341,7 +341,7 @@ def test_what_it_has_begun_it_finishes() -> None:
     longer = plan(None, "--shutdown-timeout", "120")
     assert longer.argv.count("--shutdown-timeout") == 1
     assert longer.stop_grace > 120
-    old = Vllm(FlagTable("0.11.0", {k: v for k, v in PINNED.flags.items()
+    old = Vllm(VllmFlags("0.11.0", {k: v for k, v in PINNED.flags.items()
                                     if k != "shutdown_timeout"}, PINNED.short))  # fmt: skip
     launch = old.plan(model(None), facts("safetensors"), placement())
     assert "--shutdown-timeout" not in launch.argv

@@ -16,7 +16,7 @@ FACTS = {name: facts_from_headers(name=name, config=config) for name, (config, _
 
 
 def vllm(name: str, **options: object) -> Request:
-    return Request(name, "vllm", FACTS[name], **options)  # type: ignore[arg-type]  # by name
+    return Request(name, "paged", FACTS[name], **options)  # type: ignore[arg-type]  # by name
 
 
 def machine_with(*gpus: Gpu, memory: int = 64) -> Machine:

@@ -184,7 +184,7 @@ def test_weights_and_cache(case: Case) -> None:
     [(case.model, machine, expected) for case in CASES for machine, expected in case.on.items()],
 )
 def test_verdicts(name: str, machine: str, expected: Expected) -> None:
-    (result,) = plan([Request(name, "vllm", facts_of(name))], BUILT_IN[machine])
+    (result,) = plan([Request(name, "paged", facts_of(name))], BUILT_IN[machine])
     assert result.reasons
     if expected == NO:
         assert result.verdict == NO
@@ -218,7 +218,7 @@ def test_linear_attention_keeps_a_state_and_few_keys() -> None:
 def test_the_kv_dtype_halves_the_cache() -> None:
     facts = facts_of("Llama-3.1-8B")
     assert kv_bytes_per_token(facts, "fp8") == 65_536
-    request = Request("m", "vllm", facts, kv_dtype="fp8")
+    request = Request("m", "paged", facts, kv_dtype="fp8")
     (result,) = plan([request], BUILT_IN["rtx4090-24g"])
     # 7.20 GiB ÷ 64 KiB = 117,960 tokens.
     assert result.placement is not None

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from yibu.config import ModelConfig
+from yibu.engines.registry import by_name
 from yibu.planner.cpu import rank_cpus
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
@@ -42,7 +43,7 @@ def machine_with(memory: int = 64) -> Machine:
 
 def llama(*flags: str, **options: object) -> Request:
     config = ModelConfig("m", "ORG/NAME", options=options, flags=flags)
-    return Request.of(config, "llama.cpp", SMOL)
+    return by_name("llama.cpp").request(config, SMOL)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_4_bit_variant_is_advised_where_it_would_fit() -> None:
         (half, 150 * MIB, False),
         (SMOL, 150 * MIB, False),  # it is one
     ):
-        request = Request("m", "llama.cpp", facts, memory=memory)
+        request = Request("m", "slots", facts, memory=memory)
         (result,) = plan([request], machine_with())
         assert result.verdict == "does_not_fit"
         assert any("4-bit" in hint for hint in result.suggestions) is advised
@@ -160,7 +161,7 @@ def test_a_model_that_embeds_takes_a_whole_input_in_one_step(
 def test_an_encoder_computes_no_logits() -> None:
     details = {f"bert.{name.split('.')[1]}": value for name, value in SMOL.details.items()}
     facts = replace(SMOL, architecture="bert", pooling=True, max_context=8192, details=details)
-    request = Request.of(ModelConfig("m", "ORG/NAME"), "llama.cpp", facts)
+    request = by_name("llama.cpp").request(ModelConfig("m", "ORG/NAME"), facts)
     (result,) = plan([request], machine_with())
     assert result.placement is not None
     assert result.placement.context == 8192

@@ -252,7 +252,7 @@ def test_any_config_gives_a_plan_or_a_typed_error(change: dict[str, Any]) -> Non
     # Any other exception fails the test.
     with contextlib.suppress(YibuError):
         facts = facts_from_headers(name="m", config={**CONFIG, **change})
-        request = Request("m", "vllm", facts)
+        request = Request("m", "paged", facts)
         for machine in ("2x24g", "laptop-16g"):
             (result,) = plan([request], BUILT_IN[machine])
             assert explain(request, result)

@@ -68,8 +68,8 @@ def test_what_a_placement_sets_aside(
 
 
 def test_a_command_with_a_budget_needs_it_free() -> None:
-    request = Request("a", "command", memory=30 * GIB)
-    first, second = plan([request, Request("b", "command", memory=30 * GIB)], machine())
+    request = Request("a", "unmanaged", memory=30 * GIB)
+    first, second = plan([request, Request("b", "unmanaged", memory=30 * GIB)], machine())
     assert (first.verdict, second.verdict) == ("fits", "does_not_fit")
     assert "30.0 GiB" in second.reasons[0] or "32.2 GB" in second.reasons[0]
     assert plan([request], less_promised(machine(), [Promise("b-0", (), 30 * GIB)]))[0].verdict == (

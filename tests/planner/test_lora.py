@@ -8,6 +8,7 @@ import pytest
 from models import MODELS
 
 from yibu.config import ModelConfig
+from yibu.engines.registry import by_name
 from yibu.planner.explain import explain
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.lora import Slots, kept_bytes, slot_bytes
@@ -73,7 +74,7 @@ def test_adapters_that_are_kept_are_whole_and_without_the_vocabulary() -> None:
 
 def request(engine: str = "vllm", **options: object) -> Request:
     config = ModelConfig(name="m", options=options)
-    return Request.of(config, engine, facts("Llama-3.1-8B"))  # type: ignore[arg-type]  # a literal
+    return by_name(engine).request(config, facts("Llama-3.1-8B"))
 
 
 def test_options_and_flags_ask_for_slots() -> None:
@@ -87,7 +88,7 @@ def test_options_and_flags_ask_for_slots() -> None:
     assert asked.lora == Slots(3, 64, 9, 4, True, frozenset({"q_proj"}))
     flags = ("--enable-lora", "--max-lora-rank", "32", "--max-loras=2")
     config = ModelConfig(name="m", flags=flags)
-    assert Request.of(config, "vllm", None).lora == Slots(count=2, rank=32)
+    assert by_name("vllm").request(config, None).lora == Slots(count=2, rank=32)
 
 
 def test_the_plan_counts_adapters_and_says_so() -> None:

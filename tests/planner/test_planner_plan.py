@@ -8,6 +8,7 @@ import pytest
 from models import MODELS
 
 from yibu.config import ModelConfig
+from yibu.engines.registry import by_name
 from yibu.errors import ConfigError
 from yibu.planner import cpu
 from yibu.planner.explain import explain, explain_machine
@@ -42,7 +43,7 @@ SMOL = ModelFacts(
 
 
 def vllm(name: str, **options: object) -> Request:
-    return Request(name, "vllm", FACTS[name], **options)  # type: ignore[arg-type]  # by name
+    return Request(name, "paged", FACTS[name], **options)  # type: ignore[arg-type]  # by name
 
 
 def machine_with(*gpus: Gpu, memory: int = 64, cores: int = 16) -> Machine:
@@ -201,7 +202,7 @@ def test_a_budget_too_small_says_what_would_do() -> None:
 
 
 def test_llama_on_a_cpu() -> None:
-    request = Request("smol", "llama.cpp", SMOL, context=4096, parallel=8)
+    request = Request("smol", "slots", SMOL, context=4096, parallel=8)
     (result,) = plan([request], machine_with(memory=24, cores=2))
     placement = result.placement
     assert placement is not None
@@ -215,7 +216,7 @@ def test_llama_on_a_cpu() -> None:
 def test_a_cpu_with_little_memory_gets_fewer_slots_then_fewer_tokens() -> None:
     def with_left(mib: int) -> ModelPlan:
         machine = Machine("m", 4, 4, 0, mib * MIB + 512 * MIB)
-        return plan([Request("smol", "llama.cpp", SMOL)], machine)[0]
+        return plan([Request("smol", "slots", SMOL)], machine)[0]
 
     # Weights 92.1, cache 180 MiB a slot of 8,192 tokens, overhead 64 + 22.6 + 0.2 a slot.
     full = with_left(92 + 4 * 180 + 90).placement
@@ -246,7 +247,7 @@ def test_speech_and_commands() -> None:
     sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
     models = [
         Request("asr", "speech", sense),
-        Request("mine", "command"),
+        Request("mine", "unmanaged"),
     ]
     asr, mine = plan(models, machine_with(memory=16))
     assert asr.verdict == "fits"
@@ -274,7 +275,7 @@ def test_speech_takes_what_was_measured_and_a_margin(
     options: dict[str, object], measured: float
 ) -> None:
     sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
-    request = Request.of(ModelConfig(name="asr", options=options), "speech", sense)
+    request = by_name("speech").request(ModelConfig(name="asr", options=options), sense)
     (verdict,) = plan([request], machine_with(memory=16))
     assert verdict.placement is not None
     planned = verdict.placement.need.total / MIB
@@ -295,7 +296,7 @@ def test_vllm_on_a_cpu_takes_what_was_measured_and_a_fifth(
     options: dict[str, object], cores: int, measured: int
 ) -> None:
     options = {**options, "context": 1024, "parallel": 8}
-    request = Request.of(ModelConfig(name="m", options=options), "vllm", FACTS["SmolLM2-135M"])
+    request = by_name("vllm").request(ModelConfig(name="m", options=options), FACTS["SmolLM2-135M"])
     (verdict,) = plan([request], machine_with(memory=32, cores=cores))
     assert verdict.placement is not None
     need, ranks = verdict.placement.need, verdict.placement.tensor_parallel
@@ -340,7 +341,7 @@ def test_vllm_on_a_cpu_takes_a_cache_a_rank() -> None:
 
 
 def test_a_grown_context_beyond_training_is_said() -> None:
-    (result,) = plan([Request("m", "llama.cpp", SMOL, context=16_384)], machine_with())
+    (result,) = plan([Request("m", "slots", SMOL, context=16_384)], machine_with())
     assert "beyond the 8,192 it was trained for" in result.reasons[0]
 
 
@@ -348,7 +349,7 @@ def test_a_grown_context_beyond_training_is_said() -> None:
 
 
 def test_options_and_flags_are_read_alike() -> None:
-    by_option = Request.of(
+    by_option = by_name("vllm").request(
         ModelConfig(
             "m",
             options={
@@ -360,10 +361,9 @@ def test_options_and_flags_are_read_alike() -> None:
                 "enforce-eager": True,
             },
         ),
-        "vllm",
         None,
     )
-    by_flag = Request.of(
+    by_flag = by_name("vllm").request(
         ModelConfig(
             "m",
             options={"context": 9},
@@ -380,7 +380,6 @@ def test_options_and_flags_are_read_alike() -> None:
                 "--trust-remote-code",
             ),
         ),
-        "vllm",
         None,
     )
     assert replace(by_flag, context=4096) == by_option
@@ -390,7 +389,7 @@ def test_options_and_flags_are_read_alike() -> None:
 
 def test_flags_win_over_options() -> None:
     model = ModelConfig("m", options={"context": 4096}, flags=("--max-model-len", "2k"))
-    assert Request.of(model, "vllm", None).context == 2000
+    assert by_name("vllm").request(model, None).context == 2000
 
 
 @pytest.mark.parametrize(
@@ -406,12 +405,12 @@ def test_flags_win_over_options() -> None:
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="was expected"):
-        Request.of(ModelConfig("m", options=options), "vllm", None)
+        by_name("vllm").request(ModelConfig("m", options=options), None)
 
 
 def test_auto_leaves_the_choice_to_the_planner() -> None:
     model = ModelConfig("m", flags=("--max-model-len", "auto", "--dtype", "auto"))
-    request = Request.of(model, "vllm", None)
+    request = by_name("vllm").request(model, None)
     assert request.context is None
     assert request.dtype is None
 
@@ -464,7 +463,7 @@ def test_models_placed_one_after_the_other_share_a_gpu_as_in_one_plan() -> None:
 
 def test_engines_that_come_up_together_divide_the_cores() -> None:
     machine = machine_with(cores=9)
-    request = Request("a", "llama.cpp", SMOL)
+    request = Request("a", "slots", SMOL)
     _, alone = place_beside(request, [], machine)
     _, placed = place_beside(request, [replace(request, name="b")], machine)
     assert alone is not None

@@ -90,6 +90,6 @@ def test_more_main_memory_never_makes_it_not_fit(mib: int, more: int, context: i
 
     def verdict(size: int) -> int:
         machine = Machine("m", 4, 8, 64 * GIB, size * MIB)
-        return rank[plan([Request("m", "llama.cpp", SMOL, context=context)], machine)[0].verdict]
+        return rank[plan([Request("m", "slots", SMOL, context=context)], machine)[0].verdict]
 
     assert verdict(mib + more) >= verdict(mib)

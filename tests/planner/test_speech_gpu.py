@@ -6,6 +6,7 @@ import pytest
 from models import MODELS
 
 from yibu.config import ModelConfig
+from yibu.engines.registry import by_name
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
@@ -17,7 +18,7 @@ SENSEVOICE = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000, dtype="flo
 
 def speech(gpus: tuple[int, ...] | None = None, replicas: int = 1, **options: object) -> Request:
     config = ModelConfig("ears", "iic/X", options=options, gpus=gpus, replicas=replicas)
-    return Request.of(config, "speech", SENSEVOICE)
+    return by_name("speech").request(config, SENSEVOICE)
 
 
 def machine(*free: float) -> Machine:
@@ -45,8 +46,8 @@ def test_it_goes_where_it_is_asked_to(request_: Request, expected: tuple[int, ..
 
 def test_what_it_takes_is_not_given_to_a_language_model() -> None:
     facts = facts_from_headers(name="q", config=MODELS["Qwen3-0.6B"][0])
-    alone, _ = plan([Request("q", "vllm", facts), speech()], machine(24))
-    beside, ears = plan([Request("q", "vllm", facts), speech(gpus=(0,), replicas=2)], machine(24))
+    alone, _ = plan([Request("q", "paged", facts), speech()], machine(24))
+    beside, ears = plan([Request("q", "paged", facts), speech(gpus=(0,), replicas=2)], machine(24))
     assert alone.placement is not None
     assert beside.placement is not None
     assert len(ears.replicas) == 2

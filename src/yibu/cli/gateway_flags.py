@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yibu.cli.selection import Overrides
-from yibu.config import Config
-from yibu.engines.vllm.gateway_flags import LiftedFlags, lift_house_flags
+from yibu.cli.selection import Overrides, engine_named
+from yibu.config import Config, ModelConfig
+from yibu.engines import registry
+from yibu.engines.servers import Lifted, ServerCommand
 from yibu.errors import UsageError
 
 _SEEN = (
@@ -63,23 +64,24 @@ def split_flags(
         ConfigError: a flag lacks its value.
         UsageError: ``--model`` names another model than the command does.
     """
-    if not overrides.flags or overrides.engine in ("command", "speech"):
+    server = _server(models, overrides)
+    if not overrides.flags or server is None:
         return GatewayFlags(tuple(models), overrides, host, port)
-    lifted = lift_house_flags(overrides.flags)
+    lifted = server.lift(overrides.flags)
     said = dataclasses.replace(
         lifted,
         host=lifted.host if host is None else None,
         port=lifted.port if port is None else None,
     )
-    name = overrides.name or next(iter(lifted.served_names), None)
-    aliases = tuple(other for other in lifted.served_names if other != name)
+    name = overrides.name or next(iter(lifted.names), None)
+    aliases = tuple(other for other in lifted.names if other != name)
     return GatewayFlags(
-        _models(models, lifted.model, directory),
+        _models(models, lifted.hub_model or lifted.model, directory),
         dataclasses.replace(
             overrides,
             name=name,
             aliases=aliases,
-            flags=lifted.flags,
+            flags=lifted.words,
             lora=tuple(adapters(lifted, directory).items()),
         ),
         host if host is not None else lifted.host,
@@ -89,7 +91,17 @@ def split_flags(
     )
 
 
-def flag_notes(lifted: LiftedFlags) -> tuple[str, ...]:
+def _server(models: Sequence[str], overrides: Overrides) -> ServerCommand | None:
+    """Whose flags they are."""
+    source = models[0] if len(models) == 1 else ""
+    try:
+        engine = engine_named(overrides.engine)
+    except UsageError:
+        engine = None  # refused where the models are chosen
+    return registry.server_of(ModelConfig("", source=source, engine=engine, flags=overrides.flags))
+
+
+def flag_notes(lifted: Lifted) -> tuple[str, ...]:
     """What became of the gateway's flags, a sentence each; keys are left out."""
     notes = []
     if lifted.host is not None:
@@ -99,18 +111,18 @@ def flag_notes(lifted: LiftedFlags) -> tuple[str, ...]:
     if lifted.api_keys:
         notes.append("--api-key: the gateway asks for it (gateway.api_keys); the engine gets a key"
                      " of its own")  # fmt: skip
-    if lifted.served_names:
-        names = ", ".join(map(repr, lifted.served_names))
+    if lifted.names:
+        names = ", ".join(map(repr, lifted.names))
         notes.append(f"--served-model-name: clients may ask for {names}")
-    if lifted.lora:
-        names = ", ".join(repr(name) for name, _ in lifted.lora)
+    if lifted.adapters:
+        names = ", ".join(repr(name) for name, _ in lifted.adapters)
         notes.append(f"--lora-modules: clients ask for {names} like for any model (options.lora)")
     return tuple(notes)
 
 
-def adapters(lifted: LiftedFlags, directory: Path | None) -> dict[str, str]:
+def adapters(lifted: Lifted, directory: Path | None) -> dict[str, str]:
     """The LoRA adapters that flags name, a folder before a hub's model as an engine has it."""
-    return {name: local_first(path, directory) for name, path in lifted.lora}
+    return {name: local_first(path, directory) for name, path in lifted.adapters}
 
 
 def local_first(name: str, directory: Path | None) -> str:

@@ -14,12 +14,15 @@ from typing import Any
 from yibu.cli.gateway_flags import adapters, flag_notes, local_first
 from yibu.cli.selection import with_names
 from yibu.config import Config, ModelConfig
-from yibu.engines.options import to_flags
-from yibu.engines.vllm.gateway_flags import HOUSE_FLAGS, KEY_VARIABLE, LiftedFlags, lift_house_flags
+from yibu.engines import registry
+from yibu.engines.servers import Lifted, ServerCommand
 from yibu.errors import ConfigError
 from yibu.planner.types import Gpu
 
-_GPUS = "CUDA_VISIBLE_DEVICES"
+_GPUS = (
+    "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+)  # fmt: skip
 _NO_GPU = frozenset({"", "-1", "none", "void", "NoDevFiles"})
 
 
@@ -35,16 +38,15 @@ def normalize(
     """
     models, lifted, notes = [], [], []
     for model in config.models:
-        if model.engine in ("command", "speech"):
+        server = registry.server_of(model)
+        if server is None:
             models.append(model)  # its flags are the command's own
             continue
-        found = _lift(model)
+        found = _lift(model, server)
         lifted.append((model, found))
         notes += [f"{model.name}: {note}" for note in flag_notes(found)]
-        own = with_names(
-            _without(model, found), found.served_names, adapters(found, model.directory)
-        )
-        models.append(_with_gpus(own, model.env.get(_GPUS), gpus))
+        own = with_names(_without(model, found), found.names, adapters(found, model.directory))
+        models.append(_with_gpus(own, model.env, gpus))
     _refuse_twins(models)
     settled = dataclasses.replace(config, models=tuple(models))
     for setting in ("host", "port"):
@@ -53,66 +55,67 @@ def normalize(
     return _with_keys(settled, [key for _, f in lifted for key in f.api_keys]), tuple(notes)
 
 
-def _lift(model: ModelConfig) -> LiftedFlags:
+def _lift(model: ModelConfig, server: ServerCommand) -> Lifted:
     """The gateway's flags, wherever in the entry they stand."""
-    owned = {
-        name: value
-        for option, value in model.options.items()
-        if (name := option.replace("-", "_")) in HOUSE_FLAGS
-    }
-    if key := model.env.get(KEY_VARIABLE):
-        owned["api_key"] = key
     try:
-        return lift_house_flags((*to_flags(owned, lists="spread"), *model.flags))
+        found = server.lift(model.flags, model.options, model.env)
     except ConfigError as error:
         raise ConfigError(f"model {model.name!r}: {error.message}", hint=error.hint) from error
+    if found.key_file is not None:
+        raise ConfigError(
+            f"model {model.name!r}: a file of keys stands in its flags",
+            hint=f"keys are the gateway's: gateway: {{api_key_file: {found.key_file}}}",
+        )
+    return found
 
 
-def _without(model: ModelConfig, found: LiftedFlags) -> ModelConfig:
+def _without(model: ModelConfig, found: Lifted) -> ModelConfig:
     """The entry without them, its name and source judged against its own."""
     source = model.source
-    if found.model is not None:
-        named = local_first(found.model, model.directory)
+    if (named := found.hub_model or found.model) is not None:
+        named = local_first(named, model.directory)
         if source and named not in (source, f"hf:{source}", f"modelscope:{source}"):
             raise ConfigError(
-                f"model {model.name!r} has the source {source}, and its flags say --model"
-                f" {found.model}",
-                hint=f"take --model out of its flags, or write: source: {found.model}",
+                f"model {model.name!r} has the source {source}, and its flags say --model {named}",
+                hint=f"take --model out of its flags, or write: source: {named}",
             )
         source = source or named
-    options = {k: v for k, v in model.options.items() if k.replace("-", "_") not in HOUSE_FLAGS}
-    env = {k: v for k, v in model.env.items() if k not in (KEY_VARIABLE, _GPUS)}
-    return dataclasses.replace(model, source=source, options=options, flags=found.flags, env=env)
+    env = {name: value for name, value in found.env.items() if name not in _GPUS}
+    return dataclasses.replace(
+        model, source=source, options=found.options, flags=found.words, env=env
+    )
 
 
 def _with_gpus(
-    model: ModelConfig, variable: str | None, gpus: Callable[[], tuple[Gpu, ...]] | None
+    model: ModelConfig, env: Mapping[str, str], gpus: Callable[[], tuple[Gpu, ...]] | None
 ) -> ModelConfig:
-    if variable is None:
-        return model
-    named = _numbers(model, variable, gpus)
-    if model.gpus is not None and model.gpus != named:
-        raise ConfigError(
-            f"model {model.name!r} has gpus: {list(model.gpus)}, and its env {_GPUS}={variable}",
-            hint=f"take {_GPUS} out of its env, or write: gpus: {list(named)}",
-        )
-    return dataclasses.replace(model, gpus=named)
+    for variable in _GPUS:
+        if (value := env.get(variable)) is None:
+            continue
+        named = _numbers(model, variable, value, gpus)
+        if model.gpus is not None and model.gpus != named:
+            raise ConfigError(
+                f"model {model.name!r} has gpus: {list(model.gpus)}, and its env {variable}={value}",
+                hint=f"take {variable} out of its env, or write: gpus: {list(named)}",
+            )
+        model = dataclasses.replace(model, gpus=named)
+    return model
 
 
 def _numbers(
-    model: ModelConfig, variable: str, gpus: Callable[[], tuple[Gpu, ...]] | None
+    model: ModelConfig, variable: str, value: str, gpus: Callable[[], tuple[Gpu, ...]] | None
 ) -> tuple[int, ...]:
-    parts = [part.strip() for part in variable.split(",")]
+    parts = [part.strip() for part in value.split(",")]
     if parts[0] in _NO_GPU:
         return ()
     if all(part.isdigit() for part in parts):
         return tuple(map(int, parts))
     from yibu.node import hardware
 
-    found = hardware.visible((gpus or hardware.gpus)(), variable)
+    found = hardware.visible((gpus or hardware.gpus)(), value)
     if len(found) != len(parts):
         raise ConfigError(
-            f"model {model.name!r}: its env has {_GPUS}={variable}, which names no GPU of this"
+            f"model {model.name!r}: its env has {variable}={value}, which names no GPU of this"
             " machine",
             hint="see their numbers with nvidia-smi -L, and write: gpus: [0]",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine, LaunchPlan
-from yibu.engines.vllm import Vllm
-from yibu.engines.vllm.table import FlagTable
+from yibu.engines.installed import with_installed_flags
+from yibu.environments.flag_tables import kept_flags
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.vllm_flags import TABLE
 from yibu.errors import HubNotFoundError
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
@@ -77,7 +75,7 @@ def plan_models(
         facts, choice = model_facts(model, store)
         chosen.append(choice)
         engines.append(_installed(registry.choose(model, facts), model, machine, environments))
-        requests.append(Request.of(model, engines[-1].name, facts))
+        requests.append(engines[-1].request(model, facts))
     planned = []
     verdicts = plan(requests, machine, neighbours)
     for model, engine, request, verdict, choice in zip(
@@ -97,13 +95,10 @@ def _installed(
     engine: Engine, model: ModelConfig, machine: Machine, environments: EnvironmentManager | None
 ) -> Engine:
     """The engine with the flags of the version that would run, where that is known already."""
-    if environments is None or not isinstance(engine, Vllm):
+    if environments is None:
         return engine
-    name = "vllm-cuda" if machine.gpus and model.gpus != () else "vllm-cpu"
-    file = environments.path(name) / TABLE
-    if environments.chosen_version(name) is None or not file.is_file():
-        return engine
-    return Vllm(FlagTable.from_plain(json.loads(file.read_text(encoding="utf-8"))))
+    on_gpu = bool(machine.gpus) and model.gpus != ()
+    return with_installed_flags(engine, lambda name, _: kept_flags(environments, name), gpu=on_gpu)
 
 
 def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> ModelPlan:

@@ -189,7 +189,7 @@ def _override(model: ModelConfig, overrides: Overrides) -> ModelConfig:
         model,
         name=_name(overrides.name) or model.name,
         name_derived=model.name_derived and overrides.name is None,
-        engine=_engine(overrides.engine) or model.engine,
+        engine=engine_named(overrides.engine) or model.engine,
         flags=(*model.flags, *overrides.flags),
         aliases=(*model.aliases, *overrides.aliases),
     )
@@ -217,7 +217,7 @@ def _name(name: str | None) -> str | None:
         raise UsageError(f"--name {name!r} cannot be used: {error}.") from error
 
 
-def _engine(name: str | None) -> EngineName | None:
+def engine_named(name: str | None) -> EngineName | None:
     for known in ENGINE_NAMES:
         if name == known:
             return known

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
+from yibu.engines.servers import ServerCommand
+from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 Capability = Literal[
@@ -179,6 +181,11 @@ class Engine(Protocol):
     is not known."""
     suffixes: frozenset[str]
     """Endings of files that it alone serves, ``.gguf`` for instance."""
+    server: ServerCommand | None
+    """How people start its server, and its flags; None where its flags are a command's own."""
+    flags_module: str | None
+    """The module that prints the flags of the version in its environment, for :meth:`with_flags`;
+    None where every version has the same."""
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         """Whether this engine serves the model; ``facts`` is None where there are no files."""
@@ -190,6 +197,23 @@ class Engine(Protocol):
         Raises:
             YibuError: :meth:`plan` would refuse them, whatever is in the files.
         """
+        ...
+
+    def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
+        """What the entry's options and flags ask of the planner.
+
+        Raises:
+            ConfigError: a value is not of the type it must have.
+        """
+        ...
+
+    def environment(self, *, gpu: bool) -> str | None:
+        """The environment that it runs in with GPUs or without; None where there is none, or the
+        model's files decide."""
+        ...
+
+    def with_flags(self, plain: Mapping[str, Any]) -> Engine:
+        """The same engine with the flags that ``flags_module`` printed."""
         ...
 
     def plan(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from yibu.config import ModelConfig
+from yibu.engines.flags import text_of
 from yibu.errors import ConfigError
 
 _CUTOFF = 0.8
-_NO_SHORT: Mapping[str, str] = MappingProxyType({})
 
 FalseStyle = Literal["negated", "left out"]
 ListStyle = Literal["repeated", "spread"]
@@ -109,57 +106,10 @@ def to_flags(
                 if false == "negated":
                     flags.append("--no-" + flag.removeprefix("--"))
             case list() if lists == "spread":
-                flags += [flag, *map(_text, value)]
+                flags += [flag, *map(text_of, value)]
             case list():
                 for item in value:
-                    flags += [flag, _text(item)]
+                    flags += [flag, text_of(item)]
             case _:
-                flags += [flag, _text(value)]
+                flags += [flag, text_of(value)]
     return flags
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """One flag of a command line with its values."""
-
-    name: str
-    """Without dashes, with underscores, short spellings resolved."""
-    values: tuple[str, ...]
-    words: tuple[str, ...]
-    """As they were given."""
-
-
-def parse_flags(flags: Sequence[str], short: Mapping[str, str] = _NO_SHORT) -> list[Flag]:
-    """Read ``--name value``, ``--name=value`` and ``-n value`` in their order.
-
-    ``short`` maps spellings without dashes to names.
-
-    Raises:
-        ConfigError: a word stands before any flag.
-    """
-    found: list[Flag] = []
-    for word in flags:
-        if is_flag(word):
-            spelling, equals, value = word.partition("=")
-            name = spelling.lstrip("-").replace("-", "_")
-            found.append(Flag(short.get(name, name), (value,) if equals else (), (word,)))
-        elif not found:
-            raise ConfigError(
-                f"the engine flags begin with {word!r}, which is not a flag",
-                hint="flags look like --name VALUE",
-            )
-        else:
-            last = found[-1]
-            found[-1] = Flag(last.name, (*last.values, word), (*last.words, word))
-    return found
-
-
-def is_flag(word: str) -> bool:
-    """Whether a word is a flag; a negative number is a value."""
-    return word.startswith("-") and not word.lstrip("-")[:1].isdigit() and word.strip("-") != ""
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from yibu.config import ModelConfig
 from yibu.engines.base import Engine
 from yibu.engines.command import Command
+from yibu.engines.flags import Flag, FlagTable
 from yibu.engines.llama_cpp import LlamaCpp
 from yibu.engines.requests import RequestTable
+from yibu.engines.servers import ServerCommand
 from yibu.engines.speech import Speech
 from yibu.engines.vllm import Vllm
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.types import ModelFacts
+
+_SHARED = frozenset({"context", "parallel", "threads", "start_timeout"})
+"""Options that every engine of language models has."""
 
 
 def engines() -> tuple[Engine, ...]:
@@ -50,6 +55,31 @@ def candidates(model: ModelConfig) -> tuple[Engine, ...]:
         return (by_name(model.engine),)
     endings = [e for e in engines() if model.source.endswith(tuple(e.suffixes) or ("\n",))]
     return tuple(endings) or engines()
+
+
+def server_of(model: ModelConfig) -> ServerCommand | None:
+    """Whose flags an entry has: its engine's; where it names none, those of the first engine that may
+    come to serve it and knows them all. None for an engine whose flags are a command's own."""
+    if model.engine is not None:
+        return by_name(model.engine).server
+    # Where they know as many, a file that nothing shows to be GGUF is more often vLLM's.
+    found = sorted(candidates(model), key=lambda engine: bool(engine.suffixes))
+    servers = [engine.server for engine in found if engine.server is not None]
+    names = [option for option in model.options if option not in _SHARED]
+
+    def unknown(server: ServerCommand) -> int:
+        table = server.table
+        given = (*(flag.name for flag in _flags(table, model.flags)), *names)
+        return sum(table.name(name)[0] not in table.flags for name in given)
+
+    return min(servers, key=unknown, default=None)
+
+
+def _flags(table: FlagTable, words: Sequence[str]) -> Sequence[Flag]:
+    try:
+        return table.read(words)
+    except ConfigError:  # a stray word, which whoever reads them for good refuses
+        return ()
 
 
 def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:

@@ -12,7 +12,6 @@ from yibu.hub.headers import HeaderChooser, RemoteHeaders
 from yibu.hub.quantization import Choice, Variant, listed
 from yibu.planner.headers import gguf_facts
 from yibu.planner.plan import plan
-from yibu.planner.request import Request
 from yibu.planner.types import Machine
 
 
@@ -23,13 +22,14 @@ def by_plan(machine: Callable[[], Machine]) -> HeaderChooser:
         """Raises DoesNotFitError when none fits."""
         # One header tells of all: they differ in the bytes of their weights alone.
         facts = gguf_facts(str(headers.source), headers, found[0].files)
-        engine = registry.choose(ModelConfig(name=headers.source.name), facts).name
+        model = ModelConfig(name=headers.source.name)
+        engine = registry.choose(model, facts)
         here = machine()
         reasons: list[str] = []
         for variant in found:
             weights = variant.size or facts.weight_bytes
-            request = Request(
-                variant.tag, engine, replace(facts, weight_bytes=weights + facts.projector_bytes)
+            request = engine.request(
+                model, replace(facts, weight_bytes=weights + facts.projector_bytes)
             )
             verdict = plan([request], here)[0]
             if verdict.placement is not None:

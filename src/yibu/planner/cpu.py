@@ -116,9 +116,9 @@ def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelP
     )
     if request.facts is None:
         return _command(request, left, threads, why)
-    if request.engine == "speech":
+    if request.rule == "speech":
         return _fixed(request, request.facts, room, threads, why)
-    if request.engine == "command":
+    if request.rule == "unmanaged":
         return _command(request, left, threads, why)
     return _language_model(request, request.facts, machine, room, threads, why)
 
@@ -181,11 +181,11 @@ def _speech_need(request: Request, facts: ModelFacts) -> MemoryNeed:
 def _language_model(
     request: Request, facts: ModelFacts, machine: Machine, room: int, threads: int, why: str
 ) -> ModelPlan:
-    ranks = (request.tensor_parallel or 1) if request.engine == "vllm" else 1
+    ranks = (request.tensor_parallel or 1) if request.rule == "paged" else 1
     if problem := tensor_parallel_problem(facts, ranks):
         return ModelPlan(request.name, "does_not_fit", None, (problem,), ("`tensor_parallel: 1`",))
     room //= max(1, request.replicas) * ranks
-    paged = request.engine == "vllm"
+    paged = request.rule == "paged"
     served = request.parallel or (_VLLM_PARALLEL if paged else None)
     parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
     if paged and served:
@@ -265,7 +265,7 @@ def _memory_reasons(
             f"of the overhead, {size(placement.prompt_cache)} are kept for the prompts of past"
             " conversations (`prompt_cache:`, in MiB)"
         )
-    if request.embeds and not request.batched and request.engine == "llama.cpp":
+    if request.embeds and not request.batched and request.rule == "slots":
         reasons.append(
             "inputs to embed are computed in one step, of up to the whole context: a smaller"
             " `ubatch:` takes less of the overhead and shorter inputs"

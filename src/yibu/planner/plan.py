@@ -127,7 +127,7 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
 
 def _goes_to_gpu(request: Request, machine: Machine) -> bool:
     return (
-        request.engine == "vllm"
+        request.rule == "paged"
         and request.facts is not None
         and request.gpus != ()
         and bool(machine.gpus or request.gpus)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -12,9 +14,12 @@ from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.command.requests import COMMAND_REQUESTS
+from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
+from yibu.engines.servers import ServerCommand
 from yibu.errors import ConfigError, UnsupportedError
+from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 _KNOWN_PLACEHOLDERS = frozenset({"model", "host", "port"})
@@ -48,6 +53,8 @@ class Command:
     requests: RequestTable = COMMAND_REQUESTS
     phases: Sequence[PhaseMark] = ()
     suffixes: frozenset[str] = frozenset()
+    server: ServerCommand | None = None
+    flags_module: str | None = None
 
     def supports(
         self,
@@ -60,6 +67,26 @@ class Command:
 
     def check(self, model: ModelConfig) -> None:
         self._read(model)
+
+    def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
+        given = Given.of(dataclasses.replace(model, flags=()), NO_FLAGS)
+        return Request(
+            name=model.name,
+            rule="unmanaged",
+            facts=facts,
+            context=given.number("context"),
+            parallel=given.number("parallel"),
+            threads=given.number("threads"),
+            gpus=model.gpus,
+            memory=model.memory,
+            replicas=model.replicas,
+        )
+
+    def environment(self, *, gpu: bool) -> str | None:  # noqa: ARG002 - it has none
+        return None
+
+    def with_flags(self, plain: Mapping[str, Any]) -> Command:  # noqa: ARG002 - it has none
+        return self
 
     def _read(self, model: ModelConfig) -> tuple[CommandOptions, list[str]]:
         """The options, and the command with its flags."""

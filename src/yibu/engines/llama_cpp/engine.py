@@ -21,12 +21,18 @@ from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
 from yibu.engines.llama_cpp.phases import PHASES
+from yibu.engines.llama_cpp.request import request_of
 from yibu.engines.llama_cpp.requests import LLAMA_CPP_REQUESTS
-from yibu.engines.options import Options, nearest, parse_flags, read_options
+from yibu.engines.llama_cpp.server import SERVER
+from yibu.engines.llama_cpp.settings import Settings, read_settings
+from yibu.engines.options import Options, read_options
 from yibu.engines.requests import Abilities, RequestTable
+from yibu.engines.servers import ServerCommand
+from yibu.environments.specs import environment_for
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.arithmetic import MIB
 from yibu.planner.chat_template import takes_tools
+from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 from yibu.weights.gguf import ArrayLength
 
@@ -37,6 +43,8 @@ _DEFAULT_CONTEXT = 4096
 _DEFAULT_BATCH = 2048
 _HTTP_THREADS_SPARE = 16
 _PROMPT_CACHE_MIB = 1024
+_ALL_LAYERS = -2
+"""llama.cpp's number for all layers, whether they fit or not."""
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
@@ -49,8 +57,8 @@ class LlamaCppOptions(Options):
     parallel: int | None = Field(None, ge=1, le=256)
     """Sequences served at once; also the largest ``n`` of a request."""
     threads: int | None = Field(None, ge=1, le=512)
-    gpu_layers: int | None = Field(None, ge=-1)
-    """Layers on the GPU; -1 is all that fit."""
+    gpu_layers: Annotated[int, Field(ge=-1)] | Literal["auto", "all"] | None = None
+    """Layers on the GPU; -1 and ``auto`` are all that fit."""
     embeddings: bool = False
     """Serve /v1/embeddings beside chat."""
     pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
@@ -73,68 +81,6 @@ class LlamaCppOptions(Options):
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io"] | None = None
 
 
-# One-dash and differently named flags of llama-server, by the option or field they stand for.
-_SHORT = {
-    "c": "context",
-    "np": "parallel",
-    "t": "threads",
-    "tb": "threads_batch",
-    "ngl": "gpu_layers",
-    "b": "batch",
-    "ub": "ubatch",
-    "fa": "flash_attention",
-    "ctk": "cache_type_k",
-    "ctv": "cache_type_v",
-    "mg": "main_gpu",
-    "sm": "split_mode",
-    "ts": "tensor_split",
-    "n": "n_predict",
-}
-_RENAMED = {
-    "ctx_size": "context",
-    "np": "parallel",
-    "n_gpu_layers": "gpu_layers",
-    "batch_size": "batch",
-    "ubatch_size": "ubatch",
-    "flash_attn": "flash_attention",
-    "embedding": "embeddings",
-    "cache_ram": "prompt_cache",
-    "threads_batch": "cpuparams_batch.n_threads",
-    "threads_http": "n_threads_http",
-    "keep": "n_keep",
-    "predict": "n_predict",
-    "temp": "sampling.temp",
-    "top_k": "sampling.top_k",
-    "top_p": "sampling.top_p",
-    "min_p": "sampling.min_p",
-    "repeat_penalty": "sampling.penalty_repeat",
-    "mmproj": "mmproj.path",
-    "model_draft": "speculative.draft.mparams.path",
-    "jinja": "use_jinja",
-    "verbose_level": "verbosity",
-    "log_verbosity": "verbosity",
-}
-_SWITCHES = {
-    "no_mmap": ("load_mode", "none"),
-    "mlock": ("load_mode", "mlock"),
-    "no_warmup": ("warmup", False),
-    "no_context_shift": ("ctx_shift", False),
-    "no_kv_offload": ("no_kv_offload", True),
-    "cont_batching": ("cont_batching", True),
-    "no_cont_batching": ("cont_batching", False),
-}
-# yibu sets these: a user's value would break supervision or let others reach the engine.
-_OWNED = frozenset(
-    {"port", "hostnames", "host", "api_keys", "api_key", "model", "model.path", "model_alias",
-     "alias", "a", "m", "api_key_file", "ssl_file_key", "ssl_file_cert"}
-)  # fmt: skip
-
-
-_PLANNED = frozenset({"n_ctx", "n_parallel"})
-"""Fields that the planner has read: its placement says what became of them. A user's n_ctx that
-overruled it would ask for memory that is not there."""
-
-
 class LlamaCpp:
     """The engine for GGUF files."""
 
@@ -144,6 +90,8 @@ class LlamaCpp:
     requests: RequestTable = LLAMA_CPP_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
     suffixes = frozenset({".gguf"})
+    server: ServerCommand | None = SERVER
+    flags_module: str | None = None
 
     def supports(
         self,
@@ -157,8 +105,17 @@ class LlamaCpp:
         return Verdict(True, f"a GGUF file ({facts.architecture or 'unknown architecture'})")
 
     def check(self, model: ModelConfig) -> None:
-        for field, value in _read(model)[1].items():
+        for field, value in _read(model)[1].fields.items():
             _check(model, field, value)
+
+    def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
+        return request_of(model, facts)
+
+    def environment(self, *, gpu: bool) -> str:
+        return environment_for(self.name, gpu=gpu)
+
+    def with_flags(self, plain: Mapping[str, Any]) -> LlamaCpp:  # noqa: ARG002 - one version is known
+        return self
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
@@ -166,11 +123,14 @@ class LlamaCpp:
         verdict = self.supports(model, facts)
         if facts is None or not verdict.supported:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
-        options, given = _read(model)
+        options, read = _read(model)
+        given = read.fields
         capabilities = _capabilities(options, facts)
         asked = given | {"gpus": model.gpus, "gpu_layers": options.gpu_layers}
+        asked |= dict.fromkeys(read.without_gpu, True)
         template, chats = options.chat_template, "chat" in capabilities
         notes = [
+            *read.notes,
             *without_gpu(asked, placement),
             *without_template(facts, chats=chats, template=template),
         ]
@@ -195,7 +155,7 @@ class LlamaCpp:
             },
             capabilities=capabilities,
             abilities=_abilities(options, facts),
-            environment="llama.cpp",
+            environment=self.environment(gpu=False),
             key_variable=KEY_VARIABLE,
             start_timeout=options.start_timeout,
             stop_grace=5.0,
@@ -203,15 +163,12 @@ class LlamaCpp:
         )  # fmt: skip
 
 
-def _read(model: ModelConfig) -> tuple[LlamaCppOptions, dict[str, Any]]:
+def _read(model: ModelConfig) -> tuple[LlamaCppOptions, Settings]:
     """The options that have a name here, and llama.cpp's own fields with their values."""
-    given = {_option_name(name): value for name, value in model.options.items()}
-    given |= _options_from_flags(model)
-    _refuse_owned(model, given)
-    entry = ModelConfig(name=model.name, source=model.source, options=given)
-    options, rest = read_options(LlamaCppOptions, entry, LlamaCpp.name)
-    fields = {_field_name(model, name): value for name, value in rest.items()}
-    return options, {field: value for field, value in fields.items() if field not in _PLANNED}
+    settings = read_settings(model, LlamaCppOptions.model_fields)
+    entry = ModelConfig(name=model.name, source=model.source, options=settings.options)
+    options, _ = read_options(LlamaCppOptions, entry, LlamaCpp.name)
+    return options, settings
 
 
 def _file(facts: ModelFacts) -> tuple[str, ...]:
@@ -249,7 +206,8 @@ def _fields(
     if not placement.gpus:
         fields["n_gpu_layers"] = 0
     elif options.gpu_layers is not None:
-        fields["n_gpu_layers"] = options.gpu_layers
+        words: Mapping[int | str, int] = {"auto": -1, "all": _ALL_LAYERS}
+        fields["n_gpu_layers"] = words.get(options.gpu_layers, options.gpu_layers)
     if options.flash_attention != "auto":
         fields["flash_attn_type"] = "enabled" if options.flash_attention else "disabled"
     pooling, ubatch = options.pooling, options.ubatch
@@ -313,70 +271,6 @@ def _abilities(options: LlamaCppOptions, facts: ModelFacts) -> Abilities:
         features=frozenset({"tools"} if takes else ()),
         dimensions=tuple(options.dimensions or named),
         vocabulary=tokens.length if isinstance(tokens, ArrayLength) else None,
-    )
-
-
-def _options_from_flags(model: ModelConfig) -> dict[str, Any]:
-    """llama-server's flags after ``--``, as options and field names."""
-    options: dict[str, Any] = {}
-    for flag in parse_flags(model.flags, _SHORT):
-        if flag.name in _SWITCHES and not flag.values:
-            option, value = _SWITCHES[flag.name]
-            options[option] = value
-            continue
-        if len(flag.values) > 1:
-            raise ConfigError(
-                f"model {model.name!r}: the flag {flag.words[0]} takes one value, "
-                f"found {' '.join(flag.values)!r}"
-            )
-        name = _RENAMED.get(flag.name, flag.name)
-        options[name] = _value(flag.values[0]) if flag.values else True
-    return options
-
-
-_WORDS: Mapping[str, Any] = {"on": True, "off": False, "true": True, "false": False}
-
-
-def _value(word: str) -> Any:
-    """A flag's word as the number or switch that it looks like."""
-    if word in _WORDS:
-        return _WORDS[word]
-    try:
-        return int(word)
-    except ValueError:
-        pass  # Not a whole number: perhaps a fraction, else a word.
-    try:
-        return float(word)
-    except ValueError:
-        return word
-
-
-def _refuse_owned(model: ModelConfig, given: Mapping[str, Any]) -> None:
-    for name in given:
-        if name.replace("-", "_") in _OWNED:
-            raise ConfigError(
-                f"model {model.name!r}: {name!r} is yibu's own to set, because the engine listens "
-                "on loopback behind the gateway",
-                hint="set gateway.host, gateway.port, gateway.api_keys or the model's name instead",
-            )
-
-
-def _option_name(name: str) -> str:
-    """llama-server's name of an option of ours (``n_gpu_layers``) as ours; others as they stand."""
-    renamed = _RENAMED.get(name.replace("-", "_"))
-    return renamed if renamed in LlamaCppOptions.model_fields else name
-
-
-def _field_name(model: ModelConfig, name: str) -> str:
-    field = _RENAMED.get(name, name)
-    if field in FIELDS:
-        return field
-    near = nearest(name, [*LlamaCppOptions.model_fields, *FIELDS, *_RENAMED], cutoff=0.6)
-    raise ConfigError(
-        f"model {model.name!r}: llama.cpp has no option or field {name!r}",
-        hint=f"did you mean {near!r}?"
-        if near
-        else f"options: {', '.join(LlamaCppOptions.model_fields)}",
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from yibu.engines.llama_cpp.settings import NO_GPU
 from yibu.planner.types import ModelFacts, Placement
 
-_GPU_FIELDS = ("gpus", "gpu_layers", "main_gpu", "split_mode", "tensor_split")
-_NO_GPU: tuple[object, ...] = (None, 0, (), [], "none")
+_GPU_FIELDS = ("gpus", "gpu_layers", "main_gpu", "split_mode", "tensor_split", *sorted(NO_GPU))
+_NO_GPU: tuple[object, ...] = (None, 0, (), [], "none", "0")
 """Values of these fields that ask for no GPU."""
 
 

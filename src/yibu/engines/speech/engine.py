@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
+from yibu.engines.servers import ServerCommand
 from yibu.engines.speech.phases import PHASES
 from yibu.engines.speech.requests import SPEECH_REQUESTS
 from yibu.errors import UnsupportedError
+from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 KEY_VARIABLE = "YIBU_SPEECH_KEY"
@@ -68,6 +71,8 @@ class Speech:
     requests: RequestTable = SPEECH_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
+    server: ServerCommand | None = None
+    flags_module: str | None = None
 
     def supports(
         self,
@@ -84,6 +89,28 @@ class Speech:
 
     def check(self, model: ModelConfig) -> None:
         read_options(SpeechOptions, model, self.name)
+
+    def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
+        given = Given.of(model, NO_FLAGS)
+        return Request(
+            name=model.name,
+            rule="speech",
+            facts=facts,
+            parallel=given.number("parallel"),
+            threads=given.number("threads"),
+            gpus=model.gpus,
+            memory=model.memory,
+            device=given.text("device"),
+            replicas=model.replicas,
+            precision=given.text("precision"),
+            reference=given.text("path") == "reference",
+        )
+
+    def environment(self, *, gpu: bool) -> str | None:  # noqa: ARG002 - the model's format decides
+        return None
+
+    def with_flags(self, plain: Mapping[str, Any]) -> Speech:  # noqa: ARG002 - it has one version
+        return self
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement

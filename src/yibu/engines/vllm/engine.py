@@ -7,6 +7,7 @@ good reason, then the user's flags, which therefore win.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,20 +17,24 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.options import Flag, Options, StartTimeout, parse_flags, read_options, to_flags
+from yibu.engines.flags import Flag, Given
+from yibu.engines.options import Options, StartTimeout, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
+from yibu.engines.servers import ServerCommand
 from yibu.engines.vllm.answers import VllmAnswers
 from yibu.engines.vllm.causes import VLLM_CAUSES
 from yibu.engines.vllm.chat_templates import template_words
 from yibu.engines.vllm.families import Family, family_of
-from yibu.engines.vllm.gateway_flags import KEY_VARIABLE
 from yibu.engines.vllm.given import checked
 from yibu.engines.vllm.phases import PHASES
+from yibu.engines.vllm.request import SEVERAL_PROCESSES, request_of
 from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUESTS
-from yibu.engines.vllm.table import PINNED, FlagTable
+from yibu.engines.vllm.server import KEY_VARIABLE, OPTIONS, SERVER
+from yibu.engines.vllm.table import PINNED, VllmFlags
 from yibu.engines.vllm.translations import TRANSLATIONS
-from yibu.errors import ConfigError, UnsupportedError
-from yibu.planner.request import FEW_THREADS, SEVERAL_PROCESSES
+from yibu.environments.specs import environment_for
+from yibu.errors import UnsupportedError
+from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.types import ModelFacts, Placement
 
 _SERVE = ("{python}", "-m", "vllm.entrypoints.cli.main", "serve", "{model}")
@@ -74,8 +79,10 @@ class Vllm:
     requests: RequestTable = VLLM_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
+    server: ServerCommand | None = SERVER
+    flags_module: str | None = "yibu.launchers.vllm_flags"
 
-    def __init__(self, table: FlagTable = PINNED) -> None:
+    def __init__(self, table: VllmFlags = PINNED) -> None:
         self._table = table
 
     def supports(
@@ -95,10 +102,19 @@ class Vllm:
     def _read(self, model: ModelConfig, notes: list[str]) -> tuple[VllmOptions, list[Flag]]:
         """The options that have a name here, and the user's flags for vLLM itself."""
         table = self._table
-        own = {*table.flags, *table.short, *TRANSLATIONS}
-        options, rest = read_options(VllmOptions, model, self.name, own)
-        given = [*_option_flags(model, rest, table), *parse_flags(model.flags, table.short)]
+        own = {*table.flags, *table.short, *table.negations, *TRANSLATIONS}
+        options, rest = read_options(VllmOptions, _settled(model), self.name, own)
+        given = [*table.of_options(rest), *table.read(model.flags)]
         return options, list(checked(model, given, table, notes))
+
+    def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
+        return request_of(model, Given.of(model, self._table, OPTIONS), facts)
+
+    def environment(self, *, gpu: bool) -> str:
+        return environment_for(self.name, gpu=gpu)
+
+    def with_flags(self, plain: Mapping[str, Any]) -> Vllm:
+        return Vllm(VllmFlags.from_plain(plain))
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
@@ -109,7 +125,7 @@ class Vllm:
         notes: list[str] = []
         table = self._table
         options, users = self._read(model, notes)
-        names = {table.plain_name(flag.name) for flag in users}
+        names = {flag.name for flag in users}
         family = family_of(facts.architecture, model.source, model.name)
         alone = _in_one_process(model, options, placement, names)
         drain = _drain(users, table)
@@ -119,7 +135,7 @@ class Vllm:
             "--served-model-name", model.name,
             *_placement_flags(placement, names, notes),
             *(["--distributed-executor-backend", "uni"] if alone else []),
-            *_house_flags(names, table),
+            *_gateway_flags(names, table),
             *_adapters(options, names, notes),
             *_parsers(options, facts, family, names, notes),
             *(word for flag in users for word in flag.words),
@@ -134,7 +150,7 @@ class Vllm:
             },
             capabilities=_capabilities(facts, users),
             abilities=_abilities(model, names),
-            environment="vllm-cuda" if placement.gpus else "vllm-cpu",
+            environment=self.environment(gpu=bool(placement.gpus)),
             key_variable=KEY_VARIABLE,
             start_timeout=options.start_timeout,
             keeps_compiled=True,
@@ -155,18 +171,13 @@ def _abilities(model: ModelConfig, names: set[str]) -> Abilities:
     return Abilities(features=frozenset(name for name, there in features.items() if there))
 
 
-def _option_flags(model: ModelConfig, rest: Mapping[str, Any], table: FlagTable) -> list[Flag]:
-    """Options by vLLM's own names, in the form that its parser has for each."""
-    flags: list[Flag] = []
-    for option, value in rest.items():
-        name = table.short.get(option, option)
-        lists = "repeated" if table.flags.get(name) == "repeat" else "spread"
-        words = to_flags({name: value}, lists="repeated" if lists == "repeated" else "spread")
-        if words:
-            flags += parse_flags(words)
-        elif value is not None:
-            raise ConfigError(f"model {model.name!r}: option {option!r} has no value: {value!r}")
-    return flags
+def _settled(model: ModelConfig) -> ModelConfig:
+    """The entry with lengths and numbers that are written as vLLM reads them (``256K``) as numbers."""
+    options = dict(model.options)
+    for name in OPTIONS:
+        if isinstance(options.get(name), str):
+            options[name] = Given(model.name, options).number(name)
+    return dataclasses.replace(model, options=options)
 
 
 def _placement_flags(placement: Placement, users: set[str], notes: list[str]) -> list[str]:
@@ -193,8 +204,8 @@ def _placement_flags(placement: Placement, users: set[str], notes: list[str]) ->
     return to_flags({name: value for name, value in flags.items() if name not in users})
 
 
-def _house_flags(users: set[str], table: FlagTable) -> list[str]:
-    """What the house wants, unless the user says it: the gateway writes a line a request, so the
+def _gateway_flags(users: set[str], table: VllmFlags) -> list[str]:
+    """What suits the gateway, unless the user says otherwise: it writes a line a request, so the
     engine need not write another; and what it has begun it finishes."""
     words = [] if "disable_uvicorn_access_log" in users else ["--disable-uvicorn-access-log"]
     if "shutdown_timeout" in table.flags and "shutdown_timeout" not in users:
@@ -202,7 +213,7 @@ def _house_flags(users: set[str], table: FlagTable) -> list[str]:
     return words
 
 
-def _drain(users: Sequence[Flag], table: FlagTable) -> float:
+def _drain(users: Sequence[Flag], table: VllmFlags) -> float:
     """Seconds that this vLLM will give requests when it is told to stop."""
     if "shutdown_timeout" not in table.flags:
         return 0.0

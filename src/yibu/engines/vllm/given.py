@@ -12,27 +12,15 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from yibu.config import ModelConfig
-from yibu.engines.options import Flag, nearest, parse_flags
-from yibu.engines.vllm.gateway_flags import HOUSE_FLAGS
-from yibu.engines.vllm.table import FlagTable
+from yibu.engines.flags import Flag, FlagTable, spelt
+from yibu.engines.options import nearest
+from yibu.engines.servers import refuse_owned
+from yibu.engines.vllm.server import OPTIONS, SERVER
 from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError
 
-LOOPBACK = frozenset(
-    {"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config", "headless"}
-)
-"""Flags with which the gateway would not find the engine, or find another than was planned."""
 # The planner has read these, and its placement says what became of them.
-_PLANNED = frozenset(
-    {
-        "max_model_len",
-        "max_num_seqs",
-        "tensor_parallel_size",
-        "context",
-        "parallel",
-        "tensor_parallel",
-    }
-)
+_PLANNED = frozenset({"max_model_len", "max_num_seqs", "tensor_parallel_size", *OPTIONS})
 _PLUGINS = MappingProxyType(
     {"reasoning_parser": "reasoning_parser_plugin", "tool_call_parser": "tool_parser_plugin"}
 )
@@ -51,9 +39,9 @@ def checked(
         ConfigError: one is unknown, is not the engine's here, or has a value that it cannot have.
     """
     flags = [_optimize(flag) for flag in flags]
-    given = {table.plain_name(flag.name) for flag in flags}
+    given = {flag.name for flag in flags}
     for flag in flags:
-        name = table.plain_name(flag.name)
+        name = flag.name
         if name in _PLANNED:
             continue
         _refuse(model, name, flag)
@@ -65,13 +53,9 @@ def checked(
             notes.append(f"{spelt(name)}: {old.note}")
             words = old.words(flag.values)
             if words:
-                yield from parse_flags(words)
+                yield from table.read(words)
         else:
             raise _unknown(model, name, table)
-
-
-def spelt(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _optimize(flag: Flag) -> Flag:
@@ -83,16 +67,8 @@ def _optimize(flag: Flag) -> Flag:
 
 def _refuse(model: ModelConfig, name: str, flag: Flag) -> None:
     """What is not the engine's to be told, here."""
+    refuse_owned(SERVER, model.name, name)
     who = f"model {model.name!r}: {spelt(name)}"
-    if name in HOUSE_FLAGS:  # whoever reads what users write has lifted them
-        raise ConfigError(
-            f"{who} is not the engine's here", hint=f"set {HOUSE_FLAGS[name]} in yibu.yaml"
-        )
-    if name in LOOPBACK:
-        raise ConfigError(
-            f"{who} cannot be used, because the engine listens on loopback behind the gateway",
-            hint="give the engine's settings as options or flags of their own",
-        )
     if name == "hf_token" and flag.values:
         raise ConfigError(
             f"{who} would stand on the engine's command line, where every user of the machine can"
@@ -138,7 +114,7 @@ def _check_values(model: ModelConfig, name: str, flag: Flag, table: FlagTable) -
         )
     choices = table.choices.get(name, ())
     known = {_plainly(choice) for choice in (*choices, "None", "")}
-    for value in values if choices and "." not in flag.name else ():
+    for value in values if choices and not flag.key else ():
         if _plainly(value) not in known:
             near = nearest(value, choices, cutoff=_LIKENESS)
             raise ConfigError(

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from yibu.engines.flags import FlagTable
 from yibu.engines.vllm import flags
+
+_VARIABLES: Mapping[str, str] = MappingProxyType({"VLLM_API_KEY": "api_key"})
 
 
 @dataclass(frozen=True, slots=True)
-class FlagTable:
+class VllmFlags(FlagTable):
     """What vLLM's own parser knows, as ``yibu.launchers.vllm_flags`` reads it."""
 
-    version: str
-    flags: Mapping[str, str]
-    """Name with underscores → ``switch``, ``value``, ``values`` or ``repeat``."""
-    short: Mapping[str, str]
-    """Other spellings → name."""
-    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Name → the values that it may have; a flag that may have any is not in it."""
     serve: bool = False
     """Whether it has ``vllm serve``; before that there was a module, which is to go."""
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> FlagTable:
+    def from_plain(cls, plain: Mapping[str, Any]) -> VllmFlags:
         """From the launcher's JSON.
 
         Raises:
@@ -36,17 +33,17 @@ class FlagTable:
             "reasoning_parser": plain.get("reasoning_parsers", ()),
             "tool_call_parser": plain.get("tool_parsers", ()),
         }
-        flags, short = dict(plain["flags"]), dict(plain["short"])
-        return cls(plain["version"], flags, short, choices, plain.get("serve", False))
+        return cls(
+            plain["version"],
+            dict(plain["flags"]),
+            dict(plain["short"]),
+            choices,
+            variables=_VARIABLES,
+            serve=plain.get("serve", False),
+        )
 
-    def plain_name(self, name: str) -> str:
-        """A flag's name without ``no_`` and without the key that a dotted JSON flag carries."""
-        name = name.partition(".")[0]
-        stripped = name.removeprefix("no_")
-        return stripped if stripped in self.flags else name
 
-
-PINNED = FlagTable(
+PINNED = VllmFlags(
     flags.VERSION,
     flags.FLAGS,
     flags.SHORT,
@@ -55,6 +52,7 @@ PINNED = FlagTable(
         "reasoning_parser": sorted(flags.REASONING_PARSERS),
         "tool_call_parser": sorted(flags.TOOL_PARSERS),
     },
-    flags.SERVE,
+    variables=_VARIABLES,
+    serve=flags.SERVE,
 )
 """Of the version in ``environments/locks``."""

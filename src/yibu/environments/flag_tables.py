@@ -1,4 +1,4 @@
-"""The flags of a vLLM that the user chose instead of the pinned one, asked of vLLM itself, once."""
+"""The flags of an engine's version that the user chose instead of the pinned one, asked of it once."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from yibu.environments.disk import write_whole
 from yibu.environments.manager import EnvironmentManager
 from yibu.errors import EnvironmentSetupError
 
-TABLE = "yibu-vllm-flags.json"
+TABLE = "yibu-flags.json"
 """In the environment's directory, so that it goes when that goes."""
-_MODULE = "yibu.launchers.vllm_flags"
 _TIMEOUT = 300.0
 """Seconds; importing vLLM takes ten, and a minute from a cold disk."""
 
 
 def chosen_flags(
-    environments: EnvironmentManager, name: str, env: Mapping[str, str]
+    environments: EnvironmentManager, name: str, module: str, env: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """What ``yibu.launchers.vllm_flags`` prints in that environment; None for the pinned version,
-    whose flags are known.
+    """What ``module`` prints in that environment; None for the pinned version, whose flags are known.
 
     Raises:
-        EnvironmentSetupError: vLLM cannot be asked.
+        EnvironmentSetupError: the engine cannot be asked.
     """
     version = environments.chosen_version(name)
     if version is None:
@@ -34,16 +32,24 @@ def chosen_flags(
     python = environments.ensure(name)
     file = environments.path(name) / TABLE
     if not file.is_file():
-        write_whole(file, _ask(python, f"{name} {version}", env))
+        write_whole(file, _ask(python, module, f"{name} {version}", env))
+    return kept_flags(environments, name)
+
+
+def kept_flags(environments: EnvironmentManager, name: str) -> dict[str, Any] | None:
+    """The same where it was asked before; None where it was not."""
+    file = environments.path(name) / TABLE
+    if environments.chosen_version(name) is None or not file.is_file():
+        return None
     table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return table
 
 
-def _ask(python: Path, what: str, env: Mapping[str, str]) -> str:
+def _ask(python: Path, module: str, what: str, env: Mapping[str, str]) -> str:
     try:
         # -P: a file in the current directory must not be imported instead of a module.
         done = subprocess.run(
-            [str(python), "-P", "-m", _MODULE],
+            [str(python), "-P", "-m", module],
             env={**env, "VLLM_NO_USAGE_STATS": "1", "CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
             text=True,

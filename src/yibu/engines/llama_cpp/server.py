@@ -1,0 +1,129 @@
+"""How a bare llama-server is started, and which of its flags are about the gateway here."""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import Any
+
+from yibu.engines.flags import whole
+from yibu.engines.llama_cpp.table import TABLE
+from yibu.engines.servers import Image, ServerCommand
+
+OPTIONS = MappingProxyType(
+    {
+        "parallel": "parallel",
+        "threads": "threads",
+        "gpu_layers": "n_gpu_layers",
+        "flash_attention": "flash_attn",
+        "batch": "batch_size",
+        "ubatch": "ubatch_size",
+        "prompt_cache": "cache_ram",
+        "embeddings": "embeddings",
+        "pooling": "pooling",
+        "chat_template": "chat_template",
+        "reasoning_format": "reasoning_format",
+        "cache_type_k": "cache_type_k",
+        "cache_type_v": "cache_type_v",
+        "kv_unified": "kv_unified",
+        "load_mode": "load_mode",
+    }
+)
+"""yibu's options → the flags that mean the same. ``context`` is not among them: ``--ctx-size`` is of
+all sequences together."""
+FIELD_OPTIONS = MappingProxyType(
+    {
+        "n_ctx": "ctx_size",
+        "n_parallel": "parallel",
+        "n_threads": "threads",
+        "cpuparams.n_threads": "threads",
+        "n_batch": "batch_size",
+        "n_ubatch": "ubatch_size",
+        "cache_ram_mib": "cache_ram",
+        "embedding": "embeddings",
+        "pooling_type": "pooling",
+    }
+)
+"""Fields of ``common_params`` that the plan reads → the flags that set them."""
+
+
+def sequence_context(total: int, parallel: int | None, *, unified: bool) -> int:
+    """Tokens a sequence of a ``--ctx-size``, which its slots divide unless they share one cache."""
+    return total if unified or not parallel else max(1, total // parallel)
+
+
+def _adopted(options: dict[str, Any]) -> dict[str, Any]:
+    if str(options.get("parallel", "")) in ("-1", "0"):
+        del options["parallel"]
+    total = options.pop("ctx_size", None)
+    if total is not None and (tokens := whole(total)):
+        parallel = options.get("parallel")
+        options["context"] = sequence_context(
+            tokens, parallel, unified=options.get("kv_unified") is True
+        )
+    order = ("context", "parallel")
+    return {name: options[name] for name in (*order, *options) if name in options}
+
+
+SERVER = ServerCommand(
+    table=TABLE,
+    programs=MappingProxyType({"llama-server": (), "llama.cpp-server": ()}),
+    images=(
+        Image(
+            re.compile(r"llama\.?cpp(?!.*(:|-)(full|light))|llama-server|llamacpp"),
+            ("llama-server",),
+            "/app",
+        ),
+        Image(re.compile(r"llama\.?cpp.*full"), ("tools.sh",), "/app"),
+    ),
+    roles=MappingProxyType(
+        {
+            "host": "host",
+            "port": "port",
+            "api_key": "key",
+            "api_key_file": "key_file",
+            "alias": "name",
+            "model": "model",
+            "hf_repo": "hub_repo",
+            "hf_file": "hub_file",
+        }
+    ),
+    port=8080,
+    prefixes=("LLAMA_", "GGML_"),
+    options=OPTIONS,
+    unused=MappingProxyType(
+        {
+            "ssl_key_file": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
+            "ssl_cert_file": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
+            "path": "the gateway serves no files; it has a console of its own",
+            "api_prefix": "the gateway serves at /v1 alone",
+            "reuse_port": "yibu chooses the engine's port itself",
+            "webui": "the gateway has a console of its own",
+            "webui_config": "the gateway has a console of its own",
+            "webui_config_file": "the gateway has a console of its own",
+            "webui_mcp_proxy": "the gateway has a console of its own",
+            "cors_origins": "pages of other sites are let in by gateway.cors_origins",
+            "cors_methods": "the gateway decides it",
+            "cors_headers": "the gateway decides it",
+            "cors_credentials": "the gateway decides it",
+            "hf_token": "a secret stood on the command line: set HF_TOKEN in yibu's environment instead",
+            "offline": "yibu fetches the model itself: yibu up --offline",
+            "log_file": "yibu keeps and rotates the log: yibu logs",
+            "log_disable": "yibu keeps and rotates the log: yibu logs",
+            "log_colors": "yibu keeps and rotates the log: yibu logs",
+            "log_prefix": "yibu keeps and rotates the log: yibu logs",
+            "log_timestamps": "yibu keeps and rotates the log: yibu logs",
+            "log_jsonl": "yibu keeps and rotates the log: yibu logs",
+            "log_enable": "yibu keeps and rotates the log: yibu logs",
+            "log_new": "yibu keeps and rotates the log: yibu logs",
+            "log_append": "yibu keeps and rotates the log: yibu logs",
+            "tags": "they are labels of llama-server's router",
+            "metrics": "yibu always has them: GET /metrics of the gateway",
+            "slots": "yibu tells what is running: yibu ps",
+            "props": "yibu tells what is running: yibu ps",
+            "threads_http": "yibu sets it by the number of sequences",
+        }
+    ),
+    refused=frozenset({"ssl_key_file", "ssl_cert_file", "api_prefix", "reuse_port"}),
+    adopt_options=_adopted,
+)

@@ -1,0 +1,375 @@
+"""llama-server's flags as options of yibu's and fields of ``common_params``, for the packaged build.
+
+That build has no command line: the launcher sets fields. A flag that no field does is refused by its
+name; the user's own llama-server takes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from yibu.config import ModelConfig
+from yibu.engines.flags import Flag, spelt
+from yibu.engines.llama_cpp.fields import FIELDS
+from yibu.engines.llama_cpp.flags import ASSIGNED
+from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
+from yibu.engines.llama_cpp.table import TABLE
+from yibu.engines.options import nearest
+from yibu.engines.servers import refuse_owned
+from yibu.errors import ConfigError
+
+_OF_FLAG = {flag: option for option, flag in OPTIONS.items()} | {"ctx_size": "ctx_size"}
+_PLANNED = frozenset({"n_ctx", "n_parallel"})
+"""Fields that the planner has read: its placement says what became of them. A user's n_ctx that
+overruled it would ask for memory that is not there."""
+_PROGRAM = "a llama-server of your own takes it: options.program: /path/to/llama-server"
+
+_ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "threads_batch": "cpuparams_batch.n_threads",
+        "cpu_strict": "cpuparams.strict_cpu",
+        "poll": "cpuparams.poll",
+        "prio": "cpuparams.priority",
+        "prio_batch": "cpuparams_batch.priority",
+        "perf": "!no_perf",
+        "temperature": "sampling.temp",
+        "repeat_last_n": "sampling.penalty_last_n",
+        "repeat_penalty": "sampling.penalty_repeat",
+        "presence_penalty": "sampling.penalty_present",
+        "frequency_penalty": "sampling.penalty_freq",
+        "dry_base": "sampling.dry_base",
+        "rope_scaling": "rope_scaling_type",
+        "lazy_mode": "lazy_mode",
+        "numa": "numa",
+        "split_mode": "split_mode",
+        "tensor_split": "tensor_split",
+        "main_gpu": "main_gpu",
+        "fit": "fit_params",
+        "fit_target": "fit_params_target",
+        "reasoning_effort": "default_template_kwargs",
+        "slot_save_path": "slot_save_path",
+        "media_path": "media_path",
+        "log_verbosity": "verbosity",
+        "spec_draft_threads": "speculative.draft.cpuparams.n_threads",
+        "spec_draft_threads_batch": "speculative.draft.cpuparams_batch.n_threads",
+        "spec_draft_prio": "speculative.draft.cpuparams.priority",
+        "spec_draft_prio_batch": "speculative.draft.cpuparams_batch.priority",
+        "spec_draft_type_k": "speculative.draft.cache_type_k",
+        "spec_draft_type_v": "speculative.draft.cache_type_v",
+        "cache_type_k_draft": "speculative.draft.cache_type_k",
+        "cache_type_v_draft": "speculative.draft.cache_type_v",
+        "n_gpu_layers_draft": "speculative.draft.n_gpu_layers",
+        "spec_draft_model": "speculative.draft.mparams.path",
+    }
+)
+"""Flags whose handler in llama.cpp does more than assign → the field (``!`` turned round)."""
+_EFFECTLESS: Mapping[str, str] = MappingProxyType(
+    {
+        "defrag_thold": "llama.cpp no longer looks at it",
+        "log_verbose": "its log is verbose enough (options.verbosity)",
+        "memory_f32": "llama.cpp no longer looks at it",
+        "sequences": "llama-server does not look at it",
+        "sampler_seq": "requests say it (samplers)",
+    }
+)
+NO_GPU = frozenset(
+    {"device", "override_tensor", "cpu_moe", "n_cpu_moe", "n_cpu_ffn", "mmproj_device",
+     "spec_draft_device", "spec_draft_override_tensor", "spec_draft_cpu_moe", "n_cpu_moe_draft"}
+)  # fmt: skip
+"""Flags that say what goes to a GPU: without effect where all of it runs on the CPU."""
+_ENDS: frozenset[str] = frozenset(
+    {"usage", "version", "cache_list", "completion_bash", "list_devices"}
+)
+_FETCHED = frozenset({"model_url", "docker_repo", "mmproj_url", "hf_repo_draft"})
+_MODES: Mapping[str, str] = MappingProxyType({"mmap+mlock": "mmap_mlock", "dio": "direct_io"})
+
+
+@dataclass(slots=True)
+class Settings:
+    """What an entry's options, flags and variables amount to."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """yibu's own, by name."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    without_gpu: set[str] = field(default_factory=set)
+    """Flags that were given and do something on a GPU only."""
+
+
+def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
+    """Flags win over options, and options over variables.
+
+    Args:
+        schema: The names of yibu's own options.
+
+    Raises:
+        ConfigError: a flag is unknown, not the engine's here, lacks its value, or is nothing that the
+            packaged build can do.
+    """
+    found = Settings()
+    for variable, name in TABLE.variables.items():
+        if (value := model.env.get(variable)) is not None:
+            _apply(model, Flag(*_of_variable(name, value)), schema, found)
+    for option, value in model.options.items():
+        name = option.lstrip("-").replace("-", "_")
+        main = FIELD_OPTIONS.get(name, TABLE.name(name)[0])
+        if name in schema:
+            found.options[name] = _option(name, value)
+        elif main in _OF_FLAG:
+            _set_option(found, main, value)
+        elif name in FIELDS and main not in SERVER.roles:
+            found.fields[name] = value
+        else:
+            for flag in TABLE.of_options({name: value}):
+                _apply(model, flag, schema, found)
+    for flag in TABLE.read(model.flags):
+        _apply(model, flag, schema, found)
+    found.fields = {name: value for name, value in found.fields.items() if name not in _PLANNED}
+    found.options.pop("ctx_size", None)
+    return found
+
+
+def _of_variable(name: str, value: str) -> tuple[str, tuple[str, ...], tuple[str, ...], bool]:
+    """A variable's flag: of a switch its value says whether it is on."""
+    main, off = TABLE.name(name)
+    if off:
+        return main, (), (name,), True
+    if TABLE.flags.get(main) == "switch":
+        return main, (), (name,), value.lower() in ("0", "false", "off", "disabled", "no")
+    return main, (value,), (name,), False
+
+
+def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Settings) -> None:
+    name = flag.name
+    refuse_owned(SERVER, model.name, name)
+    _refuse(model, flag)
+    _check_count(model, flag)
+    if name in _OF_FLAG:
+        _set_option(found, name, _value_of(flag))
+    elif name in _SPECIAL:
+        _SPECIAL[name](model, flag, found)
+    elif name in _EFFECTLESS:
+        found.notes.append(f"{flag.words[0]}: left out, {_EFFECTLESS[name]}")
+    elif name in SERVER.unused and name not in ("metrics", "slots", "props", "threads_http"):
+        found.notes.append(f"{flag.words[0]}: left out, {SERVER.unused[name]}")
+    elif name in NO_GPU:
+        found.without_gpu.add(name)
+    elif rule := _ALIASES.get(name) or ASSIGNED.get(spelt(name), ""):
+        _assign(found, rule, flag)
+    elif name in schema:
+        found.options[name] = _option(name, _value_of(flag))
+    elif name in FIELDS:
+        found.fields[name] = _value_of(flag)
+    else:
+        raise _unknown(model, flag, schema)
+
+
+def _refuse(model: ModelConfig, flag: Flag) -> None:
+    name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
+    if name in _ENDS:
+        raise ConfigError(f"{who} would have llama-server print something and end")
+    if TABLE.flags.get(name) == "removed":
+        raise ConfigError(
+            f"{who} was removed from llama.cpp",
+            hint="the draft's length is --spec-draft-n-max N now (options.speculative…)",
+        )
+    if name in _FETCHED or name.endswith(("_default", "_spec")):
+        raise ConfigError(
+            f"{who} would have llama.cpp download a model itself",
+            hint="name it in the entry: source: hf:ORG/NAME, or a path",
+        )
+
+
+def _check_count(model: ModelConfig, flag: Flag) -> None:
+    kind = TABLE.flags.get(flag.name)
+    who = f"model {model.name!r}: the flag {flag.words[0]}"
+    if kind == "switch" and flag.values:
+        raise ConfigError(f"{who} takes no value, found {' '.join(flag.values)!r}")
+    if kind in ("int", "text") and not flag.values and flag.name not in TABLE.loose:
+        raise ConfigError(f"{who} lacks its value", hint=f"write {flag.words[0]} VALUE")
+    if kind != "pair" and len(flag.values) > 1:
+        raise ConfigError(f"{who} takes one value, found {' '.join(flag.values)!r}")
+
+
+def _unknown(model: ModelConfig, flag: Flag, schema: Collection[str]) -> ConfigError:
+    if flag.name in TABLE.flags:
+        return ConfigError(
+            f"model {model.name!r}: {flag.words[0]} is nothing that yibu's packaged build of llama.cpp"
+            " can be told",
+            hint=_PROGRAM,
+        )
+    near = nearest(flag.name, [*schema, *TABLE.flags, *TABLE.short, *FIELDS], cutoff=0.6)
+    return ConfigError(
+        f"model {model.name!r}: llama.cpp has no option, flag or field {flag.name!r}",
+        hint=f"did you mean {near!r}?" if near else f"options: {', '.join(schema)}",
+    )
+
+
+_TRUE = frozenset({"on", "enabled", "true", "1"})
+_FALSE = frozenset({"off", "disabled", "false", "0"})
+_WORDS: Mapping[str, Any] = MappingProxyType(
+    {"on": True, "off": False, "true": True, "false": False}
+)
+
+
+def plain_value(word: str) -> Any:
+    """A flag's word as the number or switch that it looks like."""
+    if word in _WORDS:
+        return _WORDS[word]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue  # not a whole number: perhaps a fraction, else a word
+    return word
+
+
+def _value_of(flag: Flag) -> Any:
+    return plain_value(flag.values[0]) if flag.values else not flag.off
+
+
+def _option(name: str, value: Any) -> Any:
+    """An option's value in the form that yibu's schema has for it."""
+    if name == "flash_attention" and not isinstance(value, bool):
+        word = str(value).lower()
+        return True if word in _TRUE else False if word in _FALSE else value
+    if name == "load_mode":
+        return _MODES.get(str(value), value)
+    if name == "reasoning_format":
+        return str(value).replace("-", "_")
+    return value
+
+
+def _set_option(found: Settings, flag: str, value: Any) -> None:
+    option = _OF_FLAG[flag]
+    found.options[option] = _option(option, value)
+
+
+def _assign(found: Settings, rule: str, flag: Flag) -> None:
+    """Set a field as llama.cpp's own handler does."""
+    name, equals, word = rule.lstrip("!").partition("=")
+    if equals:
+        found.fields[name] = word == "true"
+        return
+    value = _value_of(flag)
+    found.fields[name] = not value if rule.startswith("!") else _of_kind(name, flag, value)
+
+
+def _of_kind(name: str, flag: Flag, value: Any) -> Any:
+    """A flag's word as the field's type: numbers stay words where the field is text."""
+    kind = FIELDS[name]
+    word = flag.values[0] if flag.values else ""
+    if kind == "str" and word:
+        return word
+    if kind == "bool" and isinstance(value, int):
+        return bool(value)
+    if kind == "list" and word:
+        parts = (part for part in word.replace("/", ",").split(",") if part)
+        return [plain_value(part) for part in parts]
+    if kind.startswith("<ggml_sched_priority"):
+        names = {-1: "low", 0: "normal", 1: "medium", 2: "high", 3: "realtime"}
+        return names.get(value, word)
+    if kind.startswith("<"):
+        return word.replace("-", "_")
+    if name.endswith("n_gpu_layers"):
+        return {"auto": -1, "all": -2}.get(word, value)
+    return value
+
+
+Special = Callable[[ModelConfig, Flag, Settings], None]
+
+
+def _rerank(_model: ModelConfig, _flag: Flag, found: Settings) -> None:
+    found.options |= {"embeddings": True, "pooling": "rank"}
+
+
+def _load_mode(mode: str) -> Special:
+    def special(_model: ModelConfig, _flag: Flag, found: Settings) -> None:
+        found.options["load_mode"] = mode
+
+    return special
+
+
+def _timeout(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+    found.fields |= dict.fromkeys(("timeout_read", "timeout_write"), _value_of(flag))
+
+
+def _rope_scale(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+    value = _value_of(flag)
+    found.fields["rope_freq_scale"] = (
+        1.0 / value if isinstance(value, int | float) and value else value
+    )
+
+
+def _grammar(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+    found.fields |= {"sampling.grammar.grammar": flag.values[0], "sampling.grammar.type": "user"}
+
+
+def _template(found: Settings, values: Mapping[str, str]) -> None:
+    found.fields["default_template_kwargs"] = {
+        **found.fields.get("default_template_kwargs", {}), **values
+    }  # fmt: skip
+
+
+def _template_kwargs(model: ModelConfig, flag: Flag, found: Settings) -> None:
+    try:
+        values = json.loads(flag.values[0])
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"model {model.name!r}: {flag.words[0]} has to be a JSON object, found {flag.values[0]!r}"
+        )
+    _template(found, {name: json.dumps(value) for name, value in values.items()})
+
+
+def _reasoning(model: ModelConfig, flag: Flag, found: Settings) -> None:
+    word = flag.values[0].lower()
+    if word in ("auto", "-1"):
+        found.fields["enable_reasoning"] = -1
+    elif word in _TRUE or word in _FALSE:
+        found.fields["enable_reasoning"] = int(word in _TRUE)
+        _template(found, {"enable_thinking": json.dumps(word in _TRUE)})
+    else:
+        raise ConfigError(
+            f"model {model.name!r}: {flag.words[0]} has to be on, off or auto, found {word!r}"
+        )
+
+
+def _effort(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+    if flag.values[0] != "default":
+        _template(found, {"reasoning_effort": json.dumps(flag.values[0])})
+
+
+def _preserve(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+    _template(found, {"preserve_reasoning": json.dumps(not flag.off)})
+    found.fields["preserve_reasoning_specified"] = True
+
+
+_SPECIAL: Mapping[str, Special] = MappingProxyType(
+    {
+        "reranking": _rerank,
+        "no_mmap": _load_mode("none"),
+        "mmap": _load_mode("mmap"),
+        "mlock": _load_mode("mlock"),
+        "direct_io": _load_mode("direct_io"),
+        "no_direct_io": lambda _model, _flag, _found: None,
+        "timeout": _timeout,
+        "rope_scale": _rope_scale,
+        "grammar": _grammar,
+        "chat_template_kwargs": _template_kwargs,
+        "reasoning": _reasoning,
+        "reasoning_effort": _effort,
+        "reasoning_preserve": _preserve,
+    }
+)
+
+
+def supported(names: Iterable[str]) -> dict[str, bool]:
+    """Of llama-server's flags, which the packaged build can be told."""
+    known = {*_OF_FLAG, *_SPECIAL, *_EFFECTLESS, *SERVER.unused, *NO_GPU, *_ALIASES, *SERVER.roles}
+    return {name: name in known or spelt(name) in ASSIGNED for name in names}

@@ -1,0 +1,68 @@
+"""llama-server's flag table: what its source has, and what older builds had that scripts still name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from yibu.engines.flags import FlagTable
+from yibu.engines.llama_cpp import flags
+
+FORMER: Mapping[str, str] = MappingProxyType(
+    {
+        "--mmap": "switch",
+        "--no-mmap": "switch",
+        "--mlock": "switch",
+        "-dio --direct-io": "switch",
+        "-ndio --no-direct-io": "switch",
+        "--log-enable": "switch",
+        "--log-new": "switch",
+        "--log-append": "switch",
+        "-ns --sequences": "int",
+        "-gan --grp-attn-n": "int",
+        "-gaw --grp-attn-w": "int",
+        "-spf --system-prompt-file": "text",
+        "-cd --ctx-size-draft": "int",
+        "--memory-f32": "switch",
+        "--numa-mirror": "switch",
+    }
+)
+"""Flags of older builds by their spellings, and what follows them."""
+
+
+def _name(spellings: str) -> str:
+    return max(spellings.split(), key=len).lstrip("-").replace("-", "_")
+
+
+def _make() -> FlagTable:
+    kinds: dict[str, str] = {}
+    short: dict[str, str] = {}
+    negations: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    former = ((spellings, "", kind, "") for spellings, kind in FORMER.items())
+    for spellings, negated, kind, variable in (*flags.ROWS, *former):
+        name = _name(spellings)
+        kinds[name] = kind
+        short |= {
+            spelling: name
+            for word in spellings.split()
+            if (spelling := word.lstrip("-").replace("-", "_")) != name
+        }
+        negations |= {word.lstrip("-").replace("-", "_"): name for word in negated.split()}
+        # The token is the hub's own variable, and the engine's server asks no hub here.
+        if variable and name != "hf_token":
+            variables[variable] = name
+            if negated:
+                variables[variable.replace("LLAMA_ARG_", "LLAMA_ARG_NO_")] = f"no_{name}"
+    return FlagTable(
+        flags.VERSION,
+        MappingProxyType(kinds),
+        MappingProxyType(short),
+        negations=MappingProxyType(negations),
+        variables=MappingProxyType(variables),
+        strict=True,
+        loose=frozenset({"flash_attn"}),
+    )
+
+
+TABLE = _make()

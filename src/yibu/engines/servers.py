@@ -1,0 +1,226 @@
+"""How people start an engine's own server, and which of its flags are yibu's business.
+
+An engine's folder fills a ``ServerCommand``: the programs, modules and images that start it, its own
+defaults, and what its flags mean to a gateway in front of it. ``yibu adopt``, ``flags:``, ``options:``
+and the flags after ``--`` are all taken apart here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from yibu.engines.flags import Flag, FlagTable, spelt
+from yibu.errors import ConfigError
+
+Role = Literal[
+    "host", "port", "key", "key_file", "name", "model", "hub_repo", "hub_file", "adapters"
+]
+"""What a flag says that belongs to the gateway or to the entry itself."""
+
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "host": "gateway.host",
+        "port": "gateway.port",
+        "key": "gateway.api_keys",
+        "key_file": "gateway.api_key_file",
+        "name": "the entry's name",
+        "model": "the entry's source",
+        "hub_repo": "the entry's source (hf:ORG/NAME)",
+        "hub_file": "the entry's source (hf:ORG/NAME#FILE)",
+        "adapters": "options.lora",
+    }
+)
+"""Where yibu.yaml has what a role says."""
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A container image that runs an engine's server."""
+
+    pattern: re.Pattern[str]
+    entry: tuple[str, ...]
+    """Its entrypoint; empty where the arguments name the program."""
+    workdir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """An engine's flags, those of the gateway and of the entry taken apart."""
+
+    flags: tuple[Flag, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    host: str | None = None
+    port: int | None = None
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    keys_on_command_line: bool = False
+    key_file: str | None = None
+    names: tuple[str, ...] = ()
+    model: str | None = None
+    """A path, or as the engine's own server takes it the name of a hub's model."""
+    hub_model: str | None = None
+    """``hf:ORG/NAME``, with the quantization or the file, where a flag names a hub."""
+    adapters: tuple[tuple[str, str], ...] = ()
+    """Names of LoRA adapters and where they are."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The engine's own flags."""
+        return tuple(word for flag in self.flags for word in flag.words)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCommand:
+    """How an engine's own server is started, and what its flags are to yibu."""
+
+    table: FlagTable
+    programs: Mapping[str, tuple[str, ...]]
+    """A program's name → the words that must follow it (``vllm`` → ``serve``)."""
+    roles: Mapping[str, Role]
+    """Its flags that belong to the gateway or the entry."""
+    port: int
+    """That it listens on when it is not told."""
+    host: str = "127.0.0.1"
+    modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Python's modules that start it → the words that must follow."""
+    files: tuple[str, ...] = ()
+    """Ends of the paths of Python files that start it."""
+    images: tuple[Image, ...] = ()
+    positional: bool = False
+    """The first word that is no flag is the model."""
+    names_itself: bool = False
+    """Without a name it answers to the model as it was typed."""
+    unused: Mapping[str, str] = field(default_factory=dict)
+    """Flags that mean nothing behind yibu's gateway → why; adopt leaves them out."""
+    refused: frozenset[str] = frozenset()
+    """Those of ``unused`` that the launch plan refuses."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """yibu's names of options → the flags that they stand for."""
+    hub_variable: str = ""
+    """With it set to true, bare names of models are ModelScope's."""
+    prefixes: tuple[str, ...] = ()
+    """Begins of variables that are about this engine."""
+    adopt_options: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: options
+    """Turns flags read as options into those that yibu.yaml should have."""
+
+    def role(self, name: str) -> Role | None:
+        return self.roles.get(name)
+
+    def lift(
+        self,
+        words: Sequence[str],
+        options: Mapping[str, Any] = _NONE,
+        env: Mapping[str, str] = _NONE,
+    ) -> Lifted:
+        """Take host, port, keys, names and model out of what was written for a bare server.
+
+        Flags win over options, and options over variables.
+
+        Raises:
+            ConfigError: one of them lacks its value, or the port is no number.
+        """
+        found: dict[Role, tuple[str, ...]] = {}
+        kept_env = dict(env)
+        for variable, name in self.table.variables.items():
+            role = self.role(name)
+            if role is not None and (value := kept_env.pop(variable, "")):
+                found[role] = (value,)
+        kept_options = dict(options)
+        owned = {option: value for option, value in options.items() if self._role_of(option)}
+        for option in owned:
+            del kept_options[option]
+        kept: list[Flag] = []
+        given = self.table.read(words)
+        for flag in (*self.table.of_options(owned), *given):
+            role = self.role(flag.name)
+            if role is None:
+                kept.append(flag)
+            elif not flag.values:
+                raise ConfigError(f"the flag {flag.words[0]} lacks its value")
+            elif role == "key":
+                found[role] = (*found.get(role, ()), *flag.values)
+            else:
+                found[role] = flag.values
+        typed = any(self.role(flag.name) == "key" for flag in given)
+        return self._lifted(found, Lifted(tuple(kept), kept_options, kept_env), typed=typed)
+
+    def _role_of(self, option: str) -> Role | None:
+        return None if option in self.options else self.role(self.table.name(option)[0])
+
+    def _lifted(
+        self, found: Mapping[Role, tuple[str, ...]], rest: Lifted, *, typed: bool
+    ) -> Lifted:
+        def one(role: Role) -> str | None:
+            return found[role][-1] if role in found else None
+
+        port, repo, file = one("port"), one("hub_repo"), one("hub_file")
+        if port is not None and not port.isdigit():
+            raise ConfigError(f"--port has to be a number, found {port!r}")
+        hub = None
+        if repo is not None:
+            repo = repo.removeprefix("hf:")
+            hub = f"hf:{repo.partition(':')[0]}#{file}" if file else f"hf:{repo}"
+        separator = self.table.strict
+        names = [name for given in found.get("name", ()) for name in _split(given, separator)]
+        keys = [key for given in found.get("key", ()) for key in _split(given, separator)]
+        return Lifted(
+            flags=rest.flags,
+            options=rest.options,
+            env=rest.env,
+            host=one("host"),
+            port=None if port is None else int(port),
+            api_keys=tuple(keys),
+            keys_on_command_line=typed,
+            key_file=one("key_file"),
+            names=tuple(names),
+            model=one("model"),
+            hub_model=hub,
+            adapters=tuple(map(adapter, found.get("adapters", ()))),
+        )
+
+
+def _split(text: str, commas: bool) -> list[str]:
+    return [part.strip() for part in text.split(",")] if commas else [text]
+
+
+def adapter(word: str) -> tuple[str, str]:
+    """``name=path``, or vLLM's newer ``{"name": …, "path": …}``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    name, equals, path = word.partition("=")
+    if word.startswith("{"):
+        try:
+            read = json.loads(word)
+            name, path = read["name"], read["path"]
+        except (ValueError, KeyError, TypeError):
+            name = path = ""
+    elif not equals:
+        name = path = ""
+    if not (isinstance(name, str) and isinstance(path, str) and name and path):
+        raise ConfigError(
+            f"--lora-modules has {word!r}; name=path was expected",
+            hint="or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}",
+        )
+    return name, path
+
+
+def refuse_owned(server: ServerCommand, model: str, name: str) -> None:
+    """Raise ConfigError for a flag that is not the engine's to be told behind a gateway."""
+    who = f"model {model!r}: {spelt(name)}"
+    if (role := server.role(name)) is not None:  # whoever reads what users write has lifted them
+        raise ConfigError(
+            f"{who} is not the engine's here", hint=f"set {SETTINGS[role]} in yibu.yaml"
+        )
+    if name in server.refused:
+        raise ConfigError(
+            f"{who} cannot be used, because the engine listens on loopback behind the gateway",
+            hint=server.unused[name],
+        )

@@ -1,0 +1,89 @@
+"""How a bare vLLM is started, and which of its flags are about the gateway here."""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import Any
+
+from yibu.engines.flags import whole
+from yibu.engines.servers import Image, ServerCommand
+from yibu.engines.vllm.table import PINNED
+
+KEY_VARIABLE = "VLLM_API_KEY"
+OPTIONS = MappingProxyType(
+    {
+        "context": "max_model_len",
+        "parallel": "max_num_seqs",
+        "tensor_parallel": "tensor_parallel_size",
+    }
+)
+_CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
+
+
+def _adopted(options: dict[str, Any]) -> dict[str, Any]:
+    """``context`` and ``parallel`` as numbers; a length that vLLM would choose is left to the plan."""
+    for name in OPTIONS:
+        if name not in options:
+            continue
+        if str(options[name]).lower() in ("auto", "-1"):
+            del options[name]
+        else:
+            options[name] = whole(options[name])
+    if options.get("lora"):
+        options.pop("enable_lora", None)
+    return options
+
+
+SERVER = ServerCommand(
+    table=PINNED,
+    programs=MappingProxyType({"vllm": ("serve",)}),
+    modules=MappingProxyType(
+        {
+            "vllm.entrypoints.openai.api_server": (),
+            "vllm.entrypoints.api_server": (),
+            "vllm.entrypoints.cli.main": ("serve",),
+        }
+    ),
+    files=("vllm/entrypoints/openai/api_server.py",),
+    images=(
+        Image(
+            re.compile(r"vllm-openai|vllm-ascend|(^|/)vllm(:|@|$)|vllm-cpu|vllm/vllm"),
+            ("vllm", "serve"),
+        ),
+    ),
+    roles=MappingProxyType(
+        {
+            "host": "host",
+            "port": "port",
+            "api_key": "key",
+            "served_model_name": "name",
+            "model": "model",
+            "lora_modules": "adapters",
+        }
+    ),
+    host="0.0.0.0",  # noqa: S104 - vLLM's own default, judged by whoever adopts it
+    port=8000,
+    positional=True,
+    names_itself=True,
+    hub_variable="VLLM_USE_MODELSCOPE",
+    prefixes=("VLLM_",),
+    options=OPTIONS,
+    unused=MappingProxyType(
+        {
+            "ssl_keyfile": _CERTIFICATE,
+            "ssl_certfile": _CERTIFICATE,
+            "ssl_ca_certs": _CERTIFICATE,
+            "uds": "the gateway listens on an address, not on a socket file",
+            "root_path": "the gateway serves at /v1 alone",
+            "headless": "a server without an address of its own cannot be served from",
+            "config": "what stands in that file was not read: write it under options:",
+            "hf_token": "a secret stood on the command line: set HF_TOKEN in yibu's environment instead",
+            "allowed_origins": "pages of other sites are let in by gateway.cors_origins",
+        }
+    ),
+    refused=frozenset(
+        {"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config", "headless"}
+    ),
+    adopt_options=_adopted,
+)
