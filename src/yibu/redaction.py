@@ -48,6 +48,25 @@ _SIGNS = (
 _SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?)$")
 
 
+_SECRET_PART = re.compile(
+    r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?|auth|authorization|cookie"
+    r"|auth_header)(?:$|_(?!encodings|parallel|limit|count|base$|url$|dir$|path$|type$|name$|file$))"
+)
+_NO_SECRET = re.compile(r"(?i)(?:tokeniz|^tiktoken|max_|_tokens?_(?:per|limit|max)|keyfile$)")
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether an environment variable holds a credential: its name says so, or its value is a URL with
+    a password or an Authorization header."""
+    if not value or value.startswith("${"):
+        return False
+    if _USER_INFO.search(value) or re.match(r"(?i)(?:bearer|basic)\s+\S", value):
+        return True
+    if _SHAPE.search(value):
+        return True
+    return _SECRET_PART.search(name) is not None and _NO_SECRET.search(name) is None
+
+
 class _Known:
     """The secrets of this process. It is the process's own, because a message can be shown by
     anyone: whoever renders it does not know which of its parts came out of which setting."""

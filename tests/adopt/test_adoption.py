@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.adopt import Server, adopt_process, adopt_script, find_servers
-from yibu.adopt.adoption import _LEFT_OUT
 from yibu.adopt.bash import Setting, read_commands
 from yibu.adopt.servers import judge
-from yibu.engines.vllm.given import LOOPBACK
+from yibu.engines.vllm.server import SERVER
 from yibu.errors import UsageError
 
 TUTORIAL = r"""#!/bin/bash
@@ -144,7 +143,7 @@ def test_llama_server() -> None:
             "name": "q",
             "source": "./models/q.gguf",
             "engine": "llama.cpp",
-            "options": {"context": 4096, "parallel": 4, "threads": 8},
+            "options": {"context": 1024, "parallel": 4, "threads": 8},
         }
     ]
     assert adoption.document["gateway"] == {"host": "127.0.0.1", "port": 8081}
@@ -161,7 +160,7 @@ def test_json_lists_and_uuids() -> None:
     assert model["options"] == {
         "rope_scaling": {"factor": 4.0},
         "lora": {"a": "/x", "b": "/y"},
-        "no_enable_log_requests": True,
+        "enable_log_requests": False,
         "seed": -1,
     }
     assert model["env"] == {"CUDA_VISIBLE_DEVICES": "GPU-1a2b"}
@@ -177,10 +176,15 @@ def test_secrets_in_the_environment_are_not_copied() -> None:
 def test_a_running_process() -> None:
     adoption = adopt_process(
         ["/venv/bin/python3.11", "/venv/bin/vllm", "serve", "m", "--port", "9000"],
-        {"VLLM_API_KEY": "sk-env", "PATH": "/bin", "LANG": "C", "CUDA_VISIBLE_DEVICES": "3"},
+        {
+            "VLLM_API_KEY": "sk-environment",
+            "PATH": "/bin",
+            "LANG": "C",
+            "CUDA_VISIBLE_DEVICES": "3",
+        },
         "/srv",
     )
-    assert adoption.keys == ("sk-env",)
+    assert adoption.keys == ("sk-environment",)
     assert adoption.document["models"] == [
         {"name": "m", "source": "/srv/m", "engine": "vllm", "gpus": [3]}
     ]
@@ -237,8 +241,8 @@ def test_what_yibu_refuses_is_left_out_with_its_reason() -> None:
     for words in ("HF_TOKEN", "--config is left out", "cors_origins", "plain HTTP"):
         assert words in said
     # Whatever the engine would refuse is told here, not by the yibu up that follows.
-    assert not LOOPBACK & set(model["options"])
-    assert set(_LEFT_OUT) >= LOOPBACK
+    assert not SERVER.refused & set(model["options"])
+    assert SERVER.unused.keys() >= SERVER.refused
 
 
 def test_nothing_to_adopt() -> None:

@@ -70,7 +70,7 @@ def planned(
 
 
 def request(facts: ModelFacts, accelerator: Accelerator | None, **asked: Any) -> Request:
-    return Request("m", "llama.cpp", facts, accelerator=accelerator, **asked)
+    return Request("m", "slots", facts, accelerator=accelerator, **asked)
 
 
 def placed(verdict: ModelPlan) -> tuple[Placement, Offload]:

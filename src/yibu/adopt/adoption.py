@@ -7,50 +7,36 @@ printed; whoever calls writes them to a key file.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os.path
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yibu.adopt.bash import Command, Setting, read_commands
+from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError, read_commands
 from yibu.adopt.findings import Adoption, Findings, gateway, name_of
 from yibu.adopt.funasr import read_python
 from yibu.adopt.manifests import Service, read_manifest, refuse_gaps
 from yibu.adopt.others import of_speech, read_others
 from yibu.adopt.pasted import tidy
-from yibu.adopt.servers import Server, find_servers, in_container, judge, read_flags
+from yibu.adopt.servers import Server, find_servers, in_container, judge
 from yibu.adopt.units import is_unit, read_unit
-from yibu.errors import UsageError
+from yibu.config import ModelConfig
+from yibu.config.keys import key_fault
+from yibu.engines.flags import Flag
+from yibu.engines.registry import by_name, servers
+from yibu.engines.servers import Lifted, ServerCommand
+from yibu.errors import ConfigError, UsageError, YibuError
+from yibu.redaction import is_secret, redact
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_|$)")
-_DEFAULT_HOSTS = {"vllm": "0.0.0.0"}  # noqa: S104 - vLLM's own default, judged below
 # What start scripts export that means nothing to a process yibu starts.
-_SHELL_VARIABLES = frozenset({"PATH", "HOME", "PWD", "PYTHONUNBUFFERED", "CUDA_VISIBLE_DEVICES"})
-
-# The engines' flags that yibu has a name of its own for.
-_OPTION_NAMES = {
-    "max_model_len": "context",
-    "max_num_seqs": "parallel",
-    "tensor_parallel_size": "tensor_parallel",
-    "tp": "tensor_parallel",
-    "ctx_size": "context",
-    "c": "context",
-    "np": "parallel",
-    "t": "threads",
-    "O": "optimization_level",
-}
-_LEFT_OUT: Mapping[str, str] = {
-    "ssl_keyfile": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
-    "ssl_certfile": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
-    "ssl_ca_certs": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
-    "uds": "the gateway listens on an address, not on a socket file",
-    "root_path": "the gateway serves at /v1 alone",
-    "headless": "a server without a door of its own is no server here",
-    "config": "what stands in that file was not read: write it under options:",
-    "hf_token": "a secret stood on the command line: set HF_TOKEN in yibu's environment instead",
-    "allowed_origins": "pages of other sites are let in by gateway.cors_origins",
-}
-"""Flags of vLLM's that yibu refuses, or that mean nothing behind its gateway, and why."""
+_SHELL_VARIABLES = frozenset({"PATH", "HOME", "PWD", "PYTHONUNBUFFERED"})
+_GPU_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+)  # fmt: skip
+_NO_GPU = frozenset({"", "-1", "none", "void", "NoDevFiles"})
+"""Values with which CUDA and its likes show a program no GPU."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 """What a model of yibu's may be called; an alias may be called anything."""
 
@@ -80,7 +66,7 @@ def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
 
 
 def _adopt_manifest(services: Sequence[Service]) -> Adoption:
-    servers: list[Server] = []
+    all_found: list[Server] = []
     warnings: list[str] = []
     for service in services:
         started = Command(("container", service.where), {}, "")
@@ -88,14 +74,14 @@ def _adopt_manifest(services: Sequence[Service]) -> Adoption:
         if found:
             refuse_gaps(service)
             warnings += service.warnings
-        servers += found
-    if not servers:
+        all_found += found
+    if not all_found:
         raise UsageError(
             "nothing to adopt: no container of this file runs a server that is known here (found: "
             + (", ".join(service.container.image for service in services) or "none")
             + ")"
         )
-    adoption = adopt_servers(servers)
+    adoption = adopt_servers(all_found)
     return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings))
 
 
@@ -112,86 +98,155 @@ def adopt_process(argv: Sequence[str], env: Mapping[str, str], directory: str = 
 
 def process_command(argv: Sequence[str], env: Mapping[str, str], directory: str) -> Command:
     """A running process as the command that would start it."""
-    prefixes = ("VLLM_", "CUDA_", "NCCL_", "OMP_", "HF_", "MODELSCOPE_", "PYTORCH_")
+    own = {prefix for server in servers() for prefix in server.prefixes}
+    shared = ("CUDA_", "NCCL_", "OMP_", "HF_", "MODELSCOPE_", "PYTORCH_", *_GPU_VARIABLES)
+    prefixes = (*own, *shared)
     taken = {name: value for name, value in env.items() if name.startswith(prefixes)}
     return Command(tuple(argv), taken, directory)
 
 
-def adopt_servers(servers: Sequence[Server]) -> Adoption:
+def adopt_servers(started: Sequence[Server]) -> Adoption:
     """What some servers amount to together."""
     found = Findings()
-    for server in servers:
+    for server in started:
         _read_server(server, found)
-    host = found.doors[0][0] or _DEFAULT_HOSTS.get(servers[0].engine, "127.0.0.1")
+    first = started[0].command_line
+    host = found.doors[0][0] or first.host
     return Adoption(
-        document={"gateway": gateway(found, host), "models": found.models},
+        document={"gateway": gateway(found, host, first.port), "models": found.models},
         keys=tuple(dict.fromkeys(found.keys)),
         warnings=tuple(found.warnings),
-        servers=tuple(servers),
+        servers=tuple(started),
         host=host,
     )
 
 
 def _adopt(commands: Sequence[Command]) -> Adoption:
-    servers = find_servers(commands)
-    if not servers:
+    started = find_servers(commands)
+    if not started:
         seen = ", ".join(sorted({c.argv[0] for c in commands})[:8]) or "no command"
         raise UsageError(
             f"nothing to adopt: no vLLM or llama.cpp server is started (found: {seen})",
             hint="for any other server write `engine: command` with its command: `yibu init`",
         )
-    return adopt_servers(servers)
+    return adopt_servers(started)
 
 
 def _read_server(server: Server, found: Findings) -> None:
-    command, engine = server.command, server.engine
-    flags = read_flags(server.words)
-    env = dict(command.env)
-    source = _text(flags, "model", "m", "model_path", "hf_repo", "hf")
-    name, *aliases = _names(flags, source, engine)
+    command, own = server.command, server.command_line
+    gap = Gap(command.line, _shown(command))
+    try:
+        lifted = own.lift(server.words, env=command.env)
+        options = _options(own, lifted.flags, found)
+    except ConfigError as error:
+        raise UnknownScriptError(
+            gap, f"cannot be read: {error.message}", error.hint or ""
+        ) from error
+    env = dict(lifted.env)
+    source = lifted.hub_model or lifted.model or ""
+    name, *aliases = found.free_names(_names(lifted.names, source, own))
     model: dict[str, Any] = {"name": name}
     if aliases:
         model["aliases"] = aliases
-    lora = _adapters(flags.pop("lora_modules", None), env, command.directory, found)
+    lora = {
+        one: _source(path, own, dict(env), command.directory, found)
+        for one, path in lifted.adapters
+    }
     if source:
-        model["source"] = _source(source, engine, env, command.directory, found)
+        model["source"] = _source(source, own, env, command.directory, found)
     else:
-        found.warn(f"{model['name']}: the command names no model; fill in `source:`")
-    model["engine"] = engine
-    _door(flags, env, model["name"], found)
-    for flag in [one for one in _LEFT_OUT if one in flags] if engine == "vllm" else []:
-        del flags[flag]
-        found.warn(f"{name}: --{flag.replace('_', '-')} is left out: {_LEFT_OUT[flag]}")
+        found.warn(f"{name}: the command names no model; fill in `source:`")
+    env.pop(own.hub_variable, None)
+    model["engine"] = server.engine
+    _gateway_settings(lifted, gap, name, found)
     if server.replicas > 1:
         model["replicas"] = server.replicas
-    gpus = _gpus(env.pop("CUDA_VISIBLE_DEVICES", None), env)
+    gpus = _gpus(env)
     if gpus is not None:
         model["gpus"] = gpus
-    options = {_OPTION_NAMES.get(name, name): value for name, value in flags.items()}
     if lora:
-        options.pop("enable_lora", None)
         options["lora"] = lora
+    try:
+        options = own.adopt_options(options)
+    except ValueError as error:
+        raise UnknownScriptError(gap, f"has a value that is no whole number: {error}") from error
     if options:
         model["options"] = options
-    if kept := _environment(env, model["name"], found):
+    if kept := _environment(env, name, found):
         model["env"] = kept
+    _check(model, server.engine, gap)
     _warn_of_command(command, options, env, found)
     found.models.append(model)
 
 
-def _text(flags: dict[str, Any], *names: str) -> str:
-    """Take the first of some flags that is there, and forget the others."""
-    values = [flags.pop(name) for name in names if name in flags]
-    return str(values[0]) if values and values[0] is not True else ""
+def _shown(command: Command) -> str:
+    return redact(" ".join(command.argv[:6]))
 
 
-def _names(flags: dict[str, Any], source: str, engine: str) -> list[str]:
-    """What clients may ask for: the served names, or as vLLM has it the model as it was typed."""
-    names: list[str] = []
-    for flag in ("served_model_name", "alias", "a"):
-        given = flags.pop(flag, [])
-        names += [str(one) for one in (given if isinstance(given, list) else [given])]
-    if not names and engine == "vllm":
+def _options(own: ServerCommand, flags: Sequence[Flag], found: Findings) -> dict[str, Any]:
+    """The engine's own flags as options of an entry, by yibu's names where it has one."""
+    names = {flag: option for option, flag in own.options.items()}
+    options: dict[str, Any] = {}
+    for flag in flags:
+        if flag.name in own.unused:
+            found.warn(f"{flag.words[0]} is left out: {own.unused[flag.name]}")
+            continue
+        name = f"{flag.name}.{flag.key}" if flag.key else names.get(flag.name, flag.name)
+        values = [_value(value) for value in flag.values]
+        kind = own.table.flags.get(flag.name)
+        if kind == "repeat" and name in options:
+            options[name] = [*options[name], *values]
+        elif kind == "repeat":
+            options[name] = values
+        elif not values:
+            options[name] = not flag.off
+        else:
+            options[name] = values[0] if len(values) == 1 else values
+    return options
+
+
+def _value(text: str) -> Any:
+    """Numbers and JSON as such, where they say the same when they are written again."""
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue  # no number of that kind
+        if str(number) == text:
+            return number
+    if text[:1] in "{[":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _check(model: Mapping[str, Any], engine: str, gap: Gap) -> None:
+    """Refuse what the engine's plan would refuse.
+
+    Raises:
+        UnknownScriptError: with the engine's own reason.
+    """
+    entry = ModelConfig(
+        name=model["name"],
+        source=model.get("source", ""),
+        options=model.get("options", {}),
+        env=model.get("env", {}),
+    )
+    try:
+        by_name(engine).check(entry)
+    except YibuError as error:
+        said = error.message.removeprefix(f"model {entry.name!r}: ")
+        raise UnknownScriptError(
+            gap, f"cannot be served as it stands: {said}", error.hint or ""
+        ) from error
+
+
+def _names(given: Sequence[str], source: str, own: ServerCommand) -> list[str]:
+    """What clients may ask for: the served names, or where a server has it so the model as typed."""
+    names = list(given)
+    if not names and own.names_itself:
         names = [source] if source else []
     name = (
         names[0]
@@ -206,28 +261,18 @@ def _served_as(name: str, source: str) -> bool:
     return name != source and _NAME.fullmatch(name) is not None
 
 
-def _adapters(
-    given: Any, env: Mapping[str, str], directory: str, found: Findings
-) -> dict[str, str]:
-    """``--lora-modules name=path {"name": …, "path": …}`` as names and sources."""
-    adapters = {}
-    for module in given if isinstance(given, list) else [given] if given else []:
-        if isinstance(module, dict):
-            name, path = str(module.get("name", "")), str(module.get("path", ""))
-        else:
-            name, _, path = str(module).partition("=")
-        if name and path:
-            adapters[name] = _source(path, "vllm", dict(env), directory, found)
-        else:
-            found.warn(f"--lora-modules {module}: no name=path; fill in options.lora")
-    return adapters
-
-
-def _source(source: str, engine: str, env: dict[str, str], directory: str, found: Findings) -> str:
+def _source(
+    source: str, own: ServerCommand, env: Mapping[str, str], directory: str, found: Findings
+) -> str:
     """A path as a path; ``ORG/NAME`` with the hub that the script would have used."""
-    modelscope = env.pop("VLLM_USE_MODELSCOPE", "").lower() in ("true", "1")
+    if source.startswith("hf:"):
+        return source
+    if "://" in source:
+        found.warn(f"{source} is no source of yibu's: fetch it, and name its path under `source:`")
+        return source
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith(".")
-    if is_id and not (engine == "llama.cpp" and source.endswith(".gguf")):
+    if is_id and not source.endswith(".gguf"):
+        modelscope = env.get(own.hub_variable, "").lower() in ("true", "1")
         hub = "modelscope" if modelscope else "hf"
         found.warn(f"{source} is read as a model of {hub}; write ./{source} if it is a directory")
         return f"{hub}:{source}"
@@ -237,39 +282,49 @@ def _source(source: str, engine: str, env: dict[str, str], directory: str, found
     return joined if joined.startswith(("/", "~", "..")) else f"./{joined}"
 
 
-def _door(flags: dict[str, Any], env: dict[str, str], name: str, found: Findings) -> None:
+def _gateway_settings(lifted: Lifted, gap: Gap, name: str, found: Findings) -> None:
     """Host, port and keys belong to the gateway."""
-    host, port = flags.pop("host", None), flags.pop("port", None)
-    keys = [str(key) for key in flags.pop("api_key", []) if key is not True]
-    if keys:
+    for key in lifted.api_keys:
+        if fault := key_fault(key):
+            raise UnknownScriptError(
+                gap,
+                f"has an API key that cannot be used: {fault}",
+                "Give it another: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            )
+    if lifted.keys_on_command_line:
         found.warn(
             f"{name}: its API key stood on the command line, where every user of the machine could"
             " read it; it goes to a key file, and should be changed"
         )
-    if inherited := env.pop("VLLM_API_KEY", ""):
-        keys.append(inherited)
-    found.keys += keys
-    found.doors.append((host, port if isinstance(port, int) else None))
-    if "api_key_file" in flags:
-        found.warn(f"{name}: the keys in {flags.pop('api_key_file')} are not read; name them anew")
+    found.keys += lifted.api_keys
+    found.doors.append((lifted.host, lifted.port))
+    if lifted.key_file is not None:
+        found.warn(f"{name}: the keys in {lifted.key_file} are not read; name them anew")
 
 
-def _gpus(value: str | None, env: dict[str, str]) -> list[int] | None:
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    if all(part.isdigit() for part in parts):
-        return [int(part) for part in parts]
-    env["CUDA_VISIBLE_DEVICES"] = value  # by UUID, which yibu's `gpus:` cannot say
-    return None
+def _gpus(env: dict[str, str]) -> list[int] | None:
+    """The GPUs that a server was shown, their variable taken out; None where nothing says it."""
+    gpus: list[int] | None = None
+    for variable in _GPU_VARIABLES:
+        if (value := env.get(variable)) is None:
+            continue
+        parts = [part.strip() for part in value.split(",")]
+        if parts[0] in _NO_GPU:
+            gpus = []
+        elif all(part.isdigit() for part in parts):
+            gpus = [int(part) for part in parts]
+        else:  # by UUID, which yibu's `gpus:` cannot say
+            continue
+        del env[variable]
+    return gpus
 
 
 def _environment(env: Mapping[str, str], name: str, found: Findings) -> dict[str, str]:
     kept = {}
     for variable, value in env.items():
-        if variable in _SHELL_VARIABLES and not value.startswith("GPU-"):
+        if variable in _SHELL_VARIABLES:
             continue
-        if _SECRET.search(variable):
+        if is_secret(variable, value):
             kept[variable] = f"${{env.{variable}}}"
             found.warn(f"{name}: {variable} is a secret; set it in yibu's environment instead")
         else:

@@ -10,9 +10,10 @@ import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from yibu.adopt.bash import Command
+from yibu.adopt.marks import PROGRAMS
+from yibu.engines.registry import servers
 
 _PROGRAMS = frozenset({"docker", "podman", "nerdctl"})
 _SWITCHES = frozenset(
@@ -25,29 +26,8 @@ _SHORT_VALUES = "evpuwhlmc"
 _DEVICES = re.compile(r"device=([\w,:-]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
-    """What is known of an image that serves models."""
-
-    pattern: re.Pattern[str]
-    entry: tuple[str, ...]
-    """Its entrypoint; empty where the arguments name the program."""
-    port: str
-    """That its server listens on when it is not told."""
-    workdir: str = ""
-
-
-IMAGES = (
-    Image(re.compile(r"vllm-openai|vllm-ascend|(^|/)vllm(:|@|$)|vllm-cpu|vllm/vllm"),
-          ("vllm", "serve"), "8000"),
-    Image(re.compile(r"llama\.?cpp(?!.*(:|-)(full|light))|llama-server|llamacpp"),
-          ("llama-server",), "8080", "/app"),
-    Image(re.compile(r"llama\.?cpp.*full"), ("tools.sh",), "8080", "/app"),
-    Image(re.compile(r"sglang"), (), "30000"),
-    Image(re.compile(r"lmdeploy"), (), "23333"),
-)  # fmt: skip
-_PROGRAM_WORDS = frozenset({"vllm", "python", "python3", "llama-server", "bash", "sh", "lmdeploy"})
-_LISTENING: Mapping[str, str] = MappingProxyType({"llama-server": "8080", "lmdeploy": "23333"})
+_INTERPRETERS = frozenset({"python", "python3", "bash", "sh"})
+_PROGRAM_WORDS = _INTERPRETERS | PROGRAMS.keys()
 
 
 @dataclass(slots=True)
@@ -70,20 +50,18 @@ class Container:
         """What runs in it: entrypoint and arguments, as far as the image is known."""
         if self.entrypoint is not None:
             return (*self.entrypoint, *self.arguments)
-        known = next((one for one in IMAGES if one.pattern.search(self.image)), None)
+        known = next((i for s in servers() for i in s.images if i.pattern.search(self.image)), None)
         entry = known.entry if known else ()
-        first = os.path.basename(self.arguments[0]) if self.arguments else ""  # noqa: PTH119
-        if entry == ("vllm", "serve"):
-            # Older images start the module, newer the command; some people write either out.
-            if first == "vllm" or first in _PROGRAM_WORDS:
-                return self.arguments
-            if first == "serve":
-                return ("vllm", *self.arguments)
-            return ("vllm", "serve", *self.arguments)
-        if entry == ("tools.sh",):
-            rest = self.arguments
-            return ("llama-server", *rest[1:]) if rest[:1] in (("--server",), ("-s",)) else rest
-        return self.arguments if first in _PROGRAM_WORDS else (*entry, *self.arguments)
+        rest = self.arguments
+        first = os.path.basename(rest[0]) if rest else ""  # noqa: PTH119 - a container's path
+        if first in _PROGRAM_WORDS:
+            return rest
+        if known is not None and known.switches:
+            # Its entrypoint chooses one of several programs by its first argument.
+            return (*known.program, *rest[1:]) if rest[:1] and rest[0] in known.switches else rest
+        if len(entry) > 1 and first == entry[1]:
+            return (entry[0], *rest)  # the entrypoint's second word written out
+        return (*entry, *rest)
 
     def outside(self, command: Command, directory: str) -> Command:
         """A command of the container's with the paths and the address that this machine has."""
@@ -106,9 +84,9 @@ class Container:
 
     def _published(self, arguments: list[str]) -> list[str]:
         """The arguments with the address that clients outside of the container know."""
-        program = os.path.basename(arguments[0])  # noqa: PTH119 - a container's path
-        text = " ".join(arguments[:4])
-        usual = _LISTENING.get(program, "30000" if "sglang" in text else "8000")
+        usual = next(
+            (str(one.port) for one in servers() if one.started(arguments) is not None), "8000"
+        )
         kept, inner, given = [], usual, ""
         words = iter(arguments)
         for word in words:

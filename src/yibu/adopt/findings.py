@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,23 @@ class Findings:
     keys: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def free_names(self, names: Sequence[str]) -> list[str]:
+        """The names that no model has yet, the first one numbered where it is taken."""
+        taken = {
+            name for model in self.models for name in (model["name"], *model.get("aliases", ()))
+        }
+        first, *others = names
+        number = 2
+        name = first
+        while name in taken:
+            name, number = f"{first}-{number}", number + 1
+        if name != first:
+            self.warn(
+                f"two servers answer to {first!r}, and one gateway serves both: the second is {name!r};"
+                " of the same model, `replicas: 2` would share its requests"
+            )
+        return [name, *(other for other in others if other not in taken)]
+
     def warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
@@ -58,8 +75,8 @@ def name_of(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", base) or "model"
 
 
-def gateway(found: Findings, host: str) -> dict[str, Any]:
-    usual = 8080 if found.models[0].get("engine") == "llama.cpp" else 8000
+def gateway(found: Findings, host: str, usual: int) -> dict[str, Any]:
+    """The gateway's section; ``usual`` is the port of a server that was told none."""
     section: dict[str, Any] = {"host": host, "port": found.doors[0][1] or usual}
     if section["host"] in _PUBLIC_HOSTS and not found.keys:
         section["host"] = "127.0.0.1"

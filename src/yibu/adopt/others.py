@@ -61,6 +61,6 @@ def _entries(
 ) -> Adoption:  # fmt: skip
     """An adoption of servers that yibu replaces by engines of its own."""
     found = Findings(models=models, doors=[(host, port or usual)] * len(models))
-    section = gateway(found, host or "127.0.0.1")
+    section = gateway(found, host or "127.0.0.1", usual)
     told = (*found.warnings, *warnings)
     return Adoption({"gateway": section, "models": models}, (), told, (), host or "127.0.0.1")

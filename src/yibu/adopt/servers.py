@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os.path
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError, read_commands
 from yibu.adopt.containers import Container, read_exec, read_run
-
-_VLLM_MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
-_VLLM_SERVE = ["-m", "vllm.entrypoints.cli.main", "serve"]
-_LLAMA_PROGRAMS = frozenset({"llama-server", "llama.cpp-server"})
-_SEVERAL_VALUES = frozenset({"served_model_name", "api_key"})
+from yibu.adopt.marks import MODULES, PROGRAMS
+from yibu.engines.registry import by_name, engines
+from yibu.engines.servers import ServerCommand
+from yibu.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,20 @@ class Server:
 
     def same_as(self, other: Server) -> bool:
         """Whether both were told the same: the same engine with the same flags, in any order."""
-        return self.engine == other.engine and read_flags(self.words) == read_flags(other.words)
+        return self.engine == other.engine and self._meaning() == other._meaning()
+
+    def _meaning(self) -> dict[str, object]:
+        """What is told: of a flag that is given twice the last word counts."""
+        lifted = self.command_line.lift(self.words)
+        told = dataclasses.replace(lifted, flags=(), keys_on_command_line=False)
+        named = {(flag.name, flag.key): (flag.off, flag.values) for flag in lifted.flags}
+        return {"gateway": told, "flags": named}
+
+    @property
+    def command_line(self) -> ServerCommand:
+        found = by_name(self.engine).server
+        assert found is not None  # it was found by it
+        return found
 
 
 def find_servers(commands: Iterable[Command]) -> list[Server]:
@@ -88,7 +100,11 @@ def in_container(container: Container, started: Command, replicas: int = 1) -> l
 
 
 _LAUNCH = re.compile(
-    r"(?:^|[\s/'\"])vllm\s+serve\b|vllm\.entrypoints\.|(?:^|[\s/'\"])llama-server(?=\s+-|$)"
+    "|".join(
+        rf"(?:^|[\s/'\"]){re.escape(program)}" + (rf"\s+{words[0]}\b" if words else r"(?=\s+-|$)")
+        for program, words in PROGRAMS.items()
+    )
+    + "".join(f"|{re.escape(module)}" for module in MODULES)
 )
 """A command line within another that starts a server."""
 _SERVES = re.compile(r"--served-model-name\b|--model(-path)?[ =]|--max-model-len\b")
@@ -122,69 +138,19 @@ def judge(command: Command) -> Literal["server", "suspect", ""]:
 
 
 def _server(command: Command) -> tuple[str, list[str]] | None:
-    """The engine that a command starts and that engine's own arguments; None for any other."""
-    program = os.path.basename(command.argv[0])  # noqa: PTH119 - another machine's path
-    rest = list(command.argv[1:])
-    if program == "vllm" and rest[:1] == ["serve"]:
-        return "vllm", _positional_model(rest[1:])
-    if program in _LLAMA_PROGRAMS:
-        return "llama.cpp", rest
-    if re.fullmatch(r"python[\d.]*", program):
-        while rest and rest[0].startswith("-") and rest[0] != "-m":
-            rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]  # -u and the like
-        if len(rest) >= 2 and rest[0] == "-m" and rest[1] in _VLLM_MODULES:
-            return "vllm", rest[2:]
-        if rest[:3] == _VLLM_SERVE:
-            return "vllm", _positional_model(rest[3:])
-        if rest and rest[0].endswith(("vllm/entrypoints/openai/api_server.py", "/vllm")):
-            arguments = rest[1:]
-            if arguments[:1] == ["serve"]:
-                return "vllm", _positional_model(arguments[1:])
-            return "vllm", arguments
-    return None
+    """The engine that a command starts and that engine's own arguments; None for any other.
 
-
-def _positional_model(words: list[str]) -> list[str]:
-    if words and not words[0].startswith("-"):
-        return ["--model", *words]
-    return words
-
-
-def read_flags(words: Sequence[str]) -> dict[str, Any]:
-    """``--a-b 1 --c --d=x`` as {a_b: 1, c: True, d: "x"}; a flag given twice becomes a list."""
-    flags: dict[str, list[Any]] = {}
-    name: str | None = None
-    for word in words:
-        if (level := re.fullmatch(r"-O=?(\d)", word)) is not None:
-            flags["optimization_level"], name = [int(level[1])], None
-        elif word.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", word):
-            flag, equals, value = word.lstrip("-").partition("=")
-            name = flag.replace("-", "_")
-            flags.setdefault(name, [])
-            if equals:
-                flags[name].append(_value(name, value))
-        elif name is not None:
-            flags[name].append(_value(name, word))
-    result: dict[str, Any] = {}
-    for flag, values in flags.items():
-        if flag in _SEVERAL_VALUES:
-            result[flag] = values
-        else:
-            result[flag] = True if not values else values[0] if len(values) == 1 else values
-    return result
-
-
-def _value(name: str, text: str) -> Any:
-    """Numbers and JSON as such; names, paths and keys stay text."""
-    if name in {*_SEVERAL_VALUES, "model", "host"}:
-        return text
-    if re.fullmatch(r"-?\d+", text):
-        return int(text)
-    if re.fullmatch(r"-?\d*\.\d+", text):
-        return float(text)
-    if text[:1] in "{[":
+    Raises:
+        UnknownScriptError: its arguments cannot be read.
+    """
+    for engine in engines():
+        if engine.server is None:
+            continue
         try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text
+            words = engine.server.started(command.argv)
+        except ConfigError as error:
+            gap = Gap(command.line, " ".join(command.argv))
+            raise UnknownScriptError(gap, f"cannot be read: {error.message}") from error
+        if words is not None:
+            return engine.name, words
+    return None

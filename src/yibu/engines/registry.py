@@ -25,6 +25,11 @@ def engines() -> tuple[Engine, ...]:
     return (LlamaCpp(), Vllm(), Speech(), Command())
 
 
+def servers() -> tuple[ServerCommand, ...]:
+    """How each engine's own server is started, where it has one."""
+    return tuple(engine.server for engine in engines() if engine.server is not None)
+
+
 def request_tables() -> Mapping[str, RequestTable]:
     """What each engine does with the fields of requests, by its name."""
     return {engine.name: engine.requests for engine in engines()}

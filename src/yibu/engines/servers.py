@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from yibu.engines.flags import Flag, FlagTable, spelt
+from yibu.engines.flags import Flag, FlagTable, is_flag, spelt
 from yibu.errors import ConfigError
 
 Role = Literal[
@@ -46,7 +46,10 @@ class Image:
     pattern: re.Pattern[str]
     entry: tuple[str, ...]
     """Its entrypoint; empty where the arguments name the program."""
-    workdir: str = ""
+    switches: tuple[str, ...] = ()
+    """First arguments with which an entrypoint that knows several programs runs the server."""
+    program: tuple[str, ...] = ()
+    """The server, where ``switches`` choose it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,44 @@ class ServerCommand:
     """Begins of variables that are about this engine."""
     adopt_options: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: options
     """Turns flags read as options into those that yibu.yaml should have."""
+
+    def started(self, argv: Sequence[str]) -> list[str] | None:
+        """The server's own arguments, its model named by ``--model``, where a command starts it."""
+        program, rest = _base(argv[0]), list(argv[1:])
+        found = self._after(self.programs.get(program), rest)
+        if found is None and re.fullmatch(r"python[\d.]*", program):
+            while rest and rest[0].startswith("-") and rest[0] != "-m":
+                rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]  # -u and the like
+            if len(rest) >= 2 and rest[0] == "-m":
+                found = self._after(self.modules.get(rest[1]), rest[2:])
+            elif rest and rest[0].endswith(self.files or ("\n",)):
+                found = rest[1:]
+            elif rest and "/" in rest[0]:  # a console script, as a running process shows it
+                found = self._after(self.programs.get(_base(rest[0])), rest[1:])
+        return None if found is None else self._with_model(found)
+
+    @staticmethod
+    def _after(words: tuple[str, ...] | None, rest: list[str]) -> list[str] | None:
+        if words is None or tuple(rest[: len(words)]) != words:
+            return None
+        return rest[len(words) :]
+
+    def _with_model(self, words: list[str]) -> list[str]:
+        """The words with a positional model behind ``--model``, wherever it stands."""
+        if not self.positional:
+            return words
+        if words and not is_flag(words[0]):
+            return ["--model", *words]
+        kept: list[str] = []
+        model: list[str] = []
+        for flag in self.table.read(words):
+            count = {"switch": 0, "value": 1}.get(self.table.flags.get(flag.name, ""))
+            if count is not None and len(flag.values) == count + 1 and not model:
+                model = ["--model", flag.values[-1]]
+                kept += flag.words[:-1]
+            else:
+                kept += flag.words
+        return [*model, *kept]
 
     def role(self, name: str) -> Role | None:
         return self.roles.get(name)
@@ -183,6 +224,10 @@ class ServerCommand:
             hub_model=hub,
             adapters=tuple(map(adapter, found.get("adapters", ()))),
         )
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _split(text: str, commas: bool) -> list[str]:

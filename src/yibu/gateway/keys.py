@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from yibu.config import GatewayConfig
+from yibu.config.keys import key_fault
 from yibu.errors import ConfigError, UnauthorizedError
 
 KEYS_VARIABLE = "YIBU_API_KEYS"
 """Comma-separated keys, added to those of the file."""
-
-_MINIMUM_LENGTH = 8
 
 
 def load_keys(
@@ -31,10 +30,9 @@ def load_keys(
     if key_file is not None:
         keys += _read_key_file(key_file)
     for number, key in enumerate(keys, start=1):
-        if len(key) < _MINIMUM_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+        if fault := key_fault(key):
             raise ConfigError(
-                f"API key number {number} cannot be used: {len(key)} characters; a key has at "
-                f"least {_MINIMUM_LENGTH} printable ASCII characters without spaces",
+                f"API key number {number} cannot be used: {fault}",
                 hint="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a key",
             )
     return tuple(dict.fromkeys(keys))

@@ -12,6 +12,7 @@ from yibu.adopt.bash.conditions import Condition, plain_tokens
 from yibu.adopt.bash.state import Value
 from yibu.adopt.bash.syntax import named
 from yibu.adopt.bash.values import Command, Gap, Text, UnknownScriptError, join, resolve
+from yibu.adopt.marks import any_start
 from yibu.adopt.wrappers import script_in, unwrap
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Builtins:
         if inner is not None:
             text = words[inner]
             if text.gap is not None:
-                if any(mark in text.value for mark in ("vllm", "llama-server", "api_server")):
+                if any_start(text.value):
                     raise UnknownScriptError(text.gap, "stands in a command that starts a server")
                 return None
             name = plain[inner + 1] if len(plain) > inner + 1 else plain[0]
@@ -235,7 +236,7 @@ class Builtins:
             path = resolve(command.directory, target)
             if stdin.gap is None:
                 shell.state.written[path] = stdin.value
-            elif any(mark in stdin.value for mark in ("vllm", "llama-server", "api_server")):
+            elif any_start(stdin.value):
                 raise UnknownScriptError(stdin.gap, "writes a script that starts a server")
 
     # Builtins -------------------------------------------------------------------------------

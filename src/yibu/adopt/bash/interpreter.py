@@ -27,6 +27,7 @@ from yibu.adopt.bash.values import (
     Text,
     UnknownScriptError,
 )
+from yibu.adopt.marks import STARTS
 
 Judge = Callable[[Command], Literal["server", "suspect", ""]]
 """Whether a command starts a server, or may start one in a way that nobody can see."""
@@ -35,7 +36,7 @@ _MAX_TURNS = 512
 """Of a loop; a start script has as many servers as a machine has cards."""
 _MAX_DEPTH = 16
 """Of scripts and functions within one another."""
-_LAUNCHES = ("vllm", "llama-server", "api_server", "sglang", "lmdeploy", "docker run", "yibu")
+_LAUNCHES = (*STARTS, "docker run", "yibu")
 """What a part of a script is searched for where nobody can tell whether it is come to."""
 
 Status = bool | Gap

@@ -69,12 +69,16 @@ class Command:
 class UnknownScriptError(UsageError):
     """A script starts a server in a way that only running it would tell."""
 
-    def __init__(self, gap: Gap, why: str) -> None:
-        """``why`` ends the sentence that names line and construct."""
+    def __init__(self, gap: Gap, why: str, hint: str = "") -> None:
+        """``why`` ends the sentence that names line and construct; ``hint`` stands in the place of the
+        two ways that lead around a script."""
         given = f"--set {gap.unset}=VALUE gives it; or adopt" if gap.unset else "Adopt"
         super().__init__(
-            f"line {gap.line}: {_short(gap.construct)} {why}",
-            hint=f"{given} the running server: yibu adopt --pid PID; or its command line:"
+            f"line {gap.line}: {_short(gap.construct)} {why}"
+            if gap.line
+            else f"{_short(gap.construct)} {why}",
+            hint=hint
+            or f"{given} the running server: yibu adopt --pid PID; or its command line:"
             " yibu adopt -- COMMAND…",
         )
         self.gap = gap

@@ -72,9 +72,13 @@ SERVER = ServerCommand(
         Image(
             re.compile(r"llama\.?cpp(?!.*(:|-)(full|light))|llama-server|llamacpp"),
             ("llama-server",),
-            "/app",
         ),
-        Image(re.compile(r"llama\.?cpp.*full"), ("tools.sh",), "/app"),
+        Image(
+            re.compile(r"llama\.?cpp.*full"),
+            ("tools.sh",),
+            switches=("--server", "-s"),
+            program=("llama-server",),
+        ),
     ),
     roles=MappingProxyType(
         {

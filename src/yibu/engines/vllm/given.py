@@ -7,7 +7,6 @@ its own parser has; what only vLLM can judge is left to it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from types import MappingProxyType
 
@@ -25,8 +24,6 @@ _PLUGINS = MappingProxyType(
     {"reasoning_parser": "reasoning_parser_plugin", "tool_call_parser": "tool_parser_plugin"}
 )
 """Lists of values that another flag adds to."""
-_OPTIMIZE = re.compile(r"--?O=?([^.]*)")
-"""``-O3``, which no parser's table has: vLLM looks for it before it parses."""
 _LIKENESS = 0.6
 
 
@@ -38,7 +35,7 @@ def checked(
     Raises:
         ConfigError: one is unknown, is not the engine's here, or has a value that it cannot have.
     """
-    flags = [_optimize(flag) for flag in flags]
+    flags = list(flags)
     given = {flag.name for flag in flags}
     for flag in flags:
         name = flag.name
@@ -56,13 +53,6 @@ def checked(
                 yield from table.read(words)
         else:
             raise _unknown(model, name, table)
-
-
-def _optimize(flag: Flag) -> Flag:
-    if (match := _OPTIMIZE.fullmatch(flag.words[0])) is None:
-        return flag
-    values = (*filter(None, match.groups()), *flag.values[flag.words[0].count("=") :])
-    return Flag("optimization_level", values, ("--optimization-level", *values))
 
 
 def _refuse(model: ModelConfig, name: str, flag: Flag) -> None:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from yibu.engines.flags import FlagTable
+from yibu.engines.flags import Flag, FlagTable
 from yibu.engines.vllm import flags
 
 _VARIABLES: Mapping[str, str] = MappingProxyType({"VLLM_API_KEY": "api_key"})
+
+
+_LEVEL = re.compile(r"-O=?([^.=]+)")
+"""``-O3``, which no parser's table has: vLLM looks for it before it parses."""
+
+
+def _levels(words: Sequence[str]) -> list[str]:
+    """The words with ``-O3``, ``-O=3`` and ``-O 3`` written out."""
+    found: list[str] = []
+    for word in words:
+        if word == "-O":
+            found.append("--optimization-level")
+        elif match := _LEVEL.fullmatch(word):
+            found += ["--optimization-level", match[1]]
+        else:
+            found.append(word)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +37,9 @@ class VllmFlags(FlagTable):
 
     serve: bool = False
     """Whether it has ``vllm serve``; before that there was a module, which is to go."""
+
+    def read(self, words: Sequence[str]) -> list[Flag]:
+        return FlagTable.read(self, _levels(words))
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> VllmFlags:

@@ -1,0 +1,15 @@
+"""What can be an API key of the gateway's."""
+
+from __future__ import annotations
+
+MINIMUM_LENGTH = 8
+
+
+def key_fault(key: str) -> str:
+    """Why a text cannot be a key, without repeating it; ``""`` where it can."""
+    if len(key) < MINIMUM_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+        return (
+            f"{len(key)} characters; a key has at least {MINIMUM_LENGTH} printable ASCII characters"
+            " without spaces"
+        )
+    return ""
