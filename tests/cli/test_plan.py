@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from yibu.environments.flag_tables import TABLE
 
 from tests.fakes.vllm import make_environment, make_model
 from tests.planner.planner_files import LLAMA, gguf_bytes
 from yibu.cli.main import run
 from yibu.engines.vllm.table import PINNED
+from yibu.environments.flag_tables import TABLE
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 
