@@ -20,7 +20,7 @@ def request_of(draw: st.DrawFn, position: int) -> Request:
     name = draw(models)
     return Request(
         f"{position}-{name}",
-        "vllm",
+        "paged",
         FACTS[name],
         context=draw(st.none() | st.integers(1, 200_000)),
         parallel=draw(st.none() | st.integers(1, 512)),

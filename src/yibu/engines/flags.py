@@ -87,8 +87,8 @@ class FlagTable:
             word = words.pop(0)
             if not is_flag(word):
                 raise ConfigError(
-                    f"{word!r} stands where a flag was expected",
-                    hint="flags look like --name VALUE; quote a value that has spaces",
+                    f"the engine's flags begin with {word!r}, which is not a flag",
+                    hint="flags look like --name VALUE",
                 )
             spelling, equals, value = word.partition("=")
             spelling, dot, key = spelling.partition(".") if "." in spelling else (spelling, "", "")

@@ -173,13 +173,18 @@ SPECS: Mapping[str, EnvironmentSpec] = MappingProxyType({spec.name: spec for spe
 
 
 def environment_for(engine: str, *, gpu: bool) -> str:
-    """The environment of an engine that has one for CPUs and one for GPUs, or one for both.
+    """The environment of an engine that has one for CPUs and one for GPUs, or one for both; not those
+    that are built on demand.
 
     Raises:
         UsageError: something else than the device decides.
     """
     wanted = "gpu" if gpu else "cpu"
-    fitting = [spec.name for spec in _ALL if spec.engine == engine and spec.device in (wanted, "")]
+    fitting = [
+        spec.name
+        for spec in _ALL
+        if spec.engine == engine and spec.build is None and spec.device in (wanted, "")
+    ]
     if len(fitting) == 1:
         return fitting[0]
     raise UsageError(
