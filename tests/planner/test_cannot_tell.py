@@ -20,7 +20,7 @@ LLAMA = llama(4096, 14336, 32, 32, 8)
 
 def verdict(config: dict[str, Any], **more: Any) -> ModelPlan:
     facts = facts_from_headers(name="m", config=config, **more)
-    return plan([Request("m", "vllm", facts)], BUILT_IN["8x141g"])[0]
+    return plan([Request("m", "paged", facts)], BUILT_IN["8x141g"])[0]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_is_not_known_is_said(config: dict[str, Any], key: str) -> None:
     assert data["weights_bytes"] is None
     assert data["kv_bytes_per_token"] is None
     assert data["state_bytes_per_sequence"] is None
-    assert any(row.value == "cannot tell" for row in explain(Request("m", "vllm", facts), result))
+    assert any(row.value == "cannot tell" for row in explain(Request("m", "paged", facts), result))
 
 
 def test_force_starts_it_with_what_is_known() -> None:
@@ -60,7 +60,7 @@ def test_force_starts_it_with_what_is_known() -> None:
         name="m", config={**LLAMA, "model_type": "unheard_of", "architectures": ["UnheardOf"]}
     )
     for machine in ("8x141g", "workstation-64g"):
-        placement = place_anyway(Request("m", "vllm", facts), BUILT_IN[machine])
+        placement = place_anyway(Request("m", "paged", facts), BUILT_IN[machine])
         assert placement is not None
 
 
@@ -79,7 +79,7 @@ def test_a_known_model_beside_one_that_is_not() -> None:
     known = facts_from_headers(name="a", config=LLAMA)
     strange = facts_from_headers(name="b", config={**LLAMA, "layer_types": ["unheard_of"] * 32})
     first, second = plan(
-        [Request("a", "vllm", known), Request("b", "vllm", strange)], BUILT_IN["1x80g"]
+        [Request("a", "paged", known), Request("b", "paged", strange)], BUILT_IN["1x80g"]
     )
     assert (first.verdict, second.verdict) == ("fits", "cannot_tell")
 
