@@ -139,3 +139,10 @@ def test_a_script_that_ends_before_its_server_says_where() -> None:
     assert "yibu adopt -- bash FILE ARGUMENT" in str(end.value.hint)
     (started,), _ = read_commands(script, Setting(given={"1": "/m"}), judge)
     assert started.argv == ("vllm", "serve", "/m")
+
+
+def test_a_server_started_on_another_machine_is_named() -> None:
+    script = "echo go\nssh gpu1 <<EOF\nvllm serve ./A\nEOF\n"
+    with pytest.raises(UnknownScriptError, match="line 2: ssh gpu1 starts a server somewhere else"):
+        read_commands(script, Setting(), judge)
+    assert read_commands("ssh gpu1 <<EOF\ndate\nEOF\n", Setting(), judge)[0]

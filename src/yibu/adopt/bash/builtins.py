@@ -229,6 +229,11 @@ class Builtins:
         """Remember a file that the script writes, for it may be run further down."""
         shell = self._shell
         stdin = shell.redirections.stdin
+        elsewhere = os.path.basename(command.argv[0]) in _ELSEWHERE  # noqa: PTH119 - a name
+        if elsewhere and stdin is not None and any_start(stdin.value):
+            raise UnknownScriptError(
+                Gap(command.line, " ".join(command.argv)), "starts a server somewhere else"
+            )
         target = command.output if command.argv[0] == "cat" else None
         if command.argv[0] == "tee" and len(command.argv) > 1:
             target = command.argv[-1]
@@ -379,6 +384,9 @@ class Builtins:
         text = join(words, " ")
         return self._shell.script(f"(({text.value}))", gap.line, inner=True)
 
+
+_ELSEWHERE = frozenset({"ssh", "sshpass", "pdsh", "kubectl", "oc"})
+"""What runs elsewhere what it is given on its standard input."""
 
 _NAMES = {
     ":": "true", ".": "source", "[": "test", "pushd": "cd", "readarray": "mapfile",
