@@ -27,6 +27,8 @@ from typing import Any, NoReturn
 import uvloop
 
 from yibu import descriptors, log
+from yibu.accounts.live import LiveAccounts
+from yibu.accounts.store import FILE, holds_keys
 from yibu.config import GatewayConfig, ModelConfig
 from yibu.config.wire import gateway_config, shown_settings
 from yibu.engines import registry
@@ -123,7 +125,7 @@ async def serve(
         ConfigError: the address is public without a key, or the port cannot be had.
     """
     keys = load_keys(config, env, config.api_key_file)
-    front = Front(config, keys, shut=shut)
+    front = Front(config, keys, LiveAccounts(paths.state / FILE), shut=shut)
     node = Node(
         paths,
         deployer(paths, env),
@@ -140,16 +142,23 @@ async def serve(
 class Front:
     """The gateway in this process, from its port to its documented surface."""
 
-    def __init__(self, config: GatewayConfig, keys: Sequence[str], *, shut: bool = False) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        keys: Sequence[str],
+        accounts: LiveAccounts,
+        *,
+        shut: bool = False,
+    ) -> None:
         """``shut``: another server has the address until the control socket's ``open``."""
-        check_exposure(config.host, keys)
+        check_exposure(config.host, keys, accounts=holds_keys(accounts.path))
         self._shut = shut
         self._config = config
-        # The command line's own key. Without keys of the user's there must be none: it would
-        # lock everyone else out.
-        self._own_key = secrets.token_urlsafe(32) if keys else None
-        self._keys = (*keys, self._own_key) if self._own_key else tuple(keys)
-        register(*self._keys)
+        self._keys = tuple(keys)
+        self._accounts = accounts
+        self._own_key = secrets.token_urlsafe(32)
+        """The command line's."""
+        register(*keys, self._own_key)
         self._listener: socket.socket | None = None
         self._app: Gateway | None = None
         self._door = Door("")
@@ -162,17 +171,21 @@ class Front:
 
     @asynccontextmanager
     async def serve(self, fleet: Fleet) -> AsyncIterator[Door]:
-        self._app = create_app(GatewayDeps(fleet, self._config, self._keys))
-        server = GatewayServer(self._app, self._listener)
-        try:
-            if self._shut:
-                self._door = Door("", self._own_key, server.hurry, partial(_open, server))
-            else:
-                await server.start()
-                self._door = Door(server.url, self._own_key, server.hurry)
-            yield self._door
-        finally:
-            await server.stop()
+        accounts = self._accounts
+        deps = GatewayDeps(fleet, self._config, self._keys, accounts, self._own_key)
+        async with accounts.running():
+            self._app = create_app(deps)
+            server = GatewayServer(self._app, self._listener)
+            self._door = Door("", self._own_key, server.hurry, accounts.sync)
+            try:
+                if self._shut:
+                    self._door.open = partial(_open, server)
+                else:
+                    await server.start()
+                    self._door.url = server.url
+                yield self._door
+            finally:
+                await server.stop()
 
     async def announce(self, _fleet: Fleet) -> None:
         """Say that the node listens, then make ready what no model's start should wait for."""

@@ -69,11 +69,13 @@ def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
 
 def check_gateway(config: Config, context: Context) -> None:
     """Raises ConfigError for keys that cannot be used, or an address that needs one."""
+    from yibu.accounts.store import FILE, holds_keys
     from yibu.gateway.http.cors import Cors
     from yibu.gateway.keys import check_exposure, load_keys
 
     gateway = config.gateway
-    check_exposure(gateway.host, load_keys(gateway, context.env, gateway.api_key_file))
+    keys = load_keys(gateway, context.env, gateway.api_key_file)
+    check_exposure(gateway.host, keys, accounts=holds_keys(context.paths.state / FILE))
     Cors(gateway.cors_origins)
 
 

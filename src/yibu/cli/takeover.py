@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from yibu.accounts.store import FILE, holds_keys
 from yibu.adopt import Adoption, Server, adopt_servers, find_servers, process_command
 from yibu.cli import output
 from yibu.cli.connect import access
@@ -194,7 +195,9 @@ class Takeover:
                 "A node already runs here, with a door of its own.",
                 hint="stop it first (yibu down), or give this one another home: YIBU_HOME=/dir",
             )
-        check_exposure(gateway.host, load_keys(gateway, self.context.env, gateway.api_key_file))
+        keys = load_keys(gateway, self.context.env, gateway.api_key_file)
+        accounts = holds_keys(self.context.paths.state / FILE)
+        check_exposure(gateway.host, keys, accounts=accounts)
         try:
             bind(gateway.host, gateway.port).close()
         except ListenError as error:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # half a second to import
     from fastapi import FastAPI
 
 Access = Literal["open", "key", "admin"]
-"""``open``: everybody. ``key``: whoever has a key, where keys are set. ``admin``: nobody by HTTP;
-the command line does it through the node's control socket."""
+"""``open``: everybody. ``key``: whoever has a key, where keys are set. ``admin``: whoever
+has an admin's key; the command line needs none."""
 
 AUTHORIZED = "yibu.authorized"
 """In a request's scope: whether it has a key, or needs none."""

@@ -60,9 +60,9 @@ class Gateway:
         self.pool = Pool(deps.config.request_timeout)
         self.draining = False
         self._engines = EngineMetrics(deps.backend)
-        self._keys = KeyRing(deps.keys)
+        self._keys = KeyRing(deps.keys, deps.accounts, deps.own_key)
         self._cors = Cors(deps.config.cors_origins)
-        self._hosts = HostCheck(deps.config.hosts, keys=bool(deps.keys))
+        self._hosts = HostCheck(deps.config.hosts)
         self.offload = Offload()
         self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload)
         self._surface: FastAPI | None = None
@@ -129,7 +129,8 @@ class Gateway:
 
     async def _answer(self, exchange: Exchange) -> None:
         exchange.require_single_headers()
-        self._hosts.check(exchange.headers.get(b"host"))
+        if not self._keys.closed:
+            self._hosts.check(exchange.headers.get(b"host"))
         if self.draining:
             exchange.closing = True
             if exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
@@ -200,13 +201,18 @@ class Gateway:
         """
         authorization = exchange.headers.get(b"authorization")
         try:
-            exchange.key = self._keys.check(authorization, exchange.headers.get(b"x-api-key"))
-        except UnauthorizedError:
+            caller = self._keys.check(authorization, exchange.headers.get(b"x-api-key"))
+        except (UnauthorizedError, NotReadyError):
             if access != "open":
                 raise
             return False
-        if access == "admin":
-            raise UnauthorizedError("This is done on the command line, not by HTTP")
+        exchange.caller, exchange.key = caller, caller.name
+        if access == "admin" and not caller.admin:
+            raise UnauthorizedError(
+                "This needs an admin's API key",
+                hint="yibu key add NAME --admin makes one; on the node's machine the command line "
+                "needs none",
+            )
         return True
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from yibu import __version__
+from yibu.accounts.live import LiveAccounts
 from yibu.config import GatewayConfig
 from yibu.routing import Backend
 
@@ -18,4 +19,8 @@ class GatewayDeps:
     config: GatewayConfig = field(default_factory=GatewayConfig)
     keys: Sequence[str] = field(default=(), repr=False)
     """From ``load_keys``; ``config.api_keys`` alone is not looked at."""
+    accounts: LiveAccounts | None = None
+    """Keys with limits, of the database."""
+    own_key: str | None = field(default=None, repr=False)
+    """The command line's."""
     version: str = __version__

@@ -9,9 +9,11 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from yibu.accounts.live import ANYBODY, Caller, LiveAccounts
+from yibu.accounts.types import OWNER
 from yibu.config import GatewayConfig
 from yibu.config.keys import key_fault
-from yibu.errors import ConfigError, UnauthorizedError
+from yibu.errors import ConfigError, NotReadyError, UnauthorizedError
 
 KEYS_VARIABLE = "YIBU_API_KEYS"
 """Comma-separated keys, added to those of the file."""
@@ -54,17 +56,18 @@ def _read_key_file(path: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def check_exposure(host: str, keys: Iterable[str]) -> None:
-    """Refuse to listen where others can reach it without a key.
+def check_exposure(host: str, keys: Iterable[str], *, accounts: bool = False) -> None:
+    """Refuse to listen where others can reach it without a key; ``accounts``: the database has some.
 
     Raises:
         ConfigError: ``host`` is not a loopback address and there is no key.
     """
-    if is_loopback(host) or any(keys):
+    if is_loopback(host) or accounts or any(keys):
         return
     raise ConfigError(
         f"gateway.host is {host!r}, which other machines can reach, and no API key is set",
-        hint=f"set {KEYS_VARIABLE}=… or gateway.api_keys in yibu.yaml, or use host 127.0.0.1",
+        hint=f"make one: yibu key add NAME; or set {KEYS_VARIABLE}=… or gateway.api_keys in "
+        "yibu.yaml; or use host 127.0.0.1",
     )
 
 
@@ -79,38 +82,76 @@ def is_loopback(host: str) -> bool:
 
 
 class KeyRing:
-    """The keys that open the door; without any, everybody may pass (loopback only)."""
+    """The keys that are accepted: those of the configuration, and those of the accounts. Without
+    any, everybody may call (loopback only)."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-        self._known = [(digest, digest.hex()[:8]) for digest in digests]
+    def __init__(
+        self,
+        keys: Iterable[str],
+        accounts: LiveAccounts | None = None,
+        own_key: str | None = None,
+    ) -> None:
+        """``own_key`` is the command line's; it alone does not close the gateway."""
+        self._known = [_configured(key) for key in keys]
+        self._needed = bool(self._known)
+        self._accounts = accounts
+        if own_key is not None:
+            owner = Caller(OWNER, admin=True, configured=True)
+            self._known.append((hashlib.sha256(own_key.encode()).digest(), owner))
 
-    def check(self, authorization: bytes | None, x_api_key: bytes | None = None) -> str:
-        """Return the key's id for logs: the first 8 hex digits of its sha256, ``-`` without keys.
+    @property
+    def closed(self) -> bool:
+        """Whether requests need a key."""
+        return self._needed or (self._accounts is not None and self._accounts.closed)
+
+    def check(self, authorization: bytes | None, x_api_key: bytes | None = None) -> Caller:
+        """Return who calls.
 
         ``x_api_key`` is where Anthropic's clients put it; of two headers one good key is enough.
-        Every key is compared in full, so that the time taken tells nothing of the keys.
+        Every key of the configuration is compared in full, so that the time taken tells nothing of
+        the keys.
 
         Raises:
             UnauthorizedError: both headers are missing, or no key is one that they give.
+            NotReadyError: it may be one of the accounts', which cannot be read.
         """
-        if not self._known:
-            return "-"
+        if not self.closed:
+            return ANYBODY
         if authorization is None and x_api_key is None:
             raise UnauthorizedError(
                 "No API key was given: send the header Authorization: Bearer YOUR_KEY, or x-api-key"
             )
         scheme, _, bearer = (authorization or b"").partition(b" ")
-        given = (bearer.strip() if scheme.lower() == b"bearer" else b"", x_api_key or b"")
-        found = [self._identify(key) for key in given]
-        if not any(found):
-            raise UnauthorizedError("The API key is not known here")
-        return found[0] or found[1]
+        refused: UnauthorizedError | None = None
+        for key in (bearer.strip() if scheme.lower() == b"bearer" else b"", x_api_key or b""):
+            try:
+                caller = self._identify(key) if key else None
+            except UnauthorizedError as error:
+                refused = error
+                continue
+            if caller is not None:
+                return caller
+        if refused is None and self._accounts is not None and self._accounts.unreadable:
+            raise NotReadyError(
+                "The API key cannot be checked: the gateway cannot read its keys, and its log says why",
+                code="keys_unavailable",
+                retry_after=5,
+            )
+        raise refused or UnauthorizedError("The API key is not known here")
 
-    def _identify(self, key: bytes) -> str:
-        presented = hashlib.sha256(key).digest()
-        found = ""
-        for digest, identifier in self._known:
-            if hmac.compare_digest(digest, presented):
-                found = identifier
+    def _identify(self, key: bytes) -> Caller | None:
+        found = None
+        if self._known:
+            presented = hashlib.sha256(key).digest()
+            for digest, caller in self._known:
+                if hmac.compare_digest(digest, presented):
+                    found = caller
+        if found is None and self._accounts is not None:
+            return self._accounts.find(key)
         return found
+
+
+def _configured(key: str) -> tuple[bytes, Caller]:
+    """A key's digest, and its caller: named by the first 8 hex digits of the digest."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return digest, Caller(digest.hex()[:8], configured=True)

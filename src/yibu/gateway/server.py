@@ -69,7 +69,9 @@ class GatewayServer:
             ConfigError: the host is public and there is no key.
             ListenError: the port is in use, or the address cannot be bound.
         """
-        check_exposure(self._config.host, self._app.deps.keys)
+        deps = self._app.deps
+        closed = deps.accounts is not None and deps.accounts.closed
+        check_exposure(self._config.host, deps.keys, accounts=closed)
         from yibu.gateway.http.connection import HttpConnection
         from yibu.gateway.http.connections import Connections
 

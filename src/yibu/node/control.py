@@ -17,6 +17,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | subscribe | model (or null)        | yes    | none: until the client goes |
 | open      | patience: seconds      |        | {url}: a gateway that was kept shut listens |
 | settings  |                        |        | {gateway: what it was started with, models: {name: file}} |
+| accounts  |                        |        | {}: changed keys hold, usage is written |
 | wait      |                        |        | {}: comes when the node is told to stop |
 | shutdown  | hurry: bool            |        | {pid, instance}; the node then drains and exits |
 
@@ -63,6 +64,8 @@ class Door:
     key: str | None = field(default=None, repr=False)
     hurry: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when answers that are being sent shall not be waited for any longer."""
+    sync: Callable[[], Awaitable[None]] | None = None
+    """Writes what the gateway has counted, and takes up changed keys."""
     open: Callable[[float], Awaitable[str]] | None = None
     """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
     not within so many seconds. None for a door that stands open from the start."""
@@ -117,7 +120,9 @@ class Control:
                 "another node runs on this home by now", hint="see what it serves: yibu ps"
             )
         match request.get("op"):
-            case "ping" | "ps" | "reserved" | "access" | "settings" | "log" as question:
+            case (
+                "ping" | "ps" | "reserved" | "access" | "settings" | "log" | "accounts" as question
+            ):
                 return await self._told(question, request)
             case "up" | "down" | "restart" as verb:
                 return await self._change(verb, request["models"], send)
@@ -142,6 +147,10 @@ class Control:
             case "log":
                 path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
                 return {"path": path}
+            case "accounts":
+                if self._door.sync is not None:
+                    await self._door.sync()
+                return {}
             case "ping":
                 return self._node()["node"]
             case "ps":

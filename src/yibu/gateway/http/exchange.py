@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
 
+from yibu.accounts.live import ANYBODY
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.monitoring.metrics import Metrics
@@ -58,7 +59,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_send", "_state", "bytes_in", "bytes_out", "closing", "cors", "dialect", "event_number", "first_byte", "headers",
+        "_send", "_state", "bytes_in", "bytes_out", "caller", "closing", "cors", "dialect", "event_number", "first_byte", "headers",
         "key", "label", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens",
     )  # fmt: skip
@@ -84,6 +85,7 @@ class Exchange:
         """The path as metrics name it: only those of the API, so that labels stay few."""
         self.model = "-"
         self.replica = "-"
+        self.caller = ANYBODY
         self.key = "-"
         self.status = 0
         self.bytes_in = 0

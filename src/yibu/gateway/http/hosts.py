@@ -32,10 +32,9 @@ class HostNotAllowedError(RequestError):
 class HostCheck:
     """Costs a look into a set for every request but a host's first."""
 
-    def __init__(self, names: Iterable[str], *, keys: bool) -> None:
-        """``names`` are ``gateway.hosts``; with ``keys`` every name passes."""
+    def __init__(self, names: Iterable[str]) -> None:
+        """``names`` are ``gateway.hosts``."""
         self._names = frozenset(_plain(name) for name in names)
-        self._everyone = keys
         self._known: set[bytes | None] = {None}  # HTTP/1.0; no browser leaves it out
 
     def check(self, host: bytes | None) -> None:
@@ -44,7 +43,7 @@ class HostCheck:
         Raises:
             HostNotAllowedError: it names something else than this machine.
         """
-        if host in self._known or self._everyone:
+        if host in self._known:
             return
         assert host is not None
         name = _name(host.decode("latin-1"))

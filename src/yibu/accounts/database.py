@@ -1,0 +1,160 @@
+"""The database file: opened, made, brought up to date; its errors as sentences.
+
+WAL, so that readers and the one writer do not wait for each other; every commit is synced, so that
+a key that was shown is still there after a power failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from yibu.errors import YibuError
+
+_PATIENCE = 5.0
+"""Seconds to wait for another process's transaction, which takes milliseconds."""
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE account (
+        name TEXT PRIMARY KEY, created REAL NOT NULL, expires REAL, admin INTEGER NOT NULL,
+        priority TEXT NOT NULL, models TEXT, rpm INTEGER, tpm INTEGER, concurrency INTEGER,
+        budget_tokens INTEGER, budget_period TEXT
+    ) WITHOUT ROWID;
+    CREATE TABLE secret (
+        prefix TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES account ON DELETE CASCADE,
+        salt BLOB NOT NULL, digest BLOB NOT NULL, created REAL NOT NULL, expires REAL
+    ) WITHOUT ROWID;
+    CREATE TABLE usage (
+        hour INTEGER NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL,
+        requests INTEGER NOT NULL, errors INTEGER NOT NULL, estimated INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL, audio_seconds REAL NOT NULL,
+        compute_seconds REAL NOT NULL,
+        PRIMARY KEY (hour, key, model)
+    ) WITHOUT ROWID;
+    """,
+)
+"""Each brings the schema from its index to the next ``user_version``. Never change one: add one."""
+
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class AccountsError(YibuError):
+    """The database of accounts cannot be read or written."""
+
+    cause = "accounts"
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of the thread that enters, with the schema of this version; made if missing.
+
+    Raises:
+        AccountsError: the file cannot be used, or is a newer version's.
+    """
+    with translated(path):
+        # SQLite would make it with the umask; its -wal and -shm files get this one's mode.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+    with contextlib.closing(connection):
+        with translated(path):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            _migrate(connection, path)
+        yield connection
+
+
+def may_hold_keys(path: Path) -> bool:
+    """Whether a database that could not be opened may have keys: one that was never finished, on a
+    full disk for instance, has none."""
+    try:
+        if not path.stat().st_size:
+            return False
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.1)
+        with contextlib.closing(connection):
+            return _version(connection) > 0
+    except FileNotFoundError:
+        return False
+    except (sqlite3.Error, OSError):
+        return True
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    if _version(connection) == len(_MIGRATIONS):
+        return
+    with transaction(connection):  # two processes may open a new file at once
+        version = _version(connection)
+        if version > len(_MIGRATIONS):
+            raise AccountsError(
+                f"{path} was written by a newer yibu (schema {version}; this one knows "
+                f"{len(_MIGRATIONS)})",
+                hint="Use that version, or a later one: pip install -U yibu",
+            )
+        for migration in _MIGRATIONS[version:]:
+            for statement in filter(str.strip, migration.split(";")):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the block or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """SQLite's and the file system's errors as AccountsErrors."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+    except OSError as error:
+        raise AccountsError(
+            f"the database of keys {path} cannot be used: {error.strerror or error}",
+            hint=f"Check whose it is and its mode: ls -la {path.parent}",
+        ) from error
+
+
+def _explained(path: Path, error: sqlite3.Error) -> AccountsError:
+    # The lower byte is the code, the rest says more (``SQLITE_IOERR_WRITE``).
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return AccountsError(
+            f"the disk is full: {path} could not be written, and holds what it held before",
+            hint=f"Make room, then try again: df -h {path.parent}",
+        )
+    if code in _CORRUPT:
+        return AccountsError(
+            f"the database of keys {path} is damaged: {error}. It was left as it is; a node that "
+            "runs goes on with the keys that it has read",
+            hint=f"Put a copy of it back, or save what can be read: sqlite3 {path} .recover",
+        )
+    if code in _BUSY:
+        return AccountsError(
+            f"the database of keys {path} is locked by another process for more than "
+            f"{_PATIENCE:g} s",
+            hint=f"Find it and let it end: fuser -v {path}",
+        )
+    return AccountsError(
+        f"the database of keys {path} cannot be used: {error}",
+        hint=f"Check its mode and the disk: ls -la {path.parent}; df -h {path.parent}",
+    )

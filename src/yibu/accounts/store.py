@@ -1,0 +1,191 @@
+"""Accounts in the database: added, listed, removed, their keys replaced."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yibu.accounts.database import AccountsError, may_hold_keys, opened, transaction, translated
+from yibu.accounts.secret import PREFIX_LENGTH, digest_of, new_key, new_salt
+from yibu.accounts.types import Account, Budget, Limits, Secret, check_name
+from yibu.errors import UsageError
+
+FILE = "accounts.db"
+"""In the state directory."""
+
+_COLUMNS = (
+    "name, created, expires, admin, priority, models, rpm, tpm, concurrency, budget_tokens, "
+    "budget_period"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDigest:
+    """What a key that is presented is compared with."""
+
+    prefix: bytes
+    salt: bytes
+    digest: bytes
+    expires: float | None
+
+
+class AccountStore:
+    """The accounts of one database; of the thread that opened it."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[AccountStore]:
+        """Raises AccountsError."""
+        with opened(path) as connection:
+            yield cls(path, connection)
+
+    def add(self, account: Account) -> str:
+        """Store an account and return its key, which is kept nowhere.
+
+        Raises:
+            UsageError: there is one of that name, or nobody may be called so.
+            AccountsError: it could not be stored.
+        """
+        check_name(account.name)
+        budget = account.budget
+        row = (
+            account.name, account.created, account.expires, account.admin, account.priority,
+            None if account.models is None else json.dumps(account.models), account.limits.rpm,
+            account.limits.tpm, account.limits.concurrency, budget and budget.tokens,
+            budget and budget.period,
+        )  # fmt: skip
+        with translated(self.path), transaction(self.connection):
+            if self._find(account.name):
+                raise UsageError(
+                    f"There is a key of the name {account.name} already",
+                    hint=f"Give it a new secret with: yibu key rotate {account.name}",
+                )
+            marks = ", ".join("?" * len(row))
+            self.connection.execute(f"INSERT INTO account ({_COLUMNS}) VALUES ({marks})", row)  # noqa: S608 - constants
+            return self._add_secret(account.name, account.created)
+
+    def accounts(self) -> list[Account]:
+        """Every account, by name."""
+        with translated(self.path):
+            rows = self.connection.execute(f"SELECT {_COLUMNS} FROM account ORDER BY name")  # noqa: S608 - constants
+            secrets = self._secrets()
+            return [_account(row, secrets.get(row[0], ())) for row in rows]
+
+    def get(self, name: str) -> Account:
+        """One account.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        accounts = {account.name: account for account in self.accounts()}
+        if name not in accounts:
+            raise _unknown(name, list(accounts))
+        return accounts[name]
+
+    def remove(self, name: str) -> Account:
+        """Remove an account with its keys; its usage stays.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        with translated(self.path), transaction(self.connection):
+            account = self.get(name)
+            self.connection.execute("DELETE FROM account WHERE name = ?", (name,))
+        return account
+
+    def rotate(self, name: str, grace: float, now: float | None = None) -> str:
+        """A new key for an account; those that it had work for another ``grace`` seconds.
+
+        Raises:
+            UsageError: there is no account of that name.
+        """
+        now = time.time() if now is None else now
+        with translated(self.path), transaction(self.connection):
+            self.get(name)
+            # What has ended before stays ended; rows stay, for the reason that is then told.
+            self.connection.execute(
+                "UPDATE secret SET expires = min(coalesce(expires, ?1), ?1) WHERE account = ?2",
+                (now + grace, name),
+            )
+            return self._add_secret(name, now)
+
+    def digests(self) -> dict[str, list[KeyDigest]]:
+        """What keys are checked against, by the account's name."""
+        found: dict[str, list[KeyDigest]] = {}
+        with translated(self.path):
+            for name, prefix, salt, digest, expires in self.connection.execute(
+                "SELECT account, prefix, salt, digest, expires FROM secret"
+            ):
+                key = KeyDigest(prefix.encode(), salt, digest, expires)
+                found.setdefault(name, []).append(key)
+        return found
+
+    def _add_secret(self, name: str, now: float) -> str:
+        while True:
+            key, salt = new_key(), new_salt()
+            prefix = key[:PREFIX_LENGTH]
+            taken = "SELECT 1 FROM secret WHERE prefix = ?"
+            if self.connection.execute(taken, (prefix,)).fetchone() is None:
+                break
+        self.connection.execute(
+            "INSERT INTO secret (prefix, account, salt, digest, created) VALUES (?, ?, ?, ?, ?)",
+            (prefix, name, salt, digest_of(key.encode(), salt), now),
+        )
+        return key
+
+    def _find(self, name: str) -> bool:
+        found = self.connection.execute("SELECT 1 FROM account WHERE name = ?", (name,))
+        return found.fetchone() is not None
+
+    def _secrets(self) -> dict[str, tuple[Secret, ...]]:
+        found: dict[str, tuple[Secret, ...]] = {}
+        for name, *fields in self.connection.execute(
+            "SELECT account, prefix, created, expires FROM secret ORDER BY created"
+        ):
+            found[name] = (*found.get(name, ()), Secret(*fields))
+        return found
+
+
+def holds_keys(path: Path) -> bool:
+    """Whether a database has keys, or may have some that cannot be read now."""
+    if not path.exists():
+        return False
+    try:
+        with AccountStore.open(path) as store:
+            return bool(store.accounts())
+    except AccountsError:
+        return may_hold_keys(path)
+
+
+def _account(row: tuple[Any, ...], secrets: tuple[Secret, ...]) -> Account:
+    name, created, expires, admin, priority, models, rpm, tpm, concurrency, tokens, period = row
+    return Account(
+        name,
+        created,
+        expires,
+        bool(admin),
+        priority,
+        None if models is None else tuple(json.loads(models)),
+        Limits(rpm, tpm, concurrency),
+        None if tokens is None else Budget(tokens, period),
+        secrets,
+    )
+
+
+def _unknown(name: str, names: list[str]) -> UsageError:
+    known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return UsageError(
+        f"There is no key of the name {name!r}; "
+        + (f"those that exist: {known}" if names else "no key has been added"),
+        hint=f"Add one with: yibu key add {name}" if not names else "List them with: yibu key ls",
+    )

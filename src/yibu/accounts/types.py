@@ -1,0 +1,142 @@
+"""What an account is, and how its settings are written on a command line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from yibu.errors import UsageError
+
+Priority = Literal["interactive", "batch"]
+Period = Literal["day", "month"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_CONFIGURED = re.compile(r"[0-9a-f]{8}")
+"""What keys of the configuration are called in logs and usage: no account may look like one."""
+OWNER = "yibu"
+"""What the command line's own requests are called."""
+_DURATION = re.compile(r"(\d{1,6})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_BUDGET = re.compile(r"(\d{1,15})([kKmM]?)/(day|month)")
+_SCALE = {"": 1, "k": 1000, "m": 1000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be asked for; None is no limit."""
+
+    rpm: int | None = None
+    """Requests a minute."""
+    tpm: int | None = None
+    """Tokens a minute, of prompts and answers."""
+    concurrency: int | None = None
+    """Requests at once."""
+
+    def __bool__(self) -> bool:
+        return (self.rpm, self.tpm, self.concurrency) != (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Tokens that may be used in a calendar day or month, UTC."""
+
+    tokens: int
+    period: Period
+
+    def __str__(self) -> str:
+        return f"{self.tokens}/{self.period}"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One key of an account, without the key itself. While a key is rotated there are two."""
+
+    prefix: str
+    """The key's first characters, by which people tell keys apart."""
+    created: float
+    """Unix seconds, like all times here."""
+    expires: float | None = None
+    """When a replaced key stops working."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A named API key with its limits."""
+
+    name: str
+    created: float = 0.0
+    expires: float | None = None
+    admin: bool = False
+    priority: Priority = "interactive"
+    models: tuple[str, ...] | None = None
+    """Names of the models that it may use; None: all."""
+    limits: Limits = Limits()
+    budget: Budget | None = None
+    secrets: tuple[Secret, ...] = ()
+    """The newest last."""
+
+
+def check_name(name: str) -> str:
+    """The name, if an account may have it.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not _NAME.fullmatch(name) or _CONFIGURED.fullmatch(name) or name == OWNER:
+        raise UsageError(
+            f"{name!r} cannot be the name of a key: expected 1 to 64 letters, digits, '.', '_', '@' "
+            f"or '-', a letter or digit first; not 8 hex digits alone, and not {OWNER!r}"
+        )
+    return name
+
+
+def parse_duration(text: str) -> int:
+    """``30d`` → seconds; s, m, h, d and w are known.
+
+    Raises:
+        UsageError: it is not a duration.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not int(match[1]):
+        raise UsageError(
+            f"{text!r} is not a duration", hint="Write a number and a unit: 90s, 15m, 1h, 30d, 2w"
+        )
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def parse_budget(text: str) -> Budget:
+    """``200000/day`` or ``5M/month``.
+
+    Raises:
+        UsageError: it is not a budget.
+    """
+    match = _BUDGET.fullmatch(text.strip())
+    if match is None or not int(match[1]):
+        raise UsageError(
+            f"{text!r} is not a budget of tokens", hint="Write for instance 200000/day or 5M/month"
+        )
+    period: Period = "day" if match[3] == "day" else "month"
+    return Budget(int(match[1]) * _SCALE[match[2].lower()], period)
+
+
+def parse_priority(text: str) -> Priority:
+    """Raises UsageError for anything but the two."""
+    for priority in get_args(Priority):
+        if text == priority:
+            return priority  # type: ignore[no-any-return]
+    raise UsageError(f"{text!r} is not a priority; expected interactive or batch")
+
+
+def parse_models(text: str) -> tuple[str, ...]:
+    """``A,B`` → the names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise UsageError(
+            "--models names no model", hint="Leave it out to allow all, or write --models A,B"
+        )
+    return names

@@ -1,0 +1,152 @@
+"""``yibu key``: API keys with their limits, kept in a database that a running node follows."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NameArgument = Annotated[str, typer.Argument(help="The key's name, as `yibu key ls` shows it.")]
+
+
+def register(app: typer.Typer) -> None:
+    keys = typer.Typer(no_args_is_help=True, help="API keys: who may call the gateway, how much.")
+    for verb in (add, show, rm, rotate):
+        keys.command()(verb)
+    keys.command("ls")(ls)
+    keys.command("list", hidden=True, help="The same as ls.")(ls)
+    app.add_typer(keys, name="key")
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="What logs, metrics and usage call it.")],
+    models: Annotated[
+        str | None, typer.Option(help="Models that it may use, A,B; all when left out.")
+    ] = None,
+    rpm: Annotated[int | None, typer.Option(min=1, help="Requests a minute.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens a minute.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
+    priority: Annotated[
+        str, typer.Option(help="interactive, or batch for work that may wait.")
+    ] = "interactive",
+    budget: Annotated[
+        str | None, typer.Option(help="Tokens a day or month: 200000/day, 5M/month.")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="How long it works: 12h, 30d; for ever when left out.")
+    ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="It may see the usage of all keys.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and print it, this one time. A running node takes it at once."""
+    from yibu.accounts import types
+    from yibu.cli.accounts import change
+
+    now = time.time()
+    account = types.Account(
+        types.check_name(name),
+        created=now,
+        expires=None if expires is None else now + types.parse_duration(expires),
+        admin=admin,
+        priority=types.parse_priority(priority),
+        models=None if models is None else types.parse_models(models),
+        limits=types.Limits(rpm, tpm, concurrency),
+        budget=None if budget is None else types.parse_budget(budget),
+    )
+    with change(Context.here()) as store:
+        key = store.add(account)
+        added = store.get(name)
+    _print_key(key, added, f"This is the key {name}; it is not shown again.", as_json)
+
+
+def ls(as_json: JsonOption = False) -> None:
+    """List the keys, without their secrets."""
+    from yibu.cli.accounts import read, row
+
+    with read(Context.here()) as store:
+        rows = [row(account) for account in store.accounts()]
+    if not as_json:
+        rows = [_cells(one) for one in rows]
+    columns = ("NAME", "PREFIX", "MODELS", "LIMITS", "BUDGET", "EXPIRES", "STATE")
+    output.listing(rows, columns, as_json=as_json, kind="keys")
+
+
+def show(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show one key's settings."""
+    from yibu.cli.accounts import read, row
+
+    with read(Context.here()) as store:
+        shown = row(store.get(name))
+    if as_json:
+        output.data_json({"version": 1, **shown})
+        return
+    cells = _cells(shown) | {"admin": "yes" if shown["admin"] else "no"}
+    for label in ("name", "state", "prefix", "created", "expires", "models", "limits", "budget",
+                  "priority", "admin"):  # fmt: skip
+        value = cells[label] or "-"
+        output.data(f"{label:<9} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def rm(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Remove a key; a running node refuses it at once. What it used stays in `yibu usage`."""
+    from yibu.cli.accounts import change, row
+
+    with change(Context.here()) as store:
+        removed = store.remove(name)
+        last = not store.accounts()
+    if as_json:
+        output.data_json({"version": 1, **row(removed)})
+    output.talk(f"Removed the key {name}.")
+    if last:
+        output.talk(
+            "It was the last one. A running node still asks for keys; the next one will not, "
+            "unless the configuration has some."
+        )
+
+
+def rotate(
+    name: NameArgument,
+    grace: Annotated[
+        str | None, typer.Option(help="How long the old key goes on working: 1h; not at all.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace a key by a new one with the same name and limits, and print it, this one time."""
+    from yibu.accounts.types import parse_duration
+    from yibu.cli.accounts import change
+
+    seconds = 0 if grace is None else parse_duration(grace)
+    with change(Context.here()) as store:
+        key = store.rotate(name, seconds)
+        rotated = store.get(name)
+    until = f"for another {grace}" if grace else "no longer"
+    text = f"This is the new key {name}; it is not shown again. The old one works {until}."
+    _print_key(key, rotated, text, as_json)
+
+
+def _print_key(key: str, account: Any, text: str, as_json: bool) -> None:
+    from yibu.cli.accounts import row
+
+    if as_json:
+        output.data_json({"version": 1, **row(account), "key": key})
+        return
+    output.data(key)
+    output.flush()
+    output.talk(text)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a table shows it."""
+    limits = [f"{row[name]} {name}" for name in ("rpm", "tpm") if row[name] is not None]
+    if row["concurrency"] is not None:
+        limits.append(f"{row['concurrency']} at once")
+    return {**row, "prefix": [f"{prefix}…" for prefix in row["prefixes"]],
+            "limits": ", ".join(limits) or None,
+            "models": "all" if row["models"] is None else row["models"]}  # fmt: skip

@@ -1,0 +1,140 @@
+"""Keys as a running node checks them."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from yibu.accounts.database import AccountsError
+from yibu.accounts.live import LiveAccounts
+from yibu.accounts.store import AccountStore
+from yibu.accounts.types import Account
+from yibu.errors import NotReadyError, UnauthorizedError
+from yibu.gateway.keys import KeyRing
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "accounts.db"
+
+
+def add(path: Path, account: Account) -> str:
+    with AccountStore.open(path) as store:
+        return store.add(account)
+
+
+async def test_keys_are_known_from_when_they_are_added_until_they_are_removed(path: Path) -> None:
+    accounts = LiveAccounts(path)
+    ring = KeyRing([], accounts)
+    async with accounts.running():
+        assert ring.check(None).name == "-"
+        key = add(path, Account("alice", admin=True))
+        await accounts.sync()
+        with pytest.raises(UnauthorizedError, match="No API key was given"):
+            ring.check(None)
+        caller = ring.check(b"Bearer " + key.encode())
+        assert (caller.name, caller.admin) == ("alice", True)
+        assert ring.check(None, key.encode()) is caller
+        for wrong in (key[:-1], key + "x", key[:13], key[:13] + "x" * 43, "yibu-", ""):
+            with pytest.raises(UnauthorizedError):
+                ring.check(b"Bearer " + wrong.encode())
+        with AccountStore.open(path) as store:
+            store.remove("alice")
+        await accounts.sync()
+        # The last key is gone, and still nobody gets in without one.
+        for given in (None, b"Bearer " + key.encode()):
+            with pytest.raises(UnauthorizedError):
+                ring.check(given)
+
+
+async def test_an_expired_key_is_told_so(path: Path) -> None:
+    now = 1000.0
+    accounts = LiveAccounts(path, clock=lambda: now)
+    key = add(path, Account("alice", expires=2000.0)).encode()
+    async with accounts.running():
+        found = accounts.find(key)
+        assert found is not None
+        assert found.name == "alice"
+        now = 2000.0
+        with pytest.raises(
+            UnauthorizedError, match=r"'alice' expired at 1970-01-01 00:33:20"
+        ) as error:
+            accounts.find(key)
+        assert error.value.code == "expired_api_key"
+
+
+async def test_a_replaced_key_works_for_its_grace(path: Path) -> None:
+    now = 1000.0
+    accounts = LiveAccounts(path, clock=lambda: now)
+    old = add(path, Account("alice"))
+    async with accounts.running():
+        with AccountStore.open(path) as store:
+            new = store.rotate("alice", 60, now=now)
+        await accounts.sync()
+        assert accounts.find(old.encode()) is accounts.find(new.encode())
+        now = 1060.0
+        with pytest.raises(UnauthorizedError, match="was replaced") as error:
+            accounts.find(old.encode())
+        assert error.value.code == "replaced_api_key"
+        assert accounts.find(new.encode()) is not None
+
+
+async def test_known_keys_go_on_when_the_database_is_damaged(path: Path) -> None:
+    accounts = LiveAccounts(path)
+    key = add(path, Account("alice")).encode()
+    async with accounts.running():
+        good = path.read_bytes()
+        path.unlink()
+        path.write_bytes(b"no database, " * 1000)
+        with pytest.raises(AccountsError, match="damaged"):
+            await accounts.sync()
+        assert accounts.find(key) is not None
+        path.unlink()
+        path.write_bytes(good)  # a copy was put back
+        await accounts.sync()
+        assert accounts.find(key) is not None
+
+
+async def test_a_database_that_cannot_be_read_leaves_the_gateway_closed(path: Path) -> None:
+    add(path, Account("alice"))
+    good = path.read_bytes()
+    path.write_bytes(b"no database, " * 1000)
+    accounts = LiveAccounts(path)
+    ring = KeyRing(["a-configured-key"], accounts)
+    async with accounts.running():
+        assert ring.check(b"Bearer a-configured-key").configured
+        with pytest.raises(NotReadyError) as error:
+            ring.check(b"Bearer yibu-something")
+        assert error.value.code == "keys_unavailable"
+        with pytest.raises(UnauthorizedError):
+            KeyRing([], accounts).check(None)
+        path.unlink()
+        path.write_bytes(good)
+        await accounts.sync()
+        with pytest.raises(UnauthorizedError):
+            ring.check(b"Bearer yibu-something")
+
+
+async def test_another_processes_lock_does_not_hold_requests_up(path: Path) -> None:
+    accounts = LiveAccounts(path)
+    key = add(path, Account("alice")).encode()
+    async with accounts.running():
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await accounts.sync()
+        assert accounts.find(key) is not None
+        other.execute("ROLLBACK")
+        other.close()
+
+
+async def test_the_command_lines_own_key_closes_nothing(path: Path) -> None:
+    accounts = LiveAccounts(path)
+    ring = KeyRing([], accounts, "own-key-of-the-node")
+    async with accounts.running():
+        assert ring.check(None).name == "-"
+        add(path, Account("alice"))
+        await accounts.sync()
+        owner = ring.check(b"Bearer own-key-of-the-node")
+        assert (owner.name, owner.admin) == ("yibu", True)

@@ -1,0 +1,70 @@
+"""Keys of a real node: added, limited, replaced and removed while it serves."""
+
+from __future__ import annotations
+
+import json
+import stat
+import urllib.error
+import urllib.request
+from typing import Any
+
+from .home import Home, fake
+
+
+def ask(home: Home, key: str | None = None, path: str = "/v1/models", body: Any = None) -> Any:
+    """The status of an answer, its JSON and its headers."""
+    headers = {"content-type": "application/json"}
+    if key is not None:
+        headers["authorization"] = f"Bearer {key}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(home.url() + path, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error), error.headers
+
+
+def test_keys_hold_at_once_with_and_without_a_node(home: Home) -> None:
+    first = home.yibu("key", "add", "alice").stdout.strip()
+    home.write([fake()])
+    home.yibu("up", "-d")
+    assert ask(home)[0] == 401
+    assert ask(home, first)[0] == 200
+    second = json.loads(home.yibu("key", "add", "bob", "--expires", "1h", "--json").stdout)
+    assert ask(home, second["key"])[0] == 200
+    assert home.yibu("test").stdout  # the command line needs none of them
+
+    new = home.yibu("key", "rotate", "alice").stdout.strip()
+    status, answer, _ = ask(home, first)
+    assert (status, answer["error"]["code"]) == (401, "replaced_api_key")
+    assert ask(home, new)[0] == 200
+
+    home.yibu("key", "rm", "bob")
+    assert ask(home, second["key"])[0] == 401
+    listed = json.loads(home.yibu("key", "ls", "--json").stdout)["keys"]
+    assert [key["name"] for key in listed] == ["alice"]
+    files = [file for file in (home.root / "state").iterdir() if "accounts" in file.name]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    home.yibu("down")
+    shown = home.yibu("key", "show", "alice").stdout
+    assert new[:13] in shown
+    assert new not in shown
+
+
+def test_a_node_without_keys_becomes_closed_with_the_first(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    assert ask(home)[0] == 200
+    key = home.yibu("key", "add", "alice").stdout.strip()
+    assert ask(home)[0] == 401
+    assert ask(home, key)[0] == 200
+    home.yibu("key", "rm", "alice")
+    assert ask(home)[0] == 401
+
+
+def test_a_public_address_may_have_its_keys_in_the_database(home: Home) -> None:
+    home.write([], host="0.0.0.0")
+    assert "yibu key add" in home.yibu("config", "check", code=2).stderr
+    home.yibu("key", "add", "alice")
+    home.yibu("config", "check")
