@@ -9,7 +9,7 @@ SLOWEST := --durations=15 --durations-min=1
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick engines chaos soak check dev fresh lock docs clean
+.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs clean
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
@@ -31,7 +31,11 @@ quick: $(VENV)/dev               ## the tests that need no engine; speech's run 
 	$(BIN)/python -m pytest -m "not engine and not browser" -n 4 --dist worksteal --ignore=tests/speech $(SLOWEST)
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
+	-@$(MAKE) --no-print-directory llama-server
 	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST)
+
+llama-server: $(VENV)/dev        ## llama.cpp's server from source, once; without it its tests are skipped
+	$(BIN)/python -m tests.support.llama_server
 
 chaos: $(VENV)/dev               ## misbehaving engines and clients against a node, for three minutes
 	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 180 $(ARGS)

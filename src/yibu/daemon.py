@@ -34,11 +34,12 @@ from yibu.config.wire import gateway_config, shown_settings
 from yibu.engines import registry
 from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
-from yibu.engines.installed import with_installed_flags
+from yibu.engines.installed import with_installed_flags, with_program
 from yibu.engines.variants import by_plan
 from yibu.environments.flag_tables import chosen_flags
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.programs import ask, built_programs
 from yibu.environments.progress import EnvironmentProgress
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.gateway import collector
@@ -238,7 +239,10 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
         reserved = (*beside.promises, *beside.held)
         machine = less_promised(here, reserved)
         left = model.replicas - number
-        request = dataclasses.replace(engine.request(model, facts), replicas=left)
+        request = engine.request(model, facts)
+        if request.accelerator is None or not request.accelerator.gpus:
+            # Of other devices nobody tells what the first replicas have taken: each has its share.
+            request = dataclasses.replace(request, replicas=left)
         coming = [found for one in beside.coming if (found := _request(one))]
         verdict, placement = place_beside(request, coming, machine, beside.on_cpu)
         own = {replica_id(model.name, n) for n in range(number)}
@@ -256,9 +260,13 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
             raise _does_not_fit(model, verdict, reserved)
         return placement
 
+    def asked(path: Path, words: Sequence[str], more: Mapping[str, str]) -> str:
+        return ask(path, words, {**env, **more})
+
     def choose_engine(model: ModelConfig, facts: ModelFacts | None) -> Engine:
         engine = registry.choose(model, facts)
         on_gpu = model.gpus != () and bool(probe(visible).gpus)
+        engine = with_program(engine, model, asked, lambda: built_programs(environments))
         return with_installed_flags(
             engine, lambda name, module: chosen_flags(environments, name, module, env), gpu=on_gpu
         )

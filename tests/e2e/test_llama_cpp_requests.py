@@ -15,6 +15,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests.e2e.home import Home
+from tests.support.llama_server import WAYS, options_of
 
 pytestmark = pytest.mark.engine
 
@@ -23,10 +24,13 @@ HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hell
 STORY = "Once upon a time, there was"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+@pytest.fixture(scope="module", params=WAYS)
+def home(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine_cache: Path
+) -> Iterator[Home]:
     home = Home(tmp_path_factory.mktemp("home"), engine_cache)
     options = {"context": 1024, "parallel": 2, "embeddings": True, "dimensions": [64, 128]}
+    options |= options_of(request.param, engine_cache)
     home.write([{"name": "smol", "source": SOURCE, "options": options}])
     try:
         home.yibu("up", "-d", timeout=600)

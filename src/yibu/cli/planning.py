@@ -10,9 +10,10 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine, LaunchPlan
-from yibu.engines.installed import with_installed_flags
+from yibu.engines.installed import with_installed_flags, with_program
 from yibu.environments.flag_tables import kept_flags
 from yibu.environments.manager import EnvironmentManager
+from yibu.environments.programs import ask, built_programs
 from yibu.errors import HubNotFoundError
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
@@ -23,7 +24,7 @@ from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.transformers_model import read_config
-from yibu.planner.types import Machine, ModelFacts, ModelPlan
+from yibu.planner.types import Machine, ModelFacts, ModelPlan, Offload
 
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx"})
 
@@ -49,11 +50,24 @@ class Planned:
             "context": placement.context if placement else None,
             "bytes": placement.need.total if placement else None,
             "ranks": placement.tensor_parallel if placement else None,
+            "offload": placement.offload and offload_data(placement.offload) if placement else None,
             "reasons": list(self.plan.reasons),
             "suggestions": list(self.plan.suggestions),
             "notes": list(self.launch.notes) if self.launch else [],
             "command": list(self.launch.argv) if self.launch else None,
         }
+
+
+def offload_data(offload: Offload) -> dict[str, Any]:
+    """What of a GGUF model is where, in bytes."""
+    return {
+        "gpu_layers": offload.gpu_layers,
+        "layers": offload.layers,
+        "cpu_moe": offload.cpu_moe,
+        "devices": list(offload.names),
+        "device_bytes": [need.total for need in offload.needs],
+        "main_memory_bytes": offload.host.total,
+    }
 
 
 def plan_models(
@@ -98,6 +112,12 @@ def _installed(
     if environments is None:
         return engine
     on_gpu = bool(machine.gpus) and model.gpus != ()
+    engine = with_program(
+        engine,
+        model,
+        lambda path, words, env: ask(path, words, {**environments.env, **env}),
+        lambda: built_programs(environments),
+    )
     return with_installed_flags(engine, lambda name, _: kept_flags(environments, name), gpu=on_gpu)
 
 

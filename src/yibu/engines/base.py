@@ -78,6 +78,7 @@ class Binding:
         }
         if self.python is not None:
             values["python"] = str(self.python)
+            values["bin"] = str(self.python.parent)
         if self.cache is not None:
             values["cache"] = str(self.cache)
         if self.model is not None:
@@ -87,7 +88,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """How to run one replica; ``{host} {port} {python} {model} {cache} {templates}`` are filled in
+    """How to run one replica; ``{host} {port} {python} {bin} {model} {cache} {templates}`` are filled in
     by ``bind``."""
 
     engine: str

@@ -74,6 +74,11 @@ class EnvironmentManager:
         self._package = package or Path(yibu.__file__).resolve().parent
         self._specs = specs
 
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The variables that it was made with."""
+        return self._env
+
     def ensure(
         self,
         name: str,

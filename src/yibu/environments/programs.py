@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yibu.environments.libraries import how_to_install
+from yibu.environments.manager import EnvironmentManager
+from yibu.environments.specs import SPECS
 from yibu.errors import EnvironmentSetupError
 
 _TIMEOUT = 60.0
@@ -59,6 +61,18 @@ def ask(path: Path, arguments: Sequence[str], env: Mapping[str, str]) -> str:
     return said
 
 
+def built_programs(environments: EnvironmentManager) -> dict[str, Path]:
+    """The programs that were built from source here, by their environment's name."""
+    return {
+        spec.name: program
+        for spec in SPECS.values()
+        if spec.build is not None
+        and (
+            program := environments.path(spec.name) / "bin" / Path(spec.build.program).name
+        ).is_file()
+    }
+
+
 def _require_program(path: Path) -> None:
     if not path.is_absolute():
         raise _unusable(path, "is no whole path", "write it from the root: /path/to/llama-server")
@@ -96,7 +110,8 @@ def _machine_of(path: Path) -> str | None:
 def _failed(path: Path, arguments: Sequence[str], code: int, said: str) -> EnvironmentSetupError:
     if missing := _NO_LIBRARY.search(said):
         what = f"needs the shared library {missing[1]}, which this machine lacks"
-        return _unusable(path, what, how_to_install([missing[1]]), "missing_library")
+        hint = f"{how_to_install([missing[1]])}; where it lies beside the program: env: {{LD_LIBRARY_PATH: {path.parent}}}"
+        return _unusable(path, what, hint, "missing_library")
     if old := _OLD_LIBRARY.search(said):
         what = f"needs {old[1]}, and this system's is older"
         return _unusable(path, what, "take a build for this distribution, or build it here")

@@ -63,6 +63,8 @@ class Beside:
 
 def promised_memory(placement: Placement) -> int:
     """Bytes that a placement sets aside: of each of its GPUs, or of main memory in all."""
+    if placement.offload is not None and not placement.gpus:
+        return placement.offload.host.total  # of its devices NVML does not tell
     memory = max(placement.budget, placement.need.total)
     return memory if placement.gpus else memory * placement.tensor_parallel
 

@@ -1,4 +1,5 @@
-"""llama.cpp, run by yibu's launcher on xllamacpp: GGUF models on CPUs (and GPUs it was built for).
+"""llama.cpp, run by yibu's launcher on xllamacpp: GGUF models on CPUs. On GPUs, and wherever the user
+has one, a llama-server built here or elsewhere runs instead.
 
 llama.cpp's parameters are the fields of xllamacpp's ``CommonParams``; the launcher sets them from
 ``--set FIELD=JSON``. Options of ours stand for the common ones, every other field can be set by
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -16,11 +19,14 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.installed import Ask
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
+from yibu.engines.llama_cpp.own import OwnSettings, command_line, read_own
 from yibu.engines.llama_cpp.phases import PHASES
+from yibu.engines.llama_cpp.program import Program, accelerator, choose_program, named
 from yibu.engines.llama_cpp.request import request_of
 from yibu.engines.llama_cpp.requests import LLAMA_CPP_REQUESTS
 from yibu.engines.llama_cpp.server import SERVER
@@ -37,6 +43,9 @@ from yibu.planner.types import ModelFacts, Placement
 from yibu.weights.gguf import ArrayLength
 
 KEY_VARIABLE = "YIBU_ENGINE_KEY"
+OWN_KEY_VARIABLE = "LLAMA_API_KEY"
+"""Of llama-server itself."""
+_PROJECTORS = frozenset({"-mm", "--mmproj", "--no-mmproj", "--no-mmproj-auto"})
 LAUNCHER = "yibu.launchers.llama_cpp"
 
 _DEFAULT_CONTEXT = 4096
@@ -79,10 +88,12 @@ class LlamaCppOptions(Options):
     """MiB of main memory for the prompts of past conversations; 0 none, -1 no limit. By the plan
     when left out."""
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io"] | None = None
+    program: str | None = None
+    """A llama-server of the user's own; ``packaged``: yibu's, also where another was built here."""
 
 
 class LlamaCpp:
-    """The engine for GGUF files."""
+    """The engine for GGUF files; with a ``program``, that is its llama-server."""
 
     name: EngineName = "llama.cpp"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
@@ -92,6 +103,9 @@ class LlamaCpp:
     suffixes = frozenset({".gguf"})
     server: ServerCommand | None = SERVER
     flags_module: str | None = None
+
+    def __init__(self, program: Program | None = None) -> None:
+        self.program = program
 
     def supports(
         self,
@@ -105,11 +119,24 @@ class LlamaCpp:
         return Verdict(True, f"a GGUF file ({facts.architecture or 'unknown architecture'})")
 
     def check(self, model: ModelConfig) -> None:
+        if self.program is not None:
+            _read_own(model, self.program)
+            return
+        if named(model) is not None:  # its flags are its own, and it is asked where it is to run
+            return
         for field, value in _read(model)[1].fields.items():
             _check(model, field, value)
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
-        return request_of(model, facts)
+        request = request_of(model, facts)
+        if self.program is None:
+            return request
+        return replace(request, accelerator=accelerator(self.program))
+
+    def with_program(self, model: ModelConfig, ask: Ask, built: Mapping[str, Path]) -> LlamaCpp:
+        """The engine with the program that the entry names, or the best that was built here."""
+        program = choose_program(model, ask, built)
+        return self if program is None else LlamaCpp(program)
 
     def environment(self, *, gpu: bool) -> str:
         return environment_for(self.name, gpu=gpu)
@@ -123,29 +150,14 @@ class LlamaCpp:
         verdict = self.supports(model, facts)
         if facts is None or not verdict.supported:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
-        options, read = _read(model)
-        given = read.fields
+        launch = self._packaged if self.program is None else self._own
+        command, options, notes = launch(model, facts, placement)
         capabilities = _capabilities(options, facts)
-        asked = given | {"gpus": model.gpus, "gpu_layers": options.gpu_layers}
-        asked |= dict.fromkeys(read.without_gpu, True)
-        template, chats = options.chat_template, "chat" in capabilities
-        notes = [
-            *read.notes,
-            *without_gpu(asked, placement),
-            *without_template(facts, chats=chats, template=template),
-        ]
-        fields = _fields(options, facts, placement, notes) | given
-        for field, value in fields.items():
-            _check(model, field, value)
-        settings = [word for field, value in sorted(fields.items())
-                    for word in ("--set", f"{field}={json.dumps(value, ensure_ascii=False)}")]  # fmt: skip
+        chats = "chat" in capabilities
+        notes += without_template(facts, chats=chats, template=options.chat_template)
         return LaunchPlan(
             engine=self.name,
-            argv=(
-                "{python}", "-m", LAUNCHER,
-                "--model", "{model}", *_file(facts), *_projector(facts, fields), "--host", "{host}", "--port", "{port}",
-                "--alias", model.name, *settings,
-            ),
+            argv=command,
             env={
                 # Threads that wait must not spin: on busy cores that costs nine tenths of the speed.
                 "OMP_WAIT_POLICY": "passive",
@@ -155,12 +167,68 @@ class LlamaCpp:
             },
             capabilities=capabilities,
             abilities=_abilities(options, facts),
-            environment=self.environment(gpu=False),
-            key_variable=KEY_VARIABLE,
+            environment=self.environment(gpu=False)
+            if self.program is None
+            else self.program.environment,
+            key_variable=KEY_VARIABLE if self.program is None else OWN_KEY_VARIABLE,
             start_timeout=options.start_timeout,
             stop_grace=5.0,
             notes=tuple(notes),
-        )  # fmt: skip
+        )
+
+    def _packaged(
+        self, model: ModelConfig, facts: ModelFacts, placement: Placement
+    ) -> tuple[tuple[str, ...], LlamaCppOptions, list[str]]:
+        """The launcher on xllamacpp, its options and what is to be said of them."""
+        options, read = _read(model)
+        asked = read.fields | {"gpus": model.gpus, "gpu_layers": options.gpu_layers}
+        asked |= dict.fromkeys(read.without_gpu, True)
+        notes = [*read.notes, *without_gpu(asked, placement)]
+        fields = _fields(options, facts, placement, notes) | read.fields
+        for field, value in fields.items():
+            _check(model, field, value)
+        command = (
+            *("{python}", "-m", LAUNCHER, "--model", "{model}", *_file(facts)),
+            *_projector(facts, fields),
+            *("--host", "{host}", "--port", "{port}", "--alias", model.name),
+        )
+        settings = [
+            word
+            for field, value in sorted(fields.items())
+            for word in ("--set", f"{field}={json.dumps(value, ensure_ascii=False)}")
+        ]
+        return (*command, *settings), options, notes
+
+    def _own(
+        self, model: ModelConfig, facts: ModelFacts, placement: Placement
+    ) -> tuple[tuple[str, ...], LlamaCppOptions, list[str]]:
+        """The same of a program with flags of its own."""
+        program = self.program
+        assert program is not None
+        options, read = _read_own(model, program)
+        notes = list(read.notes)
+        fields = _fields(options, facts, placement, notes)
+        file = f"{{model}}/{facts.files[0]}" if facts.files else "{model}"
+        seen = {word.partition("=")[0] for word in read.words} & _PROJECTORS
+        return (
+            (
+                "{bin}/llama-server" if program.environment else program.path,
+                *("--model", file, *(() if seen else _projector(facts, {}))),
+                *("--host", "{host}", "--port", "{port}", "--alias", model.name),
+                *command_line(model.name, program, fields, placement),
+                *read.words,
+            ),
+            options,
+            [f"llama.cpp {program.version}: {program.path}", *notes],
+        )
+
+
+def _read_own(model: ModelConfig, program: Program) -> tuple[LlamaCppOptions, OwnSettings]:
+    """The options that have a name here, and the flags that the program is given besides."""
+    read = read_own(model, program, LlamaCppOptions.model_fields)
+    entry = ModelConfig(name=model.name, source=model.source, options=read.options)
+    options, _ = read_options(LlamaCppOptions, entry, LlamaCpp.name)
+    return options, read
 
 
 def _read(model: ModelConfig) -> tuple[LlamaCppOptions, Settings]:

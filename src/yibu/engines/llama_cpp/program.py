@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
-from yibu.errors import EnvironmentSetupError
+from yibu.config import ModelConfig
+from yibu.errors import ConfigError, EnvironmentSetupError
 from yibu.planner.arithmetic import MIB
+from yibu.planner.types import Accelerator, Gpu
 
 _VERSION = re.compile(r"^version: (?P<version>.+)$", re.MULTILINE)
 _BUILD = re.compile(r"\bbuild (\d+)|^(\d+) \(")
@@ -59,6 +63,84 @@ class Program:
 
     def knows(self, flag: str) -> bool:
         return flag.lstrip("-").replace("-", "_") in self.flags
+
+
+PACKAGED = "packaged"
+"""The value of ``options.program`` for yibu's own build, also where another was built here."""
+_BUILDS = ("llama.cpp-cuda", "llama.cpp-vulkan", "llama.cpp-native")
+"""Environments with a llama-server that was built here, the fastest first."""
+
+
+def named(model: ModelConfig) -> Path | None:
+    """The program that an entry names.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    value = model.options.get("program")
+    if value in (None, PACKAGED):
+        return None
+    if not isinstance(value, str) or not value.startswith(("/", "~")):
+        raise ConfigError(
+            f"model {model.name!r}: options.program has to be the whole path of a llama-server, found"
+            f" {value!r}",
+            hint=f"as in program: /opt/llama.cpp/build/bin/llama-server, or {PACKAGED}",
+        )
+    return Path(value).expanduser()
+
+
+def choose_program(
+    model: ModelConfig,
+    ask: Callable[[Path, Sequence[str], Mapping[str, str]], str],
+    built: Mapping[str, Path],
+) -> Program | None:
+    """The program that an entry names, else the first built one whose devices this machine has; None
+    for the packaged build.
+
+    Raises:
+        ConfigError, EnvironmentSetupError: the program that is named cannot be used.
+    """
+    path = named(model)
+    if path is not None:
+        return read_program(str(path), partial(_run, ask, path, model))
+    if model.options.get("program") == PACKAGED:
+        return None
+    for environment in (name for name in _BUILDS if name in built):
+        file = built[environment]
+        on_cpu = environment == _BUILDS[-1]
+        if model.gpus == () and not on_cpu:
+            continue
+        try:
+            program = read_program(str(file), partial(_run, ask, file, model), environment)
+        except EnvironmentSetupError:
+            continue  # its driver or a library went since: the next, or the packaged build, serves
+        if program.devices or on_cpu:
+            return program
+    return None
+
+
+def _run(
+    ask: Callable[[Path, Sequence[str], Mapping[str, str]], str],
+    path: Path,
+    model: ModelConfig,
+    words: Sequence[str],
+) -> str:
+    return ask(path, words, model.env)
+
+
+def accelerator(program: Program) -> Accelerator | None:
+    """What the planner is told of a program's devices; None for one that has the CPU alone."""
+    if not program.devices:
+        return None
+    backend = program.devices[0].backend
+    if backend == "CUDA":  # NVML knows these, with who holds their memory
+        return Accelerator(backend)
+    same = [device for device in program.devices if device.backend == backend]
+    return Accelerator(
+        backend,
+        tuple(Gpu(n, one.description, one.total, one.free) for n, one in enumerate(same)),
+        tuple(device.name for device in same),
+    )
 
 
 def read_program(

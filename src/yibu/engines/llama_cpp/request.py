@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from yibu.config import ModelConfig
 from yibu.engines.flags import Given
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, sequence_context
 from yibu.engines.llama_cpp.table import TABLE
+from yibu.errors import YibuError
 from yibu.planner.arithmetic import MIB, kv_element_bytes
+from yibu.planner.facts import read_facts
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts
 
+_ALL = 999
+"""More layers than any model has."""
 _ALIASES = {**OPTIONS, **FIELD_OPTIONS}
 
 
@@ -39,7 +45,27 @@ def request_of(model: ModelConfig, facts: ModelFacts | None) -> Request:
         or given.text("pooling") is not None,
         prompt_cache=None if past is None else past * MIB,
         replicas=model.replicas,
+        gpu_layers=_layers(given, "n_gpu_layers"),
+        cpu_moe=_ALL if given.switch("cpu_moe") else _layers(given, "n_cpu_moe"),
+        draft=_draft(given.text(TABLE.name("model_draft")[0])),
     )
+
+
+def _layers(given: Given, name: str) -> int | None:
+    """A number of layers; more than any model has where all are asked for."""
+    if str(given.values.get(name)).lower() in ("all", "-2"):
+        return _ALL
+    return given.number(name)
+
+
+def _draft(path: str | None) -> ModelFacts | None:
+    """The facts of a draft model that is on this disk; llama.cpp itself says what is wrong with one."""
+    if path is None or not (file := Path(path).expanduser()).is_file():
+        return None
+    try:
+        return read_facts(file)
+    except YibuError:
+        return None
 
 
 def _larger(keys: str | None, values: str | None) -> str | None:

@@ -81,10 +81,10 @@ NO_GPU = frozenset(
      "spec_draft_device", "spec_draft_override_tensor", "spec_draft_cpu_moe", "n_cpu_moe_draft"}
 )  # fmt: skip
 """Flags that say what goes to a GPU: without effect where all of it runs on the CPU."""
-_ENDS: frozenset[str] = frozenset(
+ENDS: frozenset[str] = frozenset(
     {"usage", "version", "cache_list", "completion_bash", "list_devices"}
 )
-_FETCHED = frozenset({"model_url", "docker_repo", "mmproj_url", "hf_repo_draft"})
+FETCHED = frozenset({"model_url", "docker_repo", "mmproj_url", "hf_repo_draft"})
 _MODES: Mapping[str, str] = MappingProxyType({"mmap+mlock": "mmap_mlock", "dio": "direct_io"})
 
 
@@ -118,7 +118,7 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
         name = option.lstrip("-").replace("-", "_")
         main = FIELD_OPTIONS.get(name, TABLE.name(name)[0])
         if name in schema:
-            found.options[name] = _option(name, value)
+            found.options[name] = option_value(name, value)
         elif main in _OF_FLAG:
             _set_option(found, main, value)
         elif name in FIELDS and main not in SERVER.roles:
@@ -149,7 +149,7 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
     _refuse(model, flag)
     _check_count(model, flag)
     if name in _OF_FLAG:
-        _set_option(found, name, _value_of(flag))
+        _set_option(found, name, value_of(flag))
     elif name in _SPECIAL:
         _SPECIAL[name](model, flag, found)
     elif name in _EFFECTLESS:
@@ -161,23 +161,23 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
     elif rule := _ALIASES.get(name) or ASSIGNED.get(spelt(name), ""):
         _assign(found, rule, flag)
     elif name in schema:
-        found.options[name] = _option(name, _value_of(flag))
+        found.options[name] = option_value(name, value_of(flag))
     elif name in FIELDS:
-        found.fields[name] = _value_of(flag)
+        found.fields[name] = value_of(flag)
     else:
         raise _unknown(model, flag, schema)
 
 
 def _refuse(model: ModelConfig, flag: Flag) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
-    if name in _ENDS:
+    if name in ENDS:
         raise ConfigError(f"{who} would have llama-server print something and end")
     if TABLE.flags.get(name) == "removed":
         raise ConfigError(
             f"{who} was removed from llama.cpp",
             hint="the draft's length is --spec-draft-n-max N now (options.speculative…)",
         )
-    if name in _FETCHED or name.endswith(("_default", "_spec")):
+    if name in FETCHED or name.endswith(("_default", "_spec")):
         raise ConfigError(
             f"{who} would have llama.cpp download a model itself",
             hint="name it in the entry: source: hf:ORG/NAME, or a path",
@@ -228,11 +228,11 @@ def plain_value(word: str) -> Any:
     return word
 
 
-def _value_of(flag: Flag) -> Any:
+def value_of(flag: Flag) -> Any:
     return plain_value(flag.values[0]) if flag.values else not flag.off
 
 
-def _option(name: str, value: Any) -> Any:
+def option_value(name: str, value: Any) -> Any:
     """An option's value in the form that yibu's schema has for it."""
     if name == "flash_attention" and not isinstance(value, bool):
         word = str(value).lower()
@@ -246,7 +246,7 @@ def _option(name: str, value: Any) -> Any:
 
 def _set_option(found: Settings, flag: str, value: Any) -> None:
     option = _OF_FLAG[flag]
-    found.options[option] = _option(option, value)
+    found.options[option] = option_value(option, value)
 
 
 def _assign(found: Settings, rule: str, flag: Flag) -> None:
@@ -255,7 +255,7 @@ def _assign(found: Settings, rule: str, flag: Flag) -> None:
     if equals:
         found.fields[name] = word == "true"
         return
-    value = _value_of(flag)
+    value = value_of(flag)
     found.fields[name] = not value if rule.startswith("!") else _of_kind(name, flag, value)
 
 
@@ -295,11 +295,11 @@ def _load_mode(mode: str) -> Special:
 
 
 def _timeout(_model: ModelConfig, flag: Flag, found: Settings) -> None:
-    found.fields |= dict.fromkeys(("timeout_read", "timeout_write"), _value_of(flag))
+    found.fields |= dict.fromkeys(("timeout_read", "timeout_write"), value_of(flag))
 
 
 def _rope_scale(_model: ModelConfig, flag: Flag, found: Settings) -> None:
-    value = _value_of(flag)
+    value = value_of(flag)
     found.fields["rope_freq_scale"] = (
         1.0 / value if isinstance(value, int | float) and value else value
     )
