@@ -94,7 +94,7 @@ _DENSE: Mapping[str, Family] = {
     "mllama_text_model": Family(
         layer=special.mllama_layer, mixers={"cross_attention": special.cross}
     ),
-    "dbrx": Family(layer=special.dbrx_layer),
+    "dbrx": PLAIN,
     "gemma3n_text": Family(layer=special.gemma3n_layer, beside=special.gemma3n_extra, norms=4),
     "gemma4_text": Family(layer=special.gemma4_layer, beside=special.gemma4_extra, norms=4),
     "mimo_v2_flash": Family(layer=special.mimo_layer),
@@ -161,9 +161,9 @@ _LINEAR: Mapping[str, Family] = {
         layer=special.without_feed_forward, beside=special.zamba2_extra,
     ),
     "mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
-                    layer=special.without_feed_forward),
+                    layer=special.mamba_layer),
     "falcon_mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
-                           layer=special.without_feed_forward),
+                           layer=special.mamba_layer),
     "mamba2": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba2}, norms=1,
                      layer=special.without_feed_forward),
     "falcon_h1": Family(
@@ -182,27 +182,45 @@ _LINEAR: Mapping[str, Family] = {
     ),
 }  # fmt: skip
 
+_UNTIED = {"tie_word_embeddings": False}
+
+
+def _remote(repository: str, **more: Any) -> Family:
+    return Family(source=_REMOTE + repository, leaves_out=_UNTIED, **more)
+
+
+_LIGHTNING = {"linear_attention": mixers.lightning}
 _BESIDE_WEIGHTS: Mapping[str, Family] = {
-    "chatglm": Family(source=_REMOTE + "THUDM/glm-4-9b", leaves_out={"tie_word_embeddings": False}),
-    "baichuan": Family(source=_REMOTE + "baichuan-inc", leaves_out={"tie_word_embeddings": False}),
-    "internlm": Family(
-        source=_REMOTE + "internlm/internlm-7b", leaves_out={"tie_word_embeddings": False}
+    "chatglm": _remote("THUDM/glm-4-9b"),
+    "baichuan": _remote("baichuan-inc/Baichuan2-7B-Chat"),
+    "internlm": _remote("internlm/internlm-7b"),
+    "internlm2": _remote("internlm/internlm2-7b"),
+    "orion": _remote("OrionStarAI/Orion-14B-Base"),
+    "xverse": _remote("xverse/XVERSE-13B"),
+    "Yi": _remote("01-ai/Yi-34B"),
+    "stablelm_epoch": _remote("stabilityai/stablelm-3b-4e1t"),
+    "solar": _remote("upstage/solar-pro-preview-instruct"),
+    "minicpm": Family(source=_REMOTE + "openbmb/MiniCPM-2B-sft-bf16"),
+    "minicpmv": _remote("openbmb/MiniCPM-V-2_6"),
+    "deepseek": _remote("deepseek-ai/deepseek-moe-16b-base"),
+    "bailing_moe": _remote("inclusionAI/Ling-mini-2.0"),
+    "bailing_moe_linear": _remote("inclusionAI/Ring-mini-linear-2.0", mixers=_LIGHTNING),
+    "hunyuan": _remote("tencent/Tencent-Hunyuan-Large", layer=special.hunyuan_layer),
+    "grok-1": Family(source=_REMOTE + "hpcai-tech/grok-1"),
+    "ernie4_5_moe_vl": Family(
+        source=_REMOTE + "baidu/ERNIE-4.5-VL-28B-A3B-PT", layer=special.ernie_vl_layer
     ),
-    "internlm2": Family(
-        source=_REMOTE + "internlm/internlm2-7b", leaves_out={"tie_word_embeddings": False}
+    "qwen": _remote("Qwen/Qwen-7B", layer=special.qwen1_layer),
+    "nemotron-nas": _remote("nvidia/Llama-3_1-Nemotron-51B-Instruct", layer=special.nas_layer),
+    "deci": _remote("Deci/DeciLM-7B", layer=special.deci_layer),
+    "openelm": Family(source=_REMOTE + "apple/OpenELM-3B", layer=special.openelm_layer),
+    "minimax_text_01": _remote("MiniMaxAI/MiniMax-Text-01", mixers=_LIGHTNING),
+    "minimax_m1": _remote("MiniMaxAI/MiniMax-M1-80k", mixers=_LIGHTNING),
+    "phi3_v": _remote("microsoft/Phi-3.5-vision-instruct", beside=special.phi3_vision),
+    "phi4mm": Family(
+        source=_REMOTE + "microsoft/Phi-4-multimodal-instruct", beside=special.phi4_multimodal
     ),
-    "qwen": Family(
-        source=_REMOTE + "Qwen/Qwen-7B",
-        leaves_out={"tie_word_embeddings": False},
-        layer=special.qwen1_layer,
-    ),
-    "nemotron-nas": Family(
-        source=_REMOTE + "nvidia/Llama-3_1-Nemotron-51B-Instruct", layer=special.nas_layer
-    ),
-    "minimax_text_01": Family(
-        source=_REMOTE + "MiniMaxAI/MiniMax-Text-01", mixers={"linear_attention": mixers.lightning}
-    ),
-    "MiniMaxText01": Family(),
+    "qwen3_omni_moe_talker_text": _NORMED,
 }
 
 _BERT = replace(_OLD_GPT, beside=special.bert_tables, encoder=True)

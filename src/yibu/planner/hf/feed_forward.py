@@ -9,9 +9,12 @@ from yibu.planner.hf.weights import Weights
 
 
 def dense_width(settings: Settings) -> int:
-    """Width of a dense layer; four hidden sizes where the config leaves it open (GPT-2)."""
+    """Width of a dense layer; GPT-2 and its kin leave it open, which means four hidden sizes."""
     names = ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size")
-    return number(settings, *names) or setting(settings, "inner") or 4 * need(settings, "hidden")
+    found = number(settings, *names) or setting(settings, "inner")
+    if not found and settings.get("gated") is False:
+        return 4 * need(settings, "hidden")
+    return found or need(settings, "inner")
 
 
 def expert_width(settings: Settings) -> int:

@@ -56,7 +56,9 @@ def window(settings: Settings) -> int:
     if settings.get("use_sliding_window") is False:
         return 0
     names = ("sliding_window", "sliding_window_size", "sliding_window_attn_size", "window_size")
-    return number(settings, *names)
+    found = number(settings, *names)
+    # As long as the whole context (Phi-3.5), it is none.
+    return 0 if found >= number(settings, "max_position_embeddings") > 0 else found
 
 
 def _attention(settings: Settings, window: int) -> Mixer:
@@ -76,6 +78,8 @@ def _attention(settings: Settings, window: int) -> Mixer:
         small += hidden
     if settings.get("qk_norm"):
         small += 2 * width
+    if settings.get("use_bidirectional_attention") is True:  # EmbeddingGemma reads at once
+        return Mixer(weights, small)
     if number(settings, "shares_cache"):  # Gemma 3n and 4: the last layers read another's cache
         shared = settings.get("keeps_own_projections")
         weights -= 0 if shared else source * (kv * width + values)
@@ -90,6 +94,8 @@ def latent(settings: Settings) -> Mixer:
     With an indexer (DeepSeek-V3.2, GLM 5) a key of 8 bits a token is kept for it besides, with a
     4-byte scale for every 128 (vllm/model_executor/models/deepseek_v2.py, ``Indexer``).
     """
+    if settings.get("use_mla") is False:  # the small ones of DeepSeek-VL2
+        return attention(settings)
     hidden, heads, rank = (
         need(settings, "hidden"),
         need(settings, "heads"),

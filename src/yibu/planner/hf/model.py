@@ -113,8 +113,9 @@ def architecture(config: Mapping[str, Any]) -> str:
 def has_head(config: Mapping[str, Any]) -> bool:
     """Whether its class makes logits: a ``…Model`` or a classifier has no output matrix."""
     name = architecture(config)
-    if name in ("ChatGLMModel", "ChatGLMForConditionalGeneration"):
-        return True  # THUDM's generating class has the bare name
+    # Generating classes of bare names: THUDM's ChatGLM, OpenGVLab's InternVL, GPT-2's and Qwen's.
+    if name.endswith(("ChatModel", "ChatGLMModel", "LMHeadModel")):
+        return True
     return not name.endswith(("Model", "ForSequenceClassification", "ForRewardModel", "Embedding",
                               "ForTokenClassification", "ForEmbedding"))  # fmt: skip
 

@@ -17,7 +17,7 @@ from yibu.errors import VerificationError
 Settings = Mapping[str, Any]
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "hidden": ("hidden_size", "n_embd", "d_model", "model_dim", "dim"),
+    "hidden": ("hidden_size", "n_embd", "n_embed", "d_model", "model_dim", "dim"),
     "layers": (
         "num_hidden_layers",
         "n_layer",
@@ -115,6 +115,11 @@ _MUST_BE_THERE = (
 """Settings that a config of its own states where its class has a number for them. A nested one
 (``text_config``) is written as what differs from its class, so there the class's number holds."""
 
+_MAY_LACK: Mapping[str, tuple[str, ...]] = {
+    "nemotron_h": ("experts", "expert_inner"),  # the older ones have none
+    "lfm2": ("inner",),  # stated as block_ff_dim
+}
+
 MAX_LAYERS = 10_000
 """Layers are walked one by one; the deepest published models have some 130."""
 
@@ -144,11 +149,14 @@ def with_defaults(config: Settings, model_type: str, *, nested: bool) -> Setting
         CannotTellError: A config that is not nested lacks a setting that its class has a number for.
     """
     defaults = class_defaults().get(model_type, {})
+    # DBRX and MPT keep heads and experts in sections of their own.
+    config = {**section(config, "ffn_config"), **section(config, "attn_config"), **config}
     stated = {_GROUP_OF[name] for name in config if name in _GROUP_OF}
     if not nested:
         for name, value in defaults.items():
             group = _GROUP_OF.get(name)
             matters = group in _MUST_BE_THERE and group not in stated
+            matters = matters and group not in _MAY_LACK.get(model_type, ())
             if matters and isinstance(value, int) and value:
                 raise CannotTellError(f"its config.json has no {name}")
     # Another name for what is stated would win over it.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from yibu.planner.hf import layers, mixers
+from yibu.planner.hf import layers, mixers, towers
 from yibu.planner.hf.feed_forward import heterogeneous
 from yibu.planner.hf.mixers import Mixer
 from yibu.planner.hf.settings import (
@@ -32,6 +32,12 @@ def every(name: str) -> Callable[[Settings, int], list[str]]:
 
 def without_feed_forward(settings: Settings, i: int, n: int, kind: str) -> Settings:
     return {**settings, "feed_forward": "none"}
+
+
+def mamba_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """``intermediate_size`` is the width of the state's inputs, whatever ``expand`` says."""
+    width = number(settings, "intermediate_size")
+    return {**settings, "mamba_intermediate_size": width, "feed_forward": "none"}
 
 
 def learned_positions(settings: Settings) -> Weights:
@@ -114,6 +120,25 @@ def nas_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
         width = number(ffn, "intermediate_size") or heterogeneous(ffn, need(settings, "hidden"))
         own["intermediate_size"] = width
     return {**settings, **own}
+
+
+def deci_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """DeciLM 7B: key/value heads of every layer in a list."""
+    heads = numbers(settings, "num_key_value_heads_per_layer")
+    if len(heads) <= i:
+        raise CannotTellError("its config.json has no num_key_value_heads_per_layer")
+    return {**settings, "num_key_value_heads": heads[i]}
+
+
+def openelm_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """OpenELM: heads in lists, widths as multiples of the hidden size (arXiv 2404.14619)."""
+    factor = settings.get("ffn_multipliers")
+    if not isinstance(factor, int | float):  # a list with a number for each layer is read by then
+        raise CannotTellError("its config.json has no ffn_multipliers for each layer")
+    divisor = max(1, number(settings, "ffn_dim_divisor", default=256))
+    wanted = float(factor) * need(settings, "hidden")
+    width = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return {**settings, "intermediate_size": width + (divisor if width < 0.9 * wanted else 0)}
 
 
 # ---------------------------------------------------------------------------- Gemma
@@ -222,18 +247,6 @@ def longcat_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
 # ---------------------------------------------------------------------------- others
 
 
-def dbrx_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
-    """DBRX keeps heads and experts in two sections (configuration_dbrx.py)."""
-    attention, ffn = section(settings, "attn_config"), section(settings, "ffn_config")
-    return {
-        **settings,
-        "num_key_value_heads": number(attention, "kv_n_heads"),
-        "moe_num_experts": number(ffn, "moe_num_experts"),
-        "moe_top_k": number(ffn, "moe_top_k"),
-        "moe_intermediate_size": number(ffn, "ffn_hidden_size"),
-    }
-
-
 def mimo_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     """MiMo-V2: windowed layers have key/value heads and widths of their own."""
     if kind != "sliding_attention":
@@ -280,6 +293,26 @@ def recurrent_gemma_layer(settings: Settings, i: int, n: int, kind: str) -> Sett
     return {**settings, "sliding_window": window, "intermediate_size": need(settings, "inner") // 2}
 
 
+def hunyuan_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Hunyuan-Large: with cross-layer attention only the first of so many layers keeps keys and
+    values (arXiv 2411.02265)."""
+    factor = number(settings, "cla_share_factor", default=2) if settings.get("use_cla") else 1
+    return {**settings, "shares_cache": 1} if i % max(1, factor) else settings
+
+
+def phi3_vision(settings: Settings) -> Weights:
+    """CLIP ViT-L/14 of 336 pixels, which its code names and its config does not describe."""
+    clip = {"hidden_size": 1024, "num_hidden_layers": 24, "image_size": 336, "patch_size": 14}
+    hidden = need(settings, "hidden")
+    return Weights(vision=towers.vit(clip) + 4 * 1024 * hidden + hidden * hidden)
+
+
+def phi4_multimodal(settings: Settings) -> Weights:
+    """SigLIP, a conformer and two LoRA adapters, which its config describes in part: of the release's
+    5.574 billion parameters 3.836 are the language model's."""
+    return Weights(vision=870_000_000, audio=868_000_000)
+
+
 def qwen1_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     """Qwen 1: ``intermediate_size`` counts gate and up together; only the query, key and value
     projections have biases."""
@@ -288,12 +321,11 @@ def qwen1_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
 
 def lfm2_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     """``intermediate_size`` is scaled and rounded up (modeling_lfm2.py, ``Lfm2MLP``)."""
+    width = number(settings, "block_ff_dim") or need(settings, "inner")
     if not settings.get("block_auto_adjust_ff_dim"):
-        return settings
+        return {**settings, "intermediate_size": width}
     scale = settings.get("block_ffn_dim_multiplier")
-    width = int(
-        (scale if isinstance(scale, int | float) else 1) * int(2 * need(settings, "inner") / 3)
-    )
+    width = int((scale if isinstance(scale, int | float) else 1) * int(2 * width / 3))
     multiple = max(1, number(settings, "block_multiple_of", default=256))
     return {**settings, "intermediate_size": width + (-width) % multiple}
 

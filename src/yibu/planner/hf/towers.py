@@ -263,6 +263,10 @@ TOWERS: Mapping[str, _Tower] = {
         qwen3_audio,
     ),
     "granite_speech_encoder": granite_conformer,
+    "vision": deepseek_vl2_tower,
+    "eva": eva,
+    "step3_vision_encoder": vit,
+    "DFNRope_vision_transformer": vit,
 }
 """By the tower's model type."""
 
@@ -342,6 +346,18 @@ def _resampler(tower: Settings, text: Settings, whole: Settings) -> int:
     return width(tower) * hidden + 5 * hidden * hidden
 
 
+def _step3(tower: Settings, text: Settings, whole: Settings) -> int:
+    """Two convolutions that halve the grid and double the width, and a matrix (stepfun-ai/step3)."""
+    v = width(tower)
+    return 9 * (v * 2 * v + 2 * v * 4 * v) + 4 * v * setting(text, "hidden")
+
+
+def _ernie_vl(tower: Settings, text: Settings, whole: Settings) -> int:
+    """Four patches through two matrices in space and four in time (baidu/ERNIE-4.5-VL)."""
+    wide = 4 * width(tower)
+    return wide * wide * 2 + 2 * wide * wide + wide * wide + wide * setting(text, "hidden")
+
+
 def _none(tower: Settings, text: Settings, whole: Settings) -> int:
     """The tower's own rule has its merger."""
     return 0
@@ -398,6 +414,9 @@ JOINTS: Mapping[str, _Joint] = {
     "lfm2_vl": _lfm2,
     **dict.fromkeys(["voxtral", "glmasr"], _voxtral),
     "idefics2": _idefics2,
+    "deepseek_vl_v2": _shuffled_twice,
+    "step3_vl": _step3,
+    "ernie4_5_moe_vl": _ernie_vl,
     "minicpmv": _resampler,
     "minicpmo": _resampler,
     "granite_speech": _qformer,
@@ -429,12 +448,24 @@ JOINTS: Mapping[str, _Joint] = {
 }
 """By the whole model's type."""
 
+_USUAL_TOWERS: Mapping[str, Mapping[str, str]] = {
+    "kimi_vl": {"vision_config": "moonvit"},
+    "internvl_chat": {"vision_config": "intern_vit_6b"},
+    "minicpmv": {"vision_config": "siglip_vision_model"},
+    "deepseek_vl_v2": {"vision_config": "vision"},
+    "chatglm": {"vision_config": "eva"},
+    "ernie4_5_moe_vl": {"vision_config": "DFNRope_vision_transformer"},
+    "step3_vl": {"vision_config": "step3_vision_encoder"},
+}
+"""What towers of models with code beside their weights are, where their configs do not say."""
 _KEYS: Mapping[str, str] = {
     "vision_config": "vision",
     "visual": "vision",
     "audio_config": "audio",
     "encoder_config": "audio",
 }
+_VOCODER = 450_000_000
+"""Of Qwen2.5-Omni's token2wav and of Qwen3-Omni's code predictor and code2wav, about the same."""
 _NO_TOWERS = frozenset(
     [
         "text_config",
@@ -455,6 +486,24 @@ _NO_TOWERS = frozenset(
 """Nested configs that are read elsewhere, or describe nothing that has weights of its own."""
 
 
+def _talker(config: Settings) -> Weights:
+    """What the omni models speak with: a second language model and a vocoder of diffusion blocks
+    (modeling_qwen2_5_omni.py, modeling_qwen3_omni_moe.py). Qwen 2.5's config leaves most of it to
+    its classes."""
+    talker = section(config, "talker_config")
+    if not talker or config.get("enable_audio_output") is False:
+        return Weights()
+    from yibu.planner.hf.decoder import describe
+    from yibu.planner.hf.families import FAMILIES
+
+    inner = section(talker, "text_config") or talker
+    named = "qwen2_5_omni_talker" if inner is talker else "qwen3_omni_moe_talker_text"
+    family = FAMILIES["qwen2" if inner is talker else named]
+    settings = with_defaults(inner, named, nested=True)
+    spoken = describe(settings, family, head=True).weights.total
+    return Weights(audio=spoken + _VOCODER)
+
+
 def beside(config: Settings, text: Settings, model_type: str) -> Weights:
     """What a config has beside its language model.
 
@@ -464,7 +513,7 @@ def beside(config: Settings, text: Settings, model_type: str) -> Weights:
     whole = section(config, "thinker_config") or config
     nested: Mapping[str, Any] = class_defaults().get(model_type, {}).get("nested", {})
     inner = str(whole.get("model_type", model_type))
-    nested = class_defaults().get(inner, {}).get("nested", nested)
+    nested = class_defaults().get(inner, {}).get("nested", nested) or _USUAL_TOWERS.get(inner, {})
     for key, value in whole.items():
         if (
             isinstance(value, Mapping)
@@ -472,7 +521,7 @@ def beside(config: Settings, text: Settings, model_type: str) -> Weights:
             and key not in {*_KEYS, *_NO_TOWERS}
         ):
             raise CannotTellError(f"its {key} ({value['model_type']}) is not known")
-    total = Weights()
+    total = _talker(config)
     for key, part in _KEYS.items():
         if not isinstance(whole.get(key), Mapping):
             continue
