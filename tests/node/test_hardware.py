@@ -105,6 +105,19 @@ def test_cgroup_v2_limits_nest(tmp_path: Path) -> None:
     assert hardware.memory_limit(root) == (4 * GIB, 2 * GIB)
 
 
+def test_a_limit_that_only_slows_counts_too(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/job.scope",
+            "sys/fs/cgroup/job.scope/memory.max": str(8 * GIB),
+            "sys/fs/cgroup/job.scope/memory.high": str(6 * GIB),
+            "sys/fs/cgroup/job.scope/memory.current": str(GIB),
+        },
+    )
+    assert hardware.memory_limit(root) == (6 * GIB, 5 * GIB)
+
+
 def test_cgroup_v1_limits(tmp_path: Path) -> None:
     # As in a container: the path of /proc/self/cgroup is the host's, and the mount is ours.
     root = write(

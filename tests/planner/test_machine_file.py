@@ -21,6 +21,36 @@ def test_built_in_by_name() -> None:
         assert machine.memory_available <= machine.memory_total
 
 
+@pytest.mark.parametrize(
+    ("spec", "count", "gib", "capability"),
+    [
+        ("rtx3060", 1, 12, (8, 6)),
+        ("2xrtx4090", 2, 23.99, (8, 9)),
+        ("RTX5090", 1, 31.84, (12, 0)),
+        ("8xh20", 8, 95.58, (9, 0)),
+        ("a800-80g", 1, 80, (8, 0)),
+        ("l20", 1, 44.99, (8, 9)),
+        ("8xascend-910b", 8, 64, None),
+        ("ascend-910b4", 1, 32, None),
+    ],
+)
+def test_cards_by_name(
+    spec: str, count: int, gib: float, capability: tuple[int, int] | None
+) -> None:
+    machine = load_machine(spec)
+    assert [gpu.index for gpu in machine.gpus] == list(range(count))
+    assert machine.gpus[0].total / GIB == pytest.approx(gib, abs=0.01)
+    assert machine.gpus[0].compute_capability == capability
+    assert machine.memory_total >= 2 * sum(gpu.total for gpu in machine.gpus)
+
+
+@pytest.mark.parametrize(("spec", "near"), [("rtx490", "rtx4090"), ("8xh2o", "h20")])
+def test_a_card_that_is_misspelt(spec: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_machine(spec)
+    assert near in caught.value.hint
+
+
 def test_the_example_is_a_machine(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(EXAMPLE)

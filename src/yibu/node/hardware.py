@@ -146,6 +146,8 @@ def memory_limit(root: Path = Path("/")) -> tuple[int, int] | None:
     found = []
     for controller, limit, usage, prefix in (
         ("", "memory.max", "memory.current", ""),
+        # Beyond it the kernel takes pages back and slows the process down until it stands still.
+        ("", "memory.high", "memory.current", ""),
         ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
         for directory in _cgroups(root, controller):

@@ -12,6 +12,7 @@ import yaml
 
 from yibu.errors import ConfigError, UsageError
 from yibu.planner.arithmetic import GIB, MIB
+from yibu.planner.cards import CARDS, machine_of
 from yibu.planner.types import Gpu, Machine
 
 EXAMPLE = """\
@@ -69,7 +70,7 @@ BUILT_IN: Mapping[str, Machine] = {
 
 
 def load_machine(spec: str) -> Machine:
-    """A built-in machine by its name, or one from a YAML file.
+    """A built-in machine by its name, one with some cards (``4xh20``), or one from a YAML file.
 
     Raises:
         UsageError: Neither a built-in name nor a file.
@@ -79,9 +80,15 @@ def load_machine(spec: str) -> Machine:
         return BUILT_IN[spec]
     path = Path(spec).expanduser()
     if not path.is_file():
-        near = difflib.get_close_matches(spec, BUILT_IN, n=1)
+        if (described := machine_of(spec)) is not None:
+            return described
+        bare = spec.lower().partition("x")[2] if spec[:1].isdigit() else spec.lower()
+        near = difflib.get_close_matches(spec, BUILT_IN, n=1) or difflib.get_close_matches(
+            bare, CARDS, n=1
+        )
         raise UsageError(
-            f"no machine {spec!r}: it is neither a file nor one of {', '.join(BUILT_IN)}",
+            f"no machine {spec!r}: it is neither a file nor one of {', '.join(BUILT_IN)}, nor a card"
+            f" (rtx4090, or 4xh20 for four): {', '.join(CARDS)}",
             hint=f"did you mean {near[0]}?" if near else "write a file such as:\n" + EXAMPLE,
         )
     try:

@@ -32,7 +32,10 @@ def plan(
     engine: Annotated[str | None, typer.Option(help="llama.cpp, vllm, speech or command.")] = None,
     machine: Annotated[
         str | None,
-        typer.Option(help="A machine file, or a built-in one such as rtx3070-8g; this one if not."),
+        typer.Option(
+            help="A machine file, cards such as rtx4090 or 8xh20, or a built-in one such as"
+            " laptop-16g; this one if not."
+        ),
     ] = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
