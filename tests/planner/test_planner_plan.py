@@ -387,6 +387,33 @@ def test_options_and_flags_are_read_alike() -> None:
     assert by_option.eager
 
 
+def test_stages_and_copies_take_gpus_of_their_own() -> None:
+    machine = machine_with(*(gpu(i, 24) for i in range(8)))
+    one = vllm("Qwen2.5-7B", context=4096, tensor_parallel=2)
+    (alone,) = plan([one], machine)
+    (staged,) = plan([replace(one, pipeline_parallel=2)], machine)
+    (copied,) = plan([replace(one, pipeline_parallel=2, data_parallel=2)], machine)
+    assert alone.placement is not None
+    assert staged.placement is not None
+    assert copied.placement is not None
+    assert [len(p.placement.gpus) for p in (alone, staged, copied)] == [2, 4, 8]
+    assert staged.placement.tensor_parallel == 2
+    assert staged.placement.need.weights == pytest.approx(
+        alone.placement.need.weights / 2, rel=0.01
+    )
+    assert copied.placement.need == staged.placement.need
+    (refused,) = plan([replace(one, pipeline_parallel=8)], machine)
+    assert "take 16 GPUs, and 8 are usable" in refused.reasons[0]
+
+
+@pytest.mark.parametrize("flags", [("-pp", "2"), ("--pipeline-parallel-size=2",)])
+def test_the_planner_reads_every_spelling_that_the_engine_does(flags: tuple[str, ...]) -> None:
+    asked = by_name("vllm").request(ModelConfig("m", flags=flags), None)
+    assert asked.pipeline_parallel == 2
+    share = ModelConfig("m", flags=("--device-memory-utilization", "0.5"))
+    assert by_name("vllm").request(share, None).memory_share == 0.5
+
+
 def test_flags_win_over_options() -> None:
     model = ModelConfig("m", options={"context": 4096}, flags=("--max-model-len", "2k"))
     assert by_name("vllm").request(model, None).context == 2000

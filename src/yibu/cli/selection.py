@@ -171,8 +171,11 @@ def canonical(model: ModelConfig, directory: Path) -> ModelConfig:
     if model.adapters:
         lora = {name: str(resolve_source(text, base)) for name, text in model.adapters.items()}
         options = {**model.options, "lora": lora}
-    if model.engine in (None, "speech") and isinstance(vad := options.get("vad"), str):
-        options = {**options, "vad": str(resolve_source(vad, base))}
+    from yibu.engines import registry
+
+    for name in registry.source_options(model):
+        if isinstance(text := options.get(name), str):
+            options = {**options, name: str(resolve_source(text, base))}
     return dataclasses.replace(model, source=source, options=options, directory=base)
 
 

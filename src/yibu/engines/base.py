@@ -188,6 +188,9 @@ class Engine(Protocol):
     """The module that prints the flags of the version in its environment, for :meth:`with_flags`;
     None where every version has the same."""
 
+    source_options: frozenset[str]
+    """Options that name the source of a further model."""
+
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         """Whether this engine serves the model; ``facts`` is None where there are no files."""
         ...

@@ -80,6 +80,14 @@ def server_of(model: ModelConfig) -> ServerCommand | None:
     return min(servers, key=unknown, default=None)
 
 
+def source_options(model: ModelConfig) -> frozenset[str]:
+    """The options of an entry that name further models, by the engines that may serve it."""
+    if not model.options:
+        return frozenset()
+    chosen = engines() if model.engine is None else (by_name(model.engine),)
+    return frozenset[str]().union(*(engine.source_options for engine in chosen))
+
+
 def _flags(table: FlagTable, words: Sequence[str]) -> Sequence[Flag]:
     try:
         return table.read(words)

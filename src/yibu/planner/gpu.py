@@ -49,7 +49,7 @@ class Spot:
 
     @property
     def tensor_parallel(self) -> int:
-        return len(self.gpus)
+        return len(self.gpus) // self.request.groups
 
     @property
     def takes_more(self) -> bool:
@@ -86,15 +86,26 @@ def least_need(
     overhead = vllm_overhead(
         facts, tp=tp, batched=batched, sequences=sequences(request), eager=request.eager
     )
-    weights = loaded_weights(facts, request.dtype)
+    share = stage_share(request, facts)
+    weights = int(loaded_weights(facts, request.dtype) * share)
+    cache = kv_bytes(facts, context, 1, kv_dtype=request.kv_dtype, tp=tp, batched=batched)
     need = MemoryNeed(
         # Norms and routers are kept whole on every GPU: below a hundredth of any model at hand.
         weights=weights if tp == 1 else int(weights / tp * 1.01),
-        kv_cache=kv_bytes(facts, context, 1, kv_dtype=request.kv_dtype, tp=tp, batched=batched),
+        kv_cache=int(cache * share),
         overhead=overhead.total,
         adapters=slot_bytes(facts, request.lora, tp) if request.lora else 0,
     )
     return need, overhead.graphs
+
+
+def stage_share(request: Request, facts: ModelFacts) -> float:
+    """The part of the layers that the largest stage of a pipeline has; of its weights too, for which
+    embeddings and output matrix, on its ends, count as layers."""
+    stages = request.pipeline_parallel
+    if stages == 1:
+        return 1.0
+    return -(-facts.layers // stages) / facts.layers if facts.layers else 1 / stages
 
 
 def place(
@@ -117,11 +128,11 @@ def place(
         return candidates
     best: Spot | None = None
     problems = []
-    for tp in _sizes(request, len(candidates)):
+    for tp in _sizes(request, len(candidates) // request.groups):
         if problem := tensor_parallel_problem(facts, tp):
             problems.append(problem)
             continue
-        spot = _fit(request, facts, candidates[:tp], left, cap)
+        spot = _fit(request, facts, candidates[: tp * request.groups], left, cap)
         if spot is None:
             continue
         if best is None or spot.context > best.context:
@@ -177,7 +188,7 @@ def _fit(
     cap: int | None,
 ) -> Spot | None:
     """The model on exactly these GPUs, with the longest context that fits; None when none does."""
-    tp, wanted = len(gpus), wanted_context(request, facts, cap)
+    tp, wanted = len(gpus) // request.groups, wanted_context(request, facts, cap)
     fixed = fixed_budget(request, gpus)
     room = min(left[gpu.index] for gpu in gpus)
     if fixed is not None:
@@ -268,18 +279,27 @@ def _too_large(
     request: Request, facts: ModelFacts, candidates: Sequence[Gpu], left: Mapping[int, int]
 ) -> Refusal:
     asked = request.tensor_parallel
+    if request.groups > 1 and (asked or 1) * request.groups > len(candidates):
+        return Refusal(
+            f"pipeline parallel {request.pipeline_parallel}, data parallel {request.data_parallel} and"
+            f" tensor parallel {asked or 1} take {(asked or 1) * request.groups} GPUs, and"
+            f" {len(candidates)} are usable",
+            ("fewer of them, or more GPUs",),
+        )
     if asked is not None and asked > len(candidates):
         return Refusal(
             f"tensor parallel {asked} was asked for, and {len(candidates)} GPUs are usable",
             (f"`tensor_parallel: {valid_size(facts, len(candidates))}`",),
         )
-    tp = asked or valid_size(facts, len(candidates))
+    tp = asked or valid_size(facts, len(candidates) // request.groups)
     context = min(MIN_CONTEXT, wanted_context(request, facts, None))
     need, _ = least_need(request, facts, tp, context)
-    used = candidates[:tp]
+    used = candidates[: tp * request.groups]
     fixed = fixed_budget(request, used)
     room = max(0, min(left[gpu.index] for gpu in used))
-    where = f"each of {tp} GPUs" if tp > 1 else f"GPU {used[0].index} ({used[0].name})"
+    where = (
+        f"each of {len(used)} GPUs" if len(used) > 1 else f"GPU {used[0].index} ({used[0].name})"
+    )
     if fixed is not None and need.total <= room < fixed:
         option = "memory" if request.memory is not None else "gpu_memory_utilization"
         return Refusal(
@@ -321,7 +341,7 @@ def suggestions(
         found.append(more)
     four = four_bit(facts)
     if four is not None:
-        small = least_need(request, four, len(used), MIN_CONTEXT)[0]
+        small = least_need(request, four, len(used) // request.groups, MIN_CONTEXT)[0]
         if small.total <= min(room, fixed_budget(request, used) or room):
             found.append(
                 f"a 4-bit variant (AWQ or GPTQ, about {size(four.weight_bytes)} of weights) fits"
@@ -336,7 +356,7 @@ def _more_gpus(
     free = min(used[0].total - margin(used[0]), fixed_budget(request, used) or used[0].total)
     wanted = wanted_context(request, facts, None)
     for tp in (2, 4, 8, 16):
-        if tp <= len(used) or tensor_parallel_problem(facts, tp):
+        if tp * request.groups <= len(used) or tensor_parallel_problem(facts, tp):
             continue
 
         def fits(context: int, tp: int = tp) -> bool:
@@ -344,7 +364,7 @@ def _more_gpus(
 
         context = wanted if fits(wanted) else largest_context(fits, wanted)
         if context >= min(wanted, at_least):
-            return f"{tp} GPUs of {size(used[0].total)} hold it with {context:,} tokens"
+            return f"{tp * request.groups} GPUs of {size(used[0].total)} hold it with {context:,} tokens"
     return None
 
 

@@ -114,7 +114,7 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
         return cpu.place(one, machine, _PLENTY, 1).placement
     assert request.facts is not None  # _goes_to_gpu saw to it
     count = len(request.gpus or machine.gpus)
-    tp = request.tensor_parallel or gpu.valid_size(request.facts, count)
+    tp = request.tensor_parallel or gpu.valid_size(request.facts, count // request.groups)
     roomy = replace(machine, gpus=tuple(replace(g, total=_PLENTY) for g in machine.gpus))
     left = {g.index: _PLENTY for g in machine.gpus}
     share = request.memory_share or _FORCED_SHARE
@@ -211,7 +211,9 @@ def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placeme
     cache = budget - (spot.least.total - spot.least.kv_cache)
     # A cache beyond what all sequences could ever fill is still allocated by vLLM.
     need = replace(spot.least, kv_cache=cache)
-    per_token = kv_bytes_per_token(facts, request.kv_dtype, tp)
+    per_token = int(
+        kv_bytes_per_token(facts, request.kv_dtype, tp) * gpu.stage_share(request, facts)
+    )
     fixed_part = spot.least.kv_cache - per_token * spot.context
     tokens = (cache - max(0, fixed_part)) // per_token if per_token else None
     share = gpu.memory_share(spot, budget)
@@ -221,6 +223,11 @@ def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placeme
         reasons.append(
             f"tensor parallel {tp}: {facts.attention_heads} heads, {facts.attention_heads // tp} a GPU"
         )
+    if request.pipeline_parallel > 1:
+        reasons.append(f"pipeline parallel {request.pipeline_parallel}: {facts.layers} layers in"
+                       f" {request.pipeline_parallel} stages")  # fmt: skip
+    if request.data_parallel > 1:
+        reasons.append(f"data parallel {request.data_parallel}: as many copies of all of it")
     reasons.append(f"memory share {share:.3f} of {size(max(g.total for g in spot.gpus))}")
     dtype = None
     if request.dtype is None and facts.dtype == "bfloat16" and facts.quantization is None:
@@ -246,7 +253,7 @@ def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placeme
 
 def _model_plan(spot: Spot, placements: Sequence[Placement]) -> ModelPlan:
     first, facts = placements[0], spot.facts
-    each = " on each GPU" if spot.tensor_parallel > 1 else ""
+    each = " on each GPU" if len(spot.gpus) > 1 else ""
     per_token = kv_bytes_per_token(facts, spot.request.kv_dtype, spot.tensor_parallel)
     reasons = [
         cpu.explain_need(first.need) + each,

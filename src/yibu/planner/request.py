@@ -36,6 +36,8 @@ class Request:
     tensor_parallel: int | None = None
     pipeline_parallel: int = 1
     """Stages that the layers are divided among, each of ``tensor_parallel`` GPUs."""
+    data_parallel: int = 1
+    """Copies of all of it within one engine, each on GPUs of its own."""
     gpus: tuple[int, ...] | None = None
     """NVML indices the model is to use; ``()``: none, the CPU."""
     memory: int | None = None
@@ -69,3 +71,8 @@ class Request:
     """The first layers so many whose experts stay in main memory."""
     draft: ModelFacts | None = None
     """The small model that llama.cpp drafts with."""
+
+    @property
+    def groups(self) -> int:
+        """Groups of ``tensor_parallel`` GPUs that one engine takes."""
+        return self.pipeline_parallel * self.data_parallel

@@ -55,6 +55,7 @@ class Command:
     suffixes: frozenset[str] = frozenset()
     server: ServerCommand | None = None
     flags_module: str | None = None
+    source_options: frozenset[str] = frozenset()
 
     def supports(
         self,

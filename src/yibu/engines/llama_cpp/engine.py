@@ -103,6 +103,7 @@ class LlamaCpp:
     suffixes = frozenset({".gguf"})
     server: ServerCommand | None = SERVER
     flags_module: str | None = None
+    source_options: frozenset[str] = frozenset()
 
     def __init__(self, program: Program | None = None) -> None:
         self.program = program

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.flags import Flag, spelt
+from yibu.engines.flags import Flag, spelt, text_of
 from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.flags import ASSIGNED
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
@@ -116,14 +116,15 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
             _apply(model, Flag(*_of_variable(name, value)), schema, found)
     for option, value in model.options.items():
         name = option.lstrip("-").replace("-", "_")
-        main = FIELD_OPTIONS.get(name, TABLE.name(name)[0])
+        main, off = TABLE.name(FIELD_OPTIONS.get(name, name))
         if name in schema:
             found.options[name] = option_value(name, value)
         elif main in _OF_FLAG:
-            _set_option(found, main, value)
-        elif name in FIELDS and main not in SERVER.roles:
+            _set_option(found, main, not value if off and isinstance(value, bool) else value)
+        elif name in FIELDS and main not in TABLE.flags:
             found.fields[name] = value
         else:
+            value = ",".join(map(text_of, value)) if isinstance(value, list) else value
             for flag in TABLE.of_options({name: value}):
                 _apply(model, flag, schema, found)
     for flag in TABLE.read(model.flags):
@@ -158,7 +159,7 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
         found.notes.append(f"{flag.words[0]}: left out, {SERVER.unused[name]}")
     elif name in NO_GPU:
         found.without_gpu.add(name)
-    elif rule := _ALIASES.get(name) or ASSIGNED.get(spelt(name), ""):
+    elif rule := _rule(name):
         _assign(found, rule, flag)
     elif name in schema:
         found.options[name] = option_value(name, value_of(flag))
@@ -168,10 +169,19 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
         raise _unknown(model, flag, schema)
 
 
+def _rule(name: str) -> str:
+    """The field that a flag sets; ``""`` where the packaged build has none."""
+    rule = _ALIASES.get(name) or ASSIGNED.get(spelt(name), "")
+    return rule if rule.lstrip("!").partition("=")[0] in FIELDS else ""
+
+
 def _refuse(model: ModelConfig, flag: Flag) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
     if name in ENDS:
-        raise ConfigError(f"{who} would have llama-server print something and end")
+        raise ConfigError(
+            f"{who} would have llama-server print something and end",
+            hint="leave it out: yibu doctor and yibu engine ls tell what there is",
+        )
     if TABLE.flags.get(name) == "removed":
         raise ConfigError(
             f"{who} was removed from llama.cpp",
@@ -274,6 +284,8 @@ def _of_kind(name: str, flag: Flag, value: Any) -> Any:
         names = {-1: "low", 0: "normal", 1: "medium", 2: "high", 3: "realtime"}
         return names.get(value, word)
     if kind.startswith("<"):
+        if isinstance(value, bool) and kind.endswith(" on>"):
+            return "on" if value else "off"
         return word.replace("-", "_")
     if name.endswith("n_gpu_layers"):
         return {"auto": -1, "all": -2}.get(word, value)
@@ -288,8 +300,9 @@ def _rerank(_model: ModelConfig, _flag: Flag, found: Settings) -> None:
 
 
 def _load_mode(mode: str) -> Special:
-    def special(_model: ModelConfig, _flag: Flag, found: Settings) -> None:
-        found.options["load_mode"] = mode
+    def special(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+        if not flag.off:
+            found.options["load_mode"] = mode
 
     return special
 
@@ -371,5 +384,5 @@ _SPECIAL: Mapping[str, Special] = MappingProxyType(
 
 def supported(names: Iterable[str]) -> dict[str, bool]:
     """Of llama-server's flags, which the packaged build can be told."""
-    known = {*_OF_FLAG, *_SPECIAL, *_EFFECTLESS, *SERVER.unused, *NO_GPU, *_ALIASES, *SERVER.roles}
-    return {name: name in known or spelt(name) in ASSIGNED for name in names}
+    known = {*_OF_FLAG, *_SPECIAL, *_EFFECTLESS, *SERVER.unused, *NO_GPU, *SERVER.roles, *FIELDS}
+    return {name: name in known or bool(_rule(name)) for name in names}

@@ -73,6 +73,7 @@ class Speech:
     suffixes: frozenset[str] = frozenset()
     server: ServerCommand | None = None
     flags_module: str | None = None
+    source_options: frozenset[str] = frozenset({"vad"})
 
     def supports(
         self,

@@ -81,6 +81,7 @@ class Vllm:
     suffixes: frozenset[str] = frozenset()
     server: ServerCommand | None = SERVER
     flags_module: str | None = "yibu.launchers.vllm_flags"
+    source_options: frozenset[str] = frozenset()
 
     def __init__(self, table: VllmFlags = PINNED) -> None:
         self._table = table

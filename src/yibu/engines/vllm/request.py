@@ -37,6 +37,7 @@ def request_of(model: ModelConfig, given: Given, facts: ModelFacts | None) -> Re
         kv_dtype=given.text("kv_cache_dtype"),
         tensor_parallel=given.number("tensor_parallel_size"),
         pipeline_parallel=given.number("pipeline_parallel_size") or 1,
+        data_parallel=given.number("data_parallel_size") or 1,
         gpus=model.gpus,
         memory=model.memory,
         memory_share=given.fraction("gpu_memory_utilization"),
