@@ -124,8 +124,8 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
         elif name in FIELDS and main not in TABLE.flags:
             found.fields[name] = value
         else:
-            value = ",".join(map(text_of, value)) if isinstance(value, list) else value
-            for flag in TABLE.of_options({name: value}):
+            one = ",".join(map(text_of, value)) if isinstance(value, list) else value
+            for flag in TABLE.of_options({name: one}):
                 _apply(model, flag, schema, found)
     for flag in TABLE.read(model.flags):
         _apply(model, flag, schema, found)
