@@ -46,6 +46,15 @@ VERBS: dict[str, list[str]] = {
     "engine install": ["llama.cpp", "--wheels", "nothing"],
     "engine rm": ["llama.cpp"],
     "doctor": [],
+    "key add": ["somebody"],
+    "key ls": [],
+    "key list": [],
+    "key show": ["somebody"],
+    "key rotate": ["somebody"],
+    "key rm": ["somebody"],
+    "service install": ["--print"],
+    "service status": [],
+    "service remove": [],
 }
 MORE = (["--help"], ["--version"], [], ["nothing"], ["ps", "--json"], ["up", "--help"])
 HOMES = {

@@ -196,5 +196,5 @@ def test_a_model_that_is_changed_or_removed_while_the_node_runs(home: Home) -> N
     context = Context(home.env, home.client._paths, home.root)
     config = config_file.load(path, env={})
     refuse_changes(context, config, whole_file=False)
-    with pytest.raises(UsageError, match="other still runs"):
+    with pytest.raises(UsageError, match="no longer has other"):
         refuse_changes(context, config, whole_file=True)
