@@ -18,6 +18,7 @@ from tests.support.polling import eventually
 from yibu.gateway.operations import OPERATIONS
 from yibu.gateway.requests.heavy import HEAVY_COMMAS, is_heavy, parse_heavy
 from yibu.gateway.requests.offload import Offload
+from yibu.gateway.schemas.base import validator
 from yibu.gateway.schemas.chat import ChatRequest
 
 from .conftest import FakeBackend, Running, Serve, chat
@@ -217,7 +218,7 @@ def test_only_the_first_fault_of_a_list_is_built(path: str) -> None:
             body = {"model": "m", "max_tokens": 1, field: [wrong] * 1000}
             faults = 0
             try:
-                schema.model_validate(body)
+                validator(schema).validate_python(body)
             except ValidationError as error:
                 faults = error.error_count()
             assert faults < 40, (field, wrong)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel
-
 from yibu.engines.answers import Kind
 from yibu.engines.base import Capability
 from yibu.errors import UnknownModelError
 from yibu.gateway.access import Access
 from yibu.gateway.envelope import Dialect, NotCapableError
+from yibu.gateway.schemas.base import Strict, validator
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import (
     CountTokensRequest,
@@ -33,7 +32,7 @@ class Operation:
     capability: Capability
     noun: str
     kind: Kind = "other"
-    schema: type[BaseModel] | None = AnyRequest
+    schema: type[Strict] | None = AnyRequest
     """None for multipart uploads."""
     model_required: bool = True
     """Otherwise the first model that can do it answers (the script's ``/recognize/``)."""
@@ -128,7 +127,7 @@ async def build_validators() -> None:
     turn of the event loop."""
     for operation in OPERATIONS.values():
         if operation.schema is not None:
-            operation.schema.model_rebuild()
+            validator(operation.schema)
             await asyncio.sleep(0)
 
 
@@ -165,6 +164,7 @@ SURFACE_PATHS = frozenset(
         "/api/show",
         "/api/version",
         "/v1/models",
+        "/tokenizer_info",
         "/health",
         "/healthz",
         "/readyz",

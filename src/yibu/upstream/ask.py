@@ -34,9 +34,12 @@ def request_head(method: str, path: str, endpoint: Endpoint, headers: Headers) -
     """Request line and headers, with the engine's key; ``headers`` has the rest, framing too."""
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     key = f"authorization: Bearer {endpoint.key}\r\n" if endpoint.key is not None else ""
-    opening = f"{method} {path} HTTP/1.1\r\nhost: {host}:{endpoint.port}\r\n{key}".encode()
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    return b"".join([opening, b"accept-encoding: identity\r\n", *lines, b"\r\n"])
+    opening = (
+        f"{method} {path} HTTP/1.1\r\nhost: {host}:{endpoint.port}\r\n{key}"
+        "accept-encoding: identity\r\n"
+    )
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"%b%b\r\n" % (opening.encode(), lines)
 
 
 async def ask(

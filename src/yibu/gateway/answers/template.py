@@ -7,48 +7,54 @@ import re
 from yibu.gateway.answers.sse import is_utf8
 
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)":"')
+_PLAIN = re.compile(rb'[^"\r\n]*(?<!\\)')
+"""A text up to its quote; one that ends in a backslash goes on behind it."""
 
 
 class ChunkTemplate:
     """What stands before and behind the text of a chunk, as the engine writes it and as it is sent on.
 
-    Comparing it whole costs a tenth of looking for what may have to be changed.
+    Comparing it whole costs a tenth of looking for what may have to be changed. An expression made
+    for each stream would be faster still, and costs as much to compile as 300 events.
     """
 
     def __init__(self) -> None:
-        self._given = (b"", b"")
-        self._sent = (b"", b"")
+        self._before = self._behind = b""
+        self._sent: tuple[bytes, bytes] | None = (b"", b"")
+        """What is sent in their places; None where that is the same."""
         self._known = False
 
     def learn(self, given: bytes, sent: bytes) -> None:
         """Take the events for templates, where they are one line with one text without escapes."""
-        self._known = False
         before, after = _cut(given), _cut(sent)
-        if before is not None and after is not None:
-            self._given, self._sent, self._known = before, after, True
+        self._known = before is not None and after is not None
+        if before is not None:
+            self._before, self._behind = before
+            self._sent = None if before == after else after
 
     def apply(self, data: bytes) -> bytes | None:
         """What whole events in ``data`` become; None where any of them is another kind of event."""
-        if not self._known or not data.endswith(self._given[1]):
+        before, behind, sent = self._before, self._behind, self._sent
+        if not self._known or not data.startswith(before) or not data.endswith(behind):
             return None
-        before, behind = self._given
-        first, last = self._sent
-        sent = []
+        if not is_utf8(data):
+            return None
+        start, end = len(before), len(behind)
+        if _PLAIN.fullmatch(data, start, len(data) - end):
+            return data if sent is None else b"".join((sent[0], data[start:-end], sent[1]))
+        texts = []
         for event in data[:-2].split(b"\n\n"):
-            text = event[len(before) : -len(behind) + 2]
+            stop = len(event) + 2 - end
             if not (
                 event.startswith(before)
                 and event.endswith(behind[:-2])
-                and len(event) + 2 >= len(before) + len(behind)
-                and b'"' not in text
-                and b"\n" not in text
-                and b"\r" not in text
-                and not text.endswith(b"\\")
-                and is_utf8(text)
+                and _PLAIN.fullmatch(event, start, stop)
             ):
                 return None
-            sent += [first, text, last]
-        return b"".join(sent)
+            texts.append(event[start:stop])
+        if sent is None:
+            return data
+        return b"".join((sent[0], (sent[1] + sent[0]).join(texts), sent[1]))
 
 
 def _cut(event: bytes) -> tuple[bytes, bytes] | None:

@@ -138,7 +138,6 @@ class HttpConnection(HttpToolsProtocol):
             self._running[1].cancel()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self.held:
             self.held += data
         elif not self.deaf and self._refusal is None:
@@ -353,11 +352,15 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.abort()
 
     def on_response_complete(self) -> None:
+        # As uvicorn's, less its keep-alive timer: ``check_time`` closes idle connections.
         self._unanswered.popleft()
         self.since = self.loop.time()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         if self._refusal is not None:
             if not self._unanswered:
                 self._send_refusal(self._refusal)

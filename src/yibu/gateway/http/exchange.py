@@ -13,6 +13,7 @@ from yibu.accounts.live import ANYBODY
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.monitoring.metrics import Metrics
+from yibu.log import write_line
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -59,7 +60,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_send", "_state", "bytes_in", "bytes_out", "caller", "closing", "cors", "dialect", "event_number", "first_byte", "headers",
+        "_repeats", "_send", "_state", "bytes_in", "bytes_out", "caller", "closing", "cors", "dialect", "event_number", "first_byte", "headers",
         "key", "label", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens",
     )  # fmt: skip
@@ -72,7 +73,9 @@ class Exchange:
         self.cors: Headers | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+        wanted = [header for header in scope["headers"] if header[0] in _WANTED]
+        self.headers: dict[bytes, bytes] = dict(wanted)
+        self._repeats = len(wanted) > len(self.headers)
         given = self.headers.get(b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.request_id = given
@@ -168,6 +171,8 @@ class Exchange:
         Raises:
             InvalidRequestError: one is.
         """
+        if not self._repeats:
+            return
         names = [name for name, _ in self.scope["headers"] if name in _SINGLE]
         for name in self.headers:
             if names.count(name) > 1:
@@ -299,9 +304,7 @@ class Exchange:
                 f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "
                 f"client={self.key} id={self.request_id.decode()}"
             )
-            # Made by hand: logger.info() walks the stack for a file name that nobody wants here,
-            # which is a tenth of a request's time.
-            logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, line, (), None))
+            write_line(logger, line)
 
 
 def _printable(path: str) -> str:

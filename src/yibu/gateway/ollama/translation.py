@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
 
 from yibu.gateway.access import Access
 from yibu.gateway.http.exchange import Exchange
@@ -25,6 +24,7 @@ from yibu.gateway.operations import unknown_model
 from yibu.gateway.requests.body import parse
 from yibu.gateway.requests.heavy import is_heavy, parse_body
 from yibu.gateway.requests.offload import Offload
+from yibu.gateway.schemas.base import Strict
 from yibu.routing import Backend, Route
 
 
@@ -34,7 +34,7 @@ class Translation:
 
     summary: str
     shape: Shape
-    schema: type[BaseModel]
+    schema: type[Strict]
     body: Callable[[dict[str, Any], Route], tuple[str, dict[str, Any]]]
     access: Access
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from yibu.engines.requests import Steps
 from yibu.errors import InvalidRequestError
 from yibu.gateway.requests.tokenize import normalize_tokenize
 from yibu.gateway.requests.toolchoice import demands_call
+from yibu.gateway.schemas.base import Strict, validator
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import TokenizeRequest
 from yibu.gateway.schemas.text import CompletionRequest
@@ -59,7 +60,7 @@ class JsonRequest:
         return b"".join([data[:-1], *parts, b"}"])
 
 
-def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
+def parse(raw: bytes, schema: type[Strict]) -> JsonRequest:
     """Read, validate and normalize one JSON body.
 
     Raises:
@@ -81,7 +82,7 @@ def parse(raw: bytes, schema: type[BaseModel]) -> JsonRequest:
         )
     _check_depth(raw, body)
     try:
-        schema.__pydantic_validator__.validate_python(body)
+        validator(schema).validate_python(body)
     except ValidationError as error:
         raise describe(error, body) from None
     _normalize(body, schema)
@@ -109,7 +110,7 @@ def _check_depth(raw: bytes, body: Body) -> None:
         ) from None
 
 
-def _normalize(body: Body, schema: type[BaseModel]) -> None:
+def _normalize(body: Body, schema: type[Strict]) -> None:
     """Check what depends on two fields, and drop what says nothing: nulls, empties, defaults."""
     for key in [key for key, value in body.items() if value is None]:
         del body[key]

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
 
 from yibu.gateway.requests.body import JsonRequest, parse
 from yibu.gateway.requests.offload import Offload
+from yibu.gateway.schemas.base import Strict
 
 HEAVY_BYTES = 2 * 2**20
 HEAVY_COMMAS = 2000
@@ -44,16 +44,14 @@ def is_heavy(parts: Sequence[bytes]) -> bool:
     return size > HEAVY_COMMAS and sum(part.count(b",") for part in parts) > HEAVY_COMMAS
 
 
-async def parse_body(
-    parts: Sequence[bytes], schema: type[BaseModel], offload: Offload
-) -> JsonRequest:
+async def parse_body(parts: Sequence[bytes], schema: type[Strict], offload: Offload) -> JsonRequest:
     """``parse`` for a body in pieces, in the other process where it takes long."""
     if is_heavy(parts):
         return await offload.run(parse_heavy, parts, schema)
     return parse(b"".join(parts), schema)
 
 
-def parse_heavy(parts: Sequence[bytes], schema: type[BaseModel]) -> JsonRequest:
+def parse_heavy(parts: Sequence[bytes], schema: type[Strict]) -> JsonRequest:
     """``parse``, with the large fields written, and outlined in the body."""
     return outlined(parse(b"".join(parts), schema))
 
