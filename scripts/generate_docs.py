@@ -95,6 +95,8 @@ def _request_rows(path: str, rows: Iterable[Rule]) -> str:
             outcome = (
                 "400, unless the model has what it needs" if row.needs else _OUTCOMES[row.outcome]
             )
+            if row.unless_prefix:
+                outcome += f", unless it begins with `{row.unless_prefix}`"
             groups.setdefault((outcome, row.why), []).append(f"`{row.path}`")
     if not groups:
         return f"### {path}\n\nAll fields are passed.\n"

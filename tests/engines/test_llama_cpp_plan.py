@@ -161,6 +161,12 @@ def test_a_projector_among_the_models_files_is_loaded(tmp_path: Path) -> None:
         "h", 1, tmp_path, tmp_path / "m.gguf", "k", extra={"mmproj": "/x/mmproj.gguf"}
     )
     assert launch.bind(binding)[0][at + 1] == "/x/mmproj.gguf"
+    for seeing in (launch, plan({"mmproj": "/mine.gguf"})):
+        assert "vision" in seeing.capabilities
+        assert "images" in (seeing.abilities.features or ())
+    for blind in (plan(), plan({"no_mmproj": True}, projector_bytes=5000)):
+        assert "vision" not in blind.capabilities
+        assert blind.abilities.features == frozenset()
     assert "--mmproj" not in plan({"mmproj": "/mine.gguf"}, projector_bytes=5000).argv
     assert "--mmproj" not in plan({"no_mmproj": True}, projector_bytes=5000).argv
     assert "--mmproj" not in plan().argv

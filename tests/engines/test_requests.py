@@ -184,6 +184,43 @@ def test_what_a_model_can_do_decides() -> None:
     assert refused(VLLM, RESPONSES, {"previous_response_id": "r"}, store) is None
 
 
+DATA = "data:image/png;base64,iVBORw0KGgo="
+SEEING = Asked("m", "llama.cpp", Abilities(features=frozenset({"images"})))
+
+
+def _pictures(url: str) -> list[tuple[str, Body, str, str]]:
+    """Requests with one picture: path, body, where the picture stands, where its address does."""
+    kind, _, data = url.partition(";base64,")
+    source = {"type": "base64", "media_type": kind.removeprefix("data:"), "data": data}
+    if not data:
+        source = {"type": "url", "url": url}
+    part = {"type": "image_url", "image_url": {"url": url}}
+    item = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
+    image = {"type": "image", "source": source}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [image]}
+    first = "messages[0].content[0]"
+    return [
+        (CHAT, {"messages": [{"role": "user", "content": [part]}]}, first, f"{first}.image_url.url"),
+        (RESPONSES, {"input": [item]}, "input[0].content[0]", "input[0].content[0].image_url"),
+        (RESPONSES, {"input": [{**item, "type": "message"}]},
+         "input[0].content[0]", "input[0].content[0].image_url"),
+        (MESSAGES, {"messages": [{"role": "user", "content": [image]}]}, first, f"{first}.source"),
+        (f"{MESSAGES}/count_tokens", {"messages": [{"role": "user", "content": [result]}]},
+         f"{first}.content[0]", f"{first}.content[0].source"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url", [DATA, "https://e.example/a.png", "http://169.254.169.254/", "file:///a"]
+)
+def test_llama_cpp_sees_what_is_sent_and_fetches_nothing(url: str) -> None:
+    for path, body, picture, address in _pictures(url):
+        assert refused(LLAMA_CPP, path, json.loads(json.dumps(body))) == picture
+        seen = refused(LLAMA_CPP, path, json.loads(json.dumps(body)), SEEING)
+        assert seen == (None if url == DATA else address), path
+        assert refused(VLLM, path, json.loads(json.dumps(body)), Asked("m", "vllm")) is None
+
+
 @pytest.mark.parametrize(
     ("path", "tools", "choice", "sent"),
     [

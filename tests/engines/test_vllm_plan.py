@@ -87,6 +87,16 @@ def test_gateway_flags_are_lifted() -> None:
         SERVER.lift(["--port=http"])
 
 
+def test_the_tokenizer_is_told_where_it_is_switched_on() -> None:
+    switch = "--enable-tokenizer-info-endpoint"
+    assert "tokenizer_info" in plan(None, switch).capabilities
+    assert "tokenizer_info" in plan({"enable_tokenizer_info_endpoint": True}).capabilities
+    assert "tokenizer_info" not in plan().capabilities
+    assert (
+        "tokenizer_info" not in plan(None, switch, "--no" + switch.removeprefix("-")).capabilities
+    )
+
+
 def test_on_a_cpu() -> None:
     launch = plan()
     assert launch.environment == "vllm-cpu"

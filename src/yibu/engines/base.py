@@ -31,7 +31,10 @@ Capability = Literal[
     "responses",
     "messages",
     "tokenize",
+    "tokenizer_info",
+    "vision",
 ]
+"""What a model can be asked for; ``vision`` means that its chats may hold images."""
 
 
 @dataclass(frozen=True, slots=True)

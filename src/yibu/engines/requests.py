@@ -34,6 +34,8 @@ class Rule:
     """Values with which a refused field asks for nothing."""
     needs: str = ""
     """What a model must have (``LaunchPlan.features``) for its engine to heed a refused field."""
+    unless_prefix: str = ""
+    """A refused text is passed when it begins so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,13 @@ def ignored(why: str, *paths: str) -> tuple[Rule, ...]:
 
 
 def refused(
-    why: str, *paths: str, unless: tuple[Any, ...] = (), needs: str = ""
+    why: str,
+    *paths: str,
+    unless: tuple[Any, ...] = (),
+    needs: str = "",
+    unless_prefix: str = "",
 ) -> tuple[Rule, ...]:
-    return tuple(Rule(path, "refused", why, unless, needs) for path in paths)
+    return tuple(Rule(path, "refused", why, unless, needs, unless_prefix) for path in paths)
 
 
 class _Node:
@@ -115,7 +121,7 @@ class _Node:
         if value is None or value == []:
             return None
         rule = self.rule
-        if rule is not None and value not in rule.unless and not _has(rule.needs, features):
+        if rule is not None and not _asks_nothing(rule, value) and not _has(rule.needs, features):
             return "", rule
         if isinstance(value, list):
             if self.fields or self.variants:
@@ -129,13 +135,24 @@ class _Node:
         members = value if isinstance(value, dict) else {"": value}
         for name, nodes in self.variants.items():
             constant = members.get(name)
-            node = nodes.get(constant, nodes.get("*")) if isinstance(constant, str) else None
+            if constant is None and name == "type":
+                node = nodes.get(
+                    "message"
+                )  # what an item of Responses' input is that does not say it
+            else:
+                node = nodes.get(constant, nodes.get("*")) if isinstance(constant, str) else None
             if node is not None and (found := node.find(value, features)):
                 return found
         for name, node in self.fields.items():
             if name in members and (found := node.find(members[name], features)):
                 return f".{name}{found[0]}", found[1]
         return None
+
+
+def _asks_nothing(rule: Rule, value: Any) -> bool:
+    if rule.unless_prefix and isinstance(value, str):
+        return value.startswith(rule.unless_prefix)
+    return value in rule.unless
 
 
 def _has(need: str, features: frozenset[str] | None) -> bool:

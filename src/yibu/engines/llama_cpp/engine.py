@@ -28,7 +28,7 @@ from yibu.engines.llama_cpp.own import OwnSettings, command_line, read_own
 from yibu.engines.llama_cpp.phases import PHASES
 from yibu.engines.llama_cpp.program import Program, accelerator, choose_program, named
 from yibu.engines.llama_cpp.request import request_of
-from yibu.engines.llama_cpp.requests import LLAMA_CPP_REQUESTS
+from yibu.engines.llama_cpp.requests import IMAGES, LLAMA_CPP_REQUESTS
 from yibu.engines.llama_cpp.server import SERVER
 from yibu.engines.llama_cpp.settings import Settings, read_settings
 from yibu.engines.options import Options, read_options
@@ -46,6 +46,9 @@ KEY_VARIABLE = "YIBU_ENGINE_KEY"
 OWN_KEY_VARIABLE = "LLAMA_API_KEY"
 """Of llama-server itself."""
 _PROJECTORS = frozenset({"-mm", "--mmproj", "--no-mmproj", "--no-mmproj-auto"})
+_SEES = frozenset({"-mm", "--mmproj", "-mmu", "--mmproj-url", "mmproj.path", "mmproj.url",
+                   "mmproj.hf_repo", "mmproj.docker_repo"})  # fmt: skip
+"""Any of these in the command loads a projector."""
 LAUNCHER = "yibu.launchers.llama_cpp"
 
 _DEFAULT_CONTEXT = 4096
@@ -155,6 +158,7 @@ class LlamaCpp:
         command, options, notes = launch(model, facts, placement)
         capabilities = _capabilities(options, facts)
         chats = "chat" in capabilities
+        sees = any(word.partition("=")[0] in _SEES for word in command)
         notes += without_template(facts, chats=chats, template=options.chat_template)
         return LaunchPlan(
             engine=self.name,
@@ -166,8 +170,8 @@ class LlamaCpp:
                 **visible_gpus(placement.gpus),
                 **model.env,
             },
-            capabilities=capabilities,
-            abilities=_abilities(options, facts),
+            capabilities=capabilities | {"vision"} if sees and chats else capabilities,
+            abilities=_abilities(options, facts, sees=sees),
             environment=self.environment(gpu=False)
             if self.program is None
             else self.program.environment,
@@ -328,7 +332,7 @@ def _capabilities(options: LlamaCppOptions, facts: ModelFacts) -> frozenset[Capa
     return text | {"embeddings"} if embeds else text
 
 
-def _abilities(options: LlamaCppOptions, facts: ModelFacts) -> Abilities:
+def _abilities(options: LlamaCppOptions, facts: ModelFacts, *, sees: bool) -> Abilities:
     takes = facts.template_takes_tools
     if options.chat_template is not None:  # of llama.cpp's own, named ones none takes tools
         takes = takes_tools(options.chat_template)
@@ -337,7 +341,7 @@ def _abilities(options: LlamaCppOptions, facts: ModelFacts) -> Abilities:
     )
     tokens = facts.details.get("tokenizer.ggml.tokens")
     return Abilities(
-        features=frozenset({"tools"} if takes else ()),
+        features=frozenset(({"tools"} if takes else set()) | ({IMAGES} if sees else set())),
         dimensions=tuple(options.dimensions or named),
         vocabulary=tokens.length if isinstance(tokens, ArrayLength) else None,
     )

@@ -18,6 +18,16 @@ _CHOSEN = "the tools that it allows are sent, and a call is demanded or not; a n
 _DEPRECATED = "llama.cpp knows 'tools' and 'tool_choice', which took their place. Use those"
 _MODEL = "the name that the engine knows the model by"
 _CACHE = "llama.cpp caches prompts of its own accord"
+IMAGES = "images"
+"""The feature of a model that a projector is loaded beside."""
+_TEXT_ONLY = (
+    "The model reads text alone: no vision projector (mmproj) is loaded beside it. Ask a model whose "
+    "capabilities in /v1/models have 'vision'"
+)
+_FETCHES = (
+    "A node fetches no address for its clients, who might reach by it what only the node can. Send the "
+    "picture itself: data:image/png;base64,…"
+)
 _IDS = "an id of OpenAI's, which says nothing to a model"
 
 _SAMPLING = passed("temperature", "top_p", "max_tokens", "stream", "stop", "seed", "n", "frequency_penalty",
@@ -26,6 +36,8 @@ _SAMPLING = passed("temperature", "top_p", "max_tokens", "stream", "stop", "seed
 _PARTS = (
     *passed("messages[role=*].content[type=text].**"),
     *passed("messages[role=*].content[type=image_url].**", "messages[role=*].content[type=input_audio].**"),
+    *refused(_TEXT_ONLY, "messages[role=*].content[type=image_url]", needs=IMAGES),
+    *refused(_FETCHES, "messages[role=*].content[type=image_url].image_url.url", unless_prefix="data:"),
     *ignored("llama.cpp reads an image at one size", "messages[role=*].content[type=image_url].image_url.detail"),
     *ignored(_CACHE, "messages[role=*].content[type=text].prompt_cache_breakpoint",
              "messages[role=*].content[type=image_url].prompt_cache_breakpoint",
@@ -105,6 +117,8 @@ _RESPONSES = (
     *ignored(_CACHE, "input[type=message].content[type=input_text].prompt_cache_breakpoint",
              "input[type=message].content[type=input_image].prompt_cache_breakpoint",
              "input[type=function_call_output].output[type=input_text].prompt_cache_breakpoint"),
+    *refused(_TEXT_ONLY, "input[type=message].content[type=input_image]", needs=IMAGES),
+    *refused(_FETCHES, "input[type=message].content[type=input_image].image_url", unless_prefix="data:"),
     *ignored("llama.cpp reads an image at one size", "input[type=message].content[type=input_image].detail"),
     *refused(_FILES, "input[type=message].content[type=input_file]",
              "input[type=message].content[type=input_image].file_id",
@@ -142,12 +156,15 @@ _COUNTED = (
     *done(_MODEL, "model"),
     *passed("messages", "messages[role=*].**", "messages[role=*].content[type=text].**",
             "messages[role=*].content[type=image].**", "messages[role=*].content[type=image].source[type=base64].**",
-            "messages[role=*].content[type=image].source[type=url].**", "messages[role=*].content[type=thinking].**",
+            "messages[role=*].content[type=thinking].**",
             "messages[role=*].content[type=tool_use].**", "messages[role=*].content[type=tool_result].**",
             "messages[role=*].content[type=tool_result].content[type=text].**",
             "messages[role=*].content[type=tool_result].content[type=image].**",
-            "messages[role=*].content[type=tool_result].content[type=image].source[type=base64].**",
-            "messages[role=*].content[type=tool_result].content[type=image].source[type=url].**"),
+            "messages[role=*].content[type=tool_result].content[type=image].source[type=base64].**"),
+    *refused(_TEXT_ONLY, "messages[role=*].content[type=image]",
+             "messages[role=*].content[type=tool_result].content[type=image]", needs=IMAGES),
+    *refused(_FETCHES, "messages[role=*].content[type=image].source[type=url]",
+             "messages[role=*].content[type=tool_result].content[type=image].source[type=url]"),
     *refused(_FILES, "messages[role=*].content[type=image].source[type=file]",
              "messages[role=*].content[type=tool_result].content[type=image].source[type=file]"),
     *ignored("only Anthropic can read it", "messages[role=*].content[type=redacted_thinking]"),

@@ -47,6 +47,7 @@ machine; a process that vLLM kills while it cleans up leaves its shared memory b
 does with vLLM's default of 0."""
 _TEARDOWN = 15.0
 """Seconds that the API server takes at most from its engine's end to its own."""
+_TOKENIZER_INFO = "enable_tokenizer_info_endpoint"
 _FORMATS = frozenset({"safetensors"})
 
 
@@ -149,7 +150,7 @@ class Vllm:
                 **_environment(placement, options, eager="--enforce-eager" in argv),
                 **model.env,
             },
-            capabilities=_capabilities(facts, users),
+            capabilities=_capabilities(facts, users) | _tells_tokenizer(users),
             abilities=_abilities(model, names),
             environment=self.environment(gpu=bool(placement.gpus)),
             key_variable=KEY_VARIABLE,
@@ -346,3 +347,9 @@ def _capabilities(facts: ModelFacts, users: Sequence[Flag]) -> frozenset[Capabil
             return frozenset({"rerank", "score", "tokenize"})
         return frozenset({"embeddings", "score", "tokenize"})
     return frozenset({"chat", "completions", "responses", "messages", "tokenize"})
+
+
+def _tells_tokenizer(users: Sequence[Flag]) -> frozenset[Capability]:
+    """``/tokenizer_info`` is there where the last form of its switch turns it on."""
+    given = [flag for flag in users if flag.name == _TOKENIZER_INFO]
+    return frozenset({"tokenizer_info"} if given and not given[-1].off else ())

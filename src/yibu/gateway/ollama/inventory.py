@@ -16,7 +16,12 @@ from yibu.gateway.ollama.translation import route_of
 from yibu.gateway.requests.body import parse
 from yibu.routing import Backend, Route
 
-_CAPABILITIES = {"chat": "completion", "completions": "completion", "embeddings": "embedding"}
+_CAPABILITIES = {
+    "chat": "completion",
+    "completions": "completion",
+    "embeddings": "embedding",
+    "vision": "vision",
+}
 _FOREVER = "2318-01-01T00:00:00Z"
 """When a model is unloaded that stays."""
 

@@ -35,6 +35,7 @@ from yibu.gateway.schemas.answers import (
     Readiness,
 )
 from yibu.gateway.surface.openapi import DESCRIPTION, document
+from yibu.gateway.surface.tokenizer import add_tokenizer_info
 from yibu.routing import Backend, Route
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def create_surface(
     _metrics(app, metrics)
     _pages(app)
     add_inventory(app, deps.backend, deps.version)
+    add_tokenizer_info(app, deps.backend)
     check_declared(app)
     written: dict[str, Any] = {}
 

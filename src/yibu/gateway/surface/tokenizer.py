@@ -1,0 +1,92 @@
+"""``GET /tokenizer_info``: the configuration of a model's tokenizer, where its engine tells it.
+
+vLLM does with ``--enable-tokenizer-info-endpoint``; lm-evaluation-harness asks for it.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from yibu.engines.base import Capability
+from yibu.errors import EngineGoneError, InvalidRequestError
+from yibu.gateway.access import allow
+from yibu.gateway.answers.normalize import read_answer
+from yibu.gateway.envelope import NotCapableError
+from yibu.gateway.operations import unknown_model
+from yibu.gateway.schemas.answers import ErrorAnswer
+from yibu.routing import Backend, Route
+from yibu.upstream.ask import ask
+from yibu.upstream.connection import UpstreamError
+
+_SECONDS = 30.0
+_LONGEST = 64 * 1024 * 1024
+"""Bytes: a tokenizer's added tokens and its chat template stand in it."""
+_PATH = "/tokenizer_info"
+_CAPABILITY: Capability = "tokenizer_info"
+_HINT = "vLLM does with options: {enable_tokenizer_info_endpoint: true}"
+
+
+def add_tokenizer_info(app: FastAPI, backend: Backend) -> None:
+    """Put the path on the documented surface."""
+
+    @app.get(
+        _PATH,
+        tags=["tokens"],
+        summary="The configuration of a model's tokenizer, where its engine tells it",
+        responses={status: {"model": ErrorAnswer} for status in (400, 404, 502, 503)},
+        openapi_extra=allow("key"),
+    )
+    async def tokenizer_info(model: str | None = None) -> JSONResponse:
+        return JSONResponse(await _asked(backend, _route(backend, model)))
+
+
+def _route(backend: Backend, model: str | None) -> Route:
+    """The route of the model that is asked for; the only one that can tell, where none is named."""
+    if model is not None:
+        route = backend.route(model)
+        if route is None:
+            raise unknown_model(backend, model)
+        # One that is still downloading can do nothing yet: 503 says why.
+        if route.capabilities and _CAPABILITY not in route.capabilities:
+            message = (
+                f"The engine of model {model!r}, {route.engine}, does not tell of its tokenizer"
+            )
+            raise NotCapableError(message, hint=_HINT, param="model")
+        return route
+    able = [route for route in backend.routes() if _CAPABILITY in route.capabilities]
+    if not able:
+        raise NotCapableError("No model's engine here tells of its tokenizer", hint=_HINT)
+    if len(able) > 1:
+        raise InvalidRequestError(
+            f"'model' is missing: {', '.join(r.model for r in able)} tell of their tokenizers",
+            hint=f"Write {_PATH}?model={able[0].model}",
+            param="model",
+            code="missing_required_parameter",
+        )
+    return able[0]
+
+
+async def _asked(backend: Backend, route: Route) -> dict[str, object]:
+    endpoint = await backend.ensure_ready(route.model)
+    failed = False
+    try:
+        answer = await ask(endpoint, "GET", _PATH, seconds=_SECONDS, limit=_LONGEST)
+    except UpstreamError as error:
+        failed = True
+        raise EngineGoneError(
+            f"Model {route.model!r}: {error.message}", hint=f"See why: yibu logs {route.model}"
+        ) from error
+    finally:
+        backend.done(endpoint, failed=failed)
+    if not answer.ok:
+        raise EngineGoneError(
+            f"The engine of model {route.model!r} does not tell of its tokenizer: it answered "
+            f"{answer.status}",
+            hint=f"See why: yibu logs {route.model}",
+            code="engine_protocol_error",
+        )
+    told = read_answer(answer.body, route.model)
+    if "name_or_path" in told:  # a path of this machine
+        told["name_or_path"] = route.model
+    return told
