@@ -9,7 +9,7 @@ SLOWEST := --durations=15 --durations-min=1
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs clean
+.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs clean gpu
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
@@ -35,13 +35,16 @@ engines: $(VENV)/dev             ## real engines; the first run installs them, s
 	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST)
 
 llama-server: $(VENV)/dev        ## llama.cpp's server from source, once; without it its tests are skipped
-	$(BIN)/python -m tests.support.llama_server
+	timeout 2400 $(BIN)/python -m tests.support.llama_server
 
 chaos: $(VENV)/dev               ## misbehaving engines and clients against a node, for three minutes
 	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 180 $(ARGS)
 
 soak: $(VENV)/dev                ## the same for an hour
 	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 3600 $(ARGS)
+
+gpu: $(VENV)/dev                 ## all that waits for a card, as a table for docs/benchmarks.md (ARGS=--install)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 check: $(VENV)/dev               ## lint, types, import rules
 	$(BIN)/ruff check .

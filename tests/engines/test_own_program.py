@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from samples import facts, model, placement
+from tests.e2e.home import Home
 
 from yibu.config import ModelConfig
 from yibu.engines.base import Binding
+from yibu.engines.causes import explain
 from yibu.engines.llama_cpp import LlamaCpp
 from yibu.engines.llama_cpp.program import Program, parse_devices, parse_help, read_program
 from yibu.environments.programs import ask
@@ -330,3 +332,30 @@ def test_one_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_program_is_named_by_its_whole_path(wrong: object) -> None:
     with pytest.raises(ConfigError, match="has to be the whole path"):
         LlamaCpp().check(entry({"program": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ('error while handling argument "--device": invalid device: CUDA7', "bad_setting"),
+        ("error: invalid argument: --bogus", "bad_setting"),
+        ("allocating 9.00 MiB on device 0: cudaMalloc failed: out of memory", "out_of_memory"),
+        ("ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory", "out_of_memory"),
+    ],
+)  # fmt: skip
+def test_how_a_program_fails_has_a_cause(line: str, cause: str) -> None:
+    found = explain(f"llama-server\n{line}\n", LlamaCpp.causes, exit_code=1, oom_killed=False)
+    assert found.cause == cause
+
+
+def test_config_check_asks_the_program(tmp_path: Path, home: Home) -> None:
+    wrong = {"program": str(stand_in(tmp_path)), "brand_old": 1}
+    home.write(
+        [{"name": "m", "source": "hf:org/m#a.gguf", "engine": "llama.cpp", "options": wrong}]
+    )
+    assert "has no such flag" in home.yibu("config", "check", code=None).stderr
+    wrong.pop("brand_old")
+    home.write(
+        [{"name": "m", "source": "hf:org/m#a.gguf", "engine": "llama.cpp", "options": wrong}]
+    )
+    home.yibu("config", "check")

@@ -15,6 +15,7 @@ from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
 
 if TYPE_CHECKING:
+    from yibu.engines.base import Engine
     from yibu.planner.types import ModelFacts
 
 T = TypeVar("T")
@@ -86,19 +87,33 @@ def check_model(model: ModelConfig, context: Context) -> None:
     model = canonical(model, context.directory)
     facts = _facts(model, context)
     if facts is None and model.source:
-        _check_options(model)
+        _check_options(model, context)
     else:
-        registry.choose(model, facts).check(model)
+        _as_it_runs(registry.choose(model, facts), model, context).check(model)
 
 
-def _check_options(model: ModelConfig) -> None:
+def _as_it_runs(engine: Engine, model: ModelConfig, context: Context) -> Engine:
+    """The engine with the program that the entry names, whose flags are its own to say."""
+    from yibu.engines.installed import with_program
+    from yibu.environments.programs import ask
+
+    return with_program(
+        engine, model, lambda path, words, env: ask(path, words, {**context.env, **env}), dict
+    )
+
+
+def _check_options(model: ModelConfig, context: Context | None = None) -> None:
     """Hold the options against the engine that will serve the model, or may come to."""
     from yibu.engines import registry
 
     candidates = registry.candidates(model)
     faults: list[YibuError] = []
+
+    def check(engine: Engine) -> None:
+        (engine if context is None else _as_it_runs(engine, model, context)).check(model)
+
     for engine in candidates:
-        _collect(faults, partial(engine.check, model))
+        _collect(faults, partial(check, engine))
     if len(candidates) == len(faults) == 1:
         raise faults[0]
     if len(candidates) == len(faults):

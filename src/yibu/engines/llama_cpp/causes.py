@@ -91,7 +91,8 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"failed to allocate \S+ buffer(?: of size (?P<bytes>\d+))?|"
             r"failed to allocate (?:compute|compute pp|graph) buffers?|"
             r"unable to allocate \S+ buffer|cudaMalloc failed: out of memory|"
-            r"CUDA error: out of memory|ggml_vulkan: Device memory allocation"
+            r"CUDA error: out of memory|ggml_vulkan: Device memory allocation|ErrorOutOfDeviceMemory|"
+            r"hipMalloc failed: out of memory"
         ),
         "There is not enough memory for this model with these settings.",
         "See the arithmetic: yibu plan MODEL. A smaller quantization, less options.context or "
@@ -124,8 +125,12 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "bad_setting",
-        re.compile(r"yibu: error: --set (?P<what>[^\n]+)"),
-        "A parameter was refused: {what}.",
+        re.compile(
+            r"yibu: error: --set (?P<what>[^\n]+)|"
+            r"error while handling argument (?P<flag>\"[^\n]+)|"
+            r"error: invalid argument: (?P<unknown>[^\n]+)"
+        ),
+        "A parameter was refused: {what}{flag}{unknown}.",
         "Correct it in options: (yibu.yaml), or take it out.",
     ),
     Cause(

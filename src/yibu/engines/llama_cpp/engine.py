@@ -212,6 +212,8 @@ class LlamaCpp:
         assert program is not None
         options, read = _read_own(model, program)
         notes = list(read.notes)
+        if (model.gpus or options.gpu_layers) and placement.offload is None:
+            notes.append(f"every layer runs on the CPU: {_no_offload(program)}")
         fields = _fields(options, facts, placement, notes)
         file = f"{{model}}/{facts.files[0]}" if facts.files else "{model}"
         seen = {word.partition("=")[0] for word in read.words} & _PROJECTORS
@@ -226,6 +228,12 @@ class LlamaCpp:
             options,
             [f"llama.cpp {program.version}: {program.path}", *notes],
         )
+
+
+def _no_offload(program: Program) -> str:
+    if program.devices:
+        return "no layer fits on " + ", ".join(device.name for device in program.devices)
+    return "the program lists no device that it could use (--list-devices)"
 
 
 def _read_own(model: ModelConfig, program: Program) -> tuple[LlamaCppOptions, OwnSettings]:

@@ -19,7 +19,8 @@ def without_gpu(asked: Mapping[str, Any], placement: Placement) -> Iterator[str]
     if found and not placement.gpus:
         yield (
             f"{', '.join(found)}: without effect, because yibu's build of llama.cpp has no GPU"
-            " support; every layer runs on the CPU. On a GPU run the safetensors model with vLLM"
+            " support; every layer runs on the CPU. On a GPU: yibu engine install llama.cpp --build"
+            " cuda (or vulkan), or options.program: /path/to/llama-server"
         )
 
 
