@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault := self.hub.faults.take(path, "status"):
             self._reply(int(fault.value), fault.body, fault.headers)
         elif self.hub.faults.take(path, "hang"):
-            self.hub.closing.wait(60)
+            self.hub.closing.wait(600)
             self.close_connection = True
         elif self.route.startswith("/api/v1/models/"):
             self._modelscope()
@@ -338,7 +338,7 @@ class _Handler(BaseHTTPRequestHandler):
         gate = faults.take(path, "gate") if data else None
         for start in range(0, limit, _BLOCK):
             if gate and start >= limit // 2:
-                self.hub.gate.wait(60)
+                self.hub.gate.wait(600)
             block = data[start : min(start + _BLOCK, limit)]
             self.wfile.write(block)
             with self.hub.lock:

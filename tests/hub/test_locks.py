@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.polling import until
+from tests.support.zygote import ZYGOTE
 from yibu.errors import PullCancelledError
 from yibu.hub.locks import Lease, exclusive, try_exclusive
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -91,10 +90,9 @@ def locks_of_the_machine() -> list[str]:
 
 def test_many_processes_are_never_inside_at_once(path: Path) -> None:
     path.parent.mkdir()
-    words = [sys.executable, "-m", "tests.fakes.locker", str(path), "120"]
-    running = [
-        subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(6)
-    ]
-    said = [process.communicate(timeout=50)[1] for process in running]
+    words = ["tests.fakes.locker", str(path), "120"]
+    how: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True}
+    running = [ZYGOTE.module(*words, **how) for _ in range(6)]
+    said = [process.communicate(timeout=240)[1] for process in running]
     assert [process.returncode for process in running] == [0] * 6, said
     assert list(path.parent.iterdir()) == []

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.hub.conftest import REPO, WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
 from tests.small_disks import fill, with_disks
 from tests.support.polling import until
+from tests.support.zygote import ZYGOTE
 from yibu.errors import DiskFullError
 from yibu.hub.partial import partial_bytes
 
@@ -39,22 +41,20 @@ def spelled(request: pytest.FixtureRequest, machine: Machine) -> str:
 def start(
     machine: Machine, source: str, through: tuple[str, ...] = (), **changes: object
 ) -> subprocess.Popen[str]:
-    settings = {"segment_bytes": SEGMENT, "connections": CONNECTIONS, "backoff": 0.01} | changes
-    return subprocess.Popen(
-        [*through, sys.executable, "-m", "tests.fakes.pull", source, json.dumps(settings)],
-        cwd=ROOT,
-        env=machine.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run in the background of a shell ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
+    # A server that holds an answer back is waited for: until the test lets it go.
+    settings = {"segment_bytes": SEGMENT, "connections": CONNECTIONS, "backoff": 0.01,
+                "connect_timeout": 600, "read_timeout": 600} | changes  # fmt: skip
+    words = ["tests.fakes.pull", source, json.dumps(settings)]
+    how: dict[str, Any] = {"env": machine.environment(), "text": True}
+    how |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if through:
+        return subprocess.Popen([*through, sys.executable, "-m", *words], cwd=ROOT, **how)
+    return ZYGOTE.module(*words, **how)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
     """The path that the child prints."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out.strip()
 
@@ -74,7 +74,7 @@ def interrupted(machine: Machine, spelled: str, how: signal.Signals) -> None:
     process = start(machine, spelled)
     until(lambda: sum(map(partial_bytes, machine.root.rglob("*.part"))) >= HALF)
     process.send_signal(how)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode != 0
     machine.hub.faults.remove(fault)
     machine.hub.gate.set()
@@ -111,7 +111,7 @@ def test_two_at_once_fetch_once(machine: Machine, spelled: str) -> None:
 
 def test_a_disk_that_is_too_small(machine: Machine, spelled: str) -> None:
     process = start(machine, spelled, tuple(with_disks(dict.fromkeys(places(machine), "300k"))))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert re.search(rf"{DiskFullError.__name__}: {re.escape(spelled)} needs 5\d\d KiB more", err)
     assert "only 300 KiB are free" in err
@@ -128,7 +128,7 @@ def test_a_disk_that_is_filled_by_others(machine: Machine, spelled: str) -> None
     for place in places(machine):
         fill(root / place.relative_to("/"))
     machine.hub.gate.set()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert DiskFullError.__name__ in err
     assert "disk is full" in err
@@ -147,7 +147,7 @@ def test_no_room_keeps_what_came(machine: Machine) -> None:
     # In blocks of 512 or 1024 bytes, as the shell has it: less than the file either way.
     limited = ("sh", "-c", 'ulimit -f 500; exec "$@"', "sh")
     process = start(machine, spelled, limited, connections=1)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert DiskFullError.__name__ in err
     assert process.returncode == 1
     sent = bytes_of_weights(machine)

@@ -27,7 +27,7 @@ async def no_gateway(fleet: Fleet) -> AsyncIterator[Door]:
     yield Door("http://127.0.0.1:1")
 
 
-def main() -> int:
+def main() -> None:
     log.configure()
     node = Node(
         paths=Paths.from_env(os.environ),
@@ -42,10 +42,8 @@ def main() -> int:
     try:
         asyncio.run(node.run())
     except YibuError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -21,14 +21,13 @@ import pytest
 
 from tests.node.support import fake_model
 from tests.support.polling import until
+from tests.support.zygote import ZYGOTE
 from yibu.config.wire import plain_config
 from yibu.errors import EngineStartError, NotRunningError, UsageError
 from yibu.node import processes
 from yibu.node.client import Client
 from yibu.node.state import home_id
 from yibu.paths import Paths
-
-ROOT = Path(__file__).parents[2]
 
 
 class NodeProcess:
@@ -39,9 +38,9 @@ class NodeProcess:
         self.client = Client(paths)
         self.log = paths.logs / "node.log"
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.node.node_process", str(adopt)],
-                cwd=ROOT,
+            self.process = ZYGOTE.module(
+                "tests.node.node_process",
+                str(adopt),
                 env={**os.environ, "YIBU_HOME": str(paths.state.parent)},
                 stdout=output,
                 stderr=output,

@@ -7,6 +7,7 @@ ends as Python ends. A node that a command starts is forked from here as well, n
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import ctypes
@@ -33,6 +34,8 @@ ROOM = 65536
 """Bytes in /proc/PID/environ for what a fork's environment has; a fork cannot make it larger."""
 
 NODE = ["-P", "-m", "yibu.daemon"]
+TARGETS = ("tests.node.node_process", "tests.fakes.pull", "tests.fakes.locker")
+"""Programs of the tests; each has a ``main()``."""
 _CLIENT = 100
 """The number under which a command's fork keeps its way to ask for a node."""
 
@@ -108,11 +111,20 @@ class Zygote:
 
     def popen(self, words: Sequence[str], **how: Any) -> Forked:
         """Begin ``yibu WORDS``."""
+        return self._fork("yibu.cli.main", "yibu", words, **how)
+
+    def module(self, name: str, *words: str, **how: Any) -> subprocess.Popen[Any]:
+        """Begin ``python -m NAME WORDS``, NAME being one of :data:`TARGETS`."""
+        how.setdefault("cwd", ROOT)
+        if sys.platform != "linux" or how.get("preexec_fn"):
+            return subprocess.Popen([sys.executable, "-m", name, *words], **how)
+        return self._fork(name, name, words, **how)
+
+    def _fork(self, target: str, name: str, words: Sequence[str], **how: Any) -> Forked:
         if self._socket is None:
             self._start()
         assert self._socket is not None
-        argv = [sys.executable, "-P", "-m", "yibu", *words]
-        return Forked(self._socket, "yibu.cli.main", argv, **how)
+        return Forked(self._socket, target, [sys.executable, "-P", "-m", name, *words], **how)
 
     def run(
         self,
@@ -273,17 +285,21 @@ def leave(work: Callable[[], None]) -> NoReturn:
 
 
 def import_all() -> None:
-    """Everything that a command or a node may import: no fork must do it again."""
+    """Everything that a command or a node may import or build: no fork must do it again. Not the
+    hubs' SDKs, which read their environment when they are imported, but what those import."""
     import yibu.cli
-    import yibu.daemon
+    from yibu.gateway.operations import build_validators
 
-    for module in pkgutil.walk_packages(yibu.cli.__path__, "yibu.cli."):
-        importlib.import_module(module.name)
+    commands = (module.name for module in pkgutil.walk_packages(yibu.cli.__path__, "yibu.cli."))
+    more = ("yibu.daemon", "yibu.gateway.surface.routes", "httpx2", "requests", "tqdm.auto")
+    for name in (*commands, *more, *TARGETS):
+        importlib.import_module(name)
+    asyncio.run(build_validators())
     gc.collect()
     gc.freeze()  # a fork's own collections would copy every page
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder that holds these tests
     import_all()
+    sys.path.pop(0)  # the folder that holds these tests
     leave(serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])))
