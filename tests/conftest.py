@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -14,6 +15,22 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.e2e.home import Home
+
+
+with contextlib.suppress(ImportError):  # where speech's tests run, with few packages
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "quick",
+        max_examples=50,
+        derandomize=True,  # a test that passed passes again; `make soak` looks further
+        deadline=None,  # a busy machine is no fault
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.register_profile(
+        "thorough", settings.get_profile("quick"), max_examples=3000, derandomize=False
+    )
+    settings.load_profile("quick")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

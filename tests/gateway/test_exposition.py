@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
@@ -183,7 +183,6 @@ LINES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(LINES, max_size=12), max_size=3))
 def test_whatever_engines_say_the_page_can_be_read(engines: list[list[str]]) -> None:
     merge(*("\n".join(lines) for lines in engines))

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.errors import InvalidRequestError
@@ -145,7 +145,6 @@ chat_body = st.fixed_dictionaries(
 
 
 @given(body=chat_body)
-@settings(max_examples=150, deadline=None)
 def test_what_is_allowed_is_accepted(body: dict[str, Any]) -> None:
     sent = copy.deepcopy(body)
     request = parse(json.dumps(body).encode(), ChatRequest)
@@ -194,7 +193,6 @@ WRONG: dict[str, list[Any]] = {
 
 
 @given(body=chat_body, data=st.data())
-@settings(max_examples=300, deadline=None)
 def test_a_wrong_type_or_range_is_refused_by_name(body: dict[str, Any], data: Any) -> None:
     field = data.draw(st.sampled_from(sorted(WRONG)))
     body["logprobs"] = True
@@ -251,7 +249,6 @@ prompts = st.one_of(
 
 
 @given(prompt=prompts, extra=st.fixed_dictionaries({}, optional=sampling))
-@settings(max_examples=60, deadline=None)
 def test_prompts_and_inputs(prompt: Any, extra: dict[str, Any]) -> None:
     body = {"model": "m", "prompt": prompt, **extra}
     assert parse(json.dumps(body).encode(), CompletionRequest).body["prompt"] == prompt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.gateway.answers.sse import MAX_EVENT_BYTES, EventReader, make_event, parse_event
@@ -45,7 +45,6 @@ def expected(whole: bytes) -> list[bytes]:
     return events
 
 
-@settings(max_examples=400, deadline=None)
 @given(st.lists(PIECES, max_size=25), st.lists(st.integers(0, 120), max_size=8))
 def test_any_stream_in_any_pieces(pieces: list[bytes], cuts: list[int]) -> None:
     whole = b"".join(pieces)

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.small_disks import with_disks
@@ -52,7 +52,6 @@ async def pieces(data: bytes, size: int = 50_000):
         yield data[at : at + size]
 
 
-@settings(deadline=None)
 @given(data=st.data(), model_first=st.booleans(), name=st.text(st.characters(codec="utf-8")))
 def test_the_model_is_found_in_pieces_of_any_size(data, model_first: bool, name: str) -> None:
     name = name.replace("\r", "").replace("\n", "")[:200]
@@ -68,7 +67,6 @@ def test_the_model_is_found_in_pieces_of_any_size(data, model_first: bool, name:
     assert raw[start:end] == name.encode()
 
 
-@settings(deadline=None)
 @given(raw=st.binary(max_size=300), cut=st.integers(1, 50))
 def test_the_scanner_survives_anything(raw: bytes, cut: int) -> None:
     scanner = FormScanner(b"BB")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_planner_plan import FACTS, GIB, MIB, SMOL, gpu, machine_with, vllm
 
@@ -38,7 +38,6 @@ def requests(draw: st.DrawFn) -> list[Request]:
 
 
 @given(requests(), st.lists(gibs, min_size=1, max_size=8), st.floats(0.1, 1))
-@settings(deadline=None, max_examples=150)
 def test_budgets_never_exceed_a_gpu(wanted: list[Request], sizes: list[float], free: float) -> None:
     machine = machine_with(*(gpu(i, size, free=size * free) for i, size in enumerate(sizes)))
     results = plan(wanted, machine)
@@ -68,7 +67,6 @@ def test_budgets_never_exceed_a_gpu(wanted: list[Request], sizes: list[float], f
 
 
 @given(models, gibs, st.floats(0, 100), st.none() | st.integers(1, 100_000), st.integers(1, 8))
-@settings(deadline=None, max_examples=150)
 def test_more_gpu_memory_never_makes_it_not_fit(
     name: str, size: float, more: float, context: int | None, count: int
 ) -> None:
@@ -84,7 +82,6 @@ def test_more_gpu_memory_never_makes_it_not_fit(
 
 
 @given(st.integers(1, 40_000), st.integers(0, 40_000), st.none() | st.integers(1, 30_000))
-@settings(deadline=None)
 def test_more_main_memory_never_makes_it_not_fit(mib: int, more: int, context: int | None) -> None:
     rank = {"does_not_fit": 0, "fits_reduced": 1, "fits": 2}
 

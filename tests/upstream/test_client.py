@@ -10,7 +10,7 @@ from typing import Any
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.engines.base import Endpoint
@@ -208,7 +208,6 @@ def lower(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [(name, value.lower()) for name, value in headers]
 
 
-@settings(deadline=None, max_examples=150)
 @given(raw=answers(), cut=st.integers(1, 400))
 def test_an_answer_says_what_h11_reads_or_is_an_error(
     runner: tuple[asyncio.Runner, Engine], raw: bytes, cut: int
