@@ -27,7 +27,7 @@ MIB = 2**20
 BALLAST = 400 * MIB
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def holder() -> Iterator[Foreign]:
     """A process that really holds 400 MiB."""
     code = f"held = bytearray(b'x') * {BALLAST}; print('holding', flush=True); input()"

@@ -114,11 +114,16 @@ class Zygote:
         return self._fork("yibu.cli.main", "yibu", words, **how)
 
     def module(self, name: str, *words: str, **how: Any) -> subprocess.Popen[Any]:
-        """Begin ``python -m NAME WORDS``, NAME being one of :data:`TARGETS`."""
+        """Begin ``python -m NAME WORDS``, NAME being the node or one of :data:`TARGETS`."""
         how.setdefault("cwd", ROOT)
         if sys.platform != "linux" or how.get("preexec_fn"):
             return subprocess.Popen([sys.executable, "-m", name, *words], **how)
         return self._fork(name, name, words, **how)
+
+    def node(self, argv: Sequence[str], **how: Any) -> subprocess.Popen[Any]:
+        """The node's process as a command in this process starts it."""
+        assert [*argv[1:]] == NODE, argv
+        return self.module("yibu.daemon", **how)
 
     def _fork(self, target: str, name: str, words: Sequence[str], **how: Any) -> Forked:
         if self._socket is None:
