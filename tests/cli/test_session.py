@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from yibu.cli import session
+from yibu.cli import launch, session
+from yibu.cli.context import Context
+from yibu.config import Config, GatewayConfig
+from yibu.node.client import Client
 
 
 def test_an_interrupt_before_the_node_answers_hurries_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +35,25 @@ def test_an_interrupt_before_the_node_answers_hurries_it(monkeypatch: pytest.Mon
     session.shut_down(SimpleNamespace(paths=None), "one")  # type: ignore[arg-type]
     assert asked == [{"instance": "one"}, {"instance": "one", "hurry": True}]
     assert node.wait() != 0
+
+
+@pytest.mark.parametrize(
+    "moment", ["yibu.cli.launch._first_line", "yibu.cli.session.Watch", "yibu.cli.session.bring_up"]
+)
+def test_an_interrupt_while_the_node_starts_leaves_no_node(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moment, interrupted)
+    monkeypatch.setenv("YIBU_HOME", str(tmp_path))
+    context, config = Context.here(), Config(GatewayConfig(port=0))
+    with launch.NodeLaunch(context) as node:
+        begun = node._process
+        assert begun is not None
+        one = session.Session(context, config, node)
+        with pytest.raises(KeyboardInterrupt), one.running([]):
+            pass
+    assert begun.poll() is not None
+    assert not Client(context.paths).running()

@@ -61,9 +61,14 @@ class NodeLaunch:
         with process.stdout as stdout:
             source = source_of(config, self._context.env)
             settings = {**plain_gateway(config.gateway), "keep_shut": keep_shut, "source": source}
-            process.stdin.write(json.dumps(settings).encode())
-            process.stdin.close()
-            answer = _first_line(stdout)
+            try:
+                process.stdin.write(json.dumps(settings).encode())
+                process.stdin.close()
+                answer = _first_line(stdout)
+            except KeyboardInterrupt:  # a node that serves nothing is not left behind
+                process.terminate()
+                process.wait()
+                raise
         if answer is None:
             raise YibuError(
                 f"The node ended before it listened, with exit code {process.wait()}.",

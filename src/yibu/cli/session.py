@@ -75,9 +75,10 @@ class Session:
         """
         with sigterm_interrupts():
             started = self.ensure_node()
-            node = Watch(self.context)
+            node = None
             ready = False
             try:
+                node = Watch(self.context)
                 bring_up(self.context, models)
                 ready = True
                 yield node
@@ -86,7 +87,9 @@ class Session:
                 if not ready:
                     raise
             finally:
-                if not node.ended.is_set():
+                if node is None:
+                    self._take_down(None if started else [], None)
+                elif not node.ended.is_set():
                     names = None if started else [model.name for model in models]
                     self._take_down(names, node.instance)
 
@@ -101,12 +104,12 @@ class Session:
         refuse_changes(self.context, self.config, whole_file=self.whole_file)
         return False
 
-    def _take_down(self, models: Sequence[str] | None, instance: str) -> None:
+    def _take_down(self, models: Sequence[str] | None, instance: str | None) -> None:
         """The models, or the whole node; another node that came in its place is left alone."""
         with contextlib.suppress(NotRunningError):
             if models is None:
                 shut_down(self.context, instance)
-            else:
+            elif models:
                 take_down(self.context, models, instance)
 
     def _say_where(self, models: Sequence[ModelConfig]) -> None:
