@@ -77,5 +77,5 @@ def architecture(config: Mapping[str, Any]) -> str:
 def is_pooling(config: Mapping[str, Any]) -> bool:
     """An embedding, rerank or classification model rather than one that generates text."""
     name = architecture(config)
-    generates = name.endswith(("ForCausalLM", "ForConditionalGeneration", "ChatModel"))
+    generates = name.endswith(("ForCausalLM", "ForConditionalGeneration"))
     return not generates and (name.endswith("ForMaskedLM") or not model.has_head(config))

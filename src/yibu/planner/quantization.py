@@ -150,7 +150,9 @@ class _Matcher:
         self.listed = frozenset(patterns)
         self._expressions = [re.compile(p[3:]) for p in self.listed if p.startswith("re:")]
         plain = [p for p in self.listed if not p.startswith("re:")]
-        self._shell = [re.compile(fnmatch.translate(p)) for p in plain if "*" in p]
+        # A module that is left out takes all below it along.
+        below = [q for p in plain if "*" in p for q in (p, f"{p}.*")]
+        self._shell = [re.compile(fnmatch.translate(p)) for p in below]
         self._parts = [f".{p.strip('.')}." for p in plain if "*" not in p]
 
     def __call__(self, name: str) -> bool:

@@ -114,7 +114,7 @@ def has_head(config: Mapping[str, Any]) -> bool:
     """Whether its class makes logits: a ``…Model`` or a classifier has no output matrix."""
     name = architecture(config)
     # Generating classes of bare names: THUDM's ChatGLM, OpenGVLab's InternVL, GPT-2's and Qwen's.
-    if name.endswith(("ChatModel", "ChatGLMModel", "LMHeadModel")):
+    if name.endswith(("ChatModel", "ChatGLMModel", "LMHeadModel", "OmniModel")):
         return True
     return not name.endswith(("Model", "ForSequenceClassification", "ForRewardModel", "Embedding",
                               "ForTokenClassification", "ForEmbedding"))  # fmt: skip
