@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 from planner_files import LLAMA, gguf_bytes, gguf_string
 
 from yibu.errors import UnsupportedError, VerificationError, YibuError
+from yibu.planner.facts import facts_from_headers
+from yibu.planner.machine_file import BUILT_IN
+from yibu.planner.plan import plan
+from yibu.planner.request import Request
 from yibu.weights import gguf
 
 Q4_0, F32 = 2, 0
@@ -108,3 +112,19 @@ def test_any_bytes_give_a_header_or_a_typed_error(raw: bytes) -> None:
     # Any other exception fails the test.
     with contextlib.suppress(YibuError):
         gguf.parse(b"GGUF\x03\0\0\0" + raw)
+
+
+def test_a_header_that_does_not_say_what_is_kept() -> None:
+    metadata = {key: value for key, value in LLAMA.items() if "head_count" not in key}
+    prefix = gguf_bytes(metadata, [("a", (64, 32), 2, 0)], data=1152)
+    facts = facts_from_headers(name="m", gguf_prefix=prefix)
+    assert "llama.attention.head_count" in facts.unknown
+    (result,) = plan([Request("m", "llama.cpp", facts)], BUILT_IN["laptop-16g"])
+    assert result.verdict == "cannot_tell"
+
+
+def test_experts_of_a_gguf_that_a_token_does_not_use() -> None:
+    metadata = {**LLAMA, "llama.expert_count": 8, "llama.expert_used_count": 2}
+    tensors = [("blk.0.ffn_up_exps.weight", (32, 64, 8), 0, 0), ("a", (64, 32), 0, 65_536)]
+    facts = facts_from_headers(name="m", gguf_prefix=gguf_bytes(metadata, tensors, data=73_728))
+    assert (facts.parameters, facts.active_parameters) == (18_432, 18_432 - 16_384 * 6 // 8)

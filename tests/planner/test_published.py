@@ -80,3 +80,55 @@ def test_the_config_that_a_class_makes_by_itself(name: str) -> None:
 def test_every_rule_has_a_source() -> None:
     assert all(family.source for family in FAMILIES.values())
     assert len(FAMILIES) + len(RULES) >= 150
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"sliding_window": -1},
+        {"sliding_window": False},
+        {"num_key_value_heads": [8] * 32},
+        {"intermediate_size": [14336] * 32},
+        {"max_position_embeddings": 131072.0},
+        {"model_max_length": 10**30},
+        {"rope_scaling": None},
+        {"moe_layer_freq": [0] * 32},
+        {"pad_token_id": -1, "attention_multiplier": 0.0078125},
+    ],
+)
+def test_valid_configs_are_not_damaged(odd: dict[str, Any]) -> None:
+    plain = next(row for row in ROWS if row["name"] == "Llama-2-7B")["config"]
+    config = {**plain, "intermediate_size": 14336, "num_key_value_heads": 8}
+    expected = describe(config).weights.total
+    facts = facts_from_headers(name="m", config={**config, **odd})
+    assert not facts.unknown
+    assert facts.parameters == expected
+    assert facts_data(facts)["kv_bytes_per_token"] == 131_072  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("change", "tokens"),
+    [
+        # vllm/config/model.py, _get_and_verify_max_len, of vLLM 0.32
+        ({"max_position_embeddings": 8192, "model_max_length": 131072}, 131072),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 16384),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, 8192),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 4096),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 4096),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, 8192),
+        ({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}}}, 32768),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "original_max_position_embeddings": 4096,
+                "rope_scaling": {"type": "longrope", "short_factor": [1.0]},
+            },
+            4096,
+        ),
+        ({"max_position_embeddings": None, "seq_length": 2048}, 2048),
+    ],
+)
+def test_the_context_is_what_vllm_derives(change: dict[str, Any], tokens: int) -> None:
+    plain = next(row for row in ROWS if row["name"] == "Llama-2-7B")["config"]
+    facts = facts_from_headers(name="m", config={**plain, **change})
+    assert facts.max_context == tokens

@@ -108,6 +108,9 @@ def _gguf_windows(metadata: _Metadata, layers: int) -> list[bool]:
 
 def _gguf_state(metadata: _Metadata) -> int:
     """llama.cpp's ``n_embd_r`` + ``n_embd_s``: the convolution's inputs and the state itself."""
+    if width := metadata.count("wkv.head_size"):  # RWKV: a matrix a head, and the last tokens
+        hidden = metadata.count("embedding_length")
+        return hidden * width + metadata.count("token_shift_count", 2) * hidden
     inner, kept = metadata.count("ssm.inner_size"), metadata.count("ssm.state_size")
     convolution = max(metadata.count("ssm.conv_kernel") - 1, 0)
     mixed = inner + 2 * metadata.count("ssm.group_count") * kept

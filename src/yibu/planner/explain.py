@@ -202,7 +202,7 @@ def facts_data(facts: ModelFacts | None) -> dict[str, Any] | None:
     return {
         "architecture": facts.architecture,
         "parameters": facts.parameters or None,
-        "active_parameters": facts.active_parameters or facts.parameters or None if told else None,
+        "active_parameters": facts.active_parameters or None if told else None,
         "weights_bytes": facts.weight_bytes or None,
         # Where every layer has a window, a token costs something within it alone.
         "kv_bytes_per_token": growing or window_bytes_per_token(facts) if told else None,

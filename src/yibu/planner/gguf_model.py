@@ -109,6 +109,8 @@ def facts_from_header(
             hint="the file is damaged: pull it again, or run `yibu verify`",
         )
     pooling = metadata.get(f"{architecture}.pooling_type")
+    keeps = heads or most("ssm.inner_size") or most("wkv.head_size")
+    known = keeps or pooling or architecture in ENCODERS
     return ModelFacts(
         format="gguf",
         architecture=architecture,
@@ -128,4 +130,18 @@ def facts_from_header(
         details=metadata,
         files=files,
         by_layer=by_layer,
+        unknown="" if known else f"its header has no {architecture}.attention.head_count",
+        active_parameters=_active(
+            header, parameters, most("expert_count"), most("expert_used_count")
+        ),
+    )
+
+
+def _active(header: gguf.Header, parameters: int, experts: int, used: int) -> int:
+    """Parameters that a token uses; 0 where only the first part of several was read."""
+    if not experts or not used:
+        return parameters
+    routed = sum(tensor.elements for tensor in header.tensors if "_exps." in tensor.name)
+    return (
+        parameters - routed * (experts - used) // experts if parameters == header.parameters else 0
     )

@@ -172,7 +172,7 @@ def number(settings: Settings, *names: str, default: int = 0) -> int:
     """
     for name in names:
         value = settings.get(name)
-        if value is None or value is False:
+        if value is None or value is False or (value == -1 and "window" in name):
             continue
         if isinstance(value, list | tuple) and all(type(item) is int for item in value):
             value = max(value, default=0)  # one for each layer: the largest stands for all

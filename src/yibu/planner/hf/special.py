@@ -297,7 +297,10 @@ def hunyuan_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     """Hunyuan-Large: with cross-layer attention only the first of so many layers keeps keys and
     values (arXiv 2411.02265)."""
     factor = number(settings, "cla_share_factor", default=2) if settings.get("use_cla") else 1
-    return {**settings, "shares_cache": 1} if i % max(1, factor) else settings
+    own = {"head_dim": number(settings, "attention_head_dim") or head_dim(settings)}
+    if i % max(1, factor):
+        own["shares_cache"] = own["keeps_own_projections"] = 1
+    return {**settings, **own}
 
 
 def phi3_vision(settings: Settings) -> Weights:

@@ -47,6 +47,10 @@ def _inner(tower: Settings) -> int:
 
 
 def _side(tower: Settings, name: str) -> int:
+    """One side, of what may be stated as a pair or by name."""
+    stated = tower.get(name)
+    if isinstance(stated, Mapping):
+        return max((side for side in stated.values() if isinstance(side, int)), default=0)
     sides = numbers(tower, name)
     return sides[0] if sides else number(tower, name)
 
@@ -481,6 +485,7 @@ _NO_TOWERS = frozenset(
         "quantization_config",
         "compression_config",
         "generation_config",
+        "slice_config",
     ]
 )
 """Nested configs that are read elsewhere, or describe nothing that has weights of its own."""
