@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
-from yibu.node import hardware
+from yibu.node import hardware, mig
 from yibu.planner.types import Gpu
 
 GIB = 1 << 30
@@ -199,3 +201,75 @@ def test_rss_of_a_tree_counts_children() -> None:
     finally:
         parent.communicate(b"\n", timeout=60)
     assert hardware.process_tree_rss(parent.pid) == 0
+
+
+class MigDriver:
+    """NVML's calls as its documentation has them, for a GPU with two slices before one without."""
+
+    class NVMLError(Exception):
+        pass
+
+    class NVMLError_NotSupported(NVMLError):  # noqa: N801, N818
+        pass
+
+    UUIDS: ClassVar = {0: "GPU-aaa", 1: "GPU-bbb", (0, 0): "MIG-ccc", (0, 2): "MIG-ddd"}
+    TOTAL: ClassVar = {0: 80 * GIB, 1: 24 * GIB, (0, 0): 40 * GIB, (0, 2): 10 * GIB}
+
+    def nvmlInit(self) -> None: ...
+    def nvmlShutdown(self) -> None: ...
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
+        if handle == 1:
+            raise self.NVMLError_NotSupported
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: int) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: int, place: int) -> tuple[int, int]:
+        if (handle, place) not in self.UUIDS:
+            raise self.NVMLError
+        return (handle, place)
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> SimpleNamespace:
+        return SimpleNamespace(total=self.TOTAL[handle], free=self.TOTAL[handle] - GIB)
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> tuple[int, int]:
+        if isinstance(handle, tuple):
+            raise self.NVMLError
+        return (8, 0) if handle == 0 else (8, 9)
+
+    def nvmlDeviceGetName(self, handle: Any) -> str:
+        return f"NVIDIA {handle}"
+
+    def nvmlDeviceGetUUID(self, handle: Any) -> str:
+        return str(self.UUIDS[handle])
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
+        return []
+
+
+def test_slices_stand_in_place_of_their_gpu() -> None:
+    driver: Any = MigDriver()
+    gpus = tuple(hardware._found(driver, "580"))
+    assert [(gpu.index, gpu.uuid, gpu.total) for gpu in gpus] == [
+        (100, "MIG-ccc", 40 * GIB),
+        (102, "MIG-ddd", 10 * GIB),
+        (1, "GPU-bbb", 24 * GIB),
+    ]
+    assert [gpu.compute_capability for gpu in gpus] == [(8, 0), (8, 0), (8, 9)]
+    for value, indices in {"MIG-ddd": [102], "0": [100], "1": [1], "1,MIG-c": [1, 100]}.items():
+        assert [gpu.index for gpu in hardware.visible(gpus, value)] == indices
+
+
+def test_an_engine_is_shown_slices_by_uuid() -> None:
+    driver: Any = MigDriver()
+    shown = mig.by_uuid({"CUDA_VISIBLE_DEVICES": "102,1", "A": "b"}, driver)
+    assert shown == {"CUDA_VISIBLE_DEVICES": "MIG-ddd,1", "A": "b"}
+    assert mig.by_uuid({"CUDA_VISIBLE_DEVICES": "0,1"})["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert mig.by_uuid({}) == {}

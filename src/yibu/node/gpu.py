@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from types import ModuleType
 from typing import Protocol
 
+from yibu.node import mig
+
 _log = logging.getLogger(__name__)
 _POLL = 0.25
 _SETTLED = 3
@@ -45,7 +47,7 @@ class Nvml:
 
 
 def _read(pynvml: ModuleType, gpus: Sequence[int]) -> tuple[tuple[int, ...], frozenset[int]]:
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in gpus]
+    handles = [mig.handle(pynvml, index) for index in gpus]
     free = tuple(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles)
     running = [pynvml.nvmlDeviceGetComputeRunningProcesses(handle) for handle in handles]
     return free, frozenset(int(process.pid) for each in running for process in each)

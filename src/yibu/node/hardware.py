@@ -15,6 +15,7 @@ from types import ModuleType
 
 import psutil
 
+from yibu.node import mig
 from yibu.planner.types import Gpu, GpuProcess, Machine
 
 _NO_LIMIT = 1 << 60
@@ -222,15 +223,26 @@ def gpus() -> tuple[Gpu, ...]:
         if nvml is None:
             return ()
         driver = _text(nvml.nvmlSystemGetDriverVersion())
-        return tuple(_gpu(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount()))
+        return tuple(_found(nvml, driver))
+
+
+def _found(nvml: ModuleType, driver: str) -> Iterator[Gpu]:
+    """Every GPU, and in place of one in MIG mode its slices."""
+    for index in range(nvml.nvmlDeviceGetCount()):
+        whole = nvml.nvmlDeviceGetHandleByIndex(index)
+        parts = mig.slices(nvml, whole)
+        if not parts:
+            yield _gpu(nvml, index, whole, driver)
+        for part, handle in parts.items():
+            yield _gpu(nvml, mig.number(index, part), handle, driver, capable=whole)
 
 
 def gpu_memory_free(index: int) -> int | None:
     """Bytes free on one GPU now; None without a driver or such a GPU."""
     with _nvml() as nvml:
-        if nvml is None or not 0 <= index < nvml.nvmlDeviceGetCount():
+        if nvml is None or not 0 <= mig.gpu_of(index) < nvml.nvmlDeviceGetCount():
             return None
-        return _memory(nvml, nvml.nvmlDeviceGetHandleByIndex(index))[1]
+        return _memory(nvml, mig.handle(nvml, index))[1]
 
 
 def visible(found: tuple[Gpu, ...], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
@@ -247,8 +259,9 @@ def visible(found: tuple[Gpu, ...], cuda_visible_devices: str | None) -> tuple[G
             (
                 gpu
                 for gpu in found
-                if (name.isdigit() and gpu.index == int(name))
-                or (name.startswith("GPU-") and gpu.uuid.startswith(name))
+                # The number of a GPU in MIG mode means its first slice.
+                if (name.isdigit() and int(name) in {gpu.index, mig.gpu_of(gpu.index)})
+                or (name.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(name))
             ),
             None,
         )
@@ -259,11 +272,12 @@ def visible(found: tuple[Gpu, ...], cuda_visible_devices: str | None) -> tuple[G
     return tuple(chosen)
 
 
-def _gpu(nvml: ModuleType, index: int, driver: str) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _gpu(nvml: ModuleType, index: int, handle: object, driver: str, capable: object = None) -> Gpu:
+    """A GPU or a slice of one; ``capable`` is asked for the compute capability instead."""
     total, free = _memory(nvml, handle)
+    asked = handle if capable is None else capable
     try:
-        capability = tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        capability = tuple(nvml.nvmlDeviceGetCudaComputeCapability(asked))
     except nvml.NVMLError:
         capability = None
     return Gpu(

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
-from yibu.node import logs, oom, ports, probe
+from yibu.node import logs, mig, oom, ports, probe
 from yibu.node.environ import clean_environment
 from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
 from yibu.node.gpu import GpuMemory, wait_released
@@ -188,6 +188,8 @@ async def _spawn(
     argv, own = spec.plan.bind(Binding(*where, key, directories.cache, spec.extra))
     ours = {"TMPDIR": str(directories.temporary)} if directories.temporary else {}
     env = clean_environment(host.env, {**ours, **own, **spec.env}, marker)
+    if spec.gpus:
+        env = await asyncio.to_thread(mig.by_uuid, env)
     try:
         return EngineProcess.spawn(argv, env, log, marker, directory=spec.directory)
     except BaseException:  # whatever kept it from starting, nothing of it may stay on disk

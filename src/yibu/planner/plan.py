@@ -70,7 +70,8 @@ def unknown(request: Request) -> str:
 
 def _cannot_tell(request: Request) -> ModelPlan:
     hints: tuple[str, ...] = ("start it all the same, with what is known: `yibu up --force`",)
-    if request.facts is not None and request.facts.estimated:
+    # The cache is known, and it is the quantization that is not.
+    if request.facts is not None and request.facts.estimated and request.facts.cache:
         hints = ("pull it: its weights' headers tell their size", *hints)
     reason = f"what it needs cannot be told: {unknown(request)}"
     return ModelPlan(request.name, "cannot_tell", None, (reason,), hints)
