@@ -23,20 +23,16 @@ from yibu.adopt.servers import Server, find_servers, in_container, judge
 from yibu.adopt.units import is_unit, read_unit
 from yibu.config import ModelConfig
 from yibu.config.keys import key_fault
-from yibu.engines.flags import Flag
+from yibu.engines.gpu_variables import GPU_VARIABLES, shown_gpus
 from yibu.engines.registry import by_name, servers
 from yibu.engines.servers import Lifted, ServerCommand
-from yibu.errors import ConfigError, UsageError, YibuError
+from yibu.errors import ConfigError, SourceError, UsageError, YibuError
+from yibu.hub.source import parse_source
 from yibu.redaction import is_secret, redact
 
 # What start scripts export that means nothing to a process yibu starts.
 _SHELL_VARIABLES = frozenset({"PATH", "HOME", "PWD", "PYTHONUNBUFFERED"})
-_GPU_VARIABLES = (
-    "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-)  # fmt: skip
-_NO_GPU = frozenset({"", "-1", "none", "void", "NoDevFiles"})
-"""Values with which CUDA and its likes show a program no GPU."""
+_CONTAINERS = frozenset({"docker", "podman", "nerdctl", "container"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 """What a model of yibu's may be called; an alias may be called anything."""
 
@@ -59,7 +55,7 @@ def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
         return of_speech(speech)
     warnings: list[str] = []
     if is_unit(text):
-        text, warnings = read_unit(text)
+        text, warnings = read_unit(text, setting.variables.get("HOME", ""))
     commands, notes = read_commands(tidy(text), setting, judge)
     adoption = read_others(commands, setting) or _adopt(commands)
     return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings, *notes))
@@ -99,7 +95,7 @@ def adopt_process(argv: Sequence[str], env: Mapping[str, str], directory: str = 
 def process_command(argv: Sequence[str], env: Mapping[str, str], directory: str) -> Command:
     """A running process as the command that would start it."""
     own = {prefix for server in servers() for prefix in server.prefixes}
-    shared = ("CUDA_", "NCCL_", "OMP_", "HF_", "MODELSCOPE_", "PYTORCH_", *_GPU_VARIABLES)
+    shared = ("CUDA_", "NCCL_", "OMP_", "HF_", "MODELSCOPE_", "PYTORCH_", *GPU_VARIABLES)
     prefixes = (*own, *shared)
     taken = {name: value for name, value in env.items() if name.startswith(prefixes)}
     return Command(tuple(argv), taken, directory)
@@ -137,7 +133,7 @@ def _read_server(server: Server, found: Findings) -> None:
     gap = Gap(command.line, _shown(command))
     try:
         lifted = own.lift(server.words, env=command.env)
-        options = _options(own, lifted.flags, found)
+        options = _options(own, lifted, command.directory, found)
     except ConfigError as error:
         raise UnknownScriptError(
             gap, f"cannot be read: {error.message}", error.hint or ""
@@ -148,51 +144,75 @@ def _read_server(server: Server, found: Findings) -> None:
     model: dict[str, Any] = {"name": name}
     if aliases:
         model["aliases"] = aliases
-    lora = {
-        one: _source(path, own, dict(env), command.directory, found)
-        for one, path in lifted.adapters
-    }
-    if source:
-        model["source"] = _source(source, own, env, command.directory, found)
-    else:
+    try:
+        model |= _sources(lifted, own, command.directory, options, found)
+    except SourceError as error:
+        raise UnknownScriptError(
+            gap,
+            f"names a model that yibu cannot fetch: {error.message}",
+            "Fetch it into a folder, and name that in its place.",
+        ) from error
+    if not source:
         found.warn(f"{name}: the command names no model; fill in `source:`")
     env.pop(own.hub_variable, None)
     model["engine"] = server.engine
     _gateway_settings(lifted, gap, name, found)
     if server.replicas > 1:
         model["replicas"] = server.replicas
-    gpus = _gpus(env)
-    if gpus is not None:
+    if (gpus := _gpus(env)) is not None:
         model["gpus"] = gpus
-    if lora:
-        options["lora"] = lora
-    try:
-        options = own.adopt_options(options)
-    except ValueError as error:
-        raise UnknownScriptError(gap, f"has a value that is no whole number: {error}") from error
     if options:
         model["options"] = options
     if kept := _environment(env, name, found):
         model["env"] = kept
-    _check(model, server.engine, gap)
+    _check(model, server, gap)
     _warn_of_command(command, options, env, found)
     found.models.append(model)
+
+
+def _sources(
+    lifted: Lifted,
+    own: ServerCommand,
+    directory: str,
+    options: dict[str, Any],
+    found: Findings,
+) -> dict[str, str]:
+    """The entry's source, where the command names one; those of its adapters go into ``options``.
+
+    Raises:
+        SourceError: it is nothing that yibu can fetch.
+    """
+
+    def read(source: str) -> str:
+        return _source(source, own, lifted.env, directory, found)
+
+    if lifted.adapters:
+        options.pop("enable_lora", None)
+        options["lora"] = {name: read(path) for name, path in lifted.adapters}
+    source = lifted.hub_model or lifted.model
+    return {"source": read(source)} if source else {}
 
 
 def _shown(command: Command) -> str:
     return redact(" ".join(command.argv[:6]))
 
 
-def _options(own: ServerCommand, flags: Sequence[Flag], found: Findings) -> dict[str, Any]:
-    """The engine's own flags as options of an entry, by yibu's names where it has one."""
+def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings) -> dict[str, Any]:
+    """The engine's own flags as options of an entry, by yibu's names where it has one.
+
+    Raises:
+        ConfigError: a number is none.
+    """
     names = {flag: option for option, flag in own.options.items()}
     options: dict[str, Any] = {}
-    for flag in flags:
+    for flag in lifted.flags:
         if flag.name in own.unused:
-            found.warn(f"{flag.words[0]} is left out: {own.unused[flag.name]}")
+            found.warn(f"{flag.words[0].partition('=')[0]} is left out: {own.unused[flag.name]}")
             continue
         name = f"{flag.name}.{flag.key}" if flag.key else names.get(flag.name, flag.name)
         values = [_value(value) for value in flag.values]
+        if flag.name in own.paths and not flag.key:
+            values = [_path(value, directory) for value in flag.values]
         kind = own.table.flags.get(flag.name)
         if kind == "repeat" and name in options:
             options[name] = [*options[name], *values]
@@ -202,7 +222,23 @@ def _options(own: ServerCommand, flags: Sequence[Flag], found: Findings) -> dict
             options[name] = not flag.off
         else:
             options[name] = values[0] if len(values) == 1 else values
-    return options
+    try:
+        return own.adopt_options(options)
+    except ValueError as error:
+        raise ConfigError(
+            f"a length or a number of sequences is no whole number: {error}"
+        ) from error
+
+
+_FILE = re.compile(r"\.{1,2}/|[^{}\s:]+\.\w{1,8}$")
+"""A path, and not the text or the hub's name that some of these flags may have in its place."""
+
+
+def _path(value: str, directory: str) -> str:
+    """A relative path from where the server was started, where the script says that."""
+    if not directory or not _FILE.match(value) or value.startswith(("/", "~")):
+        return value
+    return os.path.normpath(os.path.join(directory, value))  # noqa: PTH118 - another's path
 
 
 def _value(text: str) -> Any:
@@ -222,21 +258,35 @@ def _value(text: str) -> Any:
     return text
 
 
-def _check(model: Mapping[str, Any], engine: str, gap: Gap) -> None:
-    """Refuse what the engine's plan would refuse.
+def _check(model: dict[str, Any], server: Server, gap: Gap) -> None:
+    """Refuse what the engine's plan would refuse; where the script starts a program of the user's own
+    that takes it, name that program.
 
     Raises:
         UnknownScriptError: with the engine's own reason.
     """
+    engine, own, options = by_name(server.engine), server.command_line, model.get("options", {})
     entry = ModelConfig(
         name=model["name"],
         source=model.get("source", ""),
-        options=model.get("options", {}),
+        options=options,
         env=model.get("env", {}),
     )
     try:
-        by_name(engine).check(entry)
+        engine.request(entry, None)
+        engine.check(entry)
     except YibuError as error:
+        program = server.command.argv[0]
+        if own.program_option and "/" in program and not _CONTAINERS & set(server.command.wrappers):
+            path = (
+                program
+                if program.startswith(("/", "~"))
+                else os.path.join(  # noqa: PTH118
+                    server.command.directory, program
+                )
+            )
+            model["options"] = {own.program_option: path, **options}
+            return
         said = error.message.removeprefix(f"model {entry.name!r}: ")
         raise UnknownScriptError(
             gap, f"cannot be served as it stands: {said}", error.hint or ""
@@ -268,8 +318,7 @@ def _source(
     if source.startswith("hf:"):
         return source
     if "://" in source:
-        found.warn(f"{source} is no source of yibu's: fetch it, and name its path under `source:`")
-        return source
+        return str(parse_source(source))
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith(".")
     if is_id and not source.endswith(".gguf"):
         modelscope = env.get(own.hub_variable, "").lower() in ("true", "1")
@@ -303,19 +352,13 @@ def _gateway_settings(lifted: Lifted, gap: Gap, name: str, found: Findings) -> N
 
 
 def _gpus(env: dict[str, str]) -> list[int] | None:
-    """The GPUs that a server was shown, their variable taken out; None where nothing says it."""
+    """The GPUs that a server was shown, their variable taken out; None where nothing says it, or only
+    by UUID, which yibu's ``gpus:`` cannot say."""
     gpus: list[int] | None = None
-    for variable in _GPU_VARIABLES:
-        if (value := env.get(variable)) is None:
-            continue
-        parts = [part.strip() for part in value.split(",")]
-        if parts[0] in _NO_GPU:
-            gpus = []
-        elif all(part.isdigit() for part in parts):
-            gpus = [int(part) for part in parts]
-        else:  # by UUID, which yibu's `gpus:` cannot say
-            continue
-        del env[variable]
+    for variable in GPU_VARIABLES:
+        if variable in env and (shown := shown_gpus(env[variable])) is not None:
+            gpus = list(shown)
+            del env[variable]
     return gpus
 
 
@@ -340,9 +383,9 @@ def _warn_of_command(
                    " you know its authors")  # fmt: skip
     if env.get("VLLM_SERVER_DEV_MODE") == "1":
         found.warn("VLLM_SERVER_DEV_MODE=1 opens administrative paths of vLLM's: leave it out")
-    if {"docker", "podman", "nerdctl", "container"} & set(command.wrappers):
-        found.warn("it ran in a container with a vLLM of its own; yibu runs the version that it has"
-                   " pinned (another: yibu engine install vllm-cuda --version V), and none of the"
+    if _CONTAINERS & set(command.wrappers):
+        found.warn("it ran in a container with a server of its own; yibu runs the version that it has"
+                   " pinned (another: yibu engine install ENVIRONMENT --version V), and none of the"
                    " container's other options is carried over")  # fmt: skip
     if "sudo" in command.wrappers:
         found.warn("it ran as another user through sudo; yibu runs engines as the user it runs as")

@@ -6,7 +6,12 @@ import re
 import shlex
 from collections.abc import Iterator
 
+from yibu.adopt.bash import Gap, UnknownScriptError
+
 _SERVICE = re.compile(r"^\[Service\][ \t]*$", re.MULTILINE)
+_SPECIFIER = re.compile(r"%([%A-Za-z])")
+_USED = re.compile(r"ExecStart=|Environment=|WorkingDirectory=|^\s")
+"""Settings that are read here, and the lines that go on with them."""
 _PREFIXES = "-@:+!|"
 """Of ``ExecStart=``: how failures and rights are treated, no part of the command."""
 
@@ -16,8 +21,18 @@ def is_unit(text: str) -> bool:
     return _SERVICE.search(text) is not None
 
 
-def read_unit(text: str) -> tuple[str, list[str]]:
-    """The shell commands that do what a service does, and what a reader should know, in words."""
+def read_unit(text: str, home: str = "") -> tuple[str, list[str]]:
+    """The shell commands that do what a service does, and what a reader should know, in words.
+
+    Args:
+        home: The user's, for the units that their own manager runs.
+
+    Raises:
+        UnknownScriptError: systemd fills in something that is not known here.
+    """
+    if "default.target" not in text:
+        home = "/root"  # of the system's manager, whatever User= says
+    text = _filled(text, home)
     lines: list[str] = []
     warnings: list[str] = []
     for key, value in _settings(text):
@@ -46,6 +61,28 @@ def read_unit(text: str) -> tuple[str, list[str]]:
             case "ExecStart" if value:
                 lines.append(value.lstrip(_PREFIXES))
     return "\n".join(lines), warnings
+
+
+def _filled(text: str, home: str) -> str:
+    """The text with systemd's specifiers filled in: ``%h`` is the home of the manager's user.
+
+    Raises:
+        UnknownScriptError: one that depends on the instance or the machine.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        if found[1] == "%":
+            return "%"
+        if found[1] == "h" and home:
+            return home
+        if _USED.search(text, text.rfind("\n", 0, found.start()) + 1, found.start()) is None:
+            return found[0]
+        line = text.count("\n", 0, found.start()) + 1
+        raise UnknownScriptError(
+            Gap(line, found[0]), "is filled in by systemd when it starts the unit"
+        )
+
+    return _SPECIFIER.sub(fill, text)
 
 
 def _settings(text: str) -> Iterator[tuple[str, str]]:

@@ -89,7 +89,7 @@ def check_model(model: ModelConfig, context: Context) -> None:
     if facts is None and model.source:
         _check_options(model, context)
     else:
-        _as_it_runs(registry.choose(model, facts), model, context).check(model)
+        _check_engine(_as_it_runs(registry.choose(model, facts), model, context), model, facts)
 
 
 def _as_it_runs(engine: Engine, model: ModelConfig, context: Context) -> Engine:
@@ -110,7 +110,8 @@ def _check_options(model: ModelConfig, context: Context | None = None) -> None:
     faults: list[YibuError] = []
 
     def check(engine: Engine) -> None:
-        (engine if context is None else _as_it_runs(engine, model, context)).check(model)
+        here = engine if context is None else _as_it_runs(engine, model, context)
+        _check_engine(here, model, None)
 
     for engine in candidates:
         _collect(faults, partial(check, engine))
@@ -121,6 +122,12 @@ def _check_options(model: ModelConfig, context: Context | None = None) -> None:
             fault.message.removeprefix(f"model {model.name!r}: ") for fault in faults
         )
         raise ConfigError(f"model {model.name!r}: no engine takes its options ({reasons})")
+
+
+def _check_engine(engine: Engine, model: ModelConfig, facts: ModelFacts | None) -> None:
+    """Raise what the launch plan, or the planner, would refuse."""
+    engine.check(model)
+    engine.request(model, facts)
 
 
 def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:

@@ -15,15 +15,10 @@ from yibu.cli.gateway_flags import adapters, flag_notes, local_first
 from yibu.cli.selection import with_names
 from yibu.config import Config, ModelConfig
 from yibu.engines import registry
+from yibu.engines.gpu_variables import GPU_VARIABLES, shown_gpus
 from yibu.engines.servers import Lifted, ServerCommand
 from yibu.errors import ConfigError
 from yibu.planner.types import Gpu
-
-_GPUS = (
-    "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-)  # fmt: skip
-_NO_GPU = frozenset({"", "-1", "none", "void", "NoDevFiles"})
 
 
 def normalize(
@@ -80,7 +75,7 @@ def _without(model: ModelConfig, found: Lifted) -> ModelConfig:
                 hint=f"take --model out of its flags, or write: source: {named}",
             )
         source = source or named
-    env = {name: value for name, value in found.env.items() if name not in _GPUS}
+    env = {name: value for name, value in found.env.items() if name not in GPU_VARIABLES}
     return dataclasses.replace(
         model, source=source, options=found.options, flags=found.words, env=env
     )
@@ -89,7 +84,7 @@ def _without(model: ModelConfig, found: Lifted) -> ModelConfig:
 def _with_gpus(
     model: ModelConfig, env: Mapping[str, str], gpus: Callable[[], tuple[Gpu, ...]] | None
 ) -> ModelConfig:
-    for variable in _GPUS:
+    for variable in GPU_VARIABLES:
         if (value := env.get(variable)) is None:
             continue
         named = _numbers(model, variable, value, gpus)
@@ -105,15 +100,12 @@ def _with_gpus(
 def _numbers(
     model: ModelConfig, variable: str, value: str, gpus: Callable[[], tuple[Gpu, ...]] | None
 ) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")]
-    if parts[0] in _NO_GPU:
-        return ()
-    if all(part.isdigit() for part in parts):
-        return tuple(map(int, parts))
+    if (numbers := shown_gpus(value)) is not None:
+        return numbers
     from yibu.node import hardware
 
     found = hardware.visible((gpus or hardware.gpus)(), value)
-    if len(found) != len(parts):
+    if len(found) != len(value.split(",")):
         raise ConfigError(
             f"model {model.name!r}: its env has {variable}={value}, which names no GPU of this"
             " machine",

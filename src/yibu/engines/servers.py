@@ -36,6 +36,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Where yibu.yaml has what a role says."""
+_ONE_VALUE = frozenset({"value", "int", "text"})
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -109,6 +110,10 @@ class ServerCommand:
     """With it set to true, bare names of models are ModelScope's."""
     prefixes: tuple[str, ...] = ()
     """Begins of variables that are about this engine."""
+    paths: frozenset[str] = frozenset()
+    """Flags whose values are files or folders, which begin where the server was started."""
+    program_option: str = ""
+    """The option that names a server program of the user's own."""
     adopt_options: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: options
     """Turns flags read as options into those that yibu.yaml should have."""
 
@@ -184,6 +189,11 @@ class ServerCommand:
                 kept.append(flag)
             elif not flag.values:
                 raise ConfigError(f"the flag {flag.words[0]} lacks its value")
+            elif len(flag.values) > 1 and self.table.flags.get(flag.name) in _ONE_VALUE:
+                raise ConfigError(
+                    f"the flag {flag.words[0]} takes one value, found {' '.join(flag.values)!r}",
+                    hint="quote a value that has spaces",
+                )
             elif role == "key":
                 found[role] = (*found.get(role, ()), *flag.values)
             else:

@@ -106,7 +106,7 @@ def _apply(
         own = _OF_FLAG[name]
         found.options[own] = option_value(own, value_of(flag))
     elif name in SERVER.unused:
-        found.notes.append(f"{flag.words[0]}: left out, {SERVER.unused[name]}")
+        found.notes.append(f"{spelt(name)}: left out, {SERVER.unused[name]}")
     elif name not in table.flags:
         near = nearest(name, [*table.flags, *table.short], cutoff=0.6)
         raise ConfigError(

@@ -129,5 +129,25 @@ SERVER = ServerCommand(
         }
     ),
     refused=frozenset({"ssl_key_file", "ssl_cert_file", "api_prefix", "reuse_port"}),
+    paths=frozenset(
+        {
+            "mmproj",
+            "spec_draft_model",
+            "chat_template_file",
+            "grammar_file",
+            "json_schema_file",
+            "lora",
+            "lora_scaled",
+            "control_vector",
+            "control_vector_scaled",
+            "slot_save_path",
+            "media_path",
+            "video_ffmpeg_dir",
+            "lookup_cache_static",
+            "lookup_cache_dynamic",
+            "mcp_servers_config",
+        }
+    ),
+    program_option="program",
     adopt_options=_adopted,
 )

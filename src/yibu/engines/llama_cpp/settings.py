@@ -154,9 +154,9 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
     elif name in _SPECIAL:
         _SPECIAL[name](model, flag, found)
     elif name in _EFFECTLESS:
-        found.notes.append(f"{flag.words[0]}: left out, {_EFFECTLESS[name]}")
+        found.notes.append(f"{spelt(name)}: left out, {_EFFECTLESS[name]}")
     elif name in SERVER.unused and name not in ("metrics", "slots", "props", "threads_http"):
-        found.notes.append(f"{flag.words[0]}: left out, {SERVER.unused[name]}")
+        found.notes.append(f"{spelt(name)}: left out, {SERVER.unused[name]}")
     elif name in NO_GPU:
         found.without_gpu.add(name)
     elif rule := _rule(name):

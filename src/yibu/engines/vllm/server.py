@@ -30,8 +30,6 @@ def _adopted(options: dict[str, Any]) -> dict[str, Any]:
             del options[name]
         else:
             options[name] = whole(options[name])
-    if options.get("lora"):
-        options.pop("enable_lora", None)
     return options
 
 
@@ -84,6 +82,22 @@ SERVER = ServerCommand(
     ),
     refused=frozenset(
         {"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config", "headless"}
+    ),
+    paths=frozenset(
+        {
+            "chat_template",
+            "tokenizer",
+            "hf_config_path",
+            "download_dir",
+            "allowed_local_media_path",
+            "tool_parser_plugin",
+            "reasoning_parser_plugin",
+            "generation_config",
+            "log_config_file",
+            "uvicorn_log_config",
+            "ssl_keyfile",
+        }
+        & PINNED.flags.keys()
     ),
     adopt_options=_adopted,
 )
