@@ -16,6 +16,15 @@ demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS
 
 dev: $(VENV)/dev                 ## everything needed to work on yibu
 
+# What fails beside other tests is tried once more by itself: a test that then passes hangs on the machine's
+# load, which is said, and is to be mended; one that fails again fails the run.
+define tests
+$(BIN)/python -m pytest $(1) $(2) || { \
+  printf '\n== once more, alone, what failed ==\n'; \
+  $(BIN)/python -m pytest $(1) -n 0 --last-failed --last-failed-no-failures none && \
+  printf '\n== these passed alone: they hang on the load of the machine ==\n'; }
+endef
+
 PARTS := check quick chaos engines
 
 test: $(VENV)/dev                ## the whole test suite, real engines included; a part that fails stops no other
@@ -28,11 +37,11 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
-	$(BIN)/python -m pytest -m "not engine and not browser" -n 4 --dist worksteal --ignore=tests/speech $(SLOWEST)
+	@$(call tests,-m "not engine and not browser" --ignore=tests/speech $(SLOWEST),-n 4 --dist worksteal)
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
 	-@$(MAKE) --no-print-directory llama-server
-	$(BIN)/python -m pytest -m engine -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST)
+	@$(call tests,-m engine $(SLOWEST),-n 2 --dist loadfile --no-loadscope-reorder)
 
 llama-server: $(VENV)/dev        ## llama.cpp's server from source, once; without it its tests are skipped
 	timeout 2400 $(BIN)/python -m tests.support.llama_server
