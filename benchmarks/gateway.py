@@ -88,7 +88,7 @@ def start_all(
             text = text.replace(old, new)
         (folder / "nginx.conf").write_text(text)
         start("nginx", nginx, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log"))
-    for name, conforming in (("yibu", "yes"), ("yibu, mending", "no")):
+    for name, conforming in (("yibu", "yes"), ("yibu, normalizing", "no")):
         ports[name] = free_port()
         log = folder / f"{conforming}.log"
         script = str(HERE / "ours.py")

@@ -1,6 +1,6 @@
 """The node's process, ``python -m yibu.daemon``: every package is wired to the others here.
 
-stdin has the gateway's settings as one JSON object (with ``keep_shut`` its port is taken only when
+stdin has the gateway's settings as one JSON object (with ``listen_later`` its port is taken only when
 the control socket's ``open`` says so; ``source`` says where they came from); stdout gets one line of JSON when the node
 listens (``{"url": …}``) or why it does not (``{"error": …}``). Both are pipes from the command
 that started it, because the settings hold keys.
@@ -52,7 +52,7 @@ from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings, moved_caches
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.hub.types import LocalModel, ProgressCallback
-from yibu.node.control import Door, plain_error
+from yibu.node.control import GatewayHandle, plain_error
 from yibu.node.deploy import Deployer, Note
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import probe
@@ -91,11 +91,11 @@ def main() -> NoReturn:
     if settings:  # none: the command that started this process found that it needs no node
         try:
             plain = json.loads(settings)
-            shut = bool(plain.pop("keep_shut", False))
+            later = bool(plain.pop("listen_later", False))
             source = plain.pop("source", {})
             config = gateway_config(plain)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(Paths.from_env(env), config, env, shut=shut, source=source))
+                runner.run(serve(Paths.from_env(env), config, env, later=later, source=source))
         except (YibuError, OSError) as error:
             shown = error if isinstance(error, YibuError) else YibuError(describe(error))
             _log.error("%s", shown, exc_info=shown is not error)
@@ -113,7 +113,7 @@ async def serve(
     env: Mapping[str, str],
     timings: Timings | None = None,
     *,
-    shut: bool = False,
+    later: bool = False,
     source: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Own the engines and the gateway of one home until SIGTERM or a shutdown request.
@@ -126,7 +126,7 @@ async def serve(
         ConfigError: the address is public without a key, or the port cannot be had.
     """
     keys = load_keys(config, env, config.api_key_file)
-    front = Front(config, keys, LiveAccounts(paths.state / FILE), shut=shut)
+    front = Front(config, keys, LiveAccounts(paths.state / FILE), later=later)
     node = Node(
         paths,
         deployer(paths, env),
@@ -149,11 +149,11 @@ class Front:
         keys: Sequence[str],
         accounts: LiveAccounts,
         *,
-        shut: bool = False,
+        later: bool = False,
     ) -> None:
-        """``shut``: another server has the address until the control socket's ``open``."""
+        """``later``: another server has the address until the control socket's ``open``."""
         check_exposure(config.host, keys, accounts=holds_keys(accounts.path))
-        self._shut = shut
+        self._later = later
         self._config = config
         self._keys = tuple(keys)
         self._accounts = accounts
@@ -162,35 +162,35 @@ class Front:
         register(*keys, self._own_key)
         self._listener: socket.socket | None = None
         self._app: Gateway | None = None
-        self._door = Door("")
+        self._handle = GatewayHandle("")
 
     def bind(self) -> None:
         """Take the port. Raises ConfigError."""
-        if self._shut:
+        if self._later:
             return
         self._listener = bind(self._config.host, self._config.port)
 
     @asynccontextmanager
-    async def serve(self, fleet: Fleet) -> AsyncIterator[Door]:
+    async def serve(self, fleet: Fleet) -> AsyncIterator[GatewayHandle]:
         accounts = self._accounts
         deps = GatewayDeps(fleet, self._config, self._keys, accounts, self._own_key)
         async with accounts.running():
             self._app = create_app(deps)
             server = GatewayServer(self._app, self._listener)
-            self._door = Door("", self._own_key, server.hurry, accounts.sync)
+            self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync)
             try:
-                if self._shut:
-                    self._door.open = partial(_open, server)
+                if self._later:
+                    self._handle.start = partial(_open, server)
                 else:
                     await server.start()
-                    self._door.url = server.url
-                yield self._door
+                    self._handle.url = server.url
+                yield self._handle
             finally:
                 await server.stop()
 
     async def announce(self, _fleet: Fleet) -> None:
         """Say that the node listens, then make ready what no model's start should wait for."""
-        _tell({"url": self._door.url})
+        _tell({"url": self._handle.url})
         assert self._app is not None
         await asyncio.sleep(_FIRST_START)
         await build_validators()

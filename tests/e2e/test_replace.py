@@ -245,7 +245,7 @@ def test_a_command_killed_halfway_leaves_the_old_one(
     running.kill()
     running.communicate(timeout=60)
     assert old.ask() == (200, "old")
-    assert old.home.url() == ""  # its door is shut, and stays so
+    assert old.home.url() == ""  # it does not listen, and never will
     old.home.yibu("down")
     assert old.ask() == (200, "old")
 
@@ -341,7 +341,7 @@ def test_yibus_own_engine_is_not_adopted(old: Old) -> None:
     engine = old.home.model("smol")["replicas"][0]["pid"]
     done = old.home.yibu("adopt", "--pid", str(engine), "--replace", code=2)
     assert "an engine that yibu started (smol)" in done.stderr
-    # Nor is a second door opened beside the node's.
+    # Nor does a second gateway listen beside the node's.
     other = Old(old.home, old.python, old.model, free_port())
     process = other.start()
     try:
@@ -353,10 +353,10 @@ def test_yibus_own_engine_is_not_adopted(old: Old) -> None:
         process.kill()
 
 
-def test_an_open_door_without_a_key_is_refused(old: Old) -> None:
+def test_a_public_address_without_a_key_is_refused(old: Old) -> None:
     process = old.start(script=old.script(host="0.0.0.0", api_key=""))
     done = old.home.yibu("adopt", "start_smol.sh", "--replace", code=2)
-    assert "opens no door to the network without" in done.stderr
+    assert "does not listen on the network without" in done.stderr
     assert process.is_running()
     old.home.yibu("adopt", "start_smol.sh", "--replace", "--host", "127.0.0.1")
     assert not process.is_running()

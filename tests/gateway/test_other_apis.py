@@ -114,7 +114,7 @@ async def test_messages_whole_and_streamed(serve: Serve, backend: FakeBackend) -
             Message.model_validate(message.model_dump(exclude_unset=True))
             assert message.model == "m"
             assert message._request_id is not None
-            # The client's key stops at the door.
+            # The client's key stops at the gateway.
             assert KEY not in up.received[0].head
             assert up.received[0].header("authorization") == "Bearer inner-key"
             counted = await tokens(gateway, {"x-api-key": KEY})

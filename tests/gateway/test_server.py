@@ -1,4 +1,4 @@
-"""Listening, draining, and who may reach the door."""
+"""Listening, draining, and who may reach it."""
 
 from __future__ import annotations
 

@@ -16,15 +16,15 @@ from contextlib import asynccontextmanager
 from tests.node.support import QUICK, NoGpu, fake_deployer
 from yibu import log
 from yibu.errors import YibuError
-from yibu.node.control import Door
+from yibu.node.control import GatewayHandle
 from yibu.node.fleet import Fleet
 from yibu.node.node import Node
 from yibu.paths import Paths
 
 
 @asynccontextmanager
-async def no_gateway(fleet: Fleet) -> AsyncIterator[Door]:
-    yield Door("http://127.0.0.1:1")
+async def no_gateway(fleet: Fleet) -> AsyncIterator[GatewayHandle]:
+    yield GatewayHandle("http://127.0.0.1:1")
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ class Api:
         )
         authorization = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            # A door that refuses an upload closes before it has read it all, and has answered.
+            # A gateway that refuses an upload closes before it has read it all, and has answered.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, body, {**headers, **authorization})
             response = connection.getresponse()

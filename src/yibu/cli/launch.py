@@ -45,10 +45,10 @@ class NodeLaunch:
             _close(self._process)
             self._process.wait()
 
-    def finish(self, config: Config, *, keep_shut: bool = False) -> bool:
+    def finish(self, config: Config, *, listen_later: bool = False) -> bool:
         """Have a node that listens; returns whether this command started it.
 
-        ``keep_shut``: its gateway takes the address only when it is told to (``open``).
+        ``listen_later``: its gateway takes the address only when it is told to (``open``).
 
         Raises:
             YibuError: the node could not start (the port is in use, for instance).
@@ -60,7 +60,11 @@ class NodeLaunch:
         assert process.stdout is not None
         with process.stdout as stdout:
             source = source_of(config, self._context.env)
-            settings = {**plain_gateway(config.gateway), "keep_shut": keep_shut, "source": source}
+            settings = {
+                **plain_gateway(config.gateway),
+                "listen_later": listen_later,
+                "source": source,
+            }
             try:
                 process.stdin.write(json.dumps(settings).encode())
                 process.stdin.close()
@@ -78,7 +82,11 @@ class NodeLaunch:
             process.wait()
             error = rebuild_error(answer["error"])
             # Two commands at once: the node of whichever was first serves both.
-            if isinstance(error, AlreadyRunningError) and not keep_shut and self._other_answers():
+            if (
+                isinstance(error, AlreadyRunningError)
+                and not listen_later
+                and self._other_answers()
+            ):
                 return False
             raise error
         return True

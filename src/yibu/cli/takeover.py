@@ -3,7 +3,7 @@
 The order, and why: our engines become ready on inner ports while the old servers answer, so that
 a start that fails leaves those as they are. Then the old ones are told to end, and the gateway
 takes their address as soon as they let go of it, which a server does before all else. Then one
-token is asked for through the door. ``stop_first`` is for machines without memory for both: the
+token is asked for through the gateway. ``stop_first`` is for machines without memory for both: the
 weights and the environment are made ready, the old ones end, and the gateway answers that the
 models are starting until they have.
 """
@@ -49,7 +49,7 @@ from yibu.redaction import redact
 _SPARE = 60.0
 """Seconds beyond the old servers' grace in which their address has to become free."""
 _FIRST_TOKEN = 60.0
-"""Seconds that the first answer through the door may take."""
+"""Seconds that the first answer through the gateway may take."""
 _RANK = {"fits": 0, "fits_reduced": 1, "cannot_tell": 1, "does_not_fit": 2}
 
 
@@ -129,8 +129,8 @@ def as_it_runs(
     elif gateway["host"] != found.host:
         if not env.get(KEYS_VARIABLE):
             raise UsageError(
-                f"The old server listens on {found.host} without a key; yibu opens no door to the"
-                " network without one.",
+                f"The old server listens on {found.host} without a key; yibu does not listen on"
+                " the network without one.",
                 hint=f"give it a key that its clients then send ({KEYS_VARIABLE}=…), or serve this"
                 " machine alone: --host 127.0.0.1",
             )
@@ -167,7 +167,7 @@ class Takeover:
     measure: Callable[[], Machine] = probe
 
     def run(self) -> int:
-        """Replace them; return when a token has come through the door.
+        """Replace them; return when a token has come through the gateway.
 
         Raises:
             UsageError: the address cannot be taken over.
@@ -192,7 +192,7 @@ class Takeover:
         gateway = self.config.gateway
         if Client(self.context.paths).running():
             raise UsageError(
-                "A node already runs here, with a door of its own.",
+                "A node already runs here, with a gateway of its own.",
                 hint="stop it first (yibu down), or give this one another home: YIBU_HOME=/dir",
             )
         keys = load_keys(gateway, self.context.env, gateway.api_key_file)
@@ -250,7 +250,7 @@ class Takeover:
         self._cut_over()
         try:
             bring_up(self.context, self.models)
-        except BaseException:  # an interrupt too: the door must not keep the old one's port
+        except BaseException:  # an interrupt too: the gateway must not keep the old one's port
             self._end_node()
             for server in self.old:
                 line = redact(shlex.join(server.argv))
@@ -259,7 +259,7 @@ class Takeover:
 
     def _start_node(self) -> None:
         with NodeLaunch(self.context) as node:
-            node.finish(self.config, keep_shut=True)
+            node.finish(self.config, listen_later=True)
 
     def _end_node(self) -> None:
         with suppress(NotRunningError):  # it may be what failed
@@ -281,7 +281,7 @@ class Takeover:
                     environments.ensure(name, progress=telling)
 
     def _cut_over(self) -> None:
-        """End the old servers and open the door; from here on there is no way back."""
+        """End the old servers and listen in their place; from here on there is no way back."""
         patience = self.grace * len(self.old) + _SPARE
         client = Client(self.context.paths)
         with _uninterrupted(), ThreadPoolExecutor(1) as pool:
@@ -300,12 +300,12 @@ class Takeover:
     def _check_token(self) -> None:
         reach = access(self.context)
         url = urlsplit(reach.url)
-        door = Endpoint("door", url.hostname or "", url.port or 80, reach.key)
+        gateway = Endpoint("gateway", url.hostname or "", url.port or 80, reach.key)
         for model in self.models:
             capabilities = frozenset(reach.capabilities[model.name])
             refused = ""
             for request in token_requests(capabilities, model.name):  # type: ignore[arg-type]
-                answer = asyncio.run(one_token(door, request, _FIRST_TOKEN))
+                answer = asyncio.run(one_token(gateway, request, _FIRST_TOKEN))
                 if answer.ok:
                     break
                 refused = f"{request.path}: HTTP {answer.status}: {answer.excerpt()}"
@@ -345,7 +345,7 @@ def _show(planned: Sequence[Planned]) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold interrupts off: half a replacement would leave nobody at the door."""
+    """Hold interrupts off: half a replacement would leave nobody to answer."""
 
     def wait(_signal: int, _frame: object) -> None:
         output.talk("The old server is being replaced just now; this ends in a moment.")

@@ -120,7 +120,7 @@ class Gateway:
             exchange.status = CLIENT_GONE
             if isinstance(error, asyncio.CancelledError):
                 raise
-        except Exception:  # the door must stay open: one request's fault is answered and logged
+        except Exception:  # the gateway must go on: one request's fault is answered and logged
             logger.exception("request %s failed", exchange.request_id.decode())
             await exchange.refuse(InternalError("The gateway failed; its log has the cause"))
         finally:

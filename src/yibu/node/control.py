@@ -15,7 +15,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | restart   | models: [name]         | yes    | {models: [name]} |
 | log       | model, replica         |        | {path} |
 | subscribe | model (or null)        | yes    | none: until the client goes |
-| open      | patience: seconds      |        | {url}: a gateway that was kept shut listens |
+| open      | patience: seconds      |        | {url}: a gateway that was to listen later does |
 | settings  |                        |        | {gateway: what it was started with, models: {name: file}} |
 | accounts  |                        |        | {}: changed keys hold, usage is written |
 | wait      |                        |        | {}: comes when the node is told to stop |
@@ -56,23 +56,23 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Door:
-    """Where the gateway answers, and a key that opens it for the node's owner."""
+class GatewayHandle:
+    """What the node must know of its gateway: where it answers, and the owner's key."""
 
     url: str
-    """Empty while the door is kept shut; it changes once, when :meth:`unlock` opens it."""
+    """Empty until the gateway listens."""
     key: str | None = field(default=None, repr=False)
     hurry: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when answers that are being sent shall not be waited for any longer."""
     sync: Callable[[], Awaitable[None]] | None = None
     """Writes what the gateway has counted, and takes up changed keys."""
-    open: Callable[[float], Awaitable[str]] | None = None
+    start: Callable[[float], Awaitable[str]] | None = None
     """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
-    not within so many seconds. None for a door that stands open from the start."""
+    not within so many seconds. None where it listens from the start."""
 
-    async def unlock(self, patience: float) -> str:
-        if self.open is not None:
-            self.url, self.open = await self.open(patience), None
+    async def listen(self, patience: float) -> str:
+        if self.start is not None:
+            self.url, self.start = await self.start(patience), None
         return self.url
 
 
@@ -96,14 +96,14 @@ class Control:
         self,
         fleet: Fleet,
         node: Callable[[], Mapping[str, Any]],
-        door: Door,
+        gateway: GatewayHandle,
         stopping: Stopping,
         settings: Mapping[str, Any],
     ) -> None:
         """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``;
         ``settings`` are those that the gateway was started with, without its keys."""
         self._fleet = fleet
-        self._door = door
+        self._gateway = gateway
         self._node = node
         self._stopping = stopping
         self._settings = settings
@@ -132,7 +132,7 @@ class Control:
                         await send(event)
                 return None
             case "open":
-                return {"url": await self._door.unlock(float(request["patience"]))}
+                return {"url": await self._gateway.listen(float(request["patience"]))}
             case "wait":
                 await self._stopping.asked.wait()
                 return {}
@@ -148,8 +148,8 @@ class Control:
                 path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
                 return {"path": path}
             case "accounts":
-                if self._door.sync is not None:
-                    await self._door.sync()
+                if self._gateway.sync is not None:
+                    await self._gateway.sync()
                 return {}
             case "ping":
                 return self._node()["node"]
@@ -163,8 +163,8 @@ class Control:
                 return {"gateway": dict(self._settings), "models": models}
             case _:
                 return {
-                    "url": self._door.url,
-                    "key": self._door.key,
+                    "url": self._gateway.url,
+                    "key": self._gateway.key,
                     "capabilities": {
                         route.model: sorted(route.capabilities) for route in self._fleet.routes()
                     },

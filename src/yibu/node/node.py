@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.node import control
-from yibu.node.control import Control, Door, Stopping
+from yibu.node.control import Control, GatewayHandle, Stopping
 from yibu.node.deploy import Deployer
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import GpuMemory, Nvml
@@ -31,8 +31,8 @@ from yibu.paths import Paths
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Gateway = Callable[[Fleet], AbstractAsyncContextManager[Door]]
-"""Serves HTTP on the fleet inside the context, and gives its door. It installs no signal
+Gateway = Callable[[Fleet], AbstractAsyncContextManager[GatewayHandle]]
+"""Serves HTTP on the fleet inside the context, and gives its handle. It installs no signal
 handlers, and on leaving lets answers that are being sent finish."""
 
 
@@ -67,11 +67,11 @@ class Node:
         """
         self.paths.make()
         node = {"pid": os.getpid(), "started": int(time.time()), "instance": secrets.token_hex(8)}
-        door = Door("")
+        gateway = GatewayHandle("")
         stopping = Stopping()
 
         def shown() -> dict[str, Any]:
-            return {"node": node, "gateway": {"url": door.url}}
+            return {"node": node, "gateway": {"url": gateway.url}}
 
         async with AsyncExitStack() as stack:
             stack.enter_context(node_lock(self.paths.node_lock))
@@ -83,14 +83,14 @@ class Node:
                 Fleet(self.deployer, self._host(), state, rotation=self.rotation)
             )
             await fleet.adopt(await asyncio.to_thread(state.load))
-            door = await stack.enter_async_context(self.gateway(fleet))
-            answers = Control(fleet, shown, door, stopping, self.settings)
+            gateway = await stack.enter_async_context(self.gateway(fleet))
+            answers = Control(fleet, shown, gateway, stopping, self.settings)
             await stack.enter_async_context(control.serve(self.paths.control_socket, answers))
-            _log.info("node %d serves %s", os.getpid(), door.url)
+            _log.info("node %d serves %s", os.getpid(), gateway.url)
             await _until(stopping.asked, work(fleet) if work else None)
             _log.info("draining: %g s for requests in flight", self.drain_timeout)
             if not await self._drain(fleet, stopping.hurry):
-                door.hurry()
+                gateway.hurry()
 
     async def _drain(self, fleet: Fleet, hurry: asyncio.Event) -> bool:
         """Whether every request has had its answer."""

@@ -1,4 +1,4 @@
-"""The form fields of a request, checked once at the door."""
+"""The form fields of a request, checked once, before anything is decoded."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from yibu.gateway.operations import OPERATIONS, Operation
 from yibu.gateway.schemas import answers
 
 DESCRIPTION = """\
-One OpenAI-compatible door for the models deployed here. A model answers only the paths that its
+One OpenAI-compatible address for the models deployed here. A model answers only the paths that its
 engine can do; `/v1/models` lists each model's capabilities. Engines' own fields beyond OpenAI's
 (`top_k`, `chat_template_kwargs` …) are passed through.
 """
