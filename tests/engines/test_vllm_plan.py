@@ -10,8 +10,9 @@ import pytest
 from samples import facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
+from yibu.engines.families import Family
 from yibu.engines.vllm import Vllm
-from yibu.engines.vllm.families import FAMILIES, Family
+from yibu.engines.vllm.families import FAMILIES
 from yibu.engines.vllm.flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
 from yibu.engines.vllm.server import SERVER
 from yibu.engines.vllm.table import PINNED, VllmFlags
@@ -309,9 +310,10 @@ def test_parsers_can_be_chosen_or_turned_off() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.title)
 def test_every_family_names_parsers_that_exist(family: Family) -> None:
-    assert family.reasoning is None or family.reasoning in REASONING_PARSERS
-    assert family.tools is None or family.tools in TOOL_PARSERS
-    assert family.reasoning or family.tools
+    parsers = family.parsers
+    assert parsers.reasoning is None or parsers.reasoning in REASONING_PARSERS
+    assert parsers.tools is None or parsers.tools in TOOL_PARSERS
+    assert parsers.reasoning or parsers.tools
 
 
 def test_an_embedding_model() -> None:

@@ -226,7 +226,7 @@ def test_vllm_reads_what_the_prompt_asks_for(results: dict[str, Any], parser: st
 
 
 def test_every_template_of_ours_is_tried() -> None:
-    ours = {family.template for family in FAMILIES if family.template}
+    ours = {one.parsers.template for one in FAMILIES if one.parsers.template}
     assert ours == {file.name for file in TEMPLATES.glob("*.jinja")}
     assert ours == {f"{case[0]}.jinja" for case in CASES.values()}
-    assert {family.tools for family in FAMILIES if family.template} == set(ANSWERS)
+    assert {one.parsers.tools for one in FAMILIES if one.parsers.template} == set(ANSWERS)

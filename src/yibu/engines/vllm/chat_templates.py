@@ -7,7 +7,7 @@ yibu has a template, written after the format that the family documents (``templ
 
 from __future__ import annotations
 
-from yibu.engines.vllm.families import Family
+from yibu.engines.families import Family
 from yibu.planner.types import ModelFacts
 
 _OTHER = "options.chat_template: FILE has another used"
@@ -24,7 +24,7 @@ def template_words(
     """
     if facts.pooling or "chat_template" in users:
         return []
-    ours = family.template if family is not None and parses else None
+    ours = family.parsers.template if family is not None and parses else None
     if ours is not None and family is not None and not facts.template_takes_tools:
         lack = "takes no tools" if facts.chat_template else "is missing"
         notes.append(

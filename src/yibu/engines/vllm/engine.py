@@ -17,6 +17,7 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.families import Family, family_of, parser_words
 from yibu.engines.flags import Flag, Given
 from yibu.engines.options import Options, StartTimeout, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
@@ -24,7 +25,7 @@ from yibu.engines.servers import ServerCommand
 from yibu.engines.vllm.answers import VllmAnswers
 from yibu.engines.vllm.causes import VLLM_CAUSES
 from yibu.engines.vllm.chat_templates import template_words
-from yibu.engines.vllm.families import Family, family_of
+from yibu.engines.vllm.families import FAMILIES
 from yibu.engines.vllm.given import checked
 from yibu.engines.vllm.phases import PHASES
 from yibu.engines.vllm.request import SEVERAL_PROCESSES, request_of
@@ -128,7 +129,7 @@ class Vllm:
         table = self._table
         options, users = self._read(model, notes)
         names = {flag.name for flag in users}
-        family = family_of(facts.architecture, model.source, model.name)
+        family = family_of(FAMILIES, facts.architecture, model.source, model.name)
         alone = _in_one_process(model, options, placement, names)
         drain = _drain(users, table)
         argv = [
@@ -254,23 +255,9 @@ def _parsers(
     the chat template that brings tools to the model."""
     if facts.pooling:
         return []
-    reasoning, tools = options.reasoning_parser, options.tool_call_parser
-    words: list[str] = []
-    if reasoning == "" and family is not None and "reasoning_parser" not in users:
-        reasoning = family.reasoning
-        if reasoning is not None:
-            notes.append(f"--reasoning-parser {reasoning}: {family.title} writes its thoughts first "
-                         "(options.reasoning_parser: null turns it off)")  # fmt: skip
-    if tools == "" and family is not None and "tool_call_parser" not in users:
-        tools = family.tools
-        if tools is not None:
-            notes.append(f"--tool-call-parser {tools}: so {family.title} writes its tool calls "
-                         "(options.tool_call_parser: null turns it off)")  # fmt: skip
-    if reasoning:
-        words += ["--reasoning-parser", reasoning]
-    if tools:
-        words += ["--tool-call-parser", tools]
-    parses = bool(tools) or "tool_call_parser" in users
+    words, parses = parser_words(
+        family, options.reasoning_parser, options.tool_call_parser, users, notes
+    )
     if parses and "enable_auto_tool_choice" not in users:
         words.append("--enable-auto-tool-choice")
     return words + template_words(facts, family, parses, users, notes)

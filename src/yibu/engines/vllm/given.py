@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from yibu.config import ModelConfig
+from yibu.engines.checks import check_values, unknown
 from yibu.engines.flags import Flag, FlagTable, spelt
-from yibu.engines.options import nearest
 from yibu.engines.servers import refuse_owned
 from yibu.engines.vllm.server import OPTIONS, SERVER
 from yibu.engines.vllm.translations import TRANSLATIONS
@@ -24,7 +24,9 @@ _PLUGINS = MappingProxyType(
     {"reasoning_parser": "reasoning_parser_plugin", "tool_call_parser": "tool_parser_plugin"}
 )
 """Lists of values that another flag adds to."""
-_LIKENESS = 0.6
+TITLE = "vLLM"
+_OPTIONAL = frozenset({"hf_token"})
+"""Flags that may stand without their value."""
 
 
 def checked(
@@ -44,7 +46,7 @@ def checked(
         _refuse(model, name, flag)
         if name in table.flags:
             if _PLUGINS.get(name) not in given:
-                _check_values(model, name, flag, table)
+                check_values(model, flag, table, TITLE, optional=_OPTIONAL)
             yield flag
         elif (old := TRANSLATIONS.get(name)) is not None:
             notes.append(f"{spelt(name)}: {old.note}")
@@ -52,7 +54,7 @@ def checked(
             if words:
                 yield from table.read(words)
         else:
-            raise _unknown(model, name, table)
+            raise unknown(model, name, table, TITLE, others=TRANSLATIONS)
 
 
 def _refuse(model: ModelConfig, name: str, flag: Flag) -> None:
@@ -70,45 +72,3 @@ def _refuse(model: ModelConfig, name: str, flag: Flag) -> None:
             f"{who} would have the engine print its flags and end",
             hint="they are listed at https://docs.vllm.ai/en/stable/cli/serve.html",
         )
-
-
-def _unknown(model: ModelConfig, name: str, table: FlagTable) -> ConfigError:
-    near = nearest(name, [*table.flags, *TRANSLATIONS], cutoff=_LIKENESS)
-    return ConfigError(
-        f"model {model.name!r}: vLLM {table.version} has no flag {spelt(name)}",
-        hint=f"did you mean {spelt(near)}?"
-        if near
-        else "its flags are listed at https://docs.vllm.ai/en/stable/cli/serve.html",
-    )
-
-
-def _plainly(value: str) -> str:
-    """Some of vLLM's lists are compared without regard to case and hyphens: which, it alone knows."""
-    return value.lower().replace("-", "_")
-
-
-def _check_values(model: ModelConfig, name: str, flag: Flag, table: FlagTable) -> None:
-    """Raise ConfigError unless the flag has as many values as it takes, of those it takes."""
-    kind, values, who = table.flags[name], flag.values, f"model {model.name!r}: {flag.words[0]}"
-    if kind == "switch" and values:
-        raise ConfigError(
-            f"{who} takes no value, found {' '.join(values)!r}",
-            hint=f"write {spelt(name)} alone, or --no-{spelt(name)[2:]} to turn it off",
-        )
-    if kind != "switch" and name != "hf_token" and not values:
-        raise ConfigError(f"{who} lacks its value", hint=f"write {spelt(name)} VALUE")
-    if kind in ("value", "repeat") and len(values) > 1:
-        raise ConfigError(
-            f"{who} takes one value, found {len(values)}: {' '.join(values)}",
-            hint="quote a value that has spaces",
-        )
-    choices = table.choices.get(name, ())
-    known = {_plainly(choice) for choice in (*choices, "None", "")}
-    for value in values if choices and not flag.key else ():
-        if _plainly(value) not in known:
-            near = nearest(value, choices, cutoff=_LIKENESS)
-            raise ConfigError(
-                f"model {model.name!r}: {spelt(name)} cannot be {value!r} in vLLM {table.version}; "
-                f"it is one of {', '.join(choices)}",
-                hint=f"did you mean {near}?" if near else "choose one of these",
-            )

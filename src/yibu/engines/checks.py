@@ -1,0 +1,99 @@
+"""The flags that a user gave for an engine, checked before anything is started.
+
+An engine itself looks at them after ten seconds of imports, one by one, and buries what it says under
+its usage. Names, numbers of values and values that come from a list are checked here against what its
+own parser has; what only the engine can judge is left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from yibu.config import ModelConfig
+from yibu.engines.flags import Flag, FlagTable, spelt
+from yibu.engines.options import nearest
+from yibu.engines.servers import ServerCommand, refuse_owned
+from yibu.errors import ConfigError
+
+_LIKENESS = 0.6
+_NONE: frozenset[str] = frozenset()
+
+
+def own_flags(
+    model: ModelConfig, flags: Iterable[Flag], server: ServerCommand, title: str
+) -> Iterator[Flag]:
+    """The user's flags for the engine, without those that the planner has read.
+
+    A switch that has no negation is left out where it is turned off, for that it is.
+
+    Raises:
+        ConfigError: one is unknown, is not the engine's here, or has a value that it cannot have.
+    """
+    table = server.table
+    planned = {*server.options, *server.options.values()}
+    for flag in flags:
+        if flag.name in planned:
+            continue
+        refuse_owned(server, model.name, flag.name)
+        if flag.name not in table.flags:
+            raise unknown(model, flag.name, table, title)
+        check_values(model, flag, table, title)
+        if not flag.off or flag.name in table.negations.values():
+            yield flag
+
+
+def unknown(
+    model: ModelConfig, name: str, table: FlagTable, title: str, others: Collection[str] = ()
+) -> ConfigError:
+    """The error for a flag that the engine does not have."""
+    near = nearest(name, [*table.flags, *others], cutoff=_LIKENESS)
+    return ConfigError(
+        f"model {model.name!r}: {title} {table.version} has no flag {spelt(name)}",
+        hint=f"did you mean {spelt(near)}?" if near else "its flags are in its own documentation",
+    )
+
+
+def check_values(
+    model: ModelConfig,
+    flag: Flag,
+    table: FlagTable,
+    title: str,
+    optional: Collection[str] = _NONE,
+) -> None:
+    """Raise ConfigError unless the flag has as many values as it takes, of those it takes.
+
+    Args:
+        optional: Flags that may stand without their value.
+    """
+    name, values = flag.name, flag.values
+    kind, who = table.flags[name], f"model {model.name!r}: {flag.words[0]}"
+    if kind == "switch" and values:
+        negated = (
+            f"--no-{spelt(name)[2:]}" if not table.negations else f"options: {{{name}: false}}"
+        )
+        raise ConfigError(
+            f"{who} takes no value, found {' '.join(values)!r}",
+            hint=f"write {spelt(name)} alone, or {negated} to turn it off",
+        )
+    if kind != "switch" and name not in optional and not values:
+        raise ConfigError(f"{who} lacks its value", hint=f"write {spelt(name)} VALUE")
+    if kind in ("value", "repeat") and len(values) > 1:
+        raise ConfigError(
+            f"{who} takes one value, found {len(values)}: {' '.join(values)}",
+            hint="quote a value that has spaces",
+        )
+    choices = table.choices.get(name, ())
+    known = {_plainly(choice) for choice in (*choices, "None", "")}
+    for value in values if choices and not flag.key else ():
+        if _plainly(value) not in known:
+            near = nearest(value, choices, cutoff=_LIKENESS)
+            raise ConfigError(
+                f"model {model.name!r}: {spelt(name)} cannot be {value!r} in {title} "
+                f"{table.version}; it is one of {', '.join(choices)}",
+                hint=f"did you mean {near}?" if near else "choose one of these",
+            )
+
+
+def _plainly(value: str) -> str:
+    """Some lists are compared without regard to case and hyphens: which, the engine alone knows."""
+    return value.lower().replace("-", "_")
