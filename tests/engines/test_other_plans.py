@@ -188,13 +188,15 @@ def test_a_named_engine_is_held_to_its_word() -> None:
 
 @pytest.mark.parametrize("engine", ENGINE_NAMES)
 def test_every_engines_start_timeout_has_the_same_name(engine: str) -> None:
-    kind = {"llama.cpp": "gguf", "vllm": "safetensors", "speech": "whisper-ct2"}
+    kind = {"llama.cpp": "gguf", "vllm": "safetensors", "speech": "whisper-ct2",
+            "sglang": "safetensors", "lmdeploy": "safetensors"}  # fmt: skip
+    at = placement(gpus=(0,)) if engine in ("sglang", "lmdeploy") else placement()
     own = {"command": "serve {port}"} if engine == "command" else {}
 
     def timeout(options: dict[str, Any]) -> float:
         entry = model({**own, **options})
         found = facts(kind[engine]) if engine in kind else None  # type: ignore[arg-type]
-        launch = by_name(engine).plan(entry, found, placement())
+        launch = by_name(engine).plan(entry, found, at)
         assert "start" not in " ".join(launch.argv), "it is yibu's, not the engine's"
         return launch.start_timeout
 
@@ -209,6 +211,7 @@ def test_gpus_are_numbered_as_nvidia_smi_does() -> None:
     """CUDA's own order is by speed, so that a mixed machine's numbers would mean other cards."""
     command = model({"command": "serve {port}"}, name="c")
     cases = [("llama.cpp", model(), "gguf"), ("vllm", model(), "safetensors"),
+             ("sglang", model(), "safetensors"), ("lmdeploy", model(), "safetensors"),
              ("speech", model({"device": "cpu"}), "whisper-ct2"), ("command", command, "gguf")]  # fmt: skip
     for name, entry, kind in cases:
         launch = by_name(name).plan(entry, facts(kind), placement(gpus=(1, 0)))

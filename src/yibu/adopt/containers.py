@@ -10,10 +10,13 @@ import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from yibu.adopt.bash import Command
 from yibu.adopt.marks import PROGRAMS
+from yibu.engines.flags import spelt
 from yibu.engines.registry import servers
+from yibu.engines.servers import Role
 
 _PROGRAMS = frozenset({"docker", "podman", "nerdctl"})
 _SWITCHES = frozenset(
@@ -26,6 +29,8 @@ _SHORT_VALUES = "evpuwhlmc"
 _DEVICES = re.compile(r"device=([\w,:-]+)")
 
 
+_ADDRESS: Mapping[str, Role] = MappingProxyType({"host": "host", "port": "port"})
+"""Flags of a server that is not known."""
 _INTERPRETERS = frozenset({"python", "python3", "bash", "sh"})
 _PROGRAM_WORDS = _INTERPRETERS | PROGRAMS.keys()
 
@@ -84,26 +89,24 @@ class Container:
 
     def _published(self, arguments: list[str]) -> list[str]:
         """The arguments with the address that clients outside of the container know."""
-        usual = next(
-            (str(one.port) for one in servers() if one.started(arguments) is not None), "8000"
-        )
-        kept, inner, given = [], usual, ""
+        server = next((one for one in servers() if one.started(arguments) is not None), None)
+        roles = server.roles if server is not None else _ADDRESS
+        address = {spelt(flag): role for flag, role in roles.items() if role in ("host", "port")}
+        told = {"port": str(server.port) if server is not None else "8000", "host": ""}
+        kept = []
         words = iter(arguments)
         for word in words:
             name, equals, value = word.partition("=")
-            if name in ("--port", "--host", "--server-port", "--server-name"):
-                value = value if equals else next(words, "")
-                if name.endswith("port"):
-                    inner = value
-                else:
-                    given = value
+            if name in address:
+                told[address[name]] = value if equals else next(words, "")
             else:
                 kept.append(word)
         if self.host_network:
-            host, port = given or "0.0.0.0", inner  # noqa: S104 - as docker publishes
+            host, port = told["host"], told["port"]
         else:
-            host, _, port = self.ports.get(inner, inner).rpartition(":")
-        return [*kept, "--host", host or "0.0.0.0", "--port", port]  # noqa: S104 - as above
+            host, _, port = self.ports.get(told["port"], told["port"]).rpartition(":")
+        here = {"host": host or "0.0.0.0", "port": port}  # noqa: S104 - as docker publishes
+        return [*kept, *(word for name, role in address.items() for word in (name, here[role]))]
 
 
 def read_run(command: Command) -> Container | None:

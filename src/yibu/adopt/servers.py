@@ -104,7 +104,7 @@ _LAUNCH = re.compile(
         rf"(?:^|[\s/'\"]){re.escape(program)}" + (rf"\s+{words[0]}\b" if words else r"(?=\s+-|$)")
         for program, words in PROGRAMS.items()
     )
-    + "".join(f"|{re.escape(module)}" for module in MODULES)
+    + "".join(f"|{re.escape(module)}" for module in MODULES if module not in PROGRAMS)
 )
 """A command line within another that starts a server."""
 _SERVES = re.compile(r"--served-model-name\b|--model(-path)?[ =]|--max-model-len\b")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-EngineName = Literal["llama.cpp", "vllm", "speech", "command"]
-ENGINE_NAMES: tuple[EngineName, ...] = ("llama.cpp", "vllm", "speech", "command")
+EngineName = Literal["llama.cpp", "vllm", "sglang", "lmdeploy", "speech", "command"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 Origin = Literal["flag", "environment", "file", "default"]
 """Where a resolved value came from, so that "why this one?" has an answer."""

@@ -57,6 +57,8 @@ class FlagTable:
     does; argparse takes those that do not begin with a dash."""
     loose: frozenset[str] = frozenset()
     """Flags of a strict table that older versions took without a value."""
+    abbreviates: bool = False
+    """The server's parser takes the beginning of a name for it, where no other begins so."""
 
     def name(self, spelling: str) -> tuple[str, bool]:
         """A spelling's flag, and whether it turns it off."""
@@ -72,6 +74,11 @@ class FlagTable:
             positive = self.short.get(positive, positive)
             if self.flags.get(positive) == "switch":
                 return positive, True
+        if self.abbreviates:
+            spellings = (*self.flags, *self.short)
+            begun = {self.short.get(one, one) for one in spellings if one.startswith(name)}
+            if len(begun) == 1:
+                return begun.pop(), False
         return name, False
 
     def read(self, words: Sequence[str]) -> list[Flag]:

@@ -9,8 +9,10 @@ from yibu.engines.base import Engine
 from yibu.engines.command import Command
 from yibu.engines.flags import Flag, FlagTable
 from yibu.engines.llama_cpp import LlamaCpp
+from yibu.engines.lmdeploy import Lmdeploy
 from yibu.engines.requests import RequestTable
 from yibu.engines.servers import ServerCommand
+from yibu.engines.sglang import Sglang
 from yibu.engines.speech import Speech
 from yibu.engines.vllm import Vllm
 from yibu.errors import ConfigError, UnsupportedError
@@ -22,7 +24,7 @@ _SHARED = frozenset({"context", "parallel", "threads", "start_timeout"})
 
 def engines() -> tuple[Engine, ...]:
     """Every engine; for a model that names none, the first that supports it is taken."""
-    return (LlamaCpp(), Vllm(), Speech(), Command())
+    return (LlamaCpp(), Vllm(), Sglang(), Lmdeploy(), Speech(), Command())
 
 
 def servers() -> tuple[ServerCommand, ...]:

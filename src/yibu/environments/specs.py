@@ -166,6 +166,10 @@ _ALL = (
     EnvironmentSpec(
         "vllm-cuda", engine="vllm", package="vllm", device="gpu", disk=14 * GIB, bytecode=True
     ),
+    EnvironmentSpec("sglang", engine="sglang", package="sglang", disk=16 * GIB, bytecode=True),
+    EnvironmentSpec(
+        "lmdeploy", engine="lmdeploy", package="lmdeploy", disk=14 * GIB, bytecode=True
+    ),
 )
 
 SPECS: Mapping[str, EnvironmentSpec] = MappingProxyType({spec.name: spec for spec in _ALL})

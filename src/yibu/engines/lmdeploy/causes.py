@@ -1,0 +1,127 @@
+"""How LMDeploy says that it failed: wordings of 0.18 (older ones where they differed), from its source
+and its users' reports, and what to do."""
+
+from __future__ import annotations
+
+import re
+
+from yibu.engines.base import Cause
+from yibu.engines.causes import GENERIC_CAUSES
+
+_MEMORY_HINT = (
+    "See the arithmetic: yibu plan MODEL. Lower options.session_len or max_batch_size, give it more "
+    "memory (memory: 12GiB), or take a quantized variant."
+)
+
+LMDEPLOY_CAUSES: tuple[Cause, ...] = (
+    Cause(
+        "kv_cache_too_small",
+        re.compile(
+            r"No enough gpu memory for (?:kv cache|state cache|runtime)|No enough free memory blocks"
+        ),
+        "No memory is left for the KV cache after the weights.",
+        _MEMORY_HINT,
+    ),
+    Cause(
+        "out_of_memory",
+        re.compile(
+            r"CUDA runtime error: out of memory|torch\.(?:cuda\.)?OutOfMemoryError|"
+            r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+        ),
+        "Memory ran out while the model was loaded or warmed up.",
+        _MEMORY_HINT,
+    ),
+    Cause(
+        "bad_cache_ratio",
+        re.compile(r"object-cache path (?:expects 0 < |no longer accepts )cache_max_block_count"),
+        "cache_max_entry_count has to be a fraction between 0 and 1; it counts no blocks any more.",
+        "Leave options.cache_max_entry_count out: yibu gives it what the plan has for the cache.",
+    ),
+    Cause(
+        "bad_path",
+        re.compile(
+            r"[Ff]ailed to (?:find valid checkpoint|locate weight files) under '?(?P<path>[^'\n]+)|"
+            r"Could not find model architecture from config"
+        ),
+        "There is no model at the path that was given, or it lacks config.json or its weights: {path}.",
+        "Check the source in yibu.yaml; what is here: yibu ls; fetch it again: yibu pull SOURCE.",
+    ),
+    Cause(
+        "bad_parser",
+        re.compile(r"The (?P<kind>reasoning|tool) parser (?P<name>\S+) is not in the parser list"),
+        "LMDeploy has no {kind} parser named {name}.",
+        "Name one that it has, or none: options.reasoning_parser: null, options.tool_call_parser: null.",
+    ),
+    Cause(
+        "pytorch_engine_check",
+        re.compile(r"<(?P<what>\w+)> check failed!"),
+        "LMDeploy's check of its environment failed: {what}.",
+        "Make the environment anew: yibu engine rm lmdeploy, then yibu engine install lmdeploy.",
+    ),
+    Cause(
+        "unsupported_architecture",
+        re.compile(
+            r"[Uu]nsupported arch(?:=| )(?P<architecture>\w+)|"
+            r"model type `(?P<type>[^`]+)` but Transformers does not recognize|"
+            r"Unsupported weight quantization method: (?P<method>\w+)"
+        ),
+        "This LMDeploy does not know the architecture or quantization {architecture}{type}{method}.",
+        "Take a newer engine (yibu engine install lmdeploy --version V), or serve it with another "
+        "engine: engine: vllm.",
+    ),
+    Cause(
+        "no_gpu",
+        re.compile(
+            r"No CUDA GPUs are available|Found no NVIDIA driver on your system|"
+            r"CUDA runtime error: (?:no CUDA-capable device|invalid device ordinal)"
+        ),
+        "LMDeploy finds no GPU that it can use.",
+        "Check nvidia-smi (in a container: --gpus all); without a GPU take engine: vllm or llama.cpp.",
+    ),
+    Cause(
+        "driver_too_old",
+        re.compile(
+            r"NVIDIA driver on your system is too old \(found version (?P<version>\d+)\)|"
+            r"CUDA driver version is insufficient|no kernel image is available for execution"
+        ),
+        "The NVIDIA driver (or the card) is too old for this build: {version}.",
+        "Update the driver (nvidia-smi shows it), or take an older engine: "
+        "yibu engine install lmdeploy --version V.",
+    ),
+    Cause(
+        "nccl",
+        re.compile(r"NCCL error[^\n]*|ncclUnhandledCudaError|ncclSystemError"),
+        "The GPUs cannot talk to each other (NCCL).",
+        "See NCCL's own words with env: NCCL_DEBUG=INFO; often /dev/shm is too small "
+        "(--shm-size=8g) or peer access is off (NCCL_P2P_DISABLE=1).",
+    ),
+    Cause(
+        "remote_code",
+        re.compile(
+            r"requires you to execute the configuration file|"
+            r"consider setting `trust_remote_code=True`|contains custom code which must be executed"
+        ),
+        "The model brings Python code of its own, which is not run unless you say so.",
+        "Read that code; if you trust it: options.trust_remote_code: true.",
+    ),
+    Cause(
+        "corrupt_model",
+        re.compile(
+            r"SafetensorError: (?P<reason>[^\n]+)|Error while deserializing header|"
+            r"MetadataIncompleteBuffer"
+        ),
+        "A weights file is damaged or incomplete: {reason}.",
+        "Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE.",
+    ),
+    Cause(
+        "bad_flag",
+        re.compile(
+            r"error: (?:unrecognized arguments: (?P<flags>[^\n]+)|"
+            r"argument (?P<flag>\S+): (?P<reason>[^\n]+))"
+        ),
+        "LMDeploy refused a flag: {flags}{flag} {reason}.",
+        "Correct it in options: or after --; its flags: yibu plan MODEL checks them.",
+    ),
+    *GENERIC_CAUSES,
+)
+"""The particular before the general: the first whose pattern is found wins."""

@@ -1,0 +1,171 @@
+"""Rows of request tables that several engines of language models share, in each one's name."""
+
+from __future__ import annotations
+
+from yibu.engines.hints import ACCOUNTING, HOSTED, STATE, STREAM
+from yibu.engines.requests import Asked, Body, Rule, done, ignored, passed, refusal, refused
+from yibu.engines.tool_choice import choose_tools
+
+MODEL = "the name that the engine knows the model by"
+CHOSEN = "the tools that it allows are sent; a name that is not there is a 400"
+_IDS = "an id of OpenAI's, which says nothing to a model"
+_ANTHROPIC = (
+    "It is a service of Anthropic's, which no engine has. Give a tool with an 'input_schema'"
+)
+_PART = "messages[role=*].content"
+_SAMPLING = ("temperature", "top_p", "max_tokens", "stream", "stop", "seed", "stream_options",
+             "stream_options.include_usage")  # fmt: skip
+
+
+def _cache(title: str, *paths: str) -> tuple[Rule, ...]:
+    return ignored(f"{title} caches prompts of its own accord", *paths)
+
+
+def _tools(title: str) -> tuple[Rule, ...]:
+    return (
+        *passed("tools", "tools[type=function].**", "tool_choice", "tool_choice[type=function].**"),
+        *done(CHOSEN, "tool_choice[type=allowed_tools]"),
+        *refused(f"{title}'s tools take JSON. Use a tool of type 'function'", "tools[type=custom]",
+                 "tool_choice[type=custom]"),
+    )  # fmt: skip
+
+
+def chat(title: str) -> tuple[Rule, ...]:
+    """Of /v1/chat/completions: text, images and functions."""
+    return (
+        *done(MODEL, "model"),
+        *passed(*_SAMPLING, "n"),
+        *STREAM,
+        *ACCOUNTING,
+        *passed("messages", "messages[role=*].**", f"{_PART}[type=text].**", f"{_PART}[type=image_url].**",
+                "messages[role=assistant].tool_calls[type=function].**"),
+        *_cache(title, f"{_PART}[type=text].prompt_cache_breakpoint",
+                f"{_PART}[type=image_url].prompt_cache_breakpoint"),
+        *refused(f"{title} reads no files. Send their text", f"{_PART}[type=file]"),
+        *refused("Send it as a part of type 'text'", f"{_PART}[type=refusal]"),
+        *refused(f"{title}'s tools take JSON. Use a tool of type 'function'",
+                 "messages[role=assistant].tool_calls[type=custom]"),
+        *refused(f"{title} writes text alone. Ask for the modality 'text'", "messages[role=assistant].audio",
+                 "audio", "modalities[=audio]"),
+        *ignored("it writes text, whatever is asked", "modalities", "modalities[=text]"),
+        *passed("max_completion_tokens", "logprobs", "top_logprobs", "reasoning_effort", "parallel_tool_calls",
+                "response_format", "response_format[type=text].**", "response_format[type=json_object].**",
+                "response_format[type=json_schema].**"),
+        *_tools(title),
+        *refused(f"{title} knows 'tools' and 'tool_choice', which took their place. Use those", "functions",
+                 "function_call"),
+        *refused(f"{title} predicts nothing from a draft in the request. Leave it out", "prediction"),
+        *refused(HOSTED, "web_search_options"),
+    )  # fmt: skip
+
+
+def completions(title: str) -> tuple[Rule, ...]:
+    return (
+        *done(MODEL, "model"),
+        *passed(*_SAMPLING, "prompt", "logprobs"),
+        *STREAM,
+        *ACCOUNTING,
+        *refused(f"{title} fills nothing in. Write the model's own tokens for it into 'prompt'", "suffix"),
+    )  # fmt: skip
+
+
+def responses(title: str) -> tuple[Rule, ...]:
+    """Of /v1/responses: text and functions, nothing stored."""
+    message, output = "input[type=message]", "input[type=function_call_output]"
+    return (
+        *done(MODEL, "model"),
+        *ACCOUNTING,
+        *STREAM,
+        *passed("input", "input.**", "instructions", "temperature", "top_p", "max_output_tokens", "stream",
+                "stream_options", "parallel_tool_calls", "include", f"{message}.**",
+                f"{message}.content[type=input_text].**", f"{message}.content[type=output_text].**",
+                "input[type=function_call].**", f"{output}.**", f"{output}.output[type=input_text].**"),
+        *ignored(_IDS, f"{message}.phase", "input[type=function_call].caller", f"{output}.caller",
+                 "input[type=function_call].namespace", f"{output}.namespace"),
+        *ignored("notes on an answer that was given", f"{message}.content[type=output_text].annotations",
+                 f"{message}.content[type=output_text].logprobs"),
+        *_cache(title, f"{message}.content[type=input_text].prompt_cache_breakpoint",
+                f"{output}.output[type=input_text].prompt_cache_breakpoint"),
+        *refused(f"{title} reads no files. Send their text", f"{message}.content[type=input_file]",
+                 f"{output}.output[type=*]"),
+        *refused("Send it as a part of type 'output_text'", f"{message}.content[type=refusal]"),
+        *refused(STATE, "previous_response_id", "background", unless=(False,)),
+        *refused(STATE, "conversation", "input[type=item_reference]", "context_management",
+                 "input[type=compaction]", "input[type=compaction_trigger]"),
+        *refused("Prompts of OpenAI's are not here. Write it into 'instructions' and 'input'", "prompt"),
+        *ignored("a limit on calls of hosted tools", "max_tool_calls"),
+        *ignored("what is shown of a reasoning, which models here show whole", "reasoning.summary",
+                 "reasoning.generate_summary", "reasoning.context", "reasoning.mode"),
+        *ignored("a hint on the answer's length that only OpenAI's models know", "text.verbosity"),
+        *passed("reasoning", "text", "text.format", "text.format[type=text].**",
+                "text.format[type=json_schema].**", "text.format[type=json_object].**"),
+        *_tools(title),
+        *ignored("how OpenAI's hosted programs call it", "tools[type=function].allowed_callers",
+                 "tools[type=function].defer_loading", "tools[type=function].output_schema"),
+        *refused(f"{title}'s tools take JSON. Use a tool of type 'function'", "input[type=custom_tool_call]",
+                 "input[type=custom_tool_call_output]"),
+        *refused(HOSTED, "tools[type=*]", "tool_choice[type=*]", "input[type=*]"),
+    )  # fmt: skip
+
+
+def counted(title: str) -> tuple[Rule, ...]:
+    """Of /v1/messages/count_tokens, and of /v1/messages too."""
+    result = f"{_PART}[type=tool_result]"
+    return (
+        *done(MODEL, "model"),
+        *passed("messages", "messages[role=*].**", f"{_PART}[type=text].**", f"{_PART}[type=image].**",
+                f"{_PART}[type=image].source[type=base64].**", f"{_PART}[type=image].source[type=url].**",
+                f"{_PART}[type=thinking].**", f"{_PART}[type=tool_use].**", f"{result}.**",
+                f"{result}.content[type=text].**"),
+        *ignored("only Anthropic can read it", f"{_PART}[type=redacted_thinking]"),
+        *ignored("who called the tool, of what Anthropic hosts", f"{_PART}[type=tool_use].caller"),
+        *_cache(title, f"{_PART}[type=text].cache_control", f"{_PART}[type=image].cache_control",
+                f"{_PART}[type=tool_use].cache_control", f"{result}.cache_control",
+                f"{result}.content[type=text].cache_control", "system[type=text].cache_control",
+                "cache_control", "tools.cache_control"),
+        *ignored("where a text was taken from", f"{_PART}[type=text].citations",
+                 f"{result}.content[type=text].citations", "system[type=text].citations"),
+        *refused(f"{title} reads no files. Send their text", f"{_PART}[type=image].source[type=file]"),
+        *refused(f"{title} reads text, images, thoughts and tools' calls and results. Send its text",
+                 f"{_PART}[type=*]", f"{result}.content[type=*]"),
+        *refused(_ANTHROPIC, "tools[type=*]"),
+        *passed("system", "system[type=text].**", "tools", "tools.**", "tools.input_schema[type=object].**",
+                "tools[type=custom].**"),
+        *ignored("how Anthropic's hosted programs call it", "tools.allowed_callers", "tools.defer_loading",
+                 "tools.eager_input_streaming"),
+        *refused(f"{title} puts no examples into the prompt. Write them into the description",
+                 "tools.input_examples"),
+        *passed("tool_choice", "tool_choice[type=auto].**", "tool_choice[type=any].**",
+                "tool_choice[type=tool].**", "tool_choice[type=none].**"),
+        *ignored("says who asks, or where and how fast Anthropic serves it", "metadata", "user_profile_id",
+                 "workspace_id", "inference_geo", "service_tier", "speed"),
+    )  # fmt: skip
+
+
+def messages(title: str) -> tuple[Rule, ...]:
+    return (
+        *counted(title),
+        *passed("max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"),
+        *refused("Anthropic's containers are not here. Leave it out", "container", "mcp_servers"),
+        *refused(STATE, "diagnostics", "context_management"),
+    )
+
+
+def prepare_tools(body: Body, asked: Asked) -> None:
+    """Send the tools that ``tool_choice`` allows.
+
+    Raises:
+        InvalidRequestError: it demands a call of a model whose template knows no tools.
+    """
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        body["tool_choice"] = choose_tools(body, asked)
+    elif isinstance(choice, dict):
+        choose_tools(dict(body), asked)  # a name that is not there is refused; the engine chooses
+
+
+def prepare_best_of(body: Body, asked: Asked) -> None:
+    """Raises InvalidRequestError where more answers are to be weighed than come."""
+    best_of = body.pop("best_of", None)
+    if best_of is not None and best_of > body.get("n", 1):
+        raise refusal("best_of", "Ask for 'n' answers and 'logprobs', and choose among them", asked)

@@ -1,0 +1,5 @@
+"""SGLang: safetensors models on GPUs."""
+
+from yibu.engines.sglang.engine import Sglang
+
+__all__ = ["Sglang"]

@@ -1,0 +1,55 @@
+"""Start SGLang's server as a node wants it.
+
+    python -m yibu.launchers.sglang [--static-bytes N] -- FLAGS…
+
+SGLang takes its key from the command line alone, which every user of the machine can read: here it
+comes from SGLANG_API_KEY. And its ``--mem-fraction-static`` is a fraction of the memory that is free
+when it starts (weights and cache together): here it is made of bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from yibu.launchers.cards import fraction, free_bytes
+from yibu.launchers.keys import Hidden
+
+KEY_VARIABLE = "SGLANG_API_KEY"
+
+
+def arguments(argv: Sequence[str]) -> list[str]:
+    """SGLang's own flags, the fraction of memory among them."""
+    own, flags = list(argv), []
+    if "--" in own:
+        at = own.index("--")
+        own, flags = own[:at], own[at + 1 :]
+    parser = argparse.ArgumentParser(prog="yibu.launchers.sglang", allow_abbrev=False)
+    parser.add_argument("--static-bytes", type=int)
+    static = parser.parse_args(own).static_bytes
+    if static is not None:
+        flags += ["--mem-fraction-static", fraction(static, free_bytes())]
+    return flags
+
+
+def main() -> None:
+    from sglang.launch_server import run_server
+    from sglang.srt.plugins import load_plugins
+    from sglang.srt.server_args import prepare_server_args
+    from sglang.srt.utils import kill_process_tree
+
+    key = os.environ.pop(KEY_VARIABLE, None)
+    load_plugins()
+    server_args = prepare_server_args(arguments(sys.argv[1:]))
+    if key:
+        server_args.api_key = Hidden(key)
+    try:
+        run_server(server_args)
+    finally:
+        kill_process_tree(os.getpid(), include_parent=False)
+
+
+if __name__ == "__main__":
+    main()
