@@ -52,15 +52,17 @@ _SECRET_PART = re.compile(
     r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?|auth|authorization|cookie"
     r"|auth_header)(?:$|_(?!encodings|parallel|limit|count|base$|url$|dir$|path$|type$|name$|file$))"
 )
+_LOGIN = re.compile(r"://(?:[^\s/]*|[^\s:]*:\S*)@")
+"""A user and a password that may hold what should have been escaped."""
 _NO_SECRET = re.compile(r"(?i)(?:tokeniz|^tiktoken|max_|_tokens?_(?:per|limit|max)|keyfile$)")
 
 
 def is_secret(name: str, value: str) -> bool:
     """Whether an environment variable holds a credential: its name says so, or its value is a URL with
     a password or an Authorization header."""
-    if not value or value.startswith("${"):
+    if value.lower() in ("", "0", "1", "true", "false", "yes", "no") or value.startswith("${"):
         return False
-    if _USER_INFO.search(value) or re.match(r"(?i)(?:bearer|basic)\s+\S", value):
+    if _LOGIN.search(value) or re.match(r"(?i)(?:bearer|basic)\s+\S", value):
         return True
     if _SHAPE.search(value):
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,27 @@ def test_a_key_file_that_is_there_is_not_overwritten(
     assert run(["adopt", "start.sh"]) == 2
     assert "was left as it was" in capsys.readouterr().err
     assert Path("yibu.keys").read_text() == "another\n"
+
+
+def test_credentials_go_to_a_file_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("start.sh").write_text(
+        "export HTTPS_PROXY='http://me:it'\\''s@proxy:3128' HF_TOKEN=hf_1\n"
+        "vllm serve org/m --host 127.0.0.1\n"
+    )
+    assert run(["adopt", "start.sh"]) == 0
+    shown = capsys.readouterr()
+    assert yaml.safe_load(shown.out)["models"][0]["env"] == {
+        "HTTPS_PROXY": "${env.HTTPS_PROXY}",
+        "HF_TOKEN": "${env.HF_TOKEN}",
+    }
+    file = Path("yibu.env")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "it's" not in shown.out + shown.err
+    told = subprocess.run(
+        ["sh", "-c", '. ./yibu.env; printf "%s %s" "$HTTPS_PROXY" "$HF_TOKEN"'],
+        capture_output=True, text=True, check=True, env={},
+    )  # fmt: skip
+    assert told.stdout == "http://me:it's@proxy:3128 hf_1"

@@ -112,6 +112,7 @@ def adopt_servers(started: Sequence[Server]) -> Adoption:
         document={"gateway": gateway(found, host, first.port), "models": found.models},
         keys=tuple(dict.fromkeys(found.keys)),
         warnings=tuple(found.warnings),
+        secrets=found.secrets,
         servers=tuple(started),
         host=host,
     )
@@ -369,7 +370,9 @@ def _environment(env: Mapping[str, str], name: str, found: Findings) -> dict[str
             continue
         if is_secret(variable, value):
             kept[variable] = f"${{env.{variable}}}"
-            found.warn(f"{name}: {variable} is a secret; set it in yibu's environment instead")
+            found.secrets[variable] = value
+            found.warn(f"{name}: {variable} is a secret: it is not copied, and yibu.yaml takes it from"
+                       " yibu's own environment")  # fmt: skip
         else:
             kept[variable] = value
     return kept

@@ -25,6 +25,9 @@ class Adoption:
     """API keys that stood in the script, for a key file of mode 0600."""
     warnings: tuple[str, ...]
     """What was unsafe, or will differ."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Credentials of the environment by their variables, which ``document`` refers to: for a file of
+    mode 0600."""
     servers: tuple[Server, ...] = field(default=(), repr=False)
     """What was read, one a model."""
     host: str = ""
@@ -46,6 +49,7 @@ class Findings:
     models: list[dict[str, Any]] = field(default_factory=list)
     doors: list[tuple[str | None, int | None]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def free_names(self, names: Sequence[str]) -> list[str]:

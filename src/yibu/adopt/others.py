@@ -63,4 +63,4 @@ def _entries(
     found = Findings(models=models, doors=[(host, port or usual)] * len(models))
     section = gateway(found, host or "127.0.0.1", usual)
     told = (*found.warnings, *warnings)
-    return Adoption({"gateway": section, "models": models}, (), told, (), host or "127.0.0.1")
+    return Adoption({"gateway": section, "models": models}, (), told, host=host or "127.0.0.1")

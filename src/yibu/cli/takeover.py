@@ -56,7 +56,10 @@ _RANK = {"fits": 0, "fits_reduced": 1, "cannot_tell": 1, "does_not_fit": 2}
 def server_of(process: Foreign) -> Server | None:
     """The server that a process is, or None for any other process."""
     command = process_command(process.argv, process.env, process.directory)
-    return next(iter(find_servers([command])), None) if process.argv else None
+    try:
+        return next(iter(find_servers([command])), None) if process.argv else None
+    except UsageError:  # its words are none that a server takes
+        return None
 
 
 def find_running(adoption: Adoption) -> list[Foreign]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,9 +51,12 @@ def adopt(
     to: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the file there; do not print it.")
     ] = None,
-    key_file: Annotated[Path, typer.Option(help="Where keys that are found go, mode 0600.")] = Path(
-        "yibu.keys"
-    ),
+    key_file: Annotated[
+        Path,
+        typer.Option(
+            help="Where keys that are found go, mode 0600; other credentials go beside it, into a file that ends in .env."
+        ),
+    ] = Path("yibu.keys"),
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the running server's place.")
     ] = False,
@@ -190,12 +193,22 @@ def _write(adoption: Adoption, to: Path | None, key_file: Path) -> Adoption:
         _write_new(key_file, "".join(f"{key}\n" for key in adoption.keys))
         output.talk(f"The keys are in {key_file} (mode 0600), which gateway.api_key_file names.")
         adoption = adoption.with_key_file(str(key_file.absolute()))
+    if adoption.secrets:
+        _write_secrets(adoption.secrets, key_file.with_suffix(".env"))
     if to is None:
         output.data(adoption.to_yaml().rstrip("\n"))
     else:
         _write_new(to, adoption.to_yaml())
         output.talk(f"Wrote {to}. Start what it names with: yibu up -d -f {to}")
     return adoption
+
+
+def _write_secrets(secrets: Mapping[str, str], file: Path) -> None:
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(secrets.items()))
+    _write_new(file, "".join(lines))
+    output.talk(
+        f"{', '.join(sorted(secrets))}: in {file} (mode 0600). Before yibu up: . {shlex.quote(str(file.absolute()))}"
+    )
 
 
 def _write_new(path: Path, text: str) -> None:
