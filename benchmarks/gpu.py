@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from yibu.environments import toolchain
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
@@ -206,7 +208,12 @@ class Home:
 
     def nvml(self) -> int:
         """Bytes of all cards that the engine's processes hold; 0 where the driver does not say."""
-        pids = set(_numbers(self.state(), "pids")) | set(_numbers(self.state(), "pid"))
+        engines = [
+            psutil.Process(replica["pid"])
+            for model in self.state()["models"]
+            for replica in model["replicas"]
+        ]
+        pids = {p.pid for engine in engines for p in (engine, *engine.children(recursive=True))}
         held = (one for gpu in probe().gpus for one in gpu.processes)
         return sum(one.memory or 0 for one in held if one.pid in pids)
 
@@ -223,7 +230,7 @@ class Home:
         )  # fmt: skip
 
     def _url(self) -> str:
-        return str(self.state()["url"])
+        return str(self.state()["gateway"]["url"])
 
     def speed(self, tokens: int) -> str:
         """Tokens a second of one client, and of eight at once."""
@@ -263,19 +270,6 @@ class Home:
         done = subprocess.run(command, check=True, capture_output=True, timeout=900)
         seconds = time.monotonic() - began
         return f"{json.loads(done.stdout)['duration'] / seconds:.0f} × real time"
-
-
-def _numbers(value: Any, key: str) -> Iterator[int]:
-    """Every number below a key of that name."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == key:
-                yield from (n for n in (inner if isinstance(inner, list) else [inner]) if n)
-            else:
-                yield from _numbers(inner, key)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _numbers(inner, key)
 
 
 def _no_nvml() -> str:
