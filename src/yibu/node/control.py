@@ -208,6 +208,7 @@ def _plain(promise: Promise) -> dict[str, Any]:
         "replica": promise.replica,
         "gpus": list(promise.gpus),
         "memory_bytes": promise.memory,
+        "host_bytes": promise.host,
         "pids": sorted(promise.pids),
         "resident_bytes": promise.resident,
     }

@@ -21,7 +21,7 @@ from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
 from yibu.node.ledger import Ledger
-from yibu.planner.ledger import Beside, promised_memory
+from yibu.planner.ledger import Beside, promised_host, promised_memory
 from yibu.planner.types import ModelFacts, Placement
 from yibu.routing import NO_DETAILS, ModelDetails
 
@@ -155,6 +155,7 @@ class Deployer:
                 max_context=placement.context,
                 details=_details(facts),
                 memory=promised_memory(placement),
+                host_memory=promised_host(placement),
             )
             for each, placement in placed
         ]

@@ -341,7 +341,8 @@ class Deployment:
         """A replica's memory is its own from its start, the first or another, to its end."""
         ledger = self._host.ledger
         if replica.state == "starting":
-            ledger.promise(replica.id, replica.spec.gpus, replica.spec.memory)
+            spec = replica.spec
+            ledger.promise(replica.id, spec.gpus, spec.memory, spec.host_memory)
             ledger.runs(replica.id, replica.process)
         elif replica.state == "ready":
             ledger.ready(replica.id)

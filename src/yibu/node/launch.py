@@ -90,6 +90,8 @@ class LaunchSpec:
     details: ModelDetails = NO_DETAILS
     memory: int = 0
     """Bytes planned: of each of its GPUs, or of main memory in all."""
+    host_memory: int = 0
+    """Bytes of main memory planned beside those of its GPUs."""
 
 
 @dataclass(frozen=True, slots=True)

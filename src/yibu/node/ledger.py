@@ -18,7 +18,7 @@ from yibu.errors import DoesNotFitError
 from yibu.node import processes
 from yibu.node.names import replica_id
 from yibu.node.process import EngineProcess
-from yibu.planner.ledger import Beside, Coming, Promise, promised_memory
+from yibu.planner.ledger import Beside, Coming, Promise, promised_host, promised_memory
 from yibu.planner.types import ModelFacts, Placement
 
 _log = logging.getLogger(__name__)
@@ -61,11 +61,11 @@ class Ledger:
         if (known := self._known.pop(model, None)) is not None:
             known.set()
 
-    def promise(self, replica: str, gpus: tuple[int, ...], memory: int) -> None:
+    def promise(self, replica: str, gpus: tuple[int, ...], memory: int, host: int = 0) -> None:
         """Reserve it; again for the same replica changes nothing but the figures."""
         self._held.pop(replica, None)
         if memory:
-            self._promises[replica] = Promise(replica, gpus, memory)
+            self._promises[replica] = Promise(replica, gpus, memory, host=host)
 
     def runs(self, replica: str, process: EngineProcess | None) -> None:
         """The replica's process, whose part of the promise is measured already."""
@@ -77,6 +77,9 @@ class Ledger:
         if promise is not None:
             if not promise.gpus:
                 self._held[replica] = promise
+            elif promise.host:  # its GPUs' part is taken by now
+                held = dataclasses.replace(promise, gpus=(), memory=promise.host, host=0)
+                self._held[replica] = held
             self._tell()
 
     def settle(self, replica: str) -> None:
@@ -137,7 +140,7 @@ class Ledger:
             await _all(names, attempt, dataclasses.replace(beside, promises=lasting))
             return None
         for name, placement in zip(names, placements, strict=True):
-            self.promise(name, placement.gpus, promised_memory(placement))
+            self.promise(name, placement.gpus, promised_memory(placement), promised_host(placement))
         return placements
 
     async def _foreseen(self, model: str) -> None:
@@ -175,5 +178,10 @@ async def _all(names: Sequence[str], attempt: Attempt, beside: Beside) -> list[P
     for number, name in enumerate(names):
         placement = await attempt(number, dataclasses.replace(beside, promises=taken))
         placements.append(placement)
-        taken = (*taken, Promise(name, placement.gpus, promised_memory(placement)))
+        taken = (
+            *taken,
+            Promise(
+                name, placement.gpus, promised_memory(placement), host=promised_host(placement)
+            ),
+        )
     return placements

@@ -28,11 +28,13 @@ class Promise:
     """Its processes, if it has any by now."""
     resident: int = 0
     """Bytes of main memory that these hold and that cannot be had back: not their files' pages."""
+    host: int = 0
+    """Bytes of main memory, beside those of its GPUs."""
 
     @property
     def missing(self) -> int:
         """Bytes of main memory that are planned and not held yet."""
-        return 0 if self.gpus else max(0, self.memory - self.resident)
+        return max(0, (self.host if self.gpus else self.memory) - self.resident)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,13 @@ def promised_memory(placement: Placement) -> int:
         return placement.offload.host.total  # of its devices NVML does not tell
     memory = max(placement.budget, placement.need.total)
     return memory if placement.gpus else memory * placement.tensor_parallel
+
+
+def promised_host(placement: Placement) -> int:
+    """Bytes of main memory that a placement on GPUs sets aside besides: what of a GGUF model stays
+    there."""
+    offload = placement.offload
+    return offload.host.total if offload is not None and placement.gpus else 0
 
 
 def less_promised(machine: Machine, promises: Sequence[Promise]) -> Machine:

@@ -115,7 +115,7 @@ def _promises(context: Context) -> list[Promise]:
         return []
     return [
         Promise(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
-                frozenset(one["pids"]), one["resident_bytes"])
+                frozenset(one["pids"]), one["resident_bytes"], one.get("host_bytes", 0))
         for one in found
     ]  # fmt: skip
 
