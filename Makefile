@@ -25,10 +25,15 @@ $(BIN)/python -m pytest $(1) $(2) || { \
   printf '\n== these passed alone: they hang on the load of the machine ==\n'; }
 endef
 
+QUICK := -m "not engine and not browser" --ignore=tests/speech
+
+# Beside the checks, which take one processor, the tests are imported once: each worker would else
+# compile them and their packages anew.
 PARTS := check quick chaos engines
 
 test: $(VENV)/dev                ## the whole test suite, real engines included; a part that fails stops no other
-	@took=; failed=; for part in $(PARTS); do \
+	@$(BIN)/python -m pytest $(QUICK) --collect-only >/dev/null 2>&1 & \
+	took=; failed=; for part in $(PARTS); do \
 	  begin=$$(date +%s); \
 	  $(MAKE) --no-print-directory $$part && end=passed || { end=FAILED; failed="$$failed $$part"; }; \
 	  took="$$took$$(printf '\n%-8s %-6s %5d s' $$part $$end $$(($$(date +%s) - begin)))"; \
@@ -37,7 +42,7 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
-	@$(call tests,-m "not engine and not browser" --ignore=tests/speech $(SLOWEST),-n 4 --dist worksteal)
+	@$(call tests,$(QUICK) $(SLOWEST),-n 4 --dist worksteal)
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
 	-@$(MAKE) --no-print-directory llama-server

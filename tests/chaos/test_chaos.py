@@ -23,7 +23,7 @@ from yibu.paths import Paths
 
 _CLIENTS = 16
 _REQUEST_TIMEOUT = 3.0
-_LIMIT = 30.0
+_LIMIT = 60.0
 """Seconds for a request: two time-outs, a wait for a replica, and slow readers on a slow machine."""
 _SETTLE_EVERY = 20.0
 

@@ -149,12 +149,12 @@ class World:
     async def settle(self) -> None:
         """Once no client asks anything: nothing may be in flight, left behind or growing."""
         try:
-            await eventually(self._quiet, "no request in flight", 30)
+            await eventually(self._quiet, "no request in flight")
         except AssertionError as never:
             self.books.wrong.append(f"the node says after all have ended: {never}")
         await self.recovered("all clients paused")
         try:
-            await eventually(self._no_strays, "no process of an engine that is gone", 20)
+            await eventually(self._no_strays, "no process of an engine that is gone")
         except AssertionError:
             self.books.wrong.append(f"left behind: {self.marked()}, of {await self.call('ps')}")
         self.samples.append(Sample(self.node.num_fds(), self.node.memory_info().rss))
