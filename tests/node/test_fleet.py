@@ -283,9 +283,10 @@ async def test_files_in_use_are_held_until_the_model_is_down(make_fleet: MakeFle
 
 
 async def test_down_gives_a_download_up(make_fleet: MakeFleet) -> None:
-    given_up = threading.Event()
+    begun, given_up = threading.Event(), threading.Event()
 
     def endless(source: str, progress: ProgressCallback) -> LocalModel:
+        begun.set()
         try:
             while True:
                 progress(Progress("downloading", 1, 100))
@@ -294,13 +295,12 @@ async def test_down_gives_a_download_up(make_fleet: MakeFleet) -> None:
             given_up.set()
 
     async with make_fleet(pull=endless) as fleet:
-        with fleet.events("smol") as events:
-            going = asyncio.create_task(fleet.up(fake_model("smol", source="/m")))
-            await eventually(lambda: not events.empty())
-            await eventually(lambda: fleet.route("smol").state == "downloading")
-            await fleet.down("smol")
-            with pytest.raises(NotRunningError):
-                await going
+        going = asyncio.create_task(fleet.up(fake_model("smol", source="/m")))
+        await eventually(begun.is_set)  # the state says it before the pull has its thread
+        assert fleet.route("smol").state == "downloading"
+        await fleet.down("smol")
+        with pytest.raises(NotRunningError):
+            await going
         await eventually(given_up.is_set)
 
 
