@@ -55,8 +55,13 @@ def head_dim(text: Mapping[str, Any]) -> int:
 
 
 def dtype(config: Mapping[str, Any]) -> str:
-    value = config.get("dtype") or config.get("torch_dtype")
-    return value.removeprefix("torch.") if isinstance(value, str) else ""
+    """Of a config or the first of its parts that states one (vLLM's ``get_torch_dtype``)."""
+    parts = ("text_config", "llm_config", "thinker_config", "vision_config", "encoder_config")
+    for part in (config, *(settings.section(config, name) for name in parts)):
+        value = part.get("dtype") or part.get("torch_dtype")
+        if isinstance(value, str):
+            return value.removeprefix("torch.")
+    return ""
 
 
 def architecture(config: Mapping[str, Any]) -> str:

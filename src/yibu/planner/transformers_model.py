@@ -103,6 +103,8 @@ def facts_from_tensors(
     text, named = hf_config.text_config(config), model.model_type(config)
     told = _told(config)
     dtype = hf_config.dtype(config) or hf_config.dtype(text) or _main_dtype(tensors)
+    if not dtype and quantization.method(config) is None:
+        dtype = "float32"  # as transformers stores and vLLM reads what names no dtype
     unknown = told.unknown
     weights = sum(tensor.size for tensor in tensors) or _total_size(index)
     estimated = not weights

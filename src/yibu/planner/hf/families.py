@@ -98,6 +98,12 @@ _DENSE: Mapping[str, Family] = {
     "gemma3n_text": Family(layer=special.gemma3n_layer, beside=special.gemma3n_extra, norms=4),
     "gemma4_text": Family(layer=special.gemma4_layer, beside=special.gemma4_extra, norms=4),
     "mimo_v2_flash": Family(layer=special.mimo_layer),
+    "step3p5": Family(pattern=special.full_unless_listed, layer=special.step3p5_layer),
+    "minimax_m3_vl_text": Family(
+        pattern=special.minimax_m3_pattern,
+        mixers={"minimax_m3_sparse": mixers.indexed},
+        sets={"qk_norm": True},
+    ),
     "step3_text": Family(
         source=_REMOTE + "stepfun-ai/step3", mixers={"full_attention": special.step3}
     ),
@@ -248,7 +254,7 @@ _PATTERNS: Mapping[str, Mapping[str, Any]] = {
     for name in names.split()
 }
 """What the classes of these types do where config.json has no list of layer types."""
-_NEEDS_A_LIST = frozenset({"flint", "lfm3", "kimi_linear", "mimo_v2_flash", "step3p5"})
+_NEEDS_A_LIST = frozenset({"flint", "lfm3", "kimi_linear", "mimo_v2_flash"})
 """Types whose layers follow no rule that config.json could leave out."""
 
 _KNOWN: Mapping[str, Family] = {

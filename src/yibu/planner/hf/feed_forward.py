@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from yibu.planner.hf.settings import NAMES, Settings, need, number, section, setting
+from yibu.planner.hf.settings import NAMES, Settings, need, number, setting
 from yibu.planner.hf.weights import Weights
 
 
@@ -18,11 +18,7 @@ def dense_width(settings: Settings) -> int:
 
 
 def expert_width(settings: Settings) -> int:
-    return (
-        setting(settings, "expert_inner")
-        or number(section(settings, "ffn_config"), "ffn_hidden_size")  # DBRX
-        or dense_width({k: v for k, v in settings.items() if k != "intermediate_size_mlp"})
-    )
+    return setting(settings, "expert_inner") or setting(settings, "inner") or dense_width(settings)
 
 
 def dense(settings: Settings) -> Weights:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yibu.planner.cache import CacheGroup, CacheKind
@@ -86,6 +86,15 @@ def _attention(settings: Settings, window: int) -> Mixer:
         return Mixer(weights, small)
     kind: CacheKind = "window" if window else "full"
     return Mixer(weights, small, (CacheGroup(kind, 1, kv, width + value, window),))
+
+
+def indexed(settings: Settings) -> Mixer:
+    """MiniMax-M3: attention to blocks that an indexer chooses, whose key of a token is kept in half
+    precision (modeling_minimax_m3_vl.py; vllm/models/minimax_m3/common/indexer.py)."""
+    own = attention(settings)
+    index, heads = number(settings, "index_head_dim"), number(settings, "index_n_heads")
+    weights = own.weights + need(settings, "hidden") * index * (heads + 1)
+    return Mixer(weights, own.small, tuple(replace(kept, fixed=2 * index) for kept in own.keeps))
 
 
 def latent(settings: Settings) -> Mixer:

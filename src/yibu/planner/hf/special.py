@@ -268,6 +268,22 @@ def step3(settings: Settings) -> Mixer:
     return replace(one, weights=weights)
 
 
+def step3p5_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Step 3.5: windowed layers have heads of their own (configuration_step3p7.py)."""
+    other = section(settings, "attention_other_setting")
+    own = {name: value for name, value in other.items() if isinstance(value, int)}
+    return {**settings, **own} if kind == "sliding_attention" else settings
+
+
+def minimax_m3_pattern(settings: Settings, n: int) -> list[str] | None:
+    """``sparse_attention_freq``: 1 for layers with an indexer (configuration_minimax_m3_vl.py)."""
+    named = layers.layer_types(settings, n)
+    kinds = numbers(section(settings, "sparse_attention_config"), "sparse_attention_freq")
+    if named is None and kinds and len(kinds) >= n:
+        return ["minimax_m3_sparse" if kind else "full_attention" for kind in kinds[:n]]
+    return named or ["full_attention"] * n
+
+
 def nemotron_h_pattern(settings: Settings, n: int) -> list[str] | None:
     named = layers.layer_types(settings, n)
     found = named if named is not None else layers.block_letters(settings, n)

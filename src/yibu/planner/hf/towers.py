@@ -107,6 +107,14 @@ def qwen25_vl_tower(tower: Settings) -> int:
     return gated_vit(tower) + merged * merged + merged * number(tower, "out_hidden_size")
 
 
+def exaone_tower(tower: Settings) -> int:
+    """Qwen2.5-VL's with fewer key/value heads (modeling_exaone4_5.py)."""
+    heads = number(tower, "num_heads")
+    shared = heads - (number(tower, "num_key_value_heads") or heads)
+    saved = 2 * width(tower) * shared * (width(tower) // max(1, heads))
+    return qwen25_vl_tower(tower) - depth(tower) * saved
+
+
 def qwen3_vl_tower(tower: Settings) -> int:
     """One merger, and one for each layer whose features go deep into the language model."""
     merged = number(tower, "spatial_merge_size", default=2) ** 2 * width(tower)
@@ -246,6 +254,9 @@ TOWERS: Mapping[str, _Tower] = {
     **dict.fromkeys(["glm4v_vision", "glm4v_moe_vision", "glm4v", "glm4v_moe"], glm4v_tower),
     "glm_ocr_vision": glm_ocr_tower,
     **dict.fromkeys(["kimi_k25_vision", "moonvit"], moonvit),
+    "exaone4_5_vision": exaone_tower,
+    "minimax_m3_vl_vision": vit,
+    "step3p5_vision": vit,
     "llama4_vision_model": llama4_tower,
     "mllama_vision_model": mllama_tower,
     "gemma4_vision": gemma4_tower,
@@ -362,6 +373,19 @@ def _ernie_vl(tower: Settings, text: Settings, whole: Settings) -> int:
     return wide * wide * 2 + 2 * wide * wide + wide * wide + wide * setting(text, "hidden")
 
 
+def _aria(tower: Settings, text: Settings, whole: Settings) -> int:
+    """A cross-attention with two sets of projections, and two layers (modeling_aria.py)."""
+    v, hidden = width(tower), setting(text, "hidden")
+    return 8 * v * v + v * hidden + hidden * hidden
+
+
+def _minimax_m3(tower: Settings, text: Settings, whole: Settings) -> int:
+    """Two layers, four patches side by side, and two more (modeling_minimax_m3_vl.py)."""
+    inner = number(whole, "projector_hidden_size") or setting(text, "hidden")
+    hidden = setting(text, "hidden")
+    return width(tower) * inner + inner * hidden + 4 * hidden * inner + inner * hidden
+
+
 def _none(tower: Settings, text: Settings, whole: Settings) -> int:
     """The tower's own rule has its merger."""
     return 0
@@ -418,6 +442,9 @@ JOINTS: Mapping[str, _Joint] = {
     "lfm2_vl": _lfm2,
     **dict.fromkeys(["voxtral", "glmasr"], _voxtral),
     "idefics2": _idefics2,
+    "aria": _aria,
+    "minimax_m3_vl": _minimax_m3,
+    "step3p7": _step3,
     "deepseek_vl_v2": _shuffled_twice,
     "step3_vl": _step3,
     "ernie4_5_moe_vl": _ernie_vl,
