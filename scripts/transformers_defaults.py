@@ -16,7 +16,10 @@ from typing import Any
 
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from yibu.planner.hf.model import stem
 
 OUT = Path(__file__).parent.parent / "src/yibu/planner/hf/defaults.json"
 # What no rule reads: training, generation, numerics.
@@ -68,6 +71,17 @@ def nested(cls: type[PreTrainedConfig]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def stems() -> dict[str, set[str]]:
+    """model_type → what its classes' names begin with, as ``yibu.planner.hf.model.stem`` has it."""
+    found: dict[str, set[str]] = {}
+    for name in dir(modeling_auto):
+        if name.endswith("_MAPPING_NAMES"):
+            for model_type, classes in getattr(modeling_auto, name).items():
+                for cls in [classes] if isinstance(classes, str) else classes:
+                    found.setdefault(model_type, set()).add(stem(cls))
+    return found
+
+
 def main() -> None:
     transformers.logging.set_verbosity_error()
     classes: dict[str, type[PreTrainedConfig]] = {}
@@ -86,11 +100,13 @@ def main() -> None:
             add(CONFIG_MAPPING[name])
         except Exception as error:  # noqa: BLE001  a class whose optional library is not installed
             print(f"left out {name}: {error!r}"[:120])
-    table = {}
+    table, known = {}, stems()
     for name, cls in sorted(classes.items()):
         table[name] = defaults(cls)
         if inner := nested(cls):
             table[name]["nested"] = inner
+        if name in known:
+            table[name]["stems"] = sorted(known[name])
     OUT.write_text(
         "{\n"
         + ",\n".join(

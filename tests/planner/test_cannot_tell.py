@@ -31,6 +31,7 @@ def verdict(config: dict[str, Any], **more: Any) -> ModelPlan:
             for key in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
         ),
         ({**LLAMA, "model_type": "unheard_of", "architectures": ["UnheardOfForCausalLM"]}, "UnheardOf"),
+        ({**LLAMA, "architectures": ["UnheardOfForCausalLM"]}, "UnheardOf"),
         ({**LLAMA, "layer_types": ["unheard_of"] * 32}, "unheard_of"),
         ({**LLAMA, "quantization_config": {"quant_method": "unheard_of"}}, "unheard_of"),
         ({k: v for k, v in DEEPSEEK_V3.items() if k != "kv_lora_rank"}, "kv_lora_rank"),
@@ -62,6 +63,7 @@ def test_force_starts_it_with_what_is_known() -> None:
     for machine in ("8x141g", "workstation-64g"):
         placement = place_anyway(Request("m", "paged", facts), BUILT_IN[machine])
         assert placement is not None
+    assert placement.need.kv_cache == 4 << 30
 
 
 def test_headers_tell_the_weights_of_an_architecture_that_is_not_known() -> None:

@@ -13,6 +13,8 @@ from yibu.planner.text import size
 from yibu.planner.types import Machine, ModelPlan, Placement
 
 _PLENTY = 1 << 50
+_BLIND_CACHE = 4 << 30
+"""Bytes of cache for a model of which nobody can tell what it keeps: vLLM's own choice on a CPU."""
 _FORCED_SHARE = 0.95
 """vLLM's fraction for a model that does not fit: about all of the card."""
 _CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
@@ -112,7 +114,11 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
             return found.placement
     if not _goes_to_gpu(request, machine):
         one = replace(request, parallel=request.parallel or 1)
-        return cpu.place(one, machine, _PLENTY, 1).placement
+        placement = cpu.place(one, machine, _PLENTY, 1).placement
+        if placement is None or not unknown(request):
+            return placement
+        cache = max(placement.need.kv_cache, min(_BLIND_CACHE, machine.memory_available // 4))
+        return replace(placement, need=replace(placement.need, kv_cache=cache))
     assert request.facts is not None  # _goes_to_gpu saw to it
     count = len(request.gpus or machine.gpus)
     tp = request.tensor_parallel or gpu.valid_size(request.facts, count // request.groups)

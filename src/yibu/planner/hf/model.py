@@ -58,6 +58,32 @@ def _language_part(config: Mapping[str, Any]) -> tuple[Settings, str, bool]:
     return config, own_type, False
 
 
+def stem(architecture: str) -> str:
+    """What is left of a class's name without what it is for: qwen2 of Qwen2ForCausalLM."""
+    bare = architecture.split("For", maxsplit=1)[0]
+    for suffix in ("LMHeadModel", "EncoderModel", "ChatModel", "Model"):
+        bare = bare.removesuffix(suffix)
+    return bare.lower().replace("_", "").replace("-", "")
+
+
+# Classes of a type's public code that transformers calls by other names.
+_OTHER_STEMS: Mapping[str, tuple[str, ...]] = {
+    "falcon": ("rw",),
+    "deepseek_v3": ("kimik2",),
+    "internlm3": ("internlm3",),
+    "exaone": ("exaone",),
+}
+
+
+def _is_of(architecture: str, model_type: str) -> bool:
+    """Whether a class is one of a model type's; engines go by the class, the rules by the type.
+    True where the type has none in transformers: its code lies beside the weights."""
+    known = class_defaults().get(model_type, {}).get("stems")
+    if not known or not architecture:
+        return True
+    return stem(architecture) in {*known, *_OTHER_STEMS.get(model_type, ())}
+
+
 def language_part(config: Mapping[str, Any]) -> Settings:
     """The part of a config that describes the language model, as it stands there."""
     try:
@@ -74,9 +100,8 @@ def model_type(config: Mapping[str, Any]) -> str:
         return named
     architectures = config.get("architectures")
     first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    stem = first.split("For")[0].removesuffix("LMHeadModel").removesuffix("Model").lower()
     for known in FAMILIES:
-        if stem and known.replace("_", "").replace("-", "") == stem:
+        if first and known.replace("_", "").replace("-", "").lower() == stem(first):
             return known
     return named
 
@@ -89,6 +114,8 @@ def describe(config: Mapping[str, Any]) -> Described:
         VerificationError: A value is damaged.
     """
     named = model_type(config)
+    if not _is_of(architecture(config), named):
+        raise CannotTellError(f"the architecture {architecture(config)} is not known")
     if (whole := encoders.RULES.get(named)) is not None:
         return whole(with_defaults(config, named, nested=False))
     found = language(config)

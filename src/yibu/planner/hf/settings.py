@@ -160,7 +160,10 @@ def with_defaults(config: Settings, model_type: str, *, nested: bool) -> Setting
             if matters and isinstance(value, int) and value:
                 raise CannotTellError(f"its config.json has no {name}")
     # Another name for what is stated would win over it.
-    usual = {k: v for k, v in defaults.items() if _GROUP_OF.get(k) not in stated}
+    of_type = {"nested", "stems"}  # not settings, but what the table tells of the type
+    usual = {
+        k: v for k, v in defaults.items() if k not in of_type and _GROUP_OF.get(k) not in stated
+    }
     return {**usual, **config}
 
 
