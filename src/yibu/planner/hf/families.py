@@ -210,6 +210,8 @@ _BESIDE_WEIGHTS: Mapping[str, Family] = {
     "minicpmv": _remote("openbmb/MiniCPM-V-2_6"),
     "deepseek": _remote("deepseek-ai/deepseek-moe-16b-base"),
     "bailing_moe": _remote("inclusionAI/Ling-mini-2.0"),
+    "bailing_moe_v2": _remote("inclusionAI/Ling-mini-2.0"),
+    "mimo": _remote("XiaomiMiMo/MiMo-7B-RL"),
     "bailing_moe_linear": _remote("inclusionAI/Ring-mini-linear-2.0", mixers=_LIGHTNING),
     "hunyuan": _remote("tencent/Tencent-Hunyuan-Large", layer=special.hunyuan_layer),
     "grok-1": Family(source=_REMOTE + "hpcai-tech/grok-1"),
@@ -237,7 +239,8 @@ _ENCODERS: Mapping[str, Family] = {
         " megatron-bert xlm-roberta-xl deberta deberta-v2 distilbert bert-generation dpr nystromformer"
         " electra roformer ibert",
     ),
-    **_same(replace(PLAIN, encoder=True), "modernbert nomic_bert gte eurobert"),
+    **_same(replace(PLAIN, encoder=True), "modernbert gte eurobert"),
+    "nomic_bert": Family(layer=special.nomic_layer, encoder=True),
     "new": Family(source=_REMOTE + "Alibaba-NLP/gte-base-en-v1.5", encoder=True),
 }
 

@@ -253,6 +253,12 @@ def _llama4_step(settings: Settings, layers: int) -> list[bool] | None:
     return [(i + 1) % step == 0 for i in range(layers)] if step else None
 
 
+def _every_nth(settings: Settings, layers: int) -> list[bool] | None:
+    """Nomic Embed v2: ``moe_every_n_layers``."""
+    step = number(settings, "moe_every_n_layers")
+    return [i % step == 1 % step for i in range(layers)] if step else None
+
+
 def _ernie_range(settings: Settings, layers: int) -> list[bool] | None:
     """ERNIE 4.5: ``moe_layer_start_index`` to ``…_end_index``, every ``moe_layer_interval``."""
     if "moe_layer_start_index" not in settings:
@@ -287,6 +293,7 @@ _SPARSE: tuple[Callable[[Settings, int], list[bool] | None], ...] = (
     _frequency_list,
     _period,
     _llama4_step,
+    _every_nth,
     _ernie_range,
     _first_dense,
 )

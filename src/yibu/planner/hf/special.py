@@ -55,6 +55,12 @@ def bert_tables(settings: Settings) -> Weights:
     return Weights(embedding=rows * narrow - saved, feed_forward=hidden * narrow)
 
 
+def nomic_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Nomic's encoders are gated where their activation is a GLU's (modeling_nomic_bert.py)."""
+    named = settings.get("activation_function", settings.get("hidden_act", "swiglu"))
+    return {**settings, "gated": "glu" in str(named) or named == "silu"}
+
+
 # ---------------------------------------------------------------------------- Llama
 
 
