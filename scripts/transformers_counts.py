@@ -24,8 +24,8 @@ from transformers.models.auto import modeling_auto as auto
 from yibu.planner.hf import model
 from yibu.planner.hf.encoders import RULES
 from yibu.planner.hf.families import FAMILIES
+from yibu.planner.hf.joints import JOINTS
 from yibu.planner.hf.settings import CannotTellError, class_defaults
-from yibu.planner.hf.towers import JOINTS
 
 TESTS = Path(__file__).parent.parent / "tests/planner"
 TOLERANCE = 0.01

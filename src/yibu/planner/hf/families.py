@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from yibu.planner.hf import layers, mixers, special
+from yibu.planner.hf import hybrids, layers, mixers, special
 from yibu.planner.hf.mixers import MixerRule
 from yibu.planner.hf.settings import Settings
 from yibu.planner.hf.weights import Weights
@@ -146,45 +146,45 @@ _LINEAR: Mapping[str, Family] = {
         mixers={"full_attention": mixers.latent, "linear_attention": mixers.kimi_delta}
     ),
     "minimax": Family(
-        mixers={"linear_attention": mixers.lightning}, pattern=special.minimax_pattern
+        mixers={"linear_attention": mixers.lightning}, pattern=hybrids.minimax_pattern
     ),
     **_same(
-        Family(mixers={"conv": mixers.short_convolution}, layer=special.lfm2_layer), "lfm2 lfm2_moe lfm3"
+        Family(mixers={"conv": mixers.short_convolution}, layer=hybrids.lfm2_layer), "lfm2 lfm2_moe lfm3"
     ),
-    "olmo_hybrid": Family(mixers={"linear_attention": mixers.gated_delta}, layer=special.olmo_hybrid_layer),
+    "olmo_hybrid": Family(mixers={"linear_attention": mixers.gated_delta}, layer=hybrids.olmo_hybrid_layer),
     "bailing_hybrid": Family(
-        mixers={"full_attention": mixers.latent, "linear_attention": special.bailing_delta}
+        mixers={"full_attention": mixers.latent, "linear_attention": hybrids.bailing_delta}
     ),
     "jamba": Family(mixers={"mamba": mixers.mamba}),
-    "bamba": Family(mixers={"mamba": mixers.mamba2}, pattern=special.bamba_pattern),
+    "bamba": Family(mixers={"mamba": mixers.mamba2}, pattern=hybrids.bamba_pattern),
     "granitemoehybrid": Family(
         mixers={"mamba": mixers.mamba2, "linear_attention": mixers.mamba2},
-        pattern=special.granite_hybrid_pattern,
-        layer=special.granite_hybrid_layer,
+        pattern=hybrids.granite_hybrid_pattern,
+        layer=hybrids.granite_hybrid_layer,
     ),
     "zamba2": Family(
-        pattern=special.zamba_pattern, mixers=special.zamba_mixers(mixers.mamba2), norms=1,
-        layer=special.without_feed_forward, beside=special.zamba2_extra,
+        pattern=hybrids.zamba_pattern, mixers=hybrids.zamba_mixers(mixers.mamba2), norms=1,
+        layer=special.without_feed_forward, beside=hybrids.zamba2_extra,
     ),
     "mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
-                    layer=special.mamba_layer),
+                    layer=hybrids.mamba_layer),
     "falcon_mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
-                           layer=special.mamba_layer),
+                           layer=hybrids.mamba_layer),
     "mamba2": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba2}, norms=1,
                      layer=special.without_feed_forward),
     "falcon_h1": Family(
         pattern=special.every("hybrid"), mixers={"hybrid": mixers.mamba_and_attention}
     ),
     "nemotron_h": Family(
-        pattern=special.nemotron_h_pattern,
+        pattern=hybrids.nemotron_h_pattern,
         mixers={"mamba": mixers.mamba2, "mamba2": mixers.mamba2, "moe": mixers.nothing, "mlp": mixers.nothing},
-        layer=special.nemotron_h_layer,
+        layer=hybrids.nemotron_h_layer,
         sets={"gated": False},
         norms=1,
     ),
     "recurrent_gemma": Family(
         mixers={"recurrent": mixers.recurrent, "attention": mixers.windowed},
-        layer=special.recurrent_gemma_layer,
+        layer=hybrids.recurrent_gemma_layer,
     ),
 }  # fmt: skip
 

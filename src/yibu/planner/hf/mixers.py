@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from yibu.planner.cache import CacheGroup, CacheKind
 from yibu.planner.hf.settings import (
@@ -287,7 +286,3 @@ USUAL: Mapping[str, MixerRule] = {
     "none": nothing,
 }
 """Layer types whose meaning is the same in every family that has them."""
-
-
-def is_set(settings: Settings, name: str) -> Any:
-    return settings.get(name) not in (None, False, 0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yibu.planner.hf import decoder, encoders, towers
+from yibu.planner.hf import beside, decoder, encoders
 from yibu.planner.hf.families import FAMILIES
 from yibu.planner.hf.settings import (
     NAMES,
@@ -128,8 +128,8 @@ def describe(config: Mapping[str, Any]) -> Described:
     makes_logits = has_head(config) and (not rule.encoder or found.model_type == "eurobert")
     head = makes_logits and not tied(config, settings, found)
     text = decoder.describe(settings, rule, head=head)
-    beside = towers.beside(config, settings, named)
-    return Described(text.weights + beside, text.keeps)
+    more = beside.beside(config, settings, named)
+    return Described(text.weights + more, text.keeps)
 
 
 def architecture(config: Mapping[str, Any]) -> str:
