@@ -22,7 +22,7 @@ from yibu.engines.llama_cpp.table import TABLE
 from yibu.engines.registry import engines, servers
 from yibu.engines.vllm import Vllm
 from yibu.engines.vllm.table import PINNED
-from yibu.errors import UsageError, YibuError
+from yibu.errors import ConfigError, UsageError, YibuError
 
 _VALUES = {
     "cache_type_k": "q8_0", "cache_type_v": "q8_0", "flash_attn": "on", "pooling": "mean",
@@ -223,3 +223,40 @@ def test_llama_servers_table_is_whole() -> None:
             assert TABLE.name(word) == (next(iter(found)), True), word
     assert len(ROWS) > 250
     assert json.dumps(sorted(TABLE.flags))  # plain text, for whoever prints it
+
+
+@pytest.mark.parametrize("server", servers(), ids=lambda server: next(iter(server.programs)))
+def test_what_a_plan_refuses_a_check_refuses(server: Any) -> None:
+    (engine,) = [engine for engine in engines() if engine.server is server]
+    form = "gguf" if ".gguf" in engine.suffixes else "safetensors"
+    at = placement() if form == "gguf" else placement(gpus=(0,))
+    for name in server.table.flags:
+        for values in ((), ("nonsense",), ("-5",), ("1.5",), ("a", "b")):
+            entry = model(None, "--" + name.replace("_", "-"), *values)
+
+            def checked(entry: ModelConfig = entry) -> None:
+                engine.check(entry)
+                engine.request(entry, facts(form))
+
+            def planned(entry: ModelConfig = entry) -> None:
+                engine.plan(entry, facts(form), at)
+
+            assert is_refused(checked) or not is_refused(planned), (name, values)
+
+
+def is_refused(action: Any) -> bool:
+    try:
+        action()
+    except YibuError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--seed", "many"), ("--pipeline-parallel-size", "1.5"), ("--max-num-batched-tokens", "8kk"),
+     ("--cudagraph-capture-sizes", "1", "x")],
+)  # fmt: skip
+def test_a_number_that_vllms_parser_would_refuse_is_refused(flags: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="number"):
+        Vllm().check(model(None, *flags))

@@ -82,6 +82,12 @@ def check_values(
             f"{who} takes one value, found {len(values)}: {' '.join(values)}",
             hint="quote a value that has spaces",
         )
+    for value in () if flag.key else values:
+        if wanted := table.wrong_number(name, value):
+            raise ConfigError(
+                f"model {model.name!r}: {spelt(name)} has to be {wanted}, found {value!r}",
+                hint=f"write {spelt(name)} NUMBER",
+            )
     choices = table.choices.get(name, ())
     known = {_plainly(choice) for choice in (*choices, "None", "")}
     for value in values if choices and not flag.key else ():

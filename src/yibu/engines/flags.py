@@ -48,6 +48,9 @@ class FlagTable:
     """Other spellings → name."""
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Name → the values that it may have; a flag that may have any is not in it."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Name → ``int``, ``float`` or ``size`` (a whole number that may have a unit), where its parser takes
+    a number and nothing else."""
     negations: Mapping[str, str] = field(default_factory=dict)
     """Spellings that turn a switch off → its name. With none, every switch has ``no_NAME``."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -112,6 +115,24 @@ class FlagTable:
             while words and not is_flag(words[0]):
                 given.append(words.pop(0))
             yield Flag(name, tuple(given), (word, *given[bool(equals) :]), off, key)
+
+    def wrong_number(self, name: str, value: str) -> str:
+        """What a value should be, where it is not the number that its flag takes; else ``""``."""
+        kind = self.types.get(name, "")
+        if kind == "size" and value.lower() in ("auto", "-1"):
+            return ""
+        try:
+            if kind == "int":
+                int(value)
+            elif kind == "float":
+                float(value)
+            elif kind == "size":
+                whole(value)
+        except ValueError:
+            return {"int": "a whole number", "float": "a number"}.get(
+                kind, "a whole number, with k, m or g for thousands and K, M or G for 1,024"
+            )
+        return ""
 
     def _count(self, name: str, *, off: bool) -> int | None:
         kind = self.flags.get(name, "")

@@ -34,6 +34,15 @@ def kind(action: argparse.Action) -> str:
     return "switch" if action.nargs == 0 else "value"
 
 
+_TYPES = {
+    "int": "int",
+    "float": "float",
+    "human_readable_int": "size",
+    "human_readable_int_or_auto": "size",
+}
+"""Names of the functions that read a value → what they take; the others are vLLM's own affair."""
+
+
 def read_table() -> dict[str, Any]:
     """Flags by name with underscores, other spellings, their values where those come from a list,
     and the parsers' names."""
@@ -44,6 +53,7 @@ def read_table() -> dict[str, Any]:
     flags: dict[str, str] = {}
     short: dict[str, str] = {}
     choices: dict[str, list[str]] = {}
+    types: dict[str, str] = {}
     for action in make_arg_parser(parser_class())._actions:  # noqa: SLF001 - no public name
         names = [option for option in action.option_strings if option.startswith("--")]
         names = [option for option in names if not option.startswith("--no-")] or names
@@ -51,6 +61,8 @@ def read_table() -> dict[str, Any]:
             continue
         main_name = names[0].removeprefix("--").replace("-", "_")
         flags[main_name] = kind(action)
+        if read := _TYPES.get(getattr(action.type, "__name__", "")):
+            types[main_name] = read
         if action.choices is not None:
             choices[main_name] = [str(choice) for choice in action.choices if choice is not None]
         for other in action.option_strings:
@@ -62,6 +74,7 @@ def read_table() -> dict[str, Any]:
         "flags": flags,
         "short": short,
         "choices": choices,
+        "types": types,
         "serve": _has(_SERVE),
         "reasoning_parsers": _registered("ReasoningParserManager", ("vllm.reasoning",)),
         "tool_parsers": _registered("ToolParserManager", _TOOL_PARSERS),

@@ -3,7 +3,8 @@
 Written by scripts/vllm_flags.py; do not edit. The kinds: ``switch`` takes no value (and has a
 ``--no-`` form), ``value`` takes one, ``values`` takes several after one flag, ``repeat`` is given
 again for each value. ``SHORT`` maps the other spellings. ``CHOICES`` has, separated by spaces, the
-values of flags that take theirs from a list. The parsers are those that
+values of flags that take theirs from a list; ``TYPES`` those whose values are numbers: ``int``,
+``float`` or ``size``, a whole number that may have a unit. The parsers are those that
 ``--reasoning-parser`` and ``--tool-call-parser`` may name.
 """
 
@@ -441,6 +442,71 @@ CHOICES: Mapping[str, str] = MappingProxyType(
         "tool_strict_level": ("auto function parameter"),
         "uvicorn_log_level": ("critical debug error info trace warning"),
         "video_pruning_method": ("evs vidcom2"),
+    }
+)
+
+TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "api_server_count": "int",
+        "block_size": "int",
+        "cp_kv_cache_interleave_size": "int",
+        "cpu_offload_gb": "float",
+        "cudagraph_capture_sizes": "int",
+        "data_parallel_rank": "int",
+        "data_parallel_rpc_port": "int",
+        "data_parallel_size": "int",
+        "data_parallel_size_local": "int",
+        "data_parallel_start_rank": "int",
+        "data_parallel_supervisor_port": "int",
+        "dbo_decode_token_threshold": "int",
+        "dbo_prefill_token_threshold": "int",
+        "dcp_kv_cache_interleave_size": "int",
+        "decode_context_parallel_size": "int",
+        "dp_supervisor_probe_failure_threshold": "int",
+        "dp_supervisor_probe_interval_s": "float",
+        "dp_supervisor_probe_timeout_s": "float",
+        "dp_sync_interval": "int",
+        "elastic_ep_max_dp_size": "int",
+        "gpu_memory_utilization": "float",
+        "h11_max_header_count": "int",
+        "h11_max_incomplete_event_size": "int",
+        "kv_cache_metrics_sample": "float",
+        "long_prefill_token_threshold": "int",
+        "mamba_cache_philox_rounds": "int",
+        "master_port": "int",
+        "max_cudagraph_capture_size": "int",
+        "max_logprobs": "int",
+        "max_lora_rank": "int",
+        "max_loras": "int",
+        "max_model_len": "size",
+        "max_num_batched_tokens": "size",
+        "max_num_seqs": "int",
+        "mm_encoder_fp8_scale_save_margin": "float",
+        "mm_ipc_gpu_memory_gb": "float",
+        "mm_processor_cache_gb": "float",
+        "mm_shm_cache_max_object_size_mb": "int",
+        "nnodes": "int",
+        "node_rank": "int",
+        "offload_group_size": "int",
+        "offload_num_in_group": "int",
+        "offload_prefetch_step": "int",
+        "pipeline_parallel_size": "int",
+        "port": "int",
+        "prefill_context_parallel_size": "int",
+        "prefill_schedule_interval": "int",
+        "renderer_num_workers": "int",
+        "replayssm_buffer_len": "int",
+        "safetensors_prefetch_block_size": "size",
+        "safetensors_prefetch_num_threads": "int",
+        "seed": "int",
+        "shutdown_timeout": "int",
+        "spec_tokens": "int",
+        "sse_keep_alive_interval": "int",
+        "ssl_cert_reqs": "int",
+        "stream_interval": "int",
+        "tensor_parallel_size": "int",
+        "ubatch_size": "int",
+        "watermark": "float",
     }
 )
 

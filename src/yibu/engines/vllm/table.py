@@ -59,6 +59,7 @@ class VllmFlags(FlagTable):
             dict(plain["flags"]),
             dict(plain["short"]),
             choices,
+            dict(plain.get("types", {})),
             variables=_VARIABLES,
             serve=plain.get("serve", False),
         )
@@ -73,6 +74,7 @@ PINNED = VllmFlags(
         "reasoning_parser": sorted(flags.REASONING_PARSERS),
         "tool_call_parser": sorted(flags.TOOL_PARSERS),
     },
+    flags.TYPES,
     variables=_VARIABLES,
     serve=flags.SERVE,
 )
