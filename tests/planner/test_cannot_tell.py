@@ -63,7 +63,7 @@ def test_force_starts_it_with_what_is_known() -> None:
     for machine in ("8x141g", "workstation-64g"):
         placement = place_anyway(Request("m", "paged", facts), BUILT_IN[machine])
         assert placement is not None
-    assert placement.need.kv_cache == 4 << 30
+    assert placement.need.kv_cache == 1 << 30
 
 
 def test_headers_tell_the_weights_of_an_architecture_that_is_not_known() -> None:

@@ -13,8 +13,9 @@ from yibu.planner.text import size
 from yibu.planner.types import Machine, ModelPlan, Placement
 
 _PLENTY = 1 << 50
-_BLIND_CACHE = 4 << 30
-"""Bytes of cache for a model of which nobody can tell what it keeps: vLLM's own choice on a CPU."""
+_BLIND_CACHE = 1 << 30
+"""Bytes of cache for a model of which nobody can tell what it keeps: of most the shortest context
+that is of use, several times."""
 _FORCED_SHARE = 0.95
 """vLLM's fraction for a model that does not fit: about all of the card."""
 _CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
