@@ -63,6 +63,7 @@ def test_force_starts_it_with_what_is_known() -> None:
     for machine in ("8x141g", "workstation-64g"):
         placement = place_anyway(Request("m", "paged", facts), BUILT_IN[machine])
         assert placement is not None
+        assert placement.context == 4096
     assert placement.need.kv_cache == 1 << 30
 
 

@@ -16,6 +16,7 @@ _PLENTY = 1 << 50
 _BLIND_CACHE = 1 << 30
 """Bytes of cache for a model of which nobody can tell what it keeps: of most the shortest context
 that is of use, several times."""
+_BLIND_CONTEXT = 4_096
 _FORCED_SHARE = 0.95
 """vLLM's fraction for a model that does not fit: about all of the card."""
 _CONTEXT_CAPS = (None, 32_768, 8_192, 2_048)
@@ -101,9 +102,13 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
     It gets the least: the context that was asked for or the shortest that is of use, one sequence
     at once on a CPU, all GPUs that its heads divide by. None where more memory would not help.
     """
+    least = cpu.MIN_CONTEXT
+    if unknown(request) and request.facts is not None:
+        # Nobody can tell that a longer one does not fit.
+        least = min(request.facts.max_context or _BLIND_CONTEXT, _BLIND_CONTEXT)
     request = replace(
         request,
-        context=request.context or cpu.MIN_CONTEXT,
+        context=request.context or least,
         memory=None,
         replicas=1,
         prompt_cache=request.prompt_cache or 0,
