@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from yibu.config.types import NO_LIMITS, Limits
 from yibu.engines.base import Capability, Endpoint
 from yibu.engines.requests import UNKNOWN, Abilities
 
@@ -66,6 +67,8 @@ class Route:
     """What requests may ask of it (``LaunchPlan.abilities``)."""
     upload_patience: float = 0.0
     """Seconds of silence that a request with a file is allowed; 0: as any other."""
+    limits: Limits = NO_LIMITS
+    """Of all callers together."""
     details: ModelDetails = NO_DETAILS
     failure: Failure | None = None
     """Why there are no replicas, where that is so."""

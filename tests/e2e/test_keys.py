@@ -68,3 +68,32 @@ def test_a_public_address_may_have_its_keys_in_the_database(home: Home) -> None:
     assert "yibu key add" in home.yibu("config", "check", code=2).stderr
     home.yibu("key", "add", "alice")
     home.yibu("config", "check")
+
+
+def test_usage_and_limits_of_a_real_node_outlive_it(home: Home) -> None:
+    alice = home.yibu("key", "add", "alice", "--rpm", "1000", "--budget", "1/day").stdout.strip()
+    boss = home.yibu("key", "add", "boss", "--admin").stdout.strip()
+    home.write([fake(limits={"concurrency": 50})])
+    home.yibu("up", "-d")
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
+    status, answer, headers = ask(home, alice, "/v1/chat/completions", body)
+    assert (status, headers["x-ratelimit-remaining-requests"]) == (200, "999")
+    used = answer["usage"]["total_tokens"]
+    status, answer, headers = ask(home, alice, "/v1/chat/completions", body)
+    assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
+    assert int(headers["retry-after"]) <= 86400
+
+    [row] = json.loads(home.yibu("usage", "--json").stdout)["usage"]
+    assert (row["key"], row["requests"], row["errors"]) == ("alice", 2, 1)
+    assert row["total_tokens"] == used
+    [row] = ask(home, boss, "/v1/admin/usage")[1]["data"]
+    assert row["group"] == "alice"
+    assert ask(home, alice, "/v1/usage")[1]["budget"]["used"] == used
+    assert ask(home, alice, "/v1/admin/usage")[0] == 401
+
+    home.yibu("down")
+    header, line = home.yibu("usage", "--by", "model", "--csv").stdout.splitlines()
+    assert header.startswith("model,requests,errors,prompt_tokens")
+    assert line.startswith("fake,2,1,")
+    home.yibu("up", "-d")
+    assert ask(home, alice, "/v1/usage")[1]["budget"]["used"] == used

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from yibu.accounts.live import LiveAccounts
 from yibu.config import GatewayConfig
 from yibu.engines.base import Capability, Endpoint
 from yibu.errors import NotReadyError
@@ -109,9 +110,11 @@ def serve(backend: FakeBackend) -> Serve:
     """``async with serve(**config) as running``: the gateway on a free port."""
 
     @contextlib.asynccontextmanager
-    async def start(*, keys: Sequence[str] = (), **config: Any) -> AsyncIterator[Running]:
+    async def start(
+        *, keys: Sequence[str] = (), accounts: LiveAccounts | None = None, **config: Any
+    ) -> AsyncIterator[Running]:
         settings = GatewayConfig(**{"port": 0, "drain_timeout": 5.0, **config})
-        app = create_app(GatewayDeps(backend, settings, keys))
+        app = create_app(GatewayDeps(backend, settings, keys, accounts))
         server = GatewayServer(app)
         async with server, aiohttp.ClientSession() as http:
             yield Running(app, server, backend, http)

@@ -15,12 +15,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from yibu.accounts import usage
 from yibu.accounts.database import AccountsError, may_hold_keys, translated
+from yibu.accounts.limits import Meter, Spending, bounds
 from yibu.accounts.secret import digest_of, prefix_of
 from yibu.accounts.store import AccountStore, KeyDigest
 from yibu.accounts.types import Account
+from yibu.accounts.usage import By, Slot, Used
 from yibu.errors import UnauthorizedError
 
 _log = logging.getLogger(__name__)
@@ -34,13 +39,17 @@ class Caller:
     """Who sends a request: an account, a key of the configuration, or anybody."""
 
     name: str
-    """For logs, metrics and usage."""
+    """For logs and usage."""
+    labels: tuple[str, ...] = ()
+    """For metrics: the name of an account; keys of the configuration have none."""
     admin: bool = False
     configured: bool = False
     """The key is one of the operator's own, from the configuration."""
     models: frozenset[str] | None = None
     """Names of the models that it may use; None: all."""
     expires: float | None = None
+    meter: Meter | None = None
+    """Its limits, where it has any."""
 
 
 ANYBODY = Caller("-")
@@ -65,7 +74,9 @@ class LiveAccounts:
         self._known: dict[bytes, list[_Known]] = {}
         self._callers: dict[str, Caller] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="accounts")
-        self._database = _Database(path)
+        self._database = _Database(path, clock)
+        self._counted: dict[Slot, Used] = {}
+        """What the database does not have yet."""
         self._told = ""
         self.unreadable = False
         """The database may have keys, and none could be read yet."""
@@ -89,15 +100,17 @@ class LiveAccounts:
             self._thread.shutdown()
 
     async def sync(self) -> None:
-        """Take up now what has changed in the database.
+        """Write what was counted, and take up what has changed in the database.
 
         Raises:
             AccountsError: it could not be read or written; what was known goes on.
         """
         loop = asyncio.get_running_loop()
+        counted, self._counted = self._counted, {}
         try:
-            found = await loop.run_in_executor(self._thread, self._database.changed)
+            found = await loop.run_in_executor(self._thread, self._database.exchange, counted)
         except AccountsError as error:
+            self._count_again(counted)
             self.unreadable = not self._known and may_hold_keys(self.path)
             self.closed |= self.unreadable
             if self._told != error.message:
@@ -108,7 +121,26 @@ class LiveAccounts:
             _log.info("the database of keys %s is usable again", self.path)
         self._told, self.unreadable = "", False
         if found is not None:
-            self._take(*found)
+            self._take(found)
+
+    def count(self, key: str, model: str, used: Used) -> None:
+        """Note what a request used; written within half a second."""
+        slot = (int(self._clock() // 3600), key, model)
+        known = self._counted.get(slot)
+        if known is None:
+            self._counted[slot] = used
+        else:
+            known.add(used)
+
+    async def usage(self, by: By, since: float, key: str | None = None) -> list[dict[str, Any]]:
+        """What was used until now, of all keys or of one.
+
+        Raises:
+            AccountsError: the database cannot be read or written.
+        """
+        await self.sync()
+        read = partial(self._database.usage, by, since, key)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
     def find(self, key: bytes) -> Caller | None:
         """Who a key belongs to; None for an unknown one.
@@ -150,49 +182,100 @@ class LiveAccounts:
         with contextlib.suppress(AccountsError):  # logged, and tried again
             await self.sync()
 
-    def _take(self, accounts: list[Account], digests: dict[str, list[KeyDigest]]) -> None:
+    def _count_again(self, counted: dict[Slot, Used]) -> None:
+        """Keep what could not be written."""
+        for slot, used in counted.items():
+            if slot in self._counted:
+                self._counted[slot].add(used)
+            else:
+                self._counted[slot] = used
+
+    def _take(self, found: _Found) -> None:
         """Let requests be checked against these from now on."""
         callers: dict[str, Caller] = {}
         known: dict[bytes, list[_Known]] = {}
-        for account in accounts:
-            caller = self._callers.get(account.name) or Caller(account.name)
+        for account in found.accounts:
+            caller = self._callers.get(account.name) or Caller(account.name, (account.name,))
             caller.admin = account.admin
             caller.models = None if account.models is None else frozenset(account.models)
             caller.expires = account.expires
+            caller.meter = self._meter(account, caller.meter, found.spent.get(account.name, 0))
             callers[account.name] = caller
-            for digest in digests.get(account.name, ()):
+            for digest in found.digests.get(account.name, ()):
                 known.setdefault(digest.prefix, []).append(_Known(digest, caller))
         self._callers, self._known = callers, known
         self.closed |= bool(known)
+
+    def _meter(self, account: Account, meter: Meter | None, spent: int) -> Meter | None:
+        """The account's limits, with what is in use of them by now."""
+        if not account.limits and account.budget is None:
+            return None
+        spending = None
+        if account.budget is not None:
+            spending = Spending.at(account.budget, self._clock(), spent)
+            spending.spent += sum(
+                used.prompt_tokens + used.completion_tokens
+                for (hour, key, _), used in self._counted.items()
+                if key == account.name and hour * 3600 >= spending.start
+            )
+        meter = meter or Meter(f"The API key {account.name!r}")
+        meter.configure(account.limits, spending, time.monotonic())
+        return meter
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the database holds."""
+
+    accounts: list[Account]
+    digests: dict[str, list[KeyDigest]]
+    spent: dict[str, int]
+    """Tokens of the running day or month, of accounts with a budget."""
 
 
 class _Database:
     """The database as the one thread has it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
+        self._clock = clock
         self._open = contextlib.ExitStack()
         self._store: AccountStore | None = None
         self._seen: object = None
 
-    def changed(self) -> tuple[list[Account], dict[str, list[KeyDigest]]] | None:
-        """The accounts and their keys, where another process has changed them since the last call.
+    def exchange(self, counted: dict[Slot, Used]) -> _Found | None:
+        """Write what was counted; the accounts, where another process has changed them since.
 
         Raises:
-            AccountsError: the database cannot be read.
+            AccountsError: the database cannot be read or written; ``counted`` has what was not.
         """
         try:
             store = self._opened()
             with translated(self._path):
                 version = store.connection.execute("PRAGMA data_version").fetchone()[0]
-            if version == self._seen:
-                return None
-            found = store.accounts(), store.digests()
+                if counted:
+                    usage.write(store.connection, counted)
+                    counted.clear()  # whatever fails now, it is not to be written twice
+                found = None if version == self._seen else self._read(store)
         except AccountsError:
             self.close()
             raise
         self._seen = version
         return found
+
+    def usage(self, by: By, since: float, key: str | None) -> list[dict[str, Any]]:
+        """Raises AccountsError."""
+        with translated(self._path):
+            return usage.read(self._opened().connection, by, since, key)
+
+    def _read(self, store: AccountStore) -> _Found:
+        accounts, now = store.accounts(), self._clock()
+        spent = {}
+        for account in accounts:
+            if account.budget is not None:
+                start, _ = bounds(account.budget.period, now)
+                spent[account.name] = usage.spent(store.connection, account.name, start)
+        return _Found(accounts, store.digests(), spent)
 
     def close(self) -> None:
         self._open.close()

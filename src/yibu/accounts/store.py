@@ -13,7 +13,8 @@ from typing import Any
 
 from yibu.accounts.database import AccountsError, may_hold_keys, opened, transaction, translated
 from yibu.accounts.secret import PREFIX_LENGTH, digest_of, new_key, new_salt
-from yibu.accounts.types import Account, Budget, Limits, Secret, check_name
+from yibu.accounts.types import Account, Budget, Secret, check_name
+from yibu.config.types import Limits
 from yibu.errors import UsageError
 
 FILE = "accounts.db"

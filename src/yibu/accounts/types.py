@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from yibu.config.types import NO_LIMITS, Limits
 from yibu.errors import UsageError
 
 Priority = Literal["interactive", "batch"]
@@ -20,21 +21,6 @@ _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BUDGET = re.compile(r"(\d{1,15})([kKmM]?)/(day|month)")
 _SCALE = {"": 1, "k": 1000, "m": 1000_000}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may be asked for; None is no limit."""
-
-    rpm: int | None = None
-    """Requests a minute."""
-    tpm: int | None = None
-    """Tokens a minute, of prompts and answers."""
-    concurrency: int | None = None
-    """Requests at once."""
-
-    def __bool__(self) -> bool:
-        return (self.rpm, self.tpm, self.concurrency) != (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +57,7 @@ class Account:
     priority: Priority = "interactive"
     models: tuple[str, ...] | None = None
     """Names of the models that it may use; None: all."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     budget: Budget | None = None
     secrets: tuple[Secret, ...] = ()
     """The newest last."""

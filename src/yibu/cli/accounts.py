@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
+from yibu.accounts import usage
+from yibu.accounts.database import translated
 from yibu.accounts.store import FILE, AccountStore
-from yibu.accounts.types import Account
+from yibu.accounts.types import Account, parse_duration
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.errors import NotRunningError, YibuError
+from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.node.client import Client
+
+_COLUMNS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens",
+            "total_tokens", "audio_seconds", "compute_seconds", "estimated")  # fmt: skip
 
 
 @contextmanager
@@ -28,19 +35,48 @@ def change(context: Context) -> Iterator[AccountStore]:
     """The same; on leaving, a running node has taken the change up."""
     with read(context) as store:
         yield store
-    try:
-        sync(context)
-    except YibuError as error:  # the change is stored, and the key must still be shown
-        output.talk(f"yibu: the running node could not be told: {error}")
-        output.talk("It looks at the database twice a second by itself.")
+    sync(context)
 
 
 def sync(context: Context) -> None:
-    """Let a running node write what it has counted, and read what has changed."""
+    """Let a running node write what it has counted, and read what has changed; it does both twice a
+    second by itself, so that a node that cannot does not keep a key from being shown."""
     try:
         Client(context.paths).call("accounts")
     except NotRunningError:
         return
+    except YibuError as error:
+        output.talk(f"yibu: the running node cannot use the database now: {error}")
+
+
+def print_usage(
+    context: Context, by: str, since: str, key: str | None, *, as_json: bool, as_csv: bool
+) -> None:
+    """Raises UsageError, AccountsError."""
+    group = next((known for known in get_args(usage.By) if known == by), None)
+    if group is None:
+        raise UsageError(f"--by {by!r} is not known; expected {', '.join(get_args(usage.By))}")
+    start = time.time() - parse_duration(since)
+    sync(context)
+    with read(context) as store, translated(store.path):
+        rows = usage.read(store.connection, group, start, key)
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([group, *_COLUMNS])
+        writer.writerows([row[group], *(row[name] for name in _COLUMNS)] for row in rows)
+        return
+    if as_json:
+        known = {"by": group, "since": _stamp(start), "key": key}
+        output.data_json({"version": 1, **known, "usage": rows})
+        return
+    names = (group, *_COLUMNS)
+    titles = [name.removesuffix("_tokens").replace("_seconds", " s").upper() for name in names]
+    output.table([[f"{row[name]:g}" if isinstance(row[name], float) else str(row[name])
+                   for name in names] for row in rows], titles)  # fmt: skip
+    if estimated := sum(row["estimated"] for row in rows):
+        output.talk(
+            f"Of {estimated} requests the engine gave no count: their tokens are estimates."
+        )
 
 
 def row(account: Account) -> dict[str, Any]:

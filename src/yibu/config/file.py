@@ -14,7 +14,7 @@ from yibu.config import document
 from yibu.config.document import Document, Location
 from yibu.config.names import plain_name
 from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema
-from yibu.config.types import Config, GatewayConfig, ModelConfig, Origin
+from yibu.config.types import Config, GatewayConfig, Limits, ModelConfig, Origin
 from yibu.errors import ConfigError
 
 DEFAULT_FILE = "yibu.yaml"
@@ -265,6 +265,7 @@ def _model(schema: ModelSchema, path: Path | None) -> ModelConfig:
     values = {name: getattr(schema, name) for name in ModelSchema.model_fields}
     values["flags"] = tuple(schema.flags)
     values["aliases"] = tuple(schema.aliases)
+    values["limits"] = Limits(**schema.limits.model_dump())
     values["gpus"] = tuple(schema.gpus) if schema.gpus is not None else None
     file = path.absolute() if path else None
     return ModelConfig(**values, file=file, directory=file.parent if file else None)

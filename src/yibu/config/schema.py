@@ -126,6 +126,18 @@ class GatewaySchema(_Part):
     )
 
 
+class LimitsSchema(_Part):
+    """What all callers together may ask of a model."""
+
+    rpm: Annotated[int, _Number, Field(ge=1)] | None = Field(None, description="Requests a minute.")
+    tpm: Annotated[int, _Number, Field(ge=1)] | None = Field(
+        None, description="Tokens a minute, of prompts and answers."
+    )
+    concurrency: Annotated[int, _Number, Field(ge=1)] | None = Field(
+        None, description="Requests at once."
+    )
+
+
 class ModelSchema(_Part):
     """A model: a name served to clients, its source, engine and options."""
 
@@ -160,6 +172,9 @@ class ModelSchema(_Part):
     memory: Size | None = Field(None, description="Memory the model may take, such as 6GiB.")
     replicas: Annotated[int, _Number] = Field(
         1, ge=1, le=64, description="How many engine processes to run."
+    )
+    limits: LimitsSchema = Field(
+        LimitsSchema(), description="What all callers together may ask of it."
     )
 
 

@@ -38,6 +38,24 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be asked for; None is no limit."""
+
+    rpm: int | None = None
+    """Requests a minute."""
+    tpm: int | None = None
+    """Tokens a minute, of prompts and answers."""
+    concurrency: int | None = None
+    """Requests at once."""
+
+    def __bool__(self) -> bool:
+        return (self.rpm, self.tpm, self.concurrency) != (None, None, None)
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One entry of ``models:``: a name served to clients, its source, engine and options."""
 
@@ -62,6 +80,8 @@ class ModelConfig:
     """Use only what is on this disk, for its files and its engine (``yibu up --offline``)."""
     aliases: tuple[str, ...] = ()
     """Further names by which clients may ask for it."""
+    limits: Limits = NO_LIMITS
+    """Of all callers together."""
     name_derived: bool = field(default=False, compare=False)
     """The name was taken from the source, so it must not replace another source's model."""
     file: Path | None = field(default=None, compare=False)

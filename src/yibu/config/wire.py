@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yibu.config.types import GatewayConfig, ModelConfig
+from yibu.config.types import GatewayConfig, Limits, ModelConfig
 
 
 def plain_config(config: ModelConfig) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def model_config(data: Mapping[str, Any]) -> ModelConfig:
             **data,
             "flags": tuple(data.get("flags", ())),
             "aliases": tuple(data.get("aliases", ())),
+            "limits": Limits(**data.get("limits", {})),
             "gpus": None if gpus is None else tuple(gpus),
             **paths,
         }

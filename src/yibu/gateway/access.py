@@ -19,6 +19,8 @@ has an admin's key; the command line needs none."""
 
 AUTHORIZED = "yibu.authorized"
 """In a request's scope: whether it has a key, or needs none."""
+CALLER = "yibu.caller"
+"""In a request's scope: who calls (``Caller``)."""
 
 _FIELD = "x-access"
 

@@ -12,8 +12,9 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from yibu.accounts.live import ANYBODY, Caller
 from yibu.errors import NotReadyError, RequestError, UnauthorizedError
-from yibu.gateway.access import AUTHORIZED, Access, access_of
+from yibu.gateway.access import AUTHORIZED, CALLER, Access, access_of
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
 from yibu.gateway.http.cors import Cors
@@ -29,6 +30,7 @@ from yibu.gateway.http.exchange import (
 )
 from yibu.gateway.http.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
+from yibu.gateway.limits import Accounting
 from yibu.gateway.monitoring.fleet_metrics import fleet_lines
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.monitoring.scrape import EngineMetrics
@@ -64,7 +66,8 @@ class Gateway:
         self._cors = Cors(deps.config.cors_origins)
         self._hosts = HostCheck(deps.config.hosts)
         self.offload = Offload()
-        self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload)
+        self.accounting = Accounting(deps.accounts)
+        self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload, self.accounting)
         self._surface: FastAPI | None = None
         self._building = threading.Lock()
 
@@ -91,8 +94,10 @@ class Gateway:
         await self.offload.aclose()
         self.pool.close()
 
-    async def _page(self) -> str:
-        """What ``/metrics`` answers."""
+    async def _page(self, caller: Caller) -> str:
+        """What ``/metrics`` answers: everything to operators, to others what their key did."""
+        if not (caller is ANYBODY or caller.configured or caller.admin):
+            return self.metrics.render_own(caller.name)
         own = self.metrics.render(fleet_lines(self.deps.backend))
         return await self._engines.page(own)
 
@@ -125,6 +130,7 @@ class Gateway:
             await exchange.refuse(InternalError("The gateway failed; its log has the cause"))
         finally:
             self.metrics.in_flight -= 1
+            self.accounting.settle(exchange)
             exchange.record(self.metrics)
 
     async def _answer(self, exchange: Exchange) -> None:
@@ -156,8 +162,9 @@ class Gateway:
         if operation.schema is not None:
             await self._proxy.json(exchange, operation, config.max_body_bytes)
         else:
-            backend = self.deps.backend
-            await upload(self._proxy, backend, exchange, operation, config.max_upload_bytes)
+            await upload(
+                self._proxy, self.deps.backend, exchange, operation, config.max_upload_bytes
+            )
 
     def _accept(self, exchange: Exchange, path: str, access: Access) -> None:
         """Raises RequestError: no key, or no POST."""
@@ -188,7 +195,7 @@ class Gateway:
         method = "GET" if head else exchange.method
         scope = {**exchange.scope, "path": path, "raw_path": path.encode(), "method": method}
         authorized = self._authorize(exchange, access_of(surface, scope))
-        scope[AUTHORIZED] = authorized
+        scope[AUTHORIZED], scope[CALLER] = authorized, exchange.caller
         await surface(
             scope, exchange.receive, exchange.head_send if head else exchange.surface_send
         )

@@ -10,6 +10,7 @@ from yibu.engines.base import Capability
 from yibu.errors import UnknownModelError
 from yibu.gateway.access import Access
 from yibu.gateway.envelope import Dialect, NotCapableError
+from yibu.gateway.limits import Models
 from yibu.gateway.schemas.base import Strict, validator
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import (
@@ -21,7 +22,7 @@ from yibu.gateway.schemas.other import (
     TokenizeRequest,
 )
 from yibu.gateway.schemas.text import AnyRequest, CompletionRequest, EmbeddingRequest
-from yibu.routing import Backend, Route
+from yibu.routing import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,8 @@ SURFACE_PATHS = frozenset(
         "/api/version",
         "/v1/models",
         "/tokenizer_info",
+        "/v1/usage",
+        "/v1/admin/usage",
         "/health",
         "/healthz",
         "/readyz",
@@ -184,16 +187,16 @@ _PATHS: dict[Capability, str] = {
 }
 
 
-def find_route(backend: Backend, model: str, operation: Operation) -> Route:
+def find_route(models: Models, model: str, operation: Operation) -> Route:
     """The route of ``model`` for this operation.
 
     Raises:
         UnknownModelError: no such model; the message names those that exist.
         NotCapableError: the model's engine does something else; the message names it.
     """
-    route = backend.route(model)
+    route = models.route(model)
     if route is None:
-        raise unknown_model(backend, model)
+        raise unknown_model(models, model)
     # One that is still downloading, or failed at it, can do nothing yet: 503 says why.
     if route.capabilities and operation.capability not in route.capabilities:
         able = [name for name in _NOUNS if name in route.capabilities]
@@ -207,20 +210,20 @@ def find_route(backend: Backend, model: str, operation: Operation) -> Route:
     return route
 
 
-def only_route(backend: Backend, operation: Operation) -> Route:
+def only_route(models: Models, operation: Operation) -> Route:
     """The first model that can do this, for a request that names none.
 
     Raises:
         UnknownModelError: no model can.
     """
-    for route in backend.routes():
+    for route in models.routes():
         if operation.capability in route.capabilities:
             return route
     raise UnknownModelError(f"No model here does {operation.noun}")
 
 
-def unknown_model(backend: Backend, model: str) -> UnknownModelError:
-    names = [name for route in backend.routes() for name in (route.model, *route.names)]
+def unknown_model(models: Models, model: str) -> UnknownModelError:
+    names = [name for route in models.routes() for name in (route.model, *route.names)]
     exist = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     shown = model if len(model) <= 100 else model[:99] + "…"
     return UnknownModelError(

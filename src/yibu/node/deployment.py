@@ -110,6 +110,7 @@ class Deployment:
                 conforming=plan.conforming if plan else False,
                 abilities=plan.abilities if plan else UNKNOWN,
                 upload_patience=plan.upload_patience if plan else 0.0,
+                limits=self.config.limits,
                 created=self.created,
                 state=self.state,
                 max_context=self.specs[0].max_context if self.specs else None,

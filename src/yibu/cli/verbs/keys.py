@@ -1,4 +1,4 @@
-"""``yibu key``: API keys with their limits, kept in a database that a running node follows."""
+"""``yibu key`` and ``yibu usage``: keys in a database that a running node follows, and what they used."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     keys.command("ls")(ls)
     keys.command("list", hidden=True, help="The same as ls.")(ls)
     app.add_typer(keys, name="key")
+    app.command()(usage)
 
 
 def add(
@@ -48,6 +49,7 @@ def add(
     """Make a key and print it, this one time. A running node takes it at once."""
     from yibu.accounts import types
     from yibu.cli.accounts import change
+    from yibu.config.types import Limits
 
     now = time.time()
     account = types.Account(
@@ -57,7 +59,7 @@ def add(
         admin=admin,
         priority=types.parse_priority(priority),
         models=None if models is None else types.parse_models(models),
-        limits=types.Limits(rpm, tpm, concurrency),
+        limits=Limits(rpm, tpm, concurrency),
         budget=None if budget is None else types.parse_budget(budget),
     )
     with change(Context.here()) as store:
@@ -129,6 +131,19 @@ def rotate(
     until = f"for another {grace}" if grace else "no longer"
     text = f"This is the new key {name}; it is not shown again. The old one works {until}."
     _print_key(key, rotated, text, as_json)
+
+
+def usage(
+    by: Annotated[str, typer.Option(help="key, model, day or hour.")] = "key",
+    since: Annotated[str, typer.Option(help="How far back: 12h, 7d, 4w.")] = "7d",
+    key: Annotated[str | None, typer.Option(help="Of this key alone.")] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Show what was asked of the models: requests, tokens, audio, by key, model, day or hour (UTC)."""
+    from yibu.cli.accounts import print_usage
+
+    print_usage(Context.here(), by, since, key, as_json=as_json, as_csv=as_csv)
 
 
 def _print_key(key: str, account: Any, text: str, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, objects
 from yibu.errors import RequestError
 from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call
@@ -21,7 +22,7 @@ from yibu.gateway.answers.normalize import fill_text_choice
 from yibu.gateway.answers.sse import DONE, EventReader, make_event, parse_event
 from yibu.gateway.answers.template import ChunkTemplate
 from yibu.gateway.answers.toolcalls import ToolCallDeltas
-from yibu.gateway.answers.usage import Tokens, prompt_count, tokens_of
+from yibu.gateway.answers.usage import prompt_count, tokens_of
 from yibu.gateway.requests.body import JsonRequest
 from yibu.upstream.connection import UpstreamError
 
@@ -70,6 +71,8 @@ class ChunkNormalizer:
         """What the engine failed with in the middle; nothing behind it counts."""
         self.number = 0
         """Of the next event, in APIs that number theirs."""
+
+    audio_seconds = 0.0
 
     @property
     def tokens(self) -> Tokens | None:
@@ -161,8 +164,10 @@ class ChunkNormalizer:
             if choice.get("finish_reason")
         }
         if self._conforming:
-            self._usage.add(chunk)
+            taken = self._usage.add(dict(chunk))
             self._shaped = True
+            if taken and not choices and not self._request.include_usage:
+                return b""  # the gateway asked for it, not the client
             if chunk.get("model", self._request.model) == self._request.model:
                 return b"data: " + data + b"\n\n"
             chunk["model"] = self._request.model
@@ -213,7 +218,7 @@ class ChunkNormalizer:
             self.error = no_tool_call(self._request.model)
             return b""
         self.ended = True
-        usage = self._usage.chunk()
+        usage = None if self._conforming else self._usage.chunk()
         if usage is None:
             return DONE
         usage |= {"id": self._id or new_id(self._kind), "model": self._request.model, "choices": []}
@@ -253,7 +258,8 @@ class UsageCount:
             self._seen += 1
             self._prompt += counted[0]
             prompt = self._prompt // max(1, self._seen // self._prompts)
-            self.tokens = (prompt, (self.tokens or (0, 0))[1] + counted[1])
+            before = self.tokens.completion if self.tokens else 0
+            self.tokens = Tokens(prompt, before + counted.completion, counted.cached)
         if self._in_chunks and chunk.get("choices"):
             return False
         rest = {name: value for name, value in chunk.items() if name != "choices"}
@@ -267,7 +273,7 @@ class UsageCount:
         if not self._asked or self._chunk is None or self.tokens is None:
             return None
         if self._seen > 1:
-            prompt, completion = self.tokens
+            prompt, completion = self.tokens[:2]
             self._chunk["usage"] = {
                 "prompt_tokens": prompt,
                 "completion_tokens": completion,

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Kind, objects
 from yibu.errors import RequestError
 from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call
@@ -18,7 +19,7 @@ from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import calls_tool
 from yibu.gateway.answers.responses import EventNumbers, fill_response
 from yibu.gateway.answers.sse import EventReader, make_event, parse_event
-from yibu.gateway.answers.usage import Tokens, tokens_of
+from yibu.gateway.answers.usage import audio_seconds, tokens_of
 from yibu.gateway.requests.body import JsonRequest
 from yibu.upstream.connection import UpstreamError
 
@@ -75,6 +76,10 @@ class EventNormalizer:
     def tokens(self) -> Tokens | None:
         """Prompt and completion tokens, as the events so far have counted them."""
         return tokens_of(self._usage)
+
+    @property
+    def audio_seconds(self) -> float:
+        return audio_seconds(self._usage)
 
     def feed(self, data: bytes) -> bytes:
         """The events that end in ``data``, normalized.

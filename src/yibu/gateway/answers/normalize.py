@@ -13,13 +13,14 @@ from typing import Any
 
 import orjson
 
+from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Kind, objects
 from yibu.errors import EngineGoneError
 from yibu.gateway.answers.engine_errors import Translator, no_tool_call
 from yibu.gateway.answers.ids import PREFIXES, with_prefix
 from yibu.gateway.answers.responses import fill_response
 from yibu.gateway.answers.toolcalls import normalize_calls
-from yibu.gateway.answers.usage import Tokens, tokens_of
+from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import NotCapableError
 from yibu.gateway.requests.body import JsonRequest
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-Tokens = tuple[int, int]
-"""Of the prompt, and generated."""
+from yibu.accounts.usage import Tokens
 
 
 def tokens_of(usage: object) -> Tokens | None:
@@ -13,10 +12,19 @@ def tokens_of(usage: object) -> Tokens | None:
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     if not isinstance(prompt, int):
         return None
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
     # Anthropic counts what came from a cache apart.
-    for name in ("cache_read_input_tokens", "cache_creation_input_tokens"):
-        prompt += usage.get(name) or 0
-    return prompt, usage.get("completion_tokens", usage.get("output_tokens")) or 0
+    read = usage.get("cache_read_input_tokens") or 0
+    prompt += read + (usage.get("cache_creation_input_tokens") or 0)
+    completion = usage.get("completion_tokens", usage.get("output_tokens")) or 0
+    return Tokens(prompt, completion, cached or read)
+
+
+def audio_seconds(usage: object) -> float:
+    """Seconds of audio, where the usage of a transcript counts those."""
+    seconds = usage.get("seconds") if isinstance(usage, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def prompt_count(body: dict[str, object]) -> int:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
 
+from yibu.accounts.limits import Admission
 from yibu.accounts.live import ANYBODY
+from yibu.accounts.usage import Tokens
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.monitoring.metrics import Metrics
@@ -60,8 +62,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_repeats", "_send", "_state", "bytes_in", "bytes_out", "caller", "closing", "cors", "dialect", "event_number", "first_byte", "headers",
-        "key", "label", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
+        "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
+        "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens",
     )  # fmt: skip
 
@@ -93,7 +95,16 @@ class Exchange:
         self.status = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.tokens: tuple[int, int] | None = None
+        self.tokens: Tokens | None = None
+        self.audio_seconds = 0.0
+        self.compute = 0.0
+        """Seconds that replicas worked on it."""
+        self.admission: Admission | None = None
+        """Its share of the caller's and the model's limits, where there are any."""
+        self.limits: Headers | None = None
+        """What is left of them, for the answer."""
+        self.failed = False
+        """A stream ended in an error."""
         self.stream = False
         self.closing = False
         """The last part of the answer was sent."""
@@ -214,6 +225,8 @@ class Exchange:
             headers.append((b"request-id", self.request_id))
         if self.cors is not None:
             headers += self.cors
+        if self.limits is not None:
+            headers += self.limits
         if self.closing:
             headers.append((b"connection", b"close"))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -260,6 +273,7 @@ class Exchange:
             body = error_body(error, self.dialect, self.request_id)
             await self.respond(error.status, error_headers(error), body)
         elif self.stream:
+            self.failed = True
             await self.end(error_event(error, self.dialect, self.event_number))
 
     async def surface_send(self, message: Message) -> None:
@@ -285,17 +299,18 @@ class Exchange:
         total = time.perf_counter() - self.started
         first = (self.first_byte - self.started) if self.first_byte else total
         labels = (self.model, self.label)
-        metrics.requests[(*labels, str(self.status))] += 1
+        key = self.caller.labels
+        metrics.requests[(*labels, str(self.status), *key)] += 1
         metrics.observe(metrics.duration, labels, total)
         metrics.observe(metrics.first_byte, labels, first)
         model = (self.model,)
         metrics.received[model] += self.bytes_in
         metrics.sent[model] += self.bytes_out
         if self.tokens is not None:
-            metrics.tokens[(self.model, "prompt")] += self.tokens[0]
-            metrics.tokens[(self.model, "completion")] += self.tokens[1]
+            metrics.tokens[(self.model, "prompt", *key)] += self.tokens[0]
+            metrics.tokens[(self.model, "completion", *key)] += self.tokens[1]
         if logger.isEnabledFor(logging.INFO):
-            prompt, completion = self.tokens or ("-", "-")
+            prompt, completion = self.tokens[:2] if self.tokens else ("-", "-")
             path = self.path if self.path == self.label else _printable(self.path)
             line = (
                 f"{self.method} {path} {self.status} model={self.model} "

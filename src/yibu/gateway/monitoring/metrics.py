@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from yibu.gateway.monitoring.exposition import escape
@@ -41,9 +41,9 @@ class Metrics:
     """What the gateway counts. Labels are few: paths are those of the API, models those known."""
 
     requests: Counter[Labels] = field(default_factory=Counter)
-    """By model, path and status."""
+    """By model, path, status and the key's name, where there is one."""
     tokens: Counter[Labels] = field(default_factory=Counter)
-    """By model and direction (prompt, completion)."""
+    """By model, direction (prompt, completion) and the key's name, where there is one."""
     received: Counter[Labels] = field(default_factory=Counter)
     """Bytes of request bodies, by model."""
     sent: Counter[Labels] = field(default_factory=Counter)
@@ -66,11 +66,9 @@ class Metrics:
 
     def render(self, extra: Iterable[str] = ()) -> str:
         """The exposition; ``extra`` are further lines, of the models' states for instance."""
-        lines: list[str] = []
+        lines = self._of_keys(lambda _: True)
         model = ("model",)
         path = ("model", "path")
-        _family(lines, "requests_total", "HTTP requests", (*path, "status"), self.requests)
-        _family(lines, "tokens_total", "Tokens, by usage", (*model, "direction"), self.tokens)
         _family(lines, "request_bytes_total", "Bytes of request bodies", model, self.received)
         _family(lines, "response_bytes_total", "Bytes of answers", model, self.sent)
         _family(
@@ -93,6 +91,23 @@ class Metrics:
         lines.append(f"yibu_requests_in_flight {self.in_flight}")
         lines += extra
         return "\n".join(lines) + "\n"
+
+    def render_own(self, key: str) -> str:
+        """What one key may see: what it did itself."""
+        return "\n".join(self._of_keys(lambda other: other == key)) + "\n"
+
+    def _of_keys(self, shown: Callable[[str], bool]) -> list[str]:
+        """The families that have the key's name; requests without a key have no such label."""
+        lines: list[str] = []
+        for name, text, names, counter in (
+            ("requests_total", "HTTP requests", ("model", "path", "status"), self.requests),
+            ("tokens_total", "Tokens, by usage", ("model", "direction"), self.tokens),
+        ):
+            lines += head(name, text, "counter")
+            for values, number in sorted(counter.items()):
+                if shown("".join(values[len(names) :])):
+                    lines.append(sample(name, (*names, "key")[: len(values)], values, number))
+        return lines
 
 
 def sample(name: str, names: Sequence[str], values: Labels, number: float) -> str:

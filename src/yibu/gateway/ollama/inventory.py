@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from yibu.errors import InvalidRequestError
-from yibu.gateway.access import allow
+from yibu.gateway.access import CALLER, allow
+from yibu.gateway.limits import Models, visible
 from yibu.gateway.ollama import schemas
 from yibu.gateway.ollama.answers import stamp
 from yibu.gateway.ollama.translation import route_of
@@ -29,19 +30,23 @@ _FOREVER = "2318-01-01T00:00:00Z"
 def add_inventory(app: FastAPI, backend: Backend, version: str) -> None:
     """Put the paths on the documented surface."""
 
+    def _seen(request: Request) -> Models:
+        return visible(backend, request.scope[CALLER])
+
     @app.get("/api/version", tags=["ollama"], summary="The version of yibu",
              openapi_extra=allow("open"))  # fmt: skip
     async def tell_version() -> schemas.Version:
         return schemas.Version(version=version)
 
     @app.get("/api/tags", tags=["ollama"], summary="List the models", openapi_extra=allow("key"))
-    async def tags() -> schemas.Tags:
-        return schemas.Tags(models=[_listed(*named) for named in _names(backend)])
+    async def tags(request: Request) -> schemas.Tags:
+        return schemas.Tags(models=[_listed(*named) for named in _names(_seen(request))])
 
     @app.get("/api/ps", tags=["ollama"], summary="List the models that are ready",
              openapi_extra=allow("key"))  # fmt: skip
-    async def ready() -> schemas.Tags:
-        models = [_running(*named) for named in _names(backend) if named[0].state == "ready"]
+    async def ready(request: Request) -> schemas.Tags:
+        named = _names(_seen(request))
+        models = [_running(*one) for one in named if one[0].state == "ready"]
         return schemas.Tags(models=models)
 
     @app.post("/api/show", tags=["ollama"], summary="Look one model up",
@@ -51,11 +56,11 @@ def add_inventory(app: FastAPI, backend: Backend, version: str) -> None:
         name = given.get("model") or given.get("name")
         if not name:
             raise InvalidRequestError("'model' is missing", param="model")
-        return _shown(route_of(backend, name))
+        return _shown(route_of(_seen(request), name))
 
 
-def _names(backend: Backend) -> list[tuple[Route, str]]:
-    return [(route, name) for route in backend.routes() for name in (route.model, *route.names)]
+def _names(models: Models) -> list[tuple[Route, str]]:
+    return [(route, name) for route in models.routes() for name in (route.model, *route.names)]
 
 
 def _listed(route: Route, name: str) -> schemas.Listed:

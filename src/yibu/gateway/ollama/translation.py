@@ -11,6 +11,7 @@ import orjson
 
 from yibu.gateway.access import Access
 from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.limits import Models, visible
 from yibu.gateway.ollama import schemas
 from yibu.gateway.ollama.answers import Shape, Translator, now
 from yibu.gateway.ollama.requests import (
@@ -72,7 +73,8 @@ async def translate(
     parts = await exchange.read_parts(limit)
     request = await parse_body(parts, translation.schema, offload)
     given = request.body
-    route = route_of(backend, given["model"])
+    models = visible(backend, exchange.caller)
+    route = route_of(models, given["model"])
     model = given["model"]
     heavy = is_heavy(parts)
     if not heavy and translation.shape in ("chat", "generate") and asks_for_nothing(given):
@@ -84,7 +86,7 @@ async def translate(
         loaded = {"model": model, "created_at": now(), **words, "done": True, "done_reason": "load"}
         await exchange.respond(200, [(b"content-type", b"application/json")], orjson.dumps(loaded))
         return None
-    known = _known(backend, model)
+    known = _known(models, model)
     if not heavy:
         target, body = rewrite(path, given, known, route)
     else:
@@ -108,18 +110,18 @@ def rewrite_heavy(path: str, parts: Sequence[bytes], model: str, route: Route) -
     return rewrite(path, given, model, route)
 
 
-def route_of(backend: Backend, model: str) -> Route:
+def route_of(models: Models, model: str) -> Route:
     """The route of a model by the name that Ollama's clients have for it.
 
     Raises:
         UnknownModelError: there is none.
     """
-    route = backend.route(_known(backend, model))
+    route = models.route(_known(models, model))
     if route is None:
-        raise unknown_model(backend, model)
+        raise unknown_model(models, model)
     return route
 
 
-def _known(backend: Backend, model: str) -> str:
+def _known(models: Models, model: str) -> str:
     """Clients add ``:latest`` where no tag is written."""
-    return model if backend.route(model) else model.removesuffix(":latest")
+    return model if models.route(model) else model.removesuffix(":latest")

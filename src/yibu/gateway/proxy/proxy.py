@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 import orjson
@@ -21,6 +22,7 @@ from yibu.engines.requests import Call
 from yibu.errors import EngineGoneError, NotReadyError, RequestError
 from yibu.gateway.envelope import EngineTimeoutError
 from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.limits import Accounting, visible
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import Operation, find_route
 from yibu.gateway.proxy.relay import Relay
@@ -59,7 +61,15 @@ class Form(Protocol):
 class Proxy:
     """Carries requests to replicas through one pool of connections."""
 
-    def __init__(self, backend: Backend, pool: Pool, metrics: Metrics, offload: Offload) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        pool: Pool,
+        metrics: Metrics,
+        offload: Offload,
+        accounting: Accounting,
+    ) -> None:
+        self.accounting = accounting
         self._offload = offload
         self._backend = backend
         self._pool = pool
@@ -76,9 +86,11 @@ class Proxy:
         assert operation.schema is not None
         parts = await exchange.read_parts(limit)
         request = await parse_body(parts, operation.schema, self._offload)
-        route = find_route(self._backend, request.model, operation)
+        models = visible(self._backend, exchange.caller)
+        route = find_route(models, request.model, operation)
         exchange.model = route.meant(request.model)
         exchange.stream = request.stream
+        self.accounting.admit(exchange, route)
         request = await prepare(operation, request, route, self._offload)
         await self.forward(exchange, operation, route, request, None)
 
@@ -105,6 +117,7 @@ class Proxy:
                 raise
             exchange.replica = endpoint.replica
             failed = False
+            begun = perf_counter()
             try:
                 inner = _engine_name(request, route, endpoint)
                 if request.steps is not None:
@@ -112,7 +125,7 @@ class Proxy:
                         run(request, self._asker(exchange, relay, endpoint, inner)), inner
                     )
                     return
-                body = _payload(form, request, inner, streamed=relay.collects)
+                body = _payload(form, request, inner, streamed=relay.collects, counted=relay.counts)
                 await self._attempt(exchange, operation, route, relay, endpoint, inner, body)
                 return
             except UpstreamError as error:
@@ -128,6 +141,7 @@ class Proxy:
                 if final:
                     raise failure from error
             finally:
+                exchange.compute += perf_counter() - begun
                 self._backend.done(endpoint, failed=failed)
             exclude = exclude | {endpoint.replica}
             self._metrics.retries[(route.model,)] += 1
@@ -210,11 +224,17 @@ def _engine_name(request: JsonRequest, route: Route, endpoint: Endpoint) -> str:
     return meant if meant != route.model else endpoint.served_name or meant
 
 
-def _payload(form: Form | None, request: JsonRequest, name: str, *, streamed: bool) -> Payload:
-    """The body for one replica, with the name that it knows the model by."""
+def _payload(
+    form: Form | None, request: JsonRequest, name: str, *, streamed: bool, counted: bool
+) -> Payload:
+    """The body for one replica, with the name that it knows the model by. ``streamed``: it is to
+    answer with a stream; ``counted``: whose end has the tokens, although nobody asked for them."""
     if form is not None:
         return form.payload(name)
-    fields = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    fields: dict[str, object] = {"stream": True} if streamed else {}
+    if streamed or counted:
+        options = request.body.get("stream_options") or {}
+        fields["stream_options"] = {**options, "include_usage": True}
     data = request.encode(name, **fields)
     return Payload(b"application/json", data, length=len(data))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Fields
 from yibu.engines.requests import Call
 from yibu.errors import EngineGoneError, RequestError
@@ -18,7 +19,9 @@ from yibu.gateway.answers.engine_errors import Translator, translate, translator
 from yibu.gateway.answers.events import EventNormalizer
 from yibu.gateway.answers.normalize import answer_tokens, bad_answer, normalize_answer, read_answer
 from yibu.gateway.answers.stepstream import events
+from yibu.gateway.answers.usage import audio_seconds
 from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.limits import estimate
 from yibu.gateway.operations import Operation
 from yibu.gateway.proxy.silence import SilenceWatch
 from yibu.gateway.requests.body import JsonRequest
@@ -45,6 +48,9 @@ _PASSED = frozenset(
 _TRANSCRIPTS = (b"text/plain", b"text/vtt", b"text/srt", b"application/x-subrip")
 """What transcriptions may be beside JSON, by their ``response_format``."""
 
+_TELLING = frozenset({"chat", "completions", "responses", "messages", "embeddings"})
+"""Operations whose answers cost tokens, counted by the engine or not."""
+
 Normalizer = ChunkNormalizer | EventNormalizer
 
 
@@ -70,6 +76,13 @@ class Relay:
             and rules.whole_from_stream(operation.kind, request.body)
         )
         """The engine is asked for a stream, the client gets it as a whole answer."""
+        self.counts = (
+            request.stream
+            and operation.kind in {"chat", "completions"}
+            and request.steps is None
+            and not request.include_usage
+        )
+        """The engine is asked for the tokens of a stream whose client does not want to know them."""
         self.begun = False
         """A part of the answer was sent: no other replica can begin it again."""
         self._silence: SilenceWatch | None = None
@@ -174,7 +187,7 @@ class Relay:
             answer, self._operation.kind, request, self._rules, self._errors(inner),
             max_context=self._route.max_context,
         )  # fmt: skip
-        exchange.tokens = answer_tokens(answer)
+        self._count(answer)
         if not request.stream:
             body = orjson.dumps(answer)
             await exchange.respond(200, [(b"content-type", b"application/json")], body)
@@ -211,7 +224,7 @@ class Relay:
         elif answer.get("model", request.model) != request.model:
             answer["model"] = request.model
             conforming = False
-        exchange.tokens = answer_tokens(answer)
+        self._count(answer)
         if not any(name == b"content-type" for name, _ in headers):
             headers.append((b"content-type", b"application/json"))
         body = raw if conforming else orjson.dumps(answer)
@@ -251,6 +264,7 @@ class Relay:
         exchange.stream = True
         # Of an upload only the engine's answer tells that a stream was asked for.
         silence = self._silence or self._watch(connection)
+        sent = 0
         try:
             while data := await self._next(connection):
                 progressed()
@@ -258,6 +272,7 @@ class Relay:
                     if not self.begun:
                         await self._begin(connection.status, headers)
                     await exchange.write(events)
+                    sent += events.count(b"\n\n")
                     silence.written()
                 if normalizer.error is not None:
                     raise normalizer.error
@@ -272,10 +287,26 @@ class Relay:
             rest = b""
         finally:
             self.stop()
-            exchange.tokens = normalizer.tokens
+            exchange.tokens = normalizer.tokens or self._estimated(sent)
+            exchange.audio_seconds = normalizer.audio_seconds
         if not self.begun:
             await self._begin(connection.status, headers)
         await exchange.end(rest)
+
+    def _count(self, answer: Fields) -> None:
+        """Note what a whole answer says that it used."""
+        exchange = self._exchange
+        exchange.audio_seconds = audio_seconds(answer.get("usage"))
+        tokens = answer_tokens(answer)
+        if tokens is None and self._operation.kind in _TELLING:
+            text = 0 if self._operation.kind == "embeddings" else len(orjson.dumps(answer)) // 4
+            tokens = estimate(exchange, text)
+        exchange.tokens = tokens
+
+    def _estimated(self, events: int) -> Tokens | None:
+        """Tokens of a stream that did not come to their count: one an event."""
+        counts = self._operation.kind in _TELLING and events
+        return estimate(self._exchange, events) if counts else None
 
     async def _next(self, connection: Connection) -> bytes:
         """What comes next of a stream; meanwhile its client is kept from giving up."""

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from yibu.errors import InvalidRequestError
 from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.limits import Models, visible
 from yibu.gateway.operations import Operation, find_route, only_route
 from yibu.gateway.proxy.proxy import Payload, Proxy
 from yibu.gateway.requests.body import JsonRequest
@@ -90,8 +91,9 @@ async def upload(
     try:
         form = Upload(exchange, limit, spool)
         named = await form.find_model()
-        route = _route(backend, operation, named)
+        route = _route(visible(backend, exchange.caller), operation, named)
         exchange.model = route.meant(named or route.model)
+        proxy.accounting.admit(exchange, route)
         request = JsonRequest(named or route.model, {}, stream=False, include_usage=False)
         await proxy.forward(exchange, operation, route, request, form)
     finally:
@@ -99,11 +101,11 @@ async def upload(
             await asyncio.shield(asyncio.to_thread(spool.close))
 
 
-def _route(backend: Backend, operation: Operation, model: str | None) -> Route:
+def _route(models: Models, operation: Operation, model: str | None) -> Route:
     if model:
-        return find_route(backend, model, operation)
+        return find_route(models, model, operation)
     if not operation.model_required:
-        return only_route(backend, operation)
+        return only_route(models, operation)
     raise InvalidRequestError(
         "'model' is missing", param="model", code="missing_required_parameter"
     )

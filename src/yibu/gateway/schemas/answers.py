@@ -69,6 +69,42 @@ class Readiness(BaseModel):
     """Their states; for holders of a key alone, where keys are set."""
 
 
+class UsageRow(BaseModel):
+    group: str
+    """The model, day, hour or key that the row is of."""
+    requests: int
+    errors: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    audio_seconds: float
+    compute_seconds: float
+    estimated: int
+    """Requests whose tokens the engine did not count."""
+
+
+class Budget(BaseModel):
+    """Tokens."""
+
+    limit: int
+    period: Literal["day", "month"]
+    used: int
+    resets_at: int
+    """Unix seconds."""
+
+
+class UsageList(BaseModel):
+    object: Literal["list"]
+    by: Literal["key", "model", "day", "hour"]
+    key: str | None
+    """Whose usage it is; null: all keys'."""
+    since: int
+    """Unix seconds; the hour that they are in is counted whole."""
+    data: list[UsageRow]
+    budget: Budget | None = None
+
+
 class Usage(Answer):
     prompt_tokens: int
     completion_tokens: int

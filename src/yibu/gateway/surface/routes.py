@@ -16,13 +16,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from yibu.errors import RequestError
-from yibu.gateway.access import AUTHORIZED, allow, check_declared
+from yibu.gateway.access import AUTHORIZED, CALLER, allow, check_declared
 from yibu.gateway.envelope import (
     MethodNotAllowedError,
     NoSuchPathError,
     error_body,
     error_headers,
 )
+from yibu.gateway.limits import visible
 from yibu.gateway.monitoring.metrics import CONTENT_TYPE
 from yibu.gateway.ollama.inventory import add_inventory
 from yibu.gateway.operations import dialect_of, right_path, unknown_model
@@ -36,9 +37,11 @@ from yibu.gateway.schemas.answers import (
 )
 from yibu.gateway.surface.openapi import DESCRIPTION, document
 from yibu.gateway.surface.tokenizer import add_tokenizer_info
+from yibu.gateway.surface.usage import add_usage
 from yibu.routing import Backend, Route
 
 if TYPE_CHECKING:
+    from yibu.accounts.live import Caller
     from yibu.gateway.deps import GatewayDeps
 
 STATIC = Path(__file__).with_name("static")
@@ -53,11 +56,11 @@ _READY = frozenset({"ready", "draining"})
 
 
 def create_surface(
-    deps: GatewayDeps, metrics: Callable[[], Awaitable[str]], draining: Callable[[], bool]
+    deps: GatewayDeps, metrics: Callable[[Caller], Awaitable[str]], draining: Callable[[], bool]
 ) -> FastAPI:
     """The FastAPI application behind the hot path; its OpenAPI document covers both.
 
-    ``metrics`` gives the page of that name.
+    ``metrics`` gives the page of that name, for a caller.
     """
     app = FastAPI(
         title="yibu",
@@ -73,6 +76,7 @@ def create_surface(
     _health(app, deps.backend, draining)
     _metrics(app, metrics)
     _pages(app)
+    add_usage(app, deps.accounts)
     add_inventory(app, deps.backend, deps.version)
     add_tokenizer_info(app, deps.backend)
     check_declared(app)
@@ -111,8 +115,9 @@ def _errors(app: FastAPI) -> None:
 
 def _models(app: FastAPI, backend: Backend) -> None:
     @app.get("/v1/models", tags=["models"], summary="List the models", openapi_extra=allow("key"))
-    async def list_models() -> ModelList:
-        data = [_model(r, name) for r in backend.routes() for name in (r.model, *r.names)]
+    async def list_models(request: Request) -> ModelList:
+        models = visible(backend, request.scope[CALLER])
+        data = [_model(r, name) for r in models.routes() for name in (r.model, *r.names)]
         return ModelList(object="list", data=data)
 
     @app.get(
@@ -122,10 +127,11 @@ def _models(app: FastAPI, backend: Backend) -> None:
         responses={404: {"model": ErrorAnswer}},
         openapi_extra=allow("key"),
     )
-    async def get_model(model: str) -> Model:
-        route = backend.route(model)
+    async def get_model(model: str, request: Request) -> Model:
+        models = visible(backend, request.scope[CALLER])
+        route = models.route(model)
         if route is None:
-            raise unknown_model(backend, model)
+            raise unknown_model(models, model)
         return _model(route, model)
 
 
@@ -167,16 +173,17 @@ def _health(app: FastAPI, backend: Backend, draining: Callable[[], bool]) -> Non
         responses={503: {"model": Readiness}},
     )
     async def readyz(request: Request) -> JSONResponse:
-        models = {route.model: route.state for route in backend.routes()}
-        ready = not draining() and all(state in _READY for state in models.values())
+        ready = not draining() and all(route.state in _READY for route in backend.routes())
         status: Literal["ready", "not ready", "draining"] = (
             "ready" if ready else "draining" if draining() else "not ready"
         )
+        seen = visible(backend, request.scope[CALLER])
+        models = {route.model: route.state for route in seen.routes()}
         answer = Readiness(status=status, models=models if request.scope[AUTHORIZED] else None)
         return JSONResponse(answer.model_dump(exclude_none=True), status_code=200 if ready else 503)
 
 
-def _metrics(app: FastAPI, page: Callable[[], Awaitable[str]]) -> None:
+def _metrics(app: FastAPI, page: Callable[[Caller], Awaitable[str]]) -> None:
     @app.get(
         "/metrics",
         tags=["health"],
@@ -184,8 +191,8 @@ def _metrics(app: FastAPI, page: Callable[[], Awaitable[str]]) -> None:
         response_class=PlainTextResponse,
         openapi_extra=allow("key"),
     )
-    async def numbers() -> Response:
-        return Response(await page(), media_type=CONTENT_TYPE)
+    async def numbers(request: Request) -> Response:
+        return Response(await page(request.scope[CALLER]), media_type=CONTENT_TYPE)
 
 
 def _pages(app: FastAPI) -> None:

@@ -5,14 +5,15 @@ vLLM does with ``--enable-tokenizer-info-endpoint``; lm-evaluation-harness asks 
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from yibu.engines.base import Capability
 from yibu.errors import EngineGoneError, InvalidRequestError
-from yibu.gateway.access import allow
+from yibu.gateway.access import CALLER, allow
 from yibu.gateway.answers.normalize import read_answer
 from yibu.gateway.envelope import NotCapableError
+from yibu.gateway.limits import Models, visible
 from yibu.gateway.operations import unknown_model
 from yibu.gateway.schemas.answers import ErrorAnswer
 from yibu.routing import Backend, Route
@@ -37,16 +38,17 @@ def add_tokenizer_info(app: FastAPI, backend: Backend) -> None:
         responses={status: {"model": ErrorAnswer} for status in (400, 404, 502, 503)},
         openapi_extra=allow("key"),
     )
-    async def tokenizer_info(model: str | None = None) -> JSONResponse:
-        return JSONResponse(await _asked(backend, _route(backend, model)))
+    async def tokenizer_info(request: Request, model: str | None = None) -> JSONResponse:
+        models = visible(backend, request.scope[CALLER])
+        return JSONResponse(await _asked(backend, _route(models, model)))
 
 
-def _route(backend: Backend, model: str | None) -> Route:
+def _route(models: Models, model: str | None) -> Route:
     """The route of the model that is asked for; the only one that can tell, where none is named."""
     if model is not None:
-        route = backend.route(model)
+        route = models.route(model)
         if route is None:
-            raise unknown_model(backend, model)
+            raise unknown_model(models, model)
         # One that is still downloading can do nothing yet: 503 says why.
         if route.capabilities and _CAPABILITY not in route.capabilities:
             message = (
@@ -54,7 +56,7 @@ def _route(backend: Backend, model: str | None) -> Route:
             )
             raise NotCapableError(message, hint=_HINT, param="model")
         return route
-    able = [route for route in backend.routes() if _CAPABILITY in route.capabilities]
+    able = [route for route in models.routes() if _CAPABILITY in route.capabilities]
     if not able:
         raise NotCapableError("No model's engine here tells of its tokenizer", hint=_HINT)
     if len(able) > 1:

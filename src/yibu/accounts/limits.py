@@ -1,0 +1,217 @@
+"""Limits as arithmetic: what is left, what a request takes, and when there is enough again.
+
+No clock, no request: whoever calls says what time it is. Requests and tokens a minute are token
+buckets, as OpenAI's limits are: a bucket holds a minute's worth, and fills evenly. So in any
+stretch of time at most one minute's worth comes on top of the rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from yibu.accounts.types import Budget, Period
+from yibu.config.types import NO_LIMITS, Limits
+
+Kind = Literal["requests", "tokens", "concurrency", "budget"]
+
+_CONCURRENCY_WAIT = 1.0
+"""Seconds to wait for a request to end, which nobody can foresee."""
+_DUST = 1e-9
+"""What adding up fractions may have lost of one request."""
+
+
+@dataclass(slots=True)
+class Bucket:
+    """``capacity`` a minute."""
+
+    capacity: int
+    level: float
+    at: float
+
+    @classmethod
+    def full(cls, capacity: int, now: float) -> Bucket:
+        return cls(capacity, capacity, now)
+
+    def refill(self, now: float) -> None:
+        """Bring it to ``now``; a clock that went back changes nothing."""
+        if now > self.at:
+            self.level = min(self.capacity, self.level + (now - self.at) * self.capacity / 60)
+            self.at = now
+
+    def wait(self, level: float) -> float:
+        """Seconds until it holds ``level``."""
+        return max(0.0, (level - self.level) * 60 / self.capacity)
+
+    def resize(self, capacity: int) -> None:
+        """Another capacity; what was taken out stays taken."""
+        self.level += capacity - self.capacity
+        self.capacity = capacity
+
+
+@dataclass(slots=True)
+class Spending:
+    """A budget and what was used of it in the calendar day or month (UTC) that is running."""
+
+    budget: Budget
+    start: float
+    end: float
+    spent: int = 0
+
+    @classmethod
+    def at(cls, budget: Budget, now: float, spent: int = 0) -> Spending:
+        return cls(budget, *bounds(budget.period, now), spent)
+
+    def roll(self, now: float) -> None:
+        """Begin anew when the day or month is over."""
+        if now >= self.end:
+            self.start, self.end = bounds(self.budget.period, now)
+            self.spent = 0
+
+
+def bounds(period: Period, now: float) -> tuple[float, float]:
+    """When the day or month of ``now`` began and ends, in Unix seconds."""
+    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "day":
+        return day.timestamp(), day.timestamp() + 86400
+    first = day.replace(day=1)
+    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    return first.timestamp(), after.timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request must wait, and how long."""
+
+    who: str
+    kind: Kind
+    limit: int
+    used: int
+    wait: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is left of requests or tokens a minute."""
+
+    limit: int
+    remaining: int
+    reset: float
+    """Seconds until all of it is there again."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """The limits of one account or model, and what is in use of them."""
+
+    who: str
+    """As sentences begin that tell of it."""
+    limits: Limits = NO_LIMITS
+    requests: Bucket | None = None
+    tokens: Bucket | None = None
+    spending: Spending | None = None
+    in_flight: int = 0
+
+    def configure(self, limits: Limits, spending: Spending | None, now: float) -> None:
+        """Take other limits over; what is in use of them stays in use."""
+        self.limits = limits
+        self.requests = _resized(self.requests, limits.rpm, now)
+        self.tokens = _resized(self.tokens, limits.tpm, now)
+        self.spending = spending
+
+    def refusal(self, now: float, wall: float) -> Refusal | None:
+        """Why a request cannot begin now; None where it can."""
+        spending, limits = self.spending, self.limits
+        if spending is not None:
+            spending.roll(wall)
+            if spending.spent >= spending.budget.tokens:
+                left = spending.end - wall
+                return Refusal(self.who, "budget", spending.budget.tokens, spending.spent, left)
+        if limits.concurrency is not None and self.in_flight >= limits.concurrency:
+            return Refusal(
+                self.who, "concurrency", limits.concurrency, self.in_flight, _CONCURRENCY_WAIT
+            )
+        self.refill(now)
+        if (bucket := self.requests) is not None and bucket.level < 1 - _DUST:
+            return Refusal(self.who, "requests", bucket.capacity, bucket.capacity, bucket.wait(1))
+        if (bucket := self.tokens) is not None and bucket.level < 1 - _DUST:
+            used = int(bucket.capacity - bucket.level)
+            return Refusal(self.who, "tokens", bucket.capacity, used, bucket.wait(1))
+        return None
+
+    def begin(self, tokens: int) -> None:
+        """Take one request, and set ``tokens`` aside for it until they are counted."""
+        self.in_flight += 1
+        if self.requests is not None:
+            self.requests.level -= 1
+        if self.tokens is not None:
+            self.tokens.level -= tokens
+
+    def end(self, set_aside: int, tokens: int) -> None:
+        """The request took ``tokens``. They are all taken, so that what was too much is waited for."""
+        self.in_flight -= 1
+        if self.tokens is not None:
+            level = self.tokens.level + set_aside - tokens
+            self.tokens.level = min(self.tokens.capacity, level)
+        if self.spending is not None:
+            self.spending.spent += tokens
+
+    def refill(self, now: float) -> None:
+        for bucket in (self.requests, self.tokens):
+            if bucket is not None:
+                bucket.refill(now)
+
+
+@dataclass(slots=True)
+class Admission:
+    """One request's share of every limit that holds for it. It is ended once."""
+
+    meters: Sequence[Meter]
+    set_aside: int = 0
+    begun: bool = False
+
+    def begin(self, now: float, wall: float, tokens: int) -> Refusal | None:
+        """Take the request's share of every limit, or of none: the longest wait is returned."""
+        refusals = [r for meter in self.meters if (r := meter.refusal(now, wall)) is not None]
+        if refusals:
+            return max(refusals, key=lambda refusal: refusal.wait)
+        self.begun, self.set_aside = True, tokens
+        for meter in self.meters:
+            meter.begin(tokens)
+        return None
+
+    def end(self, tokens: int) -> None:
+        if self.begun:
+            self.begun = False
+            for meter in self.meters:
+                meter.end(self.set_aside, tokens)
+
+    def windows(self, now: float) -> tuple[Window | None, Window | None]:
+        """What is left of requests and of tokens a minute, by the tightest limit of each."""
+        for meter in self.meters:
+            meter.refill(now)
+        return (
+            _tightest([meter.requests for meter in self.meters]),
+            _tightest([meter.tokens for meter in self.meters]),
+        )
+
+
+def _resized(bucket: Bucket | None, capacity: int | None, now: float) -> Bucket | None:
+    if capacity is None:
+        return None
+    if bucket is None:
+        return Bucket.full(capacity, now)
+    bucket.resize(capacity)
+    return bucket
+
+
+def _tightest(buckets: Sequence[Bucket | None]) -> Window | None:
+    found = [bucket for bucket in buckets if bucket is not None]
+    if not found:
+        return None
+    least = min(found, key=lambda bucket: bucket.level)
+    remaining = max(0, int(least.level + _DUST))
+    return Window(least.capacity, remaining, least.wait(least.capacity))

@@ -1,0 +1,106 @@
+"""What was used, by hour, key and model: counted in memory, added up in the database."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from yibu.accounts.database import transaction
+
+By = Literal["key", "model", "day", "hour"]
+
+
+class Tokens(NamedTuple):
+    """One request's tokens."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    """Of the prompt, those that the engine had read before."""
+    estimated: bool = False
+    """The engine did not count them."""
+
+
+@dataclass(slots=True)
+class Used:
+    """What some requests used."""
+
+    requests: int = 0
+    errors: int = 0
+    """Requests that were answered with a status of 400 or more, or whose stream ended in an error."""
+    estimated: int = 0
+    """Requests whose tokens the engine did not count."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    audio_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    """How long replicas worked on them."""
+
+    def add(self, other: Used) -> None:
+        for name in _FIELDS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Used))
+
+Slot = tuple[int, str, str]
+"""The hour (Unix seconds / 3600), the key's name, the model."""
+
+_UPSERT = (
+    f"INSERT INTO usage (hour, key, model, {', '.join(_FIELDS)}) "  # noqa: S608 - constants
+    f"VALUES ({', '.join('?' * (3 + len(_FIELDS)))}) ON CONFLICT (hour, key, model) DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _FIELDS)
+)
+_GROUPS = {
+    "key": "key",
+    "model": "model",
+    "day": "strftime('%Y-%m-%d', hour * 3600, 'unixepoch')",
+    "hour": "strftime('%Y-%m-%dT%H:00Z', hour * 3600, 'unixepoch')",
+}
+
+
+def write(connection: sqlite3.Connection, counted: dict[Slot, Used]) -> None:
+    """Add to what is there, all or nothing."""
+    rows = [(*slot, *(getattr(used, name) for name in _FIELDS)) for slot, used in counted.items()]
+    with transaction(connection):
+        connection.executemany(_UPSERT, rows)
+
+
+def read(
+    connection: sqlite3.Connection, by: By, since: float, key: str | None = None
+) -> list[dict[str, Any]]:
+    """Sums from the hour of ``since`` on, of all keys or one, ``{by: …, "requests": …, …}``."""
+    group = _GROUPS[by]
+    sums = ", ".join(f"sum({name})" for name in _FIELDS)
+    rows = connection.execute(
+        f"SELECT {group}, {sums} FROM usage WHERE hour >= ?1 AND (?2 IS NULL OR key = ?2) "  # noqa: S608
+        "GROUP BY 1 ORDER BY 1",
+        (int(since // 3600), key),
+    )
+    return [_row(by, *row) for row in rows]
+
+
+def spent(connection: sqlite3.Connection, key: str, since: float) -> int:
+    """Tokens that a key has used since the beginning of an hour."""
+    found = connection.execute(
+        "SELECT coalesce(sum(prompt_tokens + completion_tokens), 0) FROM usage "
+        "WHERE key = ? AND hour >= ?",
+        (key, int(since // 3600)),
+    )
+    return int(found.fetchone()[0])
+
+
+def _row(by: By, group: str, *sums: float) -> dict[str, Any]:
+    row: dict[str, Any] = {by: group, **dict(zip(_FIELDS, sums, strict=True))}
+    row["total_tokens"] = row["prompt_tokens"] + row["completion_tokens"]
+    for name in ("audio_seconds", "compute_seconds"):
+        row[name] = round(row[name], 3)
+    return row
+
+
+def hour_of(now: float | None = None) -> int:
+    return int((time.time() if now is None else now) // 3600)

@@ -1,0 +1,187 @@
+"""What a caller may use: models that it sees, limits that hold for it, and what is counted.
+
+Requests without limits cost a few attribute reads here, and one line of usage at their end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from yibu.accounts.limits import Admission, Meter, Refusal, Window
+from yibu.accounts.live import Caller, LiveAccounts
+from yibu.accounts.usage import Tokens, Used
+from yibu.errors import OverloadedError
+from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Headers
+from yibu.routing import Route
+
+_BYTES_A_TOKEN = 4
+"""Of English text; a prompt's tokens are set aside by it, and taken by it where nobody counts them."""
+
+
+class BudgetSpentError(OverloadedError):
+    """The key's budget of the day or month is used up."""
+
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+    should_retry = False
+
+
+class Models(Protocol):
+    """The models that a request may know of."""
+
+    def routes(self) -> Sequence[Route]: ...
+
+    def route(self, model: str) -> Route | None: ...
+
+
+def visible(models: Models, caller: Caller) -> Models:
+    """Those of ``models`` that the caller may use."""
+    return models if caller.models is None else _Allowed(models, caller.models)
+
+
+class _Allowed:
+    """The models of a list of names. An alias in it stands for its model, with all its names; what
+    the same replicas serve beside, a LoRA adapter, has to be in the list itself."""
+
+    def __init__(self, models: Models, names: frozenset[str]) -> None:
+        self._models = models
+        self._names = names
+
+    def routes(self) -> Sequence[Route]:
+        found = []
+        for route in self._models.routes():
+            meant = self._meant(route)
+            names = {name: meaning for name, meaning in route.names.items() if meaning in meant}
+            if route.model in meant:
+                found.append(replace(route, names=names))
+            else:  # only what it serves beside itself
+                found += [replace(route, model=name, names={}) for name in names]
+        return found
+
+    def route(self, model: str) -> Route | None:
+        route = self._models.route(model)
+        return route if route is not None and route.meant(model) in self._meant(route) else None
+
+    def _meant(self, route: Route) -> set[str]:
+        own = {route.model, *route.names}
+        return {route.meant(name) for name in self._names if name in own}
+
+
+class Accounting:
+    """Admits requests, and counts what they used."""
+
+    def __init__(
+        self,
+        accounts: LiveAccounts | None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._accounts = accounts
+        self.clock = clock
+        self._wall = wall
+        self._models: dict[str, Meter] = {}
+
+    def admit(self, exchange: Exchange, route: Route) -> None:
+        """Let a request begin whose model is known.
+
+        Raises:
+            OverloadedError: a limit of the key's or of the model's is reached.
+        """
+        meters = [] if exchange.caller.meter is None else [exchange.caller.meter]
+        if route.limits:
+            meters.append(self._model(route))
+        if not meters:
+            return
+        now, wall = self.clock(), self._wall()
+        admission = Admission(meters)
+        refusal = admission.begin(now, wall, _prompt_estimate(exchange))
+        exchange.limits = _headers(*admission.windows(now))
+        if refusal is not None:
+            raise _error(refusal)
+        exchange.admission = admission
+
+    def settle(self, exchange: Exchange) -> None:
+        """Count what a request used, when it is over."""
+        tokens = exchange.tokens
+        if tokens is None and exchange.status == CLIENT_GONE and exchange.compute:
+            # Who leaves early has nevertheless had the prompt read.
+            tokens = exchange.tokens = Tokens(_prompt_estimate(exchange), 0, estimated=True)
+        if exchange.admission is not None:
+            exchange.admission.end(tokens[0] + tokens[1] if tokens else 0)
+        if self._accounts is None or exchange.model == "-":
+            return
+        failed = exchange.failed or (exchange.status >= 400 and exchange.status != CLIENT_GONE)
+        used = Used(
+            1,
+            int(failed),
+            audio_seconds=exchange.audio_seconds,
+            compute_seconds=exchange.compute,
+        )
+        if tokens is not None:
+            used.prompt_tokens, used.completion_tokens, used.cached_tokens, estimated = tokens
+            used.estimated = int(estimated)
+        self._accounts.count(exchange.key, exchange.model, used)
+
+    def _model(self, route: Route) -> Meter:
+        meter = self._models.get(route.model)
+        if meter is None or meter.limits != route.limits:
+            meter = meter or Meter(f"The model {route.model!r}")
+            meter.configure(route.limits, None, self.clock())
+            self._models[route.model] = meter
+        return meter
+
+
+def _prompt_estimate(exchange: Exchange) -> int:
+    """Tokens of a prompt that nobody has counted, by the size of a JSON body."""
+    upload = exchange.headers.get(b"content-type", b"").startswith(b"multipart/")
+    return 0 if upload else exchange.bytes_in // _BYTES_A_TOKEN
+
+
+def estimate(exchange: Exchange, answer_tokens: int) -> Tokens:
+    """The tokens of an answer that the engine did not count."""
+    return Tokens(_prompt_estimate(exchange), answer_tokens, estimated=True)
+
+
+def _error(refusal: Refusal) -> OverloadedError:
+    who, limit = refusal.who, refusal.limit
+    if refusal.kind == "budget":
+        return BudgetSpentError(
+            f"{who} has used its budget: {refusal.used} of {limit} tokens; it begins anew in "
+            f"{_duration(refusal.wait)}",
+            retry_after=refusal.wait,
+        )
+    reached = {
+        "concurrency": f"{limit} requests at once, and as many are running",
+        "requests": f"{limit} requests a minute, and has",
+        "tokens": f"{limit} tokens a minute, and has",
+    }[refusal.kind]
+    return OverloadedError(
+        f"{who} may take {reached}; try again in {_duration(refusal.wait)}",
+        retry_after=refusal.wait,
+    )
+
+
+def _headers(requests: Window | None, tokens: Window | None) -> Headers:
+    """As OpenAI has them: https://platform.openai.com/docs/guides/rate-limits."""
+    headers: Headers = []
+    for name, window in ((b"requests", requests), (b"tokens", tokens)):
+        if window is not None:
+            headers += [
+                (b"x-ratelimit-limit-" + name, b"%d" % window.limit),
+                (b"x-ratelimit-remaining-" + name, b"%d" % window.remaining),
+                (b"x-ratelimit-reset-" + name, _duration(window.reset).encode()),
+            ]
+    return headers
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI writes it: 20ms, 1.5s, 6m0s."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    head = (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "")
+    return f"{head}{rest:.0f}s" if head else f"{rest:g}s"

@@ -1,0 +1,388 @@
+"""Limits, models and usage of keys, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import aiohttp
+import openai
+import pytest
+
+from tests.exposition import Exposition
+from yibu.accounts.live import LiveAccounts
+from yibu.accounts.store import AccountStore
+from yibu.accounts.types import Account, Budget
+from yibu.config.types import Limits
+from yibu.engines.base import Capability
+from yibu.gateway.ollama.translation import TRANSLATIONS
+from yibu.gateway.operations import OPERATIONS
+
+from .conftest import FakeBackend, Running, Serve, chat
+from .upstream import (
+    LLAMA_CHAT,
+    LLAMA_CHAT_STREAM,
+    LLAMA_USAGE,
+    STREAM_HEAD,
+    Upstream,
+    answering,
+    chunked,
+    streaming,
+)
+
+CHAT = "/v1/chat/completions"
+Add = Callable[[Account], Any]
+
+
+@pytest.fixture
+async def accounts(tmp_path: Path) -> AsyncIterator[LiveAccounts]:
+    live = LiveAccounts(tmp_path / "accounts.db")
+    async with live.running():
+        yield live
+
+
+@pytest.fixture
+def add(accounts: LiveAccounts) -> Add:
+    """Add an account; the headers of its key."""
+
+    async def added(account: Account) -> dict[str, str]:
+        with AccountStore.open(accounts.path) as store:
+            key = store.add(account)
+        await accounts.sync()
+        return {"authorization": f"Bearer {key}"}
+
+    return added
+
+
+def freeze(gateway: Running) -> None:
+    """Let nothing refill, however long the test takes."""
+    now = time.monotonic()
+    gateway.app.accounting.clock = lambda: now
+
+
+async def ask(gateway: Running, headers: dict[str, str], **fields: Any) -> tuple[int, Any, Any]:
+    async with gateway.http.post(
+        gateway.url + CHAT, json=chat(**fields), headers=headers
+    ) as answer:
+        return answer.status, json.loads(await answer.read()), answer.headers
+
+
+async def test_requests_a_minute(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        freeze(gateway)
+        backend.add("m", up)
+        alice = await add(Account("alice", limits=Limits(rpm=2)))
+        bob = await add(Account("bob"))
+        for left in (1, 0):
+            status, _, headers = await ask(gateway, alice)
+            assert status == 200
+            assert headers["x-ratelimit-limit-requests"] == "2"
+            assert headers["x-ratelimit-remaining-requests"] == str(left)
+            assert headers["x-ratelimit-reset-requests"]
+            assert "x-ratelimit-limit-tokens" not in headers
+        status, answer, headers = await ask(gateway, alice)
+        assert status == 429
+        assert answer["error"]["type"] == "rate_limit_error"
+        assert answer["error"]["code"] == "rate_limit_exceeded"
+        assert "'alice' may take 2 requests a minute" in answer["error"]["message"]
+        assert headers["retry-after"] == "30"
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+        status, _, headers = await ask(gateway, bob)
+        assert status == 200
+        assert not any(name.lower().startswith("x-ratelimit") for name in headers)
+        assert len(up.received) == 3
+
+
+async def test_tokens_a_minute_are_those_of_the_engine(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        freeze(gateway)
+        backend.add("m", up)
+        alice = await add(Account("alice", limits=Limits(tpm=60)))
+        for _ in range(2):  # of 34 tokens each
+            assert (await ask(gateway, alice))[0] == 200
+        status, answer, headers = await ask(gateway, alice)
+        assert status == 429
+        assert "60 tokens a minute" in answer["error"]["message"]
+        assert headers["retry-after"] == "9"
+        assert headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+async def test_requests_at_once(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    go_on = asyncio.Event()
+
+    async def behave(request: Any, writer: Any) -> bool:
+        await go_on.wait()
+        return await answering(LLAMA_CHAT)(request, writer)
+
+    async with Upstream(behave) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up)
+        alice = await add(Account("alice", limits=Limits(concurrency=1)))
+        first = asyncio.create_task(ask(gateway, alice))
+        while not up.received:
+            await asyncio.sleep(0.001)
+        status, answer, headers = await ask(gateway, alice)
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert "1 requests at once" in answer["error"]["message"]
+        go_on.set()
+        assert (await first)[0] == 200
+        assert (await ask(gateway, alice))[0] == 200
+
+
+async def test_a_spent_budget_is_not_worth_a_retry(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up)
+        alice = await add(Account("alice", budget=Budget(30, "month")))
+        client = openai.AsyncOpenAI(
+            base_url=gateway.url + "/v1", api_key=alice["authorization"].split()[1]
+        )
+        async with client:
+            assert (await client.chat.completions.create(**chat())).usage.total_tokens == 34
+            with pytest.raises(openai.RateLimitError) as refused:
+                await client.chat.completions.create(**chat())
+        assert refused.value.code == "insufficient_quota"
+        assert refused.value.response.headers["x-should-retry"] == "false"
+        assert len(up.received) == 1
+        async with gateway.http.get(gateway.url + "/v1/usage", headers=alice) as answer:
+            budget = (await answer.json())["budget"]
+        assert (budget["limit"], budget["used"], budget["period"]) == (30, 34, "month")
+
+
+async def test_a_models_own_limits_hold_for_all(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        freeze(gateway)
+        backend.add("m", up, limits=Limits(rpm=1))
+        backend.add("free", up)
+        alice, bob = await add(Account("alice")), await add(Account("bob"))
+        assert (await ask(gateway, alice))[0] == 200
+        status, answer, _ = await ask(gateway, bob)
+        assert status == 429
+        assert "The model 'm' may take 1 requests a minute" in answer["error"]["message"]
+        assert (await ask(gateway, bob, model="free"))[0] == 200
+
+
+async def test_models_that_are_not_allowed_do_not_exist(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        backend.add("open", up, names={"alias": "open", "adapter": "adapter"})
+        backend.add("secret", up, names={"hidden": "secret", "tuned": "tuned"})
+        alice = await add(Account("alice", models=("alias", "tuned", "not-here")))
+
+        async def get(path: str) -> tuple[int, str]:
+            async with gateway.http.get(gateway.url + path, headers=alice) as answer:
+                return answer.status, await answer.text()
+
+        listed = {model["id"] for model in json.loads((await get("/v1/models"))[1])["data"]}
+        assert listed == {"open", "alias", "tuned"}
+        for path in ("/v1/models", "/api/tags", "/api/ps", "/readyz", "/metrics"):
+            status, text = await get(path)
+            assert status == 200
+            assert not any(name in text for name in ("secret", "hidden", "adapter")), path
+        for name in ("secret", "hidden", "adapter"):
+            status, answer, _ = await ask(gateway, alice, model=name)
+            unknown = (await ask(gateway, alice, model="nonsense"))[1]
+            assert status == 404
+            assert (
+                answer["error"]["message"].replace(name, "nonsense") == unknown["error"]["message"]
+            )
+            assert (await get(f"/v1/models/{name}"))[0] == 404
+            for path, body in (("/api/chat", {"messages": []}), ("/api/show", {})):
+                given = {"model": name, **body}
+                async with gateway.http.post(
+                    gateway.url + path, json=given, headers=alice
+                ) as refused:
+                    assert refused.status == 404, path
+        for name in ("open", "alias", "tuned"):
+            assert (await ask(gateway, alice, model=name))[0] == 200, name
+
+
+@pytest.mark.parametrize("conforming", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+async def test_streams_are_counted_whether_the_client_asks_or_not(
+    serve: Serve,
+    backend: FakeBackend,
+    accounts: LiveAccounts,
+    add: Add,
+    conforming: bool,
+    asked: bool,
+) -> None:
+    events = (*LLAMA_CHAT_STREAM, LLAMA_USAGE, b"[DONE]")
+    async with Upstream(streaming(*events)) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up, conforming=conforming)
+        alice = await add(Account("alice"))
+        options = {"stream_options": {"include_usage": True}} if asked else {}
+        body = chat(stream=True, **options)
+        async with gateway.http.post(gateway.url + CHAT, json=body, headers=alice) as answer:
+            text = await answer.text()
+        assert up.received[0].json["stream_options"] == {"include_usage": True}
+        assert text.endswith("data: [DONE]\n\n")
+        assert text.count('"completion_tokens"') == int(asked)
+        if not asked:
+            assert '"usage"' not in text
+            assert '"choices":[]' not in text
+        [row] = await accounts.usage("key", 0)
+        assert (row["key"], row["requests"], row["estimated"]) == ("alice", 1, 0)
+        assert (row["prompt_tokens"], row["completion_tokens"]) == (31, 2)
+        assert row["compute_seconds"] >= 0
+
+
+async def test_an_uncounted_stream_is_estimated_and_said_to_be(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    words = [LLAMA_CHAT_STREAM[1]] * 20
+    events = (LLAMA_CHAT_STREAM[0], *words, LLAMA_CHAT_STREAM[3], b"[DONE]")
+    async with Upstream(streaming(*events)) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up)
+        alice = await add(Account("alice"))
+        body = chat(stream=True)
+        async with gateway.http.post(gateway.url + CHAT, json=body, headers=alice) as answer:
+            await answer.read()
+        [row] = await accounts.usage("key", 0)
+    assert row["estimated"] == 1
+    assert row["prompt_tokens"] > 0
+    assert 10 <= row["completion_tokens"] <= 60
+
+
+async def test_who_leaves_a_stream_pays_for_what_came(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async def behave(request: Any, writer: Any) -> bool:
+        writer.write(STREAM_HEAD)
+        for event in (LLAMA_CHAT_STREAM[0], *[LLAMA_CHAT_STREAM[1]] * 10):
+            writer.write(chunked(b"data: " + event + b"\n\n"))
+        await writer.drain()
+        await request.disconnected.wait()
+        return False
+
+    async with Upstream(behave) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up)
+        alice = await add(Account("alice", limits=Limits(concurrency=1)))
+        body = chat(stream=True)
+        async with gateway.http.post(gateway.url + CHAT, json=body, headers=alice) as answer:
+            await answer.content.readany()
+        async with asyncio.timeout(60):
+            while not (rows := await accounts.usage("key", 0)):
+                await asyncio.sleep(0.01)
+        assert (rows[0]["requests"], rows[0]["errors"], rows[0]["estimated"]) == (1, 0, 1)
+        assert rows[0]["prompt_tokens"] > 0
+        caller = accounts.find(alice["authorization"].split()[1].encode())
+        assert caller is not None
+        assert caller.meter is not None
+        assert caller.meter.in_flight == 0
+
+
+async def test_usage_is_the_callers_own_and_all_of_it_an_administrators(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    served = serve(accounts=accounts, keys=["configured-key"])
+    async with Upstream(answering(LLAMA_CHAT)) as up, served as gateway:
+        backend.add("m", up)
+        alice, bob = await add(Account("alice")), await add(Account("bob"))
+        boss = await add(Account("boss", admin=True))
+        configured = {"authorization": "Bearer configured-key"}
+        for headers in (alice, alice, bob, configured):
+            assert (await ask(gateway, headers))[0] == 200
+        await ask(gateway, bob, model="nonsense")
+        assert (await ask(gateway, bob, temperature="hot"))[0] == 400
+
+        async def get(path: str, headers: dict[str, str]) -> tuple[int, Any]:
+            async with gateway.http.get(gateway.url + path, headers=headers) as answer:
+                return answer.status, json.loads(await answer.read())
+
+        status, own = await get("/v1/usage", alice)
+        assert (status, own["key"], own["by"]) == (200, "alice", "model")
+        [row] = own["data"]
+        assert (row["group"], row["requests"], row["total_tokens"]) == ("m", 2, 68)
+        assert (await get("/v1/usage?by=key", alice))[0] == 400
+        assert (await get("/v1/usage?since=soon", alice))[0] == 400
+        for headers in (alice, configured):
+            assert (await get("/v1/admin/usage", headers))[0] == 401
+        status, every = await get("/v1/admin/usage", boss)
+        assert status == 200
+        counted = {row["group"]: row["requests"] for row in every["data"]}
+        assert counted["alice"] == 2
+        assert counted["bob"] == 1
+        assert len(counted) == 3  # the configured key, by its digest
+        assert (await get("/v1/admin/usage?key=bob&by=day", boss))[1]["key"] == "bob"
+
+
+async def test_metrics_have_the_keys_name_and_show_others_to_operators_alone(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up)
+        alice, bob = await add(Account("alice")), await add(Account("bob"))
+        boss = await add(Account("boss", admin=True))
+        assert (await ask(gateway, alice))[0] == (await ask(gateway, bob))[0] == 200
+
+        async def page(headers: dict[str, str]) -> Exposition:
+            async with gateway.http.get(gateway.url + "/metrics", headers=headers) as answer:
+                return Exposition(await answer.text())
+
+        own, whole = await page(alice), await page(boss)
+        labels = {"model": "m", "path": CHAT, "status": "200"}
+        assert whole.value("yibu_requests_total", **labels, key="alice") == 1
+        assert whole.value("yibu_requests_total", **labels, key="bob") == 1
+        assert own.value("yibu_requests_total", **labels, key="alice") == 1
+        assert own.value("yibu_tokens_total", model="m", direction="prompt", key="alice") == 31
+        assert "bob" not in own.text
+        assert "yibu_models" not in own.text
+
+
+async def test_no_path_tells_of_a_model_that_is_not_allowed(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    backend.add("secret", capabilities=frozenset(get_args(Capability)))
+    async with serve(accounts=accounts) as gateway:
+        alice = await add(Account("alice", models=("mine",)))
+        paths = [
+            *((route.path, method) for route in gateway.app.surface().routes  # type: ignore[attr-defined]
+              for method in route.methods),  # type: ignore[attr-defined]
+            *((path, "POST") for path in (*OPERATIONS, *TRANSLATIONS)),
+        ]  # fmt: skip
+        for path, method in paths:
+            if path.startswith("/static"):
+                continue
+            url = gateway.url + path.replace("{model:path}", "secret")
+            for given in ({}, {"params": {"model": "secret"}}):
+                bodies: list[dict[str, Any]] = [{}]
+                if (
+                    method == "POST"
+                    and OPERATIONS.get(path, OPERATIONS["/tokenize"]).schema is None
+                ):
+                    form = aiohttp.FormData(
+                        {"model": "secret", "file": "x"}, default_to_multipart=True
+                    )
+                    bodies = [{"data": form}]
+                elif method == "POST":
+                    bodies = [{"json": SENT | {"model": "secret"}}]
+                for body in bodies:
+                    async with gateway.http.request(
+                        method, url, headers=alice, **given, **body
+                    ) as answer:
+                        text = await answer.text()
+                    named = "secret" in text.replace("no model 'secret'", "")
+                    assert not named, (method, path, text)
+                    if method == "POST":
+                        assert answer.status == 404, (path, text)
+
+
+SENT = {
+    "messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi", "max_tokens": 1,
+    "query": "hi", "documents": ["hi"], "text_1": "hi", "text_2": "hi", "tokens": [1],
+}  # fmt: skip
+"""What some path needs; others pass over it."""
