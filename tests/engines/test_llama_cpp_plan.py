@@ -13,6 +13,7 @@ from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.llama_cpp.engine import KEY_VARIABLE, LlamaCpp
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.launchers.llama_cpp import LaunchError, find_model
+from yibu.planner.types import MemoryNeed, Offload
 
 ENGINE = LlamaCpp()
 
@@ -126,10 +127,20 @@ def test_capabilities() -> None:
     assert plan({"pooling": "rank"}).capabilities == {"rerank"}
 
 
-def test_gpus_leave_fitting_layers_to_llama_cpp_unless_they_are_given() -> None:
-    assert fields(plan(at={"gpus": (1,)}))["fit_params"] is True
-    got = fields(plan({"gpu_layers": 12}, at={"gpus": (1,)}))
+NEED = MemoryNeed(1, 1, 1)
+
+
+def offload(layers: int = 12, moe: int = 0, *split: int) -> Offload:
+    cards = split or (layers,)
+    return Offload(layers, 31, moe, cards, (), (NEED,) * len(cards), NEED)
+
+
+def test_a_build_with_gpus_is_told_what_was_planned() -> None:
+    got = fields(plan(at={"gpus": (1,), "offload": offload()}))
     assert (got["fit_params"], got["n_gpu_layers"]) == (False, 12)
+    got = fields(plan(at={"gpus": (1, 2), "offload": offload(31, 0, 16, 15)}))
+    assert (got["n_gpu_layers"], got["tensor_split"]) == (999, [16, 15])
+    assert fields(plan(at={"gpus": (1,), "offload": offload(31, 4)}))["fit_params"] is True
     assert plan(at={"gpus": (1, 2)}).env["CUDA_VISIBLE_DEVICES"] == "1,2"
 
 
@@ -201,7 +212,7 @@ def test_no_word_of_gpus_where_none_was_asked_for(flags: tuple[str, ...]) -> Non
 
 
 def test_a_gpu_that_the_placement_has_is_used() -> None:
-    launch = plan({"gpu_layers": 12}, at={"gpus": (0,)})
+    launch = plan({"gpu_layers": 12}, at={"gpus": (0,), "offload": offload()})
     assert launch.notes == ()
     assert fields(launch)["n_gpu_layers"] == 12
 

@@ -274,6 +274,28 @@ def test_what_was_built_here_is_taken_where_its_device_is(tmp_path: Path) -> Non
     assert (plan.environment, argv[0]) == ("llama.cpp-native", "/env/bin/llama-server")
 
 
+def test_a_packaged_build_with_gpus_is_planned_on_them(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat <<'E'\n{DEVICES}E\n", encoding="utf-8")
+    python.chmod(0o755)
+    one = entry({})
+    engine = LlamaCpp().with_program(one, run, {"llama.cpp": python})
+    asked = engine.request(one, facts())
+    assert asked.accelerator is not None
+    assert asked.accelerator.backend == "CUDA"
+    assert engine.plan(one, facts(), placement()).argv[0] == "{python}"
+    on_cpu = replace(one, gpus=())
+    assert (
+        LlamaCpp()
+        .with_program(on_cpu, run, {"llama.cpp": python})
+        .request(on_cpu, facts())
+        .accelerator
+        is None
+    )
+    python.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    assert LlamaCpp().with_program(one, run, {"llama.cpp": python}).devices == ()
+
+
 def _elf(machine: int) -> bytes:
     return (
         b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00" + machine.to_bytes(2, "little") + bytes(100)

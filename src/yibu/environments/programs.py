@@ -62,15 +62,16 @@ def ask(path: Path, arguments: Sequence[str], env: Mapping[str, str]) -> str:
 
 
 def built_programs(environments: EnvironmentManager) -> dict[str, Path]:
-    """The programs that were built from source here, by their environment's name."""
-    return {
-        spec.name: program
-        for spec in SPECS.values()
-        if spec.build is not None
-        and (
-            program := environments.path(spec.name) / "bin" / Path(spec.build.program).name
-        ).is_file()
-    }
+    """What was made here by choice, by its environment's name: programs that were built from source, and
+    the interpreters of packages in a version that the user chose."""
+    found = {}
+    for spec in SPECS.values():
+        bin_directory = environments.path(spec.name) / "bin"
+        if spec.build is not None:
+            found[spec.name] = bin_directory / Path(spec.build.program).name
+        elif environments.chosen_version(spec.name) is not None:
+            found[spec.name] = bin_directory / "python"
+    return {name: path for name, path in found.items() if path.is_file()}
 
 
 def _require_program(path: Path) -> None:

@@ -2,6 +2,7 @@
 
     python -m yibu.launchers.llama_cpp --model PATH [--file NAME] [--mmproj PATH] --host H --port P
                                        [--alias NAME] [--set FIELD=JSON …]
+    python -m yibu.launchers.llama_cpp --list-devices
 
 FIELD is a dotted name in xllamacpp's ``CommonParams``. The API key comes in the variable
 ``YIBU_ENGINE_KEY``, never as an argument. Exit code 1: llama.cpp refused, its words are on
@@ -32,7 +33,11 @@ class LaunchError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _arguments(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if list(words) == ["--list-devices"]:
+        _find_libraries()
+        return _list_devices()
+    arguments = _arguments(words)
     _find_libraries()
     key = os.environ.pop(KEY_VARIABLE, "")
     try:
@@ -71,6 +76,18 @@ def _serve(params: Any) -> int:
     print(f"yibu: llama.cpp is ready on {server.listening_address}", file=sys.stderr, flush=True)
     while True:
         signal.pause()
+
+
+def _list_devices() -> int:
+    """Print what this build computes on beside the CPU, as llama-server does."""
+    import xllamacpp
+
+    print("Available devices:")
+    for device in xllamacpp.get_device_info():
+        if "GPU" in device["type"].name:
+            total, free = device["memory_total"] >> 20, device["memory_free"] >> 20
+            print(f"  {device['name']}: {device['description']} ({total} MiB, {free} MiB free)")
+    return 0
 
 
 def _die_on_signals() -> None:

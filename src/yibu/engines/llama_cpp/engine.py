@@ -24,9 +24,16 @@ from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
-from yibu.engines.llama_cpp.own import OwnSettings, command_line, read_own
+from yibu.engines.llama_cpp.own import ALL, OwnSettings, command_line, read_own
 from yibu.engines.llama_cpp.phases import PHASES
-from yibu.engines.llama_cpp.program import Program, accelerator, choose_program, named
+from yibu.engines.llama_cpp.program import (
+    Device,
+    Program,
+    accelerator,
+    choose_program,
+    devices_of_packaged,
+    named,
+)
 from yibu.engines.llama_cpp.request import request_of
 from yibu.engines.llama_cpp.requests import IMAGES, LLAMA_CPP_REQUESTS
 from yibu.engines.llama_cpp.server import SERVER
@@ -39,7 +46,7 @@ from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.arithmetic import MIB
 from yibu.planner.chat_template import takes_tools
 from yibu.planner.request import Request
-from yibu.planner.types import ModelFacts, Placement
+from yibu.planner.types import ModelFacts, Offload, Placement
 from yibu.weights.gguf import ArrayLength
 
 KEY_VARIABLE = "YIBU_ENGINE_KEY"
@@ -55,8 +62,6 @@ _DEFAULT_CONTEXT = 4096
 _DEFAULT_BATCH = 2048
 _HTTP_THREADS_SPARE = 16
 _PROMPT_CACHE_MIB = 1024
-_ALL_LAYERS = -2
-"""llama.cpp's number for all layers, whether they fit or not."""
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
@@ -108,8 +113,10 @@ class LlamaCpp:
     flags_module: str | None = None
     source_options: frozenset[str] = frozenset()
 
-    def __init__(self, program: Program | None = None) -> None:
+    def __init__(self, program: Program | None = None, devices: Sequence[Device] = ()) -> None:
+        """``devices``: what the packaged build has beside the CPU, in a version that the user chose."""
         self.program = program
+        self.devices = devices if program is None else program.devices
 
     def supports(
         self,
@@ -132,14 +139,13 @@ class LlamaCpp:
             _check(model, field, value)
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
-        request = request_of(model, facts)
-        if self.program is None:
-            return request
-        return replace(request, accelerator=accelerator(self.program))
+        return replace(request_of(model, facts), accelerator=accelerator(self.devices))
 
     def with_program(self, model: ModelConfig, ask: Ask, built: Mapping[str, Path]) -> LlamaCpp:
         """The engine with the program that the entry names, or the best that was built here."""
         program = choose_program(model, ask, built)
+        if program is None and (python := built.get(self.environment(gpu=False))) is not None:
+            return LlamaCpp(None, devices_of_packaged(python, LAUNCHER, ask, model))
         return self if program is None else LlamaCpp(program)
 
     def environment(self, *, gpu: bool) -> str:
@@ -281,14 +287,8 @@ def _fields(
         "endpoint_metrics": True,
         "endpoint_slots": False,
         "ui": False,
-        # The planner has fitted the model; on a CPU llama.cpp's own try loads it twice.
-        "fit_params": bool(placement.gpus) and options.gpu_layers is None,
+        **_gpu_fields(placement.offload),
     }
-    if not placement.gpus:
-        fields["n_gpu_layers"] = 0
-    elif options.gpu_layers is not None:
-        words: Mapping[int | str, int] = {"auto": -1, "all": _ALL_LAYERS}
-        fields["n_gpu_layers"] = words.get(options.gpu_layers, options.gpu_layers)
     if options.flash_attention != "auto":
         fields["flash_attn_type"] = "enabled" if options.flash_attention else "disabled"
     pooling, ubatch = options.pooling, options.ubatch
@@ -319,6 +319,18 @@ def _fields(
         "load_mode": options.load_mode,
     }
     return fields | {field: value for field, value in renamed.items() if value is not None}
+
+
+def _gpu_fields(offload: Offload | None) -> dict[str, Any]:
+    """What goes to GPUs, as it was planned: llama.cpp's own fitting would load the model once more. Of
+    a mixture it has to, for which experts stay in main memory cannot be said as a field."""
+    if offload is None:
+        return {"n_gpu_layers": 0, "fit_params": False}
+    if offload.cpu_moe:
+        return {"fit_params": True}
+    whole = offload.gpu_layers == offload.layers
+    fields = {"n_gpu_layers": ALL if whole else offload.gpu_layers, "fit_params": False}
+    return fields | ({"tensor_split": list(offload.split)} if len(offload.split) > 1 else {})
 
 
 def _prompt_cache(options: LlamaCppOptions, placement: Placement) -> int:

@@ -20,7 +20,7 @@ from yibu.planner.types import Offload, Placement
 _OF_FLAG = {flag: option for option, flag in OPTIONS.items()}
 _PLANNED = frozenset({"ctx_size", "n_cpu_moe", "cpu_moe", "tensor_split", "fit", "device"})
 """Flags whose values the plan decides, with what was asked counted in."""
-_ALL = 999
+ALL = 999
 """More layers than any model has."""
 _MODES: Mapping[str, str] = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}
 
@@ -207,7 +207,7 @@ def _offload(program: Program, offload: Offload | None) -> Iterator[str]:
             if program.knows("device"):
                 yield from ("--device", "none")
         return
-    layers = _ALL if offload.gpu_layers == offload.layers else offload.gpu_layers
+    layers = ALL if offload.gpu_layers == offload.layers else offload.gpu_layers
     yield from ("--n-gpu-layers", str(layers))
     if offload.cpu_moe and program.knows("n_cpu_moe"):
         yield from ("--n-cpu-moe", str(offload.cpu_moe))

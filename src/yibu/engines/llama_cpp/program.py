@@ -128,14 +128,29 @@ def _run(
     return ask(path, words, model.env)
 
 
-def accelerator(program: Program) -> Accelerator | None:
-    """What the planner is told of a program's devices; None for one that has the CPU alone."""
-    if not program.devices:
+def devices_of_packaged(
+    python: Path,
+    launcher: str,
+    ask: Callable[[Path, Sequence[str], Mapping[str, str]], str],
+    model: ModelConfig,
+) -> tuple[Device, ...]:
+    """The GPUs of the packaged build in an environment; none where it cannot be asked."""
+    if model.gpus == ():
+        return ()
+    try:
+        return parse_devices(ask(python, ("-P", "-m", launcher, "--list-devices"), model.env))
+    except EnvironmentSetupError:
+        return ()  # whatever is wrong with it, its start will say
+
+
+def accelerator(devices: Sequence[Device]) -> Accelerator | None:
+    """What the planner is told of a build's devices; None for one that has the CPU alone."""
+    if not devices:
         return None
-    backend = program.devices[0].backend
+    backend = devices[0].backend
     if backend == "CUDA":  # NVML knows these, with who holds their memory
         return Accelerator(backend)
-    same = [device for device in program.devices if device.backend == backend]
+    same = [device for device in devices if device.backend == backend]
     return Accelerator(
         backend,
         tuple(Gpu(n, one.description, one.total, one.free) for n, one in enumerate(same)),
