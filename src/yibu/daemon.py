@@ -34,12 +34,10 @@ from yibu.config.wire import gateway_config, shown_settings
 from yibu.engines import registry
 from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
-from yibu.engines.installed import with_installed_flags, with_program
+from yibu.engines.installed import as_it_runs
 from yibu.engines.variants import by_plan
-from yibu.environments.flag_tables import chosen_flags
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
-from yibu.environments.programs import ask, built_programs
 from yibu.environments.progress import EnvironmentProgress
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.gateway import collector
@@ -260,16 +258,10 @@ def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
             raise _does_not_fit(model, verdict, reserved)
         return placement
 
-    def asked(path: Path, words: Sequence[str], more: Mapping[str, str]) -> str:
-        return ask(path, words, {**env, **more})
-
     def choose_engine(model: ModelConfig, facts: ModelFacts | None) -> Engine:
-        engine = registry.choose(model, facts)
         on_gpu = model.gpus != () and bool(probe(visible).gpus)
-        engine = with_program(engine, model, asked, lambda: built_programs(environments))
-        return with_installed_flags(
-            engine, lambda name, module: chosen_flags(environments, name, module, env), gpu=on_gpu
-        )
+        engine = registry.choose(model, facts)
+        return as_it_runs(engine, model, environments, env, gpu=on_gpu, install=True)
 
     def ensure_environment(name: str, note: Note) -> Path:
         return environments.ensure(name, progress=_phases(note))

@@ -10,10 +10,8 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.engines import registry
 from yibu.engines.base import Engine, LaunchPlan
-from yibu.engines.installed import with_installed_flags, with_program
-from yibu.environments.flag_tables import kept_flags
+from yibu.engines.installed import as_it_runs
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.programs import ask, built_programs
 from yibu.errors import HubNotFoundError
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
@@ -112,13 +110,7 @@ def _installed(
     if environments is None:
         return engine
     on_gpu = bool(machine.gpus) and model.gpus != ()
-    engine = with_program(
-        engine,
-        model,
-        lambda path, words, env: ask(path, words, {**environments.env, **env}),
-        lambda: built_programs(environments),
-    )
-    return with_installed_flags(engine, lambda name, _: kept_flags(environments, name), gpu=on_gpu)
+    return as_it_runs(engine, model, environments, environments.env, gpu=on_gpu, install=False)
 
 
 def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> ModelPlan:

@@ -9,6 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from yibu.config import ModelConfig
 from yibu.engines.base import Engine
+from yibu.environments.flag_tables import chosen_flags, kept_flags
+from yibu.environments.manager import EnvironmentManager
+from yibu.environments.programs import ask, built_programs
 
 Ask = Callable[[Path, Sequence[str], Mapping[str, str]], str]
 """Runs a program with arguments and variables, and returns what it prints."""
@@ -54,3 +57,36 @@ def with_program(
     if isinstance(engine, RunsPrograms):
         return engine.with_program(model, ask, built())
     return engine
+
+
+def as_it_runs(
+    engine: Engine,
+    model: ModelConfig,
+    environments: EnvironmentManager,
+    env: Mapping[str, str],
+    *,
+    gpu: bool,
+    install: bool,
+) -> Engine:
+    """The engine as it will run this model here: the program that the entry names or that was built,
+    and the flags of the version that is installed.
+
+    Args:
+        env: What programs are asked in.
+        gpu: There are GPUs that the model may use.
+        install: Make the environment whose engine has to be asked; else only what it said before counts.
+
+    Raises:
+        ConfigError, EnvironmentSetupError: a program or an environment cannot be used.
+    """
+
+    def asked(path: Path, words: Sequence[str], more: Mapping[str, str]) -> str:
+        return ask(path, words, {**env, **more})
+
+    def flags(name: str, module: str) -> Mapping[str, Any] | None:
+        if install:
+            return chosen_flags(environments, name, module, env)
+        return kept_flags(environments, name)
+
+    engine = with_program(engine, model, asked, lambda: built_programs(environments))
+    return with_installed_flags(engine, flags, gpu=gpu)
