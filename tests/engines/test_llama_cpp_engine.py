@@ -19,9 +19,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from samples import model
+from test_flag_tables import words_for
 
+import yibu
 from conftest import KEY, Running, free_port, wait_ready
+from yibu.engines.llama_cpp.engine import LlamaCppOptions
 from yibu.engines.llama_cpp.fields import FIELDS
+from yibu.engines.llama_cpp.settings import read_settings
+from yibu.engines.llama_cpp.table import TABLE
+from yibu.errors import YibuError
 
 pytestmark = pytest.mark.engine
 
@@ -59,6 +66,41 @@ def test_its_openmp_is_its_environments_own(engine: Running, llama_cpp_python: P
     found = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}
     assert len(found) == 1
     assert found.pop().startswith(f"{llama_cpp_python.parents[1]}/")
+
+
+_SETS = """
+import json, sys
+import xllamacpp
+from yibu.launchers.llama_cpp import set_field
+for flag, field, value in json.load(sys.stdin):
+    try:
+        set_field(xllamacpp.CommonParams(), field, value)
+    except Exception as error:
+        print(flag, field, value, error)
+"""
+
+
+def test_every_flag_sets_a_field_as_the_packaged_build_has_it(llama_cpp_python: Path) -> None:
+    settings = []
+    for name in TABLE.flags:
+        entry = model(None, "--" + name.replace("_", "-"), *words_for(TABLE, name))
+        with contextlib.suppress(YibuError):  # what it cannot be told
+            fields = read_settings(entry, LlamaCppOptions.model_fields).fields
+            settings += [(name, field, json.dumps(value)) for field, value in fields.items()]
+    assert len(settings) > 100
+    done = subprocess.run(
+        [str(llama_cpp_python), "-c", _SETS],
+        input=json.dumps(settings),
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(yibu.__file__).parents[1]),
+            "LD_LIBRARY_PATH": str(llama_cpp_python.parents[1] / "lib" / "yibu"),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
 
 
 def chat(text: str, **values: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from yibu.engines.servers import refuse_owned
 from yibu.errors import ConfigError
 
 _OF_FLAG = {flag: option for option, flag in OPTIONS.items()} | {"ctx_size": "ctx_size"}
+_DEVICES = 128
+"""That a split over devices has shares for, as llama.cpp is built."""
 _PLANNED = frozenset({"n_ctx", "n_parallel"})
 """Fields that the planner has read: its placement says what became of them. A user's n_ctx that
 overruled it would ask for memory that is not there."""
@@ -278,8 +280,8 @@ def _of_kind(name: str, flag: Flag, value: Any) -> Any:
     if kind == "bool" and isinstance(value, int):
         return bool(value)
     if kind == "list" and word:
-        parts = (part for part in word.replace("/", ",").split(",") if part)
-        return [plain_value(part) for part in parts]
+        parts = [plain_value(part) for part in word.replace("/", ",").split(",") if part]
+        return parts + [0] * (_DEVICES - len(parts)) if name == "tensor_split" else parts
     if kind.startswith("<ggml_sched_priority"):
         names = {-1: "low", 0: "normal", 1: "medium", 2: "high", 3: "realtime"}
         return names.get(value, word)
