@@ -40,7 +40,8 @@ async def test_requests_are_counted(serve: Serve, backend: FakeBackend) -> None:
             await gateway.post(PATH, chat('odd"name'))
             await gateway.post(PATH, chat("x" * 50))
             for number in range(3):
-                await gateway.http.get(f"{gateway.url}/some/{number}")
+                async with gateway.http.get(f"{gateway.url}/some/{number}") as missing:
+                    assert missing.status == 404
             page = await scrape(gateway)
     named = {"model": 'odd"name', "path": PATH}
     assert page.value("yibu_requests_total", **named, status="200") == 1

@@ -174,6 +174,7 @@ async def test_under_another_asgi_server_a_client_that_leaves_is_noticed(
                 while not up.received:
                     await asyncio.sleep(0.01)
                 call.cancel()
+                await asyncio.wait({call})
                 await up.received[0].disconnected.wait()
                 while backend.in_flight:
                     await asyncio.sleep(0.01)
