@@ -92,7 +92,10 @@ def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
         ("modles: []", "modles: unknown key; did you mean models?"),
         ("models: [{name: a, sorce: b}]", "models.0.sorce: unknown key; did you mean source?"),
         ("models: [{name: a, zzz: b}]", "known here are name, aliases, source"),
-        ("models: [{name: a, engine: vlm}]", "'llama.cpp', 'vllm', 'speech' or 'command'"),
+        (
+            "models: [{name: a, engine: vlm}]",
+            "'llama.cpp', 'vllm', 'sglang', 'lmdeploy', 'speech' or 'command'",
+        ),
         ("models: [{source: x}]", "models.0.name"),
         ("models: [{name: a, memory: lots}]", "write a number with a unit, such as 6GiB"),
         ("models: [{name: a}, {name: a}]", "two models named 'a'"),
