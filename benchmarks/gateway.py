@@ -88,7 +88,11 @@ def start_all(
             text = text.replace(old, new)
         (folder / "nginx.conf").write_text(text)
         start("nginx", nginx, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log"))
-    for name, conforming in (("yibu", "yes"), ("yibu, normalizing", "no")):
+    for name, conforming in (
+        ("yibu", "yes"),
+        ("yibu, normalizing", "no"),
+        ("yibu, a key with limits", "limited"),
+    ):
         ports[name] = free_port()
         log = folder / f"{conforming}.log"
         script = str(HERE / "ours.py")

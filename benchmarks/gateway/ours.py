@@ -1,4 +1,5 @@
-"""yibu's gateway in front of one upstream, with everything on: key, validation, metrics, log."""
+"""yibu's gateway in front of one upstream, with everything on: key, validation,
+metrics, log, usage; limits for one candidate."""
 
 from __future__ import annotations
 
@@ -9,7 +10,12 @@ from pathlib import Path
 
 import uvloop
 
+from yibu.accounts.live import LiveAccounts
+from yibu.accounts.secret import digest_of, new_salt, prefix_of
+from yibu.accounts.store import AccountStore
+from yibu.accounts.types import Account, Budget
 from yibu.config import GatewayConfig
+from yibu.config.types import Limits
 from yibu.engines.base import Endpoint
 from yibu.gateway import collector
 from yibu.gateway.app import create_app
@@ -47,13 +53,28 @@ class OneReplica:
         pass
 
 
-async def main(port: int, upstream: int, log: Path, *, conforming: bool) -> None:
+def add_account(path: Path) -> None:
+    """The load's key as one of the database's, with every limit, none of which is reached."""
+    limits = Limits(rpm=10**9, tpm=10**12, concurrency=10**6)
+    with AccountStore.open(path) as store:
+        store.add(Account("bench", models=("bench",), limits=limits, budget=Budget(10**15, "day")))
+        salt = new_salt()
+        digest = digest_of(KEY.encode(), salt)
+        changed = (prefix_of(KEY.encode()).decode(), salt, digest)
+        store.connection.execute("UPDATE secret SET prefix = ?, salt = ?, digest = ?", changed)
+
+
+async def main(port: int, upstream: int, log: Path, *, conforming: bool, limited: bool) -> None:
     with log.open("w") as stream:
         configure(stream=stream)
         backend = OneReplica(upstream, conforming=conforming)
-        deps = GatewayDeps(backend, GatewayConfig(port=port), (KEY,))
-        app = create_app(deps)
-        async with GatewayServer(app):
+        database = log.with_suffix(".db")
+        if limited:
+            add_account(database)
+        accounts = LiveAccounts(database)
+        keys = () if limited else (KEY,)
+        app = create_app(GatewayDeps(backend, GatewayConfig(port=port), keys, accounts))
+        async with accounts.running(), GatewayServer(app):
             # As yibu.daemon does once it listens.
             app.surface()
             collector.settle()
@@ -61,6 +82,5 @@ async def main(port: int, upstream: int, log: Path, *, conforming: bool) -> None
 
 
 if __name__ == "__main__":
-    uvloop.run(
-        main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), conforming=sys.argv[4] == "yes")
-    )
+    how = {"conforming": sys.argv[4] != "no", "limited": sys.argv[4] == "limited"}
+    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), **how))

@@ -36,11 +36,11 @@ _SAID = re.compile(
 )
 _FLAG = re.compile(r"(?i)(--?[\w-]*(?:api[-_]key|token|password|secret)[=\s]\s*)([^\s\"',}]{4,})")
 _SHAPE = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|ms-[0-9a-f-]{16,}|gh[opsu]_[A-Za-z0-9]{16,})"
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|ms-[0-9a-f-]{16,}|yibu-[A-Za-z0-9_-]{43}|gh[opsu]_[A-Za-z0-9]{16,})"
 )
 _SIGNS = (
     "://", "bearer", "auth", "cookie", "key", "token", "passw", "secret", "session", "sig",
-    "credential", "policy=", "q-ak=", "code=", "hf_", "sk-", "ms-", "gh",
+    "credential", "policy=", "q-ak=", "code=", "hf_", "sk-", "ms-", "yibu-", "gh",
 )  # fmt: skip
 """One of these stands in whatever the patterns find; looking for them is ten times cheaper. A mere
 "=" is none: every line of the gateway's log has it."""

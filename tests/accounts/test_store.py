@@ -82,6 +82,23 @@ def test_a_rotated_key_ends_after_its_grace_and_not_later(path: Path) -> None:
         assert [s.expires for s in store.get("alice").secrets] == [1060.0, 4610.0, None]
 
 
+def test_an_expired_account_gets_more_time_and_no_new_secret(path: Path) -> None:
+    with AccountStore.open(path) as store:
+        key = store.add(Account("alice", expires=50.0, models=("a",)))
+        with pytest.raises(UsageError, match="has expired"):
+            store.rotate("alice", 0, now=50.0)
+        changed = Account("alice", expires=99.0, limits=Limits(rpm=7), budget=Budget(5, "day"))
+        store.change(changed)
+        alice = store.get("alice")
+        assert (alice.expires, alice.models, alice.limits, alice.budget) == (
+            99.0, None, Limits(rpm=7), Budget(5, "day"),
+        )  # fmt: skip
+        assert [secret.prefix for secret in alice.secrets] == [key[:13]]
+        store.rotate("alice", 0, now=50.0)
+        with pytest.raises(UsageError, match="no key of the name"):
+            store.change(Account("bob"))
+
+
 def test_a_removed_account_leaves_no_key(path: Path) -> None:
     with AccountStore.open(path) as store:
         store.add(Account("alice"))

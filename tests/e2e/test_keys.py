@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import stat
 import urllib.error
 import urllib.request
 from typing import Any
+
+from tests.support.polling import until
+from yibu.accounts import usage
+from yibu.accounts.store import AccountStore
 
 from .home import Home, fake
 
@@ -68,6 +74,43 @@ def test_a_public_address_may_have_its_keys_in_the_database(home: Home) -> None:
     assert "yibu key add" in home.yibu("config", "check", code=2).stderr
     home.yibu("key", "add", "alice")
     home.yibu("config", "check")
+
+
+def test_changed_limits_hold_at_once(home: Home) -> None:
+    alice = home.yibu("key", "add", "alice", "--models", "other").stdout.strip()
+    home.write([fake()])
+    home.yibu("up", "-d")
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
+    assert ask(home, alice, "/v1/chat/completions", body)[0] == 404
+    home.yibu("key", "set", "alice", "--models", "all", "--rpm", "7", "--budget", "9M/day")
+    status, _, headers = ask(home, alice, "/v1/chat/completions", body)
+    assert (status, headers["x-ratelimit-limit-requests"]) == (200, "7")
+    shown = home.yibu("key", "set", "alice", "--rpm", "0", "--expires", "1s", "--json").stdout
+    assert (json.loads(shown)["rpm"], json.loads(shown)["budget"]) == (None, "9000000/day")
+    until(lambda: ask(home, alice)[1].get("error", {}).get("code") == "expired_api_key", "its end")
+    assert "has expired" in home.yibu("key", "rotate", "alice", code=2).stderr
+
+
+def test_a_killed_node_loses_no_key_and_no_written_usage(home: Home) -> None:
+    alice = home.yibu("key", "add", "alice").stdout.strip()
+    home.write([fake()])
+    home.yibu("up", "-d")
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
+    for _ in range(5):
+        assert ask(home, alice, "/v1/chat/completions", body)[0] == 200
+
+    def written() -> list[int]:
+        with AccountStore.open(home.root / "state" / "accounts.db") as store:
+            return [row["requests"] for row in usage.read(store.connection, "key", 0, "alice")]
+
+    until(lambda: written() == [5], "the usage on disk, with nobody asking for it")
+    os.kill(home.ps()["node"]["pid"], signal.SIGKILL)
+    until(lambda: not home.client.running(), "the node gone")
+    assert written() == [5]
+    home.yibu("up", "-d")
+    assert ask(home, alice, "/v1/chat/completions", body)[0] == 200
+    home.yibu("usage")
+    assert written() == [6]
 
 
 def test_usage_and_limits_of_a_real_node_outlive_it(home: Home) -> None:

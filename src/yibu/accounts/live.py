@@ -78,6 +78,9 @@ class LiveAccounts:
         self._counted: dict[Slot, Used] = {}
         """What the database does not have yet."""
         self._told = ""
+        self._turn = asyncio.Lock()
+        """Budgets are added up from the database and from what is not in it yet: nothing may be on
+        its way between the two."""
         self.unreadable = False
         """The database may have keys, and none could be read yet."""
         self.closed = False
@@ -105,6 +108,10 @@ class LiveAccounts:
         Raises:
             AccountsError: it could not be read or written; what was known goes on.
         """
+        async with self._turn:
+            await self._sync()
+
+    async def _sync(self) -> None:
         loop = asyncio.get_running_loop()
         counted, self._counted = self._counted, {}
         try:

@@ -58,13 +58,7 @@ class AccountStore:
             AccountsError: it could not be stored.
         """
         check_name(account.name)
-        budget = account.budget
-        row = (
-            account.name, account.created, account.expires, account.admin, account.priority,
-            None if account.models is None else json.dumps(account.models), account.limits.rpm,
-            account.limits.tpm, account.limits.concurrency, budget and budget.tokens,
-            budget and budget.period,
-        )  # fmt: skip
+        row = _row(account)
         with translated(self.path), transaction(self.connection):
             if self._find(account.name):
                 raise UsageError(
@@ -74,6 +68,15 @@ class AccountStore:
             marks = ", ".join("?" * len(row))
             self.connection.execute(f"INSERT INTO account ({_COLUMNS}) VALUES ({marks})", row)  # noqa: S608 - constants
             return self._add_secret(account.name, account.created)
+
+    def change(self, account: Account) -> None:
+        """Store an account's settings anew; its keys stay."""
+        with translated(self.path), transaction(self.connection):
+            self.get(account.name)
+            columns = _COLUMNS.split(", ")
+            settings = ", ".join(f"{name} = ?" for name in columns)
+            row = (*_row(account), account.name)
+            self.connection.execute(f"UPDATE account SET {settings} WHERE name = ?", row)  # noqa: S608 - constants
 
     def accounts(self) -> list[Account]:
         """Every account, by name."""
@@ -108,11 +111,16 @@ class AccountStore:
         """A new key for an account; those that it had work for another ``grace`` seconds.
 
         Raises:
-            UsageError: there is no account of that name.
+            UsageError: there is no account of that name, or it has expired.
         """
         now = time.time() if now is None else now
         with translated(self.path), transaction(self.connection):
-            self.get(name)
+            expires = self.get(name).expires
+            if expires is not None and expires <= now:
+                raise UsageError(
+                    f"The key {name} has expired, and a new secret would be refused like the old one",
+                    hint=f"Give it more time: yibu key set {name} --expires 30d",
+                )
             # What has ended before stays ended; rows stay, for the reason that is then told.
             self.connection.execute(
                 "UPDATE secret SET expires = min(coalesce(expires, ?1), ?1) WHERE account = ?2",
@@ -166,6 +174,16 @@ def holds_keys(path: Path) -> bool:
             return bool(store.accounts())
     except AccountsError:
         return may_hold_keys(path)
+
+
+def _row(account: Account) -> tuple[Any, ...]:
+    budget, limits = account.budget, account.limits
+    return (
+        account.name, account.created, account.expires, account.admin, account.priority,
+        None if account.models is None else json.dumps(account.models),
+        limits.rpm, limits.tpm, limits.concurrency,
+        budget and budget.tokens, budget and budget.period,
+    )  # fmt: skip
 
 
 def _account(row: tuple[Any, ...], secrets: tuple[Secret, ...]) -> Account:

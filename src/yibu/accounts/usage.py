@@ -41,8 +41,14 @@ class Used:
     """How long replicas worked on them."""
 
     def add(self, other: Used) -> None:
-        for name in _FIELDS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.requests += other.requests
+        self.errors += other.errors
+        self.estimated += other.estimated
+        self.prompt_tokens += other.prompt_tokens
+        self.cached_tokens += other.cached_tokens
+        self.completion_tokens += other.completion_tokens
+        self.audio_seconds += other.audio_seconds
+        self.compute_seconds += other.compute_seconds
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Used))

@@ -63,7 +63,7 @@ class _Handlers:
         with ExitStack() as owned:
             serving, upload, asked = await self._accept(request, owned, "transcribe", strict=False)
             transcript = await unless_gone(request.receive, _transcript(serving, upload, asked))
-            return JSONAnswer({"result": script_text(transcript)})
+            return JSONAnswer({"result": script_text(transcript)}, headers=_seconds(transcript))
 
     async def _audio(self, request: Request, task: str) -> Response:
         with ExitStack() as owned:
@@ -73,7 +73,8 @@ class _Handlers:
             transcript = await unless_gone(request.receive, _transcript(serving, upload, asked))
         answer = body(transcript, asked.response_format, asked.granularities)
         if isinstance(answer, str):
-            return Response(answer, media_type=CONTENT_TYPES[asked.response_format])
+            kind = CONTENT_TYPES[asked.response_format]
+            return Response(answer, media_type=kind, headers=_seconds(transcript))
         return JSONAnswer(answer)
 
     async def _accept(
@@ -112,6 +113,11 @@ class _Handlers:
             "created": self._engine.created,
             "owned_by": "yibu",
         }
+
+
+def _seconds(transcript: Transcript) -> dict[str, str]:
+    """For the gateway's count of usage: not every format says how long the audio was."""
+    return {"x-audio-seconds": f"{transcript.seconds:.3f}"}
 
 
 async def _transcript(serving: Serving, upload: Upload, asked: Parameters) -> Transcript:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     keys = typer.Typer(no_args_is_help=True, help="API keys: who may call the gateway, how much.")
     for verb in (add, show, rm, rotate):
         keys.command()(verb)
+    keys.command("set")(set_)
     keys.command("ls")(ls)
     keys.command("list", hidden=True, help="The same as ls.")(ls)
     app.add_typer(keys, name="key")
@@ -66,6 +68,47 @@ def add(
         key = store.add(account)
         added = store.get(name)
     _print_key(key, added, f"This is the key {name}; it is not shown again.", as_json)
+
+
+def set_(
+    name: NameArgument,
+    models: Annotated[str | None, typer.Option(help="A,B, or all.")] = None,
+    rpm: Annotated[int | None, typer.Option(min=0, help="Requests a minute; 0: no limit.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=0, help="Tokens a minute; 0: no limit.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=0, help="Requests at once; 0: no limit.")
+    ] = None,
+    priority: Annotated[str | None, typer.Option(help="interactive or batch.")] = None,
+    budget: Annotated[str | None, typer.Option(help="200000/day, 5M/month, or none.")] = None,
+    expires: Annotated[str | None, typer.Option(help="From now on: 12h, 30d, or never.")] = None,
+    admin: Annotated[bool | None, typer.Option(help="Whether it sees all keys' usage.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change a key's settings; those that are left out stay. A running node takes them at once."""
+    from yibu.accounts import types
+    from yibu.cli.accounts import change, row
+
+    now = time.time()
+    with change(Context.here()) as store:
+        old = store.get(name)
+        changes: dict[str, Any] = {}
+        if models is not None:
+            changes["models"] = None if models == "all" else types.parse_models(models)
+        if priority is not None:
+            changes["priority"] = types.parse_priority(priority)
+        if budget is not None:
+            changes["budget"] = None if budget == "none" else types.parse_budget(budget)
+        if expires is not None:
+            changes["expires"] = None if expires == "never" else now + types.parse_duration(expires)
+        if admin is not None:
+            changes["admin"] = admin
+        limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
+        given = {limit: value or None for limit, value in limits.items() if value is not None}
+        store.change(replace(old, **changes, limits=replace(old.limits, **given)))
+        changed = store.get(name)
+    if as_json:
+        output.data_json({"version": 1, **row(changed)})
+    output.talk(f"Changed the key {name}.")
 
 
 def ls(as_json: JsonOption = False) -> None:

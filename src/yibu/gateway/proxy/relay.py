@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -50,6 +51,8 @@ _TRANSCRIPTS = (b"text/plain", b"text/vtt", b"text/srt", b"application/x-subrip"
 
 _TELLING = frozenset({"chat", "completions", "responses", "messages", "embeddings"})
 """Operations whose answers cost tokens, counted by the engine or not."""
+
+_SECONDS = re.compile(rb"\d{1,9}(?:\.\d{1,6})?")
 
 Normalizer = ChunkNormalizer | EventNormalizer
 
@@ -146,6 +149,8 @@ class Relay:
             )
         headers = [item for item in connection.headers if item[0] in _PASSED]
         upload = operation.schema is None
+        if upload and _SECONDS.fullmatch(seconds := given.get(b"x-audio-seconds", b"")):
+            self._exchange.audio_seconds = float(seconds)
         if given.get(b"content-encoding", b"identity") != b"identity":
             raise bad_answer(
                 self._request.model, "found a compressed answer, which nobody asked for"
@@ -296,7 +301,7 @@ class Relay:
     def _count(self, answer: Fields) -> None:
         """Note what a whole answer says that it used."""
         exchange = self._exchange
-        exchange.audio_seconds = audio_seconds(answer.get("usage"))
+        exchange.audio_seconds = audio_seconds(answer.get("usage")) or exchange.audio_seconds
         tokens = answer_tokens(answer)
         if tokens is None and self._operation.kind in _TELLING:
             text = 0 if self._operation.kind == "embeddings" else len(orjson.dumps(answer)) // 4
