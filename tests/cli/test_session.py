@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.polling import until
 from yibu.cli import launch, session
 from yibu.cli.context import Context
 from yibu.config import Config, GatewayConfig
@@ -55,5 +56,5 @@ def test_an_interrupt_while_the_node_starts_leaves_no_node(
         one = session.Session(context, config, node)
         with pytest.raises(KeyboardInterrupt), one.running([]):
             pass
-    assert begun.poll() is not None
+    until(lambda: begun.poll() is not None, "the node's end")
     assert not Client(context.paths).running()

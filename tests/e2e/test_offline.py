@@ -45,7 +45,14 @@ def test_nothing_is_asked_of_a_hub(online: Home, hub: HubServer, scheme: str) ->
 
 def test_nor_of_a_package_index(online: Home, hub: HubServer, tmp_path: Path) -> None:
     model = tmp_path / "tiny.gguf"
-    model.write_bytes(gguf_bytes({"general.architecture": "llama", "llama.block_count": 1}))
+    sizes = {
+        "block_count": 1,
+        "embedding_length": 64,
+        "attention.head_count": 2,
+        "context_length": 64,
+    }
+    header = {"general.architecture": "llama", **{f"llama.{k}": n for k, n in sizes.items()}}
+    model.write_bytes(gguf_bytes(header))
     done = online.yibu("up", "-d", str(model), "--offline", code=1)
     assert "not all of its packages are in uv's cache, and only local files" in done.stderr
     assert hub.requests == []
