@@ -20,8 +20,8 @@ HEADER = '''"""The flags of vLLM's OpenAI server, as its pinned version has them
 Written by scripts/vllm_flags.py; do not edit. The kinds: ``switch`` takes no value (and has a
 ``--no-`` form), ``value`` takes one, ``values`` takes several after one flag, ``repeat`` is given
 again for each value. ``SHORT`` maps the other spellings. ``CHOICES`` has, separated by spaces, the
-values of flags that take theirs from a list; ``TYPES`` those whose values are numbers: ``int``,
-``float`` or ``size``, a whole number that may have a unit. The parsers are those that
+values of flags that take theirs from a list; ``TYPES`` those whose values are ``int``, ``float``,
+``size`` (a whole number that may have a unit) or ``json``. The parsers are those that
 ``--reasoning-parser`` and ``--tool-call-parser`` may name.
 """
 

@@ -255,8 +255,13 @@ def is_refused(action: Any) -> bool:
 @pytest.mark.parametrize(
     "flags",
     [("--seed", "many"), ("--pipeline-parallel-size", "1.5"), ("--max-num-batched-tokens", "8kk"),
-     ("--cudagraph-capture-sizes", "1", "x")],
+     ("--cudagraph-capture-sizes", "1", "x"), ("--limit-mm-per-prompt", "image=2")],
 )  # fmt: skip
-def test_a_number_that_vllms_parser_would_refuse_is_refused(flags: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="number"):
+def test_a_value_that_vllms_parser_would_refuse_is_refused(flags: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"has to be .*(number|JSON)"):
         Vllm().check(model(None, *flags))
+
+
+def test_a_list_for_a_flag_that_takes_json_is_json() -> None:
+    (flag,) = PINNED.of_options({"allowed_methods": ["GET", "POST"]})
+    assert json.loads(flag.values[0]) == ["GET", "POST"]

@@ -83,10 +83,10 @@ def check_values(
             hint="quote a value that has spaces",
         )
     for value in () if flag.key else values:
-        if wanted := table.wrong_number(name, value):
+        if wanted := table.wrong_value(name, value):
             raise ConfigError(
                 f"model {model.name!r}: {spelt(name)} has to be {wanted}, found {value!r}",
-                hint=f"write {spelt(name)} NUMBER",
+                hint=f"correct it: {spelt(name)} VALUE",
             )
     choices = table.choices.get(name, ())
     known = {_plainly(choice) for choice in (*choices, "None", "")}

@@ -21,6 +21,16 @@ _WORDS: Mapping[str, int] = MappingProxyType({"value": 1, "int": 1, "text": 1, "
 """Words that follow a flag, by its kind; a switch has none, the others any number."""
 
 
+_EXPECTED: Mapping[str, str] = MappingProxyType(
+    {
+        "int": "a whole number",
+        "float": "a number",
+        "size": "a whole number, with k, m or g for thousands and K, M or G for 1,024",
+        "json": "JSON",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """One flag of a command line with its values."""
@@ -49,8 +59,8 @@ class FlagTable:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Name → the values that it may have; a flag that may have any is not in it."""
     types: Mapping[str, str] = field(default_factory=dict)
-    """Name → ``int``, ``float`` or ``size`` (a whole number that may have a unit), where its parser takes
-    a number and nothing else."""
+    """Name → ``int``, ``float``, ``size`` (a whole number that may have a unit) or ``json``, where its
+    parser takes nothing else."""
     negations: Mapping[str, str] = field(default_factory=dict)
     """Spellings that turn a switch off → its name. With none, every switch has ``no_NAME``."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -116,8 +126,8 @@ class FlagTable:
                 given.append(words.pop(0))
             yield Flag(name, tuple(given), (word, *given[bool(equals) :]), off, key)
 
-    def wrong_number(self, name: str, value: str) -> str:
-        """What a value should be, where it is not the number that its flag takes; else ``""``."""
+    def wrong_value(self, name: str, value: str) -> str:
+        """What a value should be, where it is nothing that its flag takes; else ``""``."""
         kind = self.types.get(name, "")
         if kind == "size" and value.lower() in ("auto", "-1"):
             return ""
@@ -128,10 +138,10 @@ class FlagTable:
                 float(value)
             elif kind == "size":
                 whole(value)
+            elif kind == "json":
+                json.loads(value)
         except ValueError:
-            return {"int": "a whole number", "float": "a number"}.get(
-                kind, "a whole number, with k, m or g for thousands and K, M or G for 1,024"
-            )
+            return _EXPECTED[kind]
         return ""
 
     def _count(self, name: str, *, off: bool) -> int | None:
@@ -166,8 +176,9 @@ class FlagTable:
                 negated = self._negated(name) if off else flag
                 found.append(Flag(name, (), (negated,), off, key))
                 continue
-            values = tuple(map(text_of, value)) if isinstance(value, list) else (text_of(value),)
-            if isinstance(value, list) and self.flags.get(name) == "repeat":
+            several = isinstance(value, list) and self.types.get(name) != "json"
+            values = tuple(map(text_of, value)) if several else (text_of(value),)
+            if several and self.flags.get(name) == "repeat":
                 found += [Flag(name, (one,), (flag, one), False, key) for one in values]
             else:
                 found.append(Flag(name, values, (flag, *values), False, key))

@@ -39,6 +39,9 @@ _TYPES = {
     "float": "float",
     "human_readable_int": "size",
     "human_readable_int_or_auto": "size",
+    "loads": "json",
+    "_parse_type": "json",
+    "parse_dataclass": "json",
 }
 """Names of the functions that read a value → what they take; the others are vLLM's own affair."""
 

@@ -3,8 +3,8 @@
 Written by scripts/vllm_flags.py; do not edit. The kinds: ``switch`` takes no value (and has a
 ``--no-`` form), ``value`` takes one, ``values`` takes several after one flag, ``repeat`` is given
 again for each value. ``SHORT`` maps the other spellings. ``CHOICES`` has, separated by spaces, the
-values of flags that take theirs from a list; ``TYPES`` those whose values are numbers: ``int``,
-``float`` or ``size``, a whole number that may have a unit. The parsers are those that
+values of flags that take theirs from a list; ``TYPES`` those whose values are ``int``, ``float``,
+``size`` (a whole number that may have a unit) or ``json``. The parsers are those that
 ``--reasoning-parser`` and ``--tool-call-parser`` may name.
 """
 
@@ -447,8 +447,14 @@ CHOICES: Mapping[str, str] = MappingProxyType(
 
 TYPES: Mapping[str, str] = MappingProxyType(
     {
+        "allowed_headers": "json",
+        "allowed_methods": "json",
+        "allowed_origins": "json",
         "api_server_count": "int",
+        "attention_config": "json",
+        "aux_output_config": "json",
         "block_size": "int",
+        "compilation_config": "json",
         "cp_kv_cache_interleave_size": "int",
         "cpu_offload_gb": "float",
         "cudagraph_capture_sizes": "int",
@@ -462,15 +468,23 @@ TYPES: Mapping[str, str] = MappingProxyType(
         "dbo_prefill_token_threshold": "int",
         "dcp_kv_cache_interleave_size": "int",
         "decode_context_parallel_size": "int",
+        "default_chat_template_kwargs": "json",
         "dp_supervisor_probe_failure_threshold": "int",
         "dp_supervisor_probe_interval_s": "float",
         "dp_supervisor_probe_timeout_s": "float",
         "dp_sync_interval": "int",
+        "ec_manager_config": "json",
         "elastic_ep_max_dp_size": "int",
+        "eplb_config": "json",
+        "fault_tolerance_config": "json",
         "gpu_memory_utilization": "float",
         "h11_max_header_count": "int",
         "h11_max_incomplete_event_size": "int",
+        "ir_op_priority": "json",
+        "kernel_config": "json",
         "kv_cache_metrics_sample": "float",
+        "limit_mm_per_prompt": "json",
+        "logging_config": "json",
         "long_prefill_token_threshold": "int",
         "mamba_cache_philox_rounds": "int",
         "master_port": "int",
@@ -481,19 +495,23 @@ TYPES: Mapping[str, str] = MappingProxyType(
         "max_model_len": "size",
         "max_num_batched_tokens": "size",
         "max_num_seqs": "int",
+        "media_io_kwargs": "json",
         "mm_encoder_fp8_scale_save_margin": "float",
         "mm_ipc_gpu_memory_gb": "float",
         "mm_processor_cache_gb": "float",
         "mm_shm_cache_max_object_size_mb": "int",
+        "model_class_overrides": "json",
         "nnodes": "int",
         "node_rank": "int",
         "offload_group_size": "int",
         "offload_num_in_group": "int",
         "offload_prefetch_step": "int",
+        "override_generation_config": "json",
         "pipeline_parallel_size": "int",
         "port": "int",
         "prefill_context_parallel_size": "int",
         "prefill_schedule_interval": "int",
+        "profiler_config": "json",
         "renderer_num_workers": "int",
         "replayssm_buffer_len": "int",
         "safetensors_prefetch_block_size": "size",
@@ -504,6 +522,7 @@ TYPES: Mapping[str, str] = MappingProxyType(
         "sse_keep_alive_interval": "int",
         "ssl_cert_reqs": "int",
         "stream_interval": "int",
+        "structured_outputs_config": "json",
         "tensor_parallel_size": "int",
         "ubatch_size": "int",
         "watermark": "float",
