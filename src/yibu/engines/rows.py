@@ -108,24 +108,27 @@ def responses(title: str) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def counted(title: str) -> tuple[Rule, ...]:
-    """Of /v1/messages/count_tokens, and of /v1/messages too."""
+def message_parts(title: str, *, images_in_results: bool = False) -> tuple[Rule, ...]:
+    """Of /v1/messages and its count_tokens: what messages, system prompts and tools consist of."""
     result = f"{_PART}[type=tool_result]"
+    holders = [_PART, f"{result}.content"] if images_in_results else [_PART]
+    images = [f"{holder}[type=image]" for holder in holders]
     return (
         *done(MODEL, "model"),
-        *passed("messages", "messages[role=*].**", f"{_PART}[type=text].**", f"{_PART}[type=image].**",
-                f"{_PART}[type=image].source[type=base64].**", f"{_PART}[type=image].source[type=url].**",
-                f"{_PART}[type=thinking].**", f"{_PART}[type=tool_use].**", f"{result}.**",
-                f"{result}.content[type=text].**"),
+        *passed("messages", "messages[role=*].**", f"{_PART}[type=text].**", f"{_PART}[type=thinking].**",
+                f"{_PART}[type=tool_use].**", f"{result}.**", f"{result}.content[type=text].**",
+                *(f"{image}{below}.**" for image in images
+                  for below in ("", ".source[type=base64]", ".source[type=url]"))),
         *ignored("only Anthropic can read it", f"{_PART}[type=redacted_thinking]"),
         *ignored("who called the tool, of what Anthropic hosts", f"{_PART}[type=tool_use].caller"),
-        *_cache(title, f"{_PART}[type=text].cache_control", f"{_PART}[type=image].cache_control",
+        *_cache(title, f"{_PART}[type=text].cache_control", *(f"{image}.cache_control" for image in images),
                 f"{_PART}[type=tool_use].cache_control", f"{result}.cache_control",
                 f"{result}.content[type=text].cache_control", "system[type=text].cache_control",
                 "cache_control", "tools.cache_control"),
         *ignored("where a text was taken from", f"{_PART}[type=text].citations",
                  f"{result}.content[type=text].citations", "system[type=text].citations"),
-        *refused(f"{title} reads no files. Send their text", f"{_PART}[type=image].source[type=file]"),
+        *refused(f"{title} reads no files. Send their text",
+                 *(f"{image}.source[type=file]" for image in images)),
         *refused(f"{title} reads text, images, thoughts and tools' calls and results. Send its text",
                  f"{_PART}[type=*]", f"{result}.content[type=*]"),
         *refused(_ANTHROPIC, "tools[type=*]"),
@@ -135,6 +138,13 @@ def counted(title: str) -> tuple[Rule, ...]:
                  "tools.eager_input_streaming"),
         *refused(f"{title} puts no examples into the prompt. Write them into the description",
                  "tools.input_examples"),
+    )  # fmt: skip
+
+
+def counted(title: str) -> tuple[Rule, ...]:
+    """Of /v1/messages/count_tokens, and of /v1/messages too."""
+    return (
+        *message_parts(title),
         *passed("tool_choice", "tool_choice[type=auto].**", "tool_choice[type=any].**",
                 "tool_choice[type=tool].**", "tool_choice[type=none].**"),
         *ignored("says who asks, or where and how fast Anthropic serves it", "metadata", "user_profile_id",

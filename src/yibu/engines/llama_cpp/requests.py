@@ -8,6 +8,7 @@ from __future__ import annotations
 from yibu.engines.hints import ACCOUNTING, HOSTED, STATE, STREAM
 from yibu.engines.llama_cpp.prepare import PREPARE
 from yibu.engines.requests import RequestTable, done, ignored, passed, refused
+from yibu.engines.rows import MODEL, message_parts
 from yibu.engines.tool_choice import NO_TOOLS
 
 _FILES = "llama.cpp reads no files. Send their text"
@@ -16,7 +17,6 @@ _CUSTOM = "llama.cpp's tools take JSON. Use a tool of type 'function'"
 _SCHEMA = "patterns are put into a grammar's words; with 'strict', what no grammar says is a 400"
 _CHOSEN = "the tools that it allows are sent, and a call is demanded or not; a name that is not there is a 400"
 _DEPRECATED = "llama.cpp knows 'tools' and 'tool_choice', which took their place. Use those"
-_MODEL = "the name that the engine knows the model by"
 _CACHE = "llama.cpp caches prompts of its own accord"
 IMAGES = "images"
 """The feature of a model that a projector is loaded beside."""
@@ -47,7 +47,7 @@ _PARTS = (
 )  # fmt: skip
 
 _CHAT = (
-    *done(_MODEL, "model"),
+    *done(MODEL, "model"),
     *_SAMPLING,
     *_PARTS,
     *STREAM,
@@ -72,7 +72,7 @@ _CHAT = (
 )  # fmt: skip
 
 _COMPLETIONS = (
-    *done(_MODEL, "model"),
+    *done(MODEL, "model"),
     *_SAMPLING,
     *STREAM,
     *ACCOUNTING,
@@ -85,7 +85,7 @@ _COMPLETIONS = (
 )  # fmt: skip
 
 _EMBEDDINGS = (
-    *done(_MODEL, "model"),
+    *done(MODEL, "model"),
     *passed("input"),
     *done("either, whichever the engine writes", "encoding_format"),
     *done("vectors of a model that says it is Matryoshka are cut and made one long again; else 400", "dimensions"),
@@ -93,7 +93,7 @@ _EMBEDDINGS = (
 )  # fmt: skip
 
 _RESPONSES = (
-    *done(_MODEL, "model"),
+    *done(MODEL, "model"),
     *ACCOUNTING,
     *STREAM,
     *passed("input", "input.**", "instructions", "temperature", "top_p", "max_output_tokens", "stream",
@@ -149,44 +149,13 @@ _RESPONSES = (
     *refused(HOSTED, "tools[type=*]", "tool_choice[type=*]", "input[type=*]"),
 )  # fmt: skip
 
-_ANTHROPIC = (
-    "It is a service of Anthropic's, which no engine has. Give a tool with an 'input_schema'"
-)
 _COUNTED = (
-    *done(_MODEL, "model"),
-    *passed("messages", "messages[role=*].**", "messages[role=*].content[type=text].**",
-            "messages[role=*].content[type=image].**", "messages[role=*].content[type=image].source[type=base64].**",
-            "messages[role=*].content[type=thinking].**",
-            "messages[role=*].content[type=tool_use].**", "messages[role=*].content[type=tool_result].**",
-            "messages[role=*].content[type=tool_result].content[type=text].**",
-            "messages[role=*].content[type=tool_result].content[type=image].**",
-            "messages[role=*].content[type=tool_result].content[type=image].source[type=base64].**"),
+    *message_parts("llama.cpp", images_in_results=True),
     *refused(_TEXT_ONLY, "messages[role=*].content[type=image]",
              "messages[role=*].content[type=tool_result].content[type=image]", needs=IMAGES),
     *refused(_FETCHES, "messages[role=*].content[type=image].source[type=url]",
              "messages[role=*].content[type=tool_result].content[type=image].source[type=url]"),
-    *refused(_FILES, "messages[role=*].content[type=image].source[type=file]",
-             "messages[role=*].content[type=tool_result].content[type=image].source[type=file]"),
-    *ignored("only Anthropic can read it", "messages[role=*].content[type=redacted_thinking]"),
-    *ignored("who called the tool, of what Anthropic hosts", "messages[role=*].content[type=tool_use].caller"),
-    *ignored(_CACHE, "messages[role=*].content[type=text].cache_control",
-             "messages[role=*].content[type=image].cache_control",
-             "messages[role=*].content[type=tool_use].cache_control",
-             "messages[role=*].content[type=tool_result].cache_control",
-             "messages[role=*].content[type=tool_result].content[type=text].cache_control",
-             "messages[role=*].content[type=tool_result].content[type=image].cache_control",
-             "system[type=text].cache_control", "cache_control", "tools.cache_control"),
-    *ignored("where a text was taken from", "messages[role=*].content[type=text].citations",
-             "messages[role=*].content[type=tool_result].content[type=text].citations",
-             "system[type=text].citations"),
-    *refused("llama.cpp reads text, images, thoughts and tools' calls and results. Send its text",
-             "messages[role=*].content[type=*]", "messages[role=*].content[type=tool_result].content[type=*]"),
-    *refused(_ANTHROPIC, "tools[type=*]"),
-    *passed("system", "system[type=text].**", "tools", "tools.**", "tools[type=custom].**"),
     *done(_SCHEMA, "tools.input_schema", "tools.strict"),
-    *ignored("how Anthropic's hosted programs call it", "tools.allowed_callers", "tools.defer_loading",
-             "tools.eager_input_streaming"),
-    *refused("llama.cpp puts no examples into the prompt. Write them into the description", "tools.input_examples"),
     *done(_CHOSEN, "tool_choice", "tool_choice[type=auto]", "tool_choice[type=any]", "tool_choice[type=tool]",
           "tool_choice[type=none]"),
     *passed("thinking", "thinking[type=enabled].**", "thinking[type=disabled].**"),
@@ -212,13 +181,13 @@ LLAMA_CPP_REQUESTS = RequestTable(
         "/v1/responses": _RESPONSES,
         "/v1/messages": _MESSAGES,
         "/v1/messages/count_tokens": _COUNTED,
-        "/v1/rerank": (*done(_MODEL, "model"), *passed("query", "documents", "top_n")),
+        "/v1/rerank": (*done(MODEL, "model"), *passed("query", "documents", "top_n")),
         "/tokenize": (
-            *done(_MODEL, "model"),
+            *done(MODEL, "model"),
             *done("either name", "prompt", "content", "add_special_tokens"),
             *done("as the model's template writes them", "messages"),
         ),
-        "/detokenize": (*done(_MODEL, "model"), *done("a token that the model has not is a 400", "tokens")),
+        "/detokenize": (*done(MODEL, "model"), *done("a token that the model has not is a 400", "tokens")),
     },
     PREPARE,
 )  # fmt: skip

@@ -19,6 +19,7 @@ from yibu.engines.requests import (
     refusal,
     refused,
 )
+from yibu.engines.rows import MODEL, message_parts
 from yibu.engines.tool_choice import choose_tools
 
 TOOL_SERVER = "tool_server"
@@ -26,22 +27,18 @@ TOOL_SERVER = "tool_server"
 RESPONSE_STORE = "response_store"
 """The feature of a vLLM with VLLM_ENABLE_RESPONSES_API_STORE=1: it keeps responses."""
 
-_MODEL = "the name that the engine knows the model by"
 _FILES = "vLLM reads no files. Send their text"
 _SPEAKS = "vLLM writes text alone. Ask for the modality 'text'"
 _CUSTOM = "vLLM's tools take JSON. Use a tool of type 'function'"
 _CHOSEN = "the tools that it allows are sent; a name that is not there is a 400"
 _CACHE = "vLLM caches prompts of its own accord"
 _IDS = "an id of OpenAI's, which says nothing to a model"
-_ANTHROPIC = (
-    "It is a service of Anthropic's, which no engine has. Give a tool with an 'input_schema'"
-)
 
 _SAMPLING = passed("temperature", "top_p", "max_tokens", "stream", "stop", "seed", "n", "frequency_penalty",
                    "presence_penalty", "logit_bias", "stream_options", "stream_options.include_usage")  # fmt: skip
 
 _CHAT = (
-    *done(_MODEL, "model"),
+    *done(MODEL, "model"),
     *_SAMPLING,
     *STREAM,
     *ACCOUNTING,
@@ -68,7 +65,7 @@ _CHAT = (
 )  # fmt: skip
 
 _COMPLETIONS = (
-    *done(_MODEL, "model"),
+    *done(MODEL, "model"),
     *_SAMPLING,
     *STREAM,
     *ACCOUNTING,
@@ -78,7 +75,7 @@ _COMPLETIONS = (
 )  # fmt: skip
 
 _RESPONSES = (
-    *done(_MODEL, "model"),
+    *done(MODEL, "model"),
     *ACCOUNTING,
     *STREAM,
     *passed("input", "input.**", "instructions", "temperature", "top_p", "max_output_tokens", "stream",
@@ -122,36 +119,7 @@ _RESPONSES = (
 )  # fmt: skip
 
 _COUNTED = (
-    *done(_MODEL, "model"),
-    *passed("messages", "messages[role=*].**", "messages[role=*].content[type=text].**",
-            "messages[role=*].content[type=image].**", "messages[role=*].content[type=image].source[type=base64].**",
-            "messages[role=*].content[type=image].source[type=url].**", "messages[role=*].content[type=thinking].**",
-            "messages[role=*].content[type=tool_use].**", "messages[role=*].content[type=tool_result].**",
-            "messages[role=*].content[type=tool_result].content[type=text].**",
-            "messages[role=*].content[type=tool_result].content[type=image].**",
-            "messages[role=*].content[type=tool_result].content[type=image].source[type=base64].**",
-            "messages[role=*].content[type=tool_result].content[type=image].source[type=url].**"),
-    *refused(_FILES, "messages[role=*].content[type=image].source[type=file]",
-             "messages[role=*].content[type=tool_result].content[type=image].source[type=file]"),
-    *ignored("only Anthropic can read it", "messages[role=*].content[type=redacted_thinking]"),
-    *ignored("who called the tool, of what Anthropic hosts", "messages[role=*].content[type=tool_use].caller"),
-    *ignored(_CACHE, "messages[role=*].content[type=text].cache_control",
-             "messages[role=*].content[type=image].cache_control",
-             "messages[role=*].content[type=tool_use].cache_control",
-             "messages[role=*].content[type=tool_result].cache_control",
-             "messages[role=*].content[type=tool_result].content[type=text].cache_control",
-             "messages[role=*].content[type=tool_result].content[type=image].cache_control",
-             "system[type=text].cache_control", "cache_control", "tools.cache_control"),
-    *ignored("where a text was taken from", "messages[role=*].content[type=text].citations",
-             "messages[role=*].content[type=tool_result].content[type=text].citations",
-             "system[type=text].citations"),
-    *refused("vLLM reads text, images, thoughts and tools' calls and results. Send its text",
-             "messages[role=*].content[type=*]", "messages[role=*].content[type=tool_result].content[type=*]"),
-    *refused(_ANTHROPIC, "tools[type=*]"),
-    *passed("system", "system[type=text].**", "tools", "tools.**", "tools.input_schema[type=object].**", "tools[type=custom].**"),
-    *ignored("how Anthropic's hosted programs call it", "tools.allowed_callers", "tools.defer_loading",
-             "tools.eager_input_streaming"),
-    *refused("vLLM puts no examples into the prompt. Write them into the description", "tools.input_examples"),
+    *message_parts("vLLM", images_in_results=True),
     *passed("tool_choice", "tool_choice[type=auto].**", "tool_choice[type=any].**", "tool_choice[type=tool].**",
             "tool_choice[type=none].**"),
     *refused("vLLM does not hold a model to one call. Leave it out",
@@ -207,21 +175,21 @@ VLLM_REQUESTS = RequestTable(
         "/v1/chat/completions": _CHAT,
         "/v1/completions": _COMPLETIONS,
         "/v1/embeddings": (
-            *done(_MODEL, "model"),
+            *done(MODEL, "model"),
             *passed("input", "encoding_format", "dimensions"),
             *ignored("says who asks", "user"),
         ),
         "/v1/responses": _RESPONSES,
         "/v1/messages": _MESSAGES,
         "/v1/messages/count_tokens": _COUNTED,
-        "/v1/rerank": (*done(_MODEL, "model"), *passed("query", "documents", "top_n")),
-        "/v1/score": (*done(_MODEL, "model"), *passed("stream")),
+        "/v1/rerank": (*done(MODEL, "model"), *passed("query", "documents", "top_n")),
+        "/v1/score": (*done(MODEL, "model"), *passed("stream")),
         "/tokenize": (
-            *done(_MODEL, "model"),
+            *done(MODEL, "model"),
             *passed("prompt", "messages", "add_special_tokens"),
             *done("either name", "content"),
         ),
-        "/detokenize": (*done(_MODEL, "model"), *passed("tokens")),
+        "/detokenize": (*done(MODEL, "model"), *passed("tokens")),
     },
     _PREPARE,
 )
