@@ -251,3 +251,37 @@ def test_what_the_model_cannot_take(home: Home, path: str, body: dict[str, Any])
     status, text, headers = ask(home, path, body)
     assert status == 400, text
     assert headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_tokens_are_counted_of_streams_whose_client_does_not_ask(
+    home: Home, path: str, n: int
+) -> None:
+    prompt = {"messages": HELLO} if "chat" in path else {"prompt": "Once upon a time"}
+    body = {
+        "model": "org/smol",
+        **prompt,
+        "max_tokens": 12,
+        "n": n,
+        "stream": True,
+        "temperature": 0,
+    }
+
+    def used() -> tuple[int, int, int]:
+        rows = json.loads(home.yibu("usage", "--by", "model", "--json").stdout)["usage"]
+        row = next((row for row in rows if row["model"] == "org/smol"), None)
+        names = ("prompt_tokens", "completion_tokens", "estimated")
+        return tuple(row[name] if row else 0 for name in names)  # type: ignore[return-value]
+
+    before = used()
+    _, asked, _ = ask(home, path, {**body, "stream_options": {"include_usage": True}})
+    [usage] = [event["usage"] for event in events_of(asked) if event.get("usage")]
+    told = used()
+    _, unasked, _ = ask(home, path, body)
+    after = used()
+    assert '"usage"' not in unasked
+    assert told[2] == after[2] == before[2]
+    counted = (usage["prompt_tokens"], usage["completion_tokens"])
+    assert (told[0] - before[0], told[1] - before[1]) == counted
+    assert (after[0] - told[0], after[1] - told[1]) == counted

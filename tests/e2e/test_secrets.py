@@ -126,6 +126,7 @@ def test_every_error_is_redacted_however_it_is_made_text(kind: type[errors.YibuE
         ("password: hunter2 is wrong", "password: *** is wrong"),
         ("--api-key abcd --port 1", "--api-key *** --port 1"),
         ("hf_ABCDEFGHIJKLMNOPQRST", "***"),
+        (f"got yibu-{'Ab-_9' * 8}xyz.", "got ***."),
         # What is none:
         ("Set HF_TOKEN to a valid token that may read it.", None),
         ("token: expected a string, found 3", None),
