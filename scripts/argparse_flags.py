@@ -8,16 +8,15 @@ Run it after the engine's pin has changed, with an interpreter that can import t
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 
-from yibu.launchers.vllm_flags import kind
+from yibu.launchers.argparse_flags import read_table
 
 ENGINES = Path(__file__).parents[1] / "src/yibu/engines"
+TITLES = {"sglang": "SGLang", "lmdeploy": "LMDeploy"}
 
 HEADER = '''"""The flags of {title}'s OpenAI server, as its pinned version has them.
 
@@ -31,65 +30,28 @@ VERSION = "{version}"
 '''
 
 
-def sglang() -> tuple[argparse.ArgumentParser, Mapping[str, Sequence[str]]]:
-    from sglang.srt.server_args import ServerArgs
-
-    parser = argparse.ArgumentParser()
-    ServerArgs.add_cli_args(parser)
-    return parser, {}
-
-
-def lmdeploy() -> tuple[argparse.ArgumentParser, Mapping[str, Sequence[str]]]:
-    from lmdeploy.cli.serve import SubCliServe
-    from lmdeploy.serve.parsers.reasoning_parser import (
-        LEGACY_REASONING_PARSER_NAMES,
-        ReasoningParserManager,
-    )
-    from lmdeploy.serve.parsers.tool_parser import ToolParserManager
-
-    SubCliServe.add_parser_api_server()
-    reasoning = [*ReasoningParserManager.module_dict, *LEGACY_REASONING_PARSER_NAMES]
-    names = {"reasoning_parser": reasoning, "tool_call_parser": list(ToolParserManager.module_dict)}
-    return SubCliServe.subparsers.choices["api_server"], names
-
-
-READERS: Mapping[
-    str, tuple[str, Callable[[], tuple[argparse.ArgumentParser, Mapping[str, Sequence[str]]]]]
-] = {"sglang": ("SGLang", sglang), "lmdeploy": ("LMDeploy", lmdeploy)}
-
-
-def plain(spelling: str) -> str:
-    return spelling.lstrip("-").replace("-", "_")
-
-
 def main(engine: str) -> None:
-    title, read = READERS[engine]
-    parser, lists = read()
-    flags: dict[str, list[str]] = {"switch": [], "value": [], "values": []}
-    short: dict[str, list[str]] = {}
-    negations: dict[str, list[str]] = {}
-    values = {name: sorted(words) for name, words in lists.items()}
-    for action in parser._actions:  # noqa: SLF001 - argparse has no public list
-        if not action.option_strings:
-            continue
-        names = [plain(one) for one in action.option_strings if one.startswith("--")]
-        others = [plain(one) for one in action.option_strings if plain(one) != names[0]]
-        flags[kind(action)].append(names[0])
-        off = {f"no_{one}" for one in names}
-        if found := [one for one in others if one in off]:
-            negations[names[0]] = found
-        if found := [one for one in others if one not in off]:
-            short[names[0]] = found
-        if action.choices is not None:
-            values[names[0]] = sorted(str(one) for one in action.choices if one is not None)
-    parts = [block(name.upper(), " ".join(sorted(found))) for name, found in flags.items()]
-    parts += [
-        block(name, "; ".join(f"{flag}: {' '.join(words)}" for flag, words in sorted(rows.items())))
-        for name, rows in (("SHORT", short), ("NEGATIONS", negations), ("CHOICES", values))
-    ]
-    header = HEADER.format(title=title, version=version(engine))
+    table = read_table(engine)
+    kinds: dict[str, list[str]] = {"switch": [], "value": [], "values": []}
+    for name, kind in table["flags"].items():
+        kinds[kind].append(name)
+    parts = [block(kind.upper(), " ".join(sorted(names))) for kind, names in kinds.items()]
+    parts += [block(name.upper(), rows(by_name(table[name]))) for name in ("short", "negations")]
+    parts.append(block("CHOICES", rows(table["choices"])))
+    header = HEADER.format(title=TITLES[engine], version=table["version"])
     target = ENGINES / engine / "flags.py"
     target.write_text(header + "\n".join(parts), encoding="utf-8")
+
+
+def by_name(spellings: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for spelling, name in spellings.items():
+        found.setdefault(name, []).append(spelling)
+    return found
+
+
+def rows(values: Mapping[str, list[str]]) -> str:
+    return "; ".join(f"{name}: {' '.join(words)}" for name, words in sorted(values.items()))
 
 
 def block(name: str, text: str) -> str:

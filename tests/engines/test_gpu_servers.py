@@ -179,6 +179,19 @@ def test_the_planner_reads_them_by_the_same_table(
     assert "4096" not in launch.argv
 
 
+@pytest.mark.parametrize("engine", NAMES)
+def test_another_version_is_held_against_its_own_flags(engine: str) -> None:
+    flags = {"tp": "value", "new_switch": "switch", "dtype": "value", "reasoning_parser": "value"}
+    plain = {"version": "9.9", "flags": flags, "short": {"n": "new_switch"}, "negations": {},
+             "choices": {"dtype": ["auto"]}}  # fmt: skip
+    newer = by_name(engine).with_flags(plain)
+    newer.check(model(None, "--new-switch"))
+    with pytest.raises(ConfigError, match=r"9\.9 has no flag --chat-template"):
+        newer.check(model({"chat_template": "x"}))
+    with pytest.raises(ConfigError, match="no flag --new-switch"):
+        by_name(engine).check(model(None, "--new-switch"))
+
+
 def test_an_8_bit_cache_counts_half() -> None:
     sizes = {}
     for engine, options in (("sglang", {"kv_cache_dtype": "fp8_e5m2"}), ("lmdeploy", {"quant_policy": 8}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from yibu.engines.flags import FlagTable
 
@@ -20,8 +20,8 @@ class Written(Protocol):
     CHOICES: str
 
 
-def table_of(written: Written, variables: Mapping[str, str]) -> FlagTable:
-    """The table of the pinned version; ``variables``: environment variables read like flags."""
+def table_of(written: Written) -> FlagTable:
+    """The table of the pinned version."""
     kinds = (("switch", written.SWITCH), ("value", written.VALUE), ("values", written.VALUES))
     return FlagTable(
         version=written.VERSION,
@@ -29,7 +29,22 @@ def table_of(written: Written, variables: Mapping[str, str]) -> FlagTable:
         short=_reversed(written.SHORT),
         choices={name: tuple(words) for name, words in _rows(written.CHOICES).items()},
         negations=_reversed(written.NEGATIONS),
-        variables=variables,
+        abbreviates=True,
+    )
+
+
+def table_from(plain: Mapping[str, Any]) -> FlagTable:
+    """The table of another version, as ``yibu.launchers.argparse_flags`` printed it.
+
+    Raises:
+        KeyError: it lacks a part.
+    """
+    return FlagTable(
+        version=plain["version"],
+        flags=plain["flags"],
+        short=plain["short"],
+        choices=plain["choices"],
+        negations=plain["negations"],
         abbreviates=True,
     )
 

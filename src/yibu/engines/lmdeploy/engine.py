@@ -9,6 +9,7 @@ fraction of its memory.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,16 +18,17 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
+from yibu.engines.argparse_table import table_from
 from yibu.engines.base import Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.checks import own_flags
 from yibu.engines.families import family_of, parser_words
-from yibu.engines.flags import Flag, Given
+from yibu.engines.flags import Flag, FlagTable, Given
 from yibu.engines.lmdeploy.answers import LmdeployAnswers
 from yibu.engines.lmdeploy.causes import LMDEPLOY_CAUSES
 from yibu.engines.lmdeploy.families import FAMILIES
 from yibu.engines.lmdeploy.phases import PHASES
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
-from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, SERVER
+from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, PINNED, SERVER
 from yibu.engines.options import Options, StartTimeout, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
@@ -66,7 +68,7 @@ class LmdeployOptions(Options):
 
 
 class Lmdeploy:
-    """The engine of LMDeploy's pinned version."""
+    """The engine; ``table`` has the flags of the version that will run."""
 
     name: EngineName = "lmdeploy"
     causes: Sequence[Cause] = LMDEPLOY_CAUSES
@@ -75,8 +77,11 @@ class Lmdeploy:
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
     server: ServerCommand | None = SERVER
-    flags_module: str | None = None
+    flags_module: str | None = "yibu.launchers.lmdeploy_flags"
     source_options: frozenset[str] = frozenset()
+
+    def __init__(self, table: FlagTable = PINNED) -> None:
+        self._server = dataclasses.replace(SERVER, table=table)
 
     def supports(
         self,
@@ -96,15 +101,15 @@ class Lmdeploy:
 
     def _read(self, model: ModelConfig) -> tuple[LmdeployOptions, list[Flag]]:
         """The options that have a name here, and the user's flags for LMDeploy itself."""
-        table = SERVER.table
+        table = self._server.table
         options, rest = read_options(
             LmdeployOptions, model, self.name, {*table.flags, *table.short}
         )
         given = [*table.of_options(rest), *table.read(model.flags)]
-        return options, list(own_flags(model, given, SERVER, _TITLE))
+        return options, list(own_flags(model, given, self._server, _TITLE))
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
-        given = Given.of(model, SERVER.table, OPTIONS)
+        given = Given.of(model, self._server.table, OPTIONS)
         return Request(
             name=model.name,
             rule="paged",
@@ -124,8 +129,8 @@ class Lmdeploy:
     def environment(self, *, gpu: bool) -> str:
         return environment_for(self.name, gpu=gpu)
 
-    def with_flags(self, plain: Mapping[str, Any]) -> Lmdeploy:  # noqa: ARG002 - it asks for none
-        return self
+    def with_flags(self, plain: Mapping[str, Any]) -> Lmdeploy:
+        return Lmdeploy(table_from(plain))
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement

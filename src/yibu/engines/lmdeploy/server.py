@@ -14,7 +14,7 @@ KEY_VARIABLE = "LMDEPLOY_API_KEY"
 OPTIONS = MappingProxyType(
     {"context": "session_len", "parallel": "max_batch_size", "tensor_parallel": "tp"}
 )
-PINNED = table_of(flags, {})
+PINNED = table_of(flags)
 _CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
 _ORIGINS = "pages of other sites are let in by gateway.cors_origins"
 _PARTS = "yibu runs a whole model on one machine: take engine: command for a part of one"

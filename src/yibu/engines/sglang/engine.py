@@ -8,6 +8,7 @@ inner key in place and makes a fraction of its memory.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,11 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
+from yibu.engines.argparse_table import table_from
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.checks import own_flags
 from yibu.engines.families import family_of, parser_words
-from yibu.engines.flags import Flag, Given
+from yibu.engines.flags import Flag, FlagTable, Given
 from yibu.engines.options import Options, StartTimeout, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
@@ -27,7 +29,7 @@ from yibu.engines.sglang.causes import SGLANG_CAUSES
 from yibu.engines.sglang.families import FAMILIES
 from yibu.engines.sglang.phases import PHASES
 from yibu.engines.sglang.requests import SGLANG_REQUESTS, adapter_feature
-from yibu.engines.sglang.server import KEY_VARIABLE, OPTIONS, SERVER
+from yibu.engines.sglang.server import KEY_VARIABLE, OPTIONS, PINNED, SERVER
 from yibu.environments.specs import environment_for
 from yibu.errors import UnsupportedError
 from yibu.planner.lora import Slots
@@ -61,7 +63,7 @@ class SglangOptions(Options):
 
 
 class Sglang:
-    """The engine of SGLang's pinned version."""
+    """The engine; ``table`` has the flags of the version that will run."""
 
     name: EngineName = "sglang"
     causes: Sequence[Cause] = SGLANG_CAUSES
@@ -70,8 +72,11 @@ class Sglang:
     phases: Sequence[PhaseMark] = PHASES
     suffixes: frozenset[str] = frozenset()
     server: ServerCommand | None = SERVER
-    flags_module: str | None = None
+    flags_module: str | None = "yibu.launchers.sglang_flags"
     source_options: frozenset[str] = frozenset()
+
+    def __init__(self, table: FlagTable = PINNED) -> None:
+        self._server = dataclasses.replace(SERVER, table=table)
 
     def supports(
         self,
@@ -91,14 +96,14 @@ class Sglang:
 
     def _read(self, model: ModelConfig) -> tuple[SglangOptions, list[Flag]]:
         """The options that have a name here, and the user's flags for SGLang itself."""
-        table = SERVER.table
+        table = self._server.table
         own = {*table.flags, *table.short, *table.negations}
         options, rest = read_options(SglangOptions, model, self.name, own)
         given = [*table.of_options(rest), *table.read(model.flags)]
-        return options, list(own_flags(model, given, SERVER, _TITLE))
+        return options, list(own_flags(model, given, self._server, _TITLE))
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
-        given = Given.of(model, SERVER.table, OPTIONS)
+        given = Given.of(model, self._server.table, OPTIONS)
         return Request(
             name=model.name,
             rule="paged",
@@ -122,8 +127,8 @@ class Sglang:
     def environment(self, *, gpu: bool) -> str:
         return environment_for(self.name, gpu=gpu)
 
-    def with_flags(self, plain: Mapping[str, Any]) -> Sglang:  # noqa: ARG002 - it asks for none
-        return self
+    def with_flags(self, plain: Mapping[str, Any]) -> Sglang:
+        return Sglang(table_from(plain))
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement

@@ -18,7 +18,7 @@ OPTIONS = MappingProxyType(
         "tensor_parallel": "tp_size",
     }
 )
-PINNED = table_of(flags, {})
+PINNED = table_of(flags)
 _CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
 _SEVERAL = "copies of a model are replicas here: replicas: N"
 _PARTS = "yibu runs a whole model on one machine: take engine: command for a part of one"
