@@ -113,3 +113,8 @@ def to_flags(
             case _:
                 flags += [flag, text_of(value)]
     return flags
+
+
+def adapter_sources(lora: Mapping[str, str] | None) -> dict[str, str]:
+    """Each LoRA adapter's source, by the placeholder of its path: ``{lora_0}`` …"""
+    return {f"lora_{number}": source for number, source in enumerate((lora or {}).values())}

@@ -29,7 +29,7 @@ from yibu.engines.lmdeploy.families import FAMILIES
 from yibu.engines.lmdeploy.phases import PHASES
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
 from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, PINNED, SERVER
-from yibu.engines.options import Options, StartTimeout, read_options, to_flags
+from yibu.engines.options import Options, StartTimeout, adapter_sources, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.environments.specs import environment_for
@@ -174,7 +174,7 @@ class Lmdeploy:
             starts_alone=True,
             stop_grace=_STOP_GRACE,
             stop_whole_group=False,
-            extra_sources=_adapter_sources(options),
+            extra_sources=adapter_sources(options.lora),
             notes=tuple(notes),
         )
 
@@ -201,11 +201,6 @@ def _placement_flags(placement: Placement, users: set[str], notes: list[str]) ->
         notes.append(f"--dtype {placement.dtype}: not every GPU of these computes in the dtype that"
                      " the weights are stored in (options.dtype)")  # fmt: skip
     return to_flags(flags)
-
-
-def _adapter_sources(options: LmdeployOptions) -> dict[str, str]:
-    """Each adapter's source, by the placeholder of its path."""
-    return {f"lora_{number}": source for number, source in enumerate((options.lora or {}).values())}
 
 
 def _adapters(options: LmdeployOptions, users: set[str], notes: list[str]) -> list[str]:

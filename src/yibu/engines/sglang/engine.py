@@ -21,7 +21,7 @@ from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict,
 from yibu.engines.checks import own_flags
 from yibu.engines.families import family_of, parser_words
 from yibu.engines.flags import Flag, FlagTable, Given
-from yibu.engines.options import Options, StartTimeout, read_options, to_flags
+from yibu.engines.options import Options, StartTimeout, adapter_sources, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.sglang.answers import SglangAnswers
@@ -168,7 +168,7 @@ class Sglang:
             starts_alone=True,
             stop_grace=_STOP_GRACE,
             stop_whole_group=False,
-            extra_sources=_adapter_sources(options),
+            extra_sources=adapter_sources(options.lora),
             notes=tuple(notes),
         )
 
@@ -211,11 +211,6 @@ def _gateway_flags(facts: ModelFacts, users: set[str]) -> list[str]:
     words = [] if "log_level_http" in users else ["--log-level-http", "warning"]
     words += [] if "enable_metrics" in users else ["--enable-metrics"]
     return [*words, *(["--is-embedding"] if facts.pooling and "is_embedding" not in users else [])]
-
-
-def _adapter_sources(options: SglangOptions) -> dict[str, str]:
-    """Each adapter's source, by the placeholder of its path."""
-    return {f"lora_{number}": source for number, source in enumerate((options.lora or {}).values())}
 
 
 def _adapters(options: SglangOptions, users: set[str], notes: list[str]) -> list[str]:

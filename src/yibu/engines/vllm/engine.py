@@ -19,7 +19,7 @@ from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.families import Family, family_of, parser_words
 from yibu.engines.flags import Flag, Given
-from yibu.engines.options import Options, StartTimeout, read_options, to_flags
+from yibu.engines.options import Options, StartTimeout, adapter_sources, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.vllm.answers import VllmAnswers
@@ -161,7 +161,7 @@ class Vllm:
             starts_alone=bool(placement.gpus),
             stop_grace=drain + _TEARDOWN,
             stop_whole_group=False,
-            extra_sources=_adapter_sources(options),
+            extra_sources=adapter_sources(options.lora),
             notes=tuple(notes),
         )
 
@@ -223,11 +223,6 @@ def _drain(users: Sequence[Flag], table: VllmFlags) -> float:
     given = [flag.values[0] for flag in users if flag.name == "shutdown_timeout" and flag.values]
     # A value that is no number is vLLM's to refuse.
     return float(given[-1]) if given and given[-1].isdigit() else float(_DRAIN)
-
-
-def _adapter_sources(options: VllmOptions) -> dict[str, str]:
-    """Each adapter's source, by the placeholder of its path."""
-    return {f"lora_{number}": source for number, source in enumerate((options.lora or {}).values())}
 
 
 def _adapters(options: VllmOptions, users: set[str], notes: list[str]) -> list[str]:

@@ -16,11 +16,9 @@ from yibu.engines.requests import (
     done,
     ignored,
     passed,
-    refusal,
     refused,
 )
-from yibu.engines.rows import MODEL, message_parts
-from yibu.engines.tool_choice import choose_tools
+from yibu.engines.rows import CHOSEN, MODEL, message_parts, prepare_best_of, prepare_tools
 
 TOOL_SERVER = "tool_server"
 """The feature of a vLLM started with ``--tool-server``: it carries out hosted tools."""
@@ -30,7 +28,6 @@ RESPONSE_STORE = "response_store"
 _FILES = "vLLM reads no files. Send their text"
 _SPEAKS = "vLLM writes text alone. Ask for the modality 'text'"
 _CUSTOM = "vLLM's tools take JSON. Use a tool of type 'function'"
-_CHOSEN = "the tools that it allows are sent; a name that is not there is a 400"
 _CACHE = "vLLM caches prompts of its own accord"
 _IDS = "an id of OpenAI's, which says nothing to a model"
 
@@ -57,7 +54,7 @@ _CHAT = (
             "response_format[type=json_object].**", "response_format[type=json_schema].**",
             "response_format[type=structural_tag].**", "tools", "tools[type=function].**",
             "tool_choice", "tool_choice[type=function].**"),
-    *done(_CHOSEN, "tool_choice[type=allowed_tools]"),
+    *done(CHOSEN, "tool_choice[type=allowed_tools]"),
     *refused("vLLM knows 'tools' and 'tool_choice', which took their place. Use those", "functions",
              "function_call"),
     *refused("vLLM predicts nothing from a draft in the request. Leave it out", "prediction"),
@@ -114,7 +111,7 @@ _RESPONSES = (
              "tools[type=function].defer_loading", "tools[type=function].output_schema"),
     *refused(_CUSTOM, "tools[type=custom]", "tool_choice[type=custom]", "input[type=custom_tool_call]",
              "input[type=custom_tool_call_output]"),
-    *done(_CHOSEN, "tool_choice[type=allowed_tools]"),
+    *done(CHOSEN, "tool_choice[type=allowed_tools]"),
     *refused(HOSTED, "tools[type=*]", "tool_choice[type=*]", "input[type=*]", needs=TOOL_SERVER),
 )  # fmt: skip
 
@@ -141,22 +138,8 @@ _MESSAGES = (
 )
 
 
-def _prepare_completion(body: Body, asked: Asked) -> None:
-    best_of = body.pop("best_of", None)
-    if best_of is not None and best_of > body.get("n", 1):
-        raise refusal("best_of", "Ask for 'n' answers and 'logprobs', and choose among them", asked)
-
-
-def _prepare_tools(body: Body, asked: Asked) -> None:
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        body["tool_choice"] = choose_tools(body, asked)
-    elif isinstance(choice, dict):
-        choose_tools(dict(body), asked)  # a name that is not there is refused; vLLM chooses
-
-
 def _prepare_responses(body: Body, asked: Asked) -> None:
-    _prepare_tools(body, asked)
+    prepare_tools(body, asked)
     text = as_object(body.get("text"))
     if as_object(text.get("format")).get("type") == "json_object":
         body["text"] = {key: value for key, value in text.items() if key != "format"}
@@ -164,10 +147,10 @@ def _prepare_responses(body: Body, asked: Asked) -> None:
 
 
 _PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
-    "/v1/chat/completions": (frozenset({"tool_choice"}), _prepare_tools),
-    "/v1/completions": (frozenset({"best_of"}), _prepare_completion),
+    "/v1/chat/completions": (frozenset({"tool_choice"}), prepare_tools),
+    "/v1/completions": (frozenset({"best_of"}), prepare_best_of),
     "/v1/responses": (frozenset({"tool_choice", "text"}), _prepare_responses),
-    "/v1/messages": (frozenset({"tool_choice"}), _prepare_tools),
+    "/v1/messages": (frozenset({"tool_choice"}), prepare_tools),
 }
 
 VLLM_REQUESTS = RequestTable(
