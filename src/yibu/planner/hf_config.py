@@ -65,16 +65,17 @@ def dtype(config: Mapping[str, Any]) -> str:
 
 
 def architecture(config: Mapping[str, Any]) -> str:
-    """``architectures[0]``.
+    """``architectures[0]``; where it is missing the ``model_type``, which no engine serves by itself.
 
     Raises:
-        UnsupportedError: The config names none, so it is not that of a transformers model.
+        UnsupportedError: The config names neither, so it is not that of a transformers model.
     """
-    if name := model.architecture(config):
+    kind = config.get("model_type")
+    if name := model.architecture(config) or (kind if isinstance(kind, str) else ""):
         return name
     raise UnsupportedError(
-        "config.json names no architecture (its field `architectures` is missing), so no engine"
-        " can be chosen for it",
+        "config.json names no architecture (its fields `architectures` and `model_type` are missing),"
+        " so no engine can be chosen for it",
         hint="check that the source is a model of transformers' layout",
     )
 
