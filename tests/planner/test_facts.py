@@ -207,7 +207,7 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"architectures": None}, UnsupportedError),
+        ({"architectures": None, "model_type": None}, UnsupportedError),
         ({"num_hidden_layers": -1}, VerificationError),
         ({"num_hidden_layers": "many"}, VerificationError),
         ({"hidden_size": 1 << 80}, VerificationError),
@@ -217,6 +217,11 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
 def test_configs_that_make_no_sense(change: dict[str, Any], error: type[YibuError]) -> None:
     with pytest.raises(error):
         facts_from_headers(name="m", config={**CONFIG, **change})
+
+
+def test_a_model_type_is_enough_to_plan() -> None:
+    named = facts_from_headers(name="m", config={**CONFIG, "architectures": None})
+    assert named.architecture == CONFIG["model_type"]
 
 
 TOUCHY = [
