@@ -33,7 +33,7 @@ async def test_sums_by_key_model_day_and_hour(path: Path) -> None:
             (30, "alice", "a"),
         ):
             now = DAY + hour * 3600
-            accounts.count(key, model, Used(1, 0, 1, 10, 4, 2, 1.5, 0.25))
+            accounts.used(key, model).add(Used(1, 0, 1, 10, 4, 2, 1.5, 0.25))
         assert [row["requests"] for row in await accounts.usage("key", DAY)] == [3, 1]
         assert [(row["model"], row["total_tokens"]) for row in await accounts.usage("model", DAY)] == [
             ("a", 36), ("b", 12),
@@ -56,7 +56,7 @@ async def test_what_cannot_be_written_is_written_later_and_once(
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         for _ in range(3):
-            accounts.count("alice", "a", Used(1, prompt_tokens=10))
+            accounts.used("alice", "a").add(Used(1, prompt_tokens=10))
             with pytest.raises(AccountsError, match="locked"):
                 await accounts.sync()
         other.execute("ROLLBACK")
@@ -78,7 +78,7 @@ async def test_a_budget_survives_the_node(path: Path) -> None:
             assert caller.meter is not None
             caller.meter.begin(0)
             caller.meter.end(0, 60)
-            accounts.count("alice", "a", Used(1, prompt_tokens=50, completion_tokens=10))
+            accounts.used("alice", "a").add(Used(1, prompt_tokens=50, completion_tokens=10))
             await accounts.sync()
             refused = caller.meter.refusal(0.0, now)
     assert refused is not None

@@ -130,14 +130,13 @@ class LiveAccounts:
         if found is not None:
             self._take(found)
 
-    def count(self, key: str, model: str, used: Used) -> None:
-        """Note what a request used; written within half a second."""
+    def used(self, key: str, model: str) -> Used:
+        """Where to add what a request used, at once; it is written within half a second."""
         slot = (int(self._clock() // 3600), key, model)
-        known = self._counted.get(slot)
-        if known is None:
-            self._counted[slot] = used
-        else:
-            known.add(used)
+        used = self._counted.get(slot)
+        if used is None:
+            used = self._counted[slot] = Used()
+        return used
 
     async def usage(self, by: By, since: float, key: str | None = None) -> list[dict[str, Any]]:
         """What was used until now, of all keys or of one.

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from yibu.accounts.limits import Admission, Meter, Refusal, Window
 from yibu.accounts.live import Caller, LiveAccounts
-from yibu.accounts.usage import Tokens, Used
+from yibu.accounts.usage import Tokens
 from yibu.errors import OverloadedError
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Headers
 from yibu.routing import Route
@@ -113,17 +113,18 @@ class Accounting:
             exchange.admission.end(tokens[0] + tokens[1] if tokens else 0)
         if self._accounts is None or exchange.model == "-":
             return
-        failed = exchange.failed or (exchange.status >= 400 and exchange.status != CLIENT_GONE)
-        used = Used(
-            1,
-            int(failed),
-            audio_seconds=exchange.audio_seconds,
-            compute_seconds=exchange.compute,
-        )
+        used = self._accounts.used(exchange.key, exchange.model)
+        used.requests += 1
+        used.compute_seconds += exchange.compute
+        used.audio_seconds += exchange.audio_seconds
+        if exchange.failed or (exchange.status >= 400 and exchange.status != CLIENT_GONE):
+            used.errors += 1
         if tokens is not None:
-            used.prompt_tokens, used.completion_tokens, used.cached_tokens, estimated = tokens
-            used.estimated = int(estimated)
-        self._accounts.count(exchange.key, exchange.model, used)
+            prompt, completion, cached, estimated = tokens
+            used.prompt_tokens += prompt
+            used.completion_tokens += completion
+            used.cached_tokens += cached
+            used.estimated += estimated
 
     def _model(self, route: Route) -> Meter:
         meter = self._models.get(route.model)
