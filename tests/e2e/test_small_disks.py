@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -68,6 +70,37 @@ def test_a_download_without_room(on_disks: MakeHome, tmp_path: Path) -> None:
     assert refused.returncode != 0
     assert "but only 300 KiB are free" in refused.stderr
     shown_everywhere(home, "big", "hf:org/big needs 586 KiB", "disk_full")
+
+
+FULL_STATE = """
+key=$("$@" key add alice) && cat /dev/zero > "$STATE/filler" 2>/dev/null
+echo "$key"; "$@" key add bob; echo $?; "$@" key ls --json
+"$PYTHON" -c "
+import asyncio, pathlib, sys
+from yibu.accounts.live import LiveAccounts
+async def main():
+    accounts = LiveAccounts(pathlib.Path(sys.argv[1]))
+    async with accounts.running():
+        print(accounts.find(sys.argv[2].encode()).name)
+asyncio.run(main())
+" "$STATE/accounts.db" "$key"
+"""
+
+
+def test_keys_are_readable_on_a_full_disk_and_none_is_shown_that_is_not_kept(
+    on_disks: MakeHome, tmp_path: Path
+) -> None:
+    state = Paths.from_env({"YIBU_HOME": str(tmp_path)}).state
+    home = on_disks({state: "300k"})
+    words = [*home.through, "sh", "-c", FULL_STATE, "sh", *home.command()[len(home.through) :]]
+    env = {**home.env, "STATE": str(state), "PYTHON": sys.executable}
+    done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
+    key, code, *listed, found = done.stdout.splitlines()
+    assert key.startswith("yibu-")
+    assert code == "1"  # and no key of bob's before it
+    assert [row["name"] for row in json.loads("".join(listed))["keys"]] == ["alice"]
+    assert found == "alice"
+    assert "the disk is full" in done.stderr
 
 
 def test_an_environment_without_room(on_disks: MakeHome, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from yibu.errors import YibuError
 
 _PATIENCE = 5.0
 """Seconds to wait for another process's transaction, which takes milliseconds."""
+_ROOM = 64 * 1024
+"""Bytes free, below which an error of input and output is the disk's lack of room."""
 
 _MIGRATIONS = (
     """
@@ -61,14 +64,35 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         # SQLite would make it with the umask; its -wal and -shm files get this one's mode.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        try:
+            connection = _connect(path)
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_IOERR:
+                raise
+            # A full disk has no room for the memory that processes share; alone, none is needed.
+            connection = _connect(path, alone=True)
     with contextlib.closing(connection):
-        with translated(path):
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            _migrate(connection, path)
         yield connection
+
+
+def _connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+    try:
+        if alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def shares(connection: sqlite3.Connection) -> bool:
+    """Whether other processes can use the database beside this connection."""
+    return bool(connection.execute("PRAGMA locking_mode").fetchone()[0] == "normal")
 
 
 def may_hold_keys(path: Path) -> bool:
@@ -134,9 +158,15 @@ def translated(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _code(error: sqlite3.Error) -> int:
+    """The lower byte is the code, the rest says more (``SQLITE_IOERR_WRITE``)."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
 def _explained(path: Path, error: sqlite3.Error) -> AccountsError:
-    # The lower byte is the code, the rest says more (``SQLITE_IOERR_WRITE``).
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code = _code(error)
+    if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free < _ROOM:
+        code = sqlite3.SQLITE_FULL
     if code == sqlite3.SQLITE_FULL:
         return AccountsError(
             f"the disk is full: {path} could not be written, and holds what it held before",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.accounts import usage
-from yibu.accounts.database import AccountsError, may_hold_keys, translated
+from yibu.accounts.database import AccountsError, may_hold_keys, shares, translated
 from yibu.accounts.limits import Meter, Spending, bounds
 from yibu.accounts.secret import digest_of, prefix_of
 from yibu.accounts.store import AccountStore, KeyDigest
@@ -263,10 +263,13 @@ class _Database:
                     usage.write(store.connection, counted)
                     counted.clear()  # whatever fails now, it is not to be written twice
                 found = None if version == self._seen else self._read(store)
+                shared = shares(store.connection)
         except AccountsError:
             self.close()
             raise
         self._seen = version
+        if not shared:  # others are not to be kept out for longer than it takes
+            self.close()
         return found
 
     def usage(self, by: By, since: float, key: str | None) -> list[dict[str, Any]]:
