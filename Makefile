@@ -49,7 +49,7 @@ engines: $(VENV)/dev             ## real engines; the first run installs them, s
 	@$(call tests,-m engine $(SLOWEST),-n 2 --dist loadfile --no-loadscope-reorder)
 
 llama-server: $(VENV)/dev        ## llama.cpp's server from source, once; without it its tests are skipped
-	timeout 2400 $(BIN)/python -m tests.support.llama_server
+	timeout 1500 $(BIN)/python -m tests.support.llama_server
 
 chaos: $(VENV)/dev               ## misbehaving engines and clients against a node, for three minutes
 	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 180 $(ARGS)

@@ -9,6 +9,7 @@ since caches move between machines, and with less optimization, since compiling 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def main() -> None:
             told.add(step)
             print(f"llama-server: {describe_environment(progress)}", file=sys.stderr, flush=True)
 
+    # A SIGTERM (of timeout) has to end the compilers too, which hold the environment's lock.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     environments(cache).ensure(_NAME, progress=tell)
     print(program(cache))
 

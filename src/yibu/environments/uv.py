@@ -67,7 +67,7 @@ _FAILURES = (
             r".*)?Failed to build `(?P<package>[^`]+)`"
         ),
         "{package} could not be built: {error}",
-        "its whole output is in {log}; what is already compiled is kept, so the next try goes on there",
+        "its whole output is in {log}",
     ),
     _Failure(
         "disk_full",
