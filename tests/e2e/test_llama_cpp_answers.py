@@ -49,7 +49,9 @@ def home(
 @pytest.fixture(autouse=True)
 def _known(request: pytest.FixtureRequest) -> None:
     if "prefill" in request.node.name and "llama-server" in request.node.name:
-        pytest.skip("b11434 repeats the assistant's words in streams, b11549 does not: not normalized")
+        pytest.skip(
+            "b11434 repeats the assistant's words in streams, b11549 does not: not normalized"
+        )
 
 
 @pytest.fixture(scope="module")
