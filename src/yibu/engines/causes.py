@@ -35,6 +35,35 @@ class Explanation:
     """The log lines that say so, or the last ones; secrets are taken out."""
 
 
+NCCL = Cause(
+    "nccl",
+    re.compile(r"NCCL error[^\n]*|ncclUnhandledCudaError|ncclSystemError"),
+    "The GPUs cannot talk to each other (NCCL).",
+    "See NCCL's own words with env: NCCL_DEBUG=INFO; often /dev/shm is too small "
+    "(--shm-size=8g) or peer access is off (NCCL_P2P_DISABLE=1).",
+)
+
+REMOTE_CODE = Cause(
+    "remote_code",
+    re.compile(
+        r"requires you to execute the configuration file|"
+        r"consider setting `trust_remote_code=True`|contains custom code which must be executed"
+    ),
+    "The model brings Python code of its own, which is not run unless you say so.",
+    "Read that code; if you trust it: options.trust_remote_code: true.",
+)
+
+CORRUPT_SAFETENSORS = Cause(
+    "corrupt_model",
+    re.compile(
+        r"SafetensorError: (?P<reason>[^\n]+)|Error while deserializing header|"
+        r"MetadataIncompleteBuffer"
+    ),
+    "A weights file is damaged or incomplete: {reason}.",
+    "Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE.",
+)
+"""These three are what torch, transformers and safetensors say, whatever engine they serve."""
+
 GENERIC_CAUSES: tuple[Cause, ...] = (
     Cause(
         "port_in_use",

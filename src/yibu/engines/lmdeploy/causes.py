@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from yibu.engines.base import Cause
-from yibu.engines.causes import GENERIC_CAUSES
+from yibu.engines.causes import CORRUPT_SAFETENSORS, GENERIC_CAUSES, NCCL, REMOTE_CODE
 
 _MEMORY_HINT = (
     "See the arithmetic: yibu plan MODEL. Lower options.session_len or max_batch_size, give it more "
@@ -88,31 +88,9 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
         "Update the driver (nvidia-smi shows it), or take an older engine: "
         "yibu engine install lmdeploy --version V.",
     ),
-    Cause(
-        "nccl",
-        re.compile(r"NCCL error[^\n]*|ncclUnhandledCudaError|ncclSystemError"),
-        "The GPUs cannot talk to each other (NCCL).",
-        "See NCCL's own words with env: NCCL_DEBUG=INFO; often /dev/shm is too small "
-        "(--shm-size=8g) or peer access is off (NCCL_P2P_DISABLE=1).",
-    ),
-    Cause(
-        "remote_code",
-        re.compile(
-            r"requires you to execute the configuration file|"
-            r"consider setting `trust_remote_code=True`|contains custom code which must be executed"
-        ),
-        "The model brings Python code of its own, which is not run unless you say so.",
-        "Read that code; if you trust it: options.trust_remote_code: true.",
-    ),
-    Cause(
-        "corrupt_model",
-        re.compile(
-            r"SafetensorError: (?P<reason>[^\n]+)|Error while deserializing header|"
-            r"MetadataIncompleteBuffer"
-        ),
-        "A weights file is damaged or incomplete: {reason}.",
-        "Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE.",
-    ),
+    NCCL,
+    REMOTE_CODE,
+    CORRUPT_SAFETENSORS,
     Cause(
         "bad_flag",
         re.compile(

