@@ -1,6 +1,6 @@
 """The one small protocol through which the gateway sees the node.
 
-It stands below both rooms, so that neither imports the other. With it the gateway is tested
+It stands below node and gateway, so that neither imports the other. With it the gateway is tested
 without processes, and can run inside the node's process or as worker processes of its own.
 """
 

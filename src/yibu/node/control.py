@@ -319,7 +319,7 @@ async def _reply(control: Control, line: bytes, send: Send) -> None:
 def plain_error(error: YibuError) -> dict[str, Any]:
     """An error as it crosses the socket; ``yibu.node.client`` makes it an exception again.
 
-    A class that only one room knows goes as its nearest parent in ``yibu.errors``.
+    A class that only one package knows goes as its nearest parent in ``yibu.errors``.
     """
     kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "yibu.errors")
     plain: dict[str, Any] = {

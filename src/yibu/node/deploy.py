@@ -1,6 +1,6 @@
 """From one entry of yibu.yaml to what its replicas run: the pipeline before any process exists.
 
-The collaborators are handed in as callables, so that this room needs no hub, no hardware and no
+The collaborators are handed in as callables, so that this package needs no hub, no hardware and no
 uv, and its tests neither.
 """
 
