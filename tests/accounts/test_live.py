@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,55 @@ async def test_the_command_lines_own_key_closes_nothing(path: Path) -> None:
         await accounts.sync()
         owner = ring.check(b"Bearer own-key-of-the-node")
         assert (owner.name, owner.admin) == ("yibu", True)
+
+
+async def test_who_asks_for_the_usage_and_leaves_takes_nothing_along(path: Path) -> None:
+    """What was counted, and a change to the keys, are on their way when the request is cancelled."""
+    accounts = LiveAccounts(path)
+    async with accounts.running():
+        key = add(path, Account("alice"))
+        accounts.used("alice", "m").requests += 1
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")  # the writing of usage waits for this
+            asked = asyncio.create_task(accounts.usage("key", 0.0))
+            for _ in range(10):
+                await asyncio.sleep(0.01)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            other.execute("ROLLBACK")
+        other.close()
+        await accounts.sync()
+        assert accounts.find(key.encode()) is not None
+        assert [row["requests"] for row in await accounts.usage("key", 0.0)] == [1]
+
+
+async def test_leaving_before_the_database_is_asked_loses_nothing(path: Path) -> None:
+    accounts = LiveAccounts(path)
+    go_on = threading.Event()
+    async with accounts.running():
+        accounts.used("alice", "m").requests += 1
+        busy = accounts._thread.submit(go_on.wait)
+        asked = asyncio.create_task(accounts.usage("key", 0.0))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        go_on.set()
+        assert busy.result()
+        assert [row["requests"] for row in await accounts.usage("key", 0.0)] == [1]
+
+
+async def test_keys_are_followed_after_whatever_went_wrong(path: Path) -> None:
+    accounts = LiveAccounts(path)
+    async with accounts.running():
+        used = accounts.used("alice", "m")
+        used.prompt_tokens = 2**64  # more than the database can hold
+        await accounts._tick()
+        used = accounts.used("alice", "m")
+        used.prompt_tokens, used.requests = 5, 1
+        key = add(path, Account("alice"))
+        await accounts._tick()
+        assert accounts.find(key.encode()) is not None
+        assert [row["prompt_tokens"] for row in await accounts.usage("key", 0.0)] == [5]

@@ -165,7 +165,7 @@ def _code(error: sqlite3.Error) -> int:
 
 def _explained(path: Path, error: sqlite3.Error) -> AccountsError:
     code = _code(error)
-    if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free < _ROOM:
+    if code == sqlite3.SQLITE_IOERR and _is_full(path.parent):
         code = sqlite3.SQLITE_FULL
     if code == sqlite3.SQLITE_FULL:
         return AccountsError(
@@ -188,3 +188,10 @@ def _explained(path: Path, error: sqlite3.Error) -> AccountsError:
         f"the database of keys {path} cannot be used: {error}",
         hint=f"Check its mode and the disk: ls -la {path.parent}; df -h {path.parent}",
     )
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return shutil.disk_usage(directory).free < _ROOM
+    except OSError:  # not there any more, or not reachable
+        return False

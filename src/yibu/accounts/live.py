@@ -108,21 +108,26 @@ class LiveAccounts:
         Raises:
             AccountsError: it could not be read or written; what was known goes on.
         """
-        async with self._turn:
-            await self._sync()
+        # The client of a request that waits for this may leave: what the thread then brings is still
+        # taken up, and what it could not write is counted again.
+        await asyncio.shield(asyncio.create_task(self._sync(), name="accounts-sync"))
 
     async def _sync(self) -> None:
+        async with self._turn:
+            await self._exchange()
+
+    async def _exchange(self) -> None:
         loop = asyncio.get_running_loop()
         counted, self._counted = self._counted, {}
         try:
             found = await loop.run_in_executor(self._thread, self._database.exchange, counted)
-        except AccountsError as error:
+        except Exception as error:  # whatever it is, what was counted is kept and told of once
             self._count_again(counted)
             self.unreadable = not self._known and may_hold_keys(self.path)
             self.closed |= self.unreadable
-            if self._told != error.message:
-                self._told = error.message
-                _log.error("%s", error)
+            if self._told != str(error):
+                self._told = str(error)
+                _log.error("%s", error, exc_info=not isinstance(error, AccountsError))
             raise
         if self._told:
             _log.info("the database of keys %s is usable again", self.path)
@@ -185,7 +190,8 @@ class LiveAccounts:
             await self._tick()
 
     async def _tick(self) -> None:
-        with contextlib.suppress(AccountsError):  # logged, and tried again
+        # The keys must go on being followed, whatever was wrong with one look.
+        with contextlib.suppress(Exception):  # logged, and tried again
             await self.sync()
 
     def _count_again(self, counted: dict[Slot, Used]) -> None:
@@ -256,15 +262,15 @@ class _Database:
             AccountsError: the database cannot be read or written; ``counted`` has what was not.
         """
         try:
-            store = self._opened()
             with translated(self._path):
+                store = self._opened()
                 version = store.connection.execute("PRAGMA data_version").fetchone()[0]
                 if counted:
                     usage.write(store.connection, counted)
                     counted.clear()  # whatever fails now, it is not to be written twice
                 found = None if version == self._seen else self._read(store)
                 shared = shares(store.connection)
-        except AccountsError:
+        except BaseException:
             self.close()
             raise
         self._seen = version
@@ -296,8 +302,7 @@ class _Database:
             return self._store
         self.close()
         self._store = self._open.enter_context(AccountStore.open(self._path))
-        with translated(self._path):
-            self._file = _identity(self._path)
+        self._file = _identity(self._path)
         return self._store
 
     def _is_replaced(self, store: AccountStore) -> bool:
