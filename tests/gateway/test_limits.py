@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import aiohttp
 import openai
+import orjson
 import pytest
 
 from tests.exposition import Exposition
@@ -23,6 +24,7 @@ from yibu.gateway.ollama.translation import TRANSLATIONS
 from yibu.gateway.operations import OPERATIONS
 
 from .conftest import FakeBackend, Running, Serve, chat
+from .engine_words import MESSAGE_STREAM
 from .upstream import (
     LLAMA_CHAT,
     LLAMA_CHAT_STREAM,
@@ -283,6 +285,70 @@ async def test_who_leaves_a_stream_pays_for_what_came(
         assert caller is not None
         assert caller.meter is not None
         assert caller.meter.in_flight == 0
+
+
+async def test_who_leaves_a_message_pays_for_what_came(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    """Its first event counts the prompt already; the answer is only counted at its end."""
+    begun, opened, delta = MESSAGE_STREAM[:3]
+    events = [begun, opened, *[delta] * 20]
+
+    async def behave(request: Any, writer: Any) -> bool:
+        writer.write(STREAM_HEAD)
+        for event in events:
+            name, data = event["type"].encode(), orjson.dumps(event)
+            writer.write(chunked(b"event: " + name + b"\ndata: " + data + b"\n\n"))
+        await writer.drain()
+        await request.disconnected.wait()
+        return False
+
+    async with Upstream(behave) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up, capabilities=frozenset({"messages"}))
+        alice = await add(Account("alice", budget=Budget(10**6, "day")))
+        body = {**chat(stream=True), "max_tokens": 500}
+        path = gateway.url + "/v1/messages"
+        async with gateway.http.post(path, json=body, headers=alice) as answer:
+            text = b""
+            while text.count(b"\n\n") < len(events):
+                text += await answer.content.readany()
+        async with asyncio.timeout(60):
+            while not (rows := await accounts.usage("key", 0)):
+                await asyncio.sleep(0.01)
+        assert rows[0]["prompt_tokens"] == 33  # of them 32 from the cache
+        assert rows[0]["completion_tokens"] >= 20
+        assert rows[0]["estimated"] == 1
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 2**64 - 1, "completion_tokens": 1},
+        {"prompt_tokens": 3, "completion_tokens": "many"},
+        {"prompt_tokens": -(10**6), "completion_tokens": 1},
+        {"prompt_tokens": True, "completion_tokens": 1},
+        {"prompt_tokens": 3, "completion_tokens": 1, "cache_read_input_tokens": "x"},
+        {"prompt_tokens": 3, "completion_tokens": 0.5},
+        {"prompt_tokens": 3, "completion_tokens": [1]},
+    ],
+    ids=str,
+)
+async def test_an_engine_that_counts_nonsense_is_not_believed(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add, usage: dict[str, Any]
+) -> None:
+    async with (
+        Upstream(answering({**LLAMA_CHAT, "usage": usage})) as up,
+        serve(accounts=accounts) as gateway,
+    ):
+        backend.add("m", up)
+        alice = await add(Account("alice"))
+        for conforming in (False, True):
+            backend.add("m", up, conforming=conforming)
+            await ask(gateway, alice)
+        [row] = await accounts.usage("key", 0)
+        assert (row["requests"], row["estimated"]) == (2, 2)
+        assert 0 < row["total_tokens"] < 10_000
+        assert (await ask(gateway, await add(Account("bob"))))[0] == 200
 
 
 async def test_usage_is_the_callers_own_and_all_of_it_an_administrators(

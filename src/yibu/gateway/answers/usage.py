@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from yibu.accounts.usage import Tokens
 
+_MOST = 10**9
+"""Tokens or seconds. No request uses more: an engine that counts so is not believed."""
+
 
 def tokens_of(usage: object) -> Tokens | None:
-    """Tokens by a ``usage`` object: OpenAI's older names, or those of Responses and Messages."""
+    """Tokens by a ``usage`` object: OpenAI's older names, or those of Responses and Messages. None
+    where one of them is no count."""
     if not isinstance(usage, dict):
         return None
-    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
-    if not isinstance(prompt, int):
-        return None
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    cached = _number(details.get("cached_tokens")) if isinstance(details, dict) else None
+    prompt = _number(usage.get("prompt_tokens", usage.get("input_tokens")))
+    completion = _number(usage.get("completion_tokens", usage.get("output_tokens")) or 0)
     # Anthropic counts what came from a cache apart.
-    read = usage.get("cache_read_input_tokens") or 0
-    prompt += read + (usage.get("cache_creation_input_tokens") or 0)
-    completion = usage.get("completion_tokens", usage.get("output_tokens")) or 0
-    return Tokens(prompt, completion, cached or read)
+    read = _number(usage.get("cache_read_input_tokens") or 0)
+    created = _number(usage.get("cache_creation_input_tokens") or 0)
+    if prompt is None or completion is None or read is None or created is None:
+        return None
+    return Tokens(prompt + read + created, completion, cached or read)
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= _MOST else None
 
 
 def audio_seconds(usage: object) -> float:
     """Seconds of audio, where the usage of a transcript counts those."""
     seconds = usage.get("seconds") if isinstance(usage, dict) else None
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
+    counts = isinstance(seconds, int | float) and 0 <= seconds <= _MOST
+    return float(seconds) if counts else 0.0  # type: ignore[arg-type]
 
 
 def prompt_count(body: dict[str, object]) -> int:

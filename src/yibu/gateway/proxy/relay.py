@@ -292,7 +292,7 @@ class Relay:
             rest = b""
         finally:
             self.stop()
-            exchange.tokens = normalizer.tokens or self._estimated(sent)
+            exchange.tokens = self._tokens(normalizer, sent)
             exchange.audio_seconds = normalizer.audio_seconds
         if not self.begun:
             await self._begin(connection.status, headers)
@@ -308,10 +308,15 @@ class Relay:
             tokens = estimate(exchange, text)
         exchange.tokens = tokens
 
-    def _estimated(self, events: int) -> Tokens | None:
-        """Tokens of a stream that did not come to their count: one an event."""
-        counts = self._operation.kind in _TELLING and events
-        return estimate(self._exchange, events) if counts else None
+    def _tokens(self, normalizer: Normalizer, events: int) -> Tokens | None:
+        """Tokens of a stream. One that did not come to its end has at least one an event, whatever its
+        first events have counted: those of Messages have the prompt alone."""
+        counted, tells = normalizer.tokens, self._operation.kind in _TELLING
+        if counted is None:
+            return estimate(self._exchange, events) if tells and events else None
+        if normalizer.ended or not tells or counted.completion >= events:
+            return counted
+        return counted._replace(completion=events, estimated=True)
 
     async def _next(self, connection: Connection) -> bytes:
         """What comes next of a stream; meanwhile its client is kept from giving up."""
