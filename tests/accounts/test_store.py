@@ -224,3 +224,15 @@ def test_budgets_models_and_priorities() -> None:
     assert parse_priority("batch") == "batch"
     with pytest.raises(UsageError, match="expected interactive or batch"):
         parse_priority("high")
+
+
+def test_a_number_that_the_database_cannot_hold_is_told_of(path: Path) -> None:
+    with AccountStore.open(path) as store:
+        for account in (
+            Account("a", limits=Limits(rpm=2**63)),
+            Account("a", budget=parse_budget("999999999999999M/month")),
+        ):
+            with pytest.raises(AccountsError, match="too large"):
+                store.add(account)
+        assert store.accounts() == []
+        store.add(Account("a", limits=Limits(rpm=2**63 - 1)))

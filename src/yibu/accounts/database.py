@@ -146,11 +146,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """SQLite's and the file system's errors as AccountsErrors."""
+    """SQLite's and the file system's errors as AccountsErrors; numbers that SQLite cannot hold, too."""
     try:
         yield
     except sqlite3.Error as error:
         raise _explained(path, error) from error
+    except OverflowError as error:
+        raise AccountsError(
+            f"a number is too large for the database of keys {path}: expected at most {2**63 - 1}",
+            hint="Give a smaller limit or budget; nothing was changed",
+        ) from error
     except OSError as error:
         raise AccountsError(
             f"the database of keys {path} cannot be used: {error.strerror or error}",
