@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yibu.errors import UsageError
 from yibu.export import systemd
 from yibu.export.systemd import Service
 
@@ -88,3 +89,26 @@ def test_a_crontab_gets_no_secret(tmp_path: Path) -> None:
         "cd", str(tmp_path / ODD), "&&", "env", "HF_HOME=/a b", sys.executable, "-P", "-m", "yibu",
         "up", "-d", "-f", str(tmp_path / ODD / "yibu.yaml"), ">>/var/log/b o.log", "2>&1",
     ]  # fmt: skip
+
+
+def test_a_crontab_gets_no_password_of_a_proxy_and_no_second_line(tmp_path: Path) -> None:
+    environment = {
+        "https_proxy": "http://me:s3cret@proxy:3128",
+        "PIP_INDEX_URL": "https://me:s3cret@index/simple",
+        "VLLM_ODD": "a\n* * * * * rm -rf x",
+        "no_proxy": "localhost",
+    }
+    one = service(tmp_path, environment=environment)
+    line = systemd.crontab(one, Path("/var/log/boot.log"))
+    assert "s3cret" not in line
+    assert "\n" not in line
+    assert "no_proxy=localhost" in line
+    assert systemd.secrets(one) == ["https_proxy", "PIP_INDEX_URL", "VLLM_ODD"]
+
+
+@pytest.mark.parametrize("field", ["file", "environment_file", "python", "user"])
+@pytest.mark.parametrize("odd", ["a\nExecStartPre=/bin/evil", "a\rb", "a\x1bb", "a\udcffb"])
+def test_nothing_begins_another_line_of_a_unit(tmp_path: Path, field: str, odd: str) -> None:
+    value = odd if field in ("python", "user") else tmp_path / odd
+    with pytest.raises(UsageError, match="cannot stand in a unit"):
+        service(tmp_path, **{field: value})

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yibu.redaction import is_secret_name
+from yibu.errors import UsageError
+from yibu.redaction import is_secret
 
 MARK = "# Written by `yibu service install`; `yibu service remove` takes it away."
 
@@ -22,6 +23,7 @@ _CARRIED = re.compile(
 )
 """Variables that decide what ``yibu up`` does; a service starts with almost none of them."""
 _ESCAPED_IN_FILES, _ESCAPE = re.compile(r'(["\\`$])'), r"\\\1"
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _REFERENCE = re.compile(r"\$\{env\.(\w+)\}")
 
 
@@ -43,6 +45,16 @@ class Service:
     low_port: bool = False
     """The gateway's port is below 1024, which only root may bind."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what would begin another line of the unit."""
+        for text in (self.python, str(self.file), str(self.environment_file), self.user):
+            if _UNFIT.search(text):
+                raise UsageError(
+                    f"{text!a} cannot stand in a unit: it has a line break or another control "
+                    "character, or is not UTF-8",
+                    hint="Rename it, then try again.",
+                )
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -140,8 +152,9 @@ def environment_file(service: Service) -> str:
 
 
 def secrets(service: Service) -> list[str]:
-    """The variables that ``crontab`` leaves out."""
-    return [name for name in service.environment if is_secret_name(name)]
+    """The variables that ``crontab`` leaves out: everybody may read a command line, which has no room
+    for a second line either."""
+    return [k for k, v in service.environment.items() if is_secret(k, v) or _UNFIT.search(v)]
 
 
 def crontab(service: Service, log: Path) -> str:

@@ -159,7 +159,8 @@ def _without_systemd(service: Service, here: Context) -> int:
     output.data(systemd.crontab(service, here.paths.logs / "boot.log"))
     if left := systemd.secrets(service):
         output.talk(
-            f"Its secrets are left out: set {', '.join(left)} there, or in files of mode 0600."
+            f"Its secrets, and what has several lines, are left out: set {', '.join(left)} there, or in"
+            " files of mode 0600."
         )
     return FAILED
 
@@ -186,7 +187,7 @@ def _write(path: Path, text: str, mode: int) -> None:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as out:
             os.fchmod(out.fileno(), mode)
             out.write(text)
     except OSError as error:
