@@ -63,7 +63,7 @@ async def test_up_serves_and_down_ends(make_fleet: MakeFleet) -> None:
         await fleet.down("smol")
         assert backend.route("smol") is None
         assert await fleet.status() == []
-        with pytest.raises(UnknownModelError, match="there are: none"):
+        with pytest.raises(UnknownModelError, match="not served here any more"):
             await fleet.ensure_ready("smol")
         with pytest.raises(NotRunningError):
             await fleet.down("smol")

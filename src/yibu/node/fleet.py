@@ -221,8 +221,8 @@ class Fleet:
         """
         deployment = self._models.get(model)
         if deployment is None:
-            names = ", ".join(self._models) or "none"
-            raise UnknownModelError(f"no model {model!r} is served here; there are: {names}")
+            # It was there when the request came; its client may not know of the others.
+            raise UnknownModelError(f"the model {model!r} is not served here any more")
         if self._draining:
             raise NotReadyError("this node is shutting down", retry_after=10.0)
         endpoint = deployment.choose(exclude)
