@@ -351,6 +351,55 @@ async def test_an_engine_that_counts_nonsense_is_not_believed(
         assert (await ask(gateway, await add(Account("bob"))))[0] == 200
 
 
+async def test_a_picture_is_not_taken_for_a_book(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    """Its bytes set aside no more tokens than the model's context has."""
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        freeze(gateway)
+        backend.add("m", up, max_context=500, capabilities=frozenset({"chat", "vision"}))
+        alice = await add(Account("alice", limits=Limits(tpm=1000)))
+        picture = {
+            "type": "image_url",
+            "image_url": {"url": "data:image/png;base64," + "A" * 80_000},
+        }
+        status, _, headers = await ask(
+            gateway, alice, messages=[{"role": "user", "content": [picture]}]
+        )
+        assert (status, headers["x-ratelimit-remaining-tokens"]) == (200, "500")
+        assert (await ask(gateway, alice))[0] == 200
+
+
+async def test_limits_hold_on_every_path_that_an_engine_answers(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    """Loading a model in Ollama's way, and asking for its tokenizer."""
+    async with (
+        Upstream(answering({"tokenizer_class": "x"})) as up,
+        serve(accounts=accounts) as gateway,
+    ):
+        freeze(gateway)
+        backend.add("m", up, capabilities=frozenset({"chat", "tokenizer_info"}))
+        backend.add("closed", up, limits=Limits(rpm=1))
+        for name, method, path, body in (
+            ("alice", "POST", "/api/generate", {"model": "m:latest"}),
+            ("bob", "POST", "/api/chat", {"model": "m", "messages": []}),
+            ("carol", "GET", "/tokenizer_info?model=m", None),
+            ("dave", "HEAD", "/tokenizer_info", None),
+        ):
+            headers = await add(Account(name, limits=Limits(rpm=1)))
+            statuses = []
+            for _ in range(2):
+                async with gateway.http.request(
+                    method, gateway.url + path, json=body, headers=headers
+                ) as answer:
+                    statuses.append(answer.status)
+                    assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+            assert statuses == [200, 429], path
+            [row] = await accounts.usage("model", 0, name)
+            assert (row["model"], row["requests"], row["errors"]) == ("m", 2, 1)
+
+
 async def test_usage_is_the_callers_own_and_all_of_it_an_administrators(
     serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
 ) -> None:

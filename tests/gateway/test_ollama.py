@@ -242,3 +242,21 @@ async def test_an_engines_error_and_a_stream_that_breaks(
                 lines = [json.loads(line) for line in (await reply.text()).splitlines()]
     assert list(lines[-1]) == ["error"]
     assert not any(line.get("done") for line in lines)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_is_bounded_that_is_read_whole(
+    serve: Serve, backend: FakeBackend, chunked: bool
+) -> None:
+    backend.add("m")
+    body = b'{"model": "m", "more": "' + b"x" * 300_000 + b'"}'
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield body
+
+    async with serve(max_body_bytes=100_000) as gateway:
+        data = parts() if chunked else body
+        async with gateway.http.post(gateway.url + "/api/show", data=data) as answer:
+            assert answer.status == 413
+            assert "100000 bytes" in (await answer.json())["error"]
+        assert (await gateway.post("/api/show", {"model": "m"}))[0] == 200

@@ -21,6 +21,8 @@ AUTHORIZED = "yibu.authorized"
 """In a request's scope: whether it has a key, or needs none."""
 CALLER = "yibu.caller"
 """In a request's scope: who calls (``Caller``)."""
+ADMIT = "yibu.admit"
+"""In a request's scope: to be called with a route and the model's name before its engine is asked."""
 
 _FIELD = "x-access"
 

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from yibu.accounts.live import ANYBODY, Caller
 from yibu.errors import NotReadyError, RequestError, UnauthorizedError
-from yibu.gateway.access import AUTHORIZED, CALLER, Access, access_of
+from yibu.gateway.access import ADMIT, AUTHORIZED, CALLER, Access, access_of
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
 from yibu.gateway.http.cors import Cors
@@ -180,8 +181,8 @@ class Gateway:
         """The operation that a request of Ollama's API has become; None when it is answered."""
         exchange.dialect = dialect_of(path)
         self._accept(exchange, path, translation.access)
-        limit = self.deps.config.max_body_bytes
-        target = await translate(exchange, path, self.deps.backend, limit, self.offload)
+        limit, admit = self.deps.config.max_body_bytes, self.accounting.admit
+        target = await translate(exchange, path, self.deps.backend, limit, self.offload, admit)
         return None if target is None else OPERATIONS[target]
 
     async def _answer_by_surface(self, exchange: Exchange, path: str) -> None:
@@ -196,9 +197,9 @@ class Gateway:
         scope = {**exchange.scope, "path": path, "raw_path": path.encode(), "method": method}
         authorized = self._authorize(exchange, access_of(surface, scope))
         scope[AUTHORIZED], scope[CALLER] = authorized, exchange.caller
-        await surface(
-            scope, exchange.receive, exchange.head_send if head else exchange.surface_send
-        )
+        scope[ADMIT] = partial(self.accounting.admit, exchange)
+        receive = partial(exchange.receive_at_most, self.deps.config.max_body_bytes)
+        await surface(scope, receive, exchange.head_send if head else exchange.surface_send)
 
     def _authorize(self, exchange: Exchange, access: Access) -> bool:
         """Whether the request has a key, or needs none; notes which.

@@ -84,12 +84,13 @@ class Accounting:
         self._wall = wall
         self._models: dict[str, Meter] = {}
 
-    def admit(self, exchange: Exchange, route: Route) -> None:
-        """Let a request begin whose model is known.
+    def admit(self, exchange: Exchange, route: Route, name: str) -> None:
+        """Let a request begin whose model is known, by the ``name`` that the client has for it.
 
         Raises:
             OverloadedError: a limit of the key's or of the model's is reached.
         """
+        exchange.model = route.meant(name)
         meters = [] if exchange.caller.meter is None else [exchange.caller.meter]
         if route.limits:
             meters.append(self._model(route))
@@ -136,9 +137,12 @@ class Accounting:
 
 
 def _prompt_estimate(exchange: Exchange) -> int:
-    """Tokens of a prompt that nobody has counted, by the size of a JSON body."""
-    upload = exchange.headers.get(b"content-type", b"").startswith(b"multipart/")
-    return 0 if upload else exchange.bytes_in // _BYTES_A_TOKEN
+    """Tokens of a prompt that nobody has counted, by the size of a JSON body: no more than the model's
+    context has, since a picture has far more bytes than text for its tokens."""
+    if exchange.headers.get(b"content-type", b"").startswith(b"multipart/"):
+        return 0
+    tokens = exchange.bytes_in // _BYTES_A_TOKEN
+    return tokens if exchange.prompt_most is None else min(tokens, exchange.prompt_most)
 
 
 def estimate(exchange: Exchange, answer_tokens: int) -> Tokens:

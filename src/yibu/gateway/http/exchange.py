@@ -63,7 +63,7 @@ class Exchange:
 
     __slots__ = (
         "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
-        "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "path", "receive", "replica", "request_id", "scope", "started",
+        "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "path", "prompt_most", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens",
     )  # fmt: skip
 
@@ -96,6 +96,8 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.tokens: Tokens | None = None
+        self.prompt_most: int | None = None
+        """Tokens that its one prompt cannot exceed; None where it may have several."""
         self.audio_seconds = 0.0
         self.compute = 0.0
         """Seconds that replicas worked on it."""
@@ -134,14 +136,23 @@ class Exchange:
             TooLargeError: more than ``limit`` bytes have come.
             ClientGoneError: the client left.
         """
-        message = await self.receive()
+        message = await self.receive_at_most(limit)
         if message["type"] != "http.request":
             raise ClientGoneError
         part: bytes = message.get("body", b"")
-        self.bytes_in += len(part)
+        return part, message.get("more_body", False)
+
+    async def receive_at_most(self, limit: int) -> Message:
+        """``receive`` for a body of at most ``limit`` bytes.
+
+        Raises:
+            TooLargeError: more have come.
+        """
+        message = await self.receive()
+        self.bytes_in += len(message.get("body", b""))
         if self.bytes_in > limit:
             raise self.too_large(limit)
-        return part, message.get("more_body", False)
+        return message
 
     async def read_parts(self, limit: int) -> list[bytes]:
         """The whole body, of at most ``limit`` bytes, in the pieces in which it came."""

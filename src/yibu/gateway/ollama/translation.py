@@ -59,9 +59,16 @@ TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
 
 
 async def translate(
-    exchange: Exchange, path: str, backend: Backend, limit: int, offload: Offload
+    exchange: Exchange,
+    path: str,
+    backend: Backend,
+    limit: int,
+    offload: Offload,
+    admit: Callable[[Exchange, Route, str], None],
 ) -> str | None:
     """Put OpenAI's request in the place of Ollama's, and have its answer translated.
+
+    ``admit`` lets a request begin that is answered here; all others meet it on their way.
 
     Returns the path of the operation that is to go on; None where all has been answered here.
 
@@ -76,9 +83,11 @@ async def translate(
     models = visible(backend, exchange.caller)
     route = route_of(models, given["model"])
     model = given["model"]
+    known = _known(models, model)
     heavy = is_heavy(parts)
     if not heavy and translation.shape in ("chat", "generate") and asks_for_nothing(given):
         check_kept(given)
+        admit(exchange, route, known)
         endpoint = await backend.ensure_ready(route.model)
         backend.done(endpoint)
         empty = {"message": {"role": "assistant", "content": ""}}
@@ -86,7 +95,6 @@ async def translate(
         loaded = {"model": model, "created_at": now(), **words, "done": True, "done_reason": "load"}
         await exchange.respond(200, [(b"content-type", b"application/json")], orjson.dumps(loaded))
         return None
-    known = _known(models, model)
     if not heavy:
         target, body = rewrite(path, given, known, route)
     else:

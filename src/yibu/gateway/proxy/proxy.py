@@ -35,6 +35,9 @@ from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
 from yibu.upstream.pool import Pool
 
+_ONE_PROMPT = frozenset({"chat", "messages", "responses"})
+"""Kinds whose requests have a single prompt; pictures may stand in it."""
+
 
 @dataclass(slots=True)
 class Payload:
@@ -88,9 +91,10 @@ class Proxy:
         request = await parse_body(parts, operation.schema, self._offload)
         models = visible(self._backend, exchange.caller)
         route = find_route(models, request.model, operation)
-        exchange.model = route.meant(request.model)
         exchange.stream = request.stream
-        self.accounting.admit(exchange, route)
+        if operation.kind in _ONE_PROMPT:
+            exchange.prompt_most = route.max_context
+        self.accounting.admit(exchange, route, request.model)
         request = await prepare(operation, request, route, self._offload)
         await self.forward(exchange, operation, route, request, None)
 

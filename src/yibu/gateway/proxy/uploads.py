@@ -92,8 +92,7 @@ async def upload(
         form = Upload(exchange, limit, spool)
         named = await form.find_model()
         route = _route(visible(backend, exchange.caller), operation, named)
-        exchange.model = route.meant(named or route.model)
-        proxy.accounting.admit(exchange, route)
+        proxy.accounting.admit(exchange, route, named or route.model)
         request = JsonRequest(named or route.model, {}, stream=False, include_usage=False)
         await proxy.forward(exchange, operation, route, request, form)
     finally:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from yibu.engines.base import Capability
 from yibu.errors import EngineGoneError, InvalidRequestError
-from yibu.gateway.access import CALLER, allow
+from yibu.gateway.access import ADMIT, CALLER, allow
 from yibu.gateway.answers.normalize import read_answer
 from yibu.gateway.envelope import NotCapableError
 from yibu.gateway.limits import Models, visible
@@ -40,7 +40,9 @@ def add_tokenizer_info(app: FastAPI, backend: Backend) -> None:
     )
     async def tokenizer_info(request: Request, model: str | None = None) -> JSONResponse:
         models = visible(backend, request.scope[CALLER])
-        return JSONResponse(await _asked(backend, _route(models, model)))
+        route = _route(models, model)
+        request.scope[ADMIT](route, model or route.model)
+        return JSONResponse(await _asked(backend, route))
 
 
 def _route(models: Models, model: str | None) -> Route:
