@@ -149,6 +149,19 @@ def test_a_quantized_model(
             },
             385.4,
         ),
+        # nvidia/Qwen3.6-35B-A3B-NVFP4: all experts of a layer under one name
+        (
+            BARE_V3,
+            {
+                "quant_algo": "MIXED_PRECISION",
+                "quantized_layers": {
+                    "model.layers.3.mlp.experts": {"quant_algo": "W4A16_NVFP4"},
+                    "model.layers.3.self_attn.o_proj": {"quant_algo": "FP8"},
+                    "model.layers.0.mlp.down_proj": {"quant_algo": "FP8"},
+                },
+            },
+            385.4,
+        ),
     ],
 )
 def test_what_modelopt_writes_beside_config_json(

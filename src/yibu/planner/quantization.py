@@ -66,6 +66,8 @@ def scheme(config: Settings) -> Settings:
                 # ModelOpt's old notation has all of it one level deeper.
                 inner = section(found, "quantization")
                 return {"quant_method": "modelopt", **inner} if inner else found
+    if found := section(config, "quantization"):  # as MLX writes it
+        return {"quant_method": "mlx", **found}
     return {}
 
 
@@ -114,7 +116,7 @@ def _rates(config: Settings, wide: float) -> Callable[[str], float]:
     """Module name → bytes of one of its weights."""
     found, usual = scheme(config), _usual(config)
     kept = _Matcher(_kept(found))
-    quantized_head = found.get("lm_head") is True
+    quantized_head = found.get("lm_head") is True or "lm_head" in section(found, "quantized_layers")
     whole = method(config) in ("bitsandbytes", "hqq", "fp8", "torchao", "quanto", "eetq")
 
     def rate(name: str) -> float:
@@ -239,7 +241,7 @@ def _algorithm(name: str) -> float:
     upper = name.upper()
     known = {"NVFP4": _NVFP4, "MXFP4": _MXFP4, "FP8": 1.0, "MXFP8": 1 + 1 / 32, "INT8": 1.0,
              "W8A8": 1.0, "INT4": 0.5 + 2 / 128, "W4A16": 0.5 + 2 / 128, "W4A8": 0.5 + 2 / 128,
-             "NVFP4_AWQ": _NVFP4}  # fmt: skip
+             "NVFP4_AWQ": _NVFP4, "W4A16_NVFP4": _NVFP4, "W4A8_NVFP4": _NVFP4}  # fmt: skip
     for key in sorted(known, key=len, reverse=True):
         if upper.startswith(key):
             return known[key]
@@ -263,7 +265,7 @@ def _modelopt_mixed(found: Settings) -> Callable[[str], float]:
 
 
 def _part(name: str) -> str:
-    if ".experts." in name:
+    if ".experts." in f"{name}.":  # all of a layer's at once, or one of them
         return "experts"
     if "attn" in name or "mixer" in name:
         return "attention"

@@ -12,6 +12,7 @@ from yibu.planner.hf.settings import (
     CannotTellError,
     Settings,
     class_defaults,
+    number,
     section,
     with_defaults,
 )
@@ -22,6 +23,9 @@ _USUAL_TOWERS: Mapping[str, Mapping[str, str]] = {
     "kimi_vl": {"vision_config": "moonvit"},
     "internvl_chat": {"vision_config": "intern_vit_6b"},
     "minicpmv": {"vision_config": "siglip_vision_model"},
+    "minicpmo": {"vision_config": "siglip_vision_model", "audio_config": "whisper"},
+    "ovis": {"visual_tokenizer_config": "aimv2_visual_tokenizer"},
+    "skywork_chat": {"vision_config": "skywork_vit"},
     "deepseek_vl_v2": {"vision_config": "vision"},
     "chatglm": {"vision_config": "eva"},
     "ernie4_5_moe_vl": {"vision_config": "DFNRope_vision_transformer"},
@@ -31,7 +35,9 @@ _USUAL_TOWERS: Mapping[str, Mapping[str, str]] = {
 _KEYS: Mapping[str, str] = {
     "vision_config": "vision",
     "visual": "vision",
+    "visual_tokenizer_config": "vision",
     "audio_config": "audio",
+    "audio": "audio",
     "encoder_config": "audio",
 }
 _VOCODER = 450_000_000
@@ -48,6 +54,8 @@ _NO_TOWERS = frozenset(
         "code2wav_config",
         "perceiver_config",
         "projector_config",
+        "qformer_config",
+        "tts_config",
         "quantization_config",
         "compression_config",
         "generation_config",
@@ -72,6 +80,21 @@ def _talker(config: Settings) -> Weights:
     return Weights(audio=spoken + _VOCODER)
 
 
+def _chat_tts(config: Settings) -> Weights:
+    """What MiniCPM-o speaks with: a small Llama between texts' and sounds' tokens
+    (openbmb/MiniCPM-o-2_6, ``ConditionalChatTTS``)."""
+    tts = section(config, "tts_config")
+    if not tts or config.get("init_tts") is False:
+        return Weights()
+    hidden = number(tts, "hidden_size", default=768)
+    inner = number(tts, "intermediate_size", default=3072)
+    layers = number(tts, "num_hidden_layers", default=20)
+    codes = number(tts, "num_vq", default=4) * number(tts, "num_audio_tokens", default=626)
+    rows = number(tts, "num_text_tokens", default=21_178) + 2 * codes
+    rows += number(tts, "llm_dim", default=2560)
+    return Weights(audio=layers * (4 * hidden * hidden + 3 * hidden * inner) + rows * hidden)
+
+
 def beside(config: Settings, text: Settings, model_type: str) -> Weights:
     """What a config has beside its language model.
 
@@ -89,7 +112,11 @@ def beside(config: Settings, text: Settings, model_type: str) -> Weights:
             and key not in {*_KEYS, *_NO_TOWERS}
         ):
             raise CannotTellError(f"its {key} ({value['model_type']}) is not known")
-    total = _talker(config)
+    expected = next(iter(_USUAL_TOWERS.get(inner, {})), "")
+    if expected and expected not in whole and inner != "chatglm":  # ChatGLM's are few
+        # A tower that is left to code beside the weights (MiniCPM-V 2).
+        raise CannotTellError(f"its config.json has no {expected}")
+    total = _talker(config) + _chat_tts(config)
     for key, part in _KEYS.items():
         if not isinstance(whole.get(key), Mapping):
             continue

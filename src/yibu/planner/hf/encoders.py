@@ -12,6 +12,7 @@ from yibu.planner.hf.settings import (
     class_defaults,
     need,
     number,
+    numbers,
     section,
     with_defaults,
 )
@@ -86,6 +87,46 @@ def whisper(settings: Settings) -> Described:
     return Described(weights, keeps)
 
 
+def moonshine(settings: Settings) -> Described:
+    """Moonshine (arXiv 2410.15608): convolutions over samples, gated layers in the decoder, which
+    keeps keys and values of 30 seconds of sound (modeling_moonshine.py)."""
+    hidden, inner = need(settings, "hidden"), need(settings, "inner")
+    encoder = number(settings, "encoder_num_hidden_layers")
+    decoder = number(settings, "decoder_num_hidden_layers")
+    heads = number(settings, "decoder_num_attention_heads", default=8)
+    kv = number(settings, "decoder_num_key_value_heads") or heads
+    weights = Weights(
+        embedding=need(settings, "vocabulary") * hidden,
+        attention=8 * decoder * hidden * hidden,
+        feed_forward=3 * decoder * hidden * inner,
+        other=decoder * (3 * hidden + 2 * inner),
+        audio=encoder * (4 * hidden * hidden + 2 * hidden * inner) + hidden * (127 + 20 * hidden),
+    )
+    width = 2 * hidden // heads
+    sound = 30 * 16_000 // (64 * 3 * 2)
+    keeps = (
+        CacheGroup("full", decoder, kv, width),
+        CacheGroup("state", decoder, state=kv * width * sound),
+    )
+    return Described(weights, keeps)
+
+
+def florence2(settings: Settings) -> Described:
+    """Florence-2 (arXiv 2311.06242): BART with a DaViT, whose blocks attend over windows and then over
+    channels (modeling_florence2.py)."""
+    text = with_defaults(section(settings, "text_config"), "bart", nested=True)
+    vision = with_defaults(section(settings, "vision_config"), "florence_vision", nested=True)
+    widths = numbers(vision, "dim_embed") or numbers(vision, "embed_dim")
+    kernels, depths = numbers(vision, "patch_size"), numbers(vision, "depths")
+    if not (widths and len(widths) == len(kernels) == len(depths)):
+        raise CannotTellError("its vision_config has no dim_embed, depths and patch_size")
+    tower = widths[-1] * number(vision, "projection_dim", default=widths[-1])
+    for before, wide, kernel, depth in zip([3, *widths], widths, kernels, depths, strict=False):
+        tower += before * wide * kernel * kernel + depth * 24 * wide * wide
+    told = _learned(text)
+    return Described(told.weights + Weights(vision=tower), told.keeps)
+
+
 def pair(settings: Settings) -> Described:
     """CLIP (arXiv 2103.00020) and SigLIP: a tower for text beside one for images; no cache."""
     nested = class_defaults().get(str(settings.get("model_type")), {}).get("nested", {})
@@ -130,6 +171,8 @@ RULES: Mapping[str, Callable[[Settings], Described]] = {
     **dict.fromkeys(["marian", "pegasus"], _learned),
     "m2m_100": bart,
     "whisper": whisper,
+    "moonshine": moonshine,
+    "florence2": florence2,
     **dict.fromkeys(["clip", "siglip", "chinese_clip", "metaclip_2"], pair),
     "albert": albert,
 }

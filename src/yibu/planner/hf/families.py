@@ -67,7 +67,7 @@ _DENSE: Mapping[str, Family] = {
     ),
     **_same(
         _NORMED,
-        "qwen3 qwen3_moe qwen3_vl_text qwen3_vl_moe_text qwen3_omni_moe_text qwen3_omni_moe_thinker"
+        "qwen3 qwen3_asr_text qwen3_moe qwen3_vl_text qwen3_vl_moe_text qwen3_omni_moe_text qwen3_omni_moe_thinker"
         " olmo2 olmo3 olmoe flex_olmo exaone4 exaone_moe hunyuan_v1_dense hunyuan_v1_moe glm4_moe"
         " dots1 minimax_m2 solar_open afmoe hy_v3 glm4v_moe_text",
     ),
@@ -124,7 +124,12 @@ _LATENT_ATTENTION: Mapping[str, Family] = {
         "deepseek_v2 deepseek_v3 glm4_moe_lite minicpm3 youtu kimi_k2 mistral4 axk1 sarvam_mla",
     ),
     **_same(
-        Family(mixers=dict.fromkeys(("full_attention", "indexed_attention"), mixers.latent)),
+        Family(
+            mixers=dict.fromkeys(
+                ("full_attention", "indexed_attention", "deepseek_sparse_attention"), mixers.latent
+            ),
+            layer=special.shared_indexer,
+        ),
         "deepseek_v32 glm_moe_dsa mistral_large4_text axk2 hy_v4 hy_v4_vl_text",
     ),
     "longcat_flash": Family(
@@ -182,6 +187,12 @@ _LINEAR: Mapping[str, Family] = {
         sets={"gated": False},
         norms=1,
     ),
+    "rwkv": Family(
+        pattern=special.every("rwkv"),
+        mixers={"rwkv": hybrids.rwkv},
+        sets={"gated": False},
+        norms=4,
+    ),
     "recurrent_gemma": Family(
         mixers={"recurrent": mixers.recurrent, "attention": mixers.windowed},
         layer=hybrids.recurrent_gemma_layer,
@@ -208,6 +219,11 @@ _BESIDE_WEIGHTS: Mapping[str, Family] = {
     "solar": _remote("upstage/solar-pro-preview-instruct"),
     "minicpm": Family(source=_REMOTE + "openbmb/MiniCPM-2B-sft-bf16"),
     "minicpmv": _remote("openbmb/MiniCPM-V-2_6"),
+    "minicpmo": _remote("openbmb/MiniCPM-o-2_6"),
+    "PanguEmbedded": _remote("FreedomIntelligence/openPangu-Embedded-7B"),
+    "molmo": _remote(
+        "allenai/Molmo-7B-D-0924", layer=special.molmo_layer, beside=special.molmo_extra
+    ),
     "deepseek": _remote("deepseek-ai/deepseek-moe-16b-base"),
     "bailing_moe": _remote("inclusionAI/Ling-mini-2.0"),
     "bailing_moe_v2": _remote("inclusionAI/Ling-mini-2.0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from yibu.planner.cache import CacheGroup
 from yibu.planner.hf import layers, mixers
 from yibu.planner.hf.mixers import Mixer
 from yibu.planner.hf.settings import (
@@ -134,3 +135,13 @@ def zamba2_extra(settings: Settings) -> Weights:
     hidden, inner = need(settings, "hidden"), need(settings, "inner")
     one = mixers.attention(_zamba_attention(settings)).weights + 3 * hidden * inner
     return Weights(attention=blocks * one)
+
+
+def rwkv(settings: Settings) -> Mixer:
+    """RWKV 4 (arXiv 2305.13048; modeling_rwkv.py): time mixing, and the receptance of channel mixing,
+    which a feed-forward part does not have; a state of five rows."""
+    hidden = need(settings, "hidden")
+    inner = number(settings, "attention_hidden_size") or hidden
+    weights = 4 * hidden * inner + hidden * hidden
+    state = CacheGroup("state", 1, state=3 * inner + 2 * hidden)
+    return Mixer(weights, 2 * inner + 5 * hidden, (state,))

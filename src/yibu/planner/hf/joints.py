@@ -112,7 +112,7 @@ def _none(tower: Settings, text: Settings, whole: Settings) -> int:
 
 def _qformer(tower: Settings, text: Settings, whole: Settings) -> int:
     """Granite Speech: a Q-Former whose every ``cross_attention_frequency``-th layer looks at sound."""
-    former = section(whole, "projector_config")
+    former = section(whole, "projector_config") or section(whole, "qformer_config")
     hidden = number(former, "hidden_size", default=768)
     layers = number(former, "num_hidden_layers", default=12)
     every = number(former, "cross_attention_frequency", default=2)
@@ -121,6 +121,38 @@ def _qformer(tower: Settings, text: Settings, whole: Settings) -> int:
     crossing = layers // max(1, every) * (2 * hidden * hidden + 2 * hidden * source)
     own = layers * (4 * hidden * hidden + 2 * hidden * inner)
     return own + crossing + hidden * setting(text, "hidden")
+
+
+def _blip2(tower: Settings, text: Settings, whole: Settings) -> int:
+    """BLIP-2 (arXiv 2301.12597): a Q-Former with learned queries."""
+    former = section(whole, "qformer_config")
+    queries = number(whole, "num_query_tokens", default=32)
+    return _qformer(tower, text, whole) + queries * number(former, "hidden_size", default=768)
+
+
+def _deepseek_vl2(tower: Settings, text: Settings, whole: Settings) -> int:
+    """DeepSeek-VL2 shuffles patches; DeepSeek-OCR has one matrix."""
+    projector = section(whole, "projector_config")
+    if projector.get("projector_type") == "linear":
+        return number(projector, "input_dim") * number(projector, "n_embed")
+    return _shuffled_twice(tower, text, whole)
+
+
+def _ovis(tower: Settings, text: Settings, whole: Settings) -> int:
+    """A table of embeddings of visual tokens."""
+    return number(tower, "vocab_size", default=16_384) * setting(text, "hidden")
+
+
+def _minicpmo(tower: Settings, text: Settings, whole: Settings) -> int:
+    return (_two_layers if "encoder_layers" in tower else _resampler)(tower, text, whole)
+
+
+def _minicpmv46(tower: Settings, text: Settings, whole: Settings) -> int:
+    """A window attention that merges four patches within the tower, and two matrices that merge four
+    after it (modeling_minicpmv4_6.py)."""
+    v = width(tower)
+    within = 4 * v * v + 4 * inner_width(tower) * 5 * v
+    return within + 16 * v * v + 4 * v * setting(text, "hidden")
 
 
 _Joint = Callable[[Settings, Settings, Settings], int]
@@ -164,11 +196,15 @@ JOINTS: Mapping[str, _Joint] = {
     "aria": _aria,
     "minimax_m3_vl": _minimax_m3,
     "step3p7": _step3,
-    "deepseek_vl_v2": _shuffled_twice,
+    **dict.fromkeys(["deepseek_vl_v2", "deepseekocr", "DeepseekOCR"], _deepseek_vl2),
+    "blip-2": _blip2,
+    "ovis": _ovis,
+    "skywork_chat": _shuffled_twice,
+    "minicpmv4_6": _minicpmv46,
     "step3_vl": _step3,
     "ernie4_5_moe_vl": _ernie_vl,
     "minicpmv": _resampler,
-    "minicpmo": _resampler,
+    "minicpmo": _minicpmo,
     "granite_speech": _qformer,
     "granite_speech_plus": _qformer,
     **dict.fromkeys(

@@ -75,9 +75,17 @@ _OTHER_STEMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_TASKS = ("LM", "Generation", "Model", "Classification", "Answering", "Embedding", "PreTraining",
+          "Choice", "Prediction", "2Seq", "Text2Text", "Retrieval", "Pooling", "Regression")  # fmt: skip
+"""What a class that is a whole model is for, by the end of its name."""
+
+
 def _is_of(architecture: str, model_type: str) -> bool:
     """Whether a class is one of a model type's; engines go by the class, the rules by the type.
     True where the type has none in transformers: its code lies beside the weights."""
+    task = architecture.partition("For")[2]
+    if task and not task.endswith(_TASKS):
+        return False  # a draft model (LlamaForCausalLMEagle3) has layers and tables of its own
     known = class_defaults().get(model_type, {}).get("stems")
     if not known or not architecture:
         return True

@@ -327,3 +327,27 @@ def first_of_four(settings: Settings, n: int) -> list[str]:
 
 def full_unless_listed(settings: Settings, n: int) -> list[str]:
     return layers.layer_types(settings, n) or ["full_attention"] * n
+
+
+def shared_indexer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """GLM 5.2: layers whose ``indexer_types`` is shared use the choice of an earlier layer's indexer
+    and have none of their own (modeling_glm_moe_dsa.py)."""
+    types = settings.get("indexer_types")
+    shared = isinstance(types, list) and len(types) > i and types[i] == "shared"
+    return {**settings, "indexer_left_out": True} if shared else settings
+
+
+def molmo_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Molmo: ``intermediate_size`` counts gate and up together."""
+    return {**settings, "intermediate_size": need(settings, "inner") // 2}
+
+
+def molmo_extra(settings: Settings) -> Weights:
+    """What Molmo's config does not describe: 128 more embeddings, CLIP ViT-L/14 of 336 pixels with 23
+    layers, a pooling attention over two of them, and a gated projector
+    (vllm/model_executor/models/molmo.py)."""
+    clip = {"hidden_size": 1024, "num_hidden_layers": 23, "image_size": 336, "patch_size": 14}
+    hidden, inner = need(settings, "hidden"), need(settings, "inner") // 2
+    pooling = 3 * 2048 * 1024 + 1024 * 1024
+    projector = 2 * 1024 * inner + inner * hidden
+    return Weights(embedding=128 * hidden, vision=towers.vit(clip) + pooling + projector)

@@ -14,6 +14,7 @@ from yibu.planner.hf.settings import (
     Settings,
     number,
     numbers,
+    section,
 )
 
 _WIDTHS = ("embed_dim", "hidden_size", "d_model", "width", "encoder_hidden_size", "hidden_dim")
@@ -161,8 +162,30 @@ def eva(tower: Settings) -> int:
     return vit(tower) + 3 * 4096 * 13696
 
 
+_DEEP_ENCODER = {"sam_vit_b": 95_600_000, "clip-l-14-224": 303_000_000, "qwen2-0-5b": 358_000_000}
+"""The nets of DeepSeek-OCR's encoders, which its code builds with these names and fixed sizes
+(vllm/model_executor/models/deepencoder.py, deepencoder2.py)."""
+
+
 def deepseek_vl2_tower(tower: Settings) -> int:
+    """SigLIP; of DeepSeek-OCR, several nets by name."""
+    if isinstance(nets := tower.get("width"), Mapping):
+        if unknown := [str(name) for name in nets if name not in _DEEP_ENCODER]:
+            raise CannotTellError(f"its vision_config has the net {unknown[0]!r}")
+        return sum(_DEEP_ENCODER[name] for name in nets)
     return vit({"num_hidden_layers": number(tower, "layers"), "vision_use_head": True, **tower})
+
+
+def ovis_tower(tower: Settings) -> int:
+    """Ovis (arXiv 2405.20797): AIMv2, and a head that chooses among visual tokens
+    (vllm/model_executor/models/ovis.py)."""
+    backbone = section(tower, "backbone_config")
+    if str(backbone.get("model_type")) not in ("aimv2", "aimv2_vision_model"):
+        raise CannotTellError(f"its backbone ({backbone.get('model_type')}) is not known")
+    side = number(tower, "hidden_stride", default=1)
+    head = side * side * width(backbone) * number(tower, "vocab_size", default=16_384)
+    grid = (_side(backbone, "image_size") // max(1, _side(backbone, "patch_size"))) ** 2
+    return gated_vit(backbone) + grid * width(backbone) + head
 
 
 # ---------------------------------------------------------------------------- sound
@@ -221,6 +244,8 @@ TOWERS: Mapping[str, _Tower] = {
             "smolvlm",
             "clip",
             "minicpmv4_6_vision",
+            "skywork_vit",
+            "blip_2_vision_model",
         ],
         vit,
     ),
@@ -274,6 +299,7 @@ TOWERS: Mapping[str, _Tower] = {
     "granite_speech_encoder": granite_conformer,
     "vision": deepseek_vl2_tower,
     "eva": eva,
+    "aimv2_visual_tokenizer": ovis_tower,
     "step3_vision_encoder": vit,
     "DFNRope_vision_transformer": vit,
 }
