@@ -7,6 +7,7 @@ import platform
 import shlex
 import stat
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -348,6 +349,31 @@ def test_one_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     with pytest.raises(EnvironmentSetupError, match="has not answered --version"):
         read(path)
+
+
+def test_what_one_that_hangs_has_started_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yibu.environments.programs._TIMEOUT", 1.0)
+    path, noted = tmp_path / "llama-server", tmp_path / "pid"
+    path.write_text(f"#!/bin/sh\nsleep 600 &\necho $! >{noted}\nwait\n", encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(EnvironmentSetupError, match="has not answered --version"):
+        read(path)
+    if not noted.exists() or not noted.read_text().strip():
+        return  # this machine was too slow to start it
+    status = Path("/proc", noted.read_text().strip(), "stat")
+    deadline = time.monotonic() + 60
+    while runs(status):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def runs(status: Path) -> bool:
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.parametrize("wrong", ["llama-server", 3, True, "./llama-server"])

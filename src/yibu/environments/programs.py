@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -38,15 +39,7 @@ def ask(path: Path, arguments: Sequence[str], env: Mapping[str, str]) -> str:
     """
     _require_program(path)
     try:
-        done = subprocess.run(
-            [str(path), *arguments],
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        code, output = _run([str(path), *arguments], env)
     except subprocess.TimeoutExpired as error:
         raise _unusable(
             path,
@@ -55,10 +48,30 @@ def ask(path: Path, arguments: Sequence[str], env: Mapping[str, str]) -> str:
         ) from error
     except OSError as error:
         raise _not_started(path, error) from error
-    said = done.stdout[:_LIMIT].decode("utf-8", "replace")
-    if done.returncode != 0:
-        raise _failed(path, arguments, done.returncode, said)
+    said = output[:_LIMIT].decode("utf-8", "replace")
+    if code != 0:
+        raise _failed(path, arguments, code, said)
     return said
+
+
+def _run(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, bytes]:
+    """Its exit code and output. What it has started ends with it when it is given up: behind a script
+    there may be a server that holds a GPU's memory."""
+    with subprocess.Popen(
+        command,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_TIMEOUT)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output
 
 
 def built_programs(environments: EnvironmentManager) -> dict[str, Path]:
