@@ -370,6 +370,32 @@ async def test_a_picture_is_not_taken_for_a_book(
         assert (await ask(gateway, alice))[0] == 200
 
 
+async def test_an_adapter_does_not_tell_of_its_model(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    """A key may use the adapter and not what it is made for."""
+    told = {"tokenizer_class": "x", "name_or_path": "/models/secret"}
+    async with Upstream(answering(told)) as up, serve(accounts=accounts) as gateway:
+        able = frozenset({"chat", "tokenizer_info"})
+        backend.add("secret", up, names={"tuned": "tuned"}, capabilities=able)
+        alice = await add(Account("alice", models=("tuned",)))
+        bob = await add(Account("bob"))
+
+        async def get(path: str, headers: dict[str, str]) -> tuple[int, str]:
+            async with gateway.http.get(gateway.url + path, headers=headers) as answer:
+                return answer.status, await answer.text()
+
+        for path in (
+            "/v1/models",
+            "/v1/models/tuned",
+            "/tokenizer_info",
+            "/tokenizer_info?model=tuned",
+        ):
+            status, text = await get(path, alice)
+            assert (status, "secret" in text) == (200, False), path
+        assert json.loads((await get("/v1/models/tuned", bob))[1])["parent"] == "secret"
+
+
 async def test_limits_hold_on_every_path_that_an_engine_answers(
     serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
 ) -> None:

@@ -23,7 +23,7 @@ from yibu.gateway.envelope import (
     error_body,
     error_headers,
 )
-from yibu.gateway.limits import visible
+from yibu.gateway.limits import Models, visible
 from yibu.gateway.monitoring.metrics import CONTENT_TYPE
 from yibu.gateway.ollama.inventory import add_inventory
 from yibu.gateway.operations import dialect_of, right_path, unknown_model
@@ -117,7 +117,7 @@ def _models(app: FastAPI, backend: Backend) -> None:
     @app.get("/v1/models", tags=["models"], summary="List the models", openapi_extra=allow("key"))
     async def list_models(request: Request) -> ModelList:
         models = visible(backend, request.scope[CALLER])
-        data = [_model(r, name) for r in models.routes() for name in (r.model, *r.names)]
+        data = [_model(r, name, models) for r in models.routes() for name in (r.model, *r.names)]
         return ModelList(object="list", data=data)
 
     @app.get(
@@ -132,10 +132,12 @@ def _models(app: FastAPI, backend: Backend) -> None:
         route = models.route(model)
         if route is None:
             raise unknown_model(models, model)
-        return _model(route, model)
+        return _model(route, model, models)
 
 
-def _model(route: Route, name: str) -> Model:
+def _model(route: Route, name: str, models: Models) -> Model:
+    """``models`` are those that the caller may know of."""
+    beside = route.meant(name) != route.model and models.route(route.model) is not None
     return Model(
         id=name,
         object="model",
@@ -147,7 +149,7 @@ def _model(route: Route, name: str) -> Model:
         max_context=route.max_context,
         max_model_len=route.max_context,
         context_length=route.max_context,
-        parent=route.model if route.meant(name) != route.model else None,
+        parent=route.model if beside else None,
         meta=ModelMeta(
             n_ctx=route.max_context,
             n_ctx_train=route.details.trained_context,

@@ -40,24 +40,26 @@ def add_tokenizer_info(app: FastAPI, backend: Backend) -> None:
     )
     async def tokenizer_info(request: Request, model: str | None = None) -> JSONResponse:
         models = visible(backend, request.scope[CALLER])
-        route = _route(models, model)
-        request.scope[ADMIT](route, model or route.model)
-        return JSONResponse(await _asked(backend, route))
+        name = model or _only(models)
+        route = _route(models, name)
+        request.scope[ADMIT](route, name)
+        return JSONResponse(await _asked(backend, route, name))
 
 
-def _route(models: Models, model: str | None) -> Route:
-    """The route of the model that is asked for; the only one that can tell, where none is named."""
-    if model is not None:
-        route = models.route(model)
-        if route is None:
-            raise unknown_model(models, model)
-        # One that is still downloading can do nothing yet: 503 says why.
-        if route.capabilities and _CAPABILITY not in route.capabilities:
-            message = (
-                f"The engine of model {model!r}, {route.engine}, does not tell of its tokenizer"
-            )
-            raise NotCapableError(message, hint=_HINT, param="model")
-        return route
+def _route(models: Models, model: str) -> Route:
+    """The route of the model that is asked for."""
+    route = models.route(model)
+    if route is None:
+        raise unknown_model(models, model)
+    # One that is still downloading can do nothing yet: 503 says why.
+    if route.capabilities and _CAPABILITY not in route.capabilities:
+        message = f"The engine of model {model!r}, {route.engine}, does not tell of its tokenizer"
+        raise NotCapableError(message, hint=_HINT, param="model")
+    return route
+
+
+def _only(models: Models) -> str:
+    """The only model that can tell, where none is named."""
     able = [route for route in models.routes() if _CAPABILITY in route.capabilities]
     if not able:
         raise NotCapableError("No model's engine here tells of its tokenizer", hint=_HINT)
@@ -68,10 +70,10 @@ def _route(models: Models, model: str | None) -> Route:
             param="model",
             code="missing_required_parameter",
         )
-    return able[0]
+    return able[0].model
 
 
-async def _asked(backend: Backend, route: Route) -> dict[str, object]:
+async def _asked(backend: Backend, route: Route, name: str) -> dict[str, object]:
     endpoint = await backend.ensure_ready(route.model)
     failed = False
     try:
@@ -79,18 +81,18 @@ async def _asked(backend: Backend, route: Route) -> dict[str, object]:
     except UpstreamError as error:
         failed = True
         raise EngineGoneError(
-            f"Model {route.model!r}: {error.message}", hint=f"See why: yibu logs {route.model}"
+            f"Model {name!r}: {error.message}", hint=f"See why: yibu logs {name}"
         ) from error
     finally:
         backend.done(endpoint, failed=failed)
     if not answer.ok:
         raise EngineGoneError(
-            f"The engine of model {route.model!r} does not tell of its tokenizer: it answered "
+            f"The engine of model {name!r} does not tell of its tokenizer: it answered "
             f"{answer.status}",
-            hint=f"See why: yibu logs {route.model}",
+            hint=f"See why: yibu logs {name}",
             code="engine_protocol_error",
         )
-    told = read_answer(answer.body, route.model)
+    told = read_answer(answer.body, name)
     if "name_or_path" in told:  # a path of this machine
-        told["name_or_path"] = route.model
+        told["name_or_path"] = name
     return told
