@@ -240,6 +240,7 @@ TOWERS: Mapping[str, _Tower] = {
             "mlcd_vision_model",
             "intern_vit_6b",
             "siglip",
+            "idefics2",
             "idefics3",
             "smolvlm",
             "clip",
