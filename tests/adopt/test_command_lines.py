@@ -107,7 +107,7 @@ def test_credentials_are_not_copied() -> None:
         ("llama-server -m /m.gguf --draft-max 8", "--draft-max was removed"),
         ("llama-server -mu https://x/y.gguf", "download a model itself"),
         ("llama-server --gpt-oss-20b-default", "download a model itself"),
-        ("llama-server -m /m.gguf --list-devices", "print something and end"),
+        ("llama-server -m /m.gguf --list-devices", "nothing to adopt"),
         ("[Service]\nExecStart=/usr/bin/vllm serve /m/%i\n", "line 2: %i is filled in by systemd"),
     ],
 )

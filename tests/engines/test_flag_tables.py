@@ -191,7 +191,7 @@ def test_what_adopt_writes_the_engine_takes(server: Any) -> None:
     unread: list[str] = []
     file = "/m/x.gguf" if ".gguf" in engine.suffixes else "/m/x"
     for spelling, name in spellings(server.table):
-        if server.role(name) is not None:
+        if server.role(name) is not None or name in server.ends:
             continue
         words = words_for(server.table, name)
         flags = (dashed(server.table, spelling), *words)

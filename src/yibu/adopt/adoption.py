@@ -65,7 +65,7 @@ def _adopt_manifest(services: Sequence[Service]) -> Adoption:
     all_found: list[Server] = []
     warnings: list[str] = []
     for service in services:
-        started = Command(("container", service.where), {}, "")
+        started = Command(("container", service.where), {}, "", line=service.line)
         found = in_container(service.container, started, service.replicas)
         if found:
             refuse_gaps(service)
@@ -153,8 +153,6 @@ def _read_server(server: Server, found: Findings) -> None:
             f"names a model that yibu cannot fetch: {error.message}",
             "Fetch it into a folder, and name that in its place.",
         ) from error
-    if not source:
-        found.warn(f"{name}: the command names no model; fill in `source:`")
     env.pop(own.hub_variable, None)
     model["engine"] = server.engine
     _gateway_settings(lifted, gap, name, found)
@@ -167,6 +165,12 @@ def _read_server(server: Server, found: Findings) -> None:
     if kept := _environment(env, name, found):
         model["env"] = kept
     _check(model, server, gap)
+    if not source:
+        raise UnknownScriptError(
+            gap,
+            "names no model: it takes its models from elsewhere, or its own default",
+            "Write an entry for each model: yibu init; or name one: yibu adopt -- COMMAND…",
+        )
     _warn_of_command(command, options, env, found)
     found.models.append(model)
 
@@ -299,11 +303,8 @@ def _names(given: Sequence[str], source: str, own: ServerCommand) -> list[str]:
     names = list(given)
     if not names and own.names_itself:
         names = [source] if source else []
-    name = (
-        names[0]
-        if names and _served_as(names[0], source)
-        else name_of(names[0] if names else source)
-    )
+    first = names[0] if names else source
+    name = first if names and _served_as(first, source) else name_of(first)
     return list(dict.fromkeys((name, *names)))
 
 

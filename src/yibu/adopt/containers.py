@@ -50,6 +50,8 @@ class Container:
     """The container's path → this machine's."""
     workdir: str = ""
     host_network: bool = False
+    unread: tuple[str, ...] = ()
+    """Options that say something of the server's that was not read."""
 
     def argv(self) -> tuple[str, ...]:
         """What runs in it: entrypoint and arguments, as far as the image is known."""
@@ -71,7 +73,10 @@ class Container:
     def outside(self, command: Command, directory: str) -> Command:
         """A command of the container's with the paths and the address that this machine has."""
         arguments = [self._path(word, directory) for word in command.argv]
-        env = {**self.env, **command.env}
+        env = {
+            name: value if "://" in value else self._path(value, directory)
+            for name, value in {**self.env, **command.env}.items()
+        }
         return replace(command, argv=tuple(self._published(arguments)), env=env)
 
     def directory(self, inside: str, outside: str) -> str:
@@ -82,10 +87,22 @@ class Container:
     def _path(self, word: str, directory: str) -> str:
         before, equals, path = word.rpartition("=")
         for inside, outside in sorted(self.folders.items(), key=lambda pair: -len(pair[0])):
-            if inside and outside and (path == inside or path.startswith(inside + "/")):
+            if _is_under(path, inside) and not _is_volume(outside):
                 base = outside if outside[:1] in "~/" else os.path.join(directory, outside)  # noqa: PTH118
-                return f"{before}{equals}{os.path.normpath(base)}{path[len(inside) :]}"
+                base = os.path.normpath(base)
+                if base[:1] not in ("/", "~", "."):
+                    base = f"./{base}"  # no model of a hub
+                return f"{before}{equals}{base}{path[len(inside) :]}"
         return word
+
+    def volume(self, argv: Sequence[str]) -> str:
+        """The first word that lies on a volume of the container program's own; ``""`` where none does."""
+        paths = {word: word.rpartition("=")[2] for word in argv}
+        for inside, outside in self.folders.items():
+            for word, path in paths.items():
+                if _is_volume(outside) and _is_under(path, inside):
+                    return word
+        return ""
 
     def _published(self, arguments: list[str]) -> list[str]:
         """The arguments with the address that clients outside of the container know."""
@@ -107,6 +124,15 @@ class Container:
             host, _, port = self.ports.get(told["port"], told["port"]).rpartition(":")
         here = {"host": host or "0.0.0.0", "port": port}  # noqa: S104 - as docker publishes
         return [*kept, *(word for name, role in address.items() for word in (name, here[role]))]
+
+
+def _is_under(path: str, folder: str) -> bool:
+    return bool(folder) and (path == folder or path.startswith(folder + "/"))
+
+
+def _is_volume(outside: str) -> bool:
+    """Whether a folder from outside is a volume by its name, and no path of this machine's."""
+    return "/" not in outside and outside[:1] not in (".", "~")
 
 
 def read_run(command: Command) -> Container | None:
@@ -162,9 +188,8 @@ def _option(found: Container, name: str, value: str, env: Mapping[str, str]) -> 
         parts = dict(part.split("=", 1) for part in value.split(",") if "=" in part)
         inside = parts.get("target") or parts.get("dst") or parts.get("destination") or ""
         found.folders[inside.rstrip("/")] = parts.get("source") or parts.get("src") or ""
-    elif name in ("e", "env"):
-        variable, equals, text = value.partition("=")
-        found.env[variable] = text if equals else env.get(variable, "")
+    elif name in ("e", "env", "env-file"):
+        _variables(found, name, value, env)
     elif name == "gpus" and (devices := _DEVICES.search(value)):
         found.env["CUDA_VISIBLE_DEVICES"] = devices[1]
     elif name == "entrypoint":
@@ -175,3 +200,12 @@ def _option(found: Container, name: str, value: str, env: Mapping[str, str]) -> 
         found.workdir = value
     elif name == "name":
         found.name = value
+
+
+def _variables(found: Container, option: str, value: str, env: Mapping[str, str]) -> None:
+    """``-e NAME=VALUE``, or ``-e NAME`` for what the shell has, if it has it; a file is not read."""
+    name, equals, text = value.partition("=")
+    if option == "env-file":
+        found.unread += (f"--env-file {value}",)
+    elif equals or name in env:
+        found.env[name] = text if equals else env[name]

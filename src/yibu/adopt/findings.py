@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from yibu.adopt.servers import Server
+from yibu.config.keys import is_loopback
 
-_PUBLIC_HOSTS = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
+_EVERY = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,11 @@ def name_of(source: str) -> str:
 def gateway(found: Findings, host: str, usual: int) -> dict[str, Any]:
     """The gateway's section; ``usual`` is the port of a server that was told none."""
     section: dict[str, Any] = {"host": host, "port": found.doors[0][1] or usual}
-    if section["host"] in _PUBLIC_HOSTS and not found.keys:
+    if not is_loopback(host) and not found.keys:
         section["host"] = "127.0.0.1"
+        where = "every interface" if host in _EVERY else host
         found.warn(
-            "it listened on every interface without a key: anyone on the network could use it."
-            " The gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key file)"
+            f"it listened on {where} without a key: anyone on the network could use it. The gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key file)"
         )
     for model, (_, other) in zip(found.models[1:], found.doors[1:], strict=True):
         if other is not None and other != section["port"]:

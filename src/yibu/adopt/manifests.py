@@ -14,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from yibu.adopt import compose_fields, production_stack
 from yibu.adopt.bash import Files, Gap, Setting, UnknownScriptError
 from yibu.adopt.containers import Container
+from yibu.adopt.marks import any_start
 from yibu.errors import UsageError
 
 _VARIABLE = re.compile(
@@ -23,8 +25,7 @@ _VARIABLE = re.compile(
     r"(?:(?P<sign>:?[-+?])(?P<rest>[^}]*))?\})"
 )
 _IN_POD = re.compile(r"\$\(([A-Za-z_]\w*)\)")
-_WORKLOADS = frozenset({"Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job",
-                        "LeaderWorkerSet"})  # fmt: skip
+_WORKLOADS = frozenset({"Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"})
 _MAX_DEPTH = 12
 
 
@@ -36,6 +37,8 @@ class Service:
     where: str
     """``service vllm``, ``Deployment qwen``."""
     replicas: int = 1
+    line: int = 0
+    """Of the manifest, where its image stands."""
     gaps: tuple[Gap, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
@@ -46,7 +49,7 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
     Raises:
         UsageError: it is a template, or YAML that is not valid.
     """
-    if not re.search(
+    if not _is_mapping(text) and not re.search(
         r"^\s*(services|kind|image|containers|modelSpec|repository)\s*:", text, re.MULTILINE
     ):
         return None
@@ -58,7 +61,7 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
     try:
         documents = [one for one in yaml.safe_load_all(text) if isinstance(one, Mapping)]
     except yaml.YAMLError as error:
-        if re.search(r"^(services|kind|apiVersion):", text, re.MULTILINE):
+        if _is_mapping(text):
             raise UsageError(f"this is no valid YAML: {error}") from error
         return None
     found: list[Service] = []
@@ -66,10 +69,21 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
         if isinstance(document.get("services"), Mapping):
             found += _compose(document, setting, text)
         elif isinstance(document.get("kind"), str):
-            found += _kubernetes(document, documents)
+            found += _kubernetes(document, documents, text)
         else:
-            found += _helm(document)
+            found += _helm(document, text)
+    if not found and _is_mapping(text):
+        raise UsageError(
+            "this is YAML, and no Compose file, Kubernetes manifest or Helm values with a container",
+            hint="adopt one server that it starts: yibu adopt -- COMMAND…, or --pid PID",
+        )
     return found or None
+
+
+def _is_mapping(text: str) -> bool:
+    """Whether the first line that says something is ``key:``, or YAML's ``---``."""
+    lines = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return re.match(r"(---|['\"]?[\w./-]+['\"]?\s*:(\s|$))", next(lines, "")) is not None
 
 
 # Compose --------------------------------------------------------------------------------------
@@ -94,13 +108,21 @@ def _compose(document: Mapping[str, Any], setting: Setting, text: str) -> Iterat
             name=str(service.get("container_name", name)),
             entrypoint=_words(service["entrypoint"]) if service.get("entrypoint") else None,
             arguments=_words(service.get("command")),
-            env=env | _compose_gpus(service),
-            ports=dict(map(_compose_port, service.get("ports") or ())),
-            folders=dict(filter(None, map(_compose_volume, service.get("volumes") or ()))),
+            env=env | compose_fields.gpus(service),
+            ports=dict(map(compose_fields.port, service.get("ports") or ())),
+            folders={
+                inside: compose_fields.at_home(outside, variables)
+                for inside, outside in filter(
+                    None, map(compose_fields.volume, service.get("volumes") or ())
+                )
+            },
             host_network=service.get("network_mode") == "host",
         )
         scale = (service.get("deploy") or {}).get("replicas", service.get("scale", 1))
-        yield Service(container, f"service {name}", int(scale or 1), tuple(gaps), tuple(warnings))
+        line = _line_of(text, f"{name}:")
+        yield Service(
+            container, f"service {name}", int(scale or 1), line, tuple(gaps), tuple(warnings)
+        )
 
 
 def _line_of(text: str, construct: str) -> int:
@@ -183,45 +205,28 @@ def _compose_env(service: Mapping[str, Any], files: Files) -> tuple[dict[str, st
     return env | {str(name): _text(value) for name, value in pairs}, unread
 
 
-def _compose_port(port: Any) -> tuple[str, str]:
-    if isinstance(port, Mapping):
-        outside = str(port.get("published", port.get("target", "")))
-        host = f"{port['host_ip']}:" if port.get("host_ip") else ""
-        return str(port.get("target", "")), host + outside
-    outside, _, inside = str(port).rpartition(":")
-    return inside.partition("/")[0], outside or inside.partition("/")[0]
-
-
-def _compose_volume(volume: Any) -> tuple[str, str] | None:
-    if isinstance(volume, Mapping):
-        return str(volume.get("target", "")).rstrip("/"), str(volume.get("source", ""))
-    outside, colon, inside = str(volume).partition(":")
-    return (inside.partition(":")[0].rstrip("/"), outside) if colon else None
-
-
-def _compose_gpus(service: Mapping[str, Any]) -> dict[str, str]:
-    resources = ((service.get("deploy") or {}).get("resources") or {}).get("reservations") or {}
-    for device in resources.get("devices") or ():
-        if isinstance(device, Mapping) and device.get("device_ids"):
-            return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, device["device_ids"]))}
-    return {}
-
-
 # Kubernetes -----------------------------------------------------------------------------------
 
 
 def _kubernetes(
-    document: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]
+    document: Mapping[str, Any], documents: Sequence[Mapping[str, Any]], text: str
 ) -> Iterator[Service]:
-    if document["kind"] == "List":
+    kind = document["kind"]
+    if kind == "List":
         for item in document.get("items") or ():
             if isinstance(item, Mapping) and "kind" in item:
-                yield from _kubernetes(item, [*documents, *document["items"]])
+                yield from _kubernetes(item, [*documents, *document["items"]], text)
         return
-    if document["kind"] not in _WORKLOADS:
+    if kind not in _WORKLOADS:
+        runs = any("image" in part for _, part in _parts(document, "", 0))
+        if runs and any_start(yaml.safe_dump(document)):
+            raise UnknownScriptError(
+                Gap(_line_of(text, f"kind: {kind}"), f"kind: {kind}"),
+                "is not read, and starts a server",
+            )
         return
     spec = document.get("spec") or {}
-    pod = spec if document["kind"] == "Pod" else ((spec.get("template") or {}).get("spec") or {})
+    pod = spec if kind == "Pod" else ((spec.get("template") or {}).get("spec") or {})
     labels = ((spec.get("template") or document).get("metadata") or {}).get("labels") or {}
     name = (document.get("metadata") or {}).get("name", "?")
     for raw in pod.get("containers") or ():
@@ -239,15 +244,16 @@ def _kubernetes(
         )
         container.entrypoint = _in_pod(container.entrypoint, env)
         container.arguments = _in_pod(container.arguments, env) or ()
-        text = " ".join((*(container.entrypoint or ()), *container.arguments))
+        words = " ".join((*(container.entrypoint or ()), *container.arguments))
         warnings += [
             f"{path} is on a volume of the cluster's ({kind}): put the model on this machine, and"
             " correct the source"
             for path, kind in lost.items()
-            if path in text
+            if path in words
         ]
         replicas = int(spec.get("replicas", 1) or 1)
-        yield Service(container, f"{document['kind']} {name}", replicas, (), tuple(warnings))
+        line = _line_of(text, container.image)
+        yield Service(container, f"{kind} {name}", replicas, line, (), tuple(warnings))
 
 
 def _in_pod(words: tuple[str, ...] | None, env: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -311,14 +317,14 @@ def _pod_ports(
 # Helm -----------------------------------------------------------------------------------------
 
 
-def _helm(values: Mapping[str, Any]) -> Iterator[Service]:
+def _helm(values: Mapping[str, Any], text: str) -> Iterator[Service]:
     for path, part in _parts(values, "", 0):
         if isinstance(part.get("modelSpec"), list):
-            yield from (
-                _model_spec(spec) for spec in part["modelSpec"] if isinstance(spec, Mapping)
-            )
+            for spec in part["modelSpec"]:
+                if isinstance(spec, Mapping):
+                    yield _of_stack(spec, part, text)
         elif "image" in part and any(key in part for key in ("args", "command", "extraArgs")):
-            yield _chart(path or "values", part)
+            yield _chart(path or "values", part, text)
 
 
 def _parts(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -333,7 +339,7 @@ def _parts(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[str
             yield from _parts(inner, path, depth + 1)
 
 
-def _chart(path: str, part: Mapping[str, Any]) -> Service:
+def _chart(path: str, part: Mapping[str, Any], text: str) -> Service:
     image = part["image"]
     if isinstance(image, Mapping):
         command = image.get("command") or part.get("command")
@@ -346,29 +352,21 @@ def _chart(path: str, part: Mapping[str, Any]) -> Service:
     entry = _words(command) or None
     container = Container(image=str(image), entrypoint=entry, arguments=arguments, env=env)
     replicas = int(part.get("replicaCount", part.get("replicas", 1)) or 1)
-    return Service(container, path, replicas, (), tuple(warnings))
+    return Service(container, path, replicas, _line_of(text, "image:"), (), tuple(warnings))
 
 
-def _model_spec(spec: Mapping[str, Any]) -> Service:
-    """A model of vLLM's production stack (its chart's values, ``servingEngineSpec.modelSpec``)."""
-    config = spec.get("vllmConfig") or {}
-    arguments = [str(spec.get("modelURL", "")), "--served-model-name", str(spec.get("name", ""))]
-    for key, value in config.items():
-        if key == "extraArgs":
-            continue
-        flag = "--" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", key).lower()
-        if value is True:
-            arguments.append(flag)
-        elif value is not False and value is not None:
-            arguments += [flag, str(value)]
-    arguments += _words(config.get("extraArgs"))
-    image = f"{spec.get('repository', 'vllm/vllm-openai')}:{spec.get('tag', 'latest')}"
-    env, warnings = _pod_env({"env": spec.get("env") or []})
-    return Service(
-        Container(image=image, arguments=tuple(arguments), env=env),
-        f"model {spec.get('name', '')}", int(spec.get("replicaCount", 1) or 1), (),
-        tuple(warnings),
-    )  # fmt: skip
+def _of_stack(spec: Mapping[str, Any], engine: Mapping[str, Any], text: str) -> Service:
+    env, warnings = _pod_env({"env": production_stack.variables(spec, engine)})
+    container = Container(
+        image=f"{spec.get('repository', 'vllm/vllm-openai')}:{spec.get('tag', 'latest')}",
+        entrypoint=("vllm", "serve"),
+        arguments=tuple(production_stack.arguments(spec)),
+        env=env,
+    )
+    line = _line_of(text, str(spec.get("modelURL", "modelSpec:")))
+    warnings += production_stack.warnings(spec)
+    replicas = int(spec.get("replicaCount", 1) or 1)
+    return Service(container, f"model {spec.get('name', '')}", replicas, line, (), tuple(warnings))
 
 
 def refuse_gaps(service: Service) -> None:

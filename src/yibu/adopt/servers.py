@@ -83,11 +83,21 @@ def in_container(container: Container, started: Command, replicas: int = 1) -> l
     if not words:
         return []
     inside = Setting({"HOME": "/root", **container.env})
-    commands, _ = read_commands(shlex.join(words), inside, judge)
+    commands, _ = read_commands(shlex.join(words), inside, judge, started.line)
     found = []
     for command in commands:
         if _server(command) is None:
             continue
+        if container.unread:
+            raise UnknownScriptError(
+                Gap(started.line, container.unread[0]), "is not read",
+                "Give each variable that the server needs with -e NAME=VALUE.",
+            )  # fmt: skip
+        if word := container.volume(command.argv):
+            raise UnknownScriptError(
+                Gap(started.line, word), "lies on a volume that only containers see",
+                "Copy it into a folder of this machine, and mount that in its place.",
+            )  # fmt: skip
         outside = container.outside(command, started.directory)
         server = _server(outside)
         assert server is not None
@@ -112,6 +122,13 @@ _LAUNCH = re.compile(
     + "".join(f"|{re.escape(module)}" for module in MODULES if module not in PROGRAMS)
 )
 """A command line within another that starts a server."""
+_VARIANT = re.compile(
+    "|".join(
+        rf"[\w.-]*{re.escape(program)}[\w.-]*" + (rf"\s+{words[0]}\b" if words else r"\s+-")
+        for program, words in PROGRAMS.items()
+    )
+)
+"""A program that is named after one of them: a build of the user's own, a fork."""
 _SERVES = re.compile(r"--served-model-name\b|--model(-path)?[ =]|--max-model-len\b")
 """Arguments for an image that is not known, which show that it serves a model."""
 _HARMLESS = frozenset(
@@ -136,14 +153,19 @@ def judge(command: Command) -> Literal["server", "suspect", ""]:
         return "server" if in_container(words, command) else ""
     if _server(command) is not None:
         return "server"
+    if any(e.server and e.server.started(command.argv) is not None for e in engines()):
+        return ""  # it prints its help or the like
     program = os.path.basename(command.argv[0])  # noqa: PTH119 - another machine's path
     if program in _HARMLESS and program not in _STARTING:
         return ""
-    return "suspect" if _LAUNCH.search(" ".join(command.argv)) else ""
+    line = " ".join(command.argv)
+    named = _VARIANT.match(line[len(command.argv[0]) - len(program) :])
+    return "suspect" if named or _LAUNCH.search(line) else ""
 
 
 def _server(command: Command) -> tuple[str, list[str]] | None:
-    """The engine that a command starts and that engine's own arguments; None for any other.
+    """The engine that a command starts and that engine's own arguments; None for any other, and for
+    one that only prints something.
 
     Raises:
         UnknownScriptError: its arguments cannot be read.
@@ -153,9 +175,10 @@ def _server(command: Command) -> tuple[str, list[str]] | None:
             continue
         try:
             words = engine.server.started(command.argv)
+            prints = words is not None and engine.server.only_prints(words)
         except ConfigError as error:
             gap = Gap(command.line, " ".join(command.argv))
             raise UnknownScriptError(gap, f"cannot be read: {error.message}") from error
         if words is not None:
-            return engine.name, words
+            return None if prints else (engine.name, words)
     return None

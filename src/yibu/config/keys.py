@@ -1,6 +1,8 @@
-"""What can be an API key of the gateway's."""
+"""What can be an API key of the gateway's, and where it needs one."""
 
 from __future__ import annotations
+
+import ipaddress
 
 MINIMUM_LENGTH = 8
 
@@ -13,3 +15,13 @@ def key_fault(key: str) -> str:
             " without spaces"
         )
     return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``; a name other than localhost counts as public."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -112,6 +112,10 @@ class ServerCommand:
     """Begins of variables that are about this engine."""
     paths: frozenset[str] = frozenset()
     """Flags whose values are files or folders, which begin where the server was started."""
+    ends: frozenset[str] = frozenset({"help", "h"})
+    """Flags with which the program prints something and ends."""
+    old_switches: frozenset[str] = frozenset()
+    """Flags without a value that the table no longer has; its other old flags take one."""
     program_option: str = ""
     """The option that names a server program of the user's own."""
     adopt_options: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: options
@@ -122,11 +126,11 @@ class ServerCommand:
         program, rest = _base(argv[0]), list(argv[1:])
         found = self._after(self.programs.get(program), rest)
         if found is None and re.fullmatch(r"python[\d.]*", program):
-            while rest and rest[0].startswith("-") and rest[0] != "-m":
+            while rest and rest[0].startswith("-") and rest[0] not in ("-m", "-c"):
                 rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]  # -u and the like
             if len(rest) >= 2 and rest[0] == "-m":
                 found = self._after(self.modules.get(rest[1]), rest[2:])
-            elif rest and rest[0].endswith(self.files or ("\n",)):
+            elif rest and rest[0].endswith(self.files):
                 found = rest[1:]
             elif rest and "/" in rest[0]:  # a console script, as a running process shows it
                 found = self._after(self.programs.get(_base(rest[0])), rest[1:])
@@ -147,13 +151,24 @@ class ServerCommand:
         kept: list[str] = []
         model: list[str] = []
         for flag in self.table.read(words):
-            count = {"switch": 0, "value": 1}.get(self.table.flags.get(flag.name, ""))
+            kind = self.table.flags.get(flag.name, "value")
+            count = {"switch": 0, "value": 1}.get(
+                "switch" if flag.name in self.old_switches else kind
+            )
             if count is not None and len(flag.values) == count + 1 and not model:
                 model = ["--model", flag.values[-1]]
                 kept += flag.words[:-1]
             else:
                 kept += flag.words
         return [*model, *kept]
+
+    def only_prints(self, words: Sequence[str]) -> bool:
+        """Whether the program would print something (``--help``) and end.
+
+        Raises:
+            ConfigError: the words cannot be read.
+        """
+        return any(flag.name in self.ends and not flag.off for flag in self.table.read(words))
 
     def role(self, name: str) -> Role | None:
         return self.roles.get(name)
@@ -188,7 +203,7 @@ class ServerCommand:
             if role is None:
                 kept.append(flag)
             elif not flag.values:
-                raise ConfigError(f"the flag {flag.words[0]} lacks its value")
+                raise ConfigError(f"the flag {flag.words[0]}, which takes a value, has none")
             elif len(flag.values) > 1 and self.table.flags.get(flag.name) in _ONE_VALUE:
                 raise ConfigError(
                     f"the flag {flag.words[0]} takes one value, found {' '.join(flag.values)!r}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from yibu.accounts.live import ANYBODY, Caller, LiveAccounts
 from yibu.accounts.types import OWNER
 from yibu.config import GatewayConfig
-from yibu.config.keys import key_fault
+from yibu.config.keys import is_loopback, key_fault
 from yibu.errors import ConfigError, NotReadyError, UnauthorizedError
 
 KEYS_VARIABLE = "YIBU_API_KEYS"
@@ -69,16 +68,6 @@ def check_exposure(host: str, keys: Iterable[str], *, accounts: bool = False) ->
         hint=f"make one: yibu key add NAME; or set {KEYS_VARIABLE}=… or gateway.api_keys in "
         "yibu.yaml; or use host 127.0.0.1",
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``; a name other than localhost counts as public."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class KeyRing:

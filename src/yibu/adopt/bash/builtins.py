@@ -11,6 +11,7 @@ from tree_sitter import Node
 from yibu.adopt.bash.conditions import Condition, plain_tokens
 from yibu.adopt.bash.state import Value
 from yibu.adopt.bash.syntax import named
+from yibu.adopt.bash.typos import word_fault
 from yibu.adopt.bash.values import Command, Gap, Text, UnknownScriptError, join, resolve
 from yibu.adopt.marks import any_start
 from yibu.adopt.wrappers import script_in, unwrap
@@ -26,7 +27,6 @@ _SILENT_EVALS = re.compile(
 )
 _PATHS = frozenset({"PATH", "PS1", "PWD", "OLDPWD", "_", "SHLVL", "HOME", "USER", "LOGNAME"})
 """Variables that an engine's environment has anyway."""
-_DASHES = re.compile(r"^[‐-―−－]|[“”‘’]")
 
 
 class Leave(Exception):  # noqa: N818 - it is how bash goes on, no fault
@@ -212,11 +212,8 @@ class Builtins:
         if shell.poisons:
             raise UnknownScriptError(shell.poisons[0], "may change how the server is started")
         for word in words:
-            if _DASHES.search(word.value):
-                raise UnknownScriptError(
-                    Gap(shell.source.line(node), word.value),
-                    "has a typographic dash or quotation mark, which no program understands",
-                )
+            if fault := word_fault(word.value):
+                raise UnknownScriptError(Gap(shell.source.line(node), word.value), fault)
         around = node.parent if node.parent is not None else node
         text = shell.source.text(around if around.type == "redirected_statement" else node)
         if (placeholder := re.search(r"<[\w][\w \-./]*>", text)) is not None:
@@ -294,6 +291,9 @@ class Builtins:
         state.directory = Text(joined, state.directory.gap or target.gap)
         if target.value.startswith("/"):
             state.directory = Text(joined, target.gap)
+        if (before := state.get("PWD")) is not None or target.value.startswith("/"):
+            at = resolve(before.value if before else "", target.value)
+            state.set("PWD", Text(at, state.directory.gap))
         return True
 
     def do_true(self, _words: list[Text], _gap: Gap) -> Status:
@@ -339,6 +339,8 @@ class Builtins:
     def do_eval(self, words: list[Text], gap: Gap) -> Status:
         text = join(words, " ")
         if text.gap is not None:
+            if any_start(text.value):
+                raise UnknownScriptError(text.gap, "stands in a command that starts a server")
             if not _SILENT_EVALS.search(text.gap.construct.lstrip('"$(')):
                 self._shell.poisons.append(gap)
             return True

@@ -56,8 +56,13 @@ class Setting:
     files: Files = field(default_factory=NoFiles)
 
 
-def read_commands(text: str, setting: Setting, judge: Judge) -> tuple[list[Command], list[str]]:
+def read_commands(
+    text: str, setting: Setting, judge: Judge, line: int = 0
+) -> tuple[list[Command], list[str]]:
     """The commands that bash would start, and what a reader should know, as sentences.
+
+    Args:
+        line: Where the text stands in another that is read.
 
     Raises:
         UnknownScriptError: a command that matters hangs on something that only running the script
@@ -72,7 +77,7 @@ def read_commands(text: str, setting: Setting, judge: Judge) -> tuple[list[Comma
     state = State(plain(variables), set(), Text(""), arguments, setting.script, inherited=inherited)
     interpreter = Interpreter(state, setting.files, judge)
     with interpreter.leaving():
-        interpreter.script(text)
+        interpreter.script(text, line or 1, inner=line > 0)
     if interpreter.exits and not any(judge(command) for command in interpreter.commands):
         raise EndedEarlyError(interpreter.exits[0])
     return interpreter.commands, interpreter.notes

@@ -9,6 +9,7 @@ from tree_sitter import Node
 
 from yibu.adopt.bash.syntax import Source
 from yibu.adopt.bash.values import Gap, Text, join
+from yibu.adopt.marks import any_start
 
 Value = Text | dict[str, Text]
 """A variable's: a string, or an array by its indices (a list's are numbers)."""
@@ -112,7 +113,7 @@ class State:
                 else:
                     self.variables.pop(name, None)
             else:
-                self.variables[name] = Text("", gap)
+                self.variables[name] = _one_of(values, gap)
         self.exported = set().union(*(other.exported for other in others))
         same = all(other.directory == first.directory for other in others)
         self.directory = first.directory if same else Text("", gap)
@@ -121,6 +122,17 @@ class State:
         for other in others:
             self.functions |= other.functions
             self.written |= other.written
+
+
+def _one_of(values: list[Value | None], gap: Gap) -> Value:
+    """A variable that has one of several values: unknown, but for what shows that it starts a
+    server, so that whoever runs it is refused."""
+    for value in values:
+        if isinstance(value, dict) and any(any_start(text.value) for text in value.values()):
+            return {key: Text(text.value, gap) for key, text in value.items()}
+        if isinstance(value, Text) and any_start(value.value):
+            return Text(value.value, gap)
+    return Text("", gap)
 
 
 def of_list(texts: list[Text]) -> dict[str, Text]:

@@ -33,7 +33,7 @@ def output_of(shell: Interpreter, node: Node) -> Text:
             words = _words(part, shell)
             if words is None or words[0].value != "cd" or len(words) != 2:
                 return unknown
-            shell.state.directory = _entered(shell, words[1])
+            shell.builtins.do_cd(words[1:], shell.source.gap(part))
         words = _words(parts[-1], shell)
         gap = next((word.gap for word in words or () if word.gap), None)
         if words is None or gap or not words:
@@ -81,7 +81,7 @@ def _output(shell: Interpreter, words: list[str]) -> Text | None:
     program, arguments = words[0], words[1:]
     if program == "pwd":
         directory = shell.state.directory
-        return directory if directory.value.startswith("/") else None
+        return directory if directory.value.startswith("/") else shell.state.get("PWD")
     if program == "echo" and not (arguments and arguments[0].startswith("-")):
         return Text(" ".join(arguments))
     if program == "cat" and len(arguments) == 1 and not shell.state.directory.gap:

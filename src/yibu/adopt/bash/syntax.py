@@ -41,7 +41,11 @@ def parse(text: str, line: int = 1, *, inner: bool = False) -> tuple[Source, Nod
     root = Parser(_LANGUAGE).parse(source.data).root_node
     if root.has_error:
         broken = _error(root)
-        raise UnknownScriptError(source.gap(broken), "is not understood as bash")
+        gap = source.gap(broken)
+        if not gap.construct.strip():
+            lines = text.split("\n")
+            gap = Gap(gap.line, lines[min(broken.start_point[0], len(lines) - 1)] or "its end")
+        raise UnknownScriptError(gap, "is not understood as bash")
     return source, root
 
 

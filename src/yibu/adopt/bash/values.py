@@ -72,7 +72,7 @@ class UnknownScriptError(UsageError):
     def __init__(self, gap: Gap, why: str, hint: str = "") -> None:
         """``why`` ends the sentence that names line and construct; ``hint`` stands in the place of the
         two ways that lead around a script."""
-        given = f"--set {gap.unset}=VALUE gives it; or adopt" if gap.unset else "Adopt"
+        given = f"--set {gap.unset}=… gives it; or adopt" if gap.unset else "Adopt"
         super().__init__(
             f"line {gap.line}: {_short(gap.construct)} {why}"
             if gap.line

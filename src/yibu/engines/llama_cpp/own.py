@@ -10,7 +10,7 @@ from yibu.config import ModelConfig
 from yibu.engines.flags import Flag, FlagTable, spelt
 from yibu.engines.llama_cpp.program import Program
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
-from yibu.engines.llama_cpp.settings import ENDS, FETCHED, option_value, value_of
+from yibu.engines.llama_cpp.settings import FETCHED, option_value, value_of
 from yibu.engines.llama_cpp.table import TABLE
 from yibu.engines.options import nearest
 from yibu.engines.servers import refuse_owned
@@ -93,7 +93,7 @@ def _apply(
 ) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
     refuse_owned(SERVER, model.name, name)
-    if name in ENDS:
+    if name in SERVER.ends:
         raise ConfigError(f"{who} would have llama-server print something and end")
     if name in FETCHED:
         raise ConfigError(

@@ -94,6 +94,7 @@ SERVER = ServerCommand(
     ),
     port=8080,
     prefixes=("LLAMA_", "GGML_"),
+    ends=frozenset({"usage", "version", "cache_list", "completion_bash", "list_devices"}),
     options=OPTIONS,
     unused=MappingProxyType(
         {

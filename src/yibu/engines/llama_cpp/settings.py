@@ -83,9 +83,6 @@ NO_GPU = frozenset(
      "spec_draft_device", "spec_draft_override_tensor", "spec_draft_cpu_moe", "n_cpu_moe_draft"}
 )  # fmt: skip
 """Flags that say what goes to a GPU: without effect where all of it runs on the CPU."""
-ENDS: frozenset[str] = frozenset(
-    {"usage", "version", "cache_list", "completion_bash", "list_devices"}
-)
 FETCHED = frozenset({"model_url", "docker_repo", "mmproj_url", "hf_repo_draft"})
 _MODES: Mapping[str, str] = MappingProxyType({"mmap+mlock": "mmap_mlock", "dio": "direct_io"})
 
@@ -179,7 +176,7 @@ def _rule(name: str) -> str:
 
 def _refuse(model: ModelConfig, flag: Flag) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
-    if name in ENDS:
+    if name in SERVER.ends:
         raise ConfigError(
             f"{who} would have llama-server print something and end",
             hint="leave it out: yibu doctor and yibu engine ls tell what there is",

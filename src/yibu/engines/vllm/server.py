@@ -9,6 +9,7 @@ from typing import Any
 from yibu.engines.flags import whole
 from yibu.engines.servers import Image, ServerCommand
 from yibu.engines.vllm.table import PINNED
+from yibu.engines.vllm.translations import OLD_SWITCHES
 
 KEY_VARIABLE = "VLLM_API_KEY"
 OPTIONS = MappingProxyType(
@@ -66,6 +67,7 @@ SERVER = ServerCommand(
     names_itself=True,
     hub_variable="VLLM_USE_MODELSCOPE",
     prefixes=("VLLM_",),
+    old_switches=OLD_SWITCHES,
     options=OPTIONS,
     unused=MappingProxyType(
         {

@@ -82,3 +82,10 @@ TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
     }
 )
 """By the old flag's name, with underscores."""
+
+OLD_SWITCHES = frozenset(
+    {"disable_log_requests", "enable_reasoning", "worker_use_ray", "engine_use_ray",
+     "use_v2_block_manager", "disable_async_output_proc", "disable_frontend_multiprocessing",
+     "enable_prompt_adapter", "disable_mm_preprocessor_cache"}
+)  # fmt: skip
+"""Those of them that took no value."""

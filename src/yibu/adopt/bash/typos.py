@@ -1,0 +1,17 @@
+"""Words that nobody means as they stand."""
+
+from __future__ import annotations
+
+import re
+
+_PLACEHOLDER = re.compile(r"\.{3}|…|\[[A-Za-z][\w \-/]*\]|\{[A-Za-z][\w \-]*\}")
+_DASHES = re.compile(r"^[‐-―−－]|[“”‘’]")
+
+
+def word_fault(word: str) -> str:
+    """Why a word cannot be meant as it stands, as the end of a sentence; ``""`` where it can."""
+    if _DASHES.search(word):
+        return "has a typographic dash or quotation mark, which no program understands"
+    if _PLACEHOLDER.fullmatch(word.rpartition("=")[2]):
+        return "is a placeholder: put the real value there"
+    return ""
