@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yibu.cli.verbs.systemd import _write
 from yibu.errors import UsageError
 from yibu.export import systemd
 from yibu.export.systemd import Service
@@ -112,3 +113,13 @@ def test_nothing_begins_another_line_of_a_unit(tmp_path: Path, field: str, odd: 
     value = odd if field in ("python", "user") else tmp_path / odd
     with pytest.raises(UsageError, match="cannot stand in a unit"):
         service(tmp_path, **{field: value})
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "yibu.env"
+    _write(path, 'A="1"\n', 0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(UnicodeEncodeError):
+        _write(path, 'A="2"\n\ud800', 0o600)
+    assert path.read_text() == 'A="1"\n'
+    assert list(tmp_path.iterdir()) == [path]

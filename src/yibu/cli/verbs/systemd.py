@@ -186,10 +186,15 @@ def _write(path: Path, text: str, mode: int) -> None:
                 hint="Choose another name: yibu service install --name NAME",
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as out:
-            os.fchmod(out.fileno(), mode)
-            out.write(text)
+        whole = path.with_name(f"{path.name}.{os.getpid()}")  # a full disk leaves the old one
+        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as out:
+                os.fchmod(out.fileno(), mode)
+                out.write(text)
+            whole.replace(path)
+        finally:
+            whole.unlink(missing_ok=True)
     except OSError as error:
         raise YibuError(
             f"{path} cannot be written: {error.strerror}.",
