@@ -58,7 +58,7 @@ def test_the_model_may_stand_among_the_flags(tmp_path: Path) -> None:
     assert lifted("--model", "ORG/NAME").models == ("ORG/NAME",)
     with pytest.raises(UsageError, match="--model ORG/OTHER"):
         lifted("--model", "ORG/OTHER")
-    with pytest.raises(ConfigError, match="lacks its value"):
+    with pytest.raises(ConfigError, match="which takes a value, has none"):
         lifted("--model")
 
 
