@@ -58,7 +58,7 @@ class Client(asyncio.Protocol):
                 return
         else:
             self.data += data
-            if b"\r\n\r\n" not in self.data or not self.data.endswith((b"}", b"0\r\n\r\n")):
+            if b"\r\n\r\n" not in self.data or not self.data.endswith((b"}", b"\r\n0\r\n\r\n")):
                 return
             if not self.data.startswith(b"HTTP/1.1 200"):
                 raise SystemExit(self.data.decode())
@@ -123,7 +123,7 @@ def latency(port: int, number: int, *, stream: bool) -> float:
             began = time.perf_counter()
             sock.sendall(message)
             data = b""
-            ended = (b"}", b"0\r\n\r\n")
+            ended = (b"}", b"\r\n0\r\n\r\n")
             while not (b"data: {" in data if stream else data.endswith(ended)):
                 data += sock.recv(65536)
             times.append(time.perf_counter() - began)
