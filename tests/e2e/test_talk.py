@@ -53,6 +53,14 @@ class Terminal:
         before, self.said = self.said[: found.end()], self.said[found.end() :]
         return before
 
+    def insist(self, key: str, pattern: str) -> None:
+        """Type a key until it is heeded: of a Ctrl-C that comes just before Python's own read at the
+        prompt, Python knows at the next key."""
+        self.type(key)
+        while not select.select([self.descriptor], [], [], 5)[0]:
+            self.type(key)
+        self.wait(pattern)
+
 
 @contextmanager
 def chatting(home: Home, *words: str) -> Iterator[Terminal]:
@@ -95,8 +103,7 @@ def test_a_conversation_at_a_terminal(home: Home) -> None:
         terminal.type("/nope\n")
         terminal.wait("/nope is no command")
         terminal.wait(">>> ")
-        terminal.type("\x03")  # at the prompt it gives the line up
-        terminal.wait("/bye leaves")
+        terminal.insist("\x03", "/bye leaves")  # at the prompt it gives the line up
         terminal.wait(">>> ")
         terminal.type("again\n")
         terminal.wait("t2 ")
