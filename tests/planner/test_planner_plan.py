@@ -246,7 +246,7 @@ def test_threads_are_shared_and_a_core_is_kept_for_the_gateway() -> None:
 def test_speech_and_commands() -> None:
     sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
     models = [
-        Request("asr", "speech", sense),
+        Request("asr", "fixed", sense),
         Request("mine", "unmanaged"),
     ]
     asr, mine = plan(models, machine_with(memory=16))
@@ -515,7 +515,7 @@ def test_what_is_on_a_cpu_is_not_said_of_gpus() -> None:
     assert "3 heads / 3 ranks" in text
     assert "GPU" not in text
     sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
-    asr = Request("asr", "speech", sense)
+    asr = Request("asr", "fixed", sense)
     (verdict,) = plan([asr], machine_with())
     rows = explain(asr, verdict)
     assert "memory: KV cache" not in [row.label for row in rows]

@@ -84,7 +84,7 @@ def _connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection, path)
-    except BaseException:
+    except BaseException:  # an interrupt too: the database must not stay open
         connection.close()
         raise
     return connection
@@ -138,7 +138,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # an interrupt too: nothing is written by halves
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

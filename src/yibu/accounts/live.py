@@ -270,7 +270,7 @@ class _Database:
                     counted.clear()  # whatever fails now, it is not to be written twice
                 found = None if version == self._seen else self._read(store)
                 shared = shares(store.connection)
-        except BaseException:
+        except BaseException:  # whatever it is, the next look begins with a connection of its own
             self.close()
             raise
         self._seen = version

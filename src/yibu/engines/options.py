@@ -33,6 +33,23 @@ class Options(BaseModel):
     """Seconds from spawn to ready."""
 
 
+class ServerOptions(Options):
+    """What servers of safetensors models have in common, beside their own flags by name."""
+
+    start_timeout: float = StartTimeout(1800.0)
+    """Large models load, compile and capture graphs for many minutes."""
+    context: int | None = Field(None, ge=1)
+    """Tokens a sequence."""
+    parallel: int | None = Field(None, ge=1)
+    """Sequences at once."""
+    tensor_parallel: int | None = Field(None, ge=1)
+    lora: dict[str, str] | None = None
+    """LoRA adapters: the name that clients ask for → a path or a source."""
+    reasoning_parser: str | None = ""
+    """null turns the one that yibu would choose off."""
+    tool_call_parser: str | None = ""
+
+
 OptionsType = TypeVar("OptionsType", bound=Options)
 
 

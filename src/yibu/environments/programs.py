@@ -67,7 +67,7 @@ def _run(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, bytes]:
     ) as process:
         try:
             output, _ = process.communicate(timeout=_TIMEOUT)
-        except BaseException:
+        except BaseException:  # an interrupt too: nothing that it started may stay
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise

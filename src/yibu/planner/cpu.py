@@ -116,7 +116,7 @@ def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelP
     )
     if request.facts is None:
         return _command(request, left, threads, why)
-    if request.rule == "speech":
+    if request.rule == "fixed":
         return _fixed(request, request.facts, room, threads, why)
     if request.rule == "unmanaged":
         return _command(request, left, threads, why)

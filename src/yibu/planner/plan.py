@@ -67,7 +67,7 @@ def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> li
 
 def unknown(request: Request) -> str:
     """Why it cannot be told what a model needs; "" where it can, or where nobody has to know."""
-    if request.facts is None or request.rule in ("speech", "unmanaged"):
+    if request.facts is None or request.rule in ("fixed", "unmanaged"):
         return ""
     return request.facts.unknown
 

@@ -11,9 +11,9 @@ from yibu.planner.types import Accelerator, ModelFacts
 FEW_THREADS = 4
 """Up to so many a vLLM on a CPU runs without a worker process: binding them to cores, for which it
 has one, gains little."""
-MemoryRule = Literal["paged", "slots", "speech", "unmanaged"]
+MemoryRule = Literal["paged", "slots", "fixed", "unmanaged"]
 """How an engine's memory is counted: ``paged`` a pool of cache blocks on GPUs or for a CPU (vLLM),
-``slots`` a cache of fixed size a sequence (llama.cpp), ``speech`` a model and its buffers, ``unmanaged``
+``slots`` a cache of fixed size a sequence (llama.cpp), ``fixed`` a model and its buffers (speech), ``unmanaged``
 what a user's own command takes."""
 
 

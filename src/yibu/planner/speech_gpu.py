@@ -21,7 +21,7 @@ measurement on a card backs it yet."""
 
 def wants_gpu(request: Request) -> bool:
     """Whether a model is a speech model that was asked to run on a GPU."""
-    if request.rule != "speech" or request.facts is None or request.device == "cpu":
+    if request.rule != "fixed" or request.facts is None or request.device == "cpu":
         return False
     return bool(request.gpus) or (request.device or "").startswith("cuda")
 

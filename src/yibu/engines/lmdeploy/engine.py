@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import Field
-
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.argparse_table import table_from
@@ -29,7 +27,7 @@ from yibu.engines.lmdeploy.families import FAMILIES
 from yibu.engines.lmdeploy.phases import PHASES
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
 from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, PINNED, SERVER
-from yibu.engines.options import Options, StartTimeout, adapter_sources, read_options, to_flags
+from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.environments.specs import environment_for
@@ -50,21 +48,8 @@ _KV_DTYPES: Mapping[str, str] = MappingProxyType(
 """Its ``quant_policy`` → the planner's name for the cache's type."""
 
 
-class LmdeployOptions(Options):
+class LmdeployOptions(ServerOptions):
     """What ``options:`` may hold for LMDeploy beside its own flags by name."""
-
-    start_timeout: float = StartTimeout(1800.0)
-    """Large models load for many minutes."""
-    context: int | None = Field(None, ge=1)
-    """Tokens a sequence (``session_len``)."""
-    parallel: int | None = Field(None, ge=1)
-    """Sequences at once (``max_batch_size``)."""
-    tensor_parallel: int | None = Field(None, ge=1)
-    lora: dict[str, str] | None = None
-    """LoRA adapters: the name that clients ask for → a path or a source."""
-    reasoning_parser: str | None = ""
-    """null turns the one that yibu would choose off."""
-    tool_call_parser: str | None = ""
 
 
 class Lmdeploy:

@@ -12,8 +12,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field
-
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.argparse_table import table_from
@@ -21,7 +19,7 @@ from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict,
 from yibu.engines.checks import own_flags
 from yibu.engines.families import family_of, parser_words
 from yibu.engines.flags import Flag, FlagTable, Given
-from yibu.engines.options import Options, StartTimeout, adapter_sources, read_options, to_flags
+from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.sglang.answers import SglangAnswers
@@ -45,21 +43,8 @@ _STOP_GRACE = 30.0
 """SGLang looks every five seconds whether it was told to stop, then ends its own processes."""
 
 
-class SglangOptions(Options):
+class SglangOptions(ServerOptions):
     """What ``options:`` may hold for SGLang beside its own flags by name."""
-
-    start_timeout: float = StartTimeout(1800.0)
-    """Large models load and capture graphs for many minutes."""
-    context: int | None = Field(None, ge=1)
-    """Tokens a sequence (``context_length``)."""
-    parallel: int | None = Field(None, ge=1)
-    """Sequences at once (``max_running_requests``)."""
-    tensor_parallel: int | None = Field(None, ge=1)
-    lora: dict[str, str] | None = None
-    """LoRA adapters: the name that clients ask for → a path or a source."""
-    reasoning_parser: str | None = ""
-    """null turns the one that yibu would choose off."""
-    tool_call_parser: str | None = ""
 
 
 class Sglang:

@@ -95,7 +95,7 @@ class Speech:
         given = Given.of(model, NO_FLAGS)
         return Request(
             name=model.name,
-            rule="speech",
+            rule="fixed",
             facts=facts,
             parallel=given.number("parallel"),
             threads=given.number("threads"),

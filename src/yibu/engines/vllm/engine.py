@@ -19,7 +19,7 @@ from yibu.engines.answers import Answers
 from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.families import Family, family_of, parser_words
 from yibu.engines.flags import Flag, Given
-from yibu.engines.options import Options, StartTimeout, adapter_sources, read_options, to_flags
+from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.vllm.answers import VllmAnswers
@@ -52,24 +52,12 @@ _TOKENIZER_INFO = "enable_tokenizer_info_endpoint"
 _FORMATS = frozenset({"safetensors"})
 
 
-class VllmOptions(Options):
+class VllmOptions(ServerOptions):
     """What ``options:`` may hold for vLLM beside its own flags by name."""
 
-    start_timeout: float = StartTimeout(1800.0)
-    """Large models load and compile for many minutes."""
-    context: int | None = Field(None, ge=1)
-    """Tokens a sequence (``max_model_len``)."""
-    parallel: int | None = Field(None, ge=1)
-    """Sequences at once (``max_num_seqs``)."""
-    tensor_parallel: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     """On a CPU: threads of each worker, unbound; without it vLLM binds one to each core where
     there are more than a few."""
-    lora: dict[str, str] | None = None
-    """LoRA adapters: the name that clients ask for → a path or a source."""
-    reasoning_parser: str | None = ""
-    """null turns the one that yibu would choose off."""
-    tool_call_parser: str | None = ""
 
 
 class Vllm:
