@@ -44,6 +44,7 @@ from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
+from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.gateway.operations import build_validators
 from yibu.gateway.server import GatewayServer, ListenError, bind
 from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings, moved_caches
@@ -53,7 +54,8 @@ from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.node.control import GatewayHandle, plain_error
 from yibu.node.deploy import Deployer, Note
 from yibu.node.fleet import Fleet
-from yibu.node.hardware import probe
+from yibu.node.hardware import gpus, probe
+from yibu.node.launch import cancelled
 from yibu.node.names import replica_id
 from yibu.node.node import Node
 from yibu.node.timings import Timings
@@ -171,8 +173,9 @@ class Front:
     @asynccontextmanager
     async def serve(self, fleet: Fleet) -> AsyncIterator[GatewayHandle]:
         accounts = self._accounts
-        deps = GatewayDeps(fleet, self._config, self._keys, accounts, self._own_key)
-        async with accounts.running():
+        numbers = NodeMetrics(fleet.status, fleet.reserved, gpus)
+        deps = GatewayDeps(fleet, self._config, self._keys, accounts, self._own_key, numbers)
+        async with accounts.running(), _counted(fleet, numbers):
             self._app = create_app(deps)
             server = GatewayServer(self._app, self._listener)
             self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync)
@@ -194,6 +197,17 @@ class Front:
         await build_validators()
         await asyncio.to_thread(self._app.surface)
         collector.settle()
+
+
+@asynccontextmanager
+async def _counted(fleet: Fleet, numbers: NodeMetrics) -> AsyncIterator[None]:
+    """Have the starts of engines counted until the block ends."""
+    with fleet.events() as events:
+        counting = asyncio.create_task(numbers.watch(events, fleet), name="starts of engines")
+        try:
+            yield
+        finally:
+            await cancelled(counting)
 
 
 async def _open(server: GatewayServer, patience: float) -> str:

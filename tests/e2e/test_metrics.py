@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 from tests.e2e.home import Home, fake, scrape
+from tests.exposition import Series
 from tests.support.polling import until
 from yibu.engines.causes import GENERIC_CAUSES
 
@@ -96,3 +97,26 @@ def test_engines_own_metrics_through_the_gateway(home: Home) -> None:
     assert page.value("yibu_engine_scrape_up", model="fake", replica="fake-0") == 0
     assert page.value("yibu_engine_scrape_up", model="fake", replica="fake-1") == 1
     assert page.value("good", model="odd", replica="odd-0") == 1
+
+
+def test_starts_are_counted_by_what_they_followed_and_memory_by_replica(home: Home) -> None:
+    home.write([fake("kept", "--hold-mib", "64", memory="1GiB")])
+    home.yibu("up", "-d")
+    labels = {"model": "kept", "cause": "asked"}
+    until(lambda: scrape(home).values.get(series("yibu_model_starts_total", labels)) == 1)
+    page = scrape(home)
+    of = {"model": "kept", "replica": "kept-0", "device": "cpu"}
+    assert page.value("yibu_replica_memory_used_bytes", **of) >= 64 << 20
+    assert page.value("yibu_replica_memory_reserved_bytes", **of) == 1 << 30
+
+    os.kill(home.model("kept")["replicas"][0]["pid"], signal.SIGKILL)
+
+    def causes() -> set[str]:
+        return {found["cause"] for found in scrape(home).labels("yibu_model_starts_total")}
+
+    until(lambda: causes() - {"asked"}, "a start after a failure")
+    assert causes() - {"asked"} <= {"crash", "killed", "oom_killed"}
+
+
+def series(name: str, labels: dict[str, str]) -> Series:
+    return name, frozenset(labels.items())

@@ -99,7 +99,8 @@ class Gateway:
         """What ``/metrics`` answers: everything to operators, to others what their key did."""
         if not (caller is ANYBODY or caller.configured or caller.admin):
             return self.metrics.render_own(caller.name)
-        own = self.metrics.render(fleet_lines(self.deps.backend))
+        node = [] if self.deps.node is None else await self.deps.node.lines()
+        own = self.metrics.render([*fleet_lines(self.deps.backend), *node])
         return await self._engines.page(own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from yibu import __version__
 from yibu.accounts.live import LiveAccounts
 from yibu.config import GatewayConfig
+from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.routing import Backend
 
 
@@ -23,4 +24,6 @@ class GatewayDeps:
     """Keys with limits, of the database."""
     own_key: str | None = field(default=None, repr=False)
     """The command line's."""
+    node: NodeMetrics | None = None
+    """The node's own numbers, for ``/metrics``."""
     version: str = __version__

@@ -1,0 +1,123 @@
+"""What only the node knows, as lines of the metrics page: memory by replica, GPUs, starts by cause.
+
+What a scheduler knows of its queues (how many requests wait, and for how long) belongs here too, as one
+more function that ``NodeMetrics.lines`` calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from yibu.gateway.monitoring.metrics import head, sample
+from yibu.planner.ledger import Promise
+from yibu.planner.types import Gpu
+from yibu.routing import Backend
+
+ASKED = "asked"
+"""The cause of a start that followed no failure: a command, or a node that came back."""
+
+Model = Mapping[str, Any]
+"""A model as ``yibu ps --json`` has it."""
+
+
+@dataclass(slots=True)
+class NodeMetrics:
+    """Asks the node for its numbers when the page is asked for."""
+
+    status: Callable[[], Awaitable[Sequence[Model]]]
+    """What ``yibu ps --json`` shows."""
+    reserved: Callable[[], Awaitable[Sequence[Promise]]]
+    """What replicas were placed with."""
+    gpus: Callable[[], Sequence[Gpu]]
+    """Blocking; called in a thread."""
+    _starts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By model and cause."""
+    _since: dict[str, float] = field(default_factory=dict)
+    """By replica, the failure (its time) that its last start followed."""
+
+    async def lines(self) -> list[str]:
+        """Lines of the exposition, without their ends."""
+        models, reserved, gpus = await asyncio.gather(
+            self.status(), self.reserved(), asyncio.to_thread(self.gpus)
+        )
+        return [*self._start_lines(), *memory_lines(models, reserved, gpus), *gpu_lines(gpus)]
+
+    async def watch(self, events: AsyncIterable[Mapping[str, Any]], backend: Backend) -> None:
+        """Count the starts that the node's events tell of; ends when it is cancelled."""
+        async for event in events:
+            if event["event"] == "state" and event["state"] == "ready" and event["replica"]:
+                self._started(event["model"], event["replica"], backend)
+
+    def _started(self, model: str, replica: str, backend: Backend) -> None:
+        failure = next((r.failure for r in backend.replicas() if r.replica == replica), None)
+        fresh = failure is not None and self._since.get(replica) != failure.at
+        if failure is not None:
+            self._since[replica] = failure.at
+        self._starts[(model, failure.cause if fresh and failure is not None else ASKED)] += 1
+
+    def _start_lines(self) -> list[str]:
+        text = "Starts of engines that became ready, by what they followed"
+        return [
+            *head("model_starts_total", text, "counter"),
+            *(
+                sample("model_starts_total", ("model", "cause"), labels, number)
+                for labels, number in sorted(self._starts.items())
+            ),
+        ]
+
+
+def memory_lines(
+    models: Sequence[Model], reserved: Sequence[Promise], gpus: Sequence[Gpu]
+) -> list[str]:
+    """Reserved and used bytes of each replica, of main memory (``device="cpu"``) and of GPUs."""
+    labels = ("model", "replica", "device")
+    owners = {one["id"]: model["name"] for model in models for one in model["replicas"]}
+    kept, used = [], []
+    for promise in reserved:
+        model = owners.get(promise.replica)
+        if model is None:  # it left between the two questions
+            continue
+        host = promise.host if promise.gpus else promise.memory
+        devices = {"cpu": host, **{str(gpu): promise.memory for gpu in promise.gpus}}
+        kept += [
+            sample("replica_memory_reserved_bytes", labels, (model, promise.replica, name), number)
+            for name, number in devices.items()
+        ]
+    pids = {promise.replica: promise.pids for promise in reserved}
+    for model in models:
+        for one in model["replicas"]:
+            devices = {"cpu": one["rss_bytes"] or 0}
+            for gpu in gpus:
+                mine = [
+                    process for process in gpu.processes if process.pid in pids.get(one["id"], ())
+                ]
+                if mine:
+                    devices[str(gpu.index)] = sum(process.memory or 0 for process in mine)
+            used += [
+                sample("replica_memory_used_bytes", labels, (model["name"], one["id"], name), value)
+                for name, value in devices.items()
+            ]
+    return [
+        *head("replica_memory_reserved_bytes", "Memory that a replica was placed with", "gauge"),
+        *kept,
+        *head("replica_memory_used_bytes", "Memory that a replica's processes hold", "gauge"),
+        *used,
+    ]
+
+
+def gpu_lines(gpus: Sequence[Gpu]) -> list[str]:
+    """The GPUs themselves, whoever uses them."""
+    labels = ("gpu", "name")
+    return [
+        *head("gpu_memory_bytes", "Memory of the GPU", "gauge"),
+        *(sample("gpu_memory_bytes", labels, (str(g.index), g.name), g.total) for g in gpus),
+        *head("gpu_memory_used_bytes", "Memory of the GPU that is in use", "gauge"),
+        *(
+            sample("gpu_memory_used_bytes", labels, (str(g.index), g.name), g.total - g.free)
+            for g in gpus
+        ),
+    ]
