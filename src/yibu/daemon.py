@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from yibu import descriptors, log
+from yibu import __version__, descriptors, log
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import FILE, holds_keys
 from yibu.config import GatewayConfig, ModelConfig
@@ -44,6 +44,7 @@ from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
+from yibu.gateway.monitoring import tracing
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.gateway.operations import build_validators
 from yibu.gateway.server import GatewayServer, ListenError, bind
@@ -126,7 +127,8 @@ async def serve(
         ConfigError: the address is public without a key, or the port cannot be had.
     """
     keys = load_keys(config, env, config.api_key_file)
-    front = Front(config, keys, LiveAccounts(paths.state / FILE), later=later)
+    traces = tracing.start(env, __version__)
+    front = Front(config, keys, LiveAccounts(paths.state / FILE), traces, later=later)
     node = Node(
         paths,
         deployer(paths, env),
@@ -148,6 +150,7 @@ class Front:
         config: GatewayConfig,
         keys: Sequence[str],
         accounts: LiveAccounts,
+        traces: tracing.Tracing | None = None,
         *,
         later: bool = False,
     ) -> None:
@@ -157,6 +160,7 @@ class Front:
         self._config = config
         self._keys = tuple(keys)
         self._accounts = accounts
+        self._traces = traces
         self._own_key = secrets.token_urlsafe(32)
         """The command line's."""
         register(*keys, self._own_key)
@@ -174,7 +178,9 @@ class Front:
     async def serve(self, fleet: Fleet) -> AsyncIterator[GatewayHandle]:
         accounts = self._accounts
         numbers = NodeMetrics(fleet.status, fleet.reserved, gpus)
-        deps = GatewayDeps(fleet, self._config, self._keys, accounts, self._own_key, numbers)
+        deps = GatewayDeps(
+            fleet, self._config, self._keys, accounts, self._own_key, numbers, self._traces
+        )
         async with accounts.running(), _counted(fleet, numbers):
             self._app = create_app(deps)
             server = GatewayServer(self._app, self._listener)
@@ -188,6 +194,8 @@ class Front:
                 yield self._handle
             finally:
                 await server.stop()
+                if self._traces is not None:
+                    await asyncio.to_thread(self._traces.close)
 
     async def announce(self, _fleet: Fleet) -> None:
         """Say that the node listens, then make ready what no model's start should wait for."""

@@ -45,8 +45,10 @@ _SIGNS = (
 """One of these stands in whatever the patterns find; looking for them is ten times cheaper. A mere
 "=" is none: every line of the gateway's log has it."""
 
-_SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?)$")
-
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?|otlp_(?:\w+_)?headers)$"
+)
+"""OTEL_EXPORTER_OTLP_HEADERS has a collector's credentials: ``name=value,name=value``."""
 
 _SECRET_PART = re.compile(
     r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?|auth|authorization|cookie"
@@ -120,7 +122,8 @@ def register_environment(env: Mapping[str, str]) -> None:
     """The same for what an environment's own names call secret."""
     for name, value in env.items():
         if is_secret_name(name):
-            register(*value.split(","))
+            parts = value.split(",")
+            register(*parts, *(part.partition("=")[2] for part in parts))
         elif "://" in value:
             register_urls(*value.split())
 

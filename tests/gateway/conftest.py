@@ -17,6 +17,7 @@ from yibu.engines.base import Capability, Endpoint
 from yibu.errors import NotReadyError
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
+from yibu.gateway.monitoring.tracing import Tracing
 from yibu.gateway.server import GatewayServer
 from yibu.routing import ReplicaStatus, Route
 
@@ -111,10 +112,14 @@ def serve(backend: FakeBackend) -> Serve:
 
     @contextlib.asynccontextmanager
     async def start(
-        *, keys: Sequence[str] = (), accounts: LiveAccounts | None = None, **config: Any
+        *,
+        keys: Sequence[str] = (),
+        accounts: LiveAccounts | None = None,
+        tracing: Tracing | None = None,
+        **config: Any,
     ) -> AsyncIterator[Running]:
         settings = GatewayConfig(**{"port": 0, "drain_timeout": 5.0, **config})
-        app = create_app(GatewayDeps(backend, settings, keys, accounts))
+        app = create_app(GatewayDeps(backend, settings, keys, accounts, tracing=tracing))
         server = GatewayServer(app)
         async with server, aiohttp.ClientSession() as http:
             yield Running(app, server, backend, http)

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("yibu.gateway")
 
+_TRACED = frozenset({*OPERATIONS, *TRANSLATIONS})
+"""Paths whose requests have traces: those that engines answer."""
+
 
 class InternalError(RequestError):
     """A fault of the gateway's own; the log has the cause."""
@@ -119,6 +122,9 @@ class Gateway:
         exchange = Exchange(scope, receive, send)
         exchange.cors = self._cors.headers(exchange.headers.get(b"origin"))
         self.metrics.in_flight += 1
+        tracing = self.deps.tracing
+        if tracing is not None and canonical(exchange.path) in _TRACED:
+            exchange.trace = tracing.begin(exchange)
         try:
             await self._answer(exchange)
         except RequestError as error:
@@ -134,6 +140,8 @@ class Gateway:
             self.metrics.in_flight -= 1
             self.accounting.settle(exchange)
             exchange.record(self.metrics)
+            if exchange.trace is not None:
+                exchange.trace.end(gone=exchange.status == CLIENT_GONE)
 
     async def _answer(self, exchange: Exchange) -> None:
         exchange.require_single_headers()

@@ -9,6 +9,7 @@ from yibu import __version__
 from yibu.accounts.live import LiveAccounts
 from yibu.config import GatewayConfig
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
+from yibu.gateway.monitoring.tracing import Tracing
 from yibu.routing import Backend
 
 
@@ -26,4 +27,5 @@ class GatewayDeps:
     """The command line's."""
     node: NodeMetrics | None = None
     """The node's own numbers, for ``/metrics``."""
+    tracing: Tracing | None = None
     version: str = __version__

@@ -11,7 +11,7 @@ from yibu.node.processes import MARKER
 # given it by its plan or by the model's `env:` in yibu.yaml, never by accident.
 _SECRET_NAME = re.compile(
     r"(?i)(?:^|_)(?:api_?keys?|access_?keys?|private_?keys?|tokens?|secrets?|passwords?|passwd|"
-    r"pwd|credentials?|cookies?|auth)(?:_|$)|^(?:aws|azure|gcp|google)_|ssh_auth|_key$"
+    r"pwd|credentials?|cookies?|auth)(?:_|$)|^(?:aws|azure|gcp|google)_|ssh_auth|_key$|otlp_(?:\w+_)?headers$"
 )
 # Another interpreter's settings would be mixed into the engine's own environment.
 _INTERPRETER = frozenset(

@@ -60,6 +60,7 @@ def up(
         from yibu.cli.normalize import normalize
         from yibu.cli.session import Session
         from yibu.config import file as config_file
+        from yibu.gateway.monitoring.tracing import lacking
         from yibu.hub.settings import is_offline
 
         overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
@@ -73,7 +74,8 @@ def up(
         offline = is_offline(here.env)
         chosen = [replace(model, force=force, offline=offline) for model in chosen]
         check_options(chosen)
-        for note in (*typed.notes, *notes):
+        traces = lacking(here.env)
+        for note in (*typed.notes, *notes, *([traces] if traces else [])):
             output.talk(note)
         session = Session(here, config, node, whole_file=not typed.models)
         return session.up_detached(chosen) if detach else session.up_attached(chosen)

@@ -15,6 +15,7 @@ from yibu.accounts.usage import Tokens
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.tracing import Trace, passed_on
 from yibu.log import write_line
 
 Message = MutableMapping[str, Any]
@@ -36,11 +37,12 @@ _WANTED = frozenset(
         b"x-api-key",
         b"x-request-id",
         b"sec-fetch-site",
+        b"traceparent",
         b"access-control-request-headers",
         b"access-control-request-method",
     }
 )
-_SINGLE = _WANTED - {b"x-request-id", b"access-control-request-headers"}
+_SINGLE = _WANTED - {b"x-request-id", b"access-control-request-headers", b"traceparent"}
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -64,7 +66,7 @@ class Exchange:
     __slots__ = (
         "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
         "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "path", "prompt_most", "receive", "replica", "request_id", "scope", "started",
-        "status", "stream", "tokens",
+        "status", "stream", "tokens", "trace",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,6 +85,7 @@ class Exchange:
             self.request_id = given
         else:
             self.request_id = b"req-" + os.urandom(12).hex().encode()
+        self.trace: Trace | None = None
         self.started = time.perf_counter()
         self.first_byte = 0.0
         self.dialect: Dialect = "openai"
@@ -112,6 +115,12 @@ class Exchange:
         """The last part of the answer was sent."""
         self.event_number = 0
         """Of an error event that ends a stream, in APIs that number theirs."""
+
+    def trace_headers(self) -> Headers:
+        """The trace context for an engine: of the request's own span, else the client's."""
+        if self.trace is not None:
+            return self.trace.headers()
+        return passed_on(self.scope["headers"]) if b"traceparent" in self.headers else []
 
     # The request's body -------------------------------------------------------------------
 
@@ -248,6 +257,8 @@ class Exchange:
         if not self.first_byte:
             self.first_byte = time.perf_counter()
         self.bytes_out += len(data)
+        if self.trace is not None:
+            self.trace.sent(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def keep_alive(self) -> None:
@@ -261,6 +272,8 @@ class Exchange:
         if not self.first_byte:
             self.first_byte = time.perf_counter()
         self.bytes_out += len(data)
+        if self.trace is not None:
+            self.trace.sent(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
@@ -330,6 +343,8 @@ class Exchange:
                 f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "
                 f"client={self.key} id={self.request_id.decode()}"
             )
+            if self.trace is not None:
+                line += f" trace={self.trace.id}"
             write_line(logger, line)
 
 

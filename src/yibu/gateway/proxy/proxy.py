@@ -20,6 +20,7 @@ from yibu.engines.base import Endpoint
 from yibu.engines.registry import engines
 from yibu.engines.requests import Call
 from yibu.errors import EngineGoneError, NotReadyError, RequestError
+from yibu.gateway.answers.collect import AnswerCollector
 from yibu.gateway.envelope import EngineTimeoutError
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.limits import Accounting, visible
@@ -108,6 +109,22 @@ class Proxy:
     ) -> None:
         """Send to a replica and relay its answer; ``form`` is None for JSON, which is written
         anew for each replica, since each may know the model by another name."""
+        if exchange.trace is None:
+            await self._forward(exchange, operation, route, request, form)
+            return
+        kind = operation.kind
+        reader = AnswerCollector(kind) if kind in {"chat", "completions"} else None
+        with exchange.trace.call(kind, route, request.model, request.body, reader):
+            await self._forward(exchange, operation, route, request, form)
+
+    async def _forward(
+        self,
+        exchange: Exchange,
+        operation: Operation,
+        route: Route,
+        request: JsonRequest,
+        form: Form | None,
+    ) -> None:
         rules = self._answers.get(route.engine) or Answers()
         relay = Relay(exchange, operation, route, request, rules)
         failure: RequestError | None = None
@@ -148,6 +165,8 @@ class Proxy:
                 exchange.compute += perf_counter() - begun
                 self._backend.done(endpoint, failed=failed)
             exclude = exclude | {endpoint.replica}
+            if exchange.trace is not None:
+                exchange.trace.retried(endpoint.replica)
             self._metrics.retries[(route.model,)] += 1
 
     async def _attempt(
@@ -160,7 +179,7 @@ class Proxy:
         inner: str,
         payload: Payload,
     ) -> None:
-        head = _request_head(operation.path, endpoint, payload, exchange.request_id)
+        head = _request_head(operation.path, endpoint, payload, exchange)
         # A body that cannot be sent twice must not meet a connection that is just being closed.
         fresh = payload.rest is not None
         connection = await self._pool.begin(
@@ -184,7 +203,7 @@ class Proxy:
         async def ask(call: Call) -> dict[str, Any]:
             body = orjson.dumps({**call.body, "model": inner})
             payload = Payload(b"application/json", body, length=len(body))
-            head = _request_head(call.path, endpoint, payload, exchange.request_id)
+            head = _request_head(call.path, endpoint, payload, exchange)
             send = partial(_send, head=head, payload=payload)
             connection = await self._pool.begin(endpoint.host, endpoint.port, send)
             try:
@@ -243,15 +262,16 @@ def _payload(
     return Payload(b"application/json", data, length=len(data))
 
 
-def _request_head(path: str, endpoint: Endpoint, payload: Payload, request_id: bytes) -> bytes:
-    """The request line and headers: never the client's own."""
+def _request_head(path: str, endpoint: Endpoint, payload: Payload, exchange: Exchange) -> bytes:
+    """The request line and headers: of the client's own the trace context alone."""
     framing = (
         (b"transfer-encoding", b"chunked")
         if payload.length is None
         else (b"content-length", b"%d" % payload.length)
     )
-    kind, number = (b"content-type", payload.content_type), (b"x-request-id", request_id)
-    return request_head("POST", path, endpoint, [framing, kind, number])
+    kind, number = (b"content-type", payload.content_type), (b"x-request-id", exchange.request_id)
+    headers = [framing, kind, number, *exchange.trace_headers()]
+    return request_head("POST", path, endpoint, headers)
 
 
 def _gone(error: UpstreamError, model: str) -> RequestError:
