@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +302,46 @@ def test_real_unknown_architecture_and_version(
     assert (found.cause, "lolma" in found.message) == ("unsupported_architecture", True)
     newer = fail(altered(lambda data: data.__setitem__(slice(4, 8), (99).to_bytes(4, "little"))))
     assert (newer.cause, "99" in newer.message) == ("unsupported_version", True)
+
+
+_SLOW_READER = """
+import sys
+from yibu.launchers import llama_cpp
+
+flush = llama_cpp.flush_log
+
+def tell_and_flush(module):
+    print("at its end", flush=True)
+    flush(module)
+
+llama_cpp.flush_log = tell_and_flush
+sys.stderr = open("/dev/null", "w")
+sys.exit(llama_cpp.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.engine
+def test_real_last_words_are_written_before_the_end(
+    llama_cpp_python: Path, altered: Callable[..., Path]
+) -> None:
+    """A thread of llama.cpp writes its log; here it gets no further until the main one is at its end."""
+    file = altered(lambda data: data.__setitem__(slice(4, 8), (99).to_bytes(4, "little")))
+    words = ["-c", _SLOW_READER, "--model", str(file), "--port", str(free_port())]
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    process = subprocess.Popen([llama_cpp_python, *words], stdout=subprocess.PIPE, stderr=writing)
+    os.close(writing)
+    with process, os.fdopen(reading, "rb") as log:
+        assert process.stdout is not None
+        waits, _, _ = select.select([process.stdout], [], [], 60)
+        found = log.read()
+    assert waits
+    assert b"version 99" in found
+    assert process.returncode == 1
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ stderr; 2: an argument is wrong. SIGTERM ends the process at once, running strea
 from __future__ import annotations
 
 import argparse
+import ctypes
 import enum
 import json
 import os
@@ -69,6 +70,7 @@ def _serve(params: Any) -> int:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
+        flush_log(xllamacpp)
         return _fail(f"llama.cpp could not start ({error}); its own words stand above", 1)
     # llama.cpp has put handlers of its own, which wait for running streams (half a minute).
     # Nothing here needs saving, and the gateway has drained before it asks.
@@ -76,6 +78,18 @@ def _serve(params: Any) -> int:
     print(f"yibu: llama.cpp is ready on {server.listening_address}", file=sys.stderr, flush=True)
     while True:
         signal.pause()
+
+
+def flush_log(xllamacpp: Any) -> None:
+    """Wait until llama.cpp has written its log.
+
+    A thread of its own writes it and is not waited for at exit: on a busy machine the last lines,
+    which say why a start failed, would be lost. xllamacpp has no method for it, but exports the symbols.
+    """
+    library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
+    main_log = library["_Z15common_log_mainv"]
+    main_log.restype = ctypes.c_void_p
+    library["_Z16common_log_flushP10common_log"](ctypes.c_void_p(main_log()))
 
 
 def _list_devices() -> int:
