@@ -6,10 +6,11 @@ What comes is read by h11, so that a byte too many or too few is its finding and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import NoReturn
 
 import h11
@@ -35,7 +36,18 @@ class Line:
 
     @classmethod
     async def open(cls, port: int, limit: int = 65536) -> Line:
+        """A connection that the caller closes; :meth:`to` closes it itself."""
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=limit))
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def to(cls, port: int) -> AsyncIterator[Line]:
+        """A connection that is closed however its use ends: cancelled, refused or done."""
+        line = await cls.open(port)
+        try:
+            yield line
+        finally:
+            line.close()
 
     def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -148,6 +160,12 @@ class Customer:
         self._go_on.set()
 
     async def run(self) -> NoReturn:
+        try:
+            await self._go()
+        finally:
+            self._hang_up()
+
+    async def _go(self) -> NoReturn:
         while True:
             if not self._go_on.is_set():
                 self._hang_up()
@@ -193,24 +211,20 @@ class Customer:
 
     async def _leaving(self) -> None:
         """Go away before, within, or shortly after the answer's beginning."""
-        line = await Line.open(self._port)
-        entry = self._books.begin(self._entry("leaving"))
-        line.send(request(entry))
-        try:
-            async with asyncio.timeout(self._chance.choice([0, 0.005, 0.05, 0.3])):
-                await line.response(lambda: 0.005)
-        except TimeoutError:
-            pass
-        line.close()
+        async with Line.to(self._port) as line:
+            entry = self._books.begin(self._entry("leaving"))
+            line.send(request(entry))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._chance.choice([0, 0.005, 0.05, 0.3])):
+                    await line.response(lambda: 0.005)
         self._books.end(entry, None, "left")
 
     async def _half_sent(self) -> None:
-        line = await Line.open(self._port)
-        entry = self._books.begin(self._entry("half-sent"))
-        data = request(entry)
-        line.send(data[: self._chance.randrange(1, len(data))])
-        await asyncio.sleep(self._chance.choice([0, 0.01, 0.1]))
-        line.close()
+        async with Line.to(self._port) as line:
+            entry = self._books.begin(self._entry("half-sent"))
+            data = request(entry)
+            line.send(data[: self._chance.randrange(1, len(data))])
+            await asyncio.sleep(self._chance.choice([0, 0.01, 0.1]))
         self._books.end(entry, None, "left")
 
     async def _connected(self) -> Line:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import random
 import threading
 from collections.abc import Iterator
 
@@ -11,8 +13,9 @@ import pytest
 
 from tests.chaos.acts import ACTS, Order
 from tests.chaos.books import Books, Entry, FaultError, Response, judge
-from tests.chaos.client import Line, request
+from tests.chaos.client import WAYS, Customer, Line, Ration, request
 from tests.chaos.engine import Connection, Server
+from tests.support.polling import eventually
 
 NONCE = "n0123456789abcdef"
 
@@ -45,11 +48,10 @@ MILD = [
 @pytest.mark.parametrize(("name", "form"), MILD)
 async def test_an_act_is_what_it_says(port: int, name: str, form: str) -> None:
     """A client that is right about HTTP tells right answers from what is none."""
-    line = await Line.open(port)
     asked = entry(name, form)
-    line.send(request(asked))
-    found = await line.response()
-    line.close()
+    async with Line.to(port) as line:
+        line.send(request(asked))
+        found = await line.response()
     if ACTS[name].expected == "answer":
         assert judge(asked, found) == "answer"
     elif ACTS[name].expected == "error":
@@ -58,16 +60,42 @@ async def test_an_act_is_what_it_says(port: int, name: str, form: str) -> None:
 
 
 async def test_bytes_that_nobody_asked_for_are_found(port: int) -> None:
-    line = await Line.open(port)
-    line.send(request(entry("answered_twice")))
-    assert (await line.response()).complete
-    assert (await line.response()).complete  # as a second client would read it
-    line.send(request(entry("late_bytes")))
-    assert (await line.response()).complete
-    while not (data := await line.unasked()):
-        assert line.usable
-    assert b"late" in data
-    line.close()
+    async with Line.to(port) as line:
+        line.send(request(entry("answered_twice")))
+        assert (await line.response()).complete
+        assert (await line.response()).complete  # as a second client would read it
+        line.send(request(entry("late_bytes")))
+        assert (await line.response()).complete
+        while not (data := await line.unasked()):
+            assert line.usable
+        assert b"late" in data
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_cancelled_client_leaves_no_connection_open(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.chaos.client.WAYS", {way: 1})
+    came: list[asyncio.StreamWriter] = []
+    left = 0
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        came.append(writer)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        left += 1
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = Customer(Books(60), port, random.Random(2), {"calm": False}, Ration(60))
+        running = asyncio.create_task(client.run())
+        await eventually(lambda: came)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await eventually(lambda: left == len(came))
 
 
 def whole(text: str, **changes: object) -> Response:

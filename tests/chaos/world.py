@@ -135,11 +135,9 @@ class World:
     async def _answers(self, model: str) -> bool:
         entry = Entry(Order("plain", f"n{time.time_ns():016x}", 3), model, False, True, "recovery")
         try:
-            line = await Line.open(self.port)
-            line.send(request(entry))
-            async with asyncio.timeout(self._timeout + 5):
+            async with Line.to(self.port) as line, asyncio.timeout(self._timeout + 5):
+                line.send(request(entry))
                 response = await line.response()
-            line.close()
             return judge(entry, response) == "answer"
         except (OSError, FaultError):
             return False
@@ -160,10 +158,9 @@ class World:
         self.samples.append(Sample(self.node.num_fds(), self.node.memory_info().rss))
 
     async def _quiet(self) -> bool:
-        line = await Line.open(self.port)
-        line.send(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
-        response: Response = await line.response()
-        line.close()
+        async with Line.to(self.port) as line:
+            line.send(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            response: Response = await line.response()
         page = Exposition(response.body.decode())
         name = "yibu_replica_requests_in_flight"
         return not any(page.value(name, **labels) for labels in page.labels(name))

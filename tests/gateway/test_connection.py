@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -15,6 +16,7 @@ import pytest
 import wsproto
 from wsproto.events import RejectConnection, Request
 
+from tests.support.connections import connected
 from yibu.gateway.app import Gateway
 from yibu.gateway.envelope import EngineTimeoutError
 from yibu.gateway.http import connection
@@ -168,16 +170,15 @@ async def test_answers_that_nobody_reads_are_bounded_and_given_up(serve: Serve, 
         async with gateway.http.get(gateway.url + "/openapi.json") as answer:
             size = len(await answer.read())
         memory = psutil.Process().memory_info().rss
-        _, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port, limit=1)
-        flood = asyncio.create_task(_flood(writer, ask * 1000))
-        served = gateway.app.metrics.requests
-        await _settled(lambda: sum(served.values()))
-        assert sum(served.values()) * size < 64 << 20, "only what the sockets hold was made"
-        assert psutil.Process().memory_info().rss - memory < 64 << 20
-        ticking(0.0, "STALL_SECONDS")
-        async with asyncio.timeout(60):
-            await flood
-        writer.close()
+        async with connected(gateway.server.port, limit=1) as (_, writer):
+            flood = asyncio.create_task(_flood(writer, ask * 1000))
+            served = gateway.app.metrics.requests
+            await _settled(lambda: sum(served.values()))
+            assert sum(served.values()) * size < 64 << 20, "only what the sockets hold was made"
+            assert psutil.Process().memory_info().rss - memory < 64 << 20
+            ticking(0.0, "STALL_SECONDS")
+            async with asyncio.timeout(60):
+                await flood
 
 
 async def _flood(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -204,8 +205,7 @@ async def test_whole_answers_that_nobody_reads_are_given_up(
     big = dict(LLAMA_CHAT, padding="x" * (16 << 20))
     async with Upstream(answering(big)) as up:
         backend.add("m", up, conforming=True)
-        async with serve() as gateway:
-            _, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port, limit=1)
+        async with serve() as gateway, connected(gateway.server.port, limit=1) as (_, writer):
             writer.transport.pause_reading()
             writer.write(WHOLE)
             async with asyncio.timeout(60):
@@ -214,7 +214,6 @@ async def test_whole_answers_that_nobody_reads_are_given_up(
                 ticking(0.0, "STALL_SECONDS")
                 while gateway.server.connections:
                     await asyncio.sleep(0.05)
-            writer.close()
 
 
 async def test_trailers_are_not_headers(serve: Serve, backend: FakeBackend) -> None:
@@ -246,8 +245,7 @@ async def test_a_trickled_body_is_bounded(serve: Serve, backend: FakeBackend, ti
     """A byte now and then keeps no connection for ever."""
     ticking(0.2, "BODY_SECONDS")
     backend.add("m")
-    async with serve() as gateway:
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+    async with serve() as gateway, connected(gateway.server.port) as (reader, writer):
         writer.write(HEAD + b"content-length: 100000\r\n\r\n")
         async with asyncio.timeout(60):
             answer = asyncio.create_task(reader.readline())
@@ -255,29 +253,31 @@ async def test_a_trickled_body_is_bounded(serve: Serve, backend: FakeBackend, ti
                 writer.write(b" ")
                 await asyncio.sleep(0.05)
         assert (await answer).startswith(b"HTTP/1.1 408 ")
-        writer.close()
 
 
 # Connections ---------------------------------------------------------------------------------
 
 
 async def test_a_newcomer_takes_the_place_of_the_longest_idle(serve: Serve) -> None:
-    async with serve(max_connections=3) as gateway:
-        old = [await asyncio.open_connection("127.0.0.1", gateway.server.port) for _ in range(3)]
+    async with serve(max_connections=3) as gateway, AsyncExitStack() as held:
+        port = gateway.server.port
+        old = [await held.enter_async_context(connected(port)) for _ in range(3)]
         assert (await talk(gateway, LAST)).startswith(b"HTTP/1.1 200 ")
         async with asyncio.timeout(60):
             assert await old[0][0].read() == b""
         old[2][1].write(LAST)
         assert (await old[2][0].read()).startswith(b"HTTP/1.1 200 ")
-        for _, writer in old:
-            writer.close()
 
 
 async def test_when_all_are_busy_one_more_is_refused(serve: Serve, backend: FakeBackend) -> None:
     async with Upstream(sending(30.0)) as up:
         backend.add("m", up)
-        async with serve(max_connections=2, drain_timeout=0.1) as gateway:
-            busy = [await asyncio.open_connection("127.0.0.1", gateway.server.port) for _ in "ab"]
+        async with (
+            serve(max_connections=2, drain_timeout=0.1) as gateway,
+            AsyncExitStack() as held,
+        ):
+            port = gateway.server.port
+            busy = [await held.enter_async_context(connected(port)) for _ in "ab"]
             for _, writer in busy:
                 writer.write(WHOLE)
             async with asyncio.timeout(60):
@@ -292,7 +292,6 @@ async def test_when_all_are_busy_one_more_is_refused(serve: Serve, backend: Fake
                 while (answer := await talk(gateway, LAST)).startswith(b"HTTP/1.1 503 "):
                     await asyncio.sleep(0.01)
             assert answer.startswith(b"HTTP/1.1 200 ")
-            busy[1][1].close()
 
 
 async def test_many_pipelined_requests_are_all_answered(serve: Serve) -> None:
@@ -312,8 +311,7 @@ async def test_the_head_leaves_with_the_body(serve: Serve, monkeypatch: pytest.M
         await exchange.end(b"body")
 
     monkeypatch.setattr(Gateway, "_answer", answer)
-    async with serve() as gateway:
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+    async with serve() as gateway, connected(gateway.server.port) as (reader, writer):
         async with asyncio.timeout(60):
             for _ in range(20):
                 writer.write(HEALTH)
@@ -322,7 +320,6 @@ async def test_the_head_leaves_with_the_body(serve: Serve, monkeypatch: pytest.M
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             go_on.set()
             await reader.readuntil(b"0\r\n\r\n")
-        writer.close()
 
 
 # Other protocols -----------------------------------------------------------------------------

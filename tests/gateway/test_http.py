@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from tests.support.connections import connected
 from yibu.gateway.http import connection
 
 from .conftest import FakeBackend, Running, Serve, chat
@@ -24,8 +25,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 async def talk(gateway: Running, *parts: bytes, pause: float = 0.0) -> bytes:
     """Send the parts, then read until the server closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
-    try:
+    async with connected(gateway.server.port) as (reader, writer):
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -33,8 +33,6 @@ async def talk(gateway: Running, *parts: bytes, pause: float = 0.0) -> bytes:
                 await asyncio.sleep(pause)
         async with asyncio.timeout(60):
             return await reader.read()
-    finally:
-        writer.close()
 
 
 @pytest.mark.parametrize(
@@ -105,14 +103,12 @@ async def test_a_request_in_pieces_and_a_chunked_body(serve: Serve, backend: Fak
 async def test_expect_continue(serve: Serve, backend: FakeBackend) -> None:
     async with Upstream(answering(LLAMA_CHAT)) as up:
         backend.add("m", up)
-        async with serve() as gateway:
-            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
+        async with serve() as gateway, connected(gateway.server.port) as (reader, writer):
             writer.write(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
             async with asyncio.timeout(60):
                 assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
                 writer.write(BODY)
                 assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
-            writer.close()
 
 
 async def test_http_1_0_and_close(serve: Serve, backend: FakeBackend) -> None:
@@ -177,10 +173,7 @@ async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBa
 
     async with Upstream(flood) as up:
         backend.add("m", up, conforming=True)
-        async with serve() as gateway:
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", gateway.server.port, limit=65536
-            )
+        async with serve() as gateway, connected(gateway.server.port) as (reader, writer):
             body = json.dumps(chat(stream=True)).encode()
             writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
             before = -1
@@ -194,7 +187,6 @@ async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBa
                 while received < total:
                     received += len(await reader.read(1 << 20))
             assert received >= total
-            writer.close()
 
 
 async def test_32_streams_at_once_stay_apart(serve: Serve, backend: FakeBackend) -> None:

@@ -9,6 +9,7 @@ import random
 import h11
 import pytest
 
+from tests.support.connections import connected
 from yibu.gateway.http.request_head import MAX_HEAD_BYTES
 
 from .conftest import Serve
@@ -89,18 +90,16 @@ def judged(data: bytes) -> bool:
 
 async def status(port: int, data: bytes) -> int:
     """The status of the first answer; 0 where the connection is closed or nothing comes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(data)
-        async with asyncio.timeout(WAIT):
-            line = await reader.readline()
-            while line.startswith(b"HTTP/1.1 100"):
-                await reader.readline()
+    async with connected(port) as (reader, writer):
+        try:
+            writer.write(data)
+            async with asyncio.timeout(WAIT):
                 line = await reader.readline()
-    except (ConnectionError, TimeoutError):
-        return 0
-    finally:
-        writer.close()
+                while line.startswith(b"HTTP/1.1 100"):
+                    await reader.readline()
+                    line = await reader.readline()
+        except (ConnectionError, TimeoutError):
+            return 0
     return int(line.split(b" ")[1]) if line else 0
 
 
@@ -140,14 +139,13 @@ async def test_the_same_in_pieces(serve: Serve, piece: int) -> None:
     ]
     async with serve() as gateway:
         for data, expected in cases:
-            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
-            for at in range(0, len(data), piece):
-                writer.write(data[at : at + piece])
-                await writer.drain()
-                await asyncio.sleep(0)
-            line = await asyncio.wait_for(reader.readline(), 60)
-            assert int(line.split(b" ")[1]) == expected, data
-            writer.close()
+            async with connected(gateway.server.port) as (reader, writer):
+                for at in range(0, len(data), piece):
+                    writer.write(data[at : at + piece])
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                line = await asyncio.wait_for(reader.readline(), 60)
+                assert int(line.split(b" ")[1]) == expected, data
 
 
 async def test_a_second_request_is_judged_like_the_first(serve: Serve) -> None:
@@ -163,9 +161,8 @@ async def test_a_second_request_is_judged_like_the_first(serve: Serve) -> None:
                 SOUND.replace(b"HTTP/", b"RTSP/"),
                 SOUND.replace(b"Host: localhost", b"X:"),
             ):
-                reader, writer = await asyncio.open_connection("127.0.0.1", gateway.server.port)
-                writer.write(first + bad + SOUND)
-                answer = await asyncio.wait_for(reader.read(), 60)
-                assert answer.count(b"HTTP/1.1 ") == 2, (first, bad)
-                assert answer.count(b"HTTP/1.1 400 ") == 1
-                writer.close()
+                async with connected(gateway.server.port) as (reader, writer):
+                    writer.write(first + bad + SOUND)
+                    answer = await asyncio.wait_for(reader.read(), 60)
+                    assert answer.count(b"HTTP/1.1 ") == 2, (first, bad)
+                    assert answer.count(b"HTTP/1.1 400 ") == 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
 
+from tests.support.connections import connected
 from yibu.errors import ConfigError
 from yibu.gateway.http.cors import Cors
 
@@ -154,14 +154,13 @@ def test_an_origin_is_known_however_it_is_written(written: str, sent: bytes) -> 
 async def test_a_header_that_is_given_twice_is_refused(serve: Serve, header: str) -> None:
     async with serve(keys=[KEY]) as gateway:
         host, _, port = gateway.url.removeprefix("http://").partition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        given = {"host": f"{host}:{port}", "authorization": f"Bearer {KEY}", "x-api-key": KEY,
-                 "content-type": "application/json", "content-length": "2",
-                 "origin": "https://a.example", "sec-fetch-site": "none"}  # fmt: skip
-        lines = [f"{name}: {value}" for name, value in given.items()]
-        lines.append(f"{header.upper()}: {given[header]}")
-        head = "\r\n".join(["POST /v1/chat/completions HTTP/1.1", *lines, "connection: close"])
-        writer.write(head.encode() + b"\r\n\r\n{}")
-        answer = await reader.read()
-        writer.close()
+        async with connected(int(port), host) as (reader, writer):
+            given = {"host": f"{host}:{port}", "authorization": f"Bearer {KEY}", "x-api-key": KEY,
+                     "content-type": "application/json", "content-length": "2",
+                     "origin": "https://a.example", "sec-fetch-site": "none"}  # fmt: skip
+            lines = [f"{name}: {value}" for name, value in given.items()]
+            lines.append(f"{header.upper()}: {given[header]}")
+            head = "\r\n".join(["POST /v1/chat/completions HTTP/1.1", *lines, "connection: close"])
+            writer.write(head.encode() + b"\r\n\r\n{}")
+            answer = await reader.read()
     assert answer.split(b" ")[1] == b"400", answer

@@ -22,6 +22,7 @@ import numpy as np
 
 from tests.speech.server.conftest import REPOSITORY, Running
 from tests.speech.server.media import FORMATS, encode, silence, tone, wav
+from tests.support.connections import connected
 from tests.support.polling import until
 
 Start = Callable[..., Running]
@@ -272,15 +273,15 @@ async def test_a_client_that_leaves_frees_its_place(start_engine: Start, stream:
 
 async def test_a_client_that_leaves_in_its_upload(start_engine: Start) -> None:
     engine = start_engine()
-    _, writer = await asyncio.open_connection(*engine.url[7:].split(":"))
-    writer.write(
-        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
-        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
-        b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(3_000_000)
-    )
-    await writer.drain()
-    await asyncio.to_thread(until, lambda: engine.metric("in_flight") == 1)
-    writer.close()
+    host, port = engine.url[7:].split(":")
+    async with connected(int(port), host) as (_, writer):
+        writer.write(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(3_000_000)
+        )
+        await writer.drain()
+        await asyncio.to_thread(until, lambda: engine.metric("in_flight") == 1)
     await asyncio.to_thread(until, lambda: engine.metric("disconnects_total") == 1)
     assert engine.metric("in_flight") == 0
     assert list(engine.temporary.iterdir()) == []
