@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -29,17 +28,14 @@ import uvloop
 from yibu import __version__, descriptors, log
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import FILE, holds_keys
-from yibu.config import GatewayConfig, ModelConfig
+from yibu.config import GatewayConfig
 from yibu.config.wire import gateway_config, shown_settings
 from yibu.engines import registry
-from yibu.engines.base import Engine
 from yibu.engines.causes import Explanation, explain
-from yibu.engines.installed import as_it_runs
-from yibu.engines.variants import by_plan
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
-from yibu.errors import DoesNotFitError, YibuError
+from yibu.errors import YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
@@ -51,23 +47,19 @@ from yibu.gateway.server import GatewayServer, ListenError, bind
 from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings, moved_caches
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
-from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.node.control import GatewayHandle, plain_error
 from yibu.node.deploy import Deployer, Note
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import gpus, probe
 from yibu.node.launch import cancelled
-from yibu.node.names import replica_id
 from yibu.node.node import Node
 from yibu.node.timings import Timings
 from yibu.paths import Paths, describe
 from yibu.planner.facts import read_facts
-from yibu.planner.headers import remote_facts
-from yibu.planner.ledger import Beside, Coming, Promise, explain_missing, less_promised
-from yibu.planner.plan import place_anyway, place_beside
-from yibu.planner.request import Request
-from yibu.planner.types import ModelFacts, ModelPlan, Placement
+from yibu.planner.types import Machine, ModelFacts
 from yibu.redaction import register, register_environment
+from yibu.resolve import Resolver, known_facts
+from yibu.resolve.quantization import by_plan
 
 _log = logging.getLogger(__name__)
 
@@ -239,102 +231,32 @@ def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
 
 
 def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
-    visible = env.get("CUDA_VISIBLE_DEVICES")
-    store = Store(paths, HubSettings.from_env(env), by_plan(lambda: probe(visible)))
     environments = EnvironmentManager(
         paths.environments, IndexSettings.from_pip(env), env=env, compiled=paths.compiled
     )
+    resolver = Resolver(environments)
 
-    def pull(source: str, progress: ProgressCallback) -> LocalModel:
-        return store.pull(parse_source(source), progress=progress)
+    def machine() -> Machine:
+        return probe(env.get("CUDA_VISIBLE_DEVICES"))
 
-    def place(
-        model: ModelConfig,
-        facts: ModelFacts | None,
-        engine: Engine,
-        number: int,
-        beside: Beside,
-    ) -> Placement:
-        here = probe(visible)
-        reserved = (*beside.promises, *beside.held)
-        machine = less_promised(here, reserved)
-        left = model.replicas - number
-        request = engine.request(model, facts)
-        if request.accelerator is None or not request.accelerator.gpus:
-            # Of other devices nobody tells what the first replicas have taken: each has its share.
-            request = dataclasses.replace(request, replicas=left)
-        coming = [found for one in beside.coming if (found := _request(one))]
-        verdict, placement = place_beside(request, coming, machine, beside.on_cpu)
-        own = {replica_id(model.name, n) for n in range(number)}
-        # Where others still start on GPUs, what they leave is waited for first.
-        alone = all(p.replica in own or not p.gpus for p in beside.promises)
-        if placement is None and model.force and alone:
-            forced = place_anyway(request, machine)
-            if forced is not None:
-                why = " ".join(verdict.reasons)
-                fit = "may not" if verdict.verdict == "cannot_tell" else "does not"
-                return dataclasses.replace(
-                    forced, warning=f"{model.name} {fit} fit, and is started by force: {why}"
-                )
-        if placement is None:
-            raise _does_not_fit(model, verdict, reserved)
-        return placement
+    store = Store(paths, HubSettings.from_env(env), by_plan(resolver, machine))
 
-    def choose_engine(model: ModelConfig, facts: ModelFacts | None) -> Engine:
-        on_gpu = model.gpus != () and bool(probe(visible).gpus)
-        engine = registry.choose(model, facts)
-        return as_it_runs(engine, model, environments, env, gpu=on_gpu, install=True)
-
-    def ensure_environment(name: str, note: Note) -> Path:
-        return environments.ensure(name, progress=_phases(note))
+    def foresee(source: str) -> ModelFacts | None:
+        here = store.find(parse_source(source)) is not None
+        return None if here else known_facts(source, store)[0]
 
     return Deployer(
-        pull=pull,
+        pull=lambda source, progress: store.pull(parse_source(source), progress=progress),
         read_facts=lambda local: read_facts(local.path, local.projector),
-        foresee=partial(_foreseen, store),
-        choose_engine=choose_engine,
-        place=place,
-        ensure_environment=ensure_environment,
+        foresee=foresee,
+        require=lambda model, facts: resolver.require_libraries(model, facts, machine()),
+        prepare=lambda model, facts: resolver.prepare(model, facts, machine(), install=True),
+        place=lambda prepared, n, beside: resolver.place(prepared, n, machine(), beside),
+        ensure_environment=lambda name, note: environments.ensure(name, progress=_phases(note)),
         explain=_explain,
         phase_marks=lambda engine: registry.by_name(engine).phases,
         in_use=lambda source: store.lease(parse_source(source)),
     )
-
-
-def _does_not_fit(
-    model: ModelConfig, verdict: ModelPlan, reserved: Sequence[Promise]
-) -> DoesNotFitError:
-    if verdict.verdict == "cannot_tell":
-        return DoesNotFitError(
-            f"{model.name}: {' '.join(verdict.reasons)}", hint="; ".join(verdict.suggestions)
-        )
-    kept = explain_missing(reserved)
-    beside_what = f"; planned, not used yet: {kept}" if kept else ""
-    return DoesNotFitError(
-        f"{model.name} does not fit on this machine: {' '.join(verdict.reasons)}{beside_what}",
-        hint="; ".join((*verdict.suggestions, "or start it all the same: yibu up --force")),
-    )
-
-
-def _foreseen(store: Store, source: str) -> ModelFacts | None:
-    """Facts of a model that is still to be downloaded; None where it is here."""
-    parsed = parse_source(source)
-    if store.find(parsed) is not None:
-        return None
-    with store.fetch_config(parsed) as headers:
-        return remote_facts(source, headers)
-
-
-def _request(coming: Coming) -> Request | None:
-    """What a model that still comes up will ask of the planner; None where nothing is known of its
-    files yet, or something is wrong with it, which its own deployment will say."""
-    config, facts = coming.config, coming.facts
-    if config.source and facts is None:
-        return None
-    try:
-        return registry.choose(config, facts).request(config, facts)
-    except YibuError:
-        return None
 
 
 def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:

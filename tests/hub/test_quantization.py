@@ -12,7 +12,8 @@ import pytest
 
 from tests.hub.conftest import Machine
 from tests.planner.planner_files import LLAMA, gguf_bytes
-from yibu.engines.variants import by_plan
+from yibu.environments.manager import EnvironmentManager
+from yibu.environments.pipconfig import IndexSettings
 from yibu.errors import DoesNotFitError, HubNotFoundError, VerificationError, YibuError
 from yibu.hub import quantization
 from yibu.hub.digest import Expected
@@ -22,8 +23,11 @@ from yibu.hub.types import LocalModel, Source
 from yibu.planner.facts import read_facts
 from yibu.planner.headers import remote_facts
 from yibu.planner.types import Machine as Hardware
+from yibu.resolve import Resolver
+from yibu.resolve.quantization import by_plan
 
 GIB = 1 << 30
+RESOLVER = Resolver(EnvironmentManager(Path("/nowhere"), IndexSettings(), env={}))
 REPO = "org/Tiny-GGUF"
 
 
@@ -57,7 +61,7 @@ def names(model: LocalModel) -> list[str]:
 def with_memory(machine: Machine, free: int) -> Store:
     """A store that chooses by the plan of a machine with so much free memory."""
     here = Hardware("here", 4, 4, 64 * GIB, free)
-    return Store(machine.paths, machine.settings, by_plan(lambda: here))
+    return Store(machine.paths, machine.settings, by_plan(RESOLVER, lambda: here))
 
 
 def listing(files: Mapping[str, int]) -> list[RemoteFile]:
@@ -90,11 +94,11 @@ def test_the_largest_that_fits_by_the_plan(machine: Machine, tiny: Source) -> No
         every = replace(headers, source=tiny)
         for free, expected in ((16, "Q4_K_M"), (12, "Q3_K_M"), (10, "Q2_K")):
             here = Hardware("here", 4, 4, 64 * GIB, free * GIB)
-            choice = by_plan(lambda here=here: here)(found, every)
+            choice = by_plan(RESOLVER, lambda here=here: here)(found, every)
             assert choice.variant.label == expected
             assert ("Q4_K_M does not fit" in choice.why) == (expected != "Q4_K_M")
         with pytest.raises(DoesNotFitError, match="none of its quantizations") as refused:
-            by_plan(lambda: Hardware("here", 4, 4, 64 * GIB, 2 * GIB))(found, every)
+            by_plan(RESOLVER, lambda: Hardware("here", 4, 4, 64 * GIB, 2 * GIB))(found, every)
         assert f"such as {tiny}:Q2_K, and --force" in refused.value.hint
         assert "Q3_K_M (7.5 GB)" in refused.value.hint
 

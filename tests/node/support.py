@@ -6,17 +6,21 @@ import contextlib
 import dataclasses
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.base import Cause, LaunchPlan, PhaseMark, Verdict
+from yibu.engines.base import Cause, LaunchPlan, PhaseMark
 from yibu.hub.types import LocalModel, Progress, ProgressCallback, Source
 from yibu.node.deploy import Deployer
 from yibu.node.launch import LaunchSpec
 from yibu.node.timings import Timings
-from yibu.planner.types import MemoryNeed, ModelFacts, Placement
+from yibu.planner.ledger import Beside
+from yibu.planner.request import Request
+from yibu.planner.types import MemoryNeed, ModelFacts, ModelPlan, Placement
+from yibu.resolve import Prepared, Resolved
 
 FAKE_PHASES = (
     PhaseMark("load", re.compile("fake: loading")),
@@ -89,10 +93,6 @@ class FakeEngineKind:
     causes: tuple[Cause, ...] = ()
     phases: tuple[PhaseMark, ...] = ()
 
-    def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
-        refused = model.options.get("unsupported")
-        return Verdict(not refused, str(refused or "it is only a fake"))
-
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
@@ -108,14 +108,33 @@ def fake_pull(source: str, progress: ProgressCallback) -> LocalModel:
     return LocalModel(Source("local", source), Path(source), ())
 
 
+def fake_prepare(config: ModelConfig, facts: ModelFacts | None) -> Prepared:
+    return Prepared(config, facts, FakeEngineKind(), Request(config.name, "unmanaged"))  # type: ignore[arg-type]
+
+
+def placing(
+    choose: Callable[[ModelConfig, ModelFacts | None, int, Beside], Placement],
+) -> Callable[[Prepared, int, Beside], Resolved]:
+    """A deployer's ``place`` that puts each replica where ``choose`` says."""
+
+    def place(prepared: Prepared, number: int, beside: Beside) -> Resolved:
+        placement = choose(prepared.model, prepared.facts, number, beside)
+        launch = prepared.engine.plan(prepared.model, prepared.facts, placement)
+        verdict = ModelPlan(prepared.model.name, "fits", placement, ())
+        return Resolved(prepared, verdict, placement, launch)
+
+    return place
+
+
 def fake_deployer(**changes: Any) -> Deployer:
     placement = Placement((), 1, None, 1, MemoryNeed(0, 0, 0))
     deployer = Deployer(
         pull=fake_pull,
         read_facts=lambda local: ModelFacts("gguf", "fake", 0),
         foresee=lambda source: None,
-        choose_engine=lambda config, facts: FakeEngineKind(),  # type: ignore[arg-type, return-value]
-        place=lambda config, facts, engine, number, beside: placement,
+        require=lambda config, facts: None,
+        prepare=fake_prepare,
+        place=placing(lambda config, facts, number, beside: placement),
         ensure_environment=lambda name, note: Path(sys.executable),
         explain=explain,
         phase_marks=lambda engine: FAKE_PHASES,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.node.support import FakeEngineKind, fake_deployer, fake_model, fake_plan, fake_pull
+from tests.node.support import fake_deployer, fake_model, fake_plan, fake_pull, placing
 from yibu.config import ModelConfig
-from yibu.errors import UnsupportedError
+from yibu.errors import EnvironmentSetupError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node.deploy import Deployer
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
@@ -33,9 +33,7 @@ async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
         calls.append(f"facts {local.path}")
         return ModelFacts("gguf", "fake", 5)
 
-    def place(
-        config: Any, facts: ModelFacts | None, engine: Any, number: int, beside: Any
-    ) -> Placement:
+    def place(config: Any, facts: ModelFacts | None, number: int, beside: Any) -> Placement:
         assert facts is not None
         calls.append(f"place {facts.weight_bytes} {number}")
         return Placement((number,), 1, 2048, 1, MemoryNeed(5, 0, 0))
@@ -47,7 +45,7 @@ async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
 
     plan = {"extra_sources": {"vad": "/vad"}, "notes": ("four slots",)}
     deployer = fake_deployer(
-        pull=pull, read_facts=read_facts, place=place, ensure_environment=environment
+        pull=pull, read_facts=read_facts, place=placing(place), ensure_environment=environment
     )
     config = fake_model("m", source="/m", replicas=2, env={"A": "b"}, options={"plan": plan})
     specs, progress, notes = await run(deployer, config)
@@ -80,7 +78,16 @@ async def test_a_command_of_the_users_needs_no_source_and_no_environment() -> No
     assert spec.plan == fake_plan(environment=None)
 
 
-async def test_an_engine_that_declines_says_why() -> None:
-    deployer = fake_deployer(choose_engine=lambda config, facts: FakeEngineKind())
-    with pytest.raises(UnsupportedError, match="fake does not serve m: no GGUF here"):
-        await run(deployer, fake_model("m", options={"unsupported": "no GGUF here"}))
+async def test_a_missing_library_is_said_before_the_model_is_fetched() -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("not to be called")
+
+    def lacking(config: Any, facts: ModelFacts) -> None:
+        assert facts.weight_bytes == 5
+        raise EnvironmentSetupError("libnuma.so.1 is missing")
+
+    deployer = fake_deployer(
+        pull=never, foresee=lambda source: ModelFacts("gguf", "fake", 5), require=lacking
+    )
+    with pytest.raises(EnvironmentSetupError, match="libnuma"):
+        await run(deployer, fake_model("m", source="/m"))

@@ -16,6 +16,7 @@ import pytest
 
 from tests.node.support import fake_model, fake_pull
 from tests.support.polling import eventually
+from yibu.config.names import replica_id
 from yibu.errors import (
     ConfigError,
     DoesNotFitError,
@@ -31,7 +32,6 @@ from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import probe
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import Nvml, wait_released
-from yibu.node.names import replica_id
 from yibu.paths import Paths
 from yibu.routing import Backend
 
@@ -229,7 +229,7 @@ async def test_a_start_that_fails_is_told_and_can_be_tried_again(make_fleet: Mak
     [
         ("pull", HubNotFoundError("no such model")),
         ("place", DoesNotFitError("it needs 80 GiB, there are 8")),
-        ("choose_engine", UnsupportedError("nobody serves it")),
+        ("prepare", UnsupportedError("nobody serves it")),
     ],
 )
 async def test_errors_on_the_way_keep_their_type(

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from tests.fakes.hub_server import HubServer
-from tests.node.support import fake_model, fake_pull
+from tests.node.support import fake_model, fake_pull, placing
 from yibu.config import ModelConfig
 from yibu.daemon import deployer
-from yibu.engines import registry
 from yibu.errors import HubError
 from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.node.fleet import Fleet
@@ -107,8 +106,9 @@ def test_it_has_its_share_of_cores_and_memory(
     config = ModelConfig(name="a", source="hf:org/small")
 
     def threads(**beside: Any) -> int:
-        engine = registry.choose(config, facts)
-        return real.place(config, facts, engine, 0, Beside(**beside)).threads
+        placement = real.place(real.prepare(config, facts), 0, Beside(**beside)).placement
+        assert placement is not None
+        return placement.threads
 
     coming = Coming(replace(config, name="b"), facts)
     assert threads() == 7
@@ -120,7 +120,7 @@ def test_it_has_its_share_of_cores_and_memory(
 
 
 def place_noting(seen: dict[str, Beside]) -> Callable[..., Placement]:
-    def place(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Placement:
+    def place(config: Any, facts: Any, number: int, beside: Beside) -> Placement:
         seen[config.name] = beside
         return Placement((), 1, None, 1, MemoryNeed(1, 1, 1))
 
@@ -143,7 +143,7 @@ async def test_others_are_placed_with_it_while_it_is_downloaded(make_fleet: Make
             arrive.wait(60)
         return fake_pull(source, progress)
 
-    async with make_fleet(place=place_noting(seen), foresee=foresee, pull=pull) as fleet:
+    async with make_fleet(place=placing(place_noting(seen)), foresee=foresee, pull=pull) as fleet:
         far = asyncio.create_task(fleet.up(fake_model("far", source="/far")))
         near = asyncio.create_task(fleet.up(fake_model("near", source="/near")))
         assert await asyncio.to_thread(asked.wait, 60)
@@ -175,7 +175,7 @@ async def test_a_hub_that_says_nothing_holds_nobody_up(make_fleet: MakeFleet, hu
             over.wait(60)
         return fake_pull(source, progress)
 
-    fleet = make_fleet(place=place_noting(seen), foresee=foresee, pull=pull)
+    fleet = make_fleet(place=placing(place_noting(seen)), foresee=foresee, pull=pull)
     fleet._host = replace(fleet._host, ledger=Ledger(foresight=0.2))
     async with fleet:
         far = asyncio.create_task(fleet.up(fake_model("far", source="/far")))

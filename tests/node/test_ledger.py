@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.node.support import fake_model
+from tests.node.support import fake_model, placing
 from tests.support.polling import eventually
 from yibu.errors import DoesNotFitError, EngineStartError
 from yibu.node.fleet import Fleet
@@ -27,7 +27,7 @@ GIB, MIB = 1024**3, 1024**2
 MACHINE = Machine("m", 2, 2, 16 * GIB, 10 * GIB)
 
 
-def place(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
+def place(config: Any, facts: Any, number: int, beside: Beside) -> Any:
     """The planner's, on a machine of which ten GiB are free, whatever runs on it."""
     request = Request(config.name, "command", memory=config.memory)
     machine = less_promised(MACHINE, (*beside.promises, *beside.held))
@@ -41,7 +41,7 @@ def of(name: str, gib: int, *switches: str, **changes: Any) -> Any:
     return fake_model(name, *switches, memory=gib * GIB, **changes)
 
 
-def on_shared_gpu(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
+def on_shared_gpu(config: Any, facts: Any, number: int, beside: Beside) -> Any:
     """On a GPU of ten GiB, of which an engine takes two less than it was planned."""
     taken = sum(p.memory for p in beside.promises) + 4 * GIB * len(beside.held)
     if config.memory + taken > 10 * GIB:
@@ -52,7 +52,7 @@ def on_shared_gpu(config: Any, facts: Any, engine: Any, number: int, beside: Bes
 async def test_one_waits_for_the_gpu_memory_that_another_was_promised(
     make_fleet: MakeFleet,
 ) -> None:
-    fleet = make_fleet(place=on_shared_gpu)
+    fleet = make_fleet(place=placing(on_shared_gpu))
     fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
     async with fleet:
         with fleet.events("b") as events:
@@ -69,7 +69,7 @@ async def test_one_waits_for_the_gpu_memory_that_another_was_promised(
 
 
 async def test_main_memory_stays_with_an_engine_that_is_ready(make_fleet: MakeFleet) -> None:
-    async with make_fleet(place=place) as fleet:
+    async with make_fleet(place=placing(place)) as fleet:
         first = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "0.3")))
         await eventually(lambda: "a-0" in fleet._replicas)
         with pytest.raises(DoesNotFitError):  # at once: it would not fit later either
@@ -91,7 +91,7 @@ async def test_what_an_engine_holds_counts_once(make_fleet: MakeFleet, tmp_path:
     llama.cpp does its weights, is not, for the system counts such pages as free."""
     weights = tmp_path / "weights"
     weights.write_bytes(bytes(100 * MIB))
-    async with make_fleet(place=place) as fleet:
+    async with make_fleet(place=placing(place)) as fleet:
         await fleet.up(of("a", 1, "--hold-mib", "200", "--map-file", str(weights)))
         (promise,) = await fleet.reserved()
         pid = fleet._replicas["a-0"].process.pid  # type: ignore[union-attr]
@@ -104,11 +104,11 @@ async def test_what_an_engine_holds_counts_once(make_fleet: MakeFleet, tmp_path:
 async def test_an_adopted_engine_keeps_what_it_was_planned(
     make_fleet: MakeFleet, paths: Paths
 ) -> None:
-    fleet = make_fleet(place=place)
+    fleet = make_fleet(place=placing(place))
     async with fleet:
         await fleet.up(of("a", 6))
         saved = SavedNode(boot_id(), tuple(model.save() for model in fleet._models.values()))
-        async with make_fleet(place=place) as later:
+        async with make_fleet(place=placing(place)) as later:
             await later.adopt(saved)
             await eventually(lambda: later._models["a"].state == "ready")
             (promise,) = await later.reserved()
@@ -118,7 +118,7 @@ async def test_an_adopted_engine_keeps_what_it_was_planned(
 
 
 async def test_what_fits_beside_it_does_not_wait(make_fleet: MakeFleet) -> None:
-    async with make_fleet(place=place) as fleet:
+    async with make_fleet(place=placing(place)) as fleet:
         going = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "60")))
         await eventually(lambda: "a-0" in fleet._replicas)
         await fleet.up(of("b", 3))
@@ -129,7 +129,7 @@ async def test_what_fits_beside_it_does_not_wait(make_fleet: MakeFleet) -> None:
 
 
 async def test_what_can_never_fit_is_refused_at_once(make_fleet: MakeFleet) -> None:
-    async with make_fleet(place=place) as fleet:
+    async with make_fleet(place=placing(place)) as fleet:
         going = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "60")))
         await eventually(lambda: "a-0" in fleet._replicas)
         with pytest.raises(DoesNotFitError, match="b does not fit"):
@@ -156,7 +156,7 @@ async def test_a_promise_ends_with_the_start_it_was_made_for(
     changes = {"ensure_environment": environment} if end == "has no environment" else {}
     switches = ("--crash-after", "0.1", "--ready-after", "60") if end == "fails" else (
         "--ready-after", "60")  # fmt: skip
-    async with make_fleet(place=place, **changes) as fleet:
+    async with make_fleet(place=placing(place), **changes) as fleet:
         going = asyncio.create_task(fleet.up(of("a", 6, *switches)))
         if end == "is taken down":
             await eventually(lambda: "a-0" in fleet._replicas)
@@ -170,7 +170,7 @@ async def test_a_promise_ends_with_the_start_it_was_made_for(
 
 
 async def test_a_crash_gets_its_memory_back_before_others_do(make_fleet: MakeFleet) -> None:
-    async with make_fleet(place=place, timings={"backoff_first": 30.0}) as fleet:
+    async with make_fleet(place=placing(place), timings={"backoff_first": 30.0}) as fleet:
         await fleet.up(of("a", 6))
         assert fleet._host.ledger._promises == {}
         assert fleet._host.ledger._held["a-0"].memory == 6 * GIB
@@ -196,7 +196,7 @@ async def test_engines_that_measure_a_gpu_start_one_after_the_other(
     make_fleet: MakeFleet, tmp_path: Path
 ) -> None:
     alone = {"plan": {"starts_alone": True}}
-    fleet = make_fleet(place=on_gpu(1))
+    fleet = make_fleet(place=placing(on_gpu(1)))
     fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
     async with fleet:
         slow = fake_model("a", "--ready-when", str(tmp_path / "go"), options=alone)
@@ -221,7 +221,7 @@ async def test_engines_that_measure_a_gpu_start_one_after_the_other(
 
 async def test_a_start_that_fails_gives_its_turn_up(make_fleet: MakeFleet) -> None:
     alone = {"plan": {"starts_alone": True}}
-    fleet = make_fleet(place=on_gpu(1))
+    fleet = make_fleet(place=placing(on_gpu(1)))
     fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
     async with fleet:
         with pytest.raises(EngineStartError):
@@ -237,11 +237,11 @@ async def _drained(events: Any) -> Any:
 async def test_a_placement_knows_which_models_come_up_too(make_fleet: MakeFleet) -> None:
     seen: dict[str, list[str]] = {}
 
-    def note(config: Any, facts: Any, engine: Any, number: int, beside: Beside) -> Any:
+    def note(config: Any, facts: Any, number: int, beside: Beside) -> Any:
         seen[config.name] = [other.config.name for other in beside.coming]
-        return place(config, facts, engine, number, beside)
+        return place(config, facts, number, beside)
 
-    async with make_fleet(place=note) as fleet:
+    async with make_fleet(place=placing(note)) as fleet:
         await asyncio.gather(*(fleet.up(of(name, 2)) for name in "abc"))
         # Each leaves room for those after it in line, and none for those that have a place.
         assert sorted(map(len, seen.values())) == [0, 1, 2]

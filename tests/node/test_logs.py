@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tests.node.support import fake_model
 from tests.support.polling import eventually
+from yibu.config.names import replica_id
 from yibu.node import logs
 from yibu.node.fleet import Fleet
 from yibu.node.logs import Rotation, generation
-from yibu.node.names import replica_id
 from yibu.paths import Paths
 
 SMALL = Rotation(max_bytes=1000, generations=2)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from yibu.cli.context import Context, open_store
+from yibu.cli.context import Context, open_resolver, open_store
 from yibu.cli.normalize import normalize
 from yibu.cli.selection import canonical
 from yibu.config import Config, ModelConfig
@@ -41,11 +41,11 @@ def check_config(config: Config, context: Context) -> tuple[Config, tuple[str, .
     return normalized, notes
 
 
-def check_options(models: Sequence[ModelConfig]) -> None:
-    """Raises YibuError with every option and flag that cannot be used; no file is read."""
+def check_options(models: Sequence[ModelConfig], context: Context) -> None:
+    """Raises YibuError with every option and flag that cannot be used; no model's file is read."""
     faults: list[YibuError] = []
     for model in models:
-        _collect(faults, partial(_check_options, model))
+        _collect(faults, partial(_check_options, model, context))
     refuse(faults)
 
 
@@ -82,36 +82,30 @@ def check_gateway(config: Config, context: Context) -> None:
 
 def check_model(model: ModelConfig, context: Context) -> None:
     """Raises YibuError for a source, an engine or an option that cannot be used."""
-    from yibu.engines import registry
+    from yibu.node.hardware import probe
 
     model = canonical(model, context.directory)
     facts = _facts(model, context)
     if facts is None and model.source:
         _check_options(model, context)
-    else:
-        _check_engine(_as_it_runs(registry.choose(model, facts), model, context), model, facts)
+        return
+    resolver, machine = open_resolver(context), probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+    resolver.check(resolver.prepare(model, facts, machine), machine)
 
 
-def _as_it_runs(engine: Engine, model: ModelConfig, context: Context) -> Engine:
-    """The engine with the program that the entry names, whose flags are its own to say."""
-    from yibu.engines.installed import with_program
-    from yibu.environments.programs import ask
-
-    return with_program(
-        engine, model, lambda path, words, env: ask(path, words, {**context.env, **env}), dict
-    )
-
-
-def _check_options(model: ModelConfig, context: Context | None = None) -> None:
+def _check_options(model: ModelConfig, context: Context) -> None:
     """Hold the options against the engine that will serve the model, or may come to."""
     from yibu.engines import registry
+    from yibu.node.hardware import probe
 
+    resolver, machine = open_resolver(context), probe(context.env.get("CUDA_VISIBLE_DEVICES"))
     candidates = registry.candidates(model)
     faults: list[YibuError] = []
 
     def check(engine: Engine) -> None:
-        here = engine if context is None else _as_it_runs(engine, model, context)
-        _check_engine(here, model, None)
+        here = resolver.as_installed(engine, model, None, machine)
+        here.check(model)
+        here.request(model, None)
 
     for engine in candidates:
         _collect(faults, partial(check, engine))
@@ -124,18 +118,12 @@ def _check_options(model: ModelConfig, context: Context | None = None) -> None:
         raise ConfigError(f"model {model.name!r}: no engine takes its options ({reasons})")
 
 
-def _check_engine(engine: Engine, model: ModelConfig, facts: ModelFacts | None) -> None:
-    """Raise what the launch plan, or the planner, would refuse."""
-    engine.check(model)
-    engine.request(model, facts)
-
-
 def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:
     """What the model's files say, where they are on this disk."""
     if not model.source:
         return None
     from yibu.hub.source import parse_source
-    from yibu.planner.facts import read_facts
+    from yibu.resolve import stored_facts
 
     source = parse_source(model.source)
     if source.scheme == "local" and not Path(source.name).exists():
@@ -143,5 +131,4 @@ def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:
             f"model {model.name!r}: there is nothing at {source.name}",
             hint="correct the path; a relative one begins at the folder of yibu.yaml",
         )
-    stored = open_store(context).find(source)
-    return None if stored is None else read_facts(stored.path)
+    return stored_facts(model.source, open_store(context))

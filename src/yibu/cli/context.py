@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from yibu.hub.quantization import Choice, Variant
     from yibu.hub.store import Store
     from yibu.planner.types import Machine
+    from yibu.resolve import Resolver
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,11 @@ def open_store(context: Context, *, offline: bool = False, machine: Machine | No
 
     def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
         # Only where there is a choice: the planner and the engines take a while to import.
-        from yibu.engines.variants import by_plan
         from yibu.node.hardware import probe
+        from yibu.resolve.quantization import by_plan
 
         here = machine or probe(context.env.get("CUDA_VISIBLE_DEVICES"))
-        return by_plan(lambda: here)(found, headers)
+        return by_plan(open_resolver(context), lambda: here)(found, headers)
 
     settings = HubSettings.from_env(context.env)
     settings = dataclasses.replace(settings, offline=offline or settings.offline)
@@ -75,3 +76,10 @@ def open_environments(context: Context) -> EnvironmentManager:
         env=context.env,
         compiled=context.paths.compiled,
     )
+
+
+def open_resolver(context: Context) -> Resolver:
+    """What says what an entry runs, with the engines as this home has them."""
+    from yibu.resolve import Resolver
+
+    return Resolver(open_environments(context))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from yibu.cli import output
 from yibu.cli.context import Context
+from yibu.config.names import replica_id
 from yibu.errors import UsageError
 from yibu.node import logs
-from yibu.node.names import replica_id
 
 _LOOK = 0.2
 """Seconds between two looks whether there is still something to follow."""

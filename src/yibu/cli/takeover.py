@@ -24,7 +24,7 @@ from yibu.accounts.store import FILE, holds_keys
 from yibu.adopt import Adoption, Server, adopt_servers, find_servers, process_command
 from yibu.cli import output
 from yibu.cli.connect import access
-from yibu.cli.context import Context, open_environments, open_store
+from yibu.cli.context import Context, open_environments, open_resolver, open_store
 from yibu.cli.exits import DONE
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.planning import Planned, plan_models
@@ -217,13 +217,15 @@ class Takeover:
     def _check_memory(self) -> None:
         machine = self.measure()
         store = open_store(self.context)
-        alone = plan_models(self.models, store, foreign.without(machine, list(self.old)))
+        resolver = open_resolver(self.context)
+        without = foreign.without(machine, list(self.old))
+        alone = plan_models(self.models, store, without, resolver)
         if any(one.plan.verdict == "does_not_fit" for one in alone):
             _show(alone)
             raise DoesNotFitError("It does not fit on this machine, even without the old server.")
         if self.stop_first:
             return
-        together = plan_models(self.models, store, machine)
+        together = plan_models(self.models, store, machine, resolver)
         for now, later in zip(together, alone, strict=True):
             if _RANK[now.plan.verdict] > _RANK[later.plan.verdict]:
                 _show(together)
@@ -278,7 +280,7 @@ class Takeover:
                     with pulling(source) as progress:
                         store.pull(parse_source(source), progress=progress)
         machine = foreign.without(self.measure(), list(self.old))
-        for one in plan_models(self.models, store, machine):
+        for one in plan_models(self.models, store, machine, open_resolver(self.context)):
             if one.launch is not None and (name := one.launch.environment) is not None:
                 with installing(name) as telling:
                     environments.ensure(name, progress=telling)

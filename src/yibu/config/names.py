@@ -1,4 +1,4 @@
-"""What a model may be called, and the name that a file or a repository gives it.
+"""What a model may be called, the name that a file or a repository gives it, and its replicas' names.
 
 Standard library only: the command line imports this.
 """
@@ -6,11 +6,13 @@ Standard library only: the command line imports this.
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 
 MAX_LENGTH = 200
 _FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~")
 """What a shell, a URL or a header would read as something else."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
 _NOT_FIRST = frozenset("-./:@+")
 """A flag, a path or a separator would be read instead of a name."""
 
@@ -54,6 +56,15 @@ def name_from(text: str) -> str:
 def plain_name(name: str) -> str:
     """What two names must not have in common: they would be taken for each other."""
     return unicodedata.normalize("NFKC", name).casefold()
+
+
+def replica_id(model: str, number: int) -> str:
+    """``smol-0``; it names a log file, so what a file name cannot hold is replaced, and a digest
+    keeps names apart that then look the same."""
+    safe = _UNSAFE.sub("_", model)
+    if safe != model:
+        safe = f"{safe}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    return f"{safe}-{number}"
 
 
 def _fits(character: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
@@ -214,9 +214,12 @@ class Engine(Protocol):
         """
         ...
 
-    def environment(self, *, gpu: bool) -> str | None:
-        """The environment that it runs in with GPUs or without; None where there is none, or the
-        model's files decide."""
+    def environment(self, model: ModelConfig, facts: ModelFacts | None, *, gpu: bool) -> str | None:
+        """The environment that it runs in, with GPUs or without; None where it needs none.
+
+        Raises:
+            UnsupportedError: it does not serve the model like that.
+        """
         ...
 
     def with_flags(self, plain: Mapping[str, Any]) -> Engine:
@@ -231,6 +234,24 @@ class Engine(Protocol):
         Raises:
             UnsupportedError: ``supports`` says no.
             ConfigError: an option has a wrong name, type or value.
+        """
+        ...
+
+
+Ask = Callable[[Path, Sequence[str], Mapping[str, str]], str]
+"""Runs a program with arguments and variables, and returns what it prints."""
+
+
+@runtime_checkable
+class RunsPrograms(Protocol):
+    """An engine that can be another program than the one of its environment."""
+
+    def with_program(self, model: ModelConfig, ask: Ask, built: Mapping[str, Path]) -> Engine:
+        """The engine with the program that the entry names, or the best of those built here, which are
+        given by their environments' names.
+
+        Raises:
+            ConfigError, EnvironmentSetupError: the entry's cannot be used.
         """
         ...
 

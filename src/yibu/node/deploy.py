@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yibu.config import ModelConfig
-from yibu.engines.base import Engine, LaunchPlan, PhaseMark
-from yibu.errors import UnsupportedError, YibuError
+from yibu.engines.base import LaunchPlan, PhaseMark
+from yibu.errors import YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
 from yibu.node.ledger import Ledger
 from yibu.planner.ledger import Beside, promised_host, promised_memory
 from yibu.planner.types import ModelFacts, Placement
+from yibu.resolve import Prepared, Resolved
 from yibu.routing import NO_DETAILS, ModelDetails
 
 _log = logging.getLogger(__name__)
@@ -47,11 +48,13 @@ class Deployer:
     foresee: Callable[[str], ModelFacts | None]
     """Facts of a source whose files are not here, from their headers; None where they are here, and
     raises YibuError where nothing can be known before they are."""
-    choose_engine: Callable[[ModelConfig, ModelFacts | None], Engine]
-    """Raises UnsupportedError when no engine serves the model."""
-    place: Callable[[ModelConfig, ModelFacts | None, Engine, int, Beside], Placement]
-    """Placement of the replica of that number, beside what is promised to others and what comes up
-    too; raises DoesNotFitError."""
+    require: Callable[[ModelConfig, ModelFacts], None]
+    """Raises EnvironmentSetupError where this machine lacks what the model's engine needs, before its
+    files are fetched."""
+    prepare: Callable[[ModelConfig, ModelFacts | None], Prepared]
+    """Chooses the engine; raises UnsupportedError when none serves the model."""
+    place: Callable[[Prepared, int, Beside], Resolved]
+    """The replica of that number, beside what is promised to others and what comes up too."""
     ensure_environment: Callable[[str, Note], Path]
     """An environment's name to its interpreter; raises EnvironmentSetupError."""
     explain: Explain
@@ -113,16 +116,13 @@ class Deployer:
             facts = await asyncio.to_thread(self.read_facts, local)
         ledger.foresee(config.name, facts)
         enter(phases.PLAN)
-        engine = await asyncio.to_thread(self.choose_engine, config, facts)
-        verdict = engine.supports(config, facts)
-        if not verdict.supported:
-            raise UnsupportedError(
-                f"{engine.name} does not serve {config.name}: {verdict.reason}",
-                hint="leave `engine:` out to have one chosen, or see: yibu engine ls",
-            )
+        prepared = await asyncio.to_thread(self.prepare, config, facts)
+        plans: dict[int, LaunchPlan] = {}
 
         async def attempt(number: int, beside: Beside) -> Placement:
-            return await asyncio.to_thread(self.place, config, facts, engine, number, beside)
+            resolved = await asyncio.to_thread(self.place, prepared, number, beside)
+            placement, plans[number] = resolved.runs()
+            return placement
 
         def waits(for_whom: list[str]) -> None:
             enter(phases.WAIT)
@@ -131,7 +131,7 @@ class Deployer:
             )
 
         placements = await ledger.place(config.name, config.replicas, attempt, waits)
-        placed = [(engine.plan(config, facts, placement), placement) for placement in placements]
+        placed = [(plans[number], placement) for number, placement in enumerate(placements)]
         plan, first = placed[0]
         for line in filter(None, (first.warning, *plan.notes)):
             tell(line)
@@ -170,6 +170,7 @@ class Deployer:
         else:
             if facts is not None:
                 ledger.foresee(config.name, facts)
+                await asyncio.to_thread(self.require, config, facts)
 
     async def _pull_extra(self, plan: LaunchPlan, report: ProgressCallback) -> Mapping[str, str]:
         extra = {}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from yibu.config import ModelConfig
+from yibu.config.names import replica_id
 from yibu.engines.base import Endpoint
 from yibu.engines.requests import UNKNOWN
 from yibu.errors import EngineStartError, NotRunningError, YibuError
@@ -18,7 +19,6 @@ from yibu.node import launch, logs
 from yibu.node.deploy import Deployer
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
-from yibu.node.names import replica_id
 from yibu.node.phases import Timeline
 from yibu.node.policy import ModelView
 from yibu.node.process import EngineProcess

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from yibu.config import ModelConfig
-from yibu.config.names import plain_name
+from yibu.config.names import plain_name, replica_id
 from yibu.engines.base import Endpoint
 from yibu.errors import (
     ConfigError,
@@ -28,7 +28,6 @@ from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
 from yibu.node.housekeeping import reap_orphans, rotate_logs
 from yibu.node.launch import Host, cancelled
-from yibu.node.names import replica_id
 from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, end_marked
 from yibu.node.replica import Replica

@@ -14,9 +14,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from yibu.config import ModelConfig
+from yibu.config.names import replica_id
 from yibu.errors import DoesNotFitError
 from yibu.node import processes
-from yibu.node.names import replica_id
 from yibu.node.process import EngineProcess
 from yibu.planner.ledger import Beside, Coming, Promise, promised_host, promised_memory
 from yibu.planner.types import ModelFacts, Placement

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
+from yibu.config.names import replica_id
 from yibu.node import leftovers, processes
 from yibu.node.launch_directories import temporary_directories
 from yibu.node.lock import node_lock
-from yibu.node.names import replica_id
 from yibu.node.process import EngineProcess, end_marked
 from yibu.node.state import SavedNode, SavedReplica, StateFile, boot_id, home_id
 from yibu.node.timings import Timings

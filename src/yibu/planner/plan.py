@@ -138,12 +138,17 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
     return _placement(spot, spot.least.total, 0, machine)
 
 
+def may_use_gpus(gpus: Sequence[int] | None, machine: Machine) -> bool:
+    """Whether an engine that wants GPUs gets some: there are any, or the entry names them, and it does
+    not say ``gpus: []``."""
+    return gpus != () and bool(machine.gpus or gpus)
+
+
 def _goes_to_gpu(request: Request, machine: Machine) -> bool:
     return (
         request.rule == "paged"
         and request.facts is not None
-        and request.gpus != ()
-        and bool(machine.gpus or request.gpus)
+        and may_use_gpus(request.gpus, machine)
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context, open_environments, open_store
+from yibu.cli.context import Context, open_resolver, open_store
 from yibu.cli.exits import DOES_NOT_FIT, DONE
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import JsonOption, OfflineOption
@@ -73,9 +73,9 @@ def plan(
     planned = plan_models(
         chosen,
         open_store(here, offline=offline, machine=left),
-        left,
-        open_environments(here),
-        neighbours=sum(1 for promise in running if not promise.gpus),
+        target,
+        open_resolver(here),
+        running,
     )
     notes = (*typed.notes, *notes)
     if as_json:
@@ -96,7 +96,7 @@ def _split(
     running: Sequence[Promise], chosen: Sequence[ModelConfig]
 ) -> tuple[list[Promise], list[Promise]]:
     """What the chosen models' own replicas were planned, and what all others were."""
-    from yibu.node.names import replica_id
+    from yibu.config.names import replica_id
 
     firsts = {replica_id(model.name, 0) for model in chosen}
     own = [p for p in running if f"{p.replica.rpartition('-')[0]}-0" in firsts]

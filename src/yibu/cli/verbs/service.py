@@ -73,7 +73,7 @@ def up(
         # A node that runs already has an environment of its own: the model itself says it.
         offline = is_offline(here.env)
         chosen = [replace(model, force=force, offline=offline) for model in chosen]
-        check_options(chosen)
+        check_options(chosen, here)
         traces = lacking(here.env)
         for note in (*typed.notes, *notes, *([traces] if traces else [])):
             output.talk(note)

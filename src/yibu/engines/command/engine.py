@@ -83,7 +83,13 @@ class Command:
             replicas=model.replicas,
         )
 
-    def environment(self, *, gpu: bool) -> str | None:  # noqa: ARG002 - it has none
+    def environment(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - it has none
+        facts: ModelFacts | None,  # noqa: ARG002
+        *,
+        gpu: bool,  # noqa: ARG002
+    ) -> None:
         return None
 
     def with_flags(self, plain: Mapping[str, Any]) -> Command:  # noqa: ARG002 - it has none

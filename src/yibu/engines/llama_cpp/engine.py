@@ -18,8 +18,7 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
-from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.installed import Ask
+from yibu.engines.base import Ask, Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.fields import FIELDS
@@ -144,11 +143,22 @@ class LlamaCpp:
     def with_program(self, model: ModelConfig, ask: Ask, built: Mapping[str, Path]) -> LlamaCpp:
         """The engine with the program that the entry names, or the best that was built here."""
         program = choose_program(model, ask, built)
-        if program is None and (python := built.get(self.environment(gpu=False))) is not None:
+        if (
+            program is None
+            and (python := built.get(environment_for(self.name, gpu=False))) is not None
+        ):
             return LlamaCpp(None, devices_of_packaged(python, LAUNCHER, ask, model))
         return self if program is None else LlamaCpp(program)
 
-    def environment(self, *, gpu: bool) -> str:
+    def environment(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the program decides
+        facts: ModelFacts | None,  # noqa: ARG002
+        *,
+        gpu: bool,
+    ) -> str | None:
+        if self.program is not None:
+            return self.program.environment
         return environment_for(self.name, gpu=gpu)
 
     def with_flags(self, plain: Mapping[str, Any]) -> LlamaCpp:  # noqa: ARG002 - one version is known
@@ -178,9 +188,7 @@ class LlamaCpp:
             },
             capabilities=capabilities | {"vision"} if sees and chats else capabilities,
             abilities=_abilities(options, facts, sees=sees),
-            environment=self.environment(gpu=False)
-            if self.program is None
-            else self.program.environment,
+            environment=self.environment(model, facts, gpu=bool(placement.gpus)),
             key_variable=KEY_VARIABLE if self.program is None else OWN_KEY_VARIABLE,
             start_timeout=options.start_timeout,
             stop_grace=5.0,

@@ -111,7 +111,13 @@ class Lmdeploy:
             replicas=model.replicas,
         )
 
-    def environment(self, *, gpu: bool) -> str:
+    def environment(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the protocol's
+        facts: ModelFacts | None,  # noqa: ARG002
+        *,
+        gpu: bool,
+    ) -> str:
         return environment_for(self.name, gpu=gpu)
 
     def with_flags(self, plain: Mapping[str, Any]) -> Lmdeploy:
@@ -151,7 +157,7 @@ class Lmdeploy:
             env={**_environment(placement), **model.env},
             capabilities=frozenset({"chat", "completions", "responses"}),
             abilities=Abilities(features=frozenset({PYTORCH} if on_pytorch else ())),
-            environment=self.environment(gpu=True),
+            environment=self.environment(model, facts, gpu=True),
             key_variable=KEY_VARIABLE,
             start_timeout=options.start_timeout,
             keeps_compiled=True,

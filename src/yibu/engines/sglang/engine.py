@@ -109,7 +109,13 @@ class Sglang:
             lora=_lora_slots(model, given),
         )
 
-    def environment(self, *, gpu: bool) -> str:
+    def environment(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the protocol's
+        facts: ModelFacts | None,  # noqa: ARG002
+        *,
+        gpu: bool,
+    ) -> str:
         return environment_for(self.name, gpu=gpu)
 
     def with_flags(self, plain: Mapping[str, Any]) -> Sglang:
@@ -145,7 +151,7 @@ class Sglang:
             env={**_environment(placement), **model.env},
             capabilities=_capabilities(facts, names),
             abilities=Abilities(features=frozenset(map(adapter_feature, options.lora or ()))),
-            environment=self.environment(gpu=True),
+            environment=self.environment(model, facts, gpu=True),
             key_variable=KEY_VARIABLE,
             start_timeout=options.start_timeout,
             keeps_compiled=True,

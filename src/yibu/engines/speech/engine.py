@@ -107,8 +107,11 @@ class Speech:
             reference=given.text("path") == "reference",
         )
 
-    def environment(self, *, gpu: bool) -> str | None:  # noqa: ARG002 - the model's format decides
-        return None
+    def environment(self, model: ModelConfig, facts: ModelFacts | None, *, gpu: bool) -> str | None:
+        if facts is None:
+            return None
+        options, _ = read_options(SpeechOptions, model, self.name)
+        return _environment(model, facts, options, _device(options, gpu=gpu))
 
     def with_flags(self, plain: Mapping[str, Any]) -> Speech:  # noqa: ARG002 - it has one version
         return self
@@ -121,9 +124,7 @@ class Speech:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         options, rest = read_options(SpeechOptions, model, self.name)
         vad = options.vad or _usual_vad(model, facts)
-        # The placement's GPU is the only one that the engine sees: the first, whatever its number.
-        device = "cuda" if placement.gpus else options.device or "cpu"
-        environment = _environment(model, facts, options, device)
+        on_gpu = bool(placement.gpus)
         capabilities: frozenset[Capability] = frozenset({"transcriptions"})
         return LaunchPlan(
             engine=self.name,
@@ -132,7 +133,7 @@ class Speech:
                 "--model", "{model}", *(("--vad", "{vad}") if vad else ()),
                 "--host", "{host}", "--port", "{port}", "--served-model-name", model.name,
                 "--precision", options.precision,
-                "--device", device,
+                "--device", _device(options, gpu=on_gpu),
                 "--threads", str(options.threads or placement.threads), "--path", options.path,
                 *to_flags(rest), *model.flags,
             ),
@@ -146,13 +147,18 @@ class Speech:
             capabilities=capabilities | {"translations"}
             if facts.format in _TRANSLATES
             else capabilities,
-            environment=environment,
+            environment=self.environment(model, facts, gpu=on_gpu),
             key_variable=KEY_VARIABLE,
             start_timeout=options.start_timeout,
             conforming=True,
             upload_patience=FILE_PATIENCE,
             extra_sources={"vad": vad} if vad else {},
         )  # fmt: skip
+
+
+def _device(options: SpeechOptions, *, gpu: bool) -> str:
+    # The placement's GPU is the only one that the engine sees: the first, whatever its number.
+    return "cuda" if gpu else options.device or "cpu"
 
 
 def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, device: str) -> str:

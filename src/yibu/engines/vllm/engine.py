@@ -101,7 +101,13 @@ class Vllm:
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
         return request_of(model, Given.of(model, self._table, OPTIONS), facts)
 
-    def environment(self, *, gpu: bool) -> str:
+    def environment(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the protocol's
+        facts: ModelFacts | None,  # noqa: ARG002
+        *,
+        gpu: bool,
+    ) -> str:
         return environment_for(self.name, gpu=gpu)
 
     def with_flags(self, plain: Mapping[str, Any]) -> Vllm:
@@ -141,7 +147,7 @@ class Vllm:
             },
             capabilities=_capabilities(facts, users) | _tells_tokenizer(users),
             abilities=_abilities(model, names),
-            environment=self.environment(gpu=bool(placement.gpus)),
+            environment=self.environment(model, facts, gpu=bool(placement.gpus)),
             key_variable=KEY_VARIABLE,
             start_timeout=options.start_timeout,
             keeps_compiled=True,

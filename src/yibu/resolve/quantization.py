@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from yibu.config import ModelConfig
-from yibu.engines import registry
 from yibu.errors import DoesNotFitError
 from yibu.hub.headers import HeaderChooser, RemoteHeaders
 from yibu.hub.quantization import Choice, Variant, listed
 from yibu.planner.headers import gguf_facts
-from yibu.planner.plan import plan
 from yibu.planner.types import Machine
+from yibu.resolve.resolver import Resolver
 
 
-def by_plan(machine: Callable[[], Machine]) -> HeaderChooser:
+def by_plan(resolver: Resolver, machine: Callable[[], Machine]) -> HeaderChooser:
     """Takes the most usual quantization that fits by the plan; ``machine`` is asked when needed."""
 
     def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
@@ -23,15 +22,16 @@ def by_plan(machine: Callable[[], Machine]) -> HeaderChooser:
         # One header tells of all: they differ in the bytes of their weights alone.
         facts = gguf_facts(str(headers.source), headers, found[0].files)
         model = ModelConfig(name=headers.source.name)
-        engine = registry.choose(model, facts)
         here = machine()
+        prepared = resolver.prepare(model, facts, here)
         reasons: list[str] = []
         for variant in found:
             weights = variant.size or facts.weight_bytes
-            request = engine.request(
-                model, replace(facts, weight_bytes=weights + facts.projector_bytes)
-            )
-            verdict = plan([request], here)[0]
+            this = replace(facts, weight_bytes=weights + facts.projector_bytes)
+            request = replace(prepared.request, facts=this)
+            verdict = resolver.place(
+                replace(prepared, facts=this, request=request), 0, here
+            ).verdict
             if verdict.placement is not None:
                 first = "the usual one, and it fits here"
                 return Choice(variant, f"for {reasons[0]}" if reasons else first)

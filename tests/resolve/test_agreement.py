@@ -1,0 +1,201 @@
+"""What `yibu plan` shows is what the node launches: entries of every engine, on machines of several kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.vllm import make_model
+from tests.planner.planner_files import LLAMA, gguf_bytes, write_safetensors
+from tests.support.stand_in import stand_in
+from yibu.cli import selection
+from yibu.cli.context import Context, open_resolver, open_store
+from yibu.cli.normalize import normalize
+from yibu.cli.planning import plan_models
+from yibu.config import Config, ModelConfig
+from yibu.config import file as config_file
+from yibu.daemon import deployer
+from yibu.errors import DoesNotFitError, YibuError
+from yibu.hub.types import LocalModel, ProgressCallback
+from yibu.node import hardware, phases
+from yibu.node.deploy import Deployer
+from yibu.node.launch import LaunchSpec
+from yibu.node.ledger import Ledger
+from yibu.paths import Paths
+from yibu.planner.machine_file import BUILT_IN
+from yibu.planner.types import Machine
+from yibu.resolve import known_facts
+
+GIB = 1024**3
+NOTHING = Path(__file__).parent
+MACHINES = {
+    "cpu": Machine("cpu", 8, 16, 16 * GIB, 14 * GIB),
+    "small": Machine("small", 2, 2, 3 * GIB, 2 * GIB),
+    "gpu": BUILT_IN["rtx4090-24g"],
+    "gpus": BUILT_IN["2x24g"],
+}
+ENTRIES = {
+    "gguf": "{name: a, source: ./a.gguf}",
+    "gguf with options": "{name: a, source: ./a.gguf, options: {context: 512, parallel: 3, threads: 2}}",
+    "gguf with flags": "{name: a, source: ./a.gguf, flags: [-c, '2048', -np, '2', -fa, 'on', --no-mmap]}",
+    "gguf on the CPU": "{name: a, source: ./a.gguf, gpus: []}",
+    "gguf three times": "{name: a, source: ./a.gguf, replicas: 3}",
+    "gguf with its own program": "{name: a, source: ./a.gguf, options: {program: ./bin/llama-server}}",
+    "its own program, some layers": "{name: a, source: ./a.gguf,"
+    " options: {program: ./bin/llama-server, gpu_layers: 2}, flags: [--brand-switch]}",
+    "vllm": "{name: v, source: ./v}",
+    "vllm as its own server": "{name: v, source: ./v, engine: vllm, flags: [--host, 0.0.0.0, --port, '81',"
+    " --served-model-name, w, --max-model-len, 1K, --api-key, a-key-of-mine]}",
+    "vllm on the CPU": "{name: v, source: ./v, gpus: [], options: {threads: 2}}",
+    "vllm on the second": "{name: v, source: ./v, gpus: [1]}",
+    "vllm by a variable": "{name: v, source: ./v, env: {CUDA_VISIBLE_DEVICES: '1'}}",
+    "vllm twice": "{name: v, source: ./v, replicas: 2, options: {max_num_seqs: 4}}",
+    "vllm over both": "{name: v, source: ./v, options: {tensor_parallel_size: 2}}",
+    "vllm with a budget": "{name: v, source: ./v, memory: 4GiB, options: {kv_cache_dtype: fp8}}",
+    "vllm with an adapter": "{name: v, source: ./v, options: {lora: {l: ./l}}}",
+    "sglang": "{name: s, source: ./v, engine: sglang, options: {context: 1024}}",
+    "lmdeploy": "{name: l, source: ./v, engine: lmdeploy, flags: [--session-len, '1024']}",
+    "large": "{name: big, source: ./big}",
+    "speech": "{name: sense, source: ./sense}",
+    "speech on a GPU": "{name: sense, source: ./sense, gpus: [0]}",
+    "speech by device": "{name: sense, source: ./sense, options: {device: cuda}}",
+    "speech on torch": "{name: sense, source: ./sense, options: {path: reference, threads: 1}}",
+    "whisper": "{name: w, source: ./whisper, replicas: 2}",
+    "command": "{name: c, engine: command, options: {command: 'serve --port {port}'}, gpus: [0]}",
+    "refused": "{name: r, source: ./a.gguf, engine: vllm}",
+    "several": "{name: a, source: ./a.gguf}, {name: v, source: ./v}, {name: sense, source: ./sense}",
+    "several on GPUs": "{name: v, source: ./v}, {name: w, source: ./v, replicas: 2}, {name: big, source: ./big}",
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small models of every format."""
+    work = tmp_path_factory.mktemp("models")
+    tensors = [("token_embd.weight", (64, 8), 0, 0), ("blk.0.attn_q.weight", (64, 8), 0, 2048)]
+    (work / "a.gguf").write_bytes(gguf_bytes(LLAMA, tensors, data=4096))
+    make_model(work / "v")
+    big = make_model(work / "big")
+    config = json.loads((big / "config.json").read_text())
+    config |= {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64}
+    config |= {"num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 128256}
+    (big / "config.json").write_text(json.dumps(config))
+    (big / "model.safetensors").unlink()
+    write_safetensors(big / "model.safetensors", {"embed": ("BF16", (2**20, 2**15))})
+    (work / "l").mkdir()
+    (work / "l" / "adapter_config.json").write_text('{"r": 8}')
+    write_safetensors(work / "l" / "adapter_model.safetensors", {"a": ("BF16", (8, 8))})
+    (work / "sense").mkdir()
+    (work / "sense" / "config.yaml").write_text("model: SenseVoiceSmall\n")
+    (work / "sense" / "model.pt").write_bytes(bytes(1000))
+    (work / "whisper").mkdir()
+    (work / "whisper" / "config.json").write_text('{"alignment_heads": []}')
+    (work / "whisper" / "vocabulary.txt").write_text("a\n")
+    (work / "whisper" / "model.bin").write_bytes(bytes(500))
+    (work / "bin").mkdir()
+    stand_in(work / "bin")
+    return work
+
+
+async def launched(
+    context: Context, models: list[ModelConfig]
+) -> list[list[LaunchSpec] | YibuError | None]:
+    """What the node would start of each, all of them asked for at once; or its refusal."""
+    real = deployer(context.paths, {})
+
+    def pull(source: str, progress: ProgressCallback) -> LocalModel:
+        # What detects speech comes from an index: its files are no part of this.
+        return real.pull(source if source.startswith("/") else str(NOTHING), progress)
+
+    there = dataclasses.replace(
+        real, pull=pull, ensure_environment=lambda name, note: Path(sys.executable)
+    )
+    ledger = Ledger()
+    for model in models:
+        ledger.announce(model)
+        ledger.foresee(model.name, known_facts(model.source, open_store(context))[0])
+    return [await _launched(there, model, ledger) for model in models]
+
+
+async def _launched(
+    there: Deployer, model: ModelConfig, ledger: Ledger
+) -> list[LaunchSpec] | YibuError | None:
+    """None where it waits for a GPU's memory until another has started."""
+    waits = asyncio.Event()
+
+    def enter(phase: str) -> None:
+        if phase == phases.WAIT:
+            waits.set()
+
+    deploying = asyncio.create_task(
+        there.deploy(model, lambda _: None, lambda _: None, enter, ledger)
+    )
+    waiting = asyncio.create_task(waits.wait())
+    await asyncio.wait((deploying, waiting), return_when=asyncio.FIRST_COMPLETED, timeout=60)
+    waiting.cancel()
+    try:
+        if waits.is_set():
+            deploying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await deploying
+            return None
+        return await deploying
+    except YibuError as error:
+        return error
+    finally:
+        ledger.withdraw(model.name)
+
+
+def read(text: str, context: Context) -> tuple[Config, list[ModelConfig]]:
+    path = context.directory / "yibu.yaml"
+    path.write_text(f"models: [{text}]")
+    config, _ = normalize(config_file.load(path, env={}))
+    return config, selection.select((), config, selection.Overrides(), context.directory)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("force", [False, True])
+def test_plan_shows_what_the_node_launches(
+    entry: str,
+    machine: str,
+    force: bool,
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = MACHINES[machine]
+    monkeypatch.setattr("yibu.daemon.probe", lambda *_: here)
+    monkeypatch.setattr(hardware, "probe", lambda *_: here)
+    paths = Paths.from_env({"YIBU_HOME": str(tmp_path / "home")})
+    context = Context({}, paths, files)
+    _, models = read(ENTRIES[entry], context)
+    models = [replace(model, force=force) for model in models]
+    resolver = open_resolver(context)
+    started = asyncio.run(launched(context, models))
+    refusals = [str(one) for one in started if _refused(one)]
+    if refusals:
+        with pytest.raises(YibuError) as refused:
+            plan_models(models, open_store(context), here, resolver)
+        assert refusals == [str(refused.value)]
+        return
+    planned = plan_models(models, open_store(context), here, resolver)
+    for plan, specs in zip(planned, started, strict=True):
+        if specs is None or isinstance(specs, YibuError):
+            assert plan.launch is None
+            # Of several, the node says what is missing when all the others have what they need.
+            assert len(models) > 1 or plan.plan.reasons[0] in str(specs)
+        else:
+            assert plan.launch == specs[0].plan
+            assert len(specs) == plan.model.replicas
+
+
+def _refused(found: object) -> bool:
+    return isinstance(found, YibuError) and not isinstance(found, DoesNotFitError)
