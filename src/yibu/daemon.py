@@ -87,6 +87,7 @@ def main() -> NoReturn:
             later = bool(plain.pop("listen_later", False))
             source = plain.pop("source", {})
             config = gateway_config(plain)
+            log.configure(form=config.log_format)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(serve(Paths.from_env(env), config, env, later=later, source=source))
         except (YibuError, OSError) as error:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
+from datetime import datetime
 from types import TracebackType
-from typing import TextIO
+from typing import Literal, TextIO
 
 from yibu.redaction import redact
 
+Format = Literal["text", "json"]
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -52,22 +56,60 @@ class RedactingFormatter(Redacting):
         return f"{self._text},{int((created - second) * 1000):03d}"
 
 
+class JsonFormatter(RedactingFormatter):
+    """An object a line: time, level, logger, message, and what the record has as ``fields``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        trace = self.formatException(record.exc_info) if record.exc_info else record.exc_text
+        fields = {"message": record.getMessage(), **({"exception": trace} if trace else {})}
+        return self._object(record.created, record.levelname, record.name, fields)
+
+    def line(self, name: str, text: str) -> str:
+        return self._object(time.time(), "INFO", name, {"message": text})
+
+    def fields(self, name: str, fields: Mapping[str, object]) -> str:
+        """What ``line`` is, of what has no text."""
+        return self._object(time.time(), "INFO", name, fields)
+
+    def _object(self, created: float, level: str, name: str, fields: Mapping[str, object]) -> str:
+        when = datetime.fromtimestamp(created).astimezone().isoformat(timespec="milliseconds")
+        # Each text by itself: taken out of the whole, a secret could take a quote along.
+        shown = {
+            key: redact(value) if isinstance(value, str) else value for key, value in fields.items()
+        }
+        line = {"time": when, "level": level.lower(), "logger": name, **shown}
+        return json.dumps(line, ensure_ascii=False)
+
+
 class BatchingHandler(logging.Handler):
     """Writes what one turn of the event loop logged in one system call, at the turn's end.
 
     Warnings and worse, and whatever is logged outside of a loop, are written at once.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, form: Format = "text") -> None:
         super().__init__()
         self._stream = stream
         self._lines: list[str] = []
-        self._formatter = RedactingFormatter(_FORMAT)
+        self._formatter = JsonFormatter() if form == "json" else RedactingFormatter(_FORMAT)
         self.setFormatter(self._formatter)
+
+    @property
+    def structured(self) -> bool:
+        """Lines are objects, with fields of their own."""
+        return isinstance(self._formatter, JsonFormatter)
+
+    def write_fields(self, name: str, fields: Mapping[str, object]) -> None:
+        """The same as ``write`` where lines are objects."""
+        assert isinstance(self._formatter, JsonFormatter)
+        self._add(self._formatter.fields(name, fields))
 
     def write(self, name: str, text: str) -> None:
         """Write a line at INFO of which there is no record."""
-        self._lines.append(self._formatter.line(name, text))
+        self._add(self._formatter.line(name, text))
+
+    def _add(self, line: str) -> None:
+        self._lines.append(line)
         if len(self._lines) == 1:
             self._flush_soon()
 
@@ -100,12 +142,12 @@ class BatchingHandler(logging.Handler):
             loop.call_soon(self.flush)
 
 
-def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send every log record to ``stream`` (stderr); call it once, in an entry point."""
+def configure(level: str = "INFO", stream: TextIO | None = None, form: Format = "text") -> None:
+    """Send every log record to ``stream`` (stderr), as lines of text or of JSON; for entry points."""
     # Nothing that is written names them, and each record would look them up.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
-    root.handlers[:] = [BatchingHandler(stream or sys.stderr)]
+    root.handlers[:] = [BatchingHandler(stream or sys.stderr, form)]
     root.setLevel(level)
     sys.excepthook = _write_defect
 
@@ -121,6 +163,12 @@ def write_line(logger: logging.Logger, text: str) -> None:
         handlers[0].write(logger.name, text)
     else:
         logger.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, text, (), None))
+
+
+def structured() -> BatchingHandler | None:
+    """What takes fields (``write_fields``), where log lines are objects: no text need be made of them."""
+    handler = logging.root.handlers[0] if logging.root.handlers else None
+    return handler if isinstance(handler, BatchingHandler) and handler.structured else None
 
 
 def configure_quiet() -> None:

@@ -123,6 +123,7 @@ CHANGED: dict[str, Any] = {
     "hosts": ["example.com"],
     "request_timeout": 1,
     "drain_timeout": 1,
+    "log_format": "json",
 }
 
 

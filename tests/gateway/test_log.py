@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
 from yibu import log
+
+from .conftest import FakeBackend, Serve, chat
+from .upstream import LLAMA_CHAT, Upstream, answering
 
 logger = logging.getLogger("test")
 
@@ -63,3 +68,44 @@ def test_secrets_are_taken_out_of_exceptions_too(stream: Stream) -> None:
     assert "Traceback" in stream.getvalue()
     assert "sk-very-secret" not in stream.getvalue()
     assert "abcdefgh" not in stream.getvalue()
+
+
+def test_objects_hold_what_text_would_and_no_secret(stream: Stream) -> None:
+    log.configure(stream=stream, form="json")
+    logger.warning('said token="abcd1234efgh" to %s\nand more', "x")
+    try:
+        raise ValueError("api_key=sk-very-secret")
+    except ValueError:
+        logger.exception("failed")
+    handler = log.structured()
+    assert handler is not None
+    handler.write_fields("access", {"status": 200, "path": "/v1/x?api_key=sk-very-secret-1"})
+    handler.flush()
+    warning, failed, access = map(json.loads, stream.getvalue().splitlines())
+    assert warning["level"] == "warning"
+    assert warning["logger"] == "test"
+    assert datetime.fromisoformat(warning["time"]).tzinfo is not None
+    assert failed["message"] == "failed"
+    assert "ValueError" in failed["exception"]
+    assert access["status"] == 200
+    assert "very-secret" not in stream.getvalue()
+    assert "abcd1234efgh" not in stream.getvalue()
+
+
+async def test_requests_are_objects_with_fields(
+    stream: Stream, serve: Serve, backend: FakeBackend
+) -> None:
+    log.configure(stream=stream, form="json")
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            await gateway.post("/v1/chat/completions", chat())
+            await gateway.http.get(gateway.url + "/no\u00e9where")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    answered, missing = [line for line in lines if line["logger"] == "yibu.gateway.access"]
+    assert answered["model"] == "m"
+    assert (answered["prompt_tokens"], answered["completion_tokens"]) == (31, 3)
+    assert answered["status"] == 200
+    assert answered["total_ms"] > 0
+    assert missing["status"] == 404
+    assert missing["method"] == "GET"

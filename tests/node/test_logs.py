@@ -82,7 +82,7 @@ def test_a_follower_goes_on_in_what_a_flood_left(path: Path, seen: int) -> None:
             write(path, "after\n")
         return looks == 3
 
-    got = list(logs.follow(path, from_start=True, poll=0.001, stop=stop))
+    got = list(logs.follow(path, start=logs.Position.beginning(path), poll=0.001, stop=stop))
     before = seen // 10
     assert got[:before] == lines[:before]
     rest = got[before:]

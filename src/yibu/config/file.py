@@ -258,6 +258,7 @@ def _gateway(
         request_timeout=values["request_timeout"],
         drain_timeout=values["drain_timeout"],
         max_connections=values["max_connections"],
+        log_format=values["log_format"],
     )
 
 

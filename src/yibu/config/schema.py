@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -123,6 +123,9 @@ class GatewaySchema(_Part):
         4096,
         ge=1,
         description="Clients connected at once; fewer where the system allows fewer open files.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="The node's log: lines of text, or an object a line."
     )
 
 

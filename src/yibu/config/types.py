@@ -35,6 +35,8 @@ class GatewayConfig:
     """Seconds that requests in flight get when the node is told to stop."""
     max_connections: int = 4096
     """Clients connected at once; fewer where the system allows fewer open files."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the node's log."""
 
 
 @dataclass(frozen=True, slots=True)

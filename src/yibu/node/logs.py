@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -154,8 +155,9 @@ def read_from(path: Path, offset: int, limit: int) -> str:
         return ""
 
 
-def tail(path: Path, n: int) -> list[str]:
-    """The last ``n`` lines, older generations included, without their line ends.
+def tail(path: Path, n: int, end: int | None = None) -> list[str]:
+    """The last ``n`` lines, older generations included, without their line ends; of the live file those
+    before byte ``end``.
 
     Raises:
         FileNotFoundError: there is no such log.
@@ -164,16 +166,50 @@ def tail(path: Path, n: int) -> list[str]:
     number = 0
     current: Path = path
     while len(lines) < n and (number == 0 or current.exists()):
-        lines = _last_lines(current, n - len(lines)) + lines
+        lines = _last_lines(current, n - len(lines), None if number else end) + lines
         number += 1
         current = generation(path, number)
     return lines
 
 
-def _last_lines(path: Path, n: int) -> list[str]:
+def lines(path: Path, *, since: float | None = None, end: int | None = None) -> Iterator[str]:
+    """All lines, the oldest generation first, without their line ends; generations that were last
+    written before ``since`` (Unix seconds) are left out, and of the live file what follows byte ``end``.
+
+    The number of generations is taken at the beginning: what is rotated meanwhile may come twice or
+    not at all.
+    """
+    found = [path]
+    while (older := generation(path, len(found))).exists():
+        found.append(older)
+    for file in reversed(found):
+        try:
+            with file.open("rb") as opened:
+                if since is not None and os.fstat(opened.fileno()).st_mtime < since:
+                    continue
+                left = end if end is not None and file == path else sys.maxsize
+                for line in opened:
+                    left -= len(line)
+                    if left < 0:
+                        break
+                    yield line.decode(errors="replace").rstrip("\r\n")
+        except FileNotFoundError:
+            continue  # rotated away
+
+
+def written_at(path: Path) -> float | None:
+    """When the live file was last written, in Unix seconds; None when there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _last_lines(path: Path, n: int, end: int | None) -> list[str]:
     data = b""
     with path.open("rb") as file:
         position = file.seek(0, os.SEEK_END)
+        position = position if end is None else min(end, position)
         while position > 0 and data.count(b"\n") <= n:
             step = min(_BLOCK, position)
             position -= step
@@ -185,15 +221,16 @@ def _last_lines(path: Path, n: int) -> list[str]:
 def follow(
     path: Path,
     *,
-    from_start: bool = False,
+    start: Position | None = None,
     poll: float = 0.2,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[str]:
-    """Lines as they are written, across rotations, until ``stop()``; blocks between them.
+    """Lines as they are written from ``start`` (now) on, across rotations, until ``stop()``; blocks
+    between them.
 
     A file that does not exist yet is waited for.
     """
-    place = _Place(0 if from_start else size(path), _rotated_at(path))
+    place = start or Position.now(path)
     rest = b""
     while True:
         ending = stop()  # asked before reading: what was written until then is still given
@@ -207,14 +244,35 @@ def follow(
 
 
 @dataclass(slots=True)
-class _Place:
+class Position:
     """How far a follower has read, and the rotation that it knows of."""
 
     position: int
     rotated: tuple[int, int] | None
 
+    @classmethod
+    def now(cls, path: Path) -> Position:
+        """Behind the last whole line."""
+        return cls(_last_line_end(path), _rotated_at(path))
 
-def _news(path: Path, place: _Place) -> bytes:
+    @classmethod
+    def beginning(cls, path: Path) -> Position:
+        """Of the live file; what was rotated away is not read."""
+        return cls(0, _rotated_at(path))
+
+
+def _last_line_end(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            begin = file.seek(max(0, end - _BLOCK))
+            newline = file.read(end - begin).rfind(b"\n")
+    except FileNotFoundError:
+        return 0
+    return begin + newline + 1 if newline >= 0 or begin == 0 else end
+
+
+def _news(path: Path, place: Position) -> bytes:
     """What was written since ``place``, which is moved on."""
     try:
         with path.open("rb") as file:
@@ -235,7 +293,7 @@ def _news(path: Path, place: _Place) -> bytes:
         return b""
 
 
-def _unread_generations(path: Path, place: _Place) -> list[Path]:
+def _unread_generations(path: Path, place: Position) -> list[Path]:
     """Files that were the live one when ``place`` was noted, or later; the oldest first."""
     known, place.rotated = place.rotated, _rotated_at(path)
     unread: list[Path] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -134,14 +134,39 @@ def _state(model: dict[str, Any]) -> str:
 
 
 def logs(
-    model: ModelArgument,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models' names, and `node`; all logs when none is given."),
+    ] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last.")] = 100,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--lines",
+            min=0,
+            show_default=False,
+            help="How many of the last: 100, and all with --since.",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Not older than 30s, 10m, 2h, 1d, or a time (ISO 8601).")
+    ] = None,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="This level and worse."),
+    ] = None,
+    grep: Annotated[str | None, typer.Option(help="Lines that match a regular expression.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
-    """Print a model's log; `yibu logs node` is the node's own."""
-    from yibu.cli.logs import show
+    """Print logs: of models, of the node (`yibu logs node`), or of all together.
 
-    show(Context.here(), model, follow=follow, lines=lines)
+    Lines of several logs stand in the order of their times, each behind its log's name.
+    """
+    from yibu.cli.logs import show, wanted
+
+    chosen = wanted(since, level, grep)
+    show(Context.here(), models or (), chosen, follow=follow, lines=lines, as_json=as_json)
 
 
 def restart(model: ModelArgument) -> None:

@@ -16,7 +16,7 @@ from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.monitoring.tracing import Trace, passed_on
-from yibu.log import write_line
+from yibu.log import structured, write_line
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -334,18 +334,47 @@ class Exchange:
             metrics.tokens[(self.model, "prompt", *key)] += self.tokens[0]
             metrics.tokens[(self.model, "completion", *key)] += self.tokens[1]
         if logger.isEnabledFor(logging.INFO):
-            prompt, completion = self.tokens[:2] if self.tokens else ("-", "-")
-            path = self.path if self.path == self.label else _printable(self.path)
-            line = (
-                f"{self.method} {path} {self.status} model={self.model} "
-                f"replica={self.replica} first_byte_ms={first * 1000:.1f} "
-                f"total_ms={total * 1000:.1f} in={self.bytes_in} out={self.bytes_out} "
-                f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "
-                f"client={self.key} id={self.request_id.decode()}"
-            )
-            if self.trace is not None:
-                line += f" trace={self.trace.id}"
-            write_line(logger, line)
+            self._log(first, total)
+
+    def _log(self, first: float, total: float) -> None:
+        if (handler := structured()) is not None:
+            handler.write_fields(logger.name, self._fields(first, total))
+            return
+        prompt, completion = self.tokens[:2] if self.tokens else ("-", "-")
+        path = self.path if self.path == self.label else _printable(self.path)
+        line = (
+            f"{self.method} {path} {self.status} model={self.model} "
+            f"replica={self.replica} first_byte_ms={first * 1000:.1f} "
+            f"total_ms={total * 1000:.1f} in={self.bytes_in} out={self.bytes_out} "
+            f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "
+            f"client={self.key} id={self.request_id.decode()}"
+        )
+        if self.trace is not None:
+            line += f" trace={self.trace.id}"
+        write_line(logger, line)
+
+    def _fields(self, first: float, total: float) -> dict[str, object]:
+        """The same for a log of objects, whose message is the line's beginning."""
+        prompt, completion = self.tokens[:2] if self.tokens else (None, None)
+        path = _printable(self.path)
+        return {
+            "message": f"{self.method} {path} {self.status}",
+            "method": self.method,
+            "path": path,
+            "status": self.status,
+            "model": self.model,
+            "replica": self.replica,
+            "first_byte_ms": round(first * 1000, 1),
+            "total_ms": round(total * 1000, 1),
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "stream": self.stream,
+            "client": self.key,
+            "request_id": self.request_id.decode(),
+            **({"trace_id": self.trace.id} if self.trace is not None else {}),
+        }
 
 
 def _printable(path: str) -> str:
