@@ -55,7 +55,12 @@ def install(home: Home, environment: str) -> str:
 @pytest.mark.parametrize(
     ("environment", "tests"),
     # speech-torch leaves behind the export that speech-onnx, which has no torch, loads.
-    [("speech-whisper", "server"), ("speech-torch", "models"), ("speech-onnx", "models")],
+    [
+        ("speech-whisper", "server"),
+        ("speech-torch", "models"),
+        ("speech-onnx", "models"),
+        ("speech-onnx", "live"),
+    ],
 )
 def test_in_its_environment(
     environment: str, tests: str, engine_cache: Path, tools: Path, tmp_path: Path

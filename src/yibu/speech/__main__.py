@@ -14,7 +14,7 @@ from yibu import log as logs
 from yibu.errors import YibuError
 from yibu.speech import allocator
 from yibu.speech.cores import physical_cores
-from yibu.speech.settings import MIB, Limits, Settings
+from yibu.speech.settings import KEY_VARIABLE, MIB, Limits, Settings
 
 if TYPE_CHECKING:  # it imports numpy, which reads the environment that main() sets first
     from yibu.speech.loading import Loaded
@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # it imports numpy, which reads the environment that main() s
 Loader: TypeAlias = "Callable[[Settings], Loaded]"
 
 log = logging.getLogger(__name__)
-
-KEY_VARIABLE = "YIBU_SPEECH_KEY"
 
 _QUIET_THREADS = {
     "OMP_WAIT_POLICY": "passive",
@@ -78,6 +76,8 @@ def _settings(parsed: argparse.Namespace) -> Settings:
         window_seconds=parsed.window_seconds,
         batch_seconds=parsed.max_batch_seconds,
         batch_time=parsed.batch_time,
+        sessions=parsed.max_sessions,
+        idle_seconds=parsed.idle_timeout,
         stall_seconds=parsed.stall_timeout,
     )
     return Settings(
@@ -134,18 +134,23 @@ def _parser() -> argparse.ArgumentParser:
         ("--window-seconds", standard.window_seconds, "of audio decoded ahead, a request"),
         ("--max-batch-seconds", standard.batch_seconds, "of audio in one batch"),
         ("--batch-time", standard.batch_time, "seconds of computing a batch aims at"),
+        ("--idle-timeout", standard.idle_seconds, "seconds without a message, live"),
         ("--stall-timeout", standard.stall_seconds, "seconds on a batch, then unhealthy"),
     ):
         limits.add_argument(
             flag, type=_positive(float), default=default, metavar="N", help=f"{text} (%(default)g)"
         )
-    limits.add_argument(
-        "--max-requests",
-        type=_positive(int),
-        default=standard.requests,
-        metavar="N",
-        help="in flight, then 429 (%(default)s)",
-    )
+    for flag, number, text in (
+        ("--max-requests", standard.requests, "in flight"),
+        ("--max-sessions", standard.sessions, "live sessions"),
+    ):
+        limits.add_argument(
+            flag,
+            type=_positive(int),
+            default=number,
+            metavar="N",
+            help=f"{text}, then 429 (%(default)s)",
+        )
     return parser
 
 

@@ -16,9 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yibu.errors import InvalidRequestError, RequestError, UnauthorizedError, UnknownModelError
 from yibu.speech.engine import Engine
+from yibu.speech.live.routes import KEY_PROTOCOL, foreign_origin
 from yibu.speech.metrics import Metrics
 from yibu.speech.responses import CLIENT_GONE, ClientGoneError, as_refusal, error_answer
 from yibu.speech.routes import routes
+from yibu.speech.settings import KEY_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,9 @@ class Edge:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,10 +99,34 @@ class Edge:
         finally:
             self._count(scope, status or 500, time.monotonic() - started)
 
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A refusal is an HTTP answer to the handshake."""
+        refusal: RequestError | None = None
+        if not self._admits(scope):
+            refusal = UnauthorizedError(
+                "The key is missing or wrong: send it as Authorization: Bearer KEY, or as the "
+                f"subprotocol {KEY_PROTOCOL}KEY"
+            )
+        elif self._expected is None and (origin := foreign_origin(scope)) is not None:
+            refusal = UnauthorizedError(
+                f"A web page of {origin} may not use this server, which asks for no key: "
+                f"set {KEY_VARIABLE}, or serve it through the gateway",
+                code="origin_not_allowed",
+            )
+        started = time.monotonic()
+        if refusal is not None:
+            await error_answer(refusal)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+        log.info("WEBSOCKET %s %.3fs", scope["path"], time.monotonic() - started)
+
     def _admits(self, scope: Scope) -> bool:
         if self._expected is None or scope["path"] in _OPEN_PATHS:
             return True
         sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        for protocol in scope.get("subprotocols", ()):
+            if not sent and protocol.startswith(KEY_PROTOCOL):
+                sent = b"Bearer " + protocol.removeprefix(KEY_PROTOCOL).encode()
         return hmac.compare_digest(sent, self._expected)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:

@@ -1,7 +1,9 @@
 """The one way to the model: a bounded, fair queue, batches across requests, one worker thread
 (an executor of one thread, given from outside because the model is loaded on it too).
 
-Everything but the model's own computing happens on the event loop, so the state needs no locks.
+What a live session has finished goes first; files and the partial texts of live sessions share what
+is left. Everything but the model's own computing happens on the event loop, so the state needs no
+locks.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from yibu.errors import OverloadedError, RequestError
 from yibu.speech.allocator import give_back
@@ -37,11 +40,31 @@ class ModelFailedError(RequestError):
     default_code = "model_failed"
 
 
+Answer = Recognized | RequestError
+
+
 @dataclass(frozen=True, slots=True)
-class _Work:
-    ticket: Ticket
-    number: int
-    segment: Segment
+class Job:
+    """One segment for the model."""
+
+    seconds: float
+    options: Options
+    segment: Callable[[], Segment]
+    """Called on the model's thread."""
+    deliver: Callable[[Answer], None]
+    """Called on the event loop."""
+    final: bool = True
+    """False for speech that goes on, which is recognized again."""
+
+
+class Partials(Protocol):
+    """Live sessions whose open speech may be recognized once more."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, seconds: float) -> list[Job]:
+        """The most urgent ones, about so much audio; at least one."""
+        ...
 
 
 class Ticket:
@@ -94,7 +117,9 @@ class Ticket:
 
     def submit(self, segment: Segment) -> None:
         self._queued += segment.duration
-        self._batcher.enqueue(_Work(self, self._submitted, segment))
+        deliver = partial(self._deliver, self._submitted, segment.duration)
+        job = Job(segment.duration, self.options, lambda: segment, deliver)
+        self._batcher.enqueue(self.number, job)
         self._submitted += 1
 
     async def room(self) -> None:
@@ -113,13 +138,15 @@ class Ticket:
         if self._failure is not None:
             raise self._failure
 
-    def deliver(self, work: _Work, result: Recognized | RequestError) -> None:
-        """Called by the batcher with the answer to one segment."""
-        self._queued -= work.segment.duration
+    def _deliver(self, number: int, seconds: float, result: Answer) -> None:
+        """Take the answer to segment ``number``."""
+        if not self.open:
+            return
+        self._queued -= seconds
         if isinstance(result, RequestError):
             self._failure = self._failure or result
         else:
-            self._early[work.number] = result
+            self._early[number] = result
             while self._emitted in self._early:
                 self._emit(self._early.pop(self._emitted))
                 self._emitted += 1
@@ -136,7 +163,12 @@ class Batcher:
         self._recognizer = recognizer
         self._thread = thread
         self._metrics = metrics
-        self._queue: FairQueue[_Work] = FairQueue()
+        self._queue: FairQueue[Job] = FairQueue()
+        self._finals: FairQueue[Job] = FairQueue()
+        """Of live sessions."""
+        self.partials: Partials | None = None
+        self._files_next = False
+        """Files and partial texts take turns where both wait."""
         self._tickets: dict[int, Ticket] = {}
         self._numbers = count()
         self._arrived = asyncio.Event()
@@ -176,8 +208,21 @@ class Batcher:
         seconds = 0.25 * self._waiting_seconds() / (self._speed or 1.0)
         return float(min(60, max(1, math.ceil(seconds))))
 
-    def enqueue(self, work: _Work) -> None:
-        self._queue.push(work.ticket.number, work.segment.duration, work)
+    def enqueue(self, flow: int, job: Job) -> None:
+        self._queue.push(flow, job.seconds, job)
+        self._arrived.set()
+
+    def enqueue_final(self, flow: int, job: Job) -> None:
+        """A live session's finished speech: it goes before all else."""
+        self._finals.push(flow, job.seconds, job)
+        self._arrived.set()
+
+    def drop_finals(self, flow: int) -> None:
+        """Forget what a live session has waiting."""
+        self._finals.drop(flow)
+
+    def wake(self) -> None:
+        """Look at ``partials`` again."""
         self._arrived.set()
 
     def release(self, ticket: Ticket) -> None:
@@ -187,24 +232,35 @@ class Batcher:
     async def run(self) -> None:
         """Feed the model until cancelled; the owner of the loop runs this as one task."""
         while True:
-            batch = self._queue.take(self._batch_seconds())
+            batch = self._next()
             if batch:
                 await self._compute(batch)
             else:
                 self._arrived.clear()
                 await self._arrived.wait()
 
+    def _next(self) -> list[Job]:
+        live = self.partials is not None and bool(self.partials)
+        seconds = self._batch_seconds(self.limits.live_batch_time)
+        if len(self._finals):
+            return self._finals.take(seconds)
+        if self.partials is not None and live and not (self._files_next and len(self._queue)):
+            self._files_next = True
+            return self.partials.take(seconds)
+        self._files_next = False
+        return self._queue.take(seconds if live else self._batch_seconds(self.limits.batch_time))
+
     def _waiting_seconds(self) -> float:
         return sum(ticket.weight for ticket in self._tickets.values())
 
-    def _batch_seconds(self) -> float:
+    def _batch_seconds(self, batch_time: float) -> float:
         """As much audio as the model works off in the time that a batch aims at."""
         if self._speed is None:
             return 0.0
-        return min(self.limits.batch_seconds, self._speed * self.limits.batch_time)
+        return min(self.limits.batch_seconds, self._speed * batch_time)
 
-    async def _compute(self, batch: Sequence[_Work]) -> None:
-        seconds = sum(work.segment.duration for work in batch)
+    async def _compute(self, batch: Sequence[Job]) -> None:
+        seconds = sum(job.seconds for job in batch)
         self._computing_since = started = time.monotonic()
         results = await asyncio.get_running_loop().run_in_executor(
             self._thread, _work_off, self._recognizer, batch
@@ -220,35 +276,35 @@ class Batcher:
         self._metrics.model_seconds.add(elapsed)
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_seconds.observe(seconds)
-        for work, result in zip(batch, results, strict=True):
+        for job, result in zip(batch, results, strict=True):
             if isinstance(result, RequestError):
                 self._metrics.model_failures.add()
-            else:
-                self._metrics.audio_out.add(work.segment.duration)
-            if work.ticket.open:
-                work.ticket.deliver(work, result)
+            elif job.final:
+                self._metrics.audio_out.add(job.seconds)
+            job.deliver(result)
 
 
-def _work_off(recognizer: Recognizer, batch: Sequence[_Work]) -> list[Recognized | RequestError]:
+def _work_off(recognizer: Recognizer, batch: Sequence[Job]) -> list[Answer]:
     """On the model's thread: recognize a batch, and return the memory that it took, which
     costs a millisecond and would otherwise stay with the process in pieces."""
-    results = _recognize(recognizer, batch)
+    results = _recognize(
+        recognizer, [job.segment() for job in batch], [job.options for job in batch]
+    )
     give_back()
     return results
 
 
-def _recognize(recognizer: Recognizer, batch: Sequence[_Work]) -> list[Recognized | RequestError]:
+def _recognize(
+    recognizer: Recognizer, segments: Sequence[Segment], options: Sequence[Options]
+) -> list[Answer]:
     """When the batch fails, each segment goes by itself, so that one bad segment costs its own
     request alone."""
     try:
-        return list(
-            recognizer.recognize(
-                [work.segment for work in batch], [work.ticket.options for work in batch]
-            )
-        )
+        return list(recognizer.recognize(segments, options))
     except Exception as error:  # one bad segment must fail its own request alone
-        if len(batch) > 1:
-            log.warning("a batch of %d failed, trying its segments alone: %s", len(batch), error)
-            return [_recognize(recognizer, [work])[0] for work in batch]
-        log.exception("the model failed on a segment of %.2f s", batch[0].segment.duration)
+        if len(segments) > 1:
+            log.warning("a batch of %d failed, trying its segments alone: %s", len(segments), error)
+            pairs = zip(segments, options, strict=True)
+            return [_recognize(recognizer, [segment], [option])[0] for segment, option in pairs]
+        log.exception("the model failed on a segment of %.2f s", segments[0].duration)
         return [ModelFailedError(f"The model failed on this audio: {type(error).__name__}")]

@@ -15,6 +15,8 @@ import numpy as np
 from yibu.errors import EngineError, NotReadyError, OverloadedError
 from yibu.speech.allocator import give_back
 from yibu.speech.batcher import Batcher
+from yibu.speech.live.partials import PartialQueue
+from yibu.speech.live.session import LiveTools
 from yibu.speech.loading import Loaded
 from yibu.speech.metrics import Metrics
 from yibu.speech.settings import Settings
@@ -24,7 +26,8 @@ from yibu.speech.types import SAMPLE_RATE, Options, Recognizer, Segment
 log = logging.getLogger(__name__)
 
 _DECODERS = 2
-"""Threads for decoding and VAD. They share the cores with the model; two keep it fed."""
+"""Threads for decoding and VAD. They share the cores with the model; two keep it fed. Live sessions
+have as many of their own: a step of theirs takes a millisecond, one of a file some tens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Serving:
     recognizer: Recognizer
     batcher: Batcher
     transcriber: Transcriber
+    live: LiveTools
 
 
 class Engine:
@@ -47,15 +51,17 @@ class Engine:
         """Why the engine stopped by itself, if it did."""
         self._load = load
         self._serving: Serving | None = None
-        self._in_flight = 0
+        self._in_flight = self._sessions = 0
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decoder")
+        self._live_pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="live")
         self.metrics.gauge("in_flight", "Requests in flight.", lambda: float(self._in_flight))
+        self.metrics.gauge("live_sessions", "Live sessions.", lambda: float(self._sessions))
 
     @asynccontextmanager
     async def running(self, stop: Callable[[], None]) -> AsyncGenerator[None, None]:
         """Own the model while the server runs; ``stop`` is called if the engine ends by itself."""
-        task = asyncio.create_task(self._live(), name="engine")
+        task = asyncio.create_task(self._run(), name="engine")
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled():
@@ -70,6 +76,7 @@ class Engine:
             task.cancel()
             await asyncio.wait({task})
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._live_pool.shutdown(wait=False, cancel_futures=True)
             self._model_thread.shutdown(wait=False, cancel_futures=True)
 
     def serving(self) -> Serving:
@@ -113,14 +120,34 @@ class Engine:
         finally:
             self._in_flight -= 1
 
-    async def _live(self) -> None:
+    @contextmanager
+    def session(self) -> Generator[None, None, None]:
+        """A place among the live sessions.
+
+        Raises:
+            OverloadedError: all are taken.
+        """
+        limit = self.settings.limits.sessions
+        if self._sessions >= limit:
+            raise OverloadedError(
+                f"{limit} live sessions are open, the limit of this server", retry_after=5.0
+            )
+        self._sessions += 1
+        try:
+            yield
+        finally:
+            self._sessions -= 1
+
+    async def _run(self) -> None:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(self._model_thread, self._load_and_warm)
         limits = self.settings.limits
         batcher = Batcher(loaded.recognizer, self._model_thread, limits, self.metrics)
         transcriber = Transcriber(loaded.segmenter, batcher, self._pool, limits, self.metrics)
-        self._serving = Serving(loaded.recognizer, batcher, transcriber)
+        batcher.partials = partials = PartialQueue()
+        live = LiveTools(loaded.segmenter, batcher, partials, self._live_pool, self.metrics)
+        self._serving = Serving(loaded.recognizer, batcher, transcriber, live)
         log.info(
             "serving %s: precision %s, VAD %s, %d threads, ready after %.1f s",
             self.settings.served_name,

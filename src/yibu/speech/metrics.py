@@ -102,6 +102,11 @@ class Metrics:
         self.request_time = Histogram(
             "request_seconds", "From the request's head to the end of its answer.", _SECONDS
         )
+        self.live_seconds = Counter("live_audio_seconds_total", "Seconds of live audio heard.")
+        self.partials = Counter("live_partials_total", "Partial texts of live speech.")
+        self.final_delay = Histogram(
+            "live_final_seconds", "From the end of live speech, as noticed, to its text.", _SECONDS
+        )
         self._gauges: list[Gauge] = [
             Gauge("resident_bytes", "Resident memory of this process.", resident_bytes)
         ]

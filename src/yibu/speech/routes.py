@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from yibu.errors import UnknownModelError
 from yibu.speech import params
@@ -23,6 +23,7 @@ from yibu.speech.formats import (
     script_text,
     separated,
 )
+from yibu.speech.live.routes import live_routes
 from yibu.speech.params import Parameters
 from yibu.speech.responses import EventStream, JSONAnswer, unless_gone
 from yibu.speech.types import Recognized
@@ -31,7 +32,7 @@ from yibu.speech.upload import Upload, read_form
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def routes(engine: Engine) -> list[Route]:
+def routes(engine: Engine) -> list[BaseRoute]:
     """Every route, bound to one engine."""
     handlers = _Handlers(engine)
     return [
@@ -43,6 +44,7 @@ def routes(engine: Engine) -> list[Route]:
         Route("/v1/models/{model:path}", handlers.model),
         Route("/health", handlers.health),
         Route("/metrics", handlers.metrics),
+        *live_routes(engine),
     ]
 
 

@@ -124,20 +124,24 @@ class SegmentCutter:
         """No later span begins before sample ``position``: finish and forget what can be."""
         segments = self._cut(self._merger.advance(position))
         pending = self._merger.pending
-        keep = position if pending is None else min(position, pending.start)
-        self._samples.drop_before(keep)
-        if self._features is not None:
-            self._features.drop_before(keep // FRAME_SHIFT)
+        self.drop_before(position if pending is None else min(position, pending.start))
         return segments
+
+    def drop_before(self, position: int) -> None:
+        """Forget the samples before ``position``."""
+        self._samples.drop_before(position)
+        if self._features is not None:
+            self._features.drop_before(position // FRAME_SHIFT)
 
     def finish(self) -> list[Segment]:
         """The file is over: return what is left."""
         return self._cut(self._merger.finish())
 
     def _cut(self, spans: list[Span]) -> list[Segment]:
-        return [self._segment(span) for span in spans]
+        return [self.segment(span) for span in spans]
 
-    def _segment(self, span: Span) -> Segment:
+    def segment(self, span: Span) -> Segment:
+        """Just this span, whatever the rule."""
         length = min(span.end, self._appended) - span.start
         samples = np.empty(0, np.float32)
         if self._keep_samples:

@@ -13,6 +13,7 @@ import uvicorn
 from yibu.errors import EngineStartError, YibuError
 from yibu.speech.app import create_app
 from yibu.speech.engine import Engine
+from yibu.speech.live.routes import MAX_MESSAGE
 from yibu.speech.loading import Loaded
 from yibu.speech.settings import Settings
 
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 8
 """For requests in flight after SIGTERM; the supervisor kills after ten."""
+
+
+_PING_SECONDS = 60.0
+"""In which a live client must answer a ping; one that reads slowly does so late."""
 
 
 def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
@@ -41,7 +46,10 @@ def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
         uvicorn.Config(
             create_app(engine, stop),
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE,
+            ws_ping_timeout=_PING_SECONDS,
+            ws_per_message_deflate=False,  # audio does not shrink, and each session would hold more
             lifespan="on",
             access_log=False,
             log_config=None,

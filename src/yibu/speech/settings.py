@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 MIB = 1024 * 1024
+KEY_VARIABLE = "YIBU_SPEECH_KEY"
+"""Of the environment; it holds the key that clients must send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ class Limits:
     """Of audio in one batch, padding counted, at most."""
     batch_time: float = 1.0
     """Seconds of computing that a batch aims at: a new request waits about that long."""
+    live_batch_time: float = 0.2
+    """The same while live speech is heard: its finished sentences wait about that long."""
+    sessions: int = 256
+    """Live sessions at once; over it, 429."""
+    idle_seconds: float = 300.0
+    """Without a message, after which a live session is closed."""
     stall_seconds: float = 600.0
     """Of computing on one batch, after which /health says that the model hangs."""
 

@@ -113,9 +113,47 @@ class SegmenterSession(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Endpointing:
+    """When speech begins and ends on a live stream; seconds."""
+
+    threshold: float = 0.5
+    """From 0 to 1: the higher, the surer the VAD has to be."""
+    prefix_padding: float = 0.3
+    silence: float = 0.5
+    """Silence that ends speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechBegan:
+    """Speech begins at ``start`` seconds of the stream, padding included."""
+
+    start: float
+
+
+class UtteranceDetector(Protocol):
+    """Finds utterances on one live stream; its memory does not grow with the stream."""
+
+    def feed(self, samples: Samples) -> list[SpeechBegan | Segment]:
+        """Take the next samples (any length): what began and what ended, in order."""
+        ...
+
+    def finish(self) -> list[SpeechBegan | Segment]:
+        """No more samples: speech that has not ended does so now."""
+        ...
+
+    def speech(self) -> Segment | None:
+        """The speech that has not ended, so far; None while nobody speaks."""
+        ...
+
+
 class Segmenter(Protocol):
     """A loaded VAD with the segment rule over it. Sessions run on worker threads."""
 
     name: str
 
     def session(self) -> SegmenterSession: ...
+
+    def utterances(self, endpointing: Endpointing) -> UtteranceDetector:
+        """Raises UnsupportedError where it cannot be used on a live stream."""
+        ...

@@ -13,9 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from yibu.errors import EngineStartError
+from yibu.errors import EngineStartError, UnsupportedError
 from yibu.speech.models import richtext
-from yibu.speech.types import Options, Recognized, Samples, Segment
+from yibu.speech.types import (
+    Endpointing,
+    Options,
+    Recognized,
+    Samples,
+    Segment,
+    UtteranceDetector,
+)
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +97,12 @@ class WholeFile:
 
     def session(self) -> WholeFileSession:
         return WholeFileSession()
+
+    def utterances(self, endpointing: Endpointing) -> UtteranceDetector:  # noqa: ARG002
+        raise UnsupportedError(
+            "live speech is not served on the reference path, which takes whole files",
+            hint="leave `path: reference` out",
+        )
 
 
 class WholeFileSession:

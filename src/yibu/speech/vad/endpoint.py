@@ -50,6 +50,13 @@ class Frames:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Speech begins at frame ``start``; where it ends is not known yet."""
+
+    start: int
+
+
 class Endpointer:
     """The state of one file. Feed it every frame once, in order."""
 
@@ -72,15 +79,27 @@ class Endpointer:
         rule = self._rule
         return max(self._last_end, self._frame - rule.window - rule.lookback)
 
+    @property
+    def start(self) -> int | None:
+        """Where the speech began that has not ended; None while nobody speaks."""
+        return self._start
+
     def feed(self, silence: npt.NDArray[np.float32]) -> list[Frames]:
         """Take p(silence) of the next frames; return the spans that ended in them."""
+        return [event for event in self.events(silence) if isinstance(event, Frames)]
+
+    def events(self, silence: npt.NDArray[np.float32]) -> list[Opened | Frames]:
+        """The same, with the beginnings of spans."""
         speech = (1.0 - silence) >= silence + self._rule.threshold
-        spans = []
+        events: list[Opened | Frames] = []
         for is_speech in speech.tolist():
+            before = self._start
             span = self._step(is_speech)
             if span is not None:
-                spans.append(span)
-        return spans
+                events.append(span)
+            elif before is None and self._start is not None:
+                events.append(Opened(self._start))
+        return events
 
     def finish(self) -> list[Frames]:
         """The file is over: speech that has not ended does so now."""

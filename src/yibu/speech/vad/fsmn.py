@@ -9,7 +9,7 @@ samples of the speech that has not ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from yibu.speech.features import (
 )
 from yibu.speech.modelconfig import read_config, section
 from yibu.speech.segments import SegmentCutter, SegmentRule, Span
-from yibu.speech.types import Features, Samples, Segment
-from yibu.speech.vad.endpoint import Endpointer, EndpointRule, Frames
+from yibu.speech.types import SAMPLE_RATE, Endpointing, Features, Samples, Segment, SpeechBegan
+from yibu.speech.vad.endpoint import Endpointer, EndpointRule, Frames, Opened
 from yibu.speech.vad.fsmn_onnx import onnx_weights
 from yibu.speech.weights import Weights, read_checkpoint
 
@@ -153,7 +153,14 @@ class FsmnVad:
 
     def session(self) -> FsmnSession:
         cutter = SegmentCutter(self._rule, samples=self._samples)
-        return FsmnSession(self._network, self._normalizer, self._endpoints, cutter)
+        frames = FsmnFrames(self._network, self._normalizer)
+        return FsmnSession(frames, Endpointer(self._endpoints), cutter)
+
+    def utterances(self, endpointing: Endpointing) -> FsmnUtterances:
+        cutter = SegmentCutter(self._rule, samples=self._samples)
+        frames = FsmnFrames(self._network, self._normalizer)
+        rule = live_rule(self._endpoints, endpointing)
+        return FsmnUtterances(frames, Endpointer(rule), cutter)
 
 
 def _there(directory: Path, usual: str, *others: str) -> Path:
@@ -196,43 +203,45 @@ def endpoint_rule(model_conf: dict[str, Any]) -> EndpointRule:
     )
 
 
-class FsmnSession:
-    """Segments one file; see ``SegmenterSession``."""
+def live_rule(rule: EndpointRule, endpointing: Endpointing) -> EndpointRule:
+    """The rule of files with a live session's settings. With the usual padding an utterance begins
+    where it begins in a file."""
+    noticed = rule.window - rule.to_silence
+    """Frames of silence after which the window says so."""
+    patience = max(1, round(endpointing.silence * 100) - noticed)
+    return replace(
+        rule,
+        threshold=endpointing.threshold,
+        lookback=round(endpointing.prefix_padding * 100) - rule.window // 2,
+        patience=tuple((limit, min(patience, frames)) for limit, frames in rule.patience),
+    )
 
-    def __init__(
-        self,
-        network: FsmnNetwork,
-        normalizer: Normalizer,
-        endpoints: EndpointRule,
-        cutter: SegmentCutter,
-    ) -> None:
+
+class FsmnFrames:
+    """One stream's samples as they come → their filter bank, and p(silence) of each frame."""
+
+    def __init__(self, network: FsmnNetwork, normalizer: Normalizer) -> None:
         self._network = network
         self._normalizer = normalizer
         self._memory = network.memory()
-        self._endpointer = Endpointer(endpoints)
-        self._cutter = cutter
         self._tail: Samples = np.empty(0, np.float32)
         """Samples that belong to frames which are not whole yet."""
         self._context: Features = np.empty((0, MEL_BINS), np.float32)
         """The last frames, which the next ones are stacked with."""
 
-    def feed(self, samples: Samples) -> list[Segment]:
-        """Take the next samples (any number) and return the segments that are finished."""
-        samples = np.asarray(samples, dtype=np.float32)
+    def feed(self, samples: Samples) -> tuple[Features, Array]:
+        """Take the next samples (any number): the frames that became whole, and p(silence) of
+        those that the network has seen the two frames after of."""
         joined = np.concatenate((self._tail, samples))
         features = fbank(joined)
         self._tail = joined[len(features) * FRAME_SHIFT :].copy()
-        self._cutter.append(samples, features)
-        return list(self._detect(features, last=False))
+        return features, self._silence(features, last=False)
 
-    def finish(self) -> list[Segment]:
-        """No more samples: return what is left."""
-        segments = list(self._detect(np.empty((0, MEL_BINS), np.float32), last=True))
-        for frames in self._endpointer.finish():
-            segments += self._cutter.speech(_span(frames))
-        return segments + self._cutter.finish()
+    def finish(self) -> Array:
+        """No more samples: p(silence) of the last frames."""
+        return self._silence(np.empty((0, MEL_BINS), np.float32), last=True)
 
-    def _detect(self, features: Features, *, last: bool) -> Iterator[Segment]:
+    def _silence(self, features: Features, *, last: bool) -> Array:
         if len(features) and not len(self._context):
             features = np.concatenate((np.repeat(features[:1], _SIDE, axis=0), features))
         window = np.concatenate((self._context, features))
@@ -240,13 +249,76 @@ class FsmnSession:
             window = np.concatenate((window, np.repeat(window[-1:], _SIDE, axis=0)))
         self._context = window[-2 * _SIDE :].copy()
         if len(window) <= 2 * _SIDE:
-            return
+            return np.empty(0, np.float32)
         stacked = stack_frames(window, _WIDTH, 1)[_SIDE:-_SIDE]
-        silence = self._network.silence(self._normalizer(stacked), self._memory)
+        return self._network.silence(self._normalizer(stacked), self._memory)
+
+
+class FsmnSession:
+    """Segments one file; see ``SegmenterSession``."""
+
+    def __init__(self, frames: FsmnFrames, endpointer: Endpointer, cutter: SegmentCutter) -> None:
+        self._frames = frames
+        self._endpointer = endpointer
+        self._cutter = cutter
+
+    def feed(self, samples: Samples) -> list[Segment]:
+        """Take the next samples (any number) and return the segments that are finished."""
+        samples = np.asarray(samples, dtype=np.float32)
+        features, silence = self._frames.feed(samples)
+        self._cutter.append(samples, features)
+        return list(self._detect(silence))
+
+    def finish(self) -> list[Segment]:
+        """No more samples: return what is left."""
+        segments = list(self._detect(self._frames.finish()))
+        for frames in self._endpointer.finish():
+            segments += self._cutter.speech(_span(frames))
+        return segments + self._cutter.finish()
+
+    def _detect(self, silence: Array) -> Iterator[Segment]:
         for at in range(0, len(silence), _BLOCK):
             for frames in self._endpointer.feed(silence[at : at + _BLOCK]):
                 yield from self._cutter.speech(_span(frames))
         yield from self._cutter.advance(self._endpointer.earliest * FRAME_SHIFT)
+
+
+class FsmnUtterances:
+    """Finds utterances on a live stream; see ``UtteranceDetector``."""
+
+    def __init__(self, frames: FsmnFrames, endpointer: Endpointer, cutter: SegmentCutter) -> None:
+        self._frames = frames
+        self._endpointer = endpointer
+        self._cutter = cutter
+        self._whole = 0
+        """Frames so far."""
+
+    def feed(self, samples: Samples) -> list[SpeechBegan | Segment]:
+        samples = np.asarray(samples, dtype=np.float32)
+        features, silence = self._frames.feed(samples)
+        self._cutter.append(samples, features)
+        self._whole += len(features)
+        found = self._found(self._endpointer.events(silence))
+        self._cutter.drop_before(self._endpointer.earliest * FRAME_SHIFT)
+        return found
+
+    def finish(self) -> list[SpeechBegan | Segment]:
+        events = self._endpointer.events(self._frames.finish())
+        return self._found([*events, *self._endpointer.finish()])
+
+    def speech(self) -> Segment | None:
+        start = self._endpointer.start
+        if start is None or start >= self._whole:
+            return None
+        return self._cutter.segment(_span(Frames(start, self._whole)))
+
+    def _found(self, events: Sequence[Opened | Frames]) -> list[SpeechBegan | Segment]:
+        return [
+            SpeechBegan(event.start * FRAME_SHIFT / SAMPLE_RATE)
+            if isinstance(event, Opened)
+            else self._cutter.segment(_span(event))
+            for event in events
+        ]
 
 
 def _span(frames: Frames) -> Span:

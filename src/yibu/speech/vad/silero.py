@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yibu.speech.types import SAMPLE_RATE, Samples, Segment
+from yibu.speech.types import SAMPLE_RATE, Endpointing, Samples, Segment, UtteranceDetector
 
-_FRAME = 512
+FRAME = 512
 """Samples, 32 ms: what the model was trained on."""
 _CONTEXT = 64
 """Samples of the frame before, which the model sees again."""
 _SPEECH, _SILENCE = 0.5, 0.35
 """Probabilities at which speech begins and ends."""
 _PAD = int(0.4 * SAMPLE_RATE)
-_MIN_SPEECH_FRAMES = 3
+MIN_SPEECH_FRAMES = 3
 MAX_SECONDS = 29.0
 _MAX = int(MAX_SECONDS * SAMPLE_RATE)
 _ENDING_PAUSES = ((12.0, 2.0), (20.0, 0.7), (MAX_SECONDS, 0.3))
@@ -55,15 +55,41 @@ class SileroVad:
     def session(self) -> SileroSession:
         return SileroSession(self._model)
 
+    def utterances(self, endpointing: Endpointing) -> UtteranceDetector:
+        from yibu.speech.vad.silero_live import SileroUtterances
 
-class SileroSession:
-    """One file. Keeps at most one segment's samples and probabilities, and the open frame."""
+        return SileroUtterances(self._model, endpointing)
+
+
+class SileroFrames:
+    """The probabilities of speech along one stream."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._hidden = np.zeros((1, 1, 128), np.float32)
         self._cell = np.zeros((1, 1, 128), np.float32)
         self._context = np.zeros(_CONTEXT, np.float32)
+
+    def infer(self, samples: Samples) -> list[float]:
+        """One for each of the next frames; ``samples`` are whole frames."""
+        if not len(samples):
+            return []
+        frames = samples.reshape(-1, FRAME)
+        before = np.concatenate([self._context[None], frames[:-1, -_CONTEXT:]])
+        self._context = frames[-1, -_CONTEXT:].copy()
+        outputs: list[npt.NDArray[np.float32]] = self._model.run(
+            None,
+            {"input": np.hstack([before, frames]), "h": self._hidden, "c": self._cell},
+        )
+        self._hidden, self._cell = outputs[1], outputs[2]
+        return [float(value) for value in outputs[0].reshape(-1)]
+
+
+class SileroSession:
+    """One file. Keeps at most one segment's samples and probabilities, and the open frame."""
+
+    def __init__(self, model: Any) -> None:
+        self._frames = SileroFrames(model)
         self._buffer = np.zeros(0, np.float32)
         """Samples from ``_origin`` on; the first ``_judged`` of them have probabilities."""
         self._origin = 0
@@ -78,7 +104,7 @@ class SileroSession:
 
     def feed(self, samples: Samples) -> list[Segment]:
         self._buffer = np.concatenate([self._buffer, samples])
-        whole = (len(self._buffer) - self._judged) // _FRAME * _FRAME
+        whole = (len(self._buffer) - self._judged) // FRAME * FRAME
         return self._judge(self._buffer[self._judged : self._judged + whole])
 
     def finish(self) -> list[Segment]:
@@ -86,7 +112,7 @@ class SileroSession:
         total = self._origin + len(self._buffer)
         segments = []
         if len(rest):
-            padded = np.pad(rest, (0, _FRAME - len(rest)))
+            padded = np.pad(rest, (0, FRAME - len(rest)))
             self._buffer = np.concatenate([self._buffer[: self._judged], padded])
             segments = self._judge(padded)
         if self._begin is not None:
@@ -97,9 +123,9 @@ class SileroSession:
     def _judge(self, samples: Samples) -> list[Segment]:
         """Take whole frames that stand in the buffer behind those judged already."""
         segments: list[Segment] = []
-        for probability in self._infer(samples):
+        for probability in self._frames.infer(samples):
             frame = self._origin + self._judged
-            self._judged += _FRAME
+            self._judged += FRAME
             if self._begin is None:
                 if probability >= _SPEECH:
                     self._begin = max(self._floor, frame - _PAD, self._origin)
@@ -107,22 +133,9 @@ class SileroSession:
                     self._probabilities = [probability]
             else:
                 self._probabilities.append(probability)
-                segments += self._end_if_due(frame + _FRAME)
+                segments += self._end_if_due(frame + FRAME)
         self._forget()
         return segments
-
-    def _infer(self, samples: Samples) -> list[float]:
-        if not len(samples):
-            return []
-        frames = samples.reshape(-1, _FRAME)
-        before = np.concatenate([self._context[None], frames[:-1, -_CONTEXT:]])
-        self._context = frames[-1, -_CONTEXT:].copy()
-        outputs: list[npt.NDArray[np.float32]] = self._model.run(
-            None,
-            {"input": np.hstack([before, frames]), "h": self._hidden, "c": self._cell},
-        )
-        self._hidden, self._cell = outputs[1], outputs[2]
-        return [float(value) for value in outputs[0].reshape(-1)]
 
     def _end_if_due(self, now: int) -> list[Segment]:
         assert self._begin is not None
@@ -131,7 +144,7 @@ class SileroSession:
         pause = next(pause for limit, pause in (*_ENDING_PAUSES, (1e9, 0.0)) if length <= limit)
         if now - voiced >= pause * SAMPLE_RATE and now > voiced:
             return self._close(min(voiced + _PAD, now))
-        if now - self._begin + _FRAME > _MAX:
+        if now - self._begin + FRAME > _MAX:
             return self._split()
         return []
 
@@ -139,7 +152,7 @@ class SileroSession:
         """The end of the last frame that is not silence, in samples of the file."""
         for index in range(len(self._probabilities) - 1, -1, -1):
             if self._probabilities[index] >= _SILENCE:
-                return self._first_frame + (index + 1) * _FRAME
+                return self._first_frame + (index + 1) * FRAME
         return self._first_frame
 
     def _split(self) -> list[Segment]:
@@ -148,7 +161,7 @@ class SileroSession:
         smooth = np.convolve(self._probabilities, np.ones(5) / 5, mode="same")
         late = len(smooth) * 2 // 3
         index = late + int(np.argmin(smooth[late:-2]))
-        cut = self._first_frame + index * _FRAME
+        cut = self._first_frame + index * FRAME
         rest = self._probabilities[index:]
         segments = self._close(cut)
         self._begin = self._first_frame = cut
@@ -161,7 +174,7 @@ class SileroSession:
         self._begin = None
         self._probabilities = []
         self._floor = end
-        if spoken < _MIN_SPEECH_FRAMES:
+        if spoken < MIN_SPEECH_FRAMES:
             return []
         samples = self._buffer[begin - self._origin : end - self._origin].copy()
         return [Segment(start=begin / SAMPLE_RATE, samples=samples)]

@@ -1,0 +1,60 @@
+"""Which part of a text that is still being spoken can be shown: what two hypotheses in a row say.
+
+The rule is local agreement (Liu et al. 2020; Macháček et al. 2023 for whisper). What was shown is
+never taken back: where a later hypothesis contradicts it, nothing more is shown until the end.
+"""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = re.compile(
+    r"\s*(?:[\u2e80-\u2fff\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W_]+(?:['’-][^\W_]+)*|\S)"
+)
+"""A Chinese character or kana, a word, or a mark, each with the space before it."""
+_MARK = re.compile(r"\s*[^\w\s]")
+
+
+class Agreement:
+    """The text of one utterance, as far as it is shown."""
+
+    def __init__(self) -> None:
+        self.shown = ""
+        self._before: list[str] = []
+        """Units of the last hypothesis."""
+
+    def hypothesis(self, text: str) -> str:
+        """Take the text of the speech so far; return what can be shown beyond what is."""
+        units = _units(text)
+        common = _common(self._before, units)
+        self._before = units
+        while common and _MARK.fullmatch(common[-1]):
+            common.pop()  # a full stop is guessed at every pause
+        agreed = "".join(common)
+        if not agreed.startswith(self.shown):
+            return ""
+        new = agreed[len(self.shown) :]
+        self.shown = agreed
+        return new
+
+    def final(self, text: str) -> str:
+        """The rest of the final text; of one that contradicts what is shown, what stands behind as
+        many words."""
+        if text.startswith(self.shown):
+            return text[len(self.shown) :]
+        return "".join(_units(text)[len(_units(self.shown)) :])
+
+    def confirms(self, text: str) -> bool:
+        """Whether the final text begins with what is shown."""
+        return text.startswith(self.shown)
+
+
+def _units(text: str) -> list[str]:
+    return _UNITS.findall(text)
+
+
+def _common(first: list[str], second: list[str]) -> list[str]:
+    for index, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return second[:index]
+    return second[: min(len(first), len(second))]

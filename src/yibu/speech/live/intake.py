@@ -1,0 +1,228 @@
+"""A client's bytes → 16 kHz mono samples, as they come and without seams.
+
+Raw samples (PCM, G.711) are resampled by a resampler that lives as long as the stream. Files that
+are still being recorded (Opus in WebM or Ogg, as browsers record) are demuxed and decoded by ffmpeg's
+libraries, which ask for bytes themselves: a thread of their own runs until it needs more than there
+are, and only while ``feed`` waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Protocol
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+
+from yibu.errors import InvalidRequestError
+from yibu.speech.types import SAMPLE_RATE, Samples
+
+log = logging.getLogger(__name__)
+
+RATES = range(8_000, 48_001)
+LAWS = {"mulaw": "pcm_mulaw", "alaw": "pcm_alaw"}
+CONTAINERS = frozenset({"webm", "ogg", "opus", "wav", "flac", "mp3", "aac", "matroska", "others"})
+
+_BARREN_BYTES = 512 * 1024
+"""Of a container that may come without giving a sample: covers and such."""
+_PROBE = {"probesize": "4096", "analyzeduration": "0", "ignore_length": "1"}
+_DEMUXERS = "aac,flac,matroska,mp3,ogg,wav,webm"
+
+_NONE: Samples = np.empty(0, np.float32)
+
+
+class Intake(Protocol):
+    """One stream's decoder. Used by one thread at a time."""
+
+    def feed(self, data: bytes) -> Samples:
+        """Take the next bytes, cut anywhere; return what samples they give.
+
+        Raises:
+            InvalidRequestError: they are no such audio.
+        """
+        ...
+
+    def finish(self) -> Samples:
+        """No more bytes: return the last samples. The intake is closed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class Raw:
+    """Headerless mono samples: 16-bit little-endian, or G.711."""
+
+    def __init__(self, sample_format: str, rate: int) -> None:
+        """Raises InvalidRequestError for a rate outside ``RATES``."""
+        if rate not in RATES:
+            raise InvalidRequestError(
+                f"The sample rate is {rate} Hz; {RATES.start} to {RATES.stop - 1} are taken",
+                param="rate",
+            )
+        self._table = _table(LAWS[sample_format]) if sample_format in LAWS else None
+        self._rate = rate
+        self._resampler = None if rate == SAMPLE_RATE else _resampler()
+        self._odd = b""
+        """Half of a sample."""
+
+    def feed(self, data: bytes) -> Samples:
+        if self._table is not None:
+            return self._resampled(self._table[np.frombuffer(data, np.uint8)])
+        data = self._odd + data
+        self._odd = data[len(data) & ~1 :]
+        return self._resampled(np.frombuffer(data, "<i2", len(data) // 2))
+
+    def finish(self) -> Samples:
+        if self._resampler is None:
+            return _NONE
+        return _joined(self._resampler.resample(None))
+
+    def close(self) -> None:
+        self._resampler = None
+
+    def _resampled(self, samples: npt.NDArray[np.int16]) -> Samples:
+        if not len(samples):
+            return _NONE
+        if self._rate == SAMPLE_RATE:
+            return samples.astype(np.float32) / np.float32(32768)
+        assert self._resampler is not None
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples, np.int16)[None], "s16", "mono"
+        )
+        frame.sample_rate = self._rate
+        return _joined(self._resampler.resample(frame))
+
+
+class Container:
+    """A file of some format that comes bit by bit."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Condition()
+        self._decoding = True
+        """Whether it is the decoder's turn: it runs until it needs bytes that are not there."""
+        self._bytes = bytearray()
+        self._barren = 0
+        self._ended = False
+        self._samples: list[Samples] = []
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="live-container", daemon=True)
+        self._thread.start()
+
+    def feed(self, data: bytes) -> Samples:
+        with self._turn:
+            self._bytes += data
+        samples = self._let_decode()
+        self._barren = 0 if len(samples) else self._barren + len(data)
+        if self._barren > _BARREN_BYTES:
+            raise _no_audio(f"no sample is in {self._barren} bytes")
+        return samples
+
+    def finish(self) -> Samples:
+        with self._turn:
+            self._ended = True
+        samples = self._let_decode()
+        self._thread.join()
+        return samples
+
+    def close(self) -> None:
+        with self._turn:
+            self._ended = True
+            self._bytes.clear()
+            self._decoding = True
+            self._turn.notify_all()
+
+    def _let_decode(self) -> Samples:
+        with self._turn:
+            self._decoding = True
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: not self._decoding or not self._thread.is_alive())
+            samples, self._samples = self._samples, []
+            if self._fault is not None:
+                raise _no_audio(str(self._fault)) from self._fault
+        return np.concatenate(samples) if samples else _NONE
+
+    # On the decoder's thread ----------------------------------------------------------------
+
+    def read(self, size: int) -> bytes:
+        """What ffmpeg calls for bytes."""
+        with self._turn:
+            while not self._bytes and not self._ended:
+                self._decoding = False
+                self._turn.notify_all()
+                self._turn.wait_for(lambda: self._decoding)
+            data = bytes(self._bytes[:size])
+            del self._bytes[:size]
+            return data
+
+    def _run(self) -> None:
+        try:
+            for samples in self._decode():
+                with self._turn:
+                    self._samples.append(samples)
+        except Exception as error:  # hostile bytes: the client gets an error, the log the rest
+            log.exception("decoding a live stream failed")
+            self._fault = error
+        with self._turn:
+            self._decoding = False
+            self._turn.notify_all()
+
+    def _decode(self) -> Iterator[Samples]:
+        options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "", **_PROBE}
+        with av.open(self, options=options) as container:
+            if not container.streams.audio:
+                raise ValueError("no audio is in it")
+            resampler = _resampler()
+            for packet in container.demux(container.streams.audio[0]):
+                for frame in packet.decode():
+                    frame.pts = None
+                    yield from _pieces(resampler.resample(frame))
+            yield from _pieces(resampler.resample(None))
+
+
+def open_intake(sample_format: str, rate: int) -> Intake:
+    """``sample_format`` is ``s16le``, one of ``LAWS`` or one of ``CONTAINERS``.
+
+    Raises:
+        InvalidRequestError: it is none of them, or the rate is not taken.
+    """
+    if sample_format in CONTAINERS:
+        return Container()
+    return Raw(sample_format, rate)
+
+
+def _resampler() -> Any:
+    return av.AudioResampler("flt", "mono", SAMPLE_RATE)
+
+
+def _pieces(frames: Any) -> Iterator[Samples]:
+    for frame in frames:
+        yield np.ascontiguousarray(frame.to_ndarray()[0], dtype=np.float32)
+
+
+def _joined(frames: Any) -> Samples:
+    pieces = list(_pieces(frames))
+    return np.concatenate(pieces) if pieces else _NONE
+
+
+@cache
+def _table(codec: str) -> npt.NDArray[np.int16]:
+    """What each of a G.711 code's 256 bytes stands for, by ffmpeg's decoder."""
+    decoder: Any = av.CodecContext.create(codec, "r")
+    decoder.sample_rate = 8_000
+    decoder.layout = "mono"
+    frames = decoder.decode(av.Packet(bytes(range(256))))
+    table: npt.NDArray[np.int16] = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    return table
+
+
+def _no_audio(why: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The audio cannot be decoded: {why}", param="audio", code="invalid_audio"
+    )

@@ -1,0 +1,353 @@
+"""One live session, without sockets: samples in; utterances, their partial and their final texts out.
+
+With endpointing each utterance that the VAD finds is a text of its own. Without, the client says
+where a text ends, and what it said until then is cut and recognized as a file would be, as it comes.
+All of it goes through the one batcher. Methods are called one after another, on the event loop; what
+computes runs on a small pool of threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from yibu.errors import RequestError
+from yibu.speech.batcher import Answer, Batcher, Job
+from yibu.speech.formats import pieces
+from yibu.speech.live.agreement import Agreement
+from yibu.speech.live.partials import PartialQueue
+from yibu.speech.metrics import Metrics
+from yibu.speech.types import (
+    SAMPLE_RATE,
+    Endpointing,
+    Options,
+    Recognized,
+    Samples,
+    Segment,
+    Segmenter,
+    SpeechBegan,
+)
+
+_STEP = SAMPLE_RATE // 10
+"""Samples that are listened to at once, at least: each time costs a fraction of a millisecond."""
+_BLOCK = 8 * SAMPLE_RATE
+"""And at most, of what comes in a burst."""
+_LEAST_NEWS = 0.2
+"""Seconds of speech that a partial text needs beyond the last one; and between the first ones, until
+two of them have agreed on something."""
+_WINDOW_SECONDS = 60.0
+"""Of finished speech that may wait for the model; then the client waits."""
+
+Result = TypeVar("Result")
+_flows = count()
+
+
+@dataclass(eq=False, slots=True)
+class Utterance:
+    """Speech that becomes one text."""
+
+    start: float
+    """Seconds of the session's audio."""
+    end: float = 0.0
+    agreement: Agreement = field(default_factory=Agreement)
+    segments: list[Recognized | None] = field(default_factory=list)
+    """What was recognized, None where it is waited for."""
+    whole: bool = False
+    """No segment is yet to come."""
+    error: RequestError | None = None
+    heard_seconds: float = 0.0
+    """Of speech when it was last recognized."""
+
+    @property
+    def done(self) -> bool:
+        return self.whole and (self.error is not None or None not in self.segments)
+
+    @property
+    def recognized(self) -> list[Recognized]:
+        return [segment for segment in self.segments if segment is not None]
+
+    @property
+    def text(self) -> str:
+        return "".join(pieces(self.recognized))
+
+
+class Listener(Protocol):
+    """A protocol's side of a session. Called on the event loop, in the order of the speech."""
+
+    def began(self, utterance: Utterance) -> None: ...
+
+    def ended(self, utterance: Utterance) -> None: ...
+
+    def partial(self, utterance: Utterance, new: str) -> None:
+        """``new`` stands behind what was shown of it before."""
+        ...
+
+    def final(self, utterance: Utterance) -> None:
+        """Its text is there, or its ``error``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTools:
+    """What all live sessions of an engine share."""
+
+    segmenter: Segmenter
+    batcher: Batcher
+    partials: PartialQueue
+    pool: Executor
+    metrics: Metrics
+
+
+class LiveSession:
+    """See the module. ``close`` it, whatever happens."""
+
+    def __init__(
+        self,
+        tools: LiveTools,
+        listener: Listener,
+        options: Options,
+        endpointing: Endpointing | None,
+        interval: float = 0.4,
+    ) -> None:
+        """``interval`` is the seconds between two partial texts, where the machine allows.
+
+        Raises:
+            UnsupportedError: the model's VAD does not work on a stream.
+        """
+        self.options = options
+        self.seconds = 0.0
+        """Of audio so far."""
+        self.buffered = 0.0
+        """Of audio since the last text ended."""
+        self.heard_at = 0.0
+        self.open_seconds = 0.0
+        self._tools, self._listener, self._interval = tools, listener, interval
+        self._endpointing = endpointing
+        self._flow = next(_flows)
+        self._lock = threading.Lock()
+        """Of the detector: the model's thread asks it for the open speech."""
+        self._pending: list[Samples] = []
+        self._held = 0
+        self._open: Utterance | None = None
+        self._utterances: deque[Utterance] = deque()
+        """Whose final texts are waited for, in order."""
+        self._waiting = 0.0
+        self._changed = asyncio.Event()
+        self._listened = 0.0
+        self._restart()
+
+    def _restart(self) -> None:
+        """A new stream, which begins where the audio is."""
+        segmenter = self._tools.segmenter
+        self._origin = self._listened
+        self._detector = None
+        self._cutter = None
+        if self._endpointing is None:
+            self._cutter = segmenter.session()
+        else:
+            self._detector = segmenter.utterances(self._endpointing)
+        self._open = None
+        self.buffered = 0.0
+
+    async def configure(self, options: Options, endpointing: Endpointing | None) -> None:
+        """Other settings, from now on; what was heard so far is kept unless the endpointing is
+        another."""
+        self.options = options
+        if endpointing != self._endpointing:
+            await self._listen(flush=True)
+            self._forget_open()
+            self._endpointing = endpointing
+            self._restart()
+
+    async def hear(self, samples: Samples) -> None:
+        """Take the next samples. Waits while too much of this session waits for the model."""
+        self._pending.append(samples)
+        self._held += len(samples)
+        seconds = len(samples) / SAMPLE_RATE
+        self.seconds += seconds
+        self.buffered += seconds
+        if self._held >= _STEP:
+            await self._listen()
+
+    async def commit(self, committed: Callable[[Utterance], None]) -> None:
+        """The text ends here: it is what was said since the last one. ``committed`` is called
+        before its final text is told."""
+        await self._listen(flush=True)
+        rest = await self._on_pool(self._finish)
+        utterance = self._open or self._begin(self._listened - self.buffered)
+        for found in rest:
+            if isinstance(found, Segment):
+                self._submit(utterance, found)
+        committed(utterance)
+        self._close(utterance, self._listened)
+        self._restart()
+
+    async def finish(self) -> None:
+        """No more audio: speech that has not ended does so now."""
+        await self._listen(flush=True)
+        self._take(await self._on_pool(self._finish))
+        self._restart()
+
+    def clear(self) -> Utterance | None:
+        """Forget the speech that has not ended, which is returned."""
+        self._pending, self._held = [], 0
+        self._listened = self.seconds
+        forgotten = self._open
+        self._forget_open()
+        self._restart()
+        return forgotten
+
+    async def drained(self) -> None:
+        """Wait until every final text was told."""
+        while self._utterances and not (self._open and len(self._utterances) == 1):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """Give up whatever is waited for."""
+        self._withdraw()
+        self._tools.batcher.drop_finals(self._flow)
+        self._utterances.clear()
+        self._open = None
+        self._changed.set()
+
+    # Listening ------------------------------------------------------------------------------
+
+    async def _listen(self, *, flush: bool = False) -> None:
+        while self._waiting > _WINDOW_SECONDS:
+            self._changed.clear()
+            await self._changed.wait()
+        if not self._pending:
+            return
+        samples = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
+        self._pending, self._held = [], 0
+        for at in range(0, len(samples), _BLOCK):
+            block = samples[at : at + _BLOCK]
+            self._take(await self._on_pool(partial(self._detect, block)))
+            self._listened += len(block) / SAMPLE_RATE
+        if not flush:
+            self._want_partial()
+
+    def _detect(self, samples: Samples) -> list[SpeechBegan | Segment]:
+        with self._lock:
+            if self._cutter is not None:
+                return [*self._cutter.feed(samples)]
+            assert self._detector is not None
+            return self._detector.feed(samples)
+
+    def _finish(self) -> list[SpeechBegan | Segment]:
+        with self._lock:
+            if self._cutter is not None:
+                return [*self._cutter.finish()]
+            assert self._detector is not None
+            return self._detector.finish()
+
+    def _take(self, found: list[SpeechBegan | Segment]) -> None:
+        for one in found:
+            if isinstance(one, SpeechBegan):
+                self._listener.began(self._begin(self._origin + one.start))
+            elif self._cutter is not None:
+                self._submit(self._open or self._begin(self._origin), one)
+            elif (utterance := self._open) is not None:
+                self._submit(utterance, one)
+                self._open = None
+                self.buffered = max(0.0, self.seconds - self._origin - one.end)
+                self._listener.ended(utterance)
+                self._close(utterance, self._origin + one.end)
+
+    def _begin(self, start: float) -> Utterance:
+        utterance = self._open = Utterance(start)
+        self._utterances.append(utterance)
+        self.heard_at = 0.0
+        return utterance
+
+    def _close(self, utterance: Utterance, end: float) -> None:
+        self._withdraw()
+        utterance.end = end
+        utterance.whole = True
+        self._tell_finals()
+
+    # Final texts ----------------------------------------------------------------------------
+
+    def _submit(self, utterance: Utterance, segment: Segment) -> None:
+        moved = replace(segment, start=self._origin + segment.start)
+        utterance.end = moved.end
+        number = len(utterance.segments)
+        utterance.segments.append(None)
+        self._waiting += moved.duration
+        deliver = partial(self._recognized, utterance, number, moved.duration, time.monotonic())
+        job = Job(moved.duration, self.options, lambda: moved, deliver)
+        self._tools.batcher.enqueue_final(self._flow, job)
+
+    def _recognized(
+        self, utterance: Utterance, number: int, seconds: float, since: float, result: Answer
+    ) -> None:
+        self._waiting -= seconds
+        self._tools.metrics.final_delay.observe(time.monotonic() - since)
+        if isinstance(result, RequestError):
+            utterance.error = utterance.error or result
+            result = Recognized("", 0.0, 0.0)
+        utterance.segments[number] = result
+        self._tell_finals()
+
+    def _tell_finals(self) -> None:
+        while self._utterances and self._utterances[0].done:
+            self._listener.final(self._utterances.popleft())
+        self._changed.set()
+
+    # Partial texts --------------------------------------------------------------------------
+
+    def _want_partial(self) -> None:
+        utterance = self._open
+        if utterance is None or self._detector is None:
+            return
+        self.open_seconds = self._listened - utterance.start
+        news = self.open_seconds - utterance.heard_seconds
+        interval = self._interval if utterance.agreement.shown else _LEAST_NEWS
+        if news >= _LEAST_NEWS and time.monotonic() - self.heard_at >= interval:
+            self._tools.partials.offer(self)
+            self._tools.batcher.wake()
+
+    def recognize_again(self) -> Job:
+        utterance = self._open
+        assert utterance is not None
+        self.heard_at = time.monotonic()
+        utterance.heard_seconds = self.open_seconds
+        options = replace(self.options, words=False)
+        deliver = partial(self._heard, utterance)
+        return Job(self.open_seconds, options, self._speech, deliver, final=False)
+
+    def _speech(self) -> Segment:
+        """On the model's thread."""
+        with self._lock:
+            speech = self._detector.speech() if self._detector is not None else None
+        return speech or Segment(0.0, np.zeros(_STEP, np.float32))  # it has just ended
+
+    def _heard(self, utterance: Utterance, result: Answer) -> None:
+        if utterance is not self._open or isinstance(result, RequestError):
+            return
+        self._tools.metrics.partials.add()
+        if new := utterance.agreement.hypothesis(result.text):
+            self._listener.partial(utterance, new)
+
+    def _withdraw(self) -> None:
+        self._tools.partials.withdraw(self)
+
+    def _forget_open(self) -> None:
+        self._withdraw()
+        if self._open is not None:
+            self._utterances.remove(self._open)
+            self._open = None
+
+    async def _on_pool(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._tools.pool, function)
