@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 import yibu.speech.models.openvino_encoder as encoder
 from yibu.speech.allocator import give_back
-from yibu.speech.models.sensevoice_shape import EncoderShape
+from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.weights import Checkpoint
 
 def anonymous():

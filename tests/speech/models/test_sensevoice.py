@@ -113,10 +113,10 @@ def test_bit_for_bit_in_any_batch(fast) -> None:
     frames = rng.standard_normal((6, 41, 560), dtype=np.float32)
     mask = np.ones((6, 41), np.float32)
     mask[3:, 30:] = 0
-    hidden = next(iter(encoder._encoder.infer([frames, mask], share_inputs=True).values())).copy()
+    hidden = encoder._encoder(frames, mask)[0].copy()
     for n in range(6):
         own = [frames[n : n + 1].copy(), mask[n : n + 1].copy()]
-        single = next(iter(encoder._encoder.infer(own, share_inputs=True).values()))
+        single = encoder._encoder(*own)[0]
         assert np.array_equal(hidden[n], single[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from yibu.speech.types import Features
 
 Classes = npt.NDArray[np.int64]
-Encode = Callable[[Sequence[Features], Sequence[int], Sequence[int]], list[Classes]]
+Result = TypeVar("Result")
 
 QUERIES = 4
 """Inputs before the first frame: language, event, emotion, text norm."""
@@ -25,27 +26,16 @@ _PADDING = 16
 
 
 def in_groups(
-    encode: Encode,
-    features: Sequence[Features],
-    languages: Sequence[int],
-    styles: Sequence[int],
-    *,
-    alone: bool = False,
-) -> list[Classes]:
-    """Call ``encode`` on items of one padded length at a time; results in the items' order.
+    compute: Callable[[list[int]], Sequence[Result]], lengths: Sequence[int], *, alone: bool = False
+) -> list[Result]:
+    """Call ``compute`` on the numbers of items of one padded length at a time; results in order.
 
     With ``alone`` each item goes by itself, for networks that look at the whole batch.
     """
-    lengths = [len(item) + QUERIES for item in features]
-    results: dict[int, Classes] = {}
+    results: dict[int, Result] = {}
     for group in [[n] for n in range(len(lengths))] if alone else groups(lengths):
-        best = encode(
-            [features[n] for n in group],
-            [languages[n] for n in group],
-            [styles[n] for n in group],
-        )
-        results |= zip(group, best, strict=True)
-    return [results[n] for n in range(len(features))]
+        results |= zip(group, compute(group), strict=True)
+    return [results[n] for n in range(len(lengths))]
 
 
 def padded_length(frames: int) -> int:
@@ -72,23 +62,26 @@ def groups(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def with_queries(
-    features: Sequence[Features],
-    languages: Sequence[int],
-    styles: Sequence[int],
-    queries: npt.NDArray[np.float32],
-    width: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The encoder's input [B, T, inputs], scaled and with positions, and its mask [B, T].
-
-    ``queries`` are the rows of the query embedding and ``width`` is the encoder's.
-    """
-    lengths = np.array([len(item) + QUERIES for item in features])
-    frames = np.zeros(
-        (len(features), padded_length(int(lengths.max())), queries.shape[1]), np.float32
+    features: Features, language: int, style: int, queries: npt.NDArray[np.float32]
+) -> Features:
+    """An item's frames with SenseVoice's four queries before them; ``queries`` are the rows of
+    the query embedding."""
+    return np.concatenate(
+        (queries[[language, _EVENT_QUERY, _EMOTION_QUERY, style]], features), dtype=np.float32
     )
-    for row, own, language, style in zip(frames, features, languages, styles, strict=True):
-        row[:QUERIES] = queries[[language, _EVENT_QUERY, _EMOTION_QUERY, style]]
-        row[QUERIES : QUERIES + len(own)] = own
+
+
+def encoder_input(
+    features: Sequence[Features], width: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A SANM encoder's input [B, T, inputs], scaled and with positions, and its mask [B, T]; the
+    encoder is ``width`` wide."""
+    lengths = np.array([len(item) for item in features])
+    frames = np.zeros(
+        (len(features), padded_length(int(lengths.max())), features[0].shape[1]), np.float32
+    )
+    for row, own in zip(frames, features, strict=True):
+        row[: len(own)] = own
     frames *= np.float32(width**0.5)
     frames += positions(frames.shape[1], frames.shape[2])
     mask = (np.arange(frames.shape[1]) < lengths[:, None]).astype(np.float32)

@@ -57,8 +57,15 @@ class OnnxEncoder:
     def encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
     ) -> list[Classes]:
-        alone = self.precision == "int8"
-        return in_groups(self._encode, features, languages, styles, alone=alone)
+        return in_groups(
+            lambda group: self._encode(
+                [features[n] for n in group],
+                [languages[n] for n in group],
+                [styles[n] for n in group],
+            ),
+            [len(item) + QUERIES for item in features],
+            alone=self.precision == "int8",
+        )
 
     def _encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
@@ -89,7 +96,7 @@ class OnnxEncoder:
 def _openvino(path: Path, precision: str, threads: int) -> Run:
     import openvino as ov
 
-    from yibu.speech.models.openvino_encoder import cpu_settings
+    from yibu.speech.models.compiled import cpu_settings
 
     core = ov.Core()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
 from yibu.speech.features import Normalizer, fbank, stack_frames
+from yibu.speech.modelconfig import read_config
 from yibu.speech.models import ctc, richtext
+from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.vocabulary import Vocabulary
 from yibu.speech.types import Features, Options, Recognized, Segment, Word
+from yibu.speech.weights import Weights
 
 STACK_WIDTH, STACK_STEP = 7, 6
 EMOTION_UNKNOWN = 25009
@@ -22,6 +26,15 @@ _TAGS = 4
 _LANGUAGES = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12, "nospeech": 13}
 """Rows of the query embedding, as numbered in FunASR's model class."""
 _WITH_ITN, _WITHOUT_ITN = 14, 15
+
+
+def sensevoice_shape(directory: Path, weights: Weights) -> EncoderShape:
+    """The network's dimensions, by ``config.yaml`` and the tensors of ``model.pt``."""
+    classes, width = weights["ctc.ctc_lo.weight"].shape
+    inputs = weights["embed.weight"].shape[1]
+    return EncoderShape.read(
+        read_config(directory), directory, inputs=inputs, width=width, classes=classes
+    )
 
 
 class Encoder(Protocol):

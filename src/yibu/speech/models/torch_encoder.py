@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from yibu.errors import EngineStartError, VerificationError
-from yibu.speech.modelconfig import read_config
-from yibu.speech.models.grouping import QUERIES, Classes, in_groups, with_queries
-from yibu.speech.models.sensevoice_shape import EncoderShape
+from yibu.speech.models.grouping import Classes, encoder_input, in_groups, with_queries
+from yibu.speech.models.sanm_shape import EncoderShape
+from yibu.speech.models.sensevoice import sensevoice_shape
 from yibu.speech.types import Features
 from yibu.speech.weights import read_checkpoint
 
@@ -74,7 +74,7 @@ class TorchEncoder:
                 torch.backends.cudnn.allow_tf32 = False
         arrays = read_checkpoint(directory / "model.pt").tensors
         try:
-            shape = EncoderShape.read(read_config(directory), arrays, directory)
+            shape = sensevoice_shape(directory, arrays)
             weights = {
                 name: torch.from_numpy(np.array(array, dtype=np.float32))
                 for name, array in arrays.items()
@@ -89,13 +89,17 @@ class TorchEncoder:
     def encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
     ) -> list[Classes]:
-        return in_groups(self._encode, features, languages, styles)
+        whole = [
+            with_queries(own, language, style, self._queries)
+            for own, language, style in zip(features, languages, styles, strict=True)
+        ]
+        return in_groups(
+            lambda group: self._encode([whole[n] for n in group]), [len(item) for item in whole]
+        )
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # where torch is not installed
-    def _encode(
-        self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
-    ) -> list[Classes]:
-        frames, mask = with_queries(features, languages, styles, self._queries, self._shape.width)
+    def _encode(self, features: Sequence[Features]) -> list[Classes]:
+        frames, mask = encoder_input(features, self._shape.width)
         x = torch.from_numpy(frames).to(self._device, _PRECISIONS[self.precision])
         keep = torch.from_numpy(mask).to(self._device).bool()
         x = self._layer(x, "encoder.encoders0.0", keep, residual=False)
@@ -107,7 +111,7 @@ class TorchEncoder:
         x = self._norm(x, "encoder.tp_norm")
         scores = F.linear(x, self._weights["ctc.ctc_lo.weight"]).float() + self._head_bias
         best = scores.argmax(dim=-1).cpu().numpy()
-        return [row[: len(own) + QUERIES] for row, own in zip(best, features, strict=True)]
+        return [row[: len(own)] for row, own in zip(best, features, strict=True)]
 
     def _layer(
         self, x: torch.Tensor, name: str, keep: torch.Tensor, *, residual: bool = True

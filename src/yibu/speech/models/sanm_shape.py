@@ -1,4 +1,4 @@
-"""The dimensions of a SenseVoice network."""
+"""The dimensions of FunASR's SANM encoder, which SenseVoice, Paraformer and CT-Transformer share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 from yibu.errors import UnsupportedError
 from yibu.speech.modelconfig import section
-from yibu.speech.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderShape:
-    """``encoder_conf`` of a SenseVoice ``config.yaml``, and the checkpoint's outer widths."""
+    """``encoder_conf`` of a ``config.yaml``, and what the checkpoint says of its ends."""
 
     inputs: int
     """Features a frame."""
@@ -28,8 +27,10 @@ class EncoderShape:
     classes: int
 
     @classmethod
-    def read(cls, config: dict[str, Any], weights: Weights, directory: Path) -> EncoderShape:
-        """Raises ``UnsupportedError`` for a network that this module does not build."""
+    def read(
+        cls, config: dict[str, Any], directory: Path, *, inputs: int, width: int, classes: int
+    ) -> EncoderShape:
+        """Raises ``UnsupportedError`` for a network that is not built here."""
         conf = section(config, "encoder_conf", directory)
         expected = {"normalize_before": True, "selfattention_layer_type": "sanm"}
         for key, value in expected.items():
@@ -39,14 +40,19 @@ class EncoderShape:
                     hint="set `path: reference` to run this model through FunASR",
                 )
         kernel = int(conf.get("kernel_size", 11))
-        classes, width = weights["ctc.ctc_lo.weight"].shape
         return cls(
-            inputs=weights["embed.weight"].shape[1],
+            inputs=inputs,
             width=width,
             heads=int(conf["attention_heads"]),
             blocks=int(conf["num_blocks"]),
             tp_blocks=int(conf.get("tp_blocks", 0)),
             kernel=kernel,
-            left_context=(kernel - 1) // 2 + max(0, int(conf.get("sanm_shfit", 0))),
+            left_context=left_context(kernel, conf.get("sanm_shfit", 0)),
             classes=classes,
         )
+
+
+def left_context(kernel: int, shift: int | None) -> int:
+    """Inputs of a memory block's kernel before the current one, where ``sanm_shfit`` is ``shift``."""
+    middle = (kernel - 1) // 2
+    return middle + (middle if shift is None else max(0, int(shift)))
