@@ -82,6 +82,8 @@ def test_a_commands_mistakes(options: dict[str, Any], values: dict[str, Any], sa
         ("whisper-ct2", {}, "speech-whisper"),
         ("sensevoice", {}, "speech-onnx"),
         ("sensevoice", {"path": "reference"}, "speech-torch"),
+        ("paraformer", {}, "speech-onnx"),
+        ("paraformer", {"path": "reference"}, "speech-torch"),
         ("sensevoice-onnx", {"path": "reference"}, "speech-onnx"),
     ],
 )
@@ -111,7 +113,11 @@ def test_speech_on_a_gpu(format: Any, environment: str) -> None:
 
 @pytest.mark.parametrize(
     ("format", "options", "what"),
-    [("sensevoice", {"path": "reference"}, "path: reference"), ("sensevoice-onnx", {}, "ONNX")],
+    [
+        ("sensevoice", {"path": "reference"}, "path: reference"),
+        ("sensevoice-onnx", {}, "sensevoice-onnx is served on the CPU only"),
+        ("paraformer", {}, "paraformer is served on the CPU only"),
+    ],
 )
 def test_what_runs_on_the_cpu_alone_is_refused_on_a_gpu(
     format: Any, options: dict[str, Any], what: str

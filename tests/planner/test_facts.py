@@ -330,9 +330,24 @@ def test_the_published_sensevoice_config(tmp_path: Path) -> None:
 
 
 def test_other_funasr_models_are_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("model: Paraformer\n")
+    (tmp_path / "config.yaml").write_text("model: Whisper\n")
     (tmp_path / "model.pt").write_bytes(b"\x80\x02")
-    with pytest.raises(UnsupportedError, match="Paraformer"):
+    with pytest.raises(UnsupportedError, match="FunASR's 'Whisper'"):
+        read_facts(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: FsmnVADStreaming\n")
+    with pytest.raises(UnsupportedError, match="finds speech: name it as the option `vad`"):
+        read_facts(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["Paraformer", "BiCifParaformer", "SeacoParaformer"])
+def test_paraformers(tmp_path: Path, model: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"model: {model}\n")
+    (tmp_path / "model.pt").write_bytes(b"\x80\x02legacy")
+    facts = read_facts(tmp_path)
+    assert (facts.format, facts.architecture) == ("paraformer", model)
+    (tmp_path / "model.pt").unlink()
+    (tmp_path / "model.onnx").write_bytes(b"o")
+    with pytest.raises(UnsupportedError, match=f"FunASR's {model} without model.pt"):
         read_facts(tmp_path)
 
 

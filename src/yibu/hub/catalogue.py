@@ -13,7 +13,7 @@ from yibu.errors import SourceError
 from yibu.hub.source import parse_source
 from yibu.hub.types import Source
 
-Kind = Literal["chat", "embedding", "speech", "vad"]
+Kind = Literal["chat", "embedding", "speech", "vad", "punctuation", "speakers"]
 Hub = Literal["modelscope", "hf"]
 
 

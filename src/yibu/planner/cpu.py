@@ -60,9 +60,12 @@ _VLLM_BATCHED = 2048
 _SPEECH_OVERHEAD = {
     "sensevoice": 512 * MIB,
     "sensevoice-onnx": 1 * GIB,
+    "paraformer": 512 * MIB,
     "whisper-ct2": 512 * MIB,
 }
 _SPEECH_REFERENCE = int(2.3 * GIB)
+_OWN_PRECISION = frozenset({"sensevoice", "paraformer"})
+"""Formats whose weights the engine lays out at the precision that it computes in."""
 _SPEECH_SHARE = {"bf16": 0.5, "int8": 0.25}
 """Of the bytes of fp32 weights; what the engine chooses by the processor is counted as fp32."""
 
@@ -163,7 +166,7 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
         reasons=(why,),
     )
     reasons = [f"{arithmetic}; {room_for(need.total, room)} is free"]
-    if facts.format == "sensevoice" and not (request.precision or request.reference):
+    if facts.format in _OWN_PRECISION and not (request.precision or request.reference):
         reasons.append(
             "weights counted in fp32: which precision is fastest, the processor decides when it"
             " starts (`precision: int8` takes a quarter of them, bf16 half)"
@@ -174,7 +177,9 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
 def _speech_need(request: Request, facts: ModelFacts) -> MemoryNeed:
     if request.reference:
         return MemoryNeed(facts.weight_bytes, 0, _SPEECH_REFERENCE)
-    share = _SPEECH_SHARE.get(request.precision or "", 1.0) if facts.format == "sensevoice" else 1.0
+    share = 1.0
+    if facts.format in _OWN_PRECISION:
+        share = _SPEECH_SHARE.get(request.precision or "", 1.0)
     return MemoryNeed(int(facts.weight_bytes * share), 0, _SPEECH_OVERHEAD.get(facts.format, GIB))
 
 

@@ -121,6 +121,6 @@ def _read_directory(path: Path) -> ModelFacts:
     listing = ", ".join(sorted(names)[:8]) or "nothing"
     raise UnsupportedError(
         f"{path} holds no model that is known here (found: {listing}); expected a GGUF file,"
-        " config.json with safetensors, FunASR's SenseVoice, or a CTranslate2 whisper",
+        " config.json with safetensors, FunASR's SenseVoice or Paraformer, or a CTranslate2 whisper",
         hint="check that the download is complete: `yibu verify`",
     )

@@ -1,15 +1,32 @@
-"""Speech models on disk: FunASR's SenseVoice, its ONNX export, CTranslate2's whisper."""
+"""Speech models on disk: FunASR's SenseVoice and Paraformer, SenseVoice in ONNX, CTranslate2's whisper."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
 from yibu.planner.files import load_json, load_yaml, magic
 from yibu.planner.types import ModelFacts, ModelFormat
+
+_FORMATS: Mapping[str, ModelFormat] = MappingProxyType(
+    {
+        "SenseVoiceSmall": "sensevoice",
+        "Paraformer": "paraformer",
+        "BiCifParaformer": "paraformer",
+        "SeacoParaformer": "paraformer",
+    }
+)
+"""By the class that config.yaml names."""
+_COMPANIONS = MappingProxyType(
+    {
+        "FsmnVADStreaming": "finds speech: name it as the option `vad` of a model",
+    }
+)
+"""What other models of FunASR's are for."""
 
 
 def speech_facts(path: Path, names: set[str]) -> ModelFacts | None:
@@ -26,6 +43,8 @@ def speech_facts(path: Path, names: set[str]) -> ModelFacts | None:
 def facts_of_listing(files: Mapping[str, int]) -> ModelFacts | None:
     """A speech model's facts from its files' names and sizes; None for another sort of model."""
     if "config.yaml" in files and "model.pt" in files:
+        if "seg_dict" in files or "tokens.json" in files:
+            return _of_size("paraformer", "Paraformer", files["model.pt"])
         return _of_size("sensevoice", "SenseVoiceSmall", files["model.pt"])
     if "config.yaml" in files and (graphs := _onnx_files(files)):
         return _of_size("sensevoice-onnx", "SenseVoiceSmall", files[graphs[0]])
@@ -40,11 +59,12 @@ def _of_size(model_format: ModelFormat, architecture: str, size: int) -> ModelFa
 
 def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
     config = load_yaml(path / "config.yaml")
-    model = str(config.get("model", ""))
     # The ONNX export's config.yaml keeps the front end and may leave the model's name out.
-    if model not in ("SenseVoiceSmall", ""):
+    model = str(config.get("model", "")) or "SenseVoiceSmall"
+    if model not in _FORMATS:
+        use = f", which {_COMPANIONS[model]}" if model in _COMPANIONS else ""
         raise UnsupportedError(
-            f"{path} is FunASR's {model!r}; of FunASR's models SenseVoiceSmall is served here",
+            f"{path} is FunASR's {model!r}{use}; of FunASR's models {', '.join(_FORMATS)} are served here",
             hint="take iic/SenseVoiceSmall, or run your own server with `engine: command`",
         )
     if "model.pt" in names:
@@ -56,7 +76,12 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
                 f" ({weights.stat().st_size} bytes are here)",
                 hint="pull it again: an interrupted download resumes",
             )
-        return _file_facts("sensevoice", "SenseVoiceSmall", [weights], path, config)
+        return _file_facts(_FORMATS[model], model, [weights], path, config)
+    if _FORMATS[model] != "sensevoice":
+        raise UnsupportedError(
+            f"{path} is FunASR's {model} without model.pt",
+            hint="Paraformer is served from model.pt: take the model whose name ends with -pytorch",
+        )
     return _file_facts(
         "sensevoice-onnx",
         "SenseVoiceSmall",

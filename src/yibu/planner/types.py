@@ -10,7 +10,13 @@ from yibu.planner.cache import CacheGroup
 from yibu.planner.layers import Layers
 
 ModelFormat = Literal[
-    "gguf", "safetensors", "sensevoice", "sensevoice-onnx", "whisper-ct2", "unknown"
+    "gguf",
+    "safetensors",
+    "sensevoice",
+    "sensevoice-onnx",
+    "paraformer",
+    "whisper-ct2",
+    "unknown",
 ]
 
 

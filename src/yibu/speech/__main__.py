@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         type=Path,
         required=True,
-        help="directory: SenseVoice (FunASR, ONNX), whisper (CTranslate2)",
+        help="directory: SenseVoice (FunASR, ONNX), Paraformer (FunASR), whisper (CTranslate2)",
     )
     parser.add_argument("--vad", type=Path, help="directory of FSMN-VAD (faster-whisper's Silero)")
     parser.add_argument("--served-model-name", help="what clients ask for (the directory's name)")

@@ -1,6 +1,6 @@
 """Finds out what kind of speech model a directory holds, and loads it.
 
-FunASR layout        config.yaml, model.pt, am.mvn, *.model    SenseVoice
+FunASR layout        config.yaml, model.pt, am.mvn, *.model or tokens.json    SenseVoice, Paraformer
 ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
 CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    whisper
 
@@ -27,6 +27,8 @@ _VAD_NAMES = (
     "speech_fsmn_vad_zh-cn-16k-common-onnx",
 )
 """Directories of FSMN-VAD that scripts keep beside SenseVoice's."""
+PARAFORMERS = frozenset({"Paraformer", "BiCifParaformer", "SeacoParaformer"})
+"""Classes of FunASR's that recognize whole segments."""
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
@@ -79,6 +81,8 @@ def load(
         loaded = _whisper(model_dir, vad_dir, precision, device, threads)
     elif path == "reference":
         loaded = _reference(model_dir, layout, vad_dir, device, threads)
+    elif (kind := _kind(model_dir)) in PARAFORMERS:
+        loaded = _paraformer(model_dir, kind, layout, vad_dir, precision, device, threads)
     else:
         loaded = _sensevoice(model_dir, layout, vad_dir, precision, device, threads)
     for note in loaded.notes:
@@ -128,7 +132,6 @@ def _sensevoice(
     from yibu.speech.models.vocabulary import Vocabulary
     from yibu.speech.precision import Choice, choose, cpu_flags
 
-    _check_kind(model_dir)
     vocabulary = Vocabulary.find(model_dir)
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
     segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=False)
@@ -161,24 +164,67 @@ def _sensevoice(
         encoder = OpenVinoEncoder.load(
             model_dir, precision=choice.precision, threads=threads, banned=banned
         )
-    if encoder.classes != len(vocabulary):
-        raise VerificationError(
-            f"{model_dir}: the network has {encoder.classes} outputs, the tokenizer "
-            f"{len(vocabulary)} tokens",
-            hint="download the model again, all files of one revision",
-        )
+    _check_size(model_dir, encoder.classes, len(vocabulary))
     recognizer = SenseVoiceRecognizer(model_dir.name, encoder, normalizer, vocabulary)
     return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
 
 
-def _check_kind(model_dir: Path) -> None:
-    kind = read_config(model_dir).get("model")
-    # The published ONNX directory names the exported class.
-    if kind is not None and not str(kind).startswith("SenseVoiceSmall"):
+def _paraformer(
+    model_dir: Path,
+    kind: str,
+    layout: Layout,
+    vad_dir: Path | None,
+    precision: str,
+    device: str,
+    threads: int,
+) -> Loaded:
+    from yibu.speech.features import Normalizer
+    from yibu.speech.models.hotwords import Tokens
+    from yibu.speech.models.paraformer import OpenVinoParaformer, ParaformerRecognizer
+    from yibu.speech.models.seaco import SeacoParaformer
+    from yibu.speech.models.sensevoice import STACK_WIDTH
+    from yibu.speech.models.vocabulary import Vocabulary
+    from yibu.speech.precision import choose, cpu_flags
+
+    if device != "cpu" or layout is not Layout.FUNASR:
         raise UnsupportedError(
-            f"{model_dir}: config.yaml names the model class {kind!r}, SenseVoiceSmall expected",
-            hint="SenseVoiceSmall and whisper are served; try iic/SenseVoiceSmall",
+            f"{model_dir}: a Paraformer in the {layout.value} layout on {device}; Paraformer is served "
+            "from model.pt, on the CPU",
+            hint="set `device: cpu`, and take the model whose directory holds model.pt",
         )
+    vocabulary = Vocabulary.read_tokens(model_dir / "tokens.json").pieces
+    normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
+    segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=False)
+    files = frozenset(entry.name for entry in model_dir.iterdir())
+    choice = choose(precision, device, cpu_flags(), files=files)
+    network_type = SeacoParaformer if kind == "SeacoParaformer" else OpenVinoParaformer
+    network = network_type.load(model_dir, precision=choice.precision, threads=threads)
+    _check_size(model_dir, network.classes, len(vocabulary))
+    recognizer = ParaformerRecognizer(
+        model_dir.name, network, normalizer, vocabulary, Tokens.read(vocabulary, model_dir)
+    )
+    return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
+
+
+def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
+    if outputs != tokens:
+        raise VerificationError(
+            f"{model_dir}: the network has {outputs} outputs, the tokenizer {tokens} tokens",
+            hint="download the model again, all files of one revision",
+        )
+
+
+def _kind(model_dir: Path) -> str:
+    """The model's class in FunASR, by its config.yaml; ``SenseVoiceSmall`` where that says nothing."""
+    kind = str(read_config(model_dir).get("model") or "SenseVoiceSmall")
+    # The published ONNX directory names the exported class.
+    if not (kind.startswith("SenseVoiceSmall") or kind in PARAFORMERS):
+        raise UnsupportedError(
+            f"{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
+            f"{', '.join(sorted(PARAFORMERS))} expected",
+            hint="SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall",
+        )
+    return kind
 
 
 def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:

@@ -8,6 +8,7 @@ from yibu.errors import InvalidRequestError, UnknownModelError
 from yibu.speech.audio import RAW_FORMATS, RawFormat
 from yibu.speech.formats import RESPONSE_FORMATS
 from yibu.speech.languages import normalized
+from yibu.speech.models.hotwords import parsed
 from yibu.speech.types import Options, Recognizer
 from yibu.speech.upload import Form, Upload
 
@@ -22,7 +23,6 @@ UNSUPPORTED = {
     "known_speaker_references": _SPEAKERS,
     "include": "It gives no log probabilities. Leave it out",
     "languages": "One language is taken, or heard. Give it as 'language'",
-    "keywords": "Its models take no keywords. Whisper takes them in 'prompt'",
 }
 """Fields that are refused, and what works instead."""
 
@@ -88,6 +88,7 @@ def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
             param="stream",
         )
     _refuse_unsupported(form)
+    hotwords = _hotwords(form, recognizer)
     granularities = _granularities(form, response_format)
     translate = task == "translate"
     options = Options(
@@ -97,6 +98,7 @@ def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
         temperature=_temperature(form),
         words="word" in granularities or response_format in {"srt", "vtt"},
         use_itn=_boolean(form, "use_itn", default=True),
+        hotwords=hotwords,
     )
     return Parameters(options, response_format, granularities, stream, raw_format(form))
 
@@ -177,6 +179,29 @@ def _prompt(form: Form) -> str | None:
             param="prompt",
         )
     return prompt
+
+
+def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
+    """Words to listen for: OpenAI's ``keywords[]``, FunASR's ``hotwords`` (or ``hotword``), and the
+    ``prompt``, for models that take them."""
+    given = {name: form.all(name) for name in ("keywords", "hotwords", "hotword")}
+    asked = next((name for name, values in given.items() if any(values)), None)
+    if not recognizer.takes_hotwords:
+        if asked is not None:
+            raise InvalidRequestError(
+                f"{asked} is not supported by this model. Its kind takes no keywords: whisper takes "
+                "them in 'prompt', and SeACo-Paraformer takes hotwords",
+                param=asked,
+            )
+        return ()
+    texts = [*given.pop("keywords"), *(text for values in given.values() for text in values)]
+    texts += [_prompt(form) or ""]
+    if sum(map(len, texts)) > _PROMPT_CHARACTERS:
+        raise InvalidRequestError(
+            f"the hotwords have {sum(map(len, texts))} characters; {_PROMPT_CHARACTERS} are the limit",
+            param=asked or "prompt",
+        )
+    return tuple(dict.fromkeys(word for text in texts for word in parsed(text)))
 
 
 def _temperature(form: Form) -> float:

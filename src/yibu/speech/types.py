@@ -54,6 +54,8 @@ class Options:
     """Word timestamps are wanted."""
     use_itn: bool = True
     """Inverse text normalisation: digits and punctuation in the text (SenseVoice)."""
+    hotwords: tuple[str, ...] = ()
+    """Words to listen for (SeACo-Paraformer)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Recognizer(Protocol):
     """Accepted values of ``language``, ``auto`` among them."""
     tasks: frozenset[str]
     precision: str
+    takes_hotwords: bool
 
     def recognize(
         self, segments: Sequence[Segment], options: Sequence[Options]

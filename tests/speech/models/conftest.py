@@ -7,7 +7,7 @@ import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,6 +39,24 @@ def sensevoice_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(FIXTURE) as archive:
         archive.extractall(directory, filter="data")
     return directory / "sensevoice"
+
+
+@pytest.fixture(scope="session")
+def funasr_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for each kind of ``random_models.CONFIGS``."""
+    directory = tmp_path_factory.mktemp("random")
+    with tarfile.open(FIXTURE.with_name("funasr.tar.xz")) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / "funasr"
+
+
+@pytest.fixture(scope="session")
+def expected(funasr_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """What FunASR answered to ``random_models``' inputs of seed 7, by kind."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(
+        (funasr_dir / "expected.json").read_text("utf-8")
+    )
+    return found
 
 
 @pytest.fixture(scope="session")

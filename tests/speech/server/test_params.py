@@ -19,7 +19,13 @@ from yibu.speech.upload import Form, Upload
 
 RECOGNIZER = cast(
     "Recognizer",
-    SimpleNamespace(name="m", tasks=("transcribe", "translate"), languages=("en",)),
+    SimpleNamespace(
+        name="m", tasks=("transcribe", "translate"), languages=("en",), takes_hotwords=False
+    ),
+)
+LISTENER = cast(
+    "Recognizer",
+    SimpleNamespace(name="s", tasks=("transcribe",), languages=("zh",), takes_hotwords=True),
 )
 REFUSED = [
     rule.path.partition("[")[0]
@@ -44,3 +50,20 @@ def test_what_the_table_refuses_the_engine_refuses(name: str, ending: str) -> No
 
 def test_what_asks_for_nothing_is_taken() -> None:
     assert parse(form(chunking_strategy="auto"), RECOGNIZER, "transcribe").response_format == "json"
+
+
+@pytest.mark.parametrize("name", ["keywords", "hotwords", "hotword"])
+def test_hotwords_go_to_models_that_take_them(name: str) -> None:
+    asked = form(**{name: "阿里巴巴 20\n魔搭 15"})
+    assert parse(asked, LISTENER, "transcribe").options.hotwords == ("阿里巴巴", "魔搭")
+    with pytest.raises(InvalidRequestError, match="takes no keywords") as caught:
+        parse(asked, RECOGNIZER, "transcribe")
+    assert caught.value.param == name
+
+
+def test_a_prompt_holds_hotwords_for_models_that_take_them() -> None:
+    asked = form(prompt="魔搭 通义", keywords="魔搭")
+    assert parse(asked, LISTENER, "transcribe").options.hotwords == ("魔搭", "通义")
+    assert parse(form(prompt="魔搭"), RECOGNIZER, "transcribe").options.hotwords == ()
+    with pytest.raises(InvalidRequestError, match="4096 are the limit"):
+        parse(form(hotwords="魔" * 4097), LISTENER, "transcribe")

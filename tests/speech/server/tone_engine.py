@@ -36,6 +36,7 @@ class ToneRecognizer:
     languages = frozenset({"auto", "zh", "en", "yue", "ja", "ko", "nospeech"})
     tasks = frozenset({"transcribe"})
     precision = "fp32"
+    takes_hotwords = False
 
     def __init__(self) -> None:
         self.cost = float(os.environ.get("TONE_COST", "0"))

@@ -29,10 +29,13 @@ ENVIRONMENTS: Mapping[str, str] = MappingProxyType(
         "whisper-ct2": "speech-whisper",
         "sensevoice": "speech-onnx",
         "sensevoice-onnx": "speech-onnx",
+        "paraformer": "speech-onnx",
     }
 )
-"""By model format; ``path: reference`` runs SenseVoice on torch instead."""
+"""By model format; ``path: reference`` runs FunASR's own classes on torch instead."""
 
+_BY_FUNASR = frozenset({"sensevoice", "paraformer"})
+"""Formats that FunASR's ``AutoModel`` loads."""
 _TRANSLATES = frozenset({"whisper-ct2"})
 
 _VAD_NAMES = (
@@ -63,7 +66,7 @@ class SpeechOptions(Options):
 
 
 class Speech:
-    """The engine for SenseVoice and Whisper."""
+    """The engine for SenseVoice, Paraformer and Whisper."""
 
     name: EngineName = "speech"
     causes: Sequence[Cause] = ()
@@ -163,13 +166,12 @@ def _device(options: SpeechOptions, *, gpu: bool) -> str:
 
 def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, device: str) -> str:
     usual = ENVIRONMENTS[facts.format]
-    if facts.format == "sensevoice":
-        if options.path == "reference":
-            usual = "speech-torch"
-        elif device != "cpu":
-            usual = "speech-cuda"
+    if options.path == "reference" and facts.format in _BY_FUNASR:
+        usual = "speech-torch"
+    elif device != "cpu" and facts.format == "sensevoice":
+        usual = "speech-cuda"
     if device != "cpu" and usual in ("speech-torch", "speech-onnx"):
-        what = "`path: reference`" if usual == "speech-torch" else "the ONNX layout"
+        what = "`path: reference`" if usual == "speech-torch" else f"the format {facts.format}"
         raise UnsupportedError(
             f"model {model.name!r}: {what} is served on the CPU only",
             hint="leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`",

@@ -15,11 +15,10 @@ SPEECH_REQUESTS = RequestTable(
     {
         "/v1/audio/transcriptions": (
             *_TRANSLATION,
-            *passed("language", "stream", "timestamp_granularities"),
+            *passed("language", "stream", "timestamp_granularities", "keywords"),
             *refused(_SPEAKERS, "known_speaker_names", "known_speaker_references"),
             *refused("It gives no log probabilities. Leave it out", "include"),
             *refused("One language is taken, or heard. Give it as 'language'", "languages"),
-            *refused("Its models take no keywords. Whisper takes them in 'prompt'", "keywords"),
             *ignored("audio is always cut where nobody speaks", "chunking_strategy"),
             *refused(
                 "The engine cuts by settings of its own. Send 'auto'",

@@ -56,9 +56,7 @@ class Compiler:
         size = sum(aligned(tensor.size) for tensor in self.weights.values() if tensor.ndim == 2)
         self.parked = ParkedArrays(size) if self._form == "i8" else None
 
-    def compile(
-        self, build: Callable[[NetworkBuilder], ov.Model], *, exact: bool = False
-    ) -> Graph:
+    def compile(self, build: Callable[[NetworkBuilder], ov.Model], *, exact: bool = False) -> Graph:
         """The graph that ``build`` makes; ``exact`` keeps its weights in fp32."""
         form: WeightFormat = "f32" if exact else self._form
         builder = NetworkBuilder(self.weights, form, self.parked, epsilon=self._epsilon)

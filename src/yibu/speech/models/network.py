@@ -68,9 +68,7 @@ class NetworkBuilder:
         """``mask`` [B, T] is 1 for a frame and 0 for padding."""
         missing = ops.subtract(self.constant(np.float32(1)), mask)
         penalty = ops.multiply(missing, self.constant(_MASKED))
-        return Padding(
-            ops.unsqueeze(mask, self.ints(2)), ops.unsqueeze(penalty, self.ints(1, 2))
-        )
+        return Padding(ops.unsqueeze(mask, self.ints(2)), ops.unsqueeze(penalty, self.ints(1, 2)))
 
     def sanm_layer(
         self, x: ov.Node, name: str, shape: EncoderShape, padding: Padding | None

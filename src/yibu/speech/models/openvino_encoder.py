@@ -40,9 +40,7 @@ class OpenVinoEncoder:
         self.classes = shape.classes
         self._width = shape.width
         self._queries = np.array(checkpoint.tensors["embed.weight"], dtype=np.float32)
-        compiler = Compiler(
-            checkpoint, precision=precision, threads=threads, epsilon=NORM_EPSILON
-        )
+        compiler = Compiler(checkpoint, precision=precision, threads=threads, epsilon=NORM_EPSILON)
         self._parked = compiler.parked
         self._head = compiler.compile(lambda builder: head_graph(builder, shape, banned))
         self._encoder = compiler.compile(lambda builder: encoder_graph(builder, shape))

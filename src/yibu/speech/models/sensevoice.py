@@ -64,6 +64,7 @@ class SenseVoiceRecognizer:
 
     languages = frozenset(_LANGUAGES)
     tasks = frozenset({"transcribe"})
+    takes_hotwords = False
 
     def __init__(
         self, name: str, encoder: Encoder, normalizer: Normalizer, vocabulary: Vocabulary

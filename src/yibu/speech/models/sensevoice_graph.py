@@ -13,13 +13,15 @@ NORM_EPSILON = 1e-5
 """Of SenseVoice's layer norms, which are not FunASR's other models'."""
 
 
-def encoder_graph(builder: NetworkBuilder, shape: EncoderShape) -> ov.Model:
+def encoder_graph(
+    builder: NetworkBuilder, shape: EncoderShape, name: str = "sensevoice-encoder"
+) -> ov.Model:
     """Features [B, T, inputs] with positions added, and mask [B, T] (1 = frame, 0 = padding)
     → hidden states [B, T, width]."""
     frames = ops.parameter([-1, -1, shape.inputs], ov.Type.f32, name="frames")
     mask = ops.parameter([-1, -1], ov.Type.f32, name="mask")
     hidden = builder.encoder(frames, builder.padding(mask), shape)
-    return ov.Model([ops.result(hidden)], [frames, mask], "encoder")
+    return ov.Model([ops.result(hidden)], [frames, mask], name)
 
 
 def head_graph(builder: NetworkBuilder, shape: EncoderShape, banned: tuple[int, ...]) -> ov.Model:

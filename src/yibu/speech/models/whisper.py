@@ -76,6 +76,8 @@ class _Window:
 class WhisperRecognizer:
     """A loaded model; see ``load``."""
 
+    takes_hotwords = False
+
     def __init__(self, model: Any, *, name: str, precision: str, on_cpu: bool) -> None:
         self._whisper = model
         self.name = name
