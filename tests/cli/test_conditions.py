@@ -22,6 +22,7 @@ VERBS: dict[str, list[str]] = {
     "down": [],
     "ps": [],
     "logs": ["nothing"],
+    "top": [],
     "restart": ["nothing"],
     "test": [],
     "demo": ["--port", "99999"],

@@ -38,6 +38,11 @@ class Api:
         with self._send("GET", path, None, {}) as response:
             return json.loads(response.read())
 
+    def text(self, path: str) -> str:
+        """GET text."""
+        with self._send("GET", path, None, {}) as response:
+            return response.read().decode("utf-8", "replace")
+
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST JSON, return the whole answer."""
         with self._send("POST", path, json.dumps(body).encode(), _JSON) as response:

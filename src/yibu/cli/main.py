@@ -23,6 +23,7 @@ from yibu.cli.verbs import (
     speech,
     systemd,
     talk,
+    watching,
 )
 from yibu.errors import UsageError, YibuError
 from yibu.paths import describe
@@ -56,6 +57,7 @@ def root(
 
 for group in (
     service,
+    watching,
     systemd,
     planning,
     adoption,

@@ -245,6 +245,21 @@ def gpu_memory_free(index: int) -> int | None:
         return _memory(nvml, mig.handle(nvml, index))[1]
 
 
+def gpus_busy() -> dict[int, float]:
+    """Per cent of the last moments in which each GPU worked; without those that do not tell (MIG)."""
+    found: dict[int, float] = {}
+    with _nvml() as nvml:
+        if nvml is None:
+            return {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                found[index] = float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+            except nvml.NVMLError:
+                continue
+    return found
+
+
 def visible(found: tuple[Gpu, ...], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
     """Keep the GPUs that CUDA_VISIBLE_DEVICES names, by index or by a UUID's beginning.
 

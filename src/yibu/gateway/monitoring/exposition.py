@@ -11,7 +11,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 MAX_LINES = 50_000
@@ -171,6 +171,18 @@ class _Source:
             names.add(name)
             parts.append(f"{name}={value}")
         return ",".join(parts)
+
+
+def read_samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of each sample of an exposition."""
+    for line in text.split("\n"):
+        if not line.startswith("#") and (match := _SAMPLE.fullmatch(line)) is not None:
+            labels = {name: _unescape(value) for name, value in _PAIR.findall(match[2] or "")}
+            yield match[1], labels, float(match[5])
+
+
+def _unescape(quoted: str) -> str:
+    return re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], quoted[1:-1])
 
 
 def escape(value: str) -> str:

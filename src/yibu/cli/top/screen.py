@@ -1,0 +1,318 @@
+"""The screen of ``yibu top``: drawn by rich, its keys read from the terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from yibu.cli import output
+from yibu.cli.top.sample import Model, Sampler, Snapshot, readings, totals
+from yibu.errors import UsageError, YibuError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_KEYS = {
+    b"q": "quit", b"Q": "quit", b"\x03": "quit", b"\x04": "quit",
+    b"\x1b[A": "up", b"\x1bOA": "up", b"k": "up",
+    b"\x1b[B": "down", b"\x1bOB": "down", b"j": "down",
+    b"\x1b[5~": "page up", b"\x1b[6~": "page down",
+    b"\x1b[C": "next column", b"\x1bOC": "next column", b"s": "next column", b">": "next column",
+    b"\x1b[D": "column before", b"\x1bOD": "column before", b"<": "column before",
+    b"r": "reverse", b" ": "replicas", b"\r": "replicas",
+}  # fmt: skip
+_KEY = re.compile(rb"\x1b(?:\[|O)[0-9;]*[A-Za-z~]|.", re.DOTALL)
+_BAR = 20
+_BAD = {"failed": "bold red", "starting": "yellow", "downloading": "yellow", "draining": "yellow"}
+_REDRAW = 0.1
+"""Seconds between two looks for a key, a new reading or another size of the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    title: str
+    value: Callable[[Model], float | str]
+    show: Callable[[Model], str]
+
+
+def _number(value: float, digits: int = 0) -> str:
+    return "-" if value == 0 else f"{value:,.{digits}f}"
+
+
+def _replicas(model: Model) -> str:
+    ready = sum(replica.state == "ready" for replica in model.replicas)
+    return f"{ready}/{len(model.replicas)}"
+
+
+def _gpus(model: Model) -> str:
+    return ",".join(str(gpu) for one in model.replicas for gpu in one.gpus) or "-"
+
+
+COLUMNS = (
+    Column("MODEL", lambda m: m.name, lambda m: m.name),
+    Column("STATE", lambda m: m.state, lambda m: m.phase or m.state),
+    Column("REPLICAS", lambda m: len(m.replicas), _replicas),
+    Column("IN FLIGHT", lambda m: m.sum("in_flight"), lambda m: _number(m.sum("in_flight"))),
+    Column("REQ/S", lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1)),
+    Column("TOKENS/S", lambda m: m.output_tokens_per_second,
+           lambda m: _number(m.output_tokens_per_second)),
+    Column("TTFT P95", lambda m: m.ttft_p95_seconds or 0.0,
+           lambda m: "-" if m.ttft_p95_seconds is None else f"{m.ttft_p95_seconds * 1000:,.0f} ms"),
+    Column("ERR/S", lambda m: m.errors_per_second, lambda m: _number(m.errors_per_second, 1)),
+    Column("CPU", lambda m: m.sum("cpu_percent"), lambda m: f"{m.sum('cpu_percent'):.0f} %"),
+    Column("MEMORY", lambda m: m.sum("memory_bytes"), lambda m: output.size(m.sum("memory_bytes"))),
+    Column("GPU", _gpus, _gpus),
+    Column("GPU MEMORY", lambda m: m.sum("gpu_memory_bytes"),
+           lambda m: output.size(m.sum("gpu_memory_bytes")) if _gpus(m) != "-" else "-"),
+    Column("RESTARTS", lambda m: m.sum("restarts"), lambda m: _number(m.sum("restarts"))),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the keys have chosen."""
+
+    selected: int = 0
+    sort: int = 0
+    reverse: bool = False
+    replicas: bool = False
+
+    def pressed(self, key: str, models: int, page: int) -> View:
+        steps = {"up": -1, "down": 1, "page up": -page, "page down": page}
+        if key in steps:
+            last = max(models - 1, 0)
+            return replace(self, selected=min(max(self.selected + steps[key], 0), last))
+        if key in ("next column", "column before"):
+            step = 1 if key == "next column" else -1
+            sort = (self.sort + step) % len(COLUMNS)
+            # Numbers begin with the largest, names with the first.
+            return replace(self, sort=sort, reverse=COLUMNS[sort].title not in ("MODEL", "STATE"))
+        if key == "reverse":
+            return replace(self, reverse=not self.reverse)
+        return replace(self, replicas=not self.replicas) if key == "replicas" else self
+
+
+def sorted_models(snapshot: Snapshot, view: View) -> list[Model]:
+    column = COLUMNS[view.sort]
+    found = sorted(snapshot.models, key=lambda model: model.name)
+    return sorted(found, key=lambda model: _comparable(column.value(model)), reverse=view.reverse)
+
+
+def _comparable(value: float | str) -> tuple[float, str]:
+    return (0.0, value) if isinstance(value, str) else (value, "")
+
+
+def print_once(snapshot: Snapshot) -> None:
+    """The same as plain text, for files and pipes."""
+    for line in _summary(snapshot):
+        output.data(line)
+    output.data("")
+    models = sorted_models(snapshot, View())
+    rows = [[column.show(model) for column in COLUMNS] for model in models]
+    output.table(rows, [column.title for column in COLUMNS])
+    for model in models:
+        if model.cause:
+            output.data(f"\n{model.name}: {model.cause}")
+
+
+def watch(sampler: Sampler, interval: float) -> None:
+    """Redraw until `q` is pressed.
+
+    Raises:
+        UsageError: this is no terminal that can be redrawn.
+    """
+    _check_terminal()
+    from rich.console import Console
+    from rich.live import Live
+
+    first = sampler.take()  # says that no node runs before the screen is taken
+    console = Console()
+    state = _State(first)
+    reader = threading.Thread(target=state.read, args=(sampler, interval), daemon=True)
+    with (
+        _keys() as next_key,
+        Live(console=console, screen=True, auto_refresh=False) as live,
+    ):
+        reader.start()
+        drawn: object = None
+        while True:
+            current = (state.latest, state.error, state.view, console.size, int(time.time()))
+            if current != drawn:
+                live.update(_screen(state, console), refresh=True)
+                drawn = current
+            key = next_key(_REDRAW)
+            if key == "quit":
+                return
+            if key:
+                state.view = state.view.pressed(
+                    key, len(state.latest.models), max(console.size.height // 2, 1)
+                )
+
+
+class _State:
+    """What is shown, and how; the thread that reads writes ``latest`` and ``error`` alone."""
+
+    def __init__(self, first: Snapshot) -> None:
+        self.latest = first
+        self.error: YibuError | None = None
+        self.view = View()
+
+    def read(self, sampler: Sampler, interval: float) -> None:
+        for found in readings(sampler):
+            if isinstance(found, YibuError):
+                self.error = found
+            else:
+                self.latest, self.error = found, None
+            time.sleep(interval)
+
+
+def _check_terminal() -> None:
+    term = os.environ.get("TERM", "dumb")
+    if term in ("", "dumb", "unknown") or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        found = f"TERM is {term!r}" if sys.stdout.isatty() else "this is no terminal"
+        raise UsageError(
+            f"`yibu top` redraws a terminal, and {found}.", hint="yibu top --once, or --json"
+        )
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], str | None]]:
+    """A function that waits so many seconds for a key; the terminal is as before afterwards."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    typed: list[str] = []
+
+    def next_key(seconds: float) -> str | None:
+        if not typed and select.select([descriptor], [], [], seconds)[0]:
+            read = os.read(descriptor, 64)
+            # An end of input: the terminal was closed.
+            keys = (_KEYS.get(key, "") for key in _KEY.findall(read)) if read else ["quit"]
+            typed.extend(key for key in keys if key)
+        return typed.pop(0) if typed else None
+
+    tty.setcbreak(descriptor)
+    try:
+        yield next_key
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _screen(state: _State, console: Console) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    snapshot, view = state.latest, state.view
+    head = [Text(line, no_wrap=True, overflow="ellipsis") for line in _summary(snapshot)]
+    if state.error is not None:
+        head.append(Text(f"{state.error.message}; what is shown is old", style="bold red"))
+    foot = _foot(snapshot, view)
+    room = max(console.size.height - len(head) - len(foot) - 3, 1)
+    return Group(*head, Text(""), _table(snapshot, view, room, console.size.width), *foot)
+
+
+def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    shown = _fitting(width)
+    for number, column in enumerate(COLUMNS):
+        if column in shown:
+            arrow = ("▼" if view.reverse else "▲") if number == view.sort else ""
+            first = column.title == "MODEL"
+            table.add_column(
+                column.title + arrow, no_wrap=True, overflow="ellipsis",
+                justify="left" if first or column.title == "STATE" else "right",
+                ratio=1 if first else None,
+            )  # fmt: skip
+    models = sorted_models(snapshot, view)
+    begin = max(0, min(view.selected - room // 2, len(models) - room))
+    for number, model in enumerate(models[begin : begin + room], begin):
+        style = "reverse" if number == view.selected else _BAD.get(model.state, "")
+        table.add_row(*(Text(column.show(model)) for column in shown), style=style)
+        if view.replicas:
+            for one in model.replicas:
+                alone = replace(model, name=f"  {one.id}", state=one.state, phase=None,
+                                replicas=(one,))  # fmt: skip
+                per_model = ("REQ/S", "TOKENS/S", "TTFT P95", "ERR/S", "REPLICAS")
+                table.add_row(
+                    *("" if c.title in per_model else c.show(alone) for c in shown), style="dim"
+                )
+    return table
+
+
+def _fitting(width: int) -> list[Column]:
+    """The columns for which there is room, the least needed left out first."""
+    expendable = ("GPU MEMORY", "ERR/S", "GPU", "TTFT P95", "RESTARTS", "CPU", "REPLICAS", "MEMORY")
+    shown = list(COLUMNS)
+    for title in expendable:
+        if sum(max(len(column.title), 8) + 2 for column in shown) + 8 <= width:
+            break
+        shown = [column for column in shown if column.title != title]
+    return shown
+
+
+def _foot(snapshot: Snapshot, view: View) -> list[Text]:
+    """Why the selected model is not well, and the keys."""
+    from rich.text import Text
+
+    models = sorted_models(snapshot, view)
+    lines = []
+    if view.selected < len(models) and (cause := models[view.selected].cause):
+        model = models[view.selected]
+        lines.append(Text(f"{model.name}: {cause}", style="red", no_wrap=True, overflow="ellipsis"))
+        if model.hint:
+            lines.append(Text(f"  → {model.hint}", no_wrap=True, overflow="ellipsis"))
+    keys = "q quit   ↑↓ select   ←→ sort   r reverse   space replicas"
+    return [Text(""), *lines, Text(keys, style="dim", no_wrap=True, overflow="ellipsis")]
+
+
+def _summary(snapshot: Snapshot) -> list[str]:
+    done, now = totals(snapshot.models), time.strftime("%H:%M:%S")
+    memory = f"{output.size(snapshot.memory_used_bytes)} of {output.size(snapshot.memory_bytes)}"
+    node = f"node {snapshot.node_pid}, up {_duration(snapshot.node_seconds)}"
+    work = (
+        f"in flight {done['in_flight']:.0f}",
+        f"requests {done['requests_per_second']:.1f}/s",
+        f"errors {done['errors_per_second']:.1f}/s",
+        f"tokens out {done['output_tokens_per_second']:,.0f}/s",
+        f"in {done['prompt_tokens_per_second']:,.0f}/s",
+    )
+    cpu = f"{snapshot.cpu_percent:.0f} % of {snapshot.cpus}"
+    lines = [
+        f"yibu  {snapshot.url}  {node}  {now}",
+        "   ".join(work),
+        f"CPU    {_bar(snapshot.cpu_percent / 100)} {cpu}",
+        f"memory {_bar(snapshot.memory_used_bytes / snapshot.memory_bytes)} {memory}",
+    ]
+    for gpu in snapshot.gpus:
+        used = f"{output.size(gpu.used_bytes)} of {output.size(gpu.memory_bytes)}"
+        busy = "" if gpu.busy_percent is None else f"   {gpu.busy_percent:.0f} % busy"
+        bar = _bar(gpu.used_bytes / gpu.memory_bytes if gpu.memory_bytes else 0.0)
+        lines.append(f"GPU {gpu.index:<2} {bar} {used}{busy}   {gpu.name}")
+    return lines
+
+
+def _bar(part: float) -> str:
+    full = round(min(max(part, 0.0), 1.0) * _BAR)
+    return f"[{'|' * full}{' ' * (_BAR - full)}]"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
