@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from yibu.cli import exits
+from yibu.cli.entries import Typed, choose
 from yibu.cli.main import run
-from yibu.cli.selection import Overrides, select
 from yibu.config import Config, ModelConfig
 from yibu.errors import UsageError
 
@@ -100,16 +100,16 @@ def test_two_sources_do_not_share_a_derived_name(work: Path) -> None:
         (work / folder).mkdir()
         (work / folder / "千问.gguf").touch()
     named = Config(models=(ModelConfig("千问", source="./b/千问.gguf"),))
-    (one,) = select(["./a/千问.gguf"], Config(), Overrides(), work)
+    (one,) = choose(["./a/千问.gguf"], Config(), work).models
     assert (one.name, one.name_derived) == ("千问", True)
-    assert len(select(["./a/千问.gguf"] * 2, Config(), Overrides(), work)) == 1
+    assert len(choose(["./a/千问.gguf"] * 2, Config(), work).models) == 1
     for wanted, config in (
         (["./a/千问.gguf", "./b/千问.gguf"], Config()),
         (["./a/千问.gguf"], named),
     ):
         with pytest.raises(UsageError, match="would be named 千问"):
-            select(wanted, config, Overrides(), work)
-    (other,) = select(["./a/千问.gguf"], named, Overrides(name="甲"), work)
+            choose(wanted, config, work)
+    (other,) = choose(["./a/千问.gguf"], named, work, Typed(name="甲")).models
     assert (other.name, other.name_derived) == ("甲", False)
     with pytest.raises(UsageError, match="cannot be used"):
-        select(["./a/千问.gguf"], Config(), Overrides(name="a b"), work)
+        choose(["./a/千问.gguf"], Config(), work, Typed(name="a b"))

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,10 @@ import pytest
 from tests.fakes.vllm import make_model
 from tests.planner.planner_files import LLAMA, gguf_bytes, write_safetensors
 from tests.support.stand_in import stand_in
-from yibu.cli import selection
 from yibu.cli.context import Context, open_resolver, open_store
-from yibu.cli.normalize import normalize
+from yibu.cli.entries import Typed, choose
 from yibu.cli.planning import plan_models
-from yibu.config import Config, ModelConfig
+from yibu.config import ModelConfig
 from yibu.config import file as config_file
 from yibu.daemon import deployer
 from yibu.errors import DoesNotFitError, YibuError
@@ -153,11 +151,11 @@ async def _launched(
         ledger.withdraw(model.name)
 
 
-def read(text: str, context: Context) -> tuple[Config, list[ModelConfig]]:
+def read(text: str, context: Context, *, force: bool) -> list[ModelConfig]:
     path = context.directory / "yibu.yaml"
     path.write_text(f"models: [{text}]")
-    config, _ = normalize(config_file.load(path, env={}))
-    return config, selection.select((), config, selection.Overrides(), context.directory)
+    config = config_file.load(path, env={})
+    return list(choose((), config, context.directory, Typed(force=force)).models)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -176,8 +174,7 @@ def test_plan_shows_what_the_node_launches(
     monkeypatch.setattr(hardware, "probe", lambda *_: here)
     paths = Paths.from_env({"YIBU_HOME": str(tmp_path / "home")})
     context = Context({}, paths, files)
-    _, models = read(ENTRIES[entry], context)
-    models = [replace(model, force=force) for model in models]
+    models = read(ENTRIES[entry], context, force=force)
     resolver = open_resolver(context)
     started = asyncio.run(launched(context, models))
     refusals = [str(one) for one in started if _refused(one)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from yibu.cli.context import Context, open_environments, open_store
+from yibu.cli.entries import choose
 from yibu.cli.progress import installing, pulling
-from yibu.cli.selection import Overrides, select
 from yibu.config import ModelConfig
 from yibu.config import file as config_file
 from yibu.engines.speech import Speech
@@ -23,7 +23,7 @@ def bench_command(context: Context, model: str) -> list[str]:
     store = open_store(context)
     config_path = config_file.find(None, context.directory)
     entries = config_file.load(config_path, env=context.env)
-    [named] = select([model], entries, Overrides(), context.directory)
+    [named] = choose([model], entries, context.directory).models
     with pulling(model) as progress:
         local = store.pull(parse_source(named.source), progress=progress)
     # Of the entry's options only the VAD: precisions are what is measured, on the fast path.

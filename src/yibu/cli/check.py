@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from yibu.cli.context import Context, open_resolver, open_store
-from yibu.cli.normalize import normalize
-from yibu.cli.selection import canonical
+from yibu.cli.entries import choose, gateway_settings
 from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
 
@@ -30,15 +29,18 @@ def check_config(config: Config, context: Context) -> tuple[Config, tuple[str, .
     faults: list[YibuError] = []
 
     def check_entry(model: ModelConfig) -> None:
-        (alone,) = normalize(dataclasses.replace(config, models=(model,)))[0].models
-        check_model(alone, context)
+        alone = dataclasses.replace(config, models=(model,))
+        check_model(choose((), alone, context.directory).models[0], context)
 
     for model in config.models:
         _collect(faults, partial(check_entry, model))
-    normalized, notes = _collect(faults, lambda: normalize(config)) or (config, ())
-    _collect(faults, lambda: check_gateway(normalized, context))
+    settled = _collect(faults, lambda: gateway_settings(config)) or config
+    _collect(faults, lambda: check_gateway(settled, context))
+    chosen = None
+    if config.models:
+        chosen = _collect(faults, lambda: choose((), config, context.directory))
     refuse(faults)
-    return normalized, notes
+    return settled, () if chosen is None else chosen.notes
 
 
 def check_options(models: Sequence[ModelConfig], context: Context) -> None:
@@ -81,10 +83,9 @@ def check_gateway(config: Config, context: Context) -> None:
 
 
 def check_model(model: ModelConfig, context: Context) -> None:
-    """Raises YibuError for a source, an engine or an option that cannot be used."""
+    """Raises YibuError for a chosen model's source, engine or option that cannot be used."""
     from yibu.node.hardware import probe
 
-    model = canonical(model, context.directory)
     facts = _facts(model, context)
     if facts is None and model.source:
         _check_options(model, context)

@@ -21,9 +21,9 @@ from typing import Any
 from yibu.cli import output
 from yibu.cli.connect import Access, access
 from yibu.cli.context import Context, open_environments
+from yibu.cli.entries import choose
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.launch import NodeLaunch
-from yibu.cli.selection import Overrides, select
 from yibu.cli.session import Session
 from yibu.cli.smoke import Check, attempt, run_checks
 from yibu.config import Config
@@ -42,7 +42,7 @@ def run_demo(context: Context, *, once: bool, port: int | None) -> int:
     began = time.monotonic()
     with NodeLaunch(context) as node:
         config = _config(context, port, node_runs=node.runs_already)
-        models = select([], config, Overrides(), context.directory)
+        models = choose([], config, context.directory).models
         session = Session(context, config, node)
         code = FAILED
         with _making_voice(context) as voice, session.running(models) as node_watch:

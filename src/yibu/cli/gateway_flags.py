@@ -1,22 +1,14 @@
-"""Splits the flags after ``--`` into the gateway's settings and the engine's flags.
-
-A start script gives host, port, key, name and model to the engine itself. Here they become the
-gateway's settings and the model's name and source; the others stay the engine's. A key goes to the
-node by a pipe, and never to the engine.
-"""
+"""What flags of the gateway that stand among an engine's do to the configuration."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
-from yibu.cli.selection import Overrides, engine_named
-from yibu.config import Config, ModelConfig
-from yibu.engines import registry
-from yibu.engines.servers import Lifted, ServerCommand
-from yibu.errors import UsageError
+from yibu.config import Config, Origin
+from yibu.engines.servers import Lifted
+from yibu.errors import ConfigError
 
 _SEEN = (
     "! the key stands on this command line, where every user of the machine can read it as long as"
@@ -24,84 +16,77 @@ _SEEN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayFlags:
-    """What the flags after ``--`` say of the gateway and of the model's name."""
-
-    models: tuple[str, ...]
-    """What to bring up: as typed, or the flag ``--model``."""
-    overrides: Overrides
-    host: str | None = None
-    port: int | None = None
-    api_keys: tuple[str, ...] = field(default=(), repr=False)
-    notes: tuple[str, ...] = ()
-
-    def lay_over(self, config: Config) -> Config:
-        """The configuration with the keys that were typed beside its own."""
-        if not self.api_keys:
-            return config
-        keys = dict.fromkeys((*config.gateway.api_keys, *self.api_keys))
-        return dataclasses.replace(
-            config,
-            gateway=dataclasses.replace(config.gateway, api_keys=tuple(keys)),
-            origins={**config.origins, "gateway.api_keys": "flag"},
-        )
-
-
-def split_flags(
-    models: Sequence[str],
-    overrides: Overrides,
-    host: str | None,
-    port: int | None,
-    directory: Path,
-) -> GatewayFlags:
-    """Take the gateway's flags out of the engine's; yibu's own ``--host``, ``--port`` and ``--name``
-    win over them.
-
-    A command of the user's keeps all its flags: only it knows what they mean.
+def from_entries(config: Config, entries: Sequence[tuple[str, Lifted]]) -> tuple[Config, list[str]]:
+    """The configuration with the gateway as the flags of its entries, by their names, ask for it; and what
+    was done, in words.
 
     Raises:
-        ConfigError: a flag lacks its value.
-        UsageError: ``--model`` names another model than the command does.
+        ConfigError: they contradict the file or each other.
     """
-    server = _server(models, overrides)
-    if not overrides.flags or server is None:
-        return GatewayFlags(tuple(models), overrides, host, port)
-    lifted = server.lift(overrides.flags)
-    said = dataclasses.replace(
-        lifted,
-        host=lifted.host if host is None else None,
-        port=lifted.port if port is None else None,
+    for setting in ("host", "port"):
+        asked = [(name, value) for name, flags in entries if (value := getattr(flags, setting))]
+        config = _with_address(config, setting, asked)
+    config = _with_keys(config, "file", [key for _, flags in entries for key in flags.api_keys])
+    return config, [f"{name}: {note}" for name, flags in entries for note in _notes(flags)]
+
+
+def from_command_line(
+    config: Config, flags: Lifted, host: str | None, port: int | None
+) -> tuple[Config, list[str]]:
+    """The configuration with what was typed over it: yibu's own ``--host`` and ``--port`` win over those
+    behind ``--``."""
+    said = replace(
+        flags,
+        host=flags.host if host is None else None,
+        port=flags.port if port is None else None,
     )
-    name = overrides.name or next(iter(lifted.names), None)
-    aliases = tuple(other for other in lifted.names if other != name)
-    return GatewayFlags(
-        _models(models, lifted.hub_model or lifted.model, directory),
-        dataclasses.replace(
-            overrides,
-            name=name,
-            aliases=aliases,
-            flags=lifted.words,
-            lora=tuple(adapters(lifted, directory).items()),
-        ),
-        host if host is not None else lifted.host,
-        port if port is not None else lifted.port,
-        lifted.api_keys,
-        (*flag_notes(said), *([_SEEN] if lifted.api_keys else [])),
+    host = flags.host if host is None else host
+    port = flags.port if port is None else port
+    if host is not None:
+        config = _with(config, "flag", host=host)
+    if port is not None:
+        config = _with(config, "flag", port=port)
+    config = _with_keys(config, "flag", flags.api_keys)
+    return config, [*_notes(said), *([_SEEN] if flags.api_keys else [])]
+
+
+def _with_keys(config: Config, origin: Origin, keys: Sequence[str]) -> Config:
+    every = tuple(dict.fromkeys((*config.gateway.api_keys, *keys)))
+    return config if every == config.gateway.api_keys else _with(config, origin, api_keys=every)
+
+
+def _with_address(config: Config, setting: str, asked: Sequence[tuple[str, Any]]) -> Config:
+    """The gateway's ``host`` or ``port`` as entries ask for it, unless a flag of yibu's own or
+    the environment says otherwise."""
+    place = f"gateway.{setting}"
+    origin = config.origins.get(place, "default")
+    if not asked or origin in ("flag", "environment"):
+        return config
+    first, *others = dict.fromkeys(value for _, value in asked)
+    if others:
+        said = ", ".join(f"{name} --{setting} {value}" for name, value in asked)
+        raise ConfigError(
+            f"one gateway serves all models, and their flags say: {said}",
+            hint=f"take --{setting} out of them, and write: gateway: {{{setting}: {first}}}",
+        )
+    has = getattr(config.gateway, setting)
+    if origin == "file" and has != first:
+        raise ConfigError(
+            f"{place} is {has}, and the flags of {asked[0][0]} say --{setting} {first}",
+            hint=f"take --{setting} out of them, or write: gateway: {{{setting}: {first}}}",
+        )
+    return _with(config, "file", **{setting: first})
+
+
+def _with(config: Config, origin: Origin, **settings: Any) -> Config:
+    return replace(
+        config,
+        gateway=replace(config.gateway, **settings),
+        origins={**config.origins, **{f"gateway.{name}": origin for name in settings}},
     )
 
 
-def _server(models: Sequence[str], overrides: Overrides) -> ServerCommand | None:
-    """Whose flags they are."""
-    source = models[0] if len(models) == 1 else ""
-    try:
-        engine = engine_named(overrides.engine)
-    except UsageError:
-        engine = None  # refused where the models are chosen
-    return registry.server_of(ModelConfig("", source=source, engine=engine, flags=overrides.flags))
-
-
-def flag_notes(lifted: Lifted) -> tuple[str, ...]:
+def _notes(lifted: Lifted) -> tuple[str, ...]:
     """What became of the gateway's flags, a sentence each; keys are left out."""
     notes = []
     if lifted.host is not None:
@@ -118,27 +103,3 @@ def flag_notes(lifted: Lifted) -> tuple[str, ...]:
         names = ", ".join(repr(name) for name, _ in lifted.adapters)
         notes.append(f"--lora-modules: clients ask for {names} like for any model (options.lora)")
     return tuple(notes)
-
-
-def adapters(lifted: Lifted, directory: Path | None) -> dict[str, str]:
-    """The LoRA adapters that flags name, a folder before a hub's model as an engine has it."""
-    return {name: local_first(path, directory) for name, path in lifted.adapters}
-
-
-def local_first(name: str, directory: Path | None) -> str:
-    """An engine takes a folder of that name before it asks a hub; a bare name here is a hub's."""
-    if directory is not None and not name.startswith(("/", "~", ".")):
-        return f"./{name}" if (directory / name).exists() else name
-    return name
-
-
-def _models(models: Sequence[str], flag: str | None, directory: Path) -> tuple[str, ...]:
-    if flag is None:
-        return tuple(models)
-    flag = local_first(flag, directory)
-    if models and tuple(models) != (flag,):
-        raise UsageError(
-            f"--model {flag} stands after --, and {', '.join(models)} before it.",
-            hint=f"Name the model once: yibu up {models[0]} -- FLAGS",
-        )
-    return (flag,)

@@ -175,14 +175,12 @@ def _process(pid: int, *, replace: bool) -> Foreign:
 def _replace(
     adoption: Adoption, old: Sequence[Foreign], file: Path | None, *, grace: float, stop_first: bool
 ) -> int:
-    from yibu.cli import selection
-    from yibu.cli.normalize import normalize
+    from yibu.cli.entries import choose
     from yibu.cli.takeover import Takeover, configuration
 
     here = Context.here()
-    config, _ = normalize(configuration(adoption, old, file, here.env))
-    models = selection.select((), config, selection.Overrides(), here.directory)
-    return Takeover(here, config, models, old, grace, stop_first).run()
+    chosen = choose((), configuration(adoption, old, file, here.env), here.directory)
+    return Takeover(here, chosen.config, chosen.models, old, grace, stop_first).run()
 
 
 def _write(adoption: Adoption, to: Path | None, key_file: Path) -> Adoption:

@@ -8,7 +8,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
-from yibu.cli.selection import stored_source
+from yibu.cli.sources import stored_source
 from yibu.errors import NotRunningError, UsageError
 
 if TYPE_CHECKING:

@@ -98,11 +98,11 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the gateway's settings as resolved, and where each came from."""
-    from yibu.cli.normalize import normalize
+    from yibu.cli.entries import gateway_settings
     from yibu.config import file as config_file
 
     context = Context.here()
-    config, _ = normalize(
+    config = gateway_settings(
         config_file.load(config_file.find(file, context.directory), env=context.env)
     )
     rows = []

@@ -11,7 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
-from yibu.cli.selection import resolve_source, stored_source
+from yibu.cli.sources import resolve_source, stored_source
 from yibu.errors import UsageError
 
 OfflineOption = Annotated[

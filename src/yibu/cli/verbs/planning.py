@@ -45,9 +45,7 @@ def plan(
 
     Only headers are fetched of models that are not on this disk.
     """
-    from yibu.cli import selection
-    from yibu.cli.gateway_flags import split_flags
-    from yibu.cli.normalize import normalize
+    from yibu.cli.entries import Typed, choose
     from yibu.cli.planning import plan_models
     from yibu.config import file as config_file
     from yibu.node.hardware import probe
@@ -56,28 +54,25 @@ def plan(
     from yibu.planner.machine_file import load_machine
 
     here = Context.here()
-    config, notes = normalize(
-        config_file.load(config_file.find(file, here.directory), env=here.env)
-    )
-    overrides = selection.Overrides(engine=engine, flags=context.obj or ())
-    typed = split_flags(models or [], overrides, None, None, here.directory)
-    chosen = selection.select(typed.models, config, typed.overrides, here.directory)
+    config = config_file.load(config_file.find(file, here.directory), env=here.env)
+    typed = Typed(engine=engine, flags=context.obj or ())
+    chosen = choose(models or [], config, here.directory, typed)
+    notes = chosen.notes
     running: Sequence[Promise] = () if machine else _promises(here)
     target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
-    own, running = _split(running, chosen)
+    own, running = _split(running, chosen.models)
     if own:
         names = ", ".join(promise.replica for promise in own)
         notes = (*notes, f"{names} runs: planned as if it were stopped")
     target = as_if_stopped(target, own)
     left = less_promised(target, running)
     planned = plan_models(
-        chosen,
+        chosen.models,
         open_store(here, offline=offline, machine=left),
         target,
         open_resolver(here),
         running,
     )
-    notes = (*typed.notes, *notes)
     if as_json:
         models_data = [one.data() for one in planned]
         output.data_json({"version": 1, "notes": list(notes), "models": models_data})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -54,31 +53,24 @@ def up(
     if offline:
         here = here.with_env(YIBU_OFFLINE="1")
     with NodeLaunch(here) as node:
-        from yibu.cli import selection
         from yibu.cli.check import check_options
-        from yibu.cli.gateway_flags import split_flags
-        from yibu.cli.normalize import normalize
+        from yibu.cli.entries import Typed, choose
         from yibu.cli.session import Session
         from yibu.config import file as config_file
         from yibu.gateway.monitoring.tracing import lacking
         from yibu.hub.settings import is_offline
 
-        overrides = selection.Overrides(name=name, engine=engine, flags=context.obj or ())
-        typed = split_flags(models or [], overrides, host, port, here.directory)
-        path = config_file.find(file, here.directory)
-        flags = {"host": typed.host, "port": typed.port}
-        config = typed.lay_over(config_file.load(path, env=here.env, flags=flags))
-        config, notes = normalize(config)
-        chosen = selection.select(typed.models, config, typed.overrides, here.directory)
-        # A node that runs already has an environment of its own: the model itself says it.
+        # A node that runs already has an environment of its own: the model itself says "offline".
         offline = is_offline(here.env)
-        chosen = [replace(model, force=force, offline=offline) for model in chosen]
-        check_options(chosen, here)
+        typed = Typed(name, engine, context.obj or (), host, port, force, offline)
+        config = config_file.load(config_file.find(file, here.directory), env=here.env)
+        chosen = choose(models or [], config, here.directory, typed)
+        check_options(chosen.models, here)
         traces = lacking(here.env)
-        for note in (*typed.notes, *notes, *([traces] if traces else [])):
+        for note in (*chosen.notes, *([traces] if traces else [])):
             output.talk(note)
-        session = Session(here, config, node, whole_file=not typed.models)
-        return session.up_detached(chosen) if detach else session.up_attached(chosen)
+        session = Session(here, chosen.config, node, whole_file=chosen.from_file)
+        return session.up_detached(chosen.models) if detach else session.up_attached(chosen.models)
 
 
 def down(models: ModelsArgument = None) -> None:

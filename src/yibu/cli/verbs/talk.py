@@ -90,18 +90,17 @@ def _have_up(text: str) -> tuple[Api, str]:
 
 def _start(context: Context, text: str) -> tuple[Api, str]:
     """As ``yibu up -d`` does it."""
-    from yibu.cli import selection
     from yibu.cli.connect import gateway_api
+    from yibu.cli.entries import choose
     from yibu.cli.launch import NodeLaunch
-    from yibu.cli.normalize import normalize
     from yibu.cli.session import Session
     from yibu.config import file as config_file
 
     path = config_file.find(None, context.directory)
-    config, _ = normalize(config_file.load(path, env=context.env))
-    (model,) = selection.select([text], config, selection.Overrides(), context.directory)
+    chosen = choose([text], config_file.load(path, env=context.env), context.directory)
+    (model,) = chosen.models
     with NodeLaunch(context) as node:
-        Session(context, config, node).up_detached([model])
+        Session(context, chosen.config, node).up_detached([model])
     output.talk(f"It stays up; `yibu down {model.name}` stops it.")
     return gateway_api(context), model.name
 

@@ -1,13 +1,13 @@
-"""House flags in yibu.yaml: taken as after ``--``, or refused with the line to write."""
+"""The gateway's flags in yibu.yaml: taken as after ``--``, or refused with the line to write."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from yibu.cli.normalize import normalize
-from yibu.cli.selection import Overrides, select
+from yibu.cli.entries import Chosen, Gpus, Typed, choose
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import ConfigError
@@ -18,6 +18,10 @@ def load(text: str, tmp_path: Path, **flags: object) -> Config:
     path = tmp_path / "yibu.yaml"
     path.write_text(text, encoding="utf-8")
     return config_file.load(path, env={"KEY": "sk-of-the-file"}, flags=flags)
+
+
+def chosen(text: str, tmp_path: Path, gpus: Gpus | None = None, **typed: Any) -> Chosen:
+    return choose((), load(text, tmp_path), tmp_path, Typed(**typed), gpus)
 
 
 WHOLE = """
@@ -32,11 +36,12 @@ models:
 
 
 def test_everything_goes_where_it_belongs(tmp_path: Path) -> None:
-    config, notes = normalize(load(WHOLE, tmp_path))
+    found = chosen(WHOLE, tmp_path)
+    config, notes = found.config, found.notes
     gateway = config.gateway
     assert (gateway.host, gateway.port, gateway.api_keys) == ("0.0.0.0", 8102, ("sk-of-the-file",))
     assert config.origins["gateway.port"] == config.origins["gateway.api_keys"] == "file"
-    (model,) = config.models
+    (model,) = found.models
     assert (model.names, model.source, model.gpus) == (("r1", "gpt"), "/weights", (2, 0))
     assert model.flags == ("--max-num-seqs", "64")
     assert dict(model.env) == {"NCCL_DEBUG": "INFO"}
@@ -53,11 +58,11 @@ models:
     options: {port: 8102, api-key: "${env.KEY}", served_model_name: [b, c], max_num_seqs: 4}
     env: {VLLM_API_KEY: another-key, CUDA_VISIBLE_DEVICES: ""}
 """
-    config, _ = normalize(load(text, tmp_path))
-    (model,) = config.models
+    found = chosen(text, tmp_path)
+    (model,) = found.models
     assert (model.aliases, model.gpus, model.options) == (("b", "c"), (), {"max_num_seqs": 4})
-    assert config.gateway.port == 8102
-    assert set(config.gateway.api_keys) >= {"another-key"}
+    assert found.config.gateway.port == 8102
+    assert set(found.config.gateway.api_keys) >= {"another-key"}
 
 
 def test_lora_modules_become_names_of_their_own(tmp_path: Path) -> None:
@@ -70,30 +75,31 @@ models:
     flags: [--enable-lora, --lora-modules, sql=/adapters/sql, here=here]
     options: {lora: {hub: "hf:org/one"}}
 """
-    config, notes = normalize(load(text, tmp_path))
-    (model,) = config.models
-    assert model.options["lora"] == {"hub": "hf:org/one", "sql": "/adapters/sql", "here": "./here"}
+    found = chosen(text, tmp_path)
+    (model,) = found.models
+    here = str(tmp_path / "here")
+    assert model.options["lora"] == {"hub": "hf:org/one", "sql": "/adapters/sql", "here": here}
     assert model.names == ("a", "hub", "sql", "here")
     assert model.flags == ("--enable-lora",)
-    assert any("'sql', 'here'" in note for note in notes)
+    assert any("'sql', 'here'" in note for note in found.notes)
     twins = text + "  - {name: here, source: /other}"
     with pytest.raises(ConfigError, match="both claim the name 'here'"):
-        normalize(load(twins, tmp_path))
+        chosen(twins, tmp_path)
     with pytest.raises(ConfigError, match="name=path was expected"):
-        normalize(load("models: [{name: a, source: /w, flags: [--lora-modules, x]}]", tmp_path))
+        chosen("models: [{name: a, source: /w, flags: [--lora-modules, x]}]", tmp_path)
 
 
 def test_what_was_typed_wins(tmp_path: Path) -> None:
-    config, _ = normalize(load(WHOLE, tmp_path, port=1, host="127.0.0.1"))
+    config = chosen(WHOLE, tmp_path, port=1, host="127.0.0.1").config
     assert (config.gateway.host, config.gateway.port) == ("127.0.0.1", 1)
     assert config.origins["gateway.port"] == "flag"
 
 
 def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
     text = "models: [{name: a, engine: command, options: {command: x}, flags: [--port, '1']}]"
-    config, notes = normalize(load(text, tmp_path))
-    assert config.models[0].flags == ("--port", "1")
-    assert (config.gateway.port, notes) == (8000, ())
+    found = chosen(text, tmp_path)
+    assert found.models[0].flags == ("--port", "1")
+    assert (found.config.gateway.port, found.notes) == (8000, ())
 
 
 @pytest.mark.parametrize(
@@ -116,16 +122,16 @@ def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_contradictions_are_refused(text: str, message: str, hint: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        normalize(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+        chosen(text, tmp_path, lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
     assert message in refused.value.message
     assert hint in refused.value.hint
 
 
 def test_gpus_by_uuid(tmp_path: Path) -> None:
     text = "models: [{name: a, source: /a, env: {CUDA_VISIBLE_DEVICES: GPU-1a}}]"
-    config, _ = normalize(load(text, tmp_path), lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
-    assert config.models[0].gpus == (3,)
-    assert config.models[0].env == {}
+    found = chosen(text, tmp_path, lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+    assert found.models[0].gpus == (3,)
+    assert found.models[0].env == {}
 
 
 def test_a_relative_vad_begins_where_the_file_is(tmp_path: Path) -> None:
@@ -138,5 +144,5 @@ def test_a_relative_vad_begins_where_the_file_is(tmp_path: Path) -> None:
         ("./models/vad", str(tmp_path / "models/vad")),
         ("modelscope:iic/vad", "modelscope:iic/vad"),
     ):
-        [model] = select([], load(text % written, tmp_path), Overrides(), elsewhere)
+        [model] = choose([], load(text % written, tmp_path), elsewhere).models
         assert model.options["vad"] == expected

@@ -1,0 +1,336 @@
+"""From yibu.yaml and a command line to the models to bring up: entries are read, then written once.
+
+What users write for a bare server (its host, port, keys, names, model and GPUs, in an entry's ``flags:``,
+``options:`` and ``env:`` or after ``--``) becomes the gateway's settings and the entry's own; the rest
+stays the engine's. A contradiction is refused, with the line to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yibu.cli.gateway_flags import from_command_line, from_entries
+from yibu.cli.sources import resolve_source, served_name
+from yibu.config import ENGINE_NAMES, Config, EngineName, ModelConfig
+from yibu.config.names import check_name, plain_name
+from yibu.engines import registry
+from yibu.engines.gpu_variables import GPU_VARIABLES, shown_gpus
+from yibu.engines.servers import Lifted
+from yibu.errors import ConfigError, UsageError
+from yibu.planner.types import Gpu
+
+Gpus = Callable[[], tuple[Gpu, ...]]
+"""The machine's, asked only for entries that name some by UUID; NVML's where it is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What a command line says beside models' names."""
+
+    name: str | None = None
+    engine: str | None = None
+    flags: tuple[str, ...] = ()
+    """After ``--``."""
+    host: str | None = None
+    port: int | None = None
+    force: bool = False
+    offline: bool = False
+
+
+NOTHING_TYPED = Typed()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What to bring up, and with which gateway."""
+
+    config: Config
+    models: tuple[ModelConfig, ...]
+    """Every source spelled out, so that the node needs no directory to understand it."""
+    notes: tuple[str, ...] = ()
+    """What became of flags of the gateway, in words."""
+    from_file: bool = False
+    """No model was named: all of the file's."""
+
+
+_NOTHING = Lifted(())
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Flags, options and variables, taken apart. Those of a user's own command stay as they are: only it
+    knows what they mean."""
+
+    words: tuple[str, ...] = ()
+    """The engine's own."""
+    found: Lifted = _NOTHING
+    is_command: bool = False
+
+    def adapters(self, directory: Path) -> dict[str, str]:
+        """LoRA adapters that flags name, by name."""
+        return {name: _local_first(path, directory) for name, path in self.found.adapters}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of the file, or what was typed instead of one."""
+
+    model: ModelConfig
+    read: _Read
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> _Entry:
+        server = registry.server_of(model)
+        if server is None:
+            found = Lifted((), options=model.options, env=model.env)
+            return cls(model, _Read(model.flags, found, is_command=True))
+        try:
+            found = server.lift(model.flags, model.options, model.env)
+        except ConfigError as error:
+            raise ConfigError(f"model {model.name!r}: {error.message}", hint=error.hint) from error
+        if found.key_file is not None:
+            raise ConfigError(
+                f"model {model.name!r}: a file of keys stands in its flags",
+                hint=f"keys are the gateway's: gateway: {{api_key_file: {found.key_file}}}",
+            )
+        return cls(model, _Read(found.words, found))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that clients may ask for."""
+        adapters = (name for name, _ in self.read.found.adapters)
+        return tuple(dict.fromkeys((*self.model.names, *adapters, *self.read.found.names)))
+
+    def source(self, directory: Path) -> str:
+        """Where its files are, whole; "" for none."""
+        written = self.model.source
+        if (named := self.read.found.hub_model or self.read.found.model) is not None:
+            named = _local_first(named, directory)
+            if written and named not in (written, f"hf:{written}", f"modelscope:{written}"):
+                raise ConfigError(
+                    f"model {self.model.name!r} has the source {written}, and its flags say"
+                    f" --model {named}",
+                    hint=f"take --model out of its flags, or write: source: {named}",
+                )
+            written = written or named
+        return str(resolve_source(written, directory)) if written else ""
+
+    def settled(
+        self, directory: Path, typed: Typed, flags: _Read, gpus: Gpus | None
+    ) -> ModelConfig:
+        """The entry as the node gets it, with what was typed for it."""
+        model, own = self.model, self.read
+        base = model.directory or directory
+        options = {**own.found.options}
+        lora = {
+            **{name: str(resolve_source(s, base)) for name, s in model.adapters.items()},
+            **{name: str(resolve_source(s, base)) for name, s in own.adapters(base).items()},
+            **{name: str(resolve_source(s, directory)) for name, s in flags.adapters(directory).items()},
+        }  # fmt: skip
+        if lora:
+            options["lora"] = lora
+        engine = _engine(typed.engine) or model.engine
+        for option in registry.source_options(replace(model, options=options, engine=engine)):
+            if isinstance(text := options.get(option), str):
+                options[option] = str(resolve_source(text, base))
+        name, *typed_names = (
+            *_name(typed.name),
+            *flags.found.names,
+            *([] if typed.name or flags.found.names else [model.name]),
+        )
+        others = dict.fromkeys((*model.aliases, *own.found.names, *typed_names))
+        env = own.found.env
+        if not own.is_command:
+            env = {name: value for name, value in env.items() if name not in GPU_VARIABLES}
+        return replace(
+            model,
+            name=name,
+            name_derived=model.name_derived and not (typed.name or flags.found.names),
+            source=self.source(base),
+            engine=engine,
+            options=options,
+            flags=(*own.words, *flags.words),
+            env=env,
+            gpus=model.gpus if own.is_command else self._gpus(gpus),
+            aliases=tuple(other for other in others if other != name and other not in lora),
+            directory=base,
+            force=typed.force,
+            offline=typed.offline,
+        )
+
+    def _gpus(self, gpus: Gpus | None) -> tuple[int, ...] | None:
+        """Those of ``gpus:``, or that a variable of its ``env:`` shows."""
+        model, chosen = self.model, self.model.gpus
+        for variable in GPU_VARIABLES:
+            if (value := model.env.get(variable)) is None:
+                continue
+            named = _numbers(model, variable, value, gpus)
+            if chosen is not None and chosen != named:
+                raise ConfigError(
+                    f"model {model.name!r} has gpus: {list(chosen)}, and its env {variable}={value}",
+                    hint=f"take {variable} out of its env, or write: gpus: {list(named)}",
+                )
+            chosen = named
+        return chosen
+
+
+def choose(
+    wanted: Sequence[str],
+    config: Config,
+    directory: Path,
+    typed: Typed = NOTHING_TYPED,
+    gpus: Gpus | None = None,
+) -> Chosen:
+    """The models that are named (names of the file, catalogue entries, sources), or all of the file.
+
+    Raises:
+        UsageError: nothing is named anywhere, or a name is unknown, or several models are named with
+            flags for one.
+        ConfigError: flags contradict the file or each other, or two models claim one name.
+    """
+    _engine(typed.engine)
+    entries = [_Entry.of(model) for model in config.models]
+    _refuse_twins(entries)
+    wanted, flags = _read_typed(wanted, typed, entries, directory)
+    if not wanted and not entries:
+        raise UsageError(
+            "No model was named, and there is no yibu.yaml with models here.",
+            hint="Try: yibu up smollm2, or write a file with: yibu init",
+        )
+    named = [_named(text, entries, directory) for text in wanted] if wanted else entries
+    if (typed.name or typed.engine or typed.flags) and len(named) != 1:
+        raise UsageError(
+            f"--name, --engine and flags after -- belong to one model, and {len(named)} are named.",
+            hint="Name one model, or write the settings into yibu.yaml: yibu init",
+        )
+    models = [entry.settled(directory, typed, flags, gpus) for entry in named]
+    _refuse_clashes(models, entries, directory)
+    config, said = from_command_line(config, flags.found, typed.host, typed.port)
+    config, notes = from_entries(config, [(one.model.name, one.read.found) for one in entries])
+    unique = {model.name: model for model in models}
+    return Chosen(config, tuple(unique.values()), (*said, *notes), from_file=not wanted)
+
+
+def gateway_settings(config: Config) -> Config:
+    """The configuration with the gateway as its entries' flags ask for it. Raises ConfigError."""
+    entries = [_Entry.of(model) for model in config.models]
+    return from_entries(config, [(one.model.name, one.read.found) for one in entries])[0]
+
+
+def _read_typed(
+    wanted: Sequence[str], typed: Typed, entries: Sequence[_Entry], directory: Path
+) -> tuple[Sequence[str], _Read]:
+    """The flags after ``--``, taken apart; where ``--model`` is among them, it names what to bring up."""
+    if not typed.flags:
+        return wanted, _Read()
+    word = wanted[0] if len(wanted) == 1 else ""
+    known = [e.model for e in entries if e.model.name == word or (not wanted and len(entries) == 1)]
+    model = known[0] if known else ModelConfig("", source=word)
+    engine = _engine(typed.engine) or model.engine
+    server = registry.server_of(replace(model, engine=engine, flags=typed.flags))
+    if server is None:
+        return wanted, _Read(typed.flags)
+    found = server.lift(typed.flags)
+    named = found.hub_model or found.model
+    if named is not None:
+        named = _local_first(named, directory)
+        if wanted and tuple(wanted) != (named,):
+            raise UsageError(
+                f"--model {named} stands after --, and {', '.join(wanted)} before it.",
+                hint=f"Name the model once: yibu up {wanted[0]} -- FLAGS",
+            )
+        wanted = (named,)
+    return wanted, _Read(found.words, found)
+
+
+def _named(text: str, entries: Sequence[_Entry], directory: Path) -> _Entry:
+    for entry in entries:
+        if entry.model.name == text:
+            return entry
+    from yibu.hub.catalogue import lookup
+    from yibu.hub.source import existing_path
+
+    if existing_path(text, directory) is None and (known := lookup(text)) is not None:
+        # Served under the name that was typed: it is what the user will ask for.
+        name, source = text.strip().lower(), known.source()
+    else:
+        source = resolve_source(text, directory)
+        name = served_name(
+            source.file or (f"{source.name}:{source.tag}" if source.tag else source.name)
+        )
+    return _Entry(ModelConfig(name=name, source=str(source), name_derived=True), _Read())
+
+
+def _refuse_twins(entries: Sequence[_Entry]) -> None:
+    owners: dict[str, str] = {}
+    for entry in entries:
+        for name in entry.names:
+            if (other := owners.setdefault(name, entry.model.name)) != entry.model.name:
+                raise ConfigError(
+                    f"the models {other} and {entry.model.name} both claim the name {name!r};"
+                    " clients could reach only one",
+                    hint="take it out of one's aliases, or of its --served-model-name",
+                )
+
+
+def _refuse_clashes(
+    chosen: Sequence[ModelConfig], entries: Sequence[_Entry], directory: Path
+) -> None:
+    """Raises UsageError where a name that was taken from a source means another model already."""
+    here: dict[str, ModelConfig] = {}
+    in_file = {plain_name(name): entry for entry in entries for name in entry.names}
+    for model in chosen:
+        name, where, known = plain_name(model.name), "this command has", model
+        if (entry := in_file.get(name)) is not None:
+            source = entry.source(entry.model.directory or directory)
+            where, known = "yibu.yaml has", replace(entry.model, source=source)
+        else:
+            known = here.setdefault(name, model)
+        if model.source != known.source and (model.name_derived or known.name_derived):
+            raise UsageError(
+                f"{model.source} would be named {model.name}, and {where} a {known.name} already,"
+                f" from {known.source or 'no source'}.",
+                hint=f"Give it another name: yibu up {model.source} --name NAME",
+            )
+
+
+def _numbers(model: ModelConfig, variable: str, value: str, gpus: Gpus | None) -> tuple[int, ...]:
+    if (numbers := shown_gpus(value)) is not None:
+        return numbers
+    from yibu.node import hardware
+
+    found = hardware.visible((gpus or hardware.gpus)(), value)
+    if len(found) != len(value.split(",")):
+        raise ConfigError(
+            f"model {model.name!r}: its env has {variable}={value}, which names no GPU of this"
+            " machine",
+            hint="see their numbers with nvidia-smi -L, and write: gpus: [0]",
+        )
+    return tuple(gpu.index for gpu in found)
+
+
+def _local_first(name: str, directory: Path) -> str:
+    """An engine takes a folder of that name before it asks a hub; a bare name here is a hub's."""
+    if not name.startswith(("/", "~", ".")):
+        return f"./{name}" if (directory / name).exists() else name
+    return name
+
+
+def _name(name: str | None) -> tuple[str, ...]:
+    if name is None:
+        return ()
+    try:
+        return (check_name(name),)
+    except ValueError as error:
+        raise UsageError(f"--name {name!r} cannot be used: {error}.") from error
+
+
+def _engine(name: str | None) -> EngineName | None:
+    for known in ENGINE_NAMES:
+        if name == known:
+            return known
+    if name is None:
+        return None
+    raise UsageError(f"{name!r} is no engine; known are {', '.join(ENGINE_NAMES)}.")

@@ -1,0 +1,92 @@
+"""What a word means where a model is named: a path, a catalogue entry, a source, a model on this disk."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yibu.cli import output
+from yibu.config.names import name_from
+from yibu.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from yibu.cli.context import Context
+    from yibu.hub.store import Store
+    from yibu.hub.types import Source
+
+_ENDING = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def resolve_source(text: str, directory: Path) -> Source:
+    """A path that exists, a catalogue entry's source, or the source that the text spells.
+
+    Raises:
+        SourceError: it is neither.
+    """
+    from yibu.hub.catalogue import lookup, suggestions
+    from yibu.hub.source import existing_path, parse_source
+
+    entry = lookup(text)
+    if (path := existing_path(text, directory)) is not None:
+        if other := entry.source() if entry else _hub_model(text, Path(path.name)):
+            output.talk(f"{text}: {path} is meant, because it exists; the model is {other}")
+        return path
+    if entry is not None:
+        return entry.source()
+    try:
+        return parse_source(text, base=directory)
+    except SourceError as error:
+        near = [] if "/" in text else suggestions(text)
+        if not near:
+            raise
+        hint = f"Did you mean {' or '.join(near)}, of the catalogue? {error.hint}"
+        raise SourceError(error.message, hint=hint) from error
+
+
+def _hub_model(text: str, path: Path) -> str | None:
+    """What the text would mean if ``path`` did not exist; a file's path is never a hub's name."""
+    text = text.strip()
+    return f"modelscope:{text}" if path.is_dir() and _HUB_NAME.fullmatch(text) else None
+
+
+def stored_source(text: str, store: Store, context: Context) -> Source:
+    """The source of a model on this disk, by any of its names: a source, a catalogue entry, an
+    entry of ./yibu.yaml, or the name that `yibu up` gives it.
+
+    Raises:
+        UsageError: several models have that name.
+        SourceError: it is no source, and no model here has that name.
+    """
+    from yibu.config import file as config_file
+
+    path = config_file.find(None, context.directory)
+    entry = config_file.load(path, env=context.env).model(text) if path else None
+    if entry is not None and entry.source:
+        return resolve_source(entry.source, entry.directory or context.directory)
+    here = {stored.source for stored in store.list()}
+    named = sorted(
+        (s for s in here if text in (str(s), s.name, s.name.rpartition("/")[2], _served(s))),
+        key=str,
+    )
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise UsageError(
+            f"{text} is the name of {len(named)} models here: {', '.join(map(str, named))}.",
+            hint=f"Give the source: {named[0]}",
+        )
+    return resolve_source(text, context.directory)
+
+
+def _served(source: Source) -> str:
+    return served_name(source.file or source.name)
+
+
+def served_name(name: str) -> str:
+    """``Qwen/Qwen3-0.6B`` stays; a path or a file is known by its last part, without its ending
+    and the number of its part: ``/data/千问-00001-of-00003.gguf`` is ``千问``."""
+    if name.startswith("/") or name.lower().endswith(".gguf"):
+        name = _ENDING.sub("", Path(name).name)
+    return name_from(name.partition("==")[0])
