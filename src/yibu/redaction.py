@@ -52,7 +52,7 @@ _SECRET_NAME = re.compile(
 
 _SECRET_PART = re.compile(
     r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?|auth|authorization|cookie"
-    r"|auth_header)(?:$|_(?!encodings|parallel|limit|count|base$|url$|dir$|path$|type$|name$|file$))"
+    r"|auth_header|otlp_headers|otlp_traces_headers)(?:$|_(?!encodings|parallel|limit|count|base$|url$|dir$|path$|type$|name$|file$))"
 )
 _LOGIN = re.compile(r"://(?:[^\s/]*|[^\s:]*:\S*)@")
 """A user and a password that may hold what should have been escaped."""

@@ -23,6 +23,7 @@ VERBS: dict[str, list[str]] = {
     "ps": [],
     "logs": ["nothing"],
     "top": [],
+    "support": ["--offline", "-n", "10"],
     "restart": ["nothing"],
     "test": [],
     "demo": ["--port", "99999"],

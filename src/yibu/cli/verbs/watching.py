@@ -1,18 +1,22 @@
-"""``yibu top``: to see what goes on."""
+"""``yibu top``, ``support``: to see what goes on, and to show it to others."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.cli.verbs.models import JsonOption
+from yibu.cli.verbs.config import FileOption
+from yibu.cli.verbs.models import JsonOption, OfflineOption
 
 
 def register(app: typer.Typer) -> None:
     app.command()(top)
+    app.command()(support)
 
 
 def top(
@@ -33,3 +37,32 @@ def top(
         print_once(measure(context, interval))
     else:
         watch(Sampler(context), interval)
+
+
+def support(
+    target: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The archive; ./yibu-support-TIME.tar.gz if not."),
+    ] = None,
+    file: FileOption = None,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, help="Lines of each log; 0 takes none.")
+    ] = 2000,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Collect what a bug report needs into one archive, without secrets; the node need not run."""
+    from yibu.cli.support.archive import manifest, summary, write
+    from yibu.cli.support.contents import collect
+
+    context = Context.here()
+    if offline:
+        context = context.with_env(YIBU_OFFLINE="1")
+    path = target or context.directory / f"yibu-support-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
+    contents = collect(context, file, lines=lines)
+    write(path, contents)
+    if as_json:
+        output.data_json(summary(path, contents))
+        return
+    output.talk(manifest(contents))
+    output.data(str(path))

@@ -1,0 +1,67 @@
+"""The archive itself: a tar.gz of mode 0600 that lists what it holds."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from yibu.cli.support.contents import Contents, Member
+from yibu.errors import UsageError
+
+_MANIFEST = "MANIFEST.txt"
+_HEAD = """\
+What `yibu support` collected for a bug report. Keys, tokens, passwords, values of models' variables and
+of flags that are called secret were replaced by ***. Logs hold what engines log: with request logging
+switched on, of requests too. Look through it before you send it: tar xzf FILE.
+"""
+
+
+def write(path: Path, contents: Contents) -> None:
+    """Write the archive; an existing file is left as it is.
+
+    Raises:
+        UsageError: there is a file of that name, or no directory for it.
+    """
+    folder = path.name.removesuffix(".tar.gz")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(
+            f"{path} is there already and was left as it is.", hint="Name another one: -o FILE"
+        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"There is no directory {path.parent}.") from None
+    members = [Member(_MANIFEST, "this list", manifest(contents).encode()), *contents.members]
+    with (
+        os.fdopen(descriptor, "wb") as file,
+        tarfile.open(fileobj=file, mode="w:gz") as archive,
+    ):
+        for member in members:
+            entry = tarfile.TarInfo(f"{folder}/{member.name}")
+            entry.size, entry.mode, entry.mtime = len(member.data), 0o600, int(time.time())
+            archive.addfile(entry, io.BytesIO(member.data))
+
+
+def manifest(contents: Contents) -> str:
+    lines = [_HEAD]
+    lines += [f"{m.name:<24} {len(m.data):>9}  {m.about}" for m in contents.members]
+    if contents.missing:
+        lines += ["", "Not in it:"]
+        lines += [f"{name:<24} {reason}" for name, reason in contents.missing.items()]
+    return "\n".join(lines) + "\n"
+
+
+def summary(path: Path, contents: Contents) -> dict[str, Any]:
+    """The manifest as data."""
+    return {
+        "version": 1,
+        "file": str(path),
+        "members": [
+            {"name": m.name, "bytes": len(m.data), "about": m.about} for m in contents.members
+        ],
+        "missing": dict(contents.missing),
+    }

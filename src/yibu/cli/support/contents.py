@@ -1,0 +1,194 @@
+"""What goes into the archive of ``yibu support``, member by member; what cannot be had is said."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from yibu import __version__
+from yibu.cli.connect import access
+from yibu.cli.context import Context, open_environments, open_store
+from yibu.cli.support.secrets import masked, register_known
+from yibu.config import Config
+from yibu.config import file as config_file
+from yibu.errors import YibuError
+from yibu.node import logs
+from yibu.node.client import Client
+from yibu.redaction import redact, register
+
+_PLAN_SECONDS = 120
+_MOST = 4 * 1024 * 1024
+"""Bytes of one log."""
+_VARIABLES = (
+    "YIBU_", "HF_", "HUGGINGFACE_", "MODELSCOPE_", "PIP_", "UV_", "CUDA_", "NVIDIA_", "VLLM_", "OTEL_",
+    "LC_", "LANG", "TERM", "PATH", "XDG_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy", "OMP_", "PYTHON", "LD_", "VIRTUAL_ENV",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of the archive."""
+
+    name: str
+    about: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class Contents:
+    """What was found, and what was not."""
+
+    members: list[Member] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Names of members that could not be had, with the reason."""
+
+    def text(self, name: str, about: str, make: Callable[[], str]) -> None:
+        try:
+            found = make()
+        except (YibuError, OSError, subprocess.SubprocessError, ValueError) as error:
+            self.missing[name] = redact(str(error))
+            return
+        # Whatever made it: nothing goes into the archive that was not looked through.
+        self.members.append(Member(name, about, redact(found).encode(errors="replace")))
+
+    def json(self, name: str, about: str, make: Callable[[], Any]) -> None:
+        def dumped() -> str:
+            return json.dumps(masked(make()), ensure_ascii=False, indent=2, default=str) + "\n"
+
+        self.text(name, about, dumped)
+
+
+def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
+    """Everything; ``lines`` of each log (0: no logs)."""
+    from yibu.cli.doctor import examine
+
+    found = Contents()
+    path, config, fault = _configuration(context, file)
+    state = _state(context)
+    register_known(context, config, state)
+    client = Client(context.paths)
+    _register_own_key(context)
+    found.json(
+        "versions.json", "yibu, Python, the system, packages, engines", lambda: _versions(context)
+    )
+    found.json(
+        "doctor.json", "what `yibu doctor` finds", lambda: [f.row() for f in examine(context)]
+    )
+    found.json("environment.json", "variables that matter to yibu", lambda: _variables(context.env))
+    if path is not None:
+        found.text(
+            "yibu.yaml", "the configuration as it is read, without comments", lambda: _yaml(path)
+        )
+    if fault is not None:
+        found.missing["configuration"] = fault
+    if config is not None and config.models:
+        found.text("plan.json", "what `yibu plan` says of it", lambda: _plan(context, path))
+    found.json("store.json", "models on this disk", lambda: _stored(context))
+    found.json("node.json", "the node's state file", lambda: _required(state, "there is none yet"))
+    found.json("ps.json", "what runs", lambda: client.call("ps"))
+    found.json("reserved.json", "memory that is reserved", lambda: client.call("reserved"))
+    found.json("settings.json", "what the node was started with", lambda: client.call("settings"))
+    found.text(
+        "metrics.txt", "/metrics, the engines' too", lambda: access(context).api.text("/metrics")
+    )
+    if lines:
+        for log in sorted(context.paths.logs.glob("*.log")):
+            read = partial(_log, log, lines)
+            found.text(f"logs/{log.name}", f"its last {lines} lines", read)
+    return found
+
+
+def _configuration(
+    context: Context, file: Path | None
+) -> tuple[Path | None, Config | None, str | None]:
+    """The file, what it says, and why it cannot be read."""
+    path = config_file.find(file, context.directory)
+    try:
+        return path, config_file.load(path, env=context.env), None
+    except YibuError as error:
+        return path, None, redact(str(error))
+
+
+def _state(context: Context) -> Any:
+    try:
+        return json.loads((context.paths.state / "node.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _required(value: Any, otherwise: str) -> Any:
+    if value is None:
+        raise YibuError(otherwise)
+    return value
+
+
+def _register_own_key(context: Context) -> None:
+    try:
+        register(access(context).key)
+    except YibuError:
+        return  # no node: it has no key either
+
+
+def _versions(context: Context) -> dict[str, Any]:
+    packages = {one.name: one.version for one in metadata.distributions() if one.name}
+    return {
+        "yibu": __version__,
+        "python": sys.version,
+        "executable": sys.executable,
+        "system": platform.platform(),
+        "libc": " ".join(platform.libc_ver()),
+        "machine": platform.machine(),
+        "packages": dict(sorted(packages.items())),
+        "engines": [
+            {"name": one.name, "path": str(one.path)} for one in open_environments(context).list()
+        ],
+    }
+
+
+def _variables(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: env[name] for name in sorted(env) if name.startswith(_VARIABLES)}
+
+
+def _yaml(path: Path) -> str:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        # Its secrets cannot be told from the rest.
+        raise YibuError("it is not YAML, and was left out: it may hold secrets") from None
+    text: str = yaml.safe_dump(masked(tree), allow_unicode=True, sort_keys=False)
+    return text
+
+
+def _plan(context: Context, path: Path | None) -> str:
+    words = ["plan", "--json", "--offline", *(["-f", str(path)] if path else [])]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from yibu.cli.main import main; main()", *words],
+        env=dict(context.env), cwd=context.directory, capture_output=True, text=True, check=False,
+        timeout=_PLAN_SECONDS,
+    )  # fmt: skip
+    if not done.stdout.strip():
+        raise YibuError(done.stderr.strip() or f"it ended with {done.returncode}")
+    return json.dumps(masked(json.loads(done.stdout)), ensure_ascii=False, indent=2) + "\n"
+
+
+def _stored(context: Context) -> list[dict[str, Any]]:
+    return [
+        {"source": str(one.source), "size": one.size, "unverified": dict(one.unverified)}
+        for one in open_store(context, offline=True).list()
+    ]
+
+
+def _log(path: Path, lines: int) -> str:
+    text = "\n".join(logs.tail(path, lines))
+    return text[-_MOST:] + "\n"
