@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import h11
 import pytest
 
 from tests.support.connections import connected
+from yibu.gateway.app import Gateway
+from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.http.known_heads import KnownHeads
 from yibu.gateway.http.request_head import MAX_HEAD_BYTES
 
 from .conftest import Serve
@@ -88,10 +92,16 @@ def judged(data: bytes) -> bool:
     return True
 
 
-async def status(port: int, data: bytes) -> int:
-    """The status of the first answer; 0 where the connection is closed or nothing comes."""
+async def status(port: int, data: bytes, *, before: bytes = b"") -> int:
+    """The status of the answer; 0 where the connection is closed or nothing comes. ``before`` is a
+    request on the same connection that was answered already."""
     async with connected(port) as (reader, writer):
         try:
+            if before:
+                writer.write(before)
+                async with asyncio.timeout(60):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
             writer.write(data)
             async with asyncio.timeout(WAIT):
                 line = await reader.readline()
@@ -121,6 +131,118 @@ async def test_what_h11_refuses_is_not_answered(serve: Serve) -> None:
     assert wrong == []
     assert answered > COUNT // 20, "the fuzz must reach what is answered too"
     assert refused > COUNT // 4
+
+
+KNOWN = (
+    b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\nUser-Agent: fuzz\r\nContent-Length: 3\r\n"
+    b"Accept: */*\r\n\r\nabc"
+)
+
+
+async def test_what_h11_refuses_is_not_answered_behind_a_head_that_is_known(serve: Serve) -> None:
+    """A known head is not parsed again; whatever differs from it by a byte is."""
+    dice = random.Random(SEED)
+    pieces = (b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b"0", b"3", b"4", b", 3", b"\xb3",
+              b"Content-Length: 4\r\n", b"content-length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
+              b"Host: x\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n")  # fmt: skip
+    wrong = []
+    refused = 0
+    async with serve() as gateway:
+        for _ in range(COUNT // BATCH):
+            batch = [_altered(KNOWN, dice, pieces) for _ in range(BATCH)]
+            found = await asyncio.gather(
+                *(status(gateway.server.port, data, before=KNOWN) for data in batch)
+            )
+            for data, code in zip(batch, found, strict=True):
+                if not judged(data):
+                    refused += 1
+                    if code not in {0, 400, 408, 413, 431}:
+                        wrong.append((code, data))
+    assert wrong == []
+    assert refused > COUNT // 4
+
+
+def _altered(data: bytes, dice: random.Random, pieces: tuple[bytes, ...]) -> bytes:
+    """One piece is put in, or takes the place of some bytes; mostly where a line begins."""
+    starts = [at + 2 for at in range(len(data)) if data.startswith(b"\r\n", at)]
+    at = dice.choice(starts) if dice.random() < 0.5 else dice.randrange(len(data))
+    return data[:at] + dice.choice(pieces) + data[at + dice.choice((0, 0, 1, 2)) :]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], bytes]]:
+    """Scope and body of the requests that the application is given; the body is its answer."""
+    found: list[tuple[dict[str, Any], bytes]] = []
+
+    async def echo(_: object, exchange: Exchange) -> None:
+        body = b"".join(await exchange.read_parts(1000))
+        hidden = {"client", "server", "extensions"}
+        found.append(({k: v for k, v in exchange.scope.items() if k not in hidden}, body))
+        await exchange.respond(200, [], body)
+
+    monkeypatch.setattr(Gateway, "_answer", echo)
+    return found
+
+
+async def test_a_known_head_gives_what_it_gave_when_it_was_parsed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[dict[str, Any], bytes]]
+) -> None:
+    """With another body and its length, on this connection and the next."""
+    known = []
+    find = KnownHeads.find
+    monkeypatch.setattr(KnownHeads, "find", lambda *of: known.append(find(*of)) or known[-1])
+    head = b"POST /a%%20b?c=d HTTP/1.1\r\nHost: localhost\r\ncontent-length: %d\r\nX-Y: z\r\n\r\n"
+    bodies = [b"abc", b"", b"x" * 100] * 2
+    async with serve() as gateway:
+        for turn in (bodies[:3], bodies[3:]):
+            async with connected(gateway.server.port) as (reader, writer):
+                for body in turn:
+                    writer.write(head % len(body) + body)
+                    async with asyncio.timeout(60):
+                        answer = await reader.readuntil(b"\r\n\r\n")
+                        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+                        assert await reader.readexactly(len(body)) == body
+    assert [found is not None for found in known] == [False] + 5 * [True]
+    assert [body for _, body in seen] == bodies
+    first = seen[0][0]
+    assert (first["path"], first["query_string"]) == ("/a b", b"c=d")
+    for scope, body in seen:
+        headers = [
+            (n, b"%d" % len(body) if n == b"content-length" else v) for n, v in first["headers"]
+        ]
+        assert scope == {**first, "headers": headers}
+
+
+async def test_a_header_cannot_break_out_of_its_line(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def inject(_: object, exchange: Exchange) -> None:
+        await exchange.respond(200, [(b"x", b"y\r\nset-cookie: z")], b"")
+
+    monkeypatch.setattr(Gateway, "_answer", inject)
+    async with serve() as gateway, connected(gateway.server.port) as (reader, writer):
+        writer.write(KNOWN)
+        assert b"set-cookie" not in await asyncio.wait_for(reader.read(), 60)
+
+
+@pytest.mark.parametrize("line", [b"Connection: close", b"Expect: 100-continue"])
+async def test_a_head_that_ends_a_connection_or_asks_first_is_parsed_each_time(
+    serve: Serve, line: bytes, seen: list[tuple[dict[str, Any], bytes]]
+) -> None:
+    data = KNOWN.replace(b"Accept: */*", line)
+    async with serve() as gateway:
+        for _ in range(2):
+            async with connected(gateway.server.port) as (reader, writer):
+                writer.write(data[:-3])
+                if line.startswith(b"Expect"):
+                    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+                    assert answer == b"HTTP/1.1 100 Continue\r\n\r\n"
+                writer.write(data[-3:])
+                async with asyncio.timeout(60):
+                    answer = await reader.readuntil(b"\r\n\r\nabc")
+                    assert (b"connection: close" in answer) == line.startswith(b"Connection")
+                    assert not line.startswith(b"Connection") or await reader.read() == b""
+    assert [body for _, body in seen] == [b"abc", b"abc"]
 
 
 SOUND = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -83,6 +83,8 @@ class KeyRing:
         """``own_key`` is the command line's; it alone does not close the gateway."""
         self._known = [_configured(key) for key in keys]
         self._needed = bool(self._known)
+        self._found: dict[bytes, Caller] = {}
+        """Keys of the configuration that were found: they hold as long as the process."""
         self._accounts = accounts
         if own_key is not None:
             owner = Caller(OWNER, admin=True, configured=True)
@@ -97,8 +99,8 @@ class KeyRing:
         """Return who calls.
 
         ``x_api_key`` is where Anthropic's clients put it; of two headers one good key is enough.
-        Every key of the configuration is compared in full, so that the time taken tells nothing of
-        the keys.
+        A key of the configuration that was not found before is compared with every one in full, so
+        that the time taken tells nothing of them.
 
         Raises:
             UnauthorizedError: both headers are missing, or no key is one that they give.
@@ -129,12 +131,12 @@ class KeyRing:
         raise refused or UnauthorizedError("The API key is not known here")
 
     def _identify(self, key: bytes) -> Caller | None:
-        found = None
-        if self._known:
+        found = self._found.get(key)
+        if found is None and self._known:
             presented = hashlib.sha256(key).digest()
             for digest, caller in self._known:
                 if hmac.compare_digest(digest, presented):
-                    found = caller
+                    found = self._found[key] = caller
         if found is None and self._accounts is not None:
             return self._accounts.find(key)
         return found

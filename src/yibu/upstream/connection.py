@@ -90,13 +90,15 @@ class Connection(asyncio.Protocol):
 
     # What the caller uses -----------------------------------------------------------------
 
-    def take(self) -> bool:
-        """Begin another request on an idle connection; False when it is not clean any more.
+    def take(self, idle: float) -> bool:
+        """Begin another request on a connection that was idle for less than ``idle`` seconds; False
+        when it was longer, or is not clean any more.
 
         The socket is asked, not only the event loop: bytes or an end that have come already and
         that the loop has not read yet would be taken for the next request's answer.
         """
-        if not self.reusable or self.transport.is_closing():
+        now = self._loop.time()
+        if not self.reusable or now - self.last_activity >= idle or self.transport.is_closing():
             return False
         if self._poll.poll(0):
             self.overran = self._waits()
@@ -104,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._reset()
         self.reused = True
         self.patience = 0.0
-        self.last_activity = self._loop.time()
+        self.last_activity = now
         return True
 
     def _waits(self) -> bool:

@@ -61,14 +61,14 @@ class Pool:
         self,
         host: str,
         port: int,
-        send: Callable[[Connection], Awaitable[None]],
+        send: bytes | Callable[[Connection], Awaitable[None]],
         *,
         wait: Callable[[Connection], Awaitable[None]] = Connection.wait_head,
         fresh: bool = False,
         patience: float = 0.0,
     ) -> Connection:
-        """A connection on which ``send`` has written a request and ``wait`` has waited for the
-        answer's head; the caller releases it.
+        """A connection on which a request was sent and ``wait`` has waited for the answer's head; the
+        caller releases it. ``send`` is the request, or writes it.
 
         A request that fails on a reused connection before its answer began is written once more,
         on a new one; ``fresh`` forbids that, for a body that can be sent only once.
@@ -80,7 +80,10 @@ class Pool:
             connection = await self.acquire(host, port, fresh=fresh)
             connection.patience = patience
             try:
-                await send(connection)
+                if isinstance(send, bytes):
+                    connection.send(send)
+                else:
+                    await send(connection)
                 await wait(connection)
             except BaseException as error:
                 self.release(connection)
@@ -96,18 +99,17 @@ class Pool:
         Raises:
             UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``.
         """
-        loop = asyncio.get_running_loop()
         idle = self._idle.get((host, port))
         while idle and not fresh:
             connection = idle.pop()
-            if loop.time() - connection.last_activity < IDLE_SECONDS and connection.take():
+            if connection.take(IDLE_SECONDS):
                 self._busy.add(connection)
                 return connection
             self._drop(connection)
         connection = await connect(host, port)
         self._busy.add(connection)
         if self._sweeper is None and not self._closed:
-            self._sweeper = loop.call_later(self._interval, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(self._interval, self._sweep)
         return connection
 
     def release(self, connection: Connection) -> None:

@@ -2,8 +2,8 @@
 
 uvicorn (on httptools) parses requests, frames answers, keeps connections alive and hands
 websockets over. What is added at its extension points: bounds in bytes and seconds for heads,
-trailers, bodies, pipelined requests and answers that nobody takes; refusal of heads that could be
-read in two ways; the gateway's error object for what cannot be parsed; cancelling the application
+trailers, bodies, pipelined requests (``parsing``) and answers that nobody takes; refusal of heads
+that could be read in two ways; the gateway's error object for what cannot be parsed; cancelling the application
 when the client leaves; and a connection that is closed under a client that still sends is read a
 little longer, so that the client sees the answer instead of a reset.
 """
@@ -14,23 +14,19 @@ import asyncio
 import logging
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from yibu.errors import InvalidRequestError, RequestError
 from yibu.gateway.envelope import error_body, error_headers
 from yibu.gateway.http.connections import Connections, TooManyConnectionsError
-from yibu.gateway.http.exchange import CANCELS, Receive, Scope, Send
-from yibu.gateway.http.request_head import MAX_HEAD_BYTES, BadRequestError, check_head, too_large
+from yibu.gateway.http.cycle import Cycle
+from yibu.gateway.http.exchange import Receive, Scope, Send
+from yibu.gateway.http.parsing import MAX_PIPELINED, ParsedConnection
+from yibu.gateway.http.request_head import BadRequestError
 from yibu.gateway.http.transport import AnswerTransport, HeldFlow, until_closed
 
 logger = logging.getLogger("yibu.gateway.http")
@@ -47,13 +43,6 @@ BODY_RATE = 1024
 LINGER_SECONDS = 5.0
 """How long a client that still sends is listened to after its answer."""
 
-MAX_PIPELINED = 16
-"""Parsed requests that may wait for the answers before them; the rest stays unparsed, unread."""
-_PIECE = 4096
-"""Bytes given to the parser at a time: it makes requests of all that it is given."""
-
-_EXTENSIONS: dict[str, dict[str, Any]] = {CANCELS: {}}
-
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time."""
 
@@ -65,10 +54,8 @@ class SlowRequestError(InvalidRequestError):
     default_code = "request_timeout"
 
 
-class HttpConnection(HttpToolsProtocol):
+class HttpConnection(ParsedConnection):
     """One client connection."""
-
-    server_state: Connections
 
     def __init__(
         self,
@@ -78,33 +65,15 @@ class HttpConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self._application = cast("Callable[[Scope, Receive, Send], Any]", self.app)
-        self.app = self._run
-        self.since = self.loop.time()
-        """When the head began, the body's last byte came, or the last answer ended."""
         self.lost = False
         self.deaf = False
         """What still comes is thrown away, until the client closes or ``LINGER_SECONDS`` are over."""
-        self.held = b""
-        """Read, and not parsed yet: too many requests wait already."""
-        self._unanswered: deque[RequestResponseCycle] = deque()
-        self._running: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+        self._newest: asyncio.Task[None] | None = None
+        """The task of the request that was begun last."""
+        self._running: tuple[Cycle, asyncio.Task[None]] | None = None
         self._refusal: RequestError | None = None
-        self._draining = False
-        # The message that is being parsed.
-        self._in_head = False
-        self._in_body = False
-        self._keep_alive = False
-        self._unaccounted = 0
-        """Bytes parsed since the last head or part of a body: of heads, trailers, extensions."""
-        self._raw = b""
-        """The bytes that the message's head stands in, from ``_start`` on (-1: somewhere)."""
-        self._start = 0
-        self._ignores_upgrade = False
         # Time-outs.
-        self._received = 0
-        self._waited = 0.0
         self._buffered = 0
         self._moved = self._checked = self.since
 
@@ -140,55 +109,8 @@ class HttpConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.held:
             self.held += data
-        elif not self.deaf and self._refusal is None:
+        elif not self.deaf and self._refusal is None and not self._take_known(data):
             self._feed(data)
-
-    def _feed(self, data: bytes) -> None:
-        at = 0
-        while at < len(data):
-            if len(self.pipeline) >= MAX_PIPELINED:
-                self.held = data[at:]
-                self.flow.pause_reading()
-                return
-            piece = data[at : at + _PIECE] if len(data) > _PIECE else data
-            at += len(piece)
-            self._note_first_line(piece)
-            self._unaccounted += len(piece)
-            try:
-                self.parser.feed_data(piece)
-            except httptools.HttpParserUpgrade as upgrade:
-                if not self._ignores_upgrade:
-                    self.handle_websocket_upgrade()
-                    return
-                data = self._without_upgrade() + data[at - len(piece) + upgrade.args[0] :]
-                at = 0
-            except httptools.HttpParserError as error:
-                cause = error.__context__
-                known = isinstance(cause, RequestError)
-                self._refuse(cause if known else BadRequestError(f"This is not HTTP/1.1: {error}"))  # type: ignore[arg-type]
-                return
-            if self._unaccounted > MAX_HEAD_BYTES:
-                self._refuse(too_large())
-                return
-
-    def _note_first_line(self, piece: bytes) -> None:
-        if self._in_body:
-            self._raw, self._start = piece, -1
-        elif self._in_head:
-            self._raw += piece
-        else:
-            # What the last message left over: empty lines, for which httptools begins no message.
-            left = self._raw[self._start :] if self._start >= 0 else b""
-            self._raw, self._start = left + piece, 0
-
-    def _without_upgrade(self) -> bytes:
-        """The head again, for a new parser: an offered upgrade that is not taken changes nothing
-        (Java's client offers HTTP/2 with every body), but httptools would skip the body."""
-        self.parser = httptools.HttpRequestParser(self)
-        self._raw, self._start = b"", 0
-        method, url = self.scope["method"].encode(), self.url
-        lines = [b"%b: %b\r\n" % item for item in self.headers if item[0] != b"upgrade"]
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, url, b"".join(lines))
 
     def handle_websocket_upgrade(self) -> None:
         if self._unanswered:
@@ -256,82 +178,31 @@ class HttpConnection(HttpToolsProtocol):
         if slow or now - self.since > STALL_SECONDS:
             self._refuse(SlowRequestError("The request's body did not come in time"))
 
-    # Parser -------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head = True
-        self._ignores_upgrade = False
-        self.since = self.loop.time()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # else it is a trailer, which nobody here asked for
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        method, version = self.parser.get_method(), self.parser.get_http_version()
-        length = check_head(method, self.url, version, self.headers)
-        self._check_first_line(b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode()), length)
-        self._in_head = False
-        self._unaccounted = 0
-        self.scope["extensions"] = _EXTENSIONS  # type: ignore[typeddict-item]
-        if self.parser.should_upgrade() and not self._should_upgrade():
-            self.scope["method"] = method.decode()
-            self._ignores_upgrade = True
-            return
-        before = self.cycle
-        super().on_headers_complete()
-        cycle = self.cycle
-        if cycle is before:  # a websocket
-            return
-        self._unanswered.append(cycle)
-        self._in_body = True
-        self._received, self._waited = 0, 0.0
-        # An answer that is sent before the body has come whole ends the connection.
-        self._keep_alive, cycle.keep_alive = cycle.keep_alive, False
-
-    def _check_first_line(self, line: bytes, length: int | None) -> None:
-        """httptools takes other protocols' names (RTSP, ICE) for HTTP, and skips empty lines."""
-        start = self._start
-        if start >= 0:
-            begins = self._raw.startswith(line, start)
-        else:  # behind a body in chunks, whose end is httptools' to know
-            begins = b" RTSP/" not in self._raw and b" ICE/" not in self._raw
-        if not begins:
-            raise BadRequestError("The request does not begin with 'METHOD TARGET HTTP/1.1'")
-        end = self._raw.find(b"\r\n\r\n", start) if start >= 0 and length is not None else -1
-        self._start = end + 4 + (length or 0) if end >= 0 else -1
-
-    def on_body(self, body: bytes) -> None:
-        self._unaccounted = 0
-        self._received += len(body)
-        self.since = self.loop.time()
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._unaccounted = 0
-        if self._in_body:
-            self._in_body = False
-            if not self.cycle.response_started:
-                self.cycle.keep_alive = self._keep_alive and not self._draining
-            super().on_message_complete()
-            if not self.pipeline:
-                self.flow.resume_reading()  # who does not read does not see that the client leaves
-
     # Requests -----------------------------------------------------------------------------
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _start_asgi_task(self, cycle: Any, app: Any = None) -> None:  # noqa: ARG002  (uvicorn's)
+        self._newest = self.loop.create_task(self._run(cycle))
+        self.tasks.add(self._newest)
+
+    async def _run(self, cycle: Cycle) -> None:
         """Run the application for the oldest request; nothing it does ends more than that."""
-        task = asyncio.current_task()
-        if self.lost or task is None or not self._unanswered:
-            return
-        cycle = self._unanswered[0]
-        self._running = running = (cycle, task)
+        task = self._newest
+        assert task is not None
+        try:
+            if not self.lost and self._unanswered and self._unanswered[0] is cycle:
+                await self._answer(cycle, (cycle, task))
+        finally:
+            self.tasks.discard(task)
+
+    async def _answer(self, cycle: Cycle, running: tuple[Cycle, asyncio.Task[None]]) -> None:
+        self._running = running
         self._wire.hold_head()
+        scope: Any = cycle.scope
+        send: Any = cycle.send
         if scope["http_version"] == "1.0":
             send = until_closed(cycle, send)
         try:
-            await self._application(scope, receive, send)
+            await self._application(scope, cycle.receive, send)
         except asyncio.CancelledError:
             logger.debug("%s: cancelled", scope["path"])
         except Exception:  # one request's fault ends its connection, not the server
@@ -358,7 +229,8 @@ class HttpConnection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         if self._refusal is not None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from uvicorn.server import ServerState
 
 from yibu.errors import NotReadyError
+from yibu.gateway.http.known_heads import KnownHeads
 
 logger = logging.getLogger("yibu.gateway.http")
 
@@ -41,6 +42,7 @@ class Connections(ServerState):
         self.limit = limit
         self.timed: set[Timed] = set()
         """The HTTP connections; ``connections`` has the websockets too."""
+        self.known_heads = KnownHeads()
         self._warned = -_WARN_EVERY
 
     def tick(self, now: float) -> None:

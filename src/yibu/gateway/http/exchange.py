@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -49,6 +49,9 @@ KEEP_ALIVE = b": keep-alive\n\n"
 CANCELS = "yibu.cancels_on_disconnect"
 """An ASGI extension: the server cancels the application's task when the client leaves."""
 
+ANSWERS = "yibu.whole_answer"
+"""An ASGI extension: a function that sends a whole answer at once, or returns False (``Cycle.answer``)."""
+
 CLIENT_GONE = 499
 """What nginx logs for a client that left; never sent."""
 
@@ -64,7 +67,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
+        "_answer", "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
         "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "path", "prompt_most", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens", "trace",
     )  # fmt: skip
@@ -73,6 +76,8 @@ class Exchange:
         self.scope = scope
         self.receive = receive
         self._send = send
+        self._answer: Callable[[int, Headers, bytes], bool] | None
+        self._answer = scope.get("extensions", {}).get(ANSWERS)
         self._state: Literal["unanswered", "answering", "ended"] = "unanswered"
         self.cors: Headers | None = None
         self.method: str = scope["method"]
@@ -84,7 +89,8 @@ class Exchange:
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.request_id = given
         else:
-            self.request_id = b"req-" + os.urandom(12).hex().encode()
+            # It names the request and guards nothing: the system need not be asked for each.
+            self.request_id = b"req-%024x" % random.getrandbits(96)
         self.trace: Trace | None = None
         self.started = time.perf_counter()
         self.first_byte = 0.0
@@ -187,6 +193,7 @@ class Exchange:
     def translate(self, translator: Callable[[Send], Send]) -> None:
         """Let everything that is sent from here on pass through ``translator``'s ``send``."""
         self._send = translator(self._send)
+        self._answer = None
 
     def too_large(self, limit: int) -> TooLargeError:
         self.closing = True
@@ -238,6 +245,11 @@ class Exchange:
         return self._state != "unanswered"
 
     async def start(self, status: int, headers: Headers) -> None:
+        self._complete(status, headers)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _complete(self, status: int, headers: Headers) -> None:
+        """Begin the answer: add the headers that every one has."""
         self._step("unanswered", "answering")
         self.status = status
         headers.append((b"x-request-id", self.request_id))
@@ -249,7 +261,6 @@ class Exchange:
             headers += self.limits
         if self.closing:
             headers.append((b"connection", b"close"))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body; waits when the client is slow."""
@@ -268,18 +279,25 @@ class Exchange:
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
+        self._end(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        headers.append((b"content-length", b"%d" % len(body)))
+        self._complete(status, headers)
+        if self._answer is not None and self._answer(status, headers, body):
+            self._end(body)
+            return
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.end(body)
+
+    def _end(self, data: bytes) -> None:
         self._step("answering", "ended")
         if not self.first_byte:
             self.first_byte = time.perf_counter()
         self.bytes_out += len(data)
         if self.trace is not None:
             self.trace.sent(data)
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
-
-    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        headers.append((b"content-length", b"%d" % len(body)))
-        await self.start(status, headers)
-        await self.end(body)
 
     def _step(self, before: str, after: Literal["answering", "ended"]) -> None:
         """Raises RuntimeError where it would be a second answer, or a second end."""

@@ -48,6 +48,14 @@ class AnswerTransport:
         else:
             self._inner.write(data)
 
+    def write_whole(self, *parts: bytes) -> None:
+        """Write a whole answer."""
+        self._holds = False
+        if len(parts) == 1:
+            self._inner.write(parts[0])
+        else:
+            self._inner.writelines(parts)
+
     def flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""

@@ -89,16 +89,11 @@ class Relay:
         self.begun = False
         """A part of the answer was sent: no other replica can begin it again."""
         self._silence: SilenceWatch | None = None
+        self.wait_head = self._wait_head if request.stream else Connection.wait_head
+        """Waits until the engine answers; the client of a stream is told that it is waited for."""
 
-    async def wait_head(self, connection: Connection) -> None:
-        """Wait until the engine answers; the client of a stream is told that it is waited for.
-
-        Raises:
-            UpstreamError: the engine broke off.
-        """
-        if not self._request.stream:
-            await connection.wait_head()
-            return
+    async def _wait_head(self, connection: Connection) -> None:
+        """Raises UpstreamError: the engine broke off."""
         self._watch(connection)
         while True:
             try:
