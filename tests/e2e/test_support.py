@@ -119,7 +119,8 @@ def test_it_holds_everything_but_secrets(home: Home) -> None:
             "doctor.json",
             "environment.json",
             "yibu.yaml",
-            "plan.json",
+            "plans/fake-0.json",
+            "plans/own-0.json",
             "store.json",
         ),
         *("node.json", "ps.json", "reserved.json", "settings.json", "metrics.txt", "MANIFEST.txt"),
@@ -130,6 +131,7 @@ def test_it_holds_everything_but_secrets(home: Home) -> None:
     everything = "".join(found.values())
     for secret in (node, engine, account):
         assert secret not in everything
+    assert "plans/remote-0.json" in found["MANIFEST.txt"].partition("Not in it:")[2]
     # What is no secret stays, or the archive would be of no use.
     assert "again" in found["logs/fake-0.log"]
     assert "/var/lib/somewhere" in found["logs/fake-0.log"]

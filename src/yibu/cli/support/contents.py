@@ -19,6 +19,7 @@ from yibu.cli.context import Context, open_environments, open_store
 from yibu.cli.support.secrets import masked, register_known
 from yibu.config import Config
 from yibu.config import file as config_file
+from yibu.config.names import replica_id
 from yibu.errors import YibuError
 from yibu.node import logs
 from yibu.node.client import Client
@@ -90,8 +91,10 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
         )
     if fault is not None:
         found.missing["configuration"] = fault
-    if config is not None and config.models:
-        found.text("plan.json", "what `yibu plan` says of it", lambda: _plan(context, path))
+    for model in config.models if config is not None else ():
+        name = f"plans/{replica_id(model.name, 0)}.json"
+        plan = partial(_plan, context, path, model.name)
+        found.text(name, f"what `yibu plan {model.name}` says", plan)
     found.json("store.json", "models on this disk", lambda: _stored(context))
     found.json("node.json", "the node's state file", lambda: _required(state, "there is none yet"))
     found.json("ps.json", "what runs", lambda: client.call("ps"))
@@ -170,8 +173,9 @@ def _yaml(path: Path) -> str:
     return text
 
 
-def _plan(context: Context, path: Path | None) -> str:
-    words = ["plan", "--json", "--offline", *(["-f", str(path)] if path else [])]
+def _plan(context: Context, path: Path | None, model: str) -> str:
+    """By a process of its own: one model that cannot be planned keeps no other from it."""
+    words = ["plan", "--json", "--offline", *(["-f", str(path)] if path else []), model]
     done = subprocess.run(
         [sys.executable, "-P", "-c", "from yibu.cli.main import main; main()", *words],
         env=dict(context.env), cwd=context.directory, capture_output=True, text=True, check=False,
