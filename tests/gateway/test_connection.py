@@ -348,11 +348,11 @@ async def test_an_offered_upgrade_changes_nothing(
 async def test_a_websocket_is_refused_politely(serve: Serve) -> None:
     async with serve() as gateway:
         client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-        hello = client.send(Request(host="localhost", target="/v1/realtime"))
+        hello = client.send(Request(host="localhost", target="/v1/nothing"))
         client.receive_data(await talk(gateway, hello))
         event = next(client.events())
     assert isinstance(event, RejectConnection)
-    assert event.status_code == 403
+    assert event.status_code == 404
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -258,6 +258,9 @@ def _gateway(
         request_timeout=values["request_timeout"],
         drain_timeout=values["drain_timeout"],
         max_connections=values["max_connections"],
+        funasr_port=values["funasr_port"],
+        idle_timeout=values["idle_timeout"],
+        max_live_audio=values["max_live_audio"],
         log_format=values["log_format"],
     )
 

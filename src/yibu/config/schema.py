@@ -124,6 +124,18 @@ class GatewaySchema(_Part):
         ge=1,
         description="Clients connected at once; fewer where the system allows fewer open files.",
     )
+    funasr_port: Annotated[int, _Number] | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="A second port, on which every websocket is FunASR's (its own is 10095).",
+    )
+    idle_timeout: Annotated[float, _Number] = Field(
+        300, gt=0, le=_YEAR, description="Seconds without a message that end a live session."
+    )
+    max_live_audio: Annotated[float, _Number] | None = Field(
+        None, gt=0, description="Seconds of audio that one live session may send."
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="The node's log: lines of text, or an object a line."
     )

@@ -35,6 +35,12 @@ class GatewayConfig:
     """Seconds that requests in flight get when the node is told to stop."""
     max_connections: int = 4096
     """Clients connected at once; fewer where the system allows fewer open files."""
+    funasr_port: int | None = None
+    """A second port, on which every websocket is FunASR's: its clients know no path."""
+    idle_timeout: float = 300.0
+    """Seconds without a message, after which a live session is closed."""
+    max_live_audio: float | None = None
+    """Seconds of audio in one live session; None: no limit."""
     log_format: Literal["text", "json"] = "text"
     """Of the node's log."""
 

@@ -32,6 +32,7 @@ from yibu.gateway.http.exchange import (
 from yibu.gateway.http.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.limits import Accounting
+from yibu.gateway.live.sessions import LiveSessions
 from yibu.gateway.monitoring.fleet_metrics import fleet_lines
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.monitoring.scrape import EngineMetrics
@@ -72,6 +73,15 @@ class Gateway:
         self.offload = Offload()
         self.accounting = Accounting(deps.accounts)
         self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload, self.accounting)
+        self._live = LiveSessions(
+            deps.backend,
+            deps.config,
+            self.metrics,
+            self.accounting,
+            self._keys,
+            self._cors,
+            self._hosts,
+        )
         self._surface: FastAPI | None = None
         self._building = threading.Lock()
 
@@ -89,8 +99,9 @@ class Gateway:
             return self._surface
 
     def drain(self) -> None:
-        """From now on every new request gets 503."""
+        """From now on every new request gets 503; live sessions, which have no end, end."""
         self.draining = True
+        self._live.drain()
 
     async def aclose(self) -> None:
         """Close the connections to the engines, and what works for the gateway."""
@@ -110,8 +121,8 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
+        if scope["type"] == "websocket":
+            await self._live.serve(scope, receive, send)
             return
         if CANCELS in scope.get("extensions", {}):
             await self._serve(scope, receive, send)

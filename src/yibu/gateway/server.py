@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
 logger = logging.getLogger("yibu.gateway")
 
 _BACKLOG = 1024
-_MAX_MESSAGE = 1024 * 1024
-"""Bytes of one websocket message."""
+_MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes of one websocket message: OpenAI's clients may send 15 MiB."""
+_PONG_SECONDS = 60.0
+"""In which a websocket's client answers a ping; one that reads slowly does so late."""
 
 
 class ListenError(ConfigError):
@@ -42,12 +45,14 @@ class GatewayServer:
         self._app = app
         self._listener = listener
         self._config = app.deps.config
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._state: Connections | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._patience = self._config.drain_timeout
         self.port = self._config.port
         """The real port once started, also where the configuration says 0."""
+        self.funasr_port = self._config.funasr_port
+        """The same of the port on which every websocket is FunASR's; None without one."""
 
     @property
     def url(self) -> str:
@@ -74,16 +79,25 @@ class GatewayServer:
         check_exposure(self._config.host, deps.keys, accounts=closed)
         from yibu.gateway.http.connection import HttpConnection
         from yibu.gateway.http.connections import Connections
+        from yibu.gateway.live.sessions import FUNASR_PORT
 
         loop = asyncio.get_running_loop()
         config = _settings(self._app)
         state = Connections(descriptors.clients(self._config.max_connections))
-        listener = self._listener or bind(self._config.host, self._config.port)
-        self._server = await loop.create_server(
-            lambda: HttpConnection(config, state, {}, loop), sock=listener, backlog=_BACKLOG
-        )
+        listeners = [self._listener or bind(self._config.host, self._config.port)]
+        if self._config.funasr_port is not None:
+            try:
+                listeners.append(bind(self._config.host, self._config.funasr_port))
+            except ListenError:
+                listeners[0].close()
+                raise
+        for listener in listeners:
+            kind = {FUNASR_PORT: listener is not listeners[0]}
+            serve = partial(HttpConnection, config, state, kind, loop)
+            self._servers.append(await loop.create_server(serve, sock=listener, backlog=_BACKLOG))
         self._state = state
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port, *others = [server.sockets[0].getsockname()[1] for server in self._servers]
+        self.funasr_port = others[0] if others else None
         self._tick()
         logger.info("gateway listens on %s", self.url)
 
@@ -93,15 +107,16 @@ class GatewayServer:
 
     async def stop(self) -> None:
         """Drain and close. Calling it again, or before ``start``, does nothing."""
-        server, state = self._server, self._state
-        self._server = self._state = None
-        if server is None or state is None:
+        servers, state = self._servers, self._state
+        self._servers, self._state = [], None
+        if state is None:
             return
         self._app.drain()
         try:
             await _wait_idle(state, self._patience)
         finally:
-            server.close()
+            for server in servers:
+                server.close()
             if self._ticker is not None:
                 self._ticker.cancel()
             for connection in list(state.connections):
@@ -144,6 +159,8 @@ def _settings(app: Gateway) -> Config:
         proxy_headers=False,
         timeout_keep_alive=round(KEEP_ALIVE_SECONDS),
         ws_max_size=_MAX_MESSAGE,
+        ws_ping_timeout=_PONG_SECONDS,
+        ws_per_message_deflate=False,  # audio does not shrink, and a bomb would grow
     )
     config.load()
     return config

@@ -152,16 +152,17 @@ class _Live:
         self, websocket: WebSocket, sender: _Sender, connection: Connection
     ) -> tuple[int, str]:
         """Handle messages until the client leaves; the code and reason to close with."""
-        idle = self._engine.settings.limits.idle_seconds
         counted = USAGE_HEADER in websocket.headers
+        # of the gateway's sessions the gateway knows when they are idle
+        idle = None if counted else self._engine.settings.limits.idle_seconds
         told = 0.0
         while True:
             await sender.room()
             try:
                 message = await asyncio.wait_for(websocket.receive(), idle)
             except TimeoutError:
-                connection.tell_error(_idle(idle))
-                return _CLOSED_FOR_IDLENESS, f"no message for {idle:g} s"
+                connection.tell_error(_idle(idle or 0.0))
+                return _CLOSED_FOR_IDLENESS, "no message came for too long"
             if message["type"] == "websocket.disconnect":
                 return 1000, ""
             text, data = message.get("text"), message.get("bytes")

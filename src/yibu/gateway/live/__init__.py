@@ -1,0 +1,1 @@
+"""Live speech: websockets between clients and engines."""

@@ -1,0 +1,54 @@
+"""The websockets that the gateway serves, and how each says that something went wrong."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from yibu.errors import RequestError
+from yibu.gateway.access import Access
+from yibu.gateway.operations import OPERATIONS, Operation
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRoute:
+    """One protocol."""
+
+    path: str
+    operation: Operation
+    """Whose models it is for."""
+    error: Callable[[RequestError], dict[str, Any]]
+    """The message that tells an error."""
+    access: Access
+
+
+def _realtime_error(error: RequestError) -> dict[str, Any]:
+    fields = {
+        "type": error.type,
+        "code": error.code,
+        "message": error.message,
+        "param": error.param,
+        "event_id": None,
+    }
+    return {"type": "error", "event_id": f"event_{secrets.token_hex(12)}", "error": fields}
+
+
+def _funasr_error(error: RequestError) -> dict[str, Any]:
+    return {"mode": "2pass-offline", "text": "", "is_final": False, "error": error.message}
+
+
+_SPEECH = OPERATIONS["/v1/audio/transcriptions"]
+FUNASR = LiveRoute("/ws", _SPEECH, _funasr_error, access="key")
+LIVE_ROUTES = {
+    route.path: route
+    for route in (LiveRoute("/v1/realtime", _SPEECH, _realtime_error, access="key"), FUNASR)
+}
+
+
+def error_message(route: LiveRoute, error: RequestError) -> str:
+    """The error in the words of the protocol."""
+    return orjson.dumps(route.error(error)).decode()

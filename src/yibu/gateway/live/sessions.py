@@ -1,0 +1,370 @@
+"""Websocket sessions: checked like any request, then carried to a replica and back.
+
+Messages pass as they are; the engine's reports of how much it heard (``yibu.usage``) stop here. Both ends
+are framed by their libraries. A session lives and ends with its replica: what it said last is in that
+replica's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
+import orjson
+
+from yibu.engines.base import Endpoint
+from yibu.errors import (
+    EngineGoneError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+)
+from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
+from yibu.gateway.http.cors import Cors
+from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Message, Receive, Scope, Send
+from yibu.gateway.http.hosts import HostCheck
+from yibu.gateway.keys import KeyRing
+from yibu.gateway.limits import Accounting, visible
+from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute, error_message
+from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.operations import find_route, only_route
+from yibu.routing import Backend, Route
+from yibu.upstream.connection import UpstreamError
+from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
+
+if TYPE_CHECKING:
+    from yibu.config import GatewayConfig
+
+logger = logging.getLogger("yibu.gateway")
+
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""How a browser, which can set no header, sends a key: as a subprotocol."""
+FUNASR_PORT = "funasr"
+"""In a connection's state: it came in on FunASR's port, where every path is its protocol's."""
+_USAGE = '{"type":"yibu.usage"'
+_GOING_AWAY, _POLICY, _FAULT, _RESTART = 1001, 1008, 1011, 1012
+_SWITCHING = 101
+_REASON_BYTES = 120
+"""A close frame has room for 123."""
+
+
+class SessionIdleError(InvalidRequestError):
+    """Nothing came from the client of a live session for gateway.idle_timeout."""
+
+    default_code = "session_idle"
+
+
+class AudioLimitError(OverloadedError):
+    """A live session has heard gateway.max_live_audio seconds."""
+
+    default_code = "audio_limit_reached"
+    should_retry = False
+
+
+class LiveSessions:
+    """Serves websocket scopes. ``drain`` ends those that are open, with 1012."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: GatewayConfig,
+        metrics: Metrics,
+        accounting: Accounting,
+        keys: KeyRing,
+        cors: Cors,
+        hosts: HostCheck,
+    ) -> None:
+        self._backend, self._config, self._metrics = backend, config, metrics
+        self._accounting, self._keys, self._cors, self._hosts = accounting, keys, cors, hosts
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        self._draining.set()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one handshake, and carry the session until either side ends it."""
+        await receive()  # websocket.connect
+        exchange = Exchange({**scope, "method": "GET"}, receive, _refusing(send))
+        self._metrics.in_flight += 1
+        try:
+            await self._session(exchange, send)
+        except RequestError as error:
+            await exchange.refuse(error)
+        except OSError:  # what uvicorn raises when the client has gone
+            exchange.status = exchange.status or CLIENT_GONE
+        except asyncio.CancelledError:
+            exchange.status = exchange.status or CLIENT_GONE
+            raise
+        except Exception:  # the gateway must go on: one session's fault ends it alone
+            logger.exception("live session %s failed", exchange.request_id.decode())
+            raise
+        finally:
+            self._metrics.in_flight -= 1
+            self._accounting.settle(exchange)
+            exchange.record(self._metrics)
+
+    async def _session(self, exchange: Exchange, send: Send) -> None:
+        live = self._accept(exchange)
+        given = dict(parse_qsl(exchange.scope["query_string"].decode("latin-1")))
+        models = visible(self._backend, exchange.caller)
+        named = given.get("model")
+        route = (
+            find_route(models, named, live.operation)
+            if named
+            else only_route(models, live.operation)
+        )
+        self._accounting.admit(exchange, route, named or route.model)
+        endpoint, engine = await self._connect(exchange, live, route, given)
+        failed = False
+        started = asyncio.get_running_loop().time()
+        try:
+            headers = [(b"x-request-id", exchange.request_id), *(exchange.limits or [])]
+            await send(
+                {
+                    "type": "websocket.accept",
+                    "subprotocol": engine.subprotocol,
+                    "headers": headers,
+                }
+            )
+            exchange.status = _SWITCHING
+            relay = _Relay(live, exchange, engine, send, self._config, self._draining)
+            failed = await relay.run()
+            exchange.failed = failed
+        finally:
+            engine.close()
+            exchange.compute = asyncio.get_running_loop().time() - started
+            self._backend.done(endpoint, failed=failed)
+
+    def _accept(self, exchange: Exchange) -> LiveRoute:
+        """Which protocol it is for a caller that may use it.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        exchange.require_single_headers()
+        if not self._keys.closed:
+            self._hosts.check(exchange.headers.get(b"host"))
+        if self._draining.is_set():
+            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
+        exchange.cors = self._cors.headers(exchange.headers.get(b"origin"))
+        caller = self._keys.check(*_keys(exchange))
+        exchange.caller, exchange.key = caller, caller.name
+        self._cors.check_site(exchange)
+        path = exchange.path if len(exchange.path) < 2 else exchange.path.rstrip("/")
+        funasr = exchange.scope.get("state", {}).get(FUNASR_PORT, False)
+        live = FUNASR if funasr and path not in LIVE_ROUTES else LIVE_ROUTES.get(path)
+        if live is None:
+            raise NoSuchPathError(
+                f"There is no websocket at {exchange.path[:200]!r}",
+                hint=f"those that exist: {', '.join(LIVE_ROUTES)}",
+            )
+        exchange.label = live.path
+        return live
+
+    async def _connect(
+        self, exchange: Exchange, live: LiveRoute, route: Route, given: Mapping[str, str]
+    ) -> tuple[Endpoint, EngineSocket]:
+        """A replica and the websocket to it; another one where the first cannot be reached."""
+        failure: RequestError | None = None
+        exclude: frozenset[str] = frozenset()
+        while True:
+            try:
+                endpoint = await self._backend.ensure_ready(route.model, exclude=exclude)
+            except NotReadyError:
+                if failure is not None:
+                    raise failure from None
+                raise
+            exchange.replica = endpoint.replica
+            try:
+                return endpoint, await _open(exchange, live, route, endpoint, given)
+            except UpstreamError as error:
+                self._backend.done(endpoint, failed=True)
+                self._metrics.upstream_errors[(route.model, error.kind)] += 1
+                failure = EngineGoneError(
+                    f"Model {route.model!r}: {error.message}",
+                    hint=f"See why: yibu logs {route.model}",
+                )
+                if exclude:
+                    raise failure from error
+            except RefusedError as error:
+                self._backend.done(endpoint)
+                raise _refusal(error, route.model) from error
+            except BaseException:  # the replica's request must not be counted for ever
+                self._backend.done(endpoint)
+                raise
+            exclude = exclude | {endpoint.replica}
+
+
+class _Relay:
+    """One open session: two tasks, one each way."""
+
+    def __init__(
+        self,
+        live: LiveRoute,
+        exchange: Exchange,
+        engine: EngineSocket,
+        send: Send,
+        config: GatewayConfig,
+        draining: asyncio.Event,
+    ) -> None:
+        self._live, self._exchange, self._engine = live, exchange, engine
+        self._send, self._config, self._draining = send, config, draining
+
+    async def run(self) -> bool:
+        """Carry messages until the session ends; whether the replica failed it."""
+        ways = [
+            asyncio.create_task(self._from_client(), name="live client"),
+            asyncio.create_task(self._from_engine(), name="live engine"),
+            asyncio.create_task(self._until_drained(), name="live drain"),
+        ]
+        try:
+            done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            ended = next((task for task in ways if task in done and task is not ways[0]), ways[0])
+            return ended.result()
+        finally:
+            for task in ways:
+                task.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _from_client(self) -> bool:
+        idle = self._config.idle_timeout
+        while True:
+            try:
+                message = await asyncio.wait_for(self._exchange.receive(), idle)
+            except TimeoutError:
+                error = SessionIdleError(
+                    f"The session is closed: nothing came for {idle:g} s",
+                    hint="gateway.idle_timeout in yibu.yaml sets the limit",
+                )
+                await self._close(_GOING_AWAY, error)
+                return False
+            if message["type"] == "websocket.disconnect":
+                return False
+            text, data = message.get("text"), message.get("bytes")
+            content: str | bytes = text if text is not None else data or b""
+            self._exchange.bytes_in += len(content)
+            try:
+                await self._engine.send(content)
+            except ClosedError:
+                await asyncio.Event().wait()  # the other way says how it ended
+
+    async def _from_engine(self) -> bool:
+        while True:
+            try:
+                message = await self._engine.receive()
+            except ClosedError as closed:
+                return await self._engine_closed(closed)
+            if isinstance(message, str) and message.startswith(_USAGE):
+                self._exchange.audio_seconds = float(orjson.loads(message)["audio_seconds"])
+                limit = self._config.max_live_audio
+                if limit is not None and self._exchange.audio_seconds > limit:
+                    error = AudioLimitError(
+                        f"The session has heard {limit:g} s of audio, the limit of this gateway",
+                        hint="gateway.max_live_audio in yibu.yaml sets it; open another session",
+                    )
+                    await self._close(_POLICY, error)
+                    return False
+                continue
+            await self._to_client(message)
+
+    async def _to_client(self, message: str | bytes) -> None:
+        self._exchange.bytes_out += len(message)
+        kind = "text" if isinstance(message, str) else "bytes"
+        await self._send({"type": "websocket.send", kind: message})
+
+    async def _engine_closed(self, closed: ClosedError) -> bool:
+        """1000, 1001 and the like are the engine's word on this session; the rest is its end."""
+        if closed.code < _FAULT and closed.code not in (1005, 1006):
+            await self._close(closed.code, None, closed.reason)
+            return False
+        model = self._exchange.model
+        error = EngineGoneError(
+            f"Model {model!r}: its engine has gone, and the session with it",
+            hint=f"Open another one; see why: yibu logs {model}",
+        )
+        await self._close(_FAULT, error)
+        return closed.code != _RESTART
+
+    async def _until_drained(self) -> bool:
+        await self._draining.wait()
+        await self._close(
+            _RESTART, NotReadyError("The gateway is shutting down", code="shutting_down")
+        )
+        return False
+
+    async def _close(self, code: int, error: RequestError | None, reason: str = "") -> None:
+        with suppress(RuntimeError):  # the client has closed it meanwhile
+            if error is not None:
+                await self._to_client(error_message(self._live, error))
+                reason = error.message.encode()[:_REASON_BYTES].decode(errors="ignore")
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+async def _open(
+    exchange: Exchange,
+    live: LiveRoute,
+    route: Route,
+    endpoint: Endpoint,
+    given: Mapping[str, str],
+) -> EngineSocket:
+    used = given.get("model") or route.model
+    names = [
+        used,
+        route.model,
+        *(name for name, what in route.names.items() if what == route.model),
+    ]
+    passed = {name: value for name, value in given.items() if name not in ("model", "api_key")}
+    target = f"{live.path}?{urlencode(passed)}" if passed else live.path
+    headers = [
+        (b"x-yibu-model", ",".join(dict.fromkeys(names)).encode()),
+        (b"x-yibu-usage", b"1"),
+        (b"x-request-id", exchange.request_id),
+    ]
+    offered = [name for name in exchange.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
+    return await EngineSocket.open(endpoint, target, headers, offered)
+
+
+def _keys(exchange: Exchange) -> tuple[bytes | None, bytes | None]:
+    """The Authorization and x-api-key of a handshake, wherever its client could put the key: a header,
+    a subprotocol, or, for programs that know nothing but a URL, ``ws://:KEY@host``."""
+    authorization = exchange.headers.get(b"authorization")
+    scheme, _, rest = (authorization or b"").partition(b" ")
+    if scheme.lower() == b"basic":
+        with suppress(binascii.Error):
+            authorization = b"Bearer " + base64.b64decode(rest).partition(b":")[2]
+    for name in exchange.scope["subprotocols"]:
+        if authorization is None and name.startswith(KEY_PROTOCOL):
+            authorization = b"Bearer " + name.removeprefix(KEY_PROTOCOL).encode()
+    return authorization, exchange.headers.get(b"x-api-key")
+
+
+def _refusal(refused: RefusedError, model: str) -> RequestError:
+    """The engine's refusal of a handshake; one of the gateway's own key is the engine's fault."""
+    try:
+        fields = orjson.loads(refused.body)["error"]
+        message, code, param = str(fields["message"]), fields.get("code"), fields.get("param")
+        kind = str(fields.get("type") or "api_error")
+    except (ValueError, TypeError, LookupError):
+        message, kind, code, param = "", "api_error", None, None
+    if refused.status in (401, 403) or not message or not 400 <= refused.status <= 599:
+        return EngineGoneError(
+            f"Model {model!r}: the engine does not serve live speech (it answered {refused.status})",
+            hint=f"See why: yibu logs {model}",
+        )
+    return EngineAnswerError(refused.status, message, kind, param=param, code=code)
+
+
+def _refusing(send: Send) -> Send:
+    """A refusal of a handshake is an HTTP answer."""
+
+    async def refuse(message: Message) -> None:
+        await send({**message, "type": message["type"].replace("http.", "websocket.http.", 1)})
+
+    return refuse

@@ -1,0 +1,152 @@
+"""Live speech through a running node: the official SDK, FunASR's form, and an engine that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import signal
+import tarfile
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.e2e.home import REPOSITORY, Home
+from tests.support.polling import eventually
+
+pytestmark = pytest.mark.engine
+
+SECONDS = 120.0
+COMPLETED = "conversation.item.input_audio_transcription.completed"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[Home]:
+    served = Home(tmp_path_factory.mktemp("home"), engine_cache)
+    with tarfile.open(REPOSITORY / "tests/speech/fixture/sensevoice.tar.xz") as archive:
+        archive.extractall(served.root, filter="data")
+    served.write(
+        [{"name": "sense", "source": "./sensevoice", "aliases": ["whisper-1"]}],
+        funasr_port=0,
+    )
+    with served:
+        served.yibu("up", "-d", timeout=900)
+        yield served
+
+
+@pytest.fixture
+def clip(served: Home) -> Path:
+    return served.root / "sensevoice" / "clips" / "0-en.wav"
+
+
+@pytest.fixture
+def said(served: Home, clip: Path) -> str:
+    return served.yibu("transcribe", str(clip)).stdout.strip()
+
+
+def samples(clip: Path) -> bytes:
+    with wave.open(str(clip)) as file:
+        return file.readframes(1 << 26)
+
+
+async def test_the_official_client(served: Home, clip: Path, said: str) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{served.url()}/v1", api_key="none") as client:
+        for model in ("sense", "whisper-1"):  # an alias is a name that a session may use
+            async with client.realtime.connect(
+                model=model, extra_query={"intent": "transcription"}
+            ) as connection:
+                text, shown = await transcribe(connection, model, samples(clip))
+            assert text == said
+            assert said.startswith(shown)
+
+        def heard() -> float:
+            used = json.loads(served.yibu("usage", "--by", "model", "--json").stdout)
+            return sum(row["audio_seconds"] for row in used["usage"])
+
+        await eventually(lambda: heard() > 8, "both sessions' audio is counted")
+
+
+async def transcribe(connection: Any, model: str, data: bytes) -> tuple[str, str]:
+    """The final text, and what was shown before it."""
+    await connection.session.update(
+        session={
+            "type": "transcription",
+            "audio": {
+                "input": {
+                    "format": {"type": "audio/pcm", "rate": 16000},
+                    "transcription": {"model": model},
+                }
+            },
+        }
+    )
+    for at in range(0, len(data), 3200):
+        audio = base64.b64encode(data[at : at + 3200]).decode()
+        await connection.input_audio_buffer.append(audio=audio)
+    await connection.input_audio_buffer.commit()
+    shown = ""
+    async with asyncio.timeout(SECONDS):
+        async for event in connection:
+            assert event.type != "error", event
+            if event.type.endswith(".delta"):
+                shown += event.delta
+            if event.type == COMPLETED:
+                return event.transcript, shown
+    raise AssertionError("the connection ended")
+
+
+async def test_funasrs_clients_find_their_port(served: Home, clip: Path, said: str) -> None:
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    main = int(served.url().rpartition(":")[2])
+    node = next(c.pid for c in listening if c.laddr.port == main)
+    [port] = [c.laddr.port for c in listening if c.pid == node and c.laddr.port != main]
+    async with connect(f"ws://127.0.0.1:{port}", subprotocols=["binary"]) as socket:  # type: ignore[list-item]
+        first = {"mode": "2pass", "chunk_size": [5, 10, 5], "wav_name": "demo", "is_speaking": True}
+        await socket.send(json.dumps(first))
+        await socket.send(samples(clip))
+        await socket.send(json.dumps({"is_speaking": False, "is_end": True}))
+        finals = []
+        while True:
+            message = json.loads(await asyncio.wait_for(socket.recv(), SECONDS))
+            if message.get("is_end"):
+                break
+            if message["mode"] == "2pass-offline":
+                finals.append(message["text"])
+    assert finals == [said]
+
+
+async def test_an_engine_that_is_killed_ends_its_sessions(
+    served: Home, clip: Path, said: str
+) -> None:
+    url = served.url().replace("http", "ws", 1) + "/v1/realtime?intent=transcription&model=sense"
+    sockets = [await connect(url) for _ in range(5)]
+    for socket in sockets:
+        assert (
+            json.loads(await asyncio.wait_for(socket.recv(), SECONDS))["type"] == "session.created"
+        )
+    pid = served.model("sense")["replicas"][0]["pid"]
+    psutil.Process(pid).send_signal(signal.SIGKILL)
+    for socket in sockets:
+        error = json.loads(await asyncio.wait_for(socket.recv(), SECONDS))
+        assert error["error"]["code"] == "engine_gone"
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(socket.recv(), SECONDS)
+        assert socket.close_code == 1011
+
+    async def anew() -> bool:
+        model = served.model("sense")
+        return model["state"] == "ready" and model["replicas"][0]["pid"] != pid
+
+    await eventually(anew, "the engine is started again", 180)
+    async with (
+        openai.AsyncOpenAI(base_url=f"{served.url()}/v1", api_key="none") as client,
+        client.realtime.connect(model="sense") as connection,
+    ):
+        text, _ = await transcribe(connection, "sense", samples(clip))
+    assert text == said
