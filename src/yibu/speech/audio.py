@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any
 
 import av
@@ -16,9 +16,14 @@ import av.error
 import numpy as np
 
 from yibu.errors import InvalidRequestError
+from yibu.speech.headers import Source, View, examine
+from yibu.speech.mixing import Mono
 from yibu.speech.settings import Limits
+from yibu.speech.stated import RawFormat, Stated
+from yibu.speech.timeline import KEPT, RESTARTING, begin_of_others, spaced
+from yibu.speech.tracks import choose, described
 from yibu.speech.types import SAMPLE_RATE, Samples
-from yibu.speech.wholeness import breaks_off, wav_header_lies, wav_seconds
+from yibu.speech.wholeness import breaks_off
 
 _CONTAINERS = (
     "3g2,3gp,aac,ac3,ac4,aiff,amr,amrnb,amrwb,ape,asf,au,avi,avr,caf,dsf,dss,dts,dtshd,dv,eac3,"
@@ -29,25 +34,25 @@ _CONTAINERS = (
 """Demuxers that read the bytes they are given and nothing else. Playlists and descriptions (hls,
 dash, concat, sdp, image2 …) open files and hosts that they name, capture devices the microphone."""
 
-_HEADER_KNOWS_LENGTH = frozenset({"wav", "w64", "aiff", "caf", "au", "flac", "mov", "matroska"})
-"""Containers whose header states the duration; elsewhere it is an estimate from the file's size."""
-
-RAW_FORMATS = ("s16le", "s16be", "s24le", "s32le", "f32le", "u8", "alaw", "mulaw")
+_STATES_LENGTH = frozenset({"flac", "wv", "tta", "ape", "tak", "mpc", "mpc8", "caf", "dsf", "qoa"})
+"""Formats without a structure to check, whose header counts the samples: fewer are a file cut short."""
+_KNOWS_LENGTH = _STATES_LENGTH | {"mov", "matroska", "ogg"}
+"""Formats whose header, or last page, is believed where it states more than the limit."""
 
 _RATES = range(2_000, 768_001)
 _CHANNELS = range(1, 65)
 _FEWEST_BYTES_A_SECOND = 1000.0
 _DAMAGED_SHARE = 0.1
 """Of the packets; fewer broken ones are left out of the audio, as players do."""
+_SPARE = 0.1
+"""Seconds that an encoder's delay may take from what a header counts."""
+_LATE_STREAMS = 10_000
+_PROBED_PACKETS = 16
+_LEADING_BYTES = 4096
+"""Before an MP3's first frame there may be one that holds no audio but Xing's header."""
+_SILENCE_BLOCK = 8 * SAMPLE_RATE
 
-
-@dataclass(frozen=True, slots=True)
-class RawFormat:
-    """Headerless samples, of which the client has to say everything."""
-
-    sample_format: str
-    rate: int
-    channels: int
+OPPOSITE = "The two channels are opposite in phase and would cancel each other out; the louder one was used"
 
 
 def bad_audio(message: str, *, code: str = "invalid_audio") -> InvalidRequestError:
@@ -59,34 +64,39 @@ class Decoder:
     """One upload, decoded forward once. Used by one thread at a time.
 
     Raises (all methods):
-        InvalidRequestError: the file is empty, no audio, damaged, cut short, or over a limit.
+        InvalidRequestError: the file is empty, no audio, damaged, cut short, or over a limit, or the
+            request contradicts it.
     """
 
-    def __init__(self, file: IO[bytes], limits: Limits, raw: RawFormat | None = None) -> None:
+    def __init__(self, file: IO[bytes], limits: Limits, said: Stated | None = None) -> None:
         self._limits = limits
+        said = said or Stated()
         self._packets = self._bad_packets = 0
         self._cpu_seconds = 0.0
         self._read_started = 0.0
         self._broke_off = False
+        self.notes: list[str] = []
+        """What a listener should know of how the file was read."""
         self.seconds = 0.0
         """Decoded so far."""
-        stated = wav_seconds(file)  # before the demuxer holds the file's position
-        self._cut_off = raw is None and breaks_off(file)
-        self._container = _open(file, raw)
+        if file.seek(0, 2) == 0:
+            raise bad_audio("The file is empty", code="empty_audio")
+        source = examine(file)
+        self._container, raw = _open(file, source, said)
         try:
-            self._stream = _audio_stream(self._container)
-            self.declared = _declared_seconds(self._container, self._stream)
-            if self.declared is not None and raw is None:
-                self.declared = max(self.declared, stated)
-            """Seconds, where the header states them reliably."""
-            self.expected = self.declared or _estimated_seconds(self._container, self._stream, file)
+            self._stream = choose(self._container.streams.audio, said.track)
+            if not raw:
+                said.check(self._stream, self._container.format.name.partition(",")[0])
+            self.tracks = [described(stream) for stream in self._container.streams.audio]
+            self.track = self._container.streams.audio.index(self._stream)
+            self._kinds = set(self._container.format.name.split(","))
+            self._cut_off = not raw and (source.cut or self._ends_early(source))
+            length = _stated_seconds(self._container, self._stream)
+            self.declared = None if raw or source.unstated else length
+            """Seconds, where the header states them."""
+            self.expected = length or file.seek(0, 2) / _FEWEST_BYTES_A_SECOND
             """Seconds, as a guess where nothing is declared; for planning only."""
-            known = self.declared
-            if known is None and self._container.format.name == "ogg":
-                known = (
-                    self.expected
-                )  # its last page counts the samples: hours of silence are small
-            if known is not None and known > limits.audio_seconds:
+            if self._kinds & _KNOWS_LENGTH and (self.declared or 0.0) > limits.audio_seconds:
                 raise _too_long(limits)
         except BaseException:  # whatever it is, the container must not stay open
             self._container.close()
@@ -117,36 +127,73 @@ class Decoder:
         self._container.close()
 
     def _decode(self) -> Generator[Samples, None, None]:
-        """Decode and resample packet by packet.
+        """Decode and resample, with silence for what the time stamps leave out.
 
         A resampler wants one input format; a chained stream may change it midway, so each format
         gets one of its own.
         """
-        resampler: _Resampler | None = None
+        mono: Mono | None = None
         current: tuple[object, ...] | None = None
-        for packet in self._demux():
-            self._check_effort()
-            for frame in self._frames(packet):
-                found = (frame.format.name, frame.layout.name, frame.sample_rate)
-                if found != current:
-                    if resampler is not None:
-                        yield from resampler.feed(None)
-                    _check_shape(frame.sample_rate, frame.layout.nb_channels)
-                    resampler = _Resampler(frame.layout.nb_channels)
-                    current = found
-                frame.pts = None  # gaps and jumps in the time stamps are not samples
-                assert resampler is not None
-                yield from resampler.feed(frame)
-        if resampler is not None:
-            yield from resampler.feed(None)
+        position = 0.0
+        written = 0
+        for gap, frame in self._spaced():
+            found = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if found != current or gap:
+                for samples in self._last(mono):
+                    written += len(samples)
+                    yield samples
+                _check_shape(frame.sample_rate, frame.layout.nb_channels)
+                mono = Mono(frame.layout.nb_channels)
+                current = found
+            position += gap
+            while gap and (left := round(position * SAMPLE_RATE) - written) > 0:
+                written += min(left, _SILENCE_BLOCK)
+                yield np.zeros(min(left, _SILENCE_BLOCK), np.float32)
+            position += frame.samples / frame.sample_rate
+            frame.pts = None  # the resampler knows nothing of time
+            assert mono is not None
+            for samples in mono.feed(frame):
+                written += len(samples)
+                yield samples
+        yield from self._last(mono)
+
+    def _last(self, mono: Mono | None) -> Iterator[Samples]:
+        if mono is not None:
+            yield from mono.feed(None)
+            if mono.opposite and OPPOSITE not in self.notes:
+                self.notes.append(OPPOSITE)
+
+    def _spaced(self) -> Iterator[tuple[float, Any]]:
+        frames = (frame for packet in self._demux() for frame in self._frames(packet))
+        if not self._kinds & KEPT:
+            return ((0.0, frame) for frame in frames)
+        container = self._container
+        end = None
+        if not self._kinds & RESTARTING and container.duration is not None:
+            end = ((container.start_time or 0) + container.duration) / av.time_base
+        return spaced(frames, begin_of_others(container, self._stream), end)
+
+    def _ends_early(self, source: Source) -> bool:
+        """Whether the file's structure goes on behind its end, or the samples of the track do."""
+        if source.unstated:
+            return False
+        index: Any = self._stream.index_entries if "mov" in self._kinds else []
+        if len(index) and index[-1].pos + index[-1].size > source.file.size:
+            return True
+        return breaks_off(source.file.again())
 
     def _demux(self) -> Iterator[Any]:
-        try:
-            yield from self._container.demux(self._stream)
-        except (av.error.FFmpegError, OSError, ValueError):
-            self._broke_off = True
+        for _ in range(_LATE_STREAMS):
+            try:
+                yield from self._container.demux(self._stream)
+            except IndexError:
+                continue  # PyAV meets a packet of a stream that the header did not announce
+            except (av.error.FFmpegError, OSError, ValueError):
+                self._broke_off = True
+            return
 
     def _frames(self, packet: Any) -> Iterator[Any]:
+        self._check_effort()
         try:
             frames = packet.decode()
         except (av.error.FFmpegError, ValueError):
@@ -173,98 +220,100 @@ class Decoder:
                 f"The file is damaged: {self._bad_packets} of its {self._packets} packets "
                 "could not be decoded"
             )
-        missing = (self.declared or 0.0) - self.seconds
-        if missing > max(0.5, 0.02 * self.seconds):
+        missing = self.expected - self.seconds
+        # A packet that could not be decoded is not audio that the file does not have.
+        damaged = self._bad_packets * self.seconds / max(1, self._packets - self._bad_packets)
+        if self._kinds & _STATES_LENGTH and self.declared and missing > _SPARE + damaged:
             raise bad_audio(
                 f"The file is cut short: its header says {self.declared:.1f} s, "
                 f"{self.seconds:.1f} s could be decoded",
                 code="truncated_audio",
             )
-        if (self._broke_off and self.declared is None) or self._cut_off:
+        if self._cut_off or (self._broke_off and missing > max(0.5, 0.02 * self.seconds)):
             raise bad_audio(
                 f"The file is cut short: it breaks off after {self.seconds:.1f} s of audio",
                 code="truncated_audio",
             )
 
 
-def _open(file: IO[bytes], raw: RawFormat | None) -> Any:
-    file.seek(0, 2)
-    if file.tell() == 0:
-        raise bad_audio("The file is empty", code="empty_audio")
-    if wav_header_lies(file):
-        raise bad_audio("The file is damaged or cut off in its header", code="truncated_audio")
+def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
+    """The container, and whether it holds headerless samples."""
+    if source.damaged:
+        raise bad_audio(
+            "The audio file is damaged or cut off in its header", code="truncated_audio"
+        )
+    container = _demuxer(source.file.again())
+    if said.raw is not None and not source.signed and not (container and _is_chain(container)):
+        if container is not None:
+            container.close()
+        _check_shape(said.raw.rate, said.raw.channels)
+        return _raw_demuxer(View(file, 0, file.seek(0, 2)), said.raw), True
+    if container is None:
+        if said.needs_rate and not source.signed:
+            raise InvalidRequestError(
+                "Raw PCM has no header: give its sample_rate (and channels, sample_format where "
+                "they are not 1 and s16le)",
+                param="sample_rate",
+            )
+        raise bad_audio(
+            "The file is not audio in a format that can be read, or is cut off in its header"
+        )
+    return (
+        _demuxer(source.file.again()) if said.raw is not None and not source.signed else container
+    ), False
+
+
+def _demuxer(file: View, name: str | None = None, **options: str) -> Any | None:
+    """The container that ffmpeg takes a file for, or None."""
     file.seek(0)
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}
-    name = None
-    if raw is not None:
-        _check_shape(raw.rate, raw.channels)
-        name = raw.sample_format
-        options = {
-            "format_whitelist": name,
-            "protocol_whitelist": "",
-            "sample_rate": str(raw.rate),
-            "ch_layout": f"{raw.channels}C",
-        }
     try:
         return av.open(
-            _Nameless(file),
+            file,  # without a name: from one PyAV would guess the format
             format=name,
-            container_options=options,
+            container_options={
+                "format_whitelist": _CONTAINERS,
+                "protocol_whitelist": "",
+                **options,
+            },
             metadata_errors="ignore",
             io_open=_refuse_to_open,
         )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise bad_audio(
-            "The file is not audio in a format that can be read, or is cut off in its header"
-        ) from error
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None
 
 
-class _Nameless:
-    """What PyAV needs of a file and no more: from a name it would guess the format, and a file
-    that lies about its type is judged by its bytes."""
+def _raw_demuxer(file: View, raw: RawFormat) -> Any:
+    container = _demuxer(
+        file,
+        raw.sample_format,
+        format_whitelist=raw.sample_format,
+        sample_rate=str(raw.rate),
+        ch_layout=f"{raw.channels}C",
+    )
+    if container is None:
+        raise bad_audio("The samples cannot be read in this format")
+    return container
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read = file.read
-        self.seek = file.seek
-        self.tell = file.tell
+
+def _is_chain(container: Any) -> bool:
+    """Whether a format without a signature (MP3, ADTS, AC-3 …) was recognized, and not made out of
+    samples by chance: its frames follow one another from the file's beginning on."""
+    packets = [packet for packet in islice(container.demux(), _PROBED_PACKETS) if packet.size]
+    ends = [0, *(packet.pos + packet.size for packet in packets)]
+    gaps = [packet.pos - end for packet, end in zip(packets, ends, strict=False)]
+    return len(packets) > 1 and gaps[0] <= _LEADING_BYTES and not any(gaps[1:])
 
 
 def _refuse_to_open(url: str, *_: object) -> None:
     raise PermissionError(f"an upload may not open {url}")
 
 
-def _audio_stream(container: Any) -> Any:
-    streams = container.streams.audio
-    if not streams:
-        raise bad_audio("The file has no audio stream")
-    stream = streams[0]
-    context = stream.codec_context
-    if context is None:
-        raise bad_audio(f"The file's audio codec is not known ({stream.type} stream 0)")
-    context.thread_count = 1  # concurrency comes from decoding several files
-    return stream
-
-
-def _declared_seconds(container: Any, stream: Any) -> float | None:
-    names = set(container.format.name.split(","))
-    if not names & _HEADER_KNOWS_LENGTH:
-        return None
-    if stream.duration is not None and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return float(container.duration / av.time_base)
-    return None
-
-
-def _estimated_seconds(container: Any, stream: Any, file: IO[bytes]) -> float:
+def _stated_seconds(container: Any, stream: Any) -> float | None:
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     if container.duration is not None:
         return float(container.duration / av.time_base)
-    position = file.tell()
-    size = file.seek(0, 2)
-    file.seek(position)
-    return size / _FEWEST_BYTES_A_SECOND
+    return None
 
 
 def _check_shape(rate: int, channels: int) -> None:
@@ -281,39 +330,3 @@ def _too_long(limits: Limits) -> InvalidRequestError:
         f"The audio is longer than {limits.audio_seconds:.0f} s, the limit of this server",
         code="audio_too_long",
     )
-
-
-class _Resampler:
-    """Makes 16 kHz mono of frames of one format."""
-
-    def __init__(self, channels: int) -> None:
-        # Without it what is mixed is not divided: two equal channels are 1.4 times as loud as one.
-        options = {"rematrix_maxval": "1.0"} if channels > 1 else None
-        self._resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE, options=options)
-        self._channels = 1
-        self._fed = False
-
-    def feed(self, frame: Any) -> Iterator[Samples]:
-        """What a frame becomes, or what is left in the resampler for None."""
-        try:
-            pieces = self._resample(frame)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise bad_audio("The audio's channels cannot be mixed down to one") from error
-        for piece in pieces:
-            samples = np.ascontiguousarray(piece.to_ndarray()[0], dtype=np.float32)
-            if self._channels > 1:
-                samples = samples.reshape(-1, self._channels).mean(axis=1)
-            yield samples
-
-    def _resample(self, frame: Any) -> Any:
-        try:
-            return self._resampler.resample(frame)
-        except (av.error.FFmpegError, ValueError):
-            if self._fed or frame is None:
-                raise
-        finally:
-            self._fed = True
-        # libswresample mixes the layouts that have a name; of other channels the mean is taken.
-        self._channels = frame.layout.nb_channels
-        self._resampler = av.AudioResampler("flt", frame.layout, SAMPLE_RATE)
-        return self._resampler.resample(frame)

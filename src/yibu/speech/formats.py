@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from yibu.speech.languages import name_of
 from yibu.speech.subtitles import cues, srt, vtt
+from yibu.speech.tracks import Heard
 from yibu.speech.types import Options, Recognized
 
 CONTENT_TYPES = {
@@ -29,7 +30,7 @@ class Transcript:
     """Everything that a request's answer is made of."""
 
     segments: Sequence[Recognized]
-    seconds: float
+    heard: Heard
     options: Options
 
     @property
@@ -91,10 +92,11 @@ def body(transcript: Transcript, response_format: str, granularities: frozenset[
         return srt(cues(transcript.spoken))
     if response_format == "vtt":
         return vtt(cues(transcript.spoken))
-    usage = {"type": "duration", "seconds": round(transcript.seconds, 3)}
+    usage = {"type": "duration", "seconds": round(transcript.heard.seconds, 3)}
+    notes = {"notes": list(transcript.heard.notes)} if transcript.heard.notes else {}
     if response_format == "json":
-        return {"text": transcript.text, "usage": usage}
-    return _verbose(transcript, granularities) | {"usage": usage}
+        return {"text": transcript.text, "usage": usage, **notes}
+    return {**_verbose(transcript, granularities), "usage": usage, **notes}
 
 
 def script_text(transcript: Transcript) -> str:
@@ -121,9 +123,13 @@ def _verbose(transcript: Transcript, granularities: frozenset[str]) -> dict[str,
     answer: dict[str, Any] = {
         "task": transcript.options.task,
         "language": "english" if translated else name_of(transcript.language),
-        "duration": round(transcript.seconds, 3),
+        "duration": round(transcript.heard.seconds, 3),
         "text": transcript.text,
     }
+    if transcript.heard.tracks:
+        answer["audio_track"] = transcript.heard.track
+    if len(transcript.heard.tracks) > 1:
+        answer["audio_tracks"] = [asdict(track) for track in transcript.heard.tracks]
     if transcript.emotion is not None:
         answer["emotion"] = transcript.emotion
     if transcript.events:

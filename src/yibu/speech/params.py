@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from yibu.errors import InvalidRequestError, UnknownModelError
-from yibu.speech.audio import RAW_FORMATS, RawFormat
 from yibu.speech.formats import RESPONSE_FORMATS
 from yibu.speech.languages import normalized
 from yibu.speech.models.hotwords import parsed
+from yibu.speech.stated import Stated, stated
 from yibu.speech.types import Options, Recognizer
 from yibu.speech.upload import Form, Upload
 
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 _PROMPT_CHARACTERS = 4096
-_RAW_SUFFIXES = (".pcm", ".raw", ".s16le")
-_RAW_TYPES = {"audio/l16": "s16be", "audio/pcm": "s16le", "audio/x-pcm": "s16le"}
-
 _SPEAKERS = "It does not tell speakers apart. Leave it out"
 UNSUPPORTED = {
     "known_speaker_names": _SPEAKERS,
@@ -35,7 +32,7 @@ class Parameters:
     response_format: str = "json"
     granularities: frozenset[str] = frozenset({"segment"})
     stream: bool = False
-    raw: RawFormat | None = None
+    said: Stated = field(default_factory=Stated)
 
 
 def required_upload(form: Form) -> Upload:
@@ -100,7 +97,9 @@ def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
         use_itn=_boolean(form, "use_itn", default=True),
         hotwords=hotwords,
     )
-    return Parameters(options, response_format, granularities, stream, raw_format(form))
+    return Parameters(
+        options, response_format, granularities, stream, stated(form, required_upload(form))
+    )
 
 
 def _refuse_unsupported(form: Form) -> None:
@@ -117,37 +116,6 @@ def _refuse_unsupported(form: Form) -> None:
         )
 
 
-def raw_format(form: Form) -> RawFormat | None:
-    """The description of headerless samples: asked for by ``sample_rate``, or by a name or
-    content type that says PCM, which then has to give the rate."""
-    upload = required_upload(form)
-    kind, *settings = (part.strip().lower() for part in upload.content_type.split(";"))
-    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
-    rate = form.first("sample_rate") or given.get("rate")
-    if rate is None:
-        if kind in _RAW_TYPES or upload.filename.lower().endswith(_RAW_SUFFIXES):
-            raise InvalidRequestError(
-                "Raw PCM has no header: give its sample_rate (and channels, sample_format where "
-                "they are not 1 and s16le)",
-                param="sample_rate",
-            )
-        return None
-    sample_format = form.first("sample_format") or _RAW_TYPES.get(kind, "s16le")
-    if sample_format not in RAW_FORMATS:
-        raise InvalidRequestError(
-            f"sample_format is {sample_format[:32]!r}; it can be {', '.join(RAW_FORMATS)}",
-            param="sample_format",
-        )
-    channels = form.first("channels") or given.get("channels") or "1"
-    return RawFormat(sample_format, _integer(rate, "sample_rate"), _integer(channels, "channels"))
-
-
-def _integer(value: str, name: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 9):
-        raise InvalidRequestError(f"{name} is {value[:32]!r}, not a whole number", param=name)
-    return int(value)
-
-
 def _boolean(form: Form, name: str, *, default: bool) -> bool:
     value = (form.first(name) or str(default)).lower()
     if value not in _TRUE | _FALSE:
@@ -156,7 +124,7 @@ def _boolean(form: Form, name: str, *, default: bool) -> bool:
 
 
 def _granularities(form: Form, response_format: str) -> frozenset[str]:
-    asked = frozenset(form.all("timestamp_granularities"))
+    asked = frozenset(map(str.strip, form.all("timestamp_granularities")))
     if asked - {"word", "segment"}:
         raise InvalidRequestError(
             "timestamp_granularities[] can be word and segment, not "

@@ -119,13 +119,13 @@ class _Handlers:
 
 def _seconds(transcript: Transcript) -> dict[str, str]:
     """For the gateway's count of usage: not every format says how long the audio was."""
-    return {"x-audio-seconds": f"{transcript.seconds:.3f}"}
+    return {"x-audio-seconds": f"{transcript.heard.seconds:.3f}"}
 
 
 async def _transcript(serving: Serving, upload: Upload, asked: Parameters) -> Transcript:
     segments: list[Recognized] = []
-    seconds = await serving.transcriber.run(upload.file, asked.raw, asked.options, segments.append)
-    return Transcript(segments, seconds, asked.options)
+    heard = await serving.transcriber.run(upload.file, asked.said, asked.options, segments.append)
+    return Transcript(segments, heard, asked.options)
 
 
 async def _events(
@@ -135,7 +135,7 @@ async def _events(
     finished: asyncio.Queue[Recognized | None] = asyncio.Queue()
     segments: list[Recognized] = []
     work = asyncio.create_task(
-        serving.transcriber.run(upload.file, asked.raw, asked.options, finished.put_nowait),
+        serving.transcriber.run(upload.file, asked.said, asked.options, finished.put_nowait),
         name="streamed transcription",
     )
     work.add_done_callback(lambda _: finished.put_nowait(None))

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import IO, TypeVar
 
 from yibu.errors import RequestError
-from yibu.speech.audio import Decoder, RawFormat, bad_audio
+from yibu.speech.audio import Decoder, bad_audio
 from yibu.speech.batcher import Batcher
 from yibu.speech.metrics import Metrics
 from yibu.speech.settings import Limits
+from yibu.speech.stated import Stated
+from yibu.speech.tracks import Heard
 from yibu.speech.types import Options, Recognized, Segment, Segmenter, SegmenterSession
 
 log = logging.getLogger(__name__)
@@ -40,16 +42,16 @@ class _Reading:
     """One file on its way through decoder and VAD. Its methods run on the pool's threads, one
     at a time."""
 
-    def __init__(
-        self, file: IO[bytes], raw: RawFormat | None, limits: Limits, segmenter: Segmenter
-    ) -> None:
-        self._file, self._raw, self._limits, self._segmenter = file, raw, limits, segmenter
+    def __init__(self, file: IO[bytes], said: Stated, limits: Limits, segmenter: Segmenter) -> None:
+        self._file, self._said, self._limits, self._segmenter = file, said, limits, segmenter
         self._decoder: Decoder | None = None
         self._session: SegmenterSession | None = None
+        self.heard = Heard(0.0)
+        """What the file was, once it is closed."""
 
     def open(self) -> float:
         """Seconds of audio to expect, by the file's header or its size."""
-        self._decoder = Decoder(self._file, self._limits, self._raw)
+        self._decoder = Decoder(self._file, self._limits, self._said)
         self._session = self._segmenter.session()
         return self._decoder.expected
 
@@ -65,6 +67,10 @@ class _Reading:
         """Let go of the file and of all that was made of it."""
         if self._decoder is not None:
             self._decoder.close()
+            decoder = self._decoder
+            self.heard = Heard(
+                decoder.seconds, decoder.track, tuple(decoder.tracks), tuple(decoder.notes)
+            )
         self._decoder = self._session = None
         self._file.close()
 
@@ -93,15 +99,15 @@ class Transcriber:
     async def run(
         self,
         file: IO[bytes],
-        raw: RawFormat | None,
+        said: Stated,
         options: Options,
         emit: Callable[[Recognized], None],
-    ) -> float:
+    ) -> Heard:
         """Recognize a file, handing each segment's answer to ``emit`` in order.
 
         Takes the file over: it is closed once it is read, while its last segments still wait.
 
-        Returns the seconds of audio. Cancelling it gives up the place in the queue at once.
+        Returns what the file was. Cancelling it gives up the place in the queue at once.
 
         Raises:
             InvalidRequestError: the file cannot be decoded, or is over a limit.
@@ -118,7 +124,7 @@ class Transcriber:
                 first = False
             emit(result)
 
-        reading = _Reading(file, raw, self._limits, self._segmenter)
+        reading = _Reading(file, said, self._limits, self._segmenter)
         try:
             expected = await self._on_pool(reading.open)
             with self._batcher.admit(options, emit_and_time, expected) as ticket:
@@ -140,7 +146,7 @@ class Transcriber:
                 await self._on_pool(reading.close)
         if seconds:
             self._metrics.real_time_factor.observe((time.monotonic() - started) / seconds)
-        return seconds
+        return reading.heard
 
     async def _on_pool(self, function: Callable[[], Result]) -> Result:
         """Run on the pool. When cancelled, wait until the thread has left ``function`` first:

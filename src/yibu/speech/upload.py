@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -62,8 +63,16 @@ class Form:
         return next((value for value in self.fields.get(name, ()) if value), None)
 
     def all(self, name: str) -> list[str]:
-        """Every value of a field, ``name`` and ``name[]`` alike."""
-        return [*self.fields.get(name, ()), *self.fields.get(f"{name}[]", ())]
+        """Every value of a field but empty ones: ``name``, ``name[]``, and ``name[0]`` as some
+        clients number them."""
+        written = re.compile(rf"{re.escape(name)}(\[\d*\])?")
+        return [
+            value
+            for field, values in self.fields.items()
+            if written.fullmatch(field)
+            for value in values
+            if value.strip()
+        ]
 
     def __enter__(self) -> Self:
         return self

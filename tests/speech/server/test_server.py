@@ -115,11 +115,13 @@ async def test_silence_has_no_text(start_engine: Start) -> None:
     assert stream == 'data: {"type":"transcript.text.done","text":""}\n\n'
 
 
+PCM = (tone(440, 1.0) * 32767).astype("<i2").tobytes()
+FLAC = encode(tone(440, 6.0), next(how for how in FORMATS if how.name == "flac"))
 RAW = {"name": "a.pcm", "sample_rate": "16000"}
 MISTAKES = [
     (b"", {}, 400, "file", "empty"),
     (b"not audio" * 500, {}, 400, "file", "not audio"),
-    (SECOND[: len(SECOND) // 2], {}, 400, "file", "cut short"),
+    (FLAC[: len(FLAC) // 2], {}, 400, "file", "cut short"),
     (SECOND, {"model": "other"}, 404, "model", "not served here"),
     (SECOND, {"model": ""}, 400, "model", "missing"),
     (SECOND, {"language": "xx"}, 400, "language", "auto, en, ja, ko, nospeech, yue, zh"),
@@ -133,11 +135,14 @@ MISTAKES = [
     (SECOND, {"timestamp_granularities": ["word"]}, 400, "timestamp_granularities", "verbose"),
     (SECOND, {"include[]": "logprobs"}, 400, "include", "not supported"),
     (SECOND, {"prompt": "x" * 5000}, 400, "prompt", "4096"),
-    (SECOND, {"name": "a.pcm"}, 400, "sample_rate", "sample_rate"),
-    (SECOND, RAW | {"sample_rate": "fast"}, 400, "sample_rate", "whole number"),
-    (SECOND, RAW | {"sample_rate": "7"}, 400, "file", "sample rate"),
-    (SECOND, RAW | {"channels": "0"}, 400, "file", "channels"),
-    (SECOND, RAW | {"sample_format": "s13"}, 400, "sample_format", "s16le"),
+    (PCM, {"name": "a.pcm"}, 400, "sample_rate", "sample_rate"),
+    (PCM, RAW | {"sample_rate": "fast"}, 400, "sample_rate", "whole number"),
+    (PCM, RAW | {"sample_rate": "7"}, 400, "file", "sample rate"),
+    (PCM, RAW | {"channels": "0"}, 400, "file", "channels"),
+    (PCM, RAW | {"sample_format": "s13"}, 400, "sample_format", "s16le"),
+    (SECOND, {"sample_rate": "8000"}, 400, "sample_rate", "header"),
+    (SECOND, {"audio_track": "1"}, 400, "audio_track", "one audio track"),
+    (SECOND, {"audio_track": "de"}, 400, "audio_track", "whole number"),
 ]
 
 

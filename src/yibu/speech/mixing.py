@@ -1,0 +1,112 @@
+"""Frames of one format made into 16 kHz mono."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+
+from yibu.errors import InvalidRequestError
+from yibu.speech.types import SAMPLE_RATE, Samples
+
+_WINDOW = SAMPLE_RATE // 2
+"""Samples over which two channels are compared."""
+_CANCELLED, _MIXED = 0.25, 0.5
+"""Power of the mean of two channels over that which unrelated ones have: below the first they cancel each
+other out, above the second they no longer do."""
+_AUDIBLE = 1e-9
+"""Power below which nothing is compared (-90 dB)."""
+
+
+class Mono:
+    """Resamples, and takes the mean of the channels, or of two that are opposite the louder one."""
+
+    def __init__(self, channels: int) -> None:
+        self._stereo = _Stereo() if channels == 2 else None
+        # Without it what is mixed is not divided: two equal channels are 1.4 times as loud as one.
+        options = {"rematrix_maxval": "1.0"} if channels > 2 else None
+        layout = "stereo" if channels == 2 else "mono"
+        self._resampler = av.AudioResampler("flt", layout, SAMPLE_RATE, options=options)
+        self._fed = False
+
+    @property
+    def opposite(self) -> bool:
+        """Whether the channels were opposite anywhere."""
+        return self._stereo is not None and self._stereo.opposite
+
+    def feed(self, frame: Any) -> Iterator[Samples]:
+        """What a frame becomes, or what is left for None."""
+        try:
+            pieces = self._resample(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise InvalidRequestError(
+                "The audio's channels cannot be mixed down to one",
+                param="file",
+                code="invalid_audio",
+            ) from error
+        for piece in pieces:
+            # Not a plane a channel: PyAV crashes where there are more than eight.
+            channels = piece.layout.nb_channels
+            samples = np.asarray(piece.to_ndarray()[0], np.float32).reshape(-1, channels)
+            if channels == 2 and self._stereo is not None:
+                yield from self._stereo.feed(samples.T)
+            else:
+                yield samples[:, 0] if channels == 1 else samples.mean(axis=1)
+        if frame is None and self._stereo is not None:
+            yield from self._stereo.finish()
+
+    def _resample(self, frame: Any) -> Any:
+        try:
+            return self._resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError):
+            if self._fed or frame is None:
+                raise
+        finally:
+            self._fed = True
+        # libswresample mixes the layouts that have a name; of other channels the mean is taken.
+        self._resampler = av.AudioResampler("flt", frame.layout, SAMPLE_RATE)
+        return self._resampler.resample(frame)
+
+
+class _Stereo:
+    """Two channels, compared window by window, so that the result does not depend on the frames."""
+
+    def __init__(self) -> None:
+        self.opposite = False
+        self._cancel = False
+        self._power = np.zeros(2)
+        self._pieces: list[npt.NDArray[np.float32]] = []
+        self._held = 0
+
+    def feed(self, samples: npt.NDArray[np.float32]) -> Iterator[Samples]:
+        self._pieces.append(samples)
+        self._held += samples.shape[1]
+        if self._held < _WINDOW:
+            return
+        held = np.concatenate(self._pieces, axis=1)
+        whole = self._held // _WINDOW * _WINDOW
+        for start in range(0, whole, _WINDOW):
+            yield self._mixed(held[:, start : start + _WINDOW])
+        self._pieces = [held[:, whole:]]
+        self._held -= whole
+
+    def finish(self) -> Iterator[Samples]:
+        if self._held:
+            yield self._mixed(np.concatenate(self._pieces, axis=1))
+        self._pieces, self._held = [], 0
+
+    def _mixed(self, window: npt.NDArray[np.float32]) -> Samples:
+        mean: Samples = (window[0] + window[1]) * np.float32(0.5)
+        power = np.einsum("cn,cn->c", window, window) / window.shape[1]
+        if power.sum() > _AUDIBLE:
+            share = float(mean @ mean) / mean.size / (power.sum() / 4)
+            self._cancel = share < (_MIXED if self._cancel else _CANCELLED)
+        if not self._cancel:
+            return mean
+        self.opposite = True
+        self._power += power
+        return np.ascontiguousarray(window[int(self._power[1] > self._power[0])])

@@ -1,0 +1,84 @@
+"""Which of a file's audio tracks is transcribed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from yibu.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """An audio track as the file describes it."""
+
+    codec: str
+    channels: int
+    language: str | None
+    title: str | None
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a file turned out to be."""
+
+    seconds: float
+    track: int = 0
+    """The audio track that was used, from 0."""
+    tracks: tuple[Track, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a listener should know of how the file was read."""
+
+
+def described(stream: Any) -> Track:
+    language = stream.metadata.get("language")
+    return Track(
+        stream.codec_context.name if stream.codec_context else "unknown",
+        stream.codec_context.channels if stream.codec_context else 0,
+        None if language == "und" else language,
+        stream.metadata.get("title"),
+        _is_default(stream),
+    )
+
+
+def choose(streams: Sequence[Any], wanted: int | None) -> Any:
+    """The track that was asked for, or the one that ffmpeg takes: flagged as default, with the most
+    channels, the first.
+
+    Raises:
+        InvalidRequestError: there is none, or its codec is not known.
+    """
+    if not streams:
+        raise InvalidRequestError(
+            "The file has no audio stream", param="file", code="invalid_audio"
+        )
+    if wanted is not None and wanted >= len(streams):
+        many = f"tracks 0 to {len(streams) - 1}" if len(streams) > 1 else "one audio track, 0"
+        raise InvalidRequestError(
+            f"audio_track is {wanted}, but the file has {many}", param="audio_track"
+        )
+    if wanted is not None:
+        stream = streams[wanted]
+    else:
+        readable = [stream for stream in streams if stream.codec_context] or streams
+        stream = max(readable, key=lambda one: (_is_default(one), _channels(one), -one.index))
+    if stream.codec_context is None:
+        raise InvalidRequestError(
+            f"The audio codec of track {streams.index(stream)} is not known",
+            param="file",
+            code="invalid_audio",
+        )
+    stream.codec_context.thread_count = 1  # concurrency comes from decoding several files
+    return stream
+
+
+def _is_default(stream: Any) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.default)
+
+
+def _channels(stream: Any) -> int:
+    return int(stream.codec_context.channels) if stream.codec_context else 0
