@@ -236,3 +236,27 @@ servingEngineSpec:
     assert adoption.keys == ("sk-of-the-stack",)
     assert adoption.secrets == {"HF_TOKEN": "hf-of-the-stack"}
     assert any("vllmConfig.typo" in warning for warning in adoption.warnings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line", "construct"),
+    [
+        ("command=vllm serve /m --port 80%(process_num)02d\nnumprocs=1", 3, ""),
+        ("command=vllm serve /m\nnumprocs=2", 4, "numprocs=2"),
+        ("command=vllm serve %(ENV_MODEL)s", 3, r"%\(ENV_MODEL\)s"),
+        ("directory=%(here)s\ncommand=vllm serve ./m", 3, r"%\(here\)s"),
+    ],
+)
+def test_what_supervisord_fills_in_is_refused_by_line(
+    setting: str, line: int, construct: str
+) -> None:
+    with pytest.raises(UsageError, match=f"line {line}: .*{construct}"):
+        adopt_script(f"; mine\n[program:a]\n{setting}\n")
+
+
+def test_a_units_faults_are_on_their_own_lines() -> None:
+    unit = (
+        "[Unit]\nDescription=x\n\n[Service]\nEnvironment=A=b\nExecStart=vllm serve \\\n  <model>\n"
+    )
+    with pytest.raises(UsageError, match="line 6: .*<model>"):
+        adopt_script(unit)

@@ -139,7 +139,8 @@ def _read_server(server: Server, found: Findings) -> None:
         raise UnknownScriptError(
             gap, f"cannot be read: {error.message}", error.hint or ""
         ) from error
-    env = dict(lifted.env)
+    variables = own.table.variables
+    env = {name: value for name, value in lifted.env.items() if name not in variables}
     source = lifted.hub_model or lifted.model or ""
     name, *aliases = found.free_names(_names(lifted.names, source, own))
     model: dict[str, Any] = {"name": name}
@@ -210,7 +211,12 @@ def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings
     """
     names = {flag: option for option, flag in own.options.items()}
     options: dict[str, Any] = {}
-    for flag in lifted.flags:
+    by_variable = [
+        own.table.of_variable(name, lifted.env[variable])
+        for variable, name in own.table.variables.items()
+        if variable in lifted.env
+    ]
+    for flag in (*by_variable, *lifted.flags):
         if flag.name in own.unused:
             found.warn(f"{flag.words[0].partition('=')[0]} is left out: {own.unused[flag.name]}")
             continue

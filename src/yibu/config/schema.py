@@ -20,6 +20,7 @@ _UNITS = {
     "MIB": 2**20,
     "GIB": 2**30,
 }
+_ALIAS = r"^\S([^\r\n]*\S)?$"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -157,7 +158,7 @@ class ModelSchema(_Part):
     """A model: a name served to clients, its source, engine and options."""
 
     name: Name = Field(description="What clients ask for.")
-    aliases: list[Annotated[str, Field(min_length=1, max_length=500, pattern=r"^\S+$")]] = Field(
+    aliases: list[Annotated[str, Field(min_length=1, max_length=500, pattern=_ALIAS)]] = Field(
         default_factory=list, description="Further names that clients may ask for."
     )
     source: str = Field(

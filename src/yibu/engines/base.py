@@ -267,9 +267,13 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 def visible_gpus(gpus: Sequence[int]) -> dict[str, str]:
     """The variables that show an engine these GPUs alone, by nvidia-smi's numbers.
 
-    CUDA would else number them by speed, and the numbers of a placement follow the bus.
+    CUDA would else number them by speed, and the numbers of a placement follow the bus. Each maker's
+    runtime reads its own variable and no other's.
     """
+    numbers = ",".join(map(str, gpus))
     return {
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
+        "CUDA_VISIBLE_DEVICES": numbers,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "HIP_VISIBLE_DEVICES": numbers,
+        "ASCEND_RT_VISIBLE_DEVICES": numbers,
     }

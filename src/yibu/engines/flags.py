@@ -184,6 +184,16 @@ class FlagTable:
                 found.append(Flag(name, values, (flag, *values), False, key))
         return found
 
+    def of_variable(self, spelling: str, value: str) -> Flag:
+        """The flag that a variable stands for: of a switch its value says whether it is on."""
+        name, off = self.name(spelling)
+        if off:
+            return Flag(name, (), (self._negated(name),), off=True)
+        if self.flags.get(name) == "switch":
+            off = value.lower() in ("0", "false", "off", "disabled", "no")
+            return Flag(name, (), (self._negated(name) if off else spelt(name),), off)
+        return Flag(name, (value,), (spelt(name), value))
+
     def _negated(self, name: str) -> str:
         spellings = [word for word, positive in self.negations.items() if positive == name]
         return spelt(max(spellings, key=len)) if spellings else f"--no-{spelt(name)[2:]}"

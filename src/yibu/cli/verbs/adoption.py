@@ -33,7 +33,8 @@ def adopt(
         list[str] | None,
         typer.Argument(
             metavar="[SCRIPT | -- COMMAND …]",
-            help="A start script or a systemd unit; or behind -- the command line itself.",
+            help="A start script, a unit of systemd or supervisord, a Compose file or a manifest; or behind"
+            " -- the command line itself.",
         ),
     ] = None,
     command: Annotated[

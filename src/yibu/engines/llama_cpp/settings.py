@@ -112,7 +112,7 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
     found = Settings()
     for variable, name in TABLE.variables.items():
         if (value := model.env.get(variable)) is not None:
-            _apply(model, Flag(*_of_variable(name, value)), schema, found)
+            _apply(model, TABLE.of_variable(name, value), schema, found)
     for option, value in model.options.items():
         name = option.lstrip("-").replace("-", "_")
         main, off = TABLE.name(FIELD_OPTIONS.get(name, name))
@@ -131,16 +131,6 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
     found.fields = {name: value for name, value in found.fields.items() if name not in _PLANNED}
     found.options.pop("ctx_size", None)
     return found
-
-
-def _of_variable(name: str, value: str) -> tuple[str, tuple[str, ...], tuple[str, ...], bool]:
-    """A variable's flag: of a switch its value says whether it is on."""
-    main, off = TABLE.name(name)
-    if off:
-        return main, (), (name,), True
-    if TABLE.flags.get(main) == "switch":
-        return main, (), (name,), value.lower() in ("0", "false", "off", "disabled", "no")
-    return main, (value,), (name,), False
 
 
 def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Settings) -> None:
