@@ -63,6 +63,22 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+Keep = Literal["always", "idle", "manual"]
+"""Whether a model stays loaded: always; until nobody has asked for it for a while, and again from
+the next request on; as a person says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscale:
+    """How many replicas of a model follow the load."""
+
+    min: int = 1
+    """0: it is unloaded when nobody asks for it."""
+    max: int = 1
+    target: float = 0.8
+    """Part of its replicas' slots that is to be in use, waiting requests included."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One entry of ``models:``: a name served to clients, its source, engine and options."""
@@ -82,6 +98,20 @@ class ModelConfig:
     memory: int | None = None
     """Bytes of GPU (or, without one, main) memory that the model may take."""
     replicas: int = 1
+    autoscale: Autoscale | None = None
+    keep: Keep = "always"
+    idle: float = 600.0
+    """Seconds without a request after which a model with ``keep: idle`` is unloaded."""
+    preload: bool | None = None
+    """Load it when it is brought up; None: where it is kept always."""
+    group: str | None = None
+    """Of the models of one group only one is loaded at a time."""
+    max_concurrency: int | None = None
+    """Requests at once of one replica; None: as its engine says."""
+    max_queue: int = 1000
+    """Requests that may wait."""
+    queue_timeout: float = 600.0
+    """Seconds that a request may wait."""
     force: bool = False
     """Start it although the plan says that it does not fit (``yibu up --force``)."""
     offline: bool = False

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yibu.config.types import GatewayConfig, Limits, ModelConfig
+from yibu.config.types import Autoscale, GatewayConfig, Limits, ModelConfig
 
 
 def plain_config(config: ModelConfig) -> dict[str, Any]:
@@ -30,12 +30,14 @@ def model_config(data: Mapping[str, Any]) -> ModelConfig:
         TypeError: a field is unknown or missing.
     """
     gpus = data.get("gpus")
+    autoscale = data.get("autoscale")
     paths = {name: Path(data[name]) for name in ("directory", "file") if data.get(name)}
     return ModelConfig(
         **{
             **data,
             "flags": tuple(data.get("flags", ())),
             "aliases": tuple(data.get("aliases", ())),
+            "autoscale": None if autoscale is None else Autoscale(**autoscale),
             "limits": Limits(**data.get("limits", {})),
             "gpus": None if gpus is None else tuple(gpus),
             **paths,

@@ -1,0 +1,116 @@
+"""What a configuration would change of what a node serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from yibu.config import ModelConfig
+
+_NOT_COMPARED = frozenset(field.name for field in fields(ModelConfig) if not field.compare)
+_HIDDEN = "env"
+"""Its values may be secrets, so only their names are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A model that is served with other settings."""
+
+    model: ModelConfig
+    settings: Mapping[str, tuple[Any, Any]]
+    """What it has, and what it would have; by name, nested ones as ``options.context``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is to be done so that the wanted models are served."""
+
+    added: tuple[ModelConfig, ...] = ()
+    changed: tuple[Changed, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+    @property
+    def models(self) -> tuple[ModelConfig, ...]:
+        """Those to bring up."""
+        return (*self.added, *(one.model for one in self.changed))
+
+    def plain(self) -> dict[str, Any]:
+        """As ``yibu diff --json`` prints it."""
+        return {
+            "version": 1,
+            "added": [model.name for model in self.added],
+            "changed": {
+                one.model.name: {
+                    name: {"from": shown(name, old), "to": shown(name, new)}
+                    for name, (old, new) in one.settings.items()
+                }
+                for one in self.changed
+            },
+            "removed": list(self.removed),
+            "unchanged": list(self.unchanged),
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        found = [f"+ {model.name}  {model.source}".rstrip() for model in self.added]
+        for one in self.changed:
+            found.append(f"~ {one.model.name}")
+            for name, (old, new) in one.settings.items():
+                found.append(f"    {name}: {shown(name, old)} → {shown(name, new)}")
+        return found + [f"- {name}" for name in self.removed]
+
+
+def difference(
+    wanted: Sequence[ModelConfig], running: Sequence[ModelConfig], removable: Sequence[str]
+) -> Difference:
+    """What leads from the running models to the wanted ones; of those that are not wanted only the
+    ``removable`` ones go."""
+    served = {model.name: model for model in running}
+    names = {model.name for model in wanted}
+    added, changed, unchanged = [], [], []
+    for model in wanted:
+        before = served.get(model.name)
+        if before is None:
+            added.append(model)
+        elif settings := _settings(before, model):
+            changed.append(Changed(model, settings))
+        else:
+            unchanged.append(model.name)
+    removed = [name for name in served if name not in names and name in removable]
+    return Difference(tuple(added), tuple(changed), tuple(removed), tuple(unchanged))
+
+
+def shown(name: str, value: Any) -> str:
+    """A setting's value as it may be shown."""
+    if name.partition(".")[0] == _HIDDEN:
+        return "unset" if value is None else "(not shown)"
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _settings(before: ModelConfig, after: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    old, new = _flat(before), _flat(after)
+    return {
+        name: (old.get(name), new.get(name))
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
+    }
+
+
+def _flat(model: ModelConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(model):
+        value = getattr(model, field.name)
+        if field.name in _NOT_COMPARED:
+            continue
+        if isinstance(value, Mapping):
+            found |= {f"{field.name}.{name}": one for name, one in value.items()}
+        else:
+            found[field.name] = value
+    return found

@@ -1,0 +1,156 @@
+"""``yibu diff``, ``apply``, ``rollback``: from what a node serves to what a file says."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED
+from yibu.cli.verbs.config import FileOption
+from yibu.errors import NotRunningError, UsageError
+
+if TYPE_CHECKING:
+    from yibu.cli.difference import Difference
+    from yibu.cli.entries import Chosen
+
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    for verb in (diff, apply, rollback):
+        app.command()(verb)
+
+
+def diff(
+    file: FileOption = None,
+    as_json: JsonOption = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit 1 where something would change.")
+    ] = False,
+) -> int:
+    """Show what `yibu apply` would change."""
+    here = Context.here()
+    chosen = _chosen(here, file)
+    found = _difference(here, chosen)
+    if as_json:
+        output.data_json(found.plain())
+    else:
+        for line in found.lines():
+            output.data(line)
+        for line in _settings(here, chosen):
+            output.talk(f"{line}: that needs a restart, yibu down && yibu up -d")
+        if not found:
+            output.talk("Nothing would change.")
+    return FAILED if exit_code and found else DONE
+
+
+def apply(file: FileOption = None, yes: YesOption = False) -> int:
+    """Serve what the file has: start what is new, replace what has changed, stop what is gone.
+
+    A changed model is started beside the old one where memory allows, and takes over when it has
+    answered; where it fails, the old one serves on. Models that were not started from this file stay.
+    """
+    from yibu.cli.launch import NodeLaunch
+    from yibu.cli.session import Session
+    from yibu.cli.session import apply as carry_out
+
+    here = Context.here()
+    chosen = _chosen(here, file)
+    try:
+        found = _difference(here, chosen)
+    except NotRunningError:
+        with NodeLaunch(here) as node:
+            session = Session(here, chosen.config, node, whole_file=True)
+            return session.up_detached(chosen.models)
+    if changed := _settings(here, chosen):
+        raise UsageError(
+            f"The node was started with other settings: {'; '.join(changed)}.",
+            hint="Start it anew with these: yibu down && yibu up -d",
+        )
+    if _agreed(found, yes=yes):
+        carry_out(here, found.models, found.removed)
+        output.talk("Done. Back to what was served before: yibu rollback")
+    return DONE
+
+
+def rollback(yes: YesOption = False) -> int:
+    """Serve what was served before the last `yibu apply`."""
+    from yibu.cli.difference import difference
+    from yibu.cli.session import apply as carry_out
+    from yibu.config.wire import model_config
+    from yibu.node.client import Client
+
+    here = Context.here()
+    told = Client(here.paths).call("configs")
+    before = told["previous"]
+    if before is None:
+        raise UsageError(
+            "There is nothing to go back to: nothing was applied here.", hint="yibu apply -f FILE"
+        )
+    running = [model_config(data) for data in told["models"]]
+    wanted = [model_config(data) for data in before["models"]]
+    found = difference(wanted, running, [model.name for model in running])
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(before["until"]))
+    output.talk(f"What was served until {when}:")
+    if _agreed(found, yes=yes):
+        carry_out(here, found.models, found.removed, rollback=True)
+        output.talk("Done.")
+    return DONE
+
+
+def _agreed(found: Difference, *, yes: bool) -> bool:
+    """Show what is to be done, and ask."""
+    if not found:
+        output.talk("Nothing is to be changed.")
+        return False
+    for line in found.lines():
+        output.talk(line)
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("This asks before it changes anything.", hint="Say yes beforehand: --yes")
+    return typer.confirm("Do it?", err=True)
+
+
+def _chosen(here: Context, file: Any) -> Chosen:
+    """The file's models, as `yibu up` understands them."""
+    from yibu.cli.check import check_options
+    from yibu.cli.entries import Typed, choose
+    from yibu.config import file as config_file
+    from yibu.hub.settings import is_offline
+
+    config = config_file.load(config_file.find(file, here.directory), env=here.env)
+    chosen = choose([], config, here.directory, Typed(offline=is_offline(here.env)))
+    check_options(chosen.models, here)
+    for note in chosen.notes:
+        output.talk(note)
+    return chosen
+
+
+def _difference(here: Context, chosen: Chosen) -> Difference:
+    """Raises NotRunningError."""
+    from yibu.cli.difference import difference
+    from yibu.config.wire import model_config
+    from yibu.node.client import Client
+
+    running = [model_config(data) for data in Client(here.paths).call("configs")["models"]]
+    path = chosen.config.path
+    own = [model.name for model in running if path is not None and model.file == path]
+    return difference(chosen.models, running, own)
+
+
+def _settings(here: Context, chosen: Chosen) -> list[str]:
+    from yibu.cli.changes import changed_settings
+    from yibu.node.client import Client
+
+    try:
+        running = Client(here.paths).call("settings")["gateway"]
+    except NotRunningError:
+        return []
+    return changed_settings(chosen.config, running, here.env)

@@ -1,0 +1,81 @@
+"""Whether a request without a replica waits, and how long."""
+
+from __future__ import annotations
+
+from yibu.errors import NotReadyError, OverloadedError, YibuError
+from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.types import Effects, Waiter
+
+_LONGEST_RETRY = 60.0
+_DOWN = 10.0
+"""Seconds until a client may ask again for a model of which nothing better is known."""
+
+
+def deadline(
+    model: Model, waiter: Waiter, now: float, ready_wait: float, effects: Effects
+) -> float:
+    """When a request is given up that finds no ready replica with room.
+
+    A crash of an engine that starts quickly costs its callers a pause, not an error, while a model
+    that loads for minutes says so at once; one that is loaded on demand is waited for.
+
+    Raises:
+        OverloadedError: too many wait already.
+        NotReadyError: no replica will be ready soon.
+    """
+    current, policy = model.current, model.current.policy
+    if len(model.queue) >= policy.max_queue:
+        raise OverloadedError(
+            f"{len(model.queue)} requests wait for the model {model.name!r} already",
+            hint="ask again later; max_queue of the model in yibu.yaml sets the limit",
+            retry_after=retry_after(model, now),
+            code="queue_full",
+        )
+    patience = now + policy.queue_timeout
+    replicas = [r for r in current.replicas.values() if r.state not in ("failed", "stopping")]
+    if waiter.exclude and all(replica.id in waiter.exclude for replica in replicas):
+        raise effects.not_ready(model.name, _DOWN)
+    if model.ready or model.next is not None or any(r.yielding for r in replicas):
+        return patience
+    if policy.on_demand and current.stage == "prepared":
+        if now < current.retry_at:
+            raise effects.not_ready(model.name, current.retry_at - now)
+        return patience
+    due = [replica.due - now for replica in replicas if replica.due is not None]
+    if not due:
+        failed = current.stage == "failed" or any(
+            r.state == "failed" for r in current.replicas.values()
+        )
+        raise effects.not_ready(model.name, _LONGEST_RETRY if failed else _DOWN)
+    if min(due) > ready_wait:
+        raise effects.not_ready(model.name, min(max(min(due), 1.0), _LONGEST_RETRY))
+    return now + ready_wait
+
+
+def retry_after(model: Model, now: float) -> float:
+    """Seconds until a request that comes then is likely answered at once."""
+    return min(max(model.rate.seconds(len(model.queue) + 1, now), 1.0), 600.0)
+
+
+def patient(model: Model) -> bool:
+    """Whether those that wait do so for a start, whose own time-out bounds it."""
+    return model.current.policy.on_demand and any(
+        replica.state in ("placed", "starting") for replica in model.current.replicas.values()
+    )
+
+
+def waited(model: Model, waiter: Waiter, now: float, effects: Effects) -> YibuError:
+    """The error of a request whose time is up."""
+    if not model.ready:
+        return effects.not_ready(model.name, 5.0)
+    return NotReadyError(
+        f"the model {model.name!r} was busy for the {now - waiter.since:.0f} s that this request waited",
+        hint="queue_timeout of the model in yibu.yaml sets the limit",
+        retry_after=retry_after(model, now),
+        code="queue_timeout",
+    )
+
+
+def pause(failures: int) -> float:
+    """Seconds before a failed start is tried again for a request."""
+    return float(min(5.0 * 2.0 ** (failures - 1), 60.0))

@@ -1,0 +1,159 @@
+"""Reservations of memory and GPUs, and whether more fits beside them.
+
+What was placed stays reserved for as long as its engine lives: what it holds is measured, and what
+it has not touched yet is not free either. Of a GPU it is reserved until the engine is ready, which
+has then taken all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from yibu.errors import DoesNotFitError
+from yibu.node.scheduler.types import Generation, Holding, Place, Reading, Replica
+from yibu.planner.ledger import (
+    Beside,
+    Coming,
+    Promise,
+    as_if_stopped,
+    promised_host,
+    promised_memory,
+)
+from yibu.planner.types import Placement
+
+_LIVING = frozenset({"placed", "starting", "ready", "stopping"})
+
+
+def reserve(replica: Replica, placement: Placement) -> None:
+    """Set the placement's memory aside for the replica."""
+    replica.placement = placement
+    replica.reservation = promise_of(replica.id, placement)
+
+
+def promise_of(replica: str, placement: Placement) -> Promise:
+    return Promise(
+        replica, placement.gpus, promised_memory(placement), host=promised_host(placement)
+    )
+
+
+def reservations(
+    replicas: Iterable[Replica], holdings: Mapping[str, Holding]
+) -> tuple[list[Promise], list[Promise]]:
+    """Those of replicas that start, and those of replicas that have started, with what their
+    processes hold by now."""
+    starting, started = [], []
+    for replica in replicas:
+        promise = replica.reservation
+        if promise is None or not promise.memory or replica.state not in _LIVING:
+            continue
+        promise = measured(promise, holdings)
+        if replica.state in ("placed", "starting"):
+            starting.append(promise)
+        elif not promise.gpus:
+            started.append(promise)
+        elif promise.host:  # its GPUs' part is taken by now
+            started.append(dataclasses.replace(promise, gpus=(), memory=promise.host, host=0))
+    return starting, started
+
+
+def measured(promise: Promise, holdings: Mapping[str, Holding]) -> Promise:
+    holding = holdings.get(promise.replica)
+    if holding is None:
+        return promise
+    return dataclasses.replace(promise, pids=holding.pids, resident=holding.resident)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """What placing is tried in: a reading of the machine, and who has something of it."""
+
+    place: Place
+    reading: Reading
+    replicas: Sequence[Replica]
+    """All of the node's."""
+    coming: tuple[Coming, ...]
+    """Models that come up too and have no memory yet."""
+
+    def fit(
+        self,
+        generation: Generation,
+        replicas: Sequence[Replica],
+        *,
+        without: Collection[Replica] = (),
+        settled: bool = False,
+    ) -> list[Placement]:
+        """Placements of a generation's replicas, each beside the ones before it.
+
+        ``without``: as if these had ended. ``settled``: as if those that start on GPUs had
+        taken no more than can be measured.
+
+        Raises:
+            DoesNotFitError: they do not fit.
+        """
+        others = [r for r in self.replicas if r not in without and r not in replicas]
+        starting, started = reservations(others, self.reading.holdings)
+        if settled:
+            starting = [promise for promise in starting if not promise.gpus]
+        gone = [
+            measured(r.reservation, self.reading.holdings)
+            for r in without
+            if r.reservation is not None
+        ]
+        machine = as_if_stopped(self.reading.machine, gone)
+        placements: list[Placement] = []
+        for replica in replicas:
+            beside = Beside(tuple(starting), tuple(started), self.coming)
+            placement = self.place(generation, replica.number, machine, beside)
+            placements.append(placement)
+            starting.append(promise_of(replica.id, placement))
+        return placements
+
+    def waits_for(self, generation: Generation, replicas: Sequence[Replica]) -> list[Replica]:
+        """Replicas that start on GPUs and in whose way the generation is only until they are
+        ready: a plan has reserves that an engine may not use."""
+        starting = [
+            r
+            for r in self.replicas
+            if r.state in ("placed", "starting") and r.reservation and r.reservation.gpus
+        ]
+        return starting if starting and self._fits(generation, replicas, settled=True) else []
+
+    def enough(
+        self,
+        generation: Generation,
+        replicas: Sequence[Replica],
+        units: Sequence[Sequence[Replica]],
+    ) -> list[Sequence[Replica]] | None:
+        """The fewest of ``units``, in their order, with whose memory the replicas fit; None where
+        all of it does not do. The replicas of a unit end together."""
+        chosen: list[Sequence[Replica]] = []
+        for unit in units:
+            chosen.append(unit)
+            if self._fits(generation, replicas, without=_flat(chosen)):
+                break
+        else:
+            return None
+        for unit in chosen[:-1]:  # those that made no difference stay
+            others = [other for other in chosen if other is not unit]
+            if self._fits(generation, replicas, without=_flat(others)):
+                chosen = others
+        return chosen
+
+    def _fits(
+        self,
+        generation: Generation,
+        replicas: Sequence[Replica],
+        *,
+        without: Collection[Replica] = (),
+        settled: bool = False,
+    ) -> bool:
+        try:
+            self.fit(generation, replicas, without=without, settled=settled)
+        except DoesNotFitError:
+            return False
+        return True
+
+
+def _flat(units: Iterable[Sequence[Replica]]) -> list[Replica]:
+    return [replica for unit in units for replica in unit]

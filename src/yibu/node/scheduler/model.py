@@ -1,0 +1,74 @@
+"""One model as the scheduler keeps it: its generations, its ready replicas, and who waits."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from yibu.node.scheduler.queue import FairQueue
+from yibu.node.scheduler.types import Desired, Replica
+
+_SAMPLES = 64
+
+
+class Rate:
+    """Answers a second, of the last ones."""
+
+    def __init__(self) -> None:
+        self._ends: deque[float] = deque(maxlen=_SAMPLES)
+
+    def answered(self, now: float) -> None:
+        self._ends.append(now)
+
+    def seconds(self, requests: int, now: float) -> float:
+        """How long so many requests take; 1 where nothing is known."""
+        if len(self._ends) < 2:
+            return 1.0
+        per_request = max(now - self._ends[0], 1e-6) / len(self._ends)
+        return requests * per_request
+
+
+class Model:
+    """``current`` serves; ``next`` takes its place as soon as it is ready."""
+
+    def __init__(self, current: Desired) -> None:
+        self.name = current.name
+        self.current = current
+        self.next: Desired | None = None
+        self.queue = FairQueue()
+        self.rate = Rate()
+        self.ready: list[Replica] = []
+        """Replicas of ``current`` that get requests."""
+        self.turn = 0
+        self.last_used = 0.0
+
+    def generations(self) -> list[Desired]:
+        return [self.current] if self.next is None else [self.current, self.next]
+
+    def refresh(self) -> None:
+        """Bring ``ready`` up to date."""
+        self.ready = [
+            replica
+            for replica in self.current.replicas.values()
+            if replica.state == "ready" and not replica.yielding
+        ]
+
+    @property
+    def in_flight(self) -> int:
+        return sum(r.in_flight for d in self.generations() for r in d.replicas.values())
+
+    @property
+    def loading(self) -> bool:
+        """A replica is on its way, or memory for one is waited for."""
+        return any(
+            replica.state in ("wanted", "placed", "starting")
+            for desired in self.generations()
+            for replica in desired.replicas.values()
+        ) or any(d.stage == "preparing" and d.started for d in self.generations())
+
+    @property
+    def usable(self) -> bool:
+        """Its current generation serves, or would if it were asked."""
+        current = self.current
+        if any(replica.state == "ready" for replica in current.replicas.values()):
+            return True
+        return current.stage == "prepared" and current.error is None and not current.replicas

@@ -1,0 +1,232 @@
+"""Finding memory for replicas: where it fits, who is waited for, and who yields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from yibu.errors import DoesNotFitError, YibuError
+from yibu.node.scheduler.memory import Room, reservations, reserve
+from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.types import Desired, Effects, Generation, Holding, Place, Reading, Replica
+from yibu.planner.ledger import Coming, Promise
+
+Units = list[Sequence[Replica]]
+_STALE = 3
+"""Readings in a row that are thrown away because something has changed since they were asked for."""
+
+
+class Placing:
+    """One attempt after the other, each with the memory as it is measured then."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        place: Place,
+        models: Mapping[str, Model],
+        replicas: Mapping[str, Replica],
+        min_up: float,
+    ) -> None:
+        self._effects = effects
+        self._place = place
+        self._models = models
+        self._replicas = replicas
+        self._min_up = min_up
+        self._dirty = False
+        self._reading = False
+        self._discarded = 0
+        self._yielding: dict[Generation, Units] = {}
+
+    def changed(self) -> None:
+        """Something that placing depends on is different: it is worth another try."""
+        self._dirty = True
+
+    def forget(self, key: Generation) -> None:
+        """It wants no memory any more: whoever was to yield to it goes on."""
+        units = self._yielding.pop(key, [])
+        for unit in units:
+            for replica in unit:
+                replica.yielding = False
+            model = self._models.get(unit[0].generation[0])
+            if model is not None and any(r in unit for r in model.current.living()):
+                model.current.started = True
+        if units:
+            self._dirty = True
+
+    def tick(self, now: float) -> None:
+        if any(desired.blocked_until <= now for desired in self._wanting()):
+            self._dirty = True
+        if any(not d.known and d.foresight_until <= now for d in self._coming()):
+            self._dirty = True
+
+    def ask(self, now: float) -> None:
+        """Have the memory measured, if somebody wants some."""
+        wanting = self._wanting()
+        keys = {desired.key for desired in wanting}
+        for key in [key for key in self._yielding if key not in keys]:
+            self.forget(key)
+        if not self._dirty or self._reading:
+            return
+        self._dirty = False
+        if any(self._foreseen(desired, now) for desired in wanting):
+            self._reading = True
+            self._effects.read_memory()
+
+    def read(self, reading: Reading, now: float) -> list[tuple[Desired, YibuError]]:
+        """Place whoever can be placed; returns those that do not fit, and why."""
+        self._reading = False
+        if self._dirty and self._discarded < _STALE:
+            self._discarded += 1  # what ended meanwhile would be counted as there
+            return []
+        self._discarded = 0
+        failed = []
+        for desired in self._wanting():
+            if self._foreseen(desired, now):
+                error = self._try(desired, reading, now)
+                if error is not None:
+                    failed.append((desired, error))
+        return failed
+
+    def reserved(self, holdings: Mapping[str, Holding]) -> list[Promise]:
+        starting, started = reservations(self._replicas.values(), holdings)
+        return [*starting, *started]
+
+    def _wanting(self) -> list[Desired]:
+        """Generations with replicas that have no memory, in the order in which they came."""
+        found = [
+            desired
+            for model in self._models.values()
+            for desired in model.generations()
+            if any(replica.state == "wanted" for replica in desired.replicas.values())
+        ]
+        return sorted(found, key=lambda desired: desired.wanted_since)
+
+    def _coming(self) -> list[Desired]:
+        """Generations that come up and of which nothing has memory yet."""
+        return [
+            desired
+            for model in self._models.values()
+            for desired in model.generations()
+            if desired.started
+            and desired.stage in ("new", "preparing", "prepared")
+            and all(replica.state == "wanted" for replica in desired.replicas.values())
+        ]
+
+    def _foreseen(self, desired: Desired, now: float) -> bool:
+        """Whether it is known what the others need that come up too: the headers of files that are
+        downloaded come first, and say it."""
+        return all(
+            other.known or other.foresight_until <= now
+            for other in self._coming()
+            if other is not desired
+        )
+
+    def _try(self, desired: Desired, reading: Reading, now: float) -> YibuError | None:
+        """Place a generation's replicas, or see who is in its way; the error if nobody is."""
+        wanted = [r for r in desired.replicas.values() if r.state == "wanted"]
+        desired.blocked_until = math.inf
+        coming = tuple(Coming(d.config, d.facts) for d in self._coming() if d is not desired)
+        room = Room(self._place, reading, list(self._replicas.values()), coming)
+        rivals = self._rivals(desired)
+        if rivals:
+            return self._displace(desired, rivals, now)
+        try:
+            placements = room.fit(desired.key, wanted)
+        except DoesNotFitError as error:
+            return self._make_room(desired, wanted, room, error, now)
+        self._yielding.pop(desired.key, None)
+        for replica, placement in zip(wanted, placements, strict=True):
+            reserve(replica, placement)
+            replica.state, replica.starting_since = "placed", now
+            self._effects.start(replica)
+        return None
+
+    def _make_room(
+        self,
+        desired: Desired,
+        wanted: Sequence[Replica],
+        room: Room,
+        error: DoesNotFitError,
+        now: float,
+    ) -> YibuError | None:
+        if starting := room.waits_for(desired.key, wanted):
+            self._effects.waits(desired.key, [replica.id for replica in starting])
+            return None
+        leaving = [r for r in self._replicas.values() if r.state == "stopping" or r.yielding]
+        units: Units = [leaving] if leaving else []
+        first = len(wanted) == len(desired.living())
+        if first:  # further replicas, for more load, displace nobody
+            units += self._yielders(desired)
+        chosen = room.enough(desired.key, wanted, units) if units else None
+        if chosen is None:
+            return error
+        chosen = [unit for unit in chosen if unit is not leaving]
+        self._yield(desired, chosen, now)
+        return None
+
+    def _displace(
+        self, desired: Desired, rivals: Sequence[Replica], now: float
+    ) -> YibuError | None:
+        """Have the loaded models of its group yield; the error where they never do."""
+        standing = [r for r in rivals if r.state != "stopping" and not r.yielding]
+        units: Units = []
+        for name in dict.fromkeys(r.generation[0] for r in standing):
+            policy = self._models[name].current.policy
+            if not policy.on_demand:
+                return DoesNotFitError(
+                    f"{desired.name} is of the group {desired.policy.group!r}, of which {name} is"
+                    f" loaded, which is kept ({policy.keep})",
+                    hint=f"stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
+                )
+            units.append([r for r in standing if r.generation[0] == name])
+        self._yield(desired, units, now)
+        return None
+
+    def _yield(self, desired: Desired, units: Units, now: float) -> None:
+        """Let these get no more requests and stop when they have answered what they have, as soon
+        as each has been up for as long as its start took."""
+        later = max((self._free_at(desired, unit) for unit in units), default=now)
+        if later > now:
+            desired.blocked_until = later
+            return
+        self._yielding.setdefault(desired.key, []).extend(units)
+        for unit in units:
+            model = self._models[unit[0].generation[0]]
+            if model.current.policy.on_demand:
+                model.current.started = bool(len(model.queue))
+            for replica in unit:
+                replica.yielding = True
+            model.refresh()
+
+    def _free_at(self, desired: Desired, unit: Sequence[Replica]) -> float:
+        if unit[0].generation[0] == desired.name:
+            return -math.inf
+        if any(replica.state != "ready" for replica in unit):
+            return math.inf  # it is started for somebody, who is served first
+        return max(r.ready_since + min(self._min_up, r.start_seconds) for r in unit)
+
+    def _yielders(self, desired: Desired) -> Units:
+        """Who may make room, the idle and longest unused first: models that are loaded on demand,
+        and at last what serves the same model until now."""
+        found = []
+        for model in self._models.values():
+            unit = [r for r in model.current.living() if r.reservation and not r.yielding]
+            if unit and model.name != desired.name and model.current.policy.on_demand:
+                starting = any(replica.state != "ready" for replica in unit)
+                found.append(((starting, model.in_flight > 0, model.last_used), unit))
+        units: Units = [unit for _, unit in sorted(found, key=lambda item: item[0])]
+        own = self._models[desired.name]
+        if desired is own.next:
+            units += [unit] if (unit := own.current.living()) else []
+        return units
+
+    def _rivals(self, desired: Desired) -> list[Replica]:
+        """Replicas of other models of its group that have memory."""
+        group = desired.policy.group
+        return [
+            replica
+            for replica in self._replicas.values()
+            if replica.group == group is not None
+            and replica.generation[0] != desired.name
+            and replica.state not in ("wanted", "failed")
+        ]

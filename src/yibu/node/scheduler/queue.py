@@ -1,0 +1,96 @@
+"""Requests that wait for one model: fair between accounts, interactive before batch."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+
+from yibu.node.scheduler.types import Waiter
+from yibu.routing import Priority
+
+_BATCH_EVERY = 8
+"""While both wait, one request of these is a batch one, so that batch does not starve."""
+
+
+class FairQueue:
+    """The next request is of the account with the fewest in flight; of several, the one that was
+    served longest ago. Requests of one account keep their order."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Priority, dict[str, deque[Waiter]]] = {"interactive": {}, "batch": {}}
+        self._length = 0
+        self._in_flight: Counter[str] = Counter()
+        self._served: dict[str, int] = {}
+        self._turn = 0
+        self._interactive = 0
+        """Interactive requests since the last batch one, while both waited."""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Waiter]:
+        for accounts in self._waiting.values():
+            for waiters in accounts.values():
+                yield from waiters
+
+    def push(self, waiter: Waiter) -> None:
+        self._waiting[waiter.priority].setdefault(waiter.key, deque()).append(waiter)
+        self._length += 1
+
+    def remove(self, waiter: Waiter) -> bool:
+        """Take a request out that does not wait any longer; False when it is not here."""
+        accounts = self._waiting[waiter.priority]
+        waiters = accounts.get(waiter.key)
+        if waiters is None or waiter not in waiters:
+            return False
+        waiters.remove(waiter)
+        self._shrunk(accounts, waiter.key)
+        return True
+
+    def pop(self, fits: Callable[[Waiter], bool]) -> Waiter | None:
+        """The next request, of those that ``fits`` accepts at the head of their account's line."""
+        for priority in self._order():
+            accounts = self._waiting[priority]
+            heads = [waiters[0] for waiters in accounts.values() if fits(waiters[0])]
+            if heads:
+                waiter = min(heads, key=self._rank)
+                accounts[waiter.key].popleft()
+                self._shrunk(accounts, waiter.key)
+                self._count(priority)
+                return waiter
+        return None
+
+    def granted(self, key: str) -> None:
+        """A request of this account goes to a replica."""
+        self._in_flight[key] += 1
+        self._turn += 1
+        self._served[key] = self._turn
+
+    def answered(self, key: str) -> None:
+        """It has ended. Accounts are forgotten that have nothing here any more."""
+        left = self._in_flight[key] - 1
+        if left > 0:
+            self._in_flight[key] = left
+            return
+        del self._in_flight[key]
+        if not self._length:
+            self._served.clear()
+
+    def _rank(self, waiter: Waiter) -> tuple[int, int, float]:
+        return self._in_flight[waiter.key], self._served.get(waiter.key, 0), waiter.since
+
+    def _order(self) -> tuple[Priority, Priority]:
+        if self._interactive >= _BATCH_EVERY - 1:
+            return "batch", "interactive"
+        return "interactive", "batch"
+
+    def _count(self, priority: Priority) -> None:
+        if priority == "batch" or not self._waiting["batch"]:
+            self._interactive = 0
+        else:
+            self._interactive += 1
+
+    def _shrunk(self, accounts: dict[str, deque[Waiter]], key: str) -> None:
+        self._length -= 1
+        if not accounts[key]:
+            del accounts[key]

@@ -1,0 +1,515 @@
+"""The scheduler's state, the events that change it, and the effects that follow.
+
+``Scheduler`` is one state machine: each event changes what it knows, and then :meth:`_settle`
+compares what is wanted with what there is. A request that finds a ready replica with room takes
+none of that way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
+
+from yibu.config import ModelConfig
+from yibu.errors import EngineStartError, NotReadyError, UnknownModelError, YibuError
+from yibu.node.scheduler import admission, demand
+from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.placing import Placing
+from yibu.node.scheduler.routing import choose
+from yibu.node.scheduler.starts import Start, Starts
+from yibu.node.scheduler.types import (
+    Desired,
+    Effects,
+    Generation,
+    Holding,
+    Place,
+    Policy,
+    Reading,
+    Replica,
+    Waiter,
+)
+from yibu.planner.ledger import Promise
+from yibu.planner.types import ModelFacts
+
+_RETRY = 60.0
+"""Seconds until more replicas are tried again that could not be had."""
+
+
+class Scheduler:
+    """Of one node. Every method is an event, called from one thread with the time in monotonic
+    seconds."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        place: Place,
+        *,
+        name: Callable[[Generation, int], str],
+        ready_wait: float = 5.0,
+        min_up: float = 30.0,
+        foresight: float = 20.0,
+    ) -> None:
+        """``name`` gives a replica's id. ``ready_wait``: seconds that a request waits for a model
+        that restarts. ``min_up``: seconds that a loaded model stays at most before it yields to
+        another, where its start took as long. ``foresight``: seconds that placing waits for what
+        other models that come up will need."""
+        self._effects = effects
+        self._name = name
+        self._ready_wait = ready_wait
+        self._foresight = foresight
+        self._models: dict[str, Model] = {}
+        self._replicas: dict[str, Replica] = {}
+        self._retired: list[Desired] = []
+        self._numbers: dict[str, int] = {}
+        self._failed: dict[Generation, YibuError] = {}
+        """Why generations were given up that were to take over."""
+        self._shown: dict[str, object] = {}
+        self._starts = Starts()
+        self._closed = False
+        self._settling = False
+        self._again = False
+        self._placing = Placing(effects, place, self._models, self._replicas, min_up)
+
+    # Desired models.
+
+    def desire(
+        self, config: ModelConfig, now: float, *, start: bool = False, generation: int = 0
+    ) -> Generation:
+        """Serve this configuration of a model from now on; ``start`` loads it even where it is kept
+        on demand. ``generation`` is the number that it had in an earlier node.
+
+        The generation that serves is replaced when the new one is ready; see :meth:`outcome`.
+        """
+        desired = self._desired(config, now, generation, start=start)
+        model = self._models.get(config.name)
+        if model is None:
+            self._models[config.name] = Model(desired)
+        elif model.usable:
+            if model.next is not None:
+                self._retire(model.next)
+            model.next = desired
+            desired.started = desired.started or bool(model.ready)
+        else:
+            for old in model.generations():
+                self._retire(old)
+            model.current, model.next = desired, None
+        self._settle(now)
+        return desired.key
+
+    def adopt(self, config: ModelConfig, generation: int, found: list[Replica], now: float) -> None:
+        """A model that an earlier node served, with its replicas that still run."""
+        desired = self._desired(config, now, generation, start=bool(found))
+        for replica in found:
+            replica.state = "starting"
+            desired.replicas[replica.number] = self._replicas[replica.id] = replica
+        self._models[config.name] = Model(desired)
+        self._settle(now)
+
+    def _desired(self, config: ModelConfig, now: float, generation: int, *, start: bool) -> Desired:
+        number = generation or self._numbers.get(config.name, 0) + 1
+        self._numbers[config.name] = max(number, self._numbers.get(config.name, 0))
+        policy = Policy.of(config)
+        desired = Desired((config.name, number), policy, config)
+        desired.started = start or policy.keep == "always" or policy.preload
+        desired.known = not config.source
+        desired.wanted_since = desired.busy_at = now
+        desired.foresight_until = now + self._foresight
+        return desired
+
+    def start(self, name: str, now: float) -> None:
+        """A person wants the model loaded; what failed before is tried again."""
+        model = self._models[name]
+        current = model.current
+        current.started, current.asked = True, False
+        current.error, current.failures, current.retry_at, current.most = None, 0, 0.0, None
+        if current.stage == "failed":
+            current.stage = "new"
+            current.wanted_since = now
+        self._stop([r for r in current.replicas.values() if r.state == "failed"])
+        self._settle(now)
+
+    def remove(self, name: str, now: float) -> None:
+        """Serve the model no longer."""
+        model = self._models.pop(name)
+        self._shown.pop(name, None)
+        self._failed = {key: error for key, error in self._failed.items() if key[0] != name}
+        for waiter in list(model.queue):
+            self._effects.refuse(waiter, gone(name))
+        for desired in model.generations():
+            self._retire(desired)
+        self._settle(now)
+
+    def close(self) -> None:
+        """The node stops: requests that wait are refused, and no more are taken."""
+        self._closed = True
+        for model in self._models.values():
+            self._refuse_all(model, closing)
+
+    # What preparing found.
+
+    def foreseen(self, key: Generation, facts: ModelFacts | None, now: float) -> None:
+        """What is known of a model's files while they are still downloaded; None: nothing."""
+        if (desired := self._find(key)) is not None:
+            desired.facts, desired.known = facts or desired.facts, True
+            self._placing.changed()
+            self._settle(now)
+
+    def prepared(self, key: Generation, facts: ModelFacts | None, now: float) -> None:
+        """Its files are here, and an engine serves it."""
+        if (desired := self._find(key)) is not None:
+            desired.stage, desired.facts, desired.known = "prepared", facts, True
+            self._placing.changed()
+            self._settle(now)
+
+    def unprepared(self, key: Generation, error: YibuError, now: float) -> None:
+        """It cannot be served."""
+        if (desired := self._find(key)) is not None:
+            self._fail(desired, error, now)
+            self._settle(now)
+
+    # Memory.
+
+    def memory_read(self, reading: Reading, now: float) -> None:
+        for desired, error in self._placing.read(reading, now):
+            self._fail(desired, error, now)
+        self._settle(now)
+
+    # Replicas.
+
+    def replica_changed(
+        self,
+        replica_id: str,
+        state: Literal["starting", "ready", "draining", "failed"],
+        now: float,
+        *,
+        slots: int | None = None,
+        due: float | None = None,
+        error: YibuError | None = None,
+    ) -> None:
+        """A supervisor's replica is in another state. ``slots`` are requests that its engine works
+        on at once; ``due`` is when it is likely ready."""
+        replica = self._replicas.get(replica_id)
+        if replica is None or replica.state == "stopping":
+            return
+        desired = self._find(replica.generation)
+        if desired is None:
+            return
+        replica.due, replica.error = due, error
+        if state == "draining":  # a restart that a person asked for
+            replica.state = "starting"
+        elif state == "starting":
+            if replica.state != "starting":
+                replica.starting_since = now
+            replica.state = "starting"
+        elif state == "failed":
+            self._replica_failed(desired, replica, now)
+        else:
+            self._replica_ready(desired, replica, slots, now)
+        self._placing.changed()
+        self._settle(now)
+
+    def _replica_ready(
+        self, desired: Desired, replica: Replica, slots: int | None, now: float
+    ) -> None:
+        if replica.state != "ready":
+            replica.start_seconds = now - replica.starting_since
+        replica.state, replica.served = "ready", True
+        replica.ready_since = replica.last_used = now
+        replica.slots = desired.policy.max_concurrency or slots
+        desired.failures, desired.error = 0, None
+
+    def _replica_failed(self, desired: Desired, replica: Replica, now: float) -> None:
+        replica.state, replica.reservation = "failed", None
+        model = self._models[desired.name]
+        replica.error = replica.error or EngineStartError(f"{replica.id} has failed")
+        on_demand = desired.policy.on_demand and not model.ready
+        if desired is model.next or on_demand:
+            self._fail(desired, replica.error, now)
+        elif not desired.living():
+            self._refuse_all(model)
+
+    def replica_ended(self, replica_id: str, now: float) -> None:
+        """Nothing is left of it."""
+        replica = self._replicas.get(replica_id)
+        if replica is None:
+            return
+        self._starts.over(replica_id)
+        self._remove(replica)
+        self._retired = [desired for desired in self._retired if desired.replicas]
+        self._placing.changed()
+        self._settle(now)
+
+    def start_wanted(self, start: Start, now: float) -> None:
+        """A supervisor is about to spawn its engine; ``let_start`` says when it may."""
+        self._starts.wanted(start)
+        self._settle(now)
+
+    def start_over(self, replica_id: str, now: float) -> None:
+        """That start has ended, well or not."""
+        self._starts.over(replica_id)
+        self._settle(now)
+
+    # Requests.
+
+    def request(self, waiter: Waiter, now: float) -> str | None:
+        """The replica that answers a request; None where it waits, for ``grant`` or ``refuse``.
+
+        Raises:
+            UnknownModelError: no such model is served.
+            NotReadyError: the model cannot answer, nor will it soon.
+            OverloadedError: too many wait for it already.
+        """
+        model = self._models.get(waiter.model)
+        if model is None:
+            raise gone(waiter.model)
+        if self._closed:
+            raise closing()
+        if not len(model.queue) or waiter.exclude:
+            replica = choose(model.ready, waiter)
+            if replica is not None:
+                self._take(model, replica, waiter)
+                return replica.id
+        waiter.since = now
+        waiter.deadline = admission.deadline(model, waiter, now, self._ready_wait, self._effects)
+        model.queue.push(waiter)
+        if not model.ready:
+            self._load(model.current, now)
+            self._settle(now)
+        return None
+
+    def _load(self, desired: Desired, now: float) -> None:
+        """Somebody asks for it."""
+        if desired.policy.on_demand and not desired.started:
+            desired.started = desired.asked = True
+            desired.wanted_since = now
+
+    def answered(self, replica_id: str, waiter: Waiter, now: float) -> None:
+        """A request that had a replica has ended."""
+        model = self._models.get(waiter.model)
+        if model is not None:
+            model.queue.answered(waiter.key)
+            model.rate.answered(now)
+            model.last_used = now
+        replica = self._replicas.get(replica_id)
+        if replica is None:
+            return
+        if not waiter.slotless:
+            replica.in_flight -= 1
+        replica.last_used = now
+        if replica.yielding:
+            self._settle(now)
+        elif model is not None and len(model.queue):
+            self._dispatch(model)
+
+    def left(self, waiter: Waiter, now: float) -> None:
+        """A request that waits is not wanted any more."""
+        model = self._models.get(waiter.model)
+        if model is not None and model.queue.remove(waiter):
+            self._settle(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        for model in self._models.values():
+            for waiter in [w for w in model.queue if w.deadline <= now]:
+                if not admission.patient(model):
+                    model.queue.remove(waiter)
+                    error = admission.waited(model, waiter, now, self._effects)
+                    self._effects.refuse(waiter, error)
+            demand.review(model, now)
+        self._placing.tick(now)
+        self._settle(now)
+
+    def _take(self, model: Model, replica: Replica, waiter: Waiter) -> None:
+        model.turn += 1
+        replica.turn = model.turn
+        if not waiter.slotless:
+            replica.in_flight += 1
+        model.queue.granted(waiter.key)
+
+    def _dispatch(self, model: Model) -> None:
+        """Give those that wait the replicas that have room."""
+        while len(model.queue) and any(r.has_room() for r in model.ready):
+            waiter = model.queue.pop(lambda w: not w.exclude or choose(model.ready, w) is not None)
+            if waiter is None:
+                return
+            replica = choose(model.ready, waiter)
+            assert replica is not None
+            if self._effects.grant(waiter, replica.id):
+                self._take(model, replica, waiter)
+
+    # What is wanted, and what there is.
+
+    def _settle(self, now: float) -> None:
+        """Do what follows from the state. An effect that ends at once comes back as an event, which
+        must not find the state half changed: it is settled when this round is over."""
+        if self._settling:
+            self._again = True
+            return
+        self._settling = True
+        try:
+            while True:
+                self._again = False
+                for model in list(self._models.values()):
+                    self._settle_model(model, now)
+                for desired in self._retired:
+                    self._stop(desired.replicas.values())
+                self._placing.ask(now)
+                for replica_id in self._starts.next():
+                    self._effects.let_start(replica_id)
+                if not self._again:
+                    return
+        finally:
+            self._settling = False
+
+    def _settle_model(self, model: Model, now: float) -> None:
+        self._switch(model)
+        for desired in model.generations():
+            target = demand.target(model, desired)
+            missing = len(desired.living()) < target or not desired.replicas
+            if desired.stage == "new" and missing:
+                # On demand too: what would keep it from being served is found out now.
+                desired.stage = "preparing"
+                self._effects.prepare(desired.key)
+            if desired.stage == "prepared":
+                self._order(desired, target, now)
+            self._stop(demand.surplus(desired, target))
+            self._stop([r for r in desired.living() if r.yielding and not r.in_flight])
+        model.refresh()
+        self._dispatch(model)
+        shown = [
+            (d.key, d.stage, d.started, [(r.id, r.state, r.yielding) for r in d.replicas.values()])
+            for d in model.generations()
+        ]
+        if self._shown.get(model.name) != shown:
+            self._shown[model.name] = shown
+            self._effects.changed(model.name)
+
+    def _order(self, desired: Desired, target: int, now: float) -> None:
+        """Want the replicas that are missing; a number is free when its last holder has gone."""
+        missing = target - len(desired.living())
+        for number in [n for n in range(target) if n not in desired.replicas][:missing]:
+            replica = Replica(self._name(desired.key, number), desired.key, number)
+            replica.group = desired.policy.group
+            if not desired.living():
+                desired.wanted_since = now
+            desired.replicas[number] = self._replicas[replica.id] = replica
+            self._placing.changed()
+
+    def _switch(self, model: Model) -> None:
+        """Let the next generation take over as soon as it can serve."""
+        following = model.next
+        if following is None:
+            return
+        if following.stage == "prepared" and (
+            demand.up(following) or not demand.target(model, following)
+        ):
+            self._retire(model.current)
+            model.current, model.next = following, None
+
+    def _retire(self, desired: Desired) -> None:
+        """Its replicas are to end."""
+        self._stop(desired.replicas.values())
+        if desired.replicas:
+            self._retired.append(desired)
+
+    def _stop(self, replicas: Iterable[Replica]) -> None:
+        for replica in list(replicas):
+            if replica.state == "wanted":
+                self._remove(replica)
+            elif replica.state != "stopping":
+                replica.state = "stopping"
+                self._placing.changed()
+                self._effects.stop(replica.id)
+
+    def _remove(self, replica: Replica) -> None:
+        self._replicas.pop(replica.id, None)
+        for desired in [*self._all_desired(), *self._retired]:
+            if desired.replicas.get(replica.number) is replica:
+                del desired.replicas[replica.number]
+
+    def _fail(self, desired: Desired, error: YibuError, now: float) -> None:
+        """The generation cannot be started; what had begun of it ends, and an earlier one serves on."""
+        model = self._models[desired.name]
+        self._placing.forget(desired.key)
+        running = [r for r in desired.living() if r.state != "wanted"]
+        if desired is model.next:
+            self._failed[desired.key] = error
+            self._retire(desired)
+            model.next = None
+        elif running:  # more of it than there is cannot be had
+            desired.most, desired.retry_at = len(running), now + _RETRY
+            if desired.stage != "prepared":
+                desired.stage = "new"
+            self._stop([r for r in desired.living() if r.state == "wanted"])
+        elif desired.policy.on_demand and desired.stage == "prepared":
+            desired.error, desired.started = error, False
+            desired.failures += 1
+            desired.retry_at = now + admission.pause(desired.failures)
+            self._stop(desired.replicas.values())
+            self._refuse_all(model)
+        else:
+            desired.error, desired.stage = error, "failed"
+            self._stop(desired.living())
+            self._refuse_all(model)
+
+    def _refuse_all(self, model: Model, error: Callable[[], YibuError] | None = None) -> None:
+        for waiter in list(model.queue):
+            model.queue.remove(waiter)
+            reason = error() if error else self._effects.not_ready(model.name, 60.0)
+            self._effects.refuse(waiter, reason)
+
+    # What others may know.
+
+    def outcome(self, key: Generation) -> bool | YibuError | None:
+        """Whether a generation is served as it was wanted; the error that kept it from that; None
+        where another took its place, or it was removed."""
+        if key in self._failed:
+            return self._failed[key]
+        desired = self._find(key)
+        if desired is None:
+            return None
+        failed = (
+            replica.error for replica in desired.replicas.values() if replica.state == "failed"
+        )
+        error = desired.error or next((error for error in failed if error), None)
+        return error or demand.up(desired)
+
+    def desired(self, key: Generation) -> Desired | None:
+        """A generation that is wanted still."""
+        return self._find(key)
+
+    def next_number(self, name: str) -> int:
+        """The number of the model's next generation."""
+        return self._numbers.get(name, 0) + 1
+
+    def model(self, name: str) -> Model | None:
+        return self._models.get(name)
+
+    def replica(self, replica_id: str) -> Replica | None:
+        return self._replicas.get(replica_id)
+
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    def reserved(self, holdings: Mapping[str, Holding]) -> list[Promise]:
+        """What living replicas were planned, with what their processes hold of it."""
+        return self._placing.reserved(holdings)
+
+    def _find(self, key: Generation) -> Desired | None:
+        model = self._models.get(key[0])
+        if model is None:
+            return None
+        return next((desired for desired in model.generations() if desired.key == key), None)
+
+    def _all_desired(self) -> Iterator[Desired]:
+        for model in self._models.values():
+            yield from model.generations()
+
+
+def gone(name: str) -> UnknownModelError:
+    """It was there when the request came; its client may not know of the others."""
+    return UnknownModelError(f"the model {name!r} is not served here any more")
+
+
+def closing() -> NotReadyError:
+    return NotReadyError("this node is shutting down", retry_after=10.0)

@@ -1,0 +1,242 @@
+"""What the scheduler is told, what it keeps, and what it calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from yibu.config import ModelConfig
+from yibu.config.types import Autoscale, Keep
+from yibu.errors import YibuError
+from yibu.planner.ledger import Beside, Promise
+from yibu.planner.types import Machine, ModelFacts, Placement
+from yibu.routing import Priority
+
+__all__ = ["Autoscale", "Keep"]
+
+Generation = tuple[str, int]
+"""A model's name and the number of its configuration: old and new replicas of a model differ in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How one generation of a model is run."""
+
+    replicas: int = 1
+    autoscale: Autoscale | None = None
+    keep: Keep = "always"
+    idle: float = 600.0
+    """Seconds without a request after which an ``idle`` model is unloaded."""
+    preload: bool = True
+    """Start it with the node, or when it is brought up, and not at its first request only."""
+    group: str | None = None
+    """Only one model of a group is loaded at a time."""
+    max_concurrency: int | None = None
+    """Requests at once of one replica; None: what its engine says."""
+    max_queue: int = 1000
+    queue_timeout: float = 600.0
+
+    @property
+    def on_demand(self) -> bool:
+        return self.keep == "idle"
+
+    @property
+    def fewest(self) -> int:
+        """Replicas of a loaded model without requests."""
+        return max(1, self.autoscale.min) if self.autoscale else self.replicas
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Policy:
+        """As an entry of yibu.yaml says."""
+        scale = config.autoscale
+        keep: Keep = config.keep
+        if keep == "always" and scale is not None and scale.min == 0:
+            keep = "idle"
+        preload = config.preload if config.preload is not None else keep == "always"
+        return cls(
+            replicas=config.replicas,
+            autoscale=scale,
+            keep=keep,
+            idle=config.idle,
+            preload=preload,
+            group=config.group,
+            max_concurrency=config.max_concurrency,
+            max_queue=config.max_queue,
+            queue_timeout=config.queue_timeout,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a replica's processes hold at this moment."""
+
+    pids: frozenset[int] = frozenset()
+    resident: int = 0
+    """Bytes of main memory that cannot be had back: not their files' pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The machine's memory at one moment."""
+
+    machine: Machine
+    holdings: Mapping[str, Holding] = field(default_factory=dict)
+    """By replica."""
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """A request that waits for a replica."""
+
+    model: str
+    key: str = ""
+    """The account that asks; requests of different accounts are answered in turn."""
+    priority: Priority = "interactive"
+    affinity: int | None = None
+    """A hash of what an engine's prefix cache would keep; equal ones go to the same replica."""
+    exclude: frozenset[str] = frozenset()
+    """Replicas that failed this request already."""
+    slotless: bool = False
+    """It takes no slot of the engine: a question about the tokenizer, for instance."""
+    since: float = 0.0
+    deadline: float = math.inf
+
+
+ReplicaState = Literal["wanted", "placed", "starting", "ready", "stopping", "failed"]
+"""``wanted``: without memory; ``placed``: its memory is reserved, and it is about to start."""
+
+
+@dataclass(eq=False, slots=True)
+class Replica:
+    """What the scheduler knows of one replica."""
+
+    id: str
+    generation: Generation
+    number: int
+    state: ReplicaState = "wanted"
+    reservation: Promise | None = None
+    placement: Placement | None = None
+    group: str | None = None
+    slots: int | None = None
+    """Requests that it works on at once; None: any number."""
+    in_flight: int = 0
+    turn: int = 0
+    """Grows from request to request: which replica was used longest ago."""
+    ready_since: float = 0.0
+    last_used: float = 0.0
+    error: YibuError | None = None
+    """Why it has failed."""
+    due: float | None = None
+    """When it is likely ready again; None: cannot be known."""
+    yielding: bool = False
+    """It gets no more requests, and stops when it has answered those in flight."""
+    served: bool = False
+    """It was ready once."""
+    start_seconds: float = 0.0
+    """How long its latest start took."""
+    starting_since: float = 0.0
+
+    def has_room(self) -> bool:
+        return self.slots is None or self.in_flight < self.slots
+
+
+class Place(Protocol):
+    """Places one replica on a machine; pure."""
+
+    def __call__(
+        self, generation: Generation, number: int, machine: Machine, beside: Beside
+    ) -> Placement:
+        """``machine`` is as measured; ``beside`` has what is reserved, and what comes up too.
+
+        Raises:
+            DoesNotFitError: it does not fit.
+        """
+        ...
+
+
+class Effects(Protocol):
+    """What the scheduler has done. None of these blocks, or calls the scheduler before it returns."""
+
+    def prepare(self, generation: Generation) -> None:
+        """Get its files and find out what it needs; ends in ``prepared`` or ``unprepared``."""
+        ...
+
+    def read_memory(self) -> None:
+        """Measure the machine; ends in ``memory_read``."""
+        ...
+
+    def waits(self, generation: Generation, others: Sequence[str]) -> None:
+        """It waits for memory of these replicas."""
+        ...
+
+    def start(self, replica: Replica) -> None:
+        """Start a placed replica; from now on ``replica_changed`` tells of it."""
+        ...
+
+    def let_start(self, replica: str) -> None:
+        """A replica that asked (``start_wanted``) may spawn its process."""
+        ...
+
+    def stop(self, replica: str) -> None:
+        """Drain and end a replica; ends in ``replica_ended``."""
+        ...
+
+    def grant(self, waiter: Waiter, replica: str) -> bool:
+        """Give a waiting request its replica; False when it has gone."""
+        ...
+
+    def refuse(self, waiter: Waiter, error: YibuError) -> None:
+        """Answer a waiting request with an error."""
+        ...
+
+    def not_ready(self, model: str, retry_after: float) -> YibuError:
+        """The error for a request whose model is not ready, with the reason as it is shown."""
+        ...
+
+    def changed(self, model: str) -> None:
+        """The model's generations or replicas are others, or in other states."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Desired:
+    """One generation of a model that is wanted, and its replicas."""
+
+    key: Generation
+    policy: Policy
+    config: ModelConfig
+    stage: Literal["new", "preparing", "prepared", "failed"] = "new"
+    facts: ModelFacts | None = None
+    known: bool = False
+    """Its facts are known as far as they will be before its files are here."""
+    foresight_until: float = 0.0
+    replicas: dict[int, Replica] = field(default_factory=dict)
+    error: YibuError | None = None
+    """Why it has no replicas."""
+    started: bool = True
+    """Wanted in memory: always, or since a person said so; of an ``idle`` model, since somebody
+    asked for it."""
+    retry_at: float = 0.0
+    """Until then a failed start is not tried again for a request."""
+    failures: int = 0
+    """Failed starts in a row, of a model that is started on demand."""
+    asked: bool = False
+    """It is started for a request, not for a person."""
+    scale: int = 0
+    """Replicas beyond the fewest, for the load."""
+    most: int | None = None
+    """Replicas that could be had; more are not tried before ``retry_at``."""
+    busy_at: float = 0.0
+    """When the load last needed them all."""
+    wanted_since: float = 0.0
+    blocked_until: float = math.inf
+    """When to look again at memory that others may not give up before."""
+
+    @property
+    def name(self) -> str:
+        return self.key[0]
+
+    def living(self) -> list[Replica]:
+        return [r for r in self.replicas.values() if r.state not in ("failed", "stopping")]

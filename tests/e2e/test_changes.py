@@ -1,0 +1,126 @@
+"""`yibu diff`, `apply`, `rollback`, and models on demand: a real node under requests."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.polling import until
+
+from .home import Home, fake
+
+
+def ask(home: Home, url: str, model: str, **fields: object) -> tuple[int, str]:
+    """One chat request: its status and its text."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], **fields}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@contextmanager
+def clients(home: Home, model: str, number: int = 4) -> Iterator[Counter[int]]:
+    """Clients that ask over and over until the block ends; the statuses of their answers."""
+    url, statuses, over = home.url(), Counter[int](), threading.Event()
+
+    def client() -> None:
+        while not over.is_set():
+            statuses[ask(home, url, model)[0]] += 1
+
+    threads = [threading.Thread(target=client) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_changed_file_is_applied_without_a_dropped_request(home: Home) -> None:
+    home.write([fake("a"), fake("b")])
+    home.yibu("up", "-d")
+    before = home.model("b")["replicas"]
+    assert "Nothing would change" in home.yibu("diff").stderr
+    home.write([fake("a", "--tokens", "2"), fake("b"), fake("c")])
+    told = home.yibu("diff", "--exit-code", code=1).stdout
+    assert "~ a" in told
+    assert "+ c" in told
+    assert json.loads(home.yibu("diff", "--json").stdout)["unchanged"] == ["b"]
+    assert "--yes" in home.yibu("apply", code=2).stderr
+    with clients(home, "a") as statuses:
+        until(lambda: statuses[200] > 20)
+        home.yibu("apply", "--yes")
+        served = statuses[200]
+        until(lambda: statuses[200] > served + 20)
+    assert set(statuses) == {200}
+    assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0.2"]
+    assert home.model("b")["replicas"][0]["pid"] == before[0]["pid"]
+    assert ask(home, home.url(), "c")[0] == 200
+    assert "Nothing is to be changed" in home.yibu("apply", "--yes").stderr
+
+    home.yibu("rollback", "--yes")
+    assert [model["name"] for model in home.ps()["models"]] == ["a", "b"]
+    assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0.3"]
+    assert "nothing to go back to" in home.yibu("rollback", "--yes", code=2).stderr.lower()
+
+
+def test_a_change_that_fails_leaves_the_old_one_serving(home: Home) -> None:
+    home.write([fake("a")])
+    home.yibu("up", "-d")
+    home.write([fake("a", "--fail-start", "CUDA out of memory")])
+    with clients(home, "a") as statuses:
+        until(lambda: statuses[200] > 20)
+        failed = home.yibu("apply", "--yes", code=1)
+        served = statuses[200]
+        until(lambda: statuses[200] > served + 20)
+    assert "a" in failed.stderr
+    assert set(statuses) == {200}
+    assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0"]
+    assert home.model("a")["state"] == "ready"
+
+
+def test_models_on_demand_are_loaded_when_somebody_asks(home: Home, tmp_path: Path) -> None:
+    one, two = fake("one", group="g"), fake("two", "--ready-after", "0.5", group="g")
+    home.write([one, two])
+    said = home.yibu("up", "-d").stderr
+    assert "loaded when somebody asks" in said
+    assert {model["state"] for model in home.ps()["models"]} == {"unloaded"}
+    with urllib.request.urlopen(f"{home.url()}/readyz", timeout=60) as answer:
+        assert answer.status == 200
+    assert ask(home, home.url(), "one")[0] == 200
+    status, text = ask(home, home.url(), "two", stream=True)
+    assert status == 200
+    assert "data: [DONE]" in text
+    states = {model["name"]: model["state"] for model in home.ps()["models"]}
+    assert states == {"one": "unloaded", "two": "ready"}
+    with urllib.request.urlopen(f"{home.url()}/v1/models", timeout=60) as answer:
+        listed = json.load(answer)["data"]
+    assert {model["id"]: model["state"] for model in listed} == states
+    home.yibu("up", "-d", "one")
+    assert home.model("one")["state"] == "ready"
+
+
+def test_a_failed_start_on_demand_says_why_and_is_tried_again(home: Home, tmp_path: Path) -> None:
+    flag = tmp_path / "once"
+    home.write([fake("a", "--fail-once", str(flag), keep="idle 10m")])
+    home.yibu("up", "-d")
+    status, text = ask(home, home.url(), "a")
+    assert status == 503
+    assert json.loads(text)["error"]["code"] == "model_not_ready"
+    home.yibu("up", "-d", "a")
+    assert ask(home, home.url(), "a")[0] == 200

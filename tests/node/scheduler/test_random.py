@@ -1,0 +1,74 @@
+"""Random traces against what must always hold."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.node.scheduler.world import TOTAL, World
+from yibu.config import ModelConfig
+from yibu.config.types import Autoscale, Keep
+
+NAMES = "abcde"
+STEPS = 150
+
+
+def entry(chance: random.Random, name: str) -> ModelConfig:
+    keep: Keep = chance.choice(["always", "idle", "idle", "idle", "manual"])
+    group = chance.choice([None, None, "g"]) if keep == "idle" else None
+    auto = Autoscale(1, 3) if chance.random() < 0.2 else None
+    return ModelConfig(
+        name,
+        replicas=chance.choice([1, 1, 2]) if auto is None else 1,
+        autoscale=auto,
+        keep=keep,
+        idle=chance.choice([1.0, 10.0, 60.0]),
+        preload=chance.choice([None, True]),
+        group=group,
+        max_queue=chance.choice([3, 1000]),
+        queue_timeout=chance.choice([5.0, 60.0]),
+    )
+
+
+def step(world: World) -> None:
+    chance = world.chance
+    name = chance.choice(NAMES)
+    known = world.scheduler.model(name) is not None
+    what = chance.random()
+    if what < 0.06 or not known:
+        size = chance.choice([5, 20, 40, 60, TOTAL + 1 if chance.random() < 0.2 else 30])
+        world.up(entry(chance, name), size=size, broken=chance.random() < 0.15)
+    elif what < 0.08:
+        world.down(name)
+    elif what < 0.1:
+        world.scheduler.start(name, world.now)
+    elif what < 0.2 and world.waiting:
+        world.leave(chance.choice(list(world.waiting)))
+    else:
+        key = chance.choice(["k1", "k2", "k3"])
+        world.ask(
+            name, chance.uniform(0, 3), key=key, priority=chance.choice(["interactive", "batch"])
+        )
+
+
+@given(seed=st.integers(0, 2**32), calm=st.booleans())
+def test_a_random_trace(seed: int, calm: bool) -> None:
+    world = World(random.Random(seed), trouble=0.0 if calm else 0.2)
+    for _ in range(STEPS):
+        step(world)
+        world.run(world.chance.choice([0, 0, 0.1, 0.5, 3]))
+        if world.chance.random() < 0.5:
+            world.scheduler.tick(world.now)
+            world.check()
+    world.ticks(200)
+    assert not world.waiting, "a request was neither granted nor refused"
+    stopping = [engine.id for engine in world.engines.values() if engine.stopping]
+    assert not stopping, "what was asked to stop has not ended"
+    before = [effect for effect in world.effects if effect[0] != "read"]
+    if calm:
+        world.ticks(20)
+        after = [effect for effect in world.effects if effect[0] != "read"]
+        busy = [r for r in world._all() if r.state == "wanted"]
+        assert before == after or busy, "nothing happened, and yet something was done"

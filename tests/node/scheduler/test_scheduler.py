@@ -1,0 +1,369 @@
+"""What the scheduler decides, one situation at a time, on a simulated machine."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from tests.node.scheduler.world import World
+from yibu.config import ModelConfig
+from yibu.config.types import Autoscale
+from yibu.errors import DoesNotFitError, NotReadyError, OverloadedError, UnknownModelError
+from yibu.node.scheduler import Waiter
+
+
+@pytest.fixture
+def world() -> World:
+    return World(random.Random(0), trouble=0.0, min_up=0.0)
+
+
+def model(name: str, **fields: Any) -> ModelConfig:
+    return ModelConfig(name, **fields)
+
+
+def idle(name: str, **fields: Any) -> ModelConfig:
+    return model(name, keep="idle", **fields)
+
+
+def bring_up(world: World, *configs: ModelConfig, size: int = 60) -> None:
+    for config in configs:
+        world.up(config, size=size)
+    world.ticks(20)
+
+
+def states(world: World, name: str) -> list[str]:
+    found = world.scheduler.model(name)
+    assert found is not None
+    return [r.state for d in found.generations() for r in d.replicas.values()]
+
+
+def starts(world: World) -> list[str]:
+    return [what for effect, what in world.effects if effect == "start"]
+
+
+def stops(world: World) -> list[str]:
+    return [what for effect, what in world.effects if effect == "stop"]
+
+
+def test_a_ready_replica_answers_at_once(world: World) -> None:
+    bring_up(world, model("a"))
+    waiter = Waiter("a")
+    assert world.scheduler.request(waiter, world.now) == "a-0.1"
+    world.scheduler.answered("a-0.1", waiter, world.now)
+    with pytest.raises(UnknownModelError):
+        world.scheduler.request(Waiter("b"), world.now)
+
+
+def test_the_least_loaded_replica_answers_and_of_equals_the_one_unused_longest(
+    world: World,
+) -> None:
+    bring_up(world, model("a", replicas=3), size=20)
+    order = [world.scheduler.request(Waiter("a"), world.now) for _ in range(6)]
+    assert order == ["a-0.1", "a-1.1", "a-2.1"] * 2
+    assert world.scheduler.request(Waiter("a", exclude=frozenset({"a-0.1", "a-2.1"})), 0) == "a-1.1"
+
+
+def test_equal_prompts_meet_the_same_replica_unless_it_is_busy(world: World) -> None:
+    world.slots = None
+    bring_up(world, model("a", replicas=4), size=20)
+    first = [world.scheduler.request(w, 0) for w in (Waiter("a", affinity=7),)]
+    for _ in range(3):
+        waiter = Waiter("a", affinity=7)
+        replica = world.scheduler.request(waiter, 0)
+        assert replica is not None
+        world.scheduler.answered(replica, waiter, 0)
+        first.append(replica)
+    assert len(set(first[1:])) == 1
+    spread = {world.scheduler.request(Waiter("a", affinity=7), 0) for _ in range(12)}
+    assert len(spread) == 4, "a hot prompt must not leave the others idle"
+
+
+def test_a_model_on_demand_starts_once_however_many_ask(world: World) -> None:
+    bring_up(world, idle("a"))
+    assert states(world, "a") == []
+    for _ in range(10):
+        world.ask("a", 1)
+    world.ticks(20)
+    assert starts(world) == ["a-0.1"]
+    assert world.outcomes == {"granted": 10}
+
+
+def test_an_idle_model_is_unloaded_and_comes_back(world: World) -> None:
+    bring_up(world, idle("a", idle=30))
+    world.ask("a", 1)
+    world.ticks(20)
+    assert states(world, "a") == ["ready"]
+    world.ticks(40)
+    assert states(world, "a") == []
+    world.ask("a", 1)
+    world.ticks(20)
+    assert world.outcomes == {"granted": 2}
+
+
+def test_the_longest_unused_model_yields(world: World) -> None:
+    bring_up(world, idle("a"), idle("b"), idle("c"), size=40)
+    for name in ("a", "b"):
+        world.ask(name, 1)
+        world.ticks(10)
+    world.ask("a", 1)
+    world.ticks(5)
+    world.ask("c", 1)
+    world.ticks(10)
+    assert (states(world, "a"), states(world, "b"), states(world, "c")) == (
+        ["ready"],
+        [],
+        ["ready"],
+    )
+
+
+def test_no_more_models_yield_than_have_to(world: World) -> None:
+    world.up(idle("small"), size=10)
+    world.up(idle("large"), size=70)
+    world.up(idle("new"), size=50)
+    world.ticks(5)
+    for name in ("small", "large"):
+        world.ask(name, 1)
+        world.ticks(10)
+    world.ask("new", 1)
+    world.ticks(10)
+    assert states(world, "small") == ["ready"], "it was used before, but made no difference"
+    assert states(world, "large") == []
+
+
+def test_who_is_kept_always_never_yields(world: World) -> None:
+    bring_up(world, model("a"))
+    bring_up(world, idle("b"))
+    world.ask("b", 1)
+    world.ticks(3)
+    assert states(world, "a") == ["ready"]
+    assert world.outcomes == {"refused": 1}
+    with pytest.raises(NotReadyError):
+        world.scheduler.request(Waiter("b"), world.now)
+
+
+def test_who_serves_yields_when_it_has_answered_and_gets_no_more(world: World) -> None:
+    bring_up(world, idle("a"), idle("b"))
+    world.ask("a", 10)
+    world.ticks(6)
+    world.ask("b", 1)
+    world.ticks(2)
+    late = world.ask("a", 1)
+    assert late in world.waiting
+    assert states(world, "a") == ["ready"], "it still answers"
+    world.ticks(40)
+    assert world.outcomes == {"granted": 3}
+    assert starts(world) == ["a-0.1", "b-0.1", "a-0.1"]
+
+
+def test_two_busy_models_take_turns(world: World) -> None:
+    world.min_up = 3.0
+    world.__post_init__()
+    bring_up(world, idle("a"), idle("b"))
+    for _ in range(400):
+        for name in ("a", "b"):
+            if world.chance.random() < 0.3:
+                world.ask(name, 0.5)
+        world.ticks(0.5)
+    world.ticks(60)
+    assert set(world.outcomes) == {"granted"}
+    assert 4 < len(starts(world)) < 60, "neither starvation nor thrashing"
+
+
+def test_a_waiting_client_that_leaves_evicts_nobody(world: World) -> None:
+    bring_up(world, idle("a"), idle("b"))
+    world.ask("a", 10)
+    world.ticks(6)
+    waiter = world.ask("b", 1)
+    world.ticks(2)
+    world.leave(waiter)
+    world.ticks(20)
+    assert states(world, "a") == ["ready"]
+    world.ask("a", 1)
+    assert starts(world) == ["a-0.1"]
+    assert world.outcomes == {"granted": 2, "left": 1}
+
+
+def test_one_model_of_a_group_is_loaded_at_a_time(world: World) -> None:
+    bring_up(world, idle("a", group="g"), idle("b", group="g"), idle("c"), size=10)
+    for name in ("a", "c", "b"):
+        world.ask(name, 1)
+        world.ticks(10)
+    assert (states(world, "a"), states(world, "b"), states(world, "c")) == (
+        [],
+        ["ready"],
+        ["ready"],
+    )
+
+
+def test_a_group_with_a_model_that_is_kept_says_so(world: World) -> None:
+    bring_up(world, model("a", group="g"), size=10)
+    key = world.up(model("b", group="g"), size=10)
+    world.ticks(10)
+    error = world.scheduler.outcome(key)
+    assert isinstance(error, DoesNotFitError)
+    assert "'g', of which a is loaded" in error.message
+
+
+def test_a_model_that_a_person_starts_waits_for_nobody_to_ask(world: World) -> None:
+    bring_up(world, model("a", keep="manual", preload=False))
+    assert states(world, "a") == []
+    with pytest.raises(NotReadyError):
+        world.scheduler.request(Waiter("a"), world.now)
+    world.scheduler.start("a", world.now)
+    world.ticks(20)
+    assert states(world, "a") == ["ready"]
+
+
+def test_a_change_is_started_beside_and_takes_over(world: World) -> None:
+    bring_up(world, model("a"), size=40)
+    key = world.up(model("a", idle=1.0), size=40)
+    while world.scheduler.outcome(key) is not True:
+        world.ask("a", 0.2)
+        world.ticks(0.5)
+    world.ticks(20)
+    assert set(world.outcomes) == {"granted"}
+    assert states(world, "a") == ["ready"]
+    assert list(world.engines) == ["a-0.2"]
+
+
+def test_a_change_without_room_holds_requests_meanwhile(world: World) -> None:
+    bring_up(world, model("a"), size=60)
+    key = world.up(model("a", idle=1.0), size=60)
+    while world.scheduler.outcome(key) is not True:
+        world.ask("a", 0.2)
+        world.ticks(0.5)
+    world.ticks(20)
+    assert set(world.outcomes) == {"granted"}
+    assert list(world.engines) == ["a-0.2"]
+
+
+@pytest.mark.parametrize("size", [40, 60])
+def test_a_change_that_fails_is_rolled_back(world: World, size: int) -> None:
+    bring_up(world, model("a"), size=size)
+    key = world.up(model("a", idle=1.0), size=size, broken=True)
+    for _ in range(60):
+        world.ask("a", 0.1)
+        world.ticks(0.5)
+    assert not isinstance(world.scheduler.outcome(key), (bool, type(None)))
+    assert list(world.engines) == ["a-0.1"]
+    assert states(world, "a") == ["ready"]
+    if size == 40:
+        assert set(world.outcomes) == {"granted"}
+
+
+def test_a_change_that_does_not_fit_at_all_stops_nothing(world: World) -> None:
+    bring_up(world, model("a"), size=60)
+    key = world.up(model("a", idle=1.0), size=101)
+    world.ticks(20)
+    assert isinstance(world.scheduler.outcome(key), DoesNotFitError)
+    assert stops(world) == []
+    assert states(world, "a") == ["ready"]
+
+
+def test_replicas_follow_the_load(world: World) -> None:
+    bring_up(world, model("a", autoscale=Autoscale(1, 3, 0.5)), size=30)
+    assert states(world, "a") == ["ready"]
+    for _ in range(100):
+        for _ in range(4):
+            world.ask("a", 1.5)
+        world.ticks(0.5)
+    assert states(world, "a") == ["ready"] * 3
+    world.ticks(300)
+    assert states(world, "a") == ["ready"]
+    assert set(world.outcomes) == {"granted"}
+
+
+def test_what_more_replicas_lack_costs_those_there_are_nothing(world: World) -> None:
+    bring_up(world, model("a", autoscale=Autoscale(1, 3, 0.5)), size=60)
+    for _ in range(30):
+        for _ in range(4):
+            world.ask("a", 1.5)
+        world.ticks(0.5)
+    assert states(world, "a") == ["ready"]
+    assert "refused" not in world.outcomes
+
+
+def test_a_full_queue_refuses_with_the_time_that_it_takes(world: World) -> None:
+    world.slots = 1
+    bring_up(world, model("a", max_queue=2))
+    for _ in range(10):
+        world.ask("a", 3)
+        world.run(3)
+    for _ in range(3):
+        world.ask("a", 3)
+    with pytest.raises(OverloadedError) as refused:
+        world.scheduler.request(Waiter("a"), world.now)
+    assert refused.value.code == "queue_full"
+    assert refused.value.retry_after == pytest.approx(9, abs=2)
+
+
+def test_who_waits_too_long_is_told_so(world: World) -> None:
+    world.slots = 1
+    bring_up(world, model("a", queue_timeout=5))
+    world.ask("a", 20)
+    world.ask("a", 1)
+    world.ticks(10)
+    assert world.outcomes == {"granted": 1, "refused": 1}
+
+
+def test_accounts_are_served_in_turn(world: World) -> None:
+    world.slots = 1
+    bring_up(world, model("a"))
+    order: list[str] = []
+    grant = world.grant
+
+    def noted(waiter: Waiter, replica: str) -> bool:
+        order.append(waiter.key)
+        return grant(waiter, replica)
+
+    world.grant = noted  # type: ignore[method-assign]
+    for _ in range(20):
+        world.ask("a", 1, key="greedy")
+    for _ in range(3):
+        world.ask("a", 1, key="modest")
+    world.ticks(40)
+    assert order[:6] == ["modest", "greedy"] * 3
+    assert len(order) == 22
+
+
+def test_batch_waits_for_interactive_and_does_not_starve(world: World) -> None:
+    world.slots = 1
+    bring_up(world, model("a"))
+    order: list[str] = []
+    grant = world.grant
+
+    def noted(waiter: Waiter, replica: str) -> bool:
+        order.append(waiter.priority)
+        return grant(waiter, replica)
+
+    world.grant = noted  # type: ignore[method-assign]
+    for _ in range(20):
+        world.ask("a", 0.1, key="b", priority="batch")
+        world.ask("a", 0.1, key="i")
+    world.ticks(20)
+    assert order[:16].count("batch") == 2
+    assert len(order) == 39
+
+
+def test_nobody_waits_much_longer_than_in_a_perfect_queue(world: World) -> None:
+    world.slots = 8
+    bring_up(world, model("a"))
+    for number in range(1000):
+        world.ask("a", 1, key=f"k{number % 50}")
+    world.ticks(200)
+    assert len(world.waited) == 992
+    assert max(world.waited) <= 1.5 * 992 / 8
+    assert world.outcomes == {"granted": 1000}
+
+
+def test_a_node_that_stops_refuses_who_waits(world: World) -> None:
+    world.slots = 1
+    bring_up(world, model("a"))
+    world.ask("a", 5)
+    world.ask("a", 5)
+    world.scheduler.close()
+    assert world.outcomes == {"granted": 1, "refused": 1}
+    with pytest.raises(NotReadyError, match="shutting down"):
+        world.scheduler.request(Waiter("a"), world.now)
