@@ -14,8 +14,14 @@ from yibu.config.types import NO_LIMITS, Limits
 from yibu.engines.base import Capability, Endpoint
 from yibu.engines.requests import UNKNOWN, Abilities
 
-State = Literal["pending", "downloading", "starting", "ready", "draining", "stopped", "failed"]
-"""Of models and of replicas; only a model, before it has replicas, is ``downloading``."""
+State = Literal[
+    "pending", "downloading", "starting", "ready", "draining", "stopped", "failed", "unloaded"
+]
+"""Of models and of replicas; only a model without replicas is ``downloading``, or ``unloaded``: it
+is loaded when somebody asks for it."""
+
+Priority = Literal["interactive", "batch"]
+"""Requests of ``batch`` wait for those of ``interactive``, without starving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ class Route:
     details: ModelDetails = NO_DETAILS
     failure: Failure | None = None
     """Why there are no replicas, where that is so."""
+    replicas: int = 1
+    """How many it may have."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Further names that clients may ask for → what they mean: ``model`` for an alias, itself for
     something of its own that the same replicas serve (a LoRA adapter)."""
@@ -99,6 +107,37 @@ class ReplicaStatus:
     """Where it answers; None unless it is ready."""
 
 
+class Lease(Protocol):
+    """A replica that answers one request, from when it is granted until it is released."""
+
+    @property
+    def waits(self) -> bool:
+        """It is not granted yet."""
+        ...
+
+    async def granted(self) -> None:
+        """Return as soon as it is. Who does not wait any longer, being cancelled, has no lease.
+
+        Raises:
+            NotReadyError: the model could not be started, or was not free in time.
+        """
+        ...
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        ...
+
+    def progress(self) -> None:
+        """A piece of a streamed answer came: this engine does not hang, however long it takes."""
+        ...
+
+    def release(self, *, failed: bool = False) -> None:
+        """The request ended; ``failed`` when the replica broke the connection, so that the node
+        looks at it at once."""
+        ...
+
+
 class Backend(Protocol):
     """The fleet as the gateway sees it. One event loop; no call blocks it."""
 
@@ -114,21 +153,30 @@ class Backend(Protocol):
         """Every replica of every model, whatever its state."""
         ...
 
-    async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
-        """A replica to send one request to, the least loaded; counts the request as in flight.
+    def acquire(
+        self,
+        model: str,
+        *,
+        key: str = "",
+        priority: Priority = "interactive",
+        affinity: int | None = None,
+        exclude: frozenset[str] = frozenset(),
+        slotless: bool = False,
+    ) -> Lease:
+        """A replica for one request. Where one is ready and has room the lease is granted at once;
+        else it has to be waited for.
 
-        ``exclude`` names replicas that already failed this request.
+        Args:
+            key: The account that asks; those that wait are answered in turn.
+            affinity: A hash of the part of the prompt that equal requests have in common; they go to
+                the same replica, whose prefix cache has it.
+            exclude: Replicas that failed this request already.
+            slotless: It takes none of the requests that the engine works on at once.
 
         Raises:
-            NotReadyError: no replica is ready (its message has the state or the cause in words).
+            NotReadyError: no replica is ready, nor will one be soon (its message has the state or the
+                cause in words).
+            OverloadedError: too many requests wait already.
+            UnknownModelError: the model is not served any more.
         """
-        ...
-
-    def progress(self, endpoint: Endpoint) -> None:
-        """A piece of a streamed answer came: this engine does not hang, however long it takes."""
-        ...
-
-    def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
-        """The request ended; ``failed`` when the replica broke the connection, so that the node
-        looks at it at once."""
         ...

@@ -44,7 +44,7 @@ def test_an_interrupt_before_the_node_answers_hurries_it(monkeypatch: pytest.Mon
 def test_an_interrupt_while_the_node_starts_leaves_no_node(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(moment, interrupted)

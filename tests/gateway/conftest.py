@@ -61,19 +61,29 @@ class FakeBackend:
         )
         return [*ready, *self.statuses]
 
-    async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
+    def acquire(self, model: str, *, exclude: frozenset[str] = frozenset(), **_: Any) -> FakeLease:
         for endpoint in self.endpoints[model]:
             if endpoint.replica not in exclude:
                 self.in_flight += 1
-                return endpoint
+                return FakeLease(self, endpoint)
         raise NotReadyError(f"no replica of {model!r} is ready: starting", retry_after=2.5)
 
-    def progress(self, endpoint: Endpoint) -> None:
+
+@dataclass
+class FakeLease:
+    backend: FakeBackend
+    endpoint: Endpoint
+    waits: bool = False
+
+    async def granted(self) -> None:
+        """At once."""
+
+    def progress(self) -> None:
         """Nobody supervises here."""
 
-    def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
-        self.in_flight -= 1
-        self.finished.append((endpoint.replica, failed))
+    def release(self, *, failed: bool = False) -> None:
+        self.backend.in_flight -= 1
+        self.backend.finished.append((self.endpoint.replica, failed))
 
 
 @dataclass

@@ -57,10 +57,11 @@ def make_fleet(host: Host, paths: Paths) -> Callable[..., Fleet]:
     def make(**changes: Any) -> Fleet:
         timings = dataclasses.replace(QUICK, **changes.pop("timings", {}))
         rotation = changes.pop("rotation", None)
+        gpu_memory = changes.pop("gpu_memory", host.gpu_memory)
         deployer = fake_deployer(**changes)
         return Fleet(
             deployer,
-            dataclasses.replace(host, timings=timings),
+            dataclasses.replace(host, timings=timings, gpu_memory=gpu_memory),
             StateFile(paths.state / "node.json"),
             rotation=rotation,
         )

@@ -19,7 +19,7 @@ from yibu.node.launch import LaunchSpec
 from yibu.node.timings import Timings
 from yibu.planner.ledger import Beside
 from yibu.planner.request import Request
-from yibu.planner.types import MemoryNeed, ModelFacts, ModelPlan, Placement
+from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
 from yibu.resolve import Prepared, Resolved
 
 FAKE_PHASES = (
@@ -114,10 +114,10 @@ def fake_prepare(config: ModelConfig, facts: ModelFacts | None) -> Prepared:
 
 def placing(
     choose: Callable[[ModelConfig, ModelFacts | None, int, Beside], Placement],
-) -> Callable[[Prepared, int, Beside], Resolved]:
+) -> Callable[[Prepared, int, Machine, Beside], Resolved]:
     """A deployer's ``place`` that puts each replica where ``choose`` says."""
 
-    def place(prepared: Prepared, number: int, beside: Beside) -> Resolved:
+    def place(prepared: Prepared, number: int, machine: Machine, beside: Beside) -> Resolved:
         placement = choose(prepared.model, prepared.facts, number, beside)
         launch = prepared.engine.plan(prepared.model, prepared.facts, placement)
         verdict = ModelPlan(prepared.model.name, "fits", placement, ())
@@ -134,6 +134,7 @@ def fake_deployer(**changes: Any) -> Deployer:
         foresee=lambda source: None,
         require=lambda config, facts: None,
         prepare=fake_prepare,
+        machine=lambda: Machine("fake", 2, 2, 64 << 30, 64 << 30),
         place=placing(lambda config, facts, number, beside: placement),
         ensure_environment=lambda name, note: Path(sys.executable),
         explain=explain,

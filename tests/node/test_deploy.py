@@ -13,13 +13,21 @@ from yibu.config import ModelConfig
 from yibu.errors import EnvironmentSetupError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node.deploy import Deployer
+from yibu.planner.ledger import Beside
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 
 
 async def run(deployer: Deployer, config: ModelConfig) -> tuple[Any, list[Progress], list[str]]:
     progress: list[Progress] = []
     notes: list[str] = []
-    return await deployer.deploy(config, progress.append, notes.append), progress, notes
+    telling = (progress.append, notes.append, lambda phase: None)
+    gotten = await deployer.get(config, *telling, lambda facts: None)
+    specs = []
+    for number in range(config.replicas):
+        resolved = deployer.place(gotten.prepared, number, deployer.machine(), Beside())
+        placement, launch = resolved.runs()
+        specs.append(await deployer.spec(config, gotten, launch, placement, *telling))
+    return specs, progress, notes
 
 
 async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
@@ -53,6 +61,8 @@ async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
         "pull /m",
         "facts /m",
         "place 5 0",
+        "environment fake",
+        "pull /vad",
         "place 5 1",
         "environment fake",
         "pull /vad",
@@ -62,8 +72,8 @@ async def test_stages_run_in_order_with_what_the_ones_before_gave() -> None:
     assert specs[0].extra == {"vad": "/vad"}
     assert specs[0].env == {"A": "b"}
     assert specs[0].max_context == 2048
-    assert len(progress) == 2
-    assert notes == ["four slots", "making it"]
+    assert len(progress) == 3
+    assert notes == ["four slots", "making it"] * 2
 
 
 async def test_a_command_of_the_users_needs_no_source_and_no_environment() -> None:

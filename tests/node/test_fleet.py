@@ -33,21 +33,27 @@ from yibu.node import probe
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import Nvml, wait_released
 from yibu.paths import Paths
-from yibu.routing import Backend
+from yibu.routing import Backend, Lease
 
 MakeFleet = Callable[..., Fleet]
 
 
+async def acquire(fleet: Fleet, model: str, **fields: Any) -> Lease:
+    lease = fleet.acquire(model, **fields)
+    await lease.granted()
+    return lease
+
+
 async def ask(fleet: Fleet, model: str) -> int:
     """One request as the gateway sends it; its status."""
-    endpoint = await fleet.ensure_ready(model)
+    lease = await acquire(fleet, model)
     (request, *_) = probe.token_requests(frozenset({"chat"}), model)
     try:
-        answer = await probe.one_token(endpoint, request, 60)
+        answer = await probe.one_token(lease.endpoint, request, 60)
     except probe.ProbeError:
-        fleet.done(endpoint, failed=True)
+        lease.release(failed=True)
         raise
-    fleet.done(endpoint)
+    lease.release()
     return answer.status
 
 
@@ -64,7 +70,7 @@ async def test_up_serves_and_down_ends(make_fleet: MakeFleet) -> None:
         assert backend.route("smol") is None
         assert await fleet.status() == []
         with pytest.raises(UnknownModelError, match="not served here any more"):
-            await fleet.ensure_ready("smol")
+            await acquire(fleet, "smol")
         with pytest.raises(NotRunningError):
             await fleet.down("smol")
 
@@ -120,15 +126,17 @@ async def test_status_is_what_ps_shows(make_fleet: MakeFleet) -> None:
 async def test_requests_go_to_the_least_loaded_replica(make_fleet: MakeFleet) -> None:
     async with make_fleet() as fleet:
         await fleet.up(fake_model("smol", replicas=3))
-        held = [await fleet.ensure_ready("smol") for _ in range(6)]
-        assert sorted(e.replica for e in held) == [f"smol-{n}" for n in (0, 0, 1, 1, 2, 2)]
-        fleet.done(held[0])
-        assert (await fleet.ensure_ready("smol")).replica == held[0].replica
+        held = [await acquire(fleet, "smol") for _ in range(6)]
+        replicas = sorted(lease.endpoint.replica for lease in held)
+        assert replicas == [f"smol-{n}" for n in (0, 0, 1, 1, 2, 2)]
+        held[0].release()
+        again = await acquire(fleet, "smol")
+        assert again.endpoint.replica == held[0].endpoint.replica
         spared = frozenset({"smol-0", "smol-2"})
-        held.append(await fleet.ensure_ready("smol", exclude=spared))
-        assert held[-1].replica == "smol-1"
-        for endpoint in held:
-            fleet.done(endpoint)
+        held.append(await acquire(fleet, "smol", exclude=spared))
+        assert held[-1].endpoint.replica == "smol-1"
+        for lease in (*held[1:], again):
+            lease.release()
 
 
 async def test_a_crash_under_load_costs_only_the_requests_in_flight(make_fleet: MakeFleet) -> None:
@@ -152,16 +160,16 @@ async def test_a_crash_under_load_costs_only_the_requests_in_flight(make_fleet: 
         await asyncio.gather(*clients)
         assert set(outcomes) == {200}
         assert len(outcomes) + failed == 60
-        await eventually(lambda: fleet._replicas["smol-0"].restarts == 1)
-        await eventually(lambda: fleet._replicas["smol-0"].state == "ready")
-        assert all(replica.in_flight == 0 for replica in fleet._all_replicas())
+        await eventually(lambda: fleet._runner.supervisors["smol-0"].restarts == 1)
+        await eventually(lambda: fleet._runner.supervisors["smol-0"].state == "ready")
+        assert all(replica.in_flight == 0 for replica in fleet._supervisors)
 
 
 async def test_a_request_waits_over_a_quick_restart(make_fleet: MakeFleet) -> None:
     async with make_fleet() as fleet:
         await fleet.up(fake_model("smol"))
         os.kill((await fleet.status())[0]["replicas"][0]["pid"], signal.SIGKILL)
-        await eventually(lambda: fleet._replicas["smol-0"].restarts == 1)
+        await eventually(lambda: fleet._runner.supervisors["smol-0"].restarts == 1)
         assert await ask(fleet, "smol") == 200
 
 
@@ -171,9 +179,9 @@ async def test_a_model_that_takes_long_is_refused_at_once(make_fleet: MakeFleet)
             going = asyncio.create_task(fleet.up(fake_model("slow", "--ready-after", "60")))
             await eventually(lambda: fleet.route("slow") is not None)
             with pytest.raises(NotReadyError, match=r"'slow' is (pending|starting)") as refused:
-                await fleet.ensure_ready("slow")
+                await acquire(fleet, "slow")
             assert refused.value.retry_after == 10
-            await eventually(lambda: fleet._replicas)
+            await eventually(lambda: fleet._runner.supervisors)
         await fleet.down("slow")
         with pytest.raises(NotRunningError, match="taken down before it was ready"):
             await going
@@ -218,7 +226,7 @@ async def test_a_start_that_fails_is_told_and_can_be_tried_again(make_fleet: Mak
         assert model["state"] == "failed"
         assert "memory did not suffice" in model["cause"]
         with pytest.raises(NotReadyError, match="memory did not suffice") as refused:
-            await fleet.ensure_ready("big")
+            await acquire(fleet, "big")
         assert refused.value.retry_after == 60
         await fleet.up(fake_model("big"))
         assert await ask(fleet, "big") == 200
@@ -322,26 +330,25 @@ async def test_a_caller_that_is_cancelled_leaves_the_change_whole(make_fleet: Ma
     async with make_fleet() as fleet:
         await fleet.up(fake_model("smol"))
         replacing = asyncio.create_task(fleet.up(fake_model("smol", "--tokens", "2")))
-        async with asyncio.timeout(60):
-            while fleet._models["smol"].state != "draining":
-                await asyncio.sleep(0)  # it may last a few turns of the loop only
+        await eventually(lambda: "smol-0.2" in fleet._runner.supervisors)
         replacing.cancel()
         await asyncio.gather(replacing, return_exceptions=True)
-        await eventually(lambda: fleet._models["smol"].config.flags == ("--tokens", "2"))
-        await eventually(lambda: fleet._models["smol"].state == "ready")
+        await eventually(lambda: fleet.configs()[0].flags == ("--tokens", "2"))
+        await eventually(lambda: list(fleet._runner.supervisors) == ["smol-0.2"])
+        assert await ask(fleet, "smol") == 200
 
 
 async def test_drain_refuses_the_new_and_waits_for_the_old(make_fleet: MakeFleet) -> None:
     async with make_fleet() as fleet:
         await fleet.up(fake_model("smol"))
-        endpoint = await fleet.ensure_ready("smol")
+        lease = await acquire(fleet, "smol")
         assert not await fleet.drain(0.05)
         with pytest.raises(NotReadyError, match="shutting down"):
-            await fleet.ensure_ready("smol")
+            await acquire(fleet, "smol")
         draining = asyncio.create_task(fleet.drain(60))
         await asyncio.sleep(0)
         assert not draining.done()
-        fleet.done(endpoint)
+        lease.release()
         assert await draining
 
 
@@ -352,7 +359,7 @@ async def test_a_drain_under_load_loses_no_answer(make_fleet: MakeFleet, tmp_pat
         await fleet.up(fake_model("smol", "--answer-when", str(go_on), replicas=2))
         go_on.unlink()
         going = [asyncio.create_task(ask(fleet, "smol")) for _ in range(12)]
-        await eventually(lambda: sum(r.in_flight for r in fleet._all_replicas()) == 12)
+        await eventually(lambda: sum(r.in_flight for r in fleet._supervisors) == 12)
         draining = asyncio.create_task(fleet.drain(60))
         await asyncio.sleep(0)
         go_on.touch()
@@ -363,9 +370,9 @@ async def test_a_drain_under_load_loses_no_answer(make_fleet: MakeFleet, tmp_pat
 async def test_leaving_does_not_wait_twice_for_those_who_do_not_end(make_fleet: MakeFleet) -> None:
     async with make_fleet(timings={"drain": 1000.0}) as fleet:
         await fleet.up(fake_model("smol"))
-        endpoint = await fleet.ensure_ready("smol")
+        lease = await acquire(fleet, "smol")
         assert not await fleet.drain(0.05)
-    fleet.done(endpoint)
+    lease.release()
 
 
 async def test_logs_are_named_after_the_replica(make_fleet: MakeFleet, paths: Paths) -> None:
@@ -453,5 +460,5 @@ async def test_a_refusal_says_what_to_try(make_fleet: MakeFleet) -> None:
         with pytest.raises(EngineStartError):
             await fleet.up(fake_model("smol", "--fail-start", "out of memory"))
         with pytest.raises(NotReadyError, match="memory did not suffice") as refused:
-            await fleet.ensure_ready("smol")
+            await acquire(fleet, "smol")
         assert refused.value.hint == "use a smaller model"

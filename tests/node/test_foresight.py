@@ -19,7 +19,6 @@ from yibu.daemon import deployer
 from yibu.errors import HubError
 from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.node.fleet import Fleet
-from yibu.node.ledger import Ledger
 from yibu.paths import Paths
 from yibu.planner.ledger import Beside, Coming, Promise
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
@@ -106,7 +105,7 @@ def test_it_has_its_share_of_cores_and_memory(
     config = ModelConfig(name="a", source="hf:org/small")
 
     def threads(**beside: Any) -> int:
-        placement = real.place(real.prepare(config, facts), 0, Beside(**beside)).placement
+        placement = real.place(real.prepare(config, facts), 0, machine, Beside(**beside)).placement
         assert placement is not None
         return placement.threads
 
@@ -151,7 +150,7 @@ async def test_others_are_placed_with_it_while_it_is_downloaded(make_fleet: Make
         answer.set()
         await near
         assert [(c.config.name, c.facts) for c in seen["near"].coming] == [("far", LARGE)]
-        assert fleet._models["far"].state == "downloading"
+        assert fleet.route("far").state == "downloading"
         arrive.set()
         await far
         assert seen["far"].coming == ()
@@ -175,9 +174,9 @@ async def test_a_hub_that_says_nothing_holds_nobody_up(make_fleet: MakeFleet, hu
             over.wait(60)
         return fake_pull(source, progress)
 
-    fleet = make_fleet(place=placing(place_noting(seen)), foresee=foresee, pull=pull)
-    fleet._host = replace(fleet._host, ledger=Ledger(foresight=0.2))
-    async with fleet:
+    timings = {"foresight": 0.2}
+    placed = placing(place_noting(seen))
+    async with make_fleet(place=placed, foresee=foresee, pull=pull, timings=timings) as fleet:
         far = asyncio.create_task(fleet.up(fake_model("far", source="/far")))
         await fleet.up(fake_model("near", source="/near"))
         assert [(c.config.name, c.facts) for c in seen["near"].coming] == [("far", None)]

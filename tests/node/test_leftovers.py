@@ -36,8 +36,8 @@ async def _killed(fleet: Fleet) -> int:
     """Kill the engine's main process; return the old pid when it is started again."""
     pid = (await fleet.status())[0]["replicas"][0]["pid"]
     os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: fleet._replicas["smol-0"].restarts == 1)
-    await eventually(lambda: fleet._models["smol"].state == "ready")
+    await eventually(lambda: fleet._runner.supervisors["smol-0"].restarts == 1)
+    await eventually(lambda: fleet.route("smol").state == "ready")
     return int(pid)
 
 

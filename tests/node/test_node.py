@@ -182,7 +182,7 @@ def saved_pids(node: NodeProcess) -> list[int]:
     return [r["process"]["pid"] for m in models for r in m["replicas"] if r["process"]]
 
 
-def test_what_died_meanwhile_is_started_if_a_sibling_lives(
+def test_what_died_meanwhile_is_started_again(
     node: Callable[..., NodeProcess],
 ) -> None:
     one = node().started()
@@ -199,7 +199,8 @@ def test_what_died_meanwhile_is_started_if_a_sibling_lives(
     after = two.model("smol")["replicas"]
     assert after[0]["pid"] != before[0]["pid"]
     assert after[1]["pid"] == before[1]["pid"]
-    assert [model["name"] for model in two.client.call("ps")["models"]] == ["smol"]
+    until(lambda: two.model("gone")["state"] == "ready")
+    assert two.model("gone")["replicas"][0]["pid"] != gone["pid"]
 
 
 def is_dead(pid: int) -> bool:
@@ -248,9 +249,12 @@ def test_what_engines_leave_that_are_killed_with_their_node(
     one.kill()
     os.kill(dead, signal.SIGKILL)
     until(lambda: is_dead(dead))
-    assert shared[0].exists()
+    left = shared[0].stat().st_ino
     two = node().started()
-    assert [path.exists() for path in (*temporary, *shared)] == [False, True, False, True]
+    until(lambda: two.model("dead")["state"] == "ready")  # it is started again
+    assert [path.exists() for path in temporary] == [False, True]
+    assert shared[0].stat().st_ino != left
+    assert shared[1].exists()
     assert two.terminate() == 0
     assert not any(path.exists() for path in (*temporary, *shared))
     assert list((paths.state / "temporary").iterdir()) == []
@@ -288,9 +292,11 @@ def test_another_process_under_a_saved_pid_is_not_touched(
         data["models"][0]["replicas"][0]["process"]["pid"] = stranger.pid
         state.write_text(json.dumps(data))
         two = node().started()
-        assert two.client.call("ps")["models"] == []
+        until(lambda: two.model("smol")["state"] == "ready")
         assert stranger.poll() is None
-        assert marked(two) == {}, f"the engine {engine} was left behind"
+        pids = {identity.pid for identity in marked(two)}
+        assert pids == {two.model("smol")["replicas"][0]["pid"]}
+        assert engine not in pids, "the engine was left behind"
         stranger.kill()
 
 

@@ -143,7 +143,7 @@ async def test_a_start_that_fails_keeps_the_phase_it_failed_in(
 
 
 def _replica(fleet: Fleet) -> Any:
-    return fleet._replicas.get("smol-0")
+    return fleet._runner.supervisors.get("smol-0")
 
 
 def _drained(events: Any) -> list[dict[str, Any]]:

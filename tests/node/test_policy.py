@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yibu.node.policy import (
-    Liveness,
-    ModelView,
-    Refuse,
-    RestartPolicy,
-    Start,
-    Supervised,
-    Wait,
-    may_start,
-)
+from yibu.node.liveness import Liveness
+from yibu.node.restart import RestartPolicy
 from yibu.node.timings import Timings
 
 T = Timings()
@@ -100,45 +91,3 @@ def test_one_error_is_not_a_hang_but_two_are() -> None:
     live = Liveness(T, 0)
     assert not live.canary(1, outcome="error", sent=0.5, busy=False)
     assert live.canary(2, outcome="error", sent=1.5, busy=True)
-
-
-@pytest.mark.parametrize(
-    ("state", "expected", "decision"),
-    [
-        ("starting", 2.0, Wait(5)),
-        ("starting", 5.0, Wait(5)),
-        ("starting", 20.0, Refuse(20)),
-        ("starting", 600.0, Refuse(60)),
-        ("starting", None, Refuse(10)),
-        ("downloading", None, Refuse(10)),
-        ("failed", None, Refuse(60)),
-    ],
-)
-def test_admission(state: str, expected: float | None, decision: object) -> None:
-    assert Supervised(5).decide(ModelView("m", state, expected)) == decision
-
-
-def _start(name: str, *gpus: int, memory: int = 1, alone: bool = True) -> Start:
-    return Start(name, frozenset(gpus), memory, alone)
-
-
-@pytest.mark.parametrize(
-    ("waiting", "starting", "expected"),
-    [
-        # On the CPU, and on GPUs of their own, all at once.
-        ([_start("a"), _start("b")], [], "ab"),
-        ([_start("a", 0), _start("b", 1)], [], "ab"),
-        # On one GPU the largest first, and the next when it is done.
-        ([_start("a", 0), _start("b", 0, memory=2)], [], "b"),
-        ([_start("a", 0)], [_start("b", 0)], ""),
-        # One that measures nothing may not disturb one that does, in either order.
-        ([_start("a", 0, alone=False)], [_start("b", 0)], ""),
-        ([_start("a", 0)], [_start("b", 0, alone=False)], ""),
-        ([_start("a", 0, alone=False), _start("b", 0, alone=False)], [], "ab"),
-        # A large one that waits for one of its two GPUs is not overtaken on the other.
-        ([_start("a", 0, 1, memory=9), _start("b", 1)], [_start("c", 0)], ""),
-        ([_start("a", 0, 1), _start("b", 2)], [_start("c", 0)], "b"),
-    ],
-)
-def test_who_may_start(waiting: list[Start], starting: list[Start], expected: str) -> None:
-    assert "".join(sorted(start.replica for start in may_start(waiting, starting))) == expected

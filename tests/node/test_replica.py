@@ -248,7 +248,7 @@ async def test_an_idle_engine_that_gives_no_token_is_restarted(
 async def test_requests_without_progress_bring_the_canary_early(supervise: Supervise) -> None:
     async with supervise("--hang-after", "1", stall=0.2, canary=0.4, **OFTEN) as (replica, _):
         await state(replica, "ready")
-        replica.acquire(1)
+        replica.acquire()
         await restarted(replica)
         replica.release(failed=True)
 
@@ -285,7 +285,7 @@ async def test_a_failed_request_makes_it_look_at_once(supervise: Supervise) -> N
     async with supervise(**slow) as (replica, _):
         await state(replica, "ready")
         os.kill(await pid_of(replica), signal.SIGSTOP)
-        replica.acquire(1)
+        replica.acquire()
         replica.release(failed=True)
         await restarted(replica)
 
@@ -428,7 +428,7 @@ async def test_cleaning_up_is_finished_however_often_it_is_cancelled() -> None:
 async def test_stop_waits_for_requests_in_flight(supervise: Supervise) -> None:
     async with supervise() as (replica, _history):
         await state(replica, "ready")
-        replica.acquire(1)
+        replica.acquire()
         stopping = asyncio.create_task(replica.stop())
         await state(replica, "draining")
         assert processes.alive(replica.process.identity)
@@ -440,7 +440,7 @@ async def test_stop_waits_for_requests_in_flight(supervise: Supervise) -> None:
 async def test_a_drain_has_an_end(supervise: Supervise) -> None:
     async with supervise(drain=0.1) as (replica, _):
         await state(replica, "ready")
-        replica.acquire(1)
+        replica.acquire()
         await replica.stop()
         assert replica.state == "stopped"
 

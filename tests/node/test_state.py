@@ -39,9 +39,10 @@ def saved() -> SavedModel:
         replicas=2,
     )
     shared = (SharedFile("/dev/shm/psm_1", 26, 4711),)
-    running = SavedReplica("smol-0", 20001, "key", 3, "home/smol-0/1", Identity(7, 99), shared)
-    idle = SavedReplica("smol-1", None, "key", 0, None, None)
-    return SavedModel(config, 1700000000, (fake_spec("--x"), fake_spec("--x")), (running, idle))
+    spec, process = fake_spec("--x"), Identity(7, 99)
+    running = SavedReplica("smol-0.2", 0, spec, 20001, "key", 3, "home/smol-0.2/1", process, shared)
+    idle = SavedReplica("smol-1.2", 1, spec, None, "key", 0, None, None)
+    return SavedModel(config, 1700000000, 2, started=False, replicas=(running, idle))
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:

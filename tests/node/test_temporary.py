@@ -93,16 +93,16 @@ def test_what_took_its_name_stays(
 async def test_it_goes_with_its_engine(make_fleet: MakeFleet, paths: Paths, parent: Path) -> None:
     async with make_fleet() as fleet:
         await fleet.up(fake_model("smol"))
-        process = fleet._replicas["smol-0"].process
+        process = fleet._runner.supervisors["smol-0"].process
         assert process is not None
         directory = temporary_directories(paths).path(process.marker)
         assert directory is not None
         assert psutil.Process(process.pid).environ()["TMPDIR"] == str(directory)
         (directory / "vllm_dist_1").write_text("left")
         os.kill(process.pid, signal.SIGKILL)
-        await eventually(lambda: fleet._replicas["smol-0"].restarts == 1)
-        await eventually(lambda: fleet._models["smol"].state == "ready")
-        again = fleet._replicas["smol-0"].process
+        await eventually(lambda: fleet._runner.supervisors["smol-0"].restarts == 1)
+        await eventually(lambda: fleet.route("smol").state == "ready")
+        again = fleet._runner.supervisors["smol-0"].process
         assert again is not None
         assert list(parent.iterdir()) == [temporary_directories(paths).path(again.marker)]
     assert list(parent.iterdir()) == []
@@ -114,7 +114,7 @@ async def test_the_models_own_tmpdir_wins(
 ) -> None:
     async with make_fleet() as fleet:
         await fleet.up(fake_model("smol", env={"TMPDIR": str(tmp_path)}))
-        process = fleet._replicas["smol-0"].process
+        process = fleet._runner.supervisors["smol-0"].process
         assert process is not None
         assert psutil.Process(process.pid).environ()["TMPDIR"] == str(tmp_path)
     assert tmp_path.is_dir()
@@ -125,7 +125,7 @@ async def test_a_users_command_has_the_systems(make_fleet: MakeFleet, parent: Pa
     async with make_fleet() as fleet:
         plan = {"environment": None, "argv": argv}
         await fleet.up(fake_model("smol", options={"plan": plan}))
-        process = fleet._replicas["smol-0"].process
+        process = fleet._runner.supervisors["smol-0"].process
         assert process is not None
         assert psutil.Process(process.pid).environ().get("TMPDIR") == os.environ.get("TMPDIR")
         assert list(parent.iterdir()) == []

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from yibu.node.ledger import Ledger
 
 from tests.fakes.vllm import make_model
 from tests.planner.planner_files import LLAMA, gguf_bytes, write_safetensors
@@ -25,7 +26,6 @@ from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.node import hardware, phases
 from yibu.node.deploy import Deployer
 from yibu.node.launch import LaunchSpec
-from yibu.node.ledger import Ledger
 from yibu.paths import Paths
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.types import Machine

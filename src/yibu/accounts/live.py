@@ -24,7 +24,7 @@ from yibu.accounts.database import AccountsError, may_hold_keys, shares, transla
 from yibu.accounts.limits import Meter, Spending, bounds
 from yibu.accounts.secret import digest_of, prefix_of
 from yibu.accounts.store import AccountStore, KeyDigest
-from yibu.accounts.types import Account
+from yibu.accounts.types import Account, Priority
 from yibu.accounts.usage import By, Slot, Used
 from yibu.errors import UnauthorizedError
 
@@ -47,6 +47,7 @@ class Caller:
     """The key is one of the operator's own, from the configuration."""
     models: frozenset[str] | None = None
     """Names of the models that it may use; None: all."""
+    priority: Priority = "interactive"
     expires: float | None = None
     meter: Meter | None = None
     """Its limits, where it has any."""
@@ -210,6 +211,7 @@ class LiveAccounts:
             caller = self._callers.get(account.name) or Caller(account.name, (account.name,))
             caller.admin = account.admin
             caller.models = None if account.models is None else frozenset(account.models)
+            caller.priority = account.priority
             caller.expires = account.expires
             caller.meter = self._meter(account, caller.meter, found.spent.get(account.name, 0))
             callers[account.name] = caller

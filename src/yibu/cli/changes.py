@@ -53,8 +53,8 @@ def refuse_changes(context: Context, config: Config, *, whole_file: bool) -> Non
     if gone:
         raise UsageError(
             f"{path} no longer has {', '.join(gone)}, and the node still serves it.",
-            hint=f"Stop it, then go on: yibu down {' '.join(gone)} && yibu up -d -f {path}. Or name"
-            f" the models to bring up: yibu up -d -f {path} NAME",
+            hint=f"Serve what the file has, and nothing else of it: yibu apply -f {path}. Or name the"
+            f" models to bring up: yibu up -d -f {path} NAME",
         )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 _LINE_EVERY = 5.0
 """Seconds between two lines where nothing is redrawn."""
-_FINAL = frozenset({"ready", "failed", "stopped"})
+_FINAL = frozenset({"ready", "failed", "stopped", "unloaded"})
 _LONG = 20.0
 """Seconds from which on tenths of them say nothing."""
 
@@ -58,6 +58,8 @@ def phrase(event: Event, seconds: float) -> str:
     if state == "ready":
         phases = breakdown(event.get("phases") or {}, seconds)
         return f"ready in {_seconds(seconds, seconds)} s" + (f": {phases}" if phases else "")
+    if state == "unloaded":
+        return "loaded when somebody asks for it"
     if state == "failed" and event.get("cause"):
         return f"failed: {event['cause']}"
     return str(state)

@@ -14,6 +14,7 @@ from yibu.cli.mistyped import ENGINE_FLAG_VERBS, mistyped
 from yibu.cli.verbs import (
     adoption,
     catalogue,
+    changes,
     config,
     engines,
     keys,
@@ -57,6 +58,7 @@ def root(
 
 for group in (
     service,
+    changes,
     watching,
     systemd,
     planning,

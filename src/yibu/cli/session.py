@@ -43,7 +43,7 @@ class Session:
         """
         started = self.ensure_node()
         try:
-            bring_up(self.context, models)
+            bring_up(self.context, models, start=not self.whole_file)
         except KeyboardInterrupt:
             names = " ".join(model.name for model in models)
             output.talk(f"\n{names}: goes on starting. See it: yibu ps. Stop it: yibu down {names}")
@@ -79,7 +79,7 @@ class Session:
             ready = False
             try:
                 node = Watch(self.context)
-                bring_up(self.context, models)
+                bring_up(self.context, models, start=not self.whole_file)
                 ready = True
                 yield node
             except KeyboardInterrupt:
@@ -152,15 +152,34 @@ def _serves_anything(context: Context) -> bool:
     return any(model["state"] not in ("failed", "stopped") for model in models)
 
 
-def bring_up(context: Context, models: Sequence[ModelConfig]) -> None:
-    """Ask the node for the models and show how they come up.
+def bring_up(context: Context, models: Sequence[ModelConfig], *, start: bool = True) -> None:
+    """Ask the node for the models and show how they come up. ``start``: those too that are loaded
+    on demand.
 
     Raises:
         YibuError: a model failed; the error is the first one's.
     """
     from yibu.config.wire import plain_config
 
-    _watch(context, "up", models=[plain_config(model) for model in models])
+    _watch(context, "up", models=[plain_config(model) for model in models], start=start)
+
+
+def apply(
+    context: Context,
+    models: Sequence[ModelConfig],
+    removed: Sequence[str],
+    *,
+    rollback: bool = False,
+) -> None:
+    """Serve these instead of what they replace, and the removed ones no longer.
+
+    Raises:
+        YibuError: a model failed; the error is the first one's, and what it was to replace serves on.
+    """
+    from yibu.config.wire import plain_config
+
+    plain = [plain_config(model) for model in models]
+    _watch(context, "apply", models=plain, remove=list(removed), rollback=rollback)
 
 
 def take_down(context: Context, models: Sequence[str], instance: str | None = None) -> None:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from yibu.config import document
 from yibu.config.document import Document, Location
 from yibu.config.names import plain_name
-from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema
-from yibu.config.types import Config, GatewayConfig, Limits, ModelConfig, Origin
+from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep
+from yibu.config.types import Autoscale, Config, GatewayConfig, Limits, ModelConfig, Origin
 from yibu.errors import ConfigError
 
 DEFAULT_FILE = "yibu.yaml"
@@ -62,7 +62,7 @@ def resolve(
         given["api_key_file"] = (str(beside), "file")
     return Config(
         gateway=_gateway(schema.gateway, {name: value for name, (value, _) in given.items()}, env),
-        models=tuple(_model(model, path) for model in schema.models),
+        models=tuple(_model(model, schema.gateway.keep, path) for model in schema.models),
         path=path.absolute() if path else None,
         origins={f"gateway.{name}": origin for name, (_, origin) in given.items()},
     )
@@ -265,11 +265,16 @@ def _gateway(
     )
 
 
-def _model(schema: ModelSchema, path: Path | None) -> ModelConfig:
+def _model(schema: ModelSchema, keep: str, path: Path | None) -> ModelConfig:
     values = {name: getattr(schema, name) for name in ModelSchema.model_fields}
     values["flags"] = tuple(schema.flags)
     values["aliases"] = tuple(schema.aliases)
     values["limits"] = Limits(**schema.limits.model_dump())
     values["gpus"] = tuple(schema.gpus) if schema.gpus is not None else None
+    scale = schema.autoscale
+    values["autoscale"] = None if scale is None else Autoscale(**scale.model_dump())
+    values["keep"], seconds = split_keep(schema.keep or ("idle" if schema.group else keep))
+    if seconds is not None:
+        values["idle"] = seconds
     file = path.absolute() if path else None
     return ModelConfig(**values, file=file, directory=file.parent if file else None)

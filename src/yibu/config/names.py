@@ -13,6 +13,7 @@ MAX_LENGTH = 200
 _FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~")
 """What a shell, a URL or a header would read as something else."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
+_GENERATION = re.compile(r"(-\d+)\.\d+$")
 _NOT_FIRST = frozenset("-./:@+")
 """A flag, a path or a separator would be read instead of a name."""
 
@@ -58,13 +59,18 @@ def plain_name(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 
-def replica_id(model: str, number: int) -> str:
-    """``smol-0``; it names a log file, so what a file name cannot hold is replaced, and a digest
-    keeps names apart that then look the same."""
+def replica_id(model: str, number: int, generation: int = 1) -> str:
+    """``smol-0``, and ``smol-0.2`` of the model's second configuration; it names a log file, so what a
+    file name cannot hold is replaced, and a digest keeps names apart that then look the same."""
     safe = _UNSAFE.sub("_", model)
     if safe != model:
         safe = f"{safe}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
-    return f"{safe}-{number}"
+    return f"{safe}-{number}" if generation == 1 else f"{safe}-{number}.{generation}"
+
+
+def first_generation(replica: str) -> str:
+    """The id that the same replica of the model's first configuration has."""
+    return _GENERATION.sub(r"\1", replica)
 
 
 def _fits(character: str) -> bool:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from yibu.config.names import check_name
-from yibu.config.types import EngineName
+from yibu.config.types import EngineName, Keep
 
 _UNITS = {
     "": 1,
@@ -49,6 +57,33 @@ def refuse_switch(value: object) -> object:
         msg = "a number was expected"
         raise ValueError(msg)
     return value
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_KEEP = re.compile(r"(always|manual|idle)(?: (\d+(?:\.\d+)?)([smhd]?))?")
+
+
+def split_keep(text: str) -> tuple[Keep, float | None]:
+    """``idle 10m`` → (``idle``, 600.0); the seconds are None where they are not given.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    match = _KEEP.fullmatch(" ".join(text.split()))
+    if match is None or (match[2] and match[1] != "idle"):
+        msg = f"{text!r} is none of: always, manual, idle, or idle with a time, such as: idle 10m"
+        raise ValueError(msg)
+    seconds = float(match[2]) * _SECONDS[match[3]] if match[2] else None
+    if seconds is not None and seconds > _YEAR:
+        msg = f"{text!r} is longer than a year; to keep it loaded, write: always"
+        raise ValueError(msg)
+    return match[1], seconds  # type: ignore[return-value]
+
+
+def check_keep(text: str) -> str:
+    """The text; raises ValueError where :func:`split_keep` does."""
+    split_keep(text)
+    return text
 
 
 _Number = BeforeValidator(refuse_switch)
@@ -120,6 +155,7 @@ class GatewaySchema(_Part):
     drain_timeout: Annotated[float, _Number] = Field(
         30, ge=0, le=_YEAR, description="Seconds that requests in flight get when the node stops."
     )
+    keep: KeepText = Field("always", description="`keep` of models that do not say themselves.")
     max_connections: int = Field(
         4096,
         ge=1,
@@ -140,6 +176,30 @@ class GatewaySchema(_Part):
     log_format: Literal["text", "json"] = Field(
         "text", description="The node's log: lines of text, or an object a line."
     )
+
+
+KeepText = Annotated[
+    str,
+    AfterValidator(check_keep),
+    WithJsonSchema({"type": "string", "pattern": r"^(always|manual|idle( \d+(\.\d+)?[smhd]?)?)$"}),
+]
+
+
+class AutoscaleSchema(_Part):
+    """How the number of a model's replicas follows its load."""
+
+    min: int = Field(1, ge=0, le=64, description="Fewest replicas; 0 unloads it when it is idle.")
+    max: int = Field(ge=1, le=64, description="Most replicas.")
+    target: float = Field(
+        0.8, gt=0, le=1, description="Part of the replicas' slots that is to be in use."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            msg = f"min is {self.min}, which is more than max, {self.max}"
+            raise ValueError(msg)
+        return self
 
 
 class LimitsSchema(_Part):
@@ -192,6 +252,40 @@ class ModelSchema(_Part):
     limits: LimitsSchema = Field(
         LimitsSchema(), description="What all callers together may ask of it."
     )
+    keep: KeepText | None = Field(
+        None,
+        description="How long it stays loaded: always, manual (as `yibu up NAME` and `yibu down NAME` say),"
+        " or `idle 10m`: loaded when somebody asks for it, unloaded after so long without a request,"
+        " or when another model needs its memory. gateway.keep where left out.",
+    )
+    preload: bool | None = Field(
+        None, description="Load it when it is brought up, and not at its first request only."
+    )
+    group: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Of the models of one group only one is loaded at a time.",
+    )
+    autoscale: AutoscaleSchema | None = Field(
+        None, description="Replicas by load, instead of `replicas`."
+    )
+    max_concurrency: Annotated[int, _Number, Field(ge=1)] | None = Field(
+        None, description="Requests at once of one replica; found from its engine when left out."
+    )
+    max_queue: Annotated[int, _Number] = Field(
+        1000, ge=0, le=1_000_000, description="Requests that may wait; more are refused with 429."
+    )
+    queue_timeout: Annotated[float, _Number] = Field(
+        600, gt=0, le=_YEAR, description="Seconds that a request may wait for its turn."
+    )
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Self:
+        if self.autoscale is not None and self.replicas != 1:
+            msg = "replicas and autoscale both say how many replicas there are; leave one out"
+            raise ValueError(msg)
+        return self
 
 
 class FileSchema(_Part):

@@ -121,6 +121,8 @@ class LaunchPlan:
     """Seconds that the engine may be silent in a request with a file; 0: as in any other."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Further models to have on disk first, by the name of their placeholder."""
+    slots: int | None = None
+    """Requests that it works on at once; None: it queues by itself, or cannot tell."""
     starts_alone: bool = False
     """It measures the free memory of its GPUs while it starts, and fails when another engine
     changes that meanwhile."""

@@ -11,6 +11,8 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | reserved  |                        |        | {promises: what engines were planned, what they hold} |
 | access    |                        |        | {url, key, capabilities: {model: [name]}} |
 | up        | models: [ModelConfig]  | yes    | {models: [name]} |
+| apply     | models: [ModelConfig], remove: [name], rollback: bool | yes | {models: [name]} |
+| configs   |                        |        | {models: [ModelConfig], previous: {until, models} or null} |
 | down      | models: [name]         | yes    | {models: [name]} |
 | restart   | models: [name]         | yes    | {models: [name]} |
 | log       | model, replica         |        | {path} |
@@ -40,10 +42,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yibu.config.wire import model_config
+from yibu.config.wire import model_config, plain_config
 from yibu.errors import EngineStartError, NotRunningError, RequestError, UsageError, YibuError
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
+from yibu.node.history import History
 from yibu.node.launch import cancelled
 from yibu.planner.ledger import Promise
 
@@ -99,6 +102,7 @@ class Control:
         gateway: GatewayHandle,
         stopping: Stopping,
         settings: Mapping[str, Any],
+        history: History,
     ) -> None:
         """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``;
         ``settings`` are those that the gateway was started with, without its keys."""
@@ -107,6 +111,7 @@ class Control:
         self._node = node
         self._stopping = stopping
         self._settings = settings
+        self._history = history
 
     async def answer(self, request: Mapping[str, Any], send: Send) -> Any:
         """The result of one request.
@@ -121,11 +126,21 @@ class Control:
             )
         match request.get("op"):
             case (
-                "ping" | "ps" | "reserved" | "access" | "settings" | "log" | "accounts" as question
+                "ping"
+                | "ps"
+                | "configs"
+                | "reserved"
+                | "access"
+                | "settings"
+                | "log"
+                | "accounts" as question
             ):
                 return await self._told(question, request)
             case "up" | "down" | "restart" as verb:
-                return await self._change(verb, request["models"], send)
+                start = bool(request.get("start"))
+                return await self._change(verb, request["models"], send, start=start)
+            case "apply":
+                return await self._apply(request, send)
             case "subscribe":
                 with self._fleet.events(request.get("model")) as events:
                     async for event in events:
@@ -157,6 +172,16 @@ class Control:
                 return {"version": 1, **self._node(), "models": await self._fleet.status()}
             case "reserved":
                 return {"promises": [_plain(p) for p in await self._fleet.reserved()]}
+            case "configs":
+                before = await asyncio.to_thread(self._history.last)
+                return {
+                    "models": list(map(plain_config, self._fleet.configs())),
+                    "previous": before
+                    and {
+                        "until": before.until,
+                        "models": list(map(plain_config, before.models)),
+                    },
+                }
             case "settings":
                 files = {config.name: config.file for config in self._fleet.configs()}
                 models = {name: str(file) if file else None for name, file in files.items()}
@@ -170,11 +195,27 @@ class Control:
                     },
                 }
 
-    async def _change(self, verb: str, models: Sequence[Any], send: Send) -> dict[str, Any]:
+    async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """Take some models down and bring others up; what was served before can be had back."""
+        configs = [model_config(data) for data in request["models"]]
+        removed = list(request.get("remove", ()))
+        rollback = bool(request.get("rollback"))
+        if not rollback:
+            await asyncio.to_thread(self._history.push, self._fleet.configs())
+        await self._together(removed, [self._fleet.down(name) for name in removed], send)
+        names = [config.name for config in configs]
+        await self._together(names, [self._fleet.up(config) for config in configs], send)
+        if rollback:
+            await asyncio.to_thread(self._history.drop_last)
+        return {"models": [*names, *removed]}
+
+    async def _change(
+        self, verb: str, models: Sequence[Any], send: Send, *, start: bool
+    ) -> dict[str, Any]:
         if verb == "up":
             configs = [model_config(data) for data in models]
             names = [config.name for config in configs]
-            work = [self._fleet.up(config) for config in configs]
+            work = [self._fleet.up(config, start=start) for config in configs]
         else:
             names = list(models)
             act = self._fleet.down if verb == "down" else self._fleet.restart

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from yibu.config import ModelConfig
 from yibu.engines.base import LaunchPlan, PhaseMark
@@ -20,9 +21,8 @@ from yibu.errors import YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
-from yibu.node.ledger import Ledger
-from yibu.planner.ledger import Beside, promised_host, promised_memory
-from yibu.planner.types import ModelFacts, Placement
+from yibu.planner.ledger import Beside, emptied, promised_host, promised_memory
+from yibu.planner.types import Machine, ModelFacts, Placement
 from yibu.resolve import Prepared, Resolved
 from yibu.routing import NO_DETAILS, ModelDetails
 
@@ -35,6 +35,19 @@ Note = Callable[[str], None]
 class CancelledPullError(YibuError):
     """Raised inside the pulling thread, by its progress callback, when the model is not wanted
     any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gotten:
+    """A model whose files are self."""
+
+    local: LocalModel | None
+    """None for a command without files."""
+    prepared: Prepared
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        return self.prepared.facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +66,11 @@ class Deployer:
     files are fetched."""
     prepare: Callable[[ModelConfig, ModelFacts | None], Prepared]
     """Chooses the engine; raises UnsupportedError when none serves the model."""
-    place: Callable[[Prepared, int, Beside], Resolved]
-    """The replica of that number, beside what is promised to others and what comes up too."""
+    machine: Callable[[], Machine]
+    """What the machine has just now."""
+    place: Callable[[Prepared, int, Machine, Beside], Resolved]
+    """The replica of that number, beside what is promised to others and what comes up too. Quick,
+    for it is called in the event loop."""
     ensure_environment: Callable[[str, Note], Path]
     """An environment's name to its interpreter; raises EnvironmentSetupError."""
     explain: Explain
@@ -65,111 +81,101 @@ class Deployer:
     offline: Deployer | None = None
     """The same without a network, for models that ask for it."""
 
-    async def deploy(
+    async def get(
         self,
         config: ModelConfig,
         on_progress: ProgressCallback,
         note: Note,
-        enter: Note = lambda _phase: None,
-        ledger: Ledger | None = None,
-    ) -> list[LaunchSpec]:
-        """What each replica runs. ``on_progress`` and ``note`` are called in the event loop, and
-        ``enter`` with the phase that begins. ``ledger`` has what is promised to other models.
+        enter: Note,
+        foreseen: Callable[[ModelFacts | None], None],
+    ) -> Gotten:
+        """Fetch the model's files, and find its engine. ``on_progress`` and ``note`` are called in
+        the event loop, ``enter`` with the phase that begins, and ``foreseen`` with what is known of
+        the files before they are self.
 
         Raises:
             YibuError: whatever a collaborator raises.
         """
         if config.offline and self.offline is not None:
-            return await self.offline.deploy(config, on_progress, note, enter, ledger)
-        loop = asyncio.get_running_loop()
-        abandoned = threading.Event()
+            return await self.offline.get(config, on_progress, note, enter, foreseen)
+        with _Telling(config, on_progress, note) as telling:
+            local, facts = None, None
+            if config.source:
+                enter(phases.DOWNLOAD)
+                await self._foresee(config, foreseen)
+                local = await asyncio.to_thread(self.pull, config.source, telling.report)
+                for line in local.notes:
+                    note(line)
+                facts = await asyncio.to_thread(self.read_facts, local)
+            foreseen(facts)
+            enter(phases.PLAN)
+            return Gotten(local, await asyncio.to_thread(self.prepare, config, facts))
 
-        def report(progress: Progress) -> None:
-            if abandoned.is_set():
-                raise CancelledPullError(f"{config.name} is not wanted any more")
-            loop.call_soon_threadsafe(on_progress, progress)
-
-        def tell(text: str) -> None:
-            if not abandoned.is_set():
-                loop.call_soon_threadsafe(note, text)
-
-        try:
-            return await self._deploy(config, report, tell, enter, ledger or Ledger())
-        finally:
-            abandoned.set()
-
-    async def _deploy(
+    async def spec(
         self,
         config: ModelConfig,
-        report: ProgressCallback,
-        tell: Note,
+        gotten: Gotten,
+        launch: LaunchPlan,
+        placement: Placement,
+        on_progress: ProgressCallback,
+        note: Note,
         enter: Note,
-        ledger: Ledger,
-    ) -> list[LaunchSpec]:
-        local, facts = None, None
-        if config.source:
-            enter(phases.DOWNLOAD)
-            await self._foresee(config, ledger)
-            local = await asyncio.to_thread(self.pull, config.source, report)
-            for line in local.notes:
-                tell(line)
-            facts = await asyncio.to_thread(self.read_facts, local)
-        ledger.foresee(config.name, facts)
-        enter(phases.PLAN)
-        prepared = await asyncio.to_thread(self.prepare, config, facts)
-        plans: dict[int, LaunchPlan] = {}
+    ) -> LaunchSpec:
+        """What a placed replica runs, with its environment made and its further files fetched; as
+        :meth:`get`."""
+        if config.offline and self.offline is not None:
+            again = self.offline
+            return await again.spec(config, gotten, launch, placement, on_progress, note, enter)
+        with _Telling(config, on_progress, note) as telling:
+            for line in filter(None, (placement.warning, *launch.notes)):
+                note(line)
+            python = None
+            if launch.environment is not None:
+                enter(phases.ENVIRONMENT)
+                python = await asyncio.to_thread(
+                    self.ensure_environment, launch.environment, telling.note
+                )
+            if launch.extra_sources:
+                enter(phases.DOWNLOAD)
+            local = gotten.local
+            extra = {**_projector(local), **await self._pull_extra(launch, telling.report)}
+        return LaunchSpec(
+            model=config.name,
+            plan=launch,
+            python=python,
+            model_path=local.path if local else None,
+            extra=extra,
+            env=dict(config.env),
+            gpus=placement.gpus,
+            directory=config.directory,
+            max_context=placement.context,
+            details=_details(gotten.facts),
+            memory=promised_memory(placement),
+            host_memory=promised_host(placement),
+        )
 
-        async def attempt(number: int, beside: Beside) -> Placement:
-            resolved = await asyncio.to_thread(self.place, prepared, number, beside)
-            placement, plans[number] = resolved.runs()
-            return placement
+    def rehearse(self, gotten: Gotten) -> tuple[LaunchPlan, Placement]:
+        """Where the model would run, if nothing else did. Blocking.
 
-        def waits(for_whom: list[str]) -> None:
-            enter(phases.WAIT)
-            tell(
-                f"waits for memory that is promised to {', '.join(for_whom)}, until it has started"
-            )
+        Raises:
+            DoesNotFitError: it does not fit on this machine at all.
+        """
+        resolved = self.place(gotten.prepared, 0, emptied(self.machine()), Beside())
+        placement, launch = resolved.runs()
+        return launch, placement
 
-        placements = await ledger.place(config.name, config.replicas, attempt, waits)
-        placed = [(plans[number], placement) for number, placement in enumerate(placements)]
-        plan, first = placed[0]
-        for line in filter(None, (first.warning, *plan.notes)):
-            tell(line)
-        python = None
-        if plan.environment is not None:
-            enter(phases.ENVIRONMENT)
-            python = await asyncio.to_thread(self.ensure_environment, plan.environment, tell)
-        if plan.extra_sources:
-            enter(phases.DOWNLOAD)
-        extra = {**_projector(local), **await self._pull_extra(plan, report)}
-        return [
-            LaunchSpec(
-                model=config.name,
-                plan=each,
-                python=python,
-                model_path=local.path if local else None,
-                extra=extra,
-                env=dict(config.env),
-                gpus=placement.gpus,
-                directory=config.directory,
-                max_context=placement.context,
-                details=_details(facts),
-                memory=promised_memory(placement),
-                host_memory=promised_host(placement),
-            )
-            for each, placement in placed
-        ]
-
-    async def _foresee(self, config: ModelConfig, ledger: Ledger) -> None:
-        """Tell the others that come up what this model will need, before its files are here."""
+    async def _foresee(
+        self, config: ModelConfig, foreseen: Callable[[ModelFacts | None], None]
+    ) -> None:
+        """Tell what this model will need, before its files are self."""
         try:
             facts = await asyncio.to_thread(self.foresee, config.source)
         except YibuError as error:
             _log.info("%s: not known before it is here: %s", config.name, error)
-            ledger.foresee(config.name, None)
+            foreseen(None)
         else:
             if facts is not None:
-                ledger.foresee(config.name, facts)
+                foreseen(facts)
                 await asyncio.to_thread(self.require, config, facts)
 
     async def _pull_extra(self, plan: LaunchPlan, report: ProgressCallback) -> Mapping[str, str]:
@@ -178,6 +184,31 @@ class Deployer:
             local = await asyncio.to_thread(self.pull, source, report)
             extra[name] = str(local.path)
         return extra
+
+
+class _Telling:
+    """Lets threads tell the event loop something, for as long as somebody wants to know."""
+
+    def __init__(self, config: ModelConfig, on_progress: ProgressCallback, note: Note) -> None:
+        self._name = config.name
+        self._on_progress, self._note = on_progress, note
+        self._loop = asyncio.get_running_loop()
+        self._abandoned = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._abandoned.set()
+
+    def report(self, progress: Progress) -> None:
+        if self._abandoned.is_set():
+            raise CancelledPullError(f"{self._name} is not wanted any more")
+        self._loop.call_soon_threadsafe(self._on_progress, progress)
+
+    def note(self, text: str) -> None:
+        if not self._abandoned.is_set():
+            self._loop.call_soon_threadsafe(self._note, text)
 
 
 def _projector(local: LocalModel | None) -> dict[str, str]:

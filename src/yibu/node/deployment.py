@@ -1,4 +1,4 @@
-"""One model on this node: its way from a source to replicas, by one task that owns it all."""
+"""One generation of a model: what was found out about it, its replicas, and how that is shown."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.config.names import replica_id
-from yibu.engines.base import Endpoint
+from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import UNKNOWN
-from yibu.errors import EngineStartError, NotRunningError, YibuError
+from yibu.errors import YibuError
 from yibu.hub.types import Progress
-from yibu.node import launch, logs
-from yibu.node.deploy import Deployer
+from yibu.node import logs
+from yibu.node.deploy import Deployer, Gotten
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
-from yibu.node.phases import Timeline
-from yibu.node.policy import ModelView
-from yibu.node.process import EngineProcess
+from yibu.node.phases import WAIT, Timeline
 from yibu.node.replica import Replica
-from yibu.node.state import SavedModel, SavedReplica
+from yibu.node.scheduler.types import Generation
+from yibu.node.state import SavedModel
+from yibu.planner.types import ModelFacts, Placement
 from yibu.redaction import redact
 from yibu.routing import NO_DETAILS, Failure, Route, State
 
@@ -34,45 +33,43 @@ _PRECEDENCE: tuple[State, ...] = ("ready", "starting", "draining", "failed", "pe
 
 
 class Deployment:
-    """Owned by the fleet, which runs :meth:`run` as a task of its own."""
+    """Owned by the runner, whose tasks call its coroutines."""
 
     def __init__(
         self,
+        key: Generation,
         config: ModelConfig,
         deployer: Deployer,
         host: Host,
         bus: EventBus,
-        on_change: Callable[[], None],
-        *,
-        saved: SavedModel | None = None,
+        created: int,
     ) -> None:
+        self.key = key
         self.config = config
-        self.created = saved.created if saved else int(time.time())
-        self.replicas: list[Replica] = []
-        self.specs: tuple[LaunchSpec, ...] = ()
+        self.created = created
+        self.replicas: dict[int, Replica] = {}
+        self.gotten: Gotten | None = None
+        self.launches: dict[int, LaunchPlan] = {}
+        """The command of each replica, as placing it made it."""
         self.error: YibuError | None = None
         """Why there are no replicas."""
-        self._failure: Failure | None = None
+        self.failure: Failure | None = None
+        self.spec: LaunchSpec | None = None
+        """What its latest replica runs."""
+        self.waiting: State = "pending"
+        """The state while there are no replicas."""
         self._deployer = deployer
         self._host = host
         self._bus = bus
-        self._on_change = on_change
-        self._state: State = "pending"
-        self._deploying = Timeline()
+        self._timeline = Timeline()
+        self._held = contextlib.ExitStack()
+        self._route: Route | None = None
+        self._shown: tuple[State, str | None] = ("pending", None)
+        self._phases_shown: dict[str | None, str | None] = {}
         self._came_up: set[str] = set()
         """Replicas whose latest start has ended, well or not."""
-        self._phases_shown: dict[str | None, str | None] = {}
-        self._shown: tuple[State, str | None] = ("pending", None)
-        self._changed = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._again = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._turn = 0
-        self._route: Route | None = None
-        if saved is not None:
-            self._make_replicas(saved.specs, saved.replicas)
 
-    # What others may call.
+    # What is shown of it.
 
     @property
     def name(self) -> str:
@@ -81,14 +78,14 @@ class Deployment:
     @property
     def state(self) -> State:
         if not self.replicas:
-            return self._state
-        states = {replica.state for replica in self.replicas}
+            return self.waiting
+        states = {replica.state for replica in self.replicas.values()}
         return next(state for state in _PRECEDENCE if state in states)
 
     @property
     def cause(self) -> str | None:
         """Why the state is not what one wishes, to be shown beside the name; None when all is well."""
-        causes = [replica.cause for replica in self.replicas if replica.cause]
+        causes = [replica.cause for replica in self.replicas.values() if replica.cause]
         if not self.replicas and self.error:
             causes = self.error.message.splitlines()
         return causes[0].removeprefix(f"{self.name}: ") if causes else None
@@ -96,13 +93,29 @@ class Deployment:
     @property
     def hint(self) -> str:
         """What to try where the model has failed; empty where nothing is known."""
-        return next((e.hint for e in (self.error, *(r.error for r in self.replicas)) if e), "")
+        errors = (self.error, *(replica.error for replica in self.replicas.values()))
+        return next((error.hint for error in errors if error), "")
+
+    @property
+    def phase(self) -> str | None:
+        """What it does just now to come up; None when it is up, or is not coming up."""
+        starting = (r.timeline.current for r in self.replicas.values() if r.state == "starting")
+        return self._timeline.current or next((phase for phase in starting if phase), None)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase of the latest start; of the replica that took longest."""
+        now = time.monotonic()
+        starts = [replica.timeline.seconds(now) for replica in self.replicas.values()]
+        longest = max(starts, key=lambda seconds: sum(seconds.values()), default={})
+        return {**self._timeline.seconds(now), **longest}
 
     @property
     def route(self) -> Route:
         """As the gateway sees it; made anew only when something has changed."""
         if self._route is None:
-            plan = self.specs[0].plan if self.specs else None
+            spec = self.spec
+            plan = spec.plan if spec else None
             self._route = Route(
                 model=self.name,
                 engine=plan.engine if plan else self.config.engine or "",
@@ -113,220 +126,108 @@ class Deployment:
                 limits=self.config.limits,
                 created=self.created,
                 state=self.state,
-                max_context=self.specs[0].max_context if self.specs else None,
-                details=self.specs[0].details if self.specs else NO_DETAILS,
-                failure=self._failure,
+                max_context=spec.max_context if spec else None,
+                details=spec.details if spec else NO_DETAILS,
+                failure=self.failure,
+                replicas=self.config.autoscale.max
+                if self.config.autoscale
+                else self.config.replicas,
                 names=self.config.further_names,
             )
         return self._route
 
-    @property
-    def phase(self) -> str | None:
-        """What it does just now to come up; None when it is up, or is not coming up."""
-        starting = (r.timeline.current for r in self.replicas if r.state == "starting")
-        return self._deploying.current or next((phase for phase in starting if phase), None)
+    # The way to a replica.
 
-    @property
-    def phases(self) -> dict[str, float]:
-        """Seconds of each phase of the latest start; of the replica that took longest."""
-        now = time.monotonic()
-        starts = [replica.timeline.seconds(now) for replica in self.replicas]
-        longest = max(starts, key=lambda seconds: sum(seconds.values()), default={})
-        return {**self._deploying.seconds(now), **longest}
-
-    def choose(self, exclude: frozenset[str]) -> Endpoint | None:
-        """The ready replica with the fewest requests, counted as having one more; of equals the
-        one that was used longest ago."""
-        ready = [r for r in self.replicas if r.endpoint is not None and r.id not in exclude]
-        if not ready:
-            return None
-        chosen = min(ready, key=lambda replica: (replica.in_flight, replica.last_turn))
-        self._turn += 1
-        chosen.acquire(self._turn)
-        return chosen.endpoint
-
-    def view(self) -> ModelView:
-        expected = [r.expected for r in self.replicas if r.expected is not None]
-        return ModelView(self.name, self.state, min(expected, default=None))
-
-    async def changed(self) -> None:
-        """Wait for the next change of any replica's state."""
-        await self._changed.wait()
-
-    async def settled(self) -> None:
-        """Wait until every replica is ready.
+    async def prepare(
+        self, foreseen: Callable[[ModelFacts | None], None], *, rehearse: bool
+    ) -> None:
+        """Get its files and find out what it needs. ``foreseen`` is told what is known before all
+        of them are here; ``rehearse``: see that it would fit, and get its engine ready, too.
 
         Raises:
-            YibuError: the model cannot be deployed, or a replica has failed.
-            NotRunningError: it was taken down meanwhile.
+            YibuError: it cannot be served.
         """
-        while True:
-            if self._stopping.is_set():
-                raise NotRunningError(f"{self.name} was taken down before it was ready")
-            if not self._again.is_set():
-                if self.error is not None:
-                    raise self.error
-                for replica in self.replicas:
-                    if replica.error is not None:
-                        raise replica.error
-                if self.replicas and all(r.state == "ready" for r in self.replicas):
-                    return
-            await self.changed()
-
-    async def restart(self) -> None:
-        """Restart the replicas one after the other, so that the others serve meanwhile.
-
-        Raises:
-            YibuError: as :meth:`settled` does.
-        """
-        if not self.replicas:
-            self._again.set()
-            self._tell()
-        for replica in self.replicas:
-            replica.restart()
-            while replica.restarting:
-                await self.changed()
-            if replica.error is not None:
-                break
-        await self.settled()
-
-    async def stop(self, patience: float | None = None) -> None:
-        """Give the deployment up, or drain and end the replicas; return when all is gone.
-
-        ``patience`` as for :meth:`Replica.stop`.
-        """
-        self._stopping.set()
-        self._tell()
-        await asyncio.gather(*(replica.stop(patience) for replica in self.replicas))
-        await self._ended.wait()
-
-    def save(self) -> SavedModel:
-        return SavedModel(
-            self.config,
-            self.created,
-            self.specs,
-            tuple(replica.save() for replica in self.replicas),
-        )
-
-    # The owner task.
-
-    async def run(self, left: Sequence[EngineProcess | None] = ()) -> None:
-        """Deploy (or go on with the replicas that were saved) and run replicas until stopped.
-
-        ``left`` are the processes to adopt, in the replicas' order.
-        """
+        self.error = self.failure = None
+        self._timeline = Timeline()
+        self.show("downloading" if self.config.source else "pending")
+        self._held.close()  # what an earlier try held
+        self._hold(self.config.source)
         try:
-            with contextlib.ExitStack() as held:
-                if self.replicas:
-                    self._hold_adopted(held)
-                while not self.replicas and not self._stopping.is_set():
-                    await self._deploy(held)
-                left = left or [None] * len(self.replicas)
-                async with asyncio.TaskGroup() as group:
-                    for replica, process in zip(self.replicas, left, strict=True):
-                        group.create_task(replica.run(process), name=f"replica {replica.id}")
+            self.gotten = await self._deployer.get(
+                self.config, self._progress, self.note, self.entered, foreseen
+            )
+            if rehearse:
+                launch, placement = await asyncio.to_thread(self._deployer.rehearse, self.gotten)
+                self.spec = await self._spec(launch, placement, self.note)
         finally:
-            self._give_memory_up()
-            self._state = "stopped"
-            self._ended.set()
-            self._tell()
+            self._timeline.end(time.monotonic())
 
-    def _hold(self, held: contextlib.ExitStack, *sources: str) -> None:
-        """Keep models that are in use from being removed from the store."""
-        for source in sources:
-            if source:
-                held.enter_context(self._deployer.in_use(source))
+    async def spec_of(self, number: int, placement: Placement) -> LaunchSpec:
+        """What a replica runs that was placed; its environment and further files are there then.
 
-    def _hold_adopted(self, held: contextlib.ExitStack) -> None:
-        extra = [s for spec in self.specs[:1] for s in spec.plan.extra_sources.values()]
+        Raises:
+            YibuError: they cannot be had.
+        """
+        # What is said of the plan is the same for each.
+        note = _silent if number else self.note
+        self.spec = await self._spec(self.launches[number], placement, note)
+        if not await asyncio.to_thread(logs.has_room, self._host.paths.logs):
+            self.note(f"the disk with the logs is full ({self._host.paths.logs}): this engine "
+                      "writes none")  # fmt: skip
+        return self.spec
+
+    async def _spec(
+        self, launch: LaunchPlan, placement: Placement, note: Callable[[str], None]
+    ) -> LaunchSpec:
+        assert self.gotten is not None
         try:
-            self._hold(held, self.config.source, *extra)
-        except (YibuError, OSError) as error:  # they run already, held or not
+            spec = await self._deployer.spec(
+                self.config, self.gotten, launch, placement, self._progress, note, self.entered
+            )
+        finally:
+            self._timeline.end(time.monotonic())
+        self._hold(*(s for s in launch.extra_sources.values() if s not in self._sources))
+        return spec
+
+    _sources: frozenset[str] = frozenset()
+
+    def _hold(self, *sources: str) -> None:
+        """Keep models that are in use from being removed from the store."""
+        for source in filter(None, sources):
+            self._held.enter_context(self._deployer.in_use(source))
+            self._sources = self._sources | {source}
+
+    def hold_adopted(self, spec: LaunchSpec) -> None:
+        """The same for an engine that runs already, held or not."""
+        self.spec = spec
+        try:
+            self._hold(self.config.source, *spec.plan.extra_sources.values())
+        except (YibuError, OSError) as error:
             _log.warning("%s: its files cannot be held against removal: %s", self.name, error)
 
-    async def _deploy(self, held: contextlib.ExitStack) -> None:
-        self._again.clear()
-        self.error = self._failure = None
-        self._state = "downloading" if self.config.source else "pending"
-        self._deploying = Timeline()
-        self._host.ledger.announce(self.config)
-        self._tell()
-        work = asyncio.create_task(self._specs(held), name=f"deploy {self.name}")
-        stopping = asyncio.create_task(self._stopping.wait(), name=f"stop {self.name}")
-        try:
-            await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if self._stopping.is_set():
-                return
-            self._make_replicas(work.result(), ())
-        except YibuError as error:
-            await self._failed(error)
-        except Exception as defect:  # noqa: BLE001 - keeps a defect from the other models
-            _log.exception("deploying %s", self.name)
-            await self._failed(
-                EngineStartError(f"{self.name}: a defect in yibu: {defect!r}", cause="defect")
-            )
-        finally:
-            await launch.cancelled(work, stopping)
+    def close(self) -> None:
+        """Nothing of it runs any more."""
+        self._held.close()
 
-    async def _specs(self, held: contextlib.ExitStack) -> list[LaunchSpec]:
-        held.close()  # what an earlier try held
-        self._hold(held, self.config.source)
-        try:
-            specs = await self._deployer.deploy(
-                self.config, self._progress, self._note, self._entered, self._host.ledger
-            )
-        except BaseException:  # cancelled too: what was placed will not start
-            self._give_memory_up()
-            raise
-        finally:
-            self._deploying.end(time.monotonic())
-        self._hold(held, *specs[0].plan.extra_sources.values())
-        if not await asyncio.to_thread(logs.has_room, self._host.paths.logs):
-            self._note(f"the disk with the logs is full ({self._host.paths.logs}): this engine "
-                       "writes none")  # fmt: skip
-        return specs
-
-    async def _failed(self, error: YibuError) -> None:
-        """Show the error until someone wants the model restarted or taken down."""
-        self.error = error
-        self._failure = Failure(error.cause, time.time())
-        self._state = "failed"
-        self._tell()
-        while not (self._again.is_set() or self._stopping.is_set()):
-            await self.changed()
-
-    def _make_replicas(self, specs: Sequence[LaunchSpec], saved: Sequence[SavedReplica]) -> None:
-        self.specs = tuple(specs)
-        if not saved:
-            self.replicas = [
-                Replica(replica_id(self.name, number), spec, self._host, self._moved)
-                for number, spec in enumerate(specs)
-            ]
-            return
-        for spec, old in zip(specs, saved, strict=True):
-            if old.port is not None:
-                self._host.ports.keep(old.port)
-            self.replicas.append(
-                Replica(
-                    old.id,
-                    spec,
-                    self._host,
-                    self._moved,
-                    restarts=old.restarts,
-                    key=old.key,
-                    port=old.port,
-                )
-            )
+    def save(self, *, started: bool) -> SavedModel:
+        """What the node that comes after this one has to know of it."""
+        replicas = tuple(replica.save(number) for number, replica in self.replicas.items())
+        return SavedModel(self.config, self.created, self.key[1], started, replicas)
 
     # Telling others.
 
-    def _moved(self, replica: Replica) -> None:
+    def failed(self, error: YibuError) -> None:
+        """It has no replicas, and this is why."""
+        self.error = error
+        self.failure = Failure(error.cause, time.time())
+
+    def moved(self, replica: Replica) -> None:
+        """A replica is in another state, or in another phase of its start."""
         if replica.state in ("ready", "failed"):
             self._came_up.add(replica.id)
         elif replica.id in self._came_up:  # another start, of which the download is no part
             self._came_up.discard(replica.id)
-            self._deploying = Timeline()
-        self._reserve(replica)
+            self._timeline = Timeline()
         self._tell_phase(replica.id, replica.timeline.current)
         self._bus.publish(
             "state",
@@ -336,36 +237,11 @@ class Deployment:
             cause=replica.cause,
             phases=_when_ready(replica.state, replica.timeline.seconds(time.monotonic())),
         )
-        self._tell()
+        self.show()
 
-    def _reserve(self, replica: Replica) -> None:
-        """A replica's memory is its own from its start, the first or another, to its end."""
-        ledger = self._host.ledger
-        if replica.state == "starting":
-            spec = replica.spec
-            ledger.promise(replica.id, spec.gpus, spec.memory, spec.host_memory)
-            ledger.runs(replica.id, replica.process)
-        elif replica.state == "ready":
-            ledger.ready(replica.id)
-        elif replica.state in ("failed", "stopped"):
-            ledger.settle(replica.id)
-
-    def _give_memory_up(self) -> None:
-        self._host.ledger.withdraw(self.name)
-        for number in range(self.config.replicas):
-            self._host.ledger.settle(replica_id(self.name, number))
-
-    def _entered(self, phase: str) -> None:
-        self._deploying.enter(phase, time.monotonic())
-        self._tell_phase(None, phase)
-
-    def _tell_phase(self, replica: str | None, phase: str | None) -> None:
-        if self._phases_shown.get(replica) != phase:
-            self._phases_shown[replica] = phase
-            if phase is not None:
-                self._bus.publish("phase", self.name, replica=replica, phase=phase)
-
-    def _tell(self) -> None:
+    def show(self, waiting: State | None = None) -> None:
+        """Tell of the model's state, if it is another; ``waiting`` is that without replicas."""
+        self.waiting = waiting or self.waiting
         self._route = None
         now = (self.state, self.cause)
         if now != self._shown:
@@ -378,10 +254,23 @@ class Deployment:
                 cause=now[1],
                 phases=_when_ready(now[0], self.phases),
             )
-        # Everyone who waits wakes once; whoever waits again waits for the next change.
-        self._changed.set()
-        self._changed = asyncio.Event()
-        self._on_change()
+
+    def waits_for(self, others: list[str]) -> None:
+        """It waits for memory."""
+        self.entered(WAIT)
+        self.note(
+            f"waits for memory that is reserved for {', '.join(others)}, until it has started"
+        )
+
+    def entered(self, phase: str) -> None:
+        self._timeline.enter(phase, time.monotonic())
+        self._tell_phase(None, phase)
+
+    def _tell_phase(self, replica: str | None, phase: str | None) -> None:
+        if self._phases_shown.get(replica) != phase:
+            self._phases_shown[replica] = phase
+            if phase is not None:
+                self._bus.publish("phase", self.name, replica=replica, phase=phase)
 
     def _progress(self, progress: Progress) -> None:
         fields: dict[str, Any] = {
@@ -394,8 +283,12 @@ class Deployment:
         }
         self._bus.publish("progress", self.name, **fields)
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
         self._bus.publish("note", self.name, text=redact(text))
+
+
+def _silent(_text: str) -> None:
+    """For notes that were told already."""
 
 
 def _when_ready(state: State, phases: dict[str, float]) -> dict[str, float]:

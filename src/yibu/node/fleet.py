@@ -14,26 +14,21 @@ from typing import Any, Self, TypeVar
 
 from yibu.config import ModelConfig
 from yibu.config.names import plain_name, replica_id
-from yibu.engines.base import Endpoint
-from yibu.errors import (
-    ConfigError,
-    NotReadyError,
-    NotRunningError,
-    UnknownModelError,
-    UsageError,
-)
+from yibu.errors import ConfigError, NotRunningError, UsageError, YibuError
 from yibu.node import left_behind, logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
 from yibu.node.housekeeping import reap_orphans, rotate_logs
 from yibu.node.launch import Host, cancelled
-from yibu.node.policy import Admission, Supervised, Wait
 from yibu.node.process import EngineProcess, end_marked
 from yibu.node.replica import Replica
-from yibu.node.state import SavedModel, SavedNode, StateFile
+from yibu.node.runner import Lease, Runner
+from yibu.node.scheduler import Scheduler
+from yibu.node.scheduler.types import Generation
+from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
 from yibu.planner.ledger import Promise
-from yibu.routing import ReplicaStatus, Route
+from yibu.routing import Priority, ReplicaStatus, Route
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,20 +46,14 @@ class Fleet:
         host: Host,
         state: StateFile,
         *,
-        admission: Admission | None = None,
         rotation: logs.Rotation | None = None,
     ) -> None:
-        self._deployer = deployer
         self._host = host
         self._state = state
-        self._admission = admission or Supervised(host.timings.ready_wait)
         self._rotation = rotation or logs.Rotation()
         self._bus = EventBus()
-        self._models: dict[str, Deployment] = {}
-        self._aliased: dict[str, Deployment] = {}
-        self._replicas: dict[str, Replica] = {}
-        self._changing: dict[str, asyncio.Lock] = {}
-        self._draining = False
+        self._runner = Runner(deployer, host, self._bus, self._changed)
+        self._aliased: dict[str, str] = {}
         self._dirty = asyncio.Event()
         self._saved = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -75,6 +64,7 @@ class Fleet:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        await self._runner.__aenter__()
         self._side_tasks = [
             self._group.create_task(self._save_when_dirty(), name="save state"),
             self._group.create_task(
@@ -90,27 +80,25 @@ class Fleet:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._draining = True
+        self._scheduler.close()
         try:
-            await asyncio.gather(*(model.stop(patience=0) for model in self._models.values()))
+            await self._runner.stop_all(patience=0)
         finally:
             await cancelled(*self._side_tasks, *self._verbs)
+            await self._runner.__aexit__()
             await self._group.__aexit__(None, None, None)
             await asyncio.to_thread(self._state.save, [])
 
     async def adopt(self, saved: SavedNode | None) -> None:
-        """Go on with what an earlier node left running, and end what cannot be adopted. A model of
-        which nothing runs any more is forgotten: whoever starts the node says what to serve."""
+        """Serve what an earlier node served: go on with engines that still run, end what cannot be
+        adopted, and start what no longer runs."""
         timings = self._host.timings
-        found: list[tuple[SavedModel, list[EngineProcess | None]]] = []
         boot = saved.boot if saved else ""
+        found: list[tuple[SavedModel, list[tuple[SavedReplica, EngineProcess]]]] = []
         for model in saved.models if saved else ():
-            left = [left_behind.process_of(replica, boot) for replica in model.replicas]
-            if any(left):
-                found.append((model, left))
-            else:
-                _log.warning("%s no longer runs and is not started again", model.config.name)
-        adopted = {process.marker for _, left in found for process in left if process}
+            left = [(one, left_behind.process_of(one, boot)) for one in model.replicas]
+            found.append((model, [(one, process) for one, process in left if process]))
+        adopted = {process.marker for _, left in found for _, process in left}
         # Before anything is started: a new engine would have a marker that is not spared.
         ended = await end_marked(
             f"{self._host.home_id}/", adopted, grace=timings.orphan_grace, kill=timings.kill
@@ -118,33 +106,45 @@ class Fleet:
         if ended:
             _log.warning("%d processes that an earlier node left behind were ended", ended)
         await asyncio.to_thread(left_behind.remove_files, self._host.paths, saved, adopted)
-        for model, left in found:
-            deployment = self._add(model.config, saved=model)
-            self._group.create_task(deployment.run(left), name=f"model {deployment.name}")
-            _log.info("%s: %d engines adopted", deployment.name, sum(map(bool, left)))
+        for model, running in found:
+            name = model.config.name
+            if running:
+                self._runner.adopt(model.config, model.generation, model.created, running)
+                _log.info("%s: %d engines adopted", name, len(running))
+            else:
+                self._runner.add(
+                    model.config,
+                    start=model.started,
+                    created=model.created,
+                    generation=model.generation,
+                )
+                _log.info("%s: nothing of it runs any more; it is deployed again", name)
 
     async def drain(self, timeout: float) -> bool:
         """Take no more requests, and wait for those in flight; False when time ran out."""
-        self._draining = True
+        self._scheduler.close()
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*(replica.idle() for replica in self._all_replicas()))
+                await asyncio.gather(*(replica.idle() for replica in self._supervisors))
         except TimeoutError:
             return False
         return True
 
     # Verbs of the command line.
 
-    async def up(self, config: ModelConfig) -> None:
-        """Serve the model; return when every replica is ready.
+    async def up(self, config: ModelConfig, *, start: bool = False) -> None:
+        """Serve the model; return when every replica is ready, or when it can be loaded on demand.
 
-        The same model again is left running; with another configuration it is replaced.
+        The same model again is left running. With another configuration it is started beside what
+        serves, or in its place where memory does not suffice for both, and takes over when it is
+        ready; where it fails, the earlier one serves on. ``start`` loads it even where it is kept
+        on demand.
 
         Raises:
             YibuError: it cannot be deployed or started; it stays listed as ``failed``.
         """
-        deployment = await self._carry_out(self._put_up(config), f"up {config.name}")
-        await deployment.settled()
+        key = self._put_up(config, start=start)
+        await self._settled(key)
         # A node that is killed a moment later finds its engines again.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SAVE):
@@ -165,19 +165,20 @@ class Fleet:
             NotRunningError: no such model is up.
             YibuError: it did not come up again.
         """
-        await self._carry_out(self._find(name).restart(), f"restart {name}")
+        await self._carry_out(self._restart(name), f"restart {name}")
 
     async def status(self) -> list[dict[str, Any]]:
         """The models as ``yibu ps --json`` shows them."""
         table = await asyncio.to_thread(processes.snapshot)
-        return [_shown(deployment, table) for deployment in self._models.values()]
+        return [_shown(deployment, table) for deployment in self._current()]
 
     def configs(self) -> list[ModelConfig]:
-        return [deployment.config for deployment in self._models.values()]
+        return [deployment.config for deployment in self._current()]
 
     async def reserved(self) -> list[Promise]:
         """What its engines were planned of the machine's memory, and what they hold of it."""
-        return await self._host.ledger.reserved()
+        reading = await asyncio.to_thread(self._runner.holdings)
+        return self._scheduler.reserved(reading)
 
     def events(self, model: str | None = None) -> AbstractContextManager[Subscription]:
         """Subscribe to changes of state and to progress; see :mod:`yibu.node.events`."""
@@ -194,85 +195,118 @@ class Fleet:
             raise NotRunningError(
                 f"{name} has {len(deployment.replicas)} replicas, so none of number {replica}"
             )
-        return str(self._host.paths.model_log(replica_id(name, replica)))
+        return str(self._host.paths.model_log(replica_id(name, replica, deployment.key[1])))
 
     # The gateway's protocol: yibu.routing.Backend.
 
     def routes(self) -> Sequence[Route]:
         """Every model that has a name here, ready or not."""
-        return [deployment.route for deployment in self._models.values()]
+        return [deployment.route for deployment in self._current()]
 
     def route(self, model: str) -> Route | None:
         """The route of one model, or None for an unknown name."""
-        deployment = self._models.get(model) or self._aliased.get(model)
+        deployment = self._runner.current(self._aliased.get(model, model))
         return None if deployment is None else deployment.route
 
     def replicas(self) -> Sequence[ReplicaStatus]:
         """Every replica of every model, whatever its state."""
-        return [replica.status() for replica in self._all_replicas()]
+        return [replica.status() for replica in self._supervisors]
 
-    async def ensure_ready(self, model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:
-        """The least loaded ready replica, with one more request counted; see Backend.
+    def acquire(
+        self,
+        model: str,
+        *,
+        key: str = "",
+        priority: Priority = "interactive",
+        affinity: int | None = None,
+        exclude: frozenset[str] = frozenset(),
+        slotless: bool = False,
+    ) -> Lease:
+        """A replica for one request; see Backend.
 
         Raises:
-            NotReadyError: none is ready, nor will be within ``Timings.ready_wait``.
+            NotReadyError: none is ready, nor will one be soon.
+            OverloadedError: too many requests wait already.
             UnknownModelError: no model of that name is up.
         """
-        deployment = self._models.get(model)
-        if deployment is None:
-            # It was there when the request came; its client may not know of the others.
-            raise UnknownModelError(f"the model {model!r} is not served here any more")
-        if self._draining:
-            raise NotReadyError("this node is shutting down", retry_after=10.0)
-        endpoint = deployment.choose(exclude)
-        if endpoint is not None:
-            return endpoint
-        decision = self._admission.decide(deployment.view())
-        if isinstance(decision, Wait):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(decision.seconds):
-                    return await _when_ready(deployment, exclude)
-            raise _not_ready(deployment, 5.0)
-        raise _not_ready(deployment, decision.retry_after)
-
-    def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
-        """The request ended; ``failed`` when the replica broke the connection."""
-        replica = self._replicas.get(endpoint.replica)
+        runner = self._runner
+        lease = Lease(model, key, priority, affinity, exclude, slotless)
+        lease.runner = runner
+        now = time.monotonic()
+        replica = runner.scheduler.request(lease, now)
         if replica is not None:
-            replica.release(failed=failed)
-
-    def progress(self, endpoint: Endpoint) -> None:
-        """A byte of an answer came: this engine does not hang, however long its answers are."""
-        replica = self._replicas.get(endpoint.replica)
-        if replica is not None:
-            replica.progressed()
+            lease.given(runner.supervisors[replica])
+        return lease
 
     # Inside.
 
-    def _add(self, config: ModelConfig, **saved: Any) -> Deployment:
-        deployment = Deployment(
-            config, self._deployer, self._host, self._bus, self._changed, **saved
-        )
-        self._models[config.name] = deployment
-        self._changed()
-        return deployment
+    @property
+    def _scheduler(self) -> Scheduler:
+        return self._runner.scheduler
 
-    async def _put_up(self, config: ModelConfig) -> Deployment:
-        async with self._changing.setdefault(config.name, asyncio.Lock()):
-            self._refuse_claimed(config)
-            deployment = self._models.get(config.name)
-            if deployment is not None:
-                _refuse_replacing(deployment.config, config)
-                if deployment.config == config and deployment.state != "failed":
-                    return deployment
-                await deployment.stop()
-            deployment = self._add(config)
-            self._group.create_task(deployment.run(), name=f"model {config.name}")
-            return deployment
+    @property
+    def _supervisors(self) -> Sequence[Replica]:
+        return list(self._runner.supervisors.values())
+
+    def _current(self) -> list[Deployment]:
+        found = (self._runner.current(name) for name in self._scheduler.names())
+        return [deployment for deployment in found if deployment is not None]
+
+    def _put_up(self, config: ModelConfig, *, start: bool) -> Generation:
+        self._refuse_claimed(config)
+        model = self._scheduler.model(config.name)
+        created = int(time.time())
+        if model is not None:
+            wanted = model.generations()[-1]
+            current = self._find(config.name)
+            created = current.created
+            _refuse_replacing(current.config, config)
+            if wanted.config == config:
+                if start or wanted.error is not None or current.state == "failed":
+                    self._scheduler.start(config.name, time.monotonic())
+                key: Generation = wanted.key
+                return key
+        return self._runner.add(config, start=start, created=created)
+
+    async def _settled(self, key: Generation) -> None:
+        """Wait until a generation serves.
+
+        Raises:
+            YibuError: it cannot.
+            NotRunningError: it was taken down meanwhile.
+        """
+        while True:
+            outcome = self._scheduler.outcome(key)
+            if outcome is None:
+                raise NotRunningError(f"{key[0]} was taken down before it was ready")
+            if isinstance(outcome, YibuError):
+                raise outcome
+            if outcome:
+                return
+            await self._runner.changed_again()
+
+    async def _take_down(self, name: str) -> None:
+        self._find(name)
+        self._runner.remove(name)
+        while any(key[0] == name for key in self._runner.deployments):
+            await self._runner.changed_again()
+
+    async def _restart(self, name: str) -> None:
+        deployment = self._find(name)
+        self._scheduler.start(name, time.monotonic())
+        for replica in list(deployment.replicas.values()):
+            if replica.state == "failed":
+                continue  # the scheduler has another one started
+            replica.restart()
+            while replica.restarting:
+                await self._runner.changed_again()
+            if replica.error is not None:
+                break
+        await self._settled(deployment.key)
 
     def _refuse_claimed(self, config: ModelConfig) -> None:
         """Raises ConfigError when another model has one of its names."""
-        for other in self._models.values():
+        for other in self._current():
             if other.name == config.name:
                 continue
             taken = set(map(plain_name, other.config.names))
@@ -283,12 +317,6 @@ class Fleet:
                         hint=f"take it off one of them, or stop the other: yibu down {other.name}",
                     )
 
-    async def _take_down(self, name: str) -> None:
-        async with self._changing.setdefault(name, asyncio.Lock()):
-            await self._find(name).stop()
-            del self._models[name]
-            self._changed()
-
     async def _carry_out(self, verb: Coroutine[Any, Any, T], name: str) -> T:
         """Await ``verb``, which goes on when the caller is cancelled: half a change to a model,
         because a terminal was closed, would leave it neither up nor down."""
@@ -298,20 +326,14 @@ class Fleet:
         return await asyncio.shield(task)
 
     def _find(self, name: str) -> Deployment:
-        deployment = self._models.get(name)
+        deployment = self._runner.current(name)
         if deployment is None:
-            names = ", ".join(self._models) or "none"
+            names = ", ".join(self._scheduler.names()) or "none"
             raise NotRunningError(f"{name} is not up; there are: {names}", hint="yibu ps")
         return deployment
 
-    def _all_replicas(self) -> list[Replica]:
-        return [replica for model in self._models.values() for replica in model.replicas]
-
     def _changed(self) -> None:
-        self._replicas = {replica.id: replica for replica in self._all_replicas()}
-        self._aliased = {
-            name: model for model in self._models.values() for name in model.route.names
-        }
+        self._aliased = {name: route.model for route in self.routes() for name in route.names}
         self._saved.clear()
         self._dirty.set()
 
@@ -319,16 +341,20 @@ class Fleet:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            models = [model.save() for model in self._models.values() if model.replicas]
+            models = [self._save(deployment) for deployment in self._current()]
             await asyncio.to_thread(self._state.save, models)
             if not self._dirty.is_set():
                 self._saved.set()
 
+    def _save(self, deployment: Deployment) -> SavedModel:
+        desired = self._scheduler.desired(deployment.key)
+        return deployment.save(started=desired is not None and desired.started)
+
     def _log_files(self) -> list[Path]:
-        return [self._host.paths.model_log(replica.id) for replica in self._all_replicas()]
+        return [self._host.paths.model_log(replica.id) for replica in self._supervisors]
 
     def _engine_pids(self) -> list[int]:
-        return [replica.process.pid for replica in self._all_replicas() if replica.process]
+        return [replica.process.pid for replica in self._supervisors if replica.process]
 
 
 def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
@@ -343,28 +369,8 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
         )
 
 
-async def _when_ready(deployment: Deployment, exclude: frozenset[str]) -> Endpoint:
-    while True:
-        endpoint = deployment.choose(exclude)
-        if endpoint is not None:
-            return endpoint
-        if deployment.state in ("failed", "stopped"):
-            raise _not_ready(deployment, 60.0)
-        await deployment.changed()
-
-
-def _not_ready(deployment: Deployment, retry_after: float) -> NotReadyError:
-    cause = f": {deployment.cause}" if deployment.cause else ""
-    state = "has failed" if deployment.state == "failed" else f"is {deployment.state}"
-    return NotReadyError(
-        f"model {deployment.name!r} {state}{cause}",
-        hint=deployment.hint,
-        retry_after=retry_after,
-    )
-
-
 def _shown(deployment: Deployment, table: Mapping[int, processes.ProcessInfo]) -> dict[str, Any]:
-    plan = deployment.specs[0].plan if deployment.specs else None
+    plan = deployment.spec.plan if deployment.spec else None
     return {
         "name": deployment.name,
         "source": deployment.config.source,
@@ -386,7 +392,7 @@ def _shown(deployment: Deployment, table: Mapping[int, processes.ProcessInfo]) -
                 "phase": replica.timeline.current,
                 "phases": _rounded(replica.timeline.seconds(time.monotonic())),
             }
-            for replica in deployment.replicas
+            for _, replica in sorted(deployment.replicas.items())
         ],
     }
 

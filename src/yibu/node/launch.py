@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,10 +19,9 @@ from yibu.node.environ import clean_environment
 from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
 from yibu.node.gpu import GpuMemory, wait_released
 from yibu.node.launch_directories import make_directories, temporary_directories
-from yibu.node.ledger import Ledger
 from yibu.node.phases import LogPhases, telling
 from yibu.node.process import EngineProcess
-from yibu.node.start_queue import StartQueue
+from yibu.node.scheduler.starts import Start
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 from yibu.redaction import redact
@@ -55,6 +55,16 @@ class Explain(Protocol):
         ...
 
 
+StartSlot = Callable[[Start, Callable[[], None]], AbstractAsyncContextManager[None]]
+"""An engine may start inside the block; the function is called where that is not at once."""
+
+
+@asynccontextmanager
+async def at_once(_start: Start, _waits: Callable[[], None]) -> AsyncIterator[None]:
+    """For a replica that shares its GPUs with nobody."""
+    yield
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What this machine gives to every replica."""
@@ -69,8 +79,7 @@ class Host:
     gpu_memory: GpuMemory
     phase_marks: Callable[[str], Sequence[PhaseMark]] = lambda _engine: ()
     """How an engine's log tells the phases of its start, by the engine's name."""
-    ledger: Ledger = field(default_factory=Ledger)
-    start_queue: StartQueue = field(default_factory=StartQueue)
+    start_slot: StartSlot = at_once
 
 
 @dataclass(frozen=True, slots=True)

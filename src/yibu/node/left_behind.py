@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from yibu.config.names import replica_id
+from yibu.config.names import first_generation, replica_id
 from yibu.node import leftovers, processes
 from yibu.node.launch_directories import temporary_directories
 from yibu.node.lock import node_lock
@@ -71,7 +71,7 @@ def end_all(paths: Paths, models: Collection[str] = ()) -> int:
             for marker in processes.marked(
                 f"{home_id(paths.state)}/", processes.snapshot()
             ).values()
-            if models and marker.split("/")[1] not in wanted
+            if models and first_generation(marker.split("/")[1]) not in wanted
         }
         timings = Timings()
         prefix = f"{home_id(paths.state)}/"

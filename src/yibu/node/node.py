@@ -19,6 +19,7 @@ from yibu.node.control import Control, GatewayHandle, Stopping
 from yibu.node.deploy import Deployer
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import GpuMemory, Nvml
+from yibu.node.history import History
 from yibu.node.launch import Host
 from yibu.node.lock import node_lock
 from yibu.node.logs import Rotation
@@ -84,7 +85,8 @@ class Node:
             )
             await fleet.adopt(await asyncio.to_thread(state.load))
             gateway = await stack.enter_async_context(self.gateway(fleet))
-            answers = Control(fleet, shown, gateway, stopping, self.settings)
+            history = History(self.paths.state / "history.json")
+            answers = Control(fleet, shown, gateway, stopping, self.settings, history)
             await stack.enter_async_context(control.serve(self.paths.control_socket, answers))
             _log.info("node %d serves %s", os.getpid(), gateway.url)
             await _until(stopping.asked, work(fleet) if work else None)

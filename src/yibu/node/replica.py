@@ -22,8 +22,9 @@ from yibu.errors import EngineError, EngineStartError
 from yibu.node import launch, ports
 from yibu.node.launch import Host, LaunchSpec, Running
 from yibu.node.phases import WAIT, Timeline
-from yibu.node.policy import RestartPolicy, Start
 from yibu.node.process import EngineProcess
+from yibu.node.restart import RestartPolicy
+from yibu.node.scheduler.starts import Start
 from yibu.node.state import SavedReplica
 from yibu.node.watch import Watch
 from yibu.redaction import register, register_environment
@@ -76,7 +77,6 @@ class Replica:
         self.timeline = Timeline()
         """The phases of its latest start."""
         self.in_flight = 0
-        self.last_turn = 0
         self._host = host
         self._on_change = on_change
         self._policy = RestartPolicy(host.timings)
@@ -95,11 +95,9 @@ class Replica:
     # What others may call.
 
     @property
-    def expected(self) -> float | None:
-        """Seconds until it is likely ready; None: it never was, or will not be."""
-        if self.state != "starting" or self._due is None:
-            return None
-        return max(0.0, self._due - time.monotonic())
+    def due(self) -> float | None:
+        """Monotonic seconds at which it is likely ready; None: it never was, or will not be."""
+        return self._due if self.state == "starting" else None
 
     @property
     def restarting(self) -> bool:
@@ -119,11 +117,13 @@ class Replica:
             self.endpoint,
         )
 
-    def save(self) -> SavedReplica:
+    def save(self, number: int) -> SavedReplica:
         """What the node that comes after this one has to know of it."""
         process = self.process
         return SavedReplica(
             id=self.id,
+            number=number,
+            spec=self.spec,
             port=self.port,
             key=self.key,
             restarts=self.restarts,
@@ -132,10 +132,9 @@ class Replica:
             shared=tuple(sorted(process.shared)) if process else (),
         )
 
-    def acquire(self, turn: int) -> None:
-        """A request goes to this replica; ``turn`` grows from request to request."""
+    def acquire(self) -> None:
+        """A request goes to this replica."""
         self.in_flight += 1
-        self.last_turn = turn
         self._idle.clear()
 
     def release(self, *, failed: bool) -> None:
@@ -164,10 +163,14 @@ class Replica:
 
         ``patience`` is seconds for these requests; None means ``Timings.drain``.
         """
+        self.ask_stop(patience)
+        await self._ended.wait()
+
+    def ask_stop(self, patience: float | None = None) -> None:
+        """The same, without waiting."""
         if patience is not None:
             self._patience = patience
         self._want("stop")
-        await self._ended.wait()
 
     def restart(self) -> None:
         """Let requests in flight finish and start the engine anew; failures are forgotten."""
@@ -245,7 +248,7 @@ class Replica:
         gpus, memory = frozenset(self.spec.gpus), self.spec.memory
         start = Start(self.id, gpus, memory, self.spec.plan.starts_alone)
         try:
-            async with self._host.start_queue.slot(start, lambda: self._entered(WAIT)):
+            async with self._host.start_slot(start, lambda: self._entered(WAIT)):
                 running = await launch.start(
                     self._host, self.spec, self.id, self.port, self.key,
                     self._spawned, self._entered,

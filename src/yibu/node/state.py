@@ -28,13 +28,15 @@ from yibu.node.processes import Identity
 from yibu.routing import ModelDetails
 
 _log = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class SavedReplica:
     id: str
+    number: int
+    spec: LaunchSpec
     port: int | None
     key: str = field(repr=False)
     restarts: int
@@ -49,8 +51,10 @@ class SavedReplica:
 class SavedModel:
     config: ModelConfig
     created: int
-    specs: tuple[LaunchSpec, ...]
-    replicas: tuple[SavedReplica, ...]
+    generation: int = 1
+    started: bool = True
+    """It is wanted in memory; False: when somebody asks for it."""
+    replicas: tuple[SavedReplica, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +119,30 @@ class StateFile:
             "boot": boot_id(),
             "models": [dataclasses.asdict(model) for model in models],
         }
-        temporary = self.path.with_name(f"{self.path.name}.new")
         try:
             with self._writing:
-                _write(temporary, json.dumps(data, default=_plain).encode())
-                temporary.replace(self.path)
-                _sync_directory(self.path.parent)
+                write_atomically(self.path, json.dumps(data, default=_plain).encode())
         except OSError as error:
             _log.warning("cannot save the node's state to %s: %s", self.path, error)
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             return False
         return True
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file of mode 0600, durably; it stays as it was where that cannot be.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        _write(temporary, data)
+        temporary.replace(path)
+        _sync_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -157,16 +173,31 @@ def _plain(value: Any) -> Any:
 
 
 def _node(data: Mapping[str, Any]) -> SavedNode:
-    if data["version"] != _VERSION:
-        raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
-    return SavedNode(data["boot"], tuple(_model(model) for model in data["models"]))
+    version = data["version"]
+    if version not in (1, _VERSION):
+        raise ValueError(f"version {version!r}, expected {_VERSION}")
+    models = [_first_version(model) if version == 1 else model for model in data["models"]]
+    return SavedNode(data["boot"], tuple(_model(model) for model in models))
+
+
+def _first_version(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model as version 1 has it, in which there was one generation, and replicas had their specs
+    in a list beside them."""
+    replicas = [
+        {**replica, "number": number, "spec": spec}
+        for number, (replica, spec) in enumerate(
+            zip(model["replicas"], model["specs"], strict=True)
+        )
+    ]
+    return {**model, "generation": 1, "started": True, "replicas": replicas}
 
 
 def _model(data: Mapping[str, Any]) -> SavedModel:
     return SavedModel(
         config=model_config(data["config"]),
         created=int(data["created"]),
-        specs=tuple(_spec(spec) for spec in data["specs"]),
+        generation=int(data["generation"]),
+        started=bool(data["started"]),
         replicas=tuple(_replica(replica) for replica in data["replicas"]),
     )
 
@@ -176,6 +207,7 @@ def _replica(data: Mapping[str, Any]) -> SavedReplica:
     return SavedReplica(
         **{
             **data,
+            "spec": _spec(data["spec"]),
             "process": Identity(**process) if process else None,
             "shared": tuple(SharedFile(**file) for file in data["shared"]),
         }

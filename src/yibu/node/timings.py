@@ -67,3 +67,11 @@ class Timings:
     # Callers.
     ready_wait: float = 5.0
     """A request waits for a replica that is expected within this time; else 503 at once."""
+
+    # Memory.
+    min_up: float = 30.0
+    """A model that was loaded on demand stays for as long as its start took, up to this, before it
+    yields to another."""
+    foresight: float = 20.0
+    """Placing waits so long for what other models that come up will need; a hub that takes longer to
+    say how large a model is holds nobody else up."""

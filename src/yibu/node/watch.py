@@ -12,7 +12,7 @@ from yibu import descriptors
 from yibu.engines.base import LaunchPlan
 from yibu.node import probe
 from yibu.node.launch import Running
-from yibu.node.policy import Liveness
+from yibu.node.liveness import Liveness
 from yibu.node.timings import Timings
 
 _BUSY_SHARE = 0.05

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from yibu.config import ModelConfig
 from yibu.planner.arithmetic import MIB
 from yibu.planner.gpu import margin
+from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Gpu, Machine, ModelFacts, Placement
 
@@ -45,6 +46,8 @@ class Coming:
     facts: ModelFacts | None = None
     """From its files, or from their headers while they are still downloaded; None where neither
     can be read, or where it has none."""
+    request: Request | None = None
+    """What its engine asks of the planner, where that is known by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,12 @@ def as_if_stopped(machine: Machine, promises: Sequence[Promise]) -> Machine:
         memory_available=min(free, machine.memory_total),
         gpus=tuple(_as_if_stopped_gpu(gpu, pids) for gpu in machine.gpus),
     )
+
+
+def emptied(machine: Machine) -> Machine:
+    """The machine if nothing ran on it."""
+    gpus = tuple(replace(gpu, free=gpu.total, processes=()) for gpu in machine.gpus)
+    return replace(machine, memory_available=machine.memory_total, gpus=gpus)
 
 
 def _as_if_stopped_gpu(gpu: Gpu, pids: frozenset[int]) -> Gpu:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yibu.config import ModelConfig
-from yibu.config.names import replica_id
+from yibu.config.names import first_generation, replica_id
 from yibu.engines import registry
 from yibu.engines.base import Engine, LaunchPlan, RunsPrograms
 from yibu.environments.flag_tables import chosen_flags, kept_flags
@@ -150,7 +150,7 @@ class Resolver:
         verdict, placement = place_beside(request, coming, here, beside.on_cpu)
         own = {replica_id(model.name, n) for n in range(number)}
         # Where others still start on GPUs, what they leave is waited for first.
-        alone = all(p.replica in own or not p.gpus for p in beside.promises)
+        alone = all(first_generation(p.replica) in own or not p.gpus for p in beside.promises)
         if placement is None and model.force and alone:
             placement = _forced(model, request, verdict, here)
         launch = None
@@ -211,6 +211,8 @@ class Resolver:
     def _request(self, coming: Coming, machine: Machine) -> Request | None:
         """What a model that still comes up will ask of the planner; None where nothing is known of its
         files yet, or something is wrong with it, which its own deployment will say."""
+        if coming.request is not None:
+            return coming.request
         if coming.config.source and coming.facts is None:
             return None
         try:

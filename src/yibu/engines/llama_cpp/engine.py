@@ -178,6 +178,7 @@ class LlamaCpp:
         notes += without_template(facts, chats=chats, template=options.chat_template)
         return LaunchPlan(
             engine=self.name,
+            slots=placement.parallel,
             argv=command,
             env={
                 # Threads that wait must not spin: on busy cores that costs nine tenths of the speed.

@@ -139,6 +139,7 @@ class Vllm:
         ]  # fmt: skip
         return LaunchPlan(
             engine=self.name,
+            slots=placement.parallel,
             argv=tuple(argv),
             env={
                 **(_alone(placement) if alone else {}),

@@ -35,7 +35,7 @@ from yibu.gateway.limits import Accounting, visible
 from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute, error_message
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import find_route, only_route
-from yibu.routing import Backend, Route
+from yibu.routing import Backend, Lease, Route
 from yibu.upstream.connection import UpstreamError
 from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
 
@@ -121,7 +121,7 @@ class LiveSessions:
             else only_route(models, live.operation)
         )
         self._accounting.admit(exchange, route, named or route.model)
-        endpoint, engine = await self._connect(exchange, live, route, given)
+        lease, engine = await self._connect(exchange, live, route, given)
         failed = False
         started = asyncio.get_running_loop().time()
         try:
@@ -140,7 +140,7 @@ class LiveSessions:
         finally:
             engine.close()
             exchange.compute = asyncio.get_running_loop().time() - started
-            self._backend.done(endpoint, failed=failed)
+            lease.release(failed=failed)
 
     def _accept(self, exchange: Exchange) -> LiveRoute:
         """Which protocol it is for a caller that may use it.
@@ -170,22 +170,25 @@ class LiveSessions:
 
     async def _connect(
         self, exchange: Exchange, live: LiveRoute, route: Route, given: Mapping[str, str]
-    ) -> tuple[Endpoint, EngineSocket]:
+    ) -> tuple[Lease, EngineSocket]:
         """A replica and the websocket to it; another one where the first cannot be reached."""
         failure: RequestError | None = None
         exclude: frozenset[str] = frozenset()
         while True:
             try:
-                endpoint = await self._backend.ensure_ready(route.model, exclude=exclude)
+                key = exchange.caller.name
+                lease = self._backend.acquire(route.model, key=key, exclude=exclude)
+                await lease.granted()
             except NotReadyError:
                 if failure is not None:
                     raise failure from None
                 raise
+            endpoint = lease.endpoint
             exchange.replica = endpoint.replica
             try:
-                return endpoint, await _open(exchange, live, route, endpoint, given)
+                return lease, await _open(exchange, live, route, endpoint, given)
             except UpstreamError as error:
-                self._backend.done(endpoint, failed=True)
+                lease.release(failed=True)
                 self._metrics.upstream_errors[(route.model, error.kind)] += 1
                 failure = EngineGoneError(
                     f"Model {route.model!r}: {error.message}",
@@ -194,10 +197,10 @@ class LiveSessions:
                 if exclude:
                     raise failure from error
             except RefusedError as error:
-                self._backend.done(endpoint)
+                lease.release()
                 raise _refusal(error, route.model) from error
             except BaseException:  # the replica's request must not be counted for ever
-                self._backend.done(endpoint)
+                lease.release()
                 raise
             exclude = exclude | {endpoint.replica}
 

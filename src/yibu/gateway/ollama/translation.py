@@ -88,8 +88,9 @@ async def translate(
     if not heavy and translation.shape in ("chat", "generate") and asks_for_nothing(given):
         check_kept(given)
         admit(exchange, route, known)
-        endpoint = await backend.ensure_ready(route.model)
-        backend.done(endpoint)
+        lease = backend.acquire(route.model, slotless=True)
+        await lease.granted()
+        lease.release()
         empty = {"message": {"role": "assistant", "content": ""}}
         words = {"response": ""} if translation.shape == "generate" else empty
         loaded = {"model": model, "created_at": now(), **words, "done": True, "done_reason": "load"}

@@ -26,12 +26,13 @@ from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.limits import Accounting, visible
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import Operation, find_route
+from yibu.gateway.proxy.affinity import prompt_affinity
 from yibu.gateway.proxy.relay import Relay
 from yibu.gateway.proxy.steps import Ask, prepare, run
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import parse_body
 from yibu.gateway.requests.offload import Offload
-from yibu.routing import Backend, Route
+from yibu.routing import Backend, Lease, Route
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
 from yibu.upstream.pool import Pool
@@ -134,11 +135,12 @@ class Proxy:
         exclude: frozenset[str] = frozenset()
         while True:
             try:
-                endpoint = await self._backend.ensure_ready(route.model, exclude=exclude)
+                lease = await self._acquire(exchange, route, relay, request, exclude)
             except NotReadyError:
                 if failure is not None:
                     raise failure from None
                 raise
+            endpoint = lease.endpoint
             exchange.replica = endpoint.replica
             failed = False
             begun = perf_counter()
@@ -146,11 +148,11 @@ class Proxy:
                 inner = _engine_name(request, route, endpoint)
                 if request.steps is not None:
                     await relay.stepped(
-                        run(request, self._asker(exchange, relay, endpoint, inner)), inner
+                        run(request, self._asker(exchange, relay, lease, inner)), inner
                     )
                     return
                 body = _payload(form, request, inner, streamed=relay.collects, counted=relay.counts)
-                await self._attempt(exchange, operation, route, relay, endpoint, inner, body)
+                await self._attempt(exchange, operation, route, relay, lease, inner, body)
                 return
             except UpstreamError as error:
                 failed = True
@@ -166,11 +168,33 @@ class Proxy:
                     raise failure from error
             finally:
                 exchange.compute += perf_counter() - begun
-                self._backend.done(endpoint, failed=failed)
+                lease.release(failed=failed)
             exclude = exclude | {endpoint.replica}
             if exchange.trace is not None:
                 exchange.trace.retried(endpoint.replica)
             self._metrics.retries[(route.model,)] += 1
+
+    async def _acquire(
+        self,
+        exchange: Exchange,
+        route: Route,
+        relay: Relay,
+        request: JsonRequest,
+        exclude: frozenset[str],
+    ) -> Lease:
+        """A replica for the request, once one has room."""
+        caller = exchange.caller
+        affinity = prompt_affinity(request.body, caller.name) if route.replicas > 1 else None
+        lease = self._backend.acquire(
+            route.model,
+            key=caller.name,
+            priority=caller.priority,
+            affinity=affinity,
+            exclude=exclude,
+        )
+        if lease.waits:
+            await relay.wait_for(lease)
+        return lease
 
     async def _attempt(
         self,
@@ -178,10 +202,11 @@ class Proxy:
         operation: Operation,
         route: Route,
         relay: Relay,
-        endpoint: Endpoint,
+        lease: Lease,
         inner: str,
         payload: Payload,
     ) -> None:
+        endpoint = lease.endpoint
         head = _request_head(operation.path, endpoint, payload, exchange)
         # A body that cannot be sent twice must not meet a connection that is just being closed.
         fresh = payload.rest is not None
@@ -194,14 +219,14 @@ class Proxy:
             patience=route.upload_patience if operation.schema is None else 0.0,
         )
         try:
-            progressed = partial(self._backend.progress, endpoint)
-            await relay.answer(connection, inner, progressed)
+            await relay.answer(connection, inner, lease.progress)
         finally:
             relay.stop()
             self._pool.release(connection)
 
-    def _asker(self, exchange: Exchange, relay: Relay, endpoint: Endpoint, inner: str) -> Ask:
+    def _asker(self, exchange: Exchange, relay: Relay, lease: Lease, inner: str) -> Ask:
         """Carries one of a request's steps to the replica, and brings its answer."""
+        endpoint = lease.endpoint
 
         async def ask(call: Call) -> dict[str, Any]:
             body = orjson.dumps({**call.body, "model": inner})
@@ -212,7 +237,7 @@ class Proxy:
                 answer = await relay.step(connection, call, inner)
             finally:
                 self._pool.release(connection)
-            self._backend.progress(endpoint)
+            lease.progress()
             return answer
 
         return ask

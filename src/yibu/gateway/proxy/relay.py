@@ -26,7 +26,7 @@ from yibu.gateway.limits import estimate
 from yibu.gateway.operations import Operation
 from yibu.gateway.proxy.silence import SilenceWatch
 from yibu.gateway.requests.body import JsonRequest
-from yibu.routing import Route
+from yibu.routing import Lease, Route
 from yibu.upstream.connection import Connection, StillWaitingError, UpstreamError
 
 MAX_ERROR_BYTES = 1024 * 1024
@@ -104,6 +104,28 @@ class Relay:
             except BaseException:  # the client may have left, too
                 self.stop()
                 raise
+
+    async def wait_for(self, lease: Lease) -> None:
+        """Wait for a replica; the client of a stream is told that it is waited for.
+
+        Raises:
+            RequestError: it gets none.
+        """
+        if not self._request.stream:
+            await lease.granted()
+            return
+        waiting = asyncio.create_task(lease.granted(), name="waiting for a replica")
+        patience = KEEP_ALIVE if self._exchange.answering else HEAD_GRACE
+        try:
+            while not (await asyncio.wait((waiting,), timeout=patience))[0]:
+                await self._keep_alive()
+                patience = KEEP_ALIVE
+            waiting.result()
+        except BaseException:  # the client has left, for one
+            waiting.cancel()
+            if (await asyncio.gather(waiting, return_exceptions=True))[0] is None:
+                lease.release()
+            raise
 
     def _watch(self, connection: Connection) -> SilenceWatch:
         self.stop()

@@ -74,17 +74,18 @@ def _only(models: Models) -> str:
 
 
 async def _asked(backend: Backend, route: Route, name: str) -> dict[str, object]:
-    endpoint = await backend.ensure_ready(route.model)
+    lease = backend.acquire(route.model, slotless=True)
+    await lease.granted()
     failed = False
     try:
-        answer = await ask(endpoint, "GET", _PATH, seconds=_SECONDS, limit=_LONGEST)
+        answer = await ask(lease.endpoint, "GET", _PATH, seconds=_SECONDS, limit=_LONGEST)
     except UpstreamError as error:
         failed = True
         raise EngineGoneError(
             f"Model {name!r}: {error.message}", hint=f"See why: yibu logs {name}"
         ) from error
     finally:
-        backend.done(endpoint, failed=failed)
+        lease.release(failed=failed)
     if not answer.ok:
         raise EngineGoneError(
             f"The engine of model {name!r} does not tell of its tokenizer: it answered "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,29 +51,28 @@ def on_shared_gpu(config: Any, facts: Any, number: int, beside: Beside) -> Any:
 async def test_one_waits_for_the_gpu_memory_that_another_was_promised(
     make_fleet: MakeFleet,
 ) -> None:
-    fleet = make_fleet(place=placing(on_shared_gpu))
-    fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
+    fleet = make_fleet(place=placing(on_shared_gpu), gpu_memory=FreeGpu())
     async with fleet:
         with fleet.events("b") as events:
             first = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "0.5")))
-            await eventually(lambda: "a-0" in fleet._replicas)
+            await eventually(lambda: "a-0" in fleet._runner.supervisors)
             await fleet.up(of("b", 6))
-            assert fleet._models["a"].state == "ready"  # b did not start before
+            assert fleet.route("a").state == "ready"  # b did not start before
             await first
             seen = [event async for event in _drained(events)]
         phases = [event["phase"] for event in seen if event["event"] == "phase"]
         assert phases[:3] == ["plan", "wait", "environment"]
         (note,) = [event["text"] for event in seen if event["event"] == "note"]
-        assert "promised to a-0" in note
+        assert "reserved for a-0" in note
 
 
 async def test_main_memory_stays_with_an_engine_that_is_ready(make_fleet: MakeFleet) -> None:
     async with make_fleet(place=placing(place)) as fleet:
         first = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "0.3")))
-        await eventually(lambda: "a-0" in fleet._replicas)
+        await eventually(lambda: "a-0" in fleet._runner.supervisors)
         with pytest.raises(DoesNotFitError):  # at once: it would not fit later either
             await fleet.up(of("b", 6))
-        assert fleet._models["a"].state == "starting"
+        assert fleet.route("a").state == "starting"
         await first
         with pytest.raises(DoesNotFitError):
             await fleet.restart("b")
@@ -94,7 +92,7 @@ async def test_what_an_engine_holds_counts_once(make_fleet: MakeFleet, tmp_path:
     async with make_fleet(place=placing(place)) as fleet:
         await fleet.up(of("a", 1, "--hold-mib", "200", "--map-file", str(weights)))
         (promise,) = await fleet.reserved()
-        pid = fleet._replicas["a-0"].process.pid  # type: ignore[union-attr]
+        pid = fleet._runner.supervisors["a-0"].process.pid  # type: ignore[union-attr]
         assert pid in promise.pids
         assert psutil.Process(pid).memory_info().rss > 300 * MIB
         assert 200 * MIB <= promise.resident < 290 * MIB
@@ -107,10 +105,10 @@ async def test_an_adopted_engine_keeps_what_it_was_planned(
     fleet = make_fleet(place=placing(place))
     async with fleet:
         await fleet.up(of("a", 6))
-        saved = SavedNode(boot_id(), tuple(model.save() for model in fleet._models.values()))
+        saved = SavedNode(boot_id(), tuple(map(fleet._save, fleet._current())))
         async with make_fleet(place=placing(place)) as later:
             await later.adopt(saved)
-            await eventually(lambda: later._models["a"].state == "ready")
+            await eventually(lambda: later.route("a").state == "ready")
             (promise,) = await later.reserved()
             assert promise.memory == 6 * GIB
             with pytest.raises(DoesNotFitError):
@@ -120,9 +118,9 @@ async def test_an_adopted_engine_keeps_what_it_was_planned(
 async def test_what_fits_beside_it_does_not_wait(make_fleet: MakeFleet) -> None:
     async with make_fleet(place=placing(place)) as fleet:
         going = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "60")))
-        await eventually(lambda: "a-0" in fleet._replicas)
+        await eventually(lambda: "a-0" in fleet._runner.supervisors)
         await fleet.up(of("b", 3))
-        assert fleet._models["a"].state == "starting"
+        assert fleet.route("a").state == "starting"
         await fleet.down("a")
         with pytest.raises(Exception, match="taken down"):
             await going
@@ -131,12 +129,12 @@ async def test_what_fits_beside_it_does_not_wait(make_fleet: MakeFleet) -> None:
 async def test_what_can_never_fit_is_refused_at_once(make_fleet: MakeFleet) -> None:
     async with make_fleet(place=placing(place)) as fleet:
         going = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "60")))
-        await eventually(lambda: "a-0" in fleet._replicas)
+        await eventually(lambda: "a-0" in fleet._runner.supervisors)
         with pytest.raises(DoesNotFitError, match="b does not fit"):
             await fleet.up(of("b", 12))
         with pytest.raises(DoesNotFitError):  # its replicas count against each other
             await fleet.up(of("c", 4, replicas=3))
-        assert fleet._models["a"].state == "starting"
+        assert fleet.route("a").state == "starting"
         await fleet.down("a")
         with pytest.raises(Exception, match="taken down"):
             await going
@@ -159,7 +157,7 @@ async def test_a_promise_ends_with_the_start_it_was_made_for(
     async with make_fleet(place=placing(place), **changes) as fleet:
         going = asyncio.create_task(fleet.up(of("a", 6, *switches)))
         if end == "is taken down":
-            await eventually(lambda: "a-0" in fleet._replicas)
+            await eventually(lambda: "a-0" in fleet._runner.supervisors)
             await fleet.down("a")
         with pytest.raises(Exception, match=r"a|no environment"):
             await going
@@ -172,11 +170,12 @@ async def test_a_promise_ends_with_the_start_it_was_made_for(
 async def test_a_crash_gets_its_memory_back_before_others_do(make_fleet: MakeFleet) -> None:
     async with make_fleet(place=placing(place), timings={"backoff_first": 30.0}) as fleet:
         await fleet.up(of("a", 6))
-        assert fleet._host.ledger._promises == {}
-        assert fleet._host.ledger._held["a-0"].memory == 6 * GIB
-        fleet._replicas["a-0"].process._signal_group(9)  # type: ignore[union-attr, arg-type]
-        await eventually(lambda: fleet._models["a"].state == "starting")
-        assert fleet._host.ledger._promises["a-0"].memory == 6 * GIB
+        fleet._runner.supervisors["a-0"].process._signal_group(9)  # type: ignore[union-attr, arg-type]
+        await eventually(lambda: fleet.route("a").state == "starting")
+        (promise,) = await fleet.reserved()
+        assert (promise.memory, promise.resident) == (6 * GIB, 0)
+        with pytest.raises(DoesNotFitError):
+            await fleet.up(of("b", 6))
 
 
 class FreeGpu:
@@ -196,23 +195,26 @@ async def test_engines_that_measure_a_gpu_start_one_after_the_other(
     make_fleet: MakeFleet, tmp_path: Path
 ) -> None:
     alone = {"plan": {"starts_alone": True}}
-    fleet = make_fleet(place=placing(on_gpu(1)))
-    fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
+    fleet = make_fleet(place=placing(on_gpu(1)), gpu_memory=FreeGpu())
     async with fleet:
         slow = fake_model("a", "--ready-when", str(tmp_path / "go"), options=alone)
         with fleet.events("b") as events:
             first = asyncio.create_task(fleet.up(slow))
-            await eventually(lambda: "a-0" in fleet._replicas and fleet._replicas["a-0"].process)
+            await eventually(
+                lambda: (
+                    "a-0" in fleet._runner.supervisors and fleet._runner.supervisors["a-0"].process
+                )
+            )
             second = asyncio.create_task(fleet.up(fake_model("b", options=alone)))
             # On another GPU nothing is in the way.
             await fleet.up(fake_model("other", options=alone))
             await eventually(
-                lambda: (b := fleet._replicas.get("b-0")) and b.timeline.current == "wait"
+                lambda: (b := fleet._runner.supervisors.get("b-0")) and b.timeline.current == "wait"
             )
             assert not first.done()
             (tmp_path / "go").touch()
             await second
-            assert first.done() or fleet._models["a"].state == "ready"
+            assert first.done() or fleet.route("a").state == "ready"
             await first
             seen = [event async for event in _drained(events)]
         phases = [event["phase"] for event in seen if event["event"] == "phase"]
@@ -221,8 +223,7 @@ async def test_engines_that_measure_a_gpu_start_one_after_the_other(
 
 async def test_a_start_that_fails_gives_its_turn_up(make_fleet: MakeFleet) -> None:
     alone = {"plan": {"starts_alone": True}}
-    fleet = make_fleet(place=placing(on_gpu(1)))
-    fleet._host = dataclasses.replace(fleet._host, gpu_memory=FreeGpu())
+    fleet = make_fleet(place=placing(on_gpu(1)), gpu_memory=FreeGpu())
     async with fleet:
         with pytest.raises(EngineStartError):
             await fleet.up(fake_model("a", "--fail-start", "no", options=alone))
