@@ -172,8 +172,8 @@ def test_errors_in_a_container_have_the_line_outside() -> None:
 
 
 def test_yaml_that_is_no_manifest_is_never_read_as_bash() -> None:
-    with pytest.raises(UsageError, match="no Compose file, Kubernetes manifest or Helm values"):
-        adopt_script("models:\n  chat:\n    cmd: llama-server -m /m.gguf --port ${PORT}\n")
+    with pytest.raises(UsageError, match=r"line 1: .*no Compose file, no Kubernetes manifest"):
+        adopt_script("models:\n  chat:\n    run: llama-server -m /m.gguf --port ${PORT}\n")
     (model,) = models(
         "kind: Pod\nspec:\n  containers:\n  - {image: vllm/vllm-openai, args: [--model, org/m]}\n"
         "---\nkind: Service\nmetadata: {name: vllm serve}\n"
@@ -258,5 +258,5 @@ def test_a_units_faults_are_on_their_own_lines() -> None:
     unit = (
         "[Unit]\nDescription=x\n\n[Service]\nEnvironment=A=b\nExecStart=vllm serve \\\n  <model>\n"
     )
-    with pytest.raises(UsageError, match="line 6: .*<model>"):
+    with pytest.raises(UsageError, match=r"line 6: .*<model>"):
         adopt_script(unit)

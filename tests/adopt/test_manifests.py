@@ -145,7 +145,7 @@ replicaCount: 1
 """
     (model,) = adopt_script(chart).document["models"]
     assert model["source"] == "/m/x"
-    with pytest.raises(UsageError, match="Helm template"):
+    with pytest.raises(UsageError, match=r"line 3: .*filled in by Helm"):
         adopt_script("kind: Deployment\nspec:\n  replicas: {{ .Values.n }}\n")
 
 

@@ -106,3 +106,50 @@ def test_xinference() -> None:
     assert adoption.document["gateway"]["port"] == 9997
     with pytest.raises(UsageError, match="not known here"):
         adopt_script("xinference launch --model-name nobody-knows --model-engine vllm")
+
+
+SWAP = """macros: {server: 'llama-server --port ${PORT} -m'}
+models:
+  a: {cmd: "${server} /m/a.gguf -c ${ctx}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "construct"),
+    [
+        (SWAP, 3, r"\$\{ctx\} has no value"),
+        (SWAP.replace("${ctx}", "${env.CTX}"), 3, r"\$\{env.CTX\} has no value"),
+        (
+            SWAP.replace("${server} /m/a.gguf -c ${ctx}", "/opt/other -x"),
+            3,
+            r"/opt/other -x of a is no",
+        ),
+        ("a: b\nc: {{ .Values.x }}\n", 2, r"\{\{ .Values.x \}\} is filled in by Helm"),
+        ("# x\nplugins:\n  - a\n", 2, "plugins: begins a YAML file"),
+        ("\nFROM llama3.2\nPARAMETER num_ctx 4096\n", 2, "FROM llama3.2 names a model of Ollama's"),
+        ("FROM ./a.gguf\nADAPTER ./b\n", 2, "ADAPTER ./b names an adapter"),
+        ("set -e\nssh gpu1 <<'X'\nvllm serve /m\nX\n", 2, "ssh gpu1"),
+        ("HOST=gpu1\nssh -t $HOST 'cd /m && nohup vllm serve ./x &'\n", 2, "ssh -t"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_line(text: str, line: int, construct: str) -> None:
+    with pytest.raises(UsageError, match=f"line {line}: .*{construct}"):
+        adopt_script(text)
+
+
+def test_llama_swaps_macros_and_names() -> None:
+    text = SWAP.replace("-c ${ctx}", "-c ${env.CTX}").replace('}"}', '}", aliases: [gpt, b c]}')
+    adoption = adopt_script(text, Setting(given={"CTX": "512"}))
+    (model,) = adoption.document["models"]
+    assert (model["name"], model["aliases"]) == ("a", ["gpt", "b c"])
+    assert (model["source"], model["options"]) == ("/m/a.gguf", {"context": 512})
+    assert adoption.document["gateway"] == {"host": "127.0.0.1", "port": 8080}
+
+
+def test_a_modelfile() -> None:
+    text = "FROM hf.co/org/name-GGUF:Q4_K_M\nPARAMETER num_ctx 4096\nPARAMETER stop x\nSYSTEM hi\n"
+    adoption = adopt_script(text)
+    (model,) = adoption.document["models"]
+    assert (model["source"], model["options"]) == ("hf:org/name-GGUF:Q4_K_M", {"context": 4096})
+    assert adoption.document["gateway"]["port"] == 11434
+    assert [warning.split()[0] for warning in adoption.warnings] == ["stop", "SYSTEM"]

@@ -16,7 +16,9 @@ from typing import Any
 from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError, read_commands
 from yibu.adopt.findings import Adoption, Findings, gateway, name_of
 from yibu.adopt.funasr import read_python
+from yibu.adopt.llama_swap import Swap, read_llama_swap
 from yibu.adopt.manifests import Service, read_manifest, refuse_gaps
+from yibu.adopt.modelfile import read_modelfile
 from yibu.adopt.others import of_speech, read_others
 from yibu.adopt.pasted import tidy
 from yibu.adopt.servers import Server, find_servers, in_container, judge
@@ -49,6 +51,10 @@ def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
             tell.
     """
     setting = setting or Setting()
+    if (swap := read_llama_swap(text, setting)) is not None:
+        return _adopt_swap(swap)
+    if (modelfile := read_modelfile(text)) is not None:
+        return modelfile
     if (services := read_manifest(text, setting)) is not None:
         return _adopt_manifest(services)
     if (speech := read_python(text)) is not None:
@@ -59,6 +65,25 @@ def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
     commands, notes = read_commands(tidy(text), setting, judge)
     adoption = read_others(commands, setting) or _adopt(commands)
     return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings, *notes))
+
+
+def _adopt_swap(swap: Swap) -> Adoption:
+    known = [server for server in swap.servers if server is not None]
+    if not known:
+        raise UsageError(
+            "nothing to adopt: no model of this llama-swap file is run by a server that is known here"
+        )
+    adoption = adopt_servers(known, swap.keys, port=8080)
+    adopted = iter(adoption.document["models"])
+    models = [
+        dict(rest) if server is None else {**next(adopted), **rest}
+        for server, rest in zip(swap.servers, swap.entries, strict=True)
+    ]
+    return dataclasses.replace(
+        adoption,
+        document={**adoption.document, "models": models},
+        warnings=(*adoption.warnings, *swap.warnings),
+    )
 
 
 def _adopt_manifest(services: Sequence[Service]) -> Adoption:
@@ -101,15 +126,17 @@ def process_command(argv: Sequence[str], env: Mapping[str, str], directory: str)
     return Command(tuple(argv), taken, directory)
 
 
-def adopt_servers(started: Sequence[Server]) -> Adoption:
-    """What some servers amount to together."""
-    found = Findings()
+def adopt_servers(
+    started: Sequence[Server], keys: Sequence[str] = (), port: int | None = None
+) -> Adoption:
+    """What some servers amount to together; ``keys`` and ``port`` are those of a proxy before them."""
+    found = Findings(keys=list(keys))
     for server in started:
         _read_server(server, found)
     first = started[0].command_line
     host = found.doors[0][0] or first.host
     return Adoption(
-        document={"gateway": gateway(found, host, first.port), "models": found.models},
+        document={"gateway": gateway(found, host, port or first.port), "models": found.models},
         keys=tuple(dict.fromkeys(found.keys)),
         warnings=tuple(found.warnings),
         secrets=found.secrets,
@@ -142,6 +169,8 @@ def _read_server(server: Server, found: Findings) -> None:
     variables = own.table.variables
     env = {name: value for name, value in lifted.env.items() if name not in variables}
     source = lifted.hub_model or lifted.model or ""
+    if server.names:  # a proxy has the address, and says who is asked for
+        lifted = dataclasses.replace(lifted, host=None, port=None, names=server.names)
     name, *aliases = found.free_names(_names(lifted.names, source, own))
     model: dict[str, Any] = {"name": name}
     if aliases:

@@ -53,10 +53,11 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
         r"^\s*(services|kind|image|containers|modelSpec|repository)\s*:", text, re.MULTILINE
     ):
         return None
-    if re.search(r"^\s*[\w-]+:.*\{\{|^\s*\{\{", text, re.MULTILINE):
-        raise UsageError(
-            "this is a Helm template, whose values are not known here",
-            hint="adopt what it renders to: helm template CHART > manifests.yaml",
+    if (template := re.search(r"^(\s*[\w-]+:.*|\s*)(\{\{[^\n]*)", text, re.MULTILINE)) is not None:
+        raise UnknownScriptError(
+            Gap(text.count("\n", 0, template.start(2)) + 1, template[2]),
+            "is filled in by Helm, whose values are not known here",
+            "Adopt what it renders to: helm template CHART > manifests.yaml",
         )
     try:
         documents = [one for one in yaml.safe_load_all(text) if isinstance(one, Mapping)]
@@ -73,9 +74,14 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
         else:
             found += _helm(document, text)
     if not found and _is_mapping(text):
-        raise UsageError(
-            "this is YAML, and no Compose file, Kubernetes manifest or Helm values with a container",
-            hint="adopt one server that it starts: yibu adopt -- COMMAND…, or --pid PID",
+        first = next(
+            line for line in text.splitlines() if re.match(r"['\"]?[\w./-]+['\"]?\s*:", line)
+        )
+        raise UnknownScriptError(
+            Gap(_line_of(text, first), first),
+            "begins a YAML file that is no Compose file, no Kubernetes manifest, no Helm values with a"
+            " container and none of llama-swap's",
+            "Adopt one server that it starts: yibu adopt -- COMMAND…, or --pid PID",
         )
     return found or None
 

@@ -27,6 +27,8 @@ class Server:
     words: tuple[str, ...] = field(repr=False)
     """The engine's own arguments; they may hold a key."""
     replicas: int = 1
+    names: tuple[str, ...] = ()
+    """What clients of a proxy before it ask for; empty where it has none."""
 
     def same_as(self, other: Server) -> bool:
         """Whether both were told the same: the same engine with the same flags, in any order."""

@@ -33,7 +33,8 @@ def adopt(
         list[str] | None,
         typer.Argument(
             metavar="[SCRIPT | -- COMMAND …]",
-            help="A start script, a unit of systemd or supervisord, a Compose file or a manifest; or behind"
+            help="A start script, a unit of systemd or supervisord, a Compose file, a manifest, llama-swap's"
+            " configuration or a Modelfile; or behind"
             " -- the command line itself.",
         ),
     ] = None,

@@ -1,0 +1,203 @@
+"""llama-swap's config.yaml: a model for each of its commands, under the names that its clients ask for.
+
+https://github.com/mostlygeek/llama-swap (config.example.yaml) has the keys. Its commands are split into
+words by llama-swap itself: no shell reads them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError
+from yibu.adopt.servers import Server, find_servers
+from yibu.config import ModelConfig
+
+_MACRO = re.compile(r"\$\{([\w.-]+)\}")
+_USUAL_PORT = "5800"
+_LEFT_OUT: Mapping[str, str] = {
+    "filters": "yibu changes no parameters of requests",
+    "cmdStop": "yibu stops its engines itself",
+    "selectors": "clients name the model that they want",
+    "profiles": "clients name the model that they want",
+    "peers": "yibu's gateway serves this machine's models alone",
+    "unlisted": "GET /v1/models lists it",
+    "hooks": "`yibu up` starts every model of the file",
+}
+_KNOWS = frozenset({"keep", "group"} & ModelConfig.__dataclass_fields__.keys())
+"""Of these keys of an entry, those that this version has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """What a configuration amounts to."""
+
+    servers: Sequence[Server | None]
+    """None for a command that is none of the servers known here."""
+    entries: Sequence[Mapping[str, Any]]
+    """What each entry has besides: how long it stays, its group; of a command all of it."""
+    keys: tuple[str, ...] = field(repr=False)
+    warnings: tuple[str, ...]
+
+
+def read_llama_swap(text: str, setting: Setting) -> Swap | None:
+    """Read a configuration; None where the text is none.
+
+    Raises:
+        UnknownScriptError: a model's command is none that is known here, or a macro has no value.
+    """
+    if not re.search(r"^models\s*:", text, re.MULTILINE) or not re.search(r"\bcmd['\"]?\s*:", text):
+        return None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    models = document.get("models") if isinstance(document, dict) else None
+    if not isinstance(models, dict) or not all(isinstance(m, dict) for m in models.values()):
+        return None
+    servers: list[Server | None] = []
+    entries: list[Mapping[str, Any]] = []
+    warnings: list[str] = []
+    groups, lines = _groups(document), _lines(text)
+    for name, model in models.items():
+        entry = _Entry(str(name), model, document, setting, text, lines.get(str(name), 0))
+        servers.append(entry.server())
+        rest = entry.rest(groups.get(str(name), "llama-swap"), warnings)
+        entries.append(rest if servers[-1] is not None else {**entry.as_command(), **rest})
+    warnings += [
+        f"{key} is not carried over: {why}" for key, why in _LEFT_OUT.items() if key in document
+    ]
+    keys = [_filled(str(key), {}, setting, text) for key in document.get("apiKeys") or ()]
+    return Swap(servers, entries, tuple(keys), tuple(dict.fromkeys(warnings)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str
+    model: Mapping[str, Any]
+    document: Mapping[str, Any]
+    setting: Setting
+    text: str
+    line: int
+
+    def server(self) -> Server | None:
+        command = Command(tuple(self._words(_USUAL_PORT)), self._env(), "", line=self.line)
+        found = find_servers([command])
+        return replace(found[0], names=(self.name, *self._aliases())) if found else None
+
+    def as_command(self) -> Mapping[str, Any]:
+        """The entry of a server that is not known here, which yibu runs as it stands."""
+        words = self._words("{port}")
+        if not any("{port}" in word for word in words):
+            gap = Gap(self.line, " ".join(words)[:60])
+            raise UnknownScriptError(
+                gap, f"of {self.name} is no server that is known here, and has no ${{PORT}}",
+                "Write ${PORT} where it is told its port.",
+            )  # fmt: skip
+        options: dict[str, Any] = {"command": words}
+        if self.model.get("checkEndpoint"):
+            options["ready"] = self._filled(str(self.model["checkEndpoint"]))
+        if self.model.get("useModelName"):
+            options["served_name"] = self._filled(str(self.model["useModelName"]))
+        found: dict[str, Any] = {"name": self.name, "engine": "command", "options": options}
+        further = {"aliases": self._aliases(), "env": self._env()}
+        return found | {key: value for key, value in further.items() if value}
+
+    def _aliases(self) -> list[str]:
+        return [self._filled(str(alias)) for alias in self.model.get("aliases") or ()]
+
+    def _env(self) -> dict[str, str]:
+        pairs = (self._filled(str(pair)).partition("=") for pair in self.model.get("env") or ())
+        return {name: value for name, _, value in pairs}
+
+    def _words(self, port: str) -> list[str]:
+        """The command's words, its macros filled in first, as llama-swap does it."""
+        text = self._filled(str(self.model.get("cmd", "")), port)
+        lines = [line for line in text.splitlines() if not line.strip().startswith("#")]
+        try:
+            return shlex.split(" ".join(line.strip().removesuffix("\\") for line in lines))
+        except ValueError as error:
+            gap = Gap(self.line, f"the command of {self.name}")
+            raise UnknownScriptError(gap, f"cannot be read: {error}") from error
+
+    def _filled(self, text: str, port: str = _USUAL_PORT) -> str:
+        own = {"MODEL_ID": self.name, "PORT": port}
+        macros = {**(self.document.get("macros") or {}), **(self.model.get("macros") or {}), **own}
+        return _filled(text, macros, self.setting, self.text)
+
+    def rest(self, group: str, warnings: list[str]) -> Mapping[str, Any]:
+        """How long it stays loaded, its group and its limit; in ``warnings`` what has no counterpart."""
+        found: dict[str, Any] = {}
+        ttl = self.model.get("ttl", -1)
+        ttl = self.document.get("globalTTL", 0) if ttl == -1 else ttl
+        if ttl:
+            found["keep"] = f"idle {ttl}s"
+        if group:
+            found["group"] = group
+        for key in [key for key in found if key not in _KNOWS]:
+            what = {"keep": f"ttl: {ttl}", "group": f"the group {group}"}[key]
+            warnings.append(
+                f"{self.name}: {what} is not carried over: this version of yibu keeps every model"
+                " loaded, side by side, and says where they do not fit: yibu plan"
+            )
+            del found[key]
+        if limit := self.model.get("concurrencyLimit"):
+            found["limits"] = {"concurrency": limit}
+        warnings += [
+            f"{self.name}: {key} is not carried over: {why}"
+            for key, why in _LEFT_OUT.items()
+            if key in self.model
+        ]
+        return found
+
+
+def _groups(document: Mapping[str, Any]) -> dict[str, str]:
+    """The group of each model; "" for one that runs beside all others of its group. Models of no group
+    are one that swaps."""
+    router = ((document.get("routing") or {}).get("router") or {}).get("settings") or {}
+    groups = document.get("groups") or router.get("groups") or {}
+    return {
+        str(member): str(name) if group.get("swap", True) else ""
+        for name, group in groups.items()
+        for member in group.get("members") or ()
+    }
+
+
+def _filled(text: str, macros: Mapping[str, Any], setting: Setting, whole: str) -> str:
+    """The text with macros and variables in the place of their names, and of names in these."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        variables = {**setting.variables, **setting.given}
+        if name.startswith("env.") and name[4:] in variables:
+            return variables[name[4:]]
+        if name in macros:
+            return str(macros[name])
+        gap = Gap(_line_of(whole, found[0]), found[0])
+        raise UnknownScriptError(
+            gap, "has no value here",
+            f"--set {name[4:]}=… gives it." if name.startswith("env.") else "It is no macro of the file.",
+        )  # fmt: skip
+
+    for _ in range(len(macros) + 1):
+        text, changed = _MACRO.subn(value, text)
+        if not changed:
+            break
+    return text
+
+
+def _line_of(text: str, word: str) -> int:
+    """The first line that has the word."""
+    return text.count("\n", 0, text.find(word)) + 1
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The line of each model."""
+    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    models = next(node for key, node in root.value if key.value == "models")
+    return {key.value: key.start_mark.line + 1 for key, _ in models.value}
