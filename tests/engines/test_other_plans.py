@@ -134,6 +134,14 @@ def test_speech_with_a_vad_of_its_own() -> None:
     assert argv[argv.index("--vad") + 1] == "/store/vad"
 
 
+def test_speech_with_punctuation_and_speakers() -> None:
+    options = {"punctuation": "modelscope:iic/punc", "speakers": "modelscope:iic/campplus"}
+    launch = Speech().plan(model(options), facts("paraformer"), placement())
+    assert launch.extra_sources.items() >= options.items()
+    for name in ("punctuation", "speakers"):
+        assert launch.argv[launch.argv.index(f"--{name}") + 1] == f"{{{name}}}"
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from models import MODELS
@@ -280,6 +281,26 @@ def test_speech_takes_what_was_measured_and_a_margin(
     assert verdict.placement is not None
     planned = verdict.placement.need.total / MIB
     assert measured * 1.03 < planned < measured + 400
+
+
+def test_models_beside_a_speech_model_are_counted(tmp_path: Path) -> None:
+    paraformer = ModelFacts("paraformer", "Paraformer", 880_000_000)
+
+    def weights(**options: str) -> int:
+        config = ModelConfig(name="asr", options={"precision": "fp32", **options})
+        (verdict,) = plan([by_name("speech").request(config, paraformer)], machine_with(memory=16))
+        assert verdict.placement is not None
+        return verdict.placement.need.weights
+
+    assert weights() == 880_000_000
+    assert weights(precision="int8") == 220_000_000
+    assert (
+        weights(punctuation="modelscope:iic/punc_ct-transformer_cn-en-common-vocab471067-large")
+        == 2_040_000_000
+    )
+    assert weights(speakers="modelscope:other/campplus") == 908_800_000
+    (tmp_path / "model.pt").write_bytes(b"x" * 5_000)
+    assert weights(speakers=str(tmp_path)) == 880_005_000
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,13 @@ _ALL = (
     _llama_server("CUDA", ("nvcc", "cublas_v2.h"), disk=6 * GIB, job=3 * GIB),
     _llama_server("VULKAN", _VULKAN_SDK, disk=3 * GIB, job=2 * GIB),
     _llama_server("NATIVE", (), disk=2 * GIB, job=2 * GIB),
-    EnvironmentSpec("speech-onnx", engine="speech", package="onnxruntime", disk=900 * MIB),
+    EnvironmentSpec(
+        "speech-onnx",
+        engine="speech",
+        package="onnxruntime",
+        disk=900 * MIB,
+        source_only=("jieba",),
+    ),
     EnvironmentSpec("speech-whisper", engine="speech", package="faster-whisper", disk=700 * MIB),
     EnvironmentSpec(
         "speech-torch",

@@ -175,6 +175,11 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
 
 
 def _speech_need(request: Request, facts: ModelFacts) -> MemoryNeed:
+    need = _recognizer_need(request, facts)
+    return replace(need, weights=need.weights + request.beside)
+
+
+def _recognizer_need(request: Request, facts: ModelFacts) -> MemoryNeed:
     if request.reference:
         return MemoryNeed(facts.weight_bytes, 0, _SPEECH_REFERENCE)
     share = 1.0

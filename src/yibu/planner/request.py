@@ -61,6 +61,8 @@ class Request:
     """Of a speech model's weights; None: the engine chooses by the processor."""
     reference: bool = False
     """A speech model run as its authors do, on torch."""
+    beside: int = 0
+    """Bytes of the models that a speech engine loads beside its own."""
     lora: Slots | None = None
     """What vLLM is to keep for adapters; None: it takes none."""
     accelerator: Accelerator | None = None

@@ -24,6 +24,8 @@ _FORMATS: Mapping[str, ModelFormat] = MappingProxyType(
 _COMPANIONS = MappingProxyType(
     {
         "FsmnVADStreaming": "finds speech: name it as the option `vad` of a model",
+        "CTTransformer": "writes punctuation: name it as the option `punctuation` of a Paraformer",
+        "CAMPPlus": "tells speakers apart: name it as the option `speakers` of a model",
     }
 )
 """What other models of FunASR's are for."""

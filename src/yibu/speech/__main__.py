@@ -62,6 +62,8 @@ def _load(settings: Settings) -> Loaded:
         device=settings.device,
         threads=settings.threads,
         path=settings.path,
+        punctuation_dir=settings.punctuation,
+        speakers_dir=settings.speakers,
     )
 
 
@@ -84,6 +86,8 @@ def _settings(parsed: argparse.Namespace) -> Settings:
         model=parsed.model,
         served_name=parsed.served_model_name or parsed.model.absolute().name,
         vad=parsed.vad,
+        punctuation=parsed.punctuation,
+        speakers=parsed.speakers,
         host=parsed.host,
         port=parsed.port,
         precision=parsed.precision,
@@ -109,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         help="directory: SenseVoice (FunASR, ONNX), Paraformer (FunASR), whisper (CTranslate2)",
     )
     parser.add_argument("--vad", type=Path, help="directory of FSMN-VAD (faster-whisper's Silero)")
+    parser.add_argument("--punctuation", type=Path, help="directory of CT-Transformer (Paraformer)")
+    parser.add_argument("--speakers", type=Path, help="directory of CAM++, to tell speakers apart")
     parser.add_argument("--served-model-name", help="what clients ask for (the directory's name)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (%(default)s)")

@@ -144,7 +144,9 @@ class Engine:
         loaded = await loop.run_in_executor(self._model_thread, self._load_and_warm)
         limits = self.settings.limits
         batcher = Batcher(loaded.recognizer, self._model_thread, limits, self.metrics)
-        transcriber = Transcriber(loaded.segmenter, batcher, self._pool, limits, self.metrics)
+        transcriber = Transcriber(
+            loaded.segmenter, batcher, self._pool, limits, self.metrics, loaded.finishing
+        )
         batcher.partials = partials = PartialQueue()
         live = LiveTools(loaded.segmenter, batcher, partials, self._live_pool, self.metrics)
         self._serving = Serving(loaded.recognizer, batcher, transcriber, live)

@@ -10,6 +10,7 @@ same samples always give the same features. One filter bank serves the VAD and t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,21 +37,26 @@ def frame_count(samples: int) -> int:
     return 0 if samples < FRAME_LENGTH else 1 + (samples - FRAME_LENGTH) // FRAME_SHIFT
 
 
-def fbank(samples: Samples) -> Features:
-    """Log-mel filter bank of ``samples`` [n] in [-1, 1]: float32 [frame_count(n), 80]."""
+def fbank(
+    samples: Samples, *, window: Literal["hamming", "povey"] = "hamming", scale: float = 32768.0
+) -> Features:
+    """Log-mel filter bank of ``samples`` [n] in [-1, 1]: float32 [frame_count(n), 80].
+
+    ``window`` and ``scale`` are those of ``WavFrontend``; CAM++ takes Kaldi's own instead.
+    """
     frames = frame_count(len(samples))
     out = np.empty((frames, MEL_BINS), dtype=np.float32)
     if frames == 0:
         return out
-    window, mel = _tables()
+    shape, mel = _tables(window)
     every = np.lib.stride_tricks.sliding_window_view(samples, FRAME_LENGTH)[::FRAME_SHIFT]
     for start in range(0, frames, _BLOCK):
-        block = every[start : start + _BLOCK] * np.float32(32768.0)
+        block = every[start : start + _BLOCK] * np.float32(scale)
         block -= block.mean(axis=1, keepdims=True)
         emphasised = np.zeros((len(block), _FFT_SIZE), dtype=np.float32)
         emphasised[:, 1:FRAME_LENGTH] = block[:, 1:] - np.float32(_PRE_EMPHASIS) * block[:, :-1]
         emphasised[:, 0] = block[:, 0] * np.float32(1 - _PRE_EMPHASIS)
-        emphasised[:, :FRAME_LENGTH] *= window
+        emphasised[:, :FRAME_LENGTH] *= shape
         spectrum = np.fft.rfft(emphasised, axis=1)[:, : _FFT_SIZE // 2]
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         energies = power @ mel
@@ -58,9 +64,10 @@ def fbank(samples: Samples) -> Features:
     return out
 
 
-def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The Hamming window [400], and Kaldi's triangular mel weights [256, 80]."""
-    window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1))
+def _tables(window: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The window [400], and Kaldi's triangular mel weights [256, 80]."""
+    wave = np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1))
+    shape = 0.54 - 0.46 * wave if window == "hamming" else (0.5 - 0.5 * wave) ** 0.85
 
     def mel_scale(hertz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return 1127.0 * np.log1p(hertz / 700.0)
@@ -72,7 +79,7 @@ def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     weights = np.clip(np.minimum(rising, falling), 0.0, None)
-    return window.astype(np.float32), weights.astype(np.float32)
+    return shape.astype(np.float32), weights.astype(np.float32)
 
 
 def stack_frames(features: Features, width: int, step: int) -> Features:

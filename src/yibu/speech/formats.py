@@ -20,7 +20,7 @@ CONTENT_TYPES = {
 }
 """Of the formats that are not JSON."""
 
-RESPONSE_FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+RESPONSE_FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 
 _MEL_FRAMES_A_SECOND = 100
 
@@ -96,6 +96,8 @@ def body(transcript: Transcript, response_format: str, granularities: frozenset[
     notes = {"notes": list(transcript.heard.notes)} if transcript.heard.notes else {}
     if response_format == "json":
         return {"text": transcript.text, "usage": usage, **notes}
+    if response_format == "diarized_json":
+        return {**_diarized(transcript), "usage": usage, **notes}
     return {**_verbose(transcript, granularities), "usage": usage, **notes}
 
 
@@ -116,6 +118,27 @@ def delta_event(piece: str) -> dict[str, Any]:
 
 def done_event(transcript: Transcript) -> dict[str, Any]:
     return {"type": "transcript.text.done", "text": transcript.text}
+
+
+def segment_event(number: int, segment: Recognized) -> dict[str, Any]:
+    """OpenAI's TranscriptTextSegmentEvent, which is its TranscriptionDiarizedSegment too."""
+    return {
+        "type": "transcript.text.segment",
+        "id": f"seg_{number:03}",
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "speaker": segment.speaker or "A",
+    }
+
+
+def _diarized(transcript: Transcript) -> dict[str, Any]:
+    return {
+        "task": "transcribe",
+        "duration": round(transcript.heard.seconds, 3),
+        "text": transcript.text,
+        "segments": [segment_event(n, one) for n, one in enumerate(transcript.spoken, 1)],
+    }
 
 
 def _verbose(transcript: Transcript, granularities: frozenset[str]) -> dict[str, Any]:
@@ -163,6 +186,8 @@ def _segment(number: int, segment: Recognized) -> dict[str, Any]:
         "compression_ratio": compression_ratio(segment.text) if ratio is None else ratio,
         "no_speech_prob": segment.no_speech_probability or 0.0,
     }
+    if segment.speaker is not None:
+        answer["speaker"] = segment.speaker
     if segment.language is not None:
         answer["language"] = segment.language
     if segment.emotion is not None:

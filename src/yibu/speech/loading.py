@@ -10,14 +10,17 @@ FSMN-VAD comes in the first two layouts; ``vad/fsmn.py`` tells them apart.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.speech.modelconfig import read_config
 from yibu.speech.types import Recognizer, Segmenter
+
+if TYPE_CHECKING:
+    from yibu.speech.stages import Finishing
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class Loaded:
     segmenter: Segmenter
     notes: tuple[str, ...]
     """What was chosen and why, a sentence each; already logged."""
+    finishing: Finishing | None = None
+    """Punctuation and speakers; None: neither."""
 
 
 def load(
@@ -58,6 +63,8 @@ def load(
     device: str,
     threads: int,
     path: Literal["fast", "reference"],
+    punctuation_dir: Path | None = None,
+    speakers_dir: Path | None = None,
 ) -> Loaded:
     """Load the model in ``model_dir`` and its VAD.
 
@@ -77,14 +84,30 @@ def load(
     if device != "cpu" and not device.startswith("cuda"):
         raise UsageError(f"device {device!r} is not known", hint="cpu, cuda or cuda:0")
     layout = detect(model_dir)
+    kind = "" if layout is Layout.CTRANSLATE2 else _kind(model_dir)
+    if punctuation_dir is not None and (kind not in PARAFORMERS or path == "reference"):
+        raise UsageError(
+            f"{model_dir.name} on the {path} path takes no punctuation model: Paraformer's fast path "
+            "does, and the others write their own",
+            hint="leave `punctuation` out",
+        )
+    if speakers_dir is not None and path == "reference":
+        raise UsageError(
+            "the reference path does not tell speakers apart",
+            hint="leave `speakers` out, or set `path: fast`",
+        )
+    samples = speakers_dir is not None
     if layout is Layout.CTRANSLATE2:
         loaded = _whisper(model_dir, vad_dir, precision, device, threads)
     elif path == "reference":
         loaded = _reference(model_dir, layout, vad_dir, device, threads)
-    elif (kind := _kind(model_dir)) in PARAFORMERS:
-        loaded = _paraformer(model_dir, kind, layout, vad_dir, precision, device, threads)
+    elif kind in PARAFORMERS:
+        segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=samples)
+        loaded = _paraformer(model_dir, kind, layout, segmenter, precision, device, threads)
     else:
-        loaded = _sensevoice(model_dir, layout, vad_dir, precision, device, threads)
+        segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=samples)
+        loaded = _sensevoice(model_dir, layout, segmenter, precision, device, threads)
+    loaded = _finished(loaded, punctuation_dir, speakers_dir, threads)
     for note in loaded.notes:
         log.info("%s", note)
     return loaded
@@ -117,7 +140,7 @@ def detect(model_dir: Path) -> Layout:
 def _sensevoice(
     model_dir: Path,
     layout: Layout,
-    vad_dir: Path | None,
+    segmenter: Segmenter,
     precision: str,
     device: str,
     threads: int,
@@ -134,7 +157,6 @@ def _sensevoice(
 
     vocabulary = Vocabulary.find(model_dir)
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
-    segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=False)
     files = frozenset(entry.name for entry in model_dir.iterdir())
     choice = choose(precision, device, cpu_flags(), files=files)
     banned = (EMOTION_UNKNOWN,)
@@ -173,7 +195,7 @@ def _paraformer(
     model_dir: Path,
     kind: str,
     layout: Layout,
-    vad_dir: Path | None,
+    segmenter: Segmenter,
     precision: str,
     device: str,
     threads: int,
@@ -194,7 +216,6 @@ def _paraformer(
         )
     vocabulary = Vocabulary.read_tokens(model_dir / "tokens.json").pieces
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
-    segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=False)
     files = frozenset(entry.name for entry in model_dir.iterdir())
     choice = choose(precision, device, cpu_flags(), files=files)
     network_type = SeacoParaformer if kind == "SeacoParaformer" else OpenVinoParaformer
@@ -225,6 +246,30 @@ def _kind(model_dir: Path) -> str:
             hint="SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall",
         )
     return kind
+
+
+def _finished(
+    loaded: Loaded, punctuation_dir: Path | None, speakers_dir: Path | None, threads: int
+) -> Loaded:
+    """With the models for punctuation and speakers."""
+    if punctuation_dir is None and speakers_dir is None:
+        return loaded
+    from yibu.speech.models.campplus import SpeakerNetwork
+    from yibu.speech.models.punctuation import Punctuator
+    from yibu.speech.stages import Finishing, SpeakerRecognizer
+
+    recognizer, notes = loaded.recognizer, loaded.notes
+    punctuator = speakers = None
+    if punctuation_dir is not None:
+        punctuator = Punctuator.load(punctuation_dir, threads=threads)
+        notes = (*notes, f"punctuation by {punctuation_dir.name}")
+    if speakers_dir is not None:
+        speakers = SpeakerNetwork.load(speakers_dir, threads=threads)
+        recognizer = SpeakerRecognizer(recognizer, speakers)
+        notes = (*notes, f"speakers by {speakers_dir.name}")
+    return replace(
+        loaded, recognizer=recognizer, notes=notes, finishing=Finishing(punctuator, speakers)
+    )
 
 
 def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:

@@ -14,7 +14,7 @@ from yibu.speech.upload import Form, Upload
 
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 _PROMPT_CHARACTERS = 4096
-_SPEAKERS = "It does not tell speakers apart. Leave it out"
+_SPEAKERS = "It names speakers A, B, … as they come. Leave it out"
 UNSUPPORTED = {
     "known_speaker_names": _SPEAKERS,
     "known_speaker_references": _SPEAKERS,
@@ -61,7 +61,9 @@ def check_model(form: Form, served_name: str, *, required: bool) -> None:
         )
 
 
-def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
+def parse(
+    form: Form, recognizer: Recognizer, task: str, *, tells_speakers: bool = False
+) -> Parameters:
     """Parameters of a transcription or translation.
 
     Raises:
@@ -78,8 +80,14 @@ def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
             f"response_format is {response_format[:32]!r}; it can be {', '.join(RESPONSE_FORMATS)}",
             param="response_format",
         )
+    if response_format == "diarized_json" and not tells_speakers:
+        raise InvalidRequestError(
+            "response_format is 'diarized_json', and this model runs without one for speakers. Ask for "
+            "verbose_json, or give the model `speakers: iic/speech_campplus_sv_zh-cn_16k-common`",
+            param="response_format",
+        )
     stream = _boolean(form, "stream", default=False)
-    if stream and response_format not in {"json", "text"}:
+    if stream and response_format not in {"json", "text", "diarized_json"}:
         raise InvalidRequestError(
             f"stream=true sends events and does not go with response_format={response_format}",
             param="stream",
@@ -88,12 +96,14 @@ def parse(form: Form, recognizer: Recognizer, task: str) -> Parameters:
     hotwords = _hotwords(form, recognizer)
     granularities = _granularities(form, response_format)
     translate = task == "translate"
+    speakers = tells_speakers and response_format in {"verbose_json", "diarized_json"}
     options = Options(
         language=normalized(None if translate else form.first("language"), recognizer.languages),
         task="translate" if translate else "transcribe",
         prompt=_prompt(form),
         temperature=_temperature(form),
-        words="word" in granularities or response_format in {"srt", "vtt"},
+        words=speakers or "word" in granularities or response_format in {"srt", "vtt"},
+        speakers=speakers,
         use_itn=_boolean(form, "use_itn", default=True),
         hotwords=hotwords,
     )

@@ -21,6 +21,7 @@ from yibu.speech.formats import (
     delta_event,
     done_event,
     script_text,
+    segment_event,
     separated,
 )
 from yibu.speech.live.routes import live_routes
@@ -89,7 +90,13 @@ class _Handlers:
         form = owned.enter_context(await read_form(request, settings.limits))
         params.check_model(form, settings.served_name, required=strict)
         upload = params.required_upload(form)
-        return serving, upload, params.parse(form, serving.recognizer, task)
+        return (
+            serving,
+            upload,
+            params.parse(
+                form, serving.recognizer, task, tells_speakers=serving.transcriber.tells_speakers
+            ),
+        )
 
     async def models(self, _: Request) -> Response:
         return JSONAnswer({"object": "list", "data": [self._model_object()]})
@@ -139,11 +146,15 @@ async def _events(
         name="streamed transcription",
     )
     work.add_done_callback(lambda _: finished.put_nowait(None))
-    before = ""
+    before, spoken = "", 0
     try:
         while (segment := await finished.get()) is not None:
             segments.append(segment)
-            if piece := separated(before, segment.text):
+            if asked.response_format == "diarized_json":
+                if segment.text:
+                    spoken += 1
+                    yield segment_event(spoken, segment)
+            elif piece := separated(before, segment.text):
                 before = piece
                 yield delta_event(piece)
         yield done_event(Transcript(segments, await work, asked.options))

@@ -51,6 +51,8 @@ class Settings:
     model: Path
     served_name: str
     vad: Path | None = None
+    punctuation: Path | None = None
+    speakers: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     precision: str = "auto"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import IO, TypeVar
+from functools import partial
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from yibu.errors import RequestError
 from yibu.speech.audio import Decoder, bad_audio
@@ -22,6 +23,9 @@ from yibu.speech.settings import Limits
 from yibu.speech.stated import Stated
 from yibu.speech.tracks import Heard
 from yibu.speech.types import Options, Recognized, Segment, Segmenter, SegmenterSession
+
+if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
+    from yibu.speech.stages import Finishing, Stage
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +83,61 @@ class _Reading:
         return self._file.closed
 
 
+class _Delivery:
+    """Hands results on, through the stages that a request asks for. Lives on the event loop; the
+    stages run on ``pool``."""
+
+    def __init__(
+        self, stages: Sequence[Stage], emit: Callable[[Recognized], None], pool: Executor
+    ) -> None:
+        self._stages = stages
+        self._emit = emit
+        self._pool = pool
+        self._arrived: list[Recognized] = []
+        self._work: asyncio.Task[None] | None = None
+
+    def put(self, result: Recognized) -> None:
+        if not self._stages:
+            self._emit(result)
+            return
+        self._arrived.append(result)
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._hand_on(), name="punctuation and speakers")
+
+    async def finish(self) -> None:
+        """Nothing more comes: hand on what is left. Raises what a stage raised."""
+        if self._work is not None:
+            await self._work
+        if self._stages:
+            await self._emit_all(self._finished)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        if self._work is not None and not self._work.done():
+            self._work.cancel()
+            await asyncio.wait({self._work})
+
+    async def _hand_on(self) -> None:
+        while self._arrived:
+            await self._emit_all(partial(self._fed, self._arrived))
+
+    async def _emit_all(self, compute: Callable[[], list[Recognized]]) -> None:
+        self._arrived = []
+        for result in await asyncio.get_running_loop().run_in_executor(self._pool, compute):
+            self._emit(result)
+
+    def _fed(self, results: list[Recognized]) -> list[Recognized]:
+        for stage in self._stages:
+            results = stage.feed(results)
+        return results
+
+    def _finished(self) -> list[Recognized]:
+        results: list[Recognized] = []
+        for stage in self._stages:
+            results = [*stage.feed(results), *stage.finish()]
+        return results
+
+
 class Transcriber:
     """Runs requests; owns neither the pool nor the batcher."""
 
@@ -89,12 +148,18 @@ class Transcriber:
         pool: Executor,
         limits: Limits,
         metrics: Metrics,
+        finishing: Finishing | None = None,
     ) -> None:
+        self._finishing = finishing
         self._segmenter = segmenter
         self._batcher = batcher
         self._pool = pool
         self._limits = limits
         self._metrics = metrics
+
+    @property
+    def tells_speakers(self) -> bool:
+        return self._finishing is not None and self._finishing.speakers is not None
 
     async def run(
         self,
@@ -124,10 +189,12 @@ class Transcriber:
                 first = False
             emit(result)
 
+        stages = [] if self._finishing is None else self._finishing.stages(options)
+        delivery = _Delivery(stages, emit_and_time, self._pool)
         reading = _Reading(file, said, self._limits, self._segmenter)
         try:
             expected = await self._on_pool(reading.open)
-            with self._batcher.admit(options, emit_and_time, expected) as ticket:
+            with self._batcher.admit(options, delivery.put, expected) as ticket:
                 seconds = 0.0
                 finished = False
                 while not finished:
@@ -141,7 +208,9 @@ class Transcriber:
                     finished = step.finished
                 await self._on_pool(reading.close)
                 await ticket.drained()
+                await delivery.finish()
         finally:
+            await delivery.close()
             if not reading.closed:  # a place on the pool is waited for
                 await self._on_pool(reading.close)
         if seconds:

@@ -56,6 +56,8 @@ class Options:
     """Inverse text normalisation: digits and punctuation in the text (SenseVoice)."""
     hotwords: tuple[str, ...] = ()
     """Words to listen for (SeACo-Paraformer)."""
+    speakers: bool = False
+    """Speakers are to be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,15 @@ class Word:
     text: str
     start: float
     end: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Voice:
+    """How the speech from ``start`` to ``end`` seconds of the file sounds."""
+
+    start: float
+    end: float
+    vector: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,10 @@ class Recognized:
     compression_ratio: float | None = None
     temperature: float = 0.0
     tokens: tuple[int, ...] = field(default=(), repr=False)
+    speaker: str | None = None
+    """A, B, … as they come, where speakers are told apart."""
+    voices: tuple[Voice, ...] = field(default=(), repr=False)
+    """What speakers are told apart by, until they are."""
 
 
 class Recognizer(Protocol):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.speech.server.conftest import start_engine  # noqa: F401
+
 if TYPE_CHECKING:
     from yibu.speech.types import Samples
 

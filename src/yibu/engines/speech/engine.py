@@ -16,6 +16,7 @@ from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
 from yibu.engines.servers import ServerCommand
+from yibu.engines.speech.beside import BESIDE, bytes_beside
 from yibu.engines.speech.phases import PHASES
 from yibu.engines.speech.requests import SPEECH_REQUESTS
 from yibu.errors import UnsupportedError
@@ -57,6 +58,10 @@ class SpeechOptions(Options):
     vad: str | None = None
     """The source of a voice activity detection model. Left out, SenseVoice gets FSMN-VAD (from
     beside it, from ModelScope, or from a package) and whisper the one of faster-whisper."""
+    punctuation: str | None = None
+    """The source of a CT-Transformer that writes Paraformer's punctuation."""
+    speakers: str | None = None
+    """The source of a CAM++ that tells speakers apart."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     device: str | None = None
     """``cpu``, ``cuda`` or ``cuda:N``; by the placement when left out."""
@@ -76,7 +81,7 @@ class Speech:
     suffixes: frozenset[str] = frozenset()
     server: ServerCommand | None = None
     flags_module: str | None = None
-    source_options: frozenset[str] = frozenset({"vad"})
+    source_options: frozenset[str] = frozenset({"vad", *BESIDE})
 
     def supports(
         self,
@@ -108,6 +113,7 @@ class Speech:
             replicas=model.replicas,
             precision=given.text("precision"),
             reference=given.text("path") == "reference",
+            beside=bytes_beside(model.options),
         )
 
     def environment(self, model: ModelConfig, facts: ModelFacts | None, *, gpu: bool) -> str | None:
@@ -126,14 +132,21 @@ class Speech:
         if facts is None or not verdict.supported:
             raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
         options, rest = read_options(SpeechOptions, model, self.name)
-        vad = options.vad or _usual_vad(model, facts)
+        extra = {
+            name: source
+            for name, source in (
+                ("vad", options.vad or _usual_vad(model, facts)),
+                *((name, getattr(options, name)) for name in BESIDE),
+            )
+            if source
+        }
         on_gpu = bool(placement.gpus)
         capabilities: frozenset[Capability] = frozenset({"transcriptions"})
         return LaunchPlan(
             engine=self.name,
             argv=(
                 "{python}", "-m", "yibu.speech",
-                "--model", "{model}", *(("--vad", "{vad}") if vad else ()),
+                "--model", "{model}", *(part for name in extra for part in (f"--{name}", f"{{{name}}}")),
                 "--host", "{host}", "--port", "{port}", "--served-model-name", model.name,
                 "--precision", options.precision,
                 "--device", _device(options, gpu=on_gpu),
@@ -155,7 +168,7 @@ class Speech:
             start_timeout=options.start_timeout,
             conforming=True,
             upload_patience=FILE_PATIENCE,
-            extra_sources={"vad": vad} if vad else {},
+            extra_sources=extra,
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yibu.engines.requests import RequestTable, done, ignored, passed, refused
 
-_SPEAKERS = "It does not tell speakers apart. Leave it out"
+_SPEAKERS = "It names speakers A, B, … as they come. Leave it out"
 
 _TRANSLATION = (
     *passed("file", "prompt", "response_format", "temperature"),
