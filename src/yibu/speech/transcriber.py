@@ -101,7 +101,7 @@ class _Delivery:
             self._emit(result)
             return
         self._arrived.append(result)
-        if self._work is None or self._work.done():
+        if self._work is None or (self._work.done() and self._work.exception() is None):
             self._work = asyncio.create_task(self._hand_on(), name="punctuation and speakers")
 
     async def finish(self) -> None:
