@@ -16,6 +16,8 @@ pytest.importorskip("uvicorn")
 
 from tests.speech.server.conftest import Running
 
+pytestmark = pytest.mark.timeout(600)  # on a busy machine an engine takes a minute to start
+
 Start = Callable[..., Running]
 
 

@@ -21,7 +21,7 @@ from tests.support.polling import until
 REPOSITORY = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("YIBU_SHARED", REPOSITORY.parent / "shared"))
 """Clips and OpenAI's specification, beside the repository; tests that need them skip without."""
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 @dataclass
