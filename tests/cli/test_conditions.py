@@ -35,7 +35,7 @@ VERBS: dict[str, list[str]] = {
     "run": ["nothing", "hello"],
     "chat": ["nothing"],
     "transcribe": ["nothing.wav"],
-    "bench": ["nothing", "nothing.wav"],
+    "bench": ["nothing"],
     "pull": ["smollm2", "--offline"],
     "ls": [],
     "rm": ["smollm2"],

@@ -21,6 +21,8 @@ import threading
 import time
 
 MODEL = "fake"
+TEMPLATE = 11
+"""Tokens of a chat beside its words, with --count-words."""
 
 
 def arguments() -> argparse.Namespace:
@@ -36,6 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--exit-zero", action="store_true", help="crash with exit code 0")
     parser.add_argument("--exit-code", type=int, default=1, help="exit code of a crash")
     parser.add_argument("--crash-on-request", action="store_true", help="exit in mid-answer")
+    parser.add_argument("--crash-after-requests", type=int, default=sys.maxsize)
     parser.add_argument("--fail-start", metavar="MESSAGE", help="print it and exit at once")
     parser.add_argument("--hang", action="store_true", help="listen, but never answer")
     parser.add_argument("--hang-generation", action="store_true", help="health 200, no token")
@@ -64,6 +67,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--print-env", action="store_true")
     parser.add_argument("--port-in-use", action="store_true", help="fail as if the port was taken")
     parser.add_argument("--metrics", metavar="FILE", help="/metrics answers with its bytes")
+    parser.add_argument("--count-words", action="store_true", help="usage has the prompt's words")
+    parser.add_argument("--tokenizer", action="store_true", help="/tokenize has a token a word")
+    parser.add_argument("--slots", type=int, default=1000, help="streams at once; others wait")
+    parser.add_argument("--first-token", type=float, default=0.0, help="seconds before a stream")
     parser.add_argument("--spin", action="store_true", help="burn CPU in a thread")
     args = parser.parse_args()
     args.crash_code = 0 if args.exit_zero else args.exit_code
@@ -135,6 +142,7 @@ class Engine(socketserver.ThreadingTCPServer):
         self.started = time.monotonic()
         self.key = os.environ.get("FAKE_API_KEY")
         self.generations = 0
+        self.slots = threading.Semaphore(args.slots)
         super().__init__((args.host, args.port), Connection)
 
     def must_hang(self) -> bool:
@@ -190,11 +198,8 @@ class Connection(socketserver.StreamRequestHandler):
             self.generate(json.loads(body), chat=True)
         elif path == "/v1/completions":
             self.generate(json.loads(body), chat=False)
-        elif path == "/v1/embeddings":
-            vector = {"object": "embedding", "index": 0, "embedding": [0.0, 1.0]}
-            self.answer(200, {"object": "list", "data": [vector], "model": args.model_name})
-        elif path == "/v1/audio/transcriptions":
-            self.answer(200, {"text": ""})
+        elif (answer := self.at_once(path, body)) is not None:
+            self.answer(200, answer)
         elif path == "/metrics" and args.metrics is not None:
             with open(args.metrics, "rb") as file:
                 self.plain(file.read())
@@ -203,6 +208,16 @@ class Connection(socketserver.StreamRequestHandler):
         else:
             self.answer(404, error(f"{method} {path}", "not_found"))
 
+    def at_once(self, path: str, body: bytes) -> dict | None:
+        """Answers that take no generation."""
+        args = self.server.args
+        if path == "/tokenize" and args.tokenizer:
+            return {"tokens": list(range(len(json.loads(body)["prompt"].split())))}
+        if path == "/v1/embeddings":
+            vector = {"object": "embedding", "index": 0, "embedding": [0.0, 1.0]}
+            return {"object": "list", "data": [vector], "model": args.model_name}
+        return {"text": ""} if path == "/v1/audio/transcriptions" else None
+
     def generate(self, body: dict, *, chat: bool) -> None:
         engine, args = self.server, self.server.args
         engine.generations += 1
@@ -210,20 +225,27 @@ class Connection(socketserver.StreamRequestHandler):
         if engine.must_hang():
             time.sleep(3600)
         wait_for(args.answer_when)
-        if args.crash_on_request and engine.generations > 1:  # the first is the probe
+        most = 1 if args.crash_on_request else args.crash_after_requests
+        if engine.generations > most:  # the first is the probe
             os._exit(args.crash_code)
         count = min(body.get("max_tokens") or args.tokens, args.tokens)
+        words = sum(len(str(m["content"]).split()) for m in body.get("messages", ()))
+        prompt = words + TEMPLATE if args.count_words else 1
+        usage = {"prompt_tokens": prompt, "completion_tokens": count}
+        usage["total_tokens"] = prompt + count
         if body.get("stream"):
-            self.stream(count, chat=chat)
+            asked = (body.get("stream_options") or {}).get("include_usage") and args.count_words
+            with engine.slots:
+                time.sleep(args.first_token)
+                self.stream(count, chat=chat, usage=usage if asked else None)
             return
         time.sleep(count * args.slow_tokens)
         text = " ".join(f"t{i}" for i in range(count))
         choice = {"index": 0, "finish_reason": "length", "logprobs": None}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
         self.answer(200, {**self.shell(chat, ""), "choices": [choice], "usage": usage})
 
-    def stream(self, count: int, *, chat: bool) -> None:
+    def stream(self, count: int, *, chat: bool, usage: dict | None) -> None:
         self.wfile.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
@@ -234,6 +256,9 @@ class Connection(socketserver.StreamRequestHandler):
             choice: dict = {"index": 0, "finish_reason": None if index < count else "length"}
             choice |= {"delta": {"content": text}} if chat else {"text": text}
             data = {**self.shell(chat, ".chunk" if chat else ""), "choices": [choice]}
+            self.chunk(f"data: {json.dumps(data)}\n\n".encode())
+        if usage is not None:
+            data = {**self.shell(chat, ".chunk" if chat else ""), "choices": [], "usage": usage}
             self.chunk(f"data: {json.dumps(data)}\n\n".encode())
         self.chunk(b"data: [DONE]\n\n")
         self.chunk(b"")

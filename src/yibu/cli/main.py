@@ -13,6 +13,7 @@ from yibu.cli import exits, output, streams
 from yibu.cli.mistyped import ENGINE_FLAG_VERBS, mistyped
 from yibu.cli.verbs import (
     adoption,
+    bench,
     catalogue,
     changes,
     config,
@@ -65,6 +66,7 @@ for group in (
     adoption,
     talk,
     speech,
+    bench,
     models,
     keys,
     catalogue,

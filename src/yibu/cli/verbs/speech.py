@@ -28,7 +28,6 @@ Format = Literal["text", "json", "verbose_json", "srt", "vtt"]
 
 def register(app: typer.Typer) -> None:
     app.command()(transcribe)
-    app.command(context_settings={"ignore_unknown_options": True})(bench)
 
 
 def transcribe(
@@ -70,28 +69,6 @@ def transcribe(
         else:
             _write(file, answer, directory, output_format, named=several)
     return FAILED if failed else DONE
-
-
-def bench(
-    model: Annotated[str, typer.Argument(help="A speech model: a name, a source, or a path.")],
-    files: Annotated[list[Path], typer.Argument(help="Your own recordings.")],
-    precisions: Annotated[
-        str | None, typer.Option(help="fp32,bf16,int8; the first is what the others are held to.")
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="zh, en, …; found by itself.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
-) -> int:
-    """Measure a speech model's precisions on your files: speed, memory, and where texts differ."""
-    import subprocess
-
-    from yibu.cli.bench import bench_command
-
-    _check_there(files)
-    command = bench_command(Context.here(), model)
-    given = {"--precisions": precisions, "--language": language}
-    options = [word for flag, value in given.items() if value for word in (flag, value)]
-    options += ["--json"] if as_json else []
-    return subprocess.run([*command, *options, *map(str, files)], check=False).returncode
 
 
 def _check_there(files: Sequence[Path]) -> None:

@@ -1,0 +1,1 @@
+"""``yibu bench``: how fast models answer; language models by load, speech models by recordings."""

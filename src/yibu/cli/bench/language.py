@@ -1,0 +1,271 @@
+"""What ``yibu bench`` does with a language model: learns its prompts, puts it under load, reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import uvloop
+
+from yibu.cli import output
+from yibu.cli.bench import plot
+from yibu.cli.bench.client import Client, Target, check
+from yibu.cli.bench.load import MOST_AT_ONCE, Amount, Load, Run, within
+from yibu.cli.bench.prompts import Prompts, measure
+from yibu.cli.connect import access
+from yibu.cli.context import Context
+from yibu.errors import UsageError, YibuError
+
+_REQUESTS = 32
+"""Of a run for which nobody said how long it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for."""
+
+    rate: float | None
+    concurrency: int | None
+    """Chats at once; of a sweep the most that are tried."""
+    sweep: bool
+    prompt_tokens: int
+    output_tokens: int
+    requests: int | None
+    seconds: float | None
+    slo: float | None
+    """Seconds to the first token, of 95 in 100 requests."""
+    seed: int
+
+    @property
+    def most(self) -> int:
+        """Chats at once that a sweep goes up to."""
+        return self.concurrency or MOST_AT_ONCE
+
+
+@dataclass(slots=True)
+class Report:
+    """What was measured."""
+
+    target: Target
+    wanted: Wanted
+    prompts: Prompts
+    goes_on: bool
+    """Answers are as long as they were asked to be: the server takes ``ignore_eos``."""
+    runs: list[Run] = field(default_factory=list)
+    holds: int | None = None
+    """Of a sweep: chats at once within the limit."""
+
+    @property
+    def kept(self) -> bool:
+        """No request failed, and the limit was kept where one was named."""
+        if self.holds is not None:
+            return self.holds > 0
+        slo = self.wanted.slo
+        return all(not run.errors and (slo is None or within(run, slo)) for run in self.runs)
+
+    def sentence(self) -> str | None:
+        """What a sweep found."""
+        if self.holds is None or self.wanted.slo is None:
+            return None
+        limit = f"{self.wanted.slo * 1000:g} ms to the first token"
+        if self.holds == 0:
+            return f"Not even one chat keeps to {limit}."
+        run = next(run for run in self.runs if run.load == self.holds)
+        chats = "1 chat" if self.holds == 1 else f"{self.holds} chats"
+        if self.holds == self.wanted.most:
+            chats = f"at least {chats}"
+        rate = run.data()["output_tokens_per_second"]
+        each = f"{rate / self.holds:.1f} tokens/s each, {rate:.0f} in all"
+        return f"This machine holds {chats} at {limit} (p95): {each}."
+
+    def data(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "url": self.target.url,
+            "model": self.target.model,
+            "settings": asdict(self.wanted),
+            "prompts": {"counted_by": self.prompts.how,
+                        "tokens_per_word": round(self.prompts.tokens_per_word, 4)},
+            "ignore_eos": self.goes_on,
+            "runs": [run.data() for run in self.runs],
+            "holds": self.holds,
+        }  # fmt: skip
+
+
+def find_target(context: Context, model: str, url: str | None, key_file: Path | None) -> Target:
+    """The server: any by its URL, else this home's node.
+
+    Raises:
+        NotRunningError: no node runs.
+        UsageError: it has no such model, or one that does not chat.
+    """
+    if url is not None:
+        return Target(url, model, _key(key_file) if key_file else None)
+    reach = access(context)
+    able = reach.capabilities.get(model)
+    if able is None:
+        known = ", ".join(reach.capabilities) or "none"
+        raise UsageError(f"{model} is not up; these are: {known}.", hint=f"yibu up -d {model}")
+    if "transcriptions" in able:
+        raise UsageError(
+            f"{model} recognizes speech: name recordings.", hint=f"yibu bench {model} *.wav"
+        )
+    if "chat" not in able:
+        raise UsageError(f"{model} does not chat; it can do: {', '.join(able)}.")
+    return Target(reach.url, model, reach.key)
+
+
+def run(target: Target, wanted: Wanted) -> Report:
+    """Measure; what each run found is shown as it comes.
+
+    Raises:
+        YibuError: the server does not answer, or not as it should.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(target, wanted))
+
+
+async def _run(target: Target, wanted: Wanted) -> Report:
+    client = Client(target)
+    extra = await check(client, wanted.output_tokens)
+    prompts = await measure(client, wanted.prompt_tokens, wanted.seed)
+    load = Load(client, prompts, wanted.output_tokens, extra)
+    first = await load.warm_up()
+    if first.error is not None:
+        raise YibuError(f"{target.url} fails at a streamed chat: {first.error}")
+    report = Report(target, wanted, prompts, bool(extra))
+    output.talk(
+        f"{target.model} at {target.url}: prompts of {first.prompt_tokens or '?'} tokens, answers of "
+        f"{first.completion_tokens}"
+    )
+    amount = Amount(wanted.requests, wanted.seconds)
+    if amount == Amount():
+        amount = Amount(max(_REQUESTS, 4 * (wanted.concurrency or 1)))
+    if wanted.sweep:
+        assert wanted.slo is not None
+        report.runs, report.holds = await load.sweep(wanted.slo, wanted.seconds, wanted.most, _told)
+    elif wanted.rate is not None:
+        report.runs = [await load.open(wanted.rate, amount)]
+    else:
+        report.runs = [await load.closed(wanted.concurrency or 1, amount)]
+    return report
+
+
+def show(report: Report) -> None:
+    """The tables, for people."""
+    rows = table(report)
+    output.table(rows[1:], rows[0])
+    if len(report.runs) == 1:
+        output.data("")
+        output.table(_percentiles(report.runs[0]), ("", "MEAN", "P50", "P90", "P95", "P99", "MAX"))
+    for run_ in report.runs:
+        for error, number in run_.errors.most_common(5):
+            output.data(f"{number} of {len(run_.timings)} requests failed: {error}")
+    if (said := report.sentence()) is not None:
+        output.data(f"\n{said}")
+    for note in notes(report):
+        output.talk(note)
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader of the numbers must know."""
+    found = []
+    if not report.goes_on:
+        found.append("the server does not take ignore_eos: answers may be shorter than asked for")
+    if not all(timing.counted for run_ in report.runs for timing in run_.good):
+        found.append("the server's streams have no usage: each event was counted as one token")
+    return found
+
+
+def table(report: Report) -> list[list[str]]:
+    """A row a run, below the heads."""
+    head = "CHATS" if report.runs[0].kind == "concurrency" else "REQUESTS/S"
+    rows = [[head, "REQUESTS", "ERRORS", "REQ/S", "TOKENS/S", "TTFT P50", "TTFT P95", "TOKEN P50",
+             "TOKEN P95", "TOTAL P50"]]  # fmt: skip
+    for run_ in report.runs:
+        data = run_.data()
+        first, token = data["ttft_seconds"], data["time_per_output_token_seconds"]
+        rows.append(
+            [
+                f"{run_.load:g}",
+                str(len(run_.timings)),
+                str(sum(run_.errors.values())),
+                f"{data['requests_per_second']:.2f}",
+                f"{data['output_tokens_per_second']:.1f}",
+                _ms(first, "p50"), _ms(first, "p95"), _ms(token, "p50"), _ms(token, "p95"),
+                _ms(data["total_seconds"], "p50"),
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def save(report: Report, path: Path, form: Literal["svg", "html"]) -> None:
+    """The charts, or a page with all of it."""
+    drawn = plot.svg(plot.charts(report.runs, report.wanted.slo))
+    if form == "html":
+        wanted = report.wanted
+        asked = f"prompts of {wanted.prompt_tokens} tokens, answers of {wanted.output_tokens}, seed {wanted.seed}"
+        said = [f"{report.target.url}: {asked}", *notes(report)]
+        if (sentence := report.sentence()) is not None:
+            said.insert(0, sentence)
+        drawn = plot.page(f"yibu bench {report.target.model}", said, table(report), drawn)
+    path.write_text(drawn, encoding="utf-8")
+    output.talk(f"→ {path}")
+
+
+def _told(run_: Run) -> None:
+    found = run_.ttft(95)
+    shown = "-" if found is None else f"{found * 1000:.0f} ms"
+    failed = f", {sum(run_.errors.values())} failed" if run_.errors else ""
+    output.talk(f"{run_.load:g} at once: first token within {shown} (p95){failed}")
+
+
+def _percentiles(run_: Run) -> list[list[str]]:
+    data = run_.data()
+    names = {
+        "first token": "ttft_seconds",
+        "token": "time_per_output_token_seconds",
+        "between events": "inter_token_latency_seconds",
+        "total": "total_seconds",
+    }
+    return [
+        [name, *(_ms(data[key], one) for one in ("mean", "p50", "p90", "p95", "p99", "max"))]
+        for name, key in names.items()
+    ]
+
+
+def _ms(values: dict[str, float] | None, name: str) -> str:
+    if values is None:
+        return "-"
+    milliseconds = values[name] * 1000
+    return f"{milliseconds:,.{0 if milliseconds >= 100 else 1}f} ms"
+
+
+def _key(path: Path) -> str:
+    try:
+        key = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The key's file {path} cannot be read: {error}.") from error
+    if not key or len(key.split()) != 1:
+        raise UsageError(f"The key's file {path} holds {len(key.split())} words; one was expected.")
+    return key
+
+
+def parse_seconds(text: str, flag: str) -> float:
+    """``500ms``, ``2s``, ``1m`` or seconds as a number.
+
+    Raises:
+        UsageError: it is none of them, or not above zero.
+    """
+    units: Sequence[tuple[str, float]] = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0))
+    unit, scale = next(pair for pair in units if text.endswith(pair[0]))
+    try:
+        seconds = float(text.removesuffix(unit)) * scale
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise UsageError(f"{flag} {text} is no time.", hint=f"{flag} 500ms, or {flag} 30s")
+    return seconds

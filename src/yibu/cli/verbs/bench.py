@@ -1,0 +1,138 @@
+"""``yibu bench``: language models under load, speech models over recordings."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.exits import DONE, FAILED
+from yibu.cli.verbs.models import JsonOption
+from yibu.errors import UsageError
+
+if TYPE_CHECKING:
+    from yibu.cli.bench.language import Wanted
+
+_SLO = "500ms"
+_FORMS = {".svg": "svg", ".html": "html", ".htm": "html"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(bench)
+
+
+def bench(
+    model: Annotated[
+        str, typer.Argument(help="A running model; for speech also a source or a path.")
+    ],
+    files: Annotated[list[Path] | None, typer.Argument(help="Speech: your own recordings.")] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Ever more chats, until --slo is not kept.")
+    ] = False,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="So many chats at once (1); with --sweep the most that are tried."
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="So many requests a second, by a Poisson process."),
+    ] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 256,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 128,
+    requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests.")] = None,
+    duration: Annotated[
+        str | None, typer.Option(help="End after 30s, 2m (of a sweep: each of its runs).")
+    ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            help=f"The time to the first token that 95 of 100 keep to ({_SLO}); exit 1 if not."
+        ),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Another server that speaks OpenAI's API.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="A file with its key.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the prompts and arrivals.")] = 0,
+    target: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Charts: FILE.svg, or FILE.html with tables."),
+    ] = None,
+    precisions: Annotated[
+        str | None,
+        typer.Option(help="Speech: fp32,bf16,int8; the first is what others are held to."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Speech: zh, en, …; found by itself.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure how fast a model answers: time to the first token, time a token, throughput.
+
+    With recordings: a speech model's precisions on them, their speed, memory, and where texts differ.
+    """
+    if files:
+        return _speech(model, files, precisions, language, as_json=as_json)
+    from yibu.cli.bench import language as chats
+    from yibu.cli.bench.language import Wanted
+
+    if rate is not None and (sweep or concurrency is not None):
+        raise UsageError("--rate is a load of its own: without --sweep and --concurrency.")
+    form = _FORMS.get(target.suffix.lower()) if target is not None else None
+    if target is not None and form is None:
+        raise UsageError(f"{target} is no chart.", hint="-o FILE.svg, or -o FILE.html")
+    limit = slo or (_SLO if sweep else None)
+    wanted = Wanted(
+        rate=rate,
+        concurrency=concurrency,
+        sweep=sweep,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        requests=requests,
+        seconds=chats.parse_seconds(duration, "--duration") if duration else None,
+        slo=chats.parse_seconds(limit, "--slo") if limit else None,
+        seed=seed,
+    )
+    return _measured(model, wanted, url, key_file, target, as_json=as_json)
+
+
+def _measured(
+    model: str,
+    wanted: Wanted,
+    url: str | None,
+    key_file: Path | None,
+    target: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    from yibu.cli.bench.language import find_target, run, save, show
+
+    report = run(find_target(Context.here(), model, url, key_file), wanted)
+    if as_json:
+        output.data_json(report.data())
+    else:
+        show(report)
+    if target is not None:
+        save(report, target, "svg" if target.suffix.lower() == ".svg" else "html")
+    return DONE if report.kept else FAILED
+
+
+def _speech(
+    model: str, files: list[Path], precisions: str | None, language: str | None, *, as_json: bool
+) -> int:
+    from yibu.cli.bench.speech import bench_command
+
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"There is no file {file}.")
+    command = bench_command(Context.here(), model)
+    given = {"--precisions": precisions, "--language": language}
+    options = [word for flag, value in given.items() if value for word in (flag, value)]
+    options += ["--json"] if as_json else []
+    return subprocess.run([*command, *options, *map(str, files)], check=False).returncode
