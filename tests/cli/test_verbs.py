@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from yibu import __version__, errors
 from yibu.cli import exits
-from yibu.cli.main import run
+from yibu.cli.main import app, only, run
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,27 @@ def own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == exits.DONE
     assert capsys.readouterr().out == f"yibu {__version__}\n"
+
+
+def test_a_verb_is_the_same_when_it_is_made_alone() -> None:
+    def shape(command: Any) -> Any:
+        below = getattr(command, "commands", {})
+        params = [(type(each), each.name, each.opts, each.default) for each in command.params]
+        return (
+            command.help,
+            command.hidden,
+            params,
+            {name: shape(each) for name, each in below.items()},
+        )
+
+    every = get_command(app)
+    assert shape(get_command(only(["nothing"]))) == shape(every)
+    assert shape(get_command(only(["--help", "ps"]))) == shape(every)
+    verbs = every.commands  # type: ignore[attr-defined]
+    assert len(verbs) > 30
+    for name, command in verbs.items():
+        alone = get_command(only([name, "--help"])).commands  # type: ignore[attr-defined]
+        assert {name: shape(command)} == {name: shape(each) for name, each in alone.items()}
 
 
 @pytest.mark.parametrize(
