@@ -296,7 +296,8 @@ def import_all() -> None:
     from yibu.gateway.operations import build_validators
 
     commands = (module.name for module in pkgutil.walk_packages(yibu.cli.__path__, "yibu.cli."))
-    more = ("yibu.daemon", "yibu.gateway.surface.routes", "httpx2", "requests", "tqdm.auto")
+    more = ("yibu.daemon", "yibu.gateway.surface.routes", "yibu.gateway.http.connection",
+            "httpx2", "requests", "tqdm.auto")  # fmt: skip
     for name in (*commands, *more, *TARGETS):
         importlib.import_module(name)
     asyncio.run(build_validators())
