@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from yibu import __version__, descriptors, log
+from yibu import __version__, descriptors, log, sockets
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import FILE, holds_keys
 from yibu.config import GatewayConfig
@@ -35,22 +35,25 @@ from yibu.engines.causes import Explanation, explain
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
-from yibu.errors import YibuError
+from yibu.errors import AlreadyRunningError, YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
+from yibu.gateway.listening import ListenError, open_listeners
 from yibu.gateway.monitoring import tracing
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.gateway.operations import build_validators
-from yibu.gateway.server import GatewayServer, ListenError, bind
+from yibu.gateway.server import GatewayServer
 from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings, moved_caches
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
-from yibu.node.control import GatewayHandle, plain_error
+from yibu.node.control import GatewayHandle
+from yibu.node.control_socket import plain_error
 from yibu.node.deploy import Deployer, Note
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import gpus, probe
+from yibu.node.holder_link import HolderLink
 from yibu.node.launch import cancelled
 from yibu.node.node import Node
 from yibu.node.timings import Timings
@@ -77,6 +80,8 @@ def main() -> NoReturn:
     """Run the node until it is told to stop."""
     log.configure()
     descriptors.raise_limit()
+    handed = sockets.handed(os.environ)
+    link = HolderLink(next(iter(handed.get("holder", ())), None))
     env = dict(os.environ)
     register_environment(env)
     settings = sys.stdin.read()
@@ -89,11 +94,18 @@ def main() -> NoReturn:
             config = gateway_config(plain)
             log.configure(form=config.log_format)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(Paths.from_env(env), config, env, later=later, source=source))
+                runner.run(
+                    serve(
+                        Paths.from_env(env), config, env, later=later, source=source, link=link,
+                        handed=handed, launched_with=settings.encode(),
+                    )
+                )  # fmt: skip
         except (YibuError, OSError) as error:
             shown = error if isinstance(error, YibuError) else YibuError(describe(error))
             _log.error("%s", shown, exc_info=shown is not error)
-            _tell({"error": plain_error(shown)})
+            if isinstance(error, AlreadyRunningError):
+                link.stopping()  # to try again would end in the same way
+            _tell({"error": plain_error(shown)}, next(iter(handed.get("handover", ())), None))
             code = 1
     logging.shutdown()
     # All is closed and written. Taking a large interpreter apart would only keep `yibu down`
@@ -109,19 +121,32 @@ async def serve(
     *,
     later: bool = False,
     source: Mapping[str, Any] = MappingProxyType({}),
+    link: HolderLink | None = None,
+    handed: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    launched_with: bytes = b"",
 ) -> None:
     """Own the engines and the gateway of one home until SIGTERM or a shutdown request.
 
     ``timings`` are the node's waits, where they are not to be the usual ones; ``source`` says where
-    ``config`` came from, for commands that compare theirs with it.
+    ``config`` came from, for commands that compare theirs with it. ``handed`` are descriptors by
+    name: the listening socket (``gateway``), and what a node gives that is replaced. ``launched_with``
+    is what a process in this one's place reads on its standard input.
 
     Raises:
         AlreadyRunningError: another node holds the home.
         ConfigError: the address is public without a key, or the port cannot be had.
     """
     keys = load_keys(config, env, config.api_key_file)
-    traces = tracing.start(env, __version__)
-    front = Front(config, keys, LiveAccounts(paths.state / FILE), traces, later=later)
+    link = link or HolderLink()
+    front = Front(
+        config,
+        keys,
+        LiveAccounts(paths.state / FILE),
+        link,
+        tracing.start(env, __version__),
+        later=later,
+        given=handed.get("gateway", ()),
+    )
     node = Node(
         paths,
         deployer(paths, env),
@@ -131,6 +156,9 @@ async def serve(
         timings=timings or Timings(),
         drain_timeout=config.drain_timeout,
         settings={**shown_settings(config, keys), **source},
+        link=link,
+        handed=handed,
+        launched_with=launched_with,
     )
     await node.run(front.announce)
 
@@ -143,13 +171,18 @@ class Front:
         config: GatewayConfig,
         keys: Sequence[str],
         accounts: LiveAccounts,
+        link: HolderLink,
         traces: tracing.Tracing | None = None,
         *,
         later: bool = False,
+        given: Sequence[int] = (),
     ) -> None:
-        """``later``: another server has the address until the control socket's ``open``."""
+        """``later``: another server has the address until the control socket's ``open``; ``given``:
+        listening sockets that this process was started with."""
         check_exposure(config.host, keys, accounts=holds_keys(accounts.path))
-        self._later = later
+        self._later = later and not given
+        self._given = given
+        self._link = link
         self._config = config
         self._keys = tuple(keys)
         self._accounts = accounts
@@ -157,15 +190,14 @@ class Front:
         self._own_key = secrets.token_urlsafe(32)
         """The command line's."""
         register(*keys, self._own_key)
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
         self._app: Gateway | None = None
         self._handle = GatewayHandle("")
 
     def bind(self) -> None:
         """Take the port. Raises ConfigError."""
-        if self._later:
-            return
-        self._listener = bind(self._config.host, self._config.port)
+        if not self._later:
+            self._listeners = open_listeners(self._config, self._given)
 
     @asynccontextmanager
     async def serve(self, fleet: Fleet) -> AsyncIterator[GatewayHandle]:
@@ -176,19 +208,34 @@ class Front:
         )
         async with accounts.running(), _counted(fleet, numbers):
             self._app = create_app(deps)
-            server = GatewayServer(self._app, self._listener)
-            self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync)
+            server = GatewayServer(self._app, self._listeners)
+            self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
             try:
                 if self._later:
-                    self._handle.start = partial(_open, server)
+                    self._handle.start = partial(self._open, server)
                 else:
                     await server.start()
+                    self._link.keep(server.descriptors())
                     self._handle.url = server.url
                 yield self._handle
             finally:
                 await server.stop()
                 if self._traces is not None:
                     await asyncio.to_thread(self._traces.close)
+
+    async def _open(self, server: GatewayServer, patience: float) -> str:
+        """Listen as soon as whoever has the address gives it up."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                await server.start()
+            except ListenError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_OPEN_POLL)
+            else:
+                self._link.keep(server.descriptors())
+                return server.url
 
     async def announce(self, _fleet: Fleet) -> None:
         """Say that the node listens, then make ready what no model's start should wait for."""
@@ -209,20 +256,6 @@ async def _counted(fleet: Fleet, numbers: NodeMetrics) -> AsyncIterator[None]:
             yield
         finally:
             await cancelled(counting)
-
-
-async def _open(server: GatewayServer, patience: float) -> str:
-    """Listen as soon as whoever has the address gives it up."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            await server.start()
-        except ListenError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(_OPEN_POLL)
-        else:
-            return server.url
 
 
 def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
@@ -278,13 +311,18 @@ def _explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: b
     return explain(log_text, causes, exit_code=exit_code, oom_killed=oom_killed)
 
 
-def _tell(message: Mapping[str, Any]) -> None:
-    """One line to the command that started this process; it may be gone already."""
+def _tell(message: Mapping[str, Any], old_node: int | None = None) -> None:
+    """One line to the command that started this process, or to the node whose place it was to take;
+    they may be gone already."""
+    line = json.dumps(message) + "\n"
     try:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _log.info("nobody reads what the node says on its stdout")
+        if old_node is not None:
+            os.write(old_node, line.encode())
+        else:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+    except (BrokenPipeError, ConnectionError):
+        _log.info("nobody reads what the node says as it starts")
 
 
 if __name__ == "__main__":

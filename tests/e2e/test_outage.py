@@ -14,17 +14,24 @@ from tests.e2e.home import Home, fake
 from tests.support.polling import until
 from yibu.cli.changes import changed_settings, refuse_changes, source_of
 from yibu.cli.context import Context
-from yibu.cli.launch import NodeProcess
 from yibu.config import Config, GatewayConfig
 from yibu.config import file as config_file
 from yibu.config.schema import GatewaySchema
 from yibu.config.wire import shown_settings
 from yibu.errors import NotRunningError, UsageError
 from yibu.node import processes
+from yibu.node.lock import ProcessId
 
 
 def node_pid(home: Home) -> int:
     return int(home.ps()["node"]["pid"])
+
+
+def kill_all_of_the_node(home: Home) -> None:
+    """Its holder first, which would start it again."""
+    node = home.ps()["node"]
+    for pid in (node["holder"], node["pid"]):
+        os.kill(pid, signal.SIGKILL)
 
 
 def runs(pid: int) -> bool:
@@ -52,7 +59,7 @@ def test_the_foreground_notices_that_its_node_died(home: Home) -> None:
     up = home.serving()
     engine = engine_pid(home)
     until(lambda: f'"pid": {engine}' in (home.root / "state/node.json").read_text(), "state saved")
-    os.kill(node_pid(home), signal.SIGKILL)
+    kill_all_of_the_node(home)
     assert up.wait(60) == 1
     said = up.communicate()[1]
     assert "The node ended while this command watched it" in said
@@ -88,17 +95,17 @@ def test_a_command_does_not_stop_the_node_that_came_after_its_own(home: Home) ->
 
 
 def test_a_pid_that_was_given_anew_is_not_the_node() -> None:
-    me = NodeProcess.of(os.getpid())
+    me = ProcessId.of(os.getpid())
     assert me.alive()
-    assert not NodeProcess(os.getpid(), "1").alive()
-    assert not NodeProcess.of(2**22 + 1).alive()
+    assert not ProcessId(os.getpid(), "1").alive()
+    assert not ProcessId.of(2**22 + 1).alive()
 
 
 def test_down_ends_what_a_killed_node_left(home: Home) -> None:
     home.write([fake("fake", "--fork-child", str(home.root / "child")), fake("other")])
     home.yibu("up", "-d")
     engine, other = engine_pid(home), home.model("other")["replicas"][0]["pid"]
-    os.kill(node_pid(home), signal.SIGKILL)
+    kill_all_of_the_node(home)
     until(lambda: not home.client.running(), "the node gone")
     findings = json.loads(home.yibu("doctor", "--json", code=None).stdout)["findings"]
     (left,) = [finding for finding in findings if finding["subject"] == "engines left"]

@@ -19,7 +19,7 @@ from tests.fakes.hub_server import HubServer
 from yibu import errors, log
 from yibu.gateway.envelope import error_body, error_event
 from yibu.node.client import rebuild_error
-from yibu.node.control import plain_error
+from yibu.node.control_socket import plain_error
 from yibu.redaction import redact, register, register_urls
 
 TOKEN = "tok-5up3r-s3cret-of-the-hub"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.home import Home, fake
+from tests.e2e.test_holder import activated
 from tests.support.polling import until
 
 
@@ -21,11 +22,17 @@ class Manager:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.settimeout(60)
+        self.kept: list[socket.socket] = []
 
     def told(self) -> dict[str, str]:
-        """The next message."""
-        lines = self._socket.recv(4096).decode().splitlines()
-        return dict(line.split("=", 1) for line in lines)
+        """The next message; the descriptor that came with it, if any, is kept."""
+        data, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 1)
+        self.kept += map(self._own, descriptors)
+        return dict(line.split("=", 1) for line in data.decode().splitlines())
+
+    @staticmethod
+    def _own(descriptor: int) -> socket.socket:
+        return socket.socket(fileno=descriptor)
 
     def falls_silent(self) -> bool:
         """What was on its way comes yet; then nothing, for longer than two signs of life take."""
@@ -40,7 +47,8 @@ class Manager:
         return False
 
     def close(self) -> None:
-        self._socket.close()
+        for one in (*self.kept, self._socket):
+            one.close()
 
 
 @pytest.fixture
@@ -57,6 +65,8 @@ def test_systemd_is_told_ready_alive_and_stopping(
     monkeypatch.setenv("WATCHDOG_USEC", "600000")
     home.write([fake()])
     up = home.start("up")
+    assert manager.told() == {"FDSTOREREMOVE": "1", "FDNAME": "gateway"}
+    assert manager.told() == {"FDSTORE": "1", "FDNAME": "gateway"}
     assert manager.told() == {"READY": "1", "STATUS": "serving fake"}
     assert home.ps()["models"][0]["state"] == "ready"
     assert manager.told() == {"WATCHDOG": "1"}
@@ -69,6 +79,26 @@ def test_systemd_is_told_ready_alive_and_stopping(
     until(lambda: manager.told() == {"STOPPING": "1"}, "stopping")
     up.communicate(timeout=60)
     assert up.returncode == 0
+
+
+def test_connections_wait_while_systemd_starts_the_service_again(
+    home: Home, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is killed, as for a watchdog that ran out; then systemd gives back what it kept."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    home.write([fake()])
+    up = home.start("up")
+    until(lambda: "READY" in manager.told(), "ready")
+    (listener,) = manager.kept
+    for process in (up, *home.processes()):
+        process.kill()
+    up.communicate(timeout=60)
+    with socket.create_connection(listener.getsockname(), 60) as waiting:
+        waiting.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        home.write([fake()], port=listener.getsockname()[1])
+        again = Home(home.root, through=activated(listener))
+        again.yibu("up", "-d", pass_fds=(listener.fileno(),))
+        assert waiting.recv(15).startswith(b"HTTP/1.1 200")
 
 
 def test_a_unit_can_be_printed_without_systemd(home: Home) -> None:

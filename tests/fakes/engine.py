@@ -54,6 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--child-ignores-sigterm", action="store_true")
     parser.add_argument("--needs-child", action="store_true", help="no token without the child")
     parser.add_argument("--bind-when", metavar="FILE", help="listen once FILE is there")
+    parser.add_argument("--end-when", metavar="FILE", help="no stream ends before FILE is there")
     parser.add_argument("--answer-when", metavar="FILE", help="no token before FILE is there")
     parser.add_argument("--log-lines", type=int, default=0, help="lines to print at the start")
     parser.add_argument("--chatter", type=float, help="print a line every so many seconds")
@@ -260,6 +261,7 @@ class Connection(socketserver.StreamRequestHandler):
         if usage is not None:
             data = {**self.shell(chat, ".chunk" if chat else ""), "choices": [], "usage": usage}
             self.chunk(f"data: {json.dumps(data)}\n\n".encode())
+        wait_for(self.server.args.end_when)
         self.chunk(b"data: [DONE]\n\n")
         self.chunk(b"")
 

@@ -15,7 +15,8 @@ from yibu.errors import ConfigError, UnauthorizedError
 from yibu.gateway.app import create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import KeyRing, check_exposure, load_keys
-from yibu.gateway.server import GatewayServer, ListenError
+from yibu.gateway.listening import ListenError
+from yibu.gateway.server import GatewayServer
 
 from .conftest import FakeBackend, Serve, chat
 from .upstream import LLAMA_CHAT, LLAMA_CHAT_STREAM, STREAM_HEAD, Upstream, chunked, sending

@@ -152,6 +152,29 @@ def test_secrets_and_the_socket_are_the_owners_alone(shared: NodeProcess) -> Non
     one.client.call("down", timeout=None, models=["smol"])
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may be another user")
+def test_another_user_is_refused(shared: NodeProcess) -> None:
+    """The kernel says who connects, also where the files' modes would let everybody."""
+    path = shared.paths.control_socket
+    code = (
+        "import os, socket, sys; os.chdir(sys.argv[1]); os.setuid(65534)\n"
+        "one = socket.socket(socket.AF_UNIX); one.connect(sys.argv[2])\n"
+        "print(one.recv(100))"
+    )
+    path.parent.chmod(0o711)
+    path.chmod(0o666)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", code, str(path.parent), path.name],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    finally:
+        path.chmod(0o600)
+        path.parent.chmod(0o700)
+    assert done.stdout == "b''\n"
+    assert "a connection of another user was refused" in shared.log.read_text()
+
+
 def test_a_killed_node_comes_back_and_adopts(node: Callable[..., NodeProcess]) -> None:
     one = node().started()
     before = one.up("smol", replicas=2)["replicas"]

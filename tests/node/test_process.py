@@ -174,7 +174,7 @@ async def test_an_engine_is_spawned_though_its_log_cannot_be_opened(
     await process.stop(**STOP)
 
 
-async def test_what_an_engine_inherits(host: Host) -> None:
+async def test_an_engine_inherits_no_credentials(host: Host) -> None:
     parent = {
         **host.env,
         "OPENAI_API_KEY": "s1",
@@ -182,6 +182,7 @@ async def test_what_an_engine_inherits(host: Host) -> None:
         "AWS_SECRET_ACCESS_KEY": "s3",
         "DB_PASSWORD": "s4",
         "YIBU_API_KEYS": "s5",
+        "NOTIFY_SOCKET": "/run/systemd/notify",
         "PYTHONPATH": "/elsewhere",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -198,9 +199,13 @@ async def test_what_an_engine_inherits(host: Host) -> None:
     found = json.loads(log.read_text().splitlines()[0])
     await process.stop(**STOP)
     assert found["HF_TOKEN"] == "wanted"
-    assert not {"OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "YIBU_API_KEYS"} & set(
-        found
-    )
+    assert not {
+        "OPENAI_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "DB_PASSWORD",
+        "YIBU_API_KEYS",
+        "NOTIFY_SOCKET",
+    } & set(found)
     assert not {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"} & set(found)
     assert found["TOKENIZERS_PARALLELISM"] == "false"
     assert found["HTTPS_PROXY"] == "http://proxy:3128"

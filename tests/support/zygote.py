@@ -29,11 +29,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from yibu.node.holder import Holder
+
 ROOT = Path(__file__).parents[2]
 ROOM = 65536
 """Bytes in /proc/PID/environ for what a fork's environment has; a fork cannot make it larger."""
 
 NODE = ["-P", "-m", "yibu.daemon"]
+HOLDER = "yibu.node.holder"
 TARGETS = ("tests.node.node_process", "tests.fakes.pull", "tests.fakes.locker")
 """Programs of the tests; each has a ``main()``."""
 _CLIENT = 100
@@ -121,9 +124,11 @@ class Zygote:
         return self._fork(name, name, words, **how)
 
     def node(self, argv: Sequence[str], **how: Any) -> subprocess.Popen[Any]:
-        """The node's process as a command in this process starts it."""
-        assert [*argv[1:]] == NODE, argv
-        return self.module("yibu.daemon", **how)
+        """The holder of a node, and with it the node, as a command in this process starts it."""
+        if sys.platform != "linux" or how.pop("pass_fds", ()):
+            raise AssertionError("a holder with descriptors is started as it is")
+        assert [*argv[-3:]] == NODE, argv
+        return self._fork(HOLDER, HOLDER, (), **how)
 
     def _fork(self, target: str, name: str, words: Sequence[str], **how: Any) -> Forked:
         if self._socket is None:
@@ -228,16 +233,13 @@ def become(wanted: Mapping[str, Any], streams: Sequence[int], client: int) -> Ca
     os.dup2(client, _CLIENT, inheritable=False)
     os.closerange(3, _CLIENT)
     os.closerange(_CLIENT + 1, 1024)
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        raw = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
-        how = "strict" if number == 1 else "backslashreplace"
-        at_once = number == 2 or os.isatty(number)
-        text = io.TextIOWrapper(raw, encoding="utf-8", errors=how, line_buffering=at_once)
-        setattr(sys, name, text)
+    open_streams()
     argv = wanted["argv"]
     sys.orig_argv[:] = argv
     sys.argv[:] = ["-c", *argv[4:]]
+    if wanted["target"] == HOLDER:
+        os.close(_CLIENT)
+        return lambda: sys.exit(ForkingHolder(argv, ()).run())
     module = importlib.import_module(wanted["target"])
     if wanted["target"] == "yibu.daemon":
         os.close(_CLIENT)
@@ -249,9 +251,35 @@ def become(wanted: Mapping[str, Any], streams: Sequence[int], client: int) -> Ca
     return target
 
 
+def open_streams() -> None:
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        raw = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
+        how = "strict" if number == 1 else "backslashreplace"
+        at_once = number == 2 or os.isatty(number)
+        text = io.TextIOWrapper(raw, encoding="utf-8", errors=how, line_buffering=at_once)
+        setattr(sys, name, text)
+
+
+class ForkingHolder(Holder):
+    """The holder, but its nodes are forks of it, which has imported all of yibu."""
+
+    def execute(self, command: list[str], env: Mapping[str, str]) -> None:
+        os.closerange(3 + int(env["LISTEN_FDS"]), 1024)  # what an exec would have closed
+        os.environ.clear()
+        os.environ.update(env)
+        show(env)
+        open_streams()
+        from yibu import daemon
+
+        leave(daemon.main)
+
+
 def _popen(argv: list[str], **how: Any) -> subprocess.Popen[Any]:
-    assert argv[1:] == NODE, argv
-    return Forked(socket.socket(fileno=os.dup(_CLIENT)), "yibu.daemon", argv, **how)
+    if how.pop("pass_fds", ()):
+        raise AssertionError("a holder with descriptors is started as it is")
+    assert argv[-3:] == NODE, argv
+    return Forked(socket.socket(fileno=os.dup(_CLIENT)), HOLDER, argv, **how)
 
 
 def show(env: Mapping[str, str]) -> None:

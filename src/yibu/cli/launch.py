@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Self
 
+from yibu import sockets
 from yibu.cli.changes import source_of
 from yibu.cli.context import Context
 from yibu.config import Config
 from yibu.config.wire import plain_gateway
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.node.client import Client, rebuild_error
+from yibu.node.holder import command as holder_command
 
-_PROC = Path("/proc")
 _OTHER_NODE = 10.0
 """Seconds that a node which another command started gets until it answers."""
 _POLL = 0.05
@@ -70,6 +69,8 @@ class NodeLaunch:
                 process.stdin.close()
                 answer = _first_line(stdout)
             except KeyboardInterrupt:  # a node that serves nothing is not left behind
+                with contextlib.suppress(OSError):  # what was not written yet
+                    process.stdin.close()
                 process.terminate()
                 process.wait()
                 raise
@@ -101,64 +102,29 @@ class NodeLaunch:
         return answers
 
 
-@dataclass(frozen=True, slots=True)
-class NodeProcess:
-    """A node's process, which another one that gets its number later is not taken for."""
-
-    pid: int
-    started: str
-    """Clock ticks after boot, where /proc tells; else empty."""
-
-    @classmethod
-    def of(cls, pid: int) -> Self:
-        """The process that has this number now."""
-        return cls(pid, (_stat(pid) or ("", ""))[1])
-
-    def alive(self) -> bool:
-        """Whether it still runs; one that only waits to be reaped does not."""
-        if not (_PROC / "self").exists():
-            return _answers_signals(self.pid)
-        found = _stat(self.pid)
-        return found is not None and found[0] not in "ZX" and found[1] == self.started
-
-
-def _answers_signals(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _stat(pid: int) -> tuple[str, str] | None:
-    """State and start time of a process; None when there is none."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # proc(5): the fields stand behind the name, which is in parentheses and may hold some.
-    fields = text.rpartition(")")[2].split()
-    return fields[0], fields[19]
-
-
 def _spawn(context: Context) -> subprocess.Popen[bytes]:
-    """Start the node's process in a session of its own, so that Ctrl-C reaches this command alone.
+    """Start the holder, which starts the node, in a session of its own: Ctrl-C reaches this command alone.
 
     The gateway's settings go in by a pipe, for they hold keys; one line of JSON comes out when
-    the node listens, or says why it does not.
+    the node listens, or says why it does not. A listening socket that systemd gave is handed on.
     """
     context.paths.make()
+    env = dict(context.env)
+    given = [("gateway", fd) for fd in sockets.handed(env).get("gateway", ())]
     with open(context.paths.node_log, "ab", opener=_private) as log:
-        return subprocess.Popen(
-            # -P: a file in the current directory must not be imported instead of a module.
-            [sys.executable, "-P", "-m", "yibu.daemon"],
+        process = subprocess.Popen(
+            holder_command(given),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
-            env=dict(context.env),
+            pass_fds=tuple(fd for _, fd in given),
+            env=env,
             cwd="/",
         )
+    for _, fd in given:
+        os.close(fd)
+    return process
 
 
 def _private(path: str, flags: int) -> int:

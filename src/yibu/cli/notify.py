@@ -1,6 +1,10 @@
 """What systemd is told of ``yibu up``: ready, alive, stopping. Nothing where nobody asked.
 
-Source: sd_notify(3), for NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
+It is given the listening socket too, and gives it to the ``yibu up`` that it starts next, when all of
+this one was killed. A ``.socket`` unit would have it from boot on, but start the service again for the
+first client after ``yibu down``, and after a failure that starting again does not help.
+
+Sources: sd_notify(3), for NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID and FDSTORE.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from yibu.cli.context import Context
@@ -36,7 +40,22 @@ def serving(context: Context, status: str) -> Iterator[None]:
         tell(context, STOPPING="1")
 
 
-def tell(context: Context, **state: str) -> None:
+def keep_listeners(context: Context) -> None:
+    """Have systemd keep the listening sockets open while it starts this service again."""
+    if not context.env.get("NOTIFY_SOCKET"):
+        return
+    try:
+        listeners = Client(context.paths).listeners()
+    except YibuError as error:  # an older node that runs already: without it, as ever
+        _log.warning("systemd is not given the listening socket: %s", error.message)
+        return
+    tell(context, FDSTOREREMOVE="1", FDNAME="gateway")  # those of another address, before a change
+    tell(context, listeners, FDSTORE="1", FDNAME="gateway")
+    for listener in listeners:
+        listener.close()
+
+
+def tell(context: Context, listeners: Sequence[socket.socket] = (), **state: str) -> None:
     """Send ``NAME=value`` lines to whoever supervises this process."""
     address = context.env.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -44,7 +63,8 @@ def tell(context: Context, **state: str) -> None:
     lines = "\n".join(f"{name}={value}" for name, value in state.items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         try:
-            one.sendto(lines.encode(), address.replace("@", "\0", 1))
+            one.connect(address.replace("@", "\0", 1))
+            socket.send_fds(one, [lines.encode()], [each.fileno() for each in listeners])
         except OSError as error:  # the service goes on, and systemd says what it misses
             _log.warning("cannot tell systemd %s: %s", lines, error)
 

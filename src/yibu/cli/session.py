@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,12 @@ from yibu.cli.changes import refuse_changes
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
-from yibu.cli.launch import NodeLaunch, NodeProcess
+from yibu.cli.launch import NodeLaunch
 from yibu.cli.logs import follow_models
 from yibu.config import Config, ModelConfig
 from yibu.errors import NotRunningError, YibuError
 from yibu.node.client import Client
+from yibu.node.lock import ProcessId, holder_of
 
 _DOWN_TIMEOUT = 120.0
 """Seconds that a node gets to drain and end before a command gives up waiting."""
@@ -75,6 +77,7 @@ class Session:
         """
         with sigterm_interrupts():
             started = self.ensure_node()
+            notify.keep_listeners(self.context)
             node = None
             ready = False
             try:
@@ -118,21 +121,46 @@ class Session:
 
 
 class Watch:
-    """Notices the end of the node that runs now: its socket closes with its process."""
+    """Notices the end of the node that runs now: its socket closes with its process. The one that
+    comes in its place, after a crash or an upgrade, is watched from then on."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.instance: str = Client(context.paths).call("ping")["instance"]
+        self.instance = ""
+        self._pid = 0
+        self._meet()
         self.ended = threading.Event()
         self._died: YibuError | None = None
         threading.Thread(target=self._wait, name="watch the node", daemon=True).start()
 
+    def _meet(self) -> None:
+        node = Client(self._context.paths).call("ping")
+        self.instance, self._pid = node["instance"], node["pid"]
+
     def _wait(self) -> None:
         try:
-            Client(self._context.paths).call("wait", timeout=None, instance=self.instance)
+            while self._goes_on():
+                pass
         except YibuError as error:
             self._died = error
         self.ended.set()
+
+    def _goes_on(self) -> bool:
+        """Wait for the node's end; whether another one is in its place."""
+        client, old = Client(self._context.paths), self._pid
+        try:
+            if not client.call("wait", timeout=None, instance=self.instance).get("replaced"):
+                return False
+            self._meet()
+            output.talk(f"The node was upgraded: process {self._pid} is in the place of {old}.")
+        except NotRunningError:
+            if holder_of(self._context.paths.node_lock) is None:
+                raise
+            output.talk(f"! The node (process {old}) ended, and nobody had asked it to. Its engines go on,"
+                        " connections wait, and it is started again.")  # fmt: skip
+            self._meet()
+            output.talk(f"! It is back as process {self._pid}. Why it ended: yibu logs node")
+        return True
 
     def check(self) -> None:
         """Raises YibuError where the node ended without being told to."""
@@ -207,37 +235,46 @@ def shut_down(context: Context, instance: str | None = None) -> None:
     """
     client = Client(context.paths)
     node: dict[str, Any] = {"instance": instance}
-    process = None
+    processes: list[ProcessId] = []
     try:
         node = client.call("shutdown", instance=instance)
-        process = NodeProcess.of(node["pid"])
-        _wait_gone(context, process)
+        processes = _processes(node)
+        _wait_gone(context, processes)
     except KeyboardInterrupt:  # it may come before the answer does: the node drains by then
         output.talk("\nStopping at once: requests in flight are cut off.")
         with contextlib.suppress(NotRunningError):
             node = client.call("shutdown", instance=node["instance"], hurry=True)
-            process = NodeProcess.of(node["pid"])
-        if process is not None:
-            _wait_gone(context, process)
+            processes = _processes(node)
+        _wait_gone(context, processes)
 
 
 def end_left(context: Context, models: Sequence[str] = ()) -> int:
-    """End engines whose node was killed; how many processes there were."""
+    """End engines whose node was killed, and what tries to start it; how many engines' processes there
+    were."""
     from yibu.node.left_behind import end_all
 
+    if (holder := holder_of(context.paths.node_lock)) is not None and not models:
+        os.kill(holder.pid, signal.SIGTERM)
+        _wait_gone(context, [holder])
     return end_all(context.paths, models)
 
 
-def _wait_gone(context: Context, process: NodeProcess) -> None:
+def _processes(node: Mapping[str, Any]) -> list[ProcessId]:
+    """A node's own, and its holder's."""
+    return [ProcessId.of(pid) for pid in (node["pid"], node.get("holder")) if pid is not None]
+
+
+def _wait_gone(context: Context, processes: Sequence[ProcessId]) -> None:
     deadline = time.monotonic() + _DOWN_TIMEOUT
-    while process.alive():
-        if time.monotonic() > deadline:
-            raise YibuError(
-                f"The node (pid {process.pid}) still runs {_DOWN_TIMEOUT:.0f} s after it was asked to"
-                " stop.",
-                hint=f"Its log says what it waits for: {context.paths.node_log}",
-            )
-        time.sleep(0.02)
+    for process in processes:
+        while process.alive():
+            if time.monotonic() > deadline:
+                raise YibuError(
+                    f"The node (pid {process.pid}) still runs {_DOWN_TIMEOUT:.0f} s after it was asked"
+                    " to stop.",
+                    hint=f"Its log says what it waits for: {context.paths.node_log}",
+                )
+            time.sleep(0.02)
 
 
 @contextmanager

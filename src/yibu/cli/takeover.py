@@ -35,7 +35,7 @@ from yibu.config.file import parse, resolve
 from yibu.engines.base import Endpoint
 from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
 from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
-from yibu.gateway.server import ListenError, bind
+from yibu.gateway.listening import ListenError, bind
 from yibu.hub.source import parse_source
 from yibu.node import foreign
 from yibu.node.client import Client

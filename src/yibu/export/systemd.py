@@ -90,6 +90,8 @@ def unit(service: Service) -> str:
             f"TimeoutStopSec={service.drain_timeout + _STOP:.0f}",
             "# Sent for as long as the node answers.",
             "WatchdogSec=60",
+            "# The listening sockets, kept while the service is started again: connections wait in them.",
+            "FileDescriptorStoreMax=8",
             "Restart=on-failure",
             "RestartSec=5",
             "# Wrong usage, no room, damaged files: to start again would not help.",

@@ -66,6 +66,8 @@ class Gateway:
         self.metrics = Metrics()
         self.pool = Pool(deps.config.request_timeout)
         self.draining = False
+        self.leaving = False
+        """Another process accepts connections by now: each answer is its connection's last."""
         self._engines = EngineMetrics(deps.backend)
         self._keys = KeyRing(deps.keys, deps.accounts, deps.own_key)
         self._cors = Cors(deps.config.cors_origins)
@@ -158,12 +160,9 @@ class Gateway:
         exchange.require_single_headers()
         if not self._keys.closed:
             self._hosts.check(exchange.headers.get(b"host"))
-        if self.draining:
-            exchange.closing = True
-            if exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
-                raise NotReadyError(
-                    "The gateway is shutting down", code="shutting_down", retry_after=5
-                )
+        exchange.closing = self.draining or self.leaving
+        if self.draining and exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
+            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
         if exchange.method == "OPTIONS" and await self._cors.preflight(exchange):
             return
         path = canonical(exchange.path)

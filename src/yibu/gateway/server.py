@@ -1,22 +1,23 @@
 """The gateway's listening socket, run and stopped by whoever owns the event loop.
 
 The server is uvicorn's, connection by connection (``connection``). Signals are the owner's. ``start`` binds or says why not; ``stop`` drains: requests in flight
-finish within ``drain_timeout``, those that arrive meanwhile get 503, then everything is closed.
+finish within ``drain_timeout``, those that arrive meanwhile get 503, then everything is closed. Where
+another process goes on with the listening sockets, ``pause`` and ``retire`` lose nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from yibu import descriptors
-from yibu.errors import ConfigError
 from yibu.gateway.keys import check_exposure
+from yibu.gateway.listening import open_listeners
 
 if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
     from uvicorn.config import Config
@@ -27,25 +28,24 @@ if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
 logger = logging.getLogger("yibu.gateway")
 
 _BACKLOG = 1024
+_LOOK = 0.05
+"""Seconds between two looks whether all clients have left."""
 _MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of one websocket message: OpenAI's clients may send 15 MiB."""
 _PONG_SECONDS = 60.0
 """In which a websocket's client answers a ping; one that reads slowly does so late."""
 
 
-class ListenError(ConfigError):
-    """The gateway cannot listen on its host and port: in use, not allowed, or not here."""
-
-
 class GatewayServer:
     """Serves one gateway; ``async with`` it, or call ``start`` and ``stop``."""
 
-    def __init__(self, app: Gateway, listener: socket.socket | None = None) -> None:
-        """``listener`` is what ``bind`` gave, for owners who take the port before all else."""
+    def __init__(self, app: Gateway, listeners: Sequence[socket.socket] = ()) -> None:
+        """``listeners`` are what ``open_listeners`` gave, for owners who take the ports before all else."""
         self._app = app
-        self._listener = listener
+        self._listeners = list(listeners)
         self._config = app.deps.config
         self._servers: list[asyncio.Server] = []
+        self._protocols: list[Callable[[], asyncio.Protocol]] = []
         self._state: Connections | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._patience = self._config.drain_timeout
@@ -84,22 +84,48 @@ class GatewayServer:
         loop = asyncio.get_running_loop()
         config = _settings(self._app)
         state = Connections(descriptors.clients(self._config.max_connections))
-        listeners = [self._listener or bind(self._config.host, self._config.port)]
-        if self._config.funasr_port is not None:
-            try:
-                listeners.append(bind(self._config.host, self._config.funasr_port))
-            except ListenError:
-                listeners[0].close()
-                raise
-        for listener in listeners:
-            kind = {FUNASR_PORT: listener is not listeners[0]}
-            serve = partial(HttpConnection, config, state, kind, loop)
-            self._servers.append(await loop.create_server(serve, sock=listener, backlog=_BACKLOG))
+        self._listeners = self._listeners or open_listeners(self._config)
+        self._protocols = [
+            partial(HttpConnection, config, state, {FUNASR_PORT: number > 0}, loop)
+            for number in range(len(self._listeners))
+        ]
         self._state = state
-        self.port, *others = [server.sockets[0].getsockname()[1] for server in self._servers]
+        await self.accept()
+        self.port, *others = [listener.getsockname()[1] for listener in self._listeners]
         self.funasr_port = others[0] if others else None
         self._tick()
         logger.info("gateway listens on %s", self.url)
+
+    def descriptors(self) -> list[int]:
+        """The listening sockets', for another process."""
+        return [listener.fileno() for listener in self._listeners]
+
+    async def accept(self) -> None:
+        """Accept connections, after ``pause`` too."""
+        loop = asyncio.get_running_loop()
+        for listener, protocol in zip(self._listeners, self._protocols, strict=True):
+            server = await loop.create_server(protocol, sock=listener.dup(), backlog=_BACKLOG)
+            self._servers.append(server)
+
+    def pause(self) -> None:
+        """Accept no more; connections wait in the listening sockets, those that are open go on."""
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+
+    async def retire(self) -> None:
+        """Serve the connections that are open, the next answer on each being its last, until all
+        clients have left or ``drain_timeout`` is over.
+
+        A client may be sending on a connection that it kept open just when it would be closed. So
+        an idle one is not closed: it is answered, told to connect anew, and meets the next process.
+        """
+        self.pause()
+        self._app.leaving = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience
+        while self.connections and loop.time() < deadline:  # noqa: ASYNC110  (uvicorn's set tells nobody)
+            await asyncio.sleep(_LOOK)
 
     def hurry(self) -> None:
         """Let ``stop`` wait for nobody: requests in flight have had their time."""
@@ -107,16 +133,16 @@ class GatewayServer:
 
     async def stop(self) -> None:
         """Drain and close. Calling it again, or before ``start``, does nothing."""
-        servers, state = self._servers, self._state
-        self._servers, self._state = [], None
+        state, self._state = self._state, None
         if state is None:
             return
         self._app.drain()
         try:
             await _wait_idle(state, self._patience)
         finally:
-            for server in servers:
-                server.close()
+            self.pause()
+            for listener in self._listeners:
+                listener.close()
             if self._ticker is not None:
                 self._ticker.cancel()
             for connection in list(state.connections):
@@ -173,22 +199,6 @@ def _websocket(**settings: Any) -> asyncio.Protocol:
     return WSProtocol(**settings)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Take the port. Connections wait in the kernel's queue until a server accepts them.
-
-    Raises:
-        ListenError: it is in use, or the address cannot be bound.
-    """
-    try:
-        # The first address that the name has, as a client on this machine would take it.
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise _listen_error(host, port, error) from error
-
-
 async def _wait_idle(state: Connections, seconds: float) -> None:
     """Wait for the requests in flight; cancel those that outlast ``seconds``."""
     loop = asyncio.get_running_loop()
@@ -200,20 +210,3 @@ async def _wait_idle(state: Connections, seconds: float) -> None:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-
-
-def _listen_error(host: str, port: int, error: OSError) -> ListenError:
-    if error.errno == errno.EADDRINUSE:
-        return ListenError(
-            f"port {port} on {host} is in use by another program",
-            hint=f"find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)",
-        )
-    if error.errno == errno.EACCES:
-        return ListenError(
-            f"port {port} on {host} is not allowed for this user",
-            hint="use a port above 1023 (--port 8000)",
-        )
-    return ListenError(
-        f"the gateway cannot listen on {host}:{port}: {error.strerror or error}",
-        hint="gateway.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all",
-    )

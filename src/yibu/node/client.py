@@ -7,23 +7,40 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from yibu import errors
 from yibu.errors import NotRunningError, YibuError
+from yibu.node.lock import holder_of
 from yibu.paths import Paths
 
 _CONNECT = 2.0
+_COMES_BACK = 15.0
+"""Seconds for a node that was killed to answer again, where something starts it."""
+_POLL = 0.05
+_MOST = 8
+"""Descriptors in one message."""
 _QUICK = 15.0
 """Seconds for an operation that the node answers from what it knows."""
+
+
+_QUESTIONS = ("ping", "ps", "reserved", "access", "settings", "log")
+"""Operations that change nothing, and may be asked twice."""
+
+
+class WentAwayError(NotRunningError):
+    """The node ended before it had answered."""
 
 
 class Client:
     """Talks to the node of one home; see :mod:`yibu.node.control` for the operations."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, patience: float = _COMES_BACK) -> None:
+        """``patience`` is seconds for a node that was killed to come back, where something starts it."""
         self._paths = paths
+        self._patience = patience
 
     def running(self) -> bool:
         """Whether a node listens on this home."""
@@ -42,10 +59,38 @@ class Client:
             NotRunningError: no node listens on this home.
             YibuError: what the node refused or failed with, as the class that it raised.
         """
-        for message in self.stream(op, timeout=timeout, **fields):
-            if "event" not in message:
-                return message["result"]
+        for more_tries in (2, 1, 0):
+            try:
+                for message in self.stream(op, timeout=timeout, **fields):
+                    if "event" not in message:
+                        return message["result"]
+            except WentAwayError:
+                # A node that was killed seems to listen for a moment still.
+                if (
+                    op not in _QUESTIONS
+                    or not more_tries
+                    or holder_of(self._paths.node_lock) is None
+                ):
+                    raise
+                time.sleep(_POLL)
         raise _broken(op)
+
+    def listeners(self) -> list[socket.socket]:
+        """The gateway's listening sockets.
+
+        Raises:
+            NotRunningError: no node listens on this home.
+        """
+        with self._connect() as connection:
+            connection.settimeout(_QUICK)
+            connection.sendall(b'{"op": "listeners"}\n')
+            try:
+                _, descriptors, _, _ = socket.recv_fds(connection, 1, _MOST)
+            except OSError as error:
+                raise _broken("listeners") from error
+        if not descriptors:
+            raise _broken("listeners")
+        return [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
     def stream(
         self, op: str, *, timeout: float | None = None, **fields: Any
@@ -76,6 +121,25 @@ class Client:
         raise _broken(op)
 
     def _connect(self) -> socket.socket:
+        """Connect; while a killed node is started again, or another takes its place, wait for it."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._connected()
+            except NotRunningError:
+                holder = holder_of(self._paths.node_lock)
+                if holder is None:
+                    raise
+                if time.monotonic() > deadline:
+                    raise NotRunningError(
+                        f"the node of this home was killed, and does not come back within "
+                        f"{self._patience:g} s",
+                        hint=f"process {holder.pid} tries to start it; see why it ends: yibu logs node; "
+                        "to give it up: yibu down",
+                    ) from None
+                time.sleep(_POLL)
+
+    def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(_CONNECT)
         try:
@@ -96,8 +160,8 @@ class Client:
         return connection
 
 
-def _broken(op: str) -> NotRunningError:
-    return NotRunningError(
+def _broken(op: str) -> WentAwayError:
+    return WentAwayError(
         f"the node went away while it worked on {op!r}", hint="see what runs: yibu ps"
     )
 

@@ -18,6 +18,9 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | log       | model, replica         |        | {path} |
 | subscribe | model (or null)        | yes    | none: until the client goes |
 | open      | patience: seconds      |        | {url}: a gateway that was to listen later does |
+| wait      |                        |        | {replaced}: when the node is told to stop, or another has taken its place |
+| listeners |                        |        | {}: the listening sockets come with it (SCM_RIGHTS) |
+| upgrade   |                        |        | {before, now}: another process has taken the node's place |
 | settings  |                        |        | {gateway: what it was started with, models: {name: file}} |
 | accounts  |                        |        | {}: changed keys hold, usage is written |
 | wait      |                        |        | {}: comes when the node is told to stop |
@@ -29,33 +32,34 @@ Any request may carry ``instance``: a node that is another one refuses it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import logging
-import os
-import socket
-import struct
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from yibu.config.wire import model_config, plain_config
-from yibu.errors import EngineStartError, NotRunningError, RequestError, UsageError, YibuError
+from yibu.errors import NotRunningError, UsageError
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.history import History
 from yibu.node.launch import cancelled
 from yibu.planner.ledger import Promise
 
-_log = logging.getLogger(__name__)
-_LINE_LIMIT = 4 << 20
-_FIRST_LINE = 10.0
-"""Seconds that a client has for its request."""
-
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Hand = Callable[[Sequence[int]], None]
+
+
+class Listeners(Protocol):
+    """The gateway's listening sockets, as an upgrade needs them."""
+
+    def descriptors(self) -> list[int]: ...
+    def pause(self) -> None:
+        """Accept nothing; connections wait in the socket, those that are open go on."""
+
+    async def accept(self) -> None:
+        """Accept again."""
+
+    async def retire(self) -> None:
+        """Answer what the open connections still ask, until their clients have left."""
 
 
 @dataclass(slots=True)
@@ -69,6 +73,7 @@ class GatewayHandle:
     """Called when answers that are being sent shall not be waited for any longer."""
     sync: Callable[[], Awaitable[None]] | None = None
     """Writes what the gateway has counted, and takes up changed keys."""
+    listeners: Listeners | None = None
     start: Callable[[float], Awaitable[str]] | None = None
     """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
     not within so many seconds. None where it listens from the start."""
@@ -79,12 +84,14 @@ class GatewayHandle:
         return self.url
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stopping:
     """Whether the node was told to stop, and a second time, to wait for nobody."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    replaced: bool = False
+    """It stops because another node has taken its place, its engines with it."""
 
     def ask(self, *, hurry: bool = False) -> None:
         self.asked.set()
@@ -103,6 +110,7 @@ class Control:
         stopping: Stopping,
         settings: Mapping[str, Any],
         history: History,
+        upgrade: Callable[[], Awaitable[Mapping[str, Any]]],
     ) -> None:
         """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``;
         ``settings`` are those that the gateway was started with, without its keys."""
@@ -112,9 +120,12 @@ class Control:
         self._stopping = stopping
         self._settings = settings
         self._history = history
+        self._upgrade = upgrade
+        self.changing = 0
+        """Verbs that are being carried out."""
 
-    async def answer(self, request: Mapping[str, Any], send: Send) -> Any:
-        """The result of one request.
+    async def answer(self, request: Mapping[str, Any], send: Send, hand: Hand) -> Any:
+        """The result of one request; ``hand`` sends descriptors beside it.
 
         Raises:
             YibuError: it is refused or it failed.
@@ -146,16 +157,28 @@ class Control:
                     async for event in events:
                         await send(event)
                 return None
-            case "open":
-                return {"url": await self._gateway.listen(float(request["patience"]))}
+            case "open" | "listeners" | "upgrade" as operation:
+                return await self._listening(operation, request, hand)
             case "wait":
                 await self._stopping.asked.wait()
-                return {}
+                return {"replaced": self._stopping.replaced}
             case "shutdown":
                 self._stopping.ask(hurry=bool(request.get("hurry")))
-                return {"pid": node["pid"], "instance": node["instance"]}
+                return {"pid": node["pid"], "instance": node["instance"], "holder": node["holder"]}
             case op:
                 raise UsageError(f"the node knows no operation {op!r}")
+
+    async def _listening(self, operation: str, request: Mapping[str, Any], hand: Hand) -> Any:
+        match operation:
+            case "open":
+                return {"url": await self._gateway.listen(float(request["patience"]))}
+            case "upgrade":
+                return await self._upgrade()
+            case _:
+                if self._gateway.listeners is None or not self._gateway.url:
+                    raise NotRunningError("the gateway does not listen yet")
+                hand(self._gateway.listeners.descriptors())
+                return {}
 
     async def _told(self, question: str, request: Mapping[str, Any]) -> Any:
         match question:
@@ -233,9 +256,11 @@ class Control:
         with self._fleet.events() as events:
             work = asyncio.gather(*verbs, return_exceptions=True)
             telling = asyncio.create_task(_forward(events, names, send), name="control events")
+            self.changing += 1
             try:
                 results = await work
             finally:
+                self.changing -= 1
                 await cancelled(telling)
             while not events.empty():
                 await _tell(events.get_nowait(), names, send)
@@ -263,125 +288,3 @@ async def _forward(events: Subscription, names: list[str], send: Send) -> None:
 async def _tell(event: Mapping[str, Any], names: list[str], send: Send) -> None:
     if event["model"] in names:
         await send(event)
-
-
-@asynccontextmanager
-async def serve(path: Path, control: Control) -> AsyncIterator[None]:
-    """Listen on ``path`` (mode 0600) until the block ends; connections still open are closed.
-
-    The node's lock is held, so a socket that is there already belongs to nobody.
-    """
-    connections: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        try:
-            await _converse(control, reader, writer)
-        finally:
-            connections.discard(task)
-            writer.close()
-
-    server = await asyncio.start_unix_server(connected, sock=_listener(path), limit=_LINE_LIMIT)
-    try:
-        yield
-    finally:
-        server.close()
-        _remove(path)
-        await cancelled(*connections)
-
-
-def _listener(path: Path) -> socket.socket:
-    _remove(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Between bind and chmod the directory's 0700 keeps others out.
-    listener.bind(str(path))
-    path.chmod(0o600)
-    return listener
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-async def _converse(
-    control: Control, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    async def send(message: Mapping[str, Any]) -> None:
-        # Paths that are no UTF-8 hold surrogates, which the client reads back.
-        line = json.dumps(message, ensure_ascii=False).encode(errors="surrogatepass")
-        writer.write(line + b"\n")
-        await writer.drain()
-
-    if not _is_owner(writer):
-        _log.warning("control socket: a connection of another user was refused")
-        return
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        async with asyncio.timeout(_FIRST_LINE):
-            line = await _line(reader)
-        if line is None:
-            return
-        work = asyncio.create_task(_reply(control, line, send), name="control request")
-        # The client sends nothing more: the end of its stream means that it is gone. What it
-        # began (a deployment, say) goes on; only the telling ends.
-        gone = asyncio.create_task(reader.read(1), name="control client")
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
-        finally:
-            await cancelled(work, gone)
-
-
-async def _line(reader: asyncio.StreamReader) -> bytes | None:
-    """The request's line; None when the client left or sent more than a line may hold."""
-    try:
-        return await reader.readuntil(b"\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        return None
-
-
-async def _reply(control: Control, line: bytes, send: Send) -> None:
-    try:
-        request = json.loads(line)
-        if not isinstance(request, dict):
-            raise UsageError(f"a request is a JSON object, this is a {type(request).__name__}")
-        result = await control.answer(request, send)
-    except YibuError as error:
-        await send({"error": plain_error(error)})
-    except (ValueError, KeyError, TypeError) as error:
-        text = f"the request cannot be read: {type(error).__name__}: {error}"
-        await send({"error": plain_error(UsageError(text))})
-    else:
-        await send({"result": result})
-
-
-def plain_error(error: YibuError) -> dict[str, Any]:
-    """An error as it crosses the socket; ``yibu.node.client`` makes it an exception again.
-
-    A class that only one package knows goes as its nearest parent in ``yibu.errors``.
-    """
-    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "yibu.errors")
-    plain: dict[str, Any] = {
-        "type": kind.__name__,
-        "message": error.message,
-        "hint": error.hint,
-    }
-    if isinstance(error, EngineStartError):
-        plain["cause"] = error.cause
-    if isinstance(error, RequestError):
-        plain |= {"param": error.param, "code": error.code, "retry_after": error.retry_after}
-    return plain
-
-
-def _is_owner(writer: asyncio.StreamWriter) -> bool:
-    """Whether the peer runs as this user (or root): the kernel says so, on Linux. Elsewhere the
-    modes of the socket and its directory have to do."""
-    peer = writer.get_extra_info("socket")
-    if not sys.platform.startswith("linux"):
-        return True
-    # struct ucred of unix(7): pid, uid, gid.
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _pid, uid, _gid = struct.unpack("3i", credentials)
-    return uid in (0, os.getuid())

@@ -14,12 +14,14 @@ _SECRET_NAME = re.compile(
     r"pwd|credentials?|cookies?|auth)(?:_|$)|^(?:aws|azure|gcp|google)_|ssh_auth|_key$|otlp_(?:\w+_)?headers$"
 )
 # Another interpreter's settings would be mixed into the engine's own environment.
-_INTERPRETER = frozenset(
+_NOT_ITS_OWN = frozenset(
     {
         *("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
         # Images set it to stay small; an engine would then compile all that it imports, vLLM's
         # 4,700 modules in each of its processes, at every start.
         "PYTHONDONTWRITEBYTECODE",
+        # What systemd is told of the service is not an engine's to say.
+        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
     }
 )
 _KEPT = frozenset({"PWD", "OLDPWD"})
@@ -47,7 +49,7 @@ def clean_environment(
     kept = {
         name: value
         for name, value in parent.items()
-        if name not in _INTERPRETER
+        if name not in _NOT_ITS_OWN
         and not name.startswith("YIBU_")
         and (name in _KEPT or not _SECRET_NAME.search(name))
     }

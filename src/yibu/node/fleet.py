@@ -56,6 +56,7 @@ class Fleet:
         self._aliased: dict[str, str] = {}
         self._dirty = asyncio.Event()
         self._saved = asyncio.Event()
+        self._saved.set()
         self._group = asyncio.TaskGroup()
         self._side_tasks: list[asyncio.Task[None]] = []
         self._verbs: set[asyncio.Task[Any]] = set()
@@ -89,9 +90,9 @@ class Fleet:
             await self._group.__aexit__(None, None, None)
             await asyncio.to_thread(self._state.save, [])
 
-    async def adopt(self, saved: SavedNode | None) -> None:
+    async def adopt(self, saved: SavedNode | None) -> set[str]:
         """Serve what an earlier node served: go on with engines that still run, end what cannot be
-        adopted, and start what no longer runs."""
+        adopted, and start what no longer runs. Returns the replicas that are adopted."""
         timings = self._host.timings
         boot = saved.boot if saved else ""
         found: list[tuple[SavedModel, list[tuple[SavedReplica, EngineProcess]]]] = []
@@ -119,6 +120,7 @@ class Fleet:
                     generation=model.generation,
                 )
                 _log.info("%s: nothing of it runs any more; it is deployed again", name)
+        return {one.id for _, left in found for one, _ in left}
 
     async def drain(self, timeout: float) -> bool:
         """Take no more requests, and wait for those in flight; False when time ran out."""
@@ -129,6 +131,10 @@ class Fleet:
         except TimeoutError:
             return False
         return True
+
+    async def saved(self) -> None:
+        """Wait until the state file has what is known now."""
+        await self._saved.wait()
 
     # Verbs of the command line.
 

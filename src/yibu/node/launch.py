@@ -19,6 +19,7 @@ from yibu.node.environ import clean_environment
 from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
 from yibu.node.gpu import GpuMemory, wait_released
 from yibu.node.launch_directories import make_directories, temporary_directories
+from yibu.node.ownership import Ownership
 from yibu.node.phases import LogPhases, telling
 from yibu.node.process import EngineProcess
 from yibu.node.scheduler.starts import Start
@@ -80,6 +81,7 @@ class Host:
     phase_marks: Callable[[str], Sequence[PhaseMark]] = lambda _engine: ()
     """How an engine's log tells the phases of its start, by the engine's name."""
     start_slot: StartSlot = at_once
+    ownership: Ownership = field(default_factory=Ownership)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,11 @@ async def start(
     begins. Whatever goes wrong, cancellation included, nothing of the engine is left.
 
     Raises:
-        EngineStartError: it exited or did not become ready within ``start_timeout``.
+        EngineStartError: it exited or did not become ready within ``start_timeout``, or another
+            node has the engines by now.
     """
+    if not await host.ownership.decided():
+        raise EngineStartError(f"{replica}: another node owns the engines now", cause="upgraded")
     life = Life.begin(host, replica)
     process = await _spawn(host, spec, replica, port, key, life.log)
     on_spawn(process)
@@ -237,7 +242,7 @@ async def take_down(
     """End the engine whole, then wait until its port and its GPU memory are free again.
 
     ``port`` is None for an engine that never was ready: it may be another's. A cancellation waits
-    until it is done.
+    until it is done. What another node owns by now is left alone.
 
     Raises:
         EngineError: a process survived SIGKILL.
@@ -248,6 +253,8 @@ async def take_down(
 async def _take_down(
     host: Host, spec: LaunchSpec, process: EngineProcess, port: int | None
 ) -> None:
+    if not await host.ownership.decided():
+        return
     timings = host.timings
     pids = {info.identity.pid for info in await process.refresh()}
     served = port is not None

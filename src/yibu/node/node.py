@@ -9,24 +9,27 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from yibu.node import control
 from yibu.node.control import Control, GatewayHandle, Stopping
+from yibu.node.control_socket import ControlServer
 from yibu.node.deploy import Deployer
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import GpuMemory, Nvml
 from yibu.node.history import History
-from yibu.node.launch import Host
+from yibu.node.holder_link import HolderLink
+from yibu.node.launch import Host, cancelled
 from yibu.node.lock import node_lock
 from yibu.node.logs import Rotation
+from yibu.node.ownership import Ownership
 from yibu.node.ports import Ports
 from yibu.node.process import become_subreaper
 from yibu.node.state import StateFile, home_id
 from yibu.node.timings import Timings
+from yibu.node.upgrade import Predecessor, Upgrade, adopted
 from yibu.paths import Paths
 
 _log = logging.getLogger(__name__)
@@ -56,6 +59,11 @@ class Node:
     gpu_memory: GpuMemory = field(default_factory=Nvml)
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the gateway was started with, without its keys: told to commands that ask."""
+    link: HolderLink = field(default_factory=HolderLink)
+    handed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Descriptors of a node whose place this one takes: ``lock`` and ``handover``."""
+    launched_with: bytes = field(default=b"", repr=False)
+    """What this process read on its standard input, for the one that takes its place."""
 
     async def run(self, work: Callable[[Fleet], Any] | None = None) -> None:
         """Serve until SIGTERM, SIGINT, SIGHUP or a shutdown request; then drain and end all.
@@ -70,29 +78,62 @@ class Node:
         node = {"pid": os.getpid(), "started": int(time.time()), "instance": secrets.token_hex(8)}
         gateway = GatewayHandle("")
         stopping = Stopping()
+        before = Predecessor(_one(self.handed, "handover"))
+        link = self.link
 
         def shown() -> dict[str, Any]:
-            return {"node": node, "gateway": {"url": gateway.url}}
+            return {"node": {**node, "holder": link.pid}, "gateway": {"url": gateway.url}}
 
         async with AsyncExitStack() as stack:
-            stack.enter_context(node_lock(self.paths.node_lock))
+            inherited = _one(self.handed, "lock")
+            lock = stack.enter_context(node_lock(self.paths.node_lock, inherited, link.pid))
             self.prepare()
             stack.enter_context(_signals(stopping))
             become_subreaper()
             state = StateFile(self.paths.state / "node.json")
+            host = self._host(Ownership(None if before else True))
+            if before:
+                await asyncio.to_thread(state.read)
+                state.hold()
+            await before.let_go()
             fleet = await stack.enter_async_context(
-                Fleet(self.deployer, self._host(), state, rotation=self.rotation)
+                Fleet(self.deployer, host, state, rotation=self.rotation)
             )
-            await fleet.adopt(await asyncio.to_thread(state.load))
+            stack.callback(host.ownership.settle)
+            saved = await asyncio.to_thread(state.read if before else state.load)
+            await adopted(fleet, await fleet.adopt(saved))
             gateway = await stack.enter_async_context(self.gateway(fleet))
             history = History(self.paths.state / "history.json")
-            answers = Control(fleet, shown, gateway, stopping, self.settings, history)
-            await stack.enter_async_context(control.serve(self.paths.control_socket, answers))
+            upgrade = Upgrade(fleet, host.ownership, state, gateway, lock, link, stopping,
+                              self.paths.node_log, self.launched_with)  # fmt: skip
+            control = Control(fleet, shown, gateway, stopping, self.settings, history, upgrade.run)
+            server = ControlServer(self.paths.control_socket, control)
+            upgrade.control = await stack.enter_async_context(server)
+            lock.note(link.pid)
+            link.watch(lambda: lock.note(None))
+            await before.leave(node)
+            host.ownership.decide(True)
+            await asyncio.to_thread(state.release)
             _log.info("node %d serves %s", os.getpid(), gateway.url)
             await _until(stopping.asked, work(fleet) if work else None)
+            if stopping.replaced:
+                await self._retire(gateway, stopping.hurry)
+                return
+            link.stopping()
+            lock.note(None)
             _log.info("draining: %g s for requests in flight", self.drain_timeout)
             if not await self._drain(fleet, stopping.hurry):
                 gateway.hurry()
+
+    async def _retire(self, gateway: GatewayHandle, hurry: asyncio.Event) -> None:
+        """Answer what was accepted before another node took this one's place."""
+        _log.info("replaced: %g s for clients that are connected", self.drain_timeout)
+        assert gateway.listeners is not None
+        retired = asyncio.create_task(gateway.listeners.retire(), name="retire")
+        hurried = asyncio.create_task(hurry.wait(), name="second signal")
+        await asyncio.wait((retired, hurried), return_when=asyncio.FIRST_COMPLETED)
+        await cancelled(retired, hurried)
+        gateway.hurry()
 
     async def _drain(self, fleet: Fleet, hurry: asyncio.Event) -> bool:
         """Whether every request has had its answer."""
@@ -106,7 +147,7 @@ class Node:
             task.cancel()
         return whole
 
-    def _host(self) -> Host:
+    def _host(self, ownership: Ownership) -> Host:
         return Host(
             paths=self.paths,
             home_id=home_id(self.paths.state),
@@ -116,7 +157,12 @@ class Node:
             explain=self.deployer.explain,
             phase_marks=self.deployer.phase_marks,
             gpu_memory=self.gpu_memory,
+            ownership=ownership,
         )
+
+
+def _one(handed: Mapping[str, Sequence[int]], name: str) -> int | None:
+    return next(iter(handed.get(name, ())), None)
 
 
 async def _until(stop: asyncio.Event, work: Any) -> None:

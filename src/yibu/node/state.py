@@ -22,6 +22,7 @@ from yibu.config import ModelConfig
 from yibu.config.wire import model_config
 from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import Abilities
+from yibu.errors import YibuError
 from yibu.node.launch import LaunchSpec
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
@@ -86,6 +87,8 @@ class StateFile:
         self.path = path
         # A cancelled writer's thread goes on for a moment, beside the last writer's.
         self._writing = threading.Lock()
+        self._held = False
+        self._latest: Sequence[SavedModel] | None = None
 
     def load(self) -> SavedNode | None:
         """What was saved last; None when nothing was, or it cannot be read.
@@ -94,22 +97,42 @@ class StateFile:
         found by their markers.
         """
         try:
-            data = json.loads(self.path.read_bytes())
-            return _node(data)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return self.read()
+        except YibuError as error:
             aside = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
             _log.warning(
-                "%s cannot be read (%s: %s): set aside as %s; engines that it knew of are ended",
-                self.path,
-                type(error).__name__,
-                error,
-                aside.name,
+                "%s: set aside as %s; engines that it knew of are ended", error.message, aside.name
             )
             with contextlib.suppress(OSError):
                 self.path.rename(aside)
             return None
+
+    def read(self) -> SavedNode | None:
+        """What was saved last; None when nothing was.
+
+        Raises:
+            YibuError: the file cannot be read.
+        """
+        try:
+            return _node(json.loads(self.path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise YibuError(
+                f"{self.path} cannot be read ({type(error).__name__}: {error})",
+                hint="another version of yibu wrote it, or it is damaged",
+            ) from error
+
+    def hold(self) -> None:
+        """Write nothing until :meth:`release`: another node may write the file meanwhile."""
+        with self._writing:
+            self._held = True
+
+    def release(self) -> None:
+        """Write again, what was to be written meanwhile at once."""
+        self._held = False
+        if self._latest is not None:
+            self.save(self._latest)
 
     def save(self, models: Sequence[SavedModel]) -> bool:
         """Replace the file, atomically and durably; False, with a warning, when it cannot be
@@ -121,6 +144,9 @@ class StateFile:
         }
         try:
             with self._writing:
+                if self._held:
+                    self._latest = models
+                    return True
                 write_atomically(self.path, json.dumps(data, default=_plain).encode())
         except OSError as error:
             _log.warning("cannot save the node's state to %s: %s", self.path, error)

@@ -118,6 +118,9 @@ def ps(as_json: JsonOption = False) -> None:
             if model["hint"]:
                 output.data(f"  → {model['hint']}")
     output.talk(f"{status['gateway']['url']}, node pid {status['node']['pid']}")
+    if not status["node"].get("holder"):
+        output.talk("! Its holder is gone: nothing starts it again if it is killed. Give it another:"
+                    " yibu node upgrade")  # fmt: skip
 
 
 def _state(model: dict[str, Any]) -> str:

@@ -150,11 +150,11 @@ def calls_tool(answer: Answer, kind: Kind) -> bool:
 
 def _complete_embeddings(answer: Answer, *, packed: bool) -> None:
     answer.setdefault("object", "list")
-    usage = answer.setdefault("usage", {})
+    usage = answer["usage"] = answer.get("usage") or {}
     _drop_nulls(usage, _USAGE_DETAILS)
     usage.setdefault("prompt_tokens", 0)
     usage.setdefault("total_tokens", usage["prompt_tokens"])
-    for index, item in enumerate(answer.setdefault("data", [])):
+    for index, item in enumerate(objects(answer.setdefault("data", []))):
         item.setdefault("object", "embedding")
         item.setdefault("index", index)
         vector = item.get("embedding")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -239,10 +240,14 @@ class Relay:
         answer = read_answer(raw, request.model)
         conforming = self._route.conforming
         if not conforming:
-            normalize_answer(
-                answer, operation.kind, request, self._rules, self._errors(inner),
-                max_context=self._route.max_context,
-            )  # fmt: skip
+            try:
+                normalize_answer(
+                    answer, operation.kind, request, self._rules, self._errors(inner),
+                    max_context=self._route.max_context,
+                )  # fmt: skip
+            except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+                # A list where the API has an object, text where it has a number.
+                raise bad_answer(request.model, f"one of another shape ({error})") from error
         elif answer.get("model", request.model) != request.model:
             answer["model"] = request.model
             conforming = False

@@ -1,0 +1,33 @@
+"""``yibu node``: the node's own process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+
+
+def register(app: typer.Typer) -> None:
+    node = typer.Typer(no_args_is_help=True, help="The node's own process.")
+    node.command("upgrade")(upgrade)
+    app.add_typer(node, name="node")
+
+
+def upgrade(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run the node with the yibu that is installed now; models go on, no connection is refused."""
+    from yibu.node.client import Client
+
+    done = Client(Context.here().paths).call("upgrade", timeout=None)
+    if as_json:
+        output.data_json({"version": 1, **done})
+        return
+    before, now = done["before"], done["now"]
+    output.talk(
+        f"The node is yibu {now['version']} (process {now['pid']}), in the place of {before['version']}"
+        f" (process {before['pid']}), which still ends what it had begun to answer. Its engines go on."
+    )

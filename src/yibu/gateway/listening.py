@@ -1,0 +1,101 @@
+"""The gateway's listening sockets: bound here, or those that this process was started with."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Sequence
+
+from yibu.config import GatewayConfig
+from yibu.errors import ConfigError
+
+logger = logging.getLogger("yibu.gateway")
+
+_BACKLOG = 1024
+
+
+class ListenError(ConfigError):
+    """The gateway cannot listen on its host and port: in use, not allowed, or not here."""
+
+
+def open_listeners(config: GatewayConfig, given: Sequence[int] = ()) -> list[socket.socket]:
+    """The listening sockets, that of ``gateway.port`` first, then that of ``gateway.funasr_port``.
+
+    ``given`` are descriptors of sockets that systemd, or the holder of a node that was killed, kept.
+
+    Raises:
+        ListenError: a port is in use, or cannot be bound.
+    """
+    ports = [port for port in (config.port, config.funasr_port) if port is not None]
+    left = [socket.socket(fileno=descriptor) for descriptor in given]
+    found: list[socket.socket] = []
+    try:
+        for port in ports:
+            family, host = address_of(config.host, port)
+            kept = next((one for one in left if _is_on(one, family, host, port)), None)
+            if kept is not None:
+                left.remove(kept)
+            found.append(kept or bind(config.host, port))
+    except BaseException:
+        for one in found:
+            one.close()
+        raise
+    finally:
+        for one in left:
+            logger.warning("not asked for by the configuration, and closed: %s", one)
+            one.close()
+    return found
+
+
+def _is_on(listener: socket.socket, family: int, host: str, port: int) -> bool:
+    listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if not listens or listener.family != family:
+        return False
+    found = listener.getsockname()
+    return bool(found[0] == host) and port in (0, found[1])
+
+
+def address_of(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+    """The first address that the name has, as a client on this machine would take it.
+
+    Raises:
+        ListenError: it has none.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise _listen_error(host, port, error) from error
+    return family, str(address[0])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port. Connections wait in the kernel's queue until a server accepts them.
+
+    Raises:
+        ListenError: it is in use, or the address cannot be bound.
+    """
+    family, address = address_of(host, port)
+    try:
+        return socket.create_server((address, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise _listen_error(host, port, error) from error
+
+
+def _listen_error(host: str, port: int, error: OSError) -> ListenError:
+    if error.errno == errno.EADDRINUSE:
+        return ListenError(
+            f"port {port} on {host} is in use by another program",
+            hint=f"find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)",
+        )
+    if error.errno == errno.EACCES:
+        return ListenError(
+            f"port {port} on {host} is not allowed for this user",
+            hint="use a port above 1023 (--port 8000)",
+        )
+    return ListenError(
+        f"the gateway cannot listen on {host}:{port}: {error.strerror or error}",
+        hint="gateway.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all",
+    )

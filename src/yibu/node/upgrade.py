@@ -1,0 +1,254 @@
+"""``yibu node upgrade``: another process takes the node's place, and the engines go on.
+
+The old node starts a new holder, which starts the new node; both nodes talk over a socketpair, a line
+of JSON each time:
+
+| new node       | old node      | who supervises the engines |
+|----------------|---------------|----------------------------|
+| ``ready``: it has read its settings and the state | | the old node |
+|                | ``go``: it accepts no connection and commands nothing any more | nobody |
+| ``serving``: it has adopted the engines and listens | | the new node |
+| ``error``, or the end of its process, at any time | takes all of it back | the old node |
+
+Connections wait in the listening socket meanwhile. The old node answers what it has accepted, and leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yibu import __version__
+from yibu.errors import UsageError, YibuError
+from yibu.node import holder, logs
+from yibu.node.client import rebuild_error
+from yibu.node.control import GatewayHandle, Stopping
+from yibu.node.control_socket import ControlServer
+from yibu.node.fleet import Fleet
+from yibu.node.holder_link import HolderLink
+from yibu.node.lock import HomeLock
+from yibu.node.ownership import Ownership
+from yibu.node.state import StateFile
+
+_log = logging.getLogger(__name__)
+_START = 120.0
+"""Seconds for the new node to import what it needs and to read its settings."""
+_SERVE = 60.0
+"""Seconds for it to adopt the engines and to listen."""
+_ADOPTED = 5.0
+"""Seconds that connections wait at most for engines that an earlier node left to answer again."""
+_TAIL = 16_384
+
+
+@dataclass(slots=True)
+class Upgrade:
+    """The old node's side."""
+
+    fleet: Fleet
+    ownership: Ownership
+    state: StateFile
+    gateway: GatewayHandle
+    lock: HomeLock
+    link: HolderLink
+    stopping: Stopping
+    log: Path
+    settings: bytes = field(repr=False)
+    """What the node read on its standard input."""
+    control: ControlServer | None = None
+    """None until the node answers commands."""
+
+    async def run(self) -> dict[str, Any]:
+        """Have another process in this one's place; returns what it says of itself.
+
+        Raises:
+            UsageError: models start or commands are being carried out.
+            YibuError: the new node does not start; this one goes on.
+        """
+        listener, control = self._refuse_now()
+        fds = [("gateway", fd) for fd in listener.descriptors()]
+        fds.append(("lock", self.lock.descriptor))
+        async with _successor(self.settings, fds, self.log) as new:
+            await new.hear(_START)
+            self.ownership.decide(None)
+            listener.pause()
+            try:
+                await self.fleet.saved()
+                await asyncio.to_thread(self.state.hold)
+                control.close()
+                await new.tell({"go": True})
+                told = await new.hear(_SERVE)
+            except BaseException:
+                new.kill()
+                await self._take_back(listener, control)
+                raise
+        self.ownership.decide(False)
+        self.link.leave()
+        self.stopping.replaced = True
+        self.stopping.ask()
+        return {"before": {"pid": os.getpid(), "version": __version__}, "now": told["serving"]}
+
+    def _refuse_now(self) -> tuple[Any, ControlServer]:
+        if self.gateway.listeners is None or not self.gateway.url or self.control is None:
+            raise UsageError("this node does not listen yet")
+        coming = [
+            m for m in self.fleet.routes() if m.state in ("pending", "downloading", "starting")
+        ]
+        if coming or self.control.busy:
+            names = ", ".join(route.model for route in coming) or "a model"
+            raise UsageError(
+                f"{names} is being started or changed: the node is not replaced meanwhile",
+                hint="try again when `yibu ps` shows it ready or failed",
+            )
+        return self.gateway.listeners, self.control
+
+    async def _take_back(self, listener: Any, control: ControlServer) -> None:
+        _log.warning("the new node does not serve: this one goes on")
+        self.lock.note(self.link.pid)
+        await control.open()
+        await listener.accept()
+        self.ownership.decide(True)
+        await asyncio.to_thread(self.state.release)
+
+
+@dataclass(slots=True)
+class _Successor:
+    """The new node, as the old one sees it."""
+
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    log: Path
+    offset: int
+
+    async def hear(self, seconds: float) -> dict[str, Any]:
+        """Its next message. Raises YibuError when it says that it failed, ends, or says nothing."""
+        try:
+            async with asyncio.timeout(seconds):
+                line = await self.reader.readline()
+        except TimeoutError:
+            raise self._failed(f"said nothing for {seconds:g} s") from None
+        except ConnectionError:
+            line = b""
+        if not line:
+            code = await asyncio.to_thread(self.process.wait, 10)
+            raise self._failed(f"ended with exit code {code}")
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise rebuild_error(message["error"])
+        return message
+
+    async def tell(self, message: Mapping[str, Any]) -> None:
+        self.writer.write(json.dumps(message).encode() + b"\n")
+        await self.writer.drain()
+
+    def kill(self) -> None:
+        """End it and its holder. It owns nothing yet, so nothing is lost."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _failed(self, what: str) -> YibuError:
+        said = logs.read_from(self.log, self.offset, _TAIL).split("\n")
+        lines = [line for line in said if line.strip()]
+        last = f"; its last line: {lines[-1].strip()}" if lines else ""
+        return YibuError(
+            f"The new node {what}{last}",
+            hint=f"The old one goes on. All that the new one said: {self.log}",
+        )
+
+
+@asynccontextmanager
+async def _successor(
+    settings: bytes, descriptors: holder.Given, log: Path
+) -> AsyncIterator[_Successor]:
+    """Start a holder and a node; they are killed when the block fails."""
+    ours, theirs = socket.socketpair()
+    offset = logs.size(log)
+    descriptors = [*descriptors, ("handover", theirs.fileno())]
+    with theirs:
+        process = subprocess.Popen(  # noqa: ASYNC220  (a fork, as for engines)
+            holder.command(descriptors),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=tuple(fd for _, fd in descriptors),
+            cwd="/",
+        )
+    assert process.stdin is not None
+    reader, writer = await asyncio.open_connection(sock=ours)
+    new = _Successor(process, reader, writer, log, offset)
+    try:
+        with process.stdin as stdin, contextlib.suppress(BrokenPipeError):
+            await asyncio.to_thread(stdin.write, settings)
+        yield new
+    except BaseException:
+        new.kill()
+        raise
+    finally:
+        writer.close()
+
+
+class Predecessor:
+    """The old node, as the new one sees it; without one its methods do nothing."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    def __bool__(self) -> bool:
+        return self._descriptor is not None
+
+    async def let_go(self) -> None:
+        """Wait until it supervises nothing and accepts nothing any more.
+
+        Raises:
+            YibuError: it ended, or it changed its mind.
+        """
+        if self._descriptor is None:
+            return
+        ours = socket.socket(fileno=os.dup(self._descriptor))
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        await self._tell({"ready": True})
+        async with asyncio.timeout(_SERVE):
+            if not await self._reader.readline():
+                raise YibuError("The old node was gone before this one could take its place.")
+
+    async def leave(self, node: Mapping[str, Any]) -> None:
+        """Tell it that this node serves: it owns nothing from here on."""
+        if self._writer is not None:
+            with contextlib.suppress(ConnectionError):  # it is dead, and this one has the lock
+                await self._tell({"serving": {**node, "version": __version__}})
+            self._writer.close()
+
+    async def _tell(self, message: Mapping[str, Any]) -> None:
+        assert self._writer is not None
+        self._writer.write(json.dumps(message).encode() + b"\n")
+        await self._writer.drain()
+
+
+async def adopted(fleet: Fleet, replicas: Collection[str], seconds: float = _ADOPTED) -> None:
+    """Wait until ``replicas``, engines of an earlier node, answer again, so that connections wait in the
+    listening socket instead of being told that nothing is ready."""
+
+    def coming() -> bool:
+        found = (one for one in fleet.replicas() if one.replica in replicas)
+        return any(one.state in ("pending", "starting") for one in found)
+
+    with contextlib.suppress(TimeoutError), fleet.events() as events:
+        async with asyncio.timeout(seconds):
+            if coming():
+                async for _ in events:
+                    if not coming():
+                        break

@@ -1,0 +1,27 @@
+"""Sockets that this process was started with: by systemd, or by the holder of its node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+_FIRST_FD = 3
+"""SD_LISTEN_FDS_START."""
+
+
+def handed(env: MutableMapping[str, str]) -> dict[str, list[int]]:
+    """Descriptors by name, as sd_listen_fds(3) has it; the variables are taken out of ``env``, so that
+    no child believes that they are meant for it."""
+    for_whom = env.pop("LISTEN_PID", "")
+    count = env.pop("LISTEN_FDS", "0")
+    names = env.pop("LISTEN_FDNAMES", "").split(":")
+    if for_whom != str(os.getpid()) or not count.isdigit():
+        return {}
+    fds = range(_FIRST_FD, _FIRST_FD + int(count))
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    found: dict[str, list[int]] = {}
+    for number, fd in enumerate(fds):
+        name = names[number] if number < len(names) else "unknown"
+        found.setdefault(name, []).append(fd)
+    return found

@@ -1,0 +1,196 @@
+"""`yibu node upgrade`: another process in the node's place, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.home import Home, fake
+from tests.support.counting import Connection, Count, ask_on
+from tests.support.polling import eventually, until
+
+_CLIENTS = 16
+
+
+def port(home: Home) -> int:
+    return int(home.url().rpartition(":")[2])
+
+
+def node(home: Home) -> dict[str, int]:
+    found: dict[str, int] = home.ps()["node"]
+    return found
+
+
+async def under_load(home: Home, act: Callable[[], Awaitable[None]], least: int) -> Count:
+    """Ask until ``act`` is done and ``least`` requests have been answered."""
+    count = Count()
+    number = port(home)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_CLIENTS):
+            group.create_task(ask_on(number, "fake", count))
+        await eventually(lambda: count.answered > least / 3, "some answers before")
+        await act()
+        await eventually(lambda: count.answered > least, "answers after")
+        count.stop = True
+    return count
+
+
+async def upgrade(home: Home) -> None:
+    before = node(home)["pid"]
+    await asyncio.to_thread(home.yibu, "node", "upgrade")
+    assert node(home)["pid"] != before
+
+
+async def test_nothing_is_lost_and_streams_end_whole(home: Home) -> None:
+    gate = home.root / "gate"
+    slow = fake("slow", "--tokens", "20", "--end-when", str(gate))
+    home.write([fake(), slow], funasr_port=0)
+    home.yibu("up", "-d")
+    engines = {name: home.model(name)["replicas"][0]["pid"] for name in ("fake", "slow")}
+    old, addresses = node(home), listening(home)
+    assert len(addresses) == 2
+
+    async def change() -> None:
+        lines = [Connection(port(home)) for _ in range(4)]
+        streams = [asyncio.create_task(line.ask("slow", stream=True)) for line in lines]
+        await eventually(lambda: in_flight(home, "slow") == 4, "streams in flight")
+        await upgrade(home)
+        assert not any(stream.done() for stream in streams)
+        gate.touch()
+        for status, body in await asyncio.gather(*streams):
+            assert status == 200
+            assert body.count(b"data: ") == 22
+            assert body.endswith(b"data: [DONE]\n\n")
+        for line in lines:
+            await line.close()
+
+    count = await under_load(home, change, 600)
+    assert not count.lost, count
+    assert listening(home) == addresses
+    for name, pid in engines.items():
+        assert home.model(name)["replicas"][0]["pid"] == pid
+    until(
+        lambda: not {old["pid"], old["holder"]} & {p.pid for p in home.processes()}, "the old gone"
+    )
+
+
+def listening(home: Home) -> list[tuple[str, int]]:
+    listeners = home.client.listeners()
+    addresses = [listener.getsockname() for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return addresses
+
+
+def in_flight(home: Home, model: str) -> int:
+    log = home.root / "logs" / f"{model}-0.log"
+    return log.read_text().count("generation") - 1  # the first is the probe
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(0)
+async def test_nothing_of_ten_thousand_is_lost(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+
+    async def change() -> None:
+        for _ in range(5):
+            await upgrade(home)
+
+    count = await under_load(home, change, 10_000)
+    print(f"\n{count.outcomes.total()} requests over 5 upgrades: {dict(count.outcomes)}")
+    assert not count.lost
+
+
+@pytest.mark.parametrize("module", ["uvloop", "uvicorn"], ids=["before", "after it has taken over"])
+def test_a_new_node_that_cannot_start_leaves_the_old_one(
+    module: str, home: Home, tmp_path: Path
+) -> None:
+    """Half an installation: a module that the node imports is broken."""
+    with Home(home.root, settings={"PYTHONPATH": str(tmp_path)}) as home:
+        home.write([fake()])
+        home.yibu("up", "-d")
+        old, engine = node(home), home.model("fake")["replicas"][0]["pid"]
+        broken = tmp_path / f"{module}.py"
+        broken.write_text("raise ImportError('half an installation')\n")
+        refused = home.yibu("node", "upgrade", code=1).stderr
+        assert "ImportError: half an installation" in refused
+        assert "The old one goes on" in refused
+        assert node(home) == old
+        assert asyncio.run(answer(home)) == 200
+        broken.unlink()
+        home.yibu("node", "upgrade")
+        assert node(home)["pid"] != old["pid"]
+        assert asyncio.run(answer(home)) == 200
+        assert home.model("fake")["replicas"][0]["pid"] == engine
+
+
+async def answer(home: Home) -> int:
+    line = Connection(port(home))
+    status, _ = await line.ask("fake")
+    await line.close()
+    return status
+
+
+def test_a_state_that_the_new_node_cannot_read_leaves_the_old_one(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d")
+    old = node(home)
+    state = home.root / "state" / "node.json"
+    until(lambda: '"fake-0"' in state.read_text(), "the state saved")
+    whole = state.read_text()
+    state.write_text(whole.replace('"version": 1', '"version": 99'))
+    refused = home.yibu("node", "upgrade", code=1).stderr
+    assert "version 99" in refused
+    assert node(home)["pid"] == old["pid"]
+    assert json.loads(state.read_text())["version"] == 99  # nothing was set aside
+    state.write_text(whole)
+    home.yibu("node", "upgrade")
+    assert node(home)["pid"] != old["pid"]
+
+
+def test_a_node_whose_models_start_is_not_replaced(home: Home) -> None:
+    home.write([fake("fake", "--ready-after", "600")])
+    up = home.start("up", "-d")
+    until(lambda: home.client.running() and home.ps()["models"], "it starts")
+    assert "fake is being started" in home.yibu("node", "upgrade", code=2).stderr
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=60)
+
+
+def test_the_new_node_owns_the_engines(home: Home) -> None:
+    """While the old one still answers a stream, an engine that dies is started by the new one."""
+    gate = home.root / "gate"
+    home.write([fake(), fake("slow", "--end-when", str(gate))])
+    home.yibu("up", "-d")
+    engine = home.model("fake")["replicas"][0]["pid"]
+    old = node(home)
+
+    async def play() -> None:
+        line = Connection(port(home))
+        stream = asyncio.create_task(line.ask("slow", stream=True))
+        await eventually(lambda: in_flight(home, "slow") == 1, "a stream in flight")
+        await upgrade(home)
+        os.kill(engine, signal.SIGKILL)
+
+        def again() -> bool:
+            (replica,) = home.model("fake")["replicas"]
+            return replica["state"] == "ready" and replica["pid"] != engine
+
+        await eventually(again, "the engine again")
+        assert old["pid"] in {process.pid for process in home.processes()}
+        gate.touch()
+        assert (await stream)[1].endswith(b"data: [DONE]\n\n")
+        await line.close()
+
+    asyncio.run(play())
+    (replica,) = home.model("fake")["replicas"]
+    assert (replica["restarts"], replica["state"]) == (1, "ready")
+    engines = [p for p in home.processes() if "engine.py" in " ".join(p.cmdline())]
+    assert len(engines) == 2
