@@ -171,8 +171,8 @@ class Books:
         self._troubles.setdefault(model, []).append(span)
         return span
 
-    def over(self, span: list[float]) -> None:
-        span[1] = time.monotonic() + self._grace
+    def over(self, span: list[float], grace: float | None = None) -> None:
+        span[1] = time.monotonic() + (self._grace if grace is None else grace)
 
     def troubled(self, entry: Entry) -> bool:
         """Whether something was done to its engine or node while it ran."""

@@ -175,7 +175,10 @@ class Customer:
             way = self._chance.choices(list(WAYS), list(WAYS.values()))[0]
             try:
                 await getattr(self, "_" + way.replace("-", "_"))()
-            except OSError:  # nobody listens while the node is away; what was sent is in the books
+            except ConnectionRefusedError as refused:  # the listening socket outlives the node
+                self._books.wrong.append(f"a client was refused: {refused}")
+                await asyncio.sleep(0.05)
+            except OSError:  # what was sent is in the books
                 self._hang_up()
                 await asyncio.sleep(0.05)
 

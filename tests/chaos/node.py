@@ -8,8 +8,9 @@ import sys
 
 import uvloop
 
-from yibu import daemon, log
+from yibu import daemon, log, sockets
 from yibu.config import GatewayConfig
+from yibu.node.holder_link import HolderLink
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 
@@ -29,12 +30,16 @@ TIMINGS = Timings(
 
 def main() -> None:
     log.configure()
+    handed = sockets.handed(os.environ)
     env = dict(os.environ)
     config = GatewayConfig(
         port=int(sys.argv[1]), request_timeout=float(sys.argv[2]), drain_timeout=5.0
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(daemon.serve(Paths.from_env(env), config, env, TIMINGS))
+        link = HolderLink(*handed["holder"])
+        runner.run(
+            daemon.serve(Paths.from_env(env), config, env, TIMINGS, link=link, handed=handed)
+        )
 
 
 if __name__ == "__main__":

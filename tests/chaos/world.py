@@ -22,7 +22,7 @@ from tests.chaos.client import Line, request
 from tests.e2e.home import REPOSITORY, Home
 from tests.exposition import Exposition
 from tests.support.polling import eventually
-from yibu.node import processes
+from yibu.node import holder, processes
 from yibu.node.state import home_id
 
 CALM, WILD = "calm", "wild"
@@ -50,52 +50,54 @@ class World:
         """Of the node that runs now."""
         self.start_seconds = 0.0
         self._timeout = request_timeout
-        self._node: subprocess.Popen[bytes] | None = None
+        self._holder: subprocess.Popen[bytes] | None = None
         books.trouble(WILD)
 
     # The node ----------------------------------------------------------------------------------
 
     async def start_node(self) -> None:
-        """Start the node, and the models on it; what still runs is adopted."""
-        self.samples = []
+        """Start the node under its holder, and the models on it."""
+        node = [sys.executable, "-m", "tests.chaos.node", str(self.port), str(self._timeout)]
         with (self.home.root / "node.out").open("ab") as out:
-            self._node = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.node", str(self.port), str(self._timeout)],
+            self._holder = subprocess.Popen(
+                [sys.executable, "-I", "-S", holder.__file__, "--", *node],
                 cwd=REPOSITORY,
                 env=self.home.env,
+                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
             )
         await eventually(self._listens, "the node listens")
         begun = time.monotonic()
         await self.call("up", timeout=None, models=[_model(name) for name in REPLICAS])
-        self.start_seconds = self.start_seconds or time.monotonic() - begun
+        self.start_seconds = time.monotonic() - begun
 
     def _listens(self) -> bool:
-        assert self._node is not None
-        assert self._node.poll() is None, (self.home.root / "node.out").read_text()[-3000:]
+        assert self._holder is not None
+        assert self._holder.poll() is None, (self.home.root / "node.out").read_text()[-3000:]
         return self.home.client.running()
 
     async def kill_node(self) -> None:
-        """Without a chance to clean up, and start it again."""
-        assert self._node is not None
+        """Without a chance to clean up. Its holder starts it again; meanwhile connections wait, so that
+        only what it had begun to answer may be lost: what is asked from now on must be answered."""
         span = self.books.trouble("*")
-        self._node.kill()
-        self._node.wait()
-        await self.start_node()
+        killed = self.node
+        killed.kill()
+        await asyncio.to_thread(killed.wait, 60)
+        self.books.over(span, grace=0)
+        self.samples = []
+        await eventually(self._listens, "another node listens")
         await self.recovered("kill_node")
-        self.books.over(span)
 
     async def stop_node(self) -> int:
         """As a service manager does; its exit code."""
-        assert self._node is not None
-        self._node.terminate()
-        return await asyncio.to_thread(self._node.wait, 60)
+        assert self._holder is not None
+        self._holder.terminate()
+        return await asyncio.to_thread(self._holder.wait, 60)
 
     @property
     def node(self) -> psutil.Process:
-        assert self._node is not None
-        return psutil.Process(self._node.pid)
+        return psutil.Process(int((self._state() / "node.lock").read_text().split()[0]))
 
     async def call(self, op: str, **fields: Any) -> Any:
         return await asyncio.to_thread(lambda: self.home.client.call(op, **fields))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -143,11 +144,18 @@ def test_a_state_that_the_new_node_cannot_read_leaves_the_old_one(home: Home) ->
     home.yibu("up", "-d")
     old = node(home)
     state = home.root / "state" / "node.json"
-    until(lambda: '"fake-0"' in state.read_text(), "the state saved")
-    whole = state.read_text()
-    state.write_text(whole.replace('"version": 1', '"version": 99'))
-    refused = home.yibu("node", "upgrade", code=1).stderr
-    assert "version 99" in refused
+
+    def refused() -> bool:
+        """Whether it found the damaged file: the old node may have written its own once more."""
+        nonlocal old, whole
+        old, whole = node(home), state.read_text()
+        state.write_text(re.sub(r'"version": \d+', '"version": 99', whole, count=1))
+        done = home.yibu("node", "upgrade", code=None)
+        assert done.returncode == 0 or "version 99" in done.stderr
+        return done.returncode == 1
+
+    whole = ""
+    until(refused, "the damaged file met")
     assert node(home)["pid"] == old["pid"]
     assert json.loads(state.read_text())["version"] == 99  # nothing was set aside
     state.write_text(whole)

@@ -29,8 +29,8 @@ from collections.abc import Mapping, Sequence
 KEEP, STOP, LEAVE = b"K", b"S", b"L"
 
 TRIES = 10
-"""Lives in succession that were shorter than ``SHORT`` seconds, after which it is given up."""
-SHORT = 30.0
+"""Nodes in succession that listened for less than ``SHORT`` seconds, after which it is given up."""
+SHORT = 5.0
 _DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before another start; the last counts for all that follow."""
 _FIRST_FD = 3
@@ -57,6 +57,7 @@ class Holder:
         self._given = list(given)
         self._settings: bytes | None = None
         self._kept: list[int] = []
+        self._listens_since: float | None = None
         self._node = 0
         self._stopping = False
         self._left = False
@@ -70,18 +71,19 @@ class Holder:
         """Run the node until it is over; its exit code."""
         short = 0
         while True:
-            began = time.monotonic()
+            self._listens_since = None
             code = self._live()
             if self._left:
                 return 0
             if code == 0 or self._stopping or not self._kept:
                 return code if code >= 0 else 128 - code
-            short = short + 1 if time.monotonic() - began < SHORT else 1
+            since = self._listens_since
+            short = 1 if since is not None and time.monotonic() - since > SHORT else short + 1
             if short == TRIES:
                 _say(
                     "ERROR",
-                    f"the node {_described(code)}, and the {TRIES - 1} before it ended within "
-                    f"{SHORT:.0f} s of their start too: given up. The lines above say why; then: yibu up",
+                    f"the node {_described(code)}; it and the {TRIES - 1} before it listened for less "
+                    f"than {SHORT:.0f} s: given up. The lines above say why; then: yibu up",
                 )
                 return code if code > 0 else 128 - code
             delay = _DELAYS[min(short, len(_DELAYS)) - 1]
@@ -179,6 +181,7 @@ class Holder:
             for fd in self._kept:
                 os.close(fd)
             self._kept = fds
+            self._listens_since = time.monotonic()
         self._stopping = self._stopping or said == STOP
         self._left = self._left or said == LEAVE
         return bool(said)

@@ -243,8 +243,8 @@ async def adopted(fleet: Fleet, replicas: Collection[str], seconds: float = _ADO
     listening socket instead of being told that nothing is ready."""
 
     def coming() -> bool:
-        found = (one for one in fleet.replicas() if one.replica in replicas)
-        return any(one.state in ("pending", "starting") for one in found)
+        states = {one.replica: one.state for one in fleet.replicas()}
+        return any(states.get(one, "pending") in ("pending", "starting") for one in replicas)
 
     with contextlib.suppress(TimeoutError), fleet.events() as events:
         async with asyncio.timeout(seconds):
