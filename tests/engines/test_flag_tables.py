@@ -16,9 +16,8 @@ from yibu.config import ModelConfig
 from yibu.engines.base import Engine
 from yibu.engines.flags import FlagTable, is_flag, whole
 from yibu.engines.llama_cpp import LlamaCpp
-from yibu.engines.llama_cpp.flags import ROWS
 from yibu.engines.llama_cpp.settings import plain_value, supported
-from yibu.engines.llama_cpp.table import TABLE
+from yibu.engines.llama_cpp.table import ROWS, TABLE
 from yibu.engines.registry import engines, servers
 from yibu.engines.vllm import Vllm
 from yibu.engines.vllm.table import PINNED

@@ -25,9 +25,8 @@ from test_flag_tables import words_for
 import yibu
 from conftest import KEY, Running, free_port, wait_ready
 from yibu.engines.llama_cpp.engine import LlamaCppOptions
-from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.settings import read_settings
-from yibu.engines.llama_cpp.table import TABLE
+from yibu.engines.llama_cpp.table import FIELDS, TABLE
 from yibu.errors import YibuError
 
 pytestmark = pytest.mark.engine
@@ -272,11 +271,9 @@ def test_the_table_of_fields_is_that_of_the_installed_engine(
     root = Path(__file__).parents[2]
     script = (root / "scripts/llama_cpp_fields.py").read_text()
     copy = tmp_path / "scripts/llama_cpp_fields.py"
-    target = tmp_path / "src/yibu/engines/llama_cpp/fields.py"
+    target = tmp_path / "src/yibu/engines/llama_cpp/fields.json"
     copy.parent.mkdir()
     target.parent.mkdir(parents=True)
     copy.write_text(script)
     subprocess.run([llama_cpp_python, copy], check=True, env=os.environ)
-    written: dict[str, Any] = {}
-    exec(compile(target.read_text(), str(target), "exec"), written)
-    assert dict(written["FIELDS"]) == dict(FIELDS)
+    assert json.loads(target.read_text())["fields"] == dict(FIELDS)

@@ -13,7 +13,6 @@ from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.families import Family
 from yibu.engines.vllm import Vllm
 from yibu.engines.vllm.families import FAMILIES
-from yibu.engines.vllm.flags import FLAGS, REASONING_PARSERS, TOOL_PARSERS
 from yibu.engines.vllm.server import SERVER
 from yibu.engines.vllm.table import PINNED, VllmFlags
 from yibu.engines.vllm.translations import TRANSLATIONS
@@ -188,11 +187,11 @@ def test_options_become_flags_as_vllms_parser_has_them() -> None:
 
 @pytest.mark.parametrize("name", TRANSLATIONS)
 def test_every_translation_ends_in_flags_that_exist(name: str) -> None:
-    assert name not in FLAGS, "still a flag: no translation wanted"
+    assert name not in PINNED.flags, "still a flag: no translation wanted"
     sample = {"task": "embed", "rope_scaling": '{"rope_type": "yarn"}', "rope_theta": "10000"}
     words = TRANSLATIONS[name].words([sample.get(name, "1")])
     flags = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
-    assert all(flag in FLAGS for flag in flags), flags
+    assert all(flag in PINNED.flags for flag in flags), flags
 
 
 def test_an_unknown_flag_is_refused_with_the_nearest() -> None:
@@ -311,8 +310,8 @@ def test_parsers_can_be_chosen_or_turned_off() -> None:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.title)
 def test_every_family_names_parsers_that_exist(family: Family) -> None:
     parsers = family.parsers
-    assert parsers.reasoning is None or parsers.reasoning in REASONING_PARSERS
-    assert parsers.tools is None or parsers.tools in TOOL_PARSERS
+    assert parsers.reasoning is None or parsers.reasoning in PINNED.choices["reasoning_parser"]
+    assert parsers.tools is None or parsers.tools in PINNED.choices["tool_call_parser"]
     assert parsers.reasoning or parsers.tools
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import pytest
-from yibu.node.ledger import Ledger
 
 from tests.fakes.vllm import make_model
 from tests.planner.planner_files import LLAMA, gguf_bytes, write_safetensors
@@ -20,15 +18,20 @@ from yibu.cli.entries import Typed, choose
 from yibu.cli.planning import plan_models
 from yibu.config import ModelConfig
 from yibu.config import file as config_file
+from yibu.config.names import replica_id
 from yibu.daemon import deployer
+from yibu.engines.base import LaunchPlan
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.hub.types import LocalModel, ProgressCallback
-from yibu.node import hardware, phases
+from yibu.node import hardware
 from yibu.node.deploy import Deployer
 from yibu.node.launch import LaunchSpec
+from yibu.node.scheduler.memory import Room, reserve
+from yibu.node.scheduler.types import Generation, Reading, Replica
 from yibu.paths import Paths
+from yibu.planner.ledger import Beside, Coming
 from yibu.planner.machine_file import BUILT_IN
-from yibu.planner.types import Machine
+from yibu.planner.types import Machine, Placement
 from yibu.resolve import known_facts
 
 GIB = 1024**3
@@ -103,8 +106,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def launched(
-    context: Context, models: list[ModelConfig]
-) -> list[list[LaunchSpec] | YibuError | None]:
+    context: Context, models: list[ModelConfig], machine: Machine
+) -> list[list[LaunchSpec] | YibuError]:
     """What the node would start of each, all of them asked for at once; or its refusal."""
     real = deployer(context.paths, {})
 
@@ -115,40 +118,48 @@ async def launched(
     there = dataclasses.replace(
         real, pull=pull, ensure_environment=lambda name, note: Path(sys.executable)
     )
-    ledger = Ledger()
-    for model in models:
-        ledger.announce(model)
-        ledger.foresee(model.name, known_facts(model.source, open_store(context))[0])
-    return [await _launched(there, model, ledger) for model in models]
+    coming = [Coming(one, known_facts(one.source, open_store(context))[0]) for one in models]
+    replicas: list[Replica] = []
+    found: list[list[LaunchSpec] | YibuError] = []
+    for number, model in enumerate(models, start=1):
+        room = Room(_never, Reading(machine), replicas, tuple(coming[number:]))
+        try:
+            found.append(await _launched(there, model, room, replicas))
+        except YibuError as error:
+            found.append(error)
+    return found
 
 
 async def _launched(
-    there: Deployer, model: ModelConfig, ledger: Ledger
-) -> list[LaunchSpec] | YibuError | None:
-    """None where it waits for a GPU's memory until another has started."""
-    waits = asyncio.Event()
+    there: Deployer, model: ModelConfig, room: Room, replicas: list[Replica]
+) -> list[LaunchSpec]:
+    """As the node's runner does it, by the scheduler's own arithmetic."""
+    gotten = await there.get(model, _ignore, _ignore, _ignore, _ignore)
+    launches: dict[int, LaunchPlan] = {}
 
-    def enter(phase: str) -> None:
-        if phase == phases.WAIT:
-            waits.set()
+    def place(generation: Generation, number: int, machine: Machine, beside: Beside) -> Placement:
+        placement, launches[number] = there.place(gotten.prepared, number, machine, beside).runs()
+        return placement
 
-    deploying = asyncio.create_task(
-        there.deploy(model, lambda _: None, lambda _: None, enter, ledger)
-    )
-    waiting = asyncio.create_task(waits.wait())
-    await asyncio.wait((deploying, waiting), return_when=asyncio.FIRST_COMPLETED, timeout=60)
-    waiting.cancel()
-    try:
-        if waits.is_set():
-            deploying.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await deploying
-            return None
-        return await deploying
-    except YibuError as error:
-        return error
-    finally:
-        ledger.withdraw(model.name)
+    key = (model.name, 1)
+    wanted = [Replica(replica_id(model.name, n), key, n) for n in range(model.replicas)]
+    placements = dataclasses.replace(room, place=place).fit(key, wanted)
+    for replica, placement in zip(wanted, placements, strict=True):
+        reserve(replica, placement)
+        replica.state = "placed"
+        replicas.append(replica)
+    return [
+        await there.spec(model, gotten, launches[n], placement, _ignore, _ignore, _ignore)
+        for n, placement in enumerate(placements)
+    ]
+
+
+def _ignore(_: object) -> None:
+    """What is told meanwhile is no part of this."""
+
+
+def _never(*_: object) -> Placement:
+    raise AssertionError
 
 
 def read(text: str, context: Context, *, force: bool) -> list[ModelConfig]:
@@ -176,7 +187,7 @@ def test_plan_shows_what_the_node_launches(
     context = Context({}, paths, files)
     models = read(ENTRIES[entry], context, force=force)
     resolver = open_resolver(context)
-    started = asyncio.run(launched(context, models))
+    started = asyncio.run(launched(context, models, here))
     refusals = [str(one) for one in started if _refused(one)]
     if refusals:
         with pytest.raises(YibuError) as refused:
@@ -185,10 +196,9 @@ def test_plan_shows_what_the_node_launches(
         return
     planned = plan_models(models, open_store(context), here, resolver)
     for plan, specs in zip(planned, started, strict=True):
-        if specs is None or isinstance(specs, YibuError):
+        if isinstance(specs, YibuError):
             assert plan.launch is None
-            # Of several, the node says what is missing when all the others have what they need.
-            assert len(models) > 1 or plan.plan.reasons[0] in str(specs)
+            assert plan.plan.reasons[0] in str(specs)
         else:
             assert plan.launch == specs[0].plan
             assert len(specs) == plan.model.replicas

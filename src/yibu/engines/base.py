@@ -17,6 +17,8 @@ from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
+from yibu.environments.specs import environment_for
+from yibu.errors import UnsupportedError
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -174,31 +176,54 @@ class PhaseMark:
 
 
 class Engine(Protocol):
-    """One folder in ``yibu.engines`` implements this; ``yibu.engines.registry`` lists them."""
+    """One folder in ``yibu.engines`` extends this; ``yibu.engines.registry`` lists them."""
 
     name: EngineName
-    causes: Sequence[Cause]
-    answers: Answers
+    formats: frozenset[str] = frozenset()
+    """Of files that it serves."""
+    serves: str = ""
+    """What they are called."""
+    causes: Sequence[Cause] = ()
+    answers: Answers = Answers()
     """How its answers and errors differ from the API's."""
     requests: RequestTable
     """What it does with each field of a request."""
-    phases: Sequence[PhaseMark]
+    phases: Sequence[PhaseMark] = ()
     """In the order in which they come; what is before the first is imports. Empty where the log
     is not known."""
-    suffixes: frozenset[str]
+    suffixes: frozenset[str] = frozenset()
     """Endings of files that it alone serves, ``.gguf`` for instance."""
-    server: ServerCommand | None
+    server: ServerCommand | None = None
     """How people start its server, and its flags; None where its flags are a command's own."""
-    flags_module: str | None
+    flags_module: str | None = None
     """The module that prints the flags of the version in its environment, for :meth:`with_flags`;
     None where every version has the same."""
-
-    source_options: frozenset[str]
+    source_options: frozenset[str] = frozenset()
     """Options that name the source of a further model."""
 
-    def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
+    def supports(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the files decide, but for a command
+        facts: ModelFacts | None,
+    ) -> Verdict:
         """Whether this engine serves the model; ``facts`` is None where there are no files."""
-        ...
+        if facts is None:
+            return Verdict(False, f"{self.name} needs a model's files, and the entry has no source")
+        if facts.format not in self.formats:
+            return Verdict(False, f"{self.name} serves {self.serves}, and this is {facts.format}")
+        kind = facts.architecture or "unknown architecture"
+        return Verdict(True, f"it serves {self.serves} ({kind})")
+
+    def served(self, model: ModelConfig, facts: ModelFacts | None) -> ModelFacts:
+        """The facts of a model's files.
+
+        Raises:
+            UnsupportedError: ``supports`` says no.
+        """
+        verdict = self.supports(model, facts)
+        if facts is None or not verdict.supported:
+            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+        return facts
 
     def check(self, model: ModelConfig) -> None:
         """Judge the entry's options and flags without the model's files.
@@ -216,17 +241,23 @@ class Engine(Protocol):
         """
         ...
 
-    def environment(self, model: ModelConfig, facts: ModelFacts | None, *, gpu: bool) -> str | None:
+    def environment(
+        self,
+        model: ModelConfig,  # noqa: ARG002 - the device decides, but for some
+        facts: ModelFacts | None,  # noqa: ARG002
+        *,
+        gpu: bool,
+    ) -> str | None:
         """The environment that it runs in, with GPUs or without; None where it needs none.
 
         Raises:
             UnsupportedError: it does not serve the model like that.
         """
-        ...
+        return environment_for(self.name, gpu=gpu)
 
-    def with_flags(self, plain: Mapping[str, Any]) -> Engine:
+    def with_flags(self, plain: Mapping[str, Any]) -> Engine:  # noqa: ARG002
         """The same engine with the flags that ``flags_module`` printed."""
-        ...
+        return self
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement

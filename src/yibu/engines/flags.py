@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
@@ -197,6 +198,13 @@ class FlagTable:
     def _negated(self, name: str) -> str:
         spellings = [word for word, positive in self.negations.items() if positive == name]
         return spelt(max(spellings, key=len)) if spellings else f"--no-{spelt(name)[2:]}"
+
+
+def pinned_flags(package: str, name: str = "flags.json") -> dict[str, Any]:
+    """What a script wrote of the pinned version's flags, in an engine's folder."""
+    text = files(package).joinpath(name).read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 NO_FLAGS = FlagTable("", {})

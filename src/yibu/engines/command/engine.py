@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.answers import Answers
-from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.base import (
+    Capability,
+    Engine,
+    LaunchPlan,
+    Verdict,
+    visible_gpus,
+)
 from yibu.engines.command.requests import COMMAND_REQUESTS
 from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
-from yibu.engines.servers import ServerCommand
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
@@ -44,18 +46,11 @@ class CommandOptions(Options):
     """Its answers already are as OpenAI's specification has them: forward them untouched."""
 
 
-class Command:
+class Command(Engine):
     """The engine for everything that yibu has no engine for."""
 
     name: EngineName = "command"
-    causes: Sequence[Cause] = ()
-    answers: Answers = Answers()
     requests: RequestTable = COMMAND_REQUESTS
-    phases: Sequence[PhaseMark] = ()
-    suffixes: frozenset[str] = frozenset()
-    server: ServerCommand | None = None
-    flags_module: str | None = None
-    source_options: frozenset[str] = frozenset()
 
     def supports(
         self,
@@ -91,9 +86,6 @@ class Command:
         gpu: bool,  # noqa: ARG002
     ) -> None:
         return None
-
-    def with_flags(self, plain: Mapping[str, Any]) -> Command:  # noqa: ARG002 - it has none
-        return self
 
     def _read(self, model: ModelConfig) -> tuple[CommandOptions, list[str]]:
         """The options, and the command with its flags."""

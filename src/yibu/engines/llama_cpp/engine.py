@@ -18,10 +18,17 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
-from yibu.engines.base import Ask, Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.base import (
+    Ask,
+    Capability,
+    Cause,
+    Engine,
+    LaunchPlan,
+    PhaseMark,
+    visible_gpus,
+)
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
-from yibu.engines.llama_cpp.fields import FIELDS
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
 from yibu.engines.llama_cpp.own import ALL, OwnSettings, command_line, read_own
 from yibu.engines.llama_cpp.phases import PHASES
@@ -37,11 +44,12 @@ from yibu.engines.llama_cpp.request import request_of
 from yibu.engines.llama_cpp.requests import IMAGES, LLAMA_CPP_REQUESTS
 from yibu.engines.llama_cpp.server import SERVER
 from yibu.engines.llama_cpp.settings import Settings, read_settings
+from yibu.engines.llama_cpp.table import FIELDS
 from yibu.engines.options import Options, read_options
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.environments.specs import environment_for
-from yibu.errors import ConfigError, UnsupportedError
+from yibu.errors import ConfigError
 from yibu.planner.arithmetic import MIB
 from yibu.planner.chat_template import takes_tools
 from yibu.planner.request import Request
@@ -99,34 +107,23 @@ class LlamaCppOptions(Options):
     """A llama-server of the user's own; ``packaged``: yibu's, also where another was built here."""
 
 
-class LlamaCpp:
+class LlamaCpp(Engine):
     """The engine for GGUF files; with a ``program``, that is its llama-server."""
 
     name: EngineName = "llama.cpp"
+    formats = frozenset({"gguf"})
+    serves = "GGUF files"
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
     answers: Answers = LlamaCppAnswers()
     requests: RequestTable = LLAMA_CPP_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
     suffixes = frozenset({".gguf"})
     server: ServerCommand | None = SERVER
-    flags_module: str | None = None
-    source_options: frozenset[str] = frozenset()
 
     def __init__(self, program: Program | None = None, devices: Sequence[Device] = ()) -> None:
         """``devices``: what the packaged build has beside the CPU, in a version that the user chose."""
         self.program = program
         self.devices = devices if program is None else program.devices
-
-    def supports(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
-        facts: ModelFacts | None,
-    ) -> Verdict:
-        if facts is None:
-            return Verdict(False, "llama.cpp needs a model's files, and the entry has no source")
-        if facts.format != "gguf":
-            return Verdict(False, f"llama.cpp serves GGUF files, and this is {facts.format}")
-        return Verdict(True, f"a GGUF file ({facts.architecture or 'unknown architecture'})")
 
     def check(self, model: ModelConfig) -> None:
         if self.program is not None:
@@ -161,15 +158,10 @@ class LlamaCpp:
             return self.program.environment
         return environment_for(self.name, gpu=gpu)
 
-    def with_flags(self, plain: Mapping[str, Any]) -> LlamaCpp:  # noqa: ARG002 - one version is known
-        return self
-
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
-        verdict = self.supports(model, facts)
-        if facts is None or not verdict.supported:
-            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+        facts = self.served(model, facts)
         launch = self._packaged if self.program is None else self._own
         command, options, notes = launch(model, facts, placement)
         capabilities = _capabilities(options, facts)

@@ -14,10 +14,8 @@ from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.engines.flags import Flag, spelt, text_of
-from yibu.engines.llama_cpp.fields import FIELDS
-from yibu.engines.llama_cpp.flags import ASSIGNED
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
-from yibu.engines.llama_cpp.table import TABLE
+from yibu.engines.llama_cpp.table import ASSIGNED, FIELDS, TABLE
 from yibu.engines.options import nearest
 from yibu.engines.servers import refuse_owned
 from yibu.errors import ConfigError

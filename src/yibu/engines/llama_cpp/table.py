@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from yibu.engines.flags import FlagTable
-from yibu.engines.llama_cpp import flags
+from yibu.engines.flags import FlagTable, pinned_flags
 
+_WRITTEN = pinned_flags(__package__)
+"""Written by scripts/llama_server_flags.py. A row has a flag's spellings, its negations, what follows it
+(``switch`` nothing, ``int`` a whole number, ``text`` a word, ``pair`` two words, ``removed`` nothing, for
+llama.cpp refuses it) and its environment variable."""
+ROWS: tuple[tuple[str, str, str, str], ...] = tuple(map(tuple, _WRITTEN["rows"]))
+ASSIGNED: Mapping[str, str] = MappingProxyType(_WRITTEN["assigned"])
+"""The fields of ``common_params`` that flags set to their value as it stands, or to ``=true``, ``=false``
+or, where the value is turned round, ``!value``."""
+FIELDS: Mapping[str, str] = MappingProxyType(pinned_flags(__package__, "fields.json")["fields"])
+"""The fields of ``common_params`` → their kinds; one in angle brackets is an enumeration, its words after the
+colon. Written by scripts/llama_cpp_fields.py."""
 FORMER: Mapping[str, str] = MappingProxyType(
     {
         "--mmap": "switch",
@@ -40,7 +50,7 @@ def _make() -> FlagTable:
     negations: dict[str, str] = {}
     variables: dict[str, str] = {}
     former = ((spellings, "", kind, "") for spellings, kind in FORMER.items())
-    for spellings, negated, kind, variable in (*flags.ROWS, *former):
+    for spellings, negated, kind, variable in (*ROWS, *former):
         name = _name(spellings)
         kinds[name] = kind
         short |= {
@@ -55,7 +65,7 @@ def _make() -> FlagTable:
             if negated:
                 variables[variable.replace("LLAMA_ARG_", "LLAMA_ARG_NO_")] = f"no_{name}"
     return FlagTable(
-        flags.VERSION,
+        _WRITTEN["version"],
         MappingProxyType(kinds),
         MappingProxyType(short),
         negations=MappingProxyType(negations),

@@ -9,34 +9,29 @@ fraction of its memory.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
-from yibu.engines.argparse_table import table_from
 from yibu.engines.base import Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.checks import own_flags
 from yibu.engines.families import family_of, parser_words
-from yibu.engines.flags import Flag, FlagTable, Given
+from yibu.engines.flags import Given
+from yibu.engines.gpu_server import GpuServer
 from yibu.engines.lmdeploy.answers import LmdeployAnswers
 from yibu.engines.lmdeploy.causes import LMDEPLOY_CAUSES
 from yibu.engines.lmdeploy.families import FAMILIES
 from yibu.engines.lmdeploy.phases import PHASES
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
-from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, PINNED, SERVER
-from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
+from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, SERVER
+from yibu.engines.options import ServerOptions, adapter_sources, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
-from yibu.environments.specs import environment_for
-from yibu.errors import UnsupportedError
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 LAUNCHER = "yibu.launchers.lmdeploy"
-_TITLE = "LMDeploy"
 _USUAL_PREFILL = 8192
 """Tokens of a prefill step, where nobody says otherwise."""
 _STOP_GRACE = 30.0
@@ -52,46 +47,23 @@ class LmdeployOptions(ServerOptions):
     """What ``options:`` may hold for LMDeploy beside its own flags by name."""
 
 
-class Lmdeploy:
-    """The engine; ``table`` has the flags of the version that will run."""
+class Lmdeploy(GpuServer[LmdeployOptions]):
+    """The engine for safetensors models on GPUs."""
 
     name: EngineName = "lmdeploy"
+    title = "LMDeploy"
+    options_type = LmdeployOptions
     causes: Sequence[Cause] = LMDEPLOY_CAUSES
     answers: Answers = LmdeployAnswers()
     requests: RequestTable = LMDEPLOY_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
-    suffixes: frozenset[str] = frozenset()
-    server: ServerCommand | None = SERVER
+    server: ServerCommand = SERVER
     flags_module: str | None = "yibu.launchers.lmdeploy_flags"
-    source_options: frozenset[str] = frozenset()
 
-    def __init__(self, table: FlagTable = PINNED) -> None:
-        self._server = dataclasses.replace(SERVER, table=table)
-
-    def supports(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
-        facts: ModelFacts | None,
-    ) -> Verdict:
-        if facts is None:
-            return Verdict(False, "lmdeploy needs a model's files, and the entry has no source")
-        if facts.format != "safetensors":
-            return Verdict(False, f"lmdeploy serves safetensors models, and this is {facts.format}")
-        if facts.pooling:
+    def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
+        if facts and facts.pooling:
             return Verdict(False, "lmdeploy's server makes no embeddings and ranks nothing")
-        return Verdict(True, f"a safetensors model ({facts.architecture})")
-
-    def check(self, model: ModelConfig) -> None:
-        self._read(model)
-
-    def _read(self, model: ModelConfig) -> tuple[LmdeployOptions, list[Flag]]:
-        """The options that have a name here, and the user's flags for LMDeploy itself."""
-        table = self._server.table
-        options, rest = read_options(
-            LmdeployOptions, model, self.name, {*table.flags, *table.short}
-        )
-        given = [*table.of_options(rest), *table.read(model.flags)]
-        return options, list(own_flags(model, given, self._server, _TITLE))
+        return super().supports(model, facts)
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
         given = Given.of(model, self._server.table, OPTIONS)
@@ -111,29 +83,10 @@ class Lmdeploy:
             replicas=model.replicas,
         )
 
-    def environment(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's
-        facts: ModelFacts | None,  # noqa: ARG002
-        *,
-        gpu: bool,
-    ) -> str:
-        return environment_for(self.name, gpu=gpu)
-
-    def with_flags(self, plain: Mapping[str, Any]) -> Lmdeploy:
-        return Lmdeploy(table_from(plain))
-
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
-        verdict = self.supports(model, facts)
-        if facts is None or not verdict.supported:
-            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
-        if not placement.gpus:
-            raise UnsupportedError(
-                f"model {model.name!r}: lmdeploy runs on GPUs, and it was placed on the CPU",
-                hint="take engine: vllm, or a GGUF of the model with engine: llama.cpp",
-            )
+        facts = self.placed(model, facts, placement)
         notes: list[str] = []
         options, users = self._read(model)
         names = {flag.name for flag in users}

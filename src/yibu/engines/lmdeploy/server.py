@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from yibu.engines.argparse_table import table_of
-from yibu.engines.lmdeploy import flags
+from yibu.engines.argparse_table import table_from
+from yibu.engines.flags import pinned_flags
 from yibu.engines.servers import Image, ServerCommand
 
 KEY_VARIABLE = "LMDEPLOY_API_KEY"
@@ -14,7 +14,7 @@ KEY_VARIABLE = "LMDEPLOY_API_KEY"
 OPTIONS = MappingProxyType(
     {"context": "session_len", "parallel": "max_batch_size", "tensor_parallel": "tp"}
 )
-PINNED = table_of(flags)
+PINNED = table_from(pinned_flags(__package__))
 _CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
 _ORIGINS = "pages of other sites are let in by gateway.cors_origins"
 _PARTS = "yibu runs a whole model on one machine: take engine: command for a part of one"

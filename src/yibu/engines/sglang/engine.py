@@ -8,18 +8,23 @@ inner key in place and makes a fraction of its memory.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
-from yibu.engines.argparse_table import table_from
-from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
-from yibu.engines.checks import own_flags
+from yibu.engines.base import (
+    Capability,
+    Cause,
+    LaunchPlan,
+    PhaseMark,
+    Verdict,
+    visible_gpus,
+)
 from yibu.engines.families import family_of, parser_words
-from yibu.engines.flags import Flag, FlagTable, Given
-from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
+from yibu.engines.flags import Given
+from yibu.engines.gpu_server import GpuServer
+from yibu.engines.options import ServerOptions, adapter_sources, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.sglang.answers import SglangAnswers
@@ -27,15 +32,12 @@ from yibu.engines.sglang.causes import SGLANG_CAUSES
 from yibu.engines.sglang.families import FAMILIES
 from yibu.engines.sglang.phases import PHASES
 from yibu.engines.sglang.requests import SGLANG_REQUESTS, adapter_feature
-from yibu.engines.sglang.server import KEY_VARIABLE, OPTIONS, PINNED, SERVER
-from yibu.environments.specs import environment_for
-from yibu.errors import UnsupportedError
+from yibu.engines.sglang.server import KEY_VARIABLE, OPTIONS, SERVER
 from yibu.planner.lora import Slots
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 LAUNCHER = "yibu.launchers.sglang"
-_TITLE = "SGLang"
 _USUAL_CHUNK = 8192
 """Tokens of a prefill step that SGLang takes of its own accord on large cards, the most."""
 _USUAL_ADAPTERS = 8
@@ -47,45 +49,27 @@ class SglangOptions(ServerOptions):
     """What ``options:`` may hold for SGLang beside its own flags by name."""
 
 
-class Sglang:
-    """The engine; ``table`` has the flags of the version that will run."""
+class Sglang(GpuServer[SglangOptions]):
+    """The engine for safetensors models on GPUs."""
 
     name: EngineName = "sglang"
+    title = "SGLang"
+    options_type = SglangOptions
     causes: Sequence[Cause] = SGLANG_CAUSES
     answers: Answers = SglangAnswers()
     requests: RequestTable = SGLANG_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
-    suffixes: frozenset[str] = frozenset()
-    server: ServerCommand | None = SERVER
+    server: ServerCommand = SERVER
     flags_module: str | None = "yibu.launchers.sglang_flags"
-    source_options: frozenset[str] = frozenset()
 
-    def __init__(self, table: FlagTable = PINNED) -> None:
-        self._server = dataclasses.replace(SERVER, table=table)
-
-    def supports(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
-        facts: ModelFacts | None,
-    ) -> Verdict:
-        if facts is None:
-            return Verdict(False, "sglang needs a model's files, and the entry has no source")
-        if facts.format != "safetensors":
-            return Verdict(False, f"sglang serves safetensors models, and this is {facts.format}")
-        if facts.pooling and ("Classif" in facts.architecture or "Rerank" in facts.architecture):
+    def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
+        if (
+            facts
+            and facts.pooling
+            and ("Classif" in facts.architecture or "Rerank" in facts.architecture)
+        ):
             return Verdict(False, "sglang's answers of rerankers are none of OpenAI's or Jina's")
-        return Verdict(True, f"a safetensors model ({facts.architecture})")
-
-    def check(self, model: ModelConfig) -> None:
-        self._read(model)
-
-    def _read(self, model: ModelConfig) -> tuple[SglangOptions, list[Flag]]:
-        """The options that have a name here, and the user's flags for SGLang itself."""
-        table = self._server.table
-        own = {*table.flags, *table.short, *table.negations}
-        options, rest = read_options(SglangOptions, model, self.name, own)
-        given = [*table.of_options(rest), *table.read(model.flags)]
-        return options, list(own_flags(model, given, self._server, _TITLE))
+        return super().supports(model, facts)
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
         given = Given.of(model, self._server.table, OPTIONS)
@@ -109,29 +93,10 @@ class Sglang:
             lora=_lora_slots(model, given),
         )
 
-    def environment(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's
-        facts: ModelFacts | None,  # noqa: ARG002
-        *,
-        gpu: bool,
-    ) -> str:
-        return environment_for(self.name, gpu=gpu)
-
-    def with_flags(self, plain: Mapping[str, Any]) -> Sglang:
-        return Sglang(table_from(plain))
-
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
-        verdict = self.supports(model, facts)
-        if facts is None or not verdict.supported:
-            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
-        if not placement.gpus:
-            raise UnsupportedError(
-                f"model {model.name!r}: sglang runs on GPUs, and it was placed on the CPU",
-                hint="take engine: vllm, or a GGUF of the model with engine: llama.cpp",
-            )
+        facts = self.placed(model, facts, placement)
         notes: list[str] = []
         options, users = self._read(model)
         names = {flag.name for flag in users}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from yibu.engines.argparse_table import table_of
+from yibu.engines.argparse_table import table_from
+from yibu.engines.flags import pinned_flags
 from yibu.engines.servers import Image, ServerCommand
-from yibu.engines.sglang import flags
 
 KEY_VARIABLE = "SGLANG_API_KEY"
 """Of yibu's launcher: SGLang itself reads its key from the command line alone."""
@@ -18,7 +18,7 @@ OPTIONS = MappingProxyType(
         "tensor_parallel": "tp_size",
     }
 )
-PINNED = table_of(flags)
+PINNED = table_from(pinned_flags(__package__))
 _CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
 _SEVERAL = "copies of a model are replicas here: replicas: N"
 _PARTS = "yibu runs a whole model on one machine: take engine: command for a part of one"

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.answers import Answers
-from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.base import (
+    Capability,
+    Engine,
+    LaunchPlan,
+    PhaseMark,
+    visible_gpus,
+)
 from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
-from yibu.engines.servers import ServerCommand
 from yibu.engines.speech.beside import BESIDE, bytes_beside
 from yibu.engines.speech.phases import PHASES
 from yibu.engines.speech.requests import SPEECH_REQUESTS
@@ -70,31 +74,15 @@ class SpeechOptions(Options):
     """``reference`` runs the model as its authors do, ``fast`` yibu's own way."""
 
 
-class Speech:
+class Speech(Engine):
     """The engine for SenseVoice, Paraformer and Whisper."""
 
     name: EngineName = "speech"
-    causes: Sequence[Cause] = ()
-    answers: Answers = Answers()
+    formats = frozenset(ENVIRONMENTS)
+    serves = ", ".join(ENVIRONMENTS)
     requests: RequestTable = SPEECH_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
-    suffixes: frozenset[str] = frozenset()
-    server: ServerCommand | None = None
-    flags_module: str | None = None
     source_options: frozenset[str] = frozenset({"vad", *BESIDE})
-
-    def supports(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
-        facts: ModelFacts | None,
-    ) -> Verdict:
-        if facts is None:
-            return Verdict(False, "speech needs a model's files, and the entry has no source")
-        if facts.format not in ENVIRONMENTS:
-            return Verdict(
-                False, f"speech serves {', '.join(ENVIRONMENTS)}, and this is {facts.format}"
-            )
-        return Verdict(True, f"a speech recognition model ({facts.format})")
 
     def check(self, model: ModelConfig) -> None:
         read_options(SpeechOptions, model, self.name)
@@ -122,15 +110,10 @@ class Speech:
         options, _ = read_options(SpeechOptions, model, self.name)
         return _environment(model, facts, options, _device(options, gpu=gpu))
 
-    def with_flags(self, plain: Mapping[str, Any]) -> Speech:  # noqa: ARG002 - it has one version
-        return self
-
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
-        verdict = self.supports(model, facts)
-        if facts is None or not verdict.supported:
-            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+        facts = self.served(model, facts)
         options, rest = read_options(SpeechOptions, model, self.name)
         extra = {
             name: source

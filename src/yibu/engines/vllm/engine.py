@@ -16,7 +16,14 @@ from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
-from yibu.engines.base import Capability, Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.base import (
+    Capability,
+    Cause,
+    Engine,
+    LaunchPlan,
+    PhaseMark,
+    visible_gpus,
+)
 from yibu.engines.families import Family, family_of, parser_words
 from yibu.engines.flags import Flag, Given
 from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
@@ -33,8 +40,6 @@ from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUEST
 from yibu.engines.vllm.server import KEY_VARIABLE, OPTIONS, SERVER
 from yibu.engines.vllm.table import PINNED, VllmFlags
 from yibu.engines.vllm.translations import TRANSLATIONS
-from yibu.environments.specs import environment_for
-from yibu.errors import UnsupportedError
 from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -49,7 +54,6 @@ does with vLLM's default of 0."""
 _TEARDOWN = 15.0
 """Seconds that the API server takes at most from its engine's end to its own."""
 _TOKENIZER_INFO = "enable_tokenizer_info_endpoint"
-_FORMATS = frozenset({"safetensors"})
 
 
 class VllmOptions(ServerOptions):
@@ -60,32 +64,21 @@ class VllmOptions(ServerOptions):
     there are more than a few."""
 
 
-class Vllm:
+class Vllm(Engine):
     """The engine for safetensors files; ``table`` has the flags of the version that will run."""
 
     name: EngineName = "vllm"
+    formats = frozenset({"safetensors"})
+    serves = "safetensors models"
     causes: Sequence[Cause] = VLLM_CAUSES
     answers: Answers = VllmAnswers()
     requests: RequestTable = VLLM_REQUESTS
     phases: Sequence[PhaseMark] = PHASES
-    suffixes: frozenset[str] = frozenset()
     server: ServerCommand | None = SERVER
     flags_module: str | None = "yibu.launchers.vllm_flags"
-    source_options: frozenset[str] = frozenset()
 
     def __init__(self, table: VllmFlags = PINNED) -> None:
         self._table = table
-
-    def supports(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's; the files alone decide here
-        facts: ModelFacts | None,
-    ) -> Verdict:
-        if facts is None:
-            return Verdict(False, "vllm needs a model's files, and the entry has no source")
-        if facts.format not in _FORMATS:
-            return Verdict(False, f"vllm serves safetensors models, and this is {facts.format}")
-        return Verdict(True, f"a safetensors model ({facts.architecture})")
 
     def check(self, model: ModelConfig) -> None:
         self._read(model, [])
@@ -101,24 +94,13 @@ class Vllm:
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
         return request_of(model, Given.of(model, self._table, OPTIONS), facts)
 
-    def environment(
-        self,
-        model: ModelConfig,  # noqa: ARG002 - the protocol's
-        facts: ModelFacts | None,  # noqa: ARG002
-        *,
-        gpu: bool,
-    ) -> str:
-        return environment_for(self.name, gpu=gpu)
-
     def with_flags(self, plain: Mapping[str, Any]) -> Vllm:
         return Vllm(VllmFlags.from_plain(plain))
 
     def plan(
         self, model: ModelConfig, facts: ModelFacts | None, placement: Placement
     ) -> LaunchPlan:
-        verdict = self.supports(model, facts)
-        if facts is None or not verdict.supported:
-            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+        facts = self.served(model, facts)
         notes: list[str] = []
         table = self._table
         options, users = self._read(model, notes)

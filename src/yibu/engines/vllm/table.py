@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from yibu.engines.flags import Flag, FlagTable
-from yibu.engines.vllm import flags
+from yibu.engines.flags import Flag, FlagTable, pinned_flags
 
 _VARIABLES: Mapping[str, str] = MappingProxyType({"VLLM_API_KEY": "api_key"})
 
@@ -65,17 +64,5 @@ class VllmFlags(FlagTable):
         )
 
 
-PINNED = VllmFlags(
-    flags.VERSION,
-    flags.FLAGS,
-    flags.SHORT,
-    {
-        **{name: values.split() for name, values in flags.CHOICES.items()},
-        "reasoning_parser": sorted(flags.REASONING_PARSERS),
-        "tool_call_parser": sorted(flags.TOOL_PARSERS),
-    },
-    flags.TYPES,
-    variables=_VARIABLES,
-    serve=flags.SERVE,
-)
-"""Of the version in ``environments/locks``."""
+PINNED = VllmFlags.from_plain(pinned_flags(__package__))
+"""Of the version in ``environments/locks``; written by scripts/vllm_flags.py."""
