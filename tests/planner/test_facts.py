@@ -339,7 +339,9 @@ def test_other_funasr_models_are_refused_by_name(tmp_path: Path) -> None:
         read_facts(tmp_path)
 
 
-@pytest.mark.parametrize("model", ["Paraformer", "BiCifParaformer", "SeacoParaformer"])
+@pytest.mark.parametrize(
+    "model", ["Paraformer", "BiCifParaformer", "SeacoParaformer", "ParaformerStreaming"]
+)
 def test_paraformers(tmp_path: Path, model: str) -> None:
     (tmp_path / "config.yaml").write_text(f"model: {model}\n")
     (tmp_path / "model.pt").write_bytes(b"\x80\x02legacy")

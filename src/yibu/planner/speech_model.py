@@ -18,6 +18,7 @@ _FORMATS: Mapping[str, ModelFormat] = MappingProxyType(
         "Paraformer": "paraformer",
         "BiCifParaformer": "paraformer",
         "SeacoParaformer": "paraformer",
+        "ParaformerStreaming": "paraformer",
     }
 )
 """By the class that config.yaml names."""

@@ -30,8 +30,9 @@ _VAD_NAMES = (
     "speech_fsmn_vad_zh-cn-16k-common-onnx",
 )
 """Directories of FSMN-VAD that scripts keep beside SenseVoice's."""
-PARAFORMERS = frozenset({"Paraformer", "BiCifParaformer", "SeacoParaformer"})
-"""Classes of FunASR's that recognize whole segments."""
+ONLINE = "ParaformerStreaming"
+PARAFORMERS = frozenset({"Paraformer", "BiCifParaformer", "SeacoParaformer", ONLINE})
+"""Classes of FunASR's."""
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
@@ -75,28 +76,11 @@ def load(
     or damaged files and ``UnsupportedError`` for a model or a combination not served here.
     Takes seconds; call it from a worker thread.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"precision {precision!r} is not known", hint="one of " + ", ".join(PRECISIONS)
-        )
-    if path not in ("fast", "reference"):
-        raise UsageError(f"path {path!r} is not known", hint="fast or reference")
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(f"device {device!r} is not known", hint="cpu, cuda or cuda:0")
+    _check_values(precision, path, device)
     layout = detect(model_dir)
     kind = "" if layout is Layout.CTRANSLATE2 else _kind(model_dir)
-    if punctuation_dir is not None and (kind not in PARAFORMERS or path == "reference"):
-        raise UsageError(
-            f"{model_dir.name} on the {path} path takes no punctuation model: Paraformer's fast path "
-            "does, and the others write their own",
-            hint="leave `punctuation` out",
-        )
-    if speakers_dir is not None and path == "reference":
-        raise UsageError(
-            "the reference path does not tell speakers apart",
-            hint="leave `speakers` out, or set `path: fast`",
-        )
-    samples = speakers_dir is not None
+    _check_beside(model_dir.name, kind, path, device, punctuation_dir, speakers_dir)
+    samples = speakers_dir is not None or kind == ONLINE
     if layout is Layout.CTRANSLATE2:
         loaded = _whisper(model_dir, vad_dir, precision, device, threads)
     elif path == "reference":
@@ -111,6 +95,44 @@ def load(
     for note in loaded.notes:
         log.info("%s", note)
     return loaded
+
+
+def _check_values(precision: str, path: str, device: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"precision {precision!r} is not known", hint="one of " + ", ".join(PRECISIONS)
+        )
+    if path not in ("fast", "reference"):
+        raise UsageError(f"path {path!r} is not known", hint="fast or reference")
+    if device != "cpu" and not device.startswith("cuda"):
+        raise UsageError(f"device {device!r} is not known", hint="cpu, cuda or cuda:0")
+
+
+def _check_beside(
+    name: str,
+    kind: str,
+    path: str,
+    device: str,
+    punctuation_dir: Path | None,
+    speakers_dir: Path | None,
+) -> None:
+    if punctuation_dir is not None and (kind not in PARAFORMERS or path == "reference"):
+        raise UsageError(
+            f"{name} on the {path} path takes no punctuation model: Paraformer's fast path "
+            "does, and the others write their own",
+            hint="leave `punctuation` out",
+        )
+    if speakers_dir is not None and (not kind or path == "reference" or device != "cpu"):
+        raise UnsupportedError(
+            f"{name} on the {path} path on {device} does not tell speakers apart: SenseVoice and "
+            "Paraformer do, on the CPU's fast path",
+            hint="leave `speakers` out, or take iic/SenseVoiceSmall on the CPU",
+        )
+    if kind == ONLINE and path == "reference":
+        raise UsageError(
+            f"{name} hears live speech, and the reference path gives FunASR whole files",
+            hint="set `path: fast`",
+        )
 
 
 def detect(model_dir: Path) -> Layout:
@@ -200,12 +222,6 @@ def _paraformer(
     device: str,
     threads: int,
 ) -> Loaded:
-    from yibu.speech.features import Normalizer
-    from yibu.speech.models.hotwords import Tokens
-    from yibu.speech.models.paraformer import OpenVinoParaformer, ParaformerRecognizer
-    from yibu.speech.models.seaco import SeacoParaformer
-    from yibu.speech.models.sensevoice import STACK_WIDTH
-    from yibu.speech.models.vocabulary import Vocabulary
     from yibu.speech.precision import choose, cpu_flags
 
     if device != "cpu" or layout is not Layout.FUNASR:
@@ -214,17 +230,36 @@ def _paraformer(
             "from model.pt, on the CPU",
             hint="set `device: cpu`, and take the model whose directory holds model.pt",
         )
-    vocabulary = Vocabulary.read_tokens(model_dir / "tokens.json").pieces
-    normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
     files = frozenset(entry.name for entry in model_dir.iterdir())
     choice = choose(precision, device, cpu_flags(), files=files)
+    load_kind = _online if kind == ONLINE else _offline
+    recognizer = load_kind(model_dir, kind, choice.precision, threads)
+    return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
+
+
+def _online(model_dir: Path, kind: str, precision: str, threads: int) -> Recognizer:  # noqa: ARG001
+    from yibu.speech.models.paraformer_online import OnlineParaformer, OnlineRecognizer
+
+    model = OnlineParaformer.load(model_dir, precision=precision, threads=threads)
+    return OnlineRecognizer(model_dir.name, model, precision)
+
+
+def _offline(model_dir: Path, kind: str, precision: str, threads: int) -> Recognizer:
+    from yibu.speech.features import Normalizer
+    from yibu.speech.models.hotwords import Tokens
+    from yibu.speech.models.paraformer import OpenVinoParaformer, ParaformerRecognizer
+    from yibu.speech.models.seaco import SeacoParaformer
+    from yibu.speech.models.sensevoice import STACK_WIDTH
+    from yibu.speech.models.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.read_tokens(model_dir / "tokens.json").pieces
+    normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
     network_type = SeacoParaformer if kind == "SeacoParaformer" else OpenVinoParaformer
-    network = network_type.load(model_dir, precision=choice.precision, threads=threads)
+    network = network_type.load(model_dir, precision=precision, threads=threads)
     _check_size(model_dir, network.classes, len(vocabulary))
-    recognizer = ParaformerRecognizer(
+    return ParaformerRecognizer(
         model_dir.name, network, normalizer, vocabulary, Tokens.read(vocabulary, model_dir)
     )
-    return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
 
 
 def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:

@@ -193,7 +193,9 @@ def test_wrong_directories_and_paths_are_refused(
         SpeakerNetwork.load(tmp_path, threads=1)
     with pytest.raises(UsageError, match="takes no punctuation model"):
         attempt(sensevoice_dir, punctuation_dir=funasr_dir / "punctuation")
-    with pytest.raises(UsageError, match="does not tell speakers apart"):
+    with pytest.raises(
+        UnsupportedError, match="reference path on cpu does not tell speakers apart"
+    ):
         attempt(sensevoice_dir, path="reference", speakers_dir=funasr_dir / "speakers")
 
 

@@ -88,10 +88,10 @@ def encoder_input(
     return frames, mask
 
 
-def positions(frames: int, width: int) -> npt.NDArray[np.float32]:
-    """Sinusoidal positions from 1, sines before cosines: FunASR's encoding. [frames, width]"""
+def positions(frames: int, width: int, *, start: int = 0) -> npt.NDArray[np.float32]:
+    """Sinusoidal positions from ``start`` + 1, sines before cosines: FunASR's encoding. [frames, width]"""
     half = width // 2
     step = np.log(np.float32(10000)) / np.float32(half - 1)
     rates = np.exp(np.arange(half, dtype=np.float32) * -step)
-    angles = np.arange(1, frames + 1, dtype=np.float32)[:, None] * rates
+    angles = np.arange(start + 1, start + frames + 1, dtype=np.float32)[:, None] * rates
     return np.concatenate((np.sin(angles), np.cos(angles)), axis=1)

@@ -127,7 +127,7 @@ class NetworkBuilder:
         split = ops.reshape(part, self.ints(0, 0, heads, width // heads), special_zero=True)
         return ops.transpose(split, self.ints(0, 2, 1, 3))
 
-    def memory(self, value: ov.Node, name: str, left: int) -> ov.Node:
+    def memory(self, value: ov.Node | ov.Output, name: str, left: int) -> ov.Node:
         """``value`` [B, T, width] and its depth-wise convolution, of which ``left`` inputs lie
         before the current frame."""
         kernel = self.array(name)[:, :, None, :]

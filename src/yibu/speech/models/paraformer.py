@@ -39,7 +39,7 @@ from yibu.speech.weights import Checkpoint, Weights, read_checkpoint
 
 BLANK, START, END = 0, 1, 2
 """Tokens that are no text: ``blank_id``, ``sos`` and ``eos`` of FunASR's classes."""
-_LANGUAGES = frozenset({"auto", "zh", "en"})
+LANGUAGES = frozenset({"auto", "zh", "en"})
 
 Array = npt.NDArray[np.float32]
 Hotwords = tuple[tuple[int, ...], ...]
@@ -225,7 +225,7 @@ class OpenVinoParaformer:
 class ParaformerRecognizer:
     """See ``Recognizer`` in ``types.py``."""
 
-    languages = _LANGUAGES
+    languages = LANGUAGES
     tasks = frozenset({"transcribe"})
 
     def __init__(
@@ -280,7 +280,7 @@ class ParaformerRecognizer:
             text=text,
             start=segment.start,
             end=segment.end,
-            language=_language(text),
+            language=language_of(text),
             words=tuple(
                 Word(
                     word.text,
@@ -295,7 +295,7 @@ class ParaformerRecognizer:
         )
 
 
-def _language(text: str) -> str | None:
+def language_of(text: str) -> str | None:
     """``zh`` where Chinese is written, ``en`` where only letters are."""
     if not text:
         return None
