@@ -99,7 +99,7 @@ def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
         (["up", "smol", "--dtype=half"], "yibu up smol -- --dtype=half …"),
         (["up", "smol", "--prot", "8001"], "--port"),  # our own, misspelt
         (["plan", "smolm2"], "Did you mean smollm2-135m, of the catalogue?"),
-        (["logs"], "yibu logs --help"),
+        (["restart"], "yibu restart --help"),
         (["engine", "install", "vllm", "--wheels", "no-such"], "There is no folder no-such"),
     ],
 )
