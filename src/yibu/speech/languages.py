@@ -2,50 +2,146 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection
 
 from yibu.errors import InvalidRequestError
 
-_ALIASES = {"zn": "zh", "cn": "zh", "jp": "ja", "kr": "ko", "cmn": "zh"}
-"""Slips seen in scripts around SenseVoice, ``zn`` first of all."""
-
 _TABLE = """
-af=afrikaans am=amharic ar=arabic as=assamese az=azerbaijani ba=bashkir be=belarusian bg=bulgarian
-bn=bengali bo=tibetan br=breton bs=bosnian ca=catalan cs=czech cy=welsh da=danish de=german
-el=greek en=english es=spanish et=estonian eu=basque fa=persian fi=finnish fo=faroese fr=french
-gl=galician gu=gujarati ha=hausa haw=hawaiian he=hebrew hi=hindi hr=croatian ht=haitian_creole
-hu=hungarian hy=armenian id=indonesian is=icelandic it=italian ja=japanese jw=javanese ka=georgian
-kk=kazakh km=khmer kn=kannada ko=korean la=latin lb=luxembourgish ln=lingala lo=lao lt=lithuanian
-lv=latvian mg=malagasy mi=maori mk=macedonian ml=malayalam mn=mongolian mr=marathi ms=malay
-mt=maltese my=myanmar ne=nepali nl=dutch nn=nynorsk no=norwegian oc=occitan pa=punjabi pl=polish
-ps=pashto pt=portuguese ro=romanian ru=russian sa=sanskrit sd=sindhi si=sinhala sk=slovak
-sl=slovenian sn=shona so=somali sq=albanian sr=serbian su=sundanese sv=swedish sw=swahili ta=tamil
-te=telugu tg=tajik th=thai tk=turkmen tl=tagalog tr=turkish tt=tatar uk=ukrainian ur=urdu uz=uzbek
-vi=vietnamese yi=yiddish yo=yoruba yue=cantonese zh=chinese
+af afrikaans afr
+am amharic amh አማርኛ
+ar arabic ara العربية arb
+as assamese asm অসমীয়া
+az azerbaijani aze azərbaycan azj azeri
+ba bashkir bak башҡорт-теле
+be belarusian bel беларуская byelorussian belorussian
+bg bulgarian bul български
+bn bengali ben bangla বাংলা
+bo tibetan bod tib བོད་སྐད་
+br breton bre brezhoneg
+bs bosnian bos bosanski
+ca catalan cat català valencian
+cs czech ces cze čeština cestina
+cy welsh cym wel cymraeg
+da danish dan dansk
+de german deu ger deutsch
+el greek ell gre modern-greek ελληνικά greek-modern
+en english eng 英语 英文
+es spanish spa español castilian espanol castellano spanish-castilian
+et estonian est eesti ekk
+eu basque eus baq euskara
+fa persian fas per فارسی farsi pes prs dari
+fi finnish fin suomi
+fo faroese fao føroyskt
+fr french fra fre français francais
+gl galician glg galego
+gu gujarati guj ગુજરાતી gujrati
+ha hausa hau
+haw hawaiian ʻōlelo-hawaiʻi
+he hebrew heb עברית iw
+hi hindi hin हिन्दी
+hr croatian hrv hrvatski scr
+ht haitian_creole hat haitian kreyòl-ayisyen kreyol creole-haitian
+hu hungarian hun magyar
+hy armenian hye arm հայերեն
+id indonesian ind bahasa-indonesia in bahasa
+is icelandic isl ice íslenska
+it italian ita italiano
+ja japanese jpn 日本語 jp 日本语 nihongo
+jw javanese jav jawa jv
+ka georgian kat geo ქართული
+kk kazakh kaz қазақ-тілі
+km khmer khm ខ្មែរ cambodian
+kn kannada kan ಕನ್ನಡ
+ko korean kor 한국어 kr 조선말
+la latin lat lingua-latina
+lb luxembourgish ltz lëtzebuergesch letzeburgesch
+ln lingala lin lingála
+lo lao ລາວ laotian
+lt lithuanian lit lietuvių
+lv latvian lav latviešu lvs
+mg malagasy mlg plt
+mi maori mri mao māori
+mk macedonian mkd mac македонски
+ml malayalam mal മലയാളം
+mn mongolian mon монгол khk
+mr marathi mar मराठी
+ms malay msa may bahasa-malaysia zsm bahasa-melayu
+mt maltese mlt malti
+my myanmar mya bur burmese မြန်မာ myanmar-burmese
+ne nepali nep नेपाली npi
+nl dutch nld dut nederlands flemish
+nn nynorsk nno norwegian-nynorsk norsk-nynorsk
+no norwegian nor norsk nb nob norwegian-bokmål norwegian-bokmal bokmål bokmal
+oc occitan oci
+pa punjabi pan panjabi ਪੰਜਾਬੀ pnb
+pl polish pol polski
+ps pashto pus pushto پښتو pashtu
+pt portuguese por português portugues
+ro romanian ron rum română moldavian moldovan mo mol
+ru russian rus русский
+sa sanskrit san संस्कृत-भाषा
+sd sindhi snd سنڌي
+si sinhala sin සිංහල sinhalese
+sk slovak slk slo slovenčina
+sl slovenian slv slovenščina slovene
+sn shona sna chishona
+so somali som soomaali
+sq albanian sqi alb shqip als
+sr serbian srp српски sh scc serbo-croatian
+su sundanese sun basa-sunda
+sv swedish swe svenska
+sw swahili swa kiswahili swh
+ta tamil tam தமிழ்
+te telugu tel తెలుగు
+tg tajik tgk тоҷикӣ
+th thai tha ไทย
+tk turkmen tuk türkmen-dili
+tl tagalog tgl filipino fil pilipino
+tr turkish tur türkçe turkce
+tt tatar tat татар
+uk ukrainian ukr українська
+ur urdu urd اردو
+uz uzbek uzb o'zbek uzn
+vi vietnamese vie tiếng-việt tieng-viet
+yi yiddish yid ייִדיש ji ydd
+yo yoruba yor èdè-yorùbá
+yue cantonese yue-chinese 粵語 zh-yue chinese-cantonese cantonese-chinese 粤语 廣東話 广东话
+zh chinese zho chi 中文 mandarin cmn 普通话 普通話 国语 國語 汉语 漢語 简体中文 zn cn
 """
+"""Code and English name, as whisper's tokenizer and OpenAI's answers have them; then what else clients
+write: codes of ISO 639-1 to 639-3, old ones too, whisper's aliases, and what speakers call it."""
 
-NAMES: dict[str, str] = dict(pair.split("=") for pair in _TABLE.split())
-"""English name by code, as whisper's tokenizer and OpenAI's answers have them."""
+_ROWS = [line.split() for line in _TABLE.strip().splitlines()]
+NAMES: dict[str, str] = {code: name for code, name, *_ in _ROWS}
+_CODES = {alias: code for code, name, *aliases in _ROWS for alias in (name, *aliases)}
+_AUTOMATIC = frozenset(
+    {"", "auto", "automatic", "autodetect", "auto-detect", "detect"}
+) | frozenset({"und", "unknown", "none", "null", "undefined"})
+"""Nothing, and what programs write for it."""
 
 
 def normalized(language: str | None, known: Collection[str]) -> str:
-    """The model's code for what a client wrote: ``zn``, ``ZH``, ``zh-CN`` and ``chinese`` are
-    all ``zh``; nothing is ``auto``.
+    """The model's code for what a client wrote: ``zn``, ``zho``, ``zh-CN``, ``mandarin`` and
+    ``Chinese (Simplified)`` are all ``zh``; nothing is ``auto``.
 
     Raises:
         InvalidRequestError: the model does not know it.
     """
-    if not language:
+    text = unicodedata.normalize("NFKC", language or "").casefold()
+    wanted = re.sub(r"[\s_(),/]+", "-", text).strip("-")
+    if wanted in _AUTOMATIC:
         return "auto"
-    wanted = language.strip().lower().replace("_", "-")
-    by_name = next((code for code, name in NAMES.items() if name == wanted), wanted)
-    for candidate in (by_name, by_name.split("-")[0]):
-        code = _ALIASES.get(candidate, candidate)
+    first, last = wanted.partition("-")[0], wanted.rpartition("-")[2]
+    # "haitian-creole" is whole, "zh-tw" and "portuguese-brazil" begin with it, "us-english" ends so.
+    for candidate in (wanted, wanted.replace("-", "_"), first, last):
+        code = _CODES.get(candidate, candidate)
         if code in known:
             return code
     shown = ", ".join(sorted(known)) if len(known) <= 12 else f"{len(known)} codes such as en, zh"
     raise InvalidRequestError(
-        f"The language {language[:32]!r} is not one this model knows: {shown}",
+        f"The language {(language or '')[:32]!r} is not one this model knows: {shown}",
         param="language",
         code="unknown_language",
     )

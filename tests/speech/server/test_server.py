@@ -173,6 +173,21 @@ async def test_mistakes_are_answered_in_openais_shape_and_leave_nothing(
     assert "Traceback" not in engine.log
 
 
+async def test_the_answer_says_which_track_was_used_and_what_was_odd(start_engine: Start) -> None:
+    engine = start_engine()
+    numbered = {"timestamp_granularities[0]": "word", "timestamp_granularities[1]": ""}
+    verbose = {"response_format": "verbose_json", "audio_track": "0", **numbered}
+    answer = (await post(engine, SECOND, **verbose))[1]
+    assert (answer["audio_track"], "audio_tracks" in answer, "notes" in answer) == (0, False, False)
+    assert ("words" in answer, "segments" in answer) == (True, False)
+    voice = tone(440, 1.0)
+    opposite = np.stack([voice, -voice], axis=1).astype("<f4").tobytes()
+    fields = RAW | {"channels": "2", "sample_format": "f32le"}
+    answer = (await post(engine, opposite, **fields))[1]
+    assert answer["text"] == "440Hz"
+    assert ["opposite in phase" in note for note in answer["notes"]] == [True]
+
+
 async def test_raw_pcm(start_engine: Start) -> None:
     engine = start_engine()
     pcm = (tone(440, 1.0, 8000) * 32767).astype("<i2").tobytes()

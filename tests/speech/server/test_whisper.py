@@ -179,6 +179,28 @@ def test_every_answer_of_the_openai_client(client: OpenAI, spoken: list[Samples]
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the client's word for it
+def begins(samples: Samples) -> float:
+    """When the first hundredth of a second begins that has a twentieth of the loudest one's energy."""
+    frames = samples[: len(samples) // 160 * 160].reshape(-1, 160)
+    level = np.sqrt((frames**2).mean(axis=1))
+    return float(np.flatnonzero(level > 0.05 * level.max())[0]) / 100
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("name", [name for name, _, _ in clips()])
+def test_the_first_word_begins_with_the_sound(
+    recognizer: WhisperRecognizer, name: str, pause: float
+) -> None:
+    """Segments begin with the VAD's padding, in which nobody speaks yet."""
+    voice = segment(name).samples
+    quiet = np.random.default_rng(0).normal(0, 1e-4, int(pause * 16_000)).astype(np.float32)
+    session = SileroVad().session()
+    found = session.feed(np.concatenate([quiet, voice])) + session.finish()
+    first = recognizer.recognize(found[:1], [Options(words=True)])[0]
+    assert first.words[0].start == pytest.approx(pause + begins(voice), abs=0.2)
+    assert first.start == pytest.approx(pause + begins(voice), abs=0.2)
+
+
 def test_translation(client: OpenAI) -> None:
     if not CLIPS.is_dir():
         pytest.skip("the clips are not at ../shared/clips")

@@ -16,6 +16,7 @@ import numpy as np
 
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
 from yibu.speech.formats import compression_ratio
+from yibu.speech.models.onsets import Onsets
 from yibu.speech.types import Options, Recognized, Segment, Word
 
 log = logging.getLogger(__name__)
@@ -257,12 +258,14 @@ class WhisperRecognizer:
         segment = window.segment
         silent = window.no_speech > _NO_SPEECH and window.average_logprob < _MIN_LOGPROB
         text = "" if silent else window.text
+        onsets = Onsets(segment.samples)
         return Recognized(
             text=text,
-            start=segment.start,
+            # The VAD's segment begins with up to 0.4 s of silence.
+            start=segment.start + onsets.after(0.0, segment.duration),
             end=segment.end,
             language=window.language,
-            words=self._words(window) if text and window.options.words else (),
+            words=self._words(window, onsets) if text and window.options.words else (),
             raw=text,
             average_logprob=window.average_logprob,
             no_speech_probability=window.no_speech,
@@ -271,8 +274,9 @@ class WhisperRecognizer:
             tokens=tuple(window.tokens),
         )
 
-    def _words(self, window: _Window) -> tuple[Word, ...]:
-        """Align the text with the audio by the decoder's cross-attention."""
+    def _words(self, window: _Window, onsets: Onsets) -> tuple[Word, ...]:
+        """Align the text with the audio by the decoder's cross-attention, which lets a word begin in
+        the silence in front of it."""
         from faster_whisper.transcribe import merge_punctuations
 
         tokens = [token for token in window.tokens if token < window.tokenizer.eot]
@@ -285,7 +289,7 @@ class WhisperRecognizer:
         return tuple(
             Word(
                 text=word["word"].strip(),
-                start=min(start + float(word["start"]), end),
+                start=min(start + onsets.after(float(word["start"]), float(word["end"])), end),
                 end=min(start + float(word["end"]), end),
             )
             for word in alignment
