@@ -36,7 +36,8 @@ def form(data: bytes, name: str = "a.wav", **fields: str | list[str]) -> Any:
     body.add_field("file", io.BytesIO(data), filename=name)
     for field, values in ({"model": MODEL} | fields).items():
         for value in values if isinstance(values, list) else [values]:
-            body.add_field(field.replace("granularities", "granularities[]"), value)
+            name = f"{field}[]" if field == "timestamp_granularities" else field
+            body.add_field(name, value)
     return body
 
 

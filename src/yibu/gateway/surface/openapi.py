@@ -180,6 +180,8 @@ def _request(operation: Operation) -> dict[str, Any]:
         "timestamp_granularities[]": {"type": "array", "items": {"enum": ["word", "segment"]}},
         "stream": {"type": "boolean"},
         "use_itn": {"type": "boolean", "description": "Punctuation and digits (SenseVoice)"},
+        "hotwords": {"type": "string", "description": "Words to listen for (SeACo-Paraformer)"},
+        "keywords[]": {"type": "array", "items": {"type": "string"}},
         "audio_track": {"type": "integer", "description": "Which audio track, from 0"},
         "sample_rate": {"type": "integer", "description": "Hz, of samples without a header"},
         "channels": {"type": "integer", "description": "Of samples without a header (1)"},
