@@ -27,11 +27,29 @@ from yibu.routing import ReplicaStatus, Route
 KEY = "benchmark-key"
 
 
+class Granted:
+    """A lease that nobody has to wait for."""
+
+    waits = False
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    async def granted(self) -> None:
+        """It is."""
+
+    def progress(self) -> None:
+        """Nobody supervises here."""
+
+    def release(self, *, failed: bool = False) -> None:
+        pass
+
+
 class OneReplica:
     def __init__(self, port: int, *, conforming: bool) -> None:
         capabilities = frozenset({"chat"})
         self._route = Route("bench", "command", capabilities, conforming, 0, state="ready")
-        self._endpoint = Endpoint("bench-0", "127.0.0.1", port, key="inner")
+        self._lease = Granted(Endpoint("bench-0", "127.0.0.1", port, key="inner"))
 
     def routes(self) -> Sequence[Route]:
         return [self._route]
@@ -43,14 +61,8 @@ class OneReplica:
         """Nobody asks for metrics here."""
         return []
 
-    async def ensure_ready(self, _model: str, *, exclude: frozenset[str] = frozenset()) -> Endpoint:  # noqa: ARG002  (the protocol's name)
-        return self._endpoint
-
-    def progress(self, endpoint: Endpoint) -> None:
-        """Nobody supervises here."""
-
-    def done(self, endpoint: Endpoint, *, failed: bool = False) -> None:
-        pass
+    def acquire(self, _model: str, **_how: object) -> Granted:
+        return self._lease
 
 
 def add_account(path: Path) -> None:
