@@ -153,6 +153,10 @@ class Backend(Protocol):
         """Every replica of every model, whatever its state."""
         ...
 
+    def queued(self, model: str) -> int:
+        """Requests that wait for a replica of the model."""
+        ...
+
     def acquire(
         self,
         model: str,

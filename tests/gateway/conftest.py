@@ -61,6 +61,9 @@ class FakeBackend:
         )
         return [*ready, *self.statuses]
 
+    def queued(self, model: str) -> int:
+        return 0
+
     def acquire(self, model: str, *, exclude: frozenset[str] = frozenset(), **_: Any) -> FakeLease:
         for endpoint in self.endpoints[model]:
             if endpoint.replica not in exclude:

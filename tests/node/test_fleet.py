@@ -112,6 +112,7 @@ async def test_status_is_what_ps_shows(make_fleet: MakeFleet) -> None:
             "cause": None,
             "hint": None,
             "phase": None,
+            "queued": 0,
         }
         assert [replica["id"] for replica in replicas] == ["smol-0", "smol-1"]
         for replica in replicas:

@@ -176,7 +176,10 @@ class Fleet:
     async def status(self) -> list[dict[str, Any]]:
         """The models as ``yibu ps --json`` shows them."""
         table = await asyncio.to_thread(processes.snapshot)
-        return [_shown(deployment, table) for deployment in self._current()]
+        return [
+            {**_shown(deployment, table), "queued": self.queued(deployment.name)}
+            for deployment in self._current()
+        ]
 
     def configs(self) -> list[ModelConfig]:
         return [deployment.config for deployment in self._current()]
@@ -217,6 +220,11 @@ class Fleet:
     def replicas(self) -> Sequence[ReplicaStatus]:
         """Every replica of every model, whatever its state."""
         return [replica.status() for replica in self._supervisors]
+
+    def queued(self, model: str) -> int:
+        """Requests that wait for a replica of the model."""
+        found = self._scheduler.model(model)
+        return 0 if found is None else len(found.queue)
 
     def acquire(
         self,

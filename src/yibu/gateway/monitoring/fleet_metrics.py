@@ -25,6 +25,8 @@ def fleet_lines(backend: Backend) -> list[str]:
     routes, replicas = backend.routes(), backend.replicas()
     return [
         *_model_lines(routes),
+        *head("queue_length", "Requests that wait for a replica", "gauge"),
+        *(sample("queue_length", ("model",), (r.model,), backend.queued(r.model)) for r in routes),
         *_state_lines(replicas),
         *_count_lines(replicas),
         *_failure_lines(routes, replicas),

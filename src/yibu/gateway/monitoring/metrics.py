@@ -56,6 +56,8 @@ class Metrics:
     """Seconds, by model and path."""
     first_byte: dict[Labels, Histogram] = field(default_factory=dict)
     """Seconds, by model and path."""
+    waits: dict[Labels, Histogram] = field(default_factory=dict)
+    """Seconds that requests waited for a replica, of those that had to; by model."""
     in_flight: int = 0
 
     def observe(self, store: dict[Labels, Histogram], labels: Labels, seconds: float) -> None:
@@ -87,6 +89,13 @@ class Metrics:
         )
         _histograms(lines, "request_seconds", "Time to the last byte", path, self.duration)
         _histograms(lines, "first_byte_seconds", "Time to the first byte", path, self.first_byte)
+        _histograms(
+            lines,
+            "queue_wait_seconds",
+            "Time that requests waited, of those that had to",
+            model,
+            self.waits,
+        )
         lines += head("requests_in_flight", "HTTP requests in flight", "gauge")
         lines.append(f"yibu_requests_in_flight {self.in_flight}")
         lines += extra

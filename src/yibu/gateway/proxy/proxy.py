@@ -193,7 +193,9 @@ class Proxy:
             exclude=exclude,
         )
         if lease.waits:
+            begun = perf_counter()
             await relay.wait_for(lease)
+            self._metrics.observe(self._metrics.waits, (route.model,), perf_counter() - begun)
         return lease
 
     async def _attempt(
