@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from yibu.adopt import Setting, adopt_script
+from yibu.adopt.funasr import read_python
 from yibu.errors import UsageError
 
 START_IIC = """
@@ -70,7 +71,7 @@ def test_a_script_that_starts_the_python_file() -> None:
     ("old", "new", "words"),
     [
         ('model_dir = "iic/SenseVoiceSmall"', "model_dir = pick()", "the model is taken from it"),
-        ("iic/SenseVoiceSmall", "paraformer-zh", "SenseVoice and Whisper"),
+        ("iic/SenseVoiceSmall", "paraformer-en", "Chinese Paraformers and Whisper"),
         ("port=8106", "port=free_port()", "the port is taken from it"),
     ],
 )
@@ -85,7 +86,23 @@ def test_funasrs_own_server() -> None:
     assert adoption.document["models"][0]["source"] == "modelscope:iic/SenseVoiceSmall"
     assert adoption.document["gateway"]["port"] == 10096
     with pytest.raises(UsageError, match="does not know"):
-        adopt_script("funasr-wss-server --model-dir damo/speech_paraformer-large")
+        adopt_script("funasr-wss-server --model-dir damo/speech_paraformer-large_asr-onnx")
+
+
+def test_a_paraformer_with_all_that_stands_beside_it() -> None:
+    script = (
+        "from funasr import AutoModel\nfrom fastapi import FastAPI\n"
+        'model = AutoModel(model="paraformer-zh", vad_model="fsmn-vad", punc_model="ct-punc",\n'
+        '                  spk_model="cam++")\n'
+    )
+    server = read_python(script)
+    assert server is not None
+    assert server.source.startswith("modelscope:iic/speech_seaco_paraformer_large")
+    assert server.options == {
+        "punctuation": "modelscope:iic/punc_ct-transformer_cn-en-common-vocab471067-large",
+        "speakers": "modelscope:iic/speech_campplus_sv_zh-cn_16k-common",
+    }
+    assert server.warnings == ()
 
 
 def test_xinference() -> None:

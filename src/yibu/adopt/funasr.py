@@ -13,10 +13,23 @@ from typing import Any
 
 from yibu.adopt.bash import Gap, UnknownScriptError
 
-_SERVED = re.compile(r"sensevoice|whisper", re.IGNORECASE)
-"""What yibu's speech engine recognises with."""
-_NICKNAMES = {"fsmn-vad": "", "sensevoice": "iic/SenseVoiceSmall"}
-"""FunASR's short names; its VAD is found without a name."""
+_SERVED = re.compile(
+    r"sensevoice|whisper|paraformer(?!.*(-en\b|nat-en-|-onnx\b|contextual))", re.IGNORECASE
+)
+"""What yibu's speech engine recognises with; of Paraformers those in Chinese, from model.pt."""
+_NICKNAMES = {
+    "fsmn-vad": "",
+    "sensevoice": "iic/SenseVoiceSmall",
+    "paraformer": "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
+    "paraformer-zh": "iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
+    "paraformer-zh-streaming": (
+        "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online"
+    ),
+    "ct-punc": "iic/punc_ct-transformer_cn-en-common-vocab471067-large",
+    "ct-punc-c": "iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch",
+    "cam++": "iic/speech_campplus_sv_zh-cn_16k-common",
+}
+"""FunASR's short names (``funasr/download/name_maps_from_hub.py``); its VAD is found without one."""
 _MAX_DEPTH = 8
 _WEBSOCKET = re.compile(r"funasr[-_]wss[-_]server(-2pass|-2pass\.py|\.py)?$")
 
@@ -87,16 +100,15 @@ def _served_model(models: list[ast.Call], values: _Constants) -> dict[str, Any]:
             continue
         _check_served(model, Gap(call.lineno, ast.unparse(call)))
         options: dict[str, Any] = {}
-        vad = values.text(given["vad_model"], "the VAD model") if "vad_model" in given else ""
-        vad = _NICKNAMES.get(vad, vad)
-        if vad:
-            options["vad"] = _source(vad)
-        warnings = tuple(
-            f"{name} is left out: SenseVoice writes punctuation itself, and speakers are not told"
-            " apart"
-            for name in ("punc_model", "spk_model")
-            if name in given
-        )
+        warnings = []
+        for option, argument in (
+            ("vad", "vad_model"), ("punctuation", "punc_model"), ("speakers", "spk_model"),
+        ):  # fmt: skip
+            named = values.text(given[argument], f"the {argument}") if argument in given else ""
+            if option == "punctuation" and named and "paraformer" not in model.lower():
+                warnings.append("punc_model is left out: SenseVoice writes punctuation itself")
+            elif named := _NICKNAMES.get(named, named):
+                options[option] = _source(named)
         device = values.text(given["device"], "the device") if "device" in given else "cpu"
         number = re.fullmatch(r"cuda(?::(\d+))?", device)
         gpus = (int(number[1] or 0),) if number else None
@@ -110,7 +122,7 @@ def _served_model(models: list[ast.Call], values: _Constants) -> dict[str, Any]:
 def _check_served(model: str, gap: Gap) -> None:
     if not _SERVED.search(model):
         raise UnknownScriptError(gap, "serves a model that yibu's speech engine does not know: it "
-                                 "has SenseVoice and Whisper")  # fmt: skip
+                                 "has SenseVoice, Chinese Paraformers and Whisper")  # fmt: skip
 
 
 def _source(model: str) -> str:
