@@ -134,6 +134,22 @@ def test_speech_with_a_vad_of_its_own() -> None:
     assert argv[argv.index("--vad") + 1] == "/store/vad"
 
 
+@pytest.mark.parametrize(
+    ("format", "options", "gpus", "what"),
+    [
+        ("sensevoice", {"punctuation": "p"}, (), "`punctuation:` is for a Paraformer"),
+        ("paraformer", {"punctuation": "p", "path": "reference"}, (), "`punctuation:` is for"),
+        ("whisper-ct2", {"speakers": "s"}, (), "speakers are told apart with SenseVoice"),
+        ("sensevoice", {"speakers": "s"}, (0,), "this is sensevoice on cuda"),
+    ],
+)
+def test_models_beside_the_wrong_recognizer_are_refused(
+    format: Any, options: dict[str, Any], gpus: tuple[int, ...], what: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=what):
+        Speech().plan(model(options), facts(format), placement(gpus=gpus))
+
+
 def test_speech_with_punctuation_and_speakers() -> None:
     options = {"punctuation": "modelscope:iic/punc", "speakers": "modelscope:iic/campplus"}
     launch = Speech().plan(model(options), facts("paraformer"), placement())

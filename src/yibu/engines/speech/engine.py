@@ -162,6 +162,19 @@ def _device(options: SpeechOptions, *, gpu: bool) -> str:
 
 def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, device: str) -> str:
     usual = ENVIRONMENTS[facts.format]
+    fast = options.path == "fast" and device == "cpu"
+    if options.punctuation and not (fast and facts.format == "paraformer"):
+        raise UnsupportedError(
+            f"model {model.name!r}: `punctuation:` is for a Paraformer with `path: fast`; this is "
+            f"{facts.format} with `path: {options.path}`, which takes none",
+            hint="leave `punctuation:` out: SenseVoice and whisper write their own",
+        )
+    if options.speakers and not (fast and usual == "speech-onnx"):
+        raise UnsupportedError(
+            f"model {model.name!r}: speakers are told apart with SenseVoice and Paraformer, on the CPU "
+            f"with `path: fast`; this is {facts.format} on {device} with `path: {options.path}`",
+            hint="leave `speakers:` out, or take iic/SenseVoiceSmall on the CPU",
+        )
     if options.path == "reference" and facts.format in _BY_FUNASR:
         usual = "speech-torch"
     elif device != "cpu" and facts.format == "sensevoice":
