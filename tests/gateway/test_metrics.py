@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
 from tests.exposition import Exposition
 from yibu.engines.base import Endpoint
 from yibu.gateway.monitoring import scrape as scraping
+from yibu.gateway.monitoring.node_metrics import NodeMetrics
+from yibu.planner.ledger import Promise
+from yibu.planner.types import Gpu, GpuProcess
 from yibu.routing import Failure, ReplicaStatus, Route
 
 from .conftest import FakeBackend, Running, Serve, chat
@@ -217,3 +221,38 @@ async def test_the_key_rules_are_those_of_the_api(serve: Serve, backend: FakeBac
             async with gateway.http.get(gateway.url + "/metrics", headers=headers) as answer:
                 assert answer.status == 200
                 assert "inner-key" not in await answer.text()
+
+
+async def test_memory_of_replicas_by_device() -> None:
+    """What a node on a GPU server says: one replica on two cards, one beside it on the processor."""
+    rows = [
+        {"name": "big", "replicas": [{"id": "big-0", "rss_bytes": 5}]},
+        {"name": "small", "replicas": [{"id": "small-0", "rss_bytes": None}]},
+    ]
+    promises = [
+        Promise("big-0", (0, 1), 70, pids=frozenset({11, 12}), host=7),
+        Promise("small-0", (), 9),
+        Promise("gone-0", (), 3),
+    ]
+    cards = [
+        Gpu(0, 'H"100', 80, 10, processes=(GpuProcess(11, "x", 60), GpuProcess(99, "other", 5))),
+        Gpu(1, "H200", 80, 20, processes=(GpuProcess(12, "x", None),)),
+    ]
+
+    async def status() -> list[dict[str, Any]]:
+        return rows
+
+    async def reserved() -> list[Promise]:
+        return promises
+
+    page = Exposition("\n".join(await NodeMetrics(status, reserved, lambda: cards).lines()) + "\n")
+    kept, used = "yibu_replica_memory_reserved_bytes", "yibu_replica_memory_used_bytes"
+    big, small = {"model": "big", "replica": "big-0"}, {"model": "small", "replica": "small-0"}
+    assert [page.value(kept, **big, device=device) for device in ("cpu", "0", "1")] == [7, 70, 70]
+    assert page.value(kept, **small, device="cpu") == 9
+    assert len(page.labels(kept)) == 4
+    # The driver does not say how much the second one's process holds: 0 is shown, not another's.
+    assert [page.value(used, **big, device=device) for device in ("cpu", "0", "1")] == [5, 60, 0]
+    assert page.value(used, **small, device="cpu") == 0
+    assert page.value("yibu_gpu_memory_used_bytes", gpu="0", name='H"100') == 70
+    assert page.value("yibu_gpu_memory_bytes", gpu="1", name="H200") == 80

@@ -253,6 +253,11 @@ class MigDriver:
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]:
         return []
 
+    def nvmlDeviceGetUtilizationRates(self, handle: Any) -> SimpleNamespace:
+        if handle == 0:  # in MIG mode
+            raise self.NVMLError_NotSupported
+        return SimpleNamespace(gpu=37, memory=5)
+
 
 def test_slices_stand_in_place_of_their_gpu() -> None:
     driver: Any = MigDriver()
@@ -265,6 +270,11 @@ def test_slices_stand_in_place_of_their_gpu() -> None:
     assert [gpu.compute_capability for gpu in gpus] == [(8, 0), (8, 0), (8, 9)]
     for value, indices in {"MIG-ddd": [102], "0": [100], "1": [1], "1,MIG-c": [1, 100]}.items():
         assert [gpu.index for gpu in hardware.visible(gpus, value)] == indices
+
+
+def test_how_busy_gpus_are_without_those_that_do_not_tell() -> None:
+    driver: Any = MigDriver()
+    assert dict(hardware._busy(driver)) == {1: 37.0}
 
 
 def test_an_engine_is_shown_slices_by_uuid() -> None:

@@ -247,17 +247,17 @@ def gpu_memory_free(index: int) -> int | None:
 
 def gpus_busy() -> dict[int, float]:
     """Per cent of the last moments in which each GPU worked; without those that do not tell (MIG)."""
-    found: dict[int, float] = {}
     with _nvml() as nvml:
-        if nvml is None:
-            return {}
-        for index in range(nvml.nvmlDeviceGetCount()):
-            try:
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                found[index] = float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-            except nvml.NVMLError:
-                continue
-    return found
+        return {} if nvml is None else dict(_busy(nvml))
+
+
+def _busy(nvml: ModuleType) -> Iterator[tuple[int, float]]:
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            yield index, float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except nvml.NVMLError:
+            continue
 
 
 def visible(found: tuple[Gpu, ...], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
