@@ -168,8 +168,15 @@ _LINEAR: Mapping[str, Family] = {
         layer=hybrids.granite_hybrid_layer,
     ),
     "zamba2": Family(
-        pattern=hybrids.zamba_pattern, mixers=hybrids.zamba_mixers(mixers.mamba2), norms=1,
-        layer=special.without_feed_forward, beside=hybrids.zamba2_extra,
+        pattern=hybrids.zamba_pattern, mixers=hybrids.zamba_mixers(mixers.mamba2, adapters=True),
+        norms=1, layer=special.without_feed_forward, beside=hybrids.zamba_extra,
+    ),
+    "zamba": Family(
+        pattern=hybrids.zamba1_pattern, mixers=hybrids.zamba_mixers(mixers.mamba, adapters=False),
+        norms=1, layer=special.without_feed_forward, beside=hybrids.zamba_extra,
+    ),
+    "xlstm": Family(
+        pattern=special.every("xlstm"), mixers={"xlstm": hybrids.xlstm}, layer=hybrids.xlstm_layer
     ),
     "mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
                     layer=hybrids.mamba_layer),
@@ -208,7 +215,12 @@ def _remote(repository: str, **more: Any) -> Family:
 
 _LIGHTNING = {"linear_attention": mixers.lightning}
 _BESIDE_WEIGHTS: Mapping[str, Family] = {
-    "chatglm": _remote("THUDM/glm-4-9b"),
+    "chatglm": _remote("THUDM/glm-4-9b", layer=special.chatglm_layer),
+    "phi3small": Family(
+        source=_REMOTE + "microsoft/Phi-3-small-8k-instruct", sets={"qkv_bias": True}
+    ),
+    "telechat": _remote("Tele-AI/TeleChat2-7B"),
+    "arctic": _remote("Snowflake/snowflake-arctic-instruct", layer=special.arctic_layer),
     "baichuan": _remote("baichuan-inc/Baichuan2-7B-Chat"),
     "internlm": _remote("internlm/internlm-7b"),
     "internlm2": _remote("internlm/internlm2-7b"),

@@ -98,7 +98,7 @@ def granite_hybrid_layer(settings: Settings, i: int, n: int, kind: str) -> Setti
     return {**settings, "intermediate_size": number(settings, "shared_intermediate_size")}
 
 
-# Zamba 2: Mamba layers, some with one of a few shared transformer blocks before them.
+# Zamba 1 and 2: Mamba layers, some with one of a few shared transformer blocks before them.
 
 
 def zamba_pattern(settings: Settings, n: int) -> list[str] | None:
@@ -111,10 +111,20 @@ def zamba_pattern(settings: Settings, n: int) -> list[str] | None:
     return ["hybrid" if i in hybrid else "mamba" for i in range(n)]
 
 
-def zamba_mixers(state: mixers.MixerRule) -> dict[str, mixers.MixerRule]:
+def zamba1_pattern(settings: Settings, n: int) -> list[str] | None:
+    """As its class makes it (configuration_zamba.py)."""
+    if "layers_block_type" in settings:
+        return zamba_pattern(settings, n)
+    period = max(1, number(settings, "attn_layer_period", default=6))
+    offset = number(settings, "attn_layer_offset", default=4)
+    rest = ["hybrid" if i % period == offset else "mamba" for i in range(n - 3)]
+    return ["mamba", "mamba", "hybrid", *rest][:n]
+
+
+def zamba_mixers(state: mixers.MixerRule, *, adapters: bool) -> dict[str, mixers.MixerRule]:
     def hybrid(settings: Settings) -> Mixer:
         own, hidden = state(settings), need(settings, "hidden")
-        rank = number(settings, "adapter_rank", default=128)
+        rank = number(settings, "adapter_rank", default=128) if adapters else 0
         adapter = rank * (hidden + 2 * need(settings, "inner"))
         kept = mixers.attention(_zamba_attention(settings)).keeps
         return Mixer(own.weights + hidden * hidden + adapter, own.small, own.keeps + kept)
@@ -129,8 +139,8 @@ def _zamba_attention(settings: Settings) -> Settings:
     return {**settings, "attention_input_size": twice, "head_dim": width}
 
 
-def zamba2_extra(settings: Settings) -> Weights:
-    """The shared blocks themselves (modeling_zamba2.py)."""
+def zamba_extra(settings: Settings) -> Weights:
+    """The shared blocks themselves (modeling_zamba.py, modeling_zamba2.py)."""
     blocks = number(settings, "num_mem_blocks", default=1)
     hidden, inner = need(settings, "hidden"), need(settings, "inner")
     one = mixers.attention(_zamba_attention(settings)).weights + 3 * hidden * inner
@@ -145,3 +155,26 @@ def rwkv(settings: Settings) -> Mixer:
     weights = 4 * hidden * inner + hidden * hidden
     state = CacheGroup("state", 1, state=3 * inner + 2 * hidden)
     return Mixer(weights, 2 * inner + 5 * hidden, (state,))
+
+
+def xlstm(settings: Settings) -> Mixer:
+    """A matrix LSTM (arXiv 2503.13427; modeling_xlstm.py), whose state is kept in float32: of twice as many
+    bytes as others."""
+    hidden, heads = need(settings, "hidden"), need(settings, "heads")
+    keys = int(hidden * _factor(settings, "qk_dim_factor", 0.5))
+    values = int(hidden * _factor(settings, "v_dim_factor", 1.0))
+    weights = 2 * hidden * keys + 3 * hidden * values + 2 * hidden * heads
+    state = 2 * (keys * values // heads + keys + heads)
+    return Mixer(weights, values + 2 * heads, (CacheGroup("state", 1, state=state),))
+
+
+def xlstm_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """The width of its feed-forward part is scaled and rounded up (modeling_xlstm.py)."""
+    width = int(need(settings, "hidden") * _factor(settings, "ffn_proj_factor", 2.667))
+    multiple = max(1, number(settings, "ffn_round_up_to_multiple_of", default=64))
+    return {**settings, "intermediate_size": width + (-width) % multiple}
+
+
+def _factor(settings: Settings, name: str, default: float) -> float:
+    found = settings.get(name)
+    return float(found) if isinstance(found, int | float) else default

@@ -249,7 +249,7 @@ def _period(settings: Settings, layers: int) -> list[bool] | None:
 
 
 def _llama4_step(settings: Settings, layers: int) -> list[bool] | None:
-    step = number(settings, "interleave_moe_layer_step")
+    step = number(settings, "interleave_moe_layer_step", "moe_layer_frequency")
     return [(i + 1) % step == 0 for i in range(layers)] if step else None
 
 

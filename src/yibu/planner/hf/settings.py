@@ -59,6 +59,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "decoder_ffn_dim",
         "mlp_hidden_size",
         "hidden_dim",
+        "ff_intermediate_size",
+        "inner_hidden_size",
     ),
     "experts": (
         "num_experts",

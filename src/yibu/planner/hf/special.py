@@ -284,6 +284,20 @@ def minimax_m3_pattern(settings: Settings, n: int) -> list[str] | None:
     return named or ["full_attention"] * n
 
 
+def chatglm_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """The first ChatGLM, with two matrices and biases everywhere (THUDM/chatglm-6b, modeling_chatglm.py)."""
+    if "inner_hidden_size" not in settings:
+        return settings
+    return {**settings, "gated": False, "attention_bias": True, "mlp_bias": True}
+
+
+def arctic_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
+    """Beside the experts a dense part as wide as the hidden size (modeling_arctic.py)."""
+    if not settings.get("parallel_attn_mlp_res"):
+        return settings
+    return {**settings, "shared_intermediate_size": need(settings, "hidden")}
+
+
 def hunyuan_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     """Hunyuan-Large: with cross-layer attention only the first of so many layers keeps keys and
     values (arXiv 2411.02265)."""
