@@ -21,9 +21,10 @@ from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
 from yibu.node.housekeeping import reap_orphans, rotate_logs
 from yibu.node.launch import Host, cancelled
+from yibu.node.lease import Lease
 from yibu.node.process import EngineProcess, end_marked
 from yibu.node.replica import Replica
-from yibu.node.runner import Lease, Runner
+from yibu.node.runner import Runner
 from yibu.node.scheduler import Scheduler
 from yibu.node.scheduler.types import Generation
 from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
@@ -245,7 +246,7 @@ class Fleet:
         """
         runner = self._runner
         lease = Lease(model, key, priority, affinity, exclude, slotless)
-        lease.runner = runner
+        lease.scheduler = runner.scheduler
         now = time.monotonic()
         replica = runner.scheduler.request(lease, now)
         if replica is not None:

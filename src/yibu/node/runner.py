@@ -6,26 +6,24 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
 from yibu.config import ModelConfig
 from yibu.config.names import replica_id
-from yibu.engines.base import Endpoint
 from yibu.errors import EngineStartError, NotReadyError, YibuError
 from yibu.node import processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec, cancelled
+from yibu.node.lease import Lease
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica
 from yibu.node.scheduler import Holding, Reading, Scheduler, Waiter
 from yibu.node.scheduler import types as records
-from yibu.node.scheduler.starts import Start
 from yibu.node.scheduler.types import Generation
+from yibu.node.start_gate import StartGate
 from yibu.node.state import SavedReplica
 from yibu.planner.ledger import Beside, Coming, Promise
 from yibu.planner.types import Machine, ModelFacts, Placement
@@ -33,64 +31,6 @@ from yibu.planner.types import Machine, ModelFacts, Placement
 _log = logging.getLogger(__name__)
 _TICK = 0.25
 """Seconds between two looks at what is due by time."""
-
-
-@dataclass(eq=False, slots=True)
-class Lease(Waiter):
-    """A request and the replica that answers it: ``yibu.routing.Lease``."""
-
-    runner: Runner | None = None
-    supervisor: Replica | None = None
-    future: asyncio.Future[None] | None = None
-    found: Endpoint | None = None
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where the replica answers."""
-        assert self.found is not None
-        return self.found
-
-    @property
-    def waits(self) -> bool:
-        """No replica answers it yet."""
-        return self.supervisor is None
-
-    async def granted(self) -> None:
-        """Wait for the replica.
-
-        Raises:
-            YibuError: it gets none.
-        """
-        if self.supervisor is not None:
-            return
-        if self.future is None:
-            self.future = asyncio.get_running_loop().create_future()
-        try:
-            await self.future
-        except asyncio.CancelledError:
-            assert self.runner is not None
-            if self.supervisor is not None:  # it got one in the same moment
-                self.release()
-            else:
-                self.runner.scheduler.left(self, time.monotonic())
-            raise
-
-    def given(self, supervisor: Replica) -> None:
-        """This replica answers it."""
-        self.supervisor, self.found = supervisor, supervisor.endpoint
-        supervisor.acquire()
-
-    def progress(self) -> None:
-        """A byte of the answer came: this engine does not hang, however long its answers are."""
-        assert self.supervisor is not None
-        self.supervisor.progressed()
-
-    def release(self, *, failed: bool = False) -> None:
-        """The request ended; ``failed`` when the replica broke the connection."""
-        assert self.supervisor is not None
-        assert self.runner is not None
-        self.supervisor.release(failed=failed)
-        self.runner.scheduler.answered(self.supervisor.id, self, time.monotonic())
 
 
 class Runner:
@@ -106,12 +46,12 @@ class Runner:
         self.deployments: dict[Generation, Deployment] = {}
         self.supervisors: dict[str, Replica] = {}
         self._deployer = deployer
-        self._host = dataclasses.replace(host, start_slot=self._slot)
+        self._gate = StartGate()
+        self._host = dataclasses.replace(host, start_slot=self._gate.slot)
         self._bus = bus
         self._on_change = on_change
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._group = asyncio.TaskGroup()
-        self._slots: dict[str, asyncio.Event] = {}
         self._stops: dict[str, asyncio.Event] = {}
         self._patience: float | None = None
         self._states: dict[str, tuple[object, ...]] = {}
@@ -125,6 +65,7 @@ class Runner:
             min_up=timings.min_up,
             foresight=timings.foresight,
         )
+        self._gate.scheduler = self.scheduler
 
     # The lifespan.
 
@@ -384,23 +325,8 @@ class Runner:
             )
         self._tell()
 
-    @asynccontextmanager
-    async def _slot(self, start: Start, waits: Callable[[], None]) -> AsyncIterator[None]:
-        """The engine may start inside the block; ``waits`` is called where that is not at once."""
-        go = self._slots[start.replica] = asyncio.Event()
-        try:
-            self.scheduler.start_wanted(start, time.monotonic())
-            if not go.is_set():
-                waits()
-            await go.wait()
-            yield
-        finally:
-            self._slots.pop(start.replica, None)
-            self.scheduler.start_over(start.replica, time.monotonic())
-
     def let_start(self, replica: str) -> None:
-        if (go := self._slots.get(replica)) is not None:
-            go.set()
+        self._gate.open(replica)
 
     def stop(self, replica: str) -> None:
         if (stop := self._stops.get(replica)) is not None:
@@ -410,19 +336,11 @@ class Runner:
 
     def grant(self, waiter: Waiter, replica: str) -> bool:
         assert isinstance(waiter, Lease)
-        if waiter.future is not None and waiter.future.done():
-            return False
-        waiter.given(self.supervisors[replica])
-        if waiter.future is not None:
-            waiter.future.set_result(None)
-        return True
+        return waiter.taken(self.supervisors[replica])
 
     def refuse(self, waiter: Waiter, error: YibuError) -> None:
         assert isinstance(waiter, Lease)
-        if waiter.future is None:
-            waiter.future = asyncio.get_running_loop().create_future()
-        if not waiter.future.done():
-            waiter.future.set_exception(error)
+        waiter.refused(error)
 
     def not_ready(self, model: str, retry_after: float) -> YibuError:
         deployment = self.current(model)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 from yibu.config import ModelConfig
-from yibu.errors import EngineStartError, NotReadyError, UnknownModelError, YibuError
+from yibu.errors import EngineStartError, YibuError
 from yibu.node.scheduler import admission, demand
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.placing import Placing
-from yibu.node.scheduler.routing import choose
+from yibu.node.scheduler.requests import Requests, gone
 from yibu.node.scheduler.starts import Start, Starts
 from yibu.node.scheduler.types import (
     Desired,
@@ -55,7 +55,6 @@ class Scheduler:
         other models that come up will need."""
         self._effects = effects
         self._name = name
-        self._ready_wait = ready_wait
         self._foresight = foresight
         self._models: dict[str, Model] = {}
         self._replicas: dict[str, Replica] = {}
@@ -65,9 +64,9 @@ class Scheduler:
         """Why generations were given up that were to take over."""
         self._shown: dict[str, object] = {}
         self._starts = Starts()
-        self._closed = False
         self._settling = False
         self._again = False
+        self._requests = Requests(effects, self._models, ready_wait)
         self._placing = Placing(effects, place, self._models, self._replicas, min_up)
 
     # Desired models.
@@ -141,9 +140,7 @@ class Scheduler:
 
     def close(self) -> None:
         """The node stops: requests that wait are refused, and no more are taken."""
-        self._closed = True
-        for model in self._models.values():
-            self._refuse_all(model, closing)
+        self._requests.close()
 
     # What preparing found.
 
@@ -226,7 +223,7 @@ class Scheduler:
         if desired is model.next or on_demand:
             self._fail(desired, replica.error, now)
         elif not desired.living():
-            self._refuse_all(model)
+            self._requests.refuse_all(model)
 
     def replica_ended(self, replica_id: str, now: float) -> None:
         """Nothing is left of it."""
@@ -259,47 +256,17 @@ class Scheduler:
             NotReadyError: the model cannot answer, nor will it soon.
             OverloadedError: too many wait for it already.
         """
-        model = self._models.get(waiter.model)
-        if model is None:
-            raise gone(waiter.model)
-        if self._closed:
-            raise closing()
-        if not len(model.queue) or waiter.exclude:
-            replica = choose(model.ready, waiter)
-            if replica is not None:
-                self._take(model, replica, waiter)
-                return replica.id
-        waiter.since = now
-        waiter.deadline = admission.deadline(model, waiter, now, self._ready_wait, self._effects)
-        model.queue.push(waiter)
-        if not model.ready:
-            self._load(model.current, now)
+        replica = self._requests.take(waiter, now)
+        if replica is None and not self._models[waiter.model].ready:
             self._settle(now)
-        return None
-
-    def _load(self, desired: Desired, now: float) -> None:
-        """Somebody asks for it."""
-        if desired.policy.on_demand and not desired.started:
-            desired.started = desired.asked = True
-            desired.wanted_since = now
+        return replica
 
     def answered(self, replica_id: str, waiter: Waiter, now: float) -> None:
         """A request that had a replica has ended."""
-        model = self._models.get(waiter.model)
-        if model is not None:
-            model.queue.answered(waiter.key)
-            model.rate.answered(now)
-            model.last_used = now
         replica = self._replicas.get(replica_id)
-        if replica is None:
-            return
-        if not waiter.slotless:
-            replica.in_flight -= 1
-        replica.last_used = now
-        if replica.yielding:
+        self._requests.answered(replica, waiter, now)
+        if replica is not None and replica.yielding:
             self._settle(now)
-        elif model is not None and len(model.queue):
-            self._dispatch(model)
 
     def left(self, waiter: Waiter, now: float) -> None:
         """A request that waits is not wanted any more."""
@@ -310,32 +277,10 @@ class Scheduler:
     def tick(self, now: float) -> None:
         """Time has passed."""
         for model in self._models.values():
-            for waiter in [w for w in model.queue if w.deadline <= now]:
-                if not admission.patient(model):
-                    model.queue.remove(waiter)
-                    error = admission.waited(model, waiter, now, self._effects)
-                    self._effects.refuse(waiter, error)
+            self._requests.expire(model, now)
             demand.review(model, now)
         self._placing.tick(now)
         self._settle(now)
-
-    def _take(self, model: Model, replica: Replica, waiter: Waiter) -> None:
-        model.turn += 1
-        replica.turn = model.turn
-        if not waiter.slotless:
-            replica.in_flight += 1
-        model.queue.granted(waiter.key)
-
-    def _dispatch(self, model: Model) -> None:
-        """Give those that wait the replicas that have room."""
-        while len(model.queue) and any(r.has_room() for r in model.ready):
-            waiter = model.queue.pop(lambda w: not w.exclude or choose(model.ready, w) is not None)
-            if waiter is None:
-                return
-            replica = choose(model.ready, waiter)
-            assert replica is not None
-            if self._effects.grant(waiter, replica.id):
-                self._take(model, replica, waiter)
 
     # What is wanted, and what there is.
 
@@ -375,7 +320,7 @@ class Scheduler:
             self._stop(demand.surplus(desired, target))
             self._stop([r for r in desired.living() if r.yielding and not r.in_flight])
         model.refresh()
-        self._dispatch(model)
+        self._requests.dispatch(model)
         shown = [
             (d.key, d.stage, d.started, [(r.id, r.state, r.yielding) for r in d.replicas.values()])
             for d in model.generations()
@@ -446,17 +391,11 @@ class Scheduler:
             desired.failures += 1
             desired.retry_at = now + admission.pause(desired.failures)
             self._stop(desired.replicas.values())
-            self._refuse_all(model)
+            self._requests.refuse_all(model)
         else:
             desired.error, desired.stage = error, "failed"
             self._stop(desired.living())
-            self._refuse_all(model)
-
-    def _refuse_all(self, model: Model, error: Callable[[], YibuError] | None = None) -> None:
-        for waiter in list(model.queue):
-            model.queue.remove(waiter)
-            reason = error() if error else self._effects.not_ready(model.name, 60.0)
-            self._effects.refuse(waiter, reason)
+            self._requests.refuse_all(model)
 
     # What others may know.
 
@@ -504,12 +443,3 @@ class Scheduler:
     def _all_desired(self) -> Iterator[Desired]:
         for model in self._models.values():
             yield from model.generations()
-
-
-def gone(name: str) -> UnknownModelError:
-    """It was there when the request came; its client may not know of the others."""
-    return UnknownModelError(f"the model {name!r} is not served here any more")
-
-
-def closing() -> NotReadyError:
-    return NotReadyError("this node is shutting down", retry_after=10.0)

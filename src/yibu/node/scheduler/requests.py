@@ -1,0 +1,115 @@
+"""Requests: answered at once where a replica has room, else queued until one has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from yibu.errors import NotReadyError, UnknownModelError, YibuError
+from yibu.node.scheduler import admission
+from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.routing import choose
+from yibu.node.scheduler.types import Effects, Replica, Waiter
+
+_FAILED = 60.0
+"""Seconds until a client may ask again for a model that has failed."""
+
+
+class Requests:
+    """Those of all models."""
+
+    def __init__(self, effects: Effects, models: Mapping[str, Model], ready_wait: float) -> None:
+        self._effects = effects
+        self._models = models
+        self._ready_wait = ready_wait
+        self._closed = False
+
+    def take(self, waiter: Waiter, now: float) -> str | None:
+        """The replica for a request; None where it waits. Raises as ``Scheduler.request`` does."""
+        model = self._models.get(waiter.model)
+        if model is None:
+            raise gone(waiter.model)
+        if self._closed:
+            raise closing()
+        if not len(model.queue) or waiter.exclude:
+            replica = choose(model.ready, waiter)
+            if replica is not None:
+                self._give(model, replica, waiter)
+                return replica.id
+        waiter.since = now
+        waiter.deadline = admission.deadline(model, waiter, now, self._ready_wait, self._effects)
+        model.queue.push(waiter)
+        if not model.ready:
+            _load(model, now)
+        return None
+
+    def answered(self, replica: Replica | None, waiter: Waiter, now: float) -> None:
+        """A request has ended; None is a replica that has gone before it."""
+        model = self._models.get(waiter.model)
+        if model is not None:
+            model.queue.answered(waiter.key)
+            model.rate.answered(now)
+            model.last_used = now
+        if replica is None:
+            return
+        if not waiter.slotless:
+            replica.in_flight -= 1
+        replica.last_used = now
+        if model is not None and len(model.queue):
+            self.dispatch(model)
+
+    def dispatch(self, model: Model) -> None:
+        """Give those that wait the replicas that have room."""
+        while len(model.queue) and any(replica.has_room() for replica in model.ready):
+            waiter = model.queue.pop(lambda w: not w.exclude or choose(model.ready, w) is not None)
+            if waiter is None:
+                return
+            replica = choose(model.ready, waiter)
+            assert replica is not None
+            if self._effects.grant(waiter, replica.id):
+                self._give(model, replica, waiter)
+
+    def expire(self, model: Model, now: float) -> None:
+        """Refuse those whose time is up."""
+        late = [waiter for waiter in model.queue if waiter.deadline <= now]
+        if late and not admission.patient(model):
+            for waiter in late:
+                model.queue.remove(waiter)
+                error = admission.waited(model, waiter, now, self._effects)
+                self._effects.refuse(waiter, error)
+
+    def refuse_all(self, model: Model, error: Callable[[], YibuError] | None = None) -> None:
+        """Refuse whoever waits for a model; with what is shown of it, where no error is given."""
+        for waiter in list(model.queue):
+            model.queue.remove(waiter)
+            reason = error() if error else self._effects.not_ready(model.name, _FAILED)
+            self._effects.refuse(waiter, reason)
+
+    def close(self) -> None:
+        """Take no more, and refuse those that wait."""
+        self._closed = True
+        for model in self._models.values():
+            self.refuse_all(model, closing)
+
+    def _give(self, model: Model, replica: Replica, waiter: Waiter) -> None:
+        model.turn += 1
+        replica.turn = model.turn
+        if not waiter.slotless:
+            replica.in_flight += 1
+        model.queue.granted(waiter.key)
+
+
+def _load(model: Model, now: float) -> None:
+    """Somebody asks for a model that is loaded on demand."""
+    desired = model.current
+    if desired.policy.on_demand and not desired.started:
+        desired.started = desired.asked = True
+        desired.wanted_since = now
+
+
+def gone(name: str) -> UnknownModelError:
+    """It was there when the request came; its client may not know of the others."""
+    return UnknownModelError(f"the model {name!r} is not served here any more")
+
+
+def closing() -> NotReadyError:
+    return NotReadyError("this node is shutting down", retry_after=10.0)
