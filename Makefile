@@ -9,7 +9,7 @@ SLOWEST := --durations=15 --durations-min=1
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs clean gpu
+.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs clean gpu audit
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
@@ -66,6 +66,9 @@ check: $(VENV)/dev               ## lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(VENV)/dev               ## known vulnerabilities of the pinned packages, where an index has advisories
+	@$(BIN)/python scripts/audit.py $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("yibu needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from yibu.gateway.ollama.translation import TRANSLATIONS, Translation
-from yibu.gateway.operations import OPERATIONS, Operation
+from yibu.gateway.operations import OPERATIONS, Operation, dialect_of
 from yibu.gateway.schemas import answers
 
 DESCRIPTION = """\
@@ -97,13 +97,16 @@ def document(app: FastAPI) -> dict[str, Any]:
             "description": "The same, where Anthropic's clients put it",
         },
     }
-    for methods in text["paths"].values():
+    for path, methods in text["paths"].items():
+        ollama = dialect_of(path) == "script"
+        shape = answers.RecognizeError if ollama else answers.ErrorAnswer
         for method in methods.values():
             # FastAPI documents a validation error of its own shape, which never occurs here.
             method["responses"].pop("422", None)
+            method["responses"]["default"] = _error(None, shape)
             if method["x-access"] == "key":
                 method["security"] = _SECURITY
-                method["responses"]["401"] = _error(401)
+                method["responses"]["401"] = _error(401, shape)
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     for operation in OPERATIONS.values():
@@ -206,8 +209,10 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REF.format(model=model.__name__)}
 
 
-def _error(status: int, shape: type[BaseModel] = answers.ErrorAnswer) -> dict[str, Any]:
+def _error(
+    status: int | None = None, shape: type[BaseModel] = answers.ErrorAnswer
+) -> dict[str, Any]:
     return {
-        "description": _STATUSES[status],
+        "description": _STATUSES[status] if status else "Another error",
         "content": {"application/json": {"schema": _ref(shape)}},
     }
