@@ -7,36 +7,32 @@ printed; whoever calls writes them to a key file.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os.path
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError, read_commands
-from yibu.adopt.findings import Adoption, Findings, gateway, name_of
+from yibu.adopt.findings import Adoption, Findings, gateway
 from yibu.adopt.funasr import read_python
 from yibu.adopt.llama_swap import Swap, read_llama_swap
 from yibu.adopt.manifests import Service, read_manifest, refuse_gaps
 from yibu.adopt.modelfile import read_modelfile
 from yibu.adopt.others import of_speech, read_others
+from yibu.adopt.parts import gpus_of, names_of, path_of, source_of, value_of
 from yibu.adopt.pasted import tidy
 from yibu.adopt.servers import Server, find_servers, in_container, judge
 from yibu.adopt.units import is_unit, read_unit
 from yibu.config import ModelConfig
 from yibu.config.keys import key_fault
-from yibu.engines.gpu_variables import GPU_VARIABLES, shown_gpus
+from yibu.engines.gpu_variables import GPU_VARIABLES
 from yibu.engines.registry import by_name, servers
 from yibu.engines.servers import Lifted, ServerCommand
 from yibu.errors import ConfigError, SourceError, UsageError, YibuError
-from yibu.hub.source import parse_source
 from yibu.redaction import is_secret, redact
 
 # What start scripts export that means nothing to a process yibu starts.
 _SHELL_VARIABLES = frozenset({"PATH", "HOME", "PWD", "PYTHONUNBUFFERED"})
 _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "container"})
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
-"""What a model of yibu's may be called; an alias may be called anything."""
 
 
 def adopt_script(text: str, setting: Setting | None = None) -> Adoption:
@@ -171,7 +167,7 @@ def _read_server(server: Server, found: Findings) -> None:
     source = lifted.hub_model or lifted.model or ""
     if server.names:  # a proxy has the address, and says who is asked for
         lifted = dataclasses.replace(lifted, host=None, port=None, names=server.names)
-    name, *aliases = found.free_names(_names(lifted.names, source, own))
+    name, *aliases = found.free_names(names_of(lifted.names, source, own))
     model: dict[str, Any] = {"name": name}
     if aliases:
         model["aliases"] = aliases
@@ -188,7 +184,7 @@ def _read_server(server: Server, found: Findings) -> None:
     _gateway_settings(lifted, gap, name, found)
     if server.replicas > 1:
         model["replicas"] = server.replicas
-    if (gpus := _gpus(env)) is not None:
+    if (gpus := gpus_of(env)) is not None:
         model["gpus"] = gpus
     if options:
         model["options"] = options
@@ -219,7 +215,7 @@ def _sources(
     """
 
     def read(source: str) -> str:
-        return _source(source, own, lifted.env, directory, found)
+        return source_of(source, own, lifted.env, directory, found)
 
     if lifted.adapters:
         options.pop("enable_lora", None)
@@ -250,9 +246,9 @@ def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings
             found.warn(f"{flag.words[0].partition('=')[0]} is left out: {own.unused[flag.name]}")
             continue
         name = f"{flag.name}.{flag.key}" if flag.key else names.get(flag.name, flag.name)
-        values = [_value(value) for value in flag.values]
+        values = [value_of(value) for value in flag.values]
         if flag.name in own.paths and not flag.key:
-            values = [_path(value, directory) for value in flag.values]
+            values = [path_of(value, directory) for value in flag.values]
         kind = own.table.flags.get(flag.name)
         if kind == "repeat" and name in options:
             options[name] = [*options[name], *values]
@@ -268,34 +264,6 @@ def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings
         raise ConfigError(
             f"a length or a number of sequences is no whole number: {error}"
         ) from error
-
-
-_FILE = re.compile(r"\.{1,2}/|[^{}\s:]+\.\w{1,8}$")
-"""A path, and not the text or the hub's name that some of these flags may have in its place."""
-
-
-def _path(value: str, directory: str) -> str:
-    """A relative path from where the server was started, where the script says that."""
-    if not directory or not _FILE.match(value) or value.startswith(("/", "~")):
-        return value
-    return os.path.normpath(os.path.join(directory, value))  # noqa: PTH118 - another's path
-
-
-def _value(text: str) -> Any:
-    """Numbers and JSON as such, where they say the same when they are written again."""
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue  # no number of that kind
-        if str(number) == text:
-            return number
-    if text[:1] in "{[":
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text
 
 
 def _check(model: dict[str, Any], server: Server, gap: Gap) -> None:
@@ -333,41 +301,6 @@ def _check(model: dict[str, Any], server: Server, gap: Gap) -> None:
         ) from error
 
 
-def _names(given: Sequence[str], source: str, own: ServerCommand) -> list[str]:
-    """What clients may ask for: the served names, or where a server has it so the model as typed."""
-    names = list(given)
-    if not names and own.names_itself:
-        names = [source] if source else []
-    first = names[0] if names else source
-    name = first if names and _served_as(first, source) else name_of(first)
-    return list(dict.fromkeys((name, *names)))
-
-
-def _served_as(name: str, source: str) -> bool:
-    """Whether a name can stand as the model's own: not a path, nor the whole id of a hub."""
-    return name != source and _NAME.fullmatch(name) is not None
-
-
-def _source(
-    source: str, own: ServerCommand, env: Mapping[str, str], directory: str, found: Findings
-) -> str:
-    """A path as a path; ``ORG/NAME`` with the hub that the script would have used."""
-    if source.startswith("hf:"):
-        return source
-    if "://" in source:
-        return str(parse_source(source))
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith(".")
-    if is_id and not source.endswith(".gguf"):
-        modelscope = env.get(own.hub_variable, "").lower() in ("true", "1")
-        hub = "modelscope" if modelscope else "hf"
-        found.warn(f"{source} is read as a model of {hub}; write ./{source} if it is a directory")
-        return f"{hub}:{source}"
-    if source.startswith(("/", "~")):
-        return source
-    joined = os.path.normpath(os.path.join(directory, source))  # noqa: PTH118 - another's path
-    return joined if joined.startswith(("/", "~", "..")) else f"./{joined}"
-
-
 def _gateway_settings(lifted: Lifted, gap: Gap, name: str, found: Findings) -> None:
     """Host, port and keys belong to the gateway."""
     for key in lifted.api_keys:
@@ -386,17 +319,6 @@ def _gateway_settings(lifted: Lifted, gap: Gap, name: str, found: Findings) -> N
     found.doors.append((lifted.host, lifted.port))
     if lifted.key_file is not None:
         found.warn(f"{name}: the keys in {lifted.key_file} are not read; name them anew")
-
-
-def _gpus(env: dict[str, str]) -> list[int] | None:
-    """The GPUs that a server was shown, their variable taken out; None where nothing says it, or only
-    by UUID, which yibu's ``gpus:`` cannot say."""
-    gpus: list[int] | None = None
-    for variable in GPU_VARIABLES:
-        if variable in env and (shown := shown_gpus(env[variable])) is not None:
-            gpus = list(shown)
-            del env[variable]
-    return gpus
 
 
 def _environment(env: Mapping[str, str], name: str, found: Findings) -> dict[str, str]:

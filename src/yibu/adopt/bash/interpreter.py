@@ -9,11 +9,11 @@ from typing import Literal
 
 from tree_sitter import Node
 
-from yibu.adopt.bash import patterns
 from yibu.adopt.bash.arithmetic import Arithmetic, Unknown
 from yibu.adopt.bash.builtins import Builtins, Leave
 from yibu.adopt.bash.conditions import Condition, tokens_of
 from yibu.adopt.bash.expand import Expander
+from yibu.adopt.bash.flow import Flow
 from yibu.adopt.bash.redirections import Redirections, read_redirections
 from yibu.adopt.bash.state import State, Value, appended, plain
 from yibu.adopt.bash.substitution import output_of
@@ -32,8 +32,6 @@ from yibu.adopt.marks import STARTS
 Judge = Callable[[Command], Literal["server", "suspect", ""]]
 """Whether a command starts a server, or may start one in a way that nobody can see."""
 
-_MAX_TURNS = 512
-"""Of a loop; a start script has as many servers as a machine has cards."""
 _MAX_DEPTH = 16
 """Of scripts and functions within one another."""
 _LAUNCHES = (*STARTS, "docker run", "yibu")
@@ -101,6 +99,7 @@ class Interpreter:
         self.background = False
         self.source = Source(b"")
         self.builtins = Builtins(self)
+        self.flow = Flow(self)
 
     # Scripts ------------------------------------------------------------------------------
 
@@ -179,7 +178,8 @@ class Interpreter:
             self.state = before
 
     def statement(self, node: Node) -> Status:
-        handler = getattr(self, "on_" + node.type, None)
+        name = "on_" + node.type
+        handler = getattr(self, name, None) or getattr(self.flow, name, None)
         if handler is None:
             self.not_followed(node)
             return self.source.gap(node)
@@ -345,18 +345,6 @@ class Interpreter:
         condition = Condition(tokens, self.source.gap(node), self.state, self.files)
         return condition.gap or bool(condition.verdict)
 
-    def on_list(self, node: Node) -> Status:
-        left, sign, right = node.children[0], node.children[1], node.children[-1]
-        status = self.statement(left)
-        wanted = sign.type == "&&"
-        if isinstance(status, Gap):
-            # What is run for its effect (mkdir, sleep, docker pull) is taken to have worked.
-            if wanted and left.type in ("command", "list", "redirected_statement"):
-                return self.statement(right)
-            self.branch(status, [[right], []])
-            return status
-        return self.statement(right) if status == wanted else status
-
     def branch(self, gap: Gap, branches: Sequence[Sequence[Node]]) -> None:
         """Go on after one of several parts, nobody knows which; no part may start a server."""
         ends: list[State] = []
@@ -375,126 +363,3 @@ class Interpreter:
         self.state = before
         if ends:
             before.merge(ends, gap)
-
-    def on_if_statement(self, node: Node) -> Status:
-        branches = _branches(node)
-        for index, (condition, body) in enumerate(branches):
-            status = self.sequence(condition) if condition else True
-            if isinstance(status, Gap):
-                rest = [body, *(b for _, b in branches[index + 1 :])]
-                if all(condition for condition, _ in branches):
-                    rest.append([])
-                self.branch(status, rest)
-                return True
-            if status:
-                return self.sequence(body)
-        return True
-
-    def on_while_statement(self, node: Node) -> Status:
-        body = node.child_by_field_name("body")
-        condition = node.children_by_field_name("condition")
-        until = node.children[0].type == "until"
-        assert body is not None
-        for _ in range(_MAX_TURNS):
-            status = self.sequence(condition)
-            if isinstance(status, Gap):
-                self.branch(status, [[body], []])
-                return True
-            if status == until:
-                return True
-            endless = self.source.text(condition[0]).strip() in ("true", ":", "1", "((1))")
-            if not self.turn(body) or endless:  # what restarts a server for ever is yibu's work
-                return True
-        raise UnknownScriptError(self.source.gap(condition[0]), "turns too often to be followed")
-
-    def turn(self, body: Node) -> bool:
-        """One turn of a loop; whether another may follow."""
-        try:
-            self.statement(body)
-        except Leave as leave:
-            if leave.kind not in ("break", "continue"):
-                raise
-            if leave.levels > 1:
-                raise Leave(leave.kind, leave.levels - 1) from None
-            return leave.kind == "continue"
-        return True
-
-    def on_for_statement(self, node: Node) -> Status:
-        variable, body = node.child_by_field_name("variable"), node.child_by_field_name("body")
-        assert variable is not None
-        assert body is not None
-        values = node.children_by_field_name("value")
-        words = [field for value in values for field in self.expander.fields(value)]
-        if not any(child.type == "in" for child in node.children):
-            words = list(self.state.arguments)
-        name = self.source.text(variable)
-        gap = next((word.gap for word in words if word.gap), None)
-        if node.children[0].type == "select" or gap or len(words) > _MAX_TURNS:
-            self.state.set(name, Text("", gap or self.source.gap(node)))
-            self.branch(gap or self.source.gap(node), [[body], []])
-            return True
-        for word in words:
-            self.state.set(name, word)
-            if not self.turn(body):
-                break
-        return True
-
-    def on_c_style_for_statement(self, node: Node) -> Status:
-        body = node.child_by_field_name("body")
-        assert body is not None
-        math = Arithmetic(self.source, self.expander)
-        initial = node.children_by_field_name("initializer")
-        tests, updates = (node.children_by_field_name(n) for n in ("condition", "update"))
-        try:
-            for part in initial:
-                math.value(part)
-            for _ in range(_MAX_TURNS):
-                if not all(math.value(test) for test in tests) or not self.turn(body):
-                    return True
-                for part in updates:
-                    math.value(part)
-        except Unknown as unknown:
-            self.branch(unknown.gap, [[body], []])
-            return True
-        raise UnknownScriptError(self.source.gap(node), "turns too often to be followed")
-
-    def on_case_statement(self, node: Node) -> Status:
-        subject = node.child_by_field_name("value")
-        assert subject is not None
-        value = self.expander.text_of(subject)
-        items = [child for child in node.children if child.type == "case_item"]
-        unknown = value.unknown or (value.gap if self.mentions(*items) else None)
-        if unknown is not None:
-            self.branch(unknown, [*map(_case_body, items), []])
-            return True
-        for item in items:
-            found = map(self.expander.pattern_of, item.children_by_field_name("value"))
-            if any(patterns.matches(value.value, pattern.value) for pattern in found):
-                return self.sequence(_case_body(item))
-        return True
-
-
-def _branches(node: Node) -> list[tuple[list[Node], list[Node]]]:
-    """Condition and body of ``if`` and each ``elif``; ``else`` has no condition."""
-    found: list[tuple[list[Node], list[Node]]] = []
-    condition: list[Node] = []
-    body: list[Node] = []
-    at_condition = True
-    for child in node.children[1:]:
-        if child.type == "then":
-            at_condition = False
-        elif child.type in ("elif_clause", "else_clause"):
-            inner = child.children[1:]
-            if child.type == "else_clause":
-                found.append(([], inner))
-                continue
-            middle = next(i for i, c in enumerate(inner) if c.type == "then")
-            found.append((inner[:middle], inner[middle + 1 :]))
-        elif child.type != "fi":
-            (condition if at_condition else body).append(child)
-    return [(condition, body), *found]
-
-
-def _case_body(item: Node) -> list[Node]:
-    start = next(i for i, child in enumerate(item.children) if child.type == ")")
-    return [c for c in item.children[start + 1 :] if c.type not in (";;", ";&", ";;&")]

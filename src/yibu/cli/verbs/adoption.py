@@ -23,55 +23,64 @@ if TYPE_CHECKING:
 
 _MAX_SCRIPT = 1_000_000
 
+WhatArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SCRIPT | -- COMMAND …]",
+        help="A start script, a unit of systemd or supervisord, a Compose file, a manifest, llama-swap's"
+        " configuration or a Modelfile; or behind"
+        " -- the command line itself.",
+    ),
+]
+CommandOption = Annotated[
+    str | None, typer.Option("-c", "--command", help="The command line, as one word.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A variable of the script's, or with a number one of its arguments.",
+    ),
+]
+PidOption = Annotated[int | None, typer.Option(min=1, help="A running process.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write the file there; do not print it.")
+]
+KeyFileOption = Annotated[
+    Path,
+    typer.Option(
+        help="Where keys that are found go, mode 0600; other credentials go beside it, into a file that ends in .env."
+    ),
+]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Take the running server's place.")]
+StopFirstOption = Annotated[
+    bool,
+    typer.Option("--stop-first", help="Stop it before the new one starts: memory for one."),
+]
+GraceOption = Annotated[
+    float, typer.Option(min=0, help="Seconds that it gets from SIGTERM to SIGKILL.")
+]
+HostOption = Annotated[
+    str | None, typer.Option(help="Another address for the gateway than the old one's.")
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command()(adopt)
 
 
 def adopt(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[SCRIPT | -- COMMAND …]",
-            help="A start script, a unit of systemd or supervisord, a Compose file, a manifest, llama-swap's"
-            " configuration or a Modelfile; or behind"
-            " -- the command line itself.",
-        ),
-    ] = None,
-    command: Annotated[
-        str | None, typer.Option("-c", "--command", help="The command line, as one word.")
-    ] = None,
-    given: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="A variable of the script's, or with a number one of its arguments.",
-        ),
-    ] = None,
-    pid: Annotated[int | None, typer.Option(min=1, help="A running process.")] = None,
-    to: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the file there; do not print it.")
-    ] = None,
-    key_file: Annotated[
-        Path,
-        typer.Option(
-            help="Where keys that are found go, mode 0600; other credentials go beside it, into a file that ends in .env."
-        ),
-    ] = Path("yibu.keys"),
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Take the running server's place.")
-    ] = False,
-    stop_first: Annotated[
-        bool,
-        typer.Option("--stop-first", help="Stop it before the new one starts: memory for one."),
-    ] = False,
-    grace: Annotated[
-        float, typer.Option(min=0, help="Seconds that it gets from SIGTERM to SIGKILL.")
-    ] = 20.0,
-    host: Annotated[
-        str | None, typer.Option(help="Another address for the gateway than the old one's.")
-    ] = None,
+    what: WhatArgument = None,
+    command: CommandOption = None,
+    given: SetOption = None,
+    pid: PidOption = None,
+    to: OutputOption = None,
+    key_file: KeyFileOption = Path("yibu.keys"),
+    replace: ReplaceOption = False,
+    stop_first: StopFirstOption = False,
+    grace: GraceOption = 20.0,
+    host: HostOption = None,
 ) -> int:
     """Print the yibu.yaml that does what a start script, a command line or a process does; with
     --replace, serve in its place.

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from yibu.planner.ledger import Promise
 
 
+MachineOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A machine file, cards such as rtx4090 or 8xh20, or a built-in one such as"
+        " laptop-16g; this one if not."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     app.command()(plan)
 
@@ -30,13 +39,7 @@ def plan(
     ] = None,
     file: FileOption = None,
     engine: Annotated[str | None, typer.Option(help="llama.cpp, vllm, speech or command.")] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option(
-            help="A machine file, cards such as rtx4090 or 8xh20, or a built-in one such as"
-            " laptop-16g; this one if not."
-        ),
-    ] = None,
+    machine: MachineOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> int:
