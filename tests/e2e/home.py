@@ -115,6 +115,12 @@ class Home:
         status: dict[str, Any] = self.client.call("ps")
         return status
 
+    def kill_node(self) -> None:
+        """Its holder first, which would start it again."""
+        node = self.ps()["node"]
+        for pid in (node["holder"], node["pid"]):
+            os.kill(pid, signal.SIGKILL)
+
     def model(self, name: str) -> dict[str, Any]:
         return next(model for model in self.ps()["models"] if model["name"] == name)
 

@@ -27,13 +27,6 @@ def node_pid(home: Home) -> int:
     return int(home.ps()["node"]["pid"])
 
 
-def kill_all_of_the_node(home: Home) -> None:
-    """Its holder first, which would start it again."""
-    node = home.ps()["node"]
-    for pid in (node["holder"], node["pid"]):
-        os.kill(pid, signal.SIGKILL)
-
-
 def runs(pid: int) -> bool:
     """Not even as a zombie, which a container's first process may leave."""
     found = processes.process(pid)
@@ -59,7 +52,7 @@ def test_the_foreground_notices_that_its_node_died(home: Home) -> None:
     up = home.serving()
     engine = engine_pid(home)
     until(lambda: f'"pid": {engine}' in (home.root / "state/node.json").read_text(), "state saved")
-    kill_all_of_the_node(home)
+    home.kill_node()
     assert up.wait(60) == 1
     said = up.communicate()[1]
     assert "The node ended while this command watched it" in said
@@ -105,7 +98,7 @@ def test_down_ends_what_a_killed_node_left(home: Home) -> None:
     home.write([fake("fake", "--fork-child", str(home.root / "child")), fake("other")])
     home.yibu("up", "-d")
     engine, other = engine_pid(home), home.model("other")["replicas"][0]["pid"]
-    kill_all_of_the_node(home)
+    home.kill_node()
     until(lambda: not home.client.running(), "the node gone")
     findings = json.loads(home.yibu("doctor", "--json", code=None).stdout)["findings"]
     (left,) = [finding for finding in findings if finding["subject"] == "engines left"]

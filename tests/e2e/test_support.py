@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +159,7 @@ def test_without_a_node_a_log_of_before_holds_none_either(home: Home) -> None:
 def test_what_cannot_be_read_is_left_out_and_said(home: Home) -> None:
     home.write([fake("fake")])
     home.yibu("up", "-d")
-    os.kill(home.client.call("ping")["pid"], signal.SIGKILL)
+    home.kill_node()
     until(lambda: not home.client.running())
     (home.root / "yibu.yaml").write_text("models: [{name: broken, secret: abc\n  - !!")
     summary = json.loads(home.yibu("support", "--offline", "--json").stdout)

@@ -152,7 +152,7 @@ def test_an_engine_that_hangs_is_found_by_a_token_that_does_not_come(served: Hom
     one is killed, and this one takes both engines over as they are."""
     before = processes(served)
     ranks = served.model("ranks")["replicas"][0]["pid"]
-    os.kill(served.ps()["node"]["pid"], signal.SIGKILL)
+    served.kill_node()
     until(lambda: not served.client.running(), "the node gone")
     with subprocess.Popen(
         [sys.executable, "-m", "tests.e2e.impatient_node"], cwd=REPOSITORY, env=served.env

@@ -85,9 +85,9 @@ def show(
     Raises:
         UsageError: there is no log of that name.
     """
-    files = _files(context, models)
     if context.paths.logs.is_dir() and not logs.has_room(context.paths.logs):
         output.talk(f"the disk with the logs is full ({context.paths.logs}): lines are missing")
+    files = _files(context, models)
     if not files and not follow:
         output.talk("There are no logs yet.")
     printer = _Printer(wanted, marked=len(files) > 1 or not models, as_json=as_json)
