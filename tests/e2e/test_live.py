@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import signal
+import subprocess
 import tarfile
 import wave
 from collections.abc import Iterator
@@ -150,3 +152,39 @@ async def test_an_engine_that_is_killed_ends_its_sessions(
     ):
         text, _ = await transcribe(connection, "sense", samples(clip))
     assert text == said
+
+
+@pytest.mark.parametrize("output_format", ["text", "srt", "json"])
+def test_the_command_line_hears_a_pipe(
+    served: Home, clip: Path, said: str, tmp_path: Path, output_format: str
+) -> None:
+    raw = tmp_path / "raw"
+    raw.write_bytes(samples(clip))
+    for file in (clip, raw):
+        with file.open("rb") as sound:
+            done = served.yibu(
+                "transcribe", "--live", "-", "--format", output_format, stdin=sound, timeout=SECONDS
+            )
+        if output_format == "text":
+            assert done.stdout.strip() == said
+        elif output_format == "srt":
+            number, times, text = done.stdout.strip().splitlines()
+            assert (number, text) == ("1", said)
+            assert re.fullmatch(r"00:00:00,\d{3} --> 00:00:0\d,\d{3}", times)
+        else:
+            line = json.loads(done.stdout)
+            assert line["text"] == said
+            assert 0 <= line["start"] < line["end"] < 8
+
+
+def test_the_command_line_says_what_is_wrong(served: Home, clip: Path) -> None:
+    done = served.yibu("transcribe", "--live", str(clip), code=2)
+    assert "- for stdin" in done.stderr
+    done = served.yibu("transcribe", code=2)
+    assert "nothing to transcribe" in done.stderr
+    done = served.yibu("transcribe", "--live", code=2)
+    assert "pip install sounddevice" in done.stderr
+    done = served.yibu(
+        "transcribe", "--live", "-", "--model", "none", code=1, stdin=subprocess.DEVNULL
+    )
+    assert "There is no model 'none'" in done.stderr

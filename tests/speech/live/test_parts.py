@@ -99,6 +99,9 @@ def test_what_is_no_recording_is_refused() -> None:
     intake = open_intake("webm", 0)
     with pytest.raises(InvalidRequestError, match="cannot be decoded"):
         intake.feed(b"this is no audio at all " * 30_000)
+    for _ in range(50):  # its thread ends meanwhile, and nobody waits for it
+        with pytest.raises(InvalidRequestError, match="cannot be decoded"):
+            intake.feed(b"more")
     intake.close()
     with pytest.raises(InvalidRequestError, match="8000 to 48000"):
         open_intake("s16le", 7999)

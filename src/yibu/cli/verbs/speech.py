@@ -31,7 +31,10 @@ def register(app: typer.Typer) -> None:
 
 
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Audio or video files of any format.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Audio or video files of any format; with --live, - is stdin."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A running speech model; the only one when left out.")
     ] = None,
@@ -41,11 +44,26 @@ def transcribe(
         Path | None, typer.Option("-o", "--output", help="One file each into this directory.")
     ] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=64, help="Files at once.")] = 4,
+    live: Annotated[
+        bool, typer.Option(help="While it is spoken: from the microphone, or from stdin with -.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="With --live: which microphone.")] = None,
+    rate: Annotated[
+        int, typer.Option(min=8000, max=48000, help="With --live -: Hz of raw 16-bit samples.")
+    ] = 16_000,
 ) -> int:
     """Turn speech into text: to stdout, or into a directory with -o."""
     from yibu.cli.connect import gateway_api, speech_model
 
     context = Context.here()
+    if live:
+        _live(context, files, model, language, output_format, directory, device, rate)
+        return DONE
+    if not files:
+        raise UsageError(
+            "There is nothing to transcribe.",
+            hint="yibu transcribe FILE…, or --live for the microphone, or --live - for a pipe",
+        )
     _check_there(files)
     several = len(set(files)) > 1
     if directory is not None:
@@ -69,6 +87,41 @@ def transcribe(
         else:
             _write(file, answer, directory, output_format, named=several)
     return FAILED if failed else DONE
+
+
+def _live(
+    context: Context,
+    files: Sequence[Path] | None,
+    model: str | None,
+    language: str | None,
+    output_format: Format,
+    directory: Path | None,
+    device: str | None,
+    rate: int,
+) -> None:
+    """Raises UsageError for what does not go with --live."""
+    from yibu.cli.connect import access, speech_model
+    from yibu.cli.live import transcribe_live
+
+    names = [str(file) for file in files or ()]
+    if names not in ([], ["-"]) or directory is not None:
+        raise UsageError(
+            "--live takes the microphone, or - for stdin; no files, and no -o.",
+            hint="ffmpeg -re -i FILE -f wav - | yibu transcribe --live -",
+        )
+    if output_format not in ("text", "srt", "json"):
+        raise UsageError(f"--live writes text, srt or json, not {output_format}.")
+    if names and device is not None:
+        raise UsageError("--device is a microphone; - is stdin. Leave one of them out.")
+    transcribe_live(
+        access(context),
+        model or speech_model(context),
+        from_pipe=bool(names),
+        device=device,
+        language=language,
+        rate=rate,
+        output_format=output_format,
+    )
 
 
 def _check_there(files: Sequence[Path]) -> None:

@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
-from yibu.speech.audio import RawFormat
 from yibu.speech.formats import Transcript, separated
 from yibu.speech.languages import normalized
 from yibu.speech.live.intake import CONTAINERS, Intake, open_intake
 from yibu.speech.live.messages import Message, parse_object
 from yibu.speech.live.session import LiveSession, LiveTools, Utterance
+from yibu.speech.live.stamps import looked_up, sentences
+from yibu.speech.models.hotwords import parsed
 from yibu.speech.settings import Limits
+from yibu.speech.stated import RawFormat, Stated
+from yibu.speech.tracks import Heard
 from yibu.speech.transcriber import Transcriber
 from yibu.speech.types import Endpointing, Options, Recognized, Recognizer, Samples, Word
 
@@ -35,9 +37,9 @@ _FRAME_SECONDS = 0.06
 _INTERVALS = (0.3, 2.0)
 _HEADERS = {b"RIFF": "wav", b"OggS": "ogg", b"\x1aE\xdf\xa3": "webm", b"fLaC": "flac"}
 """How files begin that clients send as ``pcm``: the web page leaves the header of a WAV."""
+_HOTWORD_CHARACTERS = 4096
 _HELD = 1024 * 1024
 """Bytes of a file that are kept in memory."""
-_PUNCTUATION = re.compile(r"[^\w\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Asked:
     interval: float = 0.4
     language: str = "auto"
     use_itn: bool = True
+    hotwords: tuple[str, ...] = ()
 
     def after(self, message: dict[str, Any], recognizer: Recognizer) -> Asked:
         """Raises InvalidRequestError for a value that cannot be used."""
@@ -70,11 +73,14 @@ class Asked:
             interval=_interval(message, self.interval),
             language=normalized(str(language), recognizer.languages) if language else self.language,
             use_itn=self.use_itn if itn is None else _truth(itn),
+            hotwords=_hotwords(message, recognizer, self.hotwords),
         )
 
     @property
     def options(self) -> Options:
-        return Options(language=self.language, words=True, use_itn=self.use_itn)
+        return Options(
+            language=self.language, words=True, use_itn=self.use_itn, hotwords=self.hotwords
+        )
 
 
 class FunasrConnection:
@@ -205,12 +211,15 @@ class FunasrConnection:
         if self._file is not None or self._asked.mode == "offline":
             await self._transcribe()
             return
-        if self._session is not None and self._intake is not None:
+        if self._session is not None:
             self._ending = True
             try:
-                await self._hear(self._intake.finish)
+                if self._intake is not None:
+                    await self._hear(self._intake.finish)
                 await self._session.finish()
                 await self._session.drained()
+            except RequestError as error:
+                self.tell_error(error)
             finally:
                 self._ending = False
                 self._seconds += self._session.seconds
@@ -223,16 +232,17 @@ class FunasrConnection:
         file, self._file = self._file, None
         segments: list[Recognized] = []
         if file is not None:
-            raw = await asyncio.to_thread(_whole_format, self._asked, file)
+            said = await asyncio.to_thread(_said, self._asked, file)
             try:
-                self._seconds += await self._transcriber.run(
-                    file, raw, self._asked.options, segments.append
+                heard = await self._transcriber.run(
+                    file, said, self._asked.options, segments.append
                 )
+                self._seconds += heard.seconds
             except RequestError as error:
                 self.tell_error(error)
             finally:
                 file.close()
-        text = Transcript(segments, 0.0, self._asked.options).text
+        text = Transcript(segments, Heard(0.0), self._asked.options).text
         words = [word for segment in segments for word in segment.words]
         self._tell("offline", text, final=True, words=words)
 
@@ -289,49 +299,12 @@ class FunasrConnection:
             stamps = [[round(w.start * 1000), round(w.end * 1000)] for w in words]
             if self._python:
                 message["timestamp"] = stamps
-            elif _counted(text) <= len(stamps):
+            elif looked_up(text) <= len(stamps):
                 message["timestamp"] = json.dumps(stamps)
             message["stamp_sents"] = sentences(text, words)
         if error is not None:
             message["error"] = error
         self._send(message)
-
-
-def sentences(text: str, words: list[Word]) -> list[dict[str, Any]]:
-    """Clauses with their times: ``{"text_seg", "punc", "start", "end", "ts_list"}``. A clause ends at
-    a punctuation mark of ``text``."""
-    found: list[dict[str, Any]] = []
-    clause: list[Word] = []
-    at = 0
-    for word in words:
-        plain = _PUNCTUATION.sub("", word.text).strip()
-        clause.append(word)
-        place = text.find(plain, at)
-        if place < 0:
-            continue
-        at = place + len(plain)
-        if mark := _PUNCTUATION.match(text, at):
-            found.append(_clause(clause, mark[0]))
-            clause = []
-            at = mark.end()
-    return [*found, _clause(clause, "")] if clause else found
-
-
-def _counted(text: str) -> int:
-    """How many times the web page looks up for a text: one a word of letters, else one a character."""
-    parts = re.split(r"[。？，、?. ,]", text)
-    return sum(1 if re.fullmatch("[a-zA-Z]+", part) else len(part) for part in parts)
-
-
-def _clause(words: list[Word], mark: str) -> dict[str, Any]:
-    times = [[round(word.start * 1000), round(word.end * 1000)] for word in words]
-    return {
-        "text_seg": " ".join(_PUNCTUATION.sub("", word.text).strip() for word in words),
-        "punc": mark,
-        "start": times[0][0],
-        "end": times[-1][1],
-        "ts_list": times,
-    }
 
 
 def _streamed_format(asked: Asked, data: bytes) -> str:
@@ -350,13 +323,30 @@ def _streamed_format(asked: Asked, data: bytes) -> str:
     )
 
 
-def _whole_format(asked: Asked, file: IO[bytes]) -> RawFormat | None:
+def _said(asked: Asked, file: IO[bytes]) -> Stated:
+    """Of a whole file: raw samples where the client says so, unless it begins like a file."""
     file.seek(0)
     begins = file.read(4)
     file.seek(0)
     if asked.wav_format != "pcm" or any(begins.startswith(head) for head in _HEADERS):
-        return None
-    return RawFormat("s16le", asked.rate, 1)
+        return Stated()
+    return Stated(raw=RawFormat("s16le", asked.rate, 1))
+
+
+def _hotwords(
+    message: dict[str, Any], recognizer: Recognizer, usual: tuple[str, ...]
+) -> tuple[str, ...]:
+    """For models that take them; clients send them to every model."""
+    given = message.get("hotwords")
+    if given is None or not recognizer.takes_hotwords:
+        return usual
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    if len(text) > _HOTWORD_CHARACTERS:
+        raise InvalidRequestError(
+            f"hotwords have {len(text)} characters; {_HOTWORD_CHARACTERS} are the limit",
+            param="hotwords",
+        )
+    return parsed(text)
 
 
 def _rate(value: object, usual: int) -> int:

@@ -110,6 +110,9 @@ class Container:
         self._bytes = bytearray()
         self._barren = 0
         self._ended = False
+        """No more bytes come."""
+        self._over = False
+        """The decoder is through, or gave up; its thread may live a moment longer."""
         self._samples: list[Samples] = []
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="live-container", daemon=True)
@@ -142,7 +145,7 @@ class Container:
         with self._turn:
             self._decoding = True
             self._turn.notify_all()
-            self._turn.wait_for(lambda: not self._decoding or not self._thread.is_alive())
+            self._turn.wait_for(lambda: not self._decoding or self._over)
             samples, self._samples = self._samples, []
             if self._fault is not None:
                 raise _no_audio(str(self._fault)) from self._fault
@@ -170,7 +173,7 @@ class Container:
             log.exception("decoding a live stream failed")
             self._fault = error
         with self._turn:
-            self._decoding = False
+            self._over = True
             self._turn.notify_all()
 
     def _decode(self) -> Iterator[Samples]:

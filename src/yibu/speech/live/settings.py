@@ -15,6 +15,7 @@ from typing import Any
 from yibu.errors import InvalidRequestError, RequestError, UnknownModelError
 from yibu.speech.languages import normalized
 from yibu.speech.live.intake import RATES
+from yibu.speech.models.hotwords import parsed
 from yibu.speech.types import Endpointing, Options, Recognizer
 
 OLD_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
@@ -24,8 +25,11 @@ INTAKES = {
     "audio/pcma": "alaw",
     "audio/webm": "webm",
     "audio/ogg": "ogg",
+    "audio/wav": "wav",
+    "audio/flac": "flac",
+    "audio/mpeg": "mp3",
 }
-"""Format of the API → that of the intake; the last two are not OpenAI's."""
+"""Format of the API → that of the intake; all but the first three are not OpenAI's."""
 
 _NOISE = ("near_field", "far_field")
 _LOGPROBS = "item.input_audio_transcription.logprobs"
@@ -51,6 +55,8 @@ class SessionSettings:
     model: str
     language: str | None = None
     prompt: str | None = None
+    keywords: tuple[str, ...] = ()
+    """Of models that take hotwords, for which the prompt is a list of them too."""
     format: str = "audio/pcm"
     rate: int = 24_000
     noise_reduction: str | None = None
@@ -66,7 +72,14 @@ class SessionSettings:
 
     def options(self, recognizer: Recognizer) -> Options:
         """Raises InvalidRequestError for a language that the model does not know."""
-        return Options(language=normalized(self.language, recognizer.languages), prompt=self.prompt)
+        hotwords: tuple[str, ...] = ()
+        if recognizer.takes_hotwords:
+            hotwords = tuple(dict.fromkeys([*self.keywords, *parsed(self.prompt or "")]))
+        return Options(
+            language=normalized(self.language, recognizer.languages),
+            prompt=self.prompt,
+            hotwords=hotwords,
+        )
 
     def told(self, session_id: str) -> dict[str, Any]:
         """The session object of the present API."""
@@ -139,7 +152,9 @@ def updated(
     sound = audio.fields("input")
     if "format" in sound:
         settings = _with_format(settings, sound.fields("format"))
-    changed = _common(settings, session, sound, "transcription", "noise_reduction", names)
+    changed = _common(
+        settings, session, sound, "transcription", "noise_reduction", names, recognizer
+    )
     for fields in (audio, session, sound):
         fields.nothing_left()
     changed.options(recognizer)
@@ -158,7 +173,7 @@ def updated_as_before(
             raise _wrong("session.input_audio_format", name, ", ".join(OLD_FORMATS))
         settings = replace(settings, format=OLD_FORMATS[name], rate=24_000)
     noise, speech = "input_audio_noise_reduction", "input_audio_transcription"
-    changed = _common(settings, session, session, speech, noise, names)
+    changed = _common(settings, session, session, speech, noise, names, recognizer)
     session.nothing_left()
     changed.options(recognizer)
     return changed
@@ -171,6 +186,7 @@ def _common(
     transcription: str,
     noise: str,
     names: frozenset[str],
+    recognizer: Recognizer,
 ) -> SessionSettings:
     if "include" in session:
         settings = replace(settings, include=_include(session.take("include")))
@@ -181,7 +197,7 @@ def _common(
             raise _wrong(f"{reduction.path}.type", kind, " or ".join(_NOISE))
         settings = replace(settings, noise_reduction=kind)
     if transcription in sound:
-        settings = _with_transcription(settings, sound.fields(transcription), names)
+        settings = _with_transcription(settings, sound.fields(transcription), names, recognizer)
     if "turn_detection" in sound:
         settings = replace(settings, endpointing=_turn(sound, settings.endpointing))
     return settings
@@ -209,7 +225,7 @@ def _with_format(settings: SessionSettings, given: _Fields) -> SessionSettings:
 
 
 def _with_transcription(
-    settings: SessionSettings, given: _Fields, names: frozenset[str]
+    settings: SessionSettings, given: _Fields, names: frozenset[str], recognizer: Recognizer
 ) -> SessionSettings:
     model = given.text("model", settings.model)
     if model not in names:
@@ -226,6 +242,9 @@ def _with_transcription(
     if prompt is not None and len(prompt) > _PROMPT_CHARACTERS:
         shown = f"{len(prompt)} characters long"
         raise _wrong(f"{given.path}.prompt", shown, f"at most {_PROMPT_CHARACTERS} characters")
+    keywords = given.take("keywords") or () if recognizer.takes_hotwords else ()
+    if not isinstance(keywords, list | tuple) or not all(isinstance(k, str) for k in keywords):
+        raise _wrong(f"{given.path}.keywords", keywords, "a list of strings", code="invalid_type")
     for name in ("languages", "keywords", "delay"):
         if given.take(name):
             raise InvalidRequestError(
@@ -234,7 +253,13 @@ def _with_transcription(
                 code="unsupported_parameter",
             )
     given.nothing_left()
-    return replace(settings, model=model, language=language, prompt=prompt)
+    return replace(
+        settings,
+        model=model,
+        language=language,
+        prompt=prompt,
+        keywords=tuple(word[:_PROMPT_CHARACTERS] for word in keywords) or settings.keywords,
+    )
 
 
 def _turn(sound: _Fields, before: Endpointing | None) -> Endpointing | None:

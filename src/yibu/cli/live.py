@@ -1,0 +1,301 @@
+"""``yibu transcribe --live``: audio from a microphone or a pipe, text as it is spoken."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+from urllib.parse import urlencode, urlsplit
+
+from yibu.cli import output
+from yibu.cli.connect import Access
+from yibu.engines.base import Endpoint
+from yibu.errors import NotRunningError, UsageError, YibuError
+from yibu.upstream.connection import UpstreamError
+from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
+
+LiveFormat = Literal["text", "srt", "json"]
+
+_PIECE = 32 * 1024
+"""Bytes that are read and sent at once, at most."""
+_RATE = 16_000
+_MICROPHONE_SECONDS = 0.1
+_HEADERS = {
+    b"RIFF": "audio/wav",
+    b"OggS": "audio/ogg",
+    b"\x1aE\xdf\xa3": "audio/webm",
+    b"fLaC": "audio/flac",
+    b"ID3": "audio/mpeg",
+}
+"""How the files begin that may come through the pipe; everything else is raw samples."""
+_LAST, _END = "last", "end"
+_TRANSCRIPTION = "conversation.item.input_audio_transcription."
+_DIM, _PLAIN, _CLEAR = "\x1b[2m", "\x1b[0m", "\r\x1b[K"
+
+
+def transcribe_live(
+    access: Access,
+    model: str,
+    *,
+    from_pipe: bool,
+    device: str | None,
+    language: str | None,
+    rate: int,
+    output_format: LiveFormat,
+) -> None:
+    """Print what is said until the audio ends or Ctrl-C.
+
+    Raises:
+        YibuError: there is no audio, or the gateway refused it.
+    """
+    screen = _Screen(output_format)
+    with ExitStack() as owned:
+        if from_pipe:
+            source: Callable[[], bytes] = lambda: os.read(sys.stdin.fileno(), _PIECE)  # noqa: E731
+        else:
+            rate = _RATE
+            source = owned.enter_context(_microphone(device))
+            output.talk("Listening. Ctrl-C ends it.")
+        asyncio.run(_run(access, model, source, language, rate, screen))
+
+
+@contextmanager
+def _microphone(device: str | None) -> Iterator[Callable[[], bytes]]:
+    """Reads a tenth of a second at a time."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise UsageError(
+            f"The microphone needs the package sounddevice, with PortAudio: {error}",
+            hint="pip install sounddevice (Debian: apt install libportaudio2), or pipe the sound in: "
+            "ffmpeg -f alsa -i default -f s16le -ar 16000 -ac 1 - | yibu transcribe --live -",
+        ) from error
+    chosen: str | int | None = int(device) if device and device.isdecimal() else device
+    try:
+        stream = sounddevice.RawInputStream(
+            samplerate=_RATE, channels=1, dtype="int16", device=chosen
+        )
+    except (sounddevice.PortAudioError, ValueError) as error:
+        known = "; ".join(str(sounddevice.query_devices()).splitlines()) or "none"
+        raise UsageError(
+            f"The microphone {device or '(the default one)'} cannot be opened: {error}",
+            hint=f"--device takes a name or a number of: {known}",
+        ) from error
+    with stream:
+        yield lambda: bytes(stream.read(int(_RATE * _MICROPHONE_SECONDS))[0])
+
+
+async def _run(
+    access: Access,
+    model: str,
+    source: Callable[[], bytes],
+    language: str | None,
+    rate: int,
+    screen: _Screen,
+) -> None:
+    parts = urlsplit(access.url)
+    endpoint = Endpoint("gateway", parts.hostname or "127.0.0.1", parts.port or 80, key=access.key)
+    target = "/v1/realtime?" + urlencode({"intent": "transcription", "model": model})
+    try:
+        socket = await EngineSocket.open(endpoint, target, [], ["realtime"])
+    except UpstreamError as error:
+        raise NotRunningError(
+            f"Nothing answers at {access.url}: {error.message}.", hint="Start it with: yibu up"
+        ) from error
+    except RefusedError as error:
+        raise _refusal(error) from error
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    speaking = asyncio.create_task(_speak(socket, source, language, rate, stop), name="speaking")
+    try:
+        await _listen(socket, screen, speaking)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        speaking.cancel()
+        await asyncio.gather(speaking, return_exceptions=True)
+        socket.close()
+        screen.done()
+
+
+async def _speak(
+    socket: EngineSocket,
+    source: Callable[[], bytes],
+    language: str | None,
+    rate: int,
+    stop: asyncio.Event,
+) -> None:
+    """Send the audio. The second commit at its end finds nothing left, and the error that says so is
+    the sign that everything before it was heard."""
+    begun = False
+    async for data in _read(source, stop):
+        if not begun:
+            await _send(socket, "session.update", session=_session(data, language, rate))
+            begun = True
+        await _send(socket, "input_audio_buffer.append", audio=base64.b64encode(data).decode())
+    await _send(socket, "input_audio_buffer.commit", event_id=_LAST)
+    await _send(socket, "input_audio_buffer.commit", event_id=_END)
+
+
+async def _read(source: Callable[[], bytes], stop: asyncio.Event) -> AsyncIterator[bytes]:
+    """What ``source`` gives, until it ends or is to stop; each is read on a thread of its own, that a
+    pipe without a writer keeps nobody from leaving."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.create_task(stop.wait(), name="stopping")
+    try:
+        while True:
+            reading = loop.create_future()
+            _in_thread(loop, source, reading)
+            await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done() or not (data := reading.result()):
+                return
+            yield data
+            if stop.is_set():
+                return
+    finally:
+        stopping.cancel()
+
+
+def _in_thread(
+    loop: asyncio.AbstractEventLoop, source: Callable[[], bytes], done: asyncio.Future[bytes]
+) -> None:
+    import threading
+
+    def deliver(data: bytes, error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(data)
+
+    def read() -> None:
+        data, fault = b"", None
+        try:
+            data = source()
+        except OSError as error:
+            fault = YibuError(f"The audio cannot be read: {error}.")
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(deliver, data, fault)
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+async def _send(socket: EngineSocket, kind: str, **fields: Any) -> None:
+    await socket.send(json.dumps({"type": kind, **fields}))
+
+
+def _session(data: bytes, language: str | None, rate: int) -> dict[str, Any]:
+    """For audio that begins with ``data``."""
+    known = next((kind for head, kind in _HEADERS.items() if data.startswith(head)), None)
+    sound: dict[str, Any] = {
+        "format": {"type": known} if known else {"type": "audio/pcm", "rate": rate}
+    }
+    if language:
+        sound["transcription"] = {"language": language}
+    return {"type": "transcription", "audio": {"input": sound}}
+
+
+async def _listen(socket: EngineSocket, screen: _Screen, speaking: asyncio.Task[None]) -> None:
+    """Show what comes until everything that was said has its final text."""
+    waiting: set[str] = set()
+    ended = False
+    while not (ended and not waiting):
+        try:
+            event = json.loads(await socket.receive())
+        except ClosedError as error:
+            raise YibuError(
+                f"The session ended: {error.reason or error.code}.", hint="See why: yibu logs"
+            ) from error
+        kind = event["type"]
+        if kind == "error":
+            ended = _ended(event["error"]) or ended
+        elif kind == "input_audio_buffer.committed":
+            waiting.add(event["item_id"])
+        elif kind.startswith(_TRANSCRIPTION):
+            screen.show(kind.removeprefix(_TRANSCRIPTION), event)
+            if kind.endswith((".completed", ".failed")):
+                waiting.discard(event["item_id"])
+        if speaking.done():
+            speaking.result()
+
+
+def _ended(fault: dict[str, Any]) -> bool:
+    """Whether the error answers the last commit; that there was nothing left for the one before it is
+    no fault. Raises YibuError for one that is."""
+    if fault["event_id"] not in (_LAST, _END):
+        raise YibuError(fault["message"])
+    return bool(fault["event_id"] == _END)
+
+
+class _Screen:
+    """Final texts to stdout, one a line; where that is a terminal, what is being said in dim letters
+    below them."""
+
+    def __init__(self, output_format: LiveFormat) -> None:
+        self._format = output_format
+        self._dim = output_format == "text" and sys.stdout.isatty()
+        self._open: dict[str, str] = {}
+        self._cues = 0
+
+    def show(self, kind: str, event: dict[str, Any]) -> None:
+        """An event of a transcription."""
+        if kind == "delta":
+            self._open[event["item_id"]] = self._open.get(event["item_id"], "") + event["delta"]
+            self._draw()
+        elif kind == "segment":
+            self._segment(event)
+        else:
+            self._final(event)
+
+    def _segment(self, segment: dict[str, Any]) -> None:
+        if self._format == "json":
+            fields = {name: segment[name] for name in ("start", "end", "text")}
+            self._write(json.dumps(fields, ensure_ascii=False))
+        elif self._format == "srt":
+            self._cues += 1
+            times = f"{_clock(segment['start'])} --> {_clock(segment['end'])}"
+            self._write(f"{self._cues}\n{times}\n{segment['text']}\n")
+
+    def _final(self, event: dict[str, Any]) -> None:
+        self._open.pop(event["item_id"], None)
+        if "error" in event:
+            output.talk(event["error"]["message"])
+        elif self._format == "text" and event["transcript"]:
+            self._write(event["transcript"])
+        self._draw()
+
+    def done(self) -> None:
+        self._open.clear()
+        self._draw()
+
+    def _write(self, line: str) -> None:
+        output.data((_CLEAR if self._dim else "") + line)
+        output.flush()
+
+    def _draw(self) -> None:
+        if self._dim:
+            columns = os.get_terminal_size(sys.stdout.fileno()).columns
+            text = "".join(self._open.values())[-(columns - 1) // 2 :]  # a wide one takes two
+            sys.stdout.write(f"{_CLEAR}{_DIM}{text}{_PLAIN}" if text else _CLEAR)
+            output.flush()
+
+
+def _clock(seconds: float) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02},{rest % 1000:03}"
+
+
+def _refusal(refused: RefusedError) -> YibuError:
+    try:
+        message = str(json.loads(refused.body)["error"]["message"])
+    except (ValueError, TypeError, LookupError):
+        message = "The gateway refused the session."
+    return YibuError(f"{message} (HTTP {refused.status})")
