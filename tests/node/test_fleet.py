@@ -16,7 +16,7 @@ import pytest
 
 from tests.node.support import fake_model, fake_pull
 from tests.support.polling import eventually
-from yibu.config.names import replica_id
+from yibu.config.names import generation_of, replica_id
 from yibu.errors import (
     ConfigError,
     DoesNotFitError,
@@ -463,3 +463,21 @@ async def test_a_refusal_says_what_to_try(make_fleet: MakeFleet) -> None:
         with pytest.raises(NotReadyError, match="memory did not suffice") as refused:
             await acquire(fleet, "smol")
         assert refused.value.hint == "use a smaller model"
+
+
+def test_a_replica_tells_its_model_and_configuration() -> None:
+    assert generation_of(replica_id("Qwen2.5", 3, 12), "Qwen2.5") == 12
+    assert generation_of(replica_id("Qwen2.5", 3), "Qwen2.5") == 1
+    assert generation_of(replica_id("a/b", 0, 2), "a/b") == 2
+    assert generation_of(replica_id("smol-0", 1), "smol") is None
+    assert generation_of("node", "node") is None
+
+
+async def test_logs_of_the_last_configurations_are_kept(
+    make_fleet: MakeFleet, paths: Paths
+) -> None:
+    async with make_fleet() as fleet:
+        for number in range(5):
+            await fleet.up(fake_model("smol", "--tokens", str(number + 1)))
+    kept = sorted(path.name for path in paths.logs.glob("smol-*.log"))
+    assert kept == ["smol-0.3.log", "smol-0.4.log", "smol-0.5.log"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.config.names import replica_id
+from yibu.config.names import generation_of
 from yibu.errors import UsageError
 from yibu.node import log_lines, logs
 from yibu.node.log_lines import LEVELS, Level, Line
@@ -133,10 +133,8 @@ def _files(context: Context, models: Sequence[str]) -> list[Path]:
 def _files_of(context: Context, model: str) -> list[Path]:
     if model == _NODE:
         return [context.paths.node_log] if context.paths.node_log.exists() else []
-    files: list[Path] = []
-    while (file := context.paths.model_log(replica_id(model, len(files)))).exists():
-        files.append(file)
-    return files
+    found = context.paths.logs.glob("*.log")
+    return sorted(file for file in found if generation_of(file.stem, model) is not None)
 
 
 def _names(context: Context) -> list[str]:

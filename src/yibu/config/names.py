@@ -14,6 +14,7 @@ _FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~")
 """What a shell, a URL or a header would read as something else."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
 _GENERATION = re.compile(r"(-\d+)\.\d+$")
+_REPLICA = re.compile(r"(.+)-\d+(?:\.(\d+))?")
 _NOT_FIRST = frozenset("-./:@+")
 """A flag, a path or a separator would be read instead of a name."""
 
@@ -71,6 +72,14 @@ def replica_id(model: str, number: int, generation: int = 1) -> str:
 def first_generation(replica: str) -> str:
     """The id that the same replica of the model's first configuration has."""
     return _GENERATION.sub(r"\1", replica)
+
+
+def generation_of(replica: str, model: str) -> int | None:
+    """Of which configuration of the model a replica is; None where it is another model's."""
+    found = _REPLICA.fullmatch(replica)
+    if found is None or f"{found[1]}-0" != replica_id(model, 0):
+        return None
+    return int(found[2] or 1)
 
 
 def _fits(character: str) -> bool:

@@ -7,9 +7,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from yibu.config.names import generation_of
 from yibu.node.logs import Rotation, rotate_if_large
 from yibu.node.process import OrphanReaper
 
+_GENERATIONS = 3
+"""Configurations of a model whose logs are kept."""
 _log = logging.getLogger(__name__)
 _ORPHANS_EVERY = 5.0
 """Seconds between two looks for orphans that died unseen."""
@@ -37,3 +40,11 @@ async def reap_orphans(engines: Callable[[], Sequence[int]]) -> None:
             await asyncio.to_thread(reaper.look, engines())
         except OSError as error:
             _log.warning("orphans were not looked for once: %s", error)
+
+
+def remove_old_logs(directory: Path, model: str, generation: int) -> None:
+    """Remove the logs of a model's configurations before the last few. Blocking."""
+    for path in directory.glob("*.log*"):
+        number = generation_of(path.name.partition(".log")[0], model)
+        if number is not None and number <= generation - _GENERATIONS:
+            path.unlink(missing_ok=True)

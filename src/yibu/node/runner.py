@@ -16,6 +16,7 @@ from yibu.node import processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus
+from yibu.node.housekeeping import remove_old_logs
 from yibu.node.launch import Host, LaunchSpec, cancelled
 from yibu.node.lease import Lease
 from yibu.node.process import EngineProcess
@@ -156,6 +157,7 @@ class Runner:
 
     async def _prepare(self, deployment: Deployment) -> None:
         key = deployment.key
+        await asyncio.to_thread(remove_old_logs, self._host.paths.logs, *key)
         desired = self.scheduler.desired(key)
         rehearse = desired is not None and not desired.started
 

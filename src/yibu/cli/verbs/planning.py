@@ -94,10 +94,9 @@ def _split(
     running: Sequence[Promise], chosen: Sequence[ModelConfig]
 ) -> tuple[list[Promise], list[Promise]]:
     """What the chosen models' own replicas were planned, and what all others were."""
-    from yibu.config.names import replica_id
+    from yibu.config.names import generation_of
 
-    firsts = {replica_id(model.name, 0) for model in chosen}
-    own = [p for p in running if f"{p.replica.rpartition('-')[0]}-0" in firsts]
+    own = [p for p in running if any(generation_of(p.replica, model.name) for model in chosen)]
     return own, [promise for promise in running if promise not in own]
 
 
