@@ -155,11 +155,17 @@ def test_what_is_not_read_is_refused_by_line(text: str, line: int, construct: st
 
 
 def test_llama_swaps_macros_and_names() -> None:
-    text = SWAP.replace("-c ${ctx}", "-c ${env.CTX}").replace('}"}', '}", aliases: [gpt, b c]}')
+    text = SWAP.replace("-c ${ctx}", "-c ${env.CTX}").replace(
+        '}"}', '}", aliases: [gpt, b c], ttl: 60, concurrencyLimit: 3}'
+    )
+    text += "hooks: {on_startup: {preload: [a]}}\n"
     adoption = adopt_script(text, Setting(given={"CTX": "512"}))
     (model,) = adoption.document["models"]
     assert (model["name"], model["aliases"]) == ("a", ["gpt", "b c"])
     assert (model["source"], model["options"]) == ("/m/a.gguf", {"context": 512})
+    assert (model["keep"], model["group"], model["preload"]) == ("idle 60s", "llama-swap", True)
+    assert model["limits"] == {"concurrency": 3}
+    assert adoption.warnings == ()
     assert adoption.document["gateway"] == {"host": "127.0.0.1", "port": 8080}
 
 

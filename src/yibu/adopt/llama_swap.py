@@ -16,7 +16,6 @@ import yaml
 
 from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError
 from yibu.adopt.servers import Server, find_servers
-from yibu.config import ModelConfig
 
 _MACRO = re.compile(r"\$\{([\w.-]+)\}")
 _USUAL_PORT = "5800"
@@ -27,10 +26,7 @@ _LEFT_OUT: Mapping[str, str] = {
     "profiles": "clients name the model that they want",
     "peers": "yibu's gateway serves this machine's models alone",
     "unlisted": "GET /v1/models lists it",
-    "hooks": "`yibu up` starts every model of the file",
 }
-_KNOWS = frozenset({"keep", "group"} & ModelConfig.__dataclass_fields__.keys())
-"""Of these keys of an entry, those that this version has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +60,12 @@ def read_llama_swap(text: str, setting: Setting) -> Swap | None:
     entries: list[Mapping[str, Any]] = []
     warnings: list[str] = []
     groups, lines = _groups(document), _lines(text)
+    on_startup = (document.get("hooks") or {}).get("on_startup") or {}
+    preloaded = [str(name) for name in on_startup.get("preload") or ()]
     for name, model in models.items():
         entry = _Entry(str(name), model, document, setting, text, lines.get(str(name), 0))
         servers.append(entry.server())
-        rest = entry.rest(groups.get(str(name), "llama-swap"), warnings)
+        rest = entry.rest(groups.get(str(name), "llama-swap"), preloaded, warnings)
         entries.append(rest if servers[-1] is not None else {**entry.as_command(), **rest})
     warnings += [
         f"{key} is not carried over: {why}" for key, why in _LEFT_OUT.items() if key in document
@@ -130,8 +128,9 @@ class _Entry:
         macros = {**(self.document.get("macros") or {}), **(self.model.get("macros") or {}), **own}
         return _filled(text, macros, self.setting, self.text)
 
-    def rest(self, group: str, warnings: list[str]) -> Mapping[str, Any]:
-        """How long it stays loaded, its group and its limit; in ``warnings`` what has no counterpart."""
+    def rest(self, group: str, preloaded: Sequence[str], warnings: list[str]) -> Mapping[str, Any]:
+        """When it is loaded, for how long it stays, its group and its limit; in ``warnings`` what has no
+        counterpart."""
         found: dict[str, Any] = {}
         ttl = self.model.get("ttl", -1)
         ttl = self.document.get("globalTTL", 0) if ttl == -1 else ttl
@@ -139,13 +138,8 @@ class _Entry:
             found["keep"] = f"idle {ttl}s"
         if group:
             found["group"] = group
-        for key in [key for key in found if key not in _KNOWS]:
-            what = {"keep": f"ttl: {ttl}", "group": f"the group {group}"}[key]
-            warnings.append(
-                f"{self.name}: {what} is not carried over: this version of yibu keeps every model"
-                " loaded, side by side, and says where they do not fit: yibu plan"
-            )
-            del found[key]
+        if self.name in preloaded:
+            found["preload"] = True
         if limit := self.model.get("concurrencyLimit"):
             found["limits"] = {"concurrency": limit}
         warnings += [
