@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from yibu.engines.hints import ACCOUNTING, HOSTED, STATE, STREAM
 from yibu.engines.requests import Asked, Body, Rule, done, ignored, passed, refusal, refused
 from yibu.engines.tool_choice import choose_tools
@@ -15,6 +17,12 @@ _ANTHROPIC = (
 _PART = "messages[role=*].content"
 _SAMPLING = ("temperature", "top_p", "max_tokens", "stream", "stop", "seed", "stream_options",
              "stream_options.include_usage")  # fmt: skip
+
+
+def varied(base: Sequence[Rule], *more: Rule, without: Sequence[str] = ()) -> tuple[Rule, ...]:
+    """The rows of a table, others in the place of those with their paths, and some left out."""
+    paths = {row.path for row in more}.union(without)
+    return (*(row for row in base if row.path not in paths), *more)
 
 
 def _cache(title: str, *paths: str) -> tuple[Rule, ...]:
@@ -141,10 +149,10 @@ def message_parts(title: str, *, images_in_results: bool = False) -> tuple[Rule,
     )  # fmt: skip
 
 
-def counted(title: str) -> tuple[Rule, ...]:
+def counted(title: str, *, images_in_results: bool = False) -> tuple[Rule, ...]:
     """Of /v1/messages/count_tokens, and of /v1/messages too."""
     return (
-        *message_parts(title),
+        *message_parts(title, images_in_results=images_in_results),
         *passed("tool_choice", "tool_choice[type=auto].**", "tool_choice[type=any].**",
                 "tool_choice[type=tool].**", "tool_choice[type=none].**"),
         *ignored("says who asks, or where and how fast Anthropic serves it", "metadata", "user_profile_id",
@@ -152,9 +160,10 @@ def counted(title: str) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def messages(title: str) -> tuple[Rule, ...]:
+def messages(title: str, counted_rows: Sequence[Rule] = ()) -> tuple[Rule, ...]:
+    """``counted_rows``: those of /v1/messages/count_tokens, where they are not :func:`counted`."""
     return (
-        *counted(title),
+        *(counted_rows or counted(title)),
         *passed("max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"),
         *refused("Anthropic's containers are not here. Leave it out", "container", "mcp_servers"),
         *refused(STATE, "diagnostics", "context_management"),
