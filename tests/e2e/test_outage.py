@@ -124,6 +124,9 @@ CHANGED: dict[str, Any] = {
     "request_timeout": 1,
     "drain_timeout": 1,
     "log_format": "json",
+    "idle_timeout": 1,
+    "funasr_port": 1,
+    "max_live_audio": 1,
 }
 
 
