@@ -200,7 +200,7 @@ def test_what_adopt_writes_the_engine_takes(server: Any) -> None:
         except UsageError as error:
             unread.append(error.message)
             continue
-        (entry,) = yaml.safe_load(adoption.to_yaml())["models"]
+        (entry,) = yaml.load(adoption.to_yaml(), yaml.CSafeLoader)["models"]
         adopted = ModelConfig("m", options=entry.get("options", {}))
         engine.check(adopted)
         bare = ModelConfig("m", flags=flags)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import aiohttp
-import openai
 import orjson
 import pytest
 
@@ -143,6 +142,8 @@ async def test_requests_at_once(
 async def test_a_spent_budget_is_not_worth_a_retry(
     serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
 ) -> None:
+    import openai  # takes as long as all else that these tests import
+
     async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
         backend.add("m", up)
         alice = await add(Account("alice", budget=Budget(30, "month")))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -404,6 +403,8 @@ async def test_others_are_answered_between_the_parts_of_a_form(serve: Serve) -> 
 
 
 async def test_the_official_python_sdk(serve: Serve, backend: FakeBackend) -> None:
+    import openai  # takes as long as all else that these tests import
+
     audio = b"RIFF" + bytes(6_000_000)
     async with Upstream(answering({"text": "hello"})) as up:
         backend.add("ears", up, capabilities=SPEECH, names={"whisper-1": "ears"})

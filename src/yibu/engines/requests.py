@@ -191,7 +191,8 @@ class RequestTable:
     def rule(self, operation: str, path: str) -> Rule | None:
         """The row that says what becomes of a field; None where no row does."""
         rules = self.rules.get(operation, self.rules.get("*", ()))
-        rows = [row for row in rules if _covers(row, path)]
+        first = _first(path)
+        rows = [row for row in rules if _first(row.path) in {first, "**"} and _covers(row, path)]
         return max(rows, key=lambda row: len(row.path), default=None)
 
 
@@ -248,6 +249,12 @@ def _name_variants(tree: _Node, path: str) -> None:
             if "*" in variants:
                 variants.setdefault(step["constant"], _Node())
             node = variants.get(step["constant"])
+
+
+@cache
+def _first(path: str) -> str:
+    """The name with which a path begins; ``**`` begins every one."""
+    return path if path == "**" else re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
 def _covers(rule: Rule, path: str) -> bool:
