@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -53,7 +54,7 @@ sys.exit(holder.Holder(*holder.parsed(sys.argv[1:])).run())
 
 
 class Held:
-    def __init__(self, script: str, log: Path) -> None:
+    def __init__(self, script: str, log: Path, settings: bytes = b"settings") -> None:
         node = [sys.executable, "-P", "-c", NODE + script]
         self.log = log
         with log.open("wb") as err:
@@ -62,7 +63,7 @@ class Held:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, start_new_session=True,
             )  # fmt: skip
         assert self.process.stdin is not None
-        self.process.stdin.write(b"settings")
+        self.process.stdin.write(settings)
         self.process.stdin.close()
 
     def said(self) -> list[str]:
@@ -81,11 +82,11 @@ class Held:
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Iterator[Callable[[str], Held]]:
+def hold(tmp_path: Path) -> Iterator[Callable[..., Held]]:
     made: list[Held] = []
 
-    def make(script: str) -> Held:
-        made.append(Held(script, tmp_path / "log"))
+    def make(script: str, **how: bytes) -> Held:
+        made.append(Held(script, tmp_path / "log", **how))
         return made[-1]
 
     yield make
@@ -93,7 +94,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[[str], Held]]:
         one.stop()
 
 
-def test_connections_wait_while_a_killed_node_is_started_again(hold: Callable[[str], Held]) -> None:
+def test_connections_wait_while_a_killed_node_is_started_again(hold: Callable[..., Held]) -> None:
     held = hold(SERVE)
     pid, port, *rest = held.said()
     assert rest == ["settings", "holder"]
@@ -110,7 +111,7 @@ def test_connections_wait_while_a_killed_node_is_started_again(hold: Callable[[s
     assert "was ended by signal 9 (SIGKILL)" in held.log.read_text()
 
 
-def test_a_node_that_ends_at_once_is_given_up_with_its_cause(hold: Callable[[str], Held]) -> None:
+def test_a_node_that_ends_at_once_is_given_up_with_its_cause(hold: Callable[..., Held]) -> None:
     held = hold("keep()\nprint('the disk is on fire', file=sys.stderr)\nos._exit(3)")
     assert held.wait() == 3
     log = held.log.read_text()
@@ -119,13 +120,22 @@ def test_a_node_that_ends_at_once_is_given_up_with_its_cause(hold: Callable[[str
     assert "given up" in log.splitlines()[-1]
 
 
+def test_its_lines_are_objects_where_the_nodes_are(hold: Callable[..., Held]) -> None:
+    held = hold("keep()\nos._exit(3)", settings=b'{"log_format": "json"}')
+    assert held.wait() == 3
+    lines = [json.loads(line) for line in held.log.read_text().splitlines()]
+    assert len(lines) == holder.TRIES
+    assert {line["logger"] for line in lines} == {"yibu.node.holder"}
+    assert [line["level"] for line in lines] == ["warning"] * 9 + ["error"]
+
+
 @pytest.mark.parametrize(
     ("script", "code"),
     [("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", 137), ("keep(); os._exit(0)", 0),
      ("keep(); link.sendall(holder.STOP); os._exit(5)", 5)],
     ids=["before it listened", "killed before it listened", "wanted to", "told to stop"],
 )  # fmt: skip
-def test_what_is_not_started_again(hold: Callable[[str], Held], script: str, code: int) -> None:
+def test_what_is_not_started_again(hold: Callable[..., Held], script: str, code: int) -> None:
     held = hold(f"line()\n{script}")
     assert held.wait() == code
     assert held.said()
@@ -133,7 +143,7 @@ def test_what_is_not_started_again(hold: Callable[[str], Held], script: str, cod
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_reach_the_node(hold: Callable[[str], Held], number: signal.Signals) -> None:
+def test_signals_reach_the_node(hold: Callable[..., Held], number: signal.Signals) -> None:
     heard = "signal.signal(number, lambda *_: os._exit(number))"
     held = hold(f"import signal; number = {int(number)}; {heard}\n{SERVE}")
     held.said()
@@ -142,7 +152,7 @@ def test_signals_reach_the_node(hold: Callable[[str], Held], number: signal.Sign
     assert "started again" not in held.log.read_text()
 
 
-def test_a_signal_between_two_lives_ends_it(hold: Callable[[str], Held]) -> None:
+def test_a_signal_between_two_lives_ends_it(hold: Callable[..., Held]) -> None:
     held = hold("keep()\nline()\nos._exit(1)")
     held.said()
     held.process.terminate()
@@ -150,7 +160,7 @@ def test_a_signal_between_two_lives_ends_it(hold: Callable[[str], Held]) -> None
     assert "given up" not in held.log.read_text()
 
 
-def test_it_leaves_a_node_that_another_holder_has(hold: Callable[[str], Held]) -> None:
+def test_it_leaves_a_node_that_another_holder_has(hold: Callable[..., Held]) -> None:
     held = hold("keep()\nlink.sendall(holder.LEAVE)\n" + SERVE.replace("keep()", ""))
     pid, port, *_ = held.said()
     assert held.wait() == 0
@@ -159,7 +169,7 @@ def test_it_leaves_a_node_that_another_holder_has(hold: Callable[[str], Held]) -
     os.kill(int(pid), signal.SIGKILL)
 
 
-def test_a_killed_holder_leaves_the_node(hold: Callable[[str], Held]) -> None:
+def test_a_killed_holder_leaves_the_node(hold: Callable[..., Held]) -> None:
     held = hold(SERVE)
     pid, port, *_ = held.said()
     held.process.kill()
@@ -193,7 +203,7 @@ def test_descriptors_for_another_process_are_left_alone() -> None:
 
 
 def test_the_nodes_end_is_noticed_though_a_child_has_its_descriptors(
-    hold: Callable[[str], Held],
+    hold: Callable[..., Held],
 ) -> None:
     """A process that the node forked keeps its end of the socketpair open."""
     held = hold("keep()\nline()\nif os.fork() == 0:\n    time.sleep(600)\nos._exit(0)")

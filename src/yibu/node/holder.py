@@ -80,14 +80,14 @@ class Holder:
             since = self._listens_since
             short = 1 if since is not None and time.monotonic() - since > SHORT else short + 1
             if short == TRIES:
-                _say(
+                self._say(
                     "ERROR",
                     f"the node {_described(code)}; it and the {TRIES - 1} before it listened for less "
                     f"than {SHORT:.0f} s: given up. The lines above say why; then: yibu up",
                 )
                 return code if code > 0 else 128 - code
             delay = _DELAYS[min(short, len(_DELAYS)) - 1]
-            _say(
+            self._say(
                 "WARNING",
                 f"the node {_described(code)}; its engines go on, connections wait, and it is "
                 f"started again {f'in {delay:g} s' if delay else 'now'} ({short} of {TRIES})",
@@ -136,7 +136,7 @@ class Holder:
             }
             self.execute(self._command, env)
         except OSError as error:
-            _say("ERROR", f"{self._command[0]} cannot be run: {error}")
+            self._say("ERROR", f"{self._command[0]} cannot be run: {error}")
         finally:
             os._exit(127)
 
@@ -152,7 +152,7 @@ class Holder:
             with os.fdopen(write, "wb") as stdin_of_node:
                 stdin_of_node.write(self._settings)
         except BrokenPipeError:
-            _say("WARNING", "the node ended before it had read its settings")
+            self._say("WARNING", "the node ended before it had read its settings")
 
     def _watch(self, ours: socket.socket) -> int:
         """Listen to the node until it ends; its exit code."""
@@ -198,18 +198,26 @@ class Holder:
         if self._node:
             os.kill(self._node, number)
 
+    def _say(self, level: str, text: str) -> None:
+        """A line of the node's log, in its form."""
+        now, name = time.time(), "yibu.node.holder"
+        local = time.localtime(now)
+        if b'"log_format": "json"' in (self._settings or b""):
+            import json  # a megabyte, which is seldom needed
+
+            when = time.strftime("%Y-%m-%dT%H:%M:%S%z", local)
+            fields = {"time": when, "level": level.lower(), "logger": name, "message": text}
+            line = json.dumps(fields)
+        else:
+            when = time.strftime("%Y-%m-%d %H:%M:%S", local)
+            line = f"{when},{int(now * 1000) % 1000:03d} {level} {name} {text}"
+        os.write(2, f"{line}\n".encode())
+
 
 def _described(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     return f"was ended by signal {-code} ({signal.Signals(-code).name})"
-
-
-def _say(level: str, text: str) -> None:
-    """A line of the node's log."""
-    now = time.time()
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-    os.write(2, f"{when},{int(now * 1000) % 1000:03d} {level} yibu.node.holder {text}\n".encode())
 
 
 def parsed(words: Sequence[str]) -> tuple[list[str], list[tuple[str, int]]]:
