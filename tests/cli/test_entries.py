@@ -117,7 +117,7 @@ def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
          "names no GPU of this machine", "gpus: [0]"),
         (("models: [{name: a, source: /a}, {name: b, source: /b, flags:"
          " [--served-model-name, b, a]}]"), "a and b both claim the name 'a'", "aliases"),
-        ("models: [{name: a, source: /a, flags: [--port]}]", "'a': the flag --port, which takes a value", ""),
+        ("models: [{name: a, source: /a, flags: [--port]}]", "'a': the flag --port lacks its value", ""),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(text: str, message: str, hint: str, tmp_path: Path) -> None:

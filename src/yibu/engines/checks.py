@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from yibu.config import ModelConfig
-from yibu.engines.flags import Flag, FlagTable, spelt
+from yibu.engines.flags import Flag, FlagTable, lacks_value, spelt
 from yibu.engines.options import nearest
 from yibu.engines.servers import ServerCommand, refuse_owned
 from yibu.errors import ConfigError
@@ -76,7 +76,7 @@ def check_values(
             hint=f"write {spelt(name)} alone, or {negated} to turn it off",
         )
     if kind != "switch" and name not in optional and not values:
-        raise ConfigError(f"{who} lacks its value", hint=f"write {spelt(name)} VALUE")
+        raise lacks_value(who, spelt(name))
     if kind in ("value", "repeat") and len(values) > 1:
         raise ConfigError(
             f"{who} takes one value, found {len(values)}: {' '.join(values)}",

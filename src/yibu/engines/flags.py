@@ -332,6 +332,11 @@ def whole(value: Any) -> int:
     return int(number)
 
 
+def lacks_value(who: str, word: str) -> ConfigError:
+    """The error for a flag that stands without the value that it takes."""
+    return ConfigError(f"{who} lacks its value", hint=f"write {word} VALUE")
+
+
 def is_flag(word: str) -> bool:
     """Whether a word is a flag; a negative number is a value."""
     return word.startswith("-") and not word.lstrip("-")[:1].isdigit() and word.strip("-") != ""

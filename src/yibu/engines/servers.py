@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from yibu.engines.flags import Flag, FlagTable, is_flag, spelt
+from yibu.engines.flags import Flag, FlagTable, is_flag, lacks_value, spelt
 from yibu.errors import ConfigError
 
 Role = Literal[
@@ -203,7 +203,7 @@ class ServerCommand:
             if role is None:
                 kept.append(flag)
             elif not flag.values:
-                raise ConfigError(f"the flag {flag.words[0]}, which takes a value, has none")
+                raise lacks_value(f"the flag {flag.words[0]}", flag.words[0])
             elif len(flag.values) > 1 and self.table.flags.get(flag.name) in _ONE_VALUE:
                 raise ConfigError(
                     f"the flag {flag.words[0]} takes one value, found {' '.join(flag.values)!r}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.flags import Flag, FlagTable, spelt
+from yibu.engines.flags import Flag, FlagTable, lacks_value, spelt
 from yibu.engines.llama_cpp.program import Program
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
 from yibu.engines.llama_cpp.settings import FETCHED, option_value, value_of
@@ -114,7 +114,7 @@ def _apply(
             hint=f"did you mean {spelt(near)}?" if near else f"see {program.path} --help",
         )
     elif table.flags[name] == "value" and not flag.values and name not in table.loose:
-        raise ConfigError(f"{who} lacks its value", hint=f"write {flag.words[0]} VALUE")
+        raise lacks_value(who, flag.words[0])
     elif table.flags[name] == "switch" and flag.values:
         raise ConfigError(f"{who} takes no value, found {' '.join(flag.values)!r}")
     else:

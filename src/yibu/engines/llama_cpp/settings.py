@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.flags import Flag, spelt, text_of
+from yibu.engines.flags import Flag, lacks_value, spelt, text_of
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
 from yibu.engines.llama_cpp.table import ASSIGNED, FIELDS, TABLE
 from yibu.engines.options import nearest
@@ -187,7 +187,7 @@ def _check_count(model: ModelConfig, flag: Flag) -> None:
     if kind == "switch" and flag.values:
         raise ConfigError(f"{who} takes no value, found {' '.join(flag.values)!r}")
     if kind in ("int", "text") and not flag.values and flag.name not in TABLE.loose:
-        raise ConfigError(f"{who} lacks its value", hint=f"write {flag.words[0]} VALUE")
+        raise lacks_value(who, flag.words[0])
     if kind != "pair" and len(flag.values) > 1:
         raise ConfigError(f"{who} takes one value, found {' '.join(flag.values)!r}")
 
