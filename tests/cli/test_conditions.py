@@ -62,6 +62,7 @@ VERBS: dict[str, list[str]] = {
     "service install": ["--print"],
     "service status": [],
     "service remove": [],
+    "node upgrade": [],
 }
 MORE = (["--help"], ["--version"], [], ["nothing"], ["ps", "--json"], ["up", "--help"])
 HOMES = {

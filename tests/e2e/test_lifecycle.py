@@ -56,7 +56,18 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert set(status) == {"version", "node", "gateway", "models"}
     (model,) = status["models"]
     assert set(model) == {
-        *("name", "source", "engine", "state", "cause", "hint", "phase", "phases", "replicas"),
+        *(
+            "name",
+            "source",
+            "engine",
+            "state",
+            "cause",
+            "hint",
+            "phase",
+            "phases",
+            "queued",
+            "replicas",
+        ),
     }
     (replica,) = model["replicas"]
     assert set(replica) == {
