@@ -110,7 +110,7 @@ class World:
     async def apply_broken(self, model: str) -> None:
         """The same with one whose engine ends at once."""
         broken = _model(model)
-        broken["options"]["command"] = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
+        broken["options"]["command"] = [sys.executable, "-S", "-c", "raise SystemExit(3)", "{port}"]
         try:
             await self.call("apply", timeout=None, models=[broken], remove=[])
         except EngineStartError:
