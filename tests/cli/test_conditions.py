@@ -62,7 +62,6 @@ VERBS: dict[str, list[str]] = {
     "service install": ["--print"],
     "service status": [],
     "service remove": [],
-    "node upgrade": [],
 }
 MORE = (["--help"], ["--version"], [], ["nothing"], ["ps", "--json"], ["up", "--help"])
 HOMES = {

@@ -56,18 +56,7 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert set(status) == {"version", "node", "gateway", "models"}
     (model,) = status["models"]
     assert set(model) == {
-        *(
-            "name",
-            "source",
-            "engine",
-            "state",
-            "cause",
-            "hint",
-            "phase",
-            "phases",
-            "queued",
-            "replicas",
-        ),
+        *("name", "source", "engine", "state", "cause", "hint", "phase", "phases", "replicas"),
     }
     (replica,) = model["replicas"]
     assert set(replica) == {

@@ -246,7 +246,7 @@ class Batcher:
             return self._finals.take(seconds)
         if self.partials is not None and live and not (self._files_next and len(self._queue)):
             self._files_next = True
-            return self.partials.take(seconds)
+            return self.partials.take(seconds / 2)  # a sentence may end meanwhile, and wait
         self._files_next = False
         return self._queue.take(seconds if live else self._batch_seconds(self.limits.batch_time))
 

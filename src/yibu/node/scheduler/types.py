@@ -152,7 +152,6 @@ class Place(Protocol):
 
         Raises:
             DoesNotFitError: it does not fit.
-            YibuError: it cannot be served at all.
         """
         ...
 
