@@ -59,6 +59,7 @@ VERBS: dict[str, list[str]] = {
     "key set": ["somebody", "--rpm", "1"],
     "key rotate": ["somebody"],
     "key rm": ["somebody"],
+    "node upgrade": [],
     "service install": ["--print"],
     "service status": [],
     "service remove": [],

@@ -57,6 +57,7 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     (model,) = status["models"]
     assert set(model) == {
         *("name", "source", "engine", "state", "cause", "hint", "phase", "phases", "replicas"),
+        "queued",
     }
     (replica,) = model["replicas"]
     assert set(replica) == {

@@ -110,7 +110,7 @@ def test_models_are_shown_sorted_and_resized(watched: Home) -> None:
 
         def counted() -> bool:
             ask(watched, "alpha")
-            return top.shows(r"^alpha +ready +1/1 +\S+ +[\d.]+ +[1-9]\d* ")
+            return top.shows(r"^alpha +ready +1/1 +\S+ +(?:\S+ +)?[\d.]+ +[1-9]\d* ")
 
         until(counted, "requests and tokens a second")
         # Sorted by name, then by the next column, its state, and back, the other way round.

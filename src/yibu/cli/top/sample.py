@@ -45,6 +45,8 @@ class Model:
     cause: str | None
     hint: str | None
     replicas: tuple[Replica, ...]
+    queued: int
+    """Requests that wait for a replica."""
     requests_per_second: float
     errors_per_second: float
     output_tokens_per_second: float
@@ -161,6 +163,7 @@ class Sampler:
             cause=model["cause"],
             hint=model["hint"],
             replicas=tuple(self._replica(one, now, held) for one in model["replicas"]),
+            queued=model["queued"],
             requests_per_second=(now.requests[name] - before.requests[name]) / seconds,
             errors_per_second=(now.errors[name] - before.errors[name]) / seconds,
             output_tokens_per_second=_rate(now, before, (name, "completion"), seconds),
@@ -270,5 +273,6 @@ def totals(models: Iterable[Model]) -> dict[str, float]:
              "prompt_tokens_per_second")  # fmt: skip
     return {
         "in_flight": sum(model.sum("in_flight") for model in found),
+        "queued": sum(model.queued for model in found),
         **{name: sum(getattr(model, name) for model in found) for name in names},
     }

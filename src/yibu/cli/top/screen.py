@@ -65,6 +65,7 @@ COLUMNS = (
     Column("STATE", lambda m: m.state, lambda m: m.phase or m.state),
     Column("REPLICAS", lambda m: len(m.replicas), _replicas),
     Column("IN FLIGHT", lambda m: m.sum("in_flight"), lambda m: _number(m.sum("in_flight"))),
+    Column("QUEUED", lambda m: m.queued, lambda m: _number(m.queued)),
     Column("REQ/S", lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1)),
     Column("TOKENS/S", lambda m: m.output_tokens_per_second,
            lambda m: _number(m.output_tokens_per_second)),
@@ -247,7 +248,7 @@ def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
             for one in model.replicas:
                 alone = replace(model, name=f"  {one.id}", state=one.state, phase=None,
                                 replicas=(one,))  # fmt: skip
-                per_model = ("REQ/S", "TOKENS/S", "TTFT P95", "ERR/S", "REPLICAS")
+                per_model = ("QUEUED", "REQ/S", "TOKENS/S", "TTFT P95", "ERR/S", "REPLICAS")
                 table.add_row(
                     *("" if c.title in per_model else c.show(alone) for c in shown), style="dim"
                 )
@@ -256,7 +257,17 @@ def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
 
 def _fitting(width: int) -> list[Column]:
     """The columns for which there is room, the least needed left out first."""
-    expendable = ("GPU MEMORY", "ERR/S", "GPU", "TTFT P95", "RESTARTS", "CPU", "REPLICAS", "MEMORY")
+    expendable = (
+        "GPU MEMORY",
+        "QUEUED",
+        "ERR/S",
+        "GPU",
+        "TTFT P95",
+        "RESTARTS",
+        "CPU",
+        "REPLICAS",
+        "MEMORY",
+    )
     shown = list(COLUMNS)
     for title in expendable:
         if sum(max(len(column.title), 8) + 2 for column in shown) + 8 <= width:
@@ -286,6 +297,7 @@ def _summary(snapshot: Snapshot) -> list[str]:
     node = f"node {snapshot.node_pid}, up {_duration(snapshot.node_seconds)}"
     work = (
         f"in flight {done['in_flight']:.0f}",
+        f"queued {done['queued']:.0f}",
         f"requests {done['requests_per_second']:.1f}/s",
         f"errors {done['errors_per_second']:.1f}/s",
         f"tokens out {done['output_tokens_per_second']:,.0f}/s",
