@@ -349,8 +349,11 @@ def test_paraformers(tmp_path: Path, model: str) -> None:
     assert (facts.format, facts.architecture) == ("paraformer", model)
     (tmp_path / "model.pt").unlink()
     (tmp_path / "model.onnx").write_bytes(b"o")
-    with pytest.raises(UnsupportedError, match=f"FunASR's {model} without model.pt"):
-        read_facts(tmp_path)
+    assert read_facts(tmp_path).format == "paraformer-onnx"
+    (tmp_path / "config.yaml").write_text("frontend: WavFrontend\n")
+    assert read_facts(tmp_path).format == "sensevoice-onnx"
+    (tmp_path / "tokens.json").write_text("[]")
+    assert read_facts(tmp_path).format == "paraformer-onnx"
 
 
 def test_sensevoice_onnx_prefers_the_quantized_graph(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ _SPEECH_OVERHEAD = {
     "sensevoice": 512 * MIB,
     "sensevoice-onnx": 1 * GIB,
     "paraformer": 512 * MIB,
+    "paraformer-onnx": 1 * GIB,
     "whisper-ct2": 512 * MIB,
 }
 _SPEECH_REFERENCE = int(2.3 * GIB)

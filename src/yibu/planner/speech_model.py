@@ -22,6 +22,9 @@ _FORMATS: Mapping[str, ModelFormat] = MappingProxyType(
     }
 )
 """By the class that config.yaml names."""
+_ONNX: Mapping[ModelFormat, ModelFormat] = MappingProxyType(
+    {"sensevoice": "sensevoice-onnx", "paraformer": "paraformer-onnx"}
+)
 _COMPANIONS = MappingProxyType(
     {
         "FsmnVADStreaming": "finds speech: name it as the option `vad` of a model",
@@ -50,7 +53,8 @@ def facts_of_listing(files: Mapping[str, int]) -> ModelFacts | None:
             return _of_size("paraformer", "Paraformer", files["model.pt"])
         return _of_size("sensevoice", "SenseVoiceSmall", files["model.pt"])
     if "config.yaml" in files and (graphs := _onnx_files(files)):
-        return _of_size("sensevoice-onnx", "SenseVoiceSmall", files[graphs[0]])
+        model = _unnamed(files)
+        return _of_size(_ONNX[_FORMATS[model]], model, files[graphs[0]])
     if "model.bin" in files and any(name.startswith("vocabulary.") for name in files):
         return _of_size("whisper-ct2", "whisper", files["model.bin"])
     return None
@@ -63,7 +67,7 @@ def _of_size(model_format: ModelFormat, architecture: str, size: int) -> ModelFa
 def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
     config = load_yaml(path / "config.yaml")
     # The ONNX export's config.yaml keeps the front end and may leave the model's name out.
-    model = str(config.get("model", "")) or "SenseVoiceSmall"
+    model = str(config.get("model", "")) or _unnamed(names)
     if model not in _FORMATS:
         use = f", which {_COMPANIONS[model]}" if model in _COMPANIONS else ""
         raise UnsupportedError(
@@ -80,18 +84,20 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
                 hint="pull it again: an interrupted download resumes",
             )
         return _file_facts(_FORMATS[model], model, [weights], path, config)
-    if _FORMATS[model] != "sensevoice":
-        raise UnsupportedError(
-            f"{path} is FunASR's {model} without model.pt",
-            hint="Paraformer is served from model.pt: take the model whose name ends with -pytorch",
-        )
     return _file_facts(
-        "sensevoice-onnx",
-        "SenseVoiceSmall",
+        _ONNX[_FORMATS[model]],
+        model,
         [path / name for name in _onnx_files(names)],
         path,
         config,
     )
+
+
+def _unnamed(names: Iterable[str]) -> str:
+    """The class of a model by its files alone: SenseVoice's tokens are in a sentencepiece model."""
+    own = set(names)
+    pieces = any(name.endswith(".model") for name in own)
+    return "Paraformer" if "tokens.json" in own and not pieces else "SenseVoiceSmall"
 
 
 def _onnx_files(names: Iterable[str]) -> list[str]:

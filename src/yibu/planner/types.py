@@ -15,6 +15,7 @@ ModelFormat = Literal[
     "sensevoice",
     "sensevoice-onnx",
     "paraformer",
+    "paraformer-onnx",
     "whisper-ct2",
     "unknown",
 ]

@@ -222,40 +222,53 @@ def _paraformer(
     device: str,
     threads: int,
 ) -> Loaded:
-    from yibu.speech.precision import choose, cpu_flags
+    from yibu.speech.precision import Choice, choose, cpu_flags
 
-    if device != "cpu" or layout is not Layout.FUNASR:
+    onnx = layout is Layout.ONNX
+    if device != "cpu" or (onnx and precision == "bf16"):
         raise UnsupportedError(
-            f"{model_dir}: a Paraformer in the {layout.value} layout on {device}; Paraformer is served "
-            "from model.pt, on the CPU",
-            hint="set `device: cpu`, and take the model whose directory holds model.pt",
+            f"{model_dir}: a Paraformer in the {layout.value} layout at {precision} on {device}; it is "
+            "served on the CPU, and from ONNX in fp32 and int8",
+            hint="set `device: cpu` and `precision: auto`",
         )
     files = frozenset(entry.name for entry in model_dir.iterdir())
     choice = choose(precision, device, cpu_flags(), files=files)
-    load_kind = _online if kind == ONLINE else _offline
-    recognizer = load_kind(model_dir, kind, choice.precision, threads)
+    if onnx and choice.precision == "bf16":
+        choice = Choice("fp32", "precision fp32, as ONNX Runtime computes model.onnx")
+    if kind == ONLINE and not onnx:
+        recognizer = _online(model_dir, choice.precision, threads)
+    else:
+        recognizer = _offline(model_dir, kind, layout, choice.precision, threads)
     return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
 
 
-def _online(model_dir: Path, kind: str, precision: str, threads: int) -> Recognizer:  # noqa: ARG001
+def _online(model_dir: Path, precision: str, threads: int) -> Recognizer:
     from yibu.speech.models.paraformer_online import OnlineParaformer, OnlineRecognizer
 
     model = OnlineParaformer.load(model_dir, precision=precision, threads=threads)
     return OnlineRecognizer(model_dir.name, model, precision)
 
 
-def _offline(model_dir: Path, kind: str, precision: str, threads: int) -> Recognizer:
+def _offline(
+    model_dir: Path, kind: str, layout: Layout, precision: str, threads: int
+) -> Recognizer:
     from yibu.speech.features import Normalizer
     from yibu.speech.models.hotwords import Tokens
-    from yibu.speech.models.paraformer import OpenVinoParaformer, ParaformerRecognizer
+    from yibu.speech.models.onnx_paraformer import OnnxParaformer
+    from yibu.speech.models.paraformer import Network, OpenVinoParaformer, ParaformerRecognizer
     from yibu.speech.models.seaco import SeacoParaformer
     from yibu.speech.models.sensevoice import STACK_WIDTH
     from yibu.speech.models.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.read_tokens(model_dir / "tokens.json").pieces
     normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
-    network_type = SeacoParaformer if kind == "SeacoParaformer" else OpenVinoParaformer
-    network = network_type.load(model_dir, precision=precision, threads=threads)
+    network: Network
+    if layout is Layout.ONNX:
+        network = OnnxParaformer.load(model_dir, precision=precision, threads=threads)
+    elif kind == "SeacoParaformer":
+        network = SeacoParaformer.load(model_dir, precision=precision, threads=threads)
+    else:
+        network = OpenVinoParaformer.load(model_dir, precision=precision, threads=threads)
     _check_size(model_dir, network.classes, len(vocabulary))
     return ParaformerRecognizer(
         model_dir.name, network, normalizer, vocabulary, Tokens.read(vocabulary, model_dir)
@@ -271,8 +284,10 @@ def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
 
 
 def _kind(model_dir: Path) -> str:
-    """The model's class in FunASR, by its config.yaml; ``SenseVoiceSmall`` where that says nothing."""
-    kind = str(read_config(model_dir).get("model") or "SenseVoiceSmall")
+    """The model's class in FunASR, by its config.yaml, or by its files where that says nothing."""
+    kind = str(read_config(model_dir).get("model") or "")
+    if not kind:  # older exports to ONNX do not say; SenseVoice's have a sentencepiece model
+        kind = "SenseVoiceSmall" if any(model_dir.glob("*.model")) else "Paraformer"
     # The published ONNX directory names the exported class.
     if not (kind.startswith("SenseVoiceSmall") or kind in PARAFORMERS):
         raise UnsupportedError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,24 @@ def funasr_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(FIXTURE.with_name("funasr.tar.xz")) as archive:
         archive.extractall(directory, filter="data")
     return directory / "funasr"
+
+
+@pytest.fixture(scope="session")
+def exported(funasr_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of the same in the ONNX layout; kept where YIBU_TEST_CACHE says, since it takes torch."""
+    number = hashlib.sha256(FIXTURE.with_name("funasr.tar.xz").read_bytes()).hexdigest()[:12]
+    cache = os.environ.get("YIBU_TEST_CACHE") or str(tmp_path_factory.mktemp("cache"))
+    kept = Path(cache) / f"funasr-onnx-{number}"
+    if not kept.exists():
+        for name in ("torch", "onnx", "funasr", "onnxruntime"):
+            pytest.importorskip(name)
+        from . import random_models
+
+        work = kept.with_name(f"{kept.name}.{os.getpid()}")
+        for kind in ("paraformer", "bicif", "punctuation"):
+            random_models.export(kind, funasr_dir / kind, work / kind)
+        work.rename(kept)
+    return kept
 
 
 @pytest.fixture(scope="session")

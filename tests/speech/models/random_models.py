@@ -201,6 +201,30 @@ def automodel(directory: Path) -> Any:
     )  # fmt: skip
 
 
+def export(kind: str, directory: Path, to: Path) -> Path:
+    """The model in the ONNX layout, as FunASR exports it, and quantised as FunASR quantises."""
+    import shutil
+
+    import torch
+    from onnxruntime.quantization import quantize_dynamic
+
+    to.mkdir(parents=True)
+    for name in ("config.yaml", "am.mvn", "tokens.json"):
+        if (directory / name).exists():
+            shutil.copy(directory / name, to / name)
+    auto = automodel(directory)
+    options = {name: value for name, value in auto.kwargs.items() if name != "model"}
+    options |= {"max_seq_len": 512, "device": "cpu", "type": "onnx"}
+    exported = auto.model.export(**options).eval()
+    torch.onnx.export(
+        exported, exported.export_dummy_inputs(), to / "model.onnx", opset_version=14,
+        input_names=exported.export_input_names(), output_names=exported.export_output_names(),
+        dynamic_axes=exported.export_dynamic_axes(), dynamo=False,
+    )  # fmt: skip
+    quantize_dynamic(to / "model.onnx", to / "model_quant.onnx")
+    return to
+
+
 def noises(count: int, seed: int) -> list[np.ndarray]:
     """Sounds of 0.1 to 6 s whose spectrum and loudness change, at 16 kHz."""
     rng = np.random.default_rng(seed)

@@ -95,6 +95,34 @@ def test_hotwords_change_what_is_heard(loaded) -> None:
     assert heard(loaded["bicif"], sound).text == heard(loaded["bicif"], sound, "天气").text
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("kind", ["paraformer", "bicif"])
+def test_the_onnx_layout_says_the_same(
+    loaded, exported: Path, vad_dir: Path, tmp_path: Path, kind: str
+) -> None:
+    sounds = [*random_models.noises(6, 7), np.zeros(1_000, np.float32)]
+    onnx = attempt(exported / kind, vad_dir, "auto")
+    assert onnx.recognizer.precision == "fp32"
+    for sound in sounds:
+        ours, theirs = heard(onnx, sound), heard(loaded[kind], sound)
+        assert ours.text == theirs.text
+        if kind == "bicif":
+            mine = [[word.start, word.end] for word in ours.words]
+            assert np.allclose(mine, [[w.start, w.end] for w in theirs.words], atol=0.011)
+    segments = [Segment(0.0, sound) for sound in sounds]
+    together = onnx.recognizer.recognize(segments, [Options()] * len(segments))
+    assert [answer.text for answer in together] == [heard(onnx, sound).text for sound in sounds]
+    rounded = attempt(exported / kind, vad_dir, "int8").recognizer
+    assert rounded.recognize(segments, [Options()] * len(segments))[0].text
+    with pytest.raises(UnsupportedError, match="from ONNX in fp32 and int8"):
+        attempt(exported / kind, vad_dir, "bf16")
+    for name in ("config.yaml", "am.mvn", "tokens.json"):
+        (tmp_path / name).symlink_to(exported / kind / name)
+    (tmp_path / "model.onnx").symlink_to(exported / "punctuation" / "model.onnx")
+    with pytest.raises(UnsupportedError, match="its inputs are inputs, text_lengths"):
+        attempt(tmp_path, vad_dir)
+
+
 def test_nothing_to_hear_gives_empty_text(loaded) -> None:
     for kind in KINDS:
         recognizer = loaded[kind].recognizer
@@ -148,7 +176,7 @@ def test_files_of_two_models_are_refused(funasr_dir: Path, vad_dir: Path, tmp_pa
     )
     with pytest.raises(VerificationError, match="outputs, the tokenizer 3 tokens"):
         attempt(directory, vad_dir)
-    with pytest.raises(UnsupportedError, match="on cuda; Paraformer is served"):
+    with pytest.raises(UnsupportedError, match="on cuda; it is served on the CPU"):
         attempt(directory, vad_dir, device="cuda")
 
 

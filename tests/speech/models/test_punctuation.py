@@ -56,6 +56,18 @@ def test_with_a_dictionary_it_writes_what_funasr_writes(tmp_path: Path) -> None:
         assert ours.text(text) == answer["text"]
 
 
+@pytest.mark.filterwarnings("default")
+def test_the_onnx_layout_writes_the_same(punctuator, exported: Path, tmp_path: Path) -> None:
+    texts = random_models.texts(10, 4)
+    onnx = Punctuator.load(exported / "punctuation", threads=1)
+    assert [onnx.text(text) for text in texts] == [punctuator.text(text) for text in texts]
+    for name in ("tokens.json", "model_quant.onnx"):
+        (tmp_path / name).symlink_to(exported / "punctuation" / name)
+    config = (exported / "punctuation" / "config.yaml").read_text("utf-8")
+    (tmp_path / "config.yaml").write_text(config.replace("model: CTTransformer\n", ""), "utf-8")
+    assert Punctuator.load(tmp_path, threads=1).text(texts[0])
+
+
 def test_pieces_come_as_soon_as_they_are_final(punctuator) -> None:
     text = " ".join(random_models.texts(4, 5))
     words = split_words(text)

@@ -35,12 +35,14 @@ ENVIRONMENTS: Mapping[str, str] = MappingProxyType(
         "sensevoice": "speech-onnx",
         "sensevoice-onnx": "speech-onnx",
         "paraformer": "speech-onnx",
+        "paraformer-onnx": "speech-onnx",
     }
 )
 """By model format; ``path: reference`` runs FunASR's own classes on torch instead."""
 
 _BY_FUNASR = frozenset({"sensevoice", "paraformer"})
 """Formats that FunASR's ``AutoModel`` loads."""
+_PARAFORMERS = frozenset({"paraformer", "paraformer-onnx"})
 _TRANSLATES = frozenset({"whisper-ct2"})
 
 _VAD_NAMES = (
@@ -163,7 +165,7 @@ def _device(options: SpeechOptions, *, gpu: bool) -> str:
 def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, device: str) -> str:
     usual = ENVIRONMENTS[facts.format]
     fast = options.path == "fast" and device == "cpu"
-    if options.punctuation and not (fast and facts.format == "paraformer"):
+    if options.punctuation and not (fast and facts.format in _PARAFORMERS):
         raise UnsupportedError(
             f"model {model.name!r}: `punctuation:` is for a Paraformer with `path: fast`; this is "
             f"{facts.format} with `path: {options.path}`, which takes none",

@@ -92,7 +92,7 @@ def token_times(
     FunASR's ``ts_prediction_lfr6_standard``: a token lasts from its peak to the next one's, but at most
     12 frames. Where there is not one peak more than tokens, the alphas are scaled until there is.
     """
-    if not tokens:
+    if not tokens or not len(alphas):
         return []
     fired = np.flatnonzero(sums >= np.float32(_FIRED)) + _SHIFT
     if len(fired) != tokens + 1:

@@ -43,13 +43,7 @@ class OnnxEncoder:
         """Load the file that ``precision`` needs; raises ``VerificationError`` where it is
         missing or damaged and ``UnsupportedError`` where it has other inputs."""
         quantised = precision == "int8"
-        path = directory / (QUANTISED_FILE if quantised else FLOAT_FILE)
-        if not path.exists():
-            other = "fp32" if quantised else "int8"
-            raise VerificationError(
-                f"{path} is missing, and precision {precision} needs it",
-                hint=f"download it, or set `precision: {other}`",
-            )
+        path = graph_file(directory, quantised=quantised)
         run = _onnxruntime(path, threads) if quantised else _openvino(path, precision, threads)
         backend = "onnxruntime" if quantised else "openvino"
         return cls(run, backend=backend, precision=precision, banned=banned)
@@ -93,6 +87,18 @@ class OnnxEncoder:
         )
 
 
+def graph_file(directory: Path, *, quantised: bool) -> Path:
+    """Raises ``VerificationError`` where it is missing."""
+    path = directory / (QUANTISED_FILE if quantised else FLOAT_FILE)
+    if not path.exists():
+        needs, other = ("int8", "fp32") if quantised else ("fp32 or bf16", "int8")
+        raise VerificationError(
+            f"{path} is missing, and precision {needs} needs it",
+            hint=f"download it, or set `precision: {other}`",
+        )
+    return path
+
+
 def _openvino(path: Path, precision: str, threads: int) -> Run:
     import openvino as ov
 
@@ -116,6 +122,18 @@ def _openvino(path: Path, precision: str, threads: int) -> Run:
 
 
 def _onnxruntime(path: Path, threads: int) -> Run:
+    session = runtime_session(path, threads)
+    _check_inputs(path, [node.name for node in session.get_inputs()])
+
+    def run(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = session.run(None, dict(inputs))[0]
+        return scores
+
+    return run
+
+
+def runtime_session(path: Path, threads: int) -> Any:
+    """ONNX Runtime's session over the file ``path``; raises ``VerificationError`` where it is none."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -129,17 +147,10 @@ def _onnxruntime(path: Path, threads: int) -> Run:
     # Waiting threads that spin take the cores from the decoder and from each other.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # onnxruntime's exceptions share no base class of their own; all mean this file.
         raise _unreadable(path, error) from error
-    _check_inputs(path, [node.name for node in session.get_inputs()])
-
-    def run(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        scores: npt.NDArray[np.float32] = session.run(None, dict(inputs))[0]
-        return scores
-
-    return run
 
 
 def _check_inputs(path: Path, names: list[str]) -> None:

@@ -25,6 +25,7 @@ from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input
 from yibu.speech.models.hotwords import UNKNOWN
 from yibu.speech.models.network import NetworkBuilder
+from yibu.speech.models.onnx_encoder import FLOAT_FILE, graph_file, runtime_session
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.vocabulary import Vocabulary
 from yibu.speech.weights import read_checkpoint
@@ -64,7 +65,9 @@ class Punctuator:
         """Raises ``VerificationError`` for missing or damaged files, ``UnsupportedError`` for a
         directory of another model."""
         config = read_config(directory)
-        if config.get("model") != "CTTransformer" or config.get("encoder") != "SANMEncoder":
+        onnx = not (directory / "model.pt").exists() and any(directory.glob("model*.onnx"))
+        kinds = (config.get("model"), config.get("encoder"))
+        if kinds != ("CTTransformer", "SANMEncoder") and not (onnx and kinds[0] is None):
             raise UnsupportedError(
                 f"{directory}: model {config.get('model')!r} with encoder {config.get('encoder')!r}; "
                 "CTTransformer with SANMEncoder expected",
@@ -73,9 +76,13 @@ class Punctuator:
         conf = section(config, "model_conf", directory)
         vocabulary = Vocabulary.read_tokens(directory / "tokens.json").pieces
         try:
-            network = _Network(directory, threads=threads)
+            network: _Network | _OnnxNetwork
+            if onnx:
+                network = _OnnxNetwork(directory, threads=threads)
+            else:
+                network = _Network(directory, threads=threads)
             names = [str(name) for name in conf["punc_list"]]
-            if UNKNOWN not in vocabulary or network.words != len(vocabulary):
+            if UNKNOWN not in vocabulary or network.words not in (None, len(vocabulary)):
                 raise KeyError(f"{network.words} words, {len(vocabulary)} in tokens.json")
         except (KeyError, IndexError) as error:
             raise VerificationError(
@@ -222,7 +229,8 @@ class _Network:
         weights = checkpoint.tensors
         # Only the rows of words that come by are ever read of this table, the largest part.
         self._embedding = weights["embed.weight"]
-        self.words, inputs = self._embedding.shape
+        self.words: int | None = self._embedding.shape[0]
+        inputs = self._embedding.shape[1]
         marks, self._width = weights["decoder.weight"].shape
         shape = EncoderShape.read(
             read_config(directory), directory, inputs=inputs, width=self._width, classes=marks
@@ -238,6 +246,31 @@ class _Network:
         with self._lock:
             scores = self._graph(*encoder_input([rows], self._width))[0][0]
             best: list[int] = scores[: len(numbers)].argmax(axis=1).tolist()
+        return best
+
+
+class _OnnxNetwork:
+    """The same, as FunASR exports it; the quantised file only where there is no other."""
+
+    words: int | None = None
+    """It does not say."""
+
+    def __init__(self, directory: Path, *, threads: int) -> None:
+        quantised = not (directory / FLOAT_FILE).exists()
+        path = graph_file(directory, quantised=quantised)
+        self._session = runtime_session(path, threads)
+        names = {node.name for node in self._session.get_inputs()}
+        if names != {"inputs", "text_lengths"}:
+            raise UnsupportedError(
+                f"{path}: its inputs are {', '.join(sorted(names))}; inputs, text_lengths expected",
+                hint="take iic/punc_ct-transformer_cn-en-common-vocab471067-large",
+            )
+
+    def __call__(self, numbers: Sequence[int]) -> list[int]:
+        words = np.array([numbers], np.int32)
+        lengths = np.array([len(numbers)], np.int32)
+        scores = self._session.run(None, {"inputs": words, "text_lengths": lengths})[0]
+        best: list[int] = scores[0].argmax(axis=1).tolist()
         return best
 
 
