@@ -148,7 +148,7 @@ async def test_what_h11_refuses_is_not_answered_behind_a_head_that_is_known(serv
     wrong = []
     refused = 0
     async with serve() as gateway:
-        for _ in range(COUNT // BATCH):
+        for _ in range(2):
             batch = [_altered(KNOWN, dice, pieces) for _ in range(BATCH)]
             found = await asyncio.gather(
                 *(status(gateway.server.port, data, before=KNOWN) for data in batch)
@@ -159,7 +159,7 @@ async def test_what_h11_refuses_is_not_answered_behind_a_head_that_is_known(serv
                     if code not in {0, 400, 408, 413, 431}:
                         wrong.append((code, data))
     assert wrong == []
-    assert refused > COUNT // 4
+    assert refused > BATCH // 2
 
 
 def _altered(data: bytes, dice: random.Random, pieces: tuple[bytes, ...]) -> bytes:
