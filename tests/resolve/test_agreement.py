@@ -76,6 +76,10 @@ ENTRIES = {
 }
 
 
+TIGHT = ("large", "vllm over both", "vllm on the second", "gguf three times", "several on GPUs")
+"""Entries that do not fit on every machine, and are started by force."""
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small models of every format."""
@@ -170,8 +174,10 @@ def read(text: str, context: Context, *, force: bool) -> list[ModelConfig]:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("entry", "force"),
+    [*((entry, False) for entry in ENTRIES), *((entry, True) for entry in TIGHT)],
+)
 def test_plan_shows_what_the_node_launches(
     entry: str,
     machine: str,
