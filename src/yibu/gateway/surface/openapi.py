@@ -177,7 +177,7 @@ def _request(operation: Operation) -> dict[str, Any]:
         "prompt": {"type": "string"},
         "response_format": {
             "type": "string",
-            "enum": ["json", "text", "srt", "vtt", "verbose_json"],
+            "enum": ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"],
         },
         "temperature": {"type": "number"},
         "timestamp_granularities[]": {"type": "array", "items": {"enum": ["word", "segment"]}},
