@@ -30,7 +30,7 @@ _APART = 2.0
 """Starts' times that lie between two switches."""
 
 
-def ask(home: Home, url: str, model: str) -> None:
+def ask(url: str, model: str) -> None:
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
     data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", data, headers)
@@ -73,7 +73,7 @@ def main() -> None:
         home.write([{"name": name, "source": SOURCE, "group": "one"} for name in ("smol", "other")])
         home.yibu("up", "-d")
         url = home.url()
-        ask(home, url, "smol")
+        ask(url, "smol")
         by_hand = ByHand(
             *engine_command(home), port=home.model("smol")["replicas"][0]["port"] + 1000
         )
@@ -83,7 +83,7 @@ def main() -> None:
             for name in itertools.islice(names, args.rounds):
                 times["by hand"].append(seconds(by_hand.switch))
                 time.sleep(_APART * times["by hand"][-1])
-                times["yibu"].append(seconds(lambda name=name: ask(home, url, name)))  # type: ignore[misc]
+                times["yibu"].append(seconds(lambda name=name: ask(url, name)))  # type: ignore[misc]
         finally:
             by_hand.end()
     medians = {side: statistics.median(found) for side, found in times.items()}
