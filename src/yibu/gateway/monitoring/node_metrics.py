@@ -1,8 +1,4 @@
-"""What only the node knows, as lines of the metrics page: memory by replica, GPUs, starts by cause.
-
-What a scheduler knows of its queues (how many requests wait, and for how long) belongs here too, as one
-more function that ``NodeMetrics.lines`` calls.
-"""
+"""What only the node knows, as lines of the metrics page: memory by replica, GPUs, starts by cause."""
 
 from __future__ import annotations
 
