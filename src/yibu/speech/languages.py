@@ -129,9 +129,9 @@ def normalized(language: str | None, known: Collection[str]) -> str:
     Raises:
         InvalidRequestError: the model does not know it.
     """
-    text = unicodedata.normalize("NFKC", language or "").casefold()
-    wanted = re.sub(r"[\s_(),/]+", "-", text).strip("-")
-    if wanted in _AUTOMATIC:
+    text = unicodedata.normalize("NFKC", language or "").casefold().strip()
+    wanted = re.sub(r"[\s_()]+", "-", text).strip("-")
+    if text in _AUTOMATIC:
         return "auto"
     first, last = wanted.partition("-")[0], wanted.rpartition("-")[2]
     # "haitian-creole" is whole, "zh-tw" and "portuguese-brazil" begin with it, "us-english" ends so.
