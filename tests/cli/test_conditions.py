@@ -23,7 +23,7 @@ VERBS: dict[str, list[str]] = {
     "ps": [],
     "logs": ["nothing"],
     "top": [],
-    "support": ["--offline", "-n", "10"],
+    "support": ["--offline", "-n", "10", "-o", "support.tar.gz"],
     "diff": [],
     "apply": ["--yes"],
     "rollback": ["--yes"],
