@@ -112,9 +112,9 @@ def test_a_socket_of_systemd_is_used_and_outlives_the_service(home: Home) -> Non
             by_systemd.yibu("up", "-d", pass_fds=given)
             assert waiting.recv(15).startswith(b"HTTP/1.1 200")
         home.yibu("down")
-        home.write([fake()], port=number + 1)
+        home.write([fake()], host="127.0.0.2", port=number)
         by_systemd.yibu("up", "-d", pass_fds=given)  # of another address: the file decides
-        assert port(home) == number + 1
+        assert home.url() == f"http://127.0.0.2:{number}"
         assert "not asked for by the configuration" in home.yibu("logs", "node").stdout
 
 
