@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from yibu.node.runner import Runner
 from yibu.node.scheduler import Scheduler
 from yibu.node.scheduler.types import Generation
 from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
+from yibu.node.status import model_status
 from yibu.planner.ledger import Promise
 from yibu.routing import Priority, ReplicaStatus, Route
 
@@ -178,7 +179,7 @@ class Fleet:
         """The models as ``yibu ps --json`` shows them."""
         table = await asyncio.to_thread(processes.snapshot)
         return [
-            {**_shown(deployment, table), "queued": self.queued(deployment.name)}
+            model_status(deployment, table, self.queued(deployment.name))
             for deployment in self._current()
         ]
 
@@ -382,35 +383,3 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
             hint=f"give it another name: yibu up {config.source} --name NAME; or stop the other:"
             f" yibu down {config.name}",
         )
-
-
-def _shown(deployment: Deployment, table: Mapping[int, processes.ProcessInfo]) -> dict[str, Any]:
-    plan = deployment.spec.plan if deployment.spec else None
-    return {
-        "name": deployment.name,
-        "source": deployment.config.source,
-        "engine": plan.engine if plan else deployment.config.engine,
-        "state": deployment.state,
-        "cause": deployment.cause,
-        "hint": deployment.hint or None,
-        "phase": deployment.phase,
-        "phases": _rounded(deployment.phases),
-        "replicas": [
-            {
-                "id": replica.id,
-                "pid": replica.process.pid if replica.process else None,
-                "port": replica.port,
-                "state": replica.state,
-                "restarts": replica.restarts,
-                "rss_bytes": replica.process.rss_bytes(table) if replica.process else 0,
-                "gpus": list(replica.spec.gpus),
-                "phase": replica.timeline.current,
-                "phases": _rounded(replica.timeline.seconds(time.monotonic())),
-            }
-            for _, replica in sorted(deployment.replicas.items())
-        ],
-    }
-
-
-def _rounded(phases: Mapping[str, float]) -> dict[str, float]:
-    return {phase: round(seconds, 3) for phase, seconds in phases.items()}

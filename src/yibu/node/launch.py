@@ -16,7 +16,8 @@ from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
 from yibu.node import logs, mig, oom, ports, probe
 from yibu.node.environ import clean_environment
-from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
+from yibu.node.exit_reason import describe_exit
+from yibu.node.explanations import start_error
 from yibu.node.gpu import GpuMemory, wait_released
 from yibu.node.launch_directories import make_directories, temporary_directories
 from yibu.node.ownership import Ownership
@@ -29,8 +30,6 @@ from yibu.redaction import redact
 from yibu.routing import NO_DETAILS, ModelDetails
 
 _log = logging.getLogger(__name__)
-_EXPLAINED_BYTES = 128 * 1024
-_SHOWN_LINES = 12
 T = TypeVar("T")
 
 
@@ -183,11 +182,11 @@ async def start(
         waited = time.monotonic() - life.began
         what = f"{describe_exit(exited.code)} {waited:.1f} s after its start"
         await take_down(host, spec, process)
-        raise _failure(host, spec, life, what, exited.code, port) from None
+        raise start_error(host, spec, life, what, exited.code, port) from None
     except TimeoutError:
         what = f"was not ready after {spec.plan.start_timeout:g} s; last answer: {last.text}"
         await take_down(host, spec, process)
-        raise _failure(host, spec, life, what, None, port) from None
+        raise start_error(host, spec, life, what, None, port) from None
     except BaseException:  # cancellation above all: a half-started engine must not stay
         await take_down(host, spec, process)
         raise
@@ -389,49 +388,3 @@ async def cancelled(*tasks: asyncio.Future[Any]) -> None:
         task.cancel()
     # A result or an error that came was taken by the caller already; gather keeps both quiet.
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _failure(
-    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None, port: int
-) -> EngineStartError:
-    """The error of a start: first line the cause, then the log's last lines. The engine is gone."""
-    cause, sentence, hint = _explained(host, spec, life, what, code)
-    if cause == "unknown" and not ports.is_free(port):
-        cause = "port_in_use"
-        sentence = f"{what}: port {port} was taken by another process"
-    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
-    shown = "".join(f"\n  | {redact(line)}" for line in lines)
-    tail = f"last lines of {life.log}:{shown}" if shown else f"nothing was written to {life.log}"
-    return EngineStartError(
-        f"{spec.model}: the engine {sentence}\n  {tail}", hint=hint, cause=cause
-    )
-
-
-def explain_exit(
-    host: Host, spec: LaunchSpec, running: Running, code: int | None
-) -> EngineStartError:
-    """Why a ready engine ended: its exit code, and what its log says."""
-    cause, sentence, hint = _explained(host, spec, running.life, describe_exit(code), code)
-    return EngineStartError(
-        f"{running.endpoint.replica}: the engine {sentence}",
-        hint=hint,
-        cause="crash" if cause == "unknown" else cause,
-    )
-
-
-def _explained(
-    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None
-) -> tuple[str, str, str]:
-    """(cause's key, a clause beginning with ``what``, hint), read from the log."""
-    found = host.explain(
-        spec.plan.engine,
-        logs.read_from(life.log, life.offset, _EXPLAINED_BYTES),
-        exit_code=code,
-        oom_killed=oom.kills() > life.oom_kills,
-    )
-    hint = found.hint.replace("yibu logs MODEL", f"yibu logs {spec.model}")
-    if found.cause == "unknown":
-        if (silence := describe_silence(life.log)) is not None:
-            return DISK_FULL, f"{what}: {silence[0]}", silence[1]
-        return found.cause, what, hint
-    return found.cause, f"{what}: {found.message}", hint

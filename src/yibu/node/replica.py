@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
 from yibu.node import launch, ports
+from yibu.node.explanations import explain_exit
 from yibu.node.launch import Host, LaunchSpec, Running
 from yibu.node.phases import WAIT, Timeline
 from yibu.node.process import EngineProcess
@@ -301,7 +302,8 @@ class Replica:
             if not exited.done():
                 what = f"{self.id}: the engine {hung.result()}"
                 return EngineStartError(what, hint=f"yibu logs {self.spec.model}", cause="hung")
-            return launch.explain_exit(self._host, self.spec, running, exited.result())
+            life = running.life
+            return explain_exit(self._host, self.spec, self.id, life, exited.result())
         finally:
             await launch.cancelled(exited, hung)
 

@@ -23,7 +23,6 @@ from yibu.node.scheduler.types import (
     Generation,
     Holding,
     Place,
-    Policy,
     Reading,
     Replica,
     Waiter,
@@ -105,15 +104,9 @@ class Scheduler:
         self._settle(now)
 
     def _desired(self, config: ModelConfig, now: float, generation: int, *, start: bool) -> Desired:
-        number = generation or self._numbers.get(config.name, 0) + 1
+        number = generation or self.next_number(config.name)
         self._numbers[config.name] = max(number, self._numbers.get(config.name, 0))
-        policy = Policy.of(config)
-        desired = Desired((config.name, number), policy, config)
-        desired.started = start or policy.keep == "always" or policy.preload
-        desired.known = not config.source
-        desired.wanted_since = desired.busy_at = now
-        desired.foresight_until = now + self._foresight
-        return desired
+        return Desired.of(config, number, now, self._foresight, start=start)
 
     def start(self, name: str, now: float) -> None:
         """A person wants the model loaded; what failed before is tried again."""
@@ -146,21 +139,21 @@ class Scheduler:
 
     def foreseen(self, key: Generation, facts: ModelFacts | None, now: float) -> None:
         """What is known of a model's files while they are still downloaded; None: nothing."""
-        if (desired := self._find(key)) is not None:
+        if (desired := self.desired(key)) is not None:
             desired.facts, desired.known = facts or desired.facts, True
             self._placing.changed()
             self._settle(now)
 
     def prepared(self, key: Generation, facts: ModelFacts | None, now: float) -> None:
         """Its files are here, and an engine serves it."""
-        if (desired := self._find(key)) is not None:
+        if (desired := self.desired(key)) is not None:
             desired.stage, desired.facts, desired.known = "prepared", facts, True
             self._placing.changed()
             self._settle(now)
 
     def unprepared(self, key: Generation, error: YibuError, now: float) -> None:
         """It cannot be served."""
-        if (desired := self._find(key)) is not None:
+        if (desired := self.desired(key)) is not None:
             self._fail(desired, error, now)
             self._settle(now)
 
@@ -188,7 +181,7 @@ class Scheduler:
         replica = self._replicas.get(replica_id)
         if replica is None or replica.state == "stopping":
             return
-        desired = self._find(replica.generation)
+        desired = self.desired(replica.generation)
         if desired is None:
             return
         replica.due, replica.error = due, error
@@ -404,7 +397,7 @@ class Scheduler:
         where another took its place, or it was removed."""
         if key in self._failed:
             return self._failed[key]
-        desired = self._find(key)
+        desired = self.desired(key)
         if desired is None:
             return None
         failed = (
@@ -415,7 +408,10 @@ class Scheduler:
 
     def desired(self, key: Generation) -> Desired | None:
         """A generation that is wanted still."""
-        return self._find(key)
+        model = self._models.get(key[0])
+        if model is None:
+            return None
+        return next((desired for desired in model.generations() if desired.key == key), None)
 
     def next_number(self, name: str) -> int:
         """The number of the model's next generation."""
@@ -424,21 +420,12 @@ class Scheduler:
     def model(self, name: str) -> Model | None:
         return self._models.get(name)
 
-    def replica(self, replica_id: str) -> Replica | None:
-        return self._replicas.get(replica_id)
-
     def names(self) -> list[str]:
         return list(self._models)
 
     def reserved(self, holdings: Mapping[str, Holding]) -> list[Promise]:
         """What living replicas were planned, with what their processes hold of it."""
         return self._placing.reserved(holdings)
-
-    def _find(self, key: Generation) -> Desired | None:
-        model = self._models.get(key[0])
-        if model is None:
-            return None
-        return next((desired for desired in model.generations() if desired.key == key), None)
 
     def _all_desired(self) -> Iterator[Desired]:
         for model in self._models.values():

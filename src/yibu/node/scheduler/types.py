@@ -238,5 +238,22 @@ class Desired:
     def name(self) -> str:
         return self.key[0]
 
+    @classmethod
+    def of(
+        cls, config: ModelConfig, number: int, now: float, foresight: float, *, start: bool
+    ) -> Desired:
+        """A configuration that is wanted from now on; ``start``: in memory, however it is kept."""
+        policy = Policy.of(config)
+        return cls(
+            (config.name, number),
+            policy,
+            config,
+            known=not config.source,
+            foresight_until=now + foresight,
+            started=start or policy.keep == "always" or policy.preload,
+            busy_at=now,
+            wanted_since=now,
+        )
+
     def living(self) -> list[Replica]:
         return [r for r in self.replicas.values() if r.state not in ("failed", "stopping")]

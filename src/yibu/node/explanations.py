@@ -1,0 +1,62 @@
+"""Why an engine failed, in words: from its exit code, its log and what the kernel did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from yibu.errors import EngineStartError
+from yibu.node import logs, oom, ports
+from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
+from yibu.redaction import redact
+
+if TYPE_CHECKING:
+    from yibu.node.launch import Host, LaunchSpec, Life
+
+_EXPLAINED_BYTES = 128 * 1024
+_SHOWN_LINES = 12
+
+
+def start_error(
+    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None, port: int
+) -> EngineStartError:
+    """The error of a start: first line the cause, then the log's last lines. The engine is gone."""
+    cause, sentence, hint = _explained(host, spec, life, what, code)
+    if cause == "unknown" and not ports.is_free(port):
+        cause = "port_in_use"
+        sentence = f"{what}: port {port} was taken by another process"
+    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
+    shown = "".join(f"\n  | {redact(line)}" for line in lines)
+    tail = f"last lines of {life.log}:{shown}" if shown else f"nothing was written to {life.log}"
+    return EngineStartError(
+        f"{spec.model}: the engine {sentence}\n  {tail}", hint=hint, cause=cause
+    )
+
+
+def explain_exit(
+    host: Host, spec: LaunchSpec, replica: str, life: Life, code: int | None
+) -> EngineStartError:
+    """Why a ready engine ended: its exit code, and what its log says."""
+    cause, sentence, hint = _explained(host, spec, life, describe_exit(code), code)
+    return EngineStartError(
+        f"{replica}: the engine {sentence}",
+        hint=hint,
+        cause="crash" if cause == "unknown" else cause,
+    )
+
+
+def _explained(
+    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None
+) -> tuple[str, str, str]:
+    """(cause's key, a clause beginning with ``what``, hint), read from the log."""
+    found = host.explain(
+        spec.plan.engine,
+        logs.read_from(life.log, life.offset, _EXPLAINED_BYTES),
+        exit_code=code,
+        oom_killed=oom.kills() > life.oom_kills,
+    )
+    hint = found.hint.replace("yibu logs MODEL", f"yibu logs {spec.model}")
+    if found.cause == "unknown":
+        if (silence := describe_silence(life.log)) is not None:
+            return DISK_FULL, f"{what}: {silence[0]}", silence[1]
+        return found.cause, what, hint
+    return found.cause, f"{what}: {found.message}", hint
