@@ -22,6 +22,7 @@ ANSWER = {
                  "message": {"role": "assistant", "content": "t"}}],
     "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "results": [], "output": [],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}, "text": "t",
+    "prompt": "t",
     "tokens": [1], "result": "t", "content": [], "type": "message", "role": "assistant", "stop_reason": "end_turn",
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from yibu.config import ModelConfig
 from yibu.config.types import Autoscale, Keep
 
 NAMES = "abcde"
-STEPS = 150
+STEPS = 100
 
 
 def entry(chance: random.Random, name: str) -> ModelConfig:
@@ -48,9 +48,10 @@ def step(world: World) -> None:
         world.leave(chance.choice(list(world.waiting)))
     else:
         key = chance.choice(["k1", "k2", "k3"])
-        world.ask(
-            name, chance.uniform(0, 3), key=key, priority=chance.choice(["interactive", "batch"])
-        )
+        failed = [r.id for r in world._all() if r.generation[0] == name and chance.random() < 0.3]
+        exclude = frozenset(failed if chance.random() < 0.2 else ())
+        priority = chance.choice(["interactive", "batch"])
+        world.ask(name, chance.uniform(0, 3), key=key, priority=priority, exclude=exclude)
 
 
 @given(seed=st.integers(0, 2**32), calm=st.booleans())

@@ -308,6 +308,20 @@ def test_who_waits_too_long_is_told_so(world: World) -> None:
     assert world.outcomes == {"granted": 1, "refused": 1}
 
 
+def test_who_waits_for_another_replica_holds_up_nobody(world: World) -> None:
+    bring_up(world, model("a", replicas=2), size=20)
+    world.scheduler.replica_changed("a-1.1", "starting", world.now, due=world.now + 60)
+    stuck = world.ask("a", 1, exclude=frozenset({"a-0.1"}))
+    assert stuck in world.waiting
+    for _ in range(3):
+        world.ask("a", 1)
+    assert list(world.waiting) == [stuck]
+    world.ticks(10)
+    assert world.outcomes == {"granted": 3, "refused": 1}
+    with pytest.raises(NotReadyError):
+        world.scheduler.request(Waiter("a", exclude=frozenset({"a-0.1", "a-1.1"})), world.now)
+
+
 def test_accounts_are_served_in_turn(world: World) -> None:
     world.slots = 1
     bring_up(world, model("a"))

@@ -17,6 +17,7 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.errors import DoesNotFitError, EngineStartError, NotReadyError, RequestError, YibuError
 from yibu.node.scheduler import Holding, Reading, Scheduler, Waiter
+from yibu.node.scheduler.routing import choose
 from yibu.node.scheduler.starts import Start
 from yibu.node.scheduler.types import Generation, Replica
 from yibu.planner.ledger import Beside
@@ -80,6 +81,7 @@ class World:
             self.now, _, event = heapq.heappop(self._events)
             event()
             self.check()
+            self.check_queues()
         self.now = end
 
     def ticks(self, seconds: float, every: float = 0.5) -> None:
@@ -99,6 +101,14 @@ class World:
         starting = Counter(r.generation for r in living if r.state in ("placed", "starting"))
         for key, count in starting.items():
             assert count <= self._policy_most(key), f"{count} replicas of {key} start"
+
+    def check_queues(self) -> None:
+        """Nobody waits for a replica that is free."""
+        for name in self.scheduler.names():
+            model = self.scheduler.model(name)
+            assert model is not None
+            for waiter in model.queue:
+                assert choose(model.ready, waiter) is None, f"{waiter} waits for nothing"
 
     def _all(self) -> list[Replica]:
         return list(self.scheduler._replicas.values())

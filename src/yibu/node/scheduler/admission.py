@@ -33,8 +33,12 @@ def deadline(
         )
     patience = now + policy.queue_timeout
     replicas = [r for r in current.replicas.values() if r.state not in ("failed", "stopping")]
-    if waiter.exclude and all(replica.id in waiter.exclude for replica in replicas):
-        raise effects.not_ready(model.name, _DOWN)
+    if waiter.exclude:
+        others = [replica for replica in replicas if replica.id not in waiter.exclude]
+        if not others:
+            raise effects.not_ready(model.name, _DOWN)
+        # It has failed once: better told soon than after all that the others may wait.
+        return patience if any(r.state == "ready" for r in others) else now + ready_wait
     if model.ready or model.next is not None or any(r.yielding for r in replicas):
         return patience
     if policy.on_demand and current.stage == "prepared":

@@ -48,13 +48,14 @@ class FairQueue:
         return True
 
     def pop(self, fits: Callable[[Waiter], bool]) -> Waiter | None:
-        """The next request, of those that ``fits`` accepts at the head of their account's line."""
+        """The next request, of the first of each account that ``fits`` accepts. One that does not fit
+        (it waits for another replica than those that are free) holds up nobody behind it."""
         for priority in self._order():
             accounts = self._waiting[priority]
-            heads = [waiters[0] for waiters in accounts.values() if fits(waiters[0])]
-            if heads:
-                waiter = min(heads, key=self._rank)
-                accounts[waiter.key].popleft()
+            firsts = (next(filter(fits, waiters), None) for waiters in accounts.values())
+            waiter = min((first for first in firsts if first), key=self._rank, default=None)
+            if waiter is not None:
+                accounts[waiter.key].remove(waiter)
                 self._shrunk(accounts, waiter.key)
                 self._count(priority)
                 return waiter

@@ -38,7 +38,9 @@ class Requests:
         waiter.since = now
         waiter.deadline = admission.deadline(model, waiter, now, self._ready_wait, self._effects)
         model.queue.push(waiter)
-        if not model.ready:
+        if model.ready:
+            self.dispatch(model)  # those before it may wait for other replicas than are free
+        else:
             _load(model, now)
         return None
 
