@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +15,7 @@ import pytest
 from yibu.accounts.live import LiveAccounts
 from yibu.config import GatewayConfig
 from yibu.engines.base import Capability, Endpoint
-from yibu.errors import NotReadyError
+from yibu.errors import NotReadyError, RequestError
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.monitoring.tracing import Tracing
@@ -37,6 +38,11 @@ class FakeBackend:
     """Further replicas than those that ``add`` made."""
     in_flight: int = 0
     finished: list[tuple[str, bool]] = field(default_factory=list)
+    free: asyncio.Event | None = None
+    """Replicas are given once it is set; None: at once."""
+    refusal: RequestError | None = None
+    """Instead of that."""
+    waiting: int = 0
 
     def add(self, model: str, *upstreams: Upstream, **fields: Any) -> None:
         served = fields.pop("served_name", None)
@@ -62,13 +68,14 @@ class FakeBackend:
         return [*ready, *self.statuses]
 
     def queued(self, model: str) -> int:
-        return 0
+        return self.waiting
 
     def acquire(self, model: str, *, exclude: frozenset[str] = frozenset(), **_: Any) -> FakeLease:
         for endpoint in self.endpoints[model]:
             if endpoint.replica not in exclude:
-                self.in_flight += 1
-                return FakeLease(self, endpoint)
+                waits = self.free is not None and not self.free.is_set()
+                self.in_flight += not waits
+                return FakeLease(self, endpoint, waits)
         raise NotReadyError(f"no replica of {model!r} is ready: starting", retry_after=2.5)
 
 
@@ -79,7 +86,19 @@ class FakeLease:
     waits: bool = False
 
     async def granted(self) -> None:
-        """At once."""
+        """As soon as the backend's replicas are free."""
+        if not self.waits:
+            return
+        assert self.backend.free is not None
+        self.backend.waiting += 1
+        try:
+            await self.backend.free.wait()
+        finally:
+            self.backend.waiting -= 1
+        if self.backend.refusal is not None:
+            raise self.backend.refusal
+        self.waits = False
+        self.backend.in_flight += 1
 
     def progress(self) -> None:
         """Nobody supervises here."""
