@@ -30,8 +30,11 @@ TOOLS = (
 
 _RUN = "import sys; sys.path += sys.argv.pop(1).split(':'); import pytest; sys.exit(pytest.main())"
 _MINUTES = 15
-_ONNX_ONLY = ("--ignore=tests/speech/models/test_memory.py",)
-"""What has nothing to do with torch is not run with it once more."""
+_ONNX_ONLY = tuple(
+    f"--ignore=tests/speech/models/{name}" for name in ("test_memory.py", "test_served.py")
+)
+"""What has nothing to do with torch is not run with it once more, nor what starts an engine, which needs
+OpenVINO in an environment of its own."""
 
 
 @pytest.fixture(scope="module")

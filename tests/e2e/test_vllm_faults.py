@@ -237,6 +237,7 @@ def test_engines_that_are_killed_with_their_node_leave_nothing(served: Home) -> 
     assert temporary.exists()
     assert any(path.exists() for path in shared)
     served.write([fake()])
-    served.yibu("up", "-d")
+    served.yibu("up", "-d", "fake")
     assert not [path for path in shared if path.exists()]
     assert not temporary.exists()
+    served.yibu("down", "halves")  # the node that came back has it started again

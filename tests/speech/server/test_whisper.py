@@ -201,6 +201,7 @@ def test_the_first_word_begins_with_the_sound(
     assert first.start == pytest.approx(pause + begins(voice), abs=0.2)
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of the SDK's own method
 def test_translation(client: OpenAI) -> None:
     if not CLIPS.is_dir():
         pytest.skip("the clips are not at ../shared/clips")
