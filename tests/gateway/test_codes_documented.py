@@ -15,7 +15,8 @@ from yibu.gateway.http import connection  # noqa: F401
 ROOT = Path(__file__).parents[2]
 SOURCES = [ROOT / "src/yibu/errors.py", *(ROOT / "src/yibu/gateway").rglob("*.py"),
            *(ROOT / "src/yibu/accounts").rglob("*.py"),
-           *(ROOT / "src/yibu/engines").rglob("*.py")]  # fmt: skip
+           *(ROOT / "src/yibu/engines").rglob("*.py"),
+           *(ROOT / "src/yibu/node/scheduler").rglob("*.py")]  # fmt: skip
 ROW = re.compile(r"^\| (\d{3}) \| (.*?) \| .* \|$", re.MULTILINE)
 
 
@@ -57,7 +58,7 @@ def kinds(kind: type[RequestError]) -> Iterator[type[RequestError]]:
 
 def test_every_code_in_the_source_is_in_the_document() -> None:
     found = {code for path in SOURCES for code in written(path)}
-    assert {"too_many_connections", "invalid_type", "unsupported_content"} <= found
+    assert {"too_many_connections", "invalid_type", "unsupported_content", "queue_full"} <= found
     assert found <= {code for _, code in documented()}
 
 
