@@ -100,6 +100,7 @@ def test_models_on_demand_are_loaded_when_somebody_asks(home: Home, tmp_path: Pa
     said = home.yibu("up", "-d").stderr
     assert "loaded when somebody asks" in said
     assert {model["state"] for model in home.ps()["models"]} == {"unloaded"}
+    assert "loaded by the requests" in home.yibu("test", "two").stdout
     with urllib.request.urlopen(f"{home.url()}/readyz", timeout=60) as answer:
         assert answer.status == 200
     assert ask(home, home.url(), "one")[0] == 200

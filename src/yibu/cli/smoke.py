@@ -93,7 +93,8 @@ def run_checks(
     name = model["name"]
     state = attempt(name, "ready", lambda: _ready(model))
     yield state
-    if not any(replica["state"] == "ready" for replica in model["replicas"]):
+    loaded = any(replica["state"] == "ready" for replica in model["replicas"])
+    if not loaded and model["state"] != "unloaded":
         return
     yield attempt(name, "listed", lambda: _listed(api, name))
     if "chat" in capabilities:
@@ -121,6 +122,8 @@ def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
 
 
 def _ready(model: Mapping[str, Any]) -> str:
+    if model["state"] == "unloaded":
+        return "loaded by the requests that follow"
     states = [replica["state"] for replica in model["replicas"]]
     ready = states.count("ready")
     if model["state"] == "ready" and ready == len(states):
