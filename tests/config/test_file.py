@@ -163,3 +163,61 @@ def test_a_key_file_is_looked_for_beside_the_file(tmp_path: Path) -> None:
     assert load(text, tmp_path).gateway.api_key_file == tmp_path / "keys" / "mine"
     named = load(text, tmp_path, {"YIBU_API_KEY_FILE": "here"}).gateway.api_key_file
     assert named == Path.cwd() / "here"
+
+
+def test_keys_for_anchors_are_left_alone(tmp_path: Path) -> None:
+    text = (
+        "x-base: &base {engine: command, options: {command: a}}\n"
+        "models: [{name: one, <<: *base}, {name: two, <<: *base}]\n"
+    )
+    assert [model.engine for model in load(text, tmp_path).models] == ["command", "command"]
+    text = "y-base: {}\n"
+    with pytest.raises(ConfigError, match="y-base"):
+        load(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "keep", "idle"),
+    [
+        ("always", "always", 600),
+        ("manual", "manual", 600),
+        ("idle", "idle", 600),
+        ("idle 30", "idle", 30),
+        ("idle 1.5h", "idle", 5400),
+        ("idle   2d", "idle", 172800),
+    ],
+)
+def test_how_long_a_model_is_kept(tmp_path: Path, written: str, keep: str, idle: float) -> None:
+    text = f"models: [{{name: a, source: /a, keep: {written}}}]\n"
+    (model,) = load(text, tmp_path).models
+    assert (model.keep, model.idle) == (keep, idle)
+
+
+@pytest.mark.parametrize(
+    "written", ["forever", "always 3m", "idle -1", "idle 3 weeks", "idle 400d"]
+)
+def test_how_long_a_model_cannot_be_kept(tmp_path: Path, written: str) -> None:
+    text = f"models: [{{name: a, source: /a, keep: {written}}}]\n"
+    with pytest.raises(ConfigError, match=r"models\.0\.keep"):
+        load(text, tmp_path)
+
+
+def test_the_gateways_keep_is_for_those_that_say_nothing_and_groups_are_on_demand(
+    tmp_path: Path,
+) -> None:
+    text = (
+        "gateway: {keep: idle 1m}\n"
+        "models: [{name: a, source: /a}, {name: b, source: /b, keep: always}]\n"
+    )
+    assert [model.keep for model in load(text, tmp_path).models] == ["idle", "always"]
+    text = "models: [{name: a, source: /a, group: g}]\n"
+    assert [model.keep for model in load(text, tmp_path).models] == ["idle"]
+
+
+def test_replicas_and_autoscale_contradict(tmp_path: Path) -> None:
+    text = "models: [{name: a, source: /a, replicas: 2, autoscale: {max: 3}}]\n"
+    with pytest.raises(ConfigError, match="leave one out"):
+        load(text, tmp_path)
+    text = "models: [{name: a, source: /a, autoscale: {min: 4, max: 3}}]\n"
+    with pytest.raises(ConfigError, match="min is 4, which is more than max, 3"):
+        load(text, tmp_path)

@@ -115,6 +115,8 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
             f"{name} holds {kind} where the keys gateway and models are expected.",
             hint="See an example with: yibu init --print",
         )
+    # As in Compose files: what anchors stand in.
+    tree = {key: value for key, value in tree.items() if not key.startswith("x-")}
     faults = [(place, f"{_dotted(place)}: {text}") for place, text in found.faults.items()]
     schema = FileSchema()
     try:

@@ -291,7 +291,9 @@ class ModelSchema(_Part):
 class FileSchema(_Part):
     """yibu.yaml: what this machine serves."""
 
-    model_config = ConfigDict(title="yibu.yaml")
+    model_config = ConfigDict(
+        title="yibu.yaml", json_schema_extra={"patternProperties": {"^x-": {}}}
+    )
 
     gateway: GatewaySchema = GatewaySchema()
     models: list[ModelSchema] = Field(default_factory=list)
