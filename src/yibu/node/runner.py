@@ -221,10 +221,8 @@ class Runner:
 
     def _with_request(self, coming: Coming) -> Coming:
         """What is known of a model that comes up too."""
-        desired = self.scheduler.model(coming.config.name)
-        for found in desired.generations() if desired else ():
-            deployment = self.deployments.get(found.key)
-            if found.config is coming.config and deployment and deployment.gotten:
+        for deployment in self.deployments.values():
+            if deployment.config is coming.config and deployment.gotten:
                 return dataclasses.replace(coming, request=deployment.gotten.prepared.request)
         return coming
 
