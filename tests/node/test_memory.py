@@ -250,3 +250,19 @@ async def test_a_placement_knows_which_models_come_up_too(make_fleet: MakeFleet)
             await fleet.up(of("large", 99))
         await fleet.up(of("d", 2))
         assert seen["d"] == []
+
+
+async def test_a_machine_that_cannot_be_measured_once_is_measured_again(
+    make_fleet: MakeFleet,
+) -> None:
+    tries: list[int] = []
+
+    def machine() -> Machine:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError("the driver is being loaded")
+        return MACHINE
+
+    async with make_fleet(place=placing(place), machine=machine) as fleet:
+        await fleet.up(of("a", 6))
+        assert len(tries) >= 2

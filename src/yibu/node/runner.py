@@ -30,6 +30,8 @@ from yibu.planner.ledger import Beside, Coming, Promise
 from yibu.planner.types import Machine, ModelFacts, Placement
 
 _log = logging.getLogger(__name__)
+_READINGS = 5
+"""Tries to measure the machine."""
 _TICK = 0.25
 """Seconds between two looks at what is due by time."""
 
@@ -183,12 +185,15 @@ class Runner:
         self._spawn("read memory", self._read_memory())
 
     async def _read_memory(self) -> None:
-        try:
-            reading = await asyncio.to_thread(self.reading)
-        except Exception:  # noqa: BLE001 - a driver that fails once must not end the placing
-            _log.exception("the machine's memory was not read")
-            await asyncio.sleep(1)
-            reading = Reading(Machine("", 1, 1, 0, 0))
+        for tries_left in reversed(range(_READINGS)):
+            try:
+                reading = await asyncio.to_thread(self.reading)
+                break
+            except Exception:  # noqa: BLE001 - a driver that fails once must not end the placing
+                _log.exception("the machine's memory was not read")
+                if not tries_left:  # nothing fits then, which is said of each model
+                    reading = Reading(Machine("", 1, 1, 0, 0))
+                await asyncio.sleep(1)
         self.scheduler.memory_read(reading, time.monotonic())
 
     def reading(self) -> Reading:
