@@ -125,3 +125,32 @@ def test_a_failed_start_on_demand_says_why_and_is_tried_again(home: Home, tmp_pa
     assert json.loads(text)["error"]["code"] == "model_not_ready"
     home.yibu("up", "-d", "a")
     assert ask(home, home.url(), "a")[0] == 200
+
+
+def test_replicas_are_added_for_more_requests(home: Home) -> None:
+    scale = {"min": 1, "max": 2, "target": 0.5}
+    home.write([fake("a", "--slow-tokens", "0.05", autoscale=scale, max_concurrency=2)])
+    home.yibu("up", "-d")
+    assert len(home.model("a")["replicas"]) == 1
+    with clients(home, "a", number=6) as statuses:
+        until(lambda: [r["state"] for r in home.model("a")["replicas"]] == ["ready", "ready"])
+        served = statuses[200]
+        until(lambda: statuses[200] > served + 20)
+    assert set(statuses) == {200}
+
+
+def test_who_finds_no_room_in_the_queue_is_told_when_to_come_back(home: Home) -> None:
+    home.write([fake("a", "--slow-tokens", "0.3", max_concurrency=1, max_queue=1)])
+    home.yibu("up", "-d")
+    url = home.url()
+    refusals: list[str] = []
+
+    def refused() -> bool:
+        status, text = ask(home, url, "a")
+        refusals.extend([text] if status == 429 else [])
+        return bool(refusals)
+
+    with clients(home, "a", number=2):  # one is answered and one waits, but for moments
+        until(lambda: home.model("a")["queued"] == 1)
+        until(refused)
+    assert json.loads(refusals[0])["error"]["code"] == "queue_full"
