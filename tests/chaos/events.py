@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.chaos.world import WILD, World, send_signal
+from tests.chaos.world import CALM, WILD, World, send_signal
 
 Function = Callable[[World, random.Random], Awaitable[None]]
 
@@ -89,3 +89,15 @@ async def restart_model(world: World, chance: random.Random) -> None:
 @event(1)
 async def kill_node(world: World, chance: random.Random) -> None:
     await world.kill_node()
+
+
+@event(2)
+async def apply_change(world: World, chance: random.Random) -> None:
+    """Another configuration of a model takes over while it is asked; nobody notices."""
+    await world.apply(chance.choice([CALM, WILD]), str(chance.getrandbits(32)))
+
+
+@event(1)
+async def apply_what_fails(world: World, chance: random.Random) -> None:
+    """One that cannot start leaves the one before it serving."""
+    await world.apply_broken(chance.choice([CALM, WILD]))

@@ -22,6 +22,7 @@ from tests.chaos.client import Line, request
 from tests.e2e.home import REPOSITORY, Home
 from tests.exposition import Exposition
 from tests.support.polling import eventually
+from yibu.errors import EngineStartError
 from yibu.node import holder, processes
 from yibu.node.state import home_id
 
@@ -101,6 +102,20 @@ class World:
 
     async def call(self, op: str, **fields: Any) -> Any:
         return await asyncio.to_thread(lambda: self.home.client.call(op, **fields))
+
+    async def apply(self, model: str, mark: str) -> None:
+        """Serve a model with another configuration, which ``mark`` makes different."""
+        await self.call("apply", timeout=None, models=[_model(model, mark)], remove=[])
+
+    async def apply_broken(self, model: str) -> None:
+        """The same with one whose engine ends at once."""
+        broken = _model(model)
+        broken["options"]["command"] = [sys.executable, "-S", "-c", "raise SystemExit(3)", "{port}"]
+        try:
+            await self.call("apply", timeout=None, models=[broken], remove=[])
+        except EngineStartError:
+            return
+        self.books.wrong.append(f"{model}: an engine that cannot start took over")
 
     # Engines -----------------------------------------------------------------------------------
 
@@ -191,12 +206,12 @@ def send_signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _model(name: str) -> dict[str, Any]:
+def _model(name: str, mark: str = "") -> dict[str, Any]:
     words = [sys.executable, "-S", "-m", "tests.chaos.engine", "--port", "{port}"]
     options = {"command": words, "served_name": "chaos", "stop_grace": 2, "start_timeout": 60}
     return {
         "name": name, "engine": "command", "options": options, "replicas": REPLICAS[name],
-        "env": {"PYTHONPATH": str(REPOSITORY)},
+        "env": {"PYTHONPATH": str(REPOSITORY), "CHAOS_MARK": mark},
     }  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.home import Home, fake
@@ -90,8 +92,11 @@ def test_connections_wait_while_systemd_starts_the_service_again(
     up = home.start("up")
     until(lambda: "READY" in manager.told(), "ready")
     (listener,) = manager.kept
-    for process in (up, *home.processes()):
-        process.kill()
+    up.kill()
+    home.kill_node()
+    for engine in home.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            engine.kill()
     up.communicate(timeout=60)
     with socket.create_connection(listener.getsockname(), 60) as waiting:
         waiting.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")

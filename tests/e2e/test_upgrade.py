@@ -51,7 +51,7 @@ async def upgrade(home: Home) -> None:
 async def test_nothing_is_lost_and_streams_end_whole(home: Home) -> None:
     gate = home.root / "gate"
     slow = fake("slow", "--tokens", "20", "--end-when", str(gate))
-    home.write([fake(), slow], funasr_port=0)
+    home.write([fake(), slow], funasr_port=0, drain_timeout=120)
     home.yibu("up", "-d")
     engines = {name: home.model(name)["replicas"][0]["pid"] for name in ("fake", "slow")}
     old, addresses = node(home), listening(home)
@@ -175,7 +175,7 @@ def test_a_node_whose_models_start_is_not_replaced(home: Home) -> None:
 def test_the_new_node_owns_the_engines(home: Home) -> None:
     """While the old one still answers a stream, an engine that dies is started by the new one."""
     gate = home.root / "gate"
-    home.write([fake(), fake("slow", "--end-when", str(gate))])
+    home.write([fake(), fake("slow", "--end-when", str(gate))], drain_timeout=120)
     home.yibu("up", "-d")
     engine = home.model("fake")["replicas"][0]["pid"]
     old = node(home)

@@ -238,6 +238,7 @@ async def test_a_start_that_fails_is_told_and_can_be_tried_again(make_fleet: Mak
     [
         ("pull", HubNotFoundError("no such model")),
         ("place", DoesNotFitError("it needs 80 GiB, there are 8")),
+        ("place", ConfigError("an option that its engine refuses")),
         ("prepare", UnsupportedError("nobody serves it")),
     ],
 )

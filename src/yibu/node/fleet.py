@@ -262,7 +262,12 @@ class Fleet:
 
     @property
     def _supervisors(self) -> Sequence[Replica]:
-        return list(self._runner.supervisors.values())
+        """In the order of models and of their replicas' numbers."""
+        return [
+            replica
+            for deployment in self._runner.deployments.values()
+            for _, replica in sorted(deployment.replicas.items())
+        ]
 
     def _current(self) -> list[Deployment]:
         found = (self._runner.current(name) for name in self._scheduler.names())

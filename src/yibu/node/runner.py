@@ -172,8 +172,7 @@ class Runner:
             self._unprepared(deployment, error)
         except Exception as defect:  # noqa: BLE001 - keeps a defect from the other models
             _log.exception("deploying %s", deployment.name)
-            text = f"{deployment.name}: a defect in yibu: {defect!r}"
-            self._unprepared(deployment, EngineStartError(text, cause="defect"))
+            self._unprepared(deployment, _defect(deployment.name, defect))
         else:
             assert deployment.gotten is not None
             self.scheduler.prepared(key, deployment.gotten.facts, time.monotonic())
@@ -220,8 +219,14 @@ class Runner:
         assert deployment.gotten is not None
         coming = tuple(self._with_request(one) for one in beside.coming)
         beside = dataclasses.replace(beside, coming=coming)
-        resolved = self._deployer.place(deployment.gotten.prepared, number, machine, beside)
-        placement, deployment.launches[number] = resolved.runs()
+        try:
+            resolved = self._deployer.place(deployment.gotten.prepared, number, machine, beside)
+            placement, deployment.launches[number] = resolved.runs()
+        except YibuError:
+            raise
+        except Exception as defect:  # keeps a defect from the other models
+            _log.exception("placing %s", deployment.name)
+            raise _defect(deployment.name, defect) from defect
         return placement
 
     def _with_request(self, coming: Coming) -> Coming:
@@ -278,8 +283,7 @@ class Runner:
             return
         except Exception as defect:  # noqa: BLE001 - keeps a defect from the other models
             _log.exception("starting %s", replica)
-            text = f"{replica}: a defect in yibu: {defect!r}"
-            await self._not_started(replica, EngineStartError(text, cause="defect"))
+            await self._not_started(replica, _defect(replica, defect))
             return
         finally:
             await cancelled(making, stopped)
@@ -403,3 +407,7 @@ class Runner:
                 deployment.waiting = "stopped"
                 deployment.close()
                 del self.deployments[key]
+
+
+def _defect(name: str, defect: Exception) -> EngineStartError:
+    return EngineStartError(f"{name}: a defect in yibu: {defect!r}", cause="defect")

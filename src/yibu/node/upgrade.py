@@ -46,7 +46,7 @@ _START = 120.0
 """Seconds for the new node to import what it needs and to read its settings."""
 _SERVE = 60.0
 """Seconds for it to adopt the engines and to listen."""
-_ADOPTED = 5.0
+_ADOPTED = 10.0
 """Seconds that connections wait at most for engines that an earlier node left to answer again."""
 _TAIL = 16_384
 

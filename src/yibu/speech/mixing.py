@@ -18,6 +18,8 @@ _WINDOW = SAMPLE_RATE // 2
 _CANCELLED, _MIXED = 0.25, 0.5
 """Power of the mean of two channels over that which unrelated ones have: below the first they cancel each
 other out, above the second they no longer do."""
+_TOGETHER = 16_384
+"""Samples that are resampled at once."""
 _AUDIBLE = 1e-9
 """Power below which nothing is compared (-90 dB)."""
 
@@ -32,6 +34,7 @@ class Mono:
         layout = "stereo" if channels == 2 else "mono"
         self._resampler = av.AudioResampler("flt", layout, SAMPLE_RATE, options=options)
         self._fed = False
+        self._frames = av.AudioFifo() if channels <= 8 else None
 
     @property
     def opposite(self) -> bool:
@@ -39,25 +42,38 @@ class Mono:
         return self._stereo is not None and self._stereo.opposite
 
     def feed(self, frame: Any) -> Iterator[Samples]:
-        """What a frame becomes, or what is left for None."""
-        try:
-            pieces = self._resample(frame)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise InvalidRequestError(
-                "The audio's channels cannot be mixed down to one",
-                param="file",
-                code="invalid_audio",
-            ) from error
-        for piece in pieces:
-            # Not a plane a channel: PyAV crashes where there are more than eight.
-            channels = piece.layout.nb_channels
-            samples = np.asarray(piece.to_ndarray()[0], np.float32).reshape(-1, channels)
-            if channels == 2 and self._stereo is not None:
-                yield from self._stereo.feed(samples.T)
-            else:
-                yield samples[:, 0] if channels == 1 else samples.mean(axis=1)
+        """What the frames so far become, or what is left for None."""
+        for frames in self._together(frame):
+            try:
+                pieces = self._resample(frames)
+            except (av.error.FFmpegError, ValueError) as error:
+                raise InvalidRequestError(
+                    "The audio's channels cannot be mixed down to one",
+                    param="file",
+                    code="invalid_audio",
+                ) from error
+            for piece in pieces:
+                # Not a plane a channel: PyAV crashes where there are more than eight.
+                channels = piece.layout.nb_channels
+                samples = np.asarray(piece.to_ndarray()[0], np.float32).reshape(-1, channels)
+                if channels == 2 and self._stereo is not None:
+                    yield from self._stereo.feed(samples.T)
+                else:
+                    yield samples[:, 0] if channels == 1 else samples.mean(axis=1)
         if frame is None and self._stereo is not None:
             yield from self._stereo.finish()
+
+    def _together(self, frame: Any) -> Iterator[Any]:
+        """Many frames as one: each call costs more than the computing."""
+        if self._frames is None:
+            yield frame
+            return
+        if frame is not None:
+            self._frames.write(frame)
+        if self._frames.samples >= _TOGETHER or (frame is None and self._frames.samples):
+            yield self._frames.read(0, partial=True)
+        if frame is None:
+            yield None
 
     def _resample(self, frame: Any) -> Any:
         try:

@@ -10,8 +10,15 @@ import pytest
 from tests.node.scheduler.world import World
 from yibu.config import ModelConfig
 from yibu.config.types import Autoscale
-from yibu.errors import DoesNotFitError, NotReadyError, OverloadedError, UnknownModelError
+from yibu.errors import (
+    ConfigError,
+    DoesNotFitError,
+    NotReadyError,
+    OverloadedError,
+    UnknownModelError,
+)
 from yibu.node.scheduler import Waiter
+from yibu.planner.types import Placement
 
 
 @pytest.fixture
@@ -259,6 +266,20 @@ def test_a_change_that_does_not_fit_at_all_stops_nothing(world: World) -> None:
     world.ticks(20)
     assert isinstance(world.scheduler.outcome(key), DoesNotFitError)
     assert stops(world) == []
+    assert states(world, "a") == ["ready"]
+
+
+def test_what_its_engine_refuses_is_told_and_harms_nobody(world: World) -> None:
+    bring_up(world, model("a"), size=60)
+    key = world.up(model("a", idle=1.0), size=60)
+    refused = ConfigError("the command has no {port}")
+
+    def place(*_: object) -> Placement:
+        raise refused
+
+    world.scheduler._placing._place = place
+    world.ticks(20)
+    assert world.scheduler.outcome(key) is refused
     assert states(world, "a") == ["ready"]
 
 

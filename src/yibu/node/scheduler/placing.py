@@ -134,6 +134,8 @@ class Placing:
             placements = room.fit(desired.key, wanted)
         except DoesNotFitError as error:
             return self._make_room(desired, wanted, room, error, now)
+        except YibuError as error:  # its engine refuses it: memory would not help
+            return error
         self._yielding.pop(desired.key, None)
         for replica, placement in zip(wanted, placements, strict=True):
             reserve(replica, placement)

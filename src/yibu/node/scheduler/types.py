@@ -152,6 +152,7 @@ class Place(Protocol):
 
         Raises:
             DoesNotFitError: it does not fit.
+            YibuError: it cannot be served at all.
         """
         ...
 
