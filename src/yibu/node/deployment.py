@@ -63,6 +63,8 @@ class Deployment:
         self._bus = bus
         self._timeline = Timeline()
         self._held = contextlib.ExitStack()
+        self._sources: set[str] = set()
+        """What is held against removal from the store."""
         self._route: Route | None = None
         self._shown: tuple[State, str | None] = ("pending", None)
         self._phases_shown: dict[str | None, str | None] = {}
@@ -151,6 +153,7 @@ class Deployment:
         self._timeline = Timeline()
         self.show("downloading" if self.config.source else "pending")
         self._held.close()  # what an earlier try held
+        self._sources.clear()
         self._hold(self.config.source)
         try:
             self.gotten = await self._deployer.get(
@@ -189,13 +192,11 @@ class Deployment:
         self._hold(*(s for s in launch.extra_sources.values() if s not in self._sources))
         return spec
 
-    _sources: frozenset[str] = frozenset()
-
     def _hold(self, *sources: str) -> None:
         """Keep models that are in use from being removed from the store."""
         for source in filter(None, sources):
             self._held.enter_context(self._deployer.in_use(source))
-            self._sources = self._sources | {source}
+            self._sources.add(source)
 
     def hold_adopted(self, spec: LaunchSpec) -> None:
         """The same for an engine that runs already, held or not."""

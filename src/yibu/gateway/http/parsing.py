@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
+from abc import abstractmethod
 from collections import deque
 from typing import Any, cast
 
@@ -62,13 +63,13 @@ class ParsedConnection(HttpToolsProtocol):
         self._waited = 0.0
         """Seconds that its body was waited for."""
 
+    @abstractmethod
     def _refuse(self, error: RequestError) -> None:
         """Answer what cannot be served."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _start_asgi_task(self, cycle: Any, app: Any = None) -> None:
         """Answer the oldest request."""
-        raise NotImplementedError
 
     def _take_known(self, data: bytes) -> bool:
         """Begin a request whose head was parsed before and whose body has come; False for others."""

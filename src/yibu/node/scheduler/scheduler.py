@@ -203,7 +203,7 @@ class Scheduler:
     ) -> None:
         if replica.state != "ready":
             replica.start_seconds = now - replica.starting_since
-        replica.state, replica.served = "ready", True
+        replica.state = "ready"
         replica.ready_since = replica.last_used = now
         replica.slots = desired.policy.max_concurrency or slots
         desired.failures, desired.error = 0, None

@@ -132,8 +132,6 @@ class Replica:
     """When it is likely ready again; None: cannot be known."""
     yielding: bool = False
     """It gets no more requests, and stops when it has answered those in flight."""
-    served: bool = False
-    """It was ready once."""
     start_seconds: float = 0.0
     """How long its latest start took."""
     starting_since: float = 0.0
