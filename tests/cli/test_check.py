@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from yibu.cli import exits
-from yibu.cli.entries import Typed, choose
 from yibu.cli.main import run
 from yibu.config import Config, ModelConfig
 from yibu.errors import UsageError
+from yibu.management.entries import Typed, choose
 
 
 @pytest.fixture(autouse=True)

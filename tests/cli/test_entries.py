@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from yibu.cli.entries import Chosen, Gpus, Typed, choose
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import ConfigError
+from yibu.management.entries import Chosen, Gpus, Typed, choose
 from yibu.planner.types import Gpu
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from yibu.cli.entries import Chosen, Typed, choose
 from yibu.config import Config, GatewayConfig, ModelConfig
 from yibu.errors import ConfigError, UsageError
+from yibu.management.entries import Chosen, Typed, choose
 
 SHOWN = {"CUDA_VISIBLE_DEVICES": "1"}
 FLAGS = (

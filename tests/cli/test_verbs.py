@@ -63,7 +63,7 @@ def test_a_verb_is_the_same_when_it_is_made_alone() -> None:
             ("yibu.cli.session", "asyncio concurrent.futures http.client pydantic rich yaml"),
         ],
         [
-            ("yibu.cli.planning", "asyncio fastapi yibu.node yibu.gateway"),
+            ("yibu.management.planning", "asyncio fastapi yibu.node yibu.gateway"),
             ("yibu.cli.takeover", "yibu.gateway.app yibu.gateway.schemas fastapi"),
         ],
         [("yibu.daemon", "fastapi huggingface_hub modelscope_hub requests rich yaml")],

@@ -21,7 +21,6 @@ from typing import Any
 from yibu.cli import output
 from yibu.cli.connect import Access, access
 from yibu.cli.context import Context, open_environments
-from yibu.cli.entries import choose
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.session import Session
@@ -29,6 +28,7 @@ from yibu.cli.smoke import Check, attempt, run_checks
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import YibuError
+from yibu.management.entries import choose
 from yibu.node.client import Client
 
 _FILE = "demo.yaml"

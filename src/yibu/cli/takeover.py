@@ -27,7 +27,6 @@ from yibu.cli.connect import access
 from yibu.cli.context import Context, open_environments, open_resolver, open_store
 from yibu.cli.exits import DONE
 from yibu.cli.launch import NodeLaunch
-from yibu.cli.planning import Planned, plan_models
 from yibu.cli.progress import installing, pulling
 from yibu.cli.session import bring_up, shut_down, sigterm_interrupts
 from yibu.config import Config, ModelConfig
@@ -37,6 +36,7 @@ from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
 from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.gateway.listening import ListenError, bind
 from yibu.hub.source import parse_source
+from yibu.management.planning import Planned, plan_models
 from yibu.node import foreign
 from yibu.node.client import Client
 from yibu.node.foreign import Foreign

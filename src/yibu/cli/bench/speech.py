@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from yibu.cli.context import Context, open_environments, open_store
-from yibu.cli.entries import choose
 from yibu.cli.progress import installing, pulling
 from yibu.config import ModelConfig
 from yibu.config import file as config_file
 from yibu.engines.speech import Speech
 from yibu.hub.source import parse_source
+from yibu.management.entries import choose
 from yibu.planner.facts import read_facts
 from yibu.planner.types import MemoryNeed, Placement
 

@@ -186,8 +186,8 @@ def _process(pid: int, *, replace: bool) -> Foreign:
 def _replace(
     adoption: Adoption, old: Sequence[Foreign], file: Path | None, *, grace: float, stop_first: bool
 ) -> int:
-    from yibu.cli.entries import choose
     from yibu.cli.takeover import Takeover, configuration
+    from yibu.management.entries import choose
 
     here = Context.here()
     chosen = choose((), configuration(adoption, old, file, here.env), here.directory)

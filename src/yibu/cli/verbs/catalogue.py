@@ -8,8 +8,8 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
-from yibu.cli.sources import stored_source
 from yibu.errors import NotRunningError, UsageError
+from yibu.management.sources import stored_source
 
 if TYPE_CHECKING:
     from yibu.hub.catalogue import CatalogueEntry

@@ -15,8 +15,8 @@ from yibu.cli.verbs.config import FileOption
 from yibu.errors import NotRunningError, UsageError
 
 if TYPE_CHECKING:
-    from yibu.cli.difference import Difference
-    from yibu.cli.entries import Chosen
+    from yibu.management.difference import Difference
+    from yibu.management.entries import Chosen
 
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -81,9 +81,9 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
 
 def rollback(yes: YesOption = False) -> int:
     """Serve what was served before the last `yibu apply`."""
-    from yibu.cli.difference import difference
     from yibu.cli.session import apply as carry_out
     from yibu.config.wire import model_config
+    from yibu.management.difference import difference
     from yibu.node.client import Client
 
     here = Context.here()
@@ -120,10 +120,10 @@ def _agreed(found: Difference, *, yes: bool) -> bool:
 
 def _chosen(here: Context, file: Any) -> Chosen:
     """The file's models, as `yibu up` understands them."""
-    from yibu.cli.check import check_options
-    from yibu.cli.entries import Typed, choose
     from yibu.config import file as config_file
     from yibu.hub.settings import is_offline
+    from yibu.management.check import check_options
+    from yibu.management.entries import Typed, choose
 
     config = config_file.load(config_file.find(file, here.directory), env=here.env)
     chosen = choose([], config, here.directory, Typed(offline=is_offline(here.env)))
@@ -135,8 +135,8 @@ def _chosen(here: Context, file: Any) -> Chosen:
 
 def _difference(here: Context, chosen: Chosen) -> Difference:
     """Raises NotRunningError."""
-    from yibu.cli.difference import difference
     from yibu.config.wire import model_config
+    from yibu.management.difference import difference
     from yibu.node.client import Client
 
     running = [model_config(data) for data in Client(here.paths).call("configs")["models"]]

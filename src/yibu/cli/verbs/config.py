@@ -79,8 +79,8 @@ def init(
 
 def check(file: FileOption = None) -> None:
     """Say whether `yibu up` could use the file; exit 2 with every fault when it could not."""
-    from yibu.cli.check import check_config
     from yibu.config import file as config_file
+    from yibu.management.check import check_config
 
     context = Context.here()
     path = config_file.find(file, context.directory)
@@ -98,8 +98,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the gateway's settings as resolved, and where each came from."""
-    from yibu.cli.entries import gateway_settings
     from yibu.config import file as config_file
+    from yibu.management.entries import gateway_settings
 
     context = Context.here()
     config = gateway_settings(

@@ -11,8 +11,8 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
-from yibu.cli.sources import resolve_source, stored_source
 from yibu.errors import UsageError
+from yibu.management.sources import path_note, resolve_source, stored_source
 
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Use only what is on this disk.", envvar="YIBU_OFFLINE")
@@ -57,6 +57,8 @@ def pull(
             hint="Give its id, for instance: yibu pull Qwen/Qwen3-0.6B (or --model_id Qwen/Qwen3-0.6B)",
         )
     store = open_store(context, offline=offline)
+    if note := path_note(wanted, context.directory):
+        output.talk(note)
     with pulling(wanted) as progress:
         model = store.pull(
             resolve_source(wanted, context.directory),

@@ -48,9 +48,9 @@ def plan(
 
     Only headers are fetched of models that are not on this disk.
     """
-    from yibu.cli.entries import Typed, choose
-    from yibu.cli.planning import plan_models
     from yibu.config import file as config_file
+    from yibu.management.entries import Typed, choose
+    from yibu.management.planning import plan_models
     from yibu.node.hardware import probe
     from yibu.planner.explain import explain_machine
     from yibu.planner.ledger import as_if_stopped, less_promised
@@ -69,6 +69,9 @@ def plan(
         notes = (*notes, f"{names} runs: planned as if it were stopped")
     target = as_if_stopped(target, own)
     left = less_promised(target, running)
+    if not as_json:
+        for note in notes:
+            output.talk(note)
     planned = plan_models(
         chosen.models,
         open_store(here, offline=offline, machine=left),
@@ -80,8 +83,6 @@ def plan(
         models_data = [one.data() for one in planned]
         output.data_json({"version": 1, "notes": list(notes), "models": models_data})
     else:
-        for note in notes:
-            output.talk(note)
         _print_rows(explain_machine(target, running))
         for one in planned:
             output.data(f"\n{one.model.name}")

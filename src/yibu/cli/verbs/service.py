@@ -53,12 +53,12 @@ def up(
     if offline:
         here = here.with_env(YIBU_OFFLINE="1")
     with NodeLaunch(here) as node:
-        from yibu.cli.check import check_options
-        from yibu.cli.entries import Typed, choose
         from yibu.cli.session import Session
         from yibu.config import file as config_file
         from yibu.gateway.monitoring.tracing import lacking
         from yibu.hub.settings import is_offline
+        from yibu.management.check import check_options
+        from yibu.management.entries import Typed, choose
 
         # A node that runs already has an environment of its own: the model itself says "offline".
         offline = is_offline(here.env)

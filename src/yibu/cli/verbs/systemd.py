@@ -104,9 +104,9 @@ def install(
     ] = False,
 ) -> int:
     """Write a hardened unit for ./yibu.yaml, enable it and start it."""
-    from yibu.cli.check import check_config
     from yibu.config import file as config_file
     from yibu.export import systemd
+    from yibu.management.check import check_config
 
     place = _place(name, system)
     here = place.context

@@ -91,10 +91,10 @@ def _have_up(text: str) -> tuple[Api, str]:
 def _start(context: Context, text: str) -> tuple[Api, str]:
     """As ``yibu up -d`` does it."""
     from yibu.cli.connect import gateway_api
-    from yibu.cli.entries import choose
     from yibu.cli.launch import NodeLaunch
     from yibu.cli.session import Session
     from yibu.config import file as config_file
+    from yibu.management.entries import choose
 
     path = config_file.find(None, context.directory)
     chosen = choose([text], config_file.load(path, env=context.env), context.directory)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yibu.cli.gateway_flags import from_command_line, from_entries
-from yibu.cli.sources import resolve_source, served_name
 from yibu.config import ENGINE_NAMES, Config, EngineName, ModelConfig
 from yibu.config.names import check_name, plain_name
 from yibu.engines import registry
 from yibu.engines.gpu_variables import GPU_VARIABLES, shown_gpus
 from yibu.engines.servers import Lifted
 from yibu.errors import ConfigError, UsageError
+from yibu.management.gateway_flags import from_command_line, from_entries
+from yibu.management.sources import path_note, resolve_source, served_name
 from yibu.planner.types import Gpu
 
 Gpus = Callable[[], tuple[Gpu, ...]]
@@ -210,7 +210,10 @@ def choose(
     config, said = from_command_line(config, flags.found, typed.host, typed.port)
     config, notes = from_entries(config, [(one.model.name, one.read.found) for one in entries])
     unique = {model.name: model for model in models}
-    return Chosen(config, tuple(unique.values()), (*said, *notes), from_file=not wanted)
+    paths = [path_note(text, directory) for text in wanted]
+    paths += [path_note(e.model.source, e.model.directory or directory) for e in named]
+    meant = dict.fromkeys(note for note in paths if note)
+    return Chosen(config, tuple(unique.values()), (*meant, *said, *notes), from_file=not wanted)
 
 
 def gateway_settings(config: Config) -> Config:

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from yibu.cli.context import Context, open_resolver, open_store
-from yibu.cli.entries import choose, gateway_settings
 from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
+from yibu.management.context import Context, open_resolver, open_store
+from yibu.management.entries import choose, gateway_settings
 
 if TYPE_CHECKING:
     from yibu.engines.base import Engine

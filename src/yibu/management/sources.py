@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yibu.cli import output
 from yibu.config.names import name_from
 from yibu.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from yibu.cli.context import Context
     from yibu.hub.store import Store
     from yibu.hub.types import Source
+    from yibu.management.context import Context
 
 _ENDING = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -28,12 +27,9 @@ def resolve_source(text: str, directory: Path) -> Source:
     from yibu.hub.catalogue import lookup, suggestions
     from yibu.hub.source import existing_path, parse_source
 
-    entry = lookup(text)
     if (path := existing_path(text, directory)) is not None:
-        if other := entry.source() if entry else _hub_model(text, Path(path.name)):
-            output.talk(f"{text}: {path} is meant, because it exists; the model is {other}")
         return path
-    if entry is not None:
+    if (entry := lookup(text)) is not None:
         return entry.source()
     try:
         return parse_source(text, base=directory)
@@ -43,6 +39,18 @@ def resolve_source(text: str, directory: Path) -> Source:
             raise
         hint = f"Did you mean {' or '.join(near)}, of the catalogue? {error.hint}"
         raise SourceError(error.message, hint=hint) from error
+
+
+def path_note(text: str, directory: Path) -> str | None:
+    """What to tell somebody whose text names a path that exists, and would name a model otherwise."""
+    from yibu.hub.catalogue import lookup
+    from yibu.hub.source import existing_path
+
+    if (path := existing_path(text, directory)) is None:
+        return None
+    entry = lookup(text)
+    other = entry.source() if entry else _hub_model(text, Path(path.name))
+    return f"{text}: {path} is meant, because it exists; the model is {other}" if other else None
 
 
 def _hub_model(text: str, path: Path) -> str | None:

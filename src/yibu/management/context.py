@@ -1,0 +1,85 @@
+"""What every verb needs from its surroundings, read once at the edge."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yibu.paths import Paths
+
+if TYPE_CHECKING:
+    from yibu.environments.manager import EnvironmentManager
+    from yibu.hub.headers import RemoteHeaders
+    from yibu.hub.quantization import Choice, Variant
+    from yibu.hub.store import Store
+    from yibu.planner.types import Machine
+    from yibu.resolve import Resolver
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The environment, this home's directories, and where the command was typed."""
+
+    env: Mapping[str, str] = field(repr=False)
+    paths: Paths
+    directory: Path
+
+    @classmethod
+    def here(cls) -> Context:
+        env = dict(os.environ)
+        return cls(env=env, paths=Paths.from_env(env), directory=_working_directory(env))
+
+    def with_env(self, **changes: str) -> Context:
+        """The same with other environment variables, for this command and a node it starts."""
+        return dataclasses.replace(self, env={**self.env, **changes})
+
+
+def _working_directory(env: Mapping[str, str]) -> Path:
+    """Where the command was typed; its name still, where the directory itself was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(env.get("PWD") or "/")
+
+
+def open_store(context: Context, *, offline: bool = False, machine: Machine | None = None) -> Store:
+    """The store of this home, with the hubs' own environment variables honoured. ``machine`` is
+    the one that a quantization has to fit on, where it is not this one."""
+    from yibu.hub.settings import HubSettings
+    from yibu.hub.store import Store
+
+    def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
+        # Only where there is a choice: the planner and the engines take a while to import.
+        from yibu.node.hardware import probe
+        from yibu.resolve.quantization import by_plan
+
+        here = machine or probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+        return by_plan(open_resolver(context), lambda: here)(found, headers)
+
+    settings = HubSettings.from_env(context.env)
+    settings = dataclasses.replace(settings, offline=offline or settings.offline)
+    return Store(context.paths, settings, choose)
+
+
+def open_environments(context: Context) -> EnvironmentManager:
+    """The environments of this home, with pip's own settings handed on to uv."""
+    from yibu.environments.manager import EnvironmentManager
+    from yibu.environments.pipconfig import IndexSettings
+
+    return EnvironmentManager(
+        context.paths.environments,
+        IndexSettings.from_pip(context.env),
+        env=context.env,
+        compiled=context.paths.compiled,
+    )
+
+
+def open_resolver(context: Context) -> Resolver:
+    """What says what an entry runs, with the engines as this home has them."""
+    from yibu.resolve import Resolver
+
+    return Resolver(open_environments(context))
