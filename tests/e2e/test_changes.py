@@ -154,3 +154,54 @@ def test_who_finds_no_room_in_the_queue_is_told_when_to_come_back(home: Home) ->
         until(lambda: home.model("a")["queued"] == 1)
         until(refused)
     assert json.loads(refusals[0])["error"]["code"] == "queue_full"
+
+
+def test_a_model_is_unloaded_loaded_and_scaled_by_hand(home: Home) -> None:
+    home.write([fake("a"), fake("b", keep="idle 1h")])
+    home.yibu("up", "-d")
+    home.yibu("load", "b")
+    pid = home.model("a")["replicas"][0]["pid"]
+    told = json.loads(home.yibu("scale", "a", "2", "--json").stdout)
+    assert [replica["state"] for replica in told["models"][0]["replicas"]] == ["ready", "ready"]
+    assert told["models"][0]["replicas"][0]["pid"] == pid
+    assert "replicas: 2 → 1" in home.yibu("diff").stdout, "the file says something else"
+    home.yibu("apply", "--yes")
+    until(lambda: len(home.model("a")["replicas"]) == 1)
+    assert home.model("a")["replicas"][0]["pid"] == pid
+
+    told = json.loads(home.yibu("unload", "a", "b", "--json").stdout)
+    assert {model["name"]: model["state"] for model in told["models"]} == {
+        "a": "unloaded",
+        "b": "unloaded",
+    }
+    status, text = ask(home, home.url(), "a")
+    assert status == 503
+    assert "yibu load a" in text
+    assert ask(home, home.url(), "b")[0] == 200, "a request loads it again"
+    home.yibu("load", "a")
+    assert ask(home, home.url(), "a")[0] == 200
+    assert "not up" in home.yibu("unload", "nothing", code=5).stderr
+
+
+def test_what_a_person_unloaded_stays_so_when_the_node_comes_back(home: Home) -> None:
+    home.write([fake("a"), fake("b")])
+    home.yibu("up", "-d")
+    home.yibu("unload", "a")
+    home.kill_node()
+    home.yibu("up", "-d", "b")
+    assert home.model("a")["state"] == "unloaded"
+    home.yibu("load", "a")
+    assert home.model("a")["state"] == "ready"
+
+
+def test_what_engines_need_not_know_is_changed_under_them(home: Home) -> None:
+    home.write([fake("a")])
+    home.yibu("up", "-d")
+    pid = home.model("a")["replicas"][0]["pid"]
+    limits = {"rpm": 1}
+    home.write([fake("a", aliases=["another"], limits=limits, max_queue=3, replicas=2)])
+    home.yibu("apply", "--yes")
+    replicas = home.model("a")["replicas"]
+    assert [replica["id"] for replica in replicas] == ["a-0", "a-1"]
+    assert replicas[0]["pid"] == pid
+    assert [ask(home, home.url(), "another")[0] for _ in range(2)] == [200, 429]

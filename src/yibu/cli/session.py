@@ -215,6 +215,21 @@ def take_down(context: Context, models: Sequence[str], instance: str | None = No
     _watch(context, "down", models=list(models), instance=instance)
 
 
+def load(context: Context, models: Sequence[str]) -> None:
+    """Load models that are listed; return when they are ready."""
+    _watch(context, "load", models=list(models))
+
+
+def unload(context: Context, models: Sequence[str]) -> None:
+    """Take models out of memory; they stay listed."""
+    _watch(context, "unload", models=list(models))
+
+
+def scale(context: Context, model: str, replicas: int) -> None:
+    """Run so many replicas of a model."""
+    _watch(context, "scale", models=[model], replicas=replicas)
+
+
 def restart(context: Context, models: Sequence[str]) -> None:
     """Stop some models and start them again; return when they are ready."""
     _watch(context, "restart", models=list(models))

@@ -254,7 +254,7 @@ class ModelSchema(_Part):
     )
     keep: KeepText | None = Field(
         None,
-        description="How long it stays loaded: always, manual (as `yibu up NAME` and `yibu down NAME` say),"
+        description="How long it stays loaded: always, manual (as `yibu load NAME` and `yibu unload NAME` say),"
         " or `idle 10m`: loaded when somebody asks for it, unloaded after so long without a request,"
         " or when another model needs its memory. gateway.keep where left out.",
     )

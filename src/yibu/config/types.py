@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -79,6 +79,10 @@ class Autoscale:
     """Part of its replicas' slots that is to be in use, waiting requests included."""
 
 
+_NOT_THE_ENGINES = ("replicas", "autoscale", "keep", "idle", "preload", "group", "max_concurrency",
+                    "max_queue", "queue_timeout", "aliases", "limits")  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One entry of ``models:``: a name served to clients, its source, engine and options."""
@@ -127,6 +131,12 @@ class ModelConfig:
     directory: Path | None = None
     """Where relative paths begin, and the engine's working directory: the folder of yibu.yaml,
     or the one in which the command was typed."""
+
+    def runs_as(self, other: ModelConfig) -> bool:
+        """Whether the other's engines need not be started anew to serve this: the two differ at most
+        in what the gateway and the scheduler make of them."""
+        own = {name: getattr(other, name) for name in _NOT_THE_ENGINES}
+        return replace(self, **own) == other
 
     @property
     def adapters(self) -> Mapping[str, str]:

@@ -15,6 +15,9 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | configs   |                        |        | {models: [ModelConfig], previous: {until, models} or null} |
 | down      | models: [name]         | yes    | {models: [name]} |
 | restart   | models: [name]         | yes    | {models: [name]} |
+| load      | models: [name]         | yes    | {models: [name]} |
+| unload    | models: [name]         | yes    | {models: [name]} |
+| scale     | models: [name], replicas: number | yes | {models: [name]} |
 | log       | model, replica         |        | {path} |
 | subscribe | model (or null)        | yes    | none: until the client goes |
 | open      | patience: seconds      |        | {url}: a gateway that was to listen later does |
@@ -136,20 +139,8 @@ class Control:
                 "another node runs on this home by now", hint="see what it serves: yibu ps"
             )
         match request.get("op"):
-            case (
-                "ping"
-                | "ps"
-                | "configs"
-                | "reserved"
-                | "access"
-                | "settings"
-                | "log"
-                | "accounts" as question
-            ):
-                return await self._told(question, request)
-            case "up" | "down" | "restart" as verb:
-                start = bool(request.get("start"))
-                return await self._change(verb, request["models"], send, start=start)
+            case "up" | "down" | "restart" | "load" | "unload" | "scale" as verb:
+                return await self._change(verb, request, send)
             case "apply":
                 return await self._apply(request, send)
             case "subscribe":
@@ -165,8 +156,23 @@ class Control:
             case "shutdown":
                 self._stopping.ask(hurry=bool(request.get("hurry")))
                 return {"pid": node["pid"], "instance": node["instance"], "holder": node["holder"]}
-            case op:
-                raise UsageError(f"the node knows no operation {op!r}")
+            case question:
+                return await self._told(question, request)
+
+    async def _change(self, verb: str, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """Carry out a verb on some models."""
+        names = list(request["models"])
+        if verb == "up":
+            configs = [model_config(data) for data in names]
+            names = [config.name for config in configs]
+            start = bool(request.get("start"))
+            work = [self._fleet.up(config, start=start) for config in configs]
+        elif verb == "scale":
+            work = [self._fleet.scale(name, int(request["replicas"])) for name in names]
+        else:
+            work = [getattr(self._fleet, verb)(name) for name in names]
+        await self._together(names, work, send)
+        return {"models": names}
 
     async def _listening(self, operation: str, request: Mapping[str, Any], hand: Hand) -> Any:
         match operation:
@@ -180,7 +186,7 @@ class Control:
                 hand(self._gateway.listeners.descriptors())
                 return {}
 
-    async def _told(self, question: str, request: Mapping[str, Any]) -> Any:
+    async def _told(self, question: object, request: Mapping[str, Any]) -> Any:
         match question:
             case "log":
                 path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
@@ -209,7 +215,7 @@ class Control:
                 files = {config.name: config.file for config in self._fleet.configs()}
                 models = {name: str(file) if file else None for name, file in files.items()}
                 return {"gateway": dict(self._settings), "models": models}
-            case _:
+            case "access":
                 return {
                     "url": self._gateway.url,
                     "key": self._gateway.key,
@@ -217,6 +223,8 @@ class Control:
                         route.model: sorted(route.capabilities) for route in self._fleet.routes()
                     },
                 }
+            case op:
+                raise UsageError(f"the node knows no operation {op!r}")
 
     async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         """Take some models down and bring others up; what was served before can be had back."""
@@ -231,20 +239,6 @@ class Control:
         if rollback:
             await asyncio.to_thread(self._history.drop_last)
         return {"models": [*names, *removed]}
-
-    async def _change(
-        self, verb: str, models: Sequence[Any], send: Send, *, start: bool
-    ) -> dict[str, Any]:
-        if verb == "up":
-            configs = [model_config(data) for data in models]
-            names = [config.name for config in configs]
-            work = [self._fleet.up(config, start=start) for config in configs]
-        else:
-            names = list(models)
-            act = self._fleet.down if verb == "down" else self._fleet.restart
-            work = [act(name) for name in names]
-        await self._together(names, work, send)
-        return {"models": names}
 
     async def _together(
         self, names: list[str], verbs: Sequence[Awaitable[None]], send: Send

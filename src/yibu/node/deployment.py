@@ -138,6 +138,10 @@ class Deployment:
             )
         return self._route
 
+    def adjust(self, config: ModelConfig) -> None:
+        """It is served with other settings, of which its engines know nothing."""
+        self.config, self._route = config, None
+
     # The way to a replica.
 
     async def prepare(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from yibu.config import ModelConfig
-from yibu.config.names import plain_name, replica_id
-from yibu.errors import ConfigError, NotRunningError, UsageError, YibuError
+from yibu.config.names import replica_id
+from yibu.errors import (
+    NotRunningError,
+)
 from yibu.node import left_behind, logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
@@ -25,20 +26,16 @@ from yibu.node.lease import Lease
 from yibu.node.process import EngineProcess, end_marked
 from yibu.node.replica import Replica
 from yibu.node.runner import Runner
-from yibu.node.scheduler import Scheduler
-from yibu.node.scheduler.types import Generation
 from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
 from yibu.node.status import model_status
+from yibu.node.verbs import Verbs
 from yibu.planner.ledger import Promise
 from yibu.routing import Priority, ReplicaStatus, Route
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
-_SAVE = 2.0
-"""Seconds that a model's start waits at most for its own record on disk."""
 
 
-class Fleet:
+class Fleet(Verbs):
     """An async context: leaving it ends every engine (:meth:`drain` first, to let requests
     finish). One event loop; no call blocks it."""
 
@@ -54,14 +51,11 @@ class Fleet:
         self._state = state
         self._rotation = rotation or logs.Rotation()
         self._bus = EventBus()
-        self._runner = Runner(deployer, host, self._bus, self._changed)
+        super().__init__(Runner(deployer, host, self._bus, self._changed))
         self._aliased: dict[str, str] = {}
         self._dirty = asyncio.Event()
-        self._saved = asyncio.Event()
-        self._saved.set()
         self._group = asyncio.TaskGroup()
         self._side_tasks: list[asyncio.Task[None]] = []
-        self._verbs: set[asyncio.Task[Any]] = set()
 
     # The lifespan.
 
@@ -138,42 +132,7 @@ class Fleet:
         """Wait until the state file has what is known now."""
         await self._saved.wait()
 
-    # Verbs of the command line.
-
-    async def up(self, config: ModelConfig, *, start: bool = False) -> None:
-        """Serve the model; return when every replica is ready, or when it can be loaded on demand.
-
-        The same model again is left running. With another configuration it is started beside what
-        serves, or in its place where memory does not suffice for both, and takes over when it is
-        ready; where it fails, the earlier one serves on. ``start`` loads it even where it is kept
-        on demand.
-
-        Raises:
-            YibuError: it cannot be deployed or started; it stays listed as ``failed``.
-        """
-        key = self._put_up(config, start=start)
-        await self._settled(key)
-        # A node that is killed a moment later finds its engines again.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SAVE):
-                await self._saved.wait()
-
-    async def down(self, name: str) -> None:
-        """Drain and end the model; return when all of its processes are gone.
-
-        Raises:
-            NotRunningError: no such model is up.
-        """
-        await self._carry_out(self._take_down(name), f"down {name}")
-
-    async def restart(self, name: str) -> None:
-        """Restart the model's replicas one by one; return when all are ready again.
-
-        Raises:
-            NotRunningError: no such model is up.
-            YibuError: it did not come up again.
-        """
-        await self._carry_out(self._restart(name), f"restart {name}")
+    # What is shown of it.
 
     async def status(self) -> list[dict[str, Any]]:
         """The models as ``yibu ps --json`` shows them."""
@@ -257,10 +216,6 @@ class Fleet:
     # Inside.
 
     @property
-    def _scheduler(self) -> Scheduler:
-        return self._runner.scheduler
-
-    @property
     def _supervisors(self) -> Sequence[Replica]:
         """In the order of models and of their replicas' numbers."""
         return [
@@ -268,90 +223,6 @@ class Fleet:
             for deployment in self._runner.deployments.values()
             for _, replica in sorted(deployment.replicas.items())
         ]
-
-    def _current(self) -> list[Deployment]:
-        found = (self._runner.current(name) for name in self._scheduler.names())
-        return [deployment for deployment in found if deployment is not None]
-
-    def _put_up(self, config: ModelConfig, *, start: bool) -> Generation:
-        self._refuse_claimed(config)
-        model = self._scheduler.model(config.name)
-        created = int(time.time())
-        if model is not None:
-            wanted = model.generations()[-1]
-            current = self._find(config.name)
-            created = current.created
-            _refuse_replacing(current.config, config)
-            if wanted.config == config:
-                if start or wanted.error is not None or current.state == "failed":
-                    self._scheduler.start(config.name, time.monotonic())
-                key: Generation = wanted.key
-                return key
-        return self._runner.add(config, start=start, created=created)
-
-    async def _settled(self, key: Generation) -> None:
-        """Wait until a generation serves.
-
-        Raises:
-            YibuError: it cannot.
-            NotRunningError: it was taken down meanwhile.
-        """
-        while True:
-            outcome = self._scheduler.outcome(key)
-            if outcome is None:
-                raise NotRunningError(f"{key[0]} was taken down before it was ready")
-            if isinstance(outcome, YibuError):
-                raise outcome
-            if outcome:
-                return
-            await self._runner.changed_again()
-
-    async def _take_down(self, name: str) -> None:
-        self._find(name)
-        self._runner.remove(name)
-        while any(key[0] == name for key in self._runner.deployments):
-            await self._runner.changed_again()
-
-    async def _restart(self, name: str) -> None:
-        deployment = self._find(name)
-        self._scheduler.start(name, time.monotonic())
-        for replica in list(deployment.replicas.values()):
-            if replica.state == "failed":
-                continue  # the scheduler has another one started
-            replica.restart()
-            while replica.restarting:
-                await self._runner.changed_again()
-            if replica.error is not None:
-                break
-        await self._settled(deployment.key)
-
-    def _refuse_claimed(self, config: ModelConfig) -> None:
-        """Raises ConfigError when another model has one of its names."""
-        for other in self._current():
-            if other.name == config.name:
-                continue
-            taken = set(map(plain_name, other.config.names))
-            for name in config.names:
-                if plain_name(name) in taken:
-                    raise ConfigError(
-                        f"{config.name} claims the name {name!r}, which {other.name} has here",
-                        hint=f"take it off one of them, or stop the other: yibu down {other.name}",
-                    )
-
-    async def _carry_out(self, verb: Coroutine[Any, Any, T], name: str) -> T:
-        """Await ``verb``, which goes on when the caller is cancelled: half a change to a model,
-        because a terminal was closed, would leave it neither up nor down."""
-        task = asyncio.create_task(verb, name=name)
-        self._verbs.add(task)
-        task.add_done_callback(self._verbs.discard)
-        return await asyncio.shield(task)
-
-    def _find(self, name: str) -> Deployment:
-        deployment = self._runner.current(name)
-        if deployment is None:
-            names = ", ".join(self._scheduler.names()) or "none"
-            raise NotRunningError(f"{name} is not up; there are: {names}", hint="yibu ps")
-        return deployment
 
     def _changed(self) -> None:
         self._aliased = {name: route.model for route in self.routes() for name in route.names}
@@ -376,15 +247,3 @@ class Fleet:
 
     def _engine_pids(self) -> list[int]:
         return [replica.process.pid for replica in self._supervisors if replica.process]
-
-
-def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
-    """Raises UsageError when a name that was taken from a source would replace another source's
-    model: nobody asked for that."""
-    if config.name_derived and config.source != running.source:
-        raise UsageError(
-            f"{config.name} runs already, from {running.source or 'a command'}; {config.source}"
-            " would replace it",
-            hint=f"give it another name: yibu up {config.source} --name NAME; or stop the other:"
-            f" yibu down {config.name}",
-        )

@@ -111,7 +111,7 @@ class Runner:
     # Models.
 
     def add(
-        self, config: ModelConfig, *, start: bool, created: int, generation: int = 0
+        self, config: ModelConfig, *, start: bool | None, created: int, generation: int = 0
     ) -> Generation:
         """Serve this configuration from now on."""
         now = time.monotonic()
@@ -144,6 +144,15 @@ class Runner:
         deployment = Deployment(key, config, self._deployer, self._host, self._bus, created)
         self.deployments[key] = deployment
         return deployment
+
+    def adjust(self, config: ModelConfig) -> Generation:
+        """Serve the model with this configuration, which its engines need not know of."""
+        found = self.scheduler.model(config.name)
+        assert found is not None
+        self.deployments[found.generations()[-1].key].adjust(config)
+        key = self.scheduler.adjust(config, time.monotonic())
+        self._tell()
+        return key
 
     def remove(self, model: str) -> None:
         """Serve it no longer."""
@@ -220,7 +229,8 @@ class Runner:
         coming = tuple(self._with_request(one) for one in beside.coming)
         beside = dataclasses.replace(beside, coming=coming)
         try:
-            resolved = self._deployer.place(deployment.gotten.prepared, number, machine, beside)
+            prepared = dataclasses.replace(deployment.gotten.prepared, model=deployment.config)
+            resolved = self._deployer.place(prepared, number, machine, beside)
             placement, deployment.launches[number] = resolved.runs()
         except YibuError:
             raise
@@ -359,7 +369,7 @@ class Runner:
         state = "has failed" if deployment.state == "failed" else f"is {deployment.state}"
         hint = deployment.hint
         if deployment.state == "unloaded" and not deployment.cause:
-            state, hint = "is not loaded", f"load it: yibu up {model}"
+            state, hint = "is not loaded", f"load it: yibu load {model}"
         return NotReadyError(f"model {model!r} {state}{cause}", hint=hint, retry_after=retry_after)
 
     def changed(self, model: str) -> None:

@@ -44,7 +44,12 @@ def step(world: World) -> None:
         world.down(name)
     elif what < 0.1:
         world.scheduler.start(name, world.now)
-    elif what < 0.2 and world.waiting:
+    elif what < 0.12:
+        world.remember(name)
+        world.scheduler.unload(name, world.now)
+    elif what < 0.14:
+        world.scheduler.adjust(entry(chance, name), world.now)
+    elif what < 0.24 and world.waiting:
         world.leave(chance.choice(list(world.waiting)))
     else:
         key = chance.choice(["k1", "k2", "k3"])

@@ -402,3 +402,52 @@ def test_a_node_that_stops_refuses_who_waits(world: World) -> None:
     assert world.outcomes == {"granted": 1, "refused": 1}
     with pytest.raises(NotReadyError, match="shutting down"):
         world.scheduler.request(Waiter("a"), world.now)
+
+
+def test_a_model_is_unloaded_and_loaded_by_hand(world: World) -> None:
+    bring_up(world, model("a"), idle("b"), size=30)
+    for name in "ab":
+        world.scheduler.start(name, world.now)
+    world.ticks(20)
+    world.remember("a", "b")
+    for name in "ab":
+        world.scheduler.unload(name, world.now)
+    world.ticks(20)
+    assert states(world, "a") == states(world, "b") == []
+    world.ask("a", 1)
+    assert world.outcomes["NotReadyError"] == 1, "a person loads what is kept always"
+    world.ask("b", 1)
+    world.ticks(20)
+    assert world.outcomes["granted"] == 1, "a request loads what is kept on demand"
+    world.scheduler.start("a", world.now)
+    world.ticks(20)
+    assert states(world, "a") == ["ready"]
+
+
+def test_a_policy_is_changed_under_running_engines(world: World) -> None:
+    bring_up(world, model("a"), size=30)
+    world.scheduler.adjust(model("a", replicas=3, max_concurrency=1), world.now)
+    world.ticks(20)
+    assert states(world, "a") == ["ready"] * 3
+    for _ in range(4):
+        world.ask("a", 30)
+    assert len(world.waiting) == 1, "three replicas with a slot each"
+    world.scheduler.adjust(model("a", max_concurrency=4), world.now)
+    world.ticks(5)
+    assert states(world, "a") == ["ready"] * 3, "each answers first what it has"
+    world.ticks(60)
+    assert states(world, "a") == ["ready"]
+    assert starts(world) == ["a-0.1", "a-1.1", "a-2.1"]
+    assert world.outcomes["granted"] == 4
+
+
+def test_replicas_for_which_there_is_no_room_are_told_of(world: World) -> None:
+    bring_up(world, model("a"), size=60)
+    key = world.scheduler.adjust(model("a", replicas=2), world.now)
+    world.ticks(20)
+    desired = world.scheduler.desired(key)
+    assert desired is not None
+    assert isinstance(desired.shortage, DoesNotFitError)
+    assert states(world, "a") == ["ready"]
+    world.scheduler.adjust(model("a"), world.now)
+    assert desired.shortage is None

@@ -127,7 +127,7 @@ class World:
 
     def up(self, config: ModelConfig, *, size: int, broken: bool = False) -> Generation:
         model = self.scheduler.model(config.name)
-        key = self.scheduler.desire(config, self.now, start=self.chance.random() < 0.3)
+        key = self.scheduler.desire(config, self.now, start=self.chance.random() < 0.3 or None)
         if model is not None:
             self.removed.update(d.key for d in model.generations() if d.key != key)
             self.removed.update((key[0], n) for n in range(key[1]))
@@ -141,6 +141,13 @@ class World:
         assert model is not None
         self.removed.update(desired.key for desired in model.generations())
         self.scheduler.remove(name, self.now)
+
+    def remember(self, *names: str) -> None:
+        """A person has these stopped, whatever they serve."""
+        for name in names:
+            model = self.scheduler.model(name)
+            assert model is not None
+            self.removed.update(desired.key for desired in model.generations())
 
     def ask(self, model: str, seconds: float, **fields: Any) -> Waiter:
         waiter = Waiter(model, **fields)

@@ -21,7 +21,7 @@ ModelsArgument = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    for verb in (up, down, ps, logs, restart, test, demo):
+    for verb in (up, down, ps, logs, load, unload, scale, restart, test, demo):
         app.command()(verb)
     for name, verb in (("serve", up), ("stop", down), ("status", ps)):
         app.command(name, hidden=True, help=f"The same as {verb.__name__}.")(verb)
@@ -162,6 +162,55 @@ def logs(
 
     chosen = wanted(since, level, grep)
     show(Context.here(), models or (), chosen, follow=follow, lines=lines, as_json=as_json)
+
+
+NamedArgument = Annotated[list[str], typer.Argument(help="Models' names, as `yibu ps` shows them.")]
+
+
+def load(models: NamedArgument, as_json: JsonOption = False) -> None:
+    """Load models that are listed but not in memory; returns when they are ready."""
+    from yibu.cli import session
+
+    here = Context.here()
+    session.load(here, models)
+    _tell_states(here, models, as_json=as_json)
+
+
+def unload(models: NamedArgument, as_json: JsonOption = False) -> None:
+    """Take models out of memory. They stay listed: `yibu load`, or a request to one that is kept
+    `idle`, loads them again."""
+    from yibu.cli import session
+
+    here = Context.here()
+    session.unload(here, models)
+    _tell_states(here, models, as_json=as_json)
+
+
+def scale(
+    model: ModelArgument,
+    replicas: Annotated[int, typer.Argument(min=1, max=64, help="How many replicas.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Run so many replicas of a model from now on, whatever the file says, until `yibu apply` or
+    `yibu up` with the file. Replicas that are too many answer first what they have."""
+    from yibu.cli import session
+
+    here = Context.here()
+    session.scale(here, model, replicas)
+    _tell_states(here, [model], as_json=as_json)
+
+
+def _tell_states(here: Context, names: list[str], *, as_json: bool) -> None:
+    from yibu.node.client import Client
+
+    models = [model for model in Client(here.paths).call("ps")["models"] if model["name"] in names]
+    if as_json:
+        output.data_json({"version": 1, "models": models})
+        return
+    for model in models:
+        ready = sum(replica["state"] == "ready" for replica in model["replicas"])
+        loaded = f", {ready} of {len(model['replicas'])} replicas ready" if ready else ""
+        output.talk(f"{model['name']} is {model['state']}{loaded}.")
 
 
 def restart(model: ModelArgument) -> None:

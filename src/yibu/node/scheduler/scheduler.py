@@ -7,12 +7,13 @@ none of that way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from yibu.config import ModelConfig
 from yibu.errors import EngineStartError, YibuError
 from yibu.node.scheduler import admission, demand
+from yibu.node.scheduler.generations import Generations
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.placing import Placing
 from yibu.node.scheduler.requests import Requests, gone
@@ -23,6 +24,7 @@ from yibu.node.scheduler.types import (
     Generation,
     Holding,
     Place,
+    Policy,
     Reading,
     Replica,
     Waiter,
@@ -53,82 +55,101 @@ class Scheduler:
         another, where its start took as long. ``foresight``: seconds that placing waits for what
         other models that come up will need."""
         self._effects = effects
-        self._name = name
-        self._foresight = foresight
         self._models: dict[str, Model] = {}
         self._replicas: dict[str, Replica] = {}
-        self._retired: list[Desired] = []
-        self._numbers: dict[str, int] = {}
-        self._failed: dict[Generation, YibuError] = {}
-        """Why generations were given up that were to take over."""
         self._shown: dict[str, object] = {}
         self._starts = Starts()
         self._settling = False
         self._again = False
         self._requests = Requests(effects, self._models, ready_wait)
         self._placing = Placing(effects, place, self._models, self._replicas, min_up)
+        self._generations = Generations(
+            effects, self._models, self._replicas, self._placing, name, foresight
+        )
 
     # Desired models.
 
     def desire(
-        self, config: ModelConfig, now: float, *, start: bool = False, generation: int = 0
+        self, config: ModelConfig, now: float, *, start: bool | None = None, generation: int = 0
     ) -> Generation:
-        """Serve this configuration of a model from now on; ``start`` loads it even where it is kept
-        on demand. ``generation`` is the number that it had in an earlier node.
+        """Serve this configuration of a model from now on; ``start`` says whether it is loaded, else
+        how it is kept does. ``generation`` is the number that it had in an earlier node.
 
         The generation that serves is replaced when the new one is ready; see :meth:`outcome`.
         """
-        desired = self._desired(config, now, generation, start=start)
+        desired = self._generations.make(config, now, generation, start=start)
         model = self._models.get(config.name)
         if model is None:
             self._models[config.name] = Model(desired)
         elif model.usable:
             if model.next is not None:
-                self._retire(model.next)
+                self._generations.retire(model.next)
             model.next = desired
             desired.started = desired.started or bool(model.ready)
         else:
             for old in model.generations():
-                self._retire(old)
+                self._generations.retire(old)
             model.current, model.next = desired, None
         self._settle(now)
         return desired.key
 
     def adopt(self, config: ModelConfig, generation: int, found: list[Replica], now: float) -> None:
         """A model that an earlier node served, with its replicas that still run."""
-        desired = self._desired(config, now, generation, start=bool(found))
+        desired = self._generations.make(config, now, generation, start=bool(found))
         for replica in found:
             replica.state = "starting"
             desired.replicas[replica.number] = self._replicas[replica.id] = replica
         self._models[config.name] = Model(desired)
         self._settle(now)
 
-    def _desired(self, config: ModelConfig, now: float, generation: int, *, start: bool) -> Desired:
-        number = generation or self.next_number(config.name)
-        self._numbers[config.name] = max(number, self._numbers.get(config.name, 0))
-        return Desired.of(config, number, now, self._foresight, start=start)
-
     def start(self, name: str, now: float) -> None:
         """A person wants the model loaded; what failed before is tried again."""
         model = self._models[name]
         current = model.current
         current.started, current.asked = True, False
-        current.error, current.failures, current.retry_at, current.most = None, 0, 0.0, None
+        current.error, current.failures, current.retry_at = None, 0, 0.0
+        current.most, current.shortage = None, None
         if current.stage == "failed":
             current.stage = "new"
             current.wanted_since = now
-        self._stop([r for r in current.replicas.values() if r.state == "failed"])
+        self._generations.stop([r for r in current.replicas.values() if r.state == "failed"])
         self._settle(now)
+
+    def unload(self, name: str, now: float) -> None:
+        """A person wants the model out of memory; ``start``, or a request where it is kept on
+        demand, loads it again."""
+        model = self._models[name]
+        for desired in model.generations():
+            desired.started, desired.scale = False, 0
+            self._generations.stop(desired.living())
+        self._requests.refuse_all(model)
+        self._settle(now)
+
+    def adjust(self, config: ModelConfig, now: float) -> Generation:
+        """The latest generation has another policy from now on; its engines go on."""
+        model = self._models[config.name]
+        desired = model.generations()[-1]
+        before, desired.config = desired.policy, config
+        policy = desired.policy = Policy.of(config)
+        desired.scale, desired.most, desired.shortage = 0, None, None
+        if policy.keep == "always" != before.keep:
+            desired.started = True
+        for replica in desired.replicas.values():
+            replica.group = policy.group
+            replica.slots = policy.max_concurrency or replica.engine_slots
+        self._placing.changed()
+        self._settle(now)
+        return desired.key
 
     def remove(self, name: str, now: float) -> None:
         """Serve the model no longer."""
         model = self._models.pop(name)
         self._shown.pop(name, None)
-        self._failed = {key: error for key, error in self._failed.items() if key[0] != name}
+        self._generations.forget(name)
         for waiter in list(model.queue):
             self._effects.refuse(waiter, gone(name))
         for desired in model.generations():
-            self._retire(desired)
+            self._generations.retire(desired)
         self._settle(now)
 
     def close(self) -> None:
@@ -205,6 +226,7 @@ class Scheduler:
             replica.start_seconds = now - replica.starting_since
         replica.state = "ready"
         replica.ready_since = replica.last_used = now
+        replica.engine_slots = slots
         replica.slots = desired.policy.max_concurrency or slots
         desired.failures, desired.error = 0, None
 
@@ -224,8 +246,7 @@ class Scheduler:
         if replica is None:
             return
         self._starts.over(replica_id)
-        self._remove(replica)
-        self._retired = [desired for desired in self._retired if desired.replicas]
+        self._generations.remove(replica)
         self._placing.changed()
         self._settle(now)
 
@@ -289,8 +310,7 @@ class Scheduler:
                 self._again = False
                 for model in list(self._models.values()):
                     self._settle_model(model, now)
-                for desired in self._retired:
-                    self._stop(desired.replicas.values())
+                self._generations.stop_retired()
                 self._placing.ask(now)
                 for replica_id in self._starts.next():
                     self._effects.let_start(replica_id)
@@ -300,7 +320,7 @@ class Scheduler:
             self._settling = False
 
     def _settle_model(self, model: Model, now: float) -> None:
-        self._switch(model)
+        self._generations.switch(model)
         for desired in model.generations():
             target = demand.target(model, desired)
             missing = len(desired.living()) < target or not desired.replicas
@@ -309,9 +329,12 @@ class Scheduler:
                 desired.stage = "preparing"
                 self._effects.prepare(desired.key)
             if desired.stage == "prepared":
-                self._order(desired, target, now)
-            self._stop(demand.surplus(desired, target))
-            self._stop([r for r in desired.living() if r.yielding and not r.in_flight])
+                self._generations.order(desired, target, now)
+            surplus = demand.surplus(desired, target)
+            for replica in surplus:
+                replica.yielding = replica.in_flight > 0  # it answers first what it has
+            self._generations.stop([r for r in surplus if not r.yielding])
+            self._generations.stop([r for r in desired.living() if r.yielding and not r.in_flight])
         model.refresh()
         self._requests.dispatch(model)
         shown = [
@@ -322,72 +345,28 @@ class Scheduler:
             self._shown[model.name] = shown
             self._effects.changed(model.name)
 
-    def _order(self, desired: Desired, target: int, now: float) -> None:
-        """Want the replicas that are missing; a number is free when its last holder has gone."""
-        missing = target - len(desired.living())
-        for number in [n for n in range(target) if n not in desired.replicas][:missing]:
-            replica = Replica(self._name(desired.key, number), desired.key, number)
-            replica.group = desired.policy.group
-            if not desired.living():
-                desired.wanted_since = now
-            desired.replicas[number] = self._replicas[replica.id] = replica
-            self._placing.changed()
-
-    def _switch(self, model: Model) -> None:
-        """Let the next generation take over as soon as it can serve."""
-        following = model.next
-        if following is None:
-            return
-        if following.stage == "prepared" and (
-            demand.up(following) or not demand.target(model, following)
-        ):
-            self._retire(model.current)
-            model.current, model.next = following, None
-
-    def _retire(self, desired: Desired) -> None:
-        """Its replicas are to end."""
-        self._stop(desired.replicas.values())
-        if desired.replicas:
-            self._retired.append(desired)
-
-    def _stop(self, replicas: Iterable[Replica]) -> None:
-        for replica in list(replicas):
-            if replica.state == "wanted":
-                self._remove(replica)
-            elif replica.state != "stopping":
-                replica.state = "stopping"
-                self._placing.changed()
-                self._effects.stop(replica.id)
-
-    def _remove(self, replica: Replica) -> None:
-        self._replicas.pop(replica.id, None)
-        for desired in [*self._all_desired(), *self._retired]:
-            if desired.replicas.get(replica.number) is replica:
-                del desired.replicas[replica.number]
-
     def _fail(self, desired: Desired, error: YibuError, now: float) -> None:
         """The generation cannot be started; what had begun of it ends, and an earlier one serves on."""
         model = self._models[desired.name]
         self._placing.forget(desired.key)
         running = [r for r in desired.living() if r.state != "wanted"]
         if desired is model.next:
-            self._failed[desired.key] = error
-            self._retire(desired)
-            model.next = None
+            self._generations.give_up(model, desired, error)
         elif running:  # more of it than there is cannot be had
             desired.most, desired.retry_at = len(running), now + _RETRY
+            desired.shortage = error
             if desired.stage != "prepared":
                 desired.stage = "new"
-            self._stop([r for r in desired.living() if r.state == "wanted"])
+            self._generations.stop([r for r in desired.living() if r.state == "wanted"])
         elif desired.policy.on_demand and desired.stage == "prepared":
             desired.error, desired.started = error, False
             desired.failures += 1
             desired.retry_at = now + admission.pause(desired.failures)
-            self._stop(desired.replicas.values())
+            self._generations.stop(desired.replicas.values())
             self._requests.refuse_all(model)
         else:
             desired.error, desired.stage = error, "failed"
-            self._stop(desired.living())
+            self._generations.stop(desired.living())
             self._requests.refuse_all(model)
 
     # What others may know.
@@ -395,27 +374,15 @@ class Scheduler:
     def outcome(self, key: Generation) -> bool | YibuError | None:
         """Whether a generation is served as it was wanted; the error that kept it from that; None
         where another took its place, or it was removed."""
-        if key in self._failed:
-            return self._failed[key]
-        desired = self.desired(key)
-        if desired is None:
-            return None
-        failed = (
-            replica.error for replica in desired.replicas.values() if replica.state == "failed"
-        )
-        error = desired.error or next((error for error in failed if error), None)
-        return error or demand.up(desired)
+        return self._generations.outcome(key)
 
     def desired(self, key: Generation) -> Desired | None:
         """A generation that is wanted still."""
-        model = self._models.get(key[0])
-        if model is None:
-            return None
-        return next((desired for desired in model.generations() if desired.key == key), None)
+        return self._generations.find(key)
 
     def next_number(self, name: str) -> int:
         """The number of the model's next generation."""
-        return self._numbers.get(name, 0) + 1
+        return self._generations.next_number(name)
 
     def model(self, name: str) -> Model | None:
         return self._models.get(name)
@@ -426,7 +393,3 @@ class Scheduler:
     def reserved(self, holdings: Mapping[str, Holding]) -> list[Promise]:
         """What living replicas were planned, with what their processes hold of it."""
         return self._placing.reserved(holdings)
-
-    def _all_desired(self) -> Iterator[Desired]:
-        for model in self._models.values():
-            yield from model.generations()

@@ -121,6 +121,8 @@ class Replica:
     group: str | None = None
     slots: int | None = None
     """Requests that it works on at once; None: any number."""
+    engine_slots: int | None = None
+    """What its engine says of that."""
     in_flight: int = 0
     turn: int = 0
     """Grows from request to request: which replica was used longest ago."""
@@ -227,6 +229,8 @@ class Desired:
     """Replicas beyond the fewest, for the load."""
     most: int | None = None
     """Replicas that could be had; more are not tried before ``retry_at``."""
+    shortage: YibuError | None = None
+    """Why more could not be had."""
     busy_at: float = 0.0
     """When the load last needed them all."""
     wanted_since: float = 0.0
@@ -239,9 +243,10 @@ class Desired:
 
     @classmethod
     def of(
-        cls, config: ModelConfig, number: int, now: float, foresight: float, *, start: bool
+        cls, config: ModelConfig, number: int, now: float, foresight: float, *, start: bool | None
     ) -> Desired:
-        """A configuration that is wanted from now on; ``start``: in memory, however it is kept."""
+        """A configuration that is wanted from now on; ``start``: in memory, or not; None: as it is
+        kept."""
         policy = Policy.of(config)
         return cls(
             (config.name, number),
@@ -249,7 +254,7 @@ class Desired:
             config,
             known=not config.source,
             foresight_until=now + foresight,
-            started=start or policy.keep == "always" or policy.preload,
+            started=policy.keep == "always" or policy.preload if start is None else start,
             busy_at=now,
             wanted_since=now,
         )

@@ -1,0 +1,129 @@
+"""The generations of models and their replicas: which there are, and how they begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from yibu.config import ModelConfig
+from yibu.errors import YibuError
+from yibu.node.scheduler import demand
+from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.placing import Placing
+from yibu.node.scheduler.types import Desired, Effects, Generation, Replica
+
+
+class Generations:
+    """Those of all models. ``models`` and ``replicas`` are the scheduler's, by name and by id."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        models: dict[str, Model],
+        replicas: dict[str, Replica],
+        placing: Placing,
+        name: Callable[[Generation, int], str],
+        foresight: float,
+    ) -> None:
+        self._effects = effects
+        self._models = models
+        self._replicas = replicas
+        self._placing = placing
+        self._name = name
+        self._foresight = foresight
+        self._retired: list[Desired] = []
+        self._numbers: dict[str, int] = {}
+        self._failed: dict[Generation, YibuError] = {}
+        """Why generations were given up that were to take over."""
+
+    def make(
+        self, config: ModelConfig, now: float, generation: int, *, start: bool | None
+    ) -> Desired:
+        number = generation or self.next_number(config.name)
+        self._numbers[config.name] = max(number, self._numbers.get(config.name, 0))
+        return Desired.of(config, number, now, self._foresight, start=start)
+
+    def next_number(self, name: str) -> int:
+        """The number of the model's next generation."""
+        return self._numbers.get(name, 0) + 1
+
+    def find(self, key: Generation) -> Desired | None:
+        """A generation that is wanted still."""
+        model = self._models.get(key[0])
+        if model is None:
+            return None
+        return next((desired for desired in model.generations() if desired.key == key), None)
+
+    def outcome(self, key: Generation) -> bool | YibuError | None:
+        """Whether a generation is served as it was wanted; the error that kept it from that; None
+        where another took its place, or it was removed."""
+        if key in self._failed:
+            return self._failed[key]
+        desired = self.find(key)
+        if desired is None:
+            return None
+        failed = (
+            replica.error for replica in desired.replicas.values() if replica.state == "failed"
+        )
+        error = desired.error or next((error for error in failed if error), None)
+        return error or demand.up(desired)
+
+    def order(self, desired: Desired, target: int, now: float) -> None:
+        """Want the replicas that are missing; a number is free when its last holder has gone."""
+        missing = target - len(desired.living())
+        for number in [n for n in range(target) if n not in desired.replicas][:missing]:
+            replica = Replica(self._name(desired.key, number), desired.key, number)
+            replica.group = desired.policy.group
+            if not desired.living():
+                desired.wanted_since = now
+            desired.replicas[number] = self._replicas[replica.id] = replica
+            self._placing.changed()
+
+    def switch(self, model: Model) -> None:
+        """Let the next generation take over as soon as it can serve."""
+        following = model.next
+        if following is None:
+            return
+        if following.stage == "prepared" and (
+            demand.up(following) or not demand.target(model, following)
+        ):
+            self.retire(model.current)
+            model.current, model.next = following, None
+
+    def give_up(self, model: Model, desired: Desired, error: YibuError) -> None:
+        """The generation that was to take over has failed."""
+        self._failed[desired.key] = error
+        self.retire(desired)
+        model.next = None
+
+    def forget(self, name: str) -> None:
+        """The model is served no longer."""
+        self._failed = {key: error for key, error in self._failed.items() if key[0] != name}
+
+    def retire(self, desired: Desired) -> None:
+        """Its replicas are to end."""
+        self.stop(desired.replicas.values())
+        if desired.replicas:
+            self._retired.append(desired)
+
+    def stop_retired(self) -> None:
+        """Stop what came back to life of generations that nobody wants any more."""
+        for desired in self._retired:
+            self.stop(desired.replicas.values())
+
+    def stop(self, replicas: Iterable[Replica]) -> None:
+        for replica in list(replicas):
+            if replica.state == "wanted":
+                self.remove(replica)
+            elif replica.state != "stopping":
+                replica.state = "stopping"
+                self._placing.changed()
+                self._effects.stop(replica.id)
+
+    def remove(self, replica: Replica) -> None:
+        """Nothing is left of it."""
+        self._replicas.pop(replica.id, None)
+        wanted = [desired for model in self._models.values() for desired in model.generations()]
+        for desired in [*wanted, *self._retired]:
+            if desired.replicas.get(replica.number) is replica:
+                del desired.replicas[replica.number]
+        self._retired = [desired for desired in self._retired if desired.replicas]
