@@ -16,7 +16,8 @@ from .conftest import FakeBackend, Serve
 
 KEY = "a-key-that-is-long-enough"
 OPEN = {"/", "/docs", "/redoc", "/openapi.json", "/healthz", "/health", "/readyz",
-        "/static/{path:path}", "/api/version"}  # fmt: skip
+        "/static/{path:path}", "/api/version", "/console",
+        "/console/api/session", "/console/assets/{digest}/{name:path}"}  # fmt: skip
 """docs/api.md names these; everything else asks for a key."""
 ADMIN = {"/v1/admin/usage"}
 """Want an administrator's; the configuration's keys are none."""

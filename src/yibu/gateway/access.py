@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:  # half a second to import
     from fastapi import FastAPI
 
-Access = Literal["open", "key", "admin"]
+Access = Literal["open", "key", "admin", "console"]
 """``open``: everybody. ``key``: whoever has a key, where keys are set. ``admin``: whoever
-has an admin's key; the command line needs none."""
+has an admin's key; the command line needs none. ``console``: an admin's key or session, and without keys
+the node's own user."""
 
 AUTHORIZED = "yibu.authorized"
 """In a request's scope: whether it has a key, or needs none."""
 CALLER = "yibu.caller"
 """In a request's scope: who calls (``Caller``)."""
+EXCHANGE = "yibu.exchange"
+"""In a request's scope: its ``Exchange``."""
 ADMIT = "yibu.admit"
 """In a request's scope: to be called with a route and the model's name before its engine is asked."""
 

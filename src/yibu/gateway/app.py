@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from yibu.accounts.live import ANYBODY, Caller
 from yibu.errors import NotReadyError, RequestError, UnauthorizedError
-from yibu.gateway.access import ADMIT, AUTHORIZED, CALLER, Access, access_of
+from yibu.gateway.access import ADMIT, AUTHORIZED, CALLER, EXCHANGE, Access, access_of
+from yibu.gateway.console.access import admit, guard
+from yibu.gateway.console.console import Console
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
 from yibu.gateway.http.cors import Cors
@@ -41,6 +43,7 @@ from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, Operation, canoni
 from yibu.gateway.proxy.proxy import Proxy
 from yibu.gateway.proxy.uploads import upload
 from yibu.gateway.requests.offload import Offload
+from yibu.gateway.sessions import Authentication, ForbiddenError, Sessions
 from yibu.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -69,7 +72,8 @@ class Gateway:
         self.leaving = False
         """Another process accepts connections by now: each answer is its connection's last."""
         self._engines = EngineMetrics(deps.backend)
-        self._keys = KeyRing(deps.keys, deps.accounts, deps.own_key)
+        keys = KeyRing(deps.keys, deps.accounts, deps.own_key)
+        self._authentication = Authentication(keys, Sessions(keys))
         self._cors = Cors(deps.config.cors_origins)
         self._hosts = HostCheck(deps.config.hosts)
         self.offload = Offload()
@@ -80,10 +84,11 @@ class Gateway:
             deps.config,
             self.metrics,
             self.accounting,
-            self._keys,
+            self._authentication,
             self._cors,
             self._hosts,
         )
+        self.console = Console(deps, self._authentication, self.metrics, self._is_ending)
         self._surface: FastAPI | None = None
         self._building = threading.Lock()
 
@@ -97,8 +102,13 @@ class Gateway:
             if self._surface is None:
                 from yibu.gateway.surface.routes import create_surface
 
-                self._surface = create_surface(self.deps, self._page, lambda: self.draining)
+                self._surface = create_surface(
+                    self.deps, self._page, lambda: self.draining, self.console
+                )
             return self._surface
+
+    def _is_ending(self) -> bool:
+        return self.draining or self.leaving
 
     def drain(self) -> None:
         """From now on every new request gets 503; live sessions, which have no end, end."""
@@ -158,7 +168,7 @@ class Gateway:
 
     async def _answer(self, exchange: Exchange) -> None:
         exchange.require_single_headers()
-        if not self._keys.closed:
+        if not self._authentication.keys.closed:
             self._hosts.check(exchange.headers.get(b"host"))
         exchange.closing = self.draining or self.leaving
         if self.draining and exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
@@ -214,8 +224,16 @@ class Gateway:
         head = exchange.method == "HEAD"
         method = "GET" if head else exchange.method
         scope = {**exchange.scope, "path": path, "raw_path": path.encode(), "method": method}
-        authorized = self._authorize(exchange, access_of(surface, scope))
+        access = access_of(surface, scope)
+        if path.startswith("/console/"):
+            guard(exchange, path)
+        if access == "console":
+            exchange.caller = await admit(exchange, self._authentication)
+            exchange.key, authorized = exchange.caller.name, True
+        else:
+            authorized = self._authorize(exchange, access)
         scope[AUTHORIZED], scope[CALLER] = authorized, exchange.caller
+        scope[EXCHANGE] = exchange
         scope[ADMIT] = partial(self.accounting.admit, exchange)
         receive = partial(exchange.receive_at_most, self.deps.config.max_body_bytes)
         await surface(scope, receive, exchange.head_send if head else exchange.surface_send)
@@ -226,10 +244,9 @@ class Gateway:
         Raises:
             UnauthorizedError: the route asks for a key that the request does not have.
         """
-        authorization = exchange.headers.get(b"authorization")
         try:
-            caller = self._keys.check(authorization, exchange.headers.get(b"x-api-key"))
-        except (UnauthorizedError, NotReadyError):
+            caller = self._authentication.check(exchange.method, exchange.headers)
+        except (UnauthorizedError, NotReadyError, ForbiddenError):
             if access != "open":
                 raise
             return False

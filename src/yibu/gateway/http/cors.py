@@ -78,7 +78,7 @@ class Cors:
         """
         headers = exchange.headers
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        known = exchange.key != "-"  # no form can send a key, and no cookie is one
+        known = exchange.key != "-"  # no form can send a key, nor a session's token
         if kind not in _SIMPLE or known or exchange.cors is not None:
             return
         site = headers.get(b"sec-fetch-site")

@@ -32,17 +32,19 @@ _WANTED = frozenset(
         b"authorization",
         b"content-length",
         b"content-type",
+        b"cookie",
         b"host",
         b"origin",
         b"x-api-key",
         b"x-request-id",
         b"sec-fetch-site",
+        b"x-csrf-token",
         b"traceparent",
         b"access-control-request-headers",
         b"access-control-request-method",
     }
 )
-_SINGLE = _WANTED - {b"x-request-id", b"access-control-request-headers", b"traceparent"}
+_SINGLE = _WANTED - {b"cookie", b"x-request-id", b"access-control-request-headers", b"traceparent"}
 
 KEEP_ALIVE = b": keep-alive\n\n"
 

@@ -30,11 +30,11 @@ from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
 from yibu.gateway.http.cors import Cors
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Message, Receive, Scope, Send
 from yibu.gateway.http.hosts import HostCheck
-from yibu.gateway.keys import KeyRing
 from yibu.gateway.limits import Accounting, visible
 from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute, error_message
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import find_route, only_route
+from yibu.gateway.sessions import Authentication
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.connection import UpstreamError
 from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
@@ -77,12 +77,13 @@ class LiveSessions:
         config: GatewayConfig,
         metrics: Metrics,
         accounting: Accounting,
-        keys: KeyRing,
+        authentication: Authentication,
         cors: Cors,
         hosts: HostCheck,
     ) -> None:
         self._backend, self._config, self._metrics = backend, config, metrics
-        self._accounting, self._keys, self._cors, self._hosts = accounting, keys, cors, hosts
+        self._accounting, self._authentication = accounting, authentication
+        self._cors, self._hosts = cors, hosts
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -149,12 +150,12 @@ class LiveSessions:
             RequestError: it is refused.
         """
         exchange.require_single_headers()
-        if not self._keys.closed:
+        if not self._authentication.keys.closed:
             self._hosts.check(exchange.headers.get(b"host"))
         if self._draining.is_set():
             raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
         exchange.cors = self._cors.headers(exchange.headers.get(b"origin"))
-        caller = self._keys.check(*_keys(exchange))
+        caller = self._authentication.check("GET", exchange.headers, _keys(exchange))
         exchange.caller, exchange.key = caller, caller.name
         self._cors.check_site(exchange)
         path = exchange.path if len(exchange.path) < 2 else exchange.path.rstrip("/")

@@ -11,12 +11,13 @@ from fastapi.openapi.docs import (
     get_redoc_html,
     get_swagger_ui_html,
 )
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from yibu.errors import RequestError
 from yibu.gateway.access import AUTHORIZED, CALLER, allow, check_declared
+from yibu.gateway.console.routes import add_console
 from yibu.gateway.envelope import (
     MethodNotAllowedError,
     NoSuchPathError,
@@ -42,6 +43,7 @@ from yibu.routing import Backend, Route
 
 if TYPE_CHECKING:
     from yibu.accounts.live import Caller
+    from yibu.gateway.console.console import Console
     from yibu.gateway.deps import GatewayDeps
 
 STATIC = Path(__file__).with_name("static")
@@ -57,7 +59,10 @@ _READY = frozenset({"ready", "draining", "unloaded"})
 
 
 def create_surface(
-    deps: GatewayDeps, metrics: Callable[[Caller], Awaitable[str]], draining: Callable[[], bool]
+    deps: GatewayDeps,
+    metrics: Callable[[Caller], Awaitable[str]],
+    draining: Callable[[], bool],
+    console: Console,
 ) -> FastAPI:
     """The FastAPI application behind the hot path; its OpenAPI document covers both.
 
@@ -80,6 +85,7 @@ def create_surface(
     add_usage(app, deps.accounts)
     add_inventory(app, deps.backend, deps.version)
     add_tokenizer_info(app, deps.backend)
+    add_console(app, console)
     check_declared(app)
     written: dict[str, Any] = {}
 
@@ -212,10 +218,6 @@ def _pages(app: FastAPI) -> None:
     @app.get("/openapi.json", include_in_schema=False, openapi_extra=allow("open"))
     async def openapi_document() -> JSONResponse:
         return JSONResponse(app.openapi())
-
-    @app.get("/", include_in_schema=False, openapi_extra=allow("open"))
-    async def index() -> RedirectResponse:
-        return RedirectResponse("/docs", status_code=307)
 
     @app.get("/docs", include_in_schema=False, openapi_extra=allow("open"))
     async def swagger() -> HTMLResponse:

@@ -1,0 +1,83 @@
+"""What the console's routes have in common: bodies, answers, and errors of the node's as HTTP's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import Request, Response
+from pydantic import BaseModel, ValidationError
+
+from yibu.errors import InvalidRequestError, NotRunningError, RequestError, YibuError
+from yibu.gateway.envelope import NoSuchPathError
+
+NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class NotFoundError(NoSuchPathError):
+    """There is no such model, key, log or job."""
+
+    default_code = "not_found"
+
+
+class ConflictError(RequestError):
+    """What the request goes by has changed."""
+
+    status = 409
+    type = "invalid_request_error"
+
+
+class RefusedError(RequestError):
+    """yibu refuses it, or failed at it; ``code`` is the error's cause."""
+
+    status = 422
+    type = "invalid_request_error"
+
+
+def answer(content: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, NO_STORE, media_type="application/json")
+
+
+def as_request_error(error: YibuError) -> RequestError:
+    """The node's error as an HTTP client is told it."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, NotRunningError):
+        return NotFoundError(error.message, hint=error.hint)
+    return RefusedError(error.message, hint=error.hint, code=error.cause)
+
+
+async def body_of(request: Request, schema: type[M]) -> M:
+    """The request's JSON body, checked.
+
+    Raises:
+        InvalidRequestError: it is not JSON, or not of this form.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    data = await request.body()
+    if data and kind != "application/json":
+        raise InvalidRequestError(
+            f"The Content-Type is {kind or 'missing'}; expected application/json",
+            code="unsupported_media_type",
+        )
+    try:
+        return schema.model_validate(orjson.loads(data or b"{}"), strict=False)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(f"The body is not JSON: {error}") from None
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise InvalidRequestError(
+            f"{place or 'The body'}: {fault['msg']}", param=place or None
+        ) from None
+
+
+def refused(action: Callable[[], Any]) -> Any:
+    """The action's result, with the node's errors as an HTTP client is told them."""
+    try:
+        return action()
+    except YibuError as error:
+        raise as_request_error(error) from error

@@ -1,0 +1,16 @@
+"""All of the console's routes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from yibu.gateway.console.console import Console
+from yibu.gateway.console.pages import add_pages
+
+
+def add_console(app: FastAPI, console: Console) -> None:
+    """Put the page, and what it asks for, on the surface. They are described in docs/console.md, and
+    not in the document of the API."""
+    router = APIRouter(include_in_schema=False)
+    add_pages(router, console)
+    app.router.routes.extend(router.routes)

@@ -1,0 +1,249 @@
+"""The console's sessions: a cookie that stands for the key of the admin who signed in."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+
+from yibu.accounts.live import Caller
+from yibu.errors import OverloadedError, RequestError, UnauthorizedError
+from yibu.gateway.keys import KeyRing
+
+CSRF_HEADER = b"x-csrf-token"
+
+_COOKIE = "yibu_session"
+_IDLE = 12 * 3600.0
+_LONGEST = 7 * 86400.0
+_MOST = 256
+"""Sessions at a time; the one longest unused gives way."""
+_TRIES = 10
+_WINDOW = 60.0
+_ADDRESSES = 4096
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+Headers = Mapping[bytes, bytes]
+Presented = tuple[bytes | None, bytes | None]
+"""What stands in Authorization and in x-api-key."""
+
+
+class ForbiddenError(RequestError):
+    """The caller is known, or needs not be, and may not do this."""
+
+    status = 403
+    type = "permission_error"
+
+
+class SignedOutError(UnauthorizedError):
+    """There is no session, or it has ended."""
+
+    default_code = "signed_out"
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One browser that has signed in."""
+
+    key: bytes = field(repr=False)
+    """Held so that the session ends with it: it is checked at each request like any other."""
+    name: str
+    begun: float
+    used: float
+    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+
+class Sessions:
+    """All that are open. They do not survive the process."""
+
+    def __init__(self, keys: KeyRing, clock: Callable[[], float] = time.time) -> None:
+        """``clock`` gives Unix seconds."""
+        self._keys = keys
+        self._clock = clock
+        self._open: OrderedDict[bytes, Session] = OrderedDict()
+        """By the digest of the cookie's value, so that a look tells nothing of it; the one longest
+        unused first."""
+        self._tries: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        """Wrong keys by address: since when, and how many."""
+
+    def sign_in(self, key: str, address: str) -> tuple[str, Session]:
+        """The cookie's value and the session of whoever holds this admin's key.
+
+        Raises:
+            OverloadedError: too many wrong keys came from this address.
+            UnauthorizedError: the key is not known.
+            ForbiddenError: it is not an admin's.
+            NotReadyError: keys cannot be checked now.
+        """
+        self._refuse_guessing(address)
+        try:
+            caller = self._keys.check(None, key.encode())
+            if not caller.admin:
+                raise ForbiddenError(
+                    "This API key is not an admin's, and the console wants one",
+                    hint="yibu key add NAME --admin makes one",
+                    code="admin_key_needed",
+                )
+        except (UnauthorizedError, ForbiddenError):
+            since, tries = self._tries.pop(address, (self._clock(), 0))
+            self._tries[address] = (since, tries + 1)
+            if len(self._tries) > _ADDRESSES:
+                self._tries.popitem(last=False)
+            raise
+        now = self._clock()
+        session = Session(key.encode(), caller.name, now, now)
+        value = secrets.token_urlsafe(32)
+        self._open[_digest(value)] = session
+        if len(self._open) > _MOST:
+            self._open.popitem(last=False)
+        return value, session
+
+    def sign_out(self, headers: Headers) -> None:
+        if value := cookie_value(headers):
+            self._open.pop(_digest(value), None)
+
+    def find(self, headers: Headers) -> tuple[Session, Caller] | None:
+        """The session of a request's cookie, and who it is; None without one, or where it has ended."""
+        value = cookie_value(headers)
+        digest = _digest(value) if value else b""
+        session = self._open.get(digest)
+        if session is None:
+            return None
+        caller = self._caller(session)
+        if caller is None:
+            del self._open[digest]
+            return None
+        session.used = self._clock()
+        self._open.move_to_end(digest)
+        return session, caller
+
+    def holds(self, session: Session) -> bool:
+        """Whether it has not ended meanwhile, of a stream that goes on."""
+        return session in self._open.values() and self._caller(session) is not None
+
+    def expires(self, session: Session) -> float:
+        """When it ends unless it is used, in Unix seconds."""
+        return min(session.used + _IDLE, session.begun + _LONGEST)
+
+    def _caller(self, session: Session) -> Caller | None:
+        if self._clock() >= self.expires(session):
+            return None
+        try:
+            caller = self._keys.check(None, session.key)
+        except UnauthorizedError:
+            return None
+        return caller if caller.admin else None
+
+    def _refuse_guessing(self, address: str) -> None:
+        since, tries = self._tries.get(address, (0.0, 0))
+        wait = since + _WINDOW - self._clock()
+        if wait <= 0:
+            self._tries.pop(address, None)
+        elif tries >= _TRIES:
+            raise OverloadedError(
+                f"{tries} wrong keys came from this address within a minute; try again in {wait:.0f} s",
+                code="too_many_attempts",
+                retry_after=wait,
+            )
+
+
+class Authentication:
+    """Who sends a request: by a key, or by the cookie of a session."""
+
+    def __init__(self, keys: KeyRing, sessions: Sessions) -> None:
+        self.keys = keys
+        self.sessions = sessions
+
+    def check(self, method: str, headers: Headers, presented: Presented | None = None) -> Caller:
+        """Return who calls; ``presented`` are the two keys of a websocket's handshake, which may stand
+        elsewhere than in its headers.
+
+        Raises:
+            UnauthorizedError: no key and no session, or a key that is not known.
+            ForbiddenError: a session's request that another site may have made.
+            NotReadyError: keys cannot be checked now.
+        """
+        websocket = presented is not None
+        authorization, x_api_key = presented or (
+            headers.get(b"authorization"),
+            headers.get(b"x-api-key"),
+        )
+        if (
+            self.keys.closed
+            and authorization is None
+            and x_api_key is None
+            and b"cookie" in headers
+            and (found := self.sessions.find(headers)) is not None
+        ):
+            session, caller = found
+            check_same_origin(headers, strictly=websocket)
+            token = headers.get(CSRF_HEADER, b"")
+            if method not in _SAFE and not hmac.compare_digest(token, session.csrf.encode()):
+                raise ForbiddenError(
+                    "A request with the console's session needs its token in X-CSRF-Token",
+                    hint="GET /console/api/session has it",
+                    code="csrf_token",
+                )
+            return caller
+        return self.keys.check(authorization, x_api_key)
+
+
+def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:
+    """Let pass what a page of the gateway's own sends, and what a program does, which names no origin.
+
+    ``strictly``: an origin has to be named, as browsers do when they open a websocket.
+
+    Raises:
+        ForbiddenError: it comes from a page of another origin.
+    """
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        if site in (b"same-origin", b"none"):
+            return
+    elif origin is None:
+        if not strictly:
+            return
+    elif origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower():
+        return
+    shown = (origin or b"another origin").decode("latin-1")[:200]
+    raise ForbiddenError(
+        f"The request comes from a web page of {shown}; the console is for its own page alone",
+        hint="a proxy in front has to hand on the Host header as the browser sent it",
+        code="origin_not_allowed",
+    )
+
+
+def cookie_name(headers: Headers) -> str:
+    """It has the port, because browsers send one host's cookies to all of its ports."""
+    port = headers.get(b"host", b"").rpartition(b":")[2]
+    return f"{_COOKIE}_{port.decode()}" if port.isdigit() else _COOKIE
+
+
+def cookie_value(headers: Headers) -> str | None:
+    """What the request's cookie says; None without one."""
+    cookies = SimpleCookie()
+    try:
+        cookies.load(headers.get(b"cookie", b"").decode("latin-1"))
+    except CookieError:
+        return None
+    morsel = cookies.get(cookie_name(headers))
+    return morsel.value if morsel else None
+
+
+def set_cookie(headers: Headers, value: str | None) -> str:
+    """A Set-Cookie header with a session's cookie, or with its removal."""
+    behind_tls = headers.get(b"origin", b"").startswith(b"https://")
+    parts = [f"{cookie_name(headers)}={value or ''}", "Path=/", "HttpOnly", "SameSite=Strict"]
+    if behind_tls:
+        parts.append("Secure")
+    if value is None:
+        parts.append("Max-Age=0")
+    return "; ".join(parts)
+
+
+def _digest(value: str) -> bytes:
+    return hashlib.sha256(value.encode()).digest()
