@@ -40,7 +40,7 @@ def load(
     Raises:
         ConfigError: the file is missing, is not YAML, or holds something that cannot be used.
     """
-    schema = parse(_bytes(path), str(path), env=env) if path else FileSchema()
+    schema = parse(content(path), str(path), env=env) if path else FileSchema()
     return resolve(schema, path, env=env, flags=flags)
 
 
@@ -85,7 +85,7 @@ def find(explicit: Path | None, directory: Path) -> Path | None:
     return explicit
 
 
-def _bytes(path: Path) -> bytes:
+def content(path: Path) -> bytes:
     """The file's content. Raises ConfigError where it is no file that can be read."""
     try:
         mode = path.stat().st_mode

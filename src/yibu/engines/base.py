@@ -200,6 +200,8 @@ class Engine(Protocol):
     None where every version has the same."""
     source_options: frozenset[str] = frozenset()
     """Options that name the source of a further model."""
+    for_gpus: bool = False
+    """Made for GPUs: a container with it gets them, though the entry names none."""
 
     def supports(
         self,

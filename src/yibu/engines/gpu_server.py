@@ -28,6 +28,7 @@ class GpuServer(Engine, Generic[OptionsType]):
     server: ServerCommand
     formats = frozenset({"safetensors"})
     serves = "safetensors models"
+    for_gpus = True
 
     def __init__(self, table: FlagTable | None = None) -> None:
         self._server = dataclasses.replace(self.server, table=table or self.server.table)

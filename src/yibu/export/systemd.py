@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,6 +150,15 @@ def environment_file(service: Service) -> str:
     return "".join(
         f'{name}="{_ESCAPED_IN_FILES.sub(_ESCAPE, value)}"\n'
         for name, value in service.environment.items()
+    )
+
+
+def blank_environment(names: Iterable[str]) -> str:
+    """An environment file for another machine, where each variable is to get its value."""
+    lines = (f'{name}=""\n' for name in names)
+    return (
+        '# NAME="value" lines, of mode 0600; " \\ ` and $ in a value have a \\ before them.\n'
+        + "".join(lines)
     )
 
 

@@ -177,6 +177,7 @@ def _refuse_other_node(place: Place) -> None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
+    from yibu.cli.written import write_whole
     from yibu.export.systemd import MARK
 
     try:
@@ -185,16 +186,7 @@ def _write(path: Path, text: str, mode: int) -> None:
                 f"{path} is there already, and yibu did not write it.",
                 hint="Choose another name: yibu service install --name NAME",
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_name(f"{path.name}.{os.getpid()}")  # a full disk leaves the old one
-        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as out:
-                os.fchmod(out.fileno(), mode)
-                out.write(text)
-            whole.replace(path)
-        finally:
-            whole.unlink(missing_ok=True)
+        write_whole(path, text, mode)
     except OSError as error:
         raise YibuError(
             f"{path} cannot be written: {error.strerror}.",

@@ -76,6 +76,7 @@ class Vllm(Engine):
     phases: Sequence[PhaseMark] = PHASES
     server: ServerCommand | None = SERVER
     flags_module: str | None = "yibu.launchers.vllm_flags"
+    for_gpus = True
 
     def __init__(self, table: VllmFlags = PINNED) -> None:
         self._table = table

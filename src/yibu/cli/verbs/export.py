@@ -1,0 +1,207 @@
+"""``yibu export``: yibu.yaml as the files of systemd, Compose, Kubernetes and Grafana."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yibu.cli import output
+from yibu.cli.context import Context
+from yibu.cli.verbs.config import FileOption
+from yibu.errors import UsageError
+
+if TYPE_CHECKING:
+    from yibu.export.deployment import Deployment, Files
+
+FolderOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="The folder to write (one of the format's name)."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+NameOption = Annotated[str, typer.Option(help="What the service is called there.")]
+GpusOption = Annotated[
+    str | None,
+    typer.Option(help="How many GPUs it gets: a number, or all; found from the models else."),
+]
+ImageOption = Annotated[
+    str | None, typer.Option(help="The image's name and tag (yibu and its version).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    export = typer.Typer(
+        no_args_is_help=True,
+        help="Write yibu.yaml as files of systemd, Compose, Kubernetes, Grafana.",
+    )
+    for verb in (systemd, compose, k8s, grafana):
+        export.command()(verb)
+    app.add_typer(export, name="export")
+
+
+def systemd(
+    file: FileOption = None,
+    folder: FolderOption = None,
+    force: ForceOption = False,
+    name: NameOption = "yibu",
+    run_as: Annotated[str, typer.Option(help="Who runs it.")] = "yibu",
+    python: Annotated[
+        str, typer.Option(help="The interpreter that yibu is installed for, there.")
+    ] = sys.executable,
+    config: Annotated[Path, typer.Option(help="Where yibu.yaml will stand there.")] = Path(
+        "/etc/yibu/yibu.yaml"
+    ),
+) -> None:
+    """Write a unit, its variables and yibu.yaml, for another machine; here: `yibu service install`."""
+    from yibu.export import systemd as units
+    from yibu.export.deployment import File
+
+    here = Context.here()
+    made = _deployment(here, file, name)
+    service = units.Service(
+        name=name,
+        python=python,
+        file=config,
+        drain_timeout=made.config.gateway.drain_timeout,
+        environment_file=config.parent / f"{name}.env",
+        system=True,
+        user=run_as,
+        low_port=made.config.gateway.port < 1024,
+    )
+    files = {
+        f"{name}.service": File(units.unit(service)),
+        f"{name}.env": File(units.blank_environment(made.variables), 0o600),
+        "yibu.yaml": File(made.text, 0o600),
+    }
+    _write(files, folder or Path("systemd"), force)
+    output.talk(f"yibu.yaml goes to {config}, the variables to {service.environment_file}, the unit to"
+                " /etc/systemd/system; then: systemctl enable --now " + name)  # fmt: skip
+
+
+def compose(
+    file: FileOption = None,
+    folder: FolderOption = None,
+    force: ForceOption = False,
+    name: NameOption = "yibu",
+    image: ImageOption = None,
+    base: Annotated[
+        str,
+        typer.Option(help="What the image is made from: debian, modelscope, or an image and tag."),
+    ] = "debian",
+    gpus: GpusOption = None,
+) -> None:
+    """Write compose.yaml, a Dockerfile and what they need."""
+    from yibu.export import compose as composing
+
+    made = _deployment(Context.here(), file, name, gpus, image)
+    target = folder or Path("compose")
+    _write(composing.export(made, base), target, force)
+    _say_gpus(made, gpus)
+    output.talk(
+        f"Next: cd {target}; cp .env.example .env, fill it in; docker compose up -d --build --wait"
+    )
+
+
+def k8s(
+    file: FileOption = None,
+    folder: FolderOption = None,
+    force: ForceOption = False,
+    name: NameOption = "yibu",
+    image: ImageOption = None,
+    namespace: Annotated[str | None, typer.Option(help="The namespace of all objects.")] = None,
+    gpus: GpusOption = None,
+    storage: Annotated[str, typer.Option(help="The size of each of the two volumes.")] = "100Gi",
+    storage_class: Annotated[
+        str | None, typer.Option(help="Their storage class (the cluster's default).")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="Main memory to ask for: 16Gi.")] = None,
+    cpu: Annotated[str | None, typer.Option(help="Processors to ask for: 4.")] = None,
+    service_monitor: Annotated[
+        bool, typer.Option("--service-monitor", help="An object for the Prometheus operator too.")
+    ] = False,
+) -> None:
+    """Write Kubernetes objects as plain YAML, with a kustomization."""
+    from yibu.export import kubernetes
+
+    made = _deployment(Context.here(), file, name, gpus, image)
+    cluster = kubernetes.Cluster(
+        namespace=namespace, storage_class=storage_class, storage=storage, memory=memory, cpu=cpu,
+        service_monitor=service_monitor,
+    )  # fmt: skip
+    target = folder or Path("k8s")
+    _write(kubernetes.export(made, cluster), target, force)
+    _say_gpus(made, gpus)
+    for path in made.local:
+        output.talk(f"! yibu.yaml names {path.here}: a pod looks for it at {path.inside}.")
+    output.talk(
+        f"Next: the secret, as the head of {target}/statefulset.yaml says; kubectl apply -k {target}"
+    )
+
+
+def grafana(
+    file: FileOption = None,
+    folder: FolderOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Write a Grafana dashboard, alert rules for Prometheus, and its scrape configuration."""
+    from yibu.export import grafana as dashboards
+
+    target = folder or Path("grafana")
+    _write(dashboards.export(_deployment(Context.here(), file, "yibu")), target, force)
+    output.talk(f"Next: {target}/prometheus.yaml and alerts.yaml into Prometheus' configuration, dashboard.json"
+                " into Grafana: Dashboards, New, Import")  # fmt: skip
+
+
+def _deployment(
+    here: Context, file: Path | None, name: str, gpus: str | None = None, image: str | None = None
+) -> Deployment:
+    from yibu.cli.check import check_options
+    from yibu.cli.entries import choose, gateway_settings
+    from yibu.config import document
+    from yibu.config import file as config_file
+    from yibu.export.deployment import describe, placeholders
+
+    path = config_file.find(file, here.directory)
+    if path is None:
+        raise UsageError(f"There is no yibu.yaml in {here.directory}.", hint="Write one: yibu init")
+    # What this machine's YIBU_* say is this machine's, and not the file's.
+    text = document.decode(config_file.content(path), str(path))
+    env = {name: value for name, value in here.env.items() if not name.startswith("YIBU_")}
+    config = gateway_settings(config_file.load(path, env=placeholders(text, env)))
+    if config.models:
+        chosen = choose((), config, here.directory)
+        check_options(chosen.models, here)
+        config = replace(config, models=tuple(chosen.models))
+    return describe(config, text, here.env, name=name, gpus=_number(gpus), image=image)
+
+
+def _number(gpus: str | None) -> int | None:
+    """-1: to be found; None: all."""
+    if gpus is None or gpus == "all":
+        return -1 if gpus is None else None
+    if not gpus.isdecimal() or int(gpus) > 1024:
+        raise UsageError(f"--gpus {gpus}: a number was expected, or all.")
+    return int(gpus)
+
+
+def _say_gpus(made: Deployment, given: str | None) -> None:
+    unknown = [
+        model.name for model in made.config.models if model.engine is None and not model.gpus
+    ]
+    if given is None and unknown and made.gpus == 0:
+        output.talk(f"! No GPU is asked for: the engine of {', '.join(unknown)} is found from its files."
+                    " Where it needs GPUs, say how many: --gpus N")  # fmt: skip
+
+
+def _write(files: Files, folder: Path, force: bool) -> None:
+    from yibu.cli.written import write_all
+
+    texts = {name: (file.text, file.mode) for name, file in files.items()}
+    changed = write_all(folder, texts, force=force)
+    for path in changed:
+        output.data(str(path))
+    if not changed:
+        output.talk(f"{folder} is as it would be written.")

@@ -1,0 +1,63 @@
+"""Files that a command writes: whole or not at all, and none that is there without being asked to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from yibu.errors import UsageError, YibuError
+
+
+def write_whole(path: Path, text: str, mode: int) -> None:
+    """Write a file with this mode; where the disk is full, the old one stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as out:
+            os.fchmod(out.fileno(), mode)
+            out.write(text)
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def write_all(folder: Path, files: Mapping[str, tuple[str, int]], *, force: bool) -> list[Path]:
+    """Write texts with their modes below a folder, and return the paths of those that changed.
+
+    Raises:
+        UsageError: one is there with another content, and ``force`` is not given; nothing is written.
+        YibuError: the folder cannot be written.
+    """
+    try:
+        changed = {
+            folder / name: content
+            for name, content in files.items()
+            if not _says(folder / name, content[0])
+        }
+        there = [str(path) for path in changed if path.exists() or path.is_symlink()]
+        if there and not force:
+            raise UsageError(
+                f"{', '.join(there)}: there already, with something else in it. Nothing was written.",
+                hint="Choose another folder with -o, or replace them with --force.",
+            )
+        for path, (text, mode) in changed.items():
+            write_whole(path, text, mode)
+    except OSError as error:
+        raise YibuError(
+            f"{error.filename or folder} cannot be written: {error.strerror}.",
+            hint="Choose another folder with -o.",
+        ) from error
+    return list(changed)
+
+
+def _says(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,122 @@
+"""A Dockerfile: yibu in a virtual environment, run by a user who is not root."""
+
+from __future__ import annotations
+
+from yibu import __version__
+from yibu.export.deployment import CONFIG_FOLDER, DATA, MODELS, USER, Deployment, File, Files
+
+DEBIAN = "debian:bookworm-slim"
+MODELSCOPE = (
+    "modelscope-registry.cn-hangzhou.cr.aliyuncs.com/modelscope-repo/modelscope:"
+    "ubuntu22.04-cuda12.8.1-py311-torch2.8.0-vllm0.11.0-modelscope1.31.0-swift3.9.3"
+)
+"""ModelScope's own image with Python 3.11; a newer tag is given as it is."""
+
+_COMPILER = " g++ python3-dev"
+"""Engines on GPUs compile kernels as they start (Triton, vLLM's torch.compile)."""
+
+
+def base_image(base: str) -> str:
+    """The image that a name stands for: ``debian``, ``modelscope``, or an image's own name and tag."""
+    return {"debian": DEBIAN, "modelscope": MODELSCOPE}.get(base, base)
+
+
+def image_files(deployment: Deployment, base: str) -> Files:
+    """What ``docker build`` needs beside yibu.yaml."""
+    return {
+        "Dockerfile": File(_dockerfile(deployment, base_image(base))),
+        ".dockerignore": File(_IGNORED),
+        "wheels/README": File(_WHEELS),
+    }
+
+
+def _dockerfile(deployment: Deployment, base: str) -> str:
+    packages = "ca-certificates libnuma1 tini"
+    if base == DEBIAN:
+        # Another base has a Python of its own, which Debian's or Ubuntu's would stand in front of.
+        packages += " python3 python3-venv" + (_COMPILER if deployment.gpus != 0 else "")
+    port = deployment.inner_port
+    ports = " ".join(str(one) for one in (port, deployment.config.gateway.funasr_port) if one)
+    return f"""\
+# syntax=docker/dockerfile:1
+# Written by `yibu export`. Build: docker build -t {deployment.image} .
+ARG BASE={base}
+FROM ${{BASE}}
+
+# The user that it runs as. Folders of the host that are mounted must be this user's:
+#   docker build --build-arg UID=$(id -u) --build-arg GID=$(id -g) .
+ARG UID={USER}
+ARG GID={USER}
+
+# tini is the first process: it passes signals on and reaps what engines leave. libnuma is vLLM's.
+# Versions are the base image's to pin: its tag is the Debian release.
+# hadolint ignore=DL3008
+RUN apt-get update \\
+ && apt-get install -y --no-install-recommends {packages} \\
+ && rm -rf /var/lib/apt/lists/* \\
+ && python3 -c 'import sys; sys.exit("yibu needs Python 3.11, this is " + sys.version if sys.version_info < (3, 11) else 0)' \\
+ && groupadd --non-unique --gid "${{GID}}" yibu \\
+ && useradd --non-unique --uid "${{UID}}" --gid "${{GID}}" --home-dir {DATA} --no-create-home yibu \\
+ && install -d -o "${{UID}}" -g "${{GID}}" {DATA} {MODELS}
+
+# From the package index, or from a wheel in wheels/. A mirror: --build-arg PIP_INDEX_URL=…; one with
+# a password: --secret id=pip_conf,src=pip.conf, which stays out of the image and its history.
+ARG YIBU=yibu=={__version__}
+ARG PIP_INDEX_URL
+ARG PIP_NO_INDEX
+COPY wheels/ /tmp/wheels/
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \\
+    python3 -m venv /opt/yibu \\
+ && /opt/yibu/bin/pip install --no-cache-dir --disable-pip-version-check --find-links /tmp/wheels "${{YIBU}}"
+
+COPY yibu.yaml {CONFIG_FOLDER}/yibu.yaml
+
+# All that is written lies in the two volumes: yibu's state, logs and engines, and the hubs' caches.
+# In a container the gateway is reached from outside alone, so it listens on all addresses; it refuses
+# to without a key.
+ENV PATH=/opt/yibu/bin:$PATH \\
+    HOME={DATA} \\
+    YIBU_HOME={DATA} \\
+    UV_CACHE_DIR={DATA}/uv \\
+    MODELSCOPE_CACHE={MODELS}/modelscope \\
+    HF_HOME={MODELS}/huggingface \\
+    YIBU_HOST=0.0.0.0 \\
+    YIBU_PORT={port}
+VOLUME ["{DATA}", "{MODELS}"]
+WORKDIR {DATA}
+USER ${{UID}}:${{GID}}
+EXPOSE {ports}
+# Alive, not ready: the first start downloads for as long as it takes, and a restart would not help.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=4 \\
+    CMD ["/opt/yibu/bin/python", "-c", "{probe(port, "/healthz")}"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["tini", "--", "yibu"]
+CMD ["up", "-f", "{CONFIG_FOLDER}/yibu.yaml"]
+"""
+
+
+def probe(port: int, path: str) -> str:
+    """A line of Python that fails unless the gateway answers 200: the image has no curl."""
+    return (
+        "import urllib.request as u; "
+        f"u.build_opener(u.ProxyHandler({{}})).open('http://127.0.0.1:{port}{path}', timeout=8)"
+    )
+
+
+_IGNORED = """\
+# Secrets and data of the running service are no part of the image.
+.env
+data
+models
+keys*
+pip.conf
+"""
+
+_WHEELS = """\
+Wheels in this folder are installed before those of the package index. For a build without one:
+
+    pip download yibu -d wheels
+    docker build --build-arg PIP_NO_INDEX=1 .
+
+`yibu` is found in the index once it is published; until then: pip wheel --no-deps -w wheels PATH_OF_THE_CLONE
+"""
