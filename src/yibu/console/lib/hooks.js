@@ -1,0 +1,49 @@
+/** Hooks that several pages need. */
+import { ask } from "./api.js";
+import { useCallback, useEffect, useRef, useState } from "./html.js";
+import { chosenLanguage, t } from "./i18n.js";
+import { useStore } from "./store.js";
+
+/** {data, error, reload} of a GET; asked again when the path or the language changes, and every `every` seconds. */
+export function useAsked(path, every = null) {
+  const [state, setState] = useState({ data: null, error: null });
+  const language = useStore(chosenLanguage);
+  const running = useRef(null);
+  const reload = useCallback(async () => {
+    running.current?.abort();
+    if (path === null) return;
+    const aborter = new AbortController();
+    running.current = aborter;
+    try {
+      const data = await ask(path, { signal: aborter.signal });
+      setState({ data, error: null });
+    } catch (error) {
+      if (!aborter.signal.aborted) setState((now) => ({ data: now.data, error }));
+    }
+  }, [path, language]);
+  useEffect(() => {
+    void reload();
+    const timer = every && setInterval(() => document.hidden || reload(), every * 1000);
+    return () => {
+      clearInterval(timer);
+      running.current?.abort();
+    };
+  }, [reload, every]);
+  return { ...state, reload };
+}
+
+/** The value, once it has not changed for so many milliseconds. */
+export function useDebounced(value, milliseconds = 300) {
+  const [settled, setSettled] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setSettled(value), milliseconds);
+    return () => clearTimeout(timer);
+  }, [value, milliseconds]);
+  return settled;
+}
+
+export function useTitle(title) {
+  useEffect(() => {
+    document.title = t("{page} · yibu", { page: title });
+  }, [title]);
+}

@@ -1,0 +1,53 @@
+/** From a name to a running model: what it is, the plan, the file, then its start. */
+import { useTitle } from "../../lib/hooks.js";
+import { ask } from "../../lib/api.js";
+import { html, useRef, useState } from "../../lib/html.js";
+import { t } from "../../lib/i18n.js";
+import { Segmented } from "../../components/field.js";
+import { Notice, Spinner } from "../../components/notice.js";
+import { Catalogue } from "./catalogue.js";
+import { Deployment } from "./deployment.js";
+import { ModelForm, emptyForm } from "./model_form.js";
+import { Plan } from "./plan.js";
+import { ScriptForm } from "./script_form.js";
+
+export function Deploy() {
+  useTitle(t("Deploy"));
+  const [from, setFrom] = useState("model");
+  const [form, setForm] = useState(emptyForm);
+  const [plan, setPlan] = useState({ state: "none" });
+  const [job, setJob] = useState(null);
+  const asking = useRef(null);
+  const result = useRef(null);
+
+  async function askForPlan(body) {
+    asking.current?.abort();
+    const aborter = new AbortController();
+    asking.current = aborter;
+    setPlan({ state: "asking" });
+    setJob(null);
+    try {
+      const found = await ask("console/api/plan", { method: "POST", json: body, signal: aborter.signal });
+      setPlan({ state: "found", ...found });
+      requestAnimationFrame(() => result.current?.focus());
+    } catch (error) {
+      if (!aborter.signal.aborted) setPlan({ state: "failed", error });
+    }
+  }
+
+  const choose = (model) => setForm({ ...emptyForm, model: model.name });
+  return html`<div class="page">
+    <div class="page-head"><h1>${t("Deploy")}</h1>
+      <${Segmented} label=${t("From")} value=${from} onValue=${setFrom}
+        options=${[["model", t("A model")], ["script", t("A start script")]]} /></div>
+    ${from === "model" ? html`
+        <${ModelForm} form=${form} onForm=${setForm} busy=${plan.state === "asking"} onPlan=${askForPlan} />
+        ${plan.state === "none" && html`<${Catalogue} query=${form.model} onChoose=${choose} />`}`
+    : html`<${ScriptForm} busy=${plan.state === "asking"} onPlan=${askForPlan} />`}
+    ${plan.state === "asking" && html`<div class="loading"><${Spinner} label=${t("Reading the model's headers")} /></div>`}
+    ${plan.state === "failed" && html`<${Notice} kind="bad">${plan.error.message}<//>`}
+    ${plan.state === "found" && html`<div ref=${result} tabindex="-1" class="stack">
+      ${job ? html`<${Deployment} job=${job} names=${plan.models.map((one) => one.model)} />`
+      : html`<${Plan} plan=${plan} onJob=${setJob} onBack=${() => setPlan({ state: "none" })} />`}</div>`}
+  </div>`;
+}

@@ -1,0 +1,37 @@
+/** What can be asked of a model; stops and restarts are confirmed first. */
+import { ask, modelPath } from "../../lib/api.js";
+import { t } from "../../lib/i18n.js";
+import { attempt, toast } from "../../lib/toasts.js";
+import { confirm } from "../../components/confirm.js";
+
+function question(verb, model) {
+  if (verb === "stop") {
+    return {
+      title: t("Stop {model}?", { model }), action: t("Stop"), danger: true,
+      text: t("Requests in flight are answered first; new ones are refused until it is started again."),
+    };
+  }
+  if (verb === "restart") {
+    return {
+      title: t("Restart {model}?", { model }), action: t("Restart"),
+      text: t("Its replicas are started again one after the other. With a single replica it answers nothing meanwhile."),
+    };
+  }
+  return null;
+}
+
+export async function act(verb, model, json) {
+  const asked = question(verb, model);
+  if (asked && !await confirm(asked)) return;
+  await attempt(async () => {
+    await ask(modelPath(model, verb), { method: "POST", json: json ?? {} });
+    toast(verb === "keep" ? t("{model}: saved", { model }) : t("{model}: on its way", { model }), "ok");
+  });
+}
+
+/** `always`, `demand` or `idle 15m` in words. */
+export function keepText(keep) {
+  if (keep === "always") return t("always loaded");
+  if (keep === "demand") return t("loaded on demand, may give way to others");
+  return t("unloaded when idle for {time}", { time: keep.replace(/^idle\s*/, "") });
+}
