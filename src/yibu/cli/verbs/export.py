@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.management.context import Context
+from yibu.cli.context import Context
 from yibu.cli.verbs.config import FileOption
 from yibu.errors import UsageError
 
@@ -158,11 +158,11 @@ def grafana(
 def _deployment(
     here: Context, file: Path | None, name: str, gpus: str | None = None, image: str | None = None
 ) -> Deployment:
-    from yibu.management.check import check_options
-    from yibu.management.entries import choose, gateway_settings
     from yibu.config import document
     from yibu.config import file as config_file
     from yibu.export.deployment import describe, placeholders
+    from yibu.management.check import check_options
+    from yibu.management.entries import choose, gateway_settings
 
     path = config_file.find(file, here.directory)
     if path is None:
