@@ -77,11 +77,12 @@ def main(arguments: Sequence[str]) -> int:
         INDEX.write_text(preloaded(), "utf-8")
     if INDEX.read_text("utf-8") != preloaded():
         lines.append("index.html: other modules are preloaded than main.js imports")
-    for language, catalogue in catalogues().items():
+    for language, kept in catalogues().items():
+        catalogue = kept
         if "--write" in arguments:
             default = {text: text for text in wanted} if language == "en" else {}
             catalogue = {
-                text: catalogue.get(text) or default.get(text, _UNTRANSLATED) for text in wanted
+                text: kept.get(text) or default.get(text, _UNTRANSLATED) for text in wanted
             }
             text = json.dumps(catalogue, ensure_ascii=False, indent=1) + "\n"
             (LOCALES / f"{language}.json").write_text(text, "utf-8")
