@@ -22,7 +22,7 @@ with contextlib.suppress(ImportError):  # where speech's tests run, with few pac
 
     settings.register_profile(
         "quick",
-        max_examples=50,
+        max_examples=25,
         derandomize=True,  # a test that passed passes again; `make soak` looks further
         deadline=None,  # a busy machine is no fault
         suppress_health_check=[HealthCheck.too_slow],
@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    gc.disable()  # until all is collected: it would look at 4,000 tests again and again
     # A shell's background job ignores Ctrl-C, and all that it starts inherits that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,6 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -29,10 +29,11 @@ def pip_options(
     ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's, ``etc`` the machine's.
     A file that cannot be read is passed over with a warning, as pip does.
     """
+    files = [_sections(file) for file in _files(env, prefix, etc)]
     values: dict[str, str] = {}
     for section in ("global", command):
-        for file in _files(env, prefix, etc):
-            values.update(_section(file, section))
+        for sections in files:
+            values.update(sections.get(section, {}))
     values.update(_variables(env))
     return values
 
@@ -60,17 +61,21 @@ def _files(env: Mapping[str, str], prefix: Path, etc: Path) -> Iterator[Path]:
         yield Path(named)
 
 
-def _section(file: Path, section: str) -> dict[str, str]:
-    # Raw: a percent sign in a URL is no interpolation.
-    parser = configparser.RawConfigParser()
+def _sections(file: Path) -> dict[str, dict[str, str]]:
     try:
-        parser.read(file, encoding="utf-8")
-    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        with file.open(encoding="utf-8") as lines:
+            # Raw: a percent sign in a URL is no interpolation.
+            parser = configparser.RawConfigParser()
+            parser.read_file(lines)
+    except OSError:
+        return {}
+    except (configparser.Error, UnicodeDecodeError) as error:
         _log.warning("pip's configuration %s cannot be read: %s", file, error)
         return {}
-    if not parser.has_section(section):
-        return {}
-    return {_key(name): value for name, value in parser.items(section) if value}
+    return {
+        section: {_key(name): value for name, value in parser.items(section) if value}
+        for section in parser.sections()
+    }
 
 
 def _variables(env: Mapping[str, str]) -> dict[str, str]:

@@ -332,8 +332,8 @@ def test_output_into_a_closed_pipe_is_quiet(running: Home) -> None:
     logs.stderr.close()
 
 
-SLOW = ("--tokens", "200", "--slow-tokens", "0.02")
-"""A stream of four seconds, which no stop below may cut."""
+SLOW = ("--tokens", "100", "--slow-tokens", "0.02")
+"""A stream of two seconds, which no stop below may cut."""
 
 
 CLIENT = """
@@ -372,7 +372,7 @@ def test_a_stream_in_flight_is_finished_first(home: Home, words: tuple[str, ...]
     client = stream_of(home)
     home.yibu(*words)
     events = rest_of(client)
-    assert len(events) == 201
+    assert len(events) == 101
     assert events[-1] == b"data: [DONE]"
 
 

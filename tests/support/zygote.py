@@ -325,7 +325,7 @@ def import_all() -> None:
 
     commands = (module.name for module in pkgutil.walk_packages(yibu.cli.__path__, "yibu.cli."))
     more = ("yibu.daemon", "yibu.gateway.surface.routes", "yibu.gateway.http.connection",
-            "httpx2", "requests", "tqdm.auto")  # fmt: skip
+            "httpx2", "httpcore2", "requests", "tqdm.auto", "pynvml", "pydantic.v1")  # fmt: skip
     for name in (*commands, *more, *TARGETS):
         importlib.import_module(name)
     asyncio.run(build_validators())
