@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -48,6 +49,8 @@ from yibu.gateway.server import GatewayServer
 from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings, moved_caches
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
+from yibu.management.context import Context
+from yibu.management.manager import NodeManager
 from yibu.node.control import GatewayHandle
 from yibu.node.control_socket import plain_error
 from yibu.node.deploy import Deployer, Note
@@ -143,6 +146,8 @@ async def serve(
         keys,
         LiveAccounts(paths.state / FILE),
         link,
+        Context(env, paths, Path(source.get("file") or "/").parent),
+        source,
         tracing.start(env, __version__),
         later=later,
         given=handed.get("gateway", ()),
@@ -172,6 +177,8 @@ class Front:
         keys: Sequence[str],
         accounts: LiveAccounts,
         link: HolderLink,
+        context: Context,
+        source: Mapping[str, Any],
         traces: tracing.Tracing | None = None,
         *,
         later: bool = False,
@@ -186,6 +193,8 @@ class Front:
         self._config = config
         self._keys = tuple(keys)
         self._accounts = accounts
+        self._context = context
+        self._source = source
         self._traces = traces
         self._own_key = secrets.token_urlsafe(32)
         """The command line's."""
@@ -203,13 +212,15 @@ class Front:
     async def serve(self, fleet: Fleet) -> AsyncIterator[GatewayHandle]:
         accounts = self._accounts
         numbers = NodeMetrics(fleet.status, fleet.reserved, gpus)
+        manager = NodeManager(self._context, fleet, self._source)
         deps = GatewayDeps(
-            fleet, self._config, self._keys, accounts, self._own_key, numbers, self._traces
+            fleet, self._config, self._keys, accounts, self._own_key, numbers, self._traces, manager
         )
-        async with accounts.running(), _counted(fleet, numbers):
-            self._app = create_app(deps)
+        self._app = create_app(deps)
+        async with accounts.running(), _counted(fleet, numbers), self._app.console.running():
             server = GatewayServer(self._app, self._listeners)
             self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
+            self._handle.attach = manager.attach
             try:
                 if self._later:
                     self._handle.start = partial(self._open, server)

@@ -12,13 +12,13 @@ import pytest
 
 from tests.e2e.home import Home, fake
 from tests.support.polling import until
-from yibu.cli.changes import changed_settings, refuse_changes, source_of
 from yibu.cli.context import Context
 from yibu.config import Config, GatewayConfig
 from yibu.config import file as config_file
 from yibu.config.schema import GatewaySchema
 from yibu.config.wire import shown_settings
 from yibu.errors import NotRunningError, UsageError
+from yibu.management.changes import changed_settings, refuse_changes, source_of
 from yibu.node import processes
 from yibu.node.lock import ProcessId
 

@@ -10,11 +10,11 @@ import time
 from typing import IO, Any, Self
 
 from yibu import sockets
-from yibu.cli.changes import source_of
 from yibu.cli.context import Context
 from yibu.config import Config
 from yibu.config.wire import plain_gateway
 from yibu.errors import AlreadyRunningError, YibuError
+from yibu.management.changes import source_of
 from yibu.node.client import Client, rebuild_error
 from yibu.node.holder import command as holder_command
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from yibu.cli import display, notify, output
-from yibu.cli.changes import refuse_changes
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
@@ -21,6 +20,7 @@ from yibu.cli.launch import NodeLaunch
 from yibu.cli.logs import follow_models
 from yibu.config import Config, ModelConfig
 from yibu.errors import NotRunningError, YibuError
+from yibu.management.changes import refuse_changes
 from yibu.node.client import Client
 from yibu.node.lock import ProcessId, holder_of
 

@@ -96,6 +96,30 @@ def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> Config
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, and where, from 1; None where it is the whole file."""
+
+    line: int | None
+    column: int | None
+    text: str
+
+    def __str__(self) -> str:
+        return (
+            self.text
+            if self.line is None
+            else f"line {self.line}, column {self.column}: {self.text}"
+        )
+
+
+class FaultyFileError(ConfigError):
+    """A configuration file cannot be used; ``faults`` says what of it."""
+
+    def __init__(self, message: str, faults: Sequence[Fault], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """The values of one file, and where each stands in it."""
 
@@ -133,9 +157,10 @@ def read(
     """
     if found := _UNPRINTABLE.search(text):
         line, column = _position(text, found.start())
-        raise ConfigError(
-            f"{name} is not a text file: line {line}, column {column} has the character"
-            f" U+{ord(found[0]):04X}."
+        character = f"U+{ord(found[0]):04X}"
+        raise FaultyFileError(
+            f"{name} is not a text file: line {line}, column {column} has the character {character}.",
+            [Fault(line, column, f"the character {character} is none of a text")],
         )
     try:
         _check_bounds(text)
@@ -144,7 +169,8 @@ def read(
         reader = _Reader(loader, env, is_text)
         value = None if root is None else reader.value(root, ())
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not valid YAML: {_yaml_fault(error, text)}") from error
+        fault = _yaml_fault(error, text)
+        raise FaultyFileError(f"{name} is not valid YAML: {fault}.", [fault]) from error
     return Document(value, reader.faults, tuple(dict.fromkeys(reader.unset)), root)
 
 
@@ -252,15 +278,15 @@ def _fault(at: Any, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
 
-def _yaml_fault(error: yaml.YAMLError, text: str) -> str:
+def _yaml_fault(error: yaml.YAMLError, text: str) -> Fault:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:
-        return f"{problem or error}."
+        return Fault(None, None, str(problem or error))
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     if line[mark.column : mark.column + 1] == "\t" or line[: mark.column].endswith("\t"):
         problem = "a tab stands where YAML wants spaces"
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}."
+    return Fault(mark.line + 1, mark.column + 1, str(problem))
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from yibu.config import document
-from yibu.config.document import Document, Location
+from yibu.config.document import Document, Fault, FaultyFileError, Location
 from yibu.config.names import plain_name
 from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep
 from yibu.config.types import Autoscale, Config, GatewayConfig, Limits, ModelConfig, Origin
@@ -136,13 +136,13 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
 
 
 def _refusal(name: str, faults: Sequence[tuple[Location, str]], found: Document) -> ConfigError:
-    placed = sorted((found.place(place), text) for place, text in faults)
-    lines = (f"  line {line}, column {column}: {text}" for (line, column), text in placed)
+    placed = [Fault(*at, text) for at, text in sorted((found.place(p), text) for p, text in faults)]
+    lines = (f"  {fault}" for fault in placed)
     if found.unset:
         hint = f"Set what is missing: export {' '.join(f'{name}=…' for name in found.unset)}"
     else:
         hint = "Every key: yibu config schema"
-    return ConfigError(f"{name} cannot be used:\n" + "\n".join(lines), hint=hint)
+    return FaultyFileError(f"{name} cannot be used:\n" + "\n".join(lines), placed, hint=hint)
 
 
 def _is_text(at: Location) -> bool:

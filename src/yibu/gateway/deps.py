@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from yibu import __version__
 from yibu.accounts.live import LiveAccounts
 from yibu.config import GatewayConfig
+from yibu.gateway.manager import Manager
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.gateway.monitoring.tracing import Tracing
 from yibu.routing import Backend
@@ -28,4 +29,6 @@ class GatewayDeps:
     node: NodeMetrics | None = None
     """The node's own numbers, for ``/metrics``."""
     tracing: Tracing | None = None
+    manager: Manager | None = None
+    """The node, for the console."""
     version: str = __version__

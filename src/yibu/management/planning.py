@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from yibu.config import ModelConfig
+from yibu.config.names import generation_of
 from yibu.engines.base import LaunchPlan
 from yibu.hub.store import Store
-from yibu.planner.explain import Row, explain, facts_data
-from yibu.planner.ledger import Promise, less_promised
-from yibu.planner.machine_file import BUILT_IN
+from yibu.management.context import Context, open_resolver, open_store
+from yibu.node.hardware import probe
+from yibu.planner.explain import Row, explain, explain_machine, facts_data
+from yibu.planner.ledger import Promise, as_if_stopped, less_promised
+from yibu.planner.machine_file import BUILT_IN, load_machine
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine, ModelFacts, ModelPlan, Offload
@@ -84,6 +87,39 @@ def plan_models(
         rows = [*explain(request, advised), *notes]
         planned.append(Planned(found.prepared.model, advised, rows, launch, request.facts))
     return planned
+
+
+def plan_beside(
+    models: Sequence[ModelConfig],
+    context: Context,
+    running: Sequence[Promise],
+    machine: str | None,
+    *,
+    offline: bool = False,
+) -> tuple[list[Row], list[str], list[Planned]]:
+    """Plan the models for this machine beside what runs, or for another ``machine`` that is empty: rows
+    about the machine, notes, and the plans.
+
+    What the models' own replicas hold counts as free: they would be stopped.
+
+    Raises:
+        YibuError: a model cannot be found, read or served at all, or there is no such machine.
+    """
+    if machine:
+        running = ()
+        target = load_machine(machine)
+    else:
+        target = probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+    own = [p for p in running if any(generation_of(p.replica, model.name) for model in models)]
+    others = [promise for promise in running if promise not in own]
+    notes = []
+    if own:
+        names = ", ".join(promise.replica for promise in own)
+        notes.append(f"{names} runs: planned as if it were stopped")
+    target = as_if_stopped(target, own)
+    store = open_store(context, offline=offline, machine=less_promised(target, others))
+    planned = plan_models(models, store, target, open_resolver(context), others)
+    return list(explain_machine(target, others)), notes, planned
 
 
 def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> ModelPlan:

@@ -81,6 +81,9 @@ class GatewayHandle:
     """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
     not within so many seconds. None where it listens from the start."""
 
+    attach: Callable[[Control], None] = field(default=lambda _: None, repr=False)
+    """Gives the gateway what carries out the verbs, once there is one."""
+
     async def listen(self, patience: float) -> str:
         if self.start is not None:
             self.url, self.start = await self.start(patience), None

@@ -108,6 +108,7 @@ class Node:
                               self.paths.node_log, self.launched_with)  # fmt: skip
             control = Control(fleet, shown, gateway, stopping, self.settings, history, upgrade.run)
             server = ControlServer(self.paths.control_socket, control)
+            gateway.attach(control)
             upgrade.control = await stack.enter_async_context(server)
             lock.note(link.pid)
             link.watch(lambda: lock.note(None))

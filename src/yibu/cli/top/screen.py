@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from yibu.cli import output
-from yibu.cli.top.sample import Model, Sampler, Snapshot, readings, totals
+from yibu.cli.top.sample import Sampler, readings
 from yibu.errors import UsageError, YibuError
+from yibu.gateway.monitoring.readings import Model, Snapshot, totals
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -146,7 +146,7 @@ def _difference(here: Context, chosen: Chosen) -> Difference:
 
 
 def _settings(here: Context, chosen: Chosen) -> list[str]:
-    from yibu.cli.changes import changed_settings
+    from yibu.management.changes import changed_settings
     from yibu.node.client import Client
 
     try:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context, open_resolver, open_store
+from yibu.cli.context import Context
 from yibu.cli.exits import DOES_NOT_FIT, DONE
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import JsonOption, OfflineOption
 
 if TYPE_CHECKING:
-    from yibu.config import ModelConfig
     from yibu.planner.explain import Row
     from yibu.planner.ledger import Promise
 
@@ -50,55 +49,30 @@ def plan(
     """
     from yibu.config import file as config_file
     from yibu.management.entries import Typed, choose
-    from yibu.management.planning import plan_models
-    from yibu.node.hardware import probe
-    from yibu.planner.explain import explain_machine
-    from yibu.planner.ledger import as_if_stopped, less_promised
-    from yibu.planner.machine_file import load_machine
+    from yibu.management.planning import plan_beside
 
     here = Context.here()
     config = config_file.load(config_file.find(file, here.directory), env=here.env)
     typed = Typed(engine=engine, flags=context.obj or ())
     chosen = choose(models or [], config, here.directory, typed)
-    notes = chosen.notes
-    running: Sequence[Promise] = () if machine else _promises(here)
-    target = load_machine(machine) if machine else probe(here.env.get("CUDA_VISIBLE_DEVICES"))
-    own, running = _split(running, chosen.models)
-    if own:
-        names = ", ".join(promise.replica for promise in own)
-        notes = (*notes, f"{names} runs: planned as if it were stopped")
-    target = as_if_stopped(target, own)
-    left = less_promised(target, running)
     if not as_json:
-        for note in notes:
+        for note in chosen.notes:
             output.talk(note)
-    planned = plan_models(
-        chosen.models,
-        open_store(here, offline=offline, machine=left),
-        target,
-        open_resolver(here),
-        running,
-    )
+    running: Sequence[Promise] = () if machine else _promises(here)
+    about, notes, planned = plan_beside(chosen.models, here, running, machine, offline=offline)
     if as_json:
         models_data = [one.data() for one in planned]
-        output.data_json({"version": 1, "notes": list(notes), "models": models_data})
+        told = [*chosen.notes, *notes]
+        output.data_json({"version": 1, "notes": told, "models": models_data})
     else:
-        _print_rows(explain_machine(target, running))
+        for note in notes:
+            output.talk(note)
+        _print_rows(about)
         for one in planned:
             output.data(f"\n{one.model.name}")
             _print_rows(one.rows)
     fits = all(one.plan.placement is not None for one in planned)
     return DONE if fits else DOES_NOT_FIT
-
-
-def _split(
-    running: Sequence[Promise], chosen: Sequence[ModelConfig]
-) -> tuple[list[Promise], list[Promise]]:
-    """What the chosen models' own replicas were planned, and what all others were."""
-    from yibu.config.names import generation_of
-
-    own = [p for p in running if any(generation_of(p.replica, model.name) for model in chosen)]
-    return own, [promise for promise in running if promise not in own]
 
 
 def _promises(context: Context) -> list[Promise]:

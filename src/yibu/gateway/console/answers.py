@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -73,11 +72,3 @@ async def body_of(request: Request, schema: type[M]) -> M:
         raise InvalidRequestError(
             f"{place or 'The body'}: {fault['msg']}", param=place or None
         ) from None
-
-
-def refused(action: Callable[[], Any]) -> Any:
-    """The action's result, with the node's errors as an HTTP client is told them."""
-    try:
-        return action()
-    except YibuError as error:
-        raise as_request_error(error) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from yibu.gateway.console.console import Console
+from yibu.gateway.console.events import add_events
+from yibu.gateway.console.overview import add_overview
 from yibu.gateway.console.pages import add_pages
 
 
@@ -13,4 +15,6 @@ def add_console(app: FastAPI, console: Console) -> None:
     not in the document of the API."""
     router = APIRouter(include_in_schema=False)
     add_pages(router, console)
+    add_overview(router, console)
+    add_events(router, console)
     app.router.routes.extend(router.routes)

@@ -15,8 +15,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from yibu.errors import RequestError
+from yibu.errors import RequestError, YibuError
 from yibu.gateway.access import AUTHORIZED, CALLER, allow, check_declared
+from yibu.gateway.console.answers import as_request_error
 from yibu.gateway.console.routes import add_console
 from yibu.gateway.envelope import (
     MethodNotAllowedError,
@@ -116,6 +117,11 @@ def _errors(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    async def node_refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, YibuError)
+        return await refused(request, as_request_error(error))
+
+    app.add_exception_handler(YibuError, node_refused)
     app.add_exception_handler(RequestError, refused)
     app.add_exception_handler(HTTPException, http)
 

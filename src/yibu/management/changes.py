@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from yibu.cli.context import Context
 from yibu.config import Config
 from yibu.config.wire import shown_settings
 from yibu.errors import UsageError
+from yibu.management.context import Context
 from yibu.node.client import Client
 
 _FILE_NAMES = {"max_body_bytes": "max_body", "max_upload_bytes": "max_upload"}

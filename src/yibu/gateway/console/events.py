@@ -1,0 +1,127 @@
+"""Server-sent events: streams that end with their client, their session, and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from yibu.gateway.access import EXCHANGE, allow
+from yibu.gateway.console.console import Console
+from yibu.gateway.console.overview import full_overview
+
+_OVERVIEW = 2.0
+_LOOK = 1.0
+"""Seconds between two looks whether the stream has to end."""
+_SILENCE = 15.0
+
+Event = tuple[str, Any]
+"""Its name and its data; the name "" is a comment."""
+
+
+def add_events(router: APIRouter, console: Console) -> None:
+    @router.get("/console/api/events", openapi_extra=allow("console"))
+    async def events(request: Request) -> Response:
+        return EventStream(console, request, lambda: _node_events(console))
+
+
+class EventStream(Response):
+    """Sends events until the client leaves, the session ends, or the process does."""
+
+    def __init__(
+        self, console: Console, request: Request, source: Callable[[], AsyncGenerator[Event | None]]
+    ) -> None:
+        """``source`` gives None at least every second, where nothing happens."""
+        super().__init__(status_code=200, media_type="text/event-stream")
+        del self.headers["content-length"]
+        self.headers["cache-control"] = "no-store"
+        self.headers["x-accel-buffering"] = "no"
+        self._console = console
+        self._source = source
+        found = console.authentication.sessions.find(request.scope[EXCHANGE].headers)
+        self._session = found[0] if found and console.authentication.keys.closed else None
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        with self._console.stream():
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with aclosing(self._source()) as source:
+                await self._carry(source, send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _carry(self, source: AsyncIterator[Event | None], send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        said = loop.time()
+        sessions = self._console.authentication.sessions
+        async for event in source:
+            if self._console.ending():
+                last = {"reason": "restarting"}
+            elif self._session is not None and not sessions.holds(self._session):
+                last = {"reason": "signed_out"}
+            elif event is not None or loop.time() - said > _SILENCE:
+                said = loop.time()
+                await _say(send, event or ("", None))
+                continue
+            else:
+                continue
+            await _say(send, ("end", last))
+            return
+
+
+async def _say(send: Send, event: Event) -> None:
+    await send({"type": "http.response.body", "body": _bytes(event), "more_body": True})
+
+
+def _bytes(event: Event) -> bytes:
+    name, data = event
+    if not name:
+        return b": still here\n\n"
+    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
+
+
+async def _node_events(console: Console) -> AsyncGenerator[Event | None]:
+    loop = asyncio.get_running_loop()
+    due = 0.0
+    told: dict[str, float | None] = {}
+    with console.manager.events() as events:
+        async with aclosing(timed(events)) as several:
+            async for event in several:
+                if event is not None:
+                    yield event["event"], {k: v for k, v in event.items() if k != "event"}
+                for job in reversed(console.jobs.all()):
+                    if job.id not in told or told[job.id] != job.ended:
+                        told[job.id] = job.ended
+                        yield "job", job.plain()
+                if loop.time() >= due:
+                    yield "overview", await full_overview(console)
+                    due = loop.time() + _OVERVIEW
+                if event is None:
+                    yield None
+
+
+async def timed(
+    events: AsyncIterable[Mapping[str, Any]],
+) -> AsyncGenerator[Mapping[str, Any] | None]:
+    """The events, and None at once and whenever a second has passed without one."""
+    iterator = aiter(events)
+    yield None
+    coming = asyncio.ensure_future(anext(iterator))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=_LOOK)
+            if not done:
+                yield None
+                continue
+            try:
+                event = coming.result()
+            except StopAsyncIteration:
+                return
+            coming = asyncio.ensure_future(anext(iterator))
+            yield event
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)

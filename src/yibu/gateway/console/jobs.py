@@ -1,0 +1,92 @@
+"""Work that takes longer than a request: it goes on when its page is closed, and is told of."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from yibu.errors import NotReadyError, YibuError
+
+logger = logging.getLogger(__name__)
+_KEPT = 50
+_AT_ONCE = 20
+
+
+@dataclass(slots=True)
+class Job:
+    """One piece of work."""
+
+    id: str
+    verb: str
+    models: list[str]
+    started: float
+    """Unix seconds."""
+    ended: float | None = None
+    error: dict[str, str] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Jobs:
+    """The latest ones; those that run end with the gateway."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque(maxlen=_KEPT)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._number = itertools.count(1)
+
+    def start(self, verb: str, models: Sequence[str], work: Coroutine[Any, Any, Any]) -> Job:
+        """Begin ``work``.
+
+        Raises:
+            NotReadyError: as many are running as may.
+        """
+        if len(self._tasks) >= _AT_ONCE:
+            work.close()
+            raise NotReadyError(
+                f"{_AT_ONCE} pieces of work are running already",
+                code="too_many_jobs",
+                retry_after=5,
+            )
+        job = Job(f"j{next(self._number)}", verb, list(models), time.time())
+        self._jobs.appendleft(job)
+        task = asyncio.create_task(_run(job, work), name=f"console {verb} {job.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    def all(self) -> list[Job]:
+        """The newest first."""
+        return list(self._jobs)
+
+    def find(self, number: str) -> Job | None:
+        return next((job for job in self._jobs if job.id == number), None)
+
+    async def aclose(self) -> None:
+        """Wait for none of them. What the node was asked to do it finishes by itself."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _run(job: Job, work: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await work
+    except YibuError as error:
+        job.error = {"message": error.message, "hint": error.hint, "cause": error.cause}
+    except Exception:  # the job's own fault must be told, not lost with its task
+        logger.exception("the console's %s of %s failed", job.verb, ", ".join(job.models))
+        job.error = {
+            "message": "The node failed; its log has the cause",
+            "hint": "yibu logs node",
+            "cause": "internal_error",
+        }
+    finally:
+        job.ended = time.time()

@@ -1,0 +1,163 @@
+"""What runs, how it has been, and what may be done to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from yibu.config import ModelConfig
+from yibu.config.schema import split_keep
+from yibu.config.wire import plain_config
+from yibu.errors import InvalidRequestError
+from yibu.gateway.access import allow
+from yibu.gateway.console.answers import NotFoundError, answer, body_of
+from yibu.gateway.console.console import Console
+from yibu.gateway.console.jobs import Job
+
+
+class Change(BaseModel):
+    """What an action may need."""
+
+    replicas: Annotated[int | None, Field(ge=1, le=64)] = None
+    keep: Annotated[str | None, Field(max_length=40)] = None
+
+
+async def full_overview(console: Console) -> dict[str, Any]:
+    """As docs/console.md has it."""
+    found = await console.observer.overview()
+    up = {model["name"] for model in found["models"]}
+    in_file = await asyncio.to_thread(console.manager.file_models)
+    stopped = {model.name: model for model in (*console.stopped.values(), *in_file)}
+    return {
+        "time": time.time(),
+        "version": console.deps.version,
+        **found,
+        "gateway": {**found["gateway"], "keys": console.authentication.keys.closed},
+        "stopped": [_shown(model) for name, model in stopped.items() if name not in up],
+        "jobs": [job.plain() for job in console.jobs.all() if job.ended is None],
+    }
+
+
+def _shown(model: ModelConfig) -> dict[str, Any]:
+    file = str(model.file) if model.file else None
+    return {"name": model.name, "source": model.source, "engine": model.engine, "file": file}
+
+
+def add_overview(router: APIRouter, console: Console) -> None:
+    @router.get("/console/api/overview", openapi_extra=allow("console"))
+    async def overview() -> Response:
+        return answer(await full_overview(console))
+
+    @router.get("/console/api/metrics", openapi_extra=allow("console"))
+    async def metrics(range: Annotated[str, Query()] = "hour") -> Response:  # noqa: A002 - its name in the URL
+        if range not in ("hour", "day", "month"):
+            raise InvalidRequestError(
+                f"Invalid 'range': expected hour, day or month, found {range[:40]!r}", param="range"
+            )
+        return answer(await asyncio.to_thread(console.observer.history.read, range, time.time()))
+
+    _add_jobs(router, console)
+
+
+def _add_jobs(router: APIRouter, console: Console) -> None:
+    @router.get("/console/api/jobs", openapi_extra=allow("console"))
+    async def jobs() -> Response:
+        return answer({"jobs": [job.plain() for job in console.jobs.all()]})
+
+    @router.get("/console/api/jobs/{number}", openapi_extra=allow("console"))
+    async def job(number: str) -> Response:
+        found = console.jobs.find(number)
+        if found is None:
+            raise NotFoundError(f"There is no job {number[:40]!r}")
+        return answer(found.plain())
+
+    @router.post("/console/api/models/{name:path}/{verb}", openapi_extra=allow("console"))
+    async def act(name: str, verb: str, request: Request) -> Response:
+        begin = _VERBS.get(verb)
+        if begin is None:
+            raise NotFoundError(f"A model cannot be told to {verb[:40]!r}")
+        job = await begin(console, name, await body_of(request, Change))
+        return answer(job.plain(), 202)
+
+
+def _up(console: Console, name: str) -> ModelConfig | None:
+    """The model that is up under a name of its own, or an alias."""
+    route = console.deps.backend.route(name)
+    meant = route.model if route else name
+    return next((config for config in console.manager.configs() if config.name == meant), None)
+
+
+def _need(console: Console, name: str) -> ModelConfig:
+    config = _up(console, name)
+    if config is None:
+        raise NotFoundError(f"The model {name[:100]!r} is not up", param="name")
+    return config
+
+
+async def _start(console: Console, name: str, _change: Change) -> Job:
+    manager = console.manager
+    if (config := _up(console, name)) is None:
+        in_file = await asyncio.to_thread(manager.file_models)
+        known = {model.name: model for model in (*in_file, *console.stopped.values())}
+        config = known.get(name)
+    if config is None:
+        raise NotFoundError(f"There is no model {name[:100]!r} to start", param="name")
+    console.stopped.pop(config.name, None)
+    work = manager.ask("up", models=[plain_config(config)], start=True)
+    return console.jobs.start("start", [config.name], work)
+
+
+async def _stop(console: Console, name: str, _change: Change) -> Job:
+    config = _need(console, name)
+    console.stopped[config.name] = config
+    return console.jobs.start(
+        "stop", [config.name], console.manager.ask("down", models=[config.name])
+    )
+
+
+async def _restart(console: Console, name: str, _change: Change) -> Job:
+    config = _need(console, name)
+    work = console.manager.ask("restart", models=[config.name])
+    return console.jobs.start("restart", [config.name], work)
+
+
+async def _unload(console: Console, name: str, _change: Change) -> Job:
+    config = _need(console, name)
+    work = console.manager.ask("unload", models=[config.name])
+    return console.jobs.start("unload", [config.name], work)
+
+
+async def _scale(console: Console, name: str, change: Change) -> Job:
+    config = _need(console, name)
+    if change.replicas is None:
+        raise InvalidRequestError("'replicas' is missing", param="replicas")
+    work = console.manager.ask("scale", models=[config.name], replicas=change.replicas)
+    return console.jobs.start("scale", [config.name], work)
+
+
+async def _keep(console: Console, name: str, change: Change) -> Job:
+    config = _need(console, name)
+    try:
+        keep, seconds = split_keep(change.keep or "")
+    except ValueError as error:
+        raise InvalidRequestError(f"Invalid 'keep': {error}", param="keep") from None
+    idle = config.idle if seconds is None else seconds
+    changed = replace(config, keep=keep, idle=idle)
+    work = console.manager.ask("up", models=[plain_config(changed)])
+    return console.jobs.start("keep", [config.name], work)
+
+
+_VERBS: Mapping[str, Any] = {
+    "start": _start,
+    "stop": _stop,
+    "restart": _restart,
+    "unload": _unload,
+    "scale": _scale,
+    "keep": _keep,
+}

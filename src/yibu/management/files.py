@@ -1,0 +1,180 @@
+"""The node's yibu.yaml: read, checked as it is typed, compared with what is served, written in one step."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yibu.config import Config, ModelConfig
+from yibu.errors import ConfigError, YibuError
+from yibu.management.context import Context
+from yibu.node.state import write_atomically
+
+if TYPE_CHECKING:
+    from yibu.management.difference import Difference
+
+_log = logging.getLogger(__name__)
+
+
+class ChangedMeanwhileError(YibuError):
+    """The file is not the one that a change began from."""
+
+    cause = "changed_meanwhile"
+
+
+class ConfigFile:
+    """Blocking. What it is told to write has been checked."""
+
+    def __init__(self, context: Context, source: Mapping[str, Any]) -> None:
+        """``source`` says with which file the node was started, if any."""
+        started_with = source.get("file")
+        self.path = Path(started_with) if started_with else context.paths.state / "yibu.yaml"
+        self._context = context
+        self._source = source
+        self._models: tuple[bytes, tuple[ModelConfig, ...]] | None = None
+
+    def read(self) -> dict[str, Any]:
+        """Its text, and what names this state of it.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        data = self._bytes()
+        return {
+            "path": str(self.path),
+            "exists": data is not None,
+            "text": (data or b"").decode("utf-8-sig", "replace"),
+            "sha256": _digest(data),
+        }
+
+    def models(self) -> Sequence[ModelConfig]:
+        """As they would be brought up; none where the file cannot be used."""
+        try:
+            data = self._bytes()
+        except ConfigError:
+            return ()
+        if data is None:
+            return ()
+        if self._models is None or self._models[0] != data:
+            try:
+                found = self._chosen(self._config(data))
+            except YibuError as error:
+                _log.info("the console shows no models of %s: %s", self.path, error)
+                found = ()
+            self._models = (data, found)
+        return self._models[1]
+
+    def check(self, text: str) -> dict[str, Any]:
+        """Whether `yibu up` could use the text, and what is wrong with it."""
+        from yibu.management.check import check_config
+
+        try:
+            _, notes = check_config(self._config(text.encode()), self._context)
+        except YibuError as error:
+            return {"ok": False, "faults": faults_of(error), "notes": []}
+        return {"ok": True, "faults": [], "notes": list(notes)}
+
+    def difference(self, text: str, running: Sequence[ModelConfig]) -> Difference:
+        """What the text would change of what runs.
+
+        Raises:
+            YibuError: it cannot be used.
+        """
+        from yibu.management.check import check_options
+        from yibu.management.difference import difference
+
+        wanted = self._chosen(self._config(text.encode()))
+        check_options(wanted, self._context)
+        own = [model.name for model in running if model.file == self.path]
+        return difference(wanted, running, own)
+
+    def compare(
+        self, text: str, running: Sequence[ModelConfig], settings: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The same for people: models, the gateway's settings, and the text itself. ``settings`` are
+        those that the gateway was started with."""
+        from yibu.management.changes import changed_settings
+
+        shown = {"text": self.text_difference(text)}
+        names = ("added", "changed", "removed", "unchanged", "settings")
+        try:
+            found = self.difference(text, running).plain()
+            found["settings"] = changed_settings(
+                self._config(text.encode()), settings, self._context.env
+            )
+        except YibuError as error:
+            return {"ok": False, "faults": faults_of(error), **dict.fromkeys(names), **shown}
+        return {"ok": True, "faults": [], **{name: found[name] for name in names}, **shown}
+
+    def text_difference(self, text: str) -> str:
+        """A unified diff from the file to the text."""
+        name = self.path.name
+        before = self.read()["text"].splitlines(keepends=True)
+        lines = difflib.unified_diff(before, text.splitlines(keepends=True), name, name)
+        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+    def write(self, text: str, sha256: str) -> None:
+        """Replace the file whose digest this is.
+
+        Raises:
+            ChangedMeanwhileError: it is another one by now.
+            ConfigError: it cannot be written.
+        """
+        if _digest(self._bytes()) != sha256:
+            raise ChangedMeanwhileError(
+                f"{self.path} was changed since it was read",
+                hint="read it again, and make the change in what it says now",
+            )
+        target = self.path.resolve()  # a symbolic link stays one
+        try:
+            write_atomically(target, text.encode())
+        except OSError as error:
+            raise ConfigError(
+                f"{target} cannot be written: {error.strerror}",
+                hint=f"see whose it is: ls -l {target}; the disk: df -h {target.parent}",
+            ) from error
+
+    def _bytes(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"The configuration file {self.path} cannot be read: {error.strerror}",
+                hint=f"see whose it is: ls -l {self.path}",
+            ) from error
+
+    def _config(self, data: bytes) -> Config:
+        from yibu.config import file as config_file
+
+        env = self._context.env
+        schema = config_file.parse(data, self.path.name, env=env)
+        return config_file.resolve(schema, self.path, env=env)
+
+    def _chosen(self, config: Config) -> tuple[ModelConfig, ...]:
+        from yibu.hub.settings import is_offline
+        from yibu.management.entries import Typed, choose
+
+        if not config.models:
+            return ()
+        typed = Typed(offline=is_offline(self._context.env))
+        return choose([], config, self._context.directory, typed).models
+
+
+def faults_of(error: YibuError) -> list[dict[str, Any]]:
+    """What is wrong with a file, each with its place where it has one."""
+    from yibu.config.document import FaultyFileError
+
+    if isinstance(error, FaultyFileError):
+        return [{"line": f.line, "column": f.column, "message": f.text} for f in error.faults]
+    message = f"{error.message}. {error.hint}" if error.hint else error.message
+    return [{"line": None, "column": None, "message": message}]
+
+
+def _digest(data: bytes | None) -> str:
+    return "" if data is None else hashlib.sha256(data).hexdigest()
