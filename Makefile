@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+SITE   := .venv-site
 ARGS   ?=
 SLOWEST := --durations=15 --durations-min=1
 
@@ -9,7 +10,7 @@ SLOWEST := --durations=15 --durations-min=1
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs clean gpu audit
+.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs site clean gpu audit
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
@@ -29,7 +30,7 @@ QUICK := -m "not engine and not browser" --ignore=tests/speech
 
 # Beside the checks, which take one processor, the tests are imported once: each worker would else
 # compile them and their packages anew.
-PARTS := check quick chaos engines
+PARTS := check quick chaos site engines
 
 test: $(VENV)/dev                ## the whole test suite, real engines included; a part that fails stops no other
 	@$(BIN)/python -m pytest $(QUICK) --collect-only >/dev/null 2>&1 & \
@@ -95,9 +96,21 @@ fresh:                           ## the demo on a bare Debian, where root can ma
 lock: | $(VENV)/uv               ## pin what pyproject.toml asks for, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/core.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --group dev pyproject.toml -o requirements/dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --group docs -o requirements/docs.lock
 
 docs: $(VENV)/dev               ## write the generated documents anew
 	$(BIN)/python scripts/generate_docs.py
 
+# In an environment of its own: nothing of it is needed to work on yibu.
+$(SITE)/installed: requirements/docs.lock | $(VENV)/bin/python
+	$(BIN)/python -m venv --clear $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements/docs.lock
+	@touch $@
+
+site: export NO_MKDOCS_2_WARNING := 1
+site: $(SITE)/installed          ## the documentation site, into build/site; a broken link or anchor fails it
+	$(SITE)/bin/mkdocs build --quiet --strict
+	$(SITE)/bin/mkdocs build --quiet --strict --config-file mkdocs.zh.yml
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SITE) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

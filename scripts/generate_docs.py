@@ -1,10 +1,9 @@
-"""Write docs/cli.md, docs/requests.md and docs/yibu.schema.json from the code; `make docs`. Tests check that they
-are current."""
+"""Write the generated documents (PAGES) from the code; `make docs`. Tests check that they are current."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from typer.main import get_command
@@ -12,33 +11,83 @@ from typer.main import get_command
 from yibu.cli import exits
 from yibu.cli.main import app
 from yibu.config.schema import FileSchema
-from yibu.engines.registry import request_tables
+from yibu.engines.causes import GENERIC_CAUSES
+from yibu.engines.registry import engines, request_tables
 from yibu.engines.requests import Rule
 
 DOCS = Path(__file__).parents[1] / "docs"
 _WIDTH = 96
 
 
-_CLI = f"""# Command line
+_EXITS = {
+    exits.DONE: "done",
+    exits.FAILED: "it failed: the message says why",
+    exits.USAGE: "wrong use: an option, a name, the configuration, settings other than the running node's",
+    exits.DOES_NOT_FIT: "a model does not fit on this machine",
+    exits.VERIFICATION_FAILED: "a file is not what its hub lists",
+    exits.NOT_RUNNING: "no node runs, or not the model",
+    exits.INTERRUPTED: "interrupted, by Ctrl-C",
+    exits.READER_GONE: "whoever read standard output closed it, as in `yibu logs smol \\| head -1`; "
+    "with `set -o pipefail` a script sees it",
+}
+_EXITS_PAGE = """# Exit codes
 
-Generated from the program by `make docs`.
+Generated from the program by `make docs`. They are the same for every command.
 
-| exit code | meaning |
-|---|---|
-| {exits.DONE} | done |
-| {exits.FAILED} | it failed: the message says why |
-| {exits.USAGE} | wrong use: an option, a name, the configuration, settings other than the running node's |
-| {exits.DOES_NOT_FIT} | a model does not fit on this machine |
-| {exits.VERIFICATION_FAILED} | a file is not what its hub lists |
-| {exits.NOT_RUNNING} | no node runs, or not the model |
-| {exits.INTERRUPTED} | interrupted, by Ctrl-C |
-| {exits.READER_GONE} | whoever read standard output closed it, as in `yibu logs smol \\| head -1`; with `set -o pipefail` a script sees it |
+{table}
+
+A script can decide by them:
+
+```bash
+yibu plan smollm2 > plan.txt || case $? in
+  3) echo "too large for this machine" ;;
+  *) exit 1 ;;
+esac
+```
 """
+_CAUSES_PAGE = """# Causes of failure
+
+Generated from the engines' tables by `make docs`.
+
+When an engine fails, yibu looks for the cause in its log. `yibu up`, `yibu ps` and the gateway's 503 show the
+sentence and the advice; the key stands in `--json` and as the label `cause` of the
+[metrics](../metrics.md#models-and-replicas). A failure that no row explains has the cause `unknown`, and the last lines of the log are shown.
+`{name}` stands for what the log says.
+"""
+
+
+def exit_codes() -> str:
+    return _EXITS_PAGE.format(table=_exit_table())
+
+
+def _exit_table() -> str:
+    rows = [f"| {code} | {meaning} |" for code, meaning in _EXITS.items()]
+    return "\n".join(("| exit code | meaning |", "|---|---|", *rows))
+
+
+def causes() -> str:
+    """What each engine's log is searched for, in the order in which it is tried."""
+    parts = [_CAUSES_PAGE]
+    tables = {engine.name: engine.causes for engine in engines() if engine.causes}
+    for name, table in {**tables, "Every engine": GENERIC_CAUSES}.items():
+        rows = [
+            f"| `{each.key}` | {_cell(each.explanation)} | {_cell(each.hint)} |" for each in table
+        ]
+        parts.append(
+            "\n".join(
+                (f"## {name}\n", "| key | what it says | advice |", "|---|---|---|", *rows, "")
+            )
+        )
+    return "\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def cli_reference() -> str:
     """Every verb with the help that it prints itself."""
-    parts = [_CLI]
+    parts = [f"# Command line\n\nGenerated from the program by `make docs`.\n\n{_exit_table()}\n"]
     for name, text in _helps():
         parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
@@ -107,7 +156,15 @@ def _request_rows(path: str, rows: Iterable[Rule]) -> str:
                       *lines, ""))  # fmt: skip
 
 
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_reference,
+    "requests.md": requests,
+    "reference/exit-codes.md": exit_codes,
+    "reference/causes.md": causes,
+    "yibu.schema.json": schema,
+}
+
+
 if __name__ == "__main__":
-    (DOCS / "requests.md").write_text(requests(), encoding="utf-8")
-    (DOCS / "cli.md").write_text(cli_reference(), encoding="utf-8")
-    (DOCS / "yibu.schema.json").write_text(schema(), encoding="utf-8")
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")

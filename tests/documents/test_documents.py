@@ -1,0 +1,91 @@
+"""The documents themselves: both languages, links, and blocks that are not run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.documents.blocks import DOCS, OUTPUT, ROOT, blocks, pages, without_comments
+
+CHINESE = DOCS / "zh"
+NOT_RUN = 30
+"""Blocks of tutorials and how-tos that may be left out, each with its reason."""
+ALL = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:|mailto:)([^)\s#]*)(?:#([^)\s]*))?\)")
+
+
+def relative(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_both_languages_have_the_same_code(page: Path) -> None:
+    other = CHINESE / page.relative_to(DOCS)
+    english, chinese = blocks(page), blocks(other)
+    assert [without_comments(b) for b in chinese] == [without_comments(b) for b in english]
+    for here, there in zip(english, chinese, strict=True):
+        assert (here.language, here.title) == (there.language, there.title)
+        assert (here.why is None) == (there.why is None), there.line
+
+
+@pytest.mark.parametrize("page", pages(), ids=relative)
+def test_both_languages_have_the_same_parts(page: Path) -> None:
+    other = CHINESE / page.relative_to(DOCS)
+    shapes = [re.findall(r"^(#+|\|)", _prose(p), re.MULTILINE) for p in (page, other)]
+    assert shapes[0] == shapes[1]
+
+
+def test_the_translation_has_no_page_of_its_own() -> None:
+    assert [p for p in CHINESE.rglob("*.md") if not (DOCS / p.relative_to(CHINESE)).is_file()] == []
+
+
+def test_blocks_that_are_not_run_are_few_and_say_why() -> None:
+    left_out = [block for page in pages() for block in blocks(page) if block.why is not None]
+    assert all(len(block.why or "") > 8 for block in left_out)
+    assert len(left_out) <= NOT_RUN
+    run = [
+        b for page in pages() for b in blocks(page) if b.why is None and b.language not in OUTPUT
+    ]
+    assert len(run) > len(left_out)
+
+
+@pytest.mark.parametrize("page", ALL, ids=relative)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in _LINK.findall(_prose(page)):
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", ["mkdocs.yml", "mkdocs.zh.yml"])
+def test_the_sites_navigation_names_pages_that_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"!!python/\S+", "", text)
+    listed = set(_files(yaml.safe_load(text)["nav"]))
+    assert len(listed) > 40
+    of_root = {"security.md", "contributing.md", "changelog.md"}
+    assert [page for page in sorted(listed - of_root) if not (DOCS / page).is_file()] == []
+
+
+def _files(nav: object) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    values = nav if isinstance(nav, list) else list(nav.values()) if isinstance(nav, dict) else []
+    return [name for value in values for name in _files(value)]
+
+
+def _prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub and the site make them of headings."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE):
+        plain = re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading).lower())
+        found.add(plain.strip().replace(" ", "-"))
+    return found
