@@ -51,6 +51,7 @@ VERBS: dict[str, list[str]] = {
     "export compose": [],
     "export k8s": [],
     "export grafana": [],
+    "docs": ["speech"],
     "config check": [],
     "config show": [],
     "config schema": [],

@@ -20,6 +20,7 @@ from yibu.cli.verbs import (
     catalogue,
     changes,
     config,
+    documents,
     engines,
     export,
     keys,
@@ -77,6 +78,7 @@ for group in (
     node,
     keys,
     catalogue,
+    documents,
     config,
     engines,
 ):

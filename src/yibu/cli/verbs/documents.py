@@ -1,0 +1,80 @@
+"""``yibu docs``: the documents of this version, without a network."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from yibu.cli import manual, output
+from yibu.cli.context import Context
+from yibu.errors import UsageError
+
+_SECTIONS = 20
+"""As many as a terminal shows at once."""
+_WIDTH = 96
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(docs)
+
+
+def docs(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORD]...", help="A page's name, or words to look for."),
+    ] = None,
+) -> None:
+    """Read or search the documents of this version; no network is needed."""
+    chinese = _chinese(Context.here().env)
+    pages = manual.pages(manual.folder(), chinese=chinese)
+    if not words:
+        output.table([[page.name, page.title] for page in pages], ("PAGE", "TITLE"))
+        output.talk("Read one: yibu docs PAGE. Search them: yibu docs WORD.")
+        return
+    page = manual.named(pages, words[0]) if len(words) == 1 else None
+    if page is not None:
+        _show(page)
+        return
+    found = manual.search(pages, words) or manual.search(
+        manual.pages(manual.folder(), chinese=not chinese), words
+    )
+    if not found:
+        raise UsageError(
+            f"The documents have nothing with {' '.join(words)!r} in it.",
+            hint="See all pages with: yibu docs",
+        )
+    for section in found[:_SECTIONS]:
+        output.data(f"{section.page.name}: {section.heading}")
+        if section.line:
+            output.data(f"    {_short(section.line)}")
+    if len(found) > _SECTIONS:
+        output.talk(f"{len(found) - _SECTIONS} more sections; another word finds fewer.")
+    output.talk(f"Read one: yibu docs {found[0].page.name}")
+
+
+def _chinese(env: Mapping[str, str]) -> bool:
+    """By the first of these variables that is set, as for messages."""
+    names = ("YIBU_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    return next((env[name] for name in names if env.get(name)), "").lower().startswith("zh")
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
+
+
+def _show(page: manual.Page) -> None:
+    """Drawn, in a pager, for a person; as it is for a program."""
+    if not sys.stdout.isatty():
+        output.data(page.text.rstrip())
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    os.environ.setdefault("LESS", "-FRX")  # as git does: colours pass, a short page ends at once
+    console = Console(width=min(Console().width, _WIDTH))
+    with console.pager(styles=True):
+        console.print(Markdown(page.text))
