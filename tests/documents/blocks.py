@@ -30,9 +30,16 @@ class Block:
     line: int = 0
 
 
-def pages(root: Path = DOCS) -> list[Path]:
+def pages() -> list[Path]:
     """The tutorials and how-tos in English: their blocks run. Those in Chinese have the same."""
-    return sorted([*root.glob("tutorials/*.md"), *root.glob("howto/*.md")])
+    return sorted([*DOCS.glob("tutorials/*.md"), *DOCS.glob("howto/*.md")])
+
+
+def translations() -> list[tuple[Path, Path]]:
+    """Each page in both languages, where it is in both."""
+    chinese = DOCS / "zh"
+    both = [(DOCS / page.relative_to(chinese), page) for page in sorted(chinese.rglob("*.md"))]
+    return [(ROOT / "README.md", ROOT / "README.zh-CN.md"), *both]
 
 
 def blocks(page: Path) -> list[Block]:

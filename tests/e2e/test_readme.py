@@ -15,6 +15,7 @@ from tests.e2e.home import REPOSITORY, Home
 from yibu.config import file as config_file
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+CHINESE = (REPOSITORY / "README.zh-CN.md").read_text(encoding="utf-8")
 TESTED = re.findall(r"<!-- tested -->\n```sh\n(.*?)```", README, re.DOTALL)
 
 
@@ -56,11 +57,11 @@ def test_its_file_can_be_used() -> None:
 
 
 def test_its_documents_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+    for target in re.findall(r"\]\(([^)#:]+)\)", README + CHINESE):
         assert (REPOSITORY / target).is_file(), target
 
 
 def test_the_make_targets_that_it_names_exist() -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"`make (\w+)", README + CHINESE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
