@@ -24,7 +24,9 @@ def relative(page: Path) -> str:
 @pytest.mark.parametrize(("english", "chinese"), translations(), ids=relative)
 def test_both_languages_have_the_same_code(english: Path, chinese: Path) -> None:
     here, there = blocks(english), blocks(chinese)
-    code = [[without_comments(b) for b in page if b.language not in OUTPUT] for page in (here, there)]
+    code = [
+        [without_comments(b) for b in page if b.language not in OUTPUT] for page in (here, there)
+    ]
     assert code[0] == code[1]
     for one, other in zip(here, there, strict=True):
         assert (one.language, one.title) == (other.language, other.title)
