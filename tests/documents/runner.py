@@ -86,6 +86,8 @@ class Reader:
                 assert yaml.safe_load(text)
             case "nginx":
                 self.check_nginx(text)
+            case "caddy":
+                self.check_caddy(text)
             case "python" if block.title is not None:
                 compile(text, block.title, "exec")
             case "python":
@@ -110,6 +112,13 @@ class Reader:
         file.write_text(_NGINX.format(block=text), encoding="utf-8")
         pid = f"pid {self.directory / 'nginx.pid'}; error_log stderr;"
         self.run("nginx", "-t", "-c", str(file), "-g", pid)
+
+    def check_caddy(self, text: str) -> None:
+        """By Caddy itself, where there is one."""
+        if shutil.which("caddy"):
+            file = self.directory / "Caddyfile"
+            file.write_text(text, encoding="utf-8")
+            self.run("caddy", "validate", "--adapter", "caddyfile", "--config", str(file))
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
