@@ -4,10 +4,13 @@
 #
 #   scripts/fresh_machine.sh [--suite NAME] [--mirror URL] [--with PKG,PKG] [--user] [--cache DIR]
 #                            [--shell TEXT] [COMMAND …]          COMMAND: make demo ARGS=--once
+#   scripts/fresh_machine.sh --wheel [… the same]                COMMAND: scripts/install_try.sh
 #
 #   --suite NAME   the Debian release (this machine's own)      --with    further Debian packages
 #   --mirror URL   where its packages are (this machine's own)  --user    run as a user, not as root
 #   --cache DIR    keep downloaded packages there, Debian's and Python's, for another run
+#   --wheel        no clone, no make, no git: a wheel and an sdist, built here and checked by twine, in an
+#                  index of their own (PIP_EXTRA_INDEX_URL), and the installer
 #   --shell TEXT   run TEXT by sh first, as root, in the new machine: to take something away
 #
 # The package index, proxies and certificates are the ones that pip is configured for here.
@@ -18,7 +21,7 @@
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
-suite='' mirror='' packages=python3,python3-venv,make,git,ca-certificates user='' cache='' before=''
+suite='' mirror='' packages=python3,python3-venv,make,git,ca-certificates user='' cache='' before='' wheel=''
 while [[ ${1-} == --* ]]; do
   case $1 in
     --suite) suite=$2; shift 2 ;;
@@ -27,9 +30,11 @@ while [[ ${1-} == --* ]]; do
     --cache) cache=$(mkdir -p "$2" && cd "$2" && pwd); shift 2 ;;
     --shell) before=$2; shift 2 ;;
     --user) user=yes; shift ;;
+    --wheel) wheel=yes; packages=${packages/,make,git/}; shift ;;
     *) sed -n '2,/^set/{/^#/!d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
   esac
 done
+if [[ $wheel ]]; then (($#)) || set -- sh install_try.sh; fi
 (($#)) || set -- make demo ARGS=--once
 
 cannot() { echo "fresh_machine.sh: no such machine can be made here: $*" >&2; exit 77; }
@@ -76,11 +81,26 @@ else
   [[ -z $base ]] || { tar -c -C "$root" -f "$base.$$" . && mv "$base.$$" "$base"; }
 fi
 
-# What a user has: the clone, as it stands in the working tree.
-git clone --quiet --no-hardlinks "$repository" "$root/yibu"
-(cd "$repository" && git ls-files -z --cached --others --exclude-standard --deduplicate |
-  xargs -0 sh -c 'for file; do [ -e "$file" ] && printf "%s\0" "$file"; done' sh |
-  tar --null --files-from=- -c) | tar -x -C "$root/yibu"
+# What a user has: an index with yibu's distributions and the installer.
+distributions() {
+  local python=${PYTHON:-$repository/.venv/bin/python} index=$root/yibu/index/yibu file
+  mkdir -p "$index"
+  "$python" -m uv build --quiet --out-dir "$index" "$repository"
+  "$python" -m uv tool run --quiet twine check --strict "$index"/*.whl "$index"/*.tar.gz >&2
+  rm -f "$index/.gitignore"
+  for file in "$index"/*.*; do echo "<a href=\"${file##*/}\">${file##*/}</a><br>"; done >"$root/index.html"
+  mv "$root/index.html" "$index/"
+  cp "$repository"/scripts/install.sh "$repository"/scripts/install_try.sh "$root/yibu/"
+}
+
+# Or the clone, as it stands in the working tree.
+clone() {
+  git clone --quiet --no-hardlinks "$repository" "$root/yibu"
+  (cd "$repository" && git ls-files -z --cached --others --exclude-standard --deduplicate |
+    xargs -0 sh -c 'for file; do [ -e "$file" ] && printf "%s\0" "$file"; done' sh |
+    tar --null --files-from=- -c) | tar -x -C "$root/yibu"
+}
+if [[ $wheel ]]; then distributions; else clone; fi
 took "a bare $suite"
 
 # What an administrator has set: the package index, its certificates, name servers and proxies.
@@ -107,6 +127,10 @@ variables=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 for name in http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY SSL_CERT_FILE; do
   [[ ${!name-} ]] && variables+=("$name=${!name}")
 done
+if [[ $wheel ]]; then
+  further=$(sed -n 's/^extra-index-url = //p' <<<"$settings" | tr '\n' ' ')
+  variables+=("PIP_EXTRA_INDEX_URL=file:///yibu/index${further:+ $further}")
+fi
 as=()
 if [[ $user ]]; then
   chroot "$root" useradd --create-home somebody

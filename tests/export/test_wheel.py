@@ -1,0 +1,80 @@
+"""What `pip install yibu` brings: all files of the package, and what is said of it."""
+
+from __future__ import annotations
+
+import email
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.licenses import canonicalize_license_expression
+from packaging.requirements import Requirement
+
+from yibu import __version__
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "build",
+        "--quiet",
+        "--out-dir",
+        str(folder),
+        str(REPOSITORY),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(next(distributions.glob("*.whl")))
+
+
+def tracked(folder: str) -> set[str]:
+    """Files of the repository, as the next commit would have them."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", folder]
+    listed = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, check=True
+    ).stdout.decode()
+    return {name for name in listed.split("\0") if name and (REPOSITORY / name).exists()}
+
+
+def test_every_file_of_the_package_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    """Locks, tables, templates, the console and its licences as well as modules."""
+    expected = {name.removeprefix("src/") for name in tracked("src/yibu")}
+    assert any(not name.endswith(".py") for name in expected)
+    packed = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
+    assert packed == expected
+
+
+def test_its_metadata_is_whole(wheel: zipfile.ZipFile) -> None:
+    folder = f"yibu-{__version__}.dist-info"
+    metadata = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))
+    assert metadata["Version"] == __version__
+    assert canonicalize_license_expression(metadata["License-Expression"]) == "Apache-2.0"
+    assert wheel.read(f"{folder}/licenses/NOTICE") == (REPOSITORY / "NOTICE").read_bytes()
+    assert wheel.read(f"{folder}/licenses/LICENSE") == (REPOSITORY / "LICENSE").read_bytes()
+    assert b"yibu = yibu.__main__:main" in wheel.read(f"{folder}/entry_points.txt")
+    needed = {Requirement(line).name for line in metadata.get_all("Requires-Dist", [])}
+    assert {"fastapi", "uvicorn", "uv"} <= needed
+    assert metadata.get_payload()  # the README, which the index shows
+
+
+def test_the_sdist_has_what_it_takes_to_build_and_test(distributions: Path) -> None:
+    with tarfile.open(next(distributions.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    expected = {name for folder in ("src", "tests", "docs", "scripts") for name in tracked(folder)}
+    assert expected <= names
+    assert {"pyproject.toml", "LICENSE", "NOTICE", "README.md"} <= names
