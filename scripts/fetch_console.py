@@ -107,10 +107,10 @@ PACKAGES = (
 )
 
 
-def fetched(package: Package, registry: str) -> dict[str, bytes]:
+def fetched(package: Package, source: str) -> dict[str, bytes]:
     """The package's files by their path below ``vendor``; exits where the archive is not the pinned one."""
     base = package.name.rpartition("/")[2]
-    url = f"{registry}/{package.name}/-/{base}-{package.version}.tgz"
+    url = f"{source}/{package.name}/-/{base}-{package.version}.tgz"
     with urllib.request.urlopen(url, timeout=180) as answer:
         archive = answer.read()
     found = "sha512-" + base64.b64encode(hashlib.sha512(archive).digest()).decode()
@@ -150,7 +150,7 @@ def differences() -> list[str]:
     return lines
 
 
-def _registry() -> str:
+def registry() -> str:
     """The registry that npm is configured with, so that mirrors are used."""
     try:
         done = subprocess.run(
@@ -170,10 +170,10 @@ def main(arguments: Sequence[str]) -> int:
         lines = differences()
         print("\n".join(lines) or "The console's libraries are the pinned ones.")
         return 1 if lines else 0
-    registry = _registry()
+    source = registry()
     files: dict[str, bytes] = {}
     for package in PACKAGES:
-        files |= fetched(package, registry)
+        files |= fetched(package, source)
         print(f"{package.name} {package.version}", file=sys.stderr)
     for name, data in files.items():
         path = VENDOR / name
