@@ -10,7 +10,7 @@ SLOWEST := --durations=15 --durations-min=1
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick engines llama-server chaos soak check dev fresh lock docs site clean gpu audit
+PARTS := check quick browser chaos site engines
 
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
@@ -30,7 +30,7 @@ QUICK := -m "not engine and not browser" --ignore=tests/speech
 
 # Beside the checks, which take one processor, the tests are imported once: each worker would else
 # compile them and their packages anew.
-PARTS := check quick chaos site engines
+PARTS := check quick browser chaos site engines
 
 test: $(VENV)/dev                ## the whole test suite, real engines included; a part that fails stops no other
 	@$(BIN)/python -m pytest $(QUICK) --collect-only >/dev/null 2>&1 & \
@@ -44,6 +44,10 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 
 quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
 	@$(call tests,$(QUICK) $(SLOWEST),-n 4 --dist worksteal)
+
+browser: $(VENV)/dev             ## the console in a Chromium: Debian's, or one from npm in the test cache
+	-@$(BIN)/python -m tests.support.chromium
+	@$(call tests,-m "browser and not engine" tests/console $(SLOWEST),-n 2 --dist loadfile)
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
 	-@$(MAKE) --no-print-directory llama-server

@@ -17,7 +17,7 @@ from pathlib import Path
 CONSOLE = Path(__file__).parents[1] / "src/yibu/console"
 LOCALES = CONSOLE / "locales"
 _CALL = re.compile(r'\b(?:t|rich)\(\s*("(?:[^"\\]|\\.)*")')
-_IMPORT = re.compile(r'^(?:import|export)\b[^;"]*?"(\.[^"]+)"', re.MULTILINE)
+_IMPORT = re.compile(r'^(?:import|export)\b[^;"()]*?"(\.[^"]+)"', re.MULTILINE)
 _PRELOAD = re.compile(r'(?:<link rel="modulepreload" [^>]*>\n)+')
 _UNTRANSLATED = ""
 INDEX = CONSOLE / "index.html"

@@ -75,7 +75,9 @@ NOT_TRANSLATED = {"yibu", "always", "8xh20", "--max-model-len 8192", "PORT=8000"
 """The product's name, and what people type as it stands."""
 _SAID = re.compile(r'\b(aria-label|title|placeholder|alt|label|hint|fault|text)="([^"\0]*)"')
 _LETTERS = re.compile(r"[A-Za-z\u4e00-\u9fff]")
-_LITERAL = re.compile(r'\b(?:label|title|text|action|hint): "[^"]|\btoast\("|new Error\("|showLabel="')
+_LITERAL = re.compile(
+    r'\b(?:label|title|text|action|hint): "[^"]|\btoast\("|new Error\("|showLabel="'
+)
 _NOT_A_LITERAL = re.compile(r'(?<![\w.])t\((?!\s*")')
 
 

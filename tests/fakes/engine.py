@@ -72,6 +72,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokenizer", action="store_true", help="/tokenize has a token a word")
     parser.add_argument("--slots", type=int, default=1000, help="streams at once; others wait")
     parser.add_argument("--first-token", type=float, default=0.0, help="seconds before a stream")
+    parser.add_argument(
+        "--deltas", metavar="FILE", help="a JSON list: what chat streams have instead"
+    )
     parser.add_argument("--spin", action="store_true", help="burn CPU in a thread")
     args = parser.parse_args()
     args.crash_code = 0 if args.exit_zero else args.exit_code
@@ -251,11 +254,14 @@ class Connection(socketserver.StreamRequestHandler):
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        for index in range(count + 1):
-            time.sleep(self.server.args.slow_tokens if index < count else 0)
-            text = f"t{index} " if index < count else ""
-            choice: dict = {"index": 0, "finish_reason": None if index < count else "length"}
-            choice |= {"delta": {"content": text}} if chat else {"text": text}
+        deltas = [{"content": f"t{index} "} for index in range(count)]
+        if self.server.args.deltas and count > 1:  # a probe wants one token
+            with open(self.server.args.deltas) as file:
+                deltas = json.load(file)
+        for index, delta in enumerate([*deltas, {"content": ""}]):
+            time.sleep(self.server.args.slow_tokens if index < len(deltas) else 0)
+            choice: dict = {"index": 0, "finish_reason": None if index < len(deltas) else "length"}
+            choice |= {"delta": delta} if chat else {"text": delta["content"]}
             data = {**self.shell(chat, ".chunk" if chat else ""), "choices": [choice]}
             self.chunk(f"data: {json.dumps(data)}\n\n".encode())
         if usage is not None:

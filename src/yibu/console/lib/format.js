@@ -47,8 +47,10 @@ export function duration(value) {
   const whole = Math.round(value);
   if (whole < 60) return t("{seconds} s", { seconds: whole });
   const minutes = Math.floor(whole / 60);
+  if (minutes < 60 && whole % 60 === 0) return t("{minutes} min", { minutes });
   if (minutes < 60) return t("{minutes} min {seconds} s", { minutes, seconds: whole % 60 });
   const hours = Math.floor(minutes / 60);
+  if (hours < 48 && minutes % 60 === 0) return t("{hours} h", { hours });
   if (hours < 48) return t("{hours} h {minutes} min", { hours, minutes: minutes % 60 });
   return t("{days} d {hours} h", { days: Math.floor(hours / 24), hours: hours % 24 });
 }

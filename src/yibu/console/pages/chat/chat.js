@@ -1,6 +1,6 @@
 /** Talk to one model, or to several side by side. */
 import { useAsked, useTitle } from "../../lib/hooks.js";
-import { Fragment, html, useState } from "../../lib/html.js";
+import { Fragment, html, useEffect, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { link } from "../../lib/router.js";
 import { Icon } from "../../components/icon.js";
@@ -38,8 +38,12 @@ function Talk({ models }) {
   const sees = conversation.models.every((name) =>
     models.find((model) => model.id === name)?.capabilities.includes("vision"));
   const toggle = (name) => setPanel(panel === name ? null : name);
-  const onKey = (event) => event.key === "Escape" && busy && chat.stop();
-  return html`<div class="page fill" onKeyDown=${onKey}>
+  useEffect(() => {
+    const onKey = (event) => event.key === "Escape" && busy && chat.stop();
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [busy]);
+  return html`<div class="page fill">
     <div class=${`chat ${panel ? "with-panel" : ""}`}>
       <div class="chat-head">
         <h1 class="chat-title truncate">${conversation.title || t("New conversation")}</h1>

@@ -46,7 +46,7 @@ export function ModelForm({ form, onForm, busy, onPlan }) {
       <${TextField} name="deploy-name" label=${t("Served as")} value=${form.name} onValue=${set("name")} placeholder=${t("the model's own name")} />
       <${TextField} name="deploy-engine" label=${t("Engine")} value=${form.engine} onValue=${set("engine")} placeholder=${t("chosen by the model")} />
       <${TextField} name="deploy-replicas" label=${t("Replicas")} type="number" min="1" value=${form.replicas} onValue=${set("replicas")} />
-      <${TextField} name="deploy-keep" label=${t("Keep")} value=${form.keep} onValue=${set("keep")} placeholder="always" hint=${t("always, demand, or an idle time such as 15m")} />
+      <${TextField} name="deploy-keep" label=${t("Keep")} value=${form.keep} onValue=${set("keep")} placeholder="always" hint=${t("always, manual, idle, or idle with a time such as idle 15m")} />
       <${TextField} name="deploy-flags" label=${t("Engine flags")} value=${form.flags} onValue=${set("flags")} class="input code"
         placeholder="--max-model-len 8192" hint=${t("As the engine's own command takes them.")} />
       <${TextField} name="deploy-machine" label=${t("Plan for another machine")} value=${form.machine} onValue=${set("machine")} placeholder="8xh20" />

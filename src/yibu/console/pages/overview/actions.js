@@ -1,5 +1,6 @@
 /** What can be asked of a model; stops and restarts are confirmed first. */
 import { ask, modelPath } from "../../lib/api.js";
+import { duration } from "../../lib/format.js";
 import { t } from "../../lib/i18n.js";
 import { attempt, toast } from "../../lib/toasts.js";
 import { confirm } from "../../components/confirm.js";
@@ -29,9 +30,10 @@ export async function act(verb, model, json) {
   });
 }
 
-/** `always`, `demand` or `idle 15m` in words. */
-export function keepText(keep) {
+/** How long a model stays loaded, in words. */
+export function keepText({ keep, idle_seconds: idle }) {
   if (keep === "always") return t("always loaded");
-  if (keep === "demand") return t("loaded on demand, may give way to others");
-  return t("unloaded when idle for {time}", { time: keep.replace(/^idle\s*/, "") });
+  if (keep === "manual") return t("loaded and unloaded by hand");
+  return idle ? t("loaded on demand, unloaded when idle for {time}", { time: duration(idle) })
+    : t("loaded on demand, gives way to others");
 }

@@ -59,7 +59,7 @@ function Figure({ label, value, bad, title }) {
 function Figures({ model, ready }) {
   const { recent } = model;
   return html`<div class="model-figures">
-    <${Figure} label=${t("Replicas")} value=${t("{ready} of {wanted}", { ready, wanted: model.wanted_replicas })} title=${keepText(model.keep)} />
+    <${Figure} label=${t("Replicas")} value=${t("{ready} of {wanted}", { ready, wanted: model.wanted_replicas })} title=${keepText(model)} />
     <${Figure} label=${t("In flight")} value=${number(model.in_flight)} />
     <${Figure} label=${t("Queued")} value=${number(model.queued)} />
     <div class="figure with-line"><${Figure} label=${t("Requests/s")} value=${number(model.requests_per_second, 1)} />

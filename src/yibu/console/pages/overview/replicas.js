@@ -26,7 +26,7 @@ export function Replicas({ model }) {
       <div><dt>${t("Names")}</dt><dd>${[model.name, ...model.names.filter((one) => one !== model.name)].join(", ")}</dd></div>
       <div><dt>${t("Can")}</dt><dd>${model.capabilities.join(", ") || "–"}</dd></div>
       ${model.max_context !== null && html`<div><dt>${t("Context length")}</dt><dd>${t("{count} tokens", { count: model.max_context })}</dd></div>`}
-      <div><dt>${t("Kept")}</dt><dd>${keepText(model.keep)}</dd></div>
+      <div><dt>${t("Kept")}</dt><dd>${keepText(model)}</dd></div>
       ${phases.length > 0 && html`<div><dt>${t("Start took")}</dt>
         <dd>${phases.map(([phase, time]) => t("{phase} {time}", { phase: phaseText(phase), time: seconds(time) })).join(" · ")}</dd></div>`}
       ${model.file && html`<div><dt>${t("File")}</dt><dd>${model.file}</dd></div>`}
