@@ -4,12 +4,15 @@ with."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 
 import pytest
 
 from tests.support.connections import connected
 from yibu.gateway.http import connection
+from yibu.gateway.http.cycle import Cycle
+from yibu.gateway.http.exchange import Exchange
 
 from .conftest import FakeBackend, Running, Serve, chat
 from .upstream import LLAMA_CHAT, Upstream, answering
@@ -65,6 +68,28 @@ async def test_what_could_be_read_two_ways_is_refused(
     error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert up.received == []
+
+
+async def test_an_answered_request_is_no_work_for_the_garbage_collector(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    """Its parts do not refer to each other in a circle: they are freed when the answer has ended."""
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway, connected(gateway.server.port) as (reader, writer):
+            gc.collect()
+            gc.disable()
+            try:
+                for request in (WHOLE, HEALTH) * 10:
+                    writer.write(request)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                    await reader.readexactly(length)
+                kept = [one for one in gc.get_objects() if isinstance(one, Cycle | Exchange)]
+            finally:
+                gc.enable()
+    # What the connection and the task of the last request still have.
+    assert len(kept) <= 4
 
 
 async def test_pipelined_requests_are_answered_in_order(serve: Serve, backend: FakeBackend) -> None:

@@ -193,6 +193,8 @@ class HttpConnection(ParsedConnection):
                 await self._answer(cycle, (cycle, task))
         finally:
             self.tasks.discard(task)
+            # They hold the cycle, which holds its scope: garbage that only the collector would find.
+            cycle.scope["extensions"].clear()
 
     async def _answer(self, cycle: Cycle, running: tuple[Cycle, asyncio.Task[None]]) -> None:
         self._running = running
