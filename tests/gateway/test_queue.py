@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.polling import eventually
 from yibu.errors import NotReadyError, OverloadedError
-from yibu.gateway.proxy import relay
+from yibu.gateway.proxy import silence
 from yibu.gateway.proxy.affinity import prompt_affinity
 
 from .conftest import FakeBackend, Serve
@@ -43,8 +43,8 @@ async def test_a_whole_answer_comes_when_a_replica_is_free(
 async def test_a_stream_gets_comments_while_it_waits_and_then_its_answer(
     serve: Serve, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "HEAD_GRACE", 0.02)
-    monkeypatch.setattr(relay, "KEEP_ALIVE", 0.02)
+    monkeypatch.setattr(silence, "HEAD_GRACE", 0.02)
+    monkeypatch.setattr(silence, "KEEP_ALIVE", 0.02)
     backend.free = asyncio.Event()
     async with Upstream(streaming(*LLAMA_CHAT_STREAM, DONE)) as up, serve() as gateway:
         backend.add("m", up)
@@ -74,7 +74,7 @@ async def test_a_refusal_is_a_status_for_who_waits_and_an_event_in_a_stream_that
         status, answer = await asking
         assert (status, answer["error"]["message"]) == (503, "it could not be loaded")
         backend.free.clear()
-        monkeypatch.setattr(relay, "HEAD_GRACE", 0.02)
+        monkeypatch.setattr(silence, "HEAD_GRACE", 0.02)
         streaming_ = asyncio.create_task(gateway.stream(URL, chat(stream=True)))
         await eventually(lambda: backend.waiting == 1)
         await asyncio.sleep(0.1)

@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
-from yibu.gateway.proxy import relay
+from yibu.gateway.proxy import silence
 
 from .conftest import FakeBackend, Serve, chat
 from .engine_words import LLAMA_RESPONSE_STREAM, MESSAGE_STREAM
@@ -242,8 +242,8 @@ async def test_a_stream_that_waits_says_so(
     serve: Serve, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch, queued: bool
 ) -> None:
     """Before the engine's head (queued, or reading the prompt), before its first token, and between."""
-    monkeypatch.setattr(relay, "HEAD_GRACE", 0.05)
-    monkeypatch.setattr(relay, "KEEP_ALIVE", 0.05)
+    monkeypatch.setattr(silence, "HEAD_GRACE", 0.05)
+    monkeypatch.setattr(silence, "KEEP_ALIVE", 0.05)
     go = asyncio.Event()
 
     async def slow(_, writer):
@@ -286,7 +286,7 @@ async def test_a_refusal_has_its_status_when_it_is_prompt_and_is_an_event_when_l
         backend.add("m", up)
         status, answer = await gateway.post("/v1/chat/completions", chat(stream=True))
         assert (status, answer["error"]["message"]) == (400, "no")
-        monkeypatch.setattr(relay, "HEAD_GRACE", 0.05)
+        monkeypatch.setattr(silence, "HEAD_GRACE", 0.05)
         up.behaviour = sending(0.5, refusal)
         text = await gateway.stream("/v1/chat/completions", chat(stream=True))
         events = [event for event in text.split("\n\n") if not event.startswith(":")]
@@ -301,7 +301,7 @@ async def test_a_refusal_has_its_status_when_it_is_prompt_and_is_an_event_when_l
 async def test_another_replica_is_asked_while_only_comments_were_sent(
     serve: Serve, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "HEAD_GRACE", 0.02)
+    monkeypatch.setattr(silence, "HEAD_GRACE", 0.02)
     async with (
         Upstream(sending(0.3, close=True)) as broken,
         Upstream(streaming(*LLAMA_CHAT_STREAM, DONE)) as good,

@@ -20,6 +20,7 @@ from yibu.gateway.console.access import admit, guard
 from yibu.gateway.console.console import Console
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.envelope import MethodNotAllowedError
+from yibu.gateway.http.access_log import record
 from yibu.gateway.http.cors import Cors
 from yibu.gateway.http.exchange import (
     CANCELS,
@@ -162,7 +163,7 @@ class Gateway:
         finally:
             self.metrics.in_flight -= 1
             self.accounting.settle(exchange)
-            exchange.record(self.metrics)
+            record(exchange, self.metrics)
             if exchange.trace is not None:
                 exchange.trace.end(gone=exchange.status == CLIENT_GONE)
 

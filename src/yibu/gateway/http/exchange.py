@@ -1,8 +1,7 @@
-"""One HTTP request on its way through the gateway: its answer, its log line, its numbers."""
+"""One HTTP request on its way through the gateway, and its answer."""
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import time
@@ -14,17 +13,13 @@ from yibu.accounts.live import ANYBODY
 from yibu.accounts.usage import Tokens
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
-from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.monitoring.tracing import Trace, passed_on
-from yibu.log import structured, write_line
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
-
-logger = logging.getLogger("yibu.gateway.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 _WANTED = frozenset(
@@ -335,70 +330,3 @@ class Exchange:
             await self.start(message["status"], list(message["headers"]))
         elif not message.get("more_body", False):
             await self.end()
-
-    # The end ------------------------------------------------------------------------------
-
-    def record(self, metrics: Metrics) -> None:
-        """Count the request and write its one log line; never prompts, never keys."""
-        total = time.perf_counter() - self.started
-        first = (self.first_byte - self.started) if self.first_byte else total
-        labels = (self.model, self.label)
-        key = self.caller.labels
-        metrics.requests[(*labels, str(self.status), *key)] += 1
-        metrics.observe(metrics.duration, labels, total)
-        metrics.observe(metrics.first_byte, labels, first)
-        model = (self.model,)
-        metrics.received[model] += self.bytes_in
-        metrics.sent[model] += self.bytes_out
-        if self.tokens is not None:
-            metrics.tokens[(self.model, "prompt", *key)] += self.tokens[0]
-            metrics.tokens[(self.model, "completion", *key)] += self.tokens[1]
-        if logger.isEnabledFor(logging.INFO):
-            self._log(first, total)
-
-    def _log(self, first: float, total: float) -> None:
-        if (handler := structured()) is not None:
-            handler.write_fields(logger.name, self._fields(first, total))
-            return
-        prompt, completion = self.tokens[:2] if self.tokens else ("-", "-")
-        path = self.path if self.path == self.label else _printable(self.path)
-        line = (
-            f"{self.method} {path} {self.status} model={self.model} "
-            f"replica={self.replica} first_byte_ms={first * 1000:.1f} "
-            f"total_ms={total * 1000:.1f} in={self.bytes_in} out={self.bytes_out} "
-            f"prompt={prompt} completion={completion} stream={'yes' if self.stream else 'no'} "
-            f"client={self.key} id={self.request_id.decode()}"
-        )
-        if self.trace is not None:
-            line += f" trace={self.trace.id}"
-        write_line(logger, line)
-
-    def _fields(self, first: float, total: float) -> dict[str, object]:
-        """The same for a log of objects, whose message is the line's beginning."""
-        prompt, completion = self.tokens[:2] if self.tokens else (None, None)
-        path = _printable(self.path)
-        return {
-            "message": f"{self.method} {path} {self.status}",
-            "method": self.method,
-            "path": path,
-            "status": self.status,
-            "model": self.model,
-            "replica": self.replica,
-            "first_byte_ms": round(first * 1000, 1),
-            "total_ms": round(total * 1000, 1),
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "stream": self.stream,
-            "client": self.key,
-            "request_id": self.request_id.decode(),
-            **({"trace_id": self.trace.id} if self.trace is not None else {}),
-        }
-
-
-def _printable(path: str) -> str:
-    """A path that cannot forge a second log line, nor fill the log."""
-    if path.isascii() and path.isprintable() and len(path) <= 200 and " " not in path:
-        return path
-    return ascii(path[:200]).replace(" ", "\\x20")

@@ -27,6 +27,7 @@ from yibu.errors import (
     RequestError,
 )
 from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
+from yibu.gateway.http.access_log import record
 from yibu.gateway.http.cors import Cors
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Message, Receive, Scope, Send
 from yibu.gateway.http.hosts import HostCheck
@@ -109,7 +110,7 @@ class LiveSessions:
         finally:
             self._metrics.in_flight -= 1
             self._accounting.settle(exchange)
-            exchange.record(self._metrics)
+            record(exchange, self._metrics)
 
     async def _session(self, exchange: Exchange, send: Send) -> None:
         live = self._accept(exchange)

@@ -223,7 +223,7 @@ class Proxy:
         try:
             await relay.answer(connection, inner, lease.progress)
         finally:
-            relay.stop()
+            relay.waiting.stop()
             self._pool.release(connection)
 
     def _asker(self, exchange: Exchange, relay: Relay, lease: Lease, inner: str) -> Ask:

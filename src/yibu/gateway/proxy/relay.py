@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import struct
 from collections.abc import Callable, Coroutine
@@ -25,22 +24,14 @@ from yibu.gateway.answers.usage import audio_seconds
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.limits import estimate
 from yibu.gateway.operations import Operation
-from yibu.gateway.proxy.silence import SilenceWatch
+from yibu.gateway.proxy.silence import KeepAlive
 from yibu.gateway.requests.body import JsonRequest
 from yibu.routing import Lease, Route
-from yibu.upstream.connection import Connection, StillWaitingError, UpstreamError
+from yibu.upstream.connection import Connection, UpstreamError
 
 MAX_ERROR_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """A whole JSON answer is held in memory up to this."""
-
-HEAD_GRACE = 2.0
-"""Seconds that a stream's first event is waited for before the client is sent its status line. An engine
-that refuses sooner is answered with its own status; later, with an error event."""
-
-KEEP_ALIVE = 15.0
-"""Seconds without an event after which a stream gets a comment: proxies give up on silence, nginx and
-AWS's load balancers after a minute."""
 
 _PASSED = frozenset(
     {b"content-type", b"content-encoding", b"content-disposition", b"cache-control", b"retry-after"}
@@ -89,55 +80,17 @@ class Relay:
         """The engine is asked for the tokens of a stream whose client does not want to know them."""
         self.begun = False
         """A part of the answer was sent: no other replica can begin it again."""
-        self._silence: SilenceWatch | None = None
-        self.wait_head = self._wait_head if request.stream else Connection.wait_head
+        self.waiting = KeepAlive(exchange)
+        self.wait_head = self.waiting.head if request.stream else Connection.wait_head
         """Waits until the engine answers; the client of a stream is told that it is waited for."""
-
-    async def _wait_head(self, connection: Connection) -> None:
-        """Raises UpstreamError: the engine broke off."""
-        self._watch(connection)
-        while True:
-            try:
-                await connection.wait_head()
-                return
-            except StillWaitingError:
-                await self._keep_alive()
-            except BaseException:  # the client may have left, too
-                self.stop()
-                raise
 
     async def wait_for(self, lease: Lease) -> None:
         """Wait for a replica; the client of a stream is told that it is waited for.
 
         Raises:
-            RequestError: it gets none.
+            RequestError: there is none.
         """
-        if not self._request.stream:
-            await lease.granted()
-            return
-        waiting = asyncio.create_task(lease.granted(), name="waiting for a replica")
-        patience = KEEP_ALIVE if self._exchange.answering else HEAD_GRACE
-        try:
-            while not (await asyncio.wait((waiting,), timeout=patience))[0]:
-                await self._keep_alive()
-                patience = KEEP_ALIVE
-            waiting.result()
-        except BaseException:  # the client has left, for one
-            waiting.cancel()
-            if (await asyncio.gather(waiting, return_exceptions=True))[0] is None:
-                lease.release()
-            raise
-
-    def _watch(self, connection: Connection) -> SilenceWatch:
-        self.stop()
-        first = KEEP_ALIVE if self._exchange.answering else HEAD_GRACE
-        self._silence = SilenceWatch(connection, first, KEEP_ALIVE)
-        return self._silence
-
-    def stop(self) -> None:
-        """The connection is given back."""
-        if self._silence is not None:
-            self._silence.stop()
+        await (self.waiting.granted(lease) if self._request.stream else lease.granted())
 
     async def answer(
         self, connection: Connection, inner: str, progressed: Callable[[], None]
@@ -152,7 +105,7 @@ class Relay:
         given = dict(connection.headers)
         kind = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if status >= 400:
-            self.stop()
+            self.waiting.stop()
             body = await connection.read_all(MAX_ERROR_BYTES)
             raise unserved(
                 status, body, operation.path, self._route, self._rules
@@ -205,7 +158,7 @@ class Relay:
     async def stepped(self, work: Coroutine[Any, Any, Fields], inner: str) -> None:
         """Send the client the answer that ``work`` makes; as one piece where it asked for a stream."""
         exchange, request = self._exchange, self._request
-        answer = await self._kept_alive(work) if request.stream else await work
+        answer = await self.waiting.result(work) if request.stream else await work
         normalize_answer(
             answer, self._operation.kind, request, self._rules, self._errors(inner),
             max_context=self._route.max_context,
@@ -217,18 +170,6 @@ class Relay:
             return
         await self._begin(200, [(b"content-type", b"text/event-stream")])
         await exchange.end(events(self._operation, request, answer))
-
-    async def _kept_alive(self, work: Coroutine[Any, Any, Fields]) -> Fields:
-        """What ``work`` returns; meanwhile the client of a stream is kept from giving up."""
-        task = asyncio.create_task(work, name="steps of a request")
-        try:
-            patience = HEAD_GRACE
-            while not (await asyncio.wait({task}, timeout=patience))[0]:
-                await self._keep_alive()
-                patience = KEEP_ALIVE
-            return task.result()
-        finally:
-            task.cancel()
 
     # Whole answers ------------------------------------------------------------------------
 
@@ -289,18 +230,16 @@ class Relay:
             return
         exchange = self._exchange
         exchange.stream = True
-        # Of an upload only the engine's answer tells that a stream was asked for.
-        silence = self._silence or self._watch(connection)
         sent = 0
         try:
-            while data := await self._next(connection):
+            while data := await self.waiting.next(connection):
                 progressed()
                 if events := normalizer.feed(data):
                     if not self.begun:
                         await self._begin(connection.status, headers)
                     await exchange.write(events)
                     sent += events.count(b"\n\n")
-                    silence.written()
+                    self.waiting.written()
                 if normalizer.error is not None:
                     raise normalizer.error
             rest = normalizer.finish()
@@ -313,7 +252,7 @@ class Relay:
                 raise
             rest = b""
         finally:
-            self.stop()
+            self.waiting.stop()
             exchange.tokens = self._tokens(normalizer, sent)
             exchange.audio_seconds = normalizer.audio_seconds
         if not self.begun:
@@ -340,32 +279,11 @@ class Relay:
             return counted
         return counted._replace(completion=events, estimated=True)
 
-    async def _next(self, connection: Connection) -> bytes:
-        """What comes next of a stream; meanwhile its client is kept from giving up."""
-        while True:
-            try:
-                return await connection.read()
-            except StillWaitingError:
-                await self._keep_alive()
-
     async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.begun = True
         if not self._exchange.answering:
             headers.append((b"x-accel-buffering", b"no"))
             await self._exchange.start(status, headers)
-
-    async def _keep_alive(self) -> None:
-        exchange = self._exchange
-        if not exchange.answering:
-            await exchange.start(
-                200,
-                [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
-                    (b"cache-control", b"no-cache"),
-                    (b"x-accel-buffering", b"no"),
-                ],
-            )
-        await exchange.keep_alive()
 
     async def _collected(
         self,

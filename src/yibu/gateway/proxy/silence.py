@@ -1,10 +1,119 @@
-"""Tells the reader of a stream that nothing has come for a while."""
+"""Keeps the client of a stream from giving up while nothing comes for it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
-from yibu.upstream.connection import Connection
+from yibu.gateway.http.exchange import Exchange
+from yibu.routing import Lease
+from yibu.upstream.connection import Connection, StillWaitingError
+
+T = TypeVar("T")
+
+HEAD_GRACE = 2.0
+"""Seconds that a stream's first event is waited for before the client is sent its status line. An engine
+that refuses sooner is answered with its own status; later, with an error event."""
+
+KEEP_ALIVE = 15.0
+"""Seconds without an event after which a stream gets a comment: proxies give up on silence, nginx and
+AWS's load balancers after a minute."""
+
+
+class KeepAlive:
+    """Waits for a replica, an answer's head or its next part; meanwhile a stream gets comments."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._watch: SilenceWatch | None = None
+
+    async def head(self, connection: Connection) -> None:
+        """Wait until the engine answers.
+
+        Raises:
+            UpstreamError: it broke off.
+        """
+        self._start(connection)
+        while True:
+            try:
+                await connection.wait_head()
+                return
+            except StillWaitingError:
+                await self._comment()
+            except BaseException:  # the client may have left, too
+                self.stop()
+                raise
+
+    async def granted(self, lease: Lease) -> None:
+        """Wait for a replica.
+
+        Raises:
+            RequestError: there is none.
+        """
+        waiting = asyncio.create_task(lease.granted(), name="waiting for a replica")
+        try:
+            await self._until_done(waiting, self._patience())
+            waiting.result()
+        except BaseException:  # the client has left, for one
+            waiting.cancel()
+            if (await asyncio.gather(waiting, return_exceptions=True))[0] is None:
+                lease.release()
+            raise
+
+    async def result(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` returns."""
+        task = asyncio.create_task(work, name="steps of a request")
+        try:
+            await self._until_done(task, HEAD_GRACE)
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def next(self, connection: Connection) -> bytes:
+        """What comes next of an answer."""
+        if self._watch is None:  # of an upload only the answer tells that a stream was asked for
+            self._start(connection)
+        while True:
+            try:
+                return await connection.read()
+            except StillWaitingError:
+                await self._comment()
+
+    def _start(self, connection: Connection) -> None:
+        self.stop()
+        self._watch = SilenceWatch(connection, self._patience(), KEEP_ALIVE)
+
+    def written(self) -> None:
+        """The client was just sent what came last."""
+        if self._watch is not None:
+            self._watch.written()
+
+    def stop(self) -> None:
+        """The connection is given back."""
+        if self._watch is not None:
+            self._watch.stop()
+
+    def _patience(self) -> float:
+        return KEEP_ALIVE if self._exchange.answering else HEAD_GRACE
+
+    async def _until_done(self, task: asyncio.Task[Any], patience: float) -> None:
+        while not (await asyncio.wait((task,), timeout=patience))[0]:
+            await self._comment()
+            patience = KEEP_ALIVE
+
+    async def _comment(self) -> None:
+        exchange = self._exchange
+        if not exchange.answering:
+            await exchange.start(
+                200,
+                [
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-cache"),
+                    (b"x-accel-buffering", b"no"),
+                ],
+            )
+        await exchange.keep_alive()
 
 
 class SilenceWatch:
