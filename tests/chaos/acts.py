@@ -29,6 +29,9 @@ def text_of(nonce: str, words: int) -> str:
     return " ".join(f"{nonce}·易{index}" for index in range(words))
 
 
+PROMPT_TOKENS = 7
+
+
 @dataclass(frozen=True)
 class Order:
     """One prompt: what to do, and what to say."""
@@ -50,6 +53,15 @@ class Order:
         return Order("plain", "probe", 1)
 
 
+def usage_of(order: Order) -> dict[str, int]:
+    """What the engine counts: known to the client too, so that the node's usage can be held against it."""
+    return {
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": order.words,
+        "total_tokens": PROMPT_TOKENS + order.words,
+    }
+
+
 class Talk:
     """A request that is being answered, and ways to say what is right."""
 
@@ -60,6 +72,7 @@ class Talk:
         prompt = body["messages"][-1]["content"] if self.chat else body.get("prompt")
         self.order = Order.of(prompt)
         self.text = text_of(self.order.nonce, self.order.words)
+        self._counts = bool((body.get("stream_options") or {}).get("include_usage"))
 
     def send(self, data: bytes) -> None:
         self.connection.sendall(data)
@@ -67,7 +80,8 @@ class Talk:
     def body(self) -> bytes:
         """A whole answer."""
         said = {"message": {"role": "assistant", "content": self.text}} if self.chat else {"text": self.text}  # fmt: skip
-        return self._shell("", [{"index": 0, "finish_reason": "stop", "logprobs": None, **said}])
+        choices = [{"index": 0, "finish_reason": "stop", "logprobs": None, **said}]
+        return self._shell("", choices, usage=True)
 
     def events(self) -> list[bytes]:
         """A stream's events: a piece of the text each, then the reason why it ended."""
@@ -75,16 +89,24 @@ class Talk:
         pieces[-1] = pieces[-1][:-1]
         return [*map(self._event, pieces), self._event("", "stop")]
 
+    def ending(self) -> list[bytes]:
+        """What ends a stream: the usage, where it was asked for, and [DONE]."""
+        usage = (
+            [b"data: " + self._shell(".chunk", [], usage=True) + b"\n\n"] if self._counts else []
+        )
+        return [*usage, DONE]
+
     def _event(self, piece: str, reason: str | None = None) -> bytes:
         said = {"delta": {"content": piece} if piece else {}} if self.chat else {"text": piece}
         choices = [{"index": 0, "finish_reason": reason, "logprobs": None, **said}]
-        return b"data: " + self._shell(".chunk" if self.chat else "", choices) + b"\n\n"
+        return b"data: " + self._shell(".chunk", choices) + b"\n\n"
 
-    def _shell(self, suffix: str, choices: list[dict[str, Any]]) -> bytes:
+    def _shell(self, suffix: str, choices: list[dict[str, Any]], *, usage: bool = False) -> bytes:
         kind = "chat.completion" + suffix if self.chat else "text_completion"
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         shell = {"id": "c", "object": kind, "created": 1, "model": "chaos", "choices": choices}
-        return json.dumps(shell if suffix else {**shell, "usage": usage}, ensure_ascii=False).encode()  # fmt: skip
+        if usage:
+            shell["usage"] = usage_of(self.order)
+        return json.dumps(shell, ensure_ascii=False).encode()
 
     def answer(self, body: bytes, status: str = "200 OK", kind: str = "application/json") -> None:
         self.send(head(status, kind, f"content-length: {len(body)}") + body)
@@ -101,7 +123,7 @@ class Talk:
             self.answer(self.body())
             return
         self.events_head()
-        for event in [*self.events(), DONE]:
+        for event in [*self.events(), *self.ending()]:
             self.chunk(event)
             time.sleep(pause)
         self.send(b"0\r\n\r\n")
@@ -181,7 +203,7 @@ def one_write(talk: Talk) -> bool:
     if not talk.stream:
         talk.answer(talk.body())
         return True
-    events = [*talk.events(), DONE]
+    events = [*talk.events(), *talk.ending()]
     framed = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
     talk.send(head("200 OK", "text/event-stream", "transfer-encoding: chunked") + framed)
     talk.send(b"0\r\n\r\n")
@@ -193,7 +215,7 @@ def shreds(talk: Talk) -> bool:
     """Cut anywhere: in a head, a chunk's length, a character."""
     data = (
         head("200 OK", "text/event-stream", "transfer-encoding: chunked")
-        + b"".join(b"%x\r\n%b\r\n" % (len(e), e) for e in [*talk.events(), DONE])
+        + b"".join(b"%x\r\n%b\r\n" % (len(e), e) for e in [*talk.events(), *talk.ending()])
         + b"0\r\n\r\n"
         if talk.stream
         else head("200 OK", "application/json", f"content-length: {len(talk.body())}") + talk.body()
@@ -234,7 +256,7 @@ def closed_after(talk: Talk) -> bool:
 @act("answer", forms=STREAM)
 def finish_without_done(talk: Talk) -> bool:
     talk.events_head()
-    for event in talk.events():
+    for event in [*talk.events(), *talk.ending()[:-1]]:
         talk.chunk(event)
     talk.send(b"0\r\n\r\n")
     return True
@@ -245,7 +267,7 @@ def to_the_end_of_the_connection(talk: Talk) -> bool:
     """Whole, without a length: only the end of the connection ends it."""
     if talk.stream:
         talk.events_head("connection: close")
-        talk.send(b"".join([*talk.events(), DONE]))
+        talk.send(b"".join([*talk.events(), *talk.ending()]))
     else:
         talk.send(head("200 OK", "application/json", "connection: close") + talk.body())
     return False
@@ -254,7 +276,7 @@ def to_the_end_of_the_connection(talk: Talk) -> bool:
 @act("answer", forms=STREAM)
 def comments(talk: Talk) -> bool:
     talk.events_head()
-    for event in [*talk.events(), DONE]:
+    for event in [*talk.events(), *talk.ending()]:
         talk.chunk(b": ping\n\n" + event)
     talk.send(b"0\r\n\r\n")
     return True
@@ -284,7 +306,7 @@ def grandchild(talk: Talk) -> bool:
 @act("either", forms=STREAM)
 def lone_cr(talk: Talk) -> bool:
     talk.events_head()
-    for event in [*talk.events(), DONE]:
+    for event in [*talk.events(), *talk.ending()]:
         talk.chunk(event.replace(b"\n", b"\r"))
     talk.send(b"0\r\n\r\n")
     return True
@@ -293,7 +315,7 @@ def lone_cr(talk: Talk) -> bool:
 @act("either", forms=STREAM)
 def named_events(talk: Talk) -> bool:
     talk.events_head()
-    for number, event in enumerate([*talk.events(), DONE]):
+    for number, event in enumerate([*talk.events(), *talk.ending()]):
         talk.chunk(b"id: %d\nevent: message\n" % number + event)
     talk.send(b"0\r\n\r\n")
     return True
@@ -305,7 +327,7 @@ def invalid_utf8(talk: Talk) -> bool:
     broken = b'"chaos", "note": "\xff\xc3"'
     if talk.stream:
         talk.events_head()
-        for event in [*talk.events(), DONE]:
+        for event in [*talk.events(), *talk.ending()]:
             talk.chunk(event.replace(b'"chaos"', broken))
         talk.send(b"0\r\n\r\n")
     else:
@@ -316,7 +338,7 @@ def invalid_utf8(talk: Talk) -> bool:
 @act("either", forms=STREAM, finishes=False)
 def done_without_finish(talk: Talk) -> bool:
     talk.events_head()
-    for event in [*talk.events()[:-1], DONE]:
+    for event in [*talk.events()[:-1], *talk.ending()]:
         talk.chunk(event)
     talk.send(b"0\r\n\r\n")
     return True

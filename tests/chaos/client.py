@@ -17,6 +17,7 @@ import h11
 
 from tests.chaos.acts import ACTS, Order
 from tests.chaos.books import Books, Entry, Response
+from tests.chaos.ledger import EXACT, ROUGH
 
 WAYS = {"kept": 60, "pipelined": 15, "slow": 8, "leaving": 10, "half-sent": 7}
 """What a client does next, and how often."""
@@ -41,9 +42,9 @@ class Line:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, port: int) -> AsyncIterator[Line]:
+    async def to(cls, port: int, limit: int = 65536) -> AsyncIterator[Line]:
         """A connection that is closed however its use ends: cancelled, refused or done."""
-        line = await cls.open(port)
+        line = await cls.open(port, limit)
         try:
             yield line
         finally:
@@ -258,7 +259,10 @@ class Customer:
             words = min(words, 20)
         nonce = f"n{chance.getrandbits(64):016x}"
         order = Order(act.name, nonce, words, at=chance.randint(0, min(words, 30)))
-        return Entry(order, model, stream, chance.random() < 0.7, how)
+        certain = act.expected == "answer" and not self._models[model]
+        key = EXACT if certain and how not in ("leaving", "half-sent") else ROUGH
+        secret = self._books.ledger.secrets.get(key, "")
+        return Entry(order, model, stream, chance.random() < 0.7, how, key, secret)
 
 
 def request(entry: Entry) -> bytes:
@@ -267,5 +271,6 @@ def request(entry: Entry) -> bytes:
     body = json.dumps({"model": entry.model, "stream": entry.stream, **asked}).encode()
     return (
         f"POST {_PATHS[entry.chat]} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        f"authorization: Bearer {entry.secret or 'none'}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode() + body

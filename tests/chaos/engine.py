@@ -6,13 +6,19 @@ A thread a connection; what an answer is stands in the prompt (:mod:`tests.chaos
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socketserver
 import sys
 import time
+from pathlib import Path
 
 from tests.chaos.acts import ACTS, Talk
+
+WEIGHTS = "model.safetensors"
+WRONG_WEIGHTS = 77
+"""The exit code of an engine that was given other files than the hub has."""
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -48,6 +54,11 @@ class Connection(socketserver.StreamRequestHandler):
 
 def main() -> None:
     port = int(sys.argv[sys.argv.index("--port") + 1])
+    if "--weights" in sys.argv:
+        weights, right = sys.argv[sys.argv.index("--weights") + 1 :][:2]
+        found = hashlib.sha256((Path(weights) / WEIGHTS).read_bytes()).hexdigest()
+        if found != right:
+            sys.exit(WRONG_WEIGHTS)
     with Server(("127.0.0.1", port), Connection) as server:
         print(f"{time.time():.3f} chaos engine {os.getpid()} listens on {port}", flush=True)
         server.serve_forever(poll_interval=3600)

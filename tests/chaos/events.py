@@ -11,7 +11,9 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tests.chaos import crowds, strangers
 from tests.chaos.world import CALM, WILD, World, send_signal
+from tests.support.polling import eventually
 
 Function = Callable[[World, random.Random], Awaitable[None]]
 
@@ -101,3 +103,90 @@ async def apply_change(world: World, chance: random.Random) -> None:
 async def apply_what_fails(world: World, chance: random.Random) -> None:
     """One that cannot start leaves the one before it serving."""
     await world.apply_broken(chance.choice([CALM, WILD]))
+
+
+@event(1)
+async def apply_again(world: World, chance: random.Random) -> None:
+    """The same once more changes nothing."""
+    model, mark = chance.choice([CALM, WILD]), str(chance.getrandbits(32))
+    await world.apply(model, mark)
+    await eventually(lambda: world.all_ready(model), f"all replicas of {model} are ready")
+    before = await world.generation(model)
+    await world.apply(model, mark)
+    if (after := await world.generation(model)) != before:
+        world.books.wrong.append(f"{model}: applied twice, {before} became {after}")
+
+
+@event(1)
+async def clock_jumps(world: World, chance: random.Random) -> None:
+    """The wall clock of node and engines; what is waited for and limited must not follow it."""
+    world.clock.jump(chance.choice([-2 * 86400, -3600, -20, 20, 3600, 2 * 86400]))
+
+
+@event(1)
+async def full_disk(world: World, chance: random.Random) -> None:
+    """No room for state, keys and usage, logs or temporary files: what serves goes on serving, and an
+    engine that is killed, or the node, comes back."""
+    if not world.disks.paths:
+        return
+    for path in chance.choice([world.disks.paths, [chance.choice(world.disks.paths)]]):
+        world.disks.fill(path)
+    try:
+        match chance.randrange(3):
+            case 0:
+                await _signal_engine(world, chance, signal.SIGKILL)
+            case 1:
+                await world.kill_node()
+        await world.recovered("full_disk")
+    finally:
+        world.disks.empty()
+
+
+@event(1)
+async def taken_port(world: World, chance: random.Random) -> None:
+    """Somebody else listens on the port of a killed engine, and answers there."""
+    await strangers.take_the_port(world, chance)
+
+
+@event(1)
+async def rotate_keys(world: World, chance: random.Random) -> None:
+    """Those before them go on for as long as they were given."""
+    ledger = world.books.ledger
+    name = chance.choice(list(ledger.secrets))
+    old = ledger.secrets[name]
+    new = await world.new_key(name, rotate=True)
+    for key in (old, new):
+        if (status := await world.status_of(key)) != 200:
+            world.books.wrong.append(
+                f"{status} for a key of {name}, {'old' if key == old else 'new'}"
+            )
+
+
+@event(1)
+async def replace_key(world: World, chance: random.Random) -> None:
+    """Without a grace: the old one is refused from then on."""
+    name = f"short-{chance.getrandbits(32):x}"
+    old = await world.new_key(name)
+    found = [await world.status_of(old)]
+    new = await world.new_key(name, rotate=True, grace=0.0)
+    found += [await world.status_of(key) for key in (old, new)]
+    await world.remove_key(name)
+    found.append(await world.status_of(new))
+    if found != [200, 401, 200, 401]:
+        world.books.wrong.append(f"a key made, replaced, and removed: {found}")
+
+
+@event(1)
+async def ten_times_capacity(world: World, chance: random.Random) -> None:
+    await crowds.ten_times_capacity(world, chance)
+
+
+@event(1)
+async def slow_clients(world: World, chance: random.Random) -> None:
+    await crowds.slow_clients(world, chance)
+
+
+@event(1)
+async def hub_that_lies(world: World, chance: random.Random) -> None:
+    """A change whose files come from a hub that cuts, lies and fails: whole, or not at all."""
+    await strangers.lying_hub(world, chance)

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import shutil
+import tempfile
 import time
+import traceback
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.chaos.books import Books
 from tests.chaos.client import Customer, Ration
-from tests.chaos.events import EVENTS
+from tests.chaos.clock import Clock
+from tests.chaos.disks import Disks
+from tests.chaos.events import EVENTS, Event
 from tests.chaos.world import CALM, WILD, World
 from tests.e2e.home import Home
+from tests.fakes.hub_server import HubServer
+from yibu.errors import YibuError
 from yibu.paths import Paths
 
 _CLIENTS = 16
@@ -27,6 +39,8 @@ _REQUEST_TIMEOUT = 5.0
 _LIMIT = 60.0
 """Seconds for a request: two time-outs, a wait for a replica, and slow readers on a slow machine."""
 _SETTLE_EVERY = 20.0
+_FAILURES = (YibuError, OSError, AssertionError, psutil.Error)
+"""What an event that does not come to its end raises."""
 
 
 @pytest.mark.chaos
@@ -35,17 +49,51 @@ async def test_chaos(home: Home, request: pytest.FixtureRequest) -> None:
     seed: int = request.config.getoption("chaos_seed")
     seconds: float = request.config.getoption("chaos_seconds")
     books = Books(_LIMIT)
-    books.notes.append(f"chaos of {seconds:g} s with --chaos-seed={seed}")
-    world = World(home, books, _REQUEST_TIMEOUT)
-    await world.start_node()
-    await drive(world, books, seed, seconds)
-    assert await world.stop_node() == 0
-    left = world.marked()
+    books.notes.append(
+        f"chaos of {seconds:g} s with --chaos-seed={seed}, load {os.getloadavg()[0]:.1f}"
+    )
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(world_of(home, books))
+        stack.callback(keep_log, home)
+        await world.start_node()
+        await drive(world, books, seed, seconds)
+        assert await world.stop_node() == 0
+        left = world.marked()
     print("\n" + books.summary())
     assert not left, f"left behind: {left}"
-    log = f"the node's log: {Paths.from_env(home.env).node_log}, {home.root}/node.out"
+    log = f"the node's logs: {home.root}/node.log, {home.root}/node.out"
     assert not books.wrong, "\n".join([books.summary(), *books.wrong[:40], log])
     assert sum(books.counts.values()) > seconds, books.summary()
+
+
+@contextlib.contextmanager
+def world_of(home: Home, books: Books) -> Iterator[World]:
+    """With a clock that can be set, small disks where this system lets them be mounted, and a hub."""
+    clock, disks = Clock(home.root / "clock"), Disks()
+    with (
+        HubServer() as hub,
+        tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as temporary,
+        disks.on([home.root / "state", home.root / "logs", Path(temporary)]),
+    ):
+        books.notes += [f"no {what}" for what in (clock.why_not, disks.why_not) if what]
+        settings = {
+            **clock.env, "TMPDIR": temporary, "NO_PROXY": "*",
+            "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(home.root / "hf"),
+        }  # fmt: skip
+        yield World(replace(home, settings=settings), books, _REQUEST_TIMEOUT, clock, disks, hub)
+
+
+def keep_log(home: Home) -> None:
+    """Off the disk that is unmounted."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy(Paths.from_env(home.env).node_log, home.root / "node.log")
+
+
+def deck(chance: random.Random) -> Iterator[Event]:
+    """Each event once in random order, then by their weights."""
+    yield from chance.sample(EVENTS, len(EVENTS))
+    while True:
+        yield from chance.choices(EVENTS, [event.weight for event in EVENTS])
 
 
 async def drive(world: World, books: Books, seed: int, seconds: float) -> None:
@@ -57,19 +105,24 @@ async def drive(world: World, books: Books, seed: int, seconds: float) -> None:
     ]
     chance = random.Random(f"{seed}/events")
     happened: Counter[str] = Counter()
+    events = deck(chance)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(customer.run()) for customer in customers]
         end = time.monotonic() + seconds
         settle = time.monotonic() + _SETTLE_EVERY / 4
         while time.monotonic() < end:
             await asyncio.sleep(chance.uniform(0.2, 2.0))
-            (event,) = chance.choices(EVENTS, [event.weight for event in EVENTS])
+            event = next(events)
             happened[event.name] += 1
-            await event.run(world, chance)
-            await world.recovered(event.name)
-            if time.monotonic() > settle:
-                await rest(world, books, customers)
-                settle = time.monotonic() + _SETTLE_EVERY
+            try:
+                await event.run(world, chance)
+                await world.recovered(event.name)
+                if time.monotonic() > settle:
+                    await rest(world, books, customers)
+                    settle = time.monotonic() + _SETTLE_EVERY
+            except _FAILURES as error:  # the run goes on, so that the books show what led to it
+                where = traceback.extract_tb(error.__traceback__)[-3:]
+                books.wrong.append(f"{event.name}: {error!r} at {where}")
         await rest(world, books, customers, resume=False)
         for task in tasks:
             task.cancel()
@@ -84,10 +137,11 @@ async def rest(
     for customer in customers:
         customer.pause()
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LIMIT + 10):
+        async with asyncio.timeout(books.limit + 10):
             await asyncio.gather(*(customer.idle.wait() for customer in customers))
     books.overdue()
     await world.settle()
+    world.measure_slowness()
     if resume:
         for customer in customers:
             customer.resume()

@@ -10,29 +10,43 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from tests.chaos.acts import Order
 from tests.chaos.books import Books, Entry, FaultError, Response, judge
 from tests.chaos.client import Line, request
+from tests.chaos.clock import Clock
+from tests.chaos.disks import Disks
+from tests.chaos.ledger import COMPARED, PROBE
 from tests.e2e.home import REPOSITORY, Home
 from tests.exposition import Exposition
+from tests.fakes.hub_server import HubServer
 from tests.support.polling import eventually
-from yibu.errors import EngineStartError
+from yibu.accounts import usage
+from yibu.accounts.store import FILE, AccountStore
+from yibu.accounts.types import Account
+from yibu.errors import EngineStartError, YibuError
 from yibu.node import holder, processes
 from yibu.node.state import home_id
+
+T = TypeVar("T")
 
 CALM, WILD = "calm", "wild"
 """One model's engine is never harmed, so whatever goes wrong there is the gateway's doing; the
 other's are killed and stopped, by events and by prompts, and have to come back."""
 REPLICAS = {CALM: 1, WILD: 2}
+CAPACITY, QUEUE = 12, 64
+"""Requests that one replica works on at once, and that may wait for a model."""
 _DETECTION = 10.0
 """Seconds in which a stopped engine is found and ended, by the waits of tests/chaos/node.py."""
 _RECOVERY = 5.0
+_WORK = 0.1
+"""Seconds of work by which the machine is measured."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +58,37 @@ class Sample:
 
 
 class World:
-    def __init__(self, home: Home, books: Books, request_timeout: float) -> None:
+    def __init__(
+        self,
+        home: Home,
+        books: Books,
+        request_timeout: float,
+        clock: Clock,
+        disks: Disks,
+        hub: HubServer,
+    ) -> None:
         self.home, self.books = home, books
+        self.clock, self.disks, self.hub = clock, disks, hub
         self.port = _free_port()
         self.samples: list[Sample] = []
         """Of the node that runs now."""
         self.start_seconds = 0.0
-        self._timeout = request_timeout
+        self._limit = books.limit
+        self.slowness = 1.0
+        """How much longer the machine takes than one that has nothing else to do."""
+        self.measure_slowness()
+        self._timeout = request_timeout * self.slowness
         self._holder: subprocess.Popen[bytes] | None = None
         books.trouble(WILD)
+
+    def measure_slowness(self) -> None:
+        """While nobody asks anything, so that it is the doing of others, by which limits are stretched."""
+        begun, cpu = time.perf_counter(), time.thread_time()
+        while (worked := time.thread_time() - cpu) < _WORK:
+            pass
+        self.slowness = max(1.0, (time.perf_counter() - begun) / worked)
+        self.books.limit = self._limit * self.slowness
+        self.books.slowness = max(self.books.slowness, self.slowness)
 
     # The node ----------------------------------------------------------------------------------
 
@@ -69,6 +105,8 @@ class World:
                 stderr=out,
             )
         await eventually(self._listens, "the node listens")
+        for name in (*COMPARED, PROBE):
+            await self.new_key(name)
         begun = time.monotonic()
         await self.call("up", timeout=None, models=[_model(name) for name in REPLICAS])
         self.start_seconds = time.monotonic() - begun
@@ -84,6 +122,7 @@ class World:
         span = self.books.trouble("*")
         killed = self.node
         killed.kill()
+        self.books.ledger.killed()
         await asyncio.to_thread(killed.wait, 60)
         self.books.over(span, grace=0)
         self.samples = []
@@ -103,9 +142,46 @@ class World:
     async def call(self, op: str, **fields: Any) -> Any:
         return await asyncio.to_thread(lambda: self.home.client.call(op, **fields))
 
-    async def apply(self, model: str, mark: str) -> None:
+    async def new_key(self, name: str, *, rotate: bool = False, grace: float = 30 * 86400) -> str:
+        """A key of an account, as `yibu key` makes it; those before it work for ``grace`` seconds."""
+        now = time.time() + self.clock.offset
+
+        def make(store: AccountStore) -> str:
+            if rotate:
+                return store.rotate(name, grace, now)
+            return store.add(Account(name, created=now, admin=name == PROBE))
+
+        key = await self._with_accounts(make)
+        if name in (*COMPARED, PROBE):
+            self.books.ledger.secrets[name] = key
+        return key
+
+    async def remove_key(self, name: str) -> None:
+        await self._with_accounts(lambda store: store.remove(name))
+
+    async def _with_accounts(self, use: Callable[[AccountStore], T]) -> T:
+        """Change the accounts; when it returns the node has taken it up."""
+
+        def change() -> T:
+            with AccountStore.open(self._state() / FILE) as store:
+                return use(store)
+
+        found = await asyncio.to_thread(change)
+        await self.call("accounts")
+        return found
+
+    async def status_of(self, key: str) -> int:
+        """What the gateway says to a key."""
+        async with Line.to(self.port) as line:
+            line.send(
+                b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+                b"authorization: Bearer %b\r\n\r\n" % key.encode()
+            )
+            return (await line.response()).status
+
+    async def apply(self, model: str, mark: str, **changes: Any) -> None:
         """Serve a model with another configuration, which ``mark`` makes different."""
-        await self.call("apply", timeout=None, models=[_model(model, mark)], remove=[])
+        await self.call("apply", timeout=None, models=[_model(model, mark, **changes)], remove=[])
 
     async def apply_broken(self, model: str) -> None:
         """The same with one whose engine ends at once."""
@@ -125,6 +201,17 @@ class World:
         replicas = next((each["replicas"] for each in found if each["name"] == model), [])
         return [replica["pid"] for replica in replicas if replica["pid"]]
 
+    async def generation(self, model: str) -> list[tuple[str, int]]:
+        """The model's replicas and their processes."""
+        found = (await self.call("ps"))["models"]
+        return [(r["id"], r["pid"]) for m in found if m["name"] == model for r in m["replicas"]]
+
+    async def all_ready(self, model: str) -> bool:
+        """Whether all of the model's replicas are."""
+        found = (await self.call("ps"))["models"]
+        states = [r["state"] for each in found if each["name"] == model for r in each["replicas"]]
+        return states == REPLICAS[model] * ["ready"]
+
     def marked(self) -> dict[int, str]:
         """Every process that any engine of this home started, with the start that it belongs to."""
         prefix = f"{home_id(self._state())}/"
@@ -139,7 +226,9 @@ class World:
         limit = _DETECTION + _RECOVERY + 3 * self.start_seconds
         for model in REPLICAS:
             begun = time.monotonic()
-            await eventually(lambda model=model: self._answers(model), f"{model} answers", 120)
+            await eventually(
+                lambda model=model: self._answers(model), f"{model} answers", 120 * self.slowness
+            )
             took = time.monotonic() - begun
             if took > self.books.slowest[0]:
                 self.books.slowest = took, f"{model} after {event}, {limit:.1f} s at most promised"
@@ -150,7 +239,9 @@ class World:
                 )
 
     async def _answers(self, model: str) -> bool:
-        entry = Entry(Order("plain", f"n{time.time_ns():016x}", 3), model, False, True, "recovery")
+        order = Order("plain", f"n{time.time_ns():016x}", 3)
+        secret = self.books.ledger.secrets[PROBE]
+        entry = Entry(order, model, False, True, "recovery", PROBE, secret)
         try:
             async with Line.to(self.port) as line, asyncio.timeout(self._timeout + 5):
                 line.send(request(entry))
@@ -163,24 +254,76 @@ class World:
 
     async def settle(self) -> None:
         """Once no client asks anything: nothing may be in flight, left behind or growing."""
-        try:
-            await eventually(self._quiet, "no request in flight")
-        except AssertionError as never:
-            self.books.wrong.append(f"the node says after all have ended: {never}")
+        for what, rest in (
+            ("requests in flight or queued", self._quiet),
+            ("connections of clients that went away", self._no_connections),
+        ):
+            try:
+                await eventually(rest, f"no {what}")
+            except AssertionError as never:
+                self.books.wrong.append(f"after all clients have gone: {never}")
+        await self._compare_usage()
         await self.recovered("all clients paused")
-        try:
-            await eventually(self._no_strays, "no process of an engine that is gone")
-        except AssertionError:
-            self.books.wrong.append(f"left behind: {self.marked()}, of {await self.call('ps')}")
+        for what, rest in (
+            ("process of an engine that is gone", self._no_strays),
+            ("memory reserved for a replica that is gone", self._reserved),
+            ("temporary directory of an engine that is gone", self._temporary),
+        ):
+            try:
+                await eventually(rest, f"no {what}")
+            except AssertionError:
+                found = f"{self.marked()}, {self._temporaries()}"
+                self.books.wrong.append(f"left: {what}: {found}, of {await self.call('ps')}")
         self.samples.append(Sample(self.node.num_fds(), self.node.memory_info().rss))
 
-    async def _quiet(self) -> bool:
+    async def _metrics(self) -> Exposition:
         async with Line.to(self.port) as line:
-            line.send(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            line.send(
+                b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+                b"authorization: Bearer %b\r\n\r\n" % self.books.ledger.secrets[PROBE].encode()
+            )
             response: Response = await line.response()
-        page = Exposition(response.body.decode())
-        name = "yibu_replica_requests_in_flight"
-        return not any(page.value(name, **labels) for labels in page.labels(name))
+        assert response.status == 200, response
+        return Exposition(response.body.decode())
+
+    async def _quiet(self) -> bool:
+        page = await self._metrics()
+        names = ("yibu_replica_requests_in_flight", "yibu_queue_length")
+        assert all(page.labels(name) for name in names)
+        return not any(page.value(n, **labels) for n in names for labels in page.labels(n))
+
+    async def _no_connections(self) -> bool:
+        """What the node has open on the gateway's port, but for those that listen."""
+        return not any(
+            one.laddr.port == self.port and one.status != psutil.CONN_LISTEN
+            for one in await asyncio.to_thread(self.node.net_connections, "tcp")
+        )
+
+    async def _reserved(self) -> bool:
+        page, models = await self._metrics(), (await self.call("ps"))["models"]
+        living = {replica["id"] for each in models for replica in each["replicas"]}
+        name = "yibu_replica_memory_reserved_bytes"
+        return {labels["replica"] for labels in page.labels(name)} == living
+
+    async def _temporary(self) -> bool:
+        living = {f"yibu-{mark.rpartition('/')[2]}" for mark in self.marked().values()}
+        return self._temporaries() <= living
+
+    def _temporaries(self) -> set[str]:
+        found = Path(self.home.env["TMPDIR"])
+        return {each.name for each in found.iterdir()}
+
+    async def _compare_usage(self) -> None:
+        """The node's sums for each key against what its clients counted."""
+
+        def read(store: AccountStore) -> dict[str, dict[str, Any]]:
+            return {row["key"]: row for row in usage.read(store.connection, "key", 0)}
+
+        try:
+            await self.call("accounts")  # it writes what it has counted
+            self.books.wrong += self.books.ledger.compare(await self._with_accounts(read))
+        except YibuError as error:
+            self.books.wrong.append(f"the usage cannot be read: {error}")
 
     async def _no_strays(self) -> bool:
         pids = [pid for model in REPLICAS for pid in await self.engines(model)]
@@ -206,12 +349,15 @@ def send_signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _model(name: str, mark: str = "") -> dict[str, Any]:
-    words = [sys.executable, "-S", "-m", "tests.chaos.engine", "--port", "{port}"]
+def _model(
+    name: str, mark: str = "", words: tuple[str, ...] = (), **changes: Any
+) -> dict[str, Any]:
+    words = [sys.executable, "-S", "-m", "tests.chaos.engine", "--port", "{port}", *words]
     options = {"command": words, "served_name": "chaos", "stop_grace": 2, "start_timeout": 60}
     return {
         "name": name, "engine": "command", "options": options, "replicas": REPLICAS[name],
-        "env": {"PYTHONPATH": str(REPOSITORY), "CHAOS_MARK": mark},
+        "env": {"PYTHONPATH": str(REPOSITORY), "CHAOS_MARK": mark}, "memory": 64 << 20,
+        "max_concurrency": CAPACITY, "max_queue": QUEUE, **changes,
     }  # fmt: skip
 
 
