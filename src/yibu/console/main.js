@@ -16,6 +16,7 @@ async function languageChanged() {
 }
 
 await Promise.all([loadLanguage(), loadSession()]);
+root.replaceChildren(); // what index.html shows until now
 draw();
 startLive();
 chosenLanguage.subscribe(languageChanged);
