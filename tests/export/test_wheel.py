@@ -52,8 +52,14 @@ def tracked(folder: str) -> set[str]:
 
 
 def test_every_file_of_the_package_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    """Locks, tables, templates, the console and its licences as well as modules."""
+    """Locks, tables, templates, the console and its licences as well as modules, and what `yibu docs`
+    reads."""
     expected = {name.removeprefix("src/") for name in tracked("src/yibu")}
+    expected |= {
+        f"yibu/documents/{name.removeprefix('docs/')}"
+        for name in tracked("docs")
+        if not name.startswith("docs/images/")
+    }
     assert any(not name.endswith(".py") for name in expected)
     packed = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     assert packed == expected

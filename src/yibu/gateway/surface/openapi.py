@@ -17,6 +17,9 @@ DESCRIPTION = """\
 One OpenAI-compatible address for the models deployed here. A model answers only the paths that its
 engine can do; `/v1/models` lists each model's capabilities. Engines' own fields beyond OpenAI's
 (`top_k`, `chat_template_kwargs` …) are passed through.
+
+Tutorials, how-to guides and the rest of the documents: `yibu docs` in a terminal; `yibu docs api` is
+about these paths.
 """
 
 _SECURITY: list[dict[str, list[str]]] = [{"key": []}, {"x-api-key": []}]
