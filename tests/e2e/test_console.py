@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tests.fakes.vllm import make_model
 from tests.support.polling import until
 
 from .home import Home, fake
@@ -102,9 +103,9 @@ def test_the_overview_shows_what_runs_and_acts_on_it(home: Home) -> None:
 
     job = page.done(*page.ask("POST", "/models/chat/restart"))
     assert (job["verb"], job["models"], job["error"]) == ("restart", ["chat"], None)
-    assert page.model()["replicas"][0]["pid"] != replica["pid"]
+    until(lambda: page.model()["replicas"][0]["pid"] != replica["pid"])
     assert not page.done(*page.ask("POST", "/models/gpt/scale", {"replicas": 2}))["error"]
-    assert len(page.model()["replicas"]) == 2
+    until(lambda: len(page.model()["replicas"]) == 2)
     assert not page.done(*page.ask("POST", "/models/chat/keep", {"keep": "idle 15m"}))["error"]
     until(lambda: page.model()["keep"] == "idle")
     assert page.model()["idle_seconds"] == 900
@@ -116,7 +117,7 @@ def test_the_overview_shows_what_runs_and_acts_on_it(home: Home) -> None:
     until(lambda: page.model() is None)
     assert "chat" in [model["name"] for model in page.told("/overview")["stopped"]]
     assert not page.done(*page.ask("POST", "/models/chat/start"))["error"]
-    assert page.model()["state"] == "ready"
+    assert until(page.model)["state"] == "ready"
     assert len(page.told("/jobs")["jobs"]) == 7
 
     for path, body, status in (
@@ -142,8 +143,7 @@ def test_a_model_that_fails_says_why_and_what_to_try(home: Home) -> None:
     job = page.done(*page.ask("POST", "/models/broken/start"))
     assert job["error"]["message"]
     assert job["error"]["cause"]
-    broken = page.model("broken")
-    assert broken["state"] == "failed"
+    broken = until(lambda: (found := page.model("broken"))["state"] == "failed" and found)
     assert broken["cause"]
 
 
@@ -216,3 +216,188 @@ def test_the_node_keeps_its_own_numbers_over_a_restart(home: Home) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     home.yibu("up", "-d")
     assert 1.0 in until(ready)
+
+
+def test_a_plan_says_what_fits_and_what_the_file_would_be(home: Home) -> None:
+    file = home.root / "yibu.yaml"
+    commented = "# ours\ngateway: {port: 0}\nmodels:\n  # the first\n"
+    entry = json.dumps(fake("chat"))
+    file.write_text(f"{commented}  - {entry}\n# the end\n")
+    home.yibu("up", "-d")
+    page = Page(home)
+    model = make_model(home.root / "Qwen3-tiny")
+    wanted = {"model": str(model), "name": "tiny", "engine": "vllm", "machine": "rtx3070-8g",
+              "flags": ["--disable-log-requests"], "settings": {"keep": "manual"}}  # fmt: skip
+    status, plan = page.ask("POST", "/plan", wanted)
+    assert status == 200, plan
+    assert plan["fits"]
+    (one,) = plan["models"]
+    assert (one["model"], one["verdict"]) == ("tiny", "fits")
+    assert {"label", "value", "note"} == set(one["rows"][0])
+    assert plan["machine"]
+    assert plan["yaml"].startswith("models:\n- name: tiny\n")
+    assert "keep: manual" in plan["yaml"]
+    text = plan["file"]["text"]
+    assert text.startswith(commented)
+    assert text.endswith("# the end\n")
+    assert all(line[0] in "+-@ " for line in plan["file"]["diff"].splitlines())
+    assert file.read_text() != text  # nothing is written
+    assert page.told("/config")["sha256"] == plan["file"]["sha256"]
+
+    status, plan = page.ask("POST", "/plan", {"yaml": "models:\n- " + json.dumps(fake("other"))})
+    assert (status, plan["models"][0]["model"]) == (200, "other")
+
+    script = (
+        f"#!/bin/bash\nexport HF_TOKEN=hf_not_to_be_shown\nnohup vllm serve {model} --port $P &\n"
+    )
+    status, plan = page.ask(
+        "POST", "/plan", {"script": script, "set": {"P": "8100"}, "machine": "rtx3070-8g"}
+    )
+    assert status == 200, plan
+    assert str(model) in plan["yaml"]
+    assert "hf_not_to_be_shown" not in json.dumps(plan)
+    assert "HF_TOKEN" in plan["secrets"]
+
+    for body, found in (
+        ({}, 400),
+        ({"model": "a", "yaml": "b"}, 400),
+        ({"model": "a", "machine": "../secret.yaml"}, 400),
+        ({"model": str(home.root / "nothing")}, 422),
+        ({"script": "echo hello"}, 422),
+        ({"yaml": "models: ["}, 422),
+    ):
+        status, answer = page.ask("POST", "/plan", body)
+        assert status == found, (body, answer)
+        assert answer["error"]["message"]
+        assert answer["error"]["code"] or status == 400
+    models = page.told("/catalogue?q=smollm2")["models"]
+    assert "smollm2" in (models[0]["name"], *models[0]["aliases"])
+    assert set(models[0]["sources"]) == {"modelscope", "hf", "package"}
+    assert page.told("/catalogue?q=no-such-model")["models"] == []
+
+
+def test_the_file_is_checked_compared_applied_and_taken_back(home: Home) -> None:
+    file = home.write([fake("chat")])
+    home.yibu("up", "-d")
+    page = Page(home)
+    config = page.told("/config")
+    assert (config["path"], config["text"]) == (str(file), file.read_text())
+    assert config["previous"] is None
+    assert page.ask("POST", "/config/rollback")[0] == 422
+
+    faulty = "gateway: {port: 0}\nmodels:\n  - name: chat\n    engin: command\n"
+    for path in ("/config/check", "/config/diff"):
+        _, told = page.ask("POST", path, {"text": faulty})
+        assert told["ok"] is False
+        assert [fault["line"] for fault in told["faults"]] == [4]
+        assert "engine" in told["faults"][0]["message"]
+    _, told = page.ask("POST", "/config/check", {"text": "models: [\n"})
+    assert told["faults"][0]["line"]
+    assert page.ask("POST", "/config/check", {"text": config["text"]})[1]["ok"]
+
+    models = [fake("chat", "--tokens", "7"), fake("second")]
+    text = json.dumps({"gateway": {"port": 0, "max_connections": 99}, "models": models})
+    _, told = page.ask("POST", "/config/diff", {"text": text})
+    assert (told["added"], list(told["changed"]), told["removed"]) == (["second"], ["chat"], [])
+    assert len(told["settings"]) == 1
+    assert told["text"].startswith("--- yibu.yaml")
+    status, told = page.ask("POST", "/config/apply", {"text": text, "sha256": "0" * 64})
+    assert (status, told["error"]["code"]) == (409, "changed_meanwhile")
+    broken = {"text": faulty, "sha256": config["sha256"]}
+    assert page.ask("POST", "/config/apply", broken)[0] == 422
+    assert file.read_text() == config["text"]
+
+    change = {"text": text, "sha256": config["sha256"]}
+    job = page.done(*page.ask("POST", "/config/apply", change))
+    assert (job["error"], sorted(job["models"])) == (None, ["chat", "second"])
+    assert file.read_text() == text
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    until(lambda: len(page.told("/overview")["models"]) == 2)
+    assert page.told("/config")["previous"]["models"] == ["chat"]
+    assert not page.done(*page.ask("POST", "/config/rollback"))["error"]
+    until(lambda: [m["name"] for m in page.told("/overview")["models"]] == ["chat"])
+    assert [model["name"] for model in page.told("/overview")["stopped"]] == ["second"]
+
+
+def test_logs_are_searched_and_followed(home: Home) -> None:
+    home.write([fake("chat", "--log-lines", "50"), fake("other")])
+    home.yibu("up", "-d")
+    page = Page(home)
+    names = {log["name"] for log in page.told("/logs")["logs"]}
+    assert {"node", "chat-0", "other-0"} <= names
+    lines = until(lambda: page.told("/logs/lines?log=chat&lines=30")["lines"])
+    assert len(lines) <= 30
+    assert {line["log"] for line in lines} == {"chat-0"}
+    everything = page.told("/logs/lines?lines=5000")["lines"]
+    assert {"node", "chat-0"} <= {line["log"] for line in everything}
+    word = lines[-1]["text"][:12]
+    found = page.told(f"/logs/lines?log=chat-0&search={urllib.parse.quote(word.upper())}")["lines"]
+    assert found
+    assert all(word.lower() in line["text"].lower() for line in found)
+    assert page.told("/logs/lines?log=node&level=error")["lines"] == []
+    for query, status in (
+        ("log=nothing", 404),
+        ("log=../state/node", 404),
+        ("lines=0", 400),
+        ("lines=99999", 400),
+        ("level=loud", 422),
+        ("since=yesterday", 422),
+    ):
+        assert page.ask("GET", f"/logs/lines?{query}")[0] == status, query
+    log = home.root / "logs" / "chat-0.log"
+    with page.request("GET", "/logs/follow?log=chat&lines=5") as answer:
+        stream = events(answer)
+        first = [next(stream) for _ in range(5)]
+        assert {name for name, _ in first} == {"line"}
+        with log.open("a") as written:
+            written.write("half a li")
+            written.flush()
+            written.write("ne\nERROR and one more\n")
+        texts = []
+        for _, data in stream:
+            texts.append(data["text"])
+            if data["level"] == "error":
+                break
+        assert "half a line" in texts
+
+
+def test_keys_are_made_limited_replaced_and_removed(home: Home) -> None:
+    home.write([fake("chat")])
+    home.yibu("up", "-d")
+    page = Page(home)
+    status, ops = page.ask("POST", "/keys", {"name": "ops", "admin": True})
+    assert status == 201
+    assert page.ask("GET", "/keys")[0] == 401  # with the first key the gateway is closed
+    page.key = ops["key"]
+    body = {"name": "app", "models": ["chat"], "rpm": 60, "budget": "5M/month", "expires": "30d"}
+    status, app = page.ask("POST", "/keys", body)
+    assert (status, app["rpm"], app["models"], app["admin"]) == (201, 60, ["chat"], False)
+    assert app["expires"]
+    assert app["budget"] == "5000000/month"
+    shown = page.told("/keys")["keys"]
+    assert {key["name"] for key in shown} == {"app", "ops"}
+    assert app["key"] not in json.dumps(shown)
+    status, changed = page.ask("PATCH", "/keys/app", {"rpm": None, "concurrency": 2})
+    assert (status, changed["rpm"], changed["concurrency"], changed["models"]) == (
+        200, None, 2, ["chat"])  # fmt: skip
+    assert Page(home, app["key"]).ask("GET", "/keys")[0] == 403
+    status, rotated = page.ask("POST", "/keys/app/rotate", {"grace": "1h"})
+    assert status == 200
+    assert rotated["key"] != app["key"]
+    for method, path, sent, found in (
+        ("POST", "/keys", {"name": "app"}, 422),
+        ("POST", "/keys", {"name": "no good"}, 422),
+        ("POST", "/keys", {"name": "x", "rpm": 0}, 400),
+        ("POST", "/keys", {"name": "x", "budget": "much"}, 422),
+        ("PATCH", "/keys/nobody", {"rpm": 1}, 404),
+        ("POST", "/keys/nobody/rotate", {}, 404),
+        ("DELETE", "/keys/nobody", None, 404),
+        ("DELETE", "/keys/ops", None, 409),
+        ("PATCH", "/keys/ops", {"admin": False}, 409),
+    ):
+        status, told = page.ask(method, path, sent)
+        assert status == found, (method, path, told)
+    assert page.ask("DELETE", "/keys/app")[0] == 204
+    usage = page.told("/usage?by=key&since=1d")
+    assert (usage["object"], usage["by"]) == ("list", "key")
+    assert page.ask("GET", "/usage?by=colour")[0] == 400

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import get_args
 
 from yibu.accounts import usage
 from yibu.accounts.database import translated
+from yibu.accounts.rows import stamp
 from yibu.accounts.store import FILE, AccountStore
-from yibu.accounts.types import Account, parse_duration
+from yibu.accounts.types import parse_duration
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError, UsageError, YibuError
@@ -66,7 +67,7 @@ def print_usage(
         writer.writerows([row[group], *(row[name] for name in _COLUMNS)] for row in rows)
         return
     if as_json:
-        known = {"by": group, "since": _stamp(start), "key": key}
+        known = {"by": group, "since": stamp(start), "key": key}
         output.data_json({"version": 1, **known, "usage": rows})
         return
     names = (group, *_COLUMNS)
@@ -77,28 +78,3 @@ def print_usage(
         output.talk(
             f"Of {estimated} requests the engine gave no count: their tokens are estimates."
         )
-
-
-def row(account: Account) -> dict[str, Any]:
-    """An account as ``--json`` prints it."""
-    now = time.time()
-    expired = account.expires is not None and account.expires <= now
-    limits = account.limits
-    return {
-        "name": account.name,
-        "prefixes": [s.prefix for s in account.secrets if s.expires is None or s.expires > now],
-        "state": "expired" if expired else "active",
-        "created": _stamp(account.created),
-        "expires": None if account.expires is None else _stamp(account.expires),
-        "models": None if account.models is None else list(account.models),
-        "rpm": limits.rpm,
-        "tpm": limits.tpm,
-        "concurrency": limits.concurrency,
-        "budget": None if account.budget is None else str(account.budget),
-        "priority": account.priority,
-        "admin": account.admin,
-    }
-
-
-def _stamp(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

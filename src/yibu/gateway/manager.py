@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from yibu.config import ModelConfig
 from yibu.planner.types import Gpu
+
+Change = tuple[list[dict[str, Any]], list[str]]
+"""Models to bring up, as the control socket takes them, and names of those to take down."""
 
 
 class Manager(Protocol):
@@ -42,4 +45,48 @@ class Manager(Protocol):
     def file_models(self) -> Sequence[ModelConfig]:
         """The models of the node's yibu.yaml, as they would be brought up; none where it cannot be
         read. Blocking."""
+        ...
+
+    def catalogue(self, word: str | None) -> list[dict[str, Any]]:
+        """Models that are known by name, with what would fit here. Blocking."""
+        ...
+
+    async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """What models would need, and where they would go. Raises YibuError."""
+        ...
+
+    def read_file(self) -> dict[str, Any]:
+        """The node's yibu.yaml. Blocking. Raises ConfigError."""
+        ...
+
+    def check_file(self, text: str) -> dict[str, Any]:
+        """What is wrong with a text for it. Blocking."""
+        ...
+
+    async def compare_file(self, text: str) -> dict[str, Any]:
+        """What a text for it would change."""
+        ...
+
+    async def write_file(self, text: str, sha256: str) -> Change:
+        """Make the text the file, in the place of the one with this digest; what is to be changed then.
+
+        Raises:
+            YibuError: it cannot be used or written, or the file is another one.
+        """
+        ...
+
+    async def change_back(self) -> Change:
+        """What leads back to what was served before the last change. Raises YibuError."""
+        ...
+
+    def lines(self, names: Sequence[str], wanted: Mapping[str, Any]) -> list[dict[str, object]]:
+        """The last lines of logs, of all without ``names``; ``wanted`` has ``lines``, ``level``,
+        ``search`` and ``since``. Blocking. Raises YibuError."""
+        ...
+
+    def follow(
+        self, names: Sequence[str], wanted: Mapping[str, Any]
+    ) -> Callable[[], list[dict[str, object]]]:
+        """A function that gives the lines that were written since it was called last, the latest ones at
+        first. Both block. Raises YibuError."""
         ...

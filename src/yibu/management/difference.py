@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from yibu.config import ModelConfig
+from yibu.config.wire import model_config
 
 _NOT_COMPARED = frozenset(field.name for field in fields(ModelConfig) if not field.compare)
 _HIDDEN = "env"
@@ -83,6 +84,17 @@ def difference(
             unchanged.append(model.name)
     removed = [name for name in served if name not in names and name in removable]
     return Difference(tuple(added), tuple(changed), tuple(removed), tuple(unchanged))
+
+
+def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
+    """What leads back to what was served before the last `yibu apply`, by what the node tells of its
+    ``configs``; None where nothing was applied."""
+    before = told["previous"]
+    if before is None:
+        return None
+    running = [model_config(data) for data in told["models"]]
+    wanted = [model_config(data) for data in before["models"]]
+    return difference(wanted, running, [model.name for model in running])
 
 
 def shown(name: str, value: Any) -> str:

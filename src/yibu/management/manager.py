@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.errors import NotReadyError
+from yibu.config.wire import plain_config
+from yibu.errors import NotReadyError, YibuError
+from yibu.management import catalogue, log_reading, proposals
 from yibu.management.context import Context
+from yibu.management.difference import Difference, before_last_apply
 from yibu.management.files import ConfigFile
 from yibu.node.control import Control
 from yibu.node.fleet import Fleet
-from yibu.node.hardware import gpus, gpus_busy
+from yibu.node.hardware import gpus, gpus_busy, probe
 from yibu.planner.types import Gpu
 
-_log = logging.getLogger(__name__)
+Change = tuple[list[dict[str, Any]], list[str]]
+"""Models to bring up, as the control socket takes them, and names of those to take down."""
+
+
+class NothingAppliedError(YibuError):
+    """There is no earlier set of models."""
+
+    cause = "nothing_applied"
 
 
 class NodeManager:
@@ -63,6 +73,49 @@ class NodeManager:
 
     def file_models(self) -> Sequence[ModelConfig]:
         return self.file.models()
+
+    def catalogue(self, word: str | None) -> list[dict[str, Any]]:
+        return catalogue.rows(word, probe(self._context.env.get("CUDA_VISIBLE_DEVICES")))
+
+    async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        held = await self._fleet.reserved()
+        return await asyncio.to_thread(proposals.plan, wanted, self._context, self.file, held)
+
+    def read_file(self) -> dict[str, Any]:
+        return self.file.read()
+
+    def check_file(self, text: str) -> dict[str, Any]:
+        return self.file.check(text)
+
+    async def compare_file(self, text: str) -> dict[str, Any]:
+        told = await self.ask("settings")
+        running = self.configs()
+        return await asyncio.to_thread(self.file.compare, text, running, told["gateway"])
+
+    async def write_file(self, text: str, sha256: str) -> Change:
+        found = await asyncio.to_thread(self.file.difference, text, self.configs())
+        await asyncio.to_thread(self.file.write, text, sha256)
+        return _plain(found)
+
+    async def change_back(self) -> Change:
+        found = before_last_apply(await self.ask("configs"))
+        if found is None:
+            raise NothingAppliedError(
+                "There is nothing to go back to: nothing was applied here", hint="yibu apply"
+            )
+        return _plain(found)
+
+    def lines(self, names: Sequence[str], wanted: Mapping[str, Any]) -> list[dict[str, object]]:
+        return log_reading.rows(self._context.paths, names, wanted)
+
+    def follow(
+        self, names: Sequence[str], wanted: Mapping[str, Any]
+    ) -> Callable[[], list[dict[str, object]]]:
+        return log_reading.Followed(self._context.paths, names, wanted).take
+
+
+def _plain(found: Difference) -> Change:
+    return [plain_config(model) for model in found.models], list(found.removed)
 
 
 async def _drop(_event: Mapping[str, Any]) -> None:

@@ -234,7 +234,7 @@ def follow(
     rest = b""
     while True:
         ending = stop()  # asked before reading: what was written until then is still given
-        *lines, rest = (rest + _news(path, place)).split(b"\n")
+        *lines, rest = (rest + news(path, place)).split(b"\n")
         for line in lines:
             yield line.decode(errors="replace").rstrip("\r")
         if ending:
@@ -272,7 +272,7 @@ def _last_line_end(path: Path) -> int:
     return begin + newline + 1 if newline >= 0 or begin == 0 else end
 
 
-def _news(path: Path, place: Position) -> bytes:
+def news(path: Path, place: Position) -> bytes:
     """What was written since ``place``, which is moved on."""
     try:
         with path.open("rb") as file:

@@ -15,13 +15,12 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
 from yibu.errors import UsageError
+from yibu.management.adopting import adopt_text, text_file
 
 if TYPE_CHECKING:
     from yibu.adopt import Adoption
     from yibu.node.foreign import Foreign
 
-
-_MAX_SCRIPT = 1_000_000
 
 WhatArgument = Annotated[
     list[str] | None,
@@ -99,7 +98,7 @@ def adopt(
     elif what is not None and len(what) == 1:
         adoption = _read_script(Path(what[0]), given or [])
     else:
-        adoption = _read_text(command or shlex.join(what or []), "", given or [])
+        adoption = _adoption(command or shlex.join(what or []), "", given or [])
     if replace and not adoption.servers:
         raise UsageError(
             "--replace takes the place of vLLM's and llama.cpp's servers only.",
@@ -121,56 +120,15 @@ def _read_script(script: Path, given: Sequence[str]) -> Adoption:
         raise UsageError(
             f"There is no file {script}.", hint=f"A command line stands behind --: -- {script} …"
         )
-    return _read_text(text_file(script), str(script), given)
+    return _adoption(text_file(script), str(script), given)
 
 
-def _read_text(text: str, name: str, given: Sequence[str]) -> Adoption:
-    from yibu.adopt import Setting, adopt_script
-
-    env = Context.here().env
-    inherited = {name: env[name] for name in ("HOME", "USER", "LOGNAME") if name in env}
-    variables = {**inherited, "PWD": str(Path.cwd())}
+def _adoption(text: str, name: str, given: Sequence[str]) -> Adoption:
     pairs = [pair.partition("=") for pair in given]
     if any(not equals for _, equals, _ in pairs):
         raise UsageError("--set takes NAME=VALUE.", hint="For instance: --set PORT=8000")
     values = {variable: value for variable, _, value in pairs}
-    return adopt_script(text, Setting(variables, values, name, FilesHere()))
-
-
-class FilesHere:
-    """This machine's files, for scripts that source others or ask whether one is there."""
-
-    def read(self, path: str) -> str | None:
-        try:
-            return text_file(Path(path).expanduser())
-        except (OSError, UsageError):
-            return None
-
-    def kind(self, path: str) -> str | None:
-        found = Path(path).expanduser()
-        try:
-            return "directory" if found.is_dir() else "file" if found.exists() else ""
-        except OSError:
-            return None
-
-
-def text_file(path: Path) -> str:
-    """A script's text, in UTF-8 or GB 18030.
-
-    Raises:
-        UsageError: it is neither, or too large for a script.
-    """
-    if not path.is_file() or path.stat().st_size > _MAX_SCRIPT:
-        raise UsageError(f"{path} is no script: a file of at most {_MAX_SCRIPT} bytes was expected")
-    data = path.read_bytes()
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text
-    raise UsageError(f"{path} is no text in UTF-8 or GB 18030")
+    return adopt_text(text, name, values, Context.here().env, Path.cwd())
 
 
 def _process(pid: int, *, replace: bool) -> Foreign:

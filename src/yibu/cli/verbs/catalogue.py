@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,13 +10,6 @@ from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.errors import NotRunningError, UsageError
 from yibu.management.sources import stored_source
-
-if TYPE_CHECKING:
-    from yibu.hub.catalogue import CatalogueEntry
-    from yibu.planner.types import Machine
-
-_OVERHEAD = 1.2
-"""What a model takes beside its weights, roughly; `yibu plan` counts it."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -35,11 +28,11 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that yibu knows by name, with their sizes, and which fit on this machine."""
-    from yibu.hub.catalogue import entries
+    from yibu.management.catalogue import fits, matching
     from yibu.node.hardware import probe
 
     machine = probe(Context.here().env.get("CUDA_VISIBLE_DEVICES"))
-    found = [entry for entry in entries() if _matches(entry, word)]
+    found = matching(word)
     if not found:
         raise UsageError(
             f"The catalogue has nothing like {word!r}.",
@@ -50,7 +43,7 @@ def search(
             "name": entry.name,
             "kind": entry.kind,
             "size": entry.size if as_json else output.size(entry.size) if entry.size else None,
-            "fits": _fits(entry, machine),
+            "fits": fits(entry, machine),
             "license": entry.license,
             "about": entry.about,
         }
@@ -105,20 +98,3 @@ def show(
         if value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else value
             output.data(f"{key:<12}  {text}")
-
-
-def _matches(entry: CatalogueEntry, word: str | None) -> bool:
-    texts = (entry.name, *entry.aliases, entry.kind, entry.about)
-    return word is None or any(word.casefold() in text.casefold() for text in texts)
-
-
-def _fits(entry: CatalogueEntry, machine: Machine) -> str | None:
-    """Whether weights of this size have room on a GPU or in memory; None where it is not known."""
-    if entry.size is None:
-        return None
-    needed = entry.size * _OVERHEAD
-    if any(needed <= gpu.free for gpu in machine.gpus):
-        return "on a GPU"
-    if sum(gpu.free for gpu in machine.gpus) >= needed:
-        return "on the GPUs"
-    return "in memory" if needed <= machine.memory_available else "no"

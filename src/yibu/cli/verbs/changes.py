@@ -82,21 +82,17 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
 def rollback(yes: YesOption = False) -> int:
     """Serve what was served before the last `yibu apply`."""
     from yibu.cli.session import apply as carry_out
-    from yibu.config.wire import model_config
-    from yibu.management.difference import difference
+    from yibu.management.difference import before_last_apply
     from yibu.node.client import Client
 
     here = Context.here()
     told = Client(here.paths).call("configs")
-    before = told["previous"]
-    if before is None:
+    found = before_last_apply(told)
+    if found is None:
         raise UsageError(
             "There is nothing to go back to: nothing was applied here.", hint="yibu apply -f FILE"
         )
-    running = [model_config(data) for data in told["models"]]
-    wanted = [model_config(data) for data in before["models"]]
-    found = difference(wanted, running, [model.name for model in running])
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(before["until"]))
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["previous"]["until"]))
     output.talk(f"What was served until {when}:")
     if _agreed(found, yes=yes):
         carry_out(here, found.models, found.removed, rollback=True)

@@ -86,7 +86,8 @@ def set_(
 ) -> None:
     """Change a key's settings; those that are left out stay. A running node takes them at once."""
     from yibu.accounts import types
-    from yibu.cli.accounts import change, row
+    from yibu.accounts.rows import row
+    from yibu.cli.accounts import change
 
     now = time.time()
     with change(Context.here()) as store:
@@ -113,7 +114,8 @@ def set_(
 
 def ls(as_json: JsonOption = False) -> None:
     """List the keys, without their secrets."""
-    from yibu.cli.accounts import read, row
+    from yibu.accounts.rows import row
+    from yibu.cli.accounts import read
 
     with read(Context.here()) as store:
         rows = [row(account) for account in store.accounts()]
@@ -125,7 +127,8 @@ def ls(as_json: JsonOption = False) -> None:
 
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show one key's settings."""
-    from yibu.cli.accounts import read, row
+    from yibu.accounts.rows import row
+    from yibu.cli.accounts import read
 
     with read(Context.here()) as store:
         shown = row(store.get(name))
@@ -141,7 +144,8 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 
 def rm(name: NameArgument, as_json: JsonOption = False) -> None:
     """Remove a key; a running node refuses it at once. What it used stays in `yibu usage`."""
-    from yibu.cli.accounts import change, row
+    from yibu.accounts.rows import row
+    from yibu.cli.accounts import change
 
     with change(Context.here()) as store:
         removed = store.remove(name)
@@ -190,7 +194,7 @@ def usage(
 
 
 def _print_key(key: str, account: Any, text: str, as_json: bool) -> None:
-    from yibu.cli.accounts import row
+    from yibu.accounts.rows import row
 
     if as_json:
         output.data_json({"version": 1, **row(account), "key": key})

@@ -1,0 +1,137 @@
+"""Deploying and configuring: what there is, what would fit, and the file that says what is served."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field, model_validator
+
+from yibu.errors import NotReadyError, YibuError
+from yibu.gateway.access import allow
+from yibu.gateway.console.answers import ConflictError, answer, body_of
+from yibu.gateway.console.console import Console
+from yibu.gateway.manager import Change
+
+_TEXT = 1_000_000
+_PLAN_SECONDS = 120.0
+_PLANS = 2
+"""At a time: each asks a hub, and may read much."""
+
+Text = Annotated[str, Field(max_length=_TEXT)]
+Word = Annotated[str, Field(max_length=1000)]
+
+
+class PlanRequest(BaseModel):
+    """One of model, script and yaml."""
+
+    model: Annotated[str | None, Field(min_length=1, max_length=1000)] = None
+    name: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    engine: Word | None = None
+    flags: Annotated[list[Word], Field(max_length=200)] = []
+    settings: dict[str, Any] = {}
+    script: Text | None = None
+    set: Annotated[dict[str, Word], Field(max_length=200)] = {}
+    yaml: Text | None = None
+    machine: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.x_-]{0,40}$")] = None
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> PlanRequest:
+        if sum(bool(one) for one in (self.model, self.script, self.yaml)) != 1:
+            msg = "one of model, script and yaml is needed"
+            raise ValueError(msg)
+        return self
+
+
+class FileText(BaseModel):
+    """A text for the file."""
+
+    text: Text
+
+
+class FileChange(FileText):
+    """The same, and what it began from."""
+
+    sha256: Annotated[str, Field(max_length=64)]
+
+
+def add_deploying(router: APIRouter, console: Console) -> None:
+    planning = asyncio.Semaphore(_PLANS)
+
+    @router.get("/console/api/catalogue", openapi_extra=allow("console"))
+    async def catalogue(q: Annotated[str | None, Query()] = None) -> Response:
+        found = await asyncio.to_thread(console.manager.catalogue, q or None)
+        up = {config.source for config in console.manager.configs()}
+        for entry in found:
+            sources = {f"{k}:{v}" for k, v in entry["sources"].items() if v}
+            entry["up"] = bool(up & {*sources, entry["sources"]["package"]})
+        return answer({"models": found})
+
+    @router.post("/console/api/plan", openapi_extra=allow("console"))
+    async def plan(request: Request) -> Response:
+        wanted = await body_of(request, PlanRequest)
+        if planning.locked():
+            raise NotReadyError(
+                f"{_PLANS} plans are being made already", code="too_many_plans", retry_after=5
+            )
+        async with planning:
+            try:
+                async with asyncio.timeout(_PLAN_SECONDS):
+                    return answer(await console.manager.plan(wanted.model_dump()))
+            except TimeoutError:
+                raise NotReadyError(
+                    f"The plan was not made within {_PLAN_SECONDS:.0f} s: the hub is slow to answer",
+                    code="plan_timeout",
+                    retry_after=30,
+                ) from None
+
+    _add_file(router, console)
+
+
+def _add_file(router: APIRouter, console: Console) -> None:
+    changing = asyncio.Lock()
+
+    @router.get("/console/api/config", openapi_extra=allow("console"))
+    async def read() -> Response:
+        found = await asyncio.to_thread(console.manager.read_file)
+        before = (await console.manager.ask("configs"))["previous"]
+        previous = before and {
+            "until": before["until"],
+            "models": [model["name"] for model in before["models"]],
+        }
+        return answer({**found, "previous": previous})
+
+    @router.post("/console/api/config/check", openapi_extra=allow("console"))
+    async def check(request: Request) -> Response:
+        given = await body_of(request, FileText)
+        return answer(await asyncio.to_thread(console.manager.check_file, given.text))
+
+    @router.post("/console/api/config/diff", openapi_extra=allow("console"))
+    async def diff(request: Request) -> Response:
+        given = await body_of(request, FileText)
+        return answer(await console.manager.compare_file(given.text))
+
+    @router.post("/console/api/config/apply", openapi_extra=allow("console"))
+    async def apply(request: Request) -> Response:
+        given = await body_of(request, FileChange)
+        async with changing:
+            try:
+                change = await console.manager.write_file(given.text, given.sha256)
+            except YibuError as error:
+                if error.cause == "changed_meanwhile":
+                    raise ConflictError(error.message, hint=error.hint, code=error.cause) from error
+                raise
+        return answer(_apply(console, "apply", change, rollback=False), 202)
+
+    @router.post("/console/api/config/rollback", openapi_extra=allow("console"))
+    async def rollback() -> Response:
+        change = await console.manager.change_back()
+        return answer(_apply(console, "rollback", change, rollback=True), 202)
+
+
+def _apply(console: Console, verb: str, change: Change, *, rollback: bool) -> dict[str, Any]:
+    models, removed = change
+    names = [*(model["name"] for model in models), *removed]
+    work = console.manager.ask("apply", models=models, remove=removed, rollback=rollback)
+    return console.jobs.start(verb, names, work).plain()

@@ -1,0 +1,201 @@
+"""Which logs there are, and their lines in the order of time."""
+
+from __future__ import annotations
+
+import heapq
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from yibu.config.names import generation_of
+from yibu.errors import NotRunningError, UsageError
+from yibu.node import log_lines, logs
+from yibu.node.log_lines import LEVELS, Level, Line
+from yibu.paths import Paths
+from yibu.redaction import redact
+
+_NODE = "node"
+"""The name of the node's own log."""
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines are shown."""
+
+    since: float | None = None
+    """Unix seconds."""
+    level: Level | None = None
+    """This one and worse."""
+    pattern: re.Pattern[str] | None = None
+
+    @property
+    def everything(self) -> bool:
+        return self.since is None and self.level is None and self.pattern is None
+
+    def takes(self, line: Line) -> bool:
+        if self.since is not None and line.time is not None and line.time < self.since:
+            return False
+        if self.level is not None and LEVELS.index(line.level) < LEVELS.index(self.level):
+            return False
+        return self.pattern is None or self.pattern.search(line.text) is not None
+
+
+def files(paths: Paths, models: Sequence[str]) -> list[Path]:
+    """The live files of the models' logs; of all logs when none is named.
+
+    Raises:
+        UsageError: a named one has none.
+    """
+    if not models:
+        return sorted(paths.logs.glob("*.log"))
+    found = []
+    for model in dict.fromkeys(models):
+        named = files_of(paths, model)
+        if not named:
+            known = ", ".join(_names(paths)) or "none yet"
+            raise UsageError(f"There is no log of {model!r} here; there are: {known}.")
+        found += named
+    return found
+
+
+def files_of(paths: Paths, model: str) -> list[Path]:
+    if model == _NODE:
+        return [paths.node_log] if paths.node_log.exists() else []
+    found = paths.logs.glob("*.log")
+    return sorted(file for file in found if generation_of(file.stem, model) is not None)
+
+
+def _names(paths: Paths) -> list[str]:
+    return sorted(file.stem for file in paths.logs.glob("*.log"))
+
+
+def past(files: Mapping[Path, int | None], wanted: Wanted, most: int | None) -> Iterable[Line]:
+    """What the logs have up to these bytes, in the order of time as far as lines have times; at most the last ``most``."""
+    several = [_timed(file, _written(file, end, wanted, most)) for file, end in files.items()]
+    merged = heapq.merge(*several, key=log_lines.sort_key)
+    chosen = (line for line in merged if wanted.takes(line))
+    return chosen if most is None else deque(chosen, most)
+
+
+def _written(file: Path, end: int | None, wanted: Wanted, most: int | None) -> Iterator[str]:
+    """A log's lines, oldest first; no more of them than can be shown."""
+    if wanted.everything and most is not None:
+        yield from logs.tail(file, most, end)
+    else:
+        yield from logs.lines(file, since=wanted.since, end=end)
+
+
+def _timed(file: Path, lines: Iterable[str]) -> Iterator[Line]:
+    """Lines that stand before their log's first time get that one, and the time of its last writing where
+    it has none at all."""
+    waiting: list[Line] = []
+    for line in log_lines.parse(file.stem, lines):
+        if line.time is None:
+            waiting.append(line)
+            continue
+        yield from (Line(one.source, line.time, one.level, one.text) for one in waiting)
+        waiting.clear()
+        yield line
+    if waiting:
+        written = logs.written_at(file)
+        yield from (Line(one.source, written, one.level, one.text) for one in waiting)
+
+
+def since(text: str, now: float) -> float:
+    """``10m`` ago, or an ISO time, in Unix seconds.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if found := _AGO.fullmatch(text.strip()):
+        return now - float(found[1]) * _UNITS[found[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise UsageError(
+            f"--since {text} is no time.", hint="10m, 2h, 1d, or 2026-11-28T15:30:00"
+        ) from None
+
+
+class UnknownLogError(NotRunningError):
+    """There is no log of that name."""
+
+
+class Found:
+    """Which lines somebody who looks wants."""
+
+    def __init__(self, wanted: Mapping[str, Any]) -> None:
+        """Raises UsageError."""
+        named = wanted.get("level")
+        level = next((known for known in LEVELS if known == named), None)
+        if named and level is None:
+            raise UsageError(f"{named!r} is no level", hint=f"one of {', '.join(LEVELS)}")
+        text = wanted.get("since")
+        begin = since(text, time.time()) if text else None
+        # Text, and no pattern: one that takes for ever to match would hold the node up.
+        search = wanted.get("search")
+        pattern = re.compile(re.escape(search), re.IGNORECASE) if search else None
+        self.wanted = Wanted(begin, level, pattern)
+        self.most = int(wanted.get("lines") or 200)
+
+
+def rows(paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]) -> list[dict[str, object]]:
+    """The last lines, oldest first. Raises YibuError."""
+    found = Found(wanted)
+    ends = dict.fromkeys(_known(paths, names))
+    return [row(line) for line in past(ends, found.wanted, found.most)]
+
+
+class Followed:
+    """Logs as they are written."""
+
+    def __init__(self, paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]) -> None:
+        """Raises YibuError."""
+        self._paths, self._names, self._found = paths, names, Found(wanted)
+        self._rest: dict[Path, bytes] = {}
+        self._places = {file: logs.Position.now(file) for file in _known(paths, names)}
+        self._begun = False
+
+    def take(self) -> list[dict[str, object]]:
+        """What was written since the last call; at the first the lines before it."""
+        if not self._begun:
+            self._begun = True
+            ends: dict[Path, int | None] = {f: p.position for f, p in self._places.items()}
+            return [row(line) for line in past(ends, self._found.wanted, self._found.most)]
+        for file in files(self._paths, ()) if not self._names else ():
+            self._places.setdefault(file, logs.Position.beginning(file))
+        lines: list[Line] = []
+        for file, place in self._places.items():
+            *whole, self._rest[file] = (self._rest.get(file, b"") + logs.news(file, place)).split(
+                b"\n"
+            )
+            texts = (text.decode(errors="replace").rstrip("\r") for text in whole)
+            lines += (
+                one for one in log_lines.parse(file.stem, texts) if self._found.wanted.takes(one)
+            )
+        return [row(line) for line in lines]
+
+
+def row(line: Line) -> dict[str, object]:
+    """As the console shows it, without credentials."""
+    plain = line.row()
+    return {"log": plain["log"], "time": plain["time"], "level": plain["level"],
+            "text": redact(line.text)}  # fmt: skip
+
+
+def _known(paths: Paths, names: Sequence[str]) -> list[Path]:
+    """The logs of these models or replicas; of all without names."""
+    found = []
+    for name in dict.fromkeys(names):
+        here = [file for file in files(paths, ()) if file.stem == name] or files_of(paths, name)
+        if not here:
+            raise UnknownLogError(f"There is no log of {name[:100]!r} here")
+        found += here
+    return found if names else files(paths, ())
