@@ -11,7 +11,6 @@ from yibu.config.names import generation_of
 from yibu.engines.base import LaunchPlan
 from yibu.hub.store import Store
 from yibu.management.context import Context, open_resolver, open_store
-from yibu.node.hardware import probe
 from yibu.planner.explain import Row, explain, explain_machine, facts_data
 from yibu.planner.ledger import Promise, as_if_stopped, less_promised
 from yibu.planner.machine_file import BUILT_IN, load_machine
@@ -105,6 +104,8 @@ def plan_beside(
     Raises:
         YibuError: a model cannot be found, read or served at all, or there is no such machine.
     """
+    from yibu.node.hardware import probe
+
     if machine:
         running = ()
         target = load_machine(machine)
