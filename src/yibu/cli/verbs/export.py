@@ -49,7 +49,11 @@ def systemd(
     name: NameOption = "yibu",
     run_as: Annotated[str, typer.Option(help="Who runs it.")] = "yibu",
     python: Annotated[
-        str, typer.Option(help="The interpreter that yibu is installed for, there.")
+        str,
+        typer.Option(
+            help="The interpreter that yibu is installed for, there.",
+            show_default="the one that runs this",
+        ),
     ] = sys.executable,
     config: Annotated[Path, typer.Option(help="Where yibu.yaml will stand there.")] = Path(
         "/etc/yibu/yibu.yaml"
