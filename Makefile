@@ -115,6 +115,8 @@ site: export NO_MKDOCS_2_WARNING := 1
 site: $(SITE)/installed          ## the documentation site, into build/site; a broken link or anchor fails it
 	$(SITE)/bin/mkdocs build --quiet --strict
 	$(SITE)/bin/mkdocs build --quiet --strict --config-file mkdocs.zh.yml
+messages: $(VENV)/dev           ## bring the catalogues of texts up to date, and compile them
+	$(BIN)/python scripts/messages.py
 
 clean:
 	rm -rf $(VENV) $(SITE) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run one verb. Ctrl-C says nothing, however early it comes: imports take a tenth of a second."""
     try:
+        from yibu import messages
+
+        messages.use(messages.language_of(os.environ))  # before what is imported speaks
         from yibu.cli.main import main as run
 
         run()

@@ -51,6 +51,7 @@ from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.management.context import Context
 from yibu.management.manager import NodeManager
+from yibu.messages import tr
 from yibu.node.control import GatewayHandle
 from yibu.node.control_socket import plain_error
 from yibu.node.deploy import Deployer, Note
@@ -312,7 +313,13 @@ def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:
     def report(progress: EnvironmentProgress) -> None:
         if progress.phase not in told and progress.phase not in ("waiting", "done"):
             told.add(progress.phase)
-            note(f"environment {progress.environment}: {progress.phase}")
+            note(
+                tr(
+                    "environment {environment}: {phase}",
+                    environment=progress.environment,
+                    phase=progress.phase,
+                )
+            )
 
     return report
 

@@ -34,7 +34,17 @@ Two tables map them: ``yibu.cli.exits`` to exit codes, and each ``RequestError``
 
 from __future__ import annotations
 
+from yibu.messages import Message
 from yibu.redaction import redact
+
+
+def _safe(text: str) -> str:
+    """The text without credentials, and still a message if it was one."""
+    clean = redact(text)
+    if clean == text:
+        return text
+    masked = text.mapped(redact) if isinstance(text, Message) else clean
+    return masked if redact(masked) == masked else clean
 
 
 class YibuError(Exception):
@@ -57,11 +67,11 @@ class YibuError(Exception):
 
     @property
     def message(self) -> str:
-        return redact(self._message)
+        return _safe(self._message)
 
     @property
     def hint(self) -> str:
-        return redact(self._hint)
+        return _safe(self._hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message

@@ -7,11 +7,12 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, TextIO
 
+from yibu.messages import Message
 from yibu.redaction import redact
 
 Format = Literal["text", "json"]
@@ -62,6 +63,9 @@ class JsonFormatter(RedactingFormatter):
     def format(self, record: logging.LogRecord) -> str:
         trace = self.formatException(record.exc_info) if record.exc_info else record.exc_text
         fields = {"message": record.getMessage(), **({"exception": trace} if trace else {})}
+        said = [each for each in _arguments(record) if isinstance(each, Message)]
+        if said:
+            fields["message_id"] = said[0].template
         return self._object(record.created, record.levelname, record.name, fields)
 
     def line(self, name: str, text: str) -> str:
@@ -79,6 +83,12 @@ class JsonFormatter(RedactingFormatter):
         }
         line = {"time": when, "level": level.lower(), "logger": name, **shown}
         return json.dumps(line, ensure_ascii=False)
+
+
+def _arguments(record: logging.LogRecord) -> Iterable[object]:
+    args = record.args
+    values = args.values() if isinstance(args, Mapping) else args or ()
+    return (record.msg, *(getattr(value, "message", value) for value in values))
 
 
 class BatchingHandler(logging.Handler):

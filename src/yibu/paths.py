@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yibu.errors import ConfigError, YibuError
+from yibu.messages import tr
 
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
 _SOCKET_PATH_LIMIT = 100
@@ -84,8 +85,8 @@ class Paths:
                 directory.chmod(0o700)
         except OSError as error:
             raise YibuError(
-                f"yibu cannot keep its files where it should: {describe(error)}",
-                hint="Choose another place: YIBU_HOME=/some/directory yibu …",
+                tr("yibu cannot keep its files where it should: {error}", error=describe(error)),
+                hint=tr("Choose another place: YIBU_HOME=/some/directory yibu …"),
             ) from error
 
 
@@ -97,7 +98,10 @@ def describe(error: OSError) -> str:
     sentence = f"{os.fsdecode(error.filename)}: {reason}."
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         file = next((p for p in Path(os.fsdecode(error.filename)).parents if p.is_file()), None)
-        return f"{file or os.fsdecode(error.filename)} is a file; a directory was expected there."
+        return tr(
+            "{file} is a file; a directory was expected there.",
+            file=file or os.fsdecode(error.filename),
+        )
     return sentence
 
 
@@ -106,7 +110,8 @@ def _expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:  # no HOME, and the system does not know this user
         raise ConfigError(
-            f"{path} is no directory: {error}", hint="Name one: YIBU_HOME=/some/directory yibu …"
+            tr("{path} is no directory: {error}", path=path, error=error),
+            hint=tr("Name one: YIBU_HOME=/some/directory yibu …"),
         ) from error
 
 

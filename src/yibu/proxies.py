@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yibu.errors import ConfigError
+from yibu.messages import tr
 from yibu.redaction import register_urls
 
 _KINDS = ("http", "https", "socks5", "socks5h")
@@ -39,10 +40,15 @@ class Proxy:
             with socket.create_connection(place, _TRY):
                 return ""
         except TimeoutError:
-            reason = f"no answer within {_TRY:.0f} s"
+            reason = tr("no answer within {TRY:.0f} s", TRY=_TRY)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-        return f"the proxy {self.address} ({self.variable}) cannot be reached: {reason}"
+        return tr(
+            "the proxy {address} ({variable}) cannot be reached: {reason}",
+            address=self.address,
+            variable=self.variable,
+            reason=reason,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +106,15 @@ def _proxy_url(text: str, variable: str) -> str:
     scheme, _, rest = url.partition("://")
     # Desktops write socks://, and mean version 5.
     kind = {"socks": "socks5"}.get(scheme.lower(), scheme.lower())
-    hint = f"Write it as {variable}=http://HOST:PORT or socks5://HOST:PORT."
+    hint = tr("Write it as {variable}=http://HOST:PORT or socks5://HOST:PORT.", variable=variable)
     if kind not in _KINDS:
         raise ConfigError(
-            f"{variable} asks for a proxy of the kind {scheme!r}; known are {', '.join(_KINDS)}.",
+            tr(
+                "{variable} asks for a proxy of the kind {scheme!r}; known are {KINDS}.",
+                variable=variable,
+                scheme=scheme,
+                KINDS=", ".join(_KINDS),
+            ),
             hint=hint,
         )
     url = f"{kind}://{rest}"
@@ -113,5 +124,7 @@ def _proxy_url(text: str, variable: str) -> str:
     except ValueError:
         fits = False
     if not fits:
-        raise ConfigError(f"{variable} is no proxy's address: {url!r}.", hint=hint)
+        raise ConfigError(
+            tr("{variable} is no proxy's address: {url!r}.", variable=variable, url=url), hint=hint
+        )
     return url

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from yibu.messages import tr
+
 _UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("bytes", 1))
 
 
@@ -28,4 +30,6 @@ def _unit(count: float) -> tuple[str, int]:
 
 
 def _text(count: float, name: str, scale: int, digits: int) -> str:
-    return f"{count:.0f} bytes" if scale == 1 else f"{count / scale:.{digits}f} {name}"
+    return (
+        tr("{count:.0f} bytes", count=count) if scale == 1 else f"{count / scale:.{digits}f} {name}"
+    )

@@ -238,7 +238,7 @@ def test_names_that_cannot_be_typed_are_refused(name: str) -> None:
 def test_names_that_look_alike_are_one() -> None:
     assert plain_name("Qwen") == plain_name("qwen")
     assert plain_name("ｑｗｅｎ") == plain_name("qwen")
-    assert "differ in case alone" in refusal("models: [{name: a}, {name: A}]")
+    assert "alike but for case" in refusal("models: [{name: a}, {name: A}]")
     assert len(config_file.parse(b"models: [{name: a, aliases: [A]}]", "f", env={}).models) == 1
 
 

@@ -27,6 +27,7 @@ from yibu.accounts.store import AccountStore, KeyDigest
 from yibu.accounts.types import Account, Priority
 from yibu.accounts.usage import By, Slot, Used
 from yibu.errors import UnauthorizedError
+from yibu.messages import tr
 
 _log = logging.getLogger(__name__)
 
@@ -175,13 +176,21 @@ class LiveAccounts:
         now = self._clock()
         if caller.expires is not None and now >= caller.expires:
             raise UnauthorizedError(
-                f"The API key {caller.name!r} expired at {_stamp(caller.expires)}",
+                tr(
+                    "The API key {caller!r} expired at {expires}",
+                    caller=caller.name,
+                    expires=_stamp(caller.expires),
+                ),
                 code="expired_api_key",
             )
         if digest.expires is not None and now >= digest.expires:
             raise UnauthorizedError(
-                f"This secret of the API key {caller.name!r} was replaced, and ended at "
-                f"{_stamp(digest.expires)}: use the new one",
+                tr(
+                    "This secret of the API key {caller!r} was replaced, and ended at "
+                    "{expires}: use the new one",
+                    caller=caller.name,
+                    expires=_stamp(digest.expires),
+                ),
                 code="replaced_api_key",
             )
 
@@ -232,7 +241,7 @@ class LiveAccounts:
                 for (hour, key, _), used in self._counted.items()
                 if key == account.name and hour * 3600 >= spending.start
             )
-        meter = meter or Meter(f"The API key {account.name!r}")
+        meter = meter or Meter(tr("The API key {account!r}", account=account.name))
         meter.configure(account.limits, spending, time.monotonic())
         return meter
 

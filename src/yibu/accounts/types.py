@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from yibu.config.types import NO_LIMITS, Limits
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 Priority = Literal["interactive", "batch"]
 Period = Literal["day", "month"]
@@ -71,8 +72,13 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or _CONFIGURED.fullmatch(name) or name == OWNER:
         raise UsageError(
-            f"{name!r} cannot be the name of a key: expected 1 to 64 letters, digits, '.', '_', '@' "
-            f"or '-', a letter or digit first; not 8 hex digits alone, and not {OWNER!r}"
+            tr(
+                "{name!r} cannot be the name of a key: expected 1 to 64 letters, digits, "
+                "'.', '_', '@' or '-', a letter or digit first; not 8 hex digits alone, and "
+                "not {OWNER!r}",
+                name=name,
+                OWNER=OWNER,
+            )
         )
     return name
 
@@ -86,7 +92,8 @@ def parse_duration(text: str) -> int:
     match = _DURATION.fullmatch(text.strip())
     if match is None or not int(match[1]):
         raise UsageError(
-            f"{text!r} is not a duration", hint="Write a number and a unit: 90s, 15m, 1h, 30d, 2w"
+            tr("{text!r} is not a duration", text=text),
+            hint=tr("Write a number and a unit: 90s, 15m, 1h, 30d, 2w"),
         )
     return int(match[1]) * _SECONDS[match[2]]
 
@@ -100,7 +107,8 @@ def parse_budget(text: str) -> Budget:
     match = _BUDGET.fullmatch(text.strip())
     if match is None or not int(match[1]):
         raise UsageError(
-            f"{text!r} is not a budget of tokens", hint="Write for instance 200000/day or 5M/month"
+            tr("{text!r} is not a budget of tokens", text=text),
+            hint=tr("Write for instance 200000/day or 5M/month"),
         )
     period: Period = "day" if match[3] == "day" else "month"
     return Budget(int(match[1]) * _SCALE[match[2].lower()], period)
@@ -111,7 +119,7 @@ def parse_priority(text: str) -> Priority:
     for priority in get_args(Priority):
         if text == priority:
             return priority  # type: ignore[no-any-return]
-    raise UsageError(f"{text!r} is not a priority; expected interactive or batch")
+    raise UsageError(tr("{text!r} is not a priority; expected interactive or batch", text=text))
 
 
 def parse_models(text: str) -> tuple[str, ...]:
@@ -123,6 +131,7 @@ def parse_models(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise UsageError(
-            "--models names no model", hint="Leave it out to allow all, or write --models A,B"
+            tr("--models names no model"),
+            hint=tr("Leave it out to allow all, or write --models A,B"),
         )
     return names

@@ -28,6 +28,7 @@ from yibu.engines.gpu_variables import GPU_VARIABLES
 from yibu.engines.registry import by_name, servers
 from yibu.engines.servers import Lifted, ServerCommand
 from yibu.errors import ConfigError, SourceError, UsageError, YibuError
+from yibu.messages import tr
 from yibu.redaction import is_secret, redact
 
 # What start scripts export that means nothing to a process yibu starts.
@@ -67,7 +68,10 @@ def _adopt_swap(swap: Swap) -> Adoption:
     known = [server for server in swap.servers if server is not None]
     if not known:
         raise UsageError(
-            "nothing to adopt: no model of this llama-swap file is run by a server that is known here"
+            tr(
+                "nothing to adopt: no model of this llama-swap file is run by a server that "
+                "is known here"
+            )
         )
     adoption = adopt_servers(known, swap.keys, port=8080)
     adopted = iter(adoption.document["models"])
@@ -94,9 +98,11 @@ def _adopt_manifest(services: Sequence[Service]) -> Adoption:
         all_found += found
     if not all_found:
         raise UsageError(
-            "nothing to adopt: no container of this file runs a server that is known here (found: "
-            + (", ".join(service.container.image for service in services) or "none")
-            + ")"
+            tr(
+                "nothing to adopt: no container of this file runs a server that is known "
+                "here (found: {images})",
+                images=", ".join(service.container.image for service in services) or "-",
+            )
         )
     adoption = adopt_servers(all_found)
     return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings))
@@ -144,10 +150,13 @@ def adopt_servers(
 def _adopt(commands: Sequence[Command]) -> Adoption:
     started = find_servers(commands)
     if not started:
-        seen = ", ".join(sorted({c.argv[0] for c in commands})[:8]) or "no command"
+        seen = ", ".join(sorted({c.argv[0] for c in commands})[:8]) or tr("no command")
         raise UsageError(
-            f"nothing to adopt: no vLLM or llama.cpp server is started (found: {seen})",
-            hint="for any other server write `engine: command` with its command: `yibu init`",
+            tr(
+                "nothing to adopt: no vLLM or llama.cpp server is started (found: {seen})",
+                seen=seen,
+            ),
+            hint=tr("for any other server write `engine: command` with its command: `yibu init`"),
         )
     return adopt_servers(started)
 
@@ -160,7 +169,9 @@ def _read_server(server: Server, found: Findings) -> None:
         options = _options(own, lifted, command.directory, found)
     except ConfigError as error:
         raise UnknownScriptError(
-            gap, f"cannot be read: {error.message}", error.hint or ""
+            gap,
+            tr("cannot be read: {error_message}", error_message=error.message),
+            error.hint or "",
         ) from error
     variables = own.table.variables
     env = {name: value for name, value in lifted.env.items() if name not in variables}
@@ -176,8 +187,10 @@ def _read_server(server: Server, found: Findings) -> None:
     except SourceError as error:
         raise UnknownScriptError(
             gap,
-            f"names a model that yibu cannot fetch: {error.message}",
-            "Fetch it into a folder, and name that in its place.",
+            tr(
+                "names a model that yibu cannot fetch: {error_message}", error_message=error.message
+            ),
+            tr("Fetch it into a folder, and name that in its place."),
         ) from error
     env.pop(own.hub_variable, None)
     model["engine"] = server.engine
@@ -194,8 +207,8 @@ def _read_server(server: Server, found: Findings) -> None:
     if not source:
         raise UnknownScriptError(
             gap,
-            "names no model: it takes its models from elsewhere, or its own default",
-            "Write an entry for each model: yibu init; or name one: yibu adopt -- COMMAND…",
+            tr("names no model: it takes its models from elsewhere, or its own default"),
+            tr("Write an entry for each model: yibu init; or name one: yibu adopt -- COMMAND…"),
         )
     _warn_of_command(command, options, env, found)
     found.models.append(model)
@@ -243,7 +256,13 @@ def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings
     ]
     for flag in (*by_variable, *lifted.flags):
         if flag.name in own.unused:
-            found.warn(f"{flag.words[0].partition('=')[0]} is left out: {own.unused[flag.name]}")
+            found.warn(
+                tr(
+                    "{partition} is left out: {unused}",
+                    partition=flag.words[0].partition("=")[0],
+                    unused=own.unused[flag.name],
+                )
+            )
             continue
         name = f"{flag.name}.{flag.key}" if flag.key else names.get(flag.name, flag.name)
         values = [value_of(value) for value in flag.values]
@@ -262,7 +281,7 @@ def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings
         return own.adopt_options(options)
     except ValueError as error:
         raise ConfigError(
-            f"a length or a number of sequences is no whole number: {error}"
+            tr("a length or a number of sequences is no whole number: {error}", error=error)
         ) from error
 
 
@@ -297,7 +316,7 @@ def _check(model: dict[str, Any], server: Server, gap: Gap) -> None:
             return
         said = error.message.removeprefix(f"model {entry.name!r}: ")
         raise UnknownScriptError(
-            gap, f"cannot be served as it stands: {said}", error.hint or ""
+            gap, tr("cannot be served as it stands: {said}", said=said), error.hint or ""
         ) from error
 
 
@@ -307,18 +326,29 @@ def _gateway_settings(lifted: Lifted, gap: Gap, name: str, found: Findings) -> N
         if fault := key_fault(key):
             raise UnknownScriptError(
                 gap,
-                f"has an API key that cannot be used: {fault}",
-                "Give it another: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                tr("has an API key that cannot be used: {fault}", fault=fault),
+                tr(
+                    "Give it another: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                ),
             )
     if lifted.keys_on_command_line:
         found.warn(
-            f"{name}: its API key stood on the command line, where every user of the machine could"
-            " read it; it goes to a key file, and should be changed"
+            tr(
+                "{name}: its API key stood on the command line, where every user of the "
+                "machine could read it; it goes to a key file, and should be changed",
+                name=name,
+            )
         )
     found.keys += lifted.api_keys
     found.doors.append((lifted.host, lifted.port))
     if lifted.key_file is not None:
-        found.warn(f"{name}: the keys in {lifted.key_file} are not read; name them anew")
+        found.warn(
+            tr(
+                "{name}: the keys in {key_file} are not read; name them anew",
+                name=name,
+                key_file=lifted.key_file,
+            )
+        )
 
 
 def _environment(env: Mapping[str, str], name: str, found: Findings) -> dict[str, str]:
@@ -329,8 +359,12 @@ def _environment(env: Mapping[str, str], name: str, found: Findings) -> dict[str
         if is_secret(variable, value):
             kept[variable] = f"${{env.{variable}}}"
             found.secrets[variable] = value
-            found.warn(f"{name}: {variable} is a secret: it is not copied, and yibu.yaml takes it from"
-                       " yibu's own environment")  # fmt: skip
+            found.warn(tr(
+"{name}: {variable} is a secret: it is not copied, and yibu.yaml takes it "
+"from yibu's own environment",
+name=name,
+variable=variable
+))  # fmt: skip
         else:
             kept[variable] = value
     return kept
@@ -340,17 +374,30 @@ def _warn_of_command(
     command: Command, options: Mapping[str, Any], env: Mapping[str, str], found: Findings
 ) -> None:
     if options.get("trust_remote_code"):
-        found.warn("--trust-remote-code runs Python that comes with the model: keep it only if"
-                   " you know its authors")  # fmt: skip
+        found.warn(tr(
+"--trust-remote-code runs Python that comes with the model: keep it only if you "
+"know its authors"
+))  # fmt: skip
     if env.get("VLLM_SERVER_DEV_MODE") == "1":
-        found.warn("VLLM_SERVER_DEV_MODE=1 opens administrative paths of vLLM's: leave it out")
+        found.warn(tr("VLLM_SERVER_DEV_MODE=1 opens administrative paths of vLLM's: leave it out"))
     if _CONTAINERS & set(command.wrappers):
-        found.warn("it ran in a container with a server of its own; yibu runs the version that it has"
-                   " pinned (another: yibu engine install ENVIRONMENT --version V), and none of the"
-                   " container's other options is carried over")  # fmt: skip
+        found.warn(tr(
+"it ran in a container with a server of its own; yibu runs the version that it "
+"has pinned (another: yibu engine install ENVIRONMENT --version V), and none of "
+"the container's other options is carried over"
+))  # fmt: skip
     if "sudo" in command.wrappers:
-        found.warn("it ran as another user through sudo; yibu runs engines as the user it runs as")
+        found.warn(
+            tr("it ran as another user through sudo; yibu runs engines as the user it runs as")
+        )
     if "nohup" in command.wrappers or command.background:
-        found.warn("nothing restarted it after a crash or a reboot; `yibu up -d` watches over it")
+        found.warn(
+            tr("nothing restarted it after a crash or a reboot; `yibu up -d` watches over it")
+        )
     if command.output and command.output != "/dev/null":
-        found.warn(f"its log {command.output} grew without bound; yibu rotates: `yibu logs`")
+        found.warn(
+            tr(
+                "its log {output} grew without bound; yibu rotates: `yibu logs`",
+                output=command.output,
+            )
+        )

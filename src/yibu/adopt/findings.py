@@ -12,6 +12,7 @@ import yaml
 
 from yibu.adopt.servers import Server
 from yibu.config.keys import is_loopback
+from yibu.messages import tr
 
 _EVERY = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bound to
 
@@ -65,8 +66,13 @@ class Findings:
             name, number = f"{first}-{number}", number + 1
         if name != first:
             self.warn(
-                f"two servers answer to {first!r}, and one gateway serves both: the second is {name!r};"
-                " of the same model, `replicas: 2` would share its requests"
+                tr(
+                    "two servers answer to {first!r}, and one gateway serves both: the "
+                    "second is {name!r}; of the same model, `replicas: 2` would share its "
+                    "requests",
+                    first=first,
+                    name=name,
+                )
             )
         return [name, *(other for other in others if other not in taken)]
 
@@ -85,14 +91,23 @@ def gateway(found: Findings, host: str, usual: int) -> dict[str, Any]:
     section: dict[str, Any] = {"host": host, "port": found.doors[0][1] or usual}
     if not is_loopback(host) and not found.keys:
         section["host"] = "127.0.0.1"
-        where = "every interface" if host in _EVERY else host
+        where = tr("every interface") if host in _EVERY else host
         found.warn(
-            f"it listened on {where} without a key: anyone on the network could use it. The gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key file)"
+            tr(
+                "it listened on {where} without a key: anyone on the network could use it. "
+                "The gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key "
+                "file)",
+                where=where,
+            )
         )
     for model, (_, other) in zip(found.models[1:], found.doors[1:], strict=True):
         if other is not None and other != section["port"]:
             found.warn(
-                f"{model['name']} was at port {other}; it is now asked for by its name at port"
-                f" {section['port']}"
+                tr(
+                    "{name} was at port {other}; it is now asked for by its name at port {port}",
+                    name=model["name"],
+                    other=other,
+                    port=section["port"],
+                )
             )
     return section

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.adopt.bash import Gap, UnknownScriptError
+from yibu.messages import tr
 
 _SERVED = re.compile(
     r"sensevoice|whisper|paraformer(?!.*(-en\b|nat-en-|-onnx\b|contextual))", re.IGNORECASE
@@ -82,7 +83,7 @@ def read_command(argv: Sequence[str]) -> SpeechServer | None:
     model = flags.get("asr_model") or flags.get("model_dir") or flags.get("model") or ""
     _check_served(model, Gap(1, " ".join(argv)))
     port = flags.get("port", "10095")
-    warning = "its clients speak FunASR's websocket protocol; yibu's HTTP API takes whole files"
+    warning = tr("its clients speak FunASR's websocket protocol; yibu's HTTP API takes whole files")
     return SpeechServer(
         _source(model), {}, (0,) if flags.get("ngpu") not in (None, "0") else None,
         flags.get("host"), int(port) if port.isdigit() else None, (warning,),
@@ -106,7 +107,7 @@ def _served_model(models: list[ast.Call], values: _Constants) -> dict[str, Any]:
         ):  # fmt: skip
             named = values.text(given[argument], f"the {argument}") if argument in given else ""
             if option == "punctuation" and named and "paraformer" not in model.lower():
-                warnings.append("punc_model is left out: SenseVoice writes punctuation itself")
+                warnings.append(tr("punc_model is left out: SenseVoice writes punctuation itself"))
             elif named := _NICKNAMES.get(named, named):
                 options[option] = _source(named)
         device = values.text(given["device"], "the device") if "device" in given else "cpu"
@@ -115,14 +116,16 @@ def _served_model(models: list[ast.Call], values: _Constants) -> dict[str, Any]:
         return {"source": _source(model), "options": options, "gpus": gpus,
                 "warnings": tuple(warnings)}  # fmt: skip
     raise UnknownScriptError(
-        Gap(models[0].lineno, ast.unparse(models[0])), "names no recognition model"
+        Gap(models[0].lineno, ast.unparse(models[0])), tr("names no recognition model")
     )
 
 
 def _check_served(model: str, gap: Gap) -> None:
     if not _SERVED.search(model):
-        raise UnknownScriptError(gap, "serves a model that yibu's speech engine does not know: it "
-                                 "has SenseVoice, Chinese Paraformers and Whisper")  # fmt: skip
+        raise UnknownScriptError(gap, tr(
+"serves a model that yibu's speech engine does not know: it has SenseVoice, "
+"Chinese Paraformers and Whisper"
+))  # fmt: skip
 
 
 def _source(model: str) -> str:
@@ -164,7 +167,7 @@ class _Constants:
         if not isinstance(value, str | int):
             raise UnknownScriptError(
                 Gap(node.lineno, ast.unparse(node)),
-                f"is not written out, and {what} is taken from it",
+                tr("is not written out, and {what} is taken from it", what=what),
             )
         return str(value)
 
@@ -172,7 +175,7 @@ class _Constants:
         text = self.text(node, what)
         if not text.isdigit():
             raise UnknownScriptError(
-                Gap(node.lineno, ast.unparse(node)), f"is no number for {what}"
+                Gap(node.lineno, ast.unparse(node)), tr("is no number for {what}", what=what)
             )
         return int(text)
 

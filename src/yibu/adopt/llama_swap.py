@@ -16,16 +16,17 @@ import yaml
 
 from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError
 from yibu.adopt.servers import Server, find_servers
+from yibu.messages import tr
 
 _MACRO = re.compile(r"\$\{([\w.-]+)\}")
 _USUAL_PORT = "5800"
 _LEFT_OUT: Mapping[str, str] = {
-    "filters": "yibu changes no parameters of requests",
-    "cmdStop": "yibu stops its engines itself",
-    "selectors": "clients name the model that they want",
-    "profiles": "clients name the model that they want",
-    "peers": "yibu's gateway serves this machine's models alone",
-    "unlisted": "GET /v1/models lists it",
+    "filters": tr("yibu changes no parameters of requests"),
+    "cmdStop": tr("yibu stops its engines itself"),
+    "selectors": tr("clients name the model that they want"),
+    "profiles": tr("clients name the model that they want"),
+    "peers": tr("yibu's gateway serves this machine's models alone"),
+    "unlisted": tr("GET /v1/models lists it"),
 }
 
 
@@ -68,7 +69,9 @@ def read_llama_swap(text: str, setting: Setting) -> Swap | None:
         rest = entry.rest(groups.get(str(name), "llama-swap"), preloaded, warnings)
         entries.append(rest if servers[-1] is not None else {**entry.as_command(), **rest})
     warnings += [
-        f"{key} is not carried over: {why}" for key, why in _LEFT_OUT.items() if key in document
+        tr("{key} is not carried over: {why}", key=key, why=why)
+        for key, why in _LEFT_OUT.items()
+        if key in document
     ]
     keys = [_filled(str(key), {}, setting, text) for key in document.get("apiKeys") or ()]
     return Swap(servers, entries, tuple(keys), tuple(dict.fromkeys(warnings)))
@@ -94,8 +97,11 @@ class _Entry:
         if not any("{port}" in word for word in words):
             gap = Gap(self.line, " ".join(words)[:60])
             raise UnknownScriptError(
-                gap, f"of {self.name} is no server that is known here, and has no ${{PORT}}",
-                "Write ${PORT} where it is told its port.",
+                gap, tr(
+"of {name} is no server that is known here, and has no ${{PORT}}",
+name=self.name
+),
+                tr("Write ${PORT} where it is told its port."),
             )  # fmt: skip
         options: dict[str, Any] = {"command": words}
         if self.model.get("checkEndpoint"):
@@ -120,8 +126,8 @@ class _Entry:
         try:
             return shlex.split(" ".join(line.strip().removesuffix("\\") for line in lines))
         except ValueError as error:
-            gap = Gap(self.line, f"the command of {self.name}")
-            raise UnknownScriptError(gap, f"cannot be read: {error}") from error
+            gap = Gap(self.line, tr("the command of {name}", name=self.name))
+            raise UnknownScriptError(gap, tr("cannot be read: {error}", error=error)) from error
 
     def _filled(self, text: str, port: str = _USUAL_PORT) -> str:
         own = {"MODEL_ID": self.name, "PORT": port}
@@ -143,7 +149,7 @@ class _Entry:
         if limit := self.model.get("concurrencyLimit"):
             found["limits"] = {"concurrency": limit}
         warnings += [
-            f"{self.name}: {key} is not carried over: {why}"
+            tr("{name}: {key} is not carried over: {why}", name=self.name, key=key, why=why)
             for key, why in _LEFT_OUT.items()
             if key in self.model
         ]
@@ -174,8 +180,8 @@ def _filled(text: str, macros: Mapping[str, Any], setting: Setting, whole: str) 
             return str(macros[name])
         gap = Gap(_line_of(whole, found[0]), found[0])
         raise UnknownScriptError(
-            gap, "has no value here",
-            f"--set {name[4:]}=… gives it." if name.startswith("env.") else "It is no macro of the file.",
+            gap, tr("has no value here"),
+            tr("--set {name}=… gives it.", name=name[4:]) if name.startswith("env.") else tr("It is no macro of the file."),
         )  # fmt: skip
 
     for _ in range(len(macros) + 1):

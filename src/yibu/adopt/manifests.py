@@ -19,6 +19,7 @@ from yibu.adopt.bash import Files, Gap, Setting, UnknownScriptError
 from yibu.adopt.containers import Container
 from yibu.adopt.marks import any_start
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 _VARIABLE = re.compile(
     r"\$(?:(?P<twice>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)"
@@ -56,14 +57,14 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
     if (template := re.search(r"^(\s*[\w-]+:.*|\s*)(\{\{[^\n]*)", text, re.MULTILINE)) is not None:
         raise UnknownScriptError(
             Gap(text.count("\n", 0, template.start(2)) + 1, template[2]),
-            "is filled in by Helm, whose values are not known here",
-            "Adopt what it renders to: helm template CHART > manifests.yaml",
+            tr("is filled in by Helm, whose values are not known here"),
+            tr("Adopt what it renders to: helm template CHART > manifests.yaml"),
         )
     try:
         documents = [one for one in yaml.safe_load_all(text) if isinstance(one, Mapping)]
     except yaml.YAMLError as error:
         if _is_mapping(text):
-            raise UsageError(f"this is no valid YAML: {error}") from error
+            raise UsageError(tr("this is no valid YAML: {error}", error=error)) from error
         return None
     found: list[Service] = []
     for document in documents:
@@ -79,9 +80,11 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
         )
         raise UnknownScriptError(
             Gap(_line_of(text, first), first),
-            "begins a YAML file that is no Compose file, no Kubernetes manifest, no Helm values with a"
-            " container and none of llama-swap's",
-            "Adopt one server that it starts: yibu adopt -- COMMAND…, or --pid PID",
+            tr(
+                "begins a YAML file that is no Compose file, no Kubernetes manifest, no Helm "
+                "values with a container and none of llama-swap's"
+            ),
+            tr("Adopt one server that it starts: yibu adopt -- COMMAND…, or --pid PID"),
         )
     return found or None
 
@@ -105,10 +108,15 @@ def _compose(document: Mapping[str, Any], setting: Setting, text: str) -> Iterat
         gaps = [replace(gap, line=_line_of(text, gap.construct)) for gap in gaps]
         warnings = []
         env, unread = _compose_env(service, setting.files)
-        warnings += [f"{file}, which service {name} takes variables from, is not here and was not"
-                     " read" for file in unread]  # fmt: skip
+        warnings += [tr(
+"{file}, which service {name} takes variables from, is not here and was not read",
+file=file,
+name=name
+) for file in unread]  # fmt: skip
         if "extends" in service:
-            gaps.append(Gap(_line_of(text, "extends:"), f"extends: of service {name}"))
+            gaps.append(
+                Gap(_line_of(text, "extends:"), tr("extends: of service {name}", name=name))
+            )
         container = Container(
             image=str(service.get("image", "")),
             name=str(service.get("container_name", name)),
@@ -127,7 +135,12 @@ def _compose(document: Mapping[str, Any], setting: Setting, text: str) -> Iterat
         scale = (service.get("deploy") or {}).get("replicas", service.get("scale", 1))
         line = _line_of(text, f"{name}:")
         yield Service(
-            container, f"service {name}", int(scale or 1), line, tuple(gaps), tuple(warnings)
+            container,
+            tr("service {name}", name=name),
+            int(scale or 1),
+            line,
+            tuple(gaps),
+            tuple(warnings),
         )
 
 
@@ -183,7 +196,9 @@ def _words(value: Any) -> tuple[str, ...]:
         try:
             return tuple(shlex.split(value))
         except ValueError as error:
-            raise UsageError(f"the command {value!r} cannot be read: {error}") from error
+            raise UsageError(
+                tr("the command {value!r} cannot be read: {error}", value=value, error=error)
+            ) from error
     return tuple(map(_text, value)) if isinstance(value, Sequence) else ()
 
 
@@ -228,7 +243,7 @@ def _kubernetes(
         if runs and any_start(yaml.safe_dump(document)):
             raise UnknownScriptError(
                 Gap(_line_of(text, f"kind: {kind}"), f"kind: {kind}"),
-                "is not read, and starts a server",
+                tr("is not read, and starts a server"),
             )
         return
     spec = document.get("spec") or {}
@@ -252,8 +267,12 @@ def _kubernetes(
         container.arguments = _in_pod(container.arguments, env) or ()
         words = " ".join((*(container.entrypoint or ()), *container.arguments))
         warnings += [
-            f"{path} is on a volume of the cluster's ({kind}): put the model on this machine, and"
-            " correct the source"
+            tr(
+                "{path} is on a volume of the cluster's ({kind}): put the model on this "
+                "machine, and correct the source",
+                path=path,
+                kind=kind,
+            )
             for path, kind in lost.items()
             if path in words
         ]
@@ -275,12 +294,17 @@ def _pod_env(raw: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     for entry in raw.get("env") or ():
         name = str(entry.get("name", ""))
         if "valueFrom" in entry:
-            kind = next(iter(entry["valueFrom"] or {}), "a reference").removesuffix("KeyRef")
+            kind = next(iter(entry["valueFrom"] or {}), tr("a reference")).removesuffix("KeyRef")
             env[name] = f"${{env.{name}}}"
-            warnings.append(f"{name} comes from a {kind}: set it in yibu's environment")
+            warnings.append(
+                tr("{name} comes from a {kind}: set it in yibu's environment", name=name, kind=kind)
+            )
         else:
             env[name] = _text(entry.get("value"))
-    warnings += [f"envFrom of container {raw.get('name')} was not read: variables may be missing"
+    warnings += [tr(
+"envFrom of container {get} was not read: variables may be missing",
+get=raw.get("name")
+)
                  for _ in raw.get("envFrom") or ()]  # fmt: skip
     return env, warnings
 
@@ -372,12 +396,16 @@ def _of_stack(spec: Mapping[str, Any], engine: Mapping[str, Any], text: str) -> 
     line = _line_of(text, str(spec.get("modelURL", "modelSpec:")))
     warnings += production_stack.warnings(spec)
     replicas = int(spec.get("replicaCount", 1) or 1)
-    return Service(container, f"model {spec.get('name', '')}", replicas, line, (), tuple(warnings))
+    return Service(
+        container, tr("model {get}", get=spec.get("name", "")), replicas, line, (), tuple(warnings)
+    )
 
 
 def refuse_gaps(service: Service) -> None:
     """Raise UnknownScriptError where something that is not set reaches a server."""
     if service.gaps:
         gap = service.gaps[0]
-        why = f"in {service.where} is not set" if gap.unset else "is not followed"
+        why = (
+            tr("in {where} is not set", where=service.where) if gap.unset else tr("is not followed")
+        )
         raise UnknownScriptError(gap, why)

@@ -10,6 +10,7 @@ from typing import Any
 
 from yibu.adopt.bash import Gap, UnknownScriptError
 from yibu.adopt.findings import Adoption, Findings, gateway, name_of
+from yibu.messages import tr
 
 _INSTRUCTION = re.compile(
     r'^[ \t]*(?P<name>[A-Za-z]+)[ \t]+(?:"""(?P<block>.*?)"""|(?P<line>[^\n]*))',
@@ -26,9 +27,9 @@ _OPTIONS = {
 }  # fmt: skip
 """Parameters → options of llama.cpp's."""
 _LEFT_OUT = {
-    "SYSTEM": "clients send their own system message",
-    "TEMPLATE": "the chat template of the model's own file is used",
-    "MESSAGE": "clients send the conversation",
+    "SYSTEM": tr("clients send their own system message"),
+    "TEMPLATE": tr("the chat template of the model's own file is used"),
+    "MESSAGE": tr("clients send the conversation"),
 }
 _PORT = 11434
 
@@ -55,16 +56,21 @@ def read_modelfile(text: str) -> Adoption | None:
             source = _source(value, gap)
         elif name == "ADAPTER":
             raise UnknownScriptError(
-                gap, "names an adapter", "Serve it by name: options: {lora: {NAME: PATH}}."
+                gap, tr("names an adapter"), tr("Serve it by name: options: {lora: {NAME: PATH}}.")
             )
         elif name == "PARAMETER":
             parameter, _, given = value.partition(" ")
             if parameter in _OPTIONS:
                 options[_OPTIONS[parameter]] = _number(given.strip())
             else:
-                findings.warn(f"{parameter} is left out: clients say it with each request")
+                findings.warn(
+                    tr(
+                        "{parameter} is left out: clients say it with each request",
+                        parameter=parameter,
+                    )
+                )
         elif name in _LEFT_OUT:
-            findings.warn(f"{name} is left out: {_LEFT_OUT[name]}")
+            findings.warn(tr("{name} is left out: {LEFT_OUT}", name=name, LEFT_OUT=_LEFT_OUT[name]))
     model = {"name": name_of(source), "source": source, "engine": "llama.cpp"}
     findings.models.append(model | ({"options": options} if options else {}))
     findings.doors.append((None, None))
@@ -79,8 +85,10 @@ def _source(value: str, gap: Gap) -> str:
         return value if value.startswith(("/", "~", ".")) else f"./{value}"
     raise UnknownScriptError(
         gap,
-        "names a model of Ollama's library, whose files are not known here",
-        "Name a GGUF in its place, such as hf.co/ORG/NAME-GGUF:Q4_K_M: yibu catalogue has some.",
+        tr("names a model of Ollama's library, whose files are not known here"),
+        tr(
+            "Name a GGUF in its place, such as hf.co/ORG/NAME-GGUF:Q4_K_M: yibu catalogue has some."
+        ),
     )
 
 

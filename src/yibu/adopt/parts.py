@@ -12,6 +12,7 @@ from yibu.adopt.findings import Findings, name_of
 from yibu.engines.gpu_variables import GPU_VARIABLES, shown_gpus
 from yibu.engines.servers import ServerCommand
 from yibu.hub.source import parse_source
+from yibu.messages import tr
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 """What a model of yibu's may be called; an alias may be called anything."""
@@ -72,7 +73,13 @@ def source_of(
     if is_id and not source.endswith(".gguf"):
         modelscope = env.get(own.hub_variable, "").lower() in ("true", "1")
         hub = "modelscope" if modelscope else "hf"
-        found.warn(f"{source} is read as a model of {hub}; write ./{source} if it is a directory")
+        found.warn(
+            tr(
+                "{source} is read as a model of {hub}; write ./{source} if it is a directory",
+                source=source,
+                hub=hub,
+            )
+        )
         return f"{hub}:{source}"
     if source.startswith(("/", "~")):
         return source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from yibu.adopt.bash import Gap, UnknownScriptError
+from yibu.messages import tr
 
 _PROMPT = re.compile(r"^\s*(?:\([\w.-]+\)\s*)?(?:[\w.-]+@[\w.-]+:?\s*[^\s$#]*)?\s*[$] (?=\S)")
 """``$ ``, ``(venv) $ ``, ``me@host:~/models$ ``."""
@@ -23,8 +24,8 @@ def tidy(text: str) -> str:
     if (broken := _BROKEN.search(text)) is not None:
         raise UnknownScriptError(
             Gap(text.count("\n", 0, broken.start()) + 1, broken[0]),
-            "has a space behind its backslash, so that bash ends the command there",
-            "Take the space away, and adopt the script again.",
+            tr("has a space behind its backslash, so that bash ends the command there"),
+            tr("Take the space away, and adopt the script again."),
         )
     text = _unfinished(text)
     lines = text.split("\n")

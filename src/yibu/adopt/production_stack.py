@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from yibu.messages import tr
+
 _FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "maxModelLen": "--max-model-len",
@@ -74,12 +76,16 @@ def variables(spec: Mapping[str, Any], engine: Mapping[str, Any]) -> list[Any]:
 def warnings(spec: Mapping[str, Any]) -> list[str]:
     """What a reader should know, as sentences."""
     name = spec.get("name", "")
-    told = [f"{name}: vllmConfig.{key} is nothing that the chart passes on"
+    told = [tr("{name}: vllmConfig.{key} is nothing that the chart passes on", name=name, key=key)
             for key in spec.get("vllmConfig") or {} if key not in _READ]  # fmt: skip
     if (spec.get("lmcacheConfig") or {}).get("enabled"):
-        told.append(f"{name}: lmcacheConfig is left out: LMCache is not part of yibu's vLLM")
+        told.append(
+            tr("{name}: lmcacheConfig is left out: LMCache is not part of yibu's vLLM", name=name)
+        )
     if spec.get("envFromSecret"):
-        told.append(f"{name}: envFromSecret was not read: variables may be missing")
+        told.append(tr("{name}: envFromSecret was not read: variables may be missing", name=name))
     if spec.get("chatTemplate"):
-        told.append(f"{name}: its chat template comes with the chart: correct its path")
+        told.append(
+            tr("{name}: its chat template comes with the chart: correct its path", name=name)
+        )
     return told

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from yibu.adopt.bash import Gap, UnknownScriptError
 from yibu.adopt.marks import any_start
+from yibu.messages import tr
 
 _SERVICE = re.compile(r"^\[Service\][ \t]*$", re.MULTILINE)
 _PROGRAM = re.compile(r"^\[program:[^\]]+\][ \t]*$", re.MULTILINE)
@@ -51,17 +52,25 @@ def read_unit(text: str, home: str = "") -> tuple[str, list[str]]:
                 before += _exports(_words(value))
             case "EnvironmentFile":
                 warnings.append(
-                    f"{value.lstrip('-')}, which the unit takes variables from, was not read: a key"
-                    " or a setting may be missing here"
+                    tr(
+                        "{lstrip}, which the unit takes variables from, was not read: a key "
+                        "or a setting may be missing here",
+                        lstrip=value.lstrip("-"),
+                    )
                 )
             case "User" if value != "root":
                 warnings.append(
-                    f"the unit runs it as {value}; yibu runs engines as the user it runs as"
+                    tr(
+                        "the unit runs it as {value}; yibu runs engines as the user it runs as",
+                        value=value,
+                    )
                 )
             case "Restart" if value != "no":
                 warnings.append(
-                    "systemd starts it again when it ends: systemctl disable --now UNIT, before"
-                    " yibu serves in its place"
+                    tr(
+                        "systemd starts it again when it ends: systemctl disable --now UNIT, "
+                        "before yibu serves in its place"
+                    )
                 )
     starts = [(s.line, s.value.lstrip(_PREFIXES)) for s in settings if s.key == "ExecStart"]
     return _placed((line, "; ".join((*before, value))) for line, value in starts if value), warnings
@@ -79,11 +88,13 @@ def _read_supervisor(text: str) -> tuple[str, list[str]]:
         name = section.removeprefix("program:")
         for setting in found.values():
             if setting.key in _SUPERVISED and (gap := _EXPANDED.search(setting.value)):
-                raise UnknownScriptError(Gap(setting.line, gap[0]), "is filled in by supervisord")
+                raise UnknownScriptError(
+                    Gap(setting.line, gap[0]), tr("is filled in by supervisord")
+                )
         if (several := found.get("numprocs")) is not None and several.value != "1":
             raise UnknownScriptError(
-                Gap(several.line, f"numprocs={several.value}"), "starts it several times",
-                "Adopt it once, and write replicas: N into its entry.",
+                Gap(several.line, f"numprocs={several.value}"), tr("starts it several times"),
+                tr("Adopt it once, and write replicas: N into its entry."),
             )  # fmt: skip
         value = {key: setting.value.replace("%%", "%") for key, setting in found.items()}
         before = [f"cd {shlex.quote(value['directory'])}"] if "directory" in value else []
@@ -91,8 +102,11 @@ def _read_supervisor(text: str) -> tuple[str, list[str]]:
         words = _words(value["command"], any_word=True)
         starts.append((command.line, "( " + "; ".join((*before, shlex.join(words))) + " )"))
         warnings.append(
-            f"supervisord starts {name} again when it ends: supervisorctl stop {name}, before yibu"
-            " serves in its place"
+            tr(
+                "supervisord starts {name} again when it ends: supervisorctl stop {name}, "
+                "before yibu serves in its place",
+                name=name,
+            )
         )
     text = _placed(starts)
     return text, [one for one in warnings if any_start(text)]
@@ -128,7 +142,7 @@ def _filled(text: str, home: str) -> str:
             return found[0]
         line = text.count("\n", 0, found.start()) + 1
         raise UnknownScriptError(
-            Gap(line, found[0]), "is filled in by systemd when it starts the unit"
+            Gap(line, found[0]), tr("is filled in by systemd when it starts the unit")
         )
 
     return _SPECIFIER.sub(fill, text)

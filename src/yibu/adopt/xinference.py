@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from yibu.adopt.bash import Gap, UnknownScriptError
+from yibu.messages import tr
 
 _FAMILIES: Mapping[str, str] = MappingProxyType(
     {
@@ -78,7 +79,9 @@ def read_command(argv: Sequence[str]) -> Launched | None:
     }
     engine = (flags.get("model_engine") or flags.get("en") or "").lower()
     if engine not in _ENGINES:
-        raise UnknownScriptError(gap, f"runs on Xinference's engine {engine}, which yibu has not")
+        raise UnknownScriptError(
+            gap, tr("runs on Xinference's engine {engine}, which yibu has not", engine=engine)
+        )
     if engine:
         model["engine"] = engine
     if indices := flags.get("gpu_idx"):
@@ -106,8 +109,10 @@ def _source(name: str, flags: Mapping[str, str], gap: Gap) -> str:
     size = (flags.get("size_in_billions") or flags.get("s") or "").replace("_", ".")
     if family is None or kind not in _SUFFIXES or ("{size}" in family and not size):
         raise UnknownScriptError(
-            gap, "names a model by Xinference's own registry, and this one is not known here: write"
-            " the entry with `source: ORG/NAME`"
+            gap, tr(
+"names a model by Xinference's own registry, and this one is not known here: "
+"write the entry with `source: ORG/NAME`"
+)
         )  # fmt: skip
     suffix = _SUFFIXES[kind].format(
         quantization=flags.get("quantization") or flags.get("q") or "Int4"

@@ -17,6 +17,7 @@ from yibu.accounts.types import parse_duration
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError, UsageError, YibuError
+from yibu.messages import tr
 from yibu.node.client import Client
 
 _COLUMNS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens",
@@ -47,7 +48,7 @@ def sync(context: Context) -> None:
     except NotRunningError:
         return
     except YibuError as error:
-        output.talk(f"yibu: the running node cannot use the database now: {error}")
+        output.talk(tr("yibu: the running node cannot use the database now: {error}", error=error))
 
 
 def print_usage(
@@ -56,7 +57,9 @@ def print_usage(
     """Raises UsageError, AccountsError."""
     group = next((known for known in get_args(usage.By) if known == by), None)
     if group is None:
-        raise UsageError(f"--by {by!r} is not known; expected {', '.join(get_args(usage.By))}")
+        raise UsageError(
+            tr("--by {by!r} is not known; expected {By}", by=by, By=", ".join(get_args(usage.By)))
+        )
     start = time.time() - parse_duration(since)
     sync(context)
     with read(context) as store, translated(store.path):
@@ -76,5 +79,8 @@ def print_usage(
                    for name in names] for row in rows], titles)  # fmt: skip
     if estimated := sum(row["estimated"] for row in rows):
         output.talk(
-            f"Of {estimated} requests the engine gave no count: their tokens are estimates."
+            tr(
+                "Of {estimated} requests the engine gave no count: their tokens are estimates.",
+                estimated=estimated,
+            )
         )

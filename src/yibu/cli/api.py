@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from yibu.errors import NotRunningError, OverloadedError, YibuError
+from yibu.messages import tr
 
 _ANSWER_TIMEOUT = 900.0
 """Seconds: a long answer of a slow model on a laptop is still an answer."""
@@ -66,7 +67,7 @@ class Api:
                     raise _refusal(event, 200)
                 yield event
         raise YibuError(
-            "The answer broke off before its end.", hint="See what happened with: yibu logs"
+            tr("The answer broke off before its end."), hint=tr("See what happened with: yibu logs")
         )
 
     def upload(self, path: str, file: Path, fields: Mapping[str, str]) -> bytes:
@@ -121,12 +122,17 @@ class Api:
             yield response
         except ConnectionRefusedError as error:
             raise NotRunningError(
-                f"Nothing answers at {self.url}.", hint="Start it with: yibu up"
+                tr("Nothing answers at {url}.", url=self.url), hint=tr("Start it with: yibu up")
             ) from error
         except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
             raise YibuError(
-                f"{self.url}{path} did not answer properly: {error!r}.",
-                hint="See its state with: yibu ps",
+                tr(
+                    "{url}{path} did not answer properly: {error!r}.",
+                    url=self.url,
+                    path=path,
+                    error=error,
+                ),
+                hint=tr("See its state with: yibu ps"),
             ) from error
         finally:
             connection.close()
@@ -146,7 +152,11 @@ def _read_json(response: http.client.HTTPResponse) -> Any:
 def _refusal(body: Any, status: int, retry_after: str | None = None) -> YibuError:
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
-    text = f"{message or 'The gateway refused the request.'} (HTTP {status})"
+    text = tr(
+        "{message} (HTTP {status})",
+        message=message or tr("The gateway refused the request."),
+        status=status,
+    )
     if status == 429 and retry_after is not None and retry_after.isdecimal():
         return OverloadedError(text, retry_after=float(retry_after))
     return YibuError(text)

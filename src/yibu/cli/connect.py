@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError
+from yibu.messages import tr
 from yibu.node.client import Client
 
 if TYPE_CHECKING:
@@ -56,5 +57,5 @@ def speech_model(context: Context) -> str:
         if "transcriptions" in able:
             return model
     raise NotRunningError(
-        "No speech model is up.", hint="Start one with: yibu up iic/SenseVoiceSmall"
+        tr("No speech model is up."), hint=tr("Start one with: yibu up iic/SenseVoiceSmall")
     )

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from yibu.cli import output
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -57,11 +58,12 @@ def phrase(event: Event, seconds: float) -> str:
     state = event["state"]
     if state == "ready":
         phases = breakdown(event.get("phases") or {}, seconds)
-        return f"ready in {_seconds(seconds, seconds)} s" + (f": {phases}" if phases else "")
+        ready = tr("ready in {seconds} s", seconds=_seconds(seconds, seconds))
+        return f"{ready}: {phases}" if phases else ready
     if state == "unloaded":
-        return "loaded when somebody asks for it"
+        return tr("loaded when somebody asks for it")
     if state == "failed" and event.get("cause"):
-        return f"failed: {event['cause']}"
+        return tr("failed: {cause}", cause=event["cause"])
     return str(state)
 
 
@@ -89,7 +91,8 @@ def _progress(event: Event) -> str:
     rate = event.get("bytes_per_second") or 0
     text = str(phase)
     if total:
-        text += f" {100 * done // total} % of {output.size(total)}"
+        share, whole = 100 * done // total, output.size(total)
+        text = tr("{phase} {share} % of {total}", phase=phase, share=share, total=whole)
     if rate:
         text += f", {output.size(rate)}/s"
     return text
@@ -137,7 +140,14 @@ class PlainLines:
                 for model, (kind, text, when) in self._last.items():
                     if kind not in _FINAL and now - when >= self._every:
                         self._last[model] = (kind, text, now)
-                        output.talk(f"{model}  still {text}, {now - self._started:.0f} s in all")
+                        output.talk(
+                            tr(
+                                "{model}  still {text}, {now:.0f} s in all",
+                                model=model,
+                                text=text,
+                                now=now - self._started,
+                            )
+                        )
 
 
 class LiveLines:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from yibu.cli import output
 from yibu.cli.context import Context, open_environments
 from yibu.errors import NotRunningError, YibuError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.environments.disk import EnvironmentInfo
 
 _REACH_ADVICE = {
-    "ModelScope": "Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT).",
-    "Hugging Face": "Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope.",
-    "package index": "Set pip's index-url to a mirror, or install engines with --wheels DIR.",
+    "ModelScope": tr("Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT)."),
+    "Hugging Face": tr("Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope."),
+    "package index": tr("Set pip's index-url to a mirror, or install engines with --wheels DIR."),
 }
 _LITTLE_DISK = 10 * 10**9
 _LITTLE_MEMORY = 4 * 2**30
@@ -66,49 +67,75 @@ def examine(context: Context) -> list[Finding]:
 
 def _python() -> list[Finding]:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    return [Finding("Python", "ok", f"{version} at {sys.executable}")]
+    return [
+        Finding(
+            tr("Python"),
+            "ok",
+            tr("{version} at {executable}", version=version, executable=sys.executable),
+        )
+    ]
 
 
 def _uv() -> list[Finding]:
     import uv
 
     try:
-        return [Finding("uv", "ok", uv.find_uv_bin())]
+        return [Finding(tr("uv"), "ok", uv.find_uv_bin())]
     except FileNotFoundError:
-        advice = "Install it again: python -m pip install --force-reinstall uv"
-        return [Finding("uv", "failure", "its program is missing", advice)]
+        advice = tr("Install it again: python -m pip install --force-reinstall uv")
+        return [Finding(tr("uv"), "failure", tr("its program is missing"), advice)]
 
 
 def _disk(store: Path) -> list[Finding]:
     directory = next(parent for parent in (store, *store.parents) if parent.exists())
     free = shutil.disk_usage(directory).free
-    found = f"{output.size(free)} free for {store}"
+    found = tr("{free} free for {store}", free=output.size(free), store=store)
     if free < _LITTLE_DISK:
-        return [Finding("disk", "warning", found, "Models take gigabytes; move it with YIBU_HOME.")]
-    return [Finding("disk", "ok", found)]
+        return [
+            Finding(
+                tr("disk"), "warning", found, tr("Models take gigabytes; move it with YIBU_HOME.")
+            )
+        ]
+    return [Finding(tr("disk"), "ok", found)]
 
 
 def _machine() -> list[Finding]:
     from yibu.node.hardware import probe
 
     machine = probe()
-    findings = [Finding("processor", "ok", f"{machine.cores} cores, {machine.arch}")]
-    memory = (
-        f"{output.size(machine.memory_available)} of {output.size(machine.memory_total)} available"
+    findings = [
+        Finding(
+            tr("processor"),
+            "ok",
+            tr("{cores} cores, {arch}", cores=machine.cores, arch=machine.arch),
+        )
+    ]
+    memory = tr(
+        "{memory_available} of {memory_total} available",
+        memory_available=output.size(machine.memory_available),
+        memory_total=output.size(machine.memory_total),
     )
     if machine.memory_available < _LITTLE_MEMORY:
-        advice = "Close other programs, or choose a smaller model."
-        findings.append(Finding("memory", "warning", memory, advice))
+        advice = tr("Close other programs, or choose a smaller model.")
+        findings.append(Finding(tr("memory"), "warning", memory, advice))
     else:
-        findings.append(Finding("memory", "ok", memory))
+        findings.append(Finding(tr("memory"), "ok", memory))
     if not machine.gpus:
-        found = "none found; models run on the processor"
-        advice = "" if shutil.which("nvidia-smi") is None else "Check the driver with: nvidia-smi"
+        found = tr("none found; models run on the processor")
+        advice = (
+            "" if shutil.which("nvidia-smi") is None else tr("Check the driver with: nvidia-smi")
+        )
         findings.append(Finding("GPU", "warning" if advice else "ok", found, advice))
     for gpu in machine.gpus:
-        text = f"{gpu.name}, {output.size(gpu.free)} of {output.size(gpu.total)} free"
-        driver = f", driver {gpu.driver}" if gpu.driver else ""
-        findings.append(Finding(f"GPU {gpu.index}", "ok", text + driver))
+        text = tr(
+            "{gpu}, {free} of {gpu_total} free",
+            gpu=gpu.name,
+            free=output.size(gpu.free),
+            gpu_total=output.size(gpu.total),
+        )
+        if gpu.driver:
+            text = tr("{text}, driver {driver}", text=text, driver=gpu.driver)
+        findings.append(Finding(tr("GPU {gpu_index}", gpu_index=gpu.index), "ok", text))
     return findings
 
 
@@ -118,12 +145,15 @@ def _reachability(context: Context) -> list[Finding]:
 
     settings = HubSettings.from_env(context.env)
     if settings.offline:
-        return [Finding("network", "ok", "offline by your own setting; nothing was tried")]
+        return [Finding(tr("network"), "ok", tr("offline by your own setting; nothing was tried"))]
     return [
-        Finding(answer.name, "ok", f"{answer.host} answers")
+        Finding(answer.name, "ok", tr("{host} answers", host=answer.host))
         if answer.reachable
         else Finding(
-            answer.name, "warning", f"{answer.host}: {answer.detail}", _REACH_ADVICE[answer.name]
+            answer.name,
+            "warning",
+            tr("{host}: {detail}", host=answer.host, detail=answer.detail),
+            _REACH_ADVICE[answer.name],
         )
         for answer in check_reachability(settings)
     ]
@@ -135,11 +165,11 @@ def _node(context: Context) -> list[Finding]:
     try:
         status = Client(context.paths).call("ps")
     except NotRunningError:
-        return [Finding("node", "ok", "not running"), *_left(context), _port(8000)]
+        return [Finding(tr("node"), "ok", tr("not running")), *_left(context), _port(8000)]
     except YibuError as error:
-        return [Finding("node", "failure", error.message, error.hint)]
+        return [Finding(tr("node"), "failure", error.message, error.hint)]
     found = f"pid {status['node']['pid']}, {status['gateway']['url']}"
-    return [Finding("node", "ok", found), *_models(status["models"])]
+    return [Finding(tr("node"), "ok", found), *_models(status["models"])]
 
 
 def _left(context: Context) -> list[Finding]:
@@ -148,17 +178,26 @@ def _left(context: Context) -> list[Finding]:
     found = [f"{replica} (pid {pid})" for pid, replica in running(context.paths).items()]
     if not found:
         return []
-    advice = "End them with: yibu down. Or take them over: yibu up"
-    return [Finding("engines left", "warning", f"without a node: {', '.join(found)}", advice)]
+    advice = tr("End them with: yibu down. Or take them over: yibu up")
+    return [
+        Finding(
+            tr("engines left"),
+            "warning",
+            tr("without a node: {found}", found=", ".join(found)),
+            advice,
+        )
+    ]
 
 
 def _models(models: Sequence[dict[str, Any]]) -> list[Finding]:
     return [
         Finding(
-            f"model {model['name']}",
+            tr("model {name}", name=model["name"]),
             "failure" if model["state"] == "failed" else "ok",
             model["cause"] or model["state"],
-            f"See its log: yibu logs {model['name']}" if model["state"] == "failed" else "",
+            tr("See its log: yibu logs {name}", name=model["name"])
+            if model["state"] == "failed"
+            else "",
         )
         for model in models
     ]
@@ -170,9 +209,11 @@ def _port(port: int) -> Finding:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            advice = "Choose another one: yibu up --port 8001"
-            return Finding(f"port {port}", "warning", error.strerror or str(error), advice)
-    return Finding(f"port {port}", "ok", "free")
+            advice = tr("Choose another one: yibu up --port 8001")
+            return Finding(
+                tr("port {port}", port=port), "warning", error.strerror or str(error), advice
+            )
+    return Finding(tr("port {port}", port=port), "ok", tr("free"))
 
 
 def _environments(context: Context) -> list[Finding]:
@@ -181,7 +222,9 @@ def _environments(context: Context) -> list[Finding]:
     made = open_environments(context).list()
     findings = [_installed(environment) for environment in made]
     if not made:
-        findings = [Finding("engines", "ok", "none installed; each is when it is first needed")]
+        findings = [
+            Finding(tr("engines"), "ok", tr("none installed; each is when it is first needed"))
+        ]
     names = {environment.name for environment in made}
     return findings + [
         finding for name in SPECS if name not in names for finding in _installable(name)
@@ -196,7 +239,11 @@ def _installed(environment: EnvironmentInfo) -> Finding:
     if environment.current:  # older ones stay until they are removed, and are not run
         lacking = libraries.missing(libraries.needed(Path(environment.path)))
     if lacking:
-        found = f"needs {', '.join(lacking)}, which this machine lacks: {environment.path}"
+        found = tr(
+            "needs {lacking}, which this machine lacks: {environment_path}",
+            lacking=", ".join(lacking),
+            environment_path=environment.path,
+        )
         return Finding(subject, "failure", found, _sentence(libraries.how_to_install(lacking)))
     return Finding(subject, "ok", environment.path)
 
@@ -209,9 +256,11 @@ def _installable(name: str) -> list[Finding]:
     lacking = libraries.missing(SPECS[name].system)
     if not lacking:
         return []
-    found = f"not installed; would need {', '.join(lacking)}, which this machine lacks"
+    found = tr(
+        "not installed; would need {lacking}, which this machine lacks", lacking=", ".join(lacking)
+    )
     advice = _sentence(libraries.how_to_install(lacking))
-    return [Finding(f"engine {name}", "warning", found, advice)]
+    return [Finding(tr("engine {name}", name=name), "warning", found, advice)]
 
 
 def _sentence(text: str) -> str:

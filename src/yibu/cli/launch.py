@@ -15,6 +15,7 @@ from yibu.config import Config
 from yibu.config.wire import plain_gateway
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.management.changes import source_of
+from yibu.messages import tr
 from yibu.node.client import Client, rebuild_error
 from yibu.node.holder import command as holder_command
 
@@ -76,8 +77,10 @@ class NodeLaunch:
                 raise
         if answer is None:
             raise YibuError(
-                f"The node ended before it listened, with exit code {process.wait()}.",
-                hint=f"Its log says why: {self._context.paths.node_log}",
+                tr(
+                    "The node ended before it listened, with exit code {wait}.", wait=process.wait()
+                ),
+                hint=tr("Its log says why: {node_log}", node_log=self._context.paths.node_log),
             )
         if "error" in answer:
             process.wait()

@@ -17,6 +17,7 @@ from yibu.cli import output
 from yibu.cli.connect import Access
 from yibu.engines.base import Endpoint
 from yibu.errors import NotRunningError, UsageError, YibuError
+from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
 
@@ -61,7 +62,7 @@ def transcribe_live(
         else:
             rate = _RATE
             source = owned.enter_context(_microphone(device))
-            output.talk("Listening. Ctrl-C ends it.")
+            output.talk(tr("Listening. Ctrl-C ends it."))
         asyncio.run(_run(access, model, source, language, rate, screen))
 
 
@@ -72,9 +73,14 @@ def _microphone(device: str | None) -> Iterator[Callable[[], bytes]]:
         import sounddevice
     except (ImportError, OSError) as error:
         raise UsageError(
-            f"The microphone needs the package sounddevice, with PortAudio: {error}",
-            hint="pip install sounddevice (Debian: apt install libportaudio2), or pipe the sound in: "
-            "ffmpeg -f alsa -i default -f s16le -ar 16000 -ac 1 - | yibu transcribe --live -",
+            tr(
+                "The microphone needs the package sounddevice, with PortAudio: {error}", error=error
+            ),
+            hint=tr(
+                "pip install sounddevice (Debian: apt install libportaudio2), or pipe the "
+                "sound in: ffmpeg -f alsa -i default -f s16le -ar 16000 -ac 1 - | yibu "
+                "transcribe --live -"
+            ),
         ) from error
     chosen: str | int | None = int(device) if device and device.isdecimal() else device
     try:
@@ -84,8 +90,12 @@ def _microphone(device: str | None) -> Iterator[Callable[[], bytes]]:
     except (sounddevice.PortAudioError, ValueError) as error:
         known = "; ".join(str(sounddevice.query_devices()).splitlines()) or "none"
         raise UsageError(
-            f"The microphone {device or '(the default one)'} cannot be opened: {error}",
-            hint=f"--device takes a name or a number of: {known}",
+            tr(
+                "The microphone {device} cannot be opened: {error}",
+                device=device or tr("(the default one)"),
+                error=error,
+            ),
+            hint=tr("--device takes a name or a number of: {known}", known=known),
         ) from error
     with stream:
         yield lambda: bytes(stream.read(int(_RATE * _MICROPHONE_SECONDS))[0])
@@ -106,7 +116,12 @@ async def _run(
         socket = await EngineSocket.open(endpoint, target, [], ["realtime"])
     except UpstreamError as error:
         raise NotRunningError(
-            f"Nothing answers at {access.url}: {error.message}.", hint="Start it with: yibu up"
+            tr(
+                "Nothing answers at {url}: {error_message}.",
+                url=access.url,
+                error_message=error.message,
+            ),
+            hint=tr("Start it with: yibu up"),
         ) from error
     except RefusedError as error:
         raise _refusal(error) from error
@@ -180,7 +195,7 @@ def _in_thread(
         try:
             data = source()
         except OSError as error:
-            fault = YibuError(f"The audio cannot be read: {error}.")
+            fault = YibuError(tr("The audio cannot be read: {error}.", error=error))
         if not loop.is_closed():
             loop.call_soon_threadsafe(deliver, data, fault)
 
@@ -211,7 +226,8 @@ async def _listen(socket: EngineSocket, screen: _Screen, speaking: asyncio.Task[
             event = json.loads(await socket.receive())
         except ClosedError as error:
             raise YibuError(
-                f"The session ended: {error.reason or error.code}.", hint="See why: yibu logs"
+                tr("The session ended: {reason}.", reason=error.reason or error.code),
+                hint=tr("See why: yibu logs"),
             ) from error
         kind = event["type"]
         if kind == "error":
@@ -297,5 +313,5 @@ def _refusal(refused: RefusedError) -> YibuError:
     try:
         message = str(json.loads(refused.body)["error"]["message"])
     except (ValueError, TypeError, LookupError):
-        message = "The gateway refused the session."
+        message = tr("The gateway refused the session.")
     return YibuError(f"{message} (HTTP {refused.status})")

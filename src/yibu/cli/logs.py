@@ -16,6 +16,7 @@ from yibu.cli.context import Context
 from yibu.errors import UsageError
 from yibu.management import log_reading as reading
 from yibu.management.log_reading import Wanted
+from yibu.messages import tr
 from yibu.node import log_lines, logs
 from yibu.node.log_lines import Level, Line
 
@@ -34,8 +35,8 @@ def wanted(since: str | None, level: Level | None, grep: str | None) -> Wanted:
         pattern = re.compile(grep) if grep is not None else None
     except re.error as error:
         raise UsageError(
-            f"--grep {grep!r} is no regular expression: {error}.",
-            hint="a backslash before a sign takes it as it stands: \\[",
+            tr("--grep {grep!r} is no regular expression: {error}.", grep=grep, error=error),
+            hint=tr("a backslash before a sign takes it as it stands: \\["),
         ) from error
     return Wanted(None if since is None else reading.since(since, time.time()), level, pattern)
 
@@ -57,10 +58,15 @@ def show(
         UsageError: there is no log of that name.
     """
     if context.paths.logs.is_dir() and not logs.has_room(context.paths.logs):
-        output.talk(f"the disk with the logs is full ({context.paths.logs}): lines are missing")
+        output.talk(
+            tr(
+                "the disk with the logs is full ({logs}): lines are missing",
+                logs=context.paths.logs,
+            )
+        )
     files = reading.files(context.paths, models)
     if not files and not follow:
-        output.talk("There are no logs yet.")
+        output.talk(tr("There are no logs yet."))
     printer = _Printer(wanted, marked=len(files) > 1 or not models, as_json=as_json)
     most = lines if lines is not None or wanted.since is not None else _LAST
     positions = {file: logs.Position.now(file) for file in files}

@@ -12,7 +12,7 @@ from typer.main import get_command_name
 from typer.models import CommandInfo
 
 from yibu import __version__, log
-from yibu.cli import exits, output, streams
+from yibu.cli import exits, help_text, output, streams
 from yibu.cli.mistyped import ENGINE_FLAG_VERBS, mistyped
 from yibu.cli.verbs import (
     adoption,
@@ -34,6 +34,7 @@ from yibu.cli.verbs import (
     watching,
 )
 from yibu.errors import UsageError, YibuError
+from yibu.messages import tr
 from yibu.paths import describe
 from yibu.redaction import register_environment
 
@@ -46,6 +47,7 @@ def _print_version(wanted: bool) -> None:
 
 app = typer.Typer(
     name="yibu",
+    cls=help_text.Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # drawing boxes around the help costs more than printing it
@@ -53,13 +55,12 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(help=tr("Deploy open language and speech models on your own machines."))
 def root(
     version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+        False, "--version", callback=_print_version, is_eager=True, help=tr("Print the version.")
     ),
 ) -> None:
-    """Deploy open language and speech models on your own machines."""
     del version  # its callback has already answered
 
 
@@ -83,6 +84,7 @@ for group in (
     engines,
 ):
     group.register(app)
+help_text.translate(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -142,9 +144,12 @@ def _refuse_undecoded(argv: Sequence[str]) -> None:
         "".join(argv).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"A word of this command is no text in the encoding {sys.getfilesystemencoding()}, which"
-            " the locale asks for.",
-            hint="Use a locale of UTF-8: export LC_ALL=C.UTF-8",
+            tr(
+                "A word of this command is no text in the encoding {getfilesystemencoding}, "
+                "which the locale asks for.",
+                getfilesystemencoding=sys.getfilesystemencoding(),
+            ),
+            hint=tr("Use a locale of UTF-8: export LC_ALL=C.UTF-8"),
         ) from error
 
 

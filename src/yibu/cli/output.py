@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from yibu.cli.streams import OutputError as OutputError  # noqa: PLC0414 - what writing may raise
+from yibu.messages import english, tr
 from yibu.units import size as size  # noqa: PLC0414 - for whoever writes sizes
 
 
@@ -25,7 +27,8 @@ def flush() -> None:
 
 
 def data_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """JSON for a program: its texts are English, whatever language the terminal speaks."""
+    sys.stdout.write(json.dumps(english(value), ensure_ascii=False, indent=2) + "\n")
 
 
 def talk(text: str) -> None:
@@ -49,14 +52,29 @@ def listing(
 
 def table(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> None:
     """Aligned columns; drawn with rich where a person looks, plain where a program reads."""
-    lines = [list(row) for row in rows]
+    lines, columns = [list(row) for row in rows], [tr(column) for column in columns]
     if sys.stdout.isatty():
         _rich_table(lines, columns)
         return
-    widths = [max(len(row[i]) for row in [list(columns), *lines]) for i in range(len(columns))]
-    for row in [list(columns), *lines]:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+    widths = [max(cell_width(row[i]) for row in [columns, *lines]) for i in range(len(columns))]
+    for row in [columns, *lines]:
+        cells = (padded(cell, width) for cell, width in zip(row, widths, strict=True))
         data("  ".join(cells).rstrip())
+
+
+def cell_width(text: str) -> int:
+    """Columns of a terminal that a text takes: Chinese characters take two (UAX #11)."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def padded(text: str, width: int) -> str:
+    """The text with spaces up to so many columns."""
+    return text + " " * (width - cell_width(text))
 
 
 def _rich_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:

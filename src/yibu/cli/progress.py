@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from yibu.cli import output
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.environments.progress import EnvironmentProgress, EnvironmentProgressCallback
@@ -77,15 +78,30 @@ def installing(name: str) -> Iterator[EnvironmentProgressCallback]:
     yield report
 
 
+_PHASES = {
+    "listing": tr("listing"),
+    "waiting": tr("waiting"),
+    "downloading": tr("downloading"),
+    "verifying": tr("verifying"),
+    "creating": tr("creating"),
+    "resolving": tr("resolving"),
+    "installing": tr("installing"),
+    "building": tr("building"),
+    "done": tr("done"),
+}
+
+
 def describe_environment(progress: EnvironmentProgress) -> str:
     """``downloading 34.1 MB of 120.0 MB, 12 s``, then ``installing 154 packages, 40 s``."""
-    text: str = progress.phase
+    text = _PHASES.get(progress.phase, progress.phase)
     if progress.phase == "downloading" and progress.total_bytes:
-        text += f" {output.size(progress.done_bytes)} of {output.size(progress.total_bytes)}"
+        done, total = output.size(progress.done_bytes), output.size(progress.total_bytes)
+        text = tr("downloading {done} of {total}", done=done, total=total)
     elif progress.phase == "installing" and progress.packages:
-        text += f" {progress.packages} packages"
+        text = tr("installing {packages} packages", packages=progress.packages)
     elif progress.phase == "building" and progress.steps_total:
-        text += f" step {progress.steps} of {progress.steps_total}"
+        step, steps = progress.steps, progress.steps_total
+        text = tr("building, step {step} of {steps}", step=step, steps=steps)
     return f"{text}, {progress.elapsed:.0f} s"
 
 
@@ -107,11 +123,13 @@ class _Lines:
 
 def describe(progress: Progress) -> str:
     """``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
+    phase = _PHASES.get(progress.phase, progress.phase)
     if not progress.total_bytes:
-        return progress.phase
+        return phase
     share = 100 * progress.done_bytes // progress.total_bytes
-    text = f"{progress.phase} {share} % of {output.size(progress.total_bytes)}"
+    total = output.size(progress.total_bytes)
+    text = tr("{phase} {share} % of {total}", phase=phase, share=share, total=total)
     if progress.bytes_per_second > 0 and progress.seconds_left is not None:
-        rate = output.size(progress.bytes_per_second)
-        text += f", {rate}/s, {progress.seconds_left:.0f} s left"
+        rate, left = output.size(progress.bytes_per_second), progress.seconds_left
+        text = tr("{text}, {rate}/s, {left:.0f} s left", text=text, rate=rate, left=left)
     return text

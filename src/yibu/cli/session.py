@@ -21,6 +21,7 @@ from yibu.cli.logs import follow_models
 from yibu.config import Config, ModelConfig
 from yibu.errors import NotRunningError, YibuError
 from yibu.management.changes import refuse_changes
+from yibu.messages import tr
 from yibu.node.client import Client
 from yibu.node.lock import ProcessId, holder_of
 
@@ -48,7 +49,11 @@ class Session:
             bring_up(self.context, models, start=not self.whole_file)
         except KeyboardInterrupt:
             names = " ".join(model.name for model in models)
-            output.talk(f"\n{names}: goes on starting. See it: yibu ps. Stop it: yibu down {names}")
+            how = tr(
+                "{names}: goes on starting. See it: yibu ps. Stop it: yibu down {names}",
+                names=names,
+            )
+            output.talk(f"\n{how}")
             raise
         except YibuError:
             if started and not _serves_anything(self.context):
@@ -61,9 +66,9 @@ class Session:
         """Stay in the foreground; Ctrl-C takes down what this command brought up."""
         with self.running(models) as node:
             self._say_where(models)
-            output.talk("Ctrl-C stops it.")
+            output.talk(tr("Ctrl-C stops it."))
             names = [model.name for model in models]
-            with notify.serving(self.context, f"serving {', '.join(names)}"):
+            with notify.serving(self.context, tr("serving {names}", names=", ".join(names))):
                 follow_models(self.context, names, node.ended)
             node.check()
         return DONE
@@ -117,7 +122,7 @@ class Session:
 
     def _say_where(self, models: Sequence[ModelConfig]) -> None:
         names = ", ".join(model.name for model in models)
-        output.talk(f"Serving {names} at {access(self.context).url}/v1")
+        output.talk(tr("Serving {names} at {url}/v1", names=names, url=access(self.context).url))
 
 
 class Watch:
@@ -152,26 +157,40 @@ class Watch:
             if not client.call("wait", timeout=None, instance=self.instance).get("replaced"):
                 return False
             self._meet()
-            output.talk(f"The node was upgraded: process {self._pid} is in the place of {old}.")
+            output.talk(
+                tr(
+                    "The node was upgraded: process {pid} is in the place of {old}.",
+                    pid=self._pid,
+                    old=old,
+                )
+            )
         except NotRunningError:
             if holder_of(self._context.paths.node_lock) is None:
                 raise
-            output.talk(f"! The node (process {old}) ended, and nobody had asked it to. Its engines go on,"
-                        " connections wait, and it is started again.")  # fmt: skip
+            output.talk(tr(
+"! The node (process {old}) ended, and nobody had asked it to. Its engines "
+"go on, connections wait, and it is started again.",
+old=old
+))  # fmt: skip
             self._meet()
-            output.talk(f"! It is back as process {self._pid}. Why it ended: yibu logs node")
+            output.talk(
+                tr("! It is back as process {pid}. Why it ended: yibu logs node", pid=self._pid)
+            )
         return True
 
     def check(self) -> None:
         """Raises YibuError where the node ended without being told to."""
         if self._died is not None:
             raise YibuError(
-                "The node ended while this command watched it, and nobody had asked it to.",
-                hint=f"Its log says why: {self._context.paths.node_log}. Its engines may still run:"
-                " yibu up takes them over, yibu down ends them",
+                tr("The node ended while this command watched it, and nobody had asked it to."),
+                hint=tr(
+                    "Its log says why: {node_log}. Its engines may still run: yibu up takes "
+                    "them over, yibu down ends them",
+                    node_log=self._context.paths.node_log,
+                ),
             )
         if self.ended.is_set():
-            output.talk("The node was told to stop.")
+            output.talk(tr("The node was told to stop."))
 
 
 def _serves_anything(context: Context) -> bool:
@@ -256,7 +275,8 @@ def shut_down(context: Context, instance: str | None = None) -> None:
         processes = _processes(node)
         _wait_gone(context, processes)
     except KeyboardInterrupt:  # it may come before the answer does: the node drains by then
-        output.talk("\nStopping at once: requests in flight are cut off.")
+        how = tr("Stopping at once: requests in flight are cut off.")
+        output.talk(f"\n{how}")
         with contextlib.suppress(NotRunningError):
             node = client.call("shutdown", instance=node["instance"], hurry=True)
             processes = _processes(node)
@@ -285,9 +305,16 @@ def _wait_gone(context: Context, processes: Sequence[ProcessId]) -> None:
         while process.alive():
             if time.monotonic() > deadline:
                 raise YibuError(
-                    f"The node (pid {process.pid}) still runs {_DOWN_TIMEOUT:.0f} s after it was asked"
-                    " to stop.",
-                    hint=f"Its log says what it waits for: {context.paths.node_log}",
+                    tr(
+                        "The node (pid {pid}) still runs {DOWN_TIMEOUT:.0f} s after it was "
+                        "asked to stop.",
+                        pid=process.pid,
+                        DOWN_TIMEOUT=_DOWN_TIMEOUT,
+                    ),
+                    hint=tr(
+                        "Its log says what it waits for: {node_log}",
+                        node_log=context.paths.node_log,
+                    ),
                 )
             time.sleep(0.02)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from yibu.cli.api import Api
 from yibu.errors import YibuError
+from yibu.messages import tr
 
 _MAX_TOKENS = 60
 _FORM_TOKENS = 8
@@ -99,7 +100,7 @@ def run_checks(
     yield attempt(name, "listed", lambda: _listed(api, name))
     if "chat" in capabilities:
         yield attempt(name, "chat", lambda: _chat(api, name, max_tokens))
-        yield attempt(name, "chat streamed", lambda: _chat_streamed(api, name, max_tokens))
+        yield attempt(name, tr("chat streamed"), lambda: _chat_streamed(api, name, max_tokens))
         yield attempt(name, "tutorial's body", lambda: _form(api, name))
     elif "completions" in capabilities:
         yield attempt(name, "completion", lambda: _completion(api, name))
@@ -108,7 +109,7 @@ def run_checks(
     if "rerank" in capabilities:
         yield attempt(name, "rerank", lambda: _rerank(api, name))
     if "transcriptions" in capabilities:
-        yield attempt(name, "silence transcribed", lambda: _silence(api, name))
+        yield attempt(name, tr("silence transcribed"), lambda: _silence(api, name))
 
 
 def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
@@ -123,20 +124,34 @@ def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
 
 def _ready(model: Mapping[str, Any]) -> str:
     if model["state"] == "unloaded":
-        return "loaded by the requests that follow"
+        return tr("loaded by the requests that follow")
     states = [replica["state"] for replica in model["replicas"]]
     ready = states.count("ready")
     if model["state"] == "ready" and ready == len(states):
-        return f"{ready} of {ready} replicas" if ready > 1 else model["engine"] or "-"
-    what = f"{ready} of {len(states)} replicas are ready" if ready else model["state"]
-    raise YibuError(f"{what}: {model['cause']}" if model["cause"] else f"It is {what}.")
+        return (
+            tr("{ready} of {ready} replicas", ready=ready) if ready > 1 else model["engine"] or "-"
+        )
+    what = (
+        tr("{ready} of {states_count} replicas are ready", ready=ready, states_count=len(states))
+        if ready
+        else model["state"]
+    )
+    raise YibuError(
+        f"{what}: {model['cause']}" if model["cause"] else tr("It is {what}.", what=what)
+    )
 
 
 def _listed(api: Api, model: str) -> str:
     names = [entry["id"] for entry in api.get("/v1/models")["data"]]
     if model not in names:
-        raise YibuError(f"/v1/models does not name {model}; it names {', '.join(names)}.")
-    return f"{len(names)} in /v1/models"
+        raise YibuError(
+            tr(
+                "/v1/models does not name {model}; it names {names}.",
+                model=model,
+                names=", ".join(names),
+            )
+        )
+    return tr("{names_count} in /v1/models", names_count=len(names))
 
 
 def _chat(api: Api, model: str, max_tokens: int) -> str:
@@ -144,8 +159,12 @@ def _chat(api: Api, model: str, max_tokens: int) -> str:
     answer = api.post("/v1/chat/completions", body)
     text = answer["choices"][0]["message"]["content"]
     if not text:
-        raise YibuError("The answer has no text.")
-    return f"{answer['usage']['completion_tokens']} tokens: {_start_of(text)}"
+        raise YibuError(tr("The answer has no text."))
+    return tr(
+        "{completion_tokens} tokens: {text}",
+        completion_tokens=answer["usage"]["completion_tokens"],
+        text=_start_of(text),
+    )
 
 
 def _form(api: Api, model: str) -> str:
@@ -157,8 +176,10 @@ def _form(api: Api, model: str) -> str:
         "stop",
         "length",
     ):
-        raise YibuError(f"The answer has another form: {_start_of(str(choice))}")
-    return f"taken, {answer['usage']['completion_tokens']} tokens"
+        raise YibuError(tr("The answer has another form: {choice}", choice=_start_of(str(choice))))
+    return tr(
+        "taken, {completion_tokens} tokens", completion_tokens=answer["usage"]["completion_tokens"]
+    )
 
 
 def _chat_streamed(api: Api, model: str, max_tokens: int) -> str:
@@ -172,11 +193,13 @@ def _chat_streamed(api: Api, model: str, max_tokens: int) -> str:
                 first = first or time.perf_counter()
                 pieces.append(text)
     if first is None:
-        raise YibuError("The stream ended without any text.")
+        raise YibuError(tr("The stream ended without any text."))
     rate = len(pieces) / max(time.perf_counter() - first, 1e-9)
-    return (
-        f"first token after {first - started:.2f} s, then {rate:.0f} chunks/s:"
-        f" {_start_of(''.join(pieces))}"
+    return tr(
+        "first token after {first:.2f} s, then {rate:.0f} chunks/s: {pieces}",
+        first=first - started,
+        rate=rate,
+        pieces=_start_of("".join(pieces)),
     )
 
 
@@ -189,8 +212,10 @@ def _embedding(api: Api, model: str) -> str:
     answer = api.post("/v1/embeddings", {"model": model, "input": "easy deployment"})
     vector = answer["data"][0]["embedding"]
     if not any(vector):
-        raise YibuError(f"The vector of {len(vector)} numbers is all zeros.")
-    return f"{len(vector)} dimensions"
+        raise YibuError(
+            tr("The vector of {vector_count} numbers is all zeros.", vector_count=len(vector))
+        )
+    return tr("{vector_count} dimensions", vector_count=len(vector))
 
 
 def _rerank(api: Api, model: str) -> str:
@@ -198,8 +223,14 @@ def _rerank(api: Api, model: str) -> str:
     body = {"model": model, "query": "What is the capital of France?", "documents": texts}
     results = api.post("/v1/rerank", body)["results"]
     if len(results) != len(texts):
-        raise YibuError(f"{len(texts)} texts were given, and {len(results)} came back.")
-    return f"first: {_start_of(texts[results[0]['index']])}"
+        raise YibuError(
+            tr(
+                "{texts_count} texts were given, and {results_count} came back.",
+                texts_count=len(texts),
+                results_count=len(results),
+            )
+        )
+    return tr("first: {texts}", texts=_start_of(texts[results[0]["index"]]))
 
 
 def _silence(api: Api, model: str) -> str:
@@ -207,7 +238,7 @@ def _silence(api: Api, model: str) -> str:
         clip = Path(directory) / "silence.wav"
         clip.write_bytes(silent_wav(seconds=1.0))
         answer = api.upload("/v1/audio/transcriptions", clip, {"model": model}).decode()
-    return f"answered {_start_of(answer)}"
+    return tr("answered {answer}", answer=_start_of(answer))
 
 
 def silent_wav(seconds: float, rate: int = 16_000) -> bytes:

@@ -16,6 +16,7 @@ import unicodedata
 from typing import Any
 
 from yibu.errors import YibuError
+from yibu.messages import tr
 
 _SPELT = {
     "→": "->", "…": "...", "✓": "ok", "✗": "x", "×": "x", "–": "-", "—": "-", "·": "-",
@@ -27,7 +28,9 @@ class OutputError(YibuError):
     """Standard output was closed by who read it, or cannot be written."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"Standard output cannot be written: {error.strerror}.")
+        super().__init__(
+            tr("Standard output cannot be written: {strerror}.", strerror=error.strerror)
+        )
         self.reader_gone = error.errno == errno.EPIPE
 
 

@@ -37,6 +37,7 @@ from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.gateway.listening import ListenError, bind
 from yibu.hub.source import parse_source
 from yibu.management.planning import Planned, plan_models
+from yibu.messages import tr
 from yibu.node import foreign
 from yibu.node.client import Client
 from yibu.node.foreign import Foreign
@@ -78,14 +79,27 @@ def find_running(adoption: Adoption) -> list[Foreign]:
             found.append(same[0])
             continue
         others = ", ".join(str(process.pid) for process in same or top)
-        what = "several processes run" if same else "no process of yours runs"
-        raise UsageError(
-            f"{what} exactly the command line of {model['name']}"
-            + (f"; servers that run: {others}." if others else ", nor any other server."),
-            hint="look at them with ps, and name the one that is meant: yibu adopt --pid PID"
-            " --replace" if others else "start it, or serve it with: yibu up",
-        )  # fmt: skip
+        raise _not_one(model["name"], several=bool(same), others=others)
     return found
+
+
+def _not_one(name: str, *, several: bool, others: str) -> UsageError:
+    text = (
+        tr("several processes run exactly the command line of {name}", name=name)
+        if several
+        else tr("no process of yours runs exactly the command line of {name}", name=name)
+    )
+    if not others:
+        return UsageError(
+            tr("{text}, nor any other server.", text=text),
+            hint=tr("start it, or serve it with: yibu up"),
+        )
+    return UsageError(
+        tr("{text}; servers that run: {others}.", text=text, others=others),
+        hint=tr(
+            "look at them with ps, and name the one that is meant: yibu adopt --pid PID --replace"
+        ),
+    )
 
 
 def read_running(pid: int) -> Foreign:
@@ -101,8 +115,8 @@ def read_running(pid: int) -> Foreign:
             return process
         owner = next(p for p in top if process.identity in p.family())
         raise UsageError(
-            f"The process {pid} is a part of the server {owner.pid}.",
-            hint=f"yibu adopt --pid {owner.pid} --replace",
+            tr("The process {pid} is a part of the server {pid2}.", pid=pid, pid2=owner.pid),
+            hint=tr("yibu adopt --pid {pid} --replace", pid=owner.pid),
         )
     return process
 
@@ -132,10 +146,16 @@ def as_it_runs(
     elif gateway["host"] != found.host:
         if not env.get(KEYS_VARIABLE):
             raise UsageError(
-                f"The old server listens on {found.host} without a key; yibu does not listen on"
-                " the network without one.",
-                hint=f"give it a key that its clients then send ({KEYS_VARIABLE}=…), or serve this"
-                " machine alone: --host 127.0.0.1",
+                tr(
+                    "The old server listens on {host} without a key; yibu does not listen on "
+                    "the network without one.",
+                    host=found.host,
+                ),
+                hint=tr(
+                    "give it a key that its clients then send ({KEYS_VARIABLE}=…), or serve "
+                    "this machine alone: --host 127.0.0.1",
+                    KEYS_VARIABLE=KEYS_VARIABLE,
+                ),
             )
         gateway["host"] = found.host
     document = {**found.document, "gateway": gateway, "models": models}
@@ -148,7 +168,7 @@ def configuration(
     """The adopted file as a Config. Address and port are the old server's, whatever
     ``YIBU_HOST`` says; variables that it refers to may be set for the old server alone."""
     variables = {k: v for process in old for k, v in process.env.items() if k[:5] != "YIBU_"}
-    name = str(file or "the adopted configuration")
+    name = str(file or tr("the adopted configuration"))
     schema = parse(adoption.to_yaml().encode(), name, env={**variables, **env})
     gateway = adoption.document["gateway"]
     flags = {"host": gateway["host"], "port": gateway["port"]}
@@ -195,8 +215,8 @@ class Takeover:
         gateway = self.config.gateway
         if Client(self.context.paths).running():
             raise UsageError(
-                "A node already runs here, with a gateway of its own.",
-                hint="stop it first (yibu down), or give this one another home: YIBU_HOME=/dir",
+                tr("A node already runs here, with a gateway of its own."),
+                hint=tr("stop it first (yibu down), or give this one another home: YIBU_HOME=/dir"),
             )
         keys = load_keys(gateway, self.context.env, gateway.api_key_file)
         accounts = holds_keys(self.context.paths.state / FILE)
@@ -208,11 +228,21 @@ class Takeover:
                 raise
             if all(server.listens(gateway.port) is False for server in self.old):
                 raise UsageError(
-                    f"Port {gateway.port} is held by another process than {self._pids()}.",
-                    hint=f"find it with: ss -ltnp 'sport = :{gateway.port}'",
+                    tr(
+                        "Port {port} is held by another process than {pids}.",
+                        port=gateway.port,
+                        pids=self._pids(),
+                    ),
+                    hint=tr("find it with: ss -ltnp 'sport = :{port}'", port=gateway.port),
                 ) from error
         else:
-            output.talk(f"! {self._pids()} does not listen on port {gateway.port} yet.")
+            output.talk(
+                tr(
+                    "! {pids} does not listen on port {port} yet.",
+                    pids=self._pids(),
+                    port=gateway.port,
+                )
+            )
 
     def _check_memory(self) -> None:
         machine = self.measure()
@@ -222,7 +252,9 @@ class Takeover:
         alone = plan_models(self.models, store, without, resolver)
         if any(one.plan.verdict == "does_not_fit" for one in alone):
             _show(alone)
-            raise DoesNotFitError("It does not fit on this machine, even without the old server.")
+            raise DoesNotFitError(
+                tr("It does not fit on this machine, even without the old server.")
+            )
         if self.stop_first:
             return
         together = plan_models(self.models, store, machine, resolver)
@@ -231,11 +263,19 @@ class Takeover:
                 _show(together)
                 held = size(sum(server.rss_bytes() for server in self.old))
                 raise DoesNotFitError(
-                    f"{now.model.name} does not fit beside the old server as it does without it:"
-                    f" {' '.join(now.plan.reasons)} The old one ({self._pids()}) holds {held} of"
-                    " main memory and what the GPUs' lines above say.",
-                    hint="stop the old one before the new one starts, with a gap of as long as that"
-                    " takes: --stop-first",
+                    tr(
+                        "{model} does not fit beside the old server as it does without it: "
+                        "{reasons} The old one ({pids}) holds {held} of main memory and what "
+                        "the GPUs' lines above say.",
+                        model=now.model.name,
+                        reasons=" ".join(now.plan.reasons),
+                        pids=self._pids(),
+                        held=held,
+                    ),
+                    hint=tr(
+                        "stop the old one before the new one starts, with a gap of as long "
+                        "as that takes: --stop-first"
+                    ),
                 )
 
     # The two orders.
@@ -246,7 +286,7 @@ class Takeover:
             bring_up(self.context, self.models)
         except BaseException:  # an interrupt too: nothing of ours may stay beside the old one
             self._end_node()
-            output.talk(f"The old server ({self._pids()}) was left as it was.")
+            output.talk(tr("The old server ({pids}) was left as it was.", pids=self._pids()))
             raise
         self._cut_over()
 
@@ -259,7 +299,13 @@ class Takeover:
             self._end_node()
             for server in self.old:
                 line = redact(shlex.join(server.argv))
-                output.talk(f"The old server is stopped. It was: cd {server.directory} && {line}")
+                output.talk(
+                    tr(
+                        "The old server is stopped. It was: cd {directory} && {line}",
+                        directory=server.directory,
+                        line=line,
+                    )
+                )
             raise
 
     def _start_node(self) -> None:
@@ -295,8 +341,11 @@ class Takeover:
             for server in self.old:
                 if not foreign.end(server, self.grace):
                     output.talk(
-                        f"! {server.pid} had not ended {self.grace:g} s after SIGTERM, and was"
-                        " killed."
+                        tr(
+                            "! {pid} had not ended {grace:g} s after SIGTERM, and was killed.",
+                            pid=server.pid,
+                            grace=self.grace,
+                        )
                     )
             opening.result()
 
@@ -317,19 +366,33 @@ class Takeover:
             else:
                 if refused:
                     raise YibuError(
-                        f"{model.name} is in the old server's place, and gave no token: {refused}",
-                        hint=f"see why: yibu logs {model.name}",
+                        tr(
+                            "{model} is in the old server's place, and gave no token: {refused}",
+                            model=model.name,
+                            refused=refused,
+                        ),
+                        hint=tr("see why: yibu logs {model}", model=model.name),
                     )
 
     def _say(self) -> None:
         names = ", ".join(model.name for model in self.models)
         url = access(self.context).url
-        output.talk(f"Serving {names} at {url}/v1, in place of {self._pids()}.")
+        output.talk(
+            tr(
+                "Serving {names} at {url}/v1, in place of {pids}.",
+                names=names,
+                url=url,
+                pids=self._pids(),
+            )
+        )
         again = [p.pid for p in foreign.every() if any(_same(p, server) for server in self.old)]
         if again:
             output.talk(
-                f"! The old server was started again (pid {', '.join(map(str, again))}), by"
-                " systemd, cron or a loop of a script: stop that."
+                tr(
+                    "! The old server was started again (pid {str}), by systemd, cron or a "
+                    "loop of a script: stop that.",
+                    str=", ".join(map(str, again)),
+                )
             )
 
     def _pids(self) -> str:
@@ -353,7 +416,7 @@ def _uninterrupted() -> Iterator[None]:
     """Hold interrupts off: half a replacement would leave nobody to answer."""
 
     def wait(_signal: int, _frame: object) -> None:
-        output.talk("The old server is being replaced just now; this ends in a moment.")
+        output.talk(tr("The old server is being replaced just now; this ends in a moment."))
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, wait) for number in numbers}

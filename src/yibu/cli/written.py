@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from yibu.errors import UsageError, YibuError
+from yibu.messages import tr
 
 
 def write_whole(path: Path, text: str, mode: int) -> None:
@@ -43,15 +44,22 @@ def write_all(folder: Path, files: Mapping[str, tuple[str, int]], *, force: bool
         there = [str(path) for path in changed if path.exists() or path.is_symlink()]
         if there and not force:
             raise UsageError(
-                f"{', '.join(there)}: there already, with something else in it. Nothing was written.",
-                hint="Choose another folder with -o, or replace them with --force.",
+                tr(
+                    "{there}: there already, with something else in it. Nothing was written.",
+                    there=", ".join(there),
+                ),
+                hint=tr("Choose another folder with -o, or replace them with --force."),
             )
         for path, (text, mode) in changed.items():
             write_whole(path, text, mode)
     except OSError as error:
         raise YibuError(
-            f"{error.filename or folder} cannot be written: {error.strerror}.",
-            hint="Choose another folder with -o.",
+            tr(
+                "{filename} cannot be written: {strerror}.",
+                filename=error.filename or folder,
+                strerror=error.strerror,
+            ),
+            hint=tr("Choose another folder with -o."),
         ) from error
     return list(changed)
 

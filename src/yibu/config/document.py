@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 64
@@ -67,7 +68,13 @@ def decode(data: bytes, name: str) -> str:
         ConfigError: it is too large, or in another encoding, which is named where it can be told.
     """
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{name} has {len(data)} bytes; a configuration has at most 1 MiB.")
+        raise ConfigError(
+            tr(
+                "{name} has {data_count} bytes; a configuration has at most 1 MiB.",
+                name=name,
+                data_count=len(data),
+            )
+        )
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return data.decode(encoding)
@@ -78,20 +85,34 @@ def decode(data: bytes, name: str) -> str:
 def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> ConfigError:
     line = data.count(b"\n", 0, error.start) + 1
     column = error.start - data.rfind(b"\n", 0, error.start)
-    where = f"line {line}, column {column}"
+    where = tr("line {line}, column {column}", line=line, column=column)
     if error.encoding.startswith("utf-16") or error.encoding == "utf-16":
-        return ConfigError(f"{name} begins like UTF-16 text and is none: {error.reason}.",
-                           hint="Save it as UTF-8.")  # fmt: skip
+        return ConfigError(tr(
+"{name} begins like UTF-16 text and is none: {reason}.",
+name=name,
+reason=error.reason
+),
+                           hint=tr("Save it as UTF-8."))  # fmt: skip
     try:
         sample = data.split(b"\n")[line - 1].decode("gb18030").strip()
     except UnicodeDecodeError:
         return ConfigError(
-            f"{name} is not UTF-8 text: {where} has the byte 0x{data[error.start]:02x}.",
-            hint="Save it as UTF-8.",
+            tr(
+                "{name} is not UTF-8 text: {where} has the byte 0x{data:02x}.",
+                name=name,
+                where=where,
+                data=data[error.start],
+            ),
+            hint=tr("Save it as UTF-8."),
         )
     return ConfigError(
-        f"{name} is not UTF-8 but probably GBK: as GBK, line {line} reads: {sample}",
-        hint=f"Convert it: iconv -f GB18030 -t UTF-8 {name} > new.yaml",
+        tr(
+            "{name} is not UTF-8 but probably GBK: as GBK, line {line} reads: {sample}",
+            name=name,
+            line=line,
+            sample=sample,
+        ),
+        hint=tr("Convert it: iconv -f GB18030 -t UTF-8 {name} > new.yaml", name=name),
     )
 
 
@@ -107,7 +128,12 @@ class Fault:
         return (
             self.text
             if self.line is None
-            else f"line {self.line}, column {self.column}: {self.text}"
+            else tr(
+                "line {line}, column {column}: {text}",
+                line=self.line,
+                column=self.column,
+                text=self.text,
+            )
         )
 
 
@@ -159,8 +185,21 @@ def read(
         line, column = _position(text, found.start())
         character = f"U+{ord(found[0]):04X}"
         raise FaultyFileError(
-            f"{name} is not a text file: line {line}, column {column} has the character {character}.",
-            [Fault(line, column, f"the character {character} is none of a text")],
+            tr(
+                "{name} is not a text file: line {line}, column {column} has the character "
+                "{character}.",
+                name=name,
+                line=line,
+                column=column,
+                character=character,
+            ),
+            [
+                Fault(
+                    line,
+                    column,
+                    tr("the character {character} is none of a text", character=character),
+                )
+            ],
         )
     try:
         _check_bounds(text)
@@ -170,7 +209,9 @@ def read(
         value = None if root is None else reader.value(root, ())
     except yaml.YAMLError as error:
         fault = _yaml_fault(error, text)
-        raise FaultyFileError(f"{name} is not valid YAML: {fault}.", [fault]) from error
+        raise FaultyFileError(
+            tr("{name} is not valid YAML: {fault}.", name=name, fault=fault), [fault]
+        ) from error
     return Document(value, reader.faults, tuple(dict.fromkeys(reader.unset)), root)
 
 
@@ -184,9 +225,11 @@ def _check_bounds(text: str) -> None:
             depth -= 1
         values += isinstance(event, yaml.NodeEvent)
         if depth > _MAX_DEPTH:
-            raise _fault(event, f"nested more than {_MAX_DEPTH} levels deep")
+            raise _fault(
+                event, tr("nested more than {MAX_DEPTH} levels deep", MAX_DEPTH=_MAX_DEPTH)
+            )
         if values > _MAX_VALUES:
-            raise _fault(event, f"more than {_MAX_VALUES} values")
+            raise _fault(event, tr("more than {MAX_VALUES} values", MAX_VALUES=_MAX_VALUES))
 
 
 class _Reader:
@@ -206,13 +249,20 @@ class _Reader:
     def value(self, node: yaml.Node, at: Location) -> Any:
         self._values += 1
         if self._values > _MAX_VALUES:
-            raise _fault(node, f"its aliases expand to more than {_MAX_VALUES} values")
+            raise _fault(
+                node,
+                tr("its aliases expand to more than {MAX_VALUES} values", MAX_VALUES=_MAX_VALUES),
+            )
         if any(node is outer for outer in self._around):
-            raise _fault(node, "an alias refers to the value that it stands in")
+            raise _fault(node, tr("an alias refers to the value that it stands in"))
         if len(self._around) >= _MAX_DEPTH:
-            raise _fault(node, f"its aliases nest more than {_MAX_DEPTH} levels deep")
+            raise _fault(
+                node, tr("its aliases nest more than {MAX_DEPTH} levels deep", MAX_DEPTH=_MAX_DEPTH)
+            )
         if node.tag not in _TAGS:
-            raise _fault(node, f"the tag {node.tag.replace(_TAG, '!!')} is not used here")
+            raise _fault(
+                node, tr("the tag {TAG} is not used here", TAG=node.tag.replace(_TAG, "!!"))
+            )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, at)
         self._around.append(node)
@@ -232,10 +282,12 @@ class _Reader:
                 merged = {**self._merged(value_node, at), **merged}
                 continue
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _fault(key_node, "a key has to be a word, and this is a list or a mapping")
+                raise _fault(
+                    key_node, tr("a key has to be a word, and this is a list or a mapping")
+                )
             key = key_node.value
             if key in own:
-                raise _fault(key_node, f"the key {key!r} stands twice")
+                raise _fault(key_node, tr("the key {key!r} stands twice", key=key))
             own[key] = self.value(value_node, (*at, key))
         return {**merged, **own}
 
@@ -245,31 +297,41 @@ class _Reader:
         merged: dict[Any, Any] = {}
         for one in nodes:
             if not isinstance(one, yaml.MappingNode):
-                raise _fault(one, "<<: takes a mapping, or a list of mappings")
+                raise _fault(one, tr("<<: takes a mapping, or a list of mappings"))
             merged = {**self.value(one, at), **merged}
         return merged
 
     def _scalar(self, node: yaml.ScalarNode, at: Location) -> Any:
         text = _REFERENCE.sub(lambda match: self._variable(match[1], at), node.value)
         if bad := next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None):
-            raise _fault(node, f"a value has the character U+{ord(bad):04X}")
+            raise _fault(node, tr("a value has the character U+{bad:04X}", bad=ord(bad)))
         tag = node.tag
         if self._is_text(at) and tag != f"{_TAG}null":
             return text
         if _REFERENCE.fullmatch(node.value) and at not in self.faults:
             tag = self._loader.resolve(yaml.ScalarNode, text, (True, False))
         if tag in (f"{_TAG}int", f"{_TAG}float") and len(text) > _MAX_DIGITS:
-            raise _fault(node, f"a number of {len(text)} characters; at most {_MAX_DIGITS}")
+            raise _fault(
+                node,
+                tr(
+                    "a number of {text_count} characters; at most {MAX_DIGITS}",
+                    text_count=len(text),
+                    MAX_DIGITS=_MAX_DIGITS,
+                ),
+            )
         made = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark)
         return self._loader.construct_object(made)
 
     def _variable(self, variable: str, at: Location) -> str:
         if not _VARIABLE.fullmatch(variable):
-            self.faults[at] = (
-                f"${{env.{variable}}}: {variable!r} is no variable's name; write ${{env.MY_KEY}}"
+            self.faults[at] = tr(
+                "${{env.{variable}}}: {variable!r} is no variable's name; write ${{env.MY_KEY}}",
+                variable=variable,
             )
         elif variable not in self._env:
-            self.faults[at] = f"the environment variable {variable} is not set"
+            self.faults[at] = tr(
+                "the environment variable {variable} is not set", variable=variable
+            )
             self.unset.append(variable)
         return self._env.get(variable, "")
 
@@ -285,7 +347,7 @@ def _yaml_fault(error: yaml.YAMLError, text: str) -> Fault:
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     if line[mark.column : mark.column + 1] == "\t" or line[: mark.column].endswith("\t"):
-        problem = "a tab stands where YAML wants spaces"
+        problem = tr("a tab stands where YAML wants spaces")
     return Fault(mark.line + 1, mark.column + 1, str(problem))
 
 

@@ -16,6 +16,7 @@ from yibu.config.names import plain_name
 from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep
 from yibu.config.types import Autoscale, Config, GatewayConfig, Limits, ModelConfig, Origin
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 DEFAULT_FILE = "yibu.yaml"
 _SHOWN = 60
@@ -79,8 +80,8 @@ def find(explicit: Path | None, directory: Path) -> Path | None:
         return candidate if candidate.exists() or candidate.is_symlink() else None
     if not explicit.exists():
         raise ConfigError(
-            f"The configuration file {explicit} does not exist.",
-            hint="Write one with: yibu init",
+            tr("The configuration file {explicit} does not exist.", explicit=explicit),
+            hint=tr("Write one with: yibu init"),
         )
     return explicit
 
@@ -90,14 +91,20 @@ def content(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            what = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
-            raise ConfigError(f"The configuration {path} is {what}; a file was expected.")
+            what = tr("a directory") if stat.S_ISDIR(mode) else tr("a pipe or a device")
+            raise ConfigError(
+                tr("The configuration {path} is {what}; a file was expected.", path=path, what=what)
+            )
         with path.open("rb") as file:
             return file.read(document.MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(
-            f"The configuration file {path} cannot be read: {error.strerror}.",
-            hint=f"See whose it is: ls -l {path}",
+            tr(
+                "The configuration file {path} cannot be read: {strerror}.",
+                path=path,
+                strerror=error.strerror,
+            ),
+            hint=tr("See whose it is: ls -l {path}", path=path),
         ) from error
 
 
@@ -110,10 +117,14 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
     found = document.read(document.decode(data, name), name, env, _is_text)
     tree = {} if found.value is None else found.value
     if not isinstance(tree, dict):
-        kind = "a list" if isinstance(tree, list) else "text" if isinstance(tree, str) else tree
+        kind = tr("a list") if isinstance(tree, list) else "text" if isinstance(tree, str) else tree
         raise ConfigError(
-            f"{name} holds {kind} where the keys gateway and models are expected.",
-            hint="See an example with: yibu init --print",
+            tr(
+                "{name} holds {kind} where the keys gateway and models are expected.",
+                name=name,
+                kind=kind,
+            ),
+            hint=tr("See an example with: yibu init --print"),
         )
     # As in Compose files: what anchors stand in.
     tree = {key: value for key, value in tree.items() if not key.startswith("x-")}
@@ -139,10 +150,15 @@ def _refusal(name: str, faults: Sequence[tuple[Location, str]], found: Document)
     placed = [Fault(*at, text) for at, text in sorted((found.place(p), text) for p, text in faults)]
     lines = (f"  {fault}" for fault in placed)
     if found.unset:
-        hint = f"Set what is missing: export {' '.join(f'{name}=…' for name in found.unset)}"
+        hint = tr(
+            "Set what is missing: export {unset}",
+            unset=" ".join(f"{name}=…" for name in found.unset),
+        )
     else:
-        hint = "Every key: yibu config schema"
-    return FaultyFileError(f"{name} cannot be used:\n" + "\n".join(lines), placed, hint=hint)
+        hint = tr("Every key: yibu config schema")
+    return FaultyFileError(
+        tr("{name} cannot be used:\n", name=name) + "\n".join(lines), placed, hint=hint
+    )
 
 
 def _is_text(at: Location) -> bool:
@@ -179,19 +195,19 @@ def _fault(fault: Any) -> str:
     """One line for one of pydantic's faults; an unknown key names the nearest known one."""
     place = _dotted(fault["loc"])
     if fault["type"] == "missing":
-        return f"{place}: is missing"
+        return tr("{place}: is missing", place=place)
     if fault["type"] != "extra_forbidden":
         text = f"{place}: {fault['msg'].removeprefix('Value error, ')}"
         if _SECRET.intersection(fault["loc"]):
             return text
         shown = repr(fault["input"])
         shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
-        return text if shown in text else f"{text}, found {shown}"
+        return text if shown in text else tr("{text}, found {shown}", text=text, shown=shown)
     known = list(_schema_at(fault["loc"]).model_fields)
     nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
     if nearest:
-        return f"{place}: unknown key; did you mean {nearest[0]}?"
-    return f"{place}: unknown key; known here are {', '.join(known)}"
+        return tr("{place}: unknown key; did you mean {nearest}?", place=place, nearest=nearest[0])
+    return tr("{place}: unknown key; known here are {known}", place=place, known=", ".join(known))
 
 
 def _schema_at(location: Sequence[int | str]) -> type[BaseModel]:
@@ -216,10 +232,16 @@ def _twins(models: Sequence[ModelSchema]) -> list[tuple[Location, str]]:
             owner, other = owners.setdefault(plain_name(name), (number, name))
             if owner == number:
                 continue
-            what = f"two models named {name!r}"
-            if other != name:
-                what += f" and {other!r}, which differ in case alone"
-            what += "; give one another name, or use replicas: 2 for two of the same"
+            what = (
+                tr("two models named {name!r}", name=name)
+                if other == name
+                else tr(
+                    "two models named {name!r} and {other!r}, alike but for case",
+                    name=name,
+                    other=other,
+                )
+            )
+            what = tr("{what}; rename one, or use replicas: 2 for two of the same", what=what)
             faults.append((("models", number, "name"), f"models.{number}: {what}"))
     return faults
 
@@ -230,7 +252,9 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
         given["host"] = host
     if port := env.get("YIBU_PORT"):
         if not port.isdecimal() or int(port) > 65535:
-            raise ConfigError(f"YIBU_PORT is {port!r}; a port is a number from 0 to 65535.")
+            raise ConfigError(
+                tr("YIBU_PORT is {port!r}; a port is a number from 0 to 65535.", port=port)
+            )
         given["port"] = int(port)
     if key_file := env.get("YIBU_API_KEY_FILE"):
         given["api_key_file"] = key_file

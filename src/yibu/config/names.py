@@ -9,6 +9,8 @@ import hashlib
 import re
 import unicodedata
 
+from yibu.messages import tr
+
 MAX_LENGTH = 200
 _FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~")
 """What a shell, a URL or a header would read as something else."""
@@ -27,15 +29,19 @@ def check_name(name: str) -> str:
     """
     name = unicodedata.normalize("NFC", name)
     if not 0 < len(name) <= MAX_LENGTH:
-        msg = f"a name has 1 to {MAX_LENGTH} characters, and this has {len(name)}"
+        msg = tr(
+            "a name has 1 to {MAX_LENGTH} characters, and this has {name_count}",
+            MAX_LENGTH=MAX_LENGTH,
+            name_count=len(name),
+        )
         raise ValueError(msg)
     for character in name:
         if not _fits(character):
             shown = repr(character) if character.isprintable() else f"U+{ord(character):04X}"
-            msg = f"a name cannot have the character {shown}"
+            msg = tr("a name cannot have the character {shown}", shown=shown)
             raise ValueError(msg)
     if name[:1] in _NOT_FIRST:
-        msg = f"a name cannot begin with {name[0]!r}"
+        msg = tr("a name cannot begin with {name!r}", name=name[0])
         raise ValueError(msg)
     return name
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from yibu.config.names import check_name
 from yibu.config.types import EngineName, Keep
+from yibu.messages import tr
 
 _UNITS = {
     "": 1,
@@ -42,7 +43,10 @@ def parse_size(value: object) -> object:
         return refuse_switch(value)
     match = _SIZE.fullmatch(value.strip())
     if match is None or match[2].upper() not in _UNITS:
-        msg = f"{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB"
+        msg = tr(
+            "{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB",
+            value=value,
+        )
         raise ValueError(msg)
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
@@ -54,7 +58,7 @@ def refuse_switch(value: object) -> object:
         ValueError: the value is true or false.
     """
     if isinstance(value, bool):
-        msg = "a number was expected"
+        msg = tr("a number was expected")
         raise ValueError(msg)
     return value
 
@@ -71,11 +75,14 @@ def split_keep(text: str) -> tuple[Keep, float | None]:
     """
     match = _KEEP.fullmatch(" ".join(text.split()))
     if match is None or (match[2] and match[1] != "idle"):
-        msg = f"{text!r} is none of: always, manual, idle, or idle with a time, such as: idle 10m"
+        msg = tr(
+            "{text!r} is none of: always, manual, idle, or idle with a time, such as: idle 10m",
+            text=text,
+        )
         raise ValueError(msg)
     seconds = float(match[2]) * _SECONDS[match[3]] if match[2] else None
     if seconds is not None and seconds > _YEAR:
-        msg = f"{text!r} is longer than a year; to keep it loaded, write: always"
+        msg = tr("{text!r} is longer than a year; to keep it loaded, write: always", text=text)
         raise ValueError(msg)
     return match[1], seconds  # type: ignore[return-value]
 
@@ -197,7 +204,7 @@ class AutoscaleSchema(_Part):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
-            msg = f"min is {self.min}, which is more than max, {self.max}"
+            msg = tr("min is {min}, which is more than max, {max}", min=self.min, max=self.max)
             raise ValueError(msg)
         return self
 
@@ -283,7 +290,7 @@ class ModelSchema(_Part):
     @model_validator(mode="after")
     def _one_number(self) -> Self:
         if self.autoscale is not None and self.replicas != 1:
-            msg = "replicas and autoscale both say how many replicas there are; leave one out"
+            msg = tr("replicas and autoscale both say how many replicas there are; leave one out")
             raise ValueError(msg)
         return self
 

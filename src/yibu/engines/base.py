@@ -19,6 +19,7 @@ from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.environments.specs import environment_for
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -210,11 +211,22 @@ class Engine(Protocol):
     ) -> Verdict:
         """Whether this engine serves the model; ``facts`` is None where there are no files."""
         if facts is None:
-            return Verdict(False, f"{self.name} needs a model's files, and the entry has no source")
+            return Verdict(
+                False,
+                tr("{name} needs a model's files, and the entry has no source", name=self.name),
+            )
         if facts.format not in self.formats:
-            return Verdict(False, f"{self.name} serves {self.serves}, and this is {facts.format}")
-        kind = facts.architecture or "unknown architecture"
-        return Verdict(True, f"it serves {self.serves} ({kind})")
+            return Verdict(
+                False,
+                tr(
+                    "{name} serves {serves}, and this is {format}",
+                    name=self.name,
+                    serves=self.serves,
+                    format=facts.format,
+                ),
+            )
+        kind = facts.architecture or tr("unknown architecture")
+        return Verdict(True, tr("it serves {serves} ({kind})", serves=self.serves, kind=kind))
 
     def served(self, model: ModelConfig, facts: ModelFacts | None) -> ModelFacts:
         """The facts of a model's files.
@@ -224,7 +236,9 @@ class Engine(Protocol):
         """
         verdict = self.supports(model, facts)
         if facts is None or not verdict.supported:
-            raise UnsupportedError(f"model {model.name!r}: {verdict.reason}")
+            raise UnsupportedError(
+                tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason)
+            )
         return facts
 
     def check(self, model: ModelConfig) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from yibu.engines.base import Cause
 from yibu.environments.libraries import how_to_install
+from yibu.messages import filled, tr
 from yibu.redaction import redact
 
 _SIGILL = 4
@@ -38,9 +39,11 @@ class Explanation:
 NCCL = Cause(
     "nccl",
     re.compile(r"NCCL error[^\n]*|ncclUnhandledCudaError|ncclSystemError"),
-    "The GPUs cannot talk to each other (NCCL).",
-    "See NCCL's own words with env: NCCL_DEBUG=INFO; often /dev/shm is too small "
-    "(--shm-size=8g) or peer access is off (NCCL_P2P_DISABLE=1).",
+    tr("The GPUs cannot talk to each other (NCCL)."),
+    tr(
+        "See NCCL's own words with env: NCCL_DEBUG=INFO; often /dev/shm is too small "
+        "(--shm-size=8g) or peer access is off (NCCL_P2P_DISABLE=1)."
+    ),
 )
 
 REMOTE_CODE = Cause(
@@ -49,8 +52,8 @@ REMOTE_CODE = Cause(
         r"requires you to execute the configuration file|"
         r"consider setting `trust_remote_code=True`|contains custom code which must be executed"
     ),
-    "The model brings Python code of its own, which is not run unless you say so.",
-    "Read that code; if you trust it: options.trust_remote_code: true.",
+    tr("The model brings Python code of its own, which is not run unless you say so."),
+    tr("Read that code; if you trust it: options.trust_remote_code: true."),
 )
 
 CORRUPT_SAFETENSORS = Cause(
@@ -59,8 +62,8 @@ CORRUPT_SAFETENSORS = Cause(
         r"SafetensorError: (?P<reason>[^\n]+)|Error while deserializing header|"
         r"MetadataIncompleteBuffer"
     ),
-    "A weights file is damaged or incomplete: {reason}.",
-    "Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE.",
+    tr("A weights file is damaged or incomplete: {reason}."),
+    tr("Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE."),
 )
 """These three are what torch, transformers and safetensors say, whatever engine they serve."""
 
@@ -72,8 +75,10 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
             r"couldn't bind HTTP server socket|cannot listen on (?P<address>\S+): Address already",
             re.IGNORECASE,
         ),
-        "The engine's port is taken by another process.",
-        "See who holds it: ss -ltnp. Stop that process, or start again: yibu picks a free port.",
+        tr("The engine's port is taken by another process."),
+        tr(
+            "See who holds it: ss -ltnp. Stop that process, or start again: yibu picks a free port."
+        ),
     ),
     Cause(
         "shared_memory",
@@ -86,27 +91,37 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
             r"/dev/shm/[^\n]*No space left on device",
             re.IGNORECASE,
         ),
-        "There is too little shared memory (/dev/shm).",
-        "Enlarge it: mount -o remount,size=8G /dev/shm (in a container: --shm-size=8g or --ipc=host).",
+        tr("There is too little shared memory (/dev/shm)."),
+        tr(
+            "Enlarge it: mount -o remount,size=8G /dev/shm (in a container: --shm-size=8g or "
+            "--ipc=host)."
+        ),
     ),
     Cause(
         "disk_full",
         re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded", re.IGNORECASE),
-        "The disk is full.",
-        "Free some space (yibu gc), or move yibu's directories with YIBU_HOME=/larger/disk.",
+        tr("The disk is full."),
+        tr("Free some space (yibu gc), or move yibu's directories with YIBU_HOME=/larger/disk."),
     ),
     Cause(
         "missing_library",
         re.compile(r"(?P<library>[\w.+-]+\.so[.\d]*): cannot open shared object file"),
-        "A shared library is missing on this machine: {library}.",
-        "Install the system's package that has it: yibu doctor.",
-        advice=lambda library: f"Install it, {how_to_install([library])}.",
+        tr("A shared library is missing on this machine: {library}."),
+        tr("Install the system's package that has it: yibu doctor."),
+        advice=lambda library: tr(
+            "Install it, {how_to_install}.", how_to_install=how_to_install([library])
+        ),
     ),
     Cause(
         "system_too_old",
         re.compile(r"(?P<symbol>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)['`]? not found"),
-        "This machine's system is older than the engine's packages expect: {symbol} is missing.",
-        "Run yibu on a newer release of the distribution; docs/requirements.md has what each engine needs.",
+        tr(
+            "This machine's system is older than the engine's packages expect: {symbol} is missing."
+        ),
+        tr(
+            "Run yibu on a newer release of the distribution; docs/requirements.md has what "
+            "each engine needs."
+        ),
     ),
     Cause(
         "import_error",
@@ -114,8 +129,8 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
             r"(?:ModuleNotFoundError|ImportError): (?P<what>[^\n]+)|"
             r"No module named (?P<module>['\"]?[\w.]+['\"]?)"
         ),
-        "A Python module cannot be imported in the engine's environment: {what}{module}.",
-        "Make the environment anew: yibu engine rm NAME, then yibu engine install NAME.",
+        tr("A Python module cannot be imported in the engine's environment: {what}{module}."),
+        tr("Make the environment anew: yibu engine rm NAME, then yibu engine install NAME."),
     ),
     Cause(
         "permission",
@@ -123,8 +138,8 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
             r"(?:PermissionError: )?\[Errno 13\] Permission denied(?:: (?P<path>[^\n]+))?|"
             r"Permission denied"
         ),
-        "The engine may not read or write a file: {path}.",
-        "Give the user that runs yibu the right to it: ls -l FILE, chmod, chown.",
+        tr("The engine may not read or write a file: {path}."),
+        tr("Give the user that runs yibu the right to it: ls -l FILE, chmod, chown."),
     ),
     Cause(
         "bad_path",
@@ -132,8 +147,8 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
             r"(?:FileNotFoundError: )?\[Errno 2\] No such file or directory(?:: (?P<path>[^\n]+))?|"
             r"\(No such file or directory\)"
         ),
-        "A file or directory does not exist: {path}.",
-        "Check the path in yibu.yaml; for a model: yibu ls, yibu pull SOURCE.",
+        tr("A file or directory does not exist: {path}."),
+        tr("Check the path in yibu.yaml; for a model: yibu ls, yibu pull SOURCE."),
     ),
     Cause(
         "out_of_memory",
@@ -142,36 +157,43 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
             r"DefaultCPUAllocator: (?:can't|not enough) (?:allocate )?memory|out of memory",
             re.IGNORECASE,
         ),
-        "The machine's memory does not suffice for this model with these settings.",
-        "See the arithmetic: yibu plan MODEL. Less context or parallel, or a smaller quantization, "
-        "takes less.",
+        tr("The machine's memory does not suffice for this model with these settings."),
+        tr(
+            "See the arithmetic: yibu plan MODEL. Less context or parallel, or a smaller "
+            "quantization, takes less."
+        ),
     ),
     Cause(
         "threads_limit",
         re.compile(r"Thread creation failed|can't start new thread|pthread_create[^\n]*failed"),
-        "The system refused to start another thread.",
-        "Raise the limit (ulimit -u; systemd TasksMax; the container's pids limit), or set "
-        "options.threads lower.",
+        tr("The system refused to start another thread."),
+        tr(
+            "Raise the limit (ulimit -u; systemd TasksMax; the container's pids limit), or "
+            "set options.threads lower."
+        ),
     ),
     Cause(
         "illegal_instruction",
         re.compile(r"Illegal instruction|SIGILL"),
-        "This CPU lacks instructions that the engine was built for (AVX2, say).",
-        "Run it on a newer CPU (lscpu shows its flags), or use an engine built for this one.",
+        tr("This CPU lacks instructions that the engine was built for (AVX2, say)."),
+        tr("Run it on a newer CPU (lscpu shows its flags), or use an engine built for this one."),
     ),
     Cause(
         "bad_flag",
         re.compile(r"error: unrecognized arguments: (?P<flags>[^\n]+)"),
-        "The engine does not know these flags: {flags}.",
-        "Check their spelling in yibu.yaml or after --; the log has the engine's usage above.",
+        tr("The engine does not know these flags: {flags}."),
+        tr("Check their spelling in yibu.yaml or after --; the log has the engine's usage above."),
     ),
 )
 
 _BY_KEY = {cause.key: cause for cause in GENERIC_CAUSES}
 
 _KILLED = (
-    "The kernel killed the engine because the machine ran out of memory.",
-    "See the arithmetic: yibu plan MODEL. Give it less context or parallel, or stop another model.",
+    tr("The kernel killed the engine because the machine ran out of memory."),
+    tr(
+        "See the arithmetic: yibu plan MODEL. Give it less context or parallel, or stop "
+        "another model."
+    ),
 )
 
 
@@ -198,11 +220,15 @@ def explain(
         return _plain(_BY_KEY["illegal_instruction"], lines)
     if signal_number is not None:
         return _by_signal(signal_number, lines)
-    code = "" if exit_code is None else f" with code {exit_code}"
     return Explanation(
         "unknown",
-        f"The engine ended{code}, and its log names no cause that yibu knows.",
-        "Read its last lines: yibu logs MODEL -n 100.",
+        tr("The engine ended, and its log names no cause that yibu knows.")
+        if exit_code is None
+        else tr(
+            "The engine ended with code {code}, and its log names no cause that yibu knows.",
+            code=exit_code,
+        ),
+        tr("Read its last lines: yibu logs MODEL -n 100."),
         tuple(lines[-_MAX_LINES:]),
     )
 
@@ -214,20 +240,15 @@ def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
     """
     for index in range(len(lines) - 1, -1, -1):
         if match := cause.pattern.search(lines[index]):
-            groups = {name: (value or "").strip() for name, value in match.groupdict().items()}
+            groups = {
+                name: " ".join((value or "").split()) for name, value in match.groupdict().items()
+            }
             near = lines[max(0, index - _CONTEXT + 1) : index + 1]
             said = next(filter(None, groups.values()), "")
-            hint = cause.advice(said) if cause.advice and said else _words(cause.hint, groups)
-            return Explanation(cause.key, _words(cause.explanation, groups), hint, tuple(near))
+            hint = cause.advice(said) if cause.advice and said else filled(cause.hint, **groups)
+            text = filled(cause.explanation, **groups)
+            return Explanation(cause.key, text, hint, tuple(near))
     return None
-
-
-def _words(text: str, groups: dict[str, str]) -> str:
-    """Fill the named groups in; what found nothing takes its brackets and punctuation with it."""
-    text = re.sub(r"\{(\w+)\}", lambda field: groups.get(field[1], field[0]), text)
-    text = re.sub(r"\s*\([^()]*:\s*\)", "", text)
-    text = re.sub(r"\s+", " ", text)
-    return re.sub(r"\s*:?\s*\.$", ".", text)
 
 
 def _plain(cause: Cause, lines: Sequence[str]) -> Explanation:
@@ -248,22 +269,26 @@ def _by_signal(number: int, lines: Sequence[str]) -> Explanation:
     if number == _SIGKILL:
         return Explanation(
             "killed",
-            "The engine was killed (SIGKILL), and not by yibu.",
-            "Most often the kernel does that for want of memory: dmesg | grep -i oom; "
-            "then see yibu plan MODEL.",
+            tr("The engine was killed (SIGKILL), and not by yibu."),
+            tr(
+                "Most often the kernel does that for want of memory: dmesg | grep -i oom; "
+                "then see yibu plan MODEL."
+            ),
             last,
         )
     if number in (_SIGSEGV, _SIGBUS):
         return Explanation(
             "crashed",
-            f"The engine crashed inside its own code (signal {number}).",
-            "If it comes again with the same request, report it to the engine's project; "
-            "a truncated model file does this too: yibu verify.",
+            tr("The engine crashed inside its own code (signal {number}).", number=number),
+            tr(
+                "If it comes again with the same request, report it to the engine's project; "
+                "a truncated model file does this too: yibu verify."
+            ),
             last,
         )
     return Explanation(
         "signal",
-        f"The engine was ended by signal {number}, and not by yibu.",
-        "Read its last lines: yibu logs MODEL -n 100.",
+        tr("The engine was ended by signal {number}, and not by yibu.", number=number),
+        tr("Read its last lines: yibu logs MODEL -n 100."),
         last,
     )

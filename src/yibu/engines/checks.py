@@ -14,6 +14,7 @@ from yibu.engines.flags import Flag, FlagTable, lacks_value, spelt
 from yibu.engines.options import nearest
 from yibu.engines.servers import ServerCommand, refuse_owned
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 _LIKENESS = 0.6
 _NONE: frozenset[str] = frozenset()
@@ -48,8 +49,16 @@ def unknown(
     """The error for a flag that the engine does not have."""
     near = nearest(name, [*table.flags, *others], cutoff=_LIKENESS)
     return ConfigError(
-        f"model {model.name!r}: {title} {table.version} has no flag {spelt(name)}",
-        hint=f"did you mean {spelt(near)}?" if near else "its flags are in its own documentation",
+        tr(
+            "model {model!r}: {title} {version} has no flag {name}",
+            model=model.name,
+            title=title,
+            version=table.version,
+            name=spelt(name),
+        ),
+        hint=tr("did you mean {near}?", near=spelt(near))
+        if near
+        else tr("its flags are in its own documentation"),
     )
 
 
@@ -72,21 +81,34 @@ def check_values(
             f"--no-{spelt(name)[2:]}" if not table.negations else f"options: {{{name}: false}}"
         )
         raise ConfigError(
-            f"{who} takes no value, found {' '.join(values)!r}",
-            hint=f"write {spelt(name)} alone, or {negated} to turn it off",
+            tr("{who} takes no value, found {values!r}", who=who, values=" ".join(values)),
+            hint=tr(
+                "write {name} alone, or {negated} to turn it off", name=spelt(name), negated=negated
+            ),
         )
     if kind != "switch" and name not in optional and not values:
         raise lacks_value(who, spelt(name))
     if kind in ("value", "repeat") and len(values) > 1:
         raise ConfigError(
-            f"{who} takes one value, found {len(values)}: {' '.join(values)}",
-            hint="quote a value that has spaces",
+            tr(
+                "{who} takes one value, found {values_count}: {values}",
+                who=who,
+                values_count=len(values),
+                values=" ".join(values),
+            ),
+            hint=tr("quote a value that has spaces"),
         )
     for value in () if flag.key else values:
         if wanted := table.wrong_value(name, value):
             raise ConfigError(
-                f"model {model.name!r}: {spelt(name)} has to be {wanted}, found {value!r}",
-                hint=f"correct it: {spelt(name)} VALUE",
+                tr(
+                    "model {model!r}: {name} has to be {wanted}, found {value!r}",
+                    model=model.name,
+                    name=spelt(name),
+                    wanted=wanted,
+                    value=value,
+                ),
+                hint=tr("correct it: {name} VALUE", name=spelt(name)),
             )
     choices = table.choices.get(name, ())
     known = {_plainly(choice) for choice in (*choices, "None", "")}
@@ -94,9 +116,17 @@ def check_values(
         if _plainly(value) not in known:
             near = nearest(value, choices, cutoff=_LIKENESS)
             raise ConfigError(
-                f"model {model.name!r}: {spelt(name)} cannot be {value!r} in {title} "
-                f"{table.version}; it is one of {', '.join(choices)}",
-                hint=f"did you mean {near}?" if near else "choose one of these",
+                tr(
+                    "model {model!r}: {name} cannot be {value!r} in {title} {version}; it is "
+                    "one of {choices}",
+                    model=model.name,
+                    name=spelt(name),
+                    value=value,
+                    title=title,
+                    version=table.version,
+                    choices=", ".join(choices),
+                ),
+                hint=tr("did you mean {near}?", near=near) if near else tr("choose one of these"),
             )
 
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from yibu.messages import tr
+
 
 @dataclass(frozen=True, slots=True)
 class Parsers:
@@ -128,13 +130,21 @@ def parser_words(
     if reasoning == "" and "reasoning_parser" not in users:
         reasoning = parsers.reasoning
         if reasoning is not None:
-            notes.append(f"--reasoning-parser {reasoning}: {title} writes its thoughts first "
-                         "(options.reasoning_parser: null turns it off)")  # fmt: skip
+            notes.append(tr(
+"--reasoning-parser {reasoning}: {title} writes its thoughts first "
+"(options.reasoning_parser: null turns it off)",
+reasoning=reasoning,
+title=title
+))  # fmt: skip
     if tools == "" and "tool_call_parser" not in users:
         tools = parsers.tools
         if tools is not None:
-            notes.append(f"--tool-call-parser {tools}: so {title} writes its tool calls "
-                         "(options.tool_call_parser: null turns it off)")  # fmt: skip
+            notes.append(tr(
+"--tool-call-parser {tools}: so {title} writes its tool calls "
+"(options.tool_call_parser: null turns it off)",
+tools=tools,
+title=title
+))  # fmt: skip
     words = ["--reasoning-parser", reasoning] if reasoning else []
     words += ["--tool-call-parser", tools] if tools else []
     return words, bool(tools) or "tool_call_parser" in users

@@ -16,6 +16,7 @@ from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _WORDS: Mapping[str, int] = MappingProxyType({"value": 1, "int": 1, "text": 1, "pair": 2})
@@ -24,9 +25,9 @@ _WORDS: Mapping[str, int] = MappingProxyType({"value": 1, "int": 1, "text": 1, "
 
 _EXPECTED: Mapping[str, str] = MappingProxyType(
     {
-        "int": "a whole number",
-        "float": "a number",
-        "size": "a whole number, with k, m or g for thousands and K, M or G for 1,024",
+        "int": tr("a whole number"),
+        "float": tr("a number"),
+        "size": tr("a whole number, with k, m or g for thousands and K, M or G for 1,024"),
         "json": "JSON",
     }
 )
@@ -108,8 +109,8 @@ class FlagTable:
             word = words.pop(0)
             if not is_flag(word):
                 raise ConfigError(
-                    f"the engine's flags begin with {word!r}, which is not a flag",
-                    hint="flags look like --name VALUE",
+                    tr("the engine's flags begin with {word!r}, which is not a flag", word=word),
+                    hint=tr("flags look like --name VALUE"),
                 )
             spelling, equals, value = word.partition("=")
             spelling, dot, key = spelling.partition(".") if "." in spelling else (spelling, "", "")
@@ -268,7 +269,7 @@ class Given:
         try:
             return whole(value)
         except (TypeError, ValueError) as error:
-            raise self.refuse(name, "a whole number") from error
+            raise self.refuse(name, tr("a whole number")) from error
 
     def fraction(self, name: str) -> float | None:
         """A number above 0 and up to 1. Raises ConfigError."""
@@ -278,9 +279,9 @@ class Given:
         try:
             share = float(value)
         except (TypeError, ValueError) as error:
-            raise self.refuse(name, "a number above 0 and up to 1") from error
+            raise self.refuse(name, tr("a number above 0 and up to 1")) from error
         if not 0 < share <= 1:
-            raise self.refuse(name, "a number above 0 and up to 1")
+            raise self.refuse(name, tr("a number above 0 and up to 1"))
         return share
 
     def text(self, name: str) -> str | None:
@@ -299,8 +300,14 @@ class Given:
 
     def refuse(self, name: str, expected: str) -> ConfigError:
         return ConfigError(
-            f"model {self.model!r}: option {name} is {self.values[name]!r}; {expected} was expected",
-            hint="correct it in yibu.yaml under `options:`, or after `--`",
+            tr(
+                "model {model!r}: option {name} is {values!r}; {expected} was expected",
+                model=self.model,
+                name=name,
+                values=self.values[name],
+                expected=expected,
+            ),
+            hint=tr("correct it in yibu.yaml under `options:`, or after `--`"),
         )
 
 
@@ -334,7 +341,9 @@ def whole(value: Any) -> int:
 
 def lacks_value(who: str, word: str) -> ConfigError:
     """The error for a flag that stands without the value that it takes."""
-    return ConfigError(f"{who} lacks its value", hint=f"write {word} VALUE")
+    return ConfigError(
+        tr("{who} lacks its value", who=who), hint=tr("write {word} VALUE", word=word)
+    )
 
 
 def is_flag(word: str) -> bool:

@@ -14,6 +14,7 @@ from yibu.engines.flags import Flag, FlagTable
 from yibu.engines.options import ServerOptions, read_options
 from yibu.engines.servers import ServerCommand
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.planner.types import ModelFacts, Placement
 
 OptionsType = TypeVar("OptionsType", bound=ServerOptions)
@@ -27,7 +28,7 @@ class GpuServer(Engine, Generic[OptionsType]):
     options_type: type[OptionsType]
     server: ServerCommand
     formats = frozenset({"safetensors"})
-    serves = "safetensors models"
+    serves = tr("safetensors models")
     for_gpus = True
 
     def __init__(self, table: FlagTable | None = None) -> None:
@@ -54,7 +55,11 @@ class GpuServer(Engine, Generic[OptionsType]):
         found = self.served(model, facts)
         if not placement.gpus:
             raise UnsupportedError(
-                f"model {model.name!r}: {self.name} runs on GPUs, and it was placed on the CPU",
-                hint="take engine: vllm, or a GGUF of the model with engine: llama.cpp",
+                tr(
+                    "model {model!r}: {name} runs on GPUs, and it was placed on the CPU",
+                    model=model.name,
+                    name=self.name,
+                ),
+                hint=tr("take engine: vllm, or a GGUF of the model with engine: llama.cpp"),
             )
         return found

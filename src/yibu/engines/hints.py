@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from yibu.engines.requests import ignored, refused
+from yibu.messages import tr
 
 ACCOUNTING = (
-    *ignored("says who asks, for OpenAI's own accounting", "user", "safety_identifier"),
-    *ignored("labels of the caller's own, which nothing here stores", "metadata"),
-    *ignored("how fast OpenAI serves it, and at what price", "service_tier"),
+    *ignored(tr("says who asks, for OpenAI's own accounting"), "user", "safety_identifier"),
+    *ignored(tr("labels of the caller's own, which nothing here stores"), "metadata"),
+    *ignored(tr("how fast OpenAI serves it, and at what price"), "service_tier"),
     *ignored(
-        "how OpenAI caches prompts; engines cache them of their own accord",
+        tr("how OpenAI caches prompts; engines cache them of their own accord"),
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
     ),
-    *ignored("a hint on the answer's length that only OpenAI's models know", "verbosity"),
-    *refused("Nothing is stored here. Leave 'store' out, or send false", "store", unless=(False,)),
-    *refused("OpenAI's moderation service is not here. Leave it out", "moderation"),
+    *ignored(tr("a hint on the answer's length that only OpenAI's models know"), "verbosity"),
+    *refused(
+        tr("Nothing is stored here. Leave 'store' out, or send false"), "store", unless=(False,)
+    ),
+    *refused(tr("OpenAI's moderation service is not here. Leave it out"), "moderation"),
 )
 """Of chat completions and responses."""
 
 STREAM = (
-    *ignored("padding against eavesdroppers; nothing of it is in the text", "stream_options.include_obfuscation"),
+    *ignored(tr("padding against eavesdroppers; nothing of it is in the text"), "stream_options.include_obfuscation"),
 )  # fmt: skip
 
-HOSTED = (
-    "It is a service of OpenAI's, which no engine has. Give a tool of type 'function' that your own program "
-    "carries out"
+HOSTED = tr(
+    "It is a service of OpenAI's, which no engine has. Give a tool of type 'function' "
+    "that your own program carries out"
 )
-STATE = "Responses are not kept here. Send the whole conversation as 'input'"
+STATE = tr("Responses are not kept here. Send the whole conversation as 'input'")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yibu.config import ModelConfig
 from yibu.engines.flags import text_of
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 _CUTOFF = 0.8
 
@@ -72,16 +73,28 @@ def read_options(
     for name in rest:
         if name not in own and (near := nearest(name, schema.model_fields)):
             raise ConfigError(
-                f"model {model.name!r}: the option {name!r} is not known to {engine}",
-                hint=f"did you mean {near!r}? To hand it to the engine as it stands, "
-                f"put it after `--` on the command line",
+                tr(
+                    "model {model!r}: the option {name!r} is not known to {engine}",
+                    model=model.name,
+                    name=name,
+                    engine=engine,
+                ),
+                hint=tr(
+                    "did you mean {near!r}? To hand it to the engine as it stands, put it "
+                    "after `--` on the command line",
+                    near=near,
+                ),
             )
     try:
         return schema.model_validate(known), rest
     except ValidationError as error:
         raise ConfigError(
             f"model {model.name!r}: " + "; ".join(_sentences(error, known)),
-            hint=f"options of {engine}: {', '.join(schema.model_fields)}",
+            hint=tr(
+                "options of {engine}: {model_fields}",
+                engine=engine,
+                model_fields=", ".join(schema.model_fields),
+            ),
         ) from error
 
 
@@ -94,7 +107,12 @@ def _sentences(error: ValidationError, given: Mapping[str, Any]) -> Iterable[str
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "options"
         wrong = problem["msg"][:1].lower() + problem["msg"][1:]
-        yield f"option {name!r}: {wrong}, found {given.get(name)!r}"
+        yield tr(
+            "option {name!r}: {wrong}, found {name2!r}",
+            name=name,
+            wrong=wrong,
+            name2=given.get(name),
+        )
 
 
 def to_flags(

@@ -16,6 +16,7 @@ from yibu.engines.sglang import Sglang
 from yibu.engines.speech import Speech
 from yibu.engines.vllm import Vllm
 from yibu.errors import ConfigError, UnsupportedError
+from yibu.messages import tr
 from yibu.planner.types import ModelFacts
 
 _SHARED = frozenset({"context", "parallel", "threads", "start_timeout"})
@@ -47,8 +48,8 @@ def by_name(name: str) -> Engine:
         if engine.name == name:
             return engine
     raise ConfigError(
-        f"there is no engine named {name!r}",
-        hint=f"engines: {', '.join(engine.name for engine in engines())}",
+        tr("there is no engine named {name!r}", name=name),
+        hint=tr("engines: {engines}", engines=", ".join(engine.name for engine in engines())),
     )
 
 
@@ -109,8 +110,11 @@ def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
         verdict = engine.supports(model, facts)
         if not verdict.supported:
             raise UnsupportedError(
-                f"model {model.name!r}: {verdict.reason}",
-                hint=f"leave `engine: {model.engine}` out to let yibu choose, or change the source",
+                tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason),
+                hint=tr(
+                    "leave `engine: {engine}` out to let yibu choose, or change the source",
+                    engine=model.engine,
+                ),
             )
         return engine
     reasons = []
@@ -120,6 +124,10 @@ def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
             return engine
         reasons.append(f"{engine.name}: {verdict.reason}")
     raise UnsupportedError(
-        f"model {model.name!r}: no engine serves it ({'; '.join(reasons)})",
-        hint="serve it with a command of your own: engine: command, options: {command: …}",
+        tr(
+            "model {model!r}: no engine serves it ({reasons})",
+            model=model.name,
+            reasons="; ".join(reasons),
+        ),
+        hint=tr("serve it with a command of your own: engine: command, options: {command: …}"),
     )

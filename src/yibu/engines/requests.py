@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 Body = dict[str, Any]
 Outcome = Literal["passed", "done", "ignored", "refused"]
@@ -203,7 +204,12 @@ def as_object(value: Any) -> Body:
 
 def refusal(param: str, why: str, asked: Asked) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{param!r} cannot be had from model {asked.model!r}, whose engine is {asked.engine}",
+        tr(
+            "{param!r} cannot be had from model {model!r}, whose engine is {engine}",
+            param=param,
+            model=asked.model,
+            engine=asked.engine,
+        ),
         hint=why,
         param=param,
         code="unsupported_parameter",

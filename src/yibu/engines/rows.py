@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from yibu.engines.hints import ACCOUNTING, HOSTED, STATE, STREAM
 from yibu.engines.requests import Asked, Body, Rule, done, ignored, passed, refusal, refused
 from yibu.engines.tool_choice import choose_tools
+from yibu.messages import tr
 
-MODEL = "the name that the engine knows the model by"
-CHOSEN = "the tools that it allows are sent; a name that is not there is a 400"
-_IDS = "an id of OpenAI's, which says nothing to a model"
-_ANTHROPIC = (
+MODEL = tr("the name that the engine knows the model by")
+CHOSEN = tr("the tools that it allows are sent; a name that is not there is a 400")
+_IDS = tr("an id of OpenAI's, which says nothing to a model")
+_ANTHROPIC = tr(
     "It is a service of Anthropic's, which no engine has. Give a tool with an 'input_schema'"
 )
 _PART = "messages[role=*].content"
@@ -26,14 +27,14 @@ def varied(base: Sequence[Rule], *more: Rule, without: Sequence[str] = ()) -> tu
 
 
 def _cache(title: str, *paths: str) -> tuple[Rule, ...]:
-    return ignored(f"{title} caches prompts of its own accord", *paths)
+    return ignored(tr("{title} caches prompts of its own accord", title=title), *paths)
 
 
 def _tools(title: str) -> tuple[Rule, ...]:
     return (
         *passed("tools", "tools[type=function].**", "tool_choice", "tool_choice[type=function].**"),
         *done(CHOSEN, "tool_choice[type=allowed_tools]"),
-        *refused(f"{title}'s tools take JSON. Use a tool of type 'function'", "tools[type=custom]",
+        *refused(tr("{title}'s tools take JSON. Use a tool of type 'function'", title=title), "tools[type=custom]",
                  "tool_choice[type=custom]"),
     )  # fmt: skip
 
@@ -49,20 +50,26 @@ def chat(title: str) -> tuple[Rule, ...]:
                 "messages[role=assistant].tool_calls[type=function].**"),
         *_cache(title, f"{_PART}[type=text].prompt_cache_breakpoint",
                 f"{_PART}[type=image_url].prompt_cache_breakpoint"),
-        *refused(f"{title} reads no files. Send their text", f"{_PART}[type=file]"),
-        *refused("Send it as a part of type 'text'", f"{_PART}[type=refusal]"),
-        *refused(f"{title}'s tools take JSON. Use a tool of type 'function'",
+        *refused(tr("{title} reads no files. Send their text", title=title), f"{_PART}[type=file]"),
+        *refused(tr("Send it as a part of type 'text'"), f"{_PART}[type=refusal]"),
+        *refused(tr("{title}'s tools take JSON. Use a tool of type 'function'", title=title),
                  "messages[role=assistant].tool_calls[type=custom]"),
-        *refused(f"{title} writes text alone. Ask for the modality 'text'", "messages[role=assistant].audio",
+        *refused(tr("{title} writes text alone. Ask for the modality 'text'", title=title), "messages[role=assistant].audio",
                  "audio", "modalities[=audio]"),
-        *ignored("it writes text, whatever is asked", "modalities", "modalities[=text]"),
+        *ignored(tr("it writes text, whatever is asked"), "modalities", "modalities[=text]"),
         *passed("max_completion_tokens", "logprobs", "top_logprobs", "reasoning_effort", "parallel_tool_calls",
                 "response_format", "response_format[type=text].**", "response_format[type=json_object].**",
                 "response_format[type=json_schema].**"),
         *_tools(title),
-        *refused(f"{title} knows 'tools' and 'tool_choice', which took their place. Use those", "functions",
+        *refused(tr(
+"{title} knows 'tools' and 'tool_choice', which took their place. Use those",
+title=title
+), "functions",
                  "function_call"),
-        *refused(f"{title} predicts nothing from a draft in the request. Leave it out", "prediction"),
+        *refused(tr(
+"{title} predicts nothing from a draft in the request. Leave it out",
+title=title
+), "prediction"),
         *refused(HOSTED, "web_search_options"),
     )  # fmt: skip
 
@@ -73,7 +80,10 @@ def completions(title: str) -> tuple[Rule, ...]:
         *passed(*_SAMPLING, "prompt", "logprobs"),
         *STREAM,
         *ACCOUNTING,
-        *refused(f"{title} fills nothing in. Write the model's own tokens for it into 'prompt'", "suffix"),
+        *refused(tr(
+"{title} fills nothing in. Write the model's own tokens for it into 'prompt'",
+title=title
+), "suffix"),
     )  # fmt: skip
 
 
@@ -90,27 +100,27 @@ def responses(title: str) -> tuple[Rule, ...]:
                 "input[type=function_call].**", f"{output}.**", f"{output}.output[type=input_text].**"),
         *ignored(_IDS, f"{message}.phase", "input[type=function_call].caller", f"{output}.caller",
                  "input[type=function_call].namespace", f"{output}.namespace"),
-        *ignored("notes on an answer that was given", f"{message}.content[type=output_text].annotations",
+        *ignored(tr("notes on an answer that was given"), f"{message}.content[type=output_text].annotations",
                  f"{message}.content[type=output_text].logprobs"),
         *_cache(title, f"{message}.content[type=input_text].prompt_cache_breakpoint",
                 f"{output}.output[type=input_text].prompt_cache_breakpoint"),
-        *refused(f"{title} reads no files. Send their text", f"{message}.content[type=input_file]",
+        *refused(tr("{title} reads no files. Send their text", title=title), f"{message}.content[type=input_file]",
                  f"{output}.output[type=*]"),
-        *refused("Send it as a part of type 'output_text'", f"{message}.content[type=refusal]"),
+        *refused(tr("Send it as a part of type 'output_text'"), f"{message}.content[type=refusal]"),
         *refused(STATE, "previous_response_id", "background", unless=(False,)),
         *refused(STATE, "conversation", "input[type=item_reference]", "context_management",
                  "input[type=compaction]", "input[type=compaction_trigger]"),
-        *refused("Prompts of OpenAI's are not here. Write it into 'instructions' and 'input'", "prompt"),
-        *ignored("a limit on calls of hosted tools", "max_tool_calls"),
-        *ignored("what is shown of a reasoning, which models here show whole", "reasoning.summary",
+        *refused(tr("Prompts of OpenAI's are not here. Write it into 'instructions' and 'input'"), "prompt"),
+        *ignored(tr("a limit on calls of hosted tools"), "max_tool_calls"),
+        *ignored(tr("what is shown of a reasoning, which models here show whole"), "reasoning.summary",
                  "reasoning.generate_summary", "reasoning.context", "reasoning.mode"),
-        *ignored("a hint on the answer's length that only OpenAI's models know", "text.verbosity"),
+        *ignored(tr("a hint on the answer's length that only OpenAI's models know"), "text.verbosity"),
         *passed("reasoning", "text", "text.format", "text.format[type=text].**",
                 "text.format[type=json_schema].**", "text.format[type=json_object].**"),
         *_tools(title),
-        *ignored("how OpenAI's hosted programs call it", "tools[type=function].allowed_callers",
+        *ignored(tr("how OpenAI's hosted programs call it"), "tools[type=function].allowed_callers",
                  "tools[type=function].defer_loading", "tools[type=function].output_schema"),
-        *refused(f"{title}'s tools take JSON. Use a tool of type 'function'", "input[type=custom_tool_call]",
+        *refused(tr("{title}'s tools take JSON. Use a tool of type 'function'", title=title), "input[type=custom_tool_call]",
                  "input[type=custom_tool_call_output]"),
         *refused(HOSTED, "tools[type=*]", "tool_choice[type=*]", "input[type=*]"),
     )  # fmt: skip
@@ -127,24 +137,30 @@ def message_parts(title: str, *, images_in_results: bool = False) -> tuple[Rule,
                 f"{_PART}[type=tool_use].**", f"{result}.**", f"{result}.content[type=text].**",
                 *(f"{image}{below}.**" for image in images
                   for below in ("", ".source[type=base64]", ".source[type=url]"))),
-        *ignored("only Anthropic can read it", f"{_PART}[type=redacted_thinking]"),
-        *ignored("who called the tool, of what Anthropic hosts", f"{_PART}[type=tool_use].caller"),
+        *ignored(tr("only Anthropic can read it"), f"{_PART}[type=redacted_thinking]"),
+        *ignored(tr("who called the tool, of what Anthropic hosts"), f"{_PART}[type=tool_use].caller"),
         *_cache(title, f"{_PART}[type=text].cache_control", *(f"{image}.cache_control" for image in images),
                 f"{_PART}[type=tool_use].cache_control", f"{result}.cache_control",
                 f"{result}.content[type=text].cache_control", "system[type=text].cache_control",
                 "cache_control", "tools.cache_control"),
-        *ignored("where a text was taken from", f"{_PART}[type=text].citations",
+        *ignored(tr("where a text was taken from"), f"{_PART}[type=text].citations",
                  f"{result}.content[type=text].citations", "system[type=text].citations"),
-        *refused(f"{title} reads no files. Send their text",
+        *refused(tr("{title} reads no files. Send their text", title=title),
                  *(f"{image}.source[type=file]" for image in images)),
-        *refused(f"{title} reads text, images, thoughts and tools' calls and results. Send its text",
+        *refused(tr(
+"{title} reads text, images, thoughts and tools' calls and results. Send its text",
+title=title
+),
                  f"{_PART}[type=*]", f"{result}.content[type=*]"),
         *refused(_ANTHROPIC, "tools[type=*]"),
         *passed("system", "system[type=text].**", "tools", "tools.**", "tools.input_schema[type=object].**",
                 "tools[type=custom].**"),
-        *ignored("how Anthropic's hosted programs call it", "tools.allowed_callers", "tools.defer_loading",
+        *ignored(tr("how Anthropic's hosted programs call it"), "tools.allowed_callers", "tools.defer_loading",
                  "tools.eager_input_streaming"),
-        *refused(f"{title} puts no examples into the prompt. Write them into the description",
+        *refused(tr(
+"{title} puts no examples into the prompt. Write them into the description",
+title=title
+),
                  "tools.input_examples"),
     )  # fmt: skip
 
@@ -155,7 +171,7 @@ def counted(title: str, *, images_in_results: bool = False) -> tuple[Rule, ...]:
         *message_parts(title, images_in_results=images_in_results),
         *passed("tool_choice", "tool_choice[type=auto].**", "tool_choice[type=any].**",
                 "tool_choice[type=tool].**", "tool_choice[type=none].**"),
-        *ignored("says who asks, or where and how fast Anthropic serves it", "metadata", "user_profile_id",
+        *ignored(tr("says who asks, or where and how fast Anthropic serves it"), "metadata", "user_profile_id",
                  "workspace_id", "inference_geo", "service_tier", "speed"),
     )  # fmt: skip
 
@@ -165,7 +181,9 @@ def messages(title: str, counted_rows: Sequence[Rule] = ()) -> tuple[Rule, ...]:
     return (
         *(counted_rows or counted(title)),
         *passed("max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"),
-        *refused("Anthropic's containers are not here. Leave it out", "container", "mcp_servers"),
+        *refused(
+            tr("Anthropic's containers are not here. Leave it out"), "container", "mcp_servers"
+        ),
         *refused(STATE, "diagnostics", "context_management"),
     )
 
@@ -187,4 +205,6 @@ def prepare_best_of(body: Body, asked: Asked) -> None:
     """Raises InvalidRequestError where more answers are to be weighed than come."""
     best_of = body.pop("best_of", None)
     if best_of is not None and best_of > body.get("n", 1):
-        raise refusal("best_of", "Ask for 'n' answers and 'logprobs', and choose among them", asked)
+        raise refusal(
+            "best_of", tr("Ask for 'n' answers and 'logprobs', and choose among them"), asked
+        )

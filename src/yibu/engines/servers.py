@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from yibu.engines.flags import Flag, FlagTable, is_flag, lacks_value, spelt
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 Role = Literal[
     "host", "port", "key", "key_file", "name", "model", "hub_repo", "hub_file", "adapters"
@@ -28,10 +29,10 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "port": "gateway.port",
         "key": "gateway.api_keys",
         "key_file": "gateway.api_key_file",
-        "name": "the entry's name",
-        "model": "the entry's source",
-        "hub_repo": "the entry's source (hf:ORG/NAME)",
-        "hub_file": "the entry's source (hf:ORG/NAME#FILE)",
+        "name": tr("the entry's name"),
+        "model": tr("the entry's source"),
+        "hub_repo": tr("the entry's source (hf:ORG/NAME)"),
+        "hub_file": tr("the entry's source (hf:ORG/NAME#FILE)"),
         "adapters": "options.lora",
     }
 )
@@ -203,11 +204,15 @@ class ServerCommand:
             if role is None:
                 kept.append(flag)
             elif not flag.values:
-                raise lacks_value(f"the flag {flag.words[0]}", flag.words[0])
+                raise lacks_value(tr("the flag {words}", words=flag.words[0]), flag.words[0])
             elif len(flag.values) > 1 and self.table.flags.get(flag.name) in _ONE_VALUE:
                 raise ConfigError(
-                    f"the flag {flag.words[0]} takes one value, found {' '.join(flag.values)!r}",
-                    hint="quote a value that has spaces",
+                    tr(
+                        "the flag {words} takes one value, found {values!r}",
+                        words=flag.words[0],
+                        values=" ".join(flag.values),
+                    ),
+                    hint=tr("quote a value that has spaces"),
                 )
             elif role == "key":
                 found[role] = (*found.get(role, ()), *flag.values)
@@ -227,7 +232,7 @@ class ServerCommand:
 
         port, repo, file = one("port"), one("hub_repo"), one("hub_file")
         if port is not None and not port.isdigit():
-            raise ConfigError(f"--port has to be a number, found {port!r}")
+            raise ConfigError(tr("--port has to be a number, found {port!r}", port=port))
         hub = None
         if repo is not None:
             repo = repo.removeprefix("hf:")
@@ -276,8 +281,8 @@ def adapter(word: str) -> tuple[str, str]:
         name = path = ""
     if not (isinstance(name, str) and isinstance(path, str) and name and path):
         raise ConfigError(
-            f"--lora-modules has {word!r}; name=path was expected",
-            hint="or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}",
+            tr("--lora-modules has {word!r}; name=path was expected", word=word),
+            hint=tr("or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}"),
         )
     return name, path
 
@@ -287,10 +292,14 @@ def refuse_owned(server: ServerCommand, model: str, name: str) -> None:
     who = f"model {model!r}: {spelt(name)}"
     if (role := server.role(name)) is not None:  # whoever reads what users write has lifted them
         raise ConfigError(
-            f"{who} is not the engine's here", hint=f"set {SETTINGS[role]} in yibu.yaml"
+            tr("{who} is not the engine's here", who=who),
+            hint=tr("set {SETTINGS} in yibu.yaml", SETTINGS=SETTINGS[role]),
         )
     if name in server.refused:
         raise ConfigError(
-            f"{who} cannot be used, because the engine listens on loopback behind the gateway",
+            tr(
+                "{who} cannot be used, because the engine listens on loopback behind the gateway",
+                who=who,
+            ),
             hint=server.unused[name],
         )

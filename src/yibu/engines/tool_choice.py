@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from yibu.engines.requests import Asked, Body, as_object, refusal
+from yibu.messages import tr
 
 Mode = Literal["none", "auto", "required"]
 
-NO_TOOLS = (
-    "Its chat template puts no tools into the prompt, so that the model cannot know them. Use "
-    "tool_choice 'auto', or a model whose template takes tools"
+NO_TOOLS = tr(
+    "Its chat template puts no tools into the prompt, so that the model cannot know "
+    "them. Use tool_choice 'auto', or a model whose template takes tools"
 )
 
 

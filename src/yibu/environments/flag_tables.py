@@ -11,6 +11,7 @@ from typing import Any
 from yibu.environments.disk import write_whole
 from yibu.environments.manager import EnvironmentManager
 from yibu.errors import EnvironmentSetupError
+from yibu.messages import tr
 
 TABLE = "yibu-flags.json"
 """In the environment's directory, so that it goes when that goes."""
@@ -60,7 +61,14 @@ def _ask(python: Path, module: str, what: str, env: Mapping[str, str]) -> str:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise EnvironmentSetupError(
-            f"{what} does not say which flags it has: {said.strip().splitlines()[-1]}",
-            hint=f"go back to the pinned version: yibu engine install {what.split(maxsplit=1)[0]}",
+            tr(
+                "{what} does not say which flags it has: {splitlines}",
+                what=what,
+                splitlines=said.strip().splitlines()[-1],
+            ),
+            hint=tr(
+                "go back to the pinned version: yibu engine install {split}",
+                split=what.split(maxsplit=1)[0],
+            ),
         ) from error
     return done.stdout

@@ -18,6 +18,7 @@ from yibu.environments.source_build import (
 )
 from yibu.environments.specs import EnvironmentSpec, SourceBuild
 from yibu.environments.uv import WHEELS_HINT, UvFailedError, run_uv
+from yibu.messages import filled, tr
 from yibu.proxies import Proxies
 
 _PYPI = "https://pypi.org/simple"
@@ -129,10 +130,15 @@ class Installer:
             if env.get("UV_OFFLINE") and error.reason in ("not_on_index", "unreachable"):
                 # uv says so of some packages, and of others that they do not exist.
                 raise UvFailedError(
-                    f"environment {spec.name}: not all of its packages are in uv's cache, and only "
-                    "local files are allowed (offline)",
-                    hint="leave --offline out (unset YIBU_OFFLINE), or "
-                    + WHEELS_HINT.replace("{environment}", spec.name),
+                    tr(
+                        "environment {spec}: not all of its packages are in uv's cache, and "
+                        "only local files are allowed (offline)",
+                        spec=spec.name,
+                    ),
+                    hint=tr(
+                        "leave --offline out (unset YIBU_OFFLINE), or {otherwise}",
+                        otherwise=filled(WHEELS_HINT, environment=spec.name),
+                    ),
                     reason=error.reason,
                 ) from error
             index = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _PYPI
@@ -140,8 +146,10 @@ class Installer:
             if not dead:
                 raise
             raise UvFailedError(
-                f"environment {spec.name}: {dead}",
-                hint="start the proxy, correct or unset the variable, or name hosts in NO_PROXY that "
-                "are reached without it",
+                tr("environment {spec}: {dead}", spec=spec.name, dead=dead),
+                hint=tr(
+                    "start the proxy, correct or unset the variable, or name hosts in "
+                    "NO_PROXY that are reached without it"
+                ),
                 reason=error.reason,
             ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from yibu.environments.elf import links
 from yibu.errors import EnvironmentSetupError
+from yibu.messages import tr
 
 _EXTENSIONS = ("*.abi3.so", "*.cpython-*.so")
 _LIBC = frozenset({"libc", "libm", "libdl", "libpthread", "librt", "libmvec", "libutil"})
@@ -137,8 +138,11 @@ def require(environment: str, names: Iterable[str]) -> None:
     """
     if lacking := missing(names):
         raise EnvironmentSetupError(
-            f"environment {environment}: this machine lacks the shared "
-            f"{'library' if len(lacking) == 1 else 'libraries'} {', '.join(lacking)}",
+            tr(
+                "environment {environment}: this machine lacks shared libraries: {lacking}",
+                environment=environment,
+                lacking=", ".join(lacking),
+            ),
             hint=how_to_install(lacking),
             cause="missing_library",
         )
@@ -148,7 +152,7 @@ def how_to_install(names: Iterable[str], release: Mapping[str, str] | None = Non
     """What to type, as root, on a distribution whose /etc/os-release says ``release``; None: this."""
     names = list(names)
     if any(name in _DRIVER for name in names):
-        return (
+        return tr(
             "install NVIDIA's driver (nvidia-smi shows it), or run the model on the CPU: gpus: []"
         )
     family = _family(_release() if release is None else release)
@@ -157,8 +161,12 @@ def how_to_install(names: Iterable[str], release: Mapping[str, str] | None = Non
             family.packages.get(name) or family.anything.format(library=name) for name in names
         ]
         if all(known):
-            return f"as root: {family.install} {' '.join(dict.fromkeys(known))}"
-    return "install the system's packages that have them; yibu doctor looks again"
+            return tr(
+                "as root: {install} {known}",
+                install=family.install,
+                known=" ".join(dict.fromkeys(known)),
+            )
+    return tr("install the system's packages that have them; yibu doctor looks again")
 
 
 def _release() -> Mapping[str, str]:

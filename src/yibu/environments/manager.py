@@ -42,6 +42,7 @@ from yibu.environments.progress import EnvironmentProgressCallback, ProgressRead
 from yibu.environments.specs import SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError
 from yibu.errors import EnvironmentSetupError, UsageError
+from yibu.messages import tr
 from yibu.units import sizes_apart
 
 _LOCK_POLL = 0.2
@@ -192,8 +193,12 @@ class EnvironmentManager:
             return self._specs[name]
         except KeyError:
             raise UsageError(
-                f"there is no environment named {name!r}; known: {', '.join(self._specs)}",
-                hint="list them with: yibu engine ls",
+                tr(
+                    "there is no environment named {name!r}; known: {specs}",
+                    name=name,
+                    specs=", ".join(self._specs),
+                ),
+                hint=tr("list them with: yibu engine ls"),
             ) from None
 
     def _target(self, spec: EnvironmentSpec, version: str | None) -> Path:
@@ -259,9 +264,15 @@ class EnvironmentManager:
             made.rename(target)
         except OSError as error:
             raise EnvironmentSetupError(
-                f"environment {spec.name}: {error.strerror or error}: "
-                f"{error.filename or self._directory}",
-                hint="check free space and permissions there, or move it with YIBU_HOME=/other/disk",
+                tr(
+                    "environment {spec}: {strerror}: {filename}",
+                    spec=spec.name,
+                    strerror=error.strerror or error,
+                    filename=error.filename or self._directory,
+                ),
+                hint=tr(
+                    "check free space and permissions there, or move it with YIBU_HOME=/other/disk"
+                ),
                 cause="disk_full" if error.errno in _FULL else "environment",
             ) from error
         finally:
@@ -272,9 +283,16 @@ class EnvironmentManager:
         if free < spec.disk:
             needed, left = sizes_apart(spec.disk, free)
             raise EnvironmentSetupError(
-                f"environment {spec.name} needs about {needed}, and {left} are free in"
-                f" {self._directory}",
-                hint="free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk",
+                tr(
+                    "environment {spec} needs about {needed}, and {left} are free in {directory}",
+                    spec=spec.name,
+                    needed=needed,
+                    left=left,
+                    directory=self._directory,
+                ),
+                hint=tr(
+                    "free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk"
+                ),
                 cause="disk_full",
             )
 
@@ -290,8 +308,12 @@ class EnvironmentManager:
             new.replace(link)
         except OSError as error:
             raise EnvironmentSetupError(
-                f"the environment in {target} cannot be written: {error}",
-                hint="check its owner and permissions, or remove it with: yibu engine rm NAME",
+                tr(
+                    "the environment in {target} cannot be written: {error}",
+                    target=target,
+                    error=error,
+                ),
+                hint=tr("check its owner and permissions, or remove it with: yibu engine rm NAME"),
             ) from error
 
     # -- directories and locks ----------------------------------------------------------------
@@ -301,8 +323,8 @@ class EnvironmentManager:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentSetupError(
-                f"the directory for environments cannot be made: {error}",
-                hint="check its permissions, or move it with YIBU_HOME=/other/place",
+                tr("the directory for environments cannot be made: {error}", error=error),
+                hint=tr("check its permissions, or move it with YIBU_HOME=/other/place"),
             ) from error
 
     def _temporary(self, name: str) -> Path:
@@ -329,7 +351,9 @@ class EnvironmentManager:
                     reader.enter("waiting")
                     waited = True
                 if cancel is not None and cancel.wait(_LOCK_POLL):
-                    raise UvCancelledError(f"waiting for the environment {spec.name} was cancelled")
+                    raise UvCancelledError(
+                        tr("waiting for the environment {spec} was cancelled", spec=spec.name)
+                    )
                 if cancel is None:
                     time.sleep(_LOCK_POLL)
             yield descriptor

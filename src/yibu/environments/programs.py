@@ -17,6 +17,7 @@ from yibu.environments.libraries import how_to_install
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.specs import SPECS
 from yibu.errors import EnvironmentSetupError
+from yibu.messages import tr
 
 _TIMEOUT = 60.0
 """Seconds. A program for GPUs wakes the driver, which takes some where nobody else uses it."""
@@ -43,8 +44,12 @@ def ask(path: Path, arguments: Sequence[str], env: Mapping[str, str]) -> str:
     except subprocess.TimeoutExpired as error:
         raise _unusable(
             path,
-            f"has not answered {' '.join(arguments)} after {_TIMEOUT:.0f} s",
-            "run it yourself with that argument; of a GPU that hangs, dmesg tells",
+            tr(
+                "has not answered {arguments} after {TIMEOUT:.0f} s",
+                arguments=" ".join(arguments),
+                TIMEOUT=_TIMEOUT,
+            ),
+            tr("run it yourself with that argument; of a GPU that hangs, dmesg tells"),
         ) from error
     except OSError as error:
         raise _not_started(path, error) from error
@@ -89,26 +94,40 @@ def built_programs(environments: EnvironmentManager) -> dict[str, Path]:
 
 def _require_program(path: Path) -> None:
     if not path.is_absolute():
-        raise _unusable(path, "is no whole path", "write it from the root: /path/to/llama-server")
+        raise _unusable(
+            path, tr("is no whole path"), tr("write it from the root: /path/to/llama-server")
+        )
     if not path.exists():
-        raise _unusable(path, "is not there", "correct the path")
+        raise _unusable(path, tr("is not there"), tr("correct the path"))
     if path.is_dir():
-        raise _unusable(path, "is a directory", "name the program in it, as in /path/llama-server")
+        raise _unusable(
+            path, tr("is a directory"), tr("name the program in it, as in /path/llama-server")
+        )
     if not os.access(path, os.X_OK):
-        raise _unusable(path, "may not be executed", f"chmod +x {path}")
+        raise _unusable(path, tr("may not be executed"), f"chmod +x {path}")
 
 
 def _not_started(path: Path, error: OSError) -> EnvironmentSetupError:
     if error.errno == errno.ENOEXEC:
         machine = _machine_of(path)
         if machine is not None and machine != platform.machine():
-            what = f"is built for {machine}, and this machine is {platform.machine()}"
-            return _unusable(path, what, "take the build for this machine")
-        return _unusable(path, "is no program that this system can run", "take another file")
+            what = tr(
+                "is built for {machine}, and this machine is {machine2}",
+                machine=machine,
+                machine2=platform.machine(),
+            )
+            return _unusable(path, what, tr("take the build for this machine"))
+        return _unusable(
+            path, tr("is no program that this system can run"), tr("take another file")
+        )
     if error.errno == errno.ENOENT:  # the file is there: what it is to be loaded by is not
-        what = "needs a loader or an interpreter that this machine lacks"
-        return _unusable(path, what, "take a build for this distribution (musl or glibc)")
-    return _unusable(path, f"cannot be run: {error.strerror}", "look at its permissions")
+        what = tr("needs a loader or an interpreter that this machine lacks")
+        return _unusable(path, what, tr("take a build for this distribution (musl or glibc)"))
+    return _unusable(
+        path,
+        tr("cannot be run: {strerror}", strerror=error.strerror),
+        tr("look at its permissions"),
+    )
 
 
 def _machine_of(path: Path) -> str | None:
@@ -123,22 +142,40 @@ def _machine_of(path: Path) -> str | None:
 
 def _failed(path: Path, arguments: Sequence[str], code: int, said: str) -> EnvironmentSetupError:
     if missing := _NO_LIBRARY.search(said):
-        what = f"needs the shared library {missing[1]}, which this machine lacks"
-        hint = f"{how_to_install([missing[1]])}; where it lies beside the program: env: {{LD_LIBRARY_PATH: {path.parent}}}"
+        what = tr(
+            "needs the shared library {missing}, which this machine lacks", missing=missing[1]
+        )
+        hint = tr(
+            "{how_to_install}; where it lies beside the program: env: {{LD_LIBRARY_PATH: "
+            "{parent}}}",
+            how_to_install=how_to_install([missing[1]]),
+            parent=path.parent,
+        )
         return _unusable(path, what, hint, "missing_library")
     if old := _OLD_LIBRARY.search(said):
-        what = f"needs {old[1]}, and this system's is older"
-        return _unusable(path, what, "take a build for this distribution, or build it here")
+        what = tr("needs {old}, and this system's is older", old=old[1])
+        return _unusable(path, what, tr("take a build for this distribution, or build it here"))
     if code == -signal.SIGILL:
-        what = "has instructions that this processor does not know"
-        return _unusable(path, what, "take a build for this processor, or build it here")
+        what = tr("has instructions that this processor does not know")
+        return _unusable(path, what, tr("take a build for this processor, or build it here"))
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-    what = f"{ended} when asked for {' '.join(arguments)}: {lines[-1] if lines else 'no word'}"
-    return _unusable(path, what, "run it yourself with that argument")
+    ended = (
+        tr("was ended by {code}", code=signal.Signals(-code).name)
+        if code < 0
+        else tr("ended with {code}", code=code)
+    )
+    what = tr(
+        "{ended} when asked for {arguments}: {lines}",
+        ended=ended,
+        arguments=" ".join(arguments),
+        lines=lines[-1] if lines else tr("no word"),
+    )
+    return _unusable(path, what, tr("run it yourself with that argument"))
 
 
 def _unusable(
     path: Path, what: str, hint: str, cause: str = "environment"
 ) -> EnvironmentSetupError:
-    return EnvironmentSetupError(f"the program {path} {what}", hint=hint, cause=cause)
+    return EnvironmentSetupError(
+        tr("the program {path} {what}", path=path, what=what), hint=hint, cause=cause
+    )

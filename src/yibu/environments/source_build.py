@@ -14,6 +14,7 @@ from yibu.environments import toolchain
 from yibu.environments.disk import site_packages
 from yibu.environments.specs import EnvironmentSpec, SourceBuild
 from yibu.errors import EnvironmentSetupError
+from yibu.messages import tr
 
 TOOLS = ("cmake", "ninja", "setuptools", "setuptools-scm", "vcs-versioning", "wheel", "packaging")
 """What the lock has beside the source, and what is removed when the build is done."""
@@ -95,8 +96,13 @@ def link_program(spec: EnvironmentSpec, environment: Path) -> None:
     program = site_packages(environment) / spec.build.program
     if not program.is_file():
         raise EnvironmentSetupError(
-            f"environment {spec.name}: {spec.package} was built and has no {program.name}",
-            hint=f"go back to the pinned version: yibu engine install {spec.name}",
+            tr(
+                "environment {spec}: {package} was built and has no {program}",
+                spec=spec.name,
+                package=spec.package,
+                program=program.name,
+            ),
+            hint=tr("go back to the pinned version: yibu engine install {spec}", spec=spec.name),
         )
     program.chmod(0o755)
     link = environment / "bin" / program.name

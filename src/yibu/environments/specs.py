@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 MIB = 1024**2
 GIB = 1024**3
@@ -198,9 +199,12 @@ def environment_for(engine: str, *, gpu: bool) -> str:
     if len(fitting) == 1:
         return fitting[0]
     raise UsageError(
-        f"{engine} runs in one of several environments, by the model's format: "
-        f"{', '.join(environments_of(engine))}",
-        hint="name one of them; `yibu up MODEL` makes the right one by itself",
+        tr(
+            "{engine} runs in one of several environments, by the model's format: {engine2}",
+            engine=engine,
+            engine2=", ".join(environments_of(engine)),
+        ),
+        hint=tr("name one of them; `yibu up MODEL` makes the right one by itself"),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TextIO
 
 from yibu.environments.progress import ProgressReader
 from yibu.errors import EnvironmentSetupError
+from yibu.messages import Message, filled, tr
 from yibu.redaction import redact
 
 _TAIL_LINES = 60
@@ -52,9 +53,9 @@ class _Failure:
     hint: str
 
 
-WHEELS_HINT = (
-    "on a machine that reaches an index, collect the wheels into a folder, "
-    "then: yibu engine install {environment} --wheels DIR"
+WHEELS_HINT = tr(
+    "on a machine that reaches an index, collect the wheels into a folder, then: yibu "
+    "engine install {environment} --wheels DIR"
 )
 
 # The first that matches wins, so the particular stand before the general.
@@ -66,22 +67,29 @@ _FAILURES = (
             r"(?s)(?:(?P<error>[^\n]*\berror: [^\n]*|CMake Error[^\n]*(?:\n[^\n]+)?)"
             r".*)?Failed to build `(?P<package>[^`]+)`"
         ),
-        "{package} could not be built: {error}",
-        "its whole output is in {log}",
+        tr("{package} could not be built: {error}"),
+        tr("its whole output is in {log}"),
     ),
     _Failure(
         "disk_full",
         re.compile(r"No space left on device|os error 28|Disk quota exceeded", re.IGNORECASE),
-        "the disk is full",
-        "free some space (uv cache clean, yibu gc), or move everything with YIBU_HOME=/larger/disk",
+        tr("the disk is full"),
+        tr(
+            "free some space (uv cache clean, yibu gc), or move everything with "
+            "YIBU_HOME=/larger/disk"
+        ),
     ),
     _Failure(
         "hash_mismatch",
         re.compile(r"Hash mismatch for `(?P<package>[^`]+)`"),
-        "the file that the index gave for {package} is not the one that was pinned "
-        "(its sha256 differs)",
-        "the index or a cache between has an altered file: try another index "
-        "(pip config set global.index-url URL), or clear uv's cache: uv cache clean",
+        tr(
+            "the file that the index gave for {package} is not the one that was pinned (its "
+            "sha256 differs)"
+        ),
+        tr(
+            "the index or a cache between has an altered file: try another index (pip config "
+            "set global.index-url URL), or clear uv's cache: uv cache clean"
+        ),
     ),
     _Failure(
         "python_version",
@@ -89,8 +97,11 @@ _FAILURES = (
             r"(?:current|the requested) Python version \((?P<found>[^)]+)\) does not satisfy "
             r"(?P<wanted>Python\S+)|No interpreter found for (?P<interpreter>Python \S+)"
         ),
-        "this Python does not serve: {found}{interpreter}",
-        "run yibu with a Python between 3.11 and 3.14, which the pinned packages have wheels for",
+        tr("this Python does not serve: {found}{interpreter}"),
+        tr(
+            "run yibu with a Python between 3.11 and 3.14, which the pinned packages have "
+            "wheels for"
+        ),
     ),
     _Failure(
         "bad_wheel",
@@ -98,20 +109,20 @@ _FAILURES = (
             r"(?P<package>\S+) has an invalid package format|Failed to read from zip file|"
             r"Failed to extract archive: (?P<file>\S+)"
         ),
-        "a package file is damaged: {package}{file}",
-        "fetch that wheel again; with an index, clear uv's cache first: uv cache clean",
+        tr("a package file is damaged: {package}{file}"),
+        tr("fetch that wheel again; with an index, clear uv's cache first: uv cache clean"),
     ),
     _Failure(
         "no_wheels_folder",
         re.compile(r"Failed to read `--find-links` (?:directory|URL): (?P<place>\S+)"),
-        "the wheel folder {place} cannot be read",
-        "give an existing folder: yibu engine install {environment} --wheels DIR",
+        tr("the wheel folder {place} cannot be read"),
+        tr("give an existing folder: yibu engine install {environment} --wheels DIR"),
     ),
     _Failure(
         "no_platform_wheel",
         re.compile(r"(?P<package>\S+) has no (?:wheels|usable wheels|source distribution)"),
-        "{package} has no wheel for this platform and Python",
-        "run yibu with another Python (3.11 to 3.14), or use another engine for this model",
+        tr("{package} has no wheel for this platform and Python"),
+        tr("run yibu with another Python (3.11 to 3.14), or use another engine for this model"),
     ),
     _Failure(
         "not_on_index",
@@ -120,23 +131,31 @@ _FAILURES = (
             r"(?:the package registry|the provided package locations|the cache)|"
             r"there (?:is|are) no versions? of (?P<requirement>[^\s{]+)"
         ),
-        "the package {package}{requirement} is not on the configured index (or in the wheel folder)",
-        "check the index (pip config list; UV_DEFAULT_INDEX), or " + WHEELS_HINT,
+        tr(
+            "the package {package}{requirement} is not on the configured index (or in the "
+            "wheel folder)"
+        ),
+        tr("check the index (pip config list; UV_DEFAULT_INDEX), or {hint}", hint=WHEELS_HINT),
     ),
     _Failure(
         "certificate",
         re.compile(
             r"invalid peer certificate|certificate verify failed|UnknownIssuer", re.IGNORECASE
         ),
-        "the index's certificate is not trusted here",
-        "give the certificate of your proxy or mirror: pip config set global.cert FILE "
-        "(or SSL_CERT_FILE=FILE)",
+        tr("the index's certificate is not trusted here"),
+        tr(
+            "give the certificate of your proxy or mirror: pip config set global.cert FILE "
+            "(or SSL_CERT_FILE=FILE)"
+        ),
     ),
     _Failure(
         "unauthorized",
         re.compile(r"401 Unauthorized|403 Forbidden|HTTP status client error \(40[13]"),
-        "the index refused the credentials",
-        "put the user and password into the index URL of pip's or uv's configuration, or ~/.netrc",
+        tr("the index refused the credentials"),
+        tr(
+            "put the user and password into the index URL of pip's or uv's configuration, or "
+            "~/.netrc"
+        ),
     ),
     _Failure(
         "unreachable",
@@ -145,15 +164,21 @@ _FAILURES = (
             r"error sending request for url",
             re.IGNORECASE,
         ),
-        "the package index cannot be reached{url}",
-        "check the network, or name a mirror: pip config set global.index-url URL; without any: "
-        + WHEELS_HINT,
+        tr("the package index cannot be reached{url}"),
+        tr(
+            "check the network, or name a mirror: pip config set global.index-url URL; "
+            "without any: {hint}",
+            hint=WHEELS_HINT,
+        ),
     ),
     _Failure(
         "permission",
         re.compile(r"Permission denied|os error 13|Read-only file system", re.IGNORECASE),
-        "a directory that uv must write to is not writable",
-        "check the owner of ~/.cache/uv and of yibu's directory, or set UV_CACHE_DIR and YIBU_HOME",
+        tr("a directory that uv must write to is not writable"),
+        tr(
+            "check the owner of ~/.cache/uv and of yibu's directory, or set UV_CACHE_DIR and "
+            "YIBU_HOME"
+        ),
     ),
 )
 
@@ -170,8 +195,8 @@ def uv_binary() -> Path:
         return Path(find_uv_bin())
     except FileNotFoundError as error:
         raise EnvironmentSetupError(
-            f"the uv program is missing beside its Python package: {error}",
-            hint="reinstall it: python -m pip install --force-reinstall uv",
+            tr("the uv program is missing beside its Python package: {error}", error=error),
+            hint=tr("reinstall it: python -m pip install --force-reinstall uv"),
         ) from error
 
 
@@ -216,8 +241,11 @@ def run_uv(
         _end(process)
     if cancelled:
         raise UvCancelledError(
-            f"making the environment {environment} was cancelled",
-            hint=f"what was downloaded is kept; go on with: yibu engine install {environment}",
+            tr("making the environment {environment} was cancelled", environment=environment),
+            hint=tr(
+                "what was downloaded is kept; go on with: yibu engine install {environment}",
+                environment=environment,
+            ),
         )
     if code != 0:
         output = log.read_text(encoding="utf-8") if log is not None else "\n".join(tail)
@@ -232,16 +260,26 @@ def explain_failure(
     for failure in _FAILURES:
         if match := failure.pattern.search(output):
             return UvFailedError(
-                f"environment {environment}: {_fill(failure.message, match)}",
-                hint=failure.hint.replace("{environment}", environment).replace(
-                    "{log}", str(log or "uv's output, with: RUST_LOG=uv=debug")
+                tr(
+                    "environment {environment}: {why}",
+                    environment=environment,
+                    why=_fill(failure.message, match),
                 ),
+                hint=_advice(failure.hint, environment, log),
                 reason=failure.reason,
             )
     last = [line.strip() for line in output.splitlines() if line.strip()][-6:]
     return UvFailedError(
-        f"environment {environment}: uv exited with {code}: " + " | ".join(last or ["no output"]),
-        hint=f"try it again with uv's own log: RUST_LOG=uv=debug yibu engine install {environment}",
+        tr(
+            "environment {environment}: uv exited with {code}: {output}",
+            environment=environment,
+            code=code,
+            output=" | ".join(last) or tr("no output"),
+        ),
+        hint=tr(
+            "try it again with uv's own log: RUST_LOG=uv=debug yibu engine install {environment}",
+            environment=environment,
+        ),
         reason="unknown",
     )
 
@@ -250,7 +288,15 @@ def _fill(message: str, match: re.Match[str]) -> str:
     groups = {name: value or "" for name, value in match.groupdict().items()}
     if groups.get("url"):
         groups["url"] = f": {groups['url']}"
-    return re.sub(r"\{([a-z]+)\}", lambda field: groups.get(field[1], ""), message)
+    return filled(message, **groups)
+
+
+def _advice(hint: str, environment: str, log: Path | None) -> str:
+    told: str = str(log) if log else tr("uv's output, with: RUST_LOG=uv=debug")
+    inner = hint.values.get("hint") if isinstance(hint, Message) else None
+    if isinstance(inner, str):
+        return filled(hint, hint=filled(inner, environment=environment))
+    return filled(hint, environment=environment, log=told)
 
 
 def _follow(

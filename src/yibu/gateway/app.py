@@ -45,6 +45,7 @@ from yibu.gateway.proxy.proxy import Proxy
 from yibu.gateway.proxy.uploads import upload
 from yibu.gateway.requests.offload import Offload
 from yibu.gateway.sessions import Authentication, ForbiddenError, Sessions
+from yibu.messages import tr
 from yibu.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Gateway:
                 raise
         except Exception:  # the gateway must go on: one request's fault is answered and logged
             logger.exception("request %s failed", exchange.request_id.decode())
-            await exchange.refuse(InternalError("The gateway failed; its log has the cause"))
+            await exchange.refuse(InternalError(tr("The gateway failed; its log has the cause")))
         finally:
             self.metrics.in_flight -= 1
             self.accounting.settle(exchange)
@@ -173,7 +174,9 @@ class Gateway:
             self._hosts.check(exchange.headers.get(b"host"))
         exchange.closing = self.draining or self.leaving
         if self.draining and exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
-            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
+            raise NotReadyError(
+                tr("The gateway is shutting down"), code="shutting_down", retry_after=5
+            )
         if exchange.method == "OPTIONS" and await self._cors.preflight(exchange):
             return
         path = canonical(exchange.path)
@@ -202,7 +205,9 @@ class Gateway:
         self._authorize(exchange, access)
         exchange.label = path
         if exchange.method != "POST":
-            raise MethodNotAllowedError(f"{path} takes POST, not {exchange.method}")
+            raise MethodNotAllowedError(
+                tr("{path} takes POST, not {method}", path=path, method=exchange.method)
+            )
         self._cors.check_site(exchange)
 
     async def _translated(
@@ -254,9 +259,11 @@ class Gateway:
         exchange.caller, exchange.key = caller, caller.name
         if access == "admin" and not caller.admin:
             raise UnauthorizedError(
-                "This needs an admin's API key",
-                hint="yibu key add NAME --admin makes one; on the node's machine the command line "
-                "needs none",
+                tr("This needs an admin's API key"),
+                hint=tr(
+                    "yibu key add NAME --admin makes one; on the node's machine the command "
+                    "line needs none"
+                ),
             )
         return True
 

@@ -14,6 +14,7 @@ from yibu.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
+from yibu.messages import ENGLISH, render
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -85,14 +86,17 @@ class EngineAnswerError(RequestError):
 
 
 def error_body(
-    error: RequestError, dialect: Dialect = "openai", request_id: bytes | None = None
+    error: RequestError,
+    dialect: Dialect = "openai",
+    request_id: bytes | None = None,
+    language: str = ENGLISH,
 ) -> bytes:
-    """``{"error": {"message", "type", "param", "code"}}``.
+    """``{"error": {"message", "type", "param", "code"}}``, its message in the reader's language.
 
     For Anthropic's clients ``type`` is one of theirs, and ``"type": "error"`` and ``request_id``
     stand beside: their SDK finds its fields, and whoever looks for OpenAI's finds those.
     """
-    fields = _fields(error)
+    fields = _fields(error, language)
     if dialect == "script":
         return orjson.dumps({"error": fields["message"]})
     if dialect != "anthropic":
@@ -104,8 +108,11 @@ def error_body(
     return orjson.dumps(answer)
 
 
-def _fields(error: RequestError) -> dict[str, str | None]:
-    message = f"{error.message.rstrip('.')}. {error.hint}" if error.hint else error.message
+def _fields(error: RequestError, language: str) -> dict[str, str | None]:
+    message, hint = render(error.message, language), render(error.hint, language)
+    if hint:
+        end = ". " if language == ENGLISH else "。"
+        message = f"{message.rstrip('.。')}{end}{hint}"
     return {
         "message": message,
         "type": error.type,
@@ -119,14 +126,16 @@ def _anthropic_type(error: RequestError) -> str:
     return _ANTHROPIC_TYPES.get(error.status, usual)
 
 
-def error_event(error: RequestError, dialect: Dialect = "openai", number: int = 0) -> bytes:
+def error_event(
+    error: RequestError, dialect: Dialect = "openai", number: int = 0, language: str = ENGLISH
+) -> bytes:
     """The same inside a stream of server-sent events; ``number`` is the event's, which the Responses
     API counts."""
     if dialect == "openai":
-        return b"data: " + error_body(error) + b"\n\n"
+        return b"data: " + error_body(error, language=language) + b"\n\n"
     if dialect == "anthropic":
-        return b"event: error\ndata: " + error_body(error, dialect) + b"\n\n"
-    fields = _fields(error)
+        return b"event: error\ndata: " + error_body(error, dialect, None, language) + b"\n\n"
+    fields = _fields(error, language)
     # The published event has the fields flat; OpenAI's own client raises where it finds "error".
     event = {**fields, "type": "error", "sequence_number": number, "error": fields}
     return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"

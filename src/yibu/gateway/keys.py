@@ -13,6 +13,7 @@ from yibu.accounts.types import OWNER
 from yibu.config import GatewayConfig
 from yibu.config.keys import is_loopback, key_fault
 from yibu.errors import ConfigError, NotReadyError, UnauthorizedError
+from yibu.messages import tr
 
 KEYS_VARIABLE = "YIBU_API_KEYS"
 """Comma-separated keys, added to those of the file."""
@@ -33,8 +34,10 @@ def load_keys(
     for number, key in enumerate(keys, start=1):
         if fault := key_fault(key):
             raise ConfigError(
-                f"API key number {number} cannot be used: {fault}",
-                hint="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a key",
+                tr("API key number {number} cannot be used: {fault}", number=number, fault=fault),
+                hint=tr(
+                    "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a key"
+                ),
             )
     return tuple(dict.fromkeys(keys))
 
@@ -44,11 +47,17 @@ def _read_key_file(path: Path) -> list[str]:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the key file {path} cannot be read: {error}") from error
+        raise ConfigError(
+            tr("the key file {path} cannot be read: {error}", path=path, error=error)
+        ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
-            f"the key file {path} has mode {stat.S_IMODE(mode):04o}, so that others on this "
-            "machine may read it; expected 0600",
+            tr(
+                "the key file {path} has mode {mode:04o}, so that others on this machine may "
+                "read it; expected 0600",
+                path=path,
+                mode=stat.S_IMODE(mode),
+            ),
             hint=f"chmod 600 {path}",
         )
     lines = (line.strip() for line in text.splitlines())
@@ -64,9 +73,15 @@ def check_exposure(host: str, keys: Iterable[str], *, accounts: bool = False) ->
     if is_loopback(host) or accounts or any(keys):
         return
     raise ConfigError(
-        f"gateway.host is {host!r}, which other machines can reach, and no API key is set",
-        hint=f"make one: yibu key add NAME; or set {KEYS_VARIABLE}=… or gateway.api_keys in "
-        "yibu.yaml; or use host 127.0.0.1",
+        tr(
+            "gateway.host is {host!r}, which other machines can reach, and no API key is set",
+            host=host,
+        ),
+        hint=tr(
+            "make one: yibu key add NAME; or set {KEYS_VARIABLE}=… or gateway.api_keys in "
+            "yibu.yaml; or use host 127.0.0.1",
+            KEYS_VARIABLE=KEYS_VARIABLE,
+        ),
     )
 
 
@@ -110,7 +125,10 @@ class KeyRing:
             return ANYBODY
         if authorization is None and x_api_key is None:
             raise UnauthorizedError(
-                "No API key was given: send the header Authorization: Bearer YOUR_KEY, or x-api-key"
+                tr(
+                    "No API key was given: send the header Authorization: Bearer YOUR_KEY, "
+                    "or x-api-key"
+                )
             )
         scheme, _, bearer = (authorization or b"").partition(b" ")
         refused: UnauthorizedError | None = None
@@ -124,11 +142,14 @@ class KeyRing:
                 return caller
         if refused is None and self._accounts is not None and self._accounts.unreadable:
             raise NotReadyError(
-                "The API key cannot be checked: the gateway cannot read its keys, and its log says why",
+                tr(
+                    "The API key cannot be checked: the gateway cannot read its keys, and "
+                    "its log says why"
+                ),
                 code="keys_unavailable",
                 retry_after=5,
             )
-        raise refused or UnauthorizedError("The API key is not known here")
+        raise refused or UnauthorizedError(tr("The API key is not known here"))
 
     def _identify(self, key: bytes) -> Caller | None:
         found = self._found.get(key)

@@ -15,6 +15,7 @@ from yibu.accounts.live import Caller, LiveAccounts
 from yibu.accounts.usage import Tokens
 from yibu.errors import OverloadedError
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Headers
+from yibu.messages import tr
 from yibu.routing import Route
 
 _BYTES_A_TOKEN = 4
@@ -130,7 +131,7 @@ class Accounting:
     def _model(self, route: Route) -> Meter:
         meter = self._models.get(route.model)
         if meter is None or meter.limits != route.limits:
-            meter = meter or Meter(f"The model {route.model!r}")
+            meter = meter or Meter(tr("The model {model!r}", model=route.model))
             meter.configure(route.limits, None, self.clock())
             self._models[route.model] = meter
         return meter
@@ -154,17 +155,27 @@ def _error(refusal: Refusal) -> OverloadedError:
     who, limit = refusal.who, refusal.limit
     if refusal.kind == "budget":
         return BudgetSpentError(
-            f"{who} has used its budget: {refusal.used} of {limit} tokens; it begins anew in "
-            f"{_duration(refusal.wait)}",
+            tr(
+                "{who} has used its budget: {used} of {limit} tokens; it begins anew in {wait}",
+                who=who,
+                used=refusal.used,
+                limit=limit,
+                wait=_duration(refusal.wait),
+            ),
             retry_after=refusal.wait,
         )
     reached = {
-        "concurrency": f"{limit} requests at once, and as many are running",
-        "requests": f"{limit} requests a minute, and has",
-        "tokens": f"{limit} tokens a minute, and has",
+        "concurrency": tr("{limit} requests at once, and as many are running", limit=limit),
+        "requests": tr("{limit} requests a minute, and has", limit=limit),
+        "tokens": tr("{limit} tokens a minute, and has", limit=limit),
     }[refusal.kind]
     return OverloadedError(
-        f"{who} may take {reached}; try again in {_duration(refusal.wait)}",
+        tr(
+            "{who} may take {reached}; try again in {wait}",
+            who=who,
+            reached=reached,
+            wait=_duration(refusal.wait),
+        ),
         retry_after=refusal.wait,
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from yibu.config import GatewayConfig
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 logger = logging.getLogger("yibu.gateway")
 
@@ -87,15 +88,22 @@ def bind(host: str, port: int) -> socket.socket:
 def _listen_error(host: str, port: int, error: OSError) -> ListenError:
     if error.errno == errno.EADDRINUSE:
         return ListenError(
-            f"port {port} on {host} is in use by another program",
-            hint=f"find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)",
+            tr("port {port} on {host} is in use by another program", port=port, host=host),
+            hint=tr(
+                "find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)", port=port
+            ),
         )
     if error.errno == errno.EACCES:
         return ListenError(
-            f"port {port} on {host} is not allowed for this user",
-            hint="use a port above 1023 (--port 8000)",
+            tr("port {port} on {host} is not allowed for this user", port=port, host=host),
+            hint=tr("use a port above 1023 (--port 8000)"),
         )
     return ListenError(
-        f"the gateway cannot listen on {host}:{port}: {error.strerror or error}",
-        hint="gateway.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all",
+        tr(
+            "the gateway cannot listen on {host}:{port}: {strerror}",
+            host=host,
+            port=port,
+            strerror=error.strerror or error,
+        ),
+        hint=tr("gateway.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all"),
     )

@@ -22,6 +22,7 @@ from yibu.gateway.schemas.other import (
     TokenizeRequest,
 )
 from yibu.gateway.schemas.text import AnyRequest, CompletionRequest, EmbeddingRequest
+from yibu.messages import tr
 from yibu.routing import Route
 
 
@@ -147,15 +148,16 @@ def canonical(path: str) -> str:
 def right_path(path: str) -> str:
     """What to write instead of a path that does not exist."""
     if path.startswith("/api/"):
-        return "Models are managed on the command line: yibu up, yibu pull, yibu down"
+        return tr("Models are managed on the command line: yibu up, yibu pull, yibu down")
     known = (*OPERATIONS, "/v1/models")
     for start in range(path.count("/")):
         tail = "/" + path.split("/", start + 1)[-1]
         for name in known:
             if canonical(tail) in {name, name.removeprefix("/v1")}:
-                base = " (a base URL ends with /v1)" if name.startswith("/v1") else ""
-                return f"Write {name}{base}"
-    return "/docs lists the paths"
+                if name.startswith("/v1"):
+                    return tr("Write {name} (a base URL ends with /v1)", name=name)
+                return tr("Write {name}", name=name)
+    return tr("/docs lists the paths")
 
 
 SURFACE_PATHS = frozenset(
@@ -203,7 +205,13 @@ def find_route(models: Models, model: str, operation: Operation) -> Route:
         does = " and ".join(_NOUNS[name] for name in able)
         paths = " or ".join(_PATHS[name] for name in able)
         raise NotCapableError(
-            f"Model {model!r} does {does} (its engine is {route.engine}), not {operation.noun}",
+            tr(
+                "Model {model!r} does {does} (its engine is {engine}), not {noun}",
+                model=model,
+                does=does,
+                engine=route.engine,
+                noun=operation.noun,
+            ),
             hint=f"Use {paths}",
             param="model",
         )
@@ -219,15 +227,16 @@ def only_route(models: Models, operation: Operation) -> Route:
     for route in models.routes():
         if operation.capability in route.capabilities:
             return route
-    raise UnknownModelError(f"No model here does {operation.noun}")
+    raise UnknownModelError(tr("No model here does {noun}", noun=operation.noun))
 
 
 def unknown_model(models: Models, model: str) -> UnknownModelError:
     names = [name for route in models.routes() for name in (route.model, *route.names)]
     exist = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     shown = model if len(model) <= 100 else model[:99] + "…"
-    return UnknownModelError(
-        f"There is no model {shown!r} here; "
-        + (f"those that exist: {exist}" if names else "no model is served yet"),
-        param="model",
+    text = (
+        tr("There is no model {shown!r} here; those that exist: {exist}", shown=shown, exist=exist)
+        if names
+        else tr("There is no model {shown!r} here; no model is served yet", shown=shown)
     )
+    return UnknownModelError(text, param="model")

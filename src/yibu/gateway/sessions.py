@@ -14,6 +14,7 @@ from http.cookies import CookieError, SimpleCookie
 from yibu.accounts.live import Caller
 from yibu.errors import OverloadedError, RequestError, UnauthorizedError
 from yibu.gateway.keys import KeyRing
+from yibu.messages import tr
 
 CSRF_HEADER = b"x-csrf-token"
 
@@ -84,8 +85,8 @@ class Sessions:
             caller = self._keys.check(None, key.encode())
             if not caller.admin:
                 raise ForbiddenError(
-                    "This API key is not an admin's, and the console wants one",
-                    hint="yibu key add NAME --admin makes one",
+                    tr("This API key is not an admin's, and the console wants one"),
+                    hint=tr("yibu key add NAME --admin makes one"),
                     code="admin_key_needed",
                 )
         except (UnauthorizedError, ForbiddenError):
@@ -145,7 +146,12 @@ class Sessions:
             self._tries.pop(address, None)
         elif tries >= _TRIES:
             raise OverloadedError(
-                f"{tries} wrong keys came from this address within a minute; try again in {wait:.0f} s",
+                tr(
+                    "{tries} wrong keys came from this address within a minute; try again in "
+                    "{wait:.0f} s",
+                    tries=tries,
+                    wait=wait,
+                ),
                 code="too_many_attempts",
                 retry_after=wait,
             )
@@ -184,8 +190,8 @@ class Authentication:
             token = headers.get(CSRF_HEADER, b"")
             if method not in _SAFE and not hmac.compare_digest(token, session.csrf.encode()):
                 raise ForbiddenError(
-                    "A request with the console's session needs its token in X-CSRF-Token",
-                    hint="GET /console/api/session has it",
+                    tr("A request with the console's session needs its token in X-CSRF-Token"),
+                    hint=tr("GET /console/api/session has it"),
                     code="csrf_token",
                 )
             return caller
@@ -211,8 +217,11 @@ def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:
         return
     shown = (origin or b"another origin").decode("latin-1")[:200]
     raise ForbiddenError(
-        f"The request comes from a web page of {shown}; the console is for its own page alone",
-        hint="a proxy in front has to hand on the Host header as the browser sent it",
+        tr(
+            "The request comes from a web page of {shown}; the console is for its own page alone",
+            shown=shown,
+        ),
+        hint=tr("a proxy in front has to hand on the Host header as the browser sent it"),
         code="origin_not_allowed",
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from yibu.errors import SourceError
 from yibu.hub.source import parse_source
 from yibu.hub.types import Source
+from yibu.messages import tr
 
 Kind = Literal["chat", "embedding", "speech", "vad", "punctuation", "speakers"]
 Hub = Literal["modelscope", "hf"]
@@ -53,8 +54,8 @@ class CatalogueEntry:
         """
         if gguf and self.gguf is None:
             raise SourceError(
-                f"The catalogue knows no GGUF file of {self.name}.",
-                hint="Name one yourself: modelscope:ORG/NAME-GGUF#FILE.gguf.",
+                tr("The catalogue knows no GGUF file of {name}.", name=self.name),
+                hint=tr("Name one yourself: modelscope:ORG/NAME-GGUF#FILE.gguf."),
             )
         place = self.gguf if gguf and self.gguf else self
         if hub is None and self.package is not None and not gguf:
@@ -64,7 +65,8 @@ class CatalogueEntry:
             if repo := getattr(place, scheme):
                 return Source(scheme, repo, None, self.gguf.file if gguf and self.gguf else None)
         raise SourceError(
-            f"{self.name} is not known on {hub}.", hint=f"Take {self.source()} instead."
+            tr("{name} is not known on {hub}.", name=self.name, hub=hub),
+            hint=tr("Take {source} instead.", source=self.source()),
         )
 
 

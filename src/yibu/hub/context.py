@@ -16,6 +16,7 @@ from yibu.hub.progress import Meter
 from yibu.hub.records import Record, Records
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
+from yibu.messages import tr
 from yibu.units import sizes_apart
 
 Pins = Mapping[str, tuple[int, str]]
@@ -49,8 +50,13 @@ def check_pins_met(source: Source, pins: Pins, paths: set[str]) -> None:
     """Raises VerificationError when a pinned file is not among the model's files."""
     if missing := sorted(set(pins) - paths):
         raise VerificationError(
-            f"{source}: {', '.join(missing)} should be there, found: {', '.join(sorted(paths))}.",
-            hint="The hub's model is not the one that was pinned: name its revision.",
+            tr(
+                "{source}: {missing} should be there, found: {paths}.",
+                source=source,
+                missing=", ".join(missing),
+                paths=", ".join(sorted(paths)),
+            ),
+            hint=tr("The hub's model is not the one that was pinned: name its revision."),
         )
 
 
@@ -69,21 +75,36 @@ def check_room(directory: Path, needed: int, what: str) -> None:
     if free < needed:
         more, left = sizes_apart(needed, free)
         raise DiskFullError(
-            f"{what} needs {more} more in {directory}, but only {left} are free.",
-            hint="Free some room (`yibu gc`, `yibu rm`), or move the cache: YIBU_HOME, "
-            "MODELSCOPE_CACHE, HF_HOME.",
+            tr(
+                "{what} needs {more} more in {directory}, but only {left} are free.",
+                what=what,
+                more=more,
+                directory=directory,
+                left=left,
+            ),
+            hint=tr(
+                "Free some room (`yibu gc`, `yibu rm`), or move the cache: YIBU_HOME, "
+                "MODELSCOPE_CACHE, HF_HOME."
+            ),
         )
 
 
 def offline_error(source: Source, missing: Sequence[str]) -> OfflineError:
     """``missing``: the files that a record or listing names; none where nothing is known."""
     found = (
-        f"these files are missing or changed here: {', '.join(missing)}"
+        tr("these files are missing or changed here: {missing}", missing=", ".join(missing))
         if missing
-        else "nothing of it is here"
+        else tr("nothing of it is here")
     )
     return OfflineError(
-        f"{source}: only local files are allowed (offline), and {found}.",
-        hint=f"Unset YIBU_OFFLINE and HF_HUB_OFFLINE (or leave --offline out) and run "
-        f"`yibu pull '{source}'`.",
+        tr(
+            "{source}: only local files are allowed (offline), and {found}.",
+            source=source,
+            found=found,
+        ),
+        hint=tr(
+            "Unset YIBU_OFFLINE and HF_HUB_OFFLINE (or leave --offline out) and run `yibu "
+            "pull '{source}'`.",
+            source=source,
+        ),
     )

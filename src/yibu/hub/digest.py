@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yibu.errors import PullCancelledError, VerificationError
+from yibu.messages import tr
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _BLOCK = 4 * 1024 * 1024
@@ -51,7 +52,7 @@ def digest(
     with path.open("rb", buffering=0) as file:
         while filled := file.readinto(buffer):
             if cancel is not None and cancel.is_set():
-                raise PullCancelledError(f"Reading {path} was cancelled.")
+                raise PullCancelledError(tr("Reading {path} was cancelled.", path=path))
             sha256.update(buffer[:filled])
             if sha1 is not None:
                 sha1.update(buffer[:filled])
@@ -72,7 +73,7 @@ def check(name: str, path: Path, expected: Expected, **reading: object) -> Diges
     if difference := differs(found, expected):
         raise VerificationError(
             f"{name}: {difference}.",
-            hint="Run the same command again; if it stays so, the hub's file is broken.",
+            hint=tr("Run the same command again; if it stays so, the hub's file is broken."),
         )
     return found
 
@@ -80,17 +81,29 @@ def check(name: str, path: Path, expected: Expected, **reading: object) -> Diges
 def differs(found: Digest, expected: Expected) -> str:
     """In words, how ``found`` is not ``expected``; empty where it is."""
     if found.size == 0 and expected.size != 0 and expected.sha256 not in (None, EMPTY_SHA256):
-        return f"zero bytes came, expected sha256 {expected.sha256}"
+        return tr("zero bytes came, expected sha256 {sha256}", sha256=expected.sha256)
     if expected.size is not None and found.size != expected.size:
-        return f"found {found.size} bytes, expected {expected.size}"
+        return tr(
+            "found {found_size} bytes, expected {expected_size}",
+            found_size=found.size,
+            expected_size=expected.size,
+        )
     if expected.sha256 is not None and found.sha256 != expected.sha256.lower():
-        return f"found sha256 {found.sha256}, expected {expected.sha256.lower()}"
+        return tr(
+            "found sha256 {sha256}, expected {sha2562}",
+            sha256=found.sha256,
+            sha2562=expected.sha256.lower(),
+        )
     if (
         expected.sha256 is None
         and expected.git_sha1 is not None
         and found.git_sha1 != expected.git_sha1
     ):
-        return f"found git blob {found.git_sha1}, expected {expected.git_sha1}"
+        return tr(
+            "found git blob {git_sha1}, expected {git_sha12}",
+            git_sha1=found.git_sha1,
+            git_sha12=expected.git_sha1,
+        )
     return ""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from yibu.errors import UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.weights import gguf, safetensors
 
 _LARGEST_JSON = 256 * 1024 * 1024
@@ -29,14 +30,19 @@ def check_format(name: str, path: Path, file_name: str) -> bool:
         start = file.read(512)
     if start.startswith(_LFS_POINTER):
         raise VerificationError(
-            f"{name} is a Git LFS pointer, which stands for the file, and not the file itself.",
-            hint="The mirror keeps repositories without their large files: use another one.",
+            tr(
+                "{name} is a Git LFS pointer, which stands for the file, and not the file itself.",
+                name=name,
+            ),
+            hint=tr("The mirror keeps repositories without their large files: use another one."),
         )
     checker = _checker(file_name.rpartition("/")[2].lower())
     if checker is None:
         return False
     if not start:
-        raise VerificationError(f"{name} is empty.", hint="Run the same command again.")
+        raise VerificationError(
+            tr("{name} is empty.", name=name), hint=tr("Run the same command again.")
+        )
     try:
         checker(path, start)
     except VerificationError as error:
@@ -54,18 +60,24 @@ def _checker(file_name: str) -> Callable[[Path, bytes], None] | None:
     return _CHECKERS.get(Path(file_name).suffix)
 
 
-_AGAIN = "Run the same command again; if it stays so, the file is broken where it comes from."
+_AGAIN = tr("Run the same command again; if it stays so, the file is broken where it comes from.")
 
 
 def _gguf(path: Path, start: bytes) -> None:
     if not start.startswith(gguf.MAGIC):
-        raise VerificationError(f"it does not begin as a GGUF file does, but with {start[:8]!r}")
+        raise VerificationError(
+            tr("it does not begin as a GGUF file does, but with {start!r}", start=start[:8])
+        )
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = gguf.parse(data, "the file")
         if header.file_bytes > len(data):
             raise VerificationError(
-                f"it is cut short: {len(data)} bytes came, and its header describes tensors up to "
-                f"byte {header.file_bytes}"
+                tr(
+                    "it is cut short: {data_count} bytes came, and its header describes "
+                    "tensors up to byte {file_bytes}",
+                    data_count=len(data),
+                    file_bytes=header.file_bytes,
+                )
             )
 
 
@@ -75,7 +87,13 @@ def _safetensors(path: Path, _start: bytes) -> None:
         length = 8 + int.from_bytes(file.read(8), "little")
     end = length + max((tensor.end for tensor in tensors), default=0)
     if end != path.stat().st_size:
-        raise VerificationError(f"{path.stat().st_size} bytes came, and its header describes {end}")
+        raise VerificationError(
+            tr(
+                "{st_size} bytes came, and its header describes {end}",
+                st_size=path.stat().st_size,
+                end=end,
+            )
+        )
 
 
 def _torch(path: Path, start: bytes) -> None:
@@ -83,28 +101,32 @@ def _torch(path: Path, start: bytes) -> None:
     if start.startswith(_PICKLES):
         return
     if not start.startswith(b"PK\x03\x04") or not zipfile.is_zipfile(path):
-        raise VerificationError("it is no whole archive of torch.save")
+        raise VerificationError(tr("it is no whole archive of torch.save"))
 
 
 def _onnx(_path: Path, start: bytes) -> None:
     # ModelProto's first field is ir_version, a small number.
     if start[:1] != b"\x08":
-        raise VerificationError(f"it does not begin as an ONNX model does, but with {start[:8]!r}")
+        raise VerificationError(
+            tr("it does not begin as an ONNX model does, but with {start!r}", start=start[:8])
+        )
 
 
 def _tokenizer(_path: Path, start: bytes) -> None:
     # SentencePiece's protobuf begins with its first piece; tiktoken's is base64, line by line.
     if start[:1] != b"\n" and not (start.isascii() and start[:1].isalnum()):
-        raise VerificationError(f"it does not begin as a tokenizer does, but with {start[:8]!r}")
+        raise VerificationError(
+            tr("it does not begin as a tokenizer does, but with {start!r}", start=start[:8])
+        )
 
 
 def _json(path: Path, _start: bytes) -> None:
     if path.stat().st_size > _LARGEST_JSON:
-        raise VerificationError("it is larger than any JSON file of a model")
+        raise VerificationError(tr("it is larger than any JSON file of a model"))
     try:
         json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise VerificationError(f"it is not JSON ({error})") from error
+        raise VerificationError(tr("it is not JSON ({error})", error=error)) from error
 
 
 _CHECKERS: dict[str, Callable[[Path, bytes], None]] = {

@@ -14,6 +14,7 @@ from yibu.hub.quantization import Choice, Variant, usual
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import LocalModel, Source
+from yibu.messages import tr
 
 _READ_LIMIT = 64 * 1024 * 1024
 """Bytes: a GGUF with a large vocabulary has some ten megabytes of metadata."""
@@ -48,10 +49,19 @@ class RemoteHeaders:
             HubError: more than 64 MiB were asked for, or the hub failed.
         """
         if path not in self.files:
-            raise HubNotFoundError(f"{self.source} has no file {path!r}.")
+            raise HubNotFoundError(
+                tr("{source} has no file {path!r}.", source=self.source, path=path)
+            )
         wanted = self.files[path] - start if length is None else length
         if wanted > _READ_LIMIT:
-            raise HubError(f"{path}: {wanted} bytes are no header; at most {_READ_LIMIT} are read.")
+            raise HubError(
+                tr(
+                    "{path}: {wanted} bytes are no header; at most {READ_LIMIT} are read.",
+                    path=path,
+                    wanted=wanted,
+                    READ_LIMIT=_READ_LIMIT,
+                )
+            )
         return self._read(path, start, max(wanted, 0))
 
     def json(self, path: str) -> Any:
@@ -65,7 +75,14 @@ class RemoteHeaders:
         try:
             return json.loads(self.read(path))
         except ValueError as error:
-            raise HubError(f"{self.source}: {path} is not JSON: {error}.") from error
+            raise HubError(
+                tr(
+                    "{source}: {path} is not JSON: {error}.",
+                    source=self.source,
+                    path=path,
+                    error=error,
+                )
+            ) from error
 
 
 HeaderChooser = Callable[[Sequence[Variant], RemoteHeaders], Choice]

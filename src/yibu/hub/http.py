@@ -24,6 +24,7 @@ from yibu.errors import (
     PullCancelledError,
 )
 from yibu.hub.settings import HubSettings
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     import requests
@@ -89,7 +90,7 @@ class HttpClient:
         import requests
 
         if self._aborted:
-            raise PullCancelledError(f"Reading {what} was cancelled.")
+            raise PullCancelledError(tr("Reading {what} was cancelled.", what=what))
         try:
             response = self._session.get(
                 url,
@@ -99,16 +100,31 @@ class HttpClient:
             )
         except requests.exceptions.SSLError as error:
             raise HubUnreachableError(
-                f"{_host(url)} showed a certificate that this machine does not trust: "
-                f"{shortest(error)}.",
-                hint="Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate. A clock "
-                f"that is wrong does the same: this machine's says {_clock()}.",
+                tr(
+                    "{url} showed a certificate that this machine does not trust: {error}.",
+                    url=_host(url),
+                    error=shortest(error),
+                ),
+                hint=tr(
+                    "Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate. A "
+                    "clock that is wrong does the same: this machine's says {clock}.",
+                    clock=_clock(),
+                ),
             ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             reason = proxy_fault(self._settings, url) or shortest(error)
-            raise TransientError(f"no answer from {_host(url)}: {reason}") from error
+            raise TransientError(
+                tr("no answer from {url}: {reason}", url=_host(url), reason=reason)
+            ) from error
         except requests.exceptions.RequestException as error:
-            raise HubError(f"{what} cannot be asked for at {url}: {shortest(error)}.") from error
+            raise HubError(
+                tr(
+                    "{what} cannot be asked for at {url}: {error}.",
+                    what=what,
+                    url=url,
+                    error=shortest(error),
+                )
+            ) from error
         with self._lock:
             self._open.add(response)
         try:
@@ -169,7 +185,11 @@ def body(response: requests.Response, what: str, *, decode: bool = False) -> Ite
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # ValueError: the connection was cut by abort() between two reads.
             raise TransientError(
-                f"the connection broke while {what} came: {shortest(error)}"
+                tr(
+                    "the connection broke while {what} came: {error}",
+                    what=what,
+                    error=shortest(error),
+                )
             ) from error
         if not chunk:
             return
@@ -190,8 +210,9 @@ def may_be_page(path: str) -> bool:
 def web_page(what: str, url: str, response: requests.Response, start: bytes) -> WebPageError:
     """Says what a page is that came instead of something else, as far as it can be told."""
     host = _host(response.url or url)
-    asked = "" if host == _host(url) else f" (to which {_host(url)} led)"
-    return WebPageError(_page_message(host + asked, what, start), hint=_PAGE_HINT)
+    if host != _host(url):
+        host = tr("{host} (to which {url} led)", host=host, url=_host(url))
+    return WebPageError(_page_message(host, what, start), hint=_PAGE_HINT)
 
 
 def page_in(error: BaseException | None, host: str, what: str) -> WebPageError | None:
@@ -205,9 +226,10 @@ def page_in(error: BaseException | None, host: str, what: str) -> WebPageError |
     return None
 
 
-_PAGE_HINT = (
-    "Open any page in a browser on this machine and log in, or ask who runs the network; a mirror may "
-    "be wrong too (HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url). Nothing of it was kept."
+_PAGE_HINT = tr(
+    "Open any page in a browser on this machine and log in, or ask who runs the network; "
+    "a mirror may be wrong too (HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url). "
+    "Nothing of it was kept."
 )
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 
@@ -215,9 +237,12 @@ _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 def _page_message(host: str, what: str, start: bytes) -> str:
     title = _TITLE.search(start)
     named = f" ({title[1].decode('utf-8', 'replace').strip()!r})" if title else ""
-    return (
-        f"{host} answered with a web page{named} where {what} was expected: the login page of this "
-        "network (a captive portal), or a proxy's or mirror's own page."
+    return tr(
+        "{host} answered with a web page{named} where {what} was expected: the login "
+        "page of this network (a captive portal), or a proxy's or mirror's own page.",
+        host=host,
+        named=named,
+        what=what,
     )
 
 
@@ -241,7 +266,7 @@ def retrying(
             return attempt()
         except TransientError as error:
             if cancel.is_set():
-                raise PullCancelledError(f"Reading {what} was cancelled.") from error
+                raise PullCancelledError(tr("Reading {what} was cancelled.", what=what)) from error
             if tried == settings.attempts:
                 raise unreachable(what, settings, error) from error
             pause(settings, tried, error, cancel, what)
@@ -258,13 +283,18 @@ def pause(
         delay = max(delay, min(error.retry_after, _RETRY_AFTER_LIMIT))
     logger.info("%s: %s; try %d in %.1f s", what, error, tried + 1, delay)
     if cancel.wait(delay):
-        raise PullCancelledError(f"Reading {what} was cancelled.")
+        raise PullCancelledError(tr("Reading {what} was cancelled.", what=what))
 
 
 def unreachable(what: str, settings: HubSettings, error: TransientError) -> HubUnreachableError:
     return HubUnreachableError(
-        f"{what} could not be fetched in {settings.attempts} tries; the last: {error}.",
-        hint="Run the same command again to go on from here; `yibu doctor` checks the network.",
+        tr(
+            "{what} could not be fetched in {attempts} tries; the last: {error}.",
+            what=what,
+            attempts=settings.attempts,
+            error=error,
+        ),
+        hint=tr("Run the same command again to go on from here; `yibu doctor` checks the network."),
     )
 
 
@@ -277,22 +307,40 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
     redirected = host != _host(url)
     if status in _RETRIED_STATUSES:
         raise TransientError(
-            f"{host} answered HTTP {status}", retry_after=_retry_after(response.headers)
+            tr("{host} answered HTTP {status}", host=host, status=status),
+            retry_after=_retry_after(response.headers),
         )
     if status in (401, 403):
         if redirected:
             # A storage host refuses a signed link that ran out; the hub signs a new one.
-            raise TransientError(f"{host} refused the link to {what} (HTTP {status})")
+            raise TransientError(
+                tr(
+                    "{host} refused the link to {what} (HTTP {status})",
+                    host=host,
+                    what=what,
+                    status=status,
+                )
+            )
         raise HubAuthError(
-            f"{host} refuses {what} (HTTP {status}).",
-            hint="Accept the model's terms on its page, and set the hub's token "
-            "(MODELSCOPE_API_TOKEN or HF_TOKEN).",
+            tr("{host} refuses {what} (HTTP {status}).", host=host, what=what, status=status),
+            hint=tr(
+                "Accept the model's terms on its page, and set the hub's token "
+                "(MODELSCOPE_API_TOKEN or HF_TOKEN)."
+            ),
         )
     if status in (404, 410):
         raise HubNotFoundError(
-            f"{host} has no {what} (HTTP {status}).", hint="Check the spelling and the revision."
+            tr("{host} has no {what} (HTTP {status}).", host=host, what=what, status=status),
+            hint=tr("Check the spelling and the revision."),
         )
-    raise HubError(f"{host} answered HTTP {status} for {what}; 200 or 206 was expected.")
+    raise HubError(
+        tr(
+            "{host} answered HTTP {status} for {what}; 200 or 206 was expected.",
+            host=host,
+            status=status,
+            what=what,
+        )
+    )
 
 
 def _clock() -> str:

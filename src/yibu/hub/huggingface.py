@@ -34,6 +34,7 @@ from yibu.hub.repository import Listing, move
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
+from yibu.messages import tr
 from yibu.proxies import Proxy
 
 _ENDPOINT = "https://huggingface.co"
@@ -75,7 +76,9 @@ class HuggingFaceHub:
                 )
             except Exception as error:
                 # The SDK's errors, httpx's and JSON's: whatever it is, it is given our name here.
-                if page := http.page_in(error, endpoint, f"the list of {source.name}'s files"):
+                if page := http.page_in(
+                    error, endpoint, tr("the list of {source}'s files", source=source.name)
+                ):
                     raise page from error
                 dead = self._settings.proxies.fault(endpoint)
                 raise _translated(error, source, dead) from error
@@ -98,10 +101,18 @@ class HuggingFaceHub:
                 )
                 files.append(RemoteFile(file.rfilename, expected, url, headers))
             if not _COMMIT.fullmatch(commit):
-                raise HubError(f"Hugging Face names no commit for {source}; found {commit!r}.")
+                raise HubError(
+                    tr(
+                        "Hugging Face names no commit for {source}; found {commit!r}.",
+                        source=source,
+                        commit=commit,
+                    )
+                )
             return Listing(commit, tuple(files))
 
-        return http.retrying(self._settings, f"the list of {source.name}'s files", ask, cancel)
+        return http.retrying(
+            self._settings, tr("the list of {source}'s files", source=source.name), ask, cancel
+        )
 
     def cached_listing(self, source: Source) -> Listing | None:
         folder = self._folder(source)
@@ -239,37 +250,49 @@ def _translated(error: Exception, source: Source, dead_proxy: str = "") -> Excep
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return HubAuthError(
-            f"{name} is gated: Hugging Face gives it only to those who accepted its terms.",
-            hint=f"Accept them at https://huggingface.co/{name}, and set HF_TOKEN.",
+            tr(
+                "{name} is gated: Hugging Face gives it only to those who accepted its terms.",
+                name=name,
+            ),
+            hint=tr("Accept them at https://huggingface.co/{name}, and set HF_TOKEN.", name=name),
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return HubNotFoundError(
-            f"Hugging Face has no revision {revision!r} of {name}.",
-            hint="Leave the revision out for the default branch.",
+            tr(
+                "Hugging Face has no revision {revision!r} of {name}.", revision=revision, name=name
+            ),
+            hint=tr("Leave the revision out for the default branch."),
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubNotFoundError(
-            f"Hugging Face has no model {name}, or it is private.",
-            hint="Check the spelling; for a private model set HF_TOKEN.",
+            tr("Hugging Face has no model {name}, or it is private.", name=name),
+            hint=tr("Check the spelling; for a private model set HF_TOKEN."),
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return OfflineError(
-            f"{source} cannot be listed: HF_HUB_OFFLINE is set.", hint="Unset HF_HUB_OFFLINE."
+            tr("{source} cannot be listed: HF_HUB_OFFLINE is set.", source=source),
+            hint="Unset HF_HUB_OFFLINE.",
         )
     if isinstance(error, errors.HFValidationError):
-        return SourceError(f"{name!r} is no name of a Hugging Face model: {error}.")
+        return SourceError(
+            tr("{name!r} is no name of a Hugging Face model: {error}.", name=name, error=error)
+        )
     if isinstance(error, errors.HfHubHTTPError):
         if status in (401, 403):
             return HubAuthError(
-                f"Hugging Face refuses {name} (HTTP {status}).",
-                hint="Set HF_TOKEN to a valid token that may read it.",
+                tr("Hugging Face refuses {name} (HTTP {status}).", name=name, status=status),
+                hint=tr("Set HF_TOKEN to a valid token that may read it."),
             )
         if status == 429 or (status or 0) >= 500:
             after = str(error.response.headers.get("Retry-After", ""))
             return http.TransientError(
-                f"Hugging Face answered HTTP {status}",
+                tr("Hugging Face answered HTTP {status}", status=status),
                 retry_after=float(after) if after.isdigit() else None,
             )
     if isinstance(error, httpx2.TransportError):
-        return http.TransientError(f"no answer from Hugging Face: {dead_proxy or repr(error)}")
-    return HubError(f"Hugging Face's list of {name} cannot be used: {error!r}.")
+        return http.TransientError(
+            tr("no answer from Hugging Face: {dead_proxy}", dead_proxy=dead_proxy or repr(error))
+        )
+    return HubError(
+        tr("Hugging Face's list of {name} cannot be used: {error!r}.", name=name, error=error)
+    )

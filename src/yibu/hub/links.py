@@ -14,6 +14,7 @@ from yibu.errors import HubError
 from yibu.hub.digest import digest
 from yibu.hub.records import Record, write_atomically
 from yibu.hub.types import Source
+from yibu.messages import tr
 
 _MANIFEST = ".yibu.json"
 
@@ -43,9 +44,16 @@ def make_links(record: Record, directory: Path) -> None:
             if target.is_file() and digest(target).sha256 == file.sha256:
                 continue
             raise HubError(
-                f"{target} is in the way: it is not {record.source}'s {file.path}, and yibu did "
-                "not put it there.",
-                hint=f"Move {directory} away, or choose another --cache-dir.",
+                tr(
+                    "{target} is in the way: it is not {record_source}'s {file_path}, and "
+                    "yibu did not put it there.",
+                    target=target,
+                    record_source=record.source,
+                    file_path=file.path,
+                ),
+                hint=tr(
+                    "Move {directory} away, or choose another --cache-dir.", directory=directory
+                ),
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(original, target)

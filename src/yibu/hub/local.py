@@ -9,6 +9,7 @@ from pathlib import Path
 from yibu.errors import HubNotFoundError
 from yibu.hub.quantization import best_projector, is_projector, variants, without_label
 from yibu.hub.types import FileRecord, LocalModel, Source
+from yibu.messages import tr
 
 
 def open_local(source: Source) -> LocalModel:
@@ -24,15 +25,17 @@ def open_local(source: Source) -> LocalModel:
         parent = path.parent
         near = sorted(item.name for item in parent.iterdir())[:8] if parent.is_dir() else []
         raise HubNotFoundError(
-            f"{path} does not exist; a model's directory or file was expected.",
-            hint=f"In {parent} there is: {', '.join(near)}." if near else "Check the path.",
+            tr("{path} does not exist; a model's directory or file was expected.", path=path),
+            hint=tr("In {parent} there is: {near}.", parent=parent, near=", ".join(near))
+            if near
+            else tr("Check the path."),
         )
     files = tuple(
         FileRecord(item.relative_to(path).as_posix() if path.is_dir() else path.name, size, "")
         for item, size in local_files(path)
     )
     if not files:
-        raise HubNotFoundError(f"{path} holds no files; a model was expected.")
+        raise HubNotFoundError(tr("{path} holds no files; a model was expected.", path=path))
     if not path.is_dir():
         files = (*files, *_beside(path))
     return LocalModel(source, path, files)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from yibu.errors import PullCancelledError
+from yibu.messages import tr
 
 _POLL = 0.2
 """Seconds between tries to get a lock that another process holds."""
@@ -38,8 +39,8 @@ def exclusive(
         on_wait()
         if cancel.wait(_POLL):
             raise PullCancelledError(
-                "The download was cancelled while another process fetched the same model.",
-                hint="The other process goes on.",
+                tr("The download was cancelled while another process fetched the same model."),
+                hint=tr("The other process goes on."),
             )
     try:
         yield waited

@@ -22,6 +22,7 @@ from yibu.hub.repository import Listing, move
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
+from yibu.messages import tr
 from yibu.redaction import register
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ModelScopeHub:
             found = api.list_repo_files(source.name, "model", revision=revision)
         except Exception as error:
             # The SDK's errors, requests' and JSON's: whatever it is, it is given our name here.
-            what = f"the list of {source.name}'s files"
+            what = tr("the list of {source}'s files", source=source.name)
             if page := http.page_in(error, api.legacy.endpoint, what):
                 raise page from error
             dead = self._settings.proxies.fault(api.legacy.endpoint)
@@ -139,8 +140,12 @@ class _Place:
 def _expected(file: Any) -> Expected:
     if not isinstance(file.size or 0, int) or (file.size or 0) < 0:
         raise HubError(
-            f"ModelScope lists {file.path} with the size {file.size!r}; nothing was fetched.",
-            hint="Try again later, or name another revision.",
+            tr(
+                "ModelScope lists {file_path} with the size {file_size!r}; nothing was fetched.",
+                file_path=file.path,
+                file_size=file.size,
+            ),
+            hint=tr("Try again later, or name another revision."),
         )
     sha256 = file.sha256.lower() if file.sha256 else None
     # The listing says 0 for an empty file and for a size it does not know.
@@ -153,25 +158,47 @@ def _translated(error: Exception, source: Source, dead_proxy: str = "") -> HubEr
 
     if isinstance(error, errors.NotExistError):
         return HubNotFoundError(
-            f"ModelScope has no model {source.name} at revision {source.revision or _BRANCH}, or it "
-            "is private.",
-            hint="Check the spelling on modelscope.cn; for a private model set "
-            "MODELSCOPE_API_TOKEN.",
+            tr(
+                "ModelScope has no model {source} at revision {revision}, or it is private.",
+                source=source.name,
+                revision=source.revision or _BRANCH,
+            ),
+            hint=tr(
+                "Check the spelling on modelscope.cn; for a private model set MODELSCOPE_API_TOKEN."
+            ),
         )
     if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
         return HubAuthError(
-            f"ModelScope refuses {source.name}: {error.message}.",
-            hint="Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken.",
+            tr(
+                "ModelScope refuses {source}: {error_message}.",
+                source=source.name,
+                error_message=error.message,
+            ),
+            hint=tr("Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken."),
         )
     if isinstance(error, errors.NetworkError):
         reason = dead_proxy or http.shortest(error.__cause__ or error)
         return HubUnreachableError(
-            f"ModelScope cannot be reached for the files of {source.name}: {reason}.",
-            hint="`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub.",
+            tr(
+                "ModelScope cannot be reached for the files of {source}: {reason}.",
+                source=source.name,
+                reason=reason,
+            ),
+            hint=tr("`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub."),
         )
     if isinstance(error, errors.ServerError | errors.RateLimitError):
         return HubUnreachableError(
-            f"ModelScope did not list the files of {source.name}: {error}.",
-            hint="Run the command again later; `yibu doctor` checks the network.",
+            tr(
+                "ModelScope did not list the files of {source}: {error}.",
+                source=source.name,
+                error=error,
+            ),
+            hint=tr("Run the command again later; `yibu doctor` checks the network."),
         )
-    return HubError(f"ModelScope's list of {source.name} cannot be used: {error!r}.")
+    return HubError(
+        tr(
+            "ModelScope's list of {source} cannot be used: {error!r}.",
+            source=source.name,
+            error=error,
+        )
+    )

@@ -18,6 +18,7 @@ from pathlib import Path
 from yibu.errors import HubAuthError, HubError, HubNotFoundError
 from yibu.hub import http
 from yibu.hub.settings import HubSettings
+from yibu.messages import tr
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 _PAGE_LIMIT = 64 * 1024 * 1024
@@ -58,7 +59,7 @@ def find_wheel(
             continue
         except HubAuthError as error:
             refused = HubAuthError(
-                error.message, hint="Put the index' user and password into pip's index-url."
+                error.message, hint=tr("Put the index' user and password into pip's index-url.")
             )
             failure = failure or refused
             continue
@@ -78,8 +79,14 @@ def find_wheel(
         raise failure
     known = ", ".join(sorted(versions)) or "none"
     raise HubNotFoundError(
-        f"No index has a pure-Python wheel of {dist}=={version}; versions with a wheel: {known}.",
-        hint="Check the name and the version, or your pip index settings (`pip config list`).",
+        tr(
+            "No index has a pure-Python wheel of {dist}=={version}; versions with a wheel: "
+            "{known}.",
+            dist=dist,
+            version=version,
+            known=known,
+        ),
+        hint=tr("Check the name and the version, or your pip index settings (`pip config list`)."),
     )
 
 
@@ -118,7 +125,7 @@ def _offered(
     if folder is not None:
         return _folder_files(folder if page else folder / normalized(dist))
     url = place if page else f"{place.rstrip('/')}/{normalized(dist)}/"
-    what = f"the list of {dist}'s files"
+    what = tr("the list of {dist}'s files", dist=dist)
 
     def read() -> tuple[bytes, str, str]:
         with client.get(url, {"Accept": _ACCEPT}, what=what, page=True) as response:
@@ -127,7 +134,11 @@ def _offered(
                 content += chunk
                 if len(content) > _PAGE_LIMIT:
                     raise HubError(
-                        f"{what} is over {_PAGE_LIMIT} bytes; an index page was expected."
+                        tr(
+                            "{what} is over {PAGE_LIMIT} bytes; an index page was expected.",
+                            what=what,
+                            PAGE_LIMIT=_PAGE_LIMIT,
+                        )
                     )
             if _is_login(bytes(content)):
                 raise http.web_page(what, url, response, bytes(content))
@@ -169,7 +180,11 @@ def _json_files(content: bytes, base: str) -> Iterator[WheelFile]:
             )
     except (ValueError, KeyError, TypeError) as error:
         raise HubError(
-            f"The index at {_host(base)} sent JSON that is no file list: {error}."
+            tr(
+                "The index at {base} sent JSON that is no file list: {error}.",
+                base=_host(base),
+                error=error,
+            )
         ) from error
 
 

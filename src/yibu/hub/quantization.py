@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from yibu.errors import HubNotFoundError, VerificationError
+from yibu.messages import tr
 
 _LABEL = (
     r"(?:UD-)?(?:I?Q[1-9](?:_[A-Z0-9]+)*|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32)(?:_R\d)?"
@@ -55,10 +56,19 @@ class Variant:
         if self.missing:
             shown = ", ".join(self.missing[:4]) + (" …" if len(self.missing) > 4 else "")
             raise VerificationError(
-                f"{source}: the repository lists {len(self.files)} of "
-                f"{len(self.files) + len(self.missing)} parts of {self.name}; missing: {shown}.",
-                hint="Nothing was fetched. The upload is not complete: name another file, or ask "
-                "its author.",
+                tr(
+                    "{source}: the repository lists {files_count} of {files_count2} parts of "
+                    "{name}; missing: {shown}.",
+                    source=source,
+                    files_count=len(self.files),
+                    files_count2=len(self.files) + len(self.missing),
+                    name=self.name,
+                    shown=shown,
+                ),
+                hint=tr(
+                    "Nothing was fetched. The upload is not complete: name another file, or "
+                    "ask its author."
+                ),
             )
 
 
@@ -171,22 +181,32 @@ def by_tag(found: Sequence[Variant], tag: str, source: str) -> Variant:
         if matching:
             names = ", ".join(path for variant in matching for path in variant.files[:1])
             raise HubNotFoundError(
-                f"{source} means {len(matching)} files: {names}.",
-                hint="Name one of them: ORG/NAME#FILE.gguf.",
+                tr(
+                    "{source} means {matching_count} files: {names}.",
+                    source=source,
+                    matching_count=len(matching),
+                    names=names,
+                ),
+                hint=tr("Name one of them: ORG/NAME#FILE.gguf."),
             )
     if not found:
         raise HubNotFoundError(
-            f"{source}: the repository has no GGUF files, so that {tag!r} names nothing.",
-            hint="Leave it out, or find the model's GGUF repository (often NAME-GGUF).",
+            tr(
+                "{source}: the repository has no GGUF files, so that {tag!r} names nothing.",
+                source=source,
+                tag=tag,
+            ),
+            hint=tr("Leave it out, or find the model's GGUF repository (often NAME-GGUF)."),
         )
     raise HubNotFoundError(
-        f"{source}: the repository has no quantization {tag!r}.", hint=f"It has {listed(found)}."
+        tr("{source}: the repository has no quantization {tag!r}.", source=source, tag=tag),
+        hint=tr("It has {found}.", found=listed(found)),
     )
 
 
 def usual(found: Sequence[Variant]) -> Choice:
     """The first whole one, where nothing is known of the machine."""
-    return Choice(found[0], "the usual one")
+    return Choice(found[0], tr("the usual one"))
 
 
 def listed(found: Sequence[Variant]) -> str:

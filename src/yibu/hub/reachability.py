@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from yibu.errors import HubAuthError, HubError, HubNotFoundError
 from yibu.hub import http
 from yibu.hub.settings import HubSettings
+from yibu.messages import tr
 
 _TIMEOUT = 5.0
 """Seconds; who waits for doctor wants to know, not to wait."""
@@ -31,8 +32,11 @@ def check_reachability(settings: HubSettings) -> list[Reachability]:
     quick = replace(settings, connect_timeout=_TIMEOUT, read_timeout=_TIMEOUT)
     places = [
         ("ModelScope", settings.modelscope_endpoint or _MODELSCOPE, None),
-        ("Hugging Face", settings.hf_endpoint or _HUGGING_FACE, None),
-        *(("package index", url, settings.index.ca_bundle) for url in settings.index.indexes[:1]),
+        (tr("Hugging Face"), settings.hf_endpoint or _HUGGING_FACE, None),
+        *(
+            (tr("package index"), url, settings.index.ca_bundle)
+            for url in settings.index.indexes[:1]
+        ),
     ]
     return [_ask(name, url, quick, ca_bundle) for name, url, ca_bundle in places]
 
@@ -41,7 +45,7 @@ def _ask(name: str, url: str, settings: HubSettings, ca_bundle: str | None) -> R
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or url
     if parts.scheme == "file":
-        return Reachability(name, url, True, 0.0, "a folder of this machine")
+        return Reachability(name, url, True, 0.0, tr("a folder of this machine"))
     client = http.HttpClient(settings, ca_bundle=ca_bundle)
     started = time.monotonic()
     detail = ""

@@ -38,6 +38,7 @@ from yibu.hub.records import Proof, Record, RecordedFile, now, slug, unchanged
 from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
 from yibu.hub.transfer import Download, Transfer
 from yibu.hub.types import Source
+from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def _chooser(hub: Hub, source: Source, listing: Listing, context: PullContext) -
         by_path = {file.path: file for file in listing.files}
         for variant in found:
             if all(place.existing(by_path[path]) for path in variant.files):
-                return Choice(variant, "which is here")
+                return Choice(variant, tr("which is here"))
         return usual(found)
 
     return choose
@@ -162,7 +163,13 @@ def move(fresh: Path, target: Path) -> None:
         fresh.replace(target)
     except OSError as error:
         if target.is_dir():
-            raise HubError(f"{target} is a directory; a file belongs there: {error}.") from error
+            raise HubError(
+                tr(
+                    "{target} is a directory; a file belongs there: {error}.",
+                    target=target,
+                    error=error,
+                )
+            ) from error
         near = target.with_name(f".{target.name}.new")
         shutil.copyfile(fresh, near)
         near.replace(target)
@@ -244,9 +251,14 @@ class _Pull:
         for folder in {(root / file.path).parent for file in self._files} - {root}:
             if not folder.resolve().is_relative_to(root.resolve()):
                 raise HubError(
-                    f"{self._source}: {folder} is a link that leads out of {root}; nothing is written "
-                    "through it.",
-                    hint=f"Remove it, if you did not make it: rm {folder}",
+                    tr(
+                        "{source}: {folder} is a link that leads out of {root}; nothing is "
+                        "written through it.",
+                        source=self._source,
+                        folder=folder,
+                        root=root,
+                    ),
+                    hint=tr("Remove it, if you did not make it: rm {folder}", folder=folder),
                 )
 
     def _check_existing(self, record: Record | None) -> None:

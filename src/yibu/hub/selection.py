@@ -12,6 +12,7 @@ from yibu.hub.digest import Expected
 from yibu.hub.quantization import Choice, Chooser, Variant
 from yibu.hub.source import safe_member
 from yibu.hub.types import Source
+from yibu.messages import tr
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".msgpack", ".h5", ".ckpt")
 
@@ -72,7 +73,11 @@ def select(
         file for path, file in by_path.items() if not (others and path.lower().endswith(".gguf"))
     ]
     left = quantization.listed(found)
-    note = f"{source}: its GGUF files are left out ({left}); name one to have it: {source}:TAG"
+    note = tr(
+        "{source}: its GGUF files are left out ({left}); name one to have it: {source}:TAG",
+        source=source,
+        left=left,
+    )
     return Selection(tuple(kept), notes=(note,) if found else ())
 
 
@@ -81,28 +86,44 @@ def _checked(files: Sequence[RemoteFile], source: Source) -> dict[str, RemoteFil
     for file in files:
         if not safe_member(file.path):
             raise HubError(
-                f"{source} lists the file {file.path!r}, which points outside of the repository; "
-                "nothing was fetched.",
-                hint="Do not use this repository.",
+                tr(
+                    "{source} lists the file {file_path!r}, which points outside of the "
+                    "repository; nothing was fetched.",
+                    source=source,
+                    file_path=file.path,
+                ),
+                hint=tr("Do not use this repository."),
             )
         other = by_path.setdefault(file.path, file)
         if other.expected != file.expected:
             raise HubError(
-                f"{source} lists {file.path} twice, with different contents; nothing was fetched.",
-                hint="Try again later, or name another revision.",
+                tr(
+                    "{source} lists {file_path} twice, with different contents; nothing was "
+                    "fetched.",
+                    source=source,
+                    file_path=file.path,
+                ),
+                hint=tr("Try again later, or name another revision."),
             )
     for path in by_path:
         above = path.rpartition("/")[0]
         while above:
             if above in by_path:
                 raise HubError(
-                    f"{source} lists {above} as a file and as the folder of {path}; nothing was "
-                    "fetched.",
-                    hint="Do not use this repository.",
+                    tr(
+                        "{source} lists {above} as a file and as the folder of {path}; "
+                        "nothing was fetched.",
+                        source=source,
+                        above=above,
+                        path=path,
+                    ),
+                    hint=tr("Do not use this repository."),
                 )
             above = above.rpartition("/")[0]
     if not by_path:
-        raise HubNotFoundError(f"{source} holds no files.", hint="Check the spelling.")
+        raise HubNotFoundError(
+            tr("{source} holds no files.", source=source), hint=tr("Check the spelling.")
+        )
     return by_path
 
 
@@ -112,8 +133,13 @@ def _one_file(
     if file not in sizes:
         near = difflib.get_close_matches(file, sizes, n=3, cutoff=0.4)
         raise HubNotFoundError(
-            f"{source} has no file {file!r}; it holds {len(sizes)} files.",
-            hint=f"The nearest: {', '.join(near or list(sizes)[:3])}.",
+            tr(
+                "{source} has no file {file!r}; it holds {sizes_count} files.",
+                source=source,
+                file=file,
+                sizes_count=len(sizes),
+            ),
+            hint=tr("The nearest: {near}.", near=", ".join(near or list(sizes)[:3])),
         )
     variant = next((variant for variant in found if file in variant.files), None)
     if variant is not None:
@@ -165,11 +191,23 @@ def _quantized(
     earlier = next((variant for variant in whole if variant.files[0] == chosen), None)
     if earlier is not None:
         return _of_variant(earlier, by_path)
-    choice = choose(whole) if len(whole) > 1 else Choice(whole[0], "the only one that is complete")
+    choice = (
+        choose(whole) if len(whole) > 1 else Choice(whole[0], tr("the only one that is complete"))
+    )
     others = [variant for variant in whole if variant is not choice.variant]
-    note = f"{source}: {quantization.listed([choice.variant])} is taken, {choice.why}"
+    note = tr(
+        "{source}: {listed} is taken, {why}",
+        source=source,
+        listed=quantization.listed([choice.variant]),
+        why=choice.why,
+    )
     if others:
-        note += f"; there are also {quantization.listed(others)}: name one with {source}:TAG"
+        note = tr(
+            "{note}; there are also {others}: name one with {source}:TAG",
+            note=note,
+            others=quantization.listed(others),
+            source=source,
+        )
     return _of_variant(choice.variant, by_path, (note,))
 
 
@@ -190,16 +228,23 @@ def require_indexed(
     folder = index.rpartition("/")[0]
     wanted = {f"{folder}/{name}" if folder else name for name in named}
     if missing := sorted(wanted - set(paths)):
-        raise _incomplete(source, missing, f"its {index} names them")
+        raise _incomplete(source, missing, tr("its {index} names them", index=index))
 
 
 def _incomplete(source: Source, missing: Sequence[str], why: str = "") -> VerificationError:
     shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+    text = tr(
+        "{source}: the repository does not list {missing_count} files of the model: {shown}",
+        source=source,
+        missing_count=len(missing),
+        shown=shown,
+    )
     return VerificationError(
-        f"{source}: the repository does not list {len(missing)} files of the model: {shown}"
-        + (f" ({why})." if why else "."),
-        hint="Nothing was fetched. The upload is not complete: name another revision, or ask its "
-        "author.",
+        f"{text} ({why})." if why else f"{text}.",
+        hint=tr(
+            "Nothing was fetched. The upload is not complete: name another revision, or ask "
+            "its author."
+        ),
     )
 
 

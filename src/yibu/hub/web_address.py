@@ -11,6 +11,7 @@ import urllib.parse
 from dataclasses import dataclass
 
 from yibu.errors import SourceError
+from yibu.messages import tr
 
 _HOSTS = {
     "hf.co": "hf",
@@ -70,10 +71,17 @@ def ollama_name(text: str, name: str) -> SourceError:
     """``qwen3:0.6b`` and ``llama3.2`` are names of Ollama's own library."""
     bare = re.split(r"[:@]", name)[0] or "NAME"
     return SourceError(
-        f"{text!r} is a name of Ollama's library, which is a registry of its own; yibu takes models "
-        "from ModelScope and Hugging Face.",
-        hint=f"Find its GGUF repository and name the quantization, such as "
-        f"modelscope:ORG/{bare}-GGUF:Q4_K_M, or see what yibu knows by name: yibu pull --help.",
+        tr(
+            "{text!r} is a name of Ollama's library, which is a registry of its own; yibu "
+            "takes models from ModelScope and Hugging Face.",
+            text=text,
+        ),
+        hint=tr(
+            "Find its GGUF repository and name the quantization, such as "
+            "modelscope:ORG/{bare}-GGUF:Q4_K_M, or see what yibu knows by name: yibu pull "
+            "--help.",
+            bare=bare,
+        ),
     )
 
 
@@ -88,8 +96,12 @@ def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Addre
         parts = parts[1:4]
     if parts and parts[0] in _NO_MODELS:
         raise SourceError(
-            f"{text!r} is an address of {parts[0]}, and a model's was expected.",
-            hint="Give the address of the model's own page.",
+            tr(
+                "{text!r} is an address of {parts}, and a model's was expected.",
+                text=text,
+                parts=parts[0],
+            ),
+            hint=tr("Give the address of the model's own page."),
         )
     if parts[:1] == ["models"]:
         parts = parts[1:]
@@ -110,8 +122,8 @@ def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Addre
 def _repo(hub: str, parts: list[str], text: str) -> str:
     if len(parts) < 2:
         raise SourceError(
-            f"{text!r} names no model: ORG/NAME was expected in it.",
-            hint=f"For example {hub}:Qwen/Qwen3-0.6B.",
+            tr("{text!r} names no model: ORG/NAME was expected in it.", text=text),
+            hint=tr("For example {hub}:Qwen/Qwen3-0.6B.", hub=hub),
         )
     return "/".join(parts[:2])
 
@@ -126,7 +138,11 @@ def _revision(parts: list[str]) -> tuple[str | None, list[str]]:
 def _unknown_host(text: str, host: str, parts: list[str]) -> SourceError:
     repo = "/".join(parts[1:3] if parts[:1] == ["models"] else parts[:2]) or "ORG/NAME"
     return SourceError(
-        f"{text!r} is not a source: yibu knows no hub at {host}.",
-        hint=f"If it is a mirror of Hugging Face: export HF_ENDPOINT=https://{host}, then hf:{repo}; "
-        f"of ModelScope: MODELSCOPE_ENDPOINT and modelscope:{repo}.",
+        tr("{text!r} is not a source: yibu knows no hub at {host}.", text=text, host=host),
+        hint=tr(
+            "If it is a mirror of Hugging Face: export HF_ENDPOINT=https://{host}, then "
+            "hf:{repo}; of ModelScope: MODELSCOPE_ENDPOINT and modelscope:{repo}.",
+            host=host,
+            repo=repo,
+        ),
     )

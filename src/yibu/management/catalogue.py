@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from yibu.messages import tr
+
 if TYPE_CHECKING:
     from yibu.hub.catalogue import CatalogueEntry
     from yibu.planner.types import Machine
@@ -47,7 +49,7 @@ def fits(entry: CatalogueEntry, machine: Machine) -> str | None:
         return None
     needed = entry.size * _OVERHEAD
     if any(needed <= gpu.free for gpu in machine.gpus):
-        return "on a GPU"
+        return tr("on a GPU")
     if sum(gpu.free for gpu in machine.gpus) >= needed:
-        return "on the GPUs"
-    return "in memory" if needed <= machine.memory_available else "no"
+        return tr("on the GPUs")
+    return tr("in memory") if needed <= machine.memory_available else "no"

@@ -9,6 +9,7 @@ from yibu.config import Config
 from yibu.config.wire import shown_settings
 from yibu.errors import UsageError
 from yibu.management.context import Context
+from yibu.messages import tr
 from yibu.node.client import Client
 
 _FILE_NAMES = {"max_body_bytes": "max_body", "max_upload_bytes": "max_upload"}
@@ -39,9 +40,11 @@ def refuse_changes(context: Context, config: Config, *, whole_file: bool) -> Non
     changed = changed_settings(config, running["gateway"], context.env)
     if changed:
         raise UsageError(
-            f"A node already runs here, and it was started with other settings:"
-            f" {'; '.join(changed)}.",
-            hint="Start it anew with these: yibu down && yibu up -d",
+            tr(
+                "A node already runs here, and it was started with other settings: {changed}.",
+                changed="; ".join(changed),
+            ),
+            hint=tr("Start it anew with these: yibu down && yibu up -d"),
         )
     path = str(config.path) if config.path else None
     names = {model.name for model in config.models}
@@ -52,9 +55,16 @@ def refuse_changes(context: Context, config: Config, *, whole_file: bool) -> Non
     ]
     if gone:
         raise UsageError(
-            f"{path} no longer has {', '.join(gone)}, and the node still serves it.",
-            hint=f"Serve what the file has, and nothing else of it: yibu apply -f {path}. Or name the"
-            f" models to bring up: yibu up -d -f {path} NAME",
+            tr(
+                "{path} no longer has {gone}, and the node still serves it.",
+                path=path,
+                gone=", ".join(gone),
+            ),
+            hint=tr(
+                "Serve what the file has, and nothing else of it: yibu apply -f {path}. Or "
+                "name the models to bring up: yibu up -d -f {path} NAME",
+                path=path,
+            ),
         )
 
 
@@ -85,7 +95,12 @@ def changed_settings(
         said |= (origin == "file" or same_file) and held not in ("flag", "environment")
         if said and value != running[name]:
             changed.append(
-                f"gateway.{in_file} is {_shown(running[name])} there, {_shown(value)} here"
+                tr(
+                    "gateway.{in_file} is {running} there, {value} here",
+                    in_file=in_file,
+                    running=_shown(running[name]),
+                    value=_shown(value),
+                )
             )
     return changed
 
@@ -95,8 +110,16 @@ def _changed_keys(mine: set[str], running: Mapping[str, Any], *, flag: bool) -> 
     missing = mine - theirs
     # Keys of its environment, or of its command line, are no fault of this command's.
     more = set() if flag else theirs - mine - set(running["keys_of_environment"])
-    told = [f"it does not know {len(missing)} of gateway.api_keys"] if missing else []
-    return told + ([f"it takes {len(more)} keys that are not in gateway.api_keys"] if more else [])
+    told = (
+        [tr("it does not know {missing_count} of gateway.api_keys", missing_count=len(missing))]
+        if missing
+        else []
+    )
+    return told + (
+        [tr("it takes {more_count} keys that are not in gateway.api_keys", more_count=len(more))]
+        if more
+        else []
+    )
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,7 @@ from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
 from yibu.management.context import Context, open_resolver, open_store
 from yibu.management.entries import choose, gateway_settings
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.engines.base import Engine
@@ -57,7 +58,9 @@ def refuse(faults: Sequence[YibuError]) -> None:
         raise faults[0]
     if faults:
         lines = (line for fault in faults for line in str(fault).splitlines())
-        raise ConfigError("\n  ".join((f"{len(faults)} faults:", *lines)))
+        raise ConfigError(
+            "\n  ".join((tr("{faults_count} faults:", faults_count=len(faults)), *lines))
+        )
 
 
 def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
@@ -116,7 +119,13 @@ def _check_options(model: ModelConfig, context: Context) -> None:
         reasons = "; ".join(
             fault.message.removeprefix(f"model {model.name!r}: ") for fault in faults
         )
-        raise ConfigError(f"model {model.name!r}: no engine takes its options ({reasons})")
+        raise ConfigError(
+            tr(
+                "model {model!r}: no engine takes its options ({reasons})",
+                model=model.name,
+                reasons=reasons,
+            )
+        )
 
 
 def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:
@@ -129,7 +138,11 @@ def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:
     source = parse_source(model.source)
     if source.scheme == "local" and not Path(source.name).exists():
         raise ConfigError(
-            f"model {model.name!r}: there is nothing at {source.name}",
-            hint="correct the path; a relative one begins at the folder of yibu.yaml",
+            tr(
+                "model {model!r}: there is nothing at {source}",
+                model=model.name,
+                source=source.name,
+            ),
+            hint=tr("correct the path; a relative one begins at the folder of yibu.yaml"),
         )
     return stored_facts(model.source, open_store(context))

@@ -8,6 +8,7 @@ from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.config.wire import model_config
+from yibu.messages import tr
 
 _NOT_COMPARED = frozenset(field.name for field in fields(ModelConfig) if not field.compare)
 _HIDDEN = "env"
@@ -100,7 +101,7 @@ def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
 def shown(name: str, value: Any) -> str:
     """A setting's value as it may be shown."""
     if name.partition(".")[0] == _HIDDEN:
-        return "unset" if value is None else "(not shown)"
+        return "unset" if value is None else tr("(not shown)")
     if isinstance(value, tuple | list):
         return " ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

@@ -19,6 +19,7 @@ from yibu.engines.servers import Lifted
 from yibu.errors import ConfigError, UsageError
 from yibu.management.gateway_flags import from_command_line, from_entries
 from yibu.management.sources import path_note, resolve_source, served_name
+from yibu.messages import tr
 from yibu.planner.types import Gpu
 
 Gpus = Callable[[], tuple[Gpu, ...]]
@@ -89,11 +90,21 @@ class _Entry:
         try:
             found = server.lift(model.flags, model.options, model.env)
         except ConfigError as error:
-            raise ConfigError(f"model {model.name!r}: {error.message}", hint=error.hint) from error
+            raise ConfigError(
+                tr(
+                    "model {model!r}: {error_message}",
+                    model=model.name,
+                    error_message=error.message,
+                ),
+                hint=error.hint,
+            ) from error
         if found.key_file is not None:
             raise ConfigError(
-                f"model {model.name!r}: a file of keys stands in its flags",
-                hint=f"keys are the gateway's: gateway: {{api_key_file: {found.key_file}}}",
+                tr("model {model!r}: a file of keys stands in its flags", model=model.name),
+                hint=tr(
+                    "keys are the gateway's: gateway: {{api_key_file: {key_file}}}",
+                    key_file=found.key_file,
+                ),
             )
         return cls(model, _Read(found.words, found))
 
@@ -110,9 +121,16 @@ class _Entry:
             named = _local_first(named, directory)
             if written and named not in (written, f"hf:{written}", f"modelscope:{written}"):
                 raise ConfigError(
-                    f"model {self.model.name!r} has the source {written}, and its flags say"
-                    f" --model {named}",
-                    hint=f"take --model out of its flags, or write: source: {named}",
+                    tr(
+                        "model {model!r} has the source {written}, and its flags say --model "
+                        "{named}",
+                        model=self.model.name,
+                        written=written,
+                        named=named,
+                    ),
+                    hint=tr(
+                        "take --model out of its flags, or write: source: {named}", named=named
+                    ),
                 )
             written = written or named
         return str(resolve_source(written, directory)) if written else ""
@@ -169,8 +187,18 @@ class _Entry:
             named = _numbers(model, variable, value, gpus)
             if chosen is not None and chosen != named:
                 raise ConfigError(
-                    f"model {model.name!r} has gpus: {list(chosen)}, and its env {variable}={value}",
-                    hint=f"take {variable} out of its env, or write: gpus: {list(named)}",
+                    tr(
+                        "model {model!r} has gpus: {chosen}, and its env {variable}={value}",
+                        model=model.name,
+                        chosen=list(chosen),
+                        variable=variable,
+                        value=value,
+                    ),
+                    hint=tr(
+                        "take {variable} out of its env, or write: gpus: {named}",
+                        variable=variable,
+                        named=list(named),
+                    ),
                 )
             chosen = named
         return chosen
@@ -196,14 +224,18 @@ def choose(
     wanted, flags = _read_typed(wanted, typed, entries, directory)
     if not wanted and not entries:
         raise UsageError(
-            "No model was named, and there is no yibu.yaml with models here.",
-            hint="Try: yibu up smollm2, or write a file with: yibu init",
+            tr("No model was named, and there is no yibu.yaml with models here."),
+            hint=tr("Try: yibu up smollm2, or write a file with: yibu init"),
         )
     named = [_named(text, entries, directory) for text in wanted] if wanted else entries
     if (typed.name or typed.engine or typed.flags) and len(named) != 1:
         raise UsageError(
-            f"--name, --engine and flags after -- belong to one model, and {len(named)} are named.",
-            hint="Name one model, or write the settings into yibu.yaml: yibu init",
+            tr(
+                "--name, --engine and flags after -- belong to one model, and {named_count} "
+                "are named.",
+                named_count=len(named),
+            ),
+            hint=tr("Name one model, or write the settings into yibu.yaml: yibu init"),
         )
     models = [entry.settled(directory, typed, flags, gpus) for entry in named]
     _refuse_clashes(models, entries, directory)
@@ -241,8 +273,12 @@ def _read_typed(
         named = _local_first(named, directory)
         if wanted and tuple(wanted) != (named,):
             raise UsageError(
-                f"--model {named} stands after --, and {', '.join(wanted)} before it.",
-                hint=f"Name the model once: yibu up {wanted[0]} -- FLAGS",
+                tr(
+                    "--model {named} stands after --, and {wanted} before it.",
+                    named=named,
+                    wanted=", ".join(wanted),
+                ),
+                hint=tr("Name the model once: yibu up {wanted} -- FLAGS", wanted=wanted[0]),
             )
         wanted = (named,)
     return wanted, _Read(found.words, found)
@@ -272,9 +308,14 @@ def _refuse_twins(entries: Sequence[_Entry]) -> None:
         for name in entry.names:
             if (other := owners.setdefault(name, entry.model.name)) != entry.model.name:
                 raise ConfigError(
-                    f"the models {other} and {entry.model.name} both claim the name {name!r};"
-                    " clients could reach only one",
-                    hint="take it out of one's aliases, or of its --served-model-name",
+                    tr(
+                        "the models {other} and {model} both claim the name {name!r}; "
+                        "clients could reach only one",
+                        other=other,
+                        model=entry.model.name,
+                        name=name,
+                    ),
+                    hint=tr("take it out of one's aliases, or of its --served-model-name"),
                 )
 
 
@@ -285,7 +326,7 @@ def _refuse_clashes(
     here: dict[str, ModelConfig] = {}
     in_file = {plain_name(name): entry for entry in entries for name in entry.names}
     for model in chosen:
-        name, where, known = plain_name(model.name), "this command has", model
+        name, where, known = plain_name(model.name), tr("this command has"), model
         if (entry := in_file.get(name)) is not None:
             source = entry.source(entry.model.directory or directory)
             where, known = "yibu.yaml has", replace(entry.model, source=source)
@@ -293,9 +334,19 @@ def _refuse_clashes(
             known = here.setdefault(name, model)
         if model.source != known.source and (model.name_derived or known.name_derived):
             raise UsageError(
-                f"{model.source} would be named {model.name}, and {where} a {known.name} already,"
-                f" from {known.source or 'no source'}.",
-                hint=f"Give it another name: yibu up {model.source} --name NAME",
+                tr(
+                    "{model_source} would be named {model}, and {where} a {known} already, "
+                    "from {known_source}.",
+                    model_source=model.source,
+                    model=model.name,
+                    where=where,
+                    known=known.name,
+                    known_source=known.source or tr("no source"),
+                ),
+                hint=tr(
+                    "Give it another name: yibu up {model_source} --name NAME",
+                    model_source=model.source,
+                ),
             )
 
 
@@ -307,9 +358,14 @@ def _numbers(model: ModelConfig, variable: str, value: str, gpus: Gpus | None) -
     found = hardware.visible((gpus or hardware.gpus)(), value)
     if len(found) != len(value.split(",")):
         raise ConfigError(
-            f"model {model.name!r}: its env has {variable}={value}, which names no GPU of this"
-            " machine",
-            hint="see their numbers with nvidia-smi -L, and write: gpus: [0]",
+            tr(
+                "model {model!r}: its env has {variable}={value}, which names no GPU of this "
+                "machine",
+                model=model.name,
+                variable=variable,
+                value=value,
+            ),
+            hint=tr("see their numbers with nvidia-smi -L, and write: gpus: [0]"),
         )
     return tuple(gpu.index for gpu in found)
 
@@ -327,7 +383,9 @@ def _name(name: str | None) -> tuple[str, ...]:
     try:
         return (check_name(name),)
     except ValueError as error:
-        raise UsageError(f"--name {name!r} cannot be used: {error}.") from error
+        raise UsageError(
+            tr("--name {name!r} cannot be used: {error}.", name=name, error=error)
+        ) from error
 
 
 def _engine(name: str | None) -> EngineName | None:
@@ -336,4 +394,10 @@ def _engine(name: str | None) -> EngineName | None:
             return known
     if name is None:
         return None
-    raise UsageError(f"{name!r} is no engine; known are {', '.join(ENGINE_NAMES)}.")
+    raise UsageError(
+        tr(
+            "{name!r} is no engine; known are {ENGINE_NAMES}.",
+            name=name,
+            ENGINE_NAMES=", ".join(ENGINE_NAMES),
+        )
+    )

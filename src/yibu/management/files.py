@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
 from yibu.management.context import Context
+from yibu.messages import tr
 from yibu.node.state import write_atomically
 
 if TYPE_CHECKING:
@@ -126,16 +127,22 @@ class ConfigFile:
         """
         if _digest(self._bytes()) != sha256:
             raise ChangedMeanwhileError(
-                f"{self.path} was changed since it was read",
-                hint="read it again, and make the change in what it says now",
+                tr("{path} was changed since it was read", path=self.path),
+                hint=tr("read it again, and make the change in what it says now"),
             )
         target = self.path.resolve()  # a symbolic link stays one
         try:
             write_atomically(target, text.encode())
         except OSError as error:
             raise ConfigError(
-                f"{target} cannot be written: {error.strerror}",
-                hint=f"see whose it is: ls -l {target}; the disk: df -h {target.parent}",
+                tr(
+                    "{target} cannot be written: {strerror}", target=target, strerror=error.strerror
+                ),
+                hint=tr(
+                    "see whose it is: ls -l {target}; the disk: df -h {parent}",
+                    target=target,
+                    parent=target.parent,
+                ),
             ) from error
 
     def _bytes(self) -> bytes | None:
@@ -145,8 +152,12 @@ class ConfigFile:
             return None
         except OSError as error:
             raise ConfigError(
-                f"The configuration file {self.path} cannot be read: {error.strerror}",
-                hint=f"see whose it is: ls -l {self.path}",
+                tr(
+                    "The configuration file {path} cannot be read: {strerror}",
+                    path=self.path,
+                    strerror=error.strerror,
+                ),
+                hint=tr("see whose it is: ls -l {path}", path=self.path),
             ) from error
 
     def _config(self, data: bytes) -> Config:

@@ -9,10 +9,11 @@ from typing import Any
 from yibu.config import Config, Origin
 from yibu.engines.servers import Lifted
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
-_SEEN = (
-    "! the key stands on this command line, where every user of the machine can read it as long as"
-    " the command runs: YIBU_API_KEYS or gateway.api_key_file keeps it off"
+_SEEN = tr(
+    "! the key stands on this command line, where every user of the machine can read it "
+    "as long as the command runs: YIBU_API_KEYS or gateway.api_key_file keeps it off"
 )
 
 
@@ -66,14 +67,29 @@ def _with_address(config: Config, setting: str, asked: Sequence[tuple[str, Any]]
     if others:
         said = ", ".join(f"{name} --{setting} {value}" for name, value in asked)
         raise ConfigError(
-            f"one gateway serves all models, and their flags say: {said}",
-            hint=f"take --{setting} out of them, and write: gateway: {{{setting}: {first}}}",
+            tr("one gateway serves all models, and their flags say: {said}", said=said),
+            hint=tr(
+                "take --{setting} out of them, and write: gateway: {{{setting}: {first}}}",
+                setting=setting,
+                first=first,
+            ),
         )
     has = getattr(config.gateway, setting)
     if origin == "file" and has != first:
         raise ConfigError(
-            f"{place} is {has}, and the flags of {asked[0][0]} say --{setting} {first}",
-            hint=f"take --{setting} out of them, or write: gateway: {{{setting}: {first}}}",
+            tr(
+                "{place} is {has}, and the flags of {asked} say --{setting} {first}",
+                place=place,
+                has=has,
+                asked=asked[0][0],
+                setting=setting,
+                first=first,
+            ),
+            hint=tr(
+                "take --{setting} out of them, or write: gateway: {{{setting}: {first}}}",
+                setting=setting,
+                first=first,
+            ),
         )
     return _with(config, "file", **{setting: first})
 
@@ -90,16 +106,27 @@ def _notes(lifted: Lifted) -> tuple[str, ...]:
     """What became of the gateway's flags, a sentence each; keys are left out."""
     notes = []
     if lifted.host is not None:
-        notes.append(f"--host {lifted.host}: the gateway listens there (gateway.host)")
+        notes.append(
+            tr("--host {host}: the gateway listens there (gateway.host)", host=lifted.host)
+        )
     if lifted.port is not None:
-        notes.append(f"--port {lifted.port}: the gateway listens there (gateway.port)")
+        notes.append(
+            tr("--port {port}: the gateway listens there (gateway.port)", port=lifted.port)
+        )
     if lifted.api_keys:
-        notes.append("--api-key: the gateway asks for it (gateway.api_keys); the engine gets a key"
-                     " of its own")  # fmt: skip
+        notes.append(tr(
+"--api-key: the gateway asks for it (gateway.api_keys); the engine gets a key of "
+"its own"
+))  # fmt: skip
     if lifted.names:
         names = ", ".join(map(repr, lifted.names))
-        notes.append(f"--served-model-name: clients may ask for {names}")
+        notes.append(tr("--served-model-name: clients may ask for {names}", names=names))
     if lifted.adapters:
         names = ", ".join(repr(name) for name, _ in lifted.adapters)
-        notes.append(f"--lora-modules: clients ask for {names} like for any model (options.lora)")
+        notes.append(
+            tr(
+                "--lora-modules: clients ask for {names} like for any model (options.lora)",
+                names=names,
+            )
+        )
     return tuple(notes)

@@ -14,6 +14,7 @@ from typing import Any
 
 from yibu.config.names import generation_of
 from yibu.errors import NotRunningError, UsageError
+from yibu.messages import tr
 from yibu.node import log_lines, logs
 from yibu.node.log_lines import LEVELS, Level, Line
 from yibu.paths import Paths
@@ -59,8 +60,14 @@ def files(paths: Paths, models: Sequence[str]) -> list[Path]:
     for model in dict.fromkeys(models):
         named = files_of(paths, model)
         if not named:
-            known = ", ".join(_names(paths)) or "none yet"
-            raise UsageError(f"There is no log of {model!r} here; there are: {known}.")
+            known = ", ".join(_names(paths)) or tr("none yet")
+            raise UsageError(
+                tr(
+                    "There is no log of {model!r} here; there are: {known}.",
+                    model=model,
+                    known=known,
+                )
+            )
         found += named
     return found
 
@@ -120,7 +127,7 @@ def since(text: str, now: float) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise UsageError(
-            f"--since {text} is no time.", hint="10m, 2h, 1d, or 2026-11-28T15:30:00"
+            tr("--since {text} is no time.", text=text), hint="10m, 2h, 1d, or 2026-11-28T15:30:00"
         ) from None
 
 
@@ -136,7 +143,10 @@ class Found:
         named = wanted.get("level")
         level = next((known for known in LEVELS if known == named), None)
         if named and level is None:
-            raise UsageError(f"{named!r} is no level", hint=f"one of {', '.join(LEVELS)}")
+            raise UsageError(
+                tr("{named!r} is no level", named=named),
+                hint=tr("one of {LEVELS}", LEVELS=", ".join(LEVELS)),
+            )
         text = wanted.get("since")
         begin = since(text, time.time()) if text else None
         # Text, and no pattern: one that takes for ever to match would hold the node up.
@@ -196,6 +206,6 @@ def _known(paths: Paths, names: Sequence[str]) -> list[Path]:
     for name in dict.fromkeys(names):
         here = [file for file in files(paths, ()) if file.stem == name] or files_of(paths, name)
         if not here:
-            raise UnknownLogError(f"There is no log of {name[:100]!r} here")
+            raise UnknownLogError(tr("There is no log of {name!r} here", name=name[:100]))
         found += here
     return found if names else files(paths, ())

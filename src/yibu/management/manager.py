@@ -15,6 +15,7 @@ from yibu.management import catalogue, log_reading, proposals
 from yibu.management.context import Context
 from yibu.management.difference import Difference, before_last_apply
 from yibu.management.files import ConfigFile
+from yibu.messages import tr
 from yibu.node.control import Control
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import gpus, gpus_busy, probe
@@ -58,7 +59,7 @@ class NodeManager:
     async def ask(self, operation: str, **fields: Any) -> Any:
         """Raises YibuError."""
         if self._control is None:
-            raise NotReadyError("The node is still starting", retry_after=1)
+            raise NotReadyError(tr("The node is still starting"), retry_after=1)
         return await self._control.answer({"op": operation, **fields}, _drop, _drop_descriptors)
 
     def configs(self) -> Sequence[ModelConfig]:
@@ -101,7 +102,8 @@ class NodeManager:
         found = before_last_apply(await self.ask("configs"))
         if found is None:
             raise NothingAppliedError(
-                "There is nothing to go back to: nothing was applied here", hint="yibu apply"
+                tr("There is nothing to go back to: nothing was applied here"),
+                hint=tr("yibu apply"),
             )
         return _plain(found)
 

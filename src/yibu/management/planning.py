@@ -11,6 +11,7 @@ from yibu.config.names import generation_of
 from yibu.engines.base import LaunchPlan
 from yibu.hub.store import Store
 from yibu.management.context import Context, open_resolver, open_store
+from yibu.messages import tr
 from yibu.planner.explain import Row, explain, explain_machine, facts_data
 from yibu.planner.ledger import Promise, as_if_stopped, less_promised
 from yibu.planner.machine_file import BUILT_IN, load_machine
@@ -116,7 +117,7 @@ def plan_beside(
     notes = []
     if own:
         names = ", ".join(promise.replica for promise in own)
-        notes.append(f"{names} runs: planned as if it were stopped")
+        notes.append(tr("{names} runs: planned as if it were stopped", names=names))
     target = as_if_stopped(target, own)
     store = open_store(context, offline=offline, machine=less_promised(target, others))
     planned = plan_models(models, store, target, open_resolver(context), others)
@@ -134,6 +135,6 @@ def _with_machine(request: Request, verdict: ModelPlan, machine: Machine) -> Mod
         return verdict
     for name, other in BUILT_IN.items():
         if (other.gpus or not machine.gpus) and fits(other):
-            said = f"a machine such as {name} holds it: `yibu plan --machine {name}`"
+            said = tr("a machine such as {name} holds it: `yibu plan --machine {name}`", name=name)
             return replace(verdict, suggestions=(*verdict.suggestions, said))
     return verdict

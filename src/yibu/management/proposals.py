@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from yibu.errors import UsageError
 from yibu.management.context import Context
 from yibu.management.files import ConfigFile
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.config import Config
@@ -38,14 +39,16 @@ def propose(wanted: Mapping[str, Any], context: Context) -> Proposal:
 
         values = wanted.get("set") or {}
         found = adopt_text(script, "", values, context.env, context.directory)
-        secrets = [*sorted(found.secrets), *(["API keys"] if found.keys else [])]
+        secrets = [*sorted(found.secrets), *([tr("API keys")] if found.keys else [])]
         return Proposal(found.document["models"], found.warnings, secrets, found.secrets)
     if text := wanted.get("yaml"):
         import yaml
 
         config = _parsed(text, context)  # with every fault and its line, before it is read as it is
         if not config.models:
-            raise UsageError("The text has no models", hint="models: [{name: chat, source: …}]")
+            raise UsageError(
+                tr("The text has no models"), hint=tr("models: [{name: chat, source: …}]")
+            )
         return Proposal(yaml.safe_load(text)["models"])
     return Proposal([_typed(wanted, context)])
 
@@ -119,5 +122,5 @@ def _typed(wanted: Mapping[str, Any], context: Context) -> dict[str, Any]:
 def _parsed(text: str, context: Context) -> Config:
     from yibu.config import file as config_file
 
-    schema = config_file.parse(text.encode(), "the text", env=context.env)
+    schema = config_file.parse(text.encode(), tr("the text"), env=context.env)
     return config_file.resolve(schema, None, env=context.env)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yibu.config.names import name_from
 from yibu.errors import SourceError, UsageError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.hub.store import Store
@@ -37,7 +38,9 @@ def resolve_source(text: str, directory: Path) -> Source:
         near = [] if "/" in text else suggestions(text)
         if not near:
             raise
-        hint = f"Did you mean {' or '.join(near)}, of the catalogue? {error.hint}"
+        hint = tr(
+            "Did you mean {near}, of the catalogue? {hint}", near=" or ".join(near), hint=error.hint
+        )
         raise SourceError(error.message, hint=hint) from error
 
 
@@ -50,7 +53,16 @@ def path_note(text: str, directory: Path) -> str | None:
         return None
     entry = lookup(text)
     other = entry.source() if entry else _hub_model(text, Path(path.name))
-    return f"{text}: {path} is meant, because it exists; the model is {other}" if other else None
+    return (
+        tr(
+            "{text}: {path} is meant, because it exists; the model is {other}",
+            text=text,
+            path=path,
+            other=other,
+        )
+        if other
+        else None
+    )
 
 
 def _hub_model(text: str, path: Path) -> str | None:
@@ -82,8 +94,13 @@ def stored_source(text: str, store: Store, context: Context) -> Source:
         return named[0]
     if named:
         raise UsageError(
-            f"{text} is the name of {len(named)} models here: {', '.join(map(str, named))}.",
-            hint=f"Give the source: {named[0]}",
+            tr(
+                "{text} is the name of {named_count} models here: {str}.",
+                text=text,
+                named_count=len(named),
+                str=", ".join(map(str, named)),
+            ),
+            hint=tr("Give the source: {named}", named=named[0]),
         )
     return resolve_source(text, context.directory)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from yibu import errors
 from yibu.errors import NotRunningError, YibuError
+from yibu.messages import tr, unpack
 from yibu.node.lock import holder_of
 from yibu.paths import Paths
 
@@ -105,7 +106,7 @@ class Client:
                 connection.sendall(json.dumps({"op": op, **fields}).encode() + b"\n")
                 with connection.makefile("rb") as lines:
                     for line in lines:
-                        message = json.loads(line)
+                        message = unpack(json.loads(line))
                         if "error" in message:
                             raise rebuild_error(message["error"])
                         yield message
@@ -113,8 +114,12 @@ class Client:
                             return
             except TimeoutError:
                 raise NotRunningError(
-                    f"the node does not answer {op!r} within {timeout:g} s",
-                    hint=f"look at its log: {self._paths.node_log}",
+                    tr(
+                        "the node does not answer {op!r} within {timeout:g} s",
+                        op=op,
+                        timeout=timeout,
+                    ),
+                    hint=tr("look at its log: {node_log}", node_log=self._paths.node_log),
                 ) from None
             except (ConnectionError, ValueError) as error:
                 raise _broken(op) from error
@@ -132,10 +137,16 @@ class Client:
                     raise
                 if time.monotonic() > deadline:
                     raise NotRunningError(
-                        f"the node of this home was killed, and does not come back within "
-                        f"{self._patience:g} s",
-                        hint=f"process {holder.pid} tries to start it; see why it ends: yibu logs node; "
-                        "to give it up: yibu down",
+                        tr(
+                            "the node of this home was killed, and does not come back within "
+                            "{patience:g} s",
+                            patience=self._patience,
+                        ),
+                        hint=tr(
+                            "process {pid} tries to start it; see why it ends: yibu logs "
+                            "node; to give it up: yibu down",
+                            pid=holder.pid,
+                        ),
                     ) from None
                 time.sleep(_POLL)
 
@@ -148,21 +159,25 @@ class Client:
             # Refused: the socket of a node that was killed.
             connection.close()
             raise NotRunningError(
-                f"no node runs on this home ({self._paths.state.parent})",
-                hint="start one with a model: yibu up MODEL",
+                tr("no node runs on this home ({parent})", parent=self._paths.state.parent),
+                hint=tr("start one with a model: yibu up MODEL"),
             ) from None
         except OSError as error:
             connection.close()
             raise NotRunningError(
-                f"the node's socket {self._paths.control_socket} cannot be used: {error}",
-                hint="check whose it is: it has to belong to you",
+                tr(
+                    "the node's socket {control_socket} cannot be used: {error}",
+                    control_socket=self._paths.control_socket,
+                    error=error,
+                ),
+                hint=tr("check whose it is: it has to belong to you"),
             ) from error
         return connection
 
 
 def _broken(op: str) -> WentAwayError:
     return WentAwayError(
-        f"the node went away while it worked on {op!r}", hint="see what runs: yibu ps"
+        tr("the node went away while it worked on {op!r}", op=op), hint=tr("see what runs: yibu ps")
     )
 
 

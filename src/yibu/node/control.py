@@ -41,6 +41,7 @@ from typing import Any, Protocol
 
 from yibu.config.wire import model_config, plain_config
 from yibu.errors import NotRunningError, UsageError
+from yibu.messages import tr
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.history import History
@@ -139,7 +140,7 @@ class Control:
         node = self._node()["node"]
         if request.get("instance") not in (None, node["instance"]):
             raise NotRunningError(
-                "another node runs on this home by now", hint="see what it serves: yibu ps"
+                tr("another node runs on this home by now"), hint=tr("see what it serves: yibu ps")
             )
         match request.get("op"):
             case "up" | "down" | "restart" | "load" | "unload" | "scale" as verb:
@@ -185,7 +186,7 @@ class Control:
                 return await self._upgrade()
             case _:
                 if self._gateway.listeners is None or not self._gateway.url:
-                    raise NotRunningError("the gateway does not listen yet")
+                    raise NotRunningError(tr("the gateway does not listen yet"))
                 hand(self._gateway.listeners.descriptors())
                 return {}
 
@@ -227,7 +228,7 @@ class Control:
                     },
                 }
             case op:
-                raise UsageError(f"the node knows no operation {op!r}")
+                raise UsageError(tr("the node knows no operation {op!r}", op=op))
 
     async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         """Take some models down and bring others up; what was served before can be had back."""

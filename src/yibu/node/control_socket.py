@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
+from yibu.messages import pack, tr
 from yibu.node.control import Control, Hand, Send
 from yibu.node.launch import cancelled
 
@@ -91,7 +92,7 @@ async def _converse(
 ) -> None:
     async def send(message: Mapping[str, Any]) -> None:
         # Paths that are no UTF-8 hold surrogates, which the client reads back.
-        line = json.dumps(message, ensure_ascii=False).encode(errors="surrogatepass")
+        line = json.dumps(pack(message), ensure_ascii=False).encode(errors="surrogatepass")
         writer.write(line + b"\n")
         await writer.drain()
 
@@ -132,12 +133,16 @@ async def _reply(control: Control, line: bytes, send: Send, hand: Hand) -> None:
     try:
         request = json.loads(line)
         if not isinstance(request, dict):
-            raise UsageError(f"a request is a JSON object, this is a {type(request).__name__}")
+            raise UsageError(
+                tr("a request is a JSON object, this is a {name}", name=type(request).__name__)
+            )
         result = await control.answer(request, send, hand)
     except YibuError as error:
         await send({"error": plain_error(error)})
     except (ValueError, KeyError, TypeError) as error:
-        text = f"the request cannot be read: {type(error).__name__}: {error}"
+        text = tr(
+            "the request cannot be read: {name}: {error}", name=type(error).__name__, error=error
+        )
         await send({"error": plain_error(UsageError(text))})
     else:
         await send({"result": result})

@@ -19,6 +19,7 @@ from yibu.config import ModelConfig
 from yibu.engines.base import LaunchPlan, PhaseMark
 from yibu.errors import YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
+from yibu.messages import tr
 from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
 from yibu.planner.ledger import Beside, emptied, promised_host, promised_memory
@@ -203,7 +204,7 @@ class _Telling:
 
     def report(self, progress: Progress) -> None:
         if self._abandoned.is_set():
-            raise CancelledPullError(f"{self._name} is not wanted any more")
+            raise CancelledPullError(tr("{name} is not wanted any more", name=self._name))
         self._loop.call_soon_threadsafe(self._on_progress, progress)
 
     def note(self, text: str) -> None:

@@ -14,6 +14,7 @@ from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import UNKNOWN
 from yibu.errors import YibuError
 from yibu.hub.types import Progress
+from yibu.messages import tr
 from yibu.node import logs
 from yibu.node.deploy import Deployer, Gotten
 from yibu.node.events import EventBus
@@ -179,8 +180,10 @@ class Deployment:
         note = _silent if number else self.note
         self.spec = await self._spec(self.launches[number], placement, note)
         if not await asyncio.to_thread(logs.has_room, self._host.paths.logs):
-            self.note(f"the disk with the logs is full ({self._host.paths.logs}): this engine "
-                      "writes none")  # fmt: skip
+            self.note(tr(
+"the disk with the logs is full ({logs}): this engine writes none",
+logs=self._host.paths.logs
+))  # fmt: skip
         return self.spec
 
     async def _spec(
@@ -264,7 +267,10 @@ class Deployment:
         """It waits for memory."""
         self.entered(WAIT)
         self.note(
-            f"waits for memory that is reserved for {', '.join(others)}, until it has started"
+            tr(
+                "waits for memory that is reserved for {others}, until it has started",
+                others=", ".join(others),
+            )
         )
 
     def entered(self, phase: str) -> None:

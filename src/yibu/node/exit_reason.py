@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from yibu.messages import tr
 from yibu.node import logs
 
 DISK_FULL = "disk_full"
@@ -13,12 +14,14 @@ DISK_FULL = "disk_full"
 def describe_exit(code: int | None) -> str:
     """An exit code in words; nobody had asked the engine to end."""
     if code is None:
-        return "ended (it had been adopted, so its exit code is not known)"
+        return tr("ended (it had been adopted, so its exit code is not known)")
     if code == -signal.SIGKILL:
-        return "was killed by SIGKILL, which yibu did not send (the kernel, out of memory?)"
+        return tr("was killed by SIGKILL, which yibu did not send (the kernel, out of memory?)")
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"exited with code {code}" + (" though nobody asked it to" if code == 0 else "")
+        return tr("was ended by {code}", code=signal.Signals(-code).name)
+    if code == 0:
+        return tr("exited with code 0 though nobody asked it to")
+    return tr("exited with code {code}", code=code)
 
 
 def describe_silence(log: Path) -> tuple[str, str] | None:
@@ -26,8 +29,9 @@ def describe_silence(log: Path) -> tuple[str, str] | None:
     Blocking."""
     if logs.has_room(log.parent):
         return None
-    what = (
-        f"the disk with its log is full ({log.parent}), so that what it said is lost, and engines "
-        "end when they cannot write"
+    what = tr(
+        "the disk with its log is full ({parent}), so that what it said is lost, and "
+        "engines end when they cannot write",
+        parent=log.parent,
     )
-    return what, "free some space there (yibu gc), then: yibu restart MODEL"
+    return what, tr("free some space there (yibu gc), then: yibu restart MODEL")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from yibu.errors import EngineStartError
+from yibu.messages import tr
 from yibu.node import logs, oom, ports
 from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
 from yibu.redaction import redact
@@ -23,12 +24,23 @@ def start_error(
     cause, sentence, hint = _explained(host, spec, life, what, code)
     if cause == "unknown" and not ports.is_free(port):
         cause = "port_in_use"
-        sentence = f"{what}: port {port} was taken by another process"
+        sentence = tr("{what}: port {port} was taken by another process", what=what, port=port)
     lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
     shown = "".join(f"\n  | {redact(line)}" for line in lines)
-    tail = f"last lines of {life.log}:{shown}" if shown else f"nothing was written to {life.log}"
+    tail = (
+        tr("last lines of {log}:{shown}", log=life.log, shown=shown)
+        if shown
+        else tr("nothing was written to {log}", log=life.log)
+    )
     return EngineStartError(
-        f"{spec.model}: the engine {sentence}\n  {tail}", hint=hint, cause=cause
+        tr(
+            "{model}: the engine {sentence}\n  {tail}",
+            model=spec.model,
+            sentence=sentence,
+            tail=tail,
+        ),
+        hint=hint,
+        cause=cause,
     )
 
 
@@ -38,7 +50,7 @@ def explain_exit(
     """Why a ready engine ended: its exit code, and what its log says."""
     cause, sentence, hint = _explained(host, spec, life, describe_exit(code), code)
     return EngineStartError(
-        f"{replica}: the engine {sentence}",
+        tr("{replica}: the engine {sentence}", replica=replica, sentence=sentence),
         hint=hint,
         cause="crash" if cause == "unknown" else cause,
     )

@@ -16,6 +16,7 @@ from yibu.config.names import replica_id
 from yibu.errors import (
     NotRunningError,
 )
+from yibu.messages import tr
 from yibu.node import left_behind, logs, processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
@@ -163,7 +164,12 @@ class Fleet(Verbs):
         deployment = self._find(name)
         if replica >= max(len(deployment.replicas), 1):
             raise NotRunningError(
-                f"{name} has {len(deployment.replicas)} replicas, so none of number {replica}"
+                tr(
+                    "{name} has {replicas_count} replicas, so none of number {replica}",
+                    name=name,
+                    replicas_count=len(deployment.replicas),
+                    replica=replica,
+                )
             )
         return str(self._host.paths.model_log(replica_id(name, replica, deployment.key[1])))
 

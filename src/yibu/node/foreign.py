@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from yibu.errors import EngineError, UsageError
+from yibu.messages import tr
 from yibu.node import ports, processes
 from yibu.node.processes import Identity
 from yibu.planner.types import Machine
@@ -71,12 +72,16 @@ def look(pid: int) -> Foreign:
     """
     info = processes.process(pid)
     if info is None or info.zombie:
-        raise UsageError(f"There is no process {pid}.", hint="ps aux | grep -i vllm")
+        raise UsageError(
+            tr("There is no process {pid}.", pid=pid), hint=tr("ps aux | grep -i vllm")
+        )
     try:
         process = psutil.Process(pid)
         return Foreign(info.identity, tuple(process.cmdline()), process.environ(), process.cwd())
     except (psutil.Error, OSError) as error:
-        raise UsageError(f"The process {pid} cannot be read: {error}.") from error
+        raise UsageError(
+            tr("The process {pid} cannot be read: {error}.", pid=pid, error=error)
+        ) from error
 
 
 def read(pid: int) -> Foreign:
@@ -89,22 +94,22 @@ def read(pid: int) -> Foreign:
     try:
         owners = psutil.Process(pid).uids()
     except psutil.Error as error:
-        raise UsageError(f"There is no process {pid} any more.") from error
+        raise UsageError(tr("There is no process {pid} any more.", pid=pid)) from error
     if {owners.real, owners.effective} != {os.geteuid()}:
         raise UsageError(
-            f"The process {pid} belongs to user {owners.real}, not to you.",
-            hint="let its owner run this command",
+            tr("The process {pid} belongs to user {real}, not to you.", pid=pid, real=owners.real),
+            hint=tr("let its owner run this command"),
         )
     if (marker := processes.marker_of(pid)) is not None:
         model = marker.split("/")[1].rpartition("-")[0]
         raise UsageError(
-            f"The process {pid} is an engine that yibu started ({model}).",
-            hint="see it with: yibu ps",
+            tr("The process {pid} is an engine that yibu started ({model}).", pid=pid, model=model),
+            hint=tr("see it with: yibu ps"),
         )
     if not _in_this_filesystem(pid):
         raise UsageError(
-            f"The process {pid} runs in a container: its paths are not this machine's.",
-            hint="stop the container yourself, and adopt its command line: yibu adopt -c '…'",
+            tr("The process {pid} runs in a container: its paths are not this machine's.", pid=pid),
+            hint=tr("stop the container yourself, and adopt its command line: yibu adopt -c '…'"),
         )
     return found
 
@@ -185,9 +190,13 @@ def _kill(server: Foreign, seen: set[Identity]) -> None:
         if time.monotonic() > deadline:
             pids = ",".join(str(identity.pid) for identity in living)
             raise EngineError(
-                f"The processes {pids} still exist {_KILL:g} s after SIGKILL: they are stuck in the"
-                " kernel, in a driver or a dead network disk.",
-                hint=f"see where: ps -o pid,stat,wchan:30,args -p {pids}",
+                tr(
+                    "The processes {pids} still exist {KILL:g} s after SIGKILL: they are "
+                    "stuck in the kernel, in a driver or a dead network disk.",
+                    pids=pids,
+                    KILL=_KILL,
+                ),
+                hint=tr("see where: ps -o pid,stat,wchan:30,args -p {pids}", pids=pids),
             )
         for identity in living:
             processes.send(identity, signal.SIGKILL)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
+from yibu.messages import tr
 from yibu.node import logs, mig, oom, ports, probe
 from yibu.node.environ import clean_environment
 from yibu.node.exit_reason import describe_exit
@@ -161,7 +162,9 @@ async def start(
             node has the engines by now.
     """
     if not await host.ownership.decided():
-        raise EngineStartError(f"{replica}: another node owns the engines now", cause="upgraded")
+        raise EngineStartError(
+            tr("{replica}: another node owns the engines now", replica=replica), cause="upgraded"
+        )
     life = Life.begin(host, replica)
     process = await _spawn(host, spec, replica, port, key, life.log)
     on_spawn(process)
@@ -180,11 +183,19 @@ async def start(
         return Running(process, endpoint, canary, life)
     except _ExitedError as exited:
         waited = time.monotonic() - life.began
-        what = f"{describe_exit(exited.code)} {waited:.1f} s after its start"
+        what = tr(
+            "{exited_code} {waited:.1f} s after its start",
+            exited_code=describe_exit(exited.code),
+            waited=waited,
+        )
         await take_down(host, spec, process)
         raise start_error(host, spec, life, what, exited.code, port) from None
     except TimeoutError:
-        what = f"was not ready after {spec.plan.start_timeout:g} s; last answer: {last.text}"
+        what = tr(
+            "was not ready after {start_timeout:g} s; last answer: {last_text}",
+            start_timeout=spec.plan.start_timeout,
+            last_text=last.text,
+        )
         await take_down(host, spec, process)
         raise start_error(host, spec, life, what, None, port) from None
     except BaseException:  # cancellation above all: a half-started engine must not stay
@@ -299,7 +310,11 @@ async def wait_ready(
     while True:
         try:
             answer = await probe.get(endpoint, spec.plan.ready_path, timings.ready_request)
-            last.text = f"GET {spec.plan.ready_path}: HTTP {answer.status}"
+            last.text = tr(
+                "GET {ready_path}: HTTP {answer_status}",
+                ready_path=spec.plan.ready_path,
+                answer_status=answer.status,
+            )
             if answer.status == 200:
                 await _require_own_port(spec, endpoint, process)
                 answers()
@@ -316,7 +331,7 @@ async def _require_own_port(spec: LaunchSpec, endpoint: Endpoint, process: Engin
         return
     pids = [info.identity.pid for info in await process.refresh()]
     if await asyncio.to_thread(ports.listens, endpoint.port, pids) is False:
-        raise _NotYetError(f"port {endpoint.port} is answered by another process")
+        raise _NotYetError(tr("port {port} is answered by another process", port=endpoint.port))
 
 
 async def _first_token(
@@ -325,11 +340,16 @@ async def _first_token(
     name = spec.plan.served_name or spec.model
     refused = ""
     for request in probe.token_requests(spec.plan.capabilities, name):
-        last.text = f"POST {request.path}: no answer yet"
+        last.text = tr("POST {request_path}: no answer yet", request_path=request.path)
         answer = await probe.one_token(endpoint, request, timings.first_token)
         if answer.ok:
             return request
-        refused = f"POST {request.path}: HTTP {answer.status}: {redact(answer.excerpt())}"
+        refused = tr(
+            "POST {request_path}: HTTP {answer_status}: {excerpt}",
+            request_path=request.path,
+            answer_status=answer.status,
+            excerpt=redact(answer.excerpt()),
+        )
         if answer.status >= 500 or answer.status in (408, 429):
             raise _NotYetError(refused)
     if refused:

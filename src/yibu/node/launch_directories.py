@@ -10,6 +10,7 @@ from pathlib import Path
 from yibu.engines.base import LaunchPlan
 from yibu.environments.disk import compiled_by
 from yibu.errors import EngineStartError
+from yibu.messages import tr
 from yibu.node.temporary import TemporaryDirectories
 from yibu.paths import Paths
 
@@ -49,12 +50,12 @@ def make_directories(
     try:
         return LaunchDirectories(cache, temporary_directories(paths).make(marker))
     except OSError as error:
-        what = f"no directory for temporary files can be made: {error}"
+        what = tr("no directory for temporary files can be made: {error}", error=error)
         if not plan.needs_temporary:
             _log.warning("%s: %s", marker, what)
             return LaunchDirectories(cache, None)
         raise EngineStartError(
             what,
-            hint="free some space there, or name another disk: TMPDIR=/other/disk yibu up …",
+            hint=tr("free some space there, or name another disk: TMPDIR=/other/disk yibu up …"),
             cause="permission" if error.errno in _FORBIDDEN else "disk_full",
         ) from error

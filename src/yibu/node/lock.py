@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from yibu.errors import AlreadyRunningError
+from yibu.messages import tr
 
 _PROC = Path("/proc")
 
@@ -95,8 +96,14 @@ def node_lock(
         except BlockingIOError:
             node = _lines(path)[:1] or ["unknown"]
             raise AlreadyRunningError(
-                f"a node already runs on this home ({path.parent}): pid {node[0]}",
-                hint="see what it serves: yibu ps; or use another home: YIBU_HOME=DIR yibu up …",
+                tr(
+                    "a node already runs on this home ({parent}): pid {node}",
+                    parent=path.parent,
+                    node=node[0],
+                ),
+                hint=tr(
+                    "see what it serves: yibu ps; or use another home: YIBU_HOME=DIR yibu up …"
+                ),
             ) from None
         lock = HomeLock(descriptor)
         if inherited is None:

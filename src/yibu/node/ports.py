@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from yibu.errors import EngineStartError
+from yibu.messages import tr
 
 LOOPBACK = "127.0.0.1"
 _FIRST, _LAST = 20_000, 32_000
@@ -92,8 +93,13 @@ class Ports:
                 self._taken.add(port)
                 return port
         raise EngineStartError(
-            f"no free loopback port was found between {_FIRST} and {_LAST} in {_TRIES} tries",
-            hint="see what listens: ss -ltn",
+            tr(
+                "no free loopback port was found between {FIRST} and {LAST} in {TRIES} tries",
+                FIRST=_FIRST,
+                LAST=_LAST,
+                TRIES=_TRIES,
+            ),
+            hint=tr("see what listens: ss -ltn"),
             cause="no_free_port",
         )
 

@@ -23,6 +23,7 @@ import psutil
 
 from yibu import descriptors
 from yibu.errors import EngineError, EngineStartError
+from yibu.messages import tr
 from yibu.node import leftovers, logs, processes
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity, ProcessInfo
@@ -92,19 +93,26 @@ class EngineProcess:
         except FileNotFoundError as error:
             if directory is not None and not directory.is_dir():
                 raise EngineStartError(
-                    f"the engine's working directory {directory} does not exist any more",
-                    hint="bring the model up again from a directory that does",
+                    tr(
+                        "the engine's working directory {directory} does not exist any more",
+                        directory=directory,
+                    ),
+                    hint=tr("bring the model up again from a directory that does"),
                     cause="directory_missing",
                 ) from error
             raise EngineStartError(
-                f"the program {argv[0]!r} was not found",
-                hint="check the engine's environment (yibu engine ls) or the command's path",
+                tr("the program {argv!r} was not found", argv=argv[0]),
+                hint=tr("check the engine's environment (yibu engine ls) or the command's path"),
                 cause="program_not_found",
             ) from error
         except OSError as error:
             raise EngineStartError(
-                f"the program {argv[0]!r} cannot be executed: {error.strerror}",
-                hint=f"look at it: ls -l {argv[0]}",
+                tr(
+                    "the program {argv!r} cannot be executed: {strerror}",
+                    argv=argv[0],
+                    strerror=error.strerror,
+                ),
+                hint=tr("look at it: ls -l {argv}", argv=argv[0]),
                 cause="not_executable",
             ) from error
         finally:
@@ -117,7 +125,9 @@ class EngineProcess:
             popen.wait()
             raise _no_descriptor(argv[0], error) from error
         if info is None:  # Not before it is reaped, which only this object does.
-            raise EngineStartError(f"process {popen.pid} of {argv[0]!r} vanished at once")
+            raise EngineStartError(
+                tr("process {pid} of {argv!r} vanished at once", pid=popen.pid, argv=argv[0])
+            )
         return cls(info.identity, marker, popen)
 
     @classmethod
@@ -233,9 +243,16 @@ class EngineProcess:
         except TimeoutError:
             pids = " ".join(str(i.pid) for i in await self._living()) or str(self.pid)
             raise EngineError(
-                f"processes {pids} still exist {timeout:g} s after SIGKILL: they are stuck in "
-                "the kernel, in a driver or a dead network disk",
-                hint=f"see where: ps -o pid,stat,wchan:30,args -p {pids.replace(' ', ',')}",
+                tr(
+                    "processes {pids} still exist {timeout:g} s after SIGKILL: they are "
+                    "stuck in the kernel, in a driver or a dead network disk",
+                    pids=pids,
+                    timeout=timeout,
+                ),
+                hint=tr(
+                    "see where: ps -o pid,stat,wchan:30,args -p {replace}",
+                    replace=pids.replace(" ", ","),
+                ),
             ) from None
 
     async def _living(self) -> set[Identity]:
@@ -383,8 +400,12 @@ def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
 
 def _no_descriptor(program: str, error: OSError) -> EngineStartError:
     return EngineStartError(
-        f"the program {program!r} cannot be started: {error.strerror}",
-        hint="allow more open files (ulimit -n), or fewer clients (gateway.max_connections)",
+        tr(
+            "the program {program!r} cannot be started: {strerror}",
+            program=program,
+            strerror=error.strerror,
+        ),
+        hint=tr("allow more open files (ulimit -n), or fewer clients (gateway.max_connections)"),
         cause="no_descriptors",
     )
 
@@ -399,7 +420,7 @@ def _open_log(path: Path) -> int:
     try:
         if logs.has_room(path.parent):
             return os.open(path, flags, 0o600)
-        why = "the disk is full"
+        why = tr("the disk is full")
     except OSError as error:
         why = str(error)
     _log.warning("cannot write the log %s (%s): the engine's output is lost", path, why)

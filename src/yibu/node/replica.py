@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
+from yibu.messages import tr
 from yibu.node import launch, ports
 from yibu.node.explanations import explain_exit
 from yibu.node.launch import Host, LaunchSpec, Running
@@ -198,7 +199,7 @@ class Replica:
                     await self._wished.wait()
                 except Exception as defect:  # noqa: BLE001 - keeps a defect met here from other models
                     _log.exception("replica %s", self.id)
-                    what = f"{self.id}: a defect in yibu: {defect!r}"
+                    what = tr("{id}: a defect in yibu: {defect!r}", id=self.id, defect=defect)
                     error = EngineStartError(what, cause="defect")
                     self._note(error)
                     self._fail(error)
@@ -300,8 +301,10 @@ class Replica:
         try:
             await asyncio.wait((exited, hung), return_when=asyncio.FIRST_COMPLETED)
             if not exited.done():
-                what = f"{self.id}: the engine {hung.result()}"
-                return EngineStartError(what, hint=f"yibu logs {self.spec.model}", cause="hung")
+                what = tr("{id}: the engine {result}", id=self.id, result=hung.result())
+                return EngineStartError(
+                    what, hint=tr("yibu logs {model}", model=self.spec.model), cause="hung"
+                )
             life = running.life
             return explain_exit(self._host, self.spec, self.id, life, exited.result())
         finally:
@@ -321,7 +324,10 @@ class Replica:
             self.restarts += 1
             self._due = time.monotonic() + delay + (self._start_seconds or 0.0)
         sentence = failure.error.message.splitlines()[0]
-        self._change("starting", f"{sentence}; starting again in {delay:.1f} s")
+        self._change(
+            "starting",
+            tr("{sentence}; starting again in {delay:.1f} s", sentence=sentence, delay=delay),
+        )
         await self._unless_wished(asyncio.sleep(delay))
 
     def _delay(self, failure: _Failure) -> float | None:
@@ -344,9 +350,10 @@ class Replica:
 
     def _fail(self, error: EngineStartError) -> None:
         self.error = error
-        failures = self._policy.failures
-        often = f" ({failures} failures in a short time)" if failures > 1 else ""
-        self._change("failed", error.message.splitlines()[0] + often)
+        failures, text = self._policy.failures, error.message.splitlines()[0]
+        if failures > 1:
+            text = tr("{text} ({failures} failures in a short time)", text=text, failures=failures)
+        self._change("failed", text)
 
     def _begin_again(self) -> None:
         self._wish = None

@@ -12,6 +12,7 @@ from typing import Any, Self
 from yibu.config import ModelConfig
 from yibu.config.names import replica_id
 from yibu.errors import EngineStartError, NotReadyError, YibuError
+from yibu.messages import tr
 from yibu.node import processes
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
@@ -366,10 +367,14 @@ class Runner:
         assert deployment is not None
         self._refresh(deployment)
         cause = f": {deployment.cause}" if deployment.cause else ""
-        state = "has failed" if deployment.state == "failed" else f"is {deployment.state}"
+        state = (
+            tr("has failed")
+            if deployment.state == "failed"
+            else tr("is {state}", state=deployment.state)
+        )
         hint = deployment.hint
         if deployment.state == "unloaded" and not deployment.cause:
-            state, hint = "is not loaded", f"load it: yibu load {model}"
+            state, hint = tr("is not loaded"), tr("load it: yibu load {model}", model=model)
         return NotReadyError(f"model {model!r} {state}{cause}", hint=hint, retry_after=retry_after)
 
     def changed(self, model: str) -> None:
@@ -420,4 +425,6 @@ class Runner:
 
 
 def _defect(name: str, defect: Exception) -> EngineStartError:
-    return EngineStartError(f"{name}: a defect in yibu: {defect!r}", cause="defect")
+    return EngineStartError(
+        tr("{name}: a defect in yibu: {defect!r}", name=name, defect=defect), cause="defect"
+    )

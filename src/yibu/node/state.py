@@ -23,6 +23,7 @@ from yibu.config.wire import model_config
 from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import Abilities
 from yibu.errors import YibuError
+from yibu.messages import tr
 from yibu.node.launch import LaunchSpec
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
@@ -119,8 +120,13 @@ class StateFile:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise YibuError(
-                f"{self.path} cannot be read ({type(error).__name__}: {error})",
-                hint="another version of yibu wrote it, or it is damaged",
+                tr(
+                    "{path} cannot be read ({name}: {error})",
+                    path=self.path,
+                    name=type(error).__name__,
+                    error=error,
+                ),
+                hint=tr("another version of yibu wrote it, or it is damaged"),
             ) from error
 
     def hold(self) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 
 from yibu import __version__
 from yibu.errors import UsageError, YibuError
+from yibu.messages import tr
 from yibu.node import holder, logs
 from yibu.node.client import rebuild_error
 from yibu.node.control import GatewayHandle, Stopping
@@ -100,15 +101,18 @@ class Upgrade:
 
     def _refuse_now(self) -> tuple[Any, ControlServer]:
         if self.gateway.listeners is None or not self.gateway.url or self.control is None:
-            raise UsageError("this node does not listen yet")
+            raise UsageError(tr("this node does not listen yet"))
         coming = [
             m for m in self.fleet.routes() if m.state in ("pending", "downloading", "starting")
         ]
         if coming or self.control.busy:
-            names = ", ".join(route.model for route in coming) or "a model"
+            names = ", ".join(route.model for route in coming) or tr("a model")
             raise UsageError(
-                f"{names} is being started or changed: the node is not replaced meanwhile",
-                hint="try again when `yibu ps` shows it ready or failed",
+                tr(
+                    "{names} is being started or changed: the node is not replaced meanwhile",
+                    names=names,
+                ),
+                hint=tr("try again when `yibu ps` shows it ready or failed"),
             )
         return self.gateway.listeners, self.control
 
@@ -137,12 +141,12 @@ class _Successor:
             async with asyncio.timeout(seconds):
                 line = await self.reader.readline()
         except TimeoutError:
-            raise self._failed(f"said nothing for {seconds:g} s") from None
+            raise self._failed(tr("said nothing for {seconds:g} s", seconds=seconds)) from None
         except ConnectionError:
             line = b""
         if not line:
             code = await asyncio.to_thread(self.process.wait, 10)
-            raise self._failed(f"ended with exit code {code}")
+            raise self._failed(tr("ended with exit code {code}", code=code))
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
             raise rebuild_error(message["error"])
@@ -161,10 +165,12 @@ class _Successor:
     def _failed(self, what: str) -> YibuError:
         said = logs.read_from(self.log, self.offset, _TAIL).split("\n")
         lines = [line for line in said if line.strip()]
-        last = f"; its last line: {lines[-1].strip()}" if lines else ""
+        text = tr("The new node {what}", what=what)
+        if lines:
+            text = tr("{text}; its last line: {line}", text=text, line=lines[-1].strip())
         return YibuError(
-            f"The new node {what}{last}",
-            hint=f"The old one goes on. All that the new one said: {self.log}",
+            text,
+            hint=tr("The old one goes on. All that the new one said: {log}", log=self.log),
         )
 
 
@@ -223,7 +229,7 @@ class Predecessor:
         await self._tell({"ready": True})
         async with asyncio.timeout(_SERVE):
             if not await self._reader.readline():
-                raise YibuError("The old node was gone before this one could take its place.")
+                raise YibuError(tr("The old node was gone before this one could take its place."))
 
     async def leave(self, node: Mapping[str, Any]) -> None:
         """Tell it that this node serves: it owns nothing from here on."""

@@ -18,6 +18,7 @@ from yibu.errors import (
     UsageError,
     YibuError,
 )
+from yibu.messages import tr
 from yibu.node.deployment import Deployment
 from yibu.node.runner import Runner
 from yibu.node.scheduler import Scheduler
@@ -153,7 +154,7 @@ class Verbs:
         while True:
             outcome = self._scheduler.outcome(key)
             if outcome is None:
-                raise NotRunningError(f"{key[0]} was taken down before it was ready")
+                raise NotRunningError(tr("{key} was taken down before it was ready", key=key[0]))
             if isinstance(outcome, YibuError):
                 raise outcome
             if outcome:
@@ -197,8 +198,16 @@ class Verbs:
             for name in config.names:
                 if plain_name(name) in taken:
                     raise ConfigError(
-                        f"{config.name} claims the name {name!r}, which {other.name} has here",
-                        hint=f"take it off one of them, or stop the other: yibu down {other.name}",
+                        tr(
+                            "{config} claims the name {name!r}, which {other} has here",
+                            config=config.name,
+                            name=name,
+                            other=other.name,
+                        ),
+                        hint=tr(
+                            "take it off one of them, or stop the other: yibu down {other}",
+                            other=other.name,
+                        ),
                     )
 
     async def _carry_out(self, verb: Coroutine[Any, Any, T], name: str) -> T:
@@ -213,7 +222,10 @@ class Verbs:
         deployment = self._runner.current(name)
         if deployment is None:
             names = ", ".join(self._scheduler.names()) or "none"
-            raise NotRunningError(f"{name} is not up; there are: {names}", hint="yibu ps")
+            raise NotRunningError(
+                tr("{name} is not up; there are: {names}", name=name, names=names),
+                hint=tr("yibu ps"),
+            )
         return deployment
 
 
@@ -222,10 +234,18 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
     model: nobody asked for that."""
     if config.name_derived and config.source != running.source:
         raise UsageError(
-            f"{config.name} runs already, from {running.source or 'a command'}; {config.source}"
-            " would replace it",
-            hint=f"give it another name: yibu up {config.source} --name NAME; or stop the other:"
-            f" yibu down {config.name}",
+            tr(
+                "{config} runs already, from {running_source}; {config_source} would replace it",
+                config=config.name,
+                running_source=running.source or tr("a command"),
+                config_source=config.source,
+            ),
+            hint=tr(
+                "give it another name: yibu up {config_source} --name NAME; or stop the "
+                "other: yibu down {config}",
+                config_source=config.source,
+                config=config.name,
+            ),
         )
 
 
@@ -233,6 +253,16 @@ def _short(desired: Desired, error: YibuError) -> DoesNotFitError:
     """Fewer replicas run than were asked for."""
     name, running = desired.name, len(desired.living())
     return DoesNotFitError(
-        f"{running} of {desired.policy.replicas} replicas of {name} run: {error.message}",
-        hint=f"more are tried again every minute; to leave it at these: yibu scale {name} {running}",
+        tr(
+            "{running} of {replicas} replicas of {name} run: {error_message}",
+            running=running,
+            replicas=desired.policy.replicas,
+            name=name,
+            error_message=error.message,
+        ),
+        hint=tr(
+            "more are tried again every minute; to leave it at these: yibu scale {name} {running}",
+            name=name,
+            running=running,
+        ),
     )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from yibu import descriptors
 from yibu.engines.base import LaunchPlan
+from yibu.messages import tr
 from yibu.node import probe
 from yibu.node.launch import Running
 from yibu.node.liveness import Liveness
@@ -52,7 +53,11 @@ class Watch:
             silence = await self._ask_health()
             if silence is not None:
                 if self._liveness.health(time.monotonic(), answered=False, busy=await self._busy()):
-                    return f"hangs: {silence}, {self._liveness.health_failures} times in a row"
+                    return tr(
+                        "hangs: {silence}, {health_failures} times in a row",
+                        silence=silence,
+                        health_failures=self._liveness.health_failures,
+                    )
                 pause = min(_RETRY, self._timings.health_every)
                 continue
             self._liveness.health(time.monotonic(), answered=True, busy=await self._busy())
@@ -72,7 +77,11 @@ class Watch:
             answer = await probe.get(self._running.endpoint, path, self._timings.health_request)
         except probe.ProbeError as error:
             return str(error) if descriptors.any_left() else None
-        return None if answer.status == 200 else f"GET {path}: HTTP {answer.status}"
+        return (
+            None
+            if answer.status == 200
+            else tr("GET {path}: HTTP {answer_status}", path=path, answer_status=answer.status)
+        )
 
     async def _send_canary(self, request: probe.TokenRequest) -> str | None:
         """None when the engine lives, else why it counts as hung."""
@@ -88,13 +97,21 @@ class Watch:
         else:
             # 429 says that it is full, and it answered: that is a sign of life.
             outcome = "error" if answer.status >= 500 else "token"
-            found = f"POST {request.path}: HTTP {answer.status}"
+            found = tr(
+                "POST {request_path}: HTTP {answer_status}",
+                request_path=request.path,
+                answer_status=answer.status,
+            )
         hung = self._liveness.canary(
             time.monotonic(), outcome=outcome, sent=sent, busy=await self._busy()
         )
         if not hung:
             return None
-        return f"hangs: {self._plan.ready_path} answers, but no tokens came ({found})"
+        return tr(
+            "hangs: {ready_path} answers, but no tokens came ({found})",
+            ready_path=self._plan.ready_path,
+            found=found,
+        )
 
     async def _busy(self) -> bool:
         """Whether the engine's processes burned CPU since this was last asked; so they did where

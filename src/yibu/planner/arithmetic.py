@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from yibu.messages import tr
 from yibu.planner import hf_config
 from yibu.planner.attention import cache_groups, window_tokens
 from yibu.planner.cache import CacheGroup
@@ -266,10 +267,12 @@ def tensor_parallel_problem(facts: ModelFacts, tp: int) -> str | None:
         return None
     heads, kv_heads = facts.attention_heads, facts.kv_heads
     if heads and heads % tp:
-        return f"its {heads} attention heads cannot be divided by {tp}"
+        return tr("its {heads} attention heads cannot be divided by {tp}", heads=heads, tp=tp)
     if kv_heads and kv_heads % tp and tp % kv_heads:
-        return f"its {kv_heads} key/value heads fit no group of {tp} GPUs"
+        return tr(
+            "its {kv_heads} key/value heads fit no group of {tp} GPUs", kv_heads=kv_heads, tp=tp
+        )
     width = feed_forward_size(facts)
     if width and width % tp:
-        return f"its feed-forward width {width} cannot be divided by {tp}"
+        return tr("its feed-forward width {width} cannot be divided by {tp}", width=width, tp=tp)
     return None

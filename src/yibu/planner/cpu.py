@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from yibu.messages import tr
 from yibu.planner.arithmetic import (
     GIB,
     MIB,
@@ -112,12 +113,7 @@ def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelP
     """
     room = left if request.memory is None else min(left, request.memory)
     threads = request.threads or engine_threads(machine, sharing)
-    why = (
-        "threads as asked"
-        if request.threads
-        else f"{threads} of {machine.cores} physical cores"
-        + (f", shared by {sharing} engines" if sharing > 1 else "")
-    )
+    why = _why_threads(request, threads, machine.cores, sharing)
     if request.facts is None:
         return _command(request, left, threads, why)
     if request.rule == "fixed":
@@ -127,13 +123,29 @@ def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelP
     return _language_model(request, request.facts, machine, room, threads, why)
 
 
+def _why_threads(request: Request, threads: int, cores: int, sharing: int) -> str:
+    if request.threads:
+        return tr("threads as asked")
+    why = tr("{threads} of {cores} physical cores", threads=threads, cores=cores)
+    return (
+        tr("{why}, shared by {sharing} engines", why=why, sharing=sharing) if sharing > 1 else why
+    )
+
+
 def _command(request: Request, left: int, threads: int, why: str) -> ModelPlan:
-    note = "its memory is not known to the planner: the command sees to it itself"
+    note = tr("its memory is not known to the planner: the command sees to it itself")
     if request.memory is not None and not request.gpus:
         needed = request.memory * request.replicas
-        note = f"its `memory:` budget is {size(needed)}, and {room_for(needed, max(0, left))} of main memory is free"
+        note = tr(
+            "its `memory:` budget is {needed}, and {needed2} of main memory is free",
+            needed=size(needed),
+            needed2=room_for(needed, max(0, left)),
+        )
         if needed > left:
-            hints = ("lower its `memory:`", "stop another model, or use a machine with more memory")
+            hints = (
+                tr("lower its `memory:`"),
+                tr("stop another model, or use a machine with more memory"),
+            )
             return ModelPlan(request.name, "does_not_fit", None, (note,), hints)
     placement = Placement(
         gpus=request.gpus or (),
@@ -151,10 +163,14 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
     """An engine whose memory hardly depends on any setting."""
     copies = request.replicas
     need = _speech_need(request, facts)
-    arithmetic = (
-        f"weights {size(need.weights)} + engine and buffers {size(need.overhead)}"
-        f" = {size(need.total)}" + (f", {copies} times" if copies > 1 else "")
+    arithmetic = tr(
+        "weights {weights} + engine and buffers {overhead} = {need_total}",
+        weights=size(need.weights),
+        overhead=size(need.overhead),
+        need_total=size(need.total),
     )
+    if copies > 1:
+        arithmetic = tr("{arithmetic}, {copies} times", arithmetic=arithmetic, copies=copies)
     if need.total * copies > room:
         return _refuse(request, need.total * copies, room, arithmetic, ())
     placement = Placement(
@@ -166,11 +182,19 @@ def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: st
         budget=need.total,
         reasons=(why,),
     )
-    reasons = [f"{arithmetic}; {room_for(need.total, room)} is free"]
+    reasons = [
+        tr(
+            "{arithmetic}; {need_total} is free",
+            arithmetic=arithmetic,
+            need_total=room_for(need.total, room),
+        )
+    ]
     if facts.format in _OWN_PRECISION and not (request.precision or request.reference):
         reasons.append(
-            "weights counted in fp32: which precision is fastest, the processor decides when it"
-            " starts (`precision: int8` takes a quarter of them, bf16 half)"
+            tr(
+                "weights counted in fp32: which precision is fastest, the processor decides "
+                "when it starts (`precision: int8` takes a quarter of them, bf16 half)"
+            )
         )
     return ModelPlan(request.name, "fits", placement, tuple(reasons))
 
@@ -238,7 +262,13 @@ def _language_model(
     )
     reasons = [*notes, *_memory_reasons(request, facts, placement, room, parallel)]
     if context < wanted:
-        reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
+        reasons.append(
+            tr(
+                "context reduced from {wanted:,} to {context:,} tokens to fit",
+                wanted=wanted,
+                context=context,
+            )
+        )
     verdict: Literal["fits_reduced", "fits"] = "fits_reduced" if context < wanted else "fits"
     return ModelPlan(request.name, verdict, placement, tuple(reasons))
 
@@ -258,8 +288,8 @@ def with_prompt_cache(
 def _placement_reasons(machine: Machine, why: str) -> list[str]:
     if machine.numa_nodes == 1:
         return [why]
-    note = "weights read across them are slower; one engine a node is the better use of them"
-    return [why, f"{machine.numa_nodes} NUMA nodes: {note}"]
+    note = tr("weights read across them are slower; one engine a node is the better use of them")
+    return [why, tr("{numa_nodes} NUMA nodes: {note}", numa_nodes=machine.numa_nodes, note=note)]
 
 
 def _memory_reasons(
@@ -267,25 +297,41 @@ def _memory_reasons(
 ) -> list[str]:
     """The arithmetic in words; ``whole`` sequences of full length are cached at once."""
     ranks = placement.tensor_parallel
-    each = f" for each of {ranks} ranks" if ranks > 1 else ""
+    need, free = explain_need(placement.need), room_for(placement.need.total, room)
     reasons = [
-        f"{explain_need(placement.need)}{each}; {room_for(placement.need.total, room)} is free{each}"
+        tr("for each of {ranks} ranks: {need}; {free} is free", ranks=ranks, need=need, free=free)
+        if ranks > 1
+        else tr("{need}; {free} is free", need=need, free=free)
     ]
     if placement.prompt_cache:
         reasons.append(
-            f"of the overhead, {size(placement.prompt_cache)} are kept for the prompts of past"
-            " conversations (`prompt_cache:`, in MiB)"
+            tr(
+                "of the overhead, {prompt_cache} are kept for the prompts of past "
+                "conversations (`prompt_cache:`, in MiB)",
+                prompt_cache=size(placement.prompt_cache),
+            )
         )
     if request.embeds and not request.batched and request.rule == "slots":
         reasons.append(
-            "inputs to embed are computed in one step, of up to the whole context: a smaller"
-            " `ubatch:` takes less of the overhead and shorter inputs"
+            tr(
+                "inputs to embed are computed in one step, of up to the whole context: a "
+                "smaller `ubatch:` takes less of the overhead and shorter inputs"
+            )
         )
     if per_token := kv_bytes_per_token(facts, request.kv_dtype, ranks):
-        arithmetic = f"KV cache: {per_token:,} bytes a token × {placement.context:,} × {whole}"
-        more = placement.parallel > whole
-        shared = f", shared by up to {placement.parallel} sequences" if more else ""
-        reasons.append(arithmetic + shared)
+        arithmetic = tr(
+            "KV cache: {per_token:,} bytes a token × {context:,} × {whole}",
+            per_token=per_token,
+            context=placement.context,
+            whole=whole,
+        )
+        if placement.parallel > whole:
+            arithmetic = tr(
+                "{arithmetic}, shared by up to {parallel} sequences",
+                arithmetic=arithmetic,
+                parallel=placement.parallel,
+            )
+        reasons.append(arithmetic)
     return reasons
 
 
@@ -293,11 +339,23 @@ def wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]]
     longest = facts.max_context or _USUAL_CONTEXT
     if request.context is None:
         wanted = longest if facts.pooling else min(longest, _USUAL_CONTEXT)
-        return wanted, [f"context {wanted:,} tokens a sequence (the model knows {longest:,})"]
+        return wanted, [
+            tr(
+                "context {wanted:,} tokens a sequence (the model knows {longest:,})",
+                wanted=wanted,
+                longest=longest,
+            )
+        ]
     if request.context > longest:
-        note = f"context {request.context:,} as asked, beyond the {longest:,} it was trained for"
+        note = tr(
+            "context {context:,} as asked, beyond the {longest:,} it was trained for",
+            context=request.context,
+            longest=longest,
+        )
         return request.context, [note]
-    return request.context, [f"context {request.context:,} tokens a sequence as asked"]
+    return request.context, [
+        tr("context {context:,} tokens a sequence as asked", context=request.context)
+    ]
 
 
 def vllm_cpu_need(
@@ -354,9 +412,13 @@ def largest_context(fits: Callable[[int], bool], wanted: int) -> int:
 def explain_need(need: MemoryNeed) -> str:
     """The sum, term by term."""
     adapters = f" + LoRA {size(need.adapters)}" if need.adapters else ""
-    return (
-        f"weights {size(need.weights)} + KV cache {size(need.kv_cache)}{adapters}"
-        f" + overhead {size(need.overhead)} = {size(need.total)}"
+    return tr(
+        "weights {weights} + KV cache {kv_cache}{adapters} + overhead {overhead} = {need_total}",
+        weights=size(need.weights),
+        kv_cache=size(need.kv_cache),
+        adapters=adapters,
+        overhead=size(need.overhead),
+        need_total=size(need.total),
     )
 
 
@@ -364,23 +426,28 @@ def suggestions(request: Request, facts: ModelFacts, for_weights: int) -> tuple[
     """What would fit instead, in words, where ``for_weights`` bytes are left for weights."""
     found = [*fewer(request.lora)]
     if request.parallel and request.parallel > 1:
-        found.append("fewer sequences at once: `parallel: 1`")
+        found.append(tr("fewer sequences at once: `parallel: 1`"))
     if request.prompt_cache:
-        found.append("less memory for past prompts: `prompt_cache: 0`")
+        found.append(tr("less memory for past prompts: `prompt_cache: 0`"))
     four_bits = int(facts.parameters * 4.85 / 8)
     # The 4-bit formats of llama.cpp take between 4.5 and 5.7 bits a weight, all told.
     if four_bits <= for_weights and facts.weight_bytes > four_bits * 1.25 > 0:
-        found.append(f"a 4-bit variant: its weights take about {size(four_bits)}")
-    found.append("a smaller model, or a machine with more memory: `yibu plan --machine FILE`")
+        found.append(
+            tr("a 4-bit variant: its weights take about {four_bits}", four_bits=size(four_bits))
+        )
+    found.append(tr("a smaller model, or a machine with more memory: `yibu plan --machine FILE`"))
     return tuple(found)
 
 
 def _refuse(
     request: Request, needed: int, room: int, arithmetic: str, hints: tuple[str, ...]
 ) -> ModelPlan:
-    limit = " (its `memory:` budget)" if request.memory is not None else ""
-    reason = (
-        f"{arithmetic}, and {room_for(needed, max(0, room))} of main memory is free for it{limit}"
+    reason = tr(
+        "{arithmetic}, and {free} of main memory is free for it",
+        arithmetic=arithmetic,
+        free=room_for(needed, max(0, room)),
     )
-    raised = (f"raise `memory:` to {size(needed)}",) if request.memory is not None else ()
-    return ModelPlan(request.name, "does_not_fit", None, (reason,), (*raised, *hints))
+    if request.memory is not None:
+        reason = tr("{reason} (its `memory:` budget)", reason=reason)
+        hints = (tr("raise `memory:` to {needed}", needed=size(needed)), *hints)
+    return ModelPlan(request.name, "does_not_fit", None, (reason,), hints)

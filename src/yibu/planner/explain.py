@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from yibu.messages import tr
 from yibu.planner.arithmetic import (
     kv_bytes_per_token,
     kv_element_bytes,
@@ -35,33 +36,63 @@ class Row:
 
 _VERDICTS: dict[str, tuple[str, Tone]] = {
     "fits": ("fits", "good"),
-    "fits_reduced": ("fits, with a shorter context", "warning"),
-    "does_not_fit": ("does not fit", "bad"),
-    "cannot_tell": ("cannot tell", "bad"),
+    "fits_reduced": (tr("fits, with a shorter context"), "warning"),
+    "does_not_fit": (tr("does not fit"), "bad"),
+    "cannot_tell": (tr("cannot tell"), "bad"),
 }
 
 
 def explain_machine(machine: Machine, promises: Sequence[Promise] = ()) -> list[Row]:
     """What there is to plan with, and what of it was planned for engines that run already."""
-    numa = f", {machine.numa_nodes} NUMA nodes" if machine.numa_nodes > 1 else ""
+    threads = tr("{threads} threads", threads=machine.threads)
+    if machine.numa_nodes > 1:
+        threads = tr("{threads}, {nodes} NUMA nodes", threads=threads, nodes=machine.numa_nodes)
     rows = [
-        Row("machine", machine.name, f"{machine.system} {machine.arch}"),
-        Row("processor", f"{machine.cores} cores", f"{machine.threads} threads{numa}"),
-        Row("memory", size(machine.memory_available), f"free of {size(machine.memory_total)}"),
+        Row(
+            tr("machine"),
+            machine.name,
+            tr("{system} {arch}", system=machine.system, arch=machine.arch),
+        ),
+        Row(tr("processor"), tr("{cores} cores", cores=machine.cores), threads),
+        Row(
+            tr("memory"),
+            size(machine.memory_available),
+            tr("free of {memory_total}", memory_total=size(machine.memory_total)),
+        ),
     ]
     if kept := sum(promise.missing for promise in promises):
         rows.append(
-            Row("of which kept", size(kept), f"planned, not used yet: {explain_missing(promises)}")
+            Row(
+                tr("of which kept"),
+                size(kept),
+                tr("planned, not used yet: {promises}", promises=explain_missing(promises)),
+            )
         )
     for gpu in machine.gpus:
         capability = ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else "?"
         held = ", ".join(
-            f"{holder.name or 'a process'} ({holder.pid}) holds {size(holder.memory)}"
+            tr(
+                "{holder} ({pid}) holds {memory}",
+                holder=holder.name or tr("a process"),
+                pid=holder.pid,
+                memory=size(holder.memory),
+            )
             for holder in gpu.processes
             if holder.memory
         )
-        note = f"free of {size(gpu.total)}, {gpu.name}, compute capability {capability}"
-        rows.append(Row(f"GPU {gpu.index}", size(gpu.free), f"{note}; {held}" if held else note))
+        note = tr(
+            "free of {gpu_total}, {gpu}, compute capability {capability}",
+            gpu_total=size(gpu.total),
+            gpu=gpu.name,
+            capability=capability,
+        )
+        rows.append(
+            Row(
+                tr("GPU {gpu_index}", gpu_index=gpu.index),
+                size(gpu.free),
+                f"{note}; {held}" if held else note,
+            )
+        )
     return rows
 
 
@@ -72,27 +103,50 @@ def explain(request: Request, plan: ModelPlan) -> list[Row]:
         rows += _placement(request, plan.placement)
     verdict, tone = _VERDICTS[plan.verdict]
     if plan.verdict == "fits_reduced" and plan.placement is not None:
-        verdict = f"fits with max-model-len {plan.placement.context}"
-    rows.append(Row("verdict", verdict, tone=tone))
-    rows += [Row("because", reason) for reason in plan.reasons]
-    rows += [Row("try", suggestion, tone="warning") for suggestion in plan.suggestions]
+        verdict = tr("fits with max-model-len {context}", context=plan.placement.context)
+    rows.append(Row(tr("verdict"), verdict, tone=tone))
+    rows += [Row(tr("because"), reason) for reason in plan.reasons]
+    rows += [Row(tr("try"), suggestion, tone="warning") for suggestion in plan.suggestions]
     return rows
 
 
 def _facts(facts: ModelFacts) -> list[Row]:
-    rows = [Row("architecture", facts.architecture, facts.format)]
+    rows = [Row(tr("architecture"), facts.architecture, facts.format)]
     if facts.parameters:
         kind = facts.quantization or facts.dtype
-        note = "from config.json alone" if facts.estimated else "from the files' headers"
+        note = tr("from config.json alone") if facts.estimated else tr("from the files' headers")
         rows.append(
-            Row("weights", size(facts.weight_bytes), f"{facts.parameters:,} × {kind}, {note}")
+            Row(
+                tr("weights"),
+                size(facts.weight_bytes),
+                tr(
+                    "{parameters:,} × {kind}, {note}",
+                    parameters=facts.parameters,
+                    kind=kind,
+                    note=note,
+                ),
+            )
         )
     if facts.tower_parameters:
-        rows.append(Row("of which beside", f"{facts.tower_parameters:,}", "for images and sound"))
+        rows.append(
+            Row(
+                tr("of which beside"),
+                tr("{tower_parameters:,}", tower_parameters=facts.tower_parameters),
+                tr("for images and sound"),
+            )
+        )
     if facts.active_parameters and facts.active_parameters < facts.parameters * 0.9:
-        rows.append(Row("active", f"{facts.active_parameters:,}", "parameters a token uses"))
+        rows.append(
+            Row(
+                tr("active"),
+                tr("{active_parameters:,}", active_parameters=facts.active_parameters),
+                tr("parameters a token uses"),
+            )
+        )
     if facts.max_context:
-        rows.append(Row("context", tokens(facts.max_context), "that the model was made for"))
+        rows.append(
+            Row(tr("context"), tokens(facts.max_context), tr("that the model was made for"))
+        )
     return rows
 
 
@@ -106,27 +160,33 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
     elif placement.need.total:
         each = f" {_each(placement)}" if placement.tensor_parallel > 1 else ""
         need = placement.need
-        rows.append(Row("memory: weights", size(need.weights), each.strip()))
+        rows.append(Row(tr("memory: weights"), size(need.weights), each.strip()))
         if need.kv_cache or placement.context:
-            rows.append(Row("memory: KV cache", size(need.kv_cache), each.strip()))
+            rows.append(Row(tr("memory: KV cache"), size(need.kv_cache), each.strip()))
         rows += [
             *_adapters(request, need, each),
-            Row("memory: overhead", size(need.overhead), _overhead(placement) + each),
-            Row("memory: in all", size(need.total), each.strip()),
+            Row(tr("memory: overhead"), size(need.overhead), _overhead(placement) + each),
+            Row(tr("memory: in all"), size(need.total), each.strip()),
         ]
-    on_cpu = "its devices" if offload is not None else "CPU"
+    on_cpu = tr("its devices") if offload is not None else "CPU"
     where = ", ".join(f"GPU {index}" for index in placement.gpus) or on_cpu
-    rows.append(Row("runs on", where, "; ".join(placement.reasons)))
+    rows.append(Row(tr("runs on"), where, "; ".join(placement.reasons)))
     if placement.context:
-        rows.append(Row("max model length", tokens(placement.context)))
+        rows.append(Row(tr("max model length"), tokens(placement.context)))
     if placement.memory_share is not None:
         rows.append(
-            Row("memory share", f"{placement.memory_share:.3f}", f"budget {size(placement.budget)}")
+            Row(
+                tr("memory share"),
+                tr("{memory_share:.3f}", memory_share=placement.memory_share),
+                tr("budget {budget}", budget=size(placement.budget)),
+            )
         )
     if placement.gpus and offload is None:
-        rows.append(Row("starts", f"in round {placement.start_order + 1}"))
+        rows.append(
+            Row(tr("starts"), tr("in round {start_order}", start_order=placement.start_order + 1))
+        )
     else:
-        rows.append(Row("threads", str(placement.threads)))
+        rows.append(Row(tr("threads"), str(placement.threads)))
     return rows
 
 
@@ -136,16 +196,24 @@ def _offload(offload: Offload) -> list[Row]:
     names = [f"device {name}" for name in offload.names or range(len(offload.needs))]
     rows = [
         Row(
-            f"memory: {name}",
+            tr("memory: {name}", name=name),
             size(need.total),
-            f"weights {size(need.weights)}, KV cache {size(need.kv_cache)}, buffers and runtime"
-            f" {size(need.overhead)}",
+            tr(
+                "weights {weights}, KV cache {kv_cache}, buffers and runtime {overhead}",
+                weights=size(need.weights),
+                kv_cache=size(need.kv_cache),
+                overhead=size(need.overhead),
+            ),
         )
         for name, need in zip([*names, "main"], needs, strict=True)
     ]
-    layers = f"{offload.gpu_layers} of {offload.layers}"
-    experts = f"without the experts of the first {offload.cpu_moe}" if offload.cpu_moe else ""
-    return [*rows, Row("layers on GPUs", layers, experts)]
+    layers = tr("{gpu_layers} of {layers}", gpu_layers=offload.gpu_layers, layers=offload.layers)
+    experts = (
+        tr("without the experts of the first {cpu_moe}", cpu_moe=offload.cpu_moe)
+        if offload.cpu_moe
+        else ""
+    )
+    return [*rows, Row(tr("layers on GPUs"), layers, experts)]
 
 
 def _adapters(request: Request, need: MemoryNeed, each: str) -> list[Row]:
@@ -153,44 +221,78 @@ def _adapters(request: Request, need: MemoryNeed, each: str) -> list[Row]:
     slots = request.lora
     if slots is None:
         return []
-    count = f"{slots.count} slots" if slots.count > 1 else "1 slot"
-    note = f"{count} of rank {slots.rank} (max_loras × max_lora_rank){each}"
-    return [Row("memory: LoRA adapters", size(need.adapters), note)]
+    count = tr("{slots_count} slots", slots_count=slots.count) if slots.count > 1 else "1 slot"
+    note = tr(
+        "{count} of rank {rank} (max_loras × max_lora_rank){each}",
+        count=count,
+        rank=slots.rank,
+        each=each,
+    )
+    return [Row(tr("memory: LoRA adapters"), size(need.adapters), note)]
 
 
 def _overhead(placement: Placement) -> str:
     if placement.gpus:
-        return "activations, graphs, runtime"
-    return "activations, runtime" + (", past prompts" if placement.prompt_cache else "")
+        return tr("activations, graphs, runtime")
+    if placement.prompt_cache:
+        return tr("activations, runtime, past prompts")
+    return tr("activations, runtime")
 
 
 def _cache(facts: ModelFacts, kv_dtype: str | None, placement: Placement) -> list[Row]:
     """Each kind of layer with its share of a token, and the sum."""
     tp = placement.tensor_parallel
     unit = "GPU" if placement.gpus else "rank"
-    rows = [Row("cache", _group(group, tp, kv_dtype, unit)) for group in cache_groups(facts)]
+    rows = [Row(tr("cache"), _group(group, tp, kv_dtype, unit)) for group in cache_groups(facts)]
     per_token = kv_bytes_per_token(facts, kv_dtype, tp)
     if per_token:
-        rows.append(Row("cache a token", size(per_token), _each(placement) if tp > 1 else ""))
+        rows.append(Row(tr("cache a token"), size(per_token), _each(placement) if tp > 1 else ""))
     return rows
 
 
 def _each(placement: Placement) -> str:
-    return "on each GPU" if placement.gpus else "for each rank"
+    return tr("on each GPU") if placement.gpus else tr("for each rank")
 
 
 def _group(group: CacheGroup, tp: int, kv_dtype: str | None, unit: str) -> str:
     if group.kind == "state":
-        return f"{group.layers} layers with a state of {group.state:,} elements a sequence"
-    element = f"{kv_element_bytes(kv_dtype):g} bytes"
+        return tr(
+            "{layers} layers with a state of {state:,} elements a sequence",
+            layers=group.layers,
+            state=group.state,
+        )
+    element = tr("{kv_dtype:g} bytes", kv_dtype=kv_element_bytes(kv_dtype))
     if group.kind == "latent":
-        index = f" + {group.fixed} bytes of index" if group.fixed else ""
-        ratio = f" for {group.ratio} tokens" if group.ratio > 1 else ""
-        latent = f"latent {group.width} × {element}{index}{ratio}"
-        return f"{group.layers} layers × {latent}, whole on every {unit}"
-    heads = f"{group.heads} heads" + (f" / {tp} {unit}s" if tp > 1 else "")
-    text = f"{group.layers} layers × {heads} × {group.width} (key and value) × {element}"
-    return f"{text}, window {group.window:,} tokens" if group.kind == "window" else text
+        latent = tr("latent {width} × {element}", width=group.width, element=element)
+        if group.fixed:
+            latent = tr("{latent} + {index} bytes of index", latent=latent, index=group.fixed)
+        if group.ratio > 1:
+            latent = tr("{latent} for {ratio} tokens", latent=latent, ratio=group.ratio)
+        return tr(
+            "{layers} layers × {latent}, whole on every {unit}",
+            layers=group.layers,
+            latent=latent,
+            unit=unit,
+        )
+    heads = tr("{heads} heads", heads=group.heads)
+    if tp > 1:
+        heads = (
+            tr("{heads} / {tp} GPUs", heads=heads, tp=tp)
+            if unit == "GPU"
+            else tr("{heads} / {tp} ranks", heads=heads, tp=tp)
+        )
+    text = tr(
+        "{layers} layers × {heads} × {width} (key and value) × {element}",
+        layers=group.layers,
+        heads=heads,
+        width=group.width,
+        element=element,
+    )
+    return (
+        tr("{text}, window {window:,} tokens", text=text, window=group.window)
+        if group.kind == "window"
+        else text
+    )
 
 
 def facts_data(facts: ModelFacts | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError, UsageError
+from yibu.messages import tr
 from yibu.planner import gguf_model, transformers_model
 from yibu.planner.files import magic
 from yibu.planner.layers import layers_of
@@ -39,8 +40,12 @@ def read_facts(path: Path, projector: Path | None = None) -> ModelFacts:
         return with_projector(facts, projector.stat().st_size)
     except OSError as error:
         raise UsageError(
-            f"{error.filename or path} cannot be read: {error.strerror or error}",
-            hint="check its permissions, and that the disk it is on is there",
+            tr(
+                "{filename} cannot be read: {strerror}",
+                filename=error.filename or path,
+                strerror=error.strerror or error,
+            ),
+            hint=tr("check its permissions, and that the disk it is on is there"),
         ) from error
 
 
@@ -49,14 +54,17 @@ def _read(path: Path) -> ModelFacts:
         return _read_directory(path)
     if not path.exists():
         raise UsageError(
-            f"no model at {path}: there is no such file or directory",
-            hint="check the path, or pull the model first: `yibu pull SOURCE`",
+            tr("no model at {path}: there is no such file or directory", path=path),
+            hint=tr("check the path, or pull the model first: `yibu pull SOURCE`"),
         )
     if path.suffix == ".gguf" or magic(path) == gguf.MAGIC:
         return gguf_model.read_files([path])
     raise UnsupportedError(
-        f"{path.name} is a single file that is no GGUF; a directory was expected for other formats",
-        hint=f"give the directory instead: {path.parent}",
+        tr(
+            "{path} is a single file that is no GGUF; a directory was expected for other formats",
+            path=path.name,
+        ),
+        hint=tr("give the directory instead: {parent}", parent=path.parent),
     )
 
 
@@ -99,7 +107,9 @@ def facts_from_headers(
             header, header.weight_bytes, header.parameters, (), layers_of([header])
         )
     if config is None:
-        raise UsageError(f"{name}: neither config.json nor a GGUF header was given to plan from")
+        raise UsageError(
+            tr("{name}: neither config.json nor a GGUF header was given to plan from", name=name)
+        )
     tensors = [
         tensor
         for file, header in (headers or {}).items()
@@ -120,7 +130,12 @@ def _read_directory(path: Path) -> ModelFacts:
         return transformers_model.read_directory(path, names)
     listing = ", ".join(sorted(names)[:8]) or "nothing"
     raise UnsupportedError(
-        f"{path} holds no model that is known here (found: {listing}); expected a GGUF file,"
-        " config.json with safetensors, FunASR's SenseVoice or Paraformer, or a CTranslate2 whisper",
-        hint="check that the download is complete: `yibu verify`",
+        tr(
+            "{path} holds no model that is known here (found: {listing}); expected a GGUF "
+            "file, config.json with safetensors, FunASR's SenseVoice or Paraformer, or a "
+            "CTranslate2 whisper",
+            path=path,
+            listing=listing,
+        ),
+        hint=tr("check that the download is complete: `yibu verify`"),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 
@@ -21,7 +22,8 @@ def load_json(path: Path) -> dict[str, Any]:
         value = json.loads(_read_bounded(path))
     except (ValueError, RecursionError) as error:
         raise VerificationError(
-            f"{path} is not JSON: {error}", hint="the file is damaged: pull it again"
+            tr("{path} is not JSON: {error}", path=path, error=error),
+            hint=tr("the file is damaged: pull it again"),
         ) from error
     return _mapping(value, path)
 
@@ -34,7 +36,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(_read_bounded(path))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise VerificationError(
-            f"{path} is not YAML: {error}", hint="the file is damaged: pull it again"
+            tr("{path} is not YAML: {error}", path=path, error=error),
+            hint=tr("the file is damaged: pull it again"),
         ) from error
     return _mapping(value, path)
 
@@ -42,8 +45,12 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def _mapping(value: Any, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise VerificationError(
-            f"{path} holds a {type(value).__name__}; a mapping of settings was expected",
-            hint="the file is damaged: pull it again",
+            tr(
+                "{path} holds a {name}; a mapping of settings was expected",
+                path=path,
+                name=type(value).__name__,
+            ),
+            hint=tr("the file is damaged: pull it again"),
         )
     return value
 
@@ -52,7 +59,12 @@ def _read_bounded(path: Path) -> bytes:
     size = path.stat().st_size
     if size > _MAX_CONFIG_BYTES:
         raise VerificationError(
-            f"{path} is {size} bytes long; a config of at most {_MAX_CONFIG_BYTES} was expected",
-            hint="the file is damaged: pull it again",
+            tr(
+                "{path} is {size} bytes long; a config of at most {MAX_CONFIG_BYTES} was expected",
+                path=path,
+                size=size,
+                MAX_CONFIG_BYTES=_MAX_CONFIG_BYTES,
+            ),
+            hint=tr("the file is damaged: pull it again"),
         )
     return path.read_bytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.hub.quantization import is_projector
+from yibu.messages import tr
 from yibu.planner.arithmetic import ENCODERS
 from yibu.planner.chat_template import takes_tools
 from yibu.planner.hf_config import MAX_LAYERS
@@ -35,10 +36,15 @@ def choose_model(path: Path, models: Mapping[str, list[Path]]) -> ModelFacts:
     if len(candidates) == 1:
         (parts,) = candidates.values()
         return read_files(parts, relative_to=path)
-    listing = ", ".join(sorted(candidates)[:8]) or "only a vision projector"
+    listing = ", ".join(sorted(candidates)[:8]) or tr("only a vision projector")
     raise UsageError(
-        f"{path} holds {len(candidates)} GGUF models and one was expected: {listing}",
-        hint="name one of its files: append #FILE.gguf to the source, or give the file's path",
+        tr(
+            "{path} holds {candidates_count} GGUF models and one was expected: {listing}",
+            path=path,
+            candidates_count=len(candidates),
+            listing=listing,
+        ),
+        hint=tr("name one of its files: append #FILE.gguf to the source, or give the file's path"),
     )
 
 
@@ -51,8 +57,13 @@ def read_files(parts: list[Path], relative_to: Path | None = None) -> ModelFacts
         )
     if split and len(parts) != int(split["parts"]):
         raise VerificationError(
-            f"{split['stem']}: {len(parts)} of {int(split['parts'])} GGUF parts are here",
-            hint="pull it again: what is here is kept",
+            tr(
+                "{stem}: {parts_count} of {parts} GGUF parts are here",
+                stem=split["stem"],
+                parts_count=len(parts),
+                parts=int(split["parts"]),
+            ),
+            hint=tr("pull it again: what is here is kept"),
         )
     headers = [_map_gguf(part) for part in parts]
     files = tuple(str(part.relative_to(relative_to)) for part in parts) if relative_to else ()
@@ -68,7 +79,7 @@ def read_files(parts: list[Path], relative_to: Path | None = None) -> ModelFacts
 def _map_gguf(path: Path) -> gguf.Header:
     size = path.stat().st_size
     if size == 0:
-        raise VerificationError(f"{path.name} is empty", hint="pull it again")
+        raise VerificationError(tr("{path} is empty", path=path.name), hint=tr("pull it again"))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = gguf.parse(data, path.name)
     check_size(header, path.name, size)
@@ -78,9 +89,14 @@ def _map_gguf(path: Path) -> gguf.Header:
 def check_size(header: gguf.Header, name: str, size: int) -> None:
     if max(header.file_bytes, header.weight_bytes) > size:
         raise VerificationError(
-            f"{name} is cut short: {size} bytes are here, its header describes tensors up to byte"
-            f" {max(header.file_bytes, header.weight_bytes)}",
-            hint="pull it again: an interrupted download resumes",
+            tr(
+                "{name} is cut short: {size} bytes are here, its header describes tensors up "
+                "to byte {file_bytes}",
+                name=name,
+                size=size,
+                file_bytes=max(header.file_bytes, header.weight_bytes),
+            ),
+            hint=tr("pull it again: an interrupted download resumes"),
         )
 
 
@@ -94,7 +110,7 @@ def facts_from_header(
     metadata = header.metadata
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
-        raise UnsupportedError("the GGUF header names no general.architecture")
+        raise UnsupportedError(tr("the GGUF header names no general.architecture"))
 
     def most(key: str) -> int:
         """A number, or the largest of a per-layer list."""
@@ -105,8 +121,12 @@ def facts_from_header(
     heads, layers = most("attention.head_count"), most("block_count")
     if layers > MAX_LAYERS:
         raise VerificationError(
-            f"the GGUF header claims {layers} layers; at most {MAX_LAYERS} are believed",
-            hint="the file is damaged: pull it again, or run `yibu verify`",
+            tr(
+                "the GGUF header claims {layers} layers; at most {MAX_LAYERS} are believed",
+                layers=layers,
+                MAX_LAYERS=MAX_LAYERS,
+            ),
+            hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
         )
     pooling = metadata.get(f"{architecture}.pooling_type")
     keeps = heads or most("ssm.inner_size") or most("wkv.head_size")
@@ -130,7 +150,9 @@ def facts_from_header(
         details=metadata,
         files=files,
         by_layer=by_layer,
-        unknown="" if known else f"its header has no {architecture}.attention.head_count",
+        unknown=""
+        if known
+        else tr("its header has no {architecture}.attention.head_count", architecture=architecture),
         active_parameters=_active(
             header, parameters, most("expert_count"), most("expert_used_count")
         ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from yibu.messages import tr
 from yibu.planner.arithmetic import (
     MIB,
     kv_bytes,
@@ -143,8 +144,11 @@ def place(
         return best
     if problems and (request.tensor_parallel or request.gpus) and len(problems) == 1:
         return Refusal(
-            f"{problems[0]}, so tensor parallel {request.tensor_parallel or len(candidates)} is"
-            " not possible",
+            tr(
+                "{problems}, so tensor parallel {tensor_parallel} is not possible",
+                problems=problems[0],
+                tensor_parallel=request.tensor_parallel or len(candidates),
+            ),
             (f"`tensor_parallel: {valid_size(facts, len(candidates))}`",),
         )
     return _too_large(request, facts, candidates, left)
@@ -157,16 +161,23 @@ def _candidates(request: Request, machine: Machine, left: Mapping[int, int]) -> 
         if missing := [index for index in request.gpus if index not in known]:
             have = ", ".join(map(str, sorted(known))) or "none"
             return Refusal(
-                f"GPU {missing[0]} was asked for, and this machine has {have}",
-                ("correct `gpus:`, or look at `yibu doctor`",),
+                tr(
+                    "GPU {missing} was asked for, and this machine has {have}",
+                    missing=missing[0],
+                    have=have,
+                ),
+                (tr("correct `gpus:`, or look at `yibu doctor`"),),
             )
         return [known[index] for index in dict.fromkeys(request.gpus)]
     usable = [g for g in machine.gpus if (g.compute_capability or (9, 9)) >= (7, 0)]
     if not usable:
         names = ", ".join(sorted({gpu.name for gpu in machine.gpus}))
         return Refusal(
-            f"vLLM needs compute capability 7.0 or higher, and this machine has {names}",
-            ("use `engine: llama.cpp` with a GGUF of the model",),
+            tr(
+                "vLLM needs compute capability 7.0 or higher, and this machine has {names}",
+                names=names,
+            ),
+            (tr("use `engine: llama.cpp` with a GGUF of the model"),),
         )
     return sorted(usable, key=lambda gpu: (-left[gpu.index], gpu.index))
 
@@ -281,14 +292,25 @@ def _too_large(
     asked = request.tensor_parallel
     if request.groups > 1 and (asked or 1) * request.groups > len(candidates):
         return Refusal(
-            f"pipeline parallel {request.pipeline_parallel}, data parallel {request.data_parallel} and"
-            f" tensor parallel {asked or 1} take {(asked or 1) * request.groups} GPUs, and"
-            f" {len(candidates)} are usable",
-            ("fewer of them, or more GPUs",),
+            tr(
+                "pipeline parallel {pipeline_parallel}, data parallel {data_parallel} and "
+                "tensor parallel {asked} take {asked2} GPUs, and {candidates_count} are "
+                "usable",
+                pipeline_parallel=request.pipeline_parallel,
+                data_parallel=request.data_parallel,
+                asked=asked or 1,
+                asked2=(asked or 1) * request.groups,
+                candidates_count=len(candidates),
+            ),
+            (tr("fewer of them, or more GPUs"),),
         )
     if asked is not None and asked > len(candidates):
         return Refusal(
-            f"tensor parallel {asked} was asked for, and {len(candidates)} GPUs are usable",
+            tr(
+                "tensor parallel {asked} was asked for, and {candidates_count} GPUs are usable",
+                asked=asked,
+                candidates_count=len(candidates),
+            ),
             (f"`tensor_parallel: {valid_size(facts, len(candidates))}`",),
         )
     tp = asked or valid_size(facts, len(candidates) // request.groups)
@@ -298,21 +320,38 @@ def _too_large(
     fixed = fixed_budget(request, used)
     room = max(0, min(left[gpu.index] for gpu in used))
     where = (
-        f"each of {len(used)} GPUs" if len(used) > 1 else f"GPU {used[0].index} ({used[0].name})"
+        tr("each of {used_count} GPUs", used_count=len(used))
+        if len(used) > 1
+        else f"GPU {used[0].index} ({used[0].name})"
     )
     if fixed is not None and need.total <= room < fixed:
         option = "memory" if request.memory is not None else "gpu_memory_utilization"
         return Refusal(
-            f"its budget, {size(fixed)} by `{option}:`, is more than the {room_for(fixed, room)} that is free"
-            f" on {where}",
-            (f"a smaller `{option}:`; it needs {size(need.total)} at least",),
+            tr(
+                "its budget, {fixed} by `{option}:`, is more than the {fixed2} that is free "
+                "on {where}",
+                fixed=size(fixed),
+                option=option,
+                fixed2=room_for(fixed, room),
+                where=where,
+            ),
+            (
+                tr(
+                    "a smaller `{option}:`; it needs {need_total} at least",
+                    option=option,
+                    need_total=size(need.total),
+                ),
+            ),
         )
-    reason = (
-        f"with {context:,} tokens it needs {explain_need(need)} on {where},"
-        f" and {room_for(need.total, room)} is free there"
+    reason = tr(
+        "with {context:,} tokens it needs {need} on {where}, and {need_total} is free there",
+        context=context,
+        need=explain_need(need),
+        where=where,
+        need_total=room_for(need.total, room),
     )
     if fixed is not None:
-        reason += f"; its budget is {size(fixed)}"
+        reason = tr("{reason}; its budget is {fixed}", reason=reason, fixed=size(fixed))
     return Refusal(reason, suggestions(request, facts, used, need, room))
 
 
@@ -331,12 +370,19 @@ def suggestions(
     """
     found = [*fewer(request.lora)]
     if request.memory is not None and request.memory < need.total <= room:
-        found.append(f"raise `memory:` to {size(need.total)}")
+        found.append(tr("raise `memory:` to {need_total}", need_total=size(need.total)))
     for gpu in used:
         for holder in sorted(gpu.processes, key=lambda p: -(p.memory or 0))[:2]:
             if holder.memory:
-                who = holder.name or "a process"
-                found.append(f"stop {who} (pid {holder.pid}): it holds {size(holder.memory)}")
+                who = holder.name or tr("a process")
+                found.append(
+                    tr(
+                        "stop {who} (pid {pid}): it holds {memory}",
+                        who=who,
+                        pid=holder.pid,
+                        memory=size(holder.memory),
+                    )
+                )
     if more := _more_gpus(request, facts, used, at_least):
         found.append(more)
     four = four_bit(facts)
@@ -344,9 +390,12 @@ def suggestions(
         small = least_need(request, four, len(used) // request.groups, MIN_CONTEXT)[0]
         if small.total <= min(room, fixed_budget(request, used) or room):
             found.append(
-                f"a 4-bit variant (AWQ or GPTQ, about {size(four.weight_bytes)} of weights) fits"
+                tr(
+                    "a 4-bit variant (AWQ or GPTQ, about {weight_bytes} of weights) fits",
+                    weight_bytes=size(four.weight_bytes),
+                )
             )
-    return tuple(found) or ("a smaller model, or other hardware: `yibu plan --machine FILE`",)
+    return tuple(found) or (tr("a smaller model, or other hardware: `yibu plan --machine FILE`"),)
 
 
 def _more_gpus(
@@ -364,7 +413,12 @@ def _more_gpus(
 
         context = wanted if fits(wanted) else largest_context(fits, wanted)
         if context >= min(wanted, at_least):
-            return f"{tp * request.groups} GPUs of {size(used[0].total)} hold it with {context:,} tokens"
+            return tr(
+                "{tp} GPUs of {used_total} hold it with {context:,} tokens",
+                tp=tp * request.groups,
+                used_total=size(used[0].total),
+                context=context,
+            )
     return None
 
 

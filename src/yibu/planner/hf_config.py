@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.planner.hf import model, settings
 from yibu.planner.hf.families import FAMILIES
 from yibu.planner.hf.settings import MAX_LAYERS, CannotTellError, number
@@ -74,9 +75,11 @@ def architecture(config: Mapping[str, Any]) -> str:
     if name := model.architecture(config) or (kind if isinstance(kind, str) else ""):
         return name
     raise UnsupportedError(
-        "config.json names no architecture (its fields `architectures` and `model_type` are missing),"
-        " so no engine can be chosen for it",
-        hint="check that the source is a model of transformers' layout",
+        tr(
+            "config.json names no architecture (its fields `architectures` and `model_type` "
+            "are missing), so no engine can be chosen for it"
+        ),
+        hint=tr("check that the source is a model of transformers' layout"),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from yibu.config import ModelConfig
+from yibu.messages import tr
 from yibu.planner.arithmetic import MIB
 from yibu.planner.gpu import margin
 from yibu.planner.request import Request
@@ -133,4 +134,7 @@ def _less_promised_gpu(gpu: Gpu, promises: Sequence[Promise]) -> Gpu:
 def explain_missing(promises: Sequence[Promise]) -> str:
     """Who was planned main memory that is not in use yet, as a clause; "" for nobody."""
     kept = [promise for promise in promises if promise.missing >= _WORTH_A_WORD]
-    return ", ".join(f"{size(promise.missing)} for {promise.replica}" for promise in kept)
+    return ", ".join(
+        tr("{missing} for {replica}", missing=size(promise.missing), replica=promise.replica)
+        for promise in kept
+    )

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from yibu.messages import tr
 from yibu.planner import hf_config
 from yibu.planner.hf.layers import sparse_layers
 from yibu.planner.hf.settings import number, setting
@@ -163,4 +164,9 @@ def fewer(slots: Slots | None) -> tuple[str, ...]:
     """What to set for a model whose adapters take too much."""
     if slots is None or slots.count == 1:
         return ()
-    return (f"fewer LoRA adapters at once: `max_loras: 1` instead of {slots.count}",)
+    return (
+        tr(
+            "fewer LoRA adapters at once: `max_loras: 1` instead of {slots_count}",
+            slots_count=slots.count,
+        ),
+    )

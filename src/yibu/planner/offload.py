@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from yibu.messages import tr
 from yibu.planner import cpu
 from yibu.planner.division import USUAL_PARALLEL, Search
 from yibu.planner.request import Request
@@ -106,8 +107,12 @@ def _cards(
     known = {gpu.index: gpu for gpu in there}
     if missing := [index for index in request.gpus if index not in known]:
         have = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in there)
-        reason = f"GPU {missing[0]} was asked for, and llama.cpp sees {have} here"
-        return ModelPlan(request.name, "does_not_fit", None, (reason,), ("correct `gpus:`",))
+        reason = tr(
+            "GPU {missing} was asked for, and llama.cpp sees {have} here",
+            missing=missing[0],
+            have=have,
+        )
+        return ModelPlan(request.name, "does_not_fit", None, (reason,), (tr("correct `gpus:`"),))
     return tuple(known[index] for index in dict.fromkeys(request.gpus))
 
 
@@ -128,12 +133,20 @@ def _where(search: Search, found: Offload) -> list[str]:
     """What is on each card."""
     label = found.names or tuple(f"GPU {card.index}" for card in search.used(found))
     cards = zip(label, search.used(found), found.split, strict=True)
-    return [f"{count} layers on {name} ({card.name})" for name, card, count in cards]
+    return [
+        tr("{count} layers on {name} ({card})", count=count, name=name, card=card.name)
+        for name, card, count in cards
+    ]
 
 
 def _reasons(search: Search, found: Offload, wanted: int, context: int, parallel: int) -> list[str]:
     reasons = [
-        f"{name}: {cpu.explain_need(need)}; {size(search.room(card))} is free"
+        tr(
+            "{name}: {need}; {card} is free",
+            name=name,
+            need=cpu.explain_need(need),
+            card=size(search.room(card)),
+        )
         for name, card, need in zip(
             _where(search, found), search.used(found), found.needs, strict=True
         )
@@ -142,20 +155,41 @@ def _reasons(search: Search, found: Offload, wanted: int, context: int, parallel
         all_of_it = search.total(search.cost(context, parallel))
         room = sum(map(search.room, search.cards))
         reasons.append(
-            f"the whole model would need {size(all_of_it)} there, and {size(room)} is free: "
-            + _rest(
-                found,
-                asked=search.request.gpu_layers is not None or search.request.cpu_moe is not None,
+            tr(
+                "the whole model would need {all_of_it} there, and {room} is free: {rest}",
+                all_of_it=size(all_of_it),
+                room=size(room),
+                rest=_rest(
+                    found,
+                    asked=search.request.gpu_layers is not None
+                    or search.request.cpu_moe is not None,
+                ),
             )
         )
-    reasons.append(f"main memory: {cpu.explain_need(found.host)}; {size(search.memory)} is free")
+    reasons.append(
+        tr(
+            "main memory: {host}; {memory} is free",
+            host=cpu.explain_need(found.host),
+            memory=size(search.memory),
+        )
+    )
     if not search.request.parallel and parallel < USUAL_PARALLEL[0]:
         reasons.append(
-            f"{parallel} at once instead of {USUAL_PARALLEL[0]}, so that more of it is on the"
-            " GPU (`parallel:` sets another number)"
+            tr(
+                "{parallel} at once instead of {USUAL_PARALLEL}, so that more of it is on "
+                "the GPU (`parallel:` sets another number)",
+                parallel=parallel,
+                USUAL_PARALLEL=USUAL_PARALLEL[0],
+            )
         )
     if context < wanted:
-        reasons.append(f"context reduced from {wanted:,} to {context:,} tokens to fit")
+        reasons.append(
+            tr(
+                "context reduced from {wanted:,} to {context:,} tokens to fit",
+                wanted=wanted,
+                context=context,
+            )
+        )
     return reasons
 
 
@@ -164,14 +198,23 @@ def _rest(found: Offload, *, asked: bool) -> str:
     said = []
     if found.cpu_moe:
         said.append(
-            f"the experts of the first {found.cpu_moe} layers stay in main memory (n_cpu_moe)"
+            tr(
+                "the experts of the first {cpu_moe} layers stay in main memory (n_cpu_moe)",
+                cpu_moe=found.cpu_moe,
+            )
         )
     if left:
         said.append(
-            f"{found.gpu_layers} of {found.layers} layers are there, and the first {left} are"
-            " computed by the CPU, which is slower (gpu_layers)"
+            tr(
+                "{gpu_layers} of {layers} layers are there, and the first {left} are "
+                "computed by the CPU, which is slower (gpu_layers)",
+                gpu_layers=found.gpu_layers,
+                layers=found.layers,
+                left=left,
+            )
         )
-    return " and ".join(said) + (", as asked" if asked else "")
+    both = tr("{first} and {second}", first=said[0], second=said[1]) if len(said) > 1 else said[0]
+    return tr("{both}, as asked", both=both) if asked else both
 
 
 def _suggestions(search: Search, found: Offload, context: int, parallel: int) -> tuple[str, ...]:
@@ -182,13 +225,18 @@ def _suggestions(search: Search, found: Offload, context: int, parallel: int) ->
     for kind in ("q8_0", "q4_0"):
         smaller = replace(search, request=replace(search.request, kv_dtype=kind))
         if smaller.whole(smaller.cost(context, parallel)):
-            hints.append(f"`cache_type_k: {kind}` and `cache_type_v: {kind}`: all of it fits then")
+            hints.append(
+                tr(
+                    "`cache_type_k: {kind}` and `cache_type_v: {kind}`: all of it fits then",
+                    kind=kind,
+                )
+            )
             break
     shorter = cpu.largest_context(
         lambda length: search.whole(search.cost(length, parallel)) is not None, context
     )
     if shorter >= cpu.MIN_CONTEXT:
-        hints.append(f"`context: {shorter}`: all of it fits on the GPU then")
+        hints.append(tr("`context: {shorter}`: all of it fits on the GPU then", shorter=shorter))
     return tuple(hints)
 
 
@@ -198,15 +246,24 @@ def _refusal(search: Search, wanted: int) -> ModelPlan:
     parallel = search.request.parallel or 1
     cost = search.cost(context, parallel)
     room, memory = sum(map(search.room, search.cards)), search.memory
-    reason = (
-        f"with {context:,} tokens the whole model needs {size(search.total(cost))} of GPU memory, and"
-        f" {size(room)} is free; what does not go there has to fit into {size(memory)} of main memory"
+    reason = tr(
+        "with {context:,} tokens the whole model needs {cost} of GPU memory, and {room} "
+        "is free; what does not go there has to fit into {memory} of main memory",
+        context=context,
+        cost=size(search.total(cost)),
+        room=size(room),
+        memory=size(memory),
     )
     freed = replace(search, request=replace(search.request, gpu_layers=None, cpu_moe=None))
     hints: list[str] = []
     if (best := freed.divided(cost)) is not None:
-        hints.append(f"`gpu_layers: {best.gpu_layers}` fits, which is chosen where it is left out")
+        hints.append(
+            tr(
+                "`gpu_layers: {gpu_layers}` fits, which is chosen where it is left out",
+                gpu_layers=best.gpu_layers,
+            )
+        )
     hints.append(
-        "a smaller quantization, or a machine with more memory: `yibu plan --machine FILE`"
+        tr("a smaller quantization, or a machine with more memory: `yibu plan --machine FILE`")
     )
     return ModelPlan(search.request.name, "does_not_fit", None, (reason,), tuple(hints))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from yibu.messages import tr
 from yibu.planner import cpu, gpu, offload, speech_gpu
 from yibu.planner.arithmetic import kv_bytes_per_token
 from yibu.planner.gpu import Refusal, Spot
@@ -73,11 +74,11 @@ def unknown(request: Request) -> str:
 
 
 def _cannot_tell(request: Request) -> ModelPlan:
-    hints: tuple[str, ...] = ("start it all the same, with what is known: `yibu up --force`",)
+    hints: tuple[str, ...] = (tr("start it all the same, with what is known: `yibu up --force`"),)
     # The cache is known, and it is the quantization that is not.
     if request.facts is not None and request.facts.estimated and request.facts.cache:
-        hints = ("pull it: its weights' headers tell their size", *hints)
-    reason = f"what it needs cannot be told: {unknown(request)}"
+        hints = (tr("pull it: its weights' headers tell their size"), *hints)
+    reason = tr("what it needs cannot be told: {request}", request=unknown(request))
     return ModelPlan(request.name, "cannot_tell", None, (reason,), hints)
 
 
@@ -220,7 +221,12 @@ def _urgency(request: Request, position: int) -> tuple[bool, bool, int, int]:
 def _of_replicas(refusal: Refusal, placed: int, request: Request) -> Refusal:
     if not placed:
         return refusal
-    reason = f"{placed} of {request.replicas} replicas fit; for the next, {refusal.reason}"
+    reason = tr(
+        "{placed} of {replicas} replicas fit; for the next, {reason}",
+        placed=placed,
+        replicas=request.replicas,
+        reason=refusal.reason,
+    )
     return Refusal(reason, (f"`replicas: {placed}`", *refusal.suggestions))
 
 
@@ -239,20 +245,40 @@ def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placeme
     reasons = [f"GPU {names} ({spot.gpus[0].name})"]
     if tp > 1:
         reasons.append(
-            f"tensor parallel {tp}: {facts.attention_heads} heads, {facts.attention_heads // tp} a GPU"
+            tr(
+                "tensor parallel {tp}: {attention_heads} heads, {attention_heads2} a GPU",
+                tp=tp,
+                attention_heads=facts.attention_heads,
+                attention_heads2=facts.attention_heads // tp,
+            )
         )
     if request.pipeline_parallel > 1:
-        reasons.append(f"pipeline parallel {request.pipeline_parallel}: {facts.layers} layers in"
-                       f" {request.pipeline_parallel} stages")  # fmt: skip
+        reasons.append(tr(
+"pipeline parallel {pipeline_parallel}: {layers} layers in {pipeline_parallel} "
+"stages",
+pipeline_parallel=request.pipeline_parallel,
+layers=facts.layers
+))  # fmt: skip
     if request.data_parallel > 1:
-        reasons.append(f"data parallel {request.data_parallel}: as many copies of all of it")
-    reasons.append(f"memory share {share:.3f} of {size(max(g.total for g in spot.gpus))}")
+        reasons.append(
+            tr(
+                "data parallel {data_parallel}: as many copies of all of it",
+                data_parallel=request.data_parallel,
+            )
+        )
+    reasons.append(
+        tr(
+            "memory share {share:.3f} of {gpus}",
+            share=share,
+            gpus=size(max(g.total for g in spot.gpus)),
+        )
+    )
     dtype = None
     if request.dtype is None and facts.dtype == "bfloat16" and facts.quantization is None:
         old = [g for g in spot.gpus if g.compute_capability and g.compute_capability < (8, 0)]
         if old:
             dtype = "float16"
-            reasons.append(f"dtype float16: {old[0].name} does not compute in bfloat16")
+            reasons.append(tr("dtype float16: {old} does not compute in bfloat16", old=old[0].name))
     return Placement(
         gpus=tuple(g.index for g in spot.gpus),
         threads=request.threads or max(1, min(machine.cores // max(1, len(machine.gpus)), 8) * tp),
@@ -269,29 +295,46 @@ def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placeme
     )
 
 
+def _each(text: str, *, many: bool) -> str:
+    return tr("{text} on each GPU", text=text) if many else text
+
+
 def _model_plan(spot: Spot, placements: Sequence[Placement]) -> ModelPlan:
     first, facts = placements[0], spot.facts
-    each = " on each GPU" if len(spot.gpus) > 1 else ""
+    many = len(spot.gpus) > 1
     per_token = kv_bytes_per_token(facts, spot.request.kv_dtype, spot.tensor_parallel)
     reasons = [
-        cpu.explain_need(first.need) + each,
-        f"KV cache: {per_token:,} bytes a token{each}",
+        _each(cpu.explain_need(first.need), many=many),
+        _each(tr("KV cache: {per_token:,} bytes a token", per_token=per_token), many=many),
     ]
     if first.kv_tokens is not None and first.context:
         reasons.append(
-            f"room for {first.kv_tokens:,} tokens: {first.kv_tokens / first.context:.1f} sequences"
-            f" of {first.context:,} at once"
+            tr(
+                "room for {kv_tokens:,} tokens: {kv_tokens2:.1f} sequences of {context:,} at once",
+                kv_tokens=first.kv_tokens,
+                kv_tokens2=first.kv_tokens / first.context,
+                context=first.context,
+            )
         )
     if spot.takes_more and first.budget > spot.least.total * 1.1:
         reasons.append(
-            f"{size(spot.least.total)}{each} would do; what is free beyond goes to more KV cache,"
-            " for more sequences at once (`memory:` sets another budget)"
+            tr(
+                "{least} would do; what is free beyond goes to more KV cache, for more "
+                "sequences at once (`memory:` sets another budget)",
+                least=_each(size(spot.least.total), many=many),
+            )
         )
     if facts.estimated:
-        reasons.append("weights reckoned from config.json alone")
+        reasons.append(tr("weights reckoned from config.json alone"))
     if spot.context == spot.wanted:
         return ModelPlan(spot.request.name, "fits", first, tuple(reasons), (), tuple(placements))
-    reasons.append(f"max-model-len {spot.context:,} instead of {spot.wanted:,}, so that it fits")
+    reasons.append(
+        tr(
+            "max-model-len {context:,} instead of {wanted:,}, so that it fits",
+            context=spot.context,
+            wanted=spot.wanted,
+        )
+    )
     hints = _reduced_hints(spot, first.budget)
     return ModelPlan(
         spot.request.name, "fits_reduced", first, tuple(reasons), hints, tuple(placements)
@@ -309,7 +352,7 @@ def _reduced_hints(spot: Spot, budget: int) -> tuple[str, ...]:
         smaller = replace(spot.request, kv_dtype="fp8")
         need, _ = gpu.least_need(smaller, spot.facts, spot.tensor_parallel, spot.wanted)
         if need.total <= budget:
-            hints.append("`kv_cache_dtype: fp8` halves the cache and gives the whole context")
+            hints.append(tr("`kv_cache_dtype: fp8` halves the cache and gives the whole context"))
     need, _ = gpu.least_need(spot.request, spot.facts, spot.tensor_parallel, spot.wanted)
     hints += [
         hint

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from yibu.messages import tr
 from yibu.planner.hf.settings import CannotTellError, Settings, number, section
 from yibu.planner.hf.weights import Weights
 
@@ -180,7 +181,7 @@ def _usual(config: Settings) -> Callable[[str], float]:
         named.split("_", maxsplit=1)[0].rsplit("/", maxsplit=1)[-1]
     )
     if rule is None:
-        raise CannotTellError(f"its quantization method {named!r} is not known")
+        raise CannotTellError(tr("its quantization method {named!r} is not known", named=named))
     rate = rule(found)
     experts = found.get("expert_dtype") or config.get("expert_dtype")
     # DeepSeek-V4: experts in MXFP4 beside FP8 (configuration_deepseek_v4.py).
@@ -245,7 +246,7 @@ def _algorithm(name: str) -> float:
     for key in sorted(known, key=len, reverse=True):
         if upper.startswith(key):
             return known[key]
-    raise CannotTellError(f"its quantization {name!r} is not known")
+    raise CannotTellError(tr("its quantization {name!r} is not known", name=name))
 
 
 def _modelopt_mixed(found: Settings) -> Callable[[str], float]:
@@ -312,7 +313,7 @@ def _torchao(found: Settings) -> float:
         return 0.5 + 4 / 128
     if "8" in named:
         return 1.0
-    raise CannotTellError(f"its torchao quantization {named[:60]!r} is not known")
+    raise CannotTellError(tr("its torchao quantization {named!r} is not known", named=named[:60]))
 
 
 def _quark(found: Settings) -> float:
@@ -324,7 +325,7 @@ def _quark(found: Settings) -> float:
         return 0.5 + 2 / (number(weights, "group_size") or 128)
     if "8" in named:
         return 1.0
-    raise CannotTellError(f"its quark quantization {named!r} is not known")
+    raise CannotTellError(tr("its quark quantization {named!r} is not known", named=named))
 
 
 def _aqlm(found: Settings) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from yibu.messages import tr
 from yibu.planner.arithmetic import GIB
 from yibu.planner.cpu import engine_threads
 from yibu.planner.request import Request
@@ -32,19 +33,30 @@ def place(request: Request, machine: Machine) -> tuple[ModelPlan, Machine]:
     chosen = _chosen(request, machine)
     if chosen is None:
         have = ", ".join(str(gpu.index) for gpu in machine.gpus) or "none"
-        reason = f"it was asked onto a GPU that is not here: this machine has {have}"
-        hint = "correct `gpus:` or `device:`, or leave both out: it runs on the CPU then"
+        reason = tr("it was asked onto a GPU that is not here: this machine has {have}", have=have)
+        hint = tr("correct `gpus:` or `device:`, or leave both out: it runs on the CPU then")
         return ModelPlan(request.name, "does_not_fit", None, (reason,), (hint,)), machine
     need = MemoryNeed(request.facts.weight_bytes, 0, _OVERHEAD)
     taken = need.total * request.replicas
-    times = f", {request.replicas} times" if request.replicas > 1 else ""
-    arithmetic = (
-        f"weights {size(need.weights)} + runtime and buffers {size(need.overhead)}"
-        f" = {size(need.total)}{times}, and {room_for(taken, chosen.free)} is free on GPU {chosen.index}"
-        f" ({chosen.name})"
+    arithmetic = tr(
+        "weights {weights} + runtime and buffers {overhead} = {need_total}",
+        weights=size(need.weights),
+        overhead=size(need.overhead),
+        need_total=size(need.total),
+    )
+    if request.replicas > 1:
+        arithmetic = tr(
+            "{arithmetic}, {copies} times", arithmetic=arithmetic, copies=request.replicas
+        )
+    arithmetic = tr(
+        "{arithmetic}, and {taken} is free on GPU {chosen_index} ({chosen})",
+        arithmetic=arithmetic,
+        taken=room_for(taken, chosen.free),
+        chosen_index=chosen.index,
+        chosen=chosen.name,
     )
     if taken > chosen.free:
-        hint = "leave `gpus:` and `device:` out: it runs on the CPU then"
+        hint = tr("leave `gpus:` and `device:` out: it runs on the CPU then")
         return ModelPlan(request.name, "does_not_fit", None, (arithmetic,), (hint,)), machine
     placement = Placement(
         gpus=(chosen.index,),
@@ -53,7 +65,13 @@ def place(request: Request, machine: Machine) -> tuple[ModelPlan, Machine]:
         parallel=request.parallel or 1,
         need=need,
         budget=need.total,
-        reasons=(f"GPU {chosen.index} ({chosen.name}), as asked",),
+        reasons=(
+            tr(
+                "GPU {chosen_index} ({chosen}), as asked",
+                chosen_index=chosen.index,
+                chosen=chosen.name,
+            ),
+        ),
     )
     left = tuple(
         replace(gpu, free=gpu.free - taken) if gpu.index == chosen.index else gpu

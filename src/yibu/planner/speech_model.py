@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.planner.files import load_json, load_yaml, magic
 from yibu.planner.types import ModelFacts, ModelFormat
 
@@ -27,9 +28,11 @@ _ONNX: Mapping[ModelFormat, ModelFormat] = MappingProxyType(
 )
 _COMPANIONS = MappingProxyType(
     {
-        "FsmnVADStreaming": "finds speech: name it as the option `vad` of a model",
-        "CTTransformer": "writes punctuation: name it as the option `punctuation` of a Paraformer",
-        "CAMPPlus": "tells speakers apart: name it as the option `speakers` of a model",
+        "FsmnVADStreaming": tr("finds speech: name it as the option `vad` of a model"),
+        "CTTransformer": tr(
+            "writes punctuation: name it as the option `punctuation` of a Paraformer"
+        ),
+        "CAMPPlus": tr("tells speakers apart: name it as the option `speakers` of a model"),
     }
 )
 """What other models of FunASR's are for."""
@@ -71,17 +74,27 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
     if model not in _FORMATS:
         use = f", which {_COMPANIONS[model]}" if model in _COMPANIONS else ""
         raise UnsupportedError(
-            f"{path} is FunASR's {model!r}{use}; of FunASR's models {', '.join(_FORMATS)} are served here",
-            hint="take iic/SenseVoiceSmall, or run your own server with `engine: command`",
+            tr(
+                "{path} is FunASR's {model!r}{use}; of FunASR's models {FORMATS} are served here",
+                path=path,
+                model=model,
+                use=use,
+                FORMATS=", ".join(_FORMATS),
+            ),
+            hint=tr("take iic/SenseVoiceSmall, or run your own server with `engine: command`"),
         )
     if "model.pt" in names:
         weights = path / "model.pt"
         # torch.save writes a zip archive; one that lost its end has no directory.
         if magic(weights)[:2] == b"PK" and not zipfile.is_zipfile(weights):
             raise VerificationError(
-                f"{weights} is cut short: it is a torch archive whose end is missing"
-                f" ({weights.stat().st_size} bytes are here)",
-                hint="pull it again: an interrupted download resumes",
+                tr(
+                    "{weights} is cut short: it is a torch archive whose end is missing "
+                    "({st_size} bytes are here)",
+                    weights=weights,
+                    st_size=weights.stat().st_size,
+                ),
+                hint=tr("pull it again: an interrupted download resumes"),
             )
         return _file_facts(_FORMATS[model], model, [weights], path, config)
     return _file_facts(
@@ -116,7 +129,9 @@ def _file_facts(
 ) -> ModelFacts:
     size = sum(file.stat().st_size for file in files)
     if size == 0:
-        raise VerificationError(f"{files[0]} is empty", hint="pull the model again")
+        raise VerificationError(
+            tr("{files} is empty", files=files[0]), hint=tr("pull the model again")
+        )
     return ModelFacts(
         format=model_format,
         architecture=architecture,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.planner import hf_config, quantization
 from yibu.planner.cache import CacheGroup
 from yibu.planner.chat_template import takes_tools, texts
@@ -56,15 +57,21 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
         weight_map = index.get("weight_map")
         if not isinstance(weight_map, Mapping):
             raise VerificationError(
-                f"{path / 'model.safetensors.index.json'} has no weight_map",
-                hint="the file is damaged: pull it again",
+                tr("{path} has no weight_map", path=path / "model.safetensors.index.json"),
+                hint=tr("the file is damaged: pull it again"),
             )
         files = sorted({str(name) for name in weight_map.values()})
         if missing := [name for name in files if name not in names]:
             raise VerificationError(
-                f"{path}: {len(missing)} of {len(files)} weight files are missing, the first is"
-                f" {missing[0]}",
-                hint="pull it again: what is here is kept",
+                tr(
+                    "{path}: {missing_count} of {files_count} weight files are missing, the "
+                    "first is {missing}",
+                    path=path,
+                    missing_count=len(missing),
+                    files_count=len(files),
+                    missing=missing[0],
+                ),
+                hint=tr("pull it again: what is here is kept"),
             )
         return files
     if "model.safetensors" in names:
@@ -77,14 +84,18 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
     if files:
         return files
     if "adapter_config.json" in names:
-        found = "a LoRA adapter, which is served with its base model"
+        found = tr("a LoRA adapter, which is served with its base model")
     elif any(name.endswith((".bin", ".pt", ".pth")) for name in names):
-        found = "weights only as pickles, which could run any code when opened"
+        found = tr("weights only as pickles, which could run any code when opened")
     else:
-        found = "no weights"
+        found = tr("no weights")
     raise UnsupportedError(
-        f"{path} holds config.json and {found}; safetensors files were expected",
-        hint="take a revision or a conversion of the model with safetensors",
+        tr(
+            "{path} holds config.json and {found}; safetensors files were expected",
+            path=path,
+            found=found,
+        ),
+        hint=tr("take a revision or a conversion of the model with safetensors"),
     )
 
 

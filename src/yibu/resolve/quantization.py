@@ -9,6 +9,7 @@ from yibu.config import ModelConfig
 from yibu.errors import DoesNotFitError
 from yibu.hub.headers import HeaderChooser, RemoteHeaders
 from yibu.hub.quantization import Choice, Variant, listed
+from yibu.messages import tr
 from yibu.planner.headers import gguf_facts
 from yibu.planner.types import Machine
 from yibu.resolve.resolver import Resolver
@@ -33,14 +34,30 @@ def by_plan(resolver: Resolver, machine: Callable[[], Machine]) -> HeaderChooser
                 replace(prepared, facts=this, request=request), 0, here
             ).verdict
             if verdict.placement is not None:
-                first = "the usual one, and it fits here"
-                return Choice(variant, f"for {reasons[0]}" if reasons else first)
-            reasons.append(f"{variant.tag} does not fit here: {' '.join(verdict.reasons)}")
+                first = tr("the usual one, and it fits here")
+                return Choice(
+                    variant, tr("for {reasons}", reasons=reasons[0]) if reasons else first
+                )
+            reasons.append(
+                tr(
+                    "{tag} does not fit here: {reasons}",
+                    tag=variant.tag,
+                    reasons=" ".join(verdict.reasons),
+                )
+            )
         raise DoesNotFitError(
-            f"{headers.source}: none of its quantizations fits on this machine; {reasons[0]}",
-            hint=f"It has {listed(found)}; name one to take it all the same, such as "
-            f"{headers.source}:{min(found, key=lambda variant: variant.size).tag}, and --force to "
-            "start it.",
+            tr(
+                "{headers_source}: none of its quantizations fits on this machine; {reasons}",
+                headers_source=headers.source,
+                reasons=reasons[0],
+            ),
+            hint=tr(
+                "It has {found}; name one to take it all the same, such as "
+                "{headers_source}:{tag}, and --force to start it.",
+                found=listed(found),
+                headers_source=headers.source,
+                tag=min(found, key=lambda variant: variant.size).tag,
+            ),
         )
 
     return choose

@@ -14,6 +14,7 @@ from yibu.environments.flag_tables import chosen_flags, kept_flags
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.programs import ask, built_programs
 from yibu.errors import DoesNotFitError, YibuError
+from yibu.messages import tr
 from yibu.planner.ledger import (
     Beside,
     Coming,
@@ -69,11 +70,12 @@ class Resolved:
         reasons = " ".join(verdict.reasons)
         if verdict.verdict == "cannot_tell":
             return DoesNotFitError(f"{name}: {reasons}", hint="; ".join(verdict.suggestions))
-        kept = explain_missing(self.reserved)
-        beside_what = f"; planned, not used yet: {kept}" if kept else ""
+        text = tr("{name} does not fit on this machine: {reasons}", name=name, reasons=reasons)
+        if kept := explain_missing(self.reserved):
+            text = tr("{text}; planned, not used yet: {kept}", text=text, kept=kept)
         return DoesNotFitError(
-            f"{name} does not fit on this machine: {reasons}{beside_what}",
-            hint="; ".join((*verdict.suggestions, "or start it all the same: yibu up --force")),
+            text,
+            hint="; ".join((*verdict.suggestions, tr("or start it all the same: yibu up --force"))),
         )
 
 
@@ -232,8 +234,12 @@ def _forced(
     if placement is None:
         return None
     why = " ".join(verdict.reasons)
-    fit = "may not" if verdict.verdict == "cannot_tell" else "does not"
-    return replace(placement, warning=f"{model.name} {fit} fit, and is started by force: {why}")
+    warning = (
+        tr("{model} may not fit, and is started by force: {why}", model=model.name, why=why)
+        if verdict.verdict == "cannot_tell"
+        else tr("{model} does not fit, and is started by force: {why}", model=model.name, why=why)
+    )
+    return replace(placement, warning=warning)
 
 
 def _promises(replicas: Sequence[Resolved]) -> tuple[Promise, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from yibu import log as logs
 from yibu.errors import YibuError
+from yibu.messages import tr
 from yibu.speech import allocator
 from yibu.speech.cores import physical_cores
 from yibu.speech.settings import KEY_VARIABLE, MIB, Limits, Settings
@@ -132,23 +133,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
     limits = parser.add_argument_group("limits")
     for flag, default, text in (
-        ("--max-upload-mib", standard.upload_bytes / MIB, "of one upload"),
-        ("--upload-timeout", standard.upload_idle_seconds, "seconds without a byte"),
-        ("--max-audio-seconds", standard.audio_seconds, "of one file"),
-        ("--max-decode-seconds", standard.decode_seconds, "CPU seconds to decode one file"),
-        ("--max-queue-seconds", standard.queue_seconds, "of audio waiting, then 429"),
-        ("--window-seconds", standard.window_seconds, "of audio decoded ahead, a request"),
-        ("--max-batch-seconds", standard.batch_seconds, "of audio in one batch"),
-        ("--batch-time", standard.batch_time, "seconds of computing a batch aims at"),
-        ("--idle-timeout", standard.idle_seconds, "seconds without a message, live"),
-        ("--stall-timeout", standard.stall_seconds, "seconds on a batch, then unhealthy"),
+        ("--max-upload-mib", standard.upload_bytes / MIB, tr("of one upload")),
+        ("--upload-timeout", standard.upload_idle_seconds, tr("seconds without a byte")),
+        ("--max-audio-seconds", standard.audio_seconds, tr("of one file")),
+        ("--max-decode-seconds", standard.decode_seconds, tr("CPU seconds to decode one file")),
+        ("--max-queue-seconds", standard.queue_seconds, tr("of audio waiting, then 429")),
+        ("--window-seconds", standard.window_seconds, tr("of audio decoded ahead, a request")),
+        ("--max-batch-seconds", standard.batch_seconds, tr("of audio in one batch")),
+        ("--batch-time", standard.batch_time, tr("seconds of computing a batch aims at")),
+        ("--idle-timeout", standard.idle_seconds, tr("seconds without a message, live")),
+        ("--stall-timeout", standard.stall_seconds, tr("seconds on a batch, then unhealthy")),
     ):
         limits.add_argument(
             flag, type=_positive(float), default=default, metavar="N", help=f"{text} (%(default)g)"
         )
     for flag, number, text in (
-        ("--max-requests", standard.requests, "in flight"),
-        ("--max-sessions", standard.sessions, "live sessions"),
+        ("--max-requests", standard.requests, tr("in flight")),
+        ("--max-sessions", standard.sessions, tr("live sessions")),
     ):
         limits.add_argument(
             flag,

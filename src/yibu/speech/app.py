@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yibu.errors import InvalidRequestError, RequestError, UnauthorizedError, UnknownModelError
+from yibu.messages import tr
 from yibu.speech.engine import Engine
 from yibu.speech.live.routes import KEY_PROTOCOL, foreign_origin
 from yibu.speech.metrics import Metrics
@@ -54,10 +55,18 @@ def create_app(engine: Engine, stop: Callable[[], None]) -> ASGIApp:
 def _as_request_error(request: Request, error: Exception) -> RequestError:
     if isinstance(error, HTTPException):
         if error.status_code == 405:
-            wrong = InvalidRequestError(f"{request.method} is not a method of {request.url.path}")
+            wrong = InvalidRequestError(
+                tr(
+                    "{method} is not a method of {url_path}",
+                    method=request.method,
+                    url_path=request.url.path,
+                )
+            )
             wrong.status = 405
             return wrong
-        return UnknownModelError(f"There is no path {request.url.path} here", code="unknown_path")
+        return UnknownModelError(
+            tr("There is no path {url_path} here", url_path=request.url.path), code="unknown_path"
+        )
     return as_refusal(error)
 
 
@@ -90,7 +99,7 @@ class Edge:
                 await self._app(scope, receive, observed)
             else:
                 refusal = UnauthorizedError(
-                    "The key is missing or wrong: send it as Authorization: Bearer KEY"
+                    tr("The key is missing or wrong: send it as Authorization: Bearer KEY")
                 )
                 await error_answer(refusal)(scope, receive, observed)
         except (ClientGoneError, ClientDisconnect):
@@ -104,13 +113,20 @@ class Edge:
         refusal: RequestError | None = None
         if not self._admits(scope):
             refusal = UnauthorizedError(
-                "The key is missing or wrong: send it as Authorization: Bearer KEY, or as the "
-                f"subprotocol {KEY_PROTOCOL}KEY"
+                tr(
+                    "The key is missing or wrong: send it as Authorization: Bearer KEY, or "
+                    "as the subprotocol {KEY_PROTOCOL}KEY",
+                    KEY_PROTOCOL=KEY_PROTOCOL,
+                )
             )
         elif self._expected is None and (origin := foreign_origin(scope)) is not None:
             refusal = UnauthorizedError(
-                f"A web page of {origin} may not use this server, which asks for no key: "
-                f"set {KEY_VARIABLE}, or serve it through the gateway",
+                tr(
+                    "A web page of {origin} may not use this server, which asks for no key: "
+                    "set {KEY_VARIABLE}, or serve it through the gateway",
+                    origin=origin,
+                    KEY_VARIABLE=KEY_VARIABLE,
+                ),
                 code="origin_not_allowed",
             )
         started = time.monotonic()

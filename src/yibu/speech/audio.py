@@ -16,6 +16,7 @@ import av.error
 import numpy as np
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 from yibu.speech.headers import Source, View, examine
 from yibu.speech.mixing import Mono
 from yibu.speech.settings import Limits
@@ -52,7 +53,10 @@ _LEADING_BYTES = 4096
 """Before an MP3's first frame there may be one that holds no audio but Xing's header."""
 _SILENCE_BLOCK = 8 * SAMPLE_RATE
 
-OPPOSITE = "The two channels are opposite in phase and would cancel each other out; the louder one was used"
+OPPOSITE = tr(
+    "The two channels are opposite in phase and would cancel each other out; the louder one "
+    "was used"
+)
 
 
 def bad_audio(message: str, *, code: str = "invalid_audio") -> InvalidRequestError:
@@ -80,7 +84,7 @@ class Decoder:
         self.seconds = 0.0
         """Decoded so far."""
         if file.seek(0, 2) == 0:
-            raise bad_audio("The file is empty", code="empty_audio")
+            raise bad_audio(tr("The file is empty"), code="empty_audio")
         source = examine(file)
         self._container, raw = _open(file, source, said)
         try:
@@ -207,31 +211,45 @@ class Decoder:
         spent = self._cpu_seconds + time.thread_time() - self._read_started
         if spent > self._limits.decode_seconds:
             raise bad_audio(
-                f"The file took more than {self._limits.decode_seconds:g} s to decode",
+                tr(
+                    "The file took more than {decode_seconds:g} s to decode",
+                    decode_seconds=self._limits.decode_seconds,
+                ),
                 code="decode_timeout",
             )
 
     def _check_complete(self) -> None:
         """At the end: refuse what was not audio after all, or was only a part of it."""
         if not self.seconds:
-            raise bad_audio("No audio could be decoded from the file")
+            raise bad_audio(tr("No audio could be decoded from the file"))
         if self._bad_packets > max(2, _DAMAGED_SHARE * self._packets):
             raise bad_audio(
-                f"The file is damaged: {self._bad_packets} of its {self._packets} packets "
-                "could not be decoded"
+                tr(
+                    "The file is damaged: {bad_packets} of its {packets} packets could not "
+                    "be decoded",
+                    bad_packets=self._bad_packets,
+                    packets=self._packets,
+                )
             )
         missing = self.expected - self.seconds
         # A packet that could not be decoded is not audio that the file does not have.
         damaged = self._bad_packets * self.seconds / max(1, self._packets - self._bad_packets)
         if self._kinds & _STATES_LENGTH and self.declared and missing > _SPARE + damaged:
             raise bad_audio(
-                f"The file is cut short: its header says {self.declared:.1f} s, "
-                f"{self.seconds:.1f} s could be decoded",
+                tr(
+                    "The file is cut short: its header says {declared:.1f} s, {seconds:.1f} "
+                    "s could be decoded",
+                    declared=self.declared,
+                    seconds=self.seconds,
+                ),
                 code="truncated_audio",
             )
         if self._cut_off or (self._broke_off and missing > max(0.5, 0.02 * self.seconds)):
             raise bad_audio(
-                f"The file is cut short: it breaks off after {self.seconds:.1f} s of audio",
+                tr(
+                    "The file is cut short: it breaks off after {seconds:.1f} s of audio",
+                    seconds=self.seconds,
+                ),
                 code="truncated_audio",
             )
 
@@ -240,7 +258,7 @@ def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
     """The container, and whether it holds headerless samples."""
     if source.damaged:
         raise bad_audio(
-            "The audio file is damaged or cut off in its header", code="truncated_audio"
+            tr("The audio file is damaged or cut off in its header"), code="truncated_audio"
         )
     container = _demuxer(source.file.again())
     if said.raw is not None and not source.signed and not (container and _is_chain(container)):
@@ -251,12 +269,14 @@ def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
     if container is None:
         if said.needs_rate and not source.signed:
             raise InvalidRequestError(
-                "Raw PCM has no header: give its sample_rate (and channels, sample_format where "
-                "they are not 1 and s16le)",
+                tr(
+                    "Raw PCM has no header: give its sample_rate (and channels, "
+                    "sample_format where they are not 1 and s16le)"
+                ),
                 param="sample_rate",
             )
         raise bad_audio(
-            "The file is not audio in a format that can be read, or is cut off in its header"
+            tr("The file is not audio in a format that can be read, or is cut off in its header")
         )
     return (
         _demuxer(source.file.again()) if said.raw is not None and not source.signed else container
@@ -291,7 +311,7 @@ def _raw_demuxer(file: View, raw: RawFormat) -> Any:
         ch_layout=f"{raw.channels}C",
     )
     if container is None:
-        raise bad_audio("The samples cannot be read in this format")
+        raise bad_audio(tr("The samples cannot be read in this format"))
     return container
 
 
@@ -305,7 +325,7 @@ def _is_chain(container: Any) -> bool:
 
 
 def _refuse_to_open(url: str, *_: object) -> None:
-    raise PermissionError(f"an upload may not open {url}")
+    raise PermissionError(tr("an upload may not open {url}", url=url))
 
 
 def _stated_seconds(container: Any, stream: Any) -> float | None:
@@ -319,14 +339,28 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
 def _check_shape(rate: int, channels: int) -> None:
     if rate not in _RATES:
         raise bad_audio(
-            f"The audio's sample rate is {rate} Hz; {_RATES.start} to {_RATES.stop - 1} is read"
+            tr(
+                "The audio's sample rate is {rate} Hz; {start} to {stop} is read",
+                rate=rate,
+                start=_RATES.start,
+                stop=_RATES.stop - 1,
+            )
         )
     if channels not in _CHANNELS:
-        raise bad_audio(f"The audio has {channels} channels; 1 to {_CHANNELS.stop - 1} are read")
+        raise bad_audio(
+            tr(
+                "The audio has {channels} channels; 1 to {stop} are read",
+                channels=channels,
+                stop=_CHANNELS.stop - 1,
+            )
+        )
 
 
 def _too_long(limits: Limits) -> InvalidRequestError:
     return bad_audio(
-        f"The audio is longer than {limits.audio_seconds:.0f} s, the limit of this server",
+        tr(
+            "The audio is longer than {audio_seconds:.0f} s, the limit of this server",
+            audio_seconds=limits.audio_seconds,
+        ),
         code="audio_too_long",
     )

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from yibu.errors import OverloadedError, RequestError
+from yibu.messages import tr
 from yibu.speech.allocator import give_back
 from yibu.speech.metrics import Metrics
 from yibu.speech.queueing import FairQueue
@@ -195,8 +196,12 @@ class Batcher:
         waiting = self._waiting_seconds()
         if waiting >= self.limits.queue_seconds:
             raise OverloadedError(
-                f"The queue is full: {waiting:.0f} s of audio wait, "
-                f"{self.limits.queue_seconds:.0f} s is the limit",
+                tr(
+                    "The queue is full: {waiting:.0f} s of audio wait, {queue_seconds:.0f} s "
+                    "is the limit",
+                    waiting=waiting,
+                    queue_seconds=self.limits.queue_seconds,
+                ),
                 retry_after=self.retry_after(),
             )
         ticket = Ticket(self, next(self._numbers), options, emit, expected)
@@ -307,4 +312,8 @@ def _recognize(
             pairs = zip(segments, options, strict=True)
             return [_recognize(recognizer, [segment], [option])[0] for segment, option in pairs]
         log.exception("the model failed on a segment of %.2f s", segments[0].duration)
-        return [ModelFailedError(f"The model failed on this audio: {type(error).__name__}")]
+        return [
+            ModelFailedError(
+                tr("The model failed on this audio: {name}", name=type(error).__name__)
+            )
+        ]

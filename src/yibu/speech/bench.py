@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from yibu.errors import InvalidRequestError, UsageError, YibuError
+from yibu.messages import tr
 from yibu.speech.cores import physical_cores
 from yibu.speech.metrics import resident_bytes
 from yibu.speech.settings import Limits
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     for file in parsed.files:
         if not file.is_file():
-            parser.error(f"there is no file {file}")
+            parser.error(tr("there is no file {file}", file=file))
     if parsed.only:
         return _child(parsed)
     measured: dict[str, Measured] = {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from yibu.errors import EngineError, NotReadyError, OverloadedError
+from yibu.messages import tr
 from yibu.speech.allocator import give_back
 from yibu.speech.batcher import Batcher
 from yibu.speech.live.partials import PartialQueue
@@ -87,7 +88,11 @@ class Engine:
         """
         if self._serving is None:
             raise NotReadyError(
-                f"The model {self.settings.served_name!r} is still loading", retry_after=5
+                tr(
+                    "The model {served_name!r} is still loading",
+                    served_name=self.settings.served_name,
+                ),
+                retry_after=5,
             )
         return self._serving
 
@@ -95,8 +100,11 @@ class Engine:
         """Raises NotReadyError unless a request would be served."""
         if self.serving().batcher.stalled:
             raise NotReadyError(
-                "The model hangs: one batch has been computing for more than "
-                f"{self.settings.limits.stall_seconds:.0f} s",
+                tr(
+                    "The model hangs: one batch has been computing for more than "
+                    "{stall_seconds:.0f} s",
+                    stall_seconds=self.settings.limits.stall_seconds,
+                ),
                 code="model_stalled",
             )
 
@@ -111,7 +119,7 @@ class Engine:
         if self._in_flight >= limit:
             retry_after = self._serving.batcher.retry_after() if self._serving else 5.0
             raise OverloadedError(
-                f"{limit} requests are in flight, the limit of this server",
+                tr("{limit} requests are in flight, the limit of this server", limit=limit),
                 retry_after=retry_after,
             )
         self._in_flight += 1
@@ -130,7 +138,8 @@ class Engine:
         limit = self.settings.limits.sessions
         if self._sessions >= limit:
             raise OverloadedError(
-                f"{limit} live sessions are open, the limit of this server", retry_after=5.0
+                tr("{limit} live sessions are open, the limit of this server", limit=limit),
+                retry_after=5.0,
             )
         self._sessions += 1
         try:
@@ -159,7 +168,7 @@ class Engine:
             time.monotonic() - started,
         )
         await batcher.run()
-        raise EngineError("the batcher ended")
+        raise EngineError(tr("the batcher ended"))
 
     def _load_and_warm(self) -> Loaded:
         """On the model's thread. The first computation is slow (buffers, kernels): it is not to

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 from yibu.speech.types import SAMPLE_RATE, Features, Samples
 
 FRAME_LENGTH = 400
@@ -125,13 +126,16 @@ class Normalizer:
                 rows[tag] = np.array(words[first : words.index("]", first)], dtype=np.float32)
         except (OSError, ValueError) as error:
             raise VerificationError(
-                f"{path}: not a readable am.mvn: {error}",
-                hint="download the model again; the file is small and belongs to the model",
+                tr("{path}: not a readable am.mvn: {error}", path=path, error=error),
+                hint=tr("download the model again; the file is small and belongs to the model"),
             ) from error
         if any(len(row) != size for row in rows.values()):
-            found = ", ".join(f"{tag} has {len(row)} values" for tag, row in rows.items())
+            found = ", ".join(
+                tr("{tag} has {row_count} values", tag=tag, row_count=len(row))
+                for tag, row in rows.items()
+            )
             raise VerificationError(
                 f"{path}: {found}; {size} expected",
-                hint="this am.mvn belongs to another model: take the one next to model.pt",
+                hint=tr("this am.mvn belongs to another model: take the one next to model.pt"),
             )
         return cls(rows["<AddShift>"], rows["<Rescale>"])

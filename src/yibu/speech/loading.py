@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
+from yibu.messages import tr
 from yibu.speech.modelconfig import read_config
 from yibu.speech.types import Recognizer, Segmenter
 
@@ -100,12 +101,15 @@ def load(
 def _check_values(precision: str, path: str, device: str) -> None:
     if precision not in PRECISIONS:
         raise UsageError(
-            f"precision {precision!r} is not known", hint="one of " + ", ".join(PRECISIONS)
+            tr("precision {precision!r} is not known", precision=precision),
+            hint=tr("one of {known}", known=", ".join(PRECISIONS)),
         )
     if path not in ("fast", "reference"):
-        raise UsageError(f"path {path!r} is not known", hint="fast or reference")
+        raise UsageError(tr("path {path!r} is not known", path=path), hint=tr("fast or reference"))
     if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(f"device {device!r} is not known", hint="cpu, cuda or cuda:0")
+        raise UsageError(
+            tr("device {device!r} is not known", device=device), hint=tr("cpu, cuda or cuda:0")
+        )
 
 
 def _check_beside(
@@ -118,20 +122,32 @@ def _check_beside(
 ) -> None:
     if punctuation_dir is not None and (kind not in PARAFORMERS or path == "reference"):
         raise UsageError(
-            f"{name} on the {path} path takes no punctuation model: Paraformer's fast path "
-            "does, and the others write their own",
-            hint="leave `punctuation` out",
+            tr(
+                "{name} on the {path} path takes no punctuation model: Paraformer's fast "
+                "path does, and the others write their own",
+                name=name,
+                path=path,
+            ),
+            hint=tr("leave `punctuation` out"),
         )
     if speakers_dir is not None and (not kind or path == "reference" or device != "cpu"):
         raise UnsupportedError(
-            f"{name} on the {path} path on {device} does not tell speakers apart: SenseVoice and "
-            "Paraformer do, on the CPU's fast path",
-            hint="leave `speakers` out, or take iic/SenseVoiceSmall on the CPU",
+            tr(
+                "{name} on the {path} path on {device} does not tell speakers apart: "
+                "SenseVoice and Paraformer do, on the CPU's fast path",
+                name=name,
+                path=path,
+                device=device,
+            ),
+            hint=tr("leave `speakers` out, or take iic/SenseVoiceSmall on the CPU"),
         )
     if kind == ONLINE and path == "reference":
         raise UsageError(
-            f"{name} hears live speech, and the reference path gives FunASR whole files",
-            hint="set `path: fast`",
+            tr(
+                "{name} hears live speech, and the reference path gives FunASR whole files",
+                name=name,
+            ),
+            hint=tr("set `path: fast`"),
         )
 
 
@@ -142,7 +158,8 @@ def detect(model_dir: Path) -> Layout:
     """
     if not model_dir.is_dir():
         raise VerificationError(
-            f"{model_dir} is no directory", hint="yibu pull the model, or correct the path"
+            tr("{model_dir} is no directory", model_dir=model_dir),
+            hint=tr("yibu pull the model, or correct the path"),
         )
     names = {entry.name for entry in model_dir.iterdir()}
     if "model.pt" in names:
@@ -153,9 +170,13 @@ def detect(model_dir: Path) -> Layout:
         return Layout.CTRANSLATE2
     found = ", ".join(sorted(names)[:12]) or "nothing"
     raise VerificationError(
-        f"{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin with "
-        "config.json (whisper for CTranslate2) expected",
-        hint="the download may be incomplete: yibu pull it again",
+        tr(
+            "{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin "
+            "with config.json (whisper for CTranslate2) expected",
+            model_dir=model_dir,
+            found=found,
+        ),
+        hint=tr("the download may be incomplete: yibu pull it again"),
     )
 
 
@@ -186,13 +207,18 @@ def _sensevoice(
     if device != "cpu":
         if layout is Layout.ONNX:
             raise UnsupportedError(
-                f"{model_dir} is in the ONNX layout, which is served on the CPU only",
-                hint="use iic/SenseVoiceSmall on CUDA, or set `device: cpu`",
+                tr(
+                    "{model_dir} is in the ONNX layout, which is served on the CPU only",
+                    model_dir=model_dir,
+                ),
+                hint=tr("use iic/SenseVoiceSmall on CUDA, or set `device: cpu`"),
             )
         from yibu.speech.models.torch_encoder import TorchEncoder, usual_precision
 
         if precision == "auto" and usual_precision(device) == "fp32":
-            choice = Choice("fp32", f"precision fp32, because {device} only emulates bf16")
+            choice = Choice(
+                "fp32", tr("precision fp32, because {device} only emulates bf16", device=device)
+            )
         encoder = TorchEncoder.load(
             model_dir, precision=choice.precision, device=device, threads=threads, banned=banned
         )
@@ -210,7 +236,11 @@ def _sensevoice(
         )
     _check_size(model_dir, encoder.classes, len(vocabulary))
     recognizer = SenseVoiceRecognizer(model_dir.name, encoder, normalizer, vocabulary)
-    return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
+    return Loaded(
+        recognizer,
+        segmenter,
+        (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name)),
+    )
 
 
 def _paraformer(
@@ -227,19 +257,29 @@ def _paraformer(
     onnx = layout is Layout.ONNX
     if device != "cpu" or (onnx and precision == "bf16"):
         raise UnsupportedError(
-            f"{model_dir}: a Paraformer in the {layout.value} layout at {precision} on {device}; it is "
-            "served on the CPU, and from ONNX in fp32 and int8",
-            hint="set `device: cpu` and `precision: auto`",
+            tr(
+                "{model_dir}: a Paraformer in the {layout_value} layout at {precision} on "
+                "{device}; it is served on the CPU, and from ONNX in fp32 and int8",
+                model_dir=model_dir,
+                layout_value=layout.value,
+                precision=precision,
+                device=device,
+            ),
+            hint=tr("set `device: cpu` and `precision: auto`"),
         )
     files = frozenset(entry.name for entry in model_dir.iterdir())
     choice = choose(precision, device, cpu_flags(), files=files)
     if onnx and choice.precision == "bf16":
-        choice = Choice("fp32", "precision fp32, as ONNX Runtime computes model.onnx")
+        choice = Choice("fp32", tr("precision fp32, as ONNX Runtime computes model.onnx"))
     if kind == ONLINE and not onnx:
         recognizer = _online(model_dir, choice.precision, threads)
     else:
         recognizer = _offline(model_dir, kind, layout, choice.precision, threads)
-    return Loaded(recognizer, segmenter, (choice.reason, f"voice activity by {segmenter.name}"))
+    return Loaded(
+        recognizer,
+        segmenter,
+        (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name)),
+    )
 
 
 def _online(model_dir: Path, precision: str, threads: int) -> Recognizer:
@@ -278,8 +318,13 @@ def _offline(
 def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
     if outputs != tokens:
         raise VerificationError(
-            f"{model_dir}: the network has {outputs} outputs, the tokenizer {tokens} tokens",
-            hint="download the model again, all files of one revision",
+            tr(
+                "{model_dir}: the network has {outputs} outputs, the tokenizer {tokens} tokens",
+                model_dir=model_dir,
+                outputs=outputs,
+                tokens=tokens,
+            ),
+            hint=tr("download the model again, all files of one revision"),
         )
 
 
@@ -291,9 +336,14 @@ def _kind(model_dir: Path) -> str:
     # The published ONNX directory names the exported class.
     if not (kind.startswith("SenseVoiceSmall") or kind in PARAFORMERS):
         raise UnsupportedError(
-            f"{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
-            f"{', '.join(sorted(PARAFORMERS))} expected",
-            hint="SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall",
+            tr(
+                "{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
+                "{PARAFORMERS} expected",
+                model_dir=model_dir,
+                kind=kind,
+                PARAFORMERS=", ".join(sorted(PARAFORMERS)),
+            ),
+            hint=tr("SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall"),
         )
     return kind
 
@@ -312,11 +362,14 @@ def _finished(
     punctuator = speakers = None
     if punctuation_dir is not None:
         punctuator = Punctuator.load(punctuation_dir, threads=threads)
-        notes = (*notes, f"punctuation by {punctuation_dir.name}")
+        notes = (
+            *notes,
+            tr("punctuation by {punctuation_dir}", punctuation_dir=punctuation_dir.name),
+        )
     if speakers_dir is not None:
         speakers = SpeakerNetwork.load(speakers_dir, threads=threads)
         recognizer = SpeakerRecognizer(recognizer, speakers)
-        notes = (*notes, f"speakers by {speakers_dir.name}")
+        notes = (*notes, tr("speakers by {speakers_dir}", speakers_dir=speakers_dir.name))
     return replace(
         loaded, recognizer=recognizer, notes=notes, finishing=Finishing(punctuator, speakers)
     )
@@ -337,9 +390,14 @@ def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:
         silero: Segmenter = SileroVad()
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"no voice activity detection: no directory of one is given, and {error.name}, which "
-            "carries one, is not in this environment",
-            hint=f"yibu pull {_FUNASR_VAD}, and give its directory with --vad",
+            tr(
+                "no voice activity detection: no directory of one is given, and {error}, "
+                "which carries one, is not in this environment",
+                error=error.name,
+            ),
+            hint=tr(
+                "yibu pull {FUNASR_VAD}, and give its directory with --vad", FUNASR_VAD=_FUNASR_VAD
+            ),
         ) from error
     return silero
 
@@ -354,23 +412,31 @@ def _reference(
 ) -> Loaded:
     if layout is not Layout.FUNASR:
         raise UnsupportedError(
-            f"{model_dir} is in the {layout.value} layout, which FunASR's AutoModel does not load",
-            hint="set `path: fast`, or use iic/SenseVoiceSmall",
+            tr(
+                "{model_dir} is in the {layout_value} layout, which FunASR's AutoModel does "
+                "not load",
+                model_dir=model_dir,
+                layout_value=layout.value,
+            ),
+            hint=tr("set `path: fast`, or use iic/SenseVoiceSmall"),
         )
     if vad_dir is None:
         raise UsageError(
-            "the reference path needs FSMN-VAD",
-            hint=f"set `vad: {_FUNASR_VAD}`",
+            tr("the reference path needs FSMN-VAD"),
+            hint=tr("set `vad: {FUNASR_VAD}`", FUNASR_VAD=_FUNASR_VAD),
         )
     if not (vad_dir / "model.pt").exists():
         raise VerificationError(
-            f"{vad_dir} holds no model.pt, which FunASR's AutoModel loads",
-            hint=f"set `vad: {_FUNASR_VAD}`, or `path: fast`, which reads the ONNX layout too",
+            tr("{vad_dir} holds no model.pt, which FunASR's AutoModel loads", vad_dir=vad_dir),
+            hint=tr(
+                "set `vad: {FUNASR_VAD}`, or `path: fast`, which reads the ONNX layout too",
+                FUNASR_VAD=_FUNASR_VAD,
+            ),
         )
     from yibu.speech.models.reference import ReferenceRecognizer, WholeFile
 
     recognizer = ReferenceRecognizer(model_dir, vad_dir, device=device, threads=threads)
-    note = "reference path: FunASR's AutoModel, one file at a time, fp32"
+    note = tr("reference path: FunASR's AutoModel, one file at a time, fp32")
     return Loaded(recognizer, WholeFile(), (note,))
 
 
@@ -382,4 +448,8 @@ def _whisper(
     recognizer = WhisperRecognizer.load(
         model_dir, precision=precision, device=device, threads=threads
     )
-    return Loaded(recognizer, _segmenter(vad_dir), (f"whisper at {recognizer.precision}",))
+    return Loaded(
+        recognizer,
+        _segmenter(vad_dir),
+        (tr("whisper at {precision}", precision=recognizer.precision),),
+    )

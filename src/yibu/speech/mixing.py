@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 from yibu.speech.types import SAMPLE_RATE, Samples
 
 _WINDOW = SAMPLE_RATE // 2
@@ -48,7 +49,7 @@ class Mono:
                 pieces = self._resample(frames)
             except (av.error.FFmpegError, ValueError) as error:
                 raise InvalidRequestError(
-                    "The audio's channels cannot be mixed down to one",
+                    tr("The audio's channels cannot be mixed down to one"),
                     param="file",
                     code="invalid_audio",
                 ) from error

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
-_HINT = "download the model again: its config belongs to it"
+_HINT = tr("download the model again: its config belongs to it")
 
 
 def read_config(directory: Path, name: str = "config.yaml") -> dict[str, Any]:
@@ -22,12 +23,17 @@ def read_config(directory: Path, name: str = "config.yaml") -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise VerificationError(f"{path} is missing", hint=_HINT) from error
+        raise VerificationError(tr("{path} is missing", path=path), hint=_HINT) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise VerificationError(f"{path} cannot be read: {error}", hint=_HINT) from error
+        raise VerificationError(
+            tr("{path} cannot be read: {error}", path=path, error=error), hint=_HINT
+        ) from error
     if not isinstance(content, dict):
         raise VerificationError(
-            f"{path}: holds a {type(content).__name__}, a mapping expected", hint=_HINT
+            tr(
+                "{path}: holds a {name}, a mapping expected", path=path, name=type(content).__name__
+            ),
+            hint=_HINT,
         )
     return content
 
@@ -37,7 +43,12 @@ def section(config: dict[str, Any], name: str, directory: Path) -> dict[str, Any
     value = config.get(name)
     if not isinstance(value, dict):
         raise VerificationError(
-            f"{directory}: {name} of its config is {type(value).__name__}, a mapping expected",
+            tr(
+                "{directory}: {name} of its config is {name2}, a mapping expected",
+                directory=directory,
+                name=name,
+                name2=type(value).__name__,
+            ),
             hint=_HINT,
         )
     return value

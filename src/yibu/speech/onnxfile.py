@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
 Tensor = npt.NDArray[Any]
 
@@ -62,16 +63,21 @@ def read_onnx(path: Path) -> OnnxGraph:
     Raises ``VerificationError`` where the file is missing, damaged, or keeps its tensors in
     other files.
     """
-    hint = "download the model again, and check its size against the hub's"
+    hint = tr("download the model again, and check its size against the hub's")
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"more than the {_MOST_BYTES} that are read here")
         return _graph(memoryview(path.read_bytes()))
     except FileNotFoundError as error:
-        raise VerificationError(f"{path} is missing", hint=hint) from error
+        raise VerificationError(tr("{path} is missing", path=path), hint=hint) from error
     except _DAMAGE as error:
         raise VerificationError(
-            f"{path}: {path.stat().st_size} bytes that are no readable ONNX model: {error}",
+            tr(
+                "{path}: {st_size} bytes that are no readable ONNX model: {error}",
+                path=path,
+                st_size=path.stat().st_size,
+                error=error,
+            ),
             hint=hint,
         ) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from yibu.errors import InvalidRequestError, UnknownModelError
+from yibu.messages import tr
 from yibu.speech.formats import RESPONSE_FORMATS
 from yibu.speech.languages import normalized
 from yibu.speech.models.hotwords import parsed
@@ -14,12 +15,12 @@ from yibu.speech.upload import Form, Upload
 
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 _PROMPT_CHARACTERS = 4096
-_SPEAKERS = "It names speakers A, B, … as they come. Leave it out"
+_SPEAKERS = tr("It names speakers A, B, … as they come. Leave it out")
 UNSUPPORTED = {
     "known_speaker_names": _SPEAKERS,
     "known_speaker_references": _SPEAKERS,
-    "include": "It gives no log probabilities. Leave it out",
-    "languages": "One language is taken, or heard. Give it as 'language'",
+    "include": tr("It gives no log probabilities. Leave it out"),
+    "languages": tr("One language is taken, or heard. Give it as 'language'"),
 }
 """Fields that are refused, and what works instead."""
 
@@ -39,7 +40,7 @@ def required_upload(form: Form) -> Upload:
     """Raises InvalidRequestError where the form has no file."""
     if form.upload is None:
         raise InvalidRequestError(
-            "The form has no file: send the audio in the field 'file'",
+            tr("The form has no file: send the audio in the field 'file'"),
             param="file",
             code="missing_required_parameter",
         )
@@ -51,13 +52,21 @@ def check_model(form: Form, served_name: str, *, required: bool) -> None:
     model = form.first("model")
     if model is None and required:
         raise InvalidRequestError(
-            f"The field 'model' is missing; this server's is {served_name!r}",
+            tr(
+                "The field 'model' is missing; this server's is {served_name!r}",
+                served_name=served_name,
+            ),
             param="model",
             code="missing_required_parameter",
         )
     if model is not None and model != served_name:
         raise UnknownModelError(
-            f"The model {model[:128]!r} is not served here; {served_name!r} is", param="model"
+            tr(
+                "The model {model!r} is not served here; {served_name!r} is",
+                model=model[:128],
+                served_name=served_name,
+            ),
+            param="model",
         )
 
 
@@ -71,25 +80,40 @@ def parse(
     """
     if task not in recognizer.tasks:
         raise InvalidRequestError(
-            f"The model {recognizer.name} cannot {task}; it can {', '.join(recognizer.tasks)}",
+            tr(
+                "The model {recognizer} cannot {task}; it can {tasks}",
+                recognizer=recognizer.name,
+                task=task,
+                tasks=", ".join(recognizer.tasks),
+            ),
             param="model",
         )
     response_format = form.first("response_format") or "json"
     if response_format not in RESPONSE_FORMATS:
         raise InvalidRequestError(
-            f"response_format is {response_format[:32]!r}; it can be {', '.join(RESPONSE_FORMATS)}",
+            tr(
+                "response_format is {response_format!r}; it can be {RESPONSE_FORMATS}",
+                response_format=response_format[:32],
+                RESPONSE_FORMATS=", ".join(RESPONSE_FORMATS),
+            ),
             param="response_format",
         )
     if response_format == "diarized_json" and not tells_speakers:
         raise InvalidRequestError(
-            "response_format is 'diarized_json', and this model runs without one for speakers. Ask for "
-            "verbose_json, or give the model `speakers: iic/speech_campplus_sv_zh-cn_16k-common`",
+            tr(
+                "response_format is 'diarized_json', and this model runs without one for "
+                "speakers. Ask for verbose_json, or give the model `speakers: "
+                "iic/speech_campplus_sv_zh-cn_16k-common`"
+            ),
             param="response_format",
         )
     stream = _boolean(form, "stream", default=False)
     if stream and response_format not in {"json", "text", "diarized_json"}:
         raise InvalidRequestError(
-            f"stream=true sends events and does not go with response_format={response_format}",
+            tr(
+                "stream=true sends events and does not go with response_format={response_format}",
+                response_format=response_format,
+            ),
             param="stream",
         )
     _refuse_unsupported(form)
@@ -116,12 +140,17 @@ def _refuse_unsupported(form: Form) -> None:
     """Fields of OpenAI's that would change the answer, and that no model here heeds."""
     for name, why in UNSUPPORTED.items():
         if form.all(name):
-            raise InvalidRequestError(f"{name} is not supported by this model. {why}", param=name)
+            raise InvalidRequestError(
+                tr("{name} is not supported by this model. {why}", name=name, why=why), param=name
+            )
     cutting = next((value for value in form.all("chunking_strategy") if value != "auto"), None)
     if cutting:
         raise InvalidRequestError(
-            f"chunking_strategy is {cutting[:32]!r}; the engine cuts audio by settings of its own."
-            " Send 'auto'",
+            tr(
+                "chunking_strategy is {cutting!r}; the engine cuts audio by settings of its "
+                "own. Send 'auto'",
+                cutting=cutting[:32],
+            ),
             param="chunking_strategy",
         )
 
@@ -129,21 +158,26 @@ def _refuse_unsupported(form: Form) -> None:
 def _boolean(form: Form, name: str, *, default: bool) -> bool:
     value = (form.first(name) or str(default)).lower()
     if value not in _TRUE | _FALSE:
-        raise InvalidRequestError(f"{name} is {value[:32]!r}; it can be true or false", param=name)
+        raise InvalidRequestError(
+            tr("{name} is {value!r}; it can be true or false", name=name, value=value[:32]),
+            param=name,
+        )
     return value in _TRUE
 
 
 def _granularities(form: Form, response_format: str) -> frozenset[str]:
     asked = frozenset(map(str.strip, form.all("timestamp_granularities")))
-    if asked - {"word", "segment"}:
+    if others := asked - {"word", "segment"}:
         raise InvalidRequestError(
-            "timestamp_granularities[] can be word and segment, not "
-            + ", ".join(repr(name[:32]) for name in sorted(asked - {"word", "segment"})),
+            tr(
+                "timestamp_granularities[] can be word and segment, not {others}",
+                others=", ".join(repr(name[:32]) for name in sorted(others)),
+            ),
             param="timestamp_granularities",
         )
     if asked and response_format != "verbose_json":
         raise InvalidRequestError(
-            "timestamp_granularities[] goes with response_format=verbose_json only",
+            tr("timestamp_granularities[] goes with response_format=verbose_json only"),
             param="timestamp_granularities",
         )
     return asked or frozenset({"segment"})
@@ -153,7 +187,11 @@ def _prompt(form: Form) -> str | None:
     prompt = form.first("prompt")
     if prompt is not None and len(prompt) > _PROMPT_CHARACTERS:
         raise InvalidRequestError(
-            f"prompt has {len(prompt)} characters; {_PROMPT_CHARACTERS} are the limit",
+            tr(
+                "prompt has {prompt_count} characters; {PROMPT_CHARACTERS} are the limit",
+                prompt_count=len(prompt),
+                PROMPT_CHARACTERS=_PROMPT_CHARACTERS,
+            ),
             param="prompt",
         )
     return prompt
@@ -167,8 +205,11 @@ def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
     if not recognizer.takes_hotwords:
         if asked is not None:
             raise InvalidRequestError(
-                f"{asked} is not supported by this model. Its kind takes no keywords: whisper takes "
-                "them in 'prompt', and SeACo-Paraformer takes hotwords",
+                tr(
+                    "{asked} is not supported by this model. Its kind takes no keywords: "
+                    "whisper takes them in 'prompt', and SeACo-Paraformer takes hotwords",
+                    asked=asked,
+                ),
                 param=asked,
             )
         return ()
@@ -176,7 +217,11 @@ def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
     texts += [_prompt(form) or ""]
     if sum(map(len, texts)) > _PROMPT_CHARACTERS:
         raise InvalidRequestError(
-            f"the hotwords have {sum(map(len, texts))} characters; {_PROMPT_CHARACTERS} are the limit",
+            tr(
+                "the hotwords have {len} characters; {PROMPT_CHARACTERS} are the limit",
+                len=sum(map(len, texts)),
+                PROMPT_CHARACTERS=_PROMPT_CHARACTERS,
+            ),
             param=asked or "prompt",
         )
     return tuple(dict.fromkeys(word for text in texts for word in parsed(text)))
@@ -190,6 +235,7 @@ def _temperature(form: Form) -> float:
         temperature = float("nan")
     if not 0.0 <= temperature <= 1.0:
         raise InvalidRequestError(
-            f"temperature is {value[:32]!r}; it is a number from 0 to 1", param="temperature"
+            tr("temperature is {value!r}; it is a number from 0 to 1", value=value[:32]),
+            param="temperature",
         )
     return temperature

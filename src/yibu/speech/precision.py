@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +51,56 @@ def choose(precision: str, device: str, flags: frozenset[str], *, files: frozens
     if device != "cpu":
         if precision == "int8":
             raise UnsupportedError(
-                "precision int8 is not served on CUDA", hint="set `precision: auto` or bf16"
+                tr("precision int8 is not served on CUDA"), hint=tr("set `precision: auto` or bf16")
             )
         chosen = "bf16" if precision == "auto" else precision
-        return Choice(chosen, f"precision {chosen} on {device}, asked for as {precision}")
+        return Choice(
+            chosen,
+            tr(
+                "precision {chosen} on {device}, asked for as {precision}",
+                chosen=chosen,
+                device=device,
+                precision=precision,
+            ),
+        )
     if precision == "bf16" and not native:
         raise UnsupportedError(
-            "precision bf16: this processor has no bf16 instructions (avx512_bf16, amx_bf16)",
-            hint="set `precision: auto`, fp32 or int8",
+            tr("precision bf16: this processor has no bf16 instructions (avx512_bf16, amx_bf16)"),
+            hint=tr("set `precision: auto`, fp32 or int8"),
         )
     if precision == "auto" and "model.pt" not in files:
         if "model.onnx" not in files:
-            return Choice("int8", "precision int8, because only model_quant.onnx is there")
+            return Choice("int8", tr("precision int8, because only model_quant.onnx is there"))
         # The quantised file is an export of its own, and slower than model.onnx in bf16.
         integer = []
     if precision != "auto":
-        return Choice(precision, f"precision {precision}: as configured")
-    doubt = (
-        "same text on the test model, unproven on other weights: compare with `yibu bench`, or "
-        "set `precision: fp32` to be exact"
+        return Choice(precision, tr("precision {precision}: as configured", precision=precision))
+    doubt = tr(
+        "same text on the test model, unproven on other weights: compare with `yibu "
+        "bench`, or set `precision: fp32` to be exact"
     )
     if integer:
-        return Choice("int8", f"precision int8, the fastest with {integer[0]}; {doubt}")
+        return Choice(
+            "int8",
+            tr(
+                "precision int8, the fastest with {integer}; {doubt}",
+                integer=integer[0],
+                doubt=doubt,
+            ),
+        )
     if "amx_bf16" in flags or ("avx512_bf16" in flags and "AuthenticAMD" in flags):
-        return Choice("bf16", f"precision bf16, the fastest with {native[0]}; {doubt}")
+        return Choice(
+            "bf16",
+            tr("precision bf16, the fastest with {native}; {doubt}", native=native[0], doubt=doubt),
+        )
     if native or "model.pt" not in files:
         lacks = (
-            "has avx512_bf16 but no AMX, where bf16 is the slower"
+            tr("has avx512_bf16 but no AMX, where bf16 is the slower")
             if native
-            else "has no bf16 products"
+            else tr("has no bf16 products")
         )
-        return Choice("fp32", f"precision fp32, because this processor {lacks}")
-    reason = (
+        return Choice("fp32", tr("precision fp32, because this processor {lacks}", lacks=lacks))
+    reason = tr(
         "precision fp32, because the processor has instructions for neither int8 "
         "(avx512_vnni, avx_vnni) nor bf16 (avx512_bf16, amx_bf16) products"
     )

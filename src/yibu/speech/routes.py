@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from yibu.errors import UnknownModelError
+from yibu.messages import tr
 from yibu.speech import params
 from yibu.speech.engine import Engine, Serving
 from yibu.speech.formats import (
@@ -104,7 +105,9 @@ class _Handlers:
     async def model(self, request: Request) -> Response:
         name = request.path_params["model"]
         if name != self._engine.settings.served_name:
-            raise UnknownModelError(f"The model {name[:128]!r} is not served here", param="model")
+            raise UnknownModelError(
+                tr("The model {name!r} is not served here", name=name[:128]), param="model"
+            )
         return JSONAnswer(self._model_object())
 
     async def health(self, _: Request) -> Response:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import uvicorn
 
 from yibu.errors import EngineStartError, YibuError
+from yibu.messages import tr
 from yibu.speech.app import create_app
 from yibu.speech.engine import Engine
 from yibu.speech.live.routes import MAX_MESSAGE
@@ -84,8 +85,13 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise EngineStartError(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}",
-            hint="another program holds the port, or the address is not this machine's",
+            tr(
+                "Cannot listen on {host}:{port}: {strerror}",
+                host=host,
+                port=port,
+                strerror=error.strerror or error,
+            ),
+            hint=tr("another program holds the port, or the address is not this machine's"),
             cause="port_in_use",
         ) from error
     return listener

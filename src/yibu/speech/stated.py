@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 from yibu.speech.upload import Form, Upload
 
 RAW_FORMATS = ("s16le", "s16be", "s24le", "s24be", "s32le", "f32le", "u8", "alaw", "mulaw")
@@ -68,8 +69,16 @@ class Stated:
         for name, (value, found, unit) in said.items():
             if value is not None and value != found:
                 raise InvalidRequestError(
-                    f"{name} is {value}{unit}, but the file has a header ({container}) that says "
-                    f"{found}{unit}. Leave {name} out: it is for samples without a header",
+                    tr(
+                        "{name} is {value}{unit}, but the file has a header ({container}) "
+                        "that says {found}{unit}. Leave {name} out: it is for samples "
+                        "without a header",
+                        name=name,
+                        value=value,
+                        unit=unit,
+                        container=container,
+                        found=found,
+                    ),
                     param=name,
                     code="contradictory_audio",
                 )
@@ -86,7 +95,11 @@ def stated(form: Form, upload: Upload) -> Stated:
     sample_format, track = form.first("sample_format"), form.first("audio_track")
     if sample_format is not None and sample_format not in RAW_FORMATS:
         raise InvalidRequestError(
-            f"sample_format is {sample_format[:32]!r}; it can be {', '.join(RAW_FORMATS)}",
+            tr(
+                "sample_format is {sample_format!r}; it can be {RAW_FORMATS}",
+                sample_format=sample_format[:32],
+                RAW_FORMATS=", ".join(RAW_FORMATS),
+            ),
             param="sample_format",
         )
     said = Stated(
@@ -106,7 +119,9 @@ def _with_raw(said: Stated, kind: str, given: dict[str, str], filename: str) -> 
     if typed is not None and rate is None:
         stated_rate = next((given[name] for name in _RATE_NAMES if given.get(name)), None)
         if stated_rate is not None:
-            rate = _integer(stated_rate, "sample_rate", f"the rate in the content type {kind}")
+            rate = _integer(
+                stated_rate, "sample_rate", tr("the rate in the content type {kind}", kind=kind)
+            )
         elif typed in {"mulaw", "alaw"}:
             rate = _TELEPHONE_RATE
     if rate is None:
@@ -136,6 +151,7 @@ def _integer(value: str, name: str, shown: str = "") -> int:
     value = value.strip()
     if not (value.isascii() and value.isdecimal() and len(value) <= 9):
         raise InvalidRequestError(
-            f"{shown or name} is {value[:32]!r}, not a whole number", param=name
+            tr("{shown} is {value!r}, not a whole number", shown=shown or name, value=value[:32]),
+            param=name,
         )
     return int(value)

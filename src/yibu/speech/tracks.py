@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,17 @@ def choose(streams: Sequence[Any], wanted: int | None) -> Any:
     """
     if not streams:
         raise InvalidRequestError(
-            "The file has no audio stream", param="file", code="invalid_audio"
+            tr("The file has no audio stream"), param="file", code="invalid_audio"
         )
     if wanted is not None and wanted >= len(streams):
-        many = f"tracks 0 to {len(streams) - 1}" if len(streams) > 1 else "one audio track, 0"
+        many = (
+            tr("tracks 0 to {streams_count}", streams_count=len(streams) - 1)
+            if len(streams) > 1
+            else tr("one audio track, 0")
+        )
         raise InvalidRequestError(
-            f"audio_track is {wanted}, but the file has {many}", param="audio_track"
+            tr("audio_track is {wanted}, but the file has {many}", wanted=wanted, many=many),
+            param="audio_track",
         )
     if wanted is not None:
         stream = streams[wanted]
@@ -66,7 +72,7 @@ def choose(streams: Sequence[Any], wanted: int | None) -> Any:
         stream = max(readable, key=lambda one: (_is_default(one), _channels(one), -one.index))
     if stream.codec_context is None:
         raise InvalidRequestError(
-            f"The audio codec of track {streams.index(stream)} is not known",
+            tr("The audio codec of track {stream} is not known", stream=streams.index(stream)),
             param="file",
             code="invalid_audio",
         )

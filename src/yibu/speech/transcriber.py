@@ -16,6 +16,7 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from yibu.errors import RequestError
+from yibu.messages import tr
 from yibu.speech.audio import Decoder, bad_audio
 from yibu.speech.batcher import Batcher
 from yibu.speech.metrics import Metrics
@@ -238,4 +239,4 @@ def _guarded(function: Callable[[], Result]) -> Result:
         raise
     except Exception as error:  # ffmpeg on hostile bytes: the client gets a 400, the log the rest
         log.exception("decoding an upload failed")
-        raise bad_audio("The file could not be decoded") from error
+        raise bad_audio(tr("The file could not be decoded")) from error

@@ -21,6 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from yibu.errors import InvalidRequestError, NotReadyError, RequestError, TooLargeError
+from yibu.messages import tr
 from yibu.speech.settings import MIB, Limits
 
 FILE_FIELDS = frozenset({"file", "audio"})
@@ -117,7 +118,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
         parser.form.__exit__(None, None, None)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise NotReadyError(
-                "The server's disk for temporary files is full", retry_after=30
+                tr("The server's disk for temporary files is full"), retry_after=30
             ) from error
         raise
 
@@ -130,7 +131,10 @@ async def _chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
                 chunk = await anext(stream, None)
         except TimeoutError:
             raise UploadStalledError(
-                f"The upload stopped: nothing came for {idle_seconds:g} s"
+                tr(
+                    "The upload stopped: nothing came for {idle_seconds:g} s",
+                    idle_seconds=idle_seconds,
+                )
             ) from None
         if chunk is None:
             return
@@ -142,16 +146,21 @@ def _boundary(request: Request) -> bytes:
     boundary = parameters.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidRequestError(
-            "The body must be multipart/form-data with a boundary, "
-            f"not {kind.decode('latin-1') or 'without a content type'!r}",
-            hint="curl -F file=@speech.wav -F model=… sends it so",
+            tr(
+                "The body must be multipart/form-data with a boundary, not {decode!r}",
+                decode=kind.decode("latin-1") or tr("without a content type"),
+            ),
+            hint=tr("curl -F file=@speech.wav -F model=… sends it so"),
         )
     return bytes(boundary)
 
 
 def _too_large(limits: Limits) -> TooLargeError:
     return TooLargeError(
-        f"The upload is over {limits.upload_bytes / MIB:.0f} MiB, the limit of this server",
+        tr(
+            "The upload is over {upload_bytes:.0f} MiB, the limit of this server",
+            upload_bytes=limits.upload_bytes / MIB,
+        ),
         param="file",
     )
 
@@ -200,13 +209,13 @@ class _FormParser:
         with _translated():
             self._parser.finalize()
         if not self._ended:
-            raise InvalidRequestError("The form is cut short: its last boundary is missing")
+            raise InvalidRequestError(tr("The form is cut short: its last boundary is missing"))
         return self.form
 
     def _part_begin(self) -> None:
         self._parts += 1
         if self._parts > _PARTS:
-            raise InvalidRequestError(f"The form has more than {_PARTS} fields")
+            raise InvalidRequestError(tr("The form has more than {PARTS} fields", PARTS=_PARTS))
         self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -229,11 +238,14 @@ class _FormParser:
             return
         if self._name not in FILE_FIELDS:
             raise InvalidRequestError(
-                f"The file came in the field {self._name[:64]!r}; it belongs in 'file'",
+                tr(
+                    "The file came in the field {name!r}; it belongs in 'file'",
+                    name=self._name[:64],
+                ),
                 param="file",
             )
         if self.form.upload is not None:
-            raise InvalidRequestError("One request takes one file, two came", param="file")
+            raise InvalidRequestError(tr("One request takes one file, two came"), param="file")
         self._in_file = True
         self.form.upload = Upload(
             file=tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY),  # noqa: SIM115 - with the form
@@ -250,7 +262,11 @@ class _FormParser:
         elif self._value is not None:
             if len(self._value) + end - start > _FIELD_BYTES:
                 raise InvalidRequestError(
-                    f"The field {self._name[:64]!r} is longer than {_FIELD_BYTES} bytes"
+                    tr(
+                        "The field {name!r} is longer than {FIELD_BYTES} bytes",
+                        name=self._name[:64],
+                        FIELD_BYTES=_FIELD_BYTES,
+                    )
                 )
             self._value += data[start:end]
 
@@ -260,7 +276,7 @@ class _FormParser:
                 text = self._value.decode("utf-8")
             except UnicodeDecodeError:
                 raise InvalidRequestError(
-                    f"The field {self._name[:64]!r} is not UTF-8 text"
+                    tr("The field {name!r} is not UTF-8 text", name=self._name[:64])
                 ) from None
             self.form.fields.setdefault(self._name, []).append(text)
         self._value = None
@@ -275,4 +291,4 @@ def _translated():  # type: ignore[no-untyped-def]
     try:
         yield
     except FormParserError as error:
-        raise InvalidRequestError(f"The form cannot be read: {error}") from error
+        raise InvalidRequestError(tr("The form cannot be read: {error}", error=error)) from error

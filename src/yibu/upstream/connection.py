@@ -15,6 +15,8 @@ from typing import Literal, cast
 
 import httptools
 
+from yibu.messages import tr
+
 Headers = list[tuple[bytes, bytes]]
 Kind = Literal["connect", "closed", "timeout", "protocol"]
 
@@ -172,7 +174,7 @@ class Connection(asyncio.Protocol):
             parts.append(part)
             size += len(part)
             if size > limit:
-                message = f"the engine's answer is longer than {limit} bytes"
+                message = tr("the engine's answer is longer than {limit} bytes", limit=limit)
                 raise UpstreamError("protocol", message)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -249,25 +251,34 @@ class Connection(asyncio.Protocol):
         if self.complete:
             # While it is idle, or before it is given back: it must never be used again.
             self.overran = True
-            self.fail("protocol", "the engine sent bytes that nobody asked for")
+            self.fail("protocol", tr("the engine sent bytes that nobody asked for"))
             return
         self._overhead += len(data)
         if len(self._opening) < len(_OPENING):
             self._opening = (self._opening + data[: len(_OPENING)])[: len(_OPENING)]
             if not _OPENING.startswith(self._opening):  # the parser takes RTSP, and blank lines
                 self.overran = self.reused  # it may as well belong to the request before this one
-                self.fail("protocol", f"the engine's answer begins with {self._opening!r}")
+                self.fail(
+                    "protocol",
+                    tr("the engine's answer begins with {opening!r}", opening=self._opening),
+                )
                 return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self.fail("protocol", "the engine changed the protocol, which nobody asked for")
+            self.fail("protocol", tr("the engine changed the protocol, which nobody asked for"))
             return
         except httptools.HttpParserError as error:
-            self.fail("protocol", f"the engine's answer is not HTTP/1.1: {error}")
+            self.fail("protocol", tr("the engine's answer is not HTTP/1.1: {error}", error=error))
             return
         if self._overhead > MAX_HEADER_BYTES and not self.complete:
-            self.fail("protocol", f"the engine's headers exceed {MAX_HEADER_BYTES} bytes")
+            self.fail(
+                "protocol",
+                tr(
+                    "the engine's headers exceed {MAX_HEADER_BYTES} bytes",
+                    MAX_HEADER_BYTES=MAX_HEADER_BYTES,
+                ),
+            )
             return
         if self._buffered > HIGH_WATER and not self._read_paused and not self._closed:
             self._read_paused = True
@@ -279,7 +290,7 @@ class Connection(asyncio.Protocol):
         if exc is None and not self._closed and self._head_done and self._ends_with_connection:
             self.complete = True  # the engine closed, not we: that is this answer's end
         self._closed = True
-        self.fail("closed", "the engine closed the connection before its answer was whole")
+        self.fail("closed", tr("the engine closed the connection before its answer was whole"))
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -302,7 +313,7 @@ class Connection(asyncio.Protocol):
     def on_status(self, reason: bytes) -> None:
         self._began = True
         if b"\0" in reason:
-            self.fail("protocol", "the engine's status line holds a null byte")
+            self.fail("protocol", tr("the engine's status line holds a null byte"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._began = True
@@ -318,7 +329,7 @@ class Connection(asyncio.Protocol):
             if status in (100, 102, 103):  # interim: the answer is still to come
                 self.headers.clear()
                 return
-            self.fail("protocol", f"the engine answered with the status {status}")
+            self.fail("protocol", tr("the engine answered with the status {status}", status=status))
             return
         fault = _framing_fault(self._parser.get_http_version(), self.headers)
         if fault:
@@ -352,12 +363,15 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 def _framing_fault(version: str, headers: Headers) -> str | None:
     """What makes an answer's end ambiguous and the parser lets pass; None when nothing does."""
     if version not in {"1.0", "1.1"}:
-        return f"the engine answered in HTTP/{version}; expected HTTP/1.1"
+        return tr("the engine answered in HTTP/{version}; expected HTTP/1.1", version=version)
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
         shown = b", ".join(codings)[:60].decode("latin-1")
-        return f"the engine answered with the transfer coding {shown!r}; expected 'chunked'"
+        return tr(
+            "the engine answered with the transfer coding {shown!r}; expected 'chunked'",
+            shown=shown,
+        )
     lengths = [value for name, value in headers if name == b"content-length"]
     if len(lengths) > 1 or (lengths and codings):
-        return "the engine's answer gives its length twice"
+        return tr("the engine's answer gives its length twice")
     return None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from yibu.messages import tr
 from yibu.upstream.connection import Connection, UpstreamError
 
 _log = logging.getLogger(__name__)
@@ -33,10 +34,18 @@ async def connect(host: str, port: int) -> Connection:
                 lambda: Connection(loop, (host, port)), host, port
             )
     except TimeoutError:
-        message = f"no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s"
+        message = tr(
+            "no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s",
+            host=host,
+            port=port,
+            CONNECT_TIMEOUT=CONNECT_TIMEOUT,
+        )
         raise UpstreamError("connect", message) from None
     except OSError as error:
-        raise UpstreamError("connect", f"no connection to {host}:{port}: {error}") from error
+        raise UpstreamError(
+            "connect",
+            tr("no connection to {host}:{port}: {error}", host=host, port=port, error=error),
+        ) from error
     return connection
 
 
@@ -141,7 +150,7 @@ class Pool:
             self._sweeper.cancel()
             self._sweeper = None
         for connection in list(self._busy):
-            connection.fail("closed", "the gateway is shutting down")
+            connection.fail("closed", tr("the gateway is shutting down"))
         for idle in self._idle.values():
             for connection in idle:
                 connection.abort()
@@ -158,7 +167,9 @@ class Pool:
             limit = max(self._timeout, connection.patience)
             # One that waits for a slow client says nothing of the engine.
             if not connection.waits_for_reader and now - connection.last_activity > limit:
-                connection.fail("timeout", f"the engine sent nothing for {limit:g} s")
+                connection.fail(
+                    "timeout", tr("the engine sent nothing for {limit:g} s", limit=limit)
+                )
         for address, idle in list(self._idle.items()):
             kept = []
             for connection in idle:

@@ -21,6 +21,7 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from yibu.engines.base import Endpoint
+from yibu.messages import tr
 from yibu.upstream.connection import Headers, UpstreamError
 from yibu.upstream.pool import CONNECT_TIMEOUT
 
@@ -37,7 +38,7 @@ class RefusedError(Exception):
     """The engine answered the handshake with a status."""
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        super().__init__(f"the engine answered with {status}")
+        super().__init__(tr("the engine answered with {status}", status=status))
         self.status, self.headers, self.body = status, headers, body
 
 
@@ -45,7 +46,7 @@ class ClosedError(Exception):
     """The websocket is closed; ``code`` is ``ABNORMAL`` where the connection broke off."""
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"closed with {code}: {reason}")
+        super().__init__(tr("closed with {code}: {reason}", code=code, reason=reason))
         self.code, self.reason = code, reason
 
 
@@ -86,7 +87,9 @@ class EngineSocket(asyncio.Protocol):
                     lambda: cls(loop), endpoint.host, endpoint.port
                 )
         except (TimeoutError, OSError) as error:
-            raise UpstreamError("connect", f"no connection to {where}: {error}") from error
+            raise UpstreamError(
+                "connect", tr("no connection to {where}: {error}", where=where, error=error)
+            ) from error
         key = (
             [] if endpoint.key is None else [(b"authorization", b"Bearer " + endpoint.key.encode())]
         )
@@ -102,7 +105,10 @@ class EngineSocket(asyncio.Protocol):
                 self.subprotocol = await self._accepted
         except TimeoutError:
             self.abort()
-            message = f"no answer to the handshake within {HANDSHAKE_SECONDS:g} s"
+            message = tr(
+                "no answer to the handshake within {HANDSHAKE_SECONDS:g} s",
+                HANDSHAKE_SECONDS=HANDSHAKE_SECONDS,
+            )
             raise UpstreamError("timeout", message) from None
         except BaseException:
             self.abort()
@@ -171,9 +177,9 @@ class EngineSocket(asyncio.Protocol):
             if self._refusal is not None:
                 self._refused()
             else:
-                message = "the engine closed the connection in the handshake"
+                message = tr("the engine closed the connection in the handshake")
                 self._accepted.set_exception(UpstreamError("closed", message))
-        self._end(ABNORMAL, "the engine closed the connection")
+        self._end(ABNORMAL, tr("the engine closed the connection"))
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -188,9 +194,9 @@ class EngineSocket(asyncio.Protocol):
                 self._take(event)
         except RemoteProtocolError as error:
             if not self._accepted.done():
-                message = f"the engine's answer to the handshake is wrong: {error}"
+                message = tr("the engine's answer to the handshake is wrong: {error}", error=error)
                 self._accepted.set_exception(UpstreamError("protocol", message))
-            self._end(ABNORMAL, "the engine broke the protocol")
+            self._end(ABNORMAL, tr("the engine broke the protocol"))
             self._transport.abort()
 
     def _take(self, event: Event) -> None:
@@ -216,7 +222,10 @@ class EngineSocket(asyncio.Protocol):
         self._parts.append(event.data)  # type: ignore[arg-type]  # all of one kind
         self._length += len(event.data)
         if self._length > _LONGEST:
-            self._end(ABNORMAL, f"the engine sent a message of more than {_LONGEST} bytes")
+            self._end(
+                ABNORMAL,
+                tr("the engine sent a message of more than {LONGEST} bytes", LONGEST=_LONGEST),
+            )
             self._transport.abort()
         elif event.message_finished:
             empty: str | bytes = "" if isinstance(event, TextMessage) else b""

@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
+from yibu.messages import tr
 
 Buffer = bytes | mmap.mmap
 """What a header is read from. No memoryview: one that an error's traceback holds keeps a map from
@@ -199,10 +200,13 @@ class _Reader:
     def need(self, size: int) -> None:
         if self.at + size > len(self.data):
             raise HeaderCutShortError(
-                f"{self.name}: the GGUF header goes on beyond byte {len(self.data)},"
-                " where the data ends",
+                tr(
+                    "{name}: the GGUF header goes on beyond byte {data_count}, where the data ends",
+                    name=self.name,
+                    data_count=len(self.data),
+                ),
                 needed=self.at + size,
-                hint="the file is cut short: pull it again, or run `yibu verify`",
+                hint=tr("the file is cut short: pull it again, or run `yibu verify`"),
             )
 
     def scalar(self, code: str) -> Any:
@@ -238,8 +242,8 @@ class _Reader:
 
     def refuse(self, found: str) -> VerificationError:
         return VerificationError(
-            f"{self.name}: its GGUF header is not valid: {found}",
-            hint="the file is damaged: pull it again, or run `yibu verify`",
+            tr("{name}: its GGUF header is not valid: {found}", name=self.name, found=found),
+            hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
         )
 
 
@@ -259,20 +263,36 @@ def parse(data: Buffer, name: str = "GGUF") -> Header:
     reader.need(8)
     if reader.data[:4] != MAGIC:
         raise UnsupportedError(
-            f"{name} is not a GGUF file: it begins with {reader.data[:4]!r},"
-            f" and {MAGIC!r} was expected"
+            tr(
+                "{name} is not a GGUF file: it begins with {data!r}, and {MAGIC!r} was expected",
+                name=name,
+                data=reader.data[:4],
+                MAGIC=MAGIC,
+            )
         )
     reader.at = 4
     version = reader.scalar("I")
     if version not in (2, 3):
         raise UnsupportedError(
-            f"{name} is of GGUF version {version}; versions 2 and 3 (little-endian) are read here",
-            hint="convert it anew with llama.cpp's convert_hf_to_gguf.py",
+            tr(
+                "{name} is of GGUF version {version}; versions 2 and 3 (little-endian) are "
+                "read here",
+                name=name,
+                version=version,
+            ),
+            hint=tr("convert it anew with llama.cpp's convert_hf_to_gguf.py"),
         )
     tensor_count, entry_count = reader.scalar("Q"), reader.scalar("Q")
-    for what, count in (("tensors", tensor_count), ("metadata entries", entry_count)):
+    for what, count in (("tensors", tensor_count), (tr("metadata entries"), entry_count)):
         if count > _MAX_ENTRIES:
-            raise reader.refuse(f"it claims {count} {what}, and at most {_MAX_ENTRIES} are read")
+            raise reader.refuse(
+                tr(
+                    "it claims {count} {what}, and at most {MAX_ENTRIES} are read",
+                    count=count,
+                    what=what,
+                    MAX_ENTRIES=_MAX_ENTRIES,
+                )
+            )
     metadata: dict[str, Any] = {}
     for _ in range(entry_count):
         key = reader.string()
@@ -280,7 +300,7 @@ def parse(data: Buffer, name: str = "GGUF") -> Header:
     tensors = tuple(_tensor(reader) for _ in range(tensor_count))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
-        raise reader.refuse(f"general.alignment is {alignment!r}")
+        raise reader.refuse(tr("general.alignment is {alignment!r}", alignment=alignment))
     data_start = -(-reader.at // alignment) * alignment
     return Header(version, metadata, tensors, data_start)
 
@@ -292,13 +312,20 @@ def _value(reader: _Reader, kind: int, depth: int) -> Any:
         return _array(reader, depth + 1)
     if code := _SCALARS.get(kind):
         return reader.scalar(code)
-    raise reader.refuse(f"value type {kind} at byte {reader.at} is not one of the format's")
+    raise reader.refuse(
+        tr("value type {kind} at byte {at} is not one of the format's", kind=kind, at=reader.at)
+    )
 
 
 def _array(reader: _Reader, depth: int) -> Any:
     kind, count = reader.scalar("I"), reader.scalar("Q")
     if depth > _MAX_ARRAY_DEPTH:
-        raise reader.refuse(f"arrays are nested more than {_MAX_ARRAY_DEPTH} deep")
+        raise reader.refuse(
+            tr(
+                "arrays are nested more than {MAX_ARRAY_DEPTH} deep",
+                MAX_ARRAY_DEPTH=_MAX_ARRAY_DEPTH,
+            )
+        )
     if count <= _MAX_KEPT_ARRAY:
         return [_value(reader, kind, depth) for _ in range(count)]
     if kind == _STRING:
@@ -306,7 +333,7 @@ def _array(reader: _Reader, depth: int) -> Any:
     elif code := _SCALARS.get(kind):
         reader.skip(count * struct.calcsize("<" + code))
     else:
-        raise reader.refuse(f"an array of {count} values of type {kind}")
+        raise reader.refuse(tr("an array of {count} values of type {kind}", count=count, kind=kind))
     return ArrayLength(count)
 
 
@@ -314,18 +341,31 @@ def _tensor(reader: _Reader) -> Tensor:
     name = reader.string()
     dimensions = reader.scalar("I")
     if dimensions > _MAX_DIMENSIONS:
-        raise reader.refuse(f"tensor {name[:80]!r} has {dimensions} dimensions")
+        raise reader.refuse(
+            tr("tensor {name!r} has {dimensions} dimensions", name=name[:80], dimensions=dimensions)
+        )
     shape = tuple(reader.scalar("Q") for _ in range(dimensions))
     kind, offset = reader.scalar("I"), reader.scalar("Q")
     if kind not in _TENSOR_TYPES:
         raise UnsupportedError(
-            f"{reader.name}: tensor {name[:80]!r} is of type {kind}, which this yibu does not know",
-            hint="upgrade yibu, or take another quantization of the model",
+            tr(
+                "{reader}: tensor {name!r} is of type {kind}, which this yibu does not know",
+                reader=reader.name,
+                name=name[:80],
+                kind=kind,
+            ),
+            hint=tr("upgrade yibu, or take another quantization of the model"),
         )
     type_name, block, block_bytes = _TENSOR_TYPES[kind]
     elements = prod(shape)
     if elements % block:
         raise reader.refuse(
-            f"tensor {name[:80]!r} has {elements} elements, no multiple of {type_name}'s {block}"
+            tr(
+                "tensor {name!r} has {elements} elements, no multiple of {type_name}'s {block}",
+                name=name[:80],
+                elements=elements,
+                type_name=type_name,
+                block=block,
+            )
         )
     return Tensor(name, shape, type_name, offset, elements // block * block_bytes)

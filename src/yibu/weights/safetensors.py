@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
@@ -90,9 +91,14 @@ def header_length(start: bytes, name: str) -> int:
     length = int.from_bytes(start[:8], "little")
     if not 2 <= length <= MAX_HEADER_BYTES:
         raise VerificationError(
-            f"{name} is not a safetensors file: its header would be {length} bytes long"
-            f" (2 to {MAX_HEADER_BYTES} are valid)",
-            hint="the file is damaged or a Git LFS pointer: pull it again",
+            tr(
+                "{name} is not a safetensors file: its header would be {length} bytes long "
+                "(2 to {MAX_HEADER_BYTES} are valid)",
+                name=name,
+                length=length,
+                MAX_HEADER_BYTES=MAX_HEADER_BYTES,
+            ),
+            hint=tr("the file is damaged or a Git LFS pointer: pull it again"),
         )
     return length
 
@@ -115,9 +121,24 @@ def parse_header(header: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
         tensor = Tensor(key, dtype, shape, end - begin, end)
         bits = _BITS.get(dtype)
         if begin < 0 or end < begin or any(size < 0 for size in shape):
-            raise _invalid(name, key, f"offsets {begin}..{end}, shape {list(shape)}")
+            raise _invalid(
+                name,
+                key,
+                tr(
+                    "offsets {begin}..{end}, shape {shape}", begin=begin, end=end, shape=list(shape)
+                ),
+            )
         if bits is not None and tensor.size * 8 != tensor.elements * bits:
-            raise _invalid(name, key, f"{tensor.size} bytes for {tensor.elements} × {dtype}")
+            raise _invalid(
+                name,
+                key,
+                tr(
+                    "{tensor_size} bytes for {elements} × {dtype}",
+                    tensor_size=tensor.size,
+                    elements=tensor.elements,
+                    dtype=dtype,
+                ),
+            )
         tensors.append(tensor)
     return tuple(tensors)
 
@@ -132,23 +153,35 @@ def load_header(raw: bytes, name: str) -> Mapping[str, Any]:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise VerificationError(
-            f"{name}: its safetensors header is not JSON: {error}",
-            hint="the file is damaged: pull it again, or run `yibu verify`",
+            tr("{name}: its safetensors header is not JSON: {error}", name=name, error=error),
+            hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
         ) from error
     if not isinstance(header, dict):
-        raise _invalid(name, "(header)", f"a JSON {type(header).__name__} instead of an object")
+        raise _invalid(
+            name, "(header)", tr("a JSON {name} instead of an object", name=type(header).__name__)
+        )
     return header
 
 
 def _cut_short(name: str, wanted: int, found: int) -> VerificationError:
     return VerificationError(
-        f"{name} is cut short: {found} bytes are here, its header asks for {wanted}",
-        hint="pull it again: an interrupted download resumes",
+        tr(
+            "{name} is cut short: {found} bytes are here, its header asks for {wanted}",
+            name=name,
+            found=found,
+            wanted=wanted,
+        ),
+        hint=tr("pull it again: an interrupted download resumes"),
     )
 
 
 def _invalid(name: str, key: str, found: str) -> VerificationError:
     return VerificationError(
-        f"{name}: its safetensors header is not valid at {key[:120]!r}: {found}",
-        hint="the file is damaged: pull it again, or run `yibu verify`",
+        tr(
+            "{name}: its safetensors header is not valid at {key!r}: {found}",
+            name=name,
+            key=key[:120],
+            found=found,
+        ),
+        hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
     )

@@ -15,6 +15,7 @@ from yibu.adopt.bash.typos import word_fault
 from yibu.adopt.bash.values import Command, Gap, Text, UnknownScriptError, join, resolve
 from yibu.adopt.marks import any_start
 from yibu.adopt.wrappers import script_in, unwrap
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.adopt.bash.interpreter import Interpreter, Status
@@ -73,7 +74,7 @@ class Builtins:
     def _function(self, name: str, arguments: list[Text]) -> Status:
         shell = self._shell
         if shell.depth > 16:
-            raise UnknownScriptError(Gap(0, name), "calls itself too often to be followed")
+            raise UnknownScriptError(Gap(0, name), tr("calls itself too often to be followed"))
         source, body = shell.state.functions[name]
         before, shell.source = shell.source, source
         kept, shell.state.arguments = shell.state.arguments, arguments
@@ -147,7 +148,9 @@ class Builtins:
             text = words[inner]
             if text.gap is not None:
                 if any_start(text.value):
-                    raise UnknownScriptError(text.gap, "stands in a command that starts a server")
+                    raise UnknownScriptError(
+                        text.gap, tr("stands in a command that starts a server")
+                    )
                 return None
             name = plain[inner + 1] if len(plain) > inner + 1 else plain[0]
             return text.value, words[inner + 2 :], name, True
@@ -196,7 +199,8 @@ class Builtins:
         verdict = shell.judge(command)
         if verdict == "suspect":
             raise UnknownScriptError(
-                Gap(line, shell.source.text(node)), "may start a server in a way that is not read"
+                Gap(line, shell.source.text(node)),
+                tr("may start a server in a way that is not read"),
             )
         if verdict == "server":
             self._check(node, words, env)
@@ -207,10 +211,10 @@ class Builtins:
         kept = [text for name, text in env.items() if name not in _PATHS]
         gap = join([*words, *kept, shell.state.directory]).gap
         if gap is not None:
-            why = "is not set" if gap.unset else "is not known without running it"
-            raise UnknownScriptError(gap, f"{why}, and a server is started with it")
+            why = tr("is not set") if gap.unset else tr("is not known without running it")
+            raise UnknownScriptError(gap, tr("{why}, and a server is started with it", why=why))
         if shell.poisons:
-            raise UnknownScriptError(shell.poisons[0], "may change how the server is started")
+            raise UnknownScriptError(shell.poisons[0], tr("may change how the server is started"))
         for word in words:
             if fault := word_fault(word.value):
                 raise UnknownScriptError(Gap(shell.source.line(node), word.value), fault)
@@ -218,8 +222,7 @@ class Builtins:
         text = shell.source.text(around if around.type == "redirected_statement" else node)
         if (placeholder := re.search(r"<[\w][\w \-./]*>", text)) is not None:
             raise UnknownScriptError(
-                Gap(shell.source.line(node), placeholder[0]), "is a placeholder, and bash would read"
-                " it as files"
+                Gap(shell.source.line(node), placeholder[0]), tr("is a placeholder, and bash would read it as files")
             )  # fmt: skip
 
     def _written(self, command: Command) -> None:
@@ -229,7 +232,7 @@ class Builtins:
         elsewhere = os.path.basename(command.argv[0]) in _ELSEWHERE  # noqa: PTH119 - a name
         if elsewhere and stdin is not None and any_start(stdin.value):
             raise UnknownScriptError(
-                Gap(command.line, " ".join(command.argv)), "starts a server somewhere else"
+                Gap(command.line, " ".join(command.argv)), tr("starts a server somewhere else")
             )
         target = command.output if command.argv[0] == "cat" else None
         if command.argv[0] == "tee" and len(command.argv) > 1:
@@ -239,7 +242,7 @@ class Builtins:
             if stdin.gap is None:
                 shell.state.written[path] = stdin.value
             elif any_start(stdin.value):
-                raise UnknownScriptError(stdin.gap, "writes a script that starts a server")
+                raise UnknownScriptError(stdin.gap, tr("writes a script that starts a server"))
 
     # Builtins -------------------------------------------------------------------------------
 
@@ -340,7 +343,7 @@ class Builtins:
         text = join(words, " ")
         if text.gap is not None:
             if any_start(text.value):
-                raise UnknownScriptError(text.gap, "stands in a command that starts a server")
+                raise UnknownScriptError(text.gap, tr("stands in a command that starts a server"))
             if not _SILENT_EVALS.search(text.gap.construct.lstrip('"$(')):
                 self._shell.poisons.append(gap)
             return True
@@ -361,7 +364,13 @@ class Builtins:
             if words[0].gap is not None or shell.files.kind(path) is None:
                 shell.poisons.append(gap)
             else:
-                shell.notes.append(f"line {gap.line}: {name} is not here, and was not read")
+                shell.notes.append(
+                    tr(
+                        "line {line}: {name} is not here, and was not read",
+                        line=gap.line,
+                        name=name,
+                    )
+                )
             return True
         try:
             return shell.script(text, gap.line, inner=True)

@@ -10,6 +10,7 @@ from yibu.adopt.bash import patterns
 from yibu.adopt.bash.arithmetic import Arithmetic, Unknown
 from yibu.adopt.bash.builtins import Leave
 from yibu.adopt.bash.values import Gap, Text, UnknownScriptError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.adopt.bash.interpreter import Interpreter, Status
@@ -66,7 +67,7 @@ class Flow:
             if not self.turn(body) or endless:  # what restarts a server for ever is yibu's work
                 return True
         raise UnknownScriptError(
-            self._shell.source.gap(condition[0]), "turns too often to be followed"
+            self._shell.source.gap(condition[0]), tr("turns too often to be followed")
         )
 
     def turn(self, body: Node) -> bool:
@@ -118,7 +119,7 @@ class Flow:
         except Unknown as unknown:
             self._shell.branch(unknown.gap, [[body], []])
             return True
-        raise UnknownScriptError(self._shell.source.gap(node), "turns too often to be followed")
+        raise UnknownScriptError(self._shell.source.gap(node), tr("turns too often to be followed"))
 
     def on_case_statement(self, node: Node) -> Status:
         subject = node.child_by_field_name("value")

@@ -28,6 +28,7 @@ from yibu.adopt.bash.values import (
     UnknownScriptError,
 )
 from yibu.adopt.marks import STARTS
+from yibu.messages import tr
 
 Judge = Callable[[Command], Literal["server", "suspect", ""]]
 """Whether a command starts a server, or may start one in a way that nobody can see."""
@@ -106,7 +107,7 @@ class Interpreter:
     def script(self, text: str, line: int = 1, *, inner: bool = False) -> Status:
         """Run a whole text."""
         if self.depth >= _MAX_DEPTH:
-            raise UnknownScriptError(Gap(line, text), "is nested too deeply to be followed")
+            raise UnknownScriptError(Gap(line, text), tr("is nested too deeply to be followed"))
         source, root = parse(text, line, inner=inner)
         before, self.source = self.source, source
         self.depth += 1
@@ -189,7 +190,9 @@ class Interpreter:
     def not_followed(self, node: Node) -> None:
         """A construct that is not evaluated: harmless unless something is started in it."""
         if self.mentions(node):
-            raise UnknownScriptError(self.source.gap(node), "is not followed, and starts a server")
+            raise UnknownScriptError(
+                self.source.gap(node), tr("is not followed, and starts a server")
+            )
 
     def mentions(self, *nodes: Node) -> bool:
         """Whether a part of the script may start a server, functions that it calls included."""
@@ -358,7 +361,7 @@ class Interpreter:
             finally:
                 started = self.commands[commands:]
                 if any(self.judge(command) for command in started):
-                    raise UnknownScriptError(gap, "decides whether a server is started")
+                    raise UnknownScriptError(gap, tr("decides whether a server is started"))
             ends.append(self.state)
         self.state = before
         if ends:

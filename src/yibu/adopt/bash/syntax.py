@@ -8,6 +8,7 @@ import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
 from yibu.adopt.bash.values import Gap, UnknownScriptError
+from yibu.messages import tr
 
 _LANGUAGE = Language(tree_sitter_bash.language())
 
@@ -44,8 +45,8 @@ def parse(text: str, line: int = 1, *, inner: bool = False) -> tuple[Source, Nod
         gap = source.gap(broken)
         if not gap.construct.strip():
             lines = text.split("\n")
-            gap = Gap(gap.line, lines[min(broken.start_point[0], len(lines) - 1)] or "its end")
-        raise UnknownScriptError(gap, "is not understood as bash")
+            gap = Gap(gap.line, lines[min(broken.start_point[0], len(lines) - 1)] or tr("its end"))
+        raise UnknownScriptError(gap, tr("is not understood as bash"))
     return source, root
 
 

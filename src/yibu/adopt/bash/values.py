@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,22 @@ class UnknownScriptError(UsageError):
     def __init__(self, gap: Gap, why: str, hint: str = "") -> None:
         """``why`` ends the sentence that names line and construct; ``hint`` stands in the place of the
         two ways that lead around a script."""
-        given = f"--set {gap.unset}=… gives it; or adopt" if gap.unset else "Adopt"
+        given = tr("--set {unset}=… gives it; or adopt", unset=gap.unset) if gap.unset else "Adopt"
         super().__init__(
-            f"line {gap.line}: {_short(gap.construct)} {why}"
+            tr(
+                "line {line}: {construct} {why}",
+                line=gap.line,
+                construct=_short(gap.construct),
+                why=why,
+            )
             if gap.line
             else f"{_short(gap.construct)} {why}",
             hint=hint
-            or f"{given} the running server: yibu adopt --pid PID; or its command line:"
-            " yibu adopt -- COMMAND…",
+            or tr(
+                "{given} the running server: yibu adopt --pid PID; or its command line: yibu "
+                "adopt -- COMMAND…",
+                given=given,
+            ),
         )
         self.gap = gap
 
@@ -89,9 +98,15 @@ class EndedEarlyError(UsageError):
 
     def __init__(self, end: Gap) -> None:
         super().__init__(
-            f"line {end.line}: {_short(end.construct)} ends the script before it starts a server",
-            hint="A script that checks its arguments is given them: yibu adopt -- bash FILE ARGUMENT…;"
-            " files that it looks for must be here",
+            tr(
+                "line {line}: {construct} ends the script before it starts a server",
+                line=end.line,
+                construct=_short(end.construct),
+            ),
+            hint=tr(
+                "A script that checks its arguments is given them: yibu adopt -- bash FILE "
+                "ARGUMENT…; files that it looks for must be here"
+            ),
         )
 
 

@@ -18,6 +18,7 @@ from yibu.cli.bench.prompts import Prompts, measure
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.errors import UsageError, YibuError
+from yibu.messages import tr
 
 _REQUESTS = 32
 """Of a run for which nobody said how long it takes."""
@@ -70,16 +71,23 @@ class Report:
         """What a sweep found."""
         if self.holds is None or self.wanted.slo is None:
             return None
-        limit = f"{self.wanted.slo * 1000:g} ms to the first token"
+        limit = tr("{slo:g} ms to the first token", slo=self.wanted.slo * 1000)
         if self.holds == 0:
-            return f"Not even one chat keeps to {limit}."
+            return tr("Not even one chat keeps to {limit}.", limit=limit)
         run = next(run for run in self.runs if run.load == self.holds)
-        chats = "1 chat" if self.holds == 1 else f"{self.holds} chats"
+        chats = "1 chat" if self.holds == 1 else tr("{holds} chats", holds=self.holds)
         if self.holds == self.wanted.most:
-            chats = f"at least {chats}"
+            chats = tr("at least {chats}", chats=chats)
         rate = run.data()["output_tokens_per_second"]
-        each = f"{rate / self.holds:.1f} tokens/s each, {rate:.0f} in all"
-        return f"This machine holds {chats} at {limit} (p95): {each}."
+        each = tr(
+            "{rate:.1f} tokens/s each, {rate2:.0f} in all", rate=rate / self.holds, rate2=rate
+        )
+        return tr(
+            "This machine holds {chats} at {limit} (p95): {each}.",
+            chats=chats,
+            limit=limit,
+            each=each,
+        )
 
     def data(self) -> dict[str, Any]:
         return {
@@ -108,13 +116,19 @@ def find_target(context: Context, model: str, url: str | None, key_file: Path | 
     able = reach.capabilities.get(model)
     if able is None:
         known = ", ".join(reach.capabilities) or "none"
-        raise UsageError(f"{model} is not up; these are: {known}.", hint=f"yibu up -d {model}")
+        raise UsageError(
+            tr("{model} is not up; these are: {known}.", model=model, known=known),
+            hint=tr("yibu up -d {model}", model=model),
+        )
     if "transcriptions" in able:
         raise UsageError(
-            f"{model} recognizes speech: name recordings.", hint=f"yibu bench {model} *.wav"
+            tr("{model} recognizes speech: name recordings.", model=model),
+            hint=tr("yibu bench {model} *.wav", model=model),
         )
     if "chat" not in able:
-        raise UsageError(f"{model} does not chat; it can do: {', '.join(able)}.")
+        raise UsageError(
+            tr("{model} does not chat; it can do: {able}.", model=model, able=", ".join(able))
+        )
     return Target(reach.url, model, reach.key)
 
 
@@ -135,11 +149,18 @@ async def _run(target: Target, wanted: Wanted) -> Report:
     load = Load(client, prompts, wanted.output_tokens, extra)
     first = await load.warm_up()
     if first.error is not None:
-        raise YibuError(f"{target.url} fails at a streamed chat: {first.error}")
+        raise YibuError(
+            tr("{url} fails at a streamed chat: {error}", url=target.url, error=first.error)
+        )
     report = Report(target, wanted, prompts, bool(extra))
     output.talk(
-        f"{target.model} at {target.url}: prompts of {first.prompt_tokens or '?'} tokens, answers of "
-        f"{first.completion_tokens}"
+        tr(
+            "{model} at {url}: prompts of {prompt_tokens} tokens, answers of {completion_tokens}",
+            model=target.model,
+            url=target.url,
+            prompt_tokens=first.prompt_tokens or "?",
+            completion_tokens=first.completion_tokens,
+        )
     )
     amount = Amount(wanted.requests, wanted.seconds)
     if amount == Amount():
@@ -163,7 +184,14 @@ def show(report: Report) -> None:
         output.table(_percentiles(report.runs[0]), ("", "MEAN", "P50", "P90", "P95", "P99", "MAX"))
     for run_ in report.runs:
         for error, number in run_.errors.most_common(5):
-            output.data(f"{number} of {len(run_.timings)} requests failed: {error}")
+            output.data(
+                tr(
+                    "{number} of {timings_count} requests failed: {error}",
+                    number=number,
+                    timings_count=len(run_.timings),
+                    error=error,
+                )
+            )
     if (said := report.sentence()) is not None:
         output.data(f"\n{said}")
     for note in notes(report):
@@ -174,9 +202,11 @@ def notes(report: Report) -> list[str]:
     """What a reader of the numbers must know."""
     found = []
     if not report.goes_on:
-        found.append("the server does not take ignore_eos: answers may be shorter than asked for")
+        found.append(
+            tr("the server does not take ignore_eos: answers may be shorter than asked for")
+        )
     if not all(timing.counted for run_ in report.runs for timing in run_.good):
-        found.append("the server's streams have no usage: each event was counted as one token")
+        found.append(tr("the server's streams have no usage: each event was counted as one token"))
     return found
 
 
@@ -207,11 +237,18 @@ def save(report: Report, path: Path, form: Literal["svg", "html"]) -> None:
     drawn = plot.svg(plot.charts(report.runs, report.wanted.slo))
     if form == "html":
         wanted = report.wanted
-        asked = f"prompts of {wanted.prompt_tokens} tokens, answers of {wanted.output_tokens}, seed {wanted.seed}"
+        asked = tr(
+            "prompts of {prompt_tokens} tokens, answers of {output_tokens}, seed {seed}",
+            prompt_tokens=wanted.prompt_tokens,
+            output_tokens=wanted.output_tokens,
+            seed=wanted.seed,
+        )
         said = [f"{report.target.url}: {asked}", *notes(report)]
         if (sentence := report.sentence()) is not None:
             said.insert(0, sentence)
-        drawn = plot.page(f"yibu bench {report.target.model}", said, table(report), drawn)
+        drawn = plot.page(
+            tr("yibu bench {model}", model=report.target.model), said, table(report), drawn
+        )
     path.write_text(drawn, encoding="utf-8")
     output.talk(f"→ {path}")
 
@@ -219,8 +256,10 @@ def save(report: Report, path: Path, form: Literal["svg", "html"]) -> None:
 def _told(run_: Run) -> None:
     found = run_.ttft(95)
     shown = "-" if found is None else f"{found * 1000:.0f} ms"
-    failed = f", {sum(run_.errors.values())} failed" if run_.errors else ""
-    output.talk(f"{run_.load:g} at once: first token within {shown} (p95){failed}")
+    text = tr("{load:g} at once: first token within {shown} (p95)", load=run_.load, shown=shown)
+    if failed := sum(run_.errors.values()):
+        text = tr("{text}, {failed} failed", text=text, failed=failed)
+    output.talk(text)
 
 
 def _percentiles(run_: Run) -> list[list[str]]:
@@ -248,9 +287,17 @@ def _key(path: Path) -> str:
     try:
         key = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The key's file {path} cannot be read: {error}.") from error
+        raise UsageError(
+            tr("The key's file {path} cannot be read: {error}.", path=path, error=error)
+        ) from error
     if not key or len(key.split()) != 1:
-        raise UsageError(f"The key's file {path} holds {len(key.split())} words; one was expected.")
+        raise UsageError(
+            tr(
+                "The key's file {path} holds {split_count} words; one was expected.",
+                path=path,
+                split_count=len(key.split()),
+            )
+        )
     return key
 
 
@@ -267,5 +314,8 @@ def parse_seconds(text: str, flag: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise UsageError(f"{flag} {text} is no time.", hint=f"{flag} 500ms, or {flag} 30s")
+        raise UsageError(
+            tr("{flag} {text} is no time.", flag=flag, text=text),
+            hint=f"{flag} 500ms, or {flag} 30s",
+        )
     return seconds

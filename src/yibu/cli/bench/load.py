@@ -14,6 +14,7 @@ from typing import Any
 
 from yibu.cli.bench.client import Client, Timing, request_body
 from yibu.cli.bench.prompts import Prompts
+from yibu.messages import tr
 
 PERCENTILES = (50, 90, 95, 99)
 MOST_AT_ONCE = 1024
@@ -159,7 +160,7 @@ class Load:
         async for _ in self._arrivals(rate, amount, began):
             if len(running) >= _OPEN_MOST:
                 run.timings.append(
-                    Timing(perf_counter() - began, error="not sent: too many at once")
+                    Timing(perf_counter() - began, error=tr("not sent: too many at once"))
                 )
                 continue
             task = asyncio.create_task(self._timed(run, began), name="request")

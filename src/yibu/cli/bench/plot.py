@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yibu.cli.bench.load import Run, percentile
+from yibu.messages import tr
 
 _WIDTH, _HEIGHT, _GAP = 640, 300, 24
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 40, 44
@@ -40,24 +41,27 @@ def charts(runs: Sequence[Run], slo: float | None) -> list[Chart]:
     """What is worth seeing: of several loads how they compare, of one how its requests differ."""
     limit = ("limit", slo * 1000) if slo is not None else None
     if len(runs) > 1:
-        name = "chats at once" if runs[0].kind == "concurrency" else "requests a second"
+        name = tr("chats at once") if runs[0].kind == "concurrency" else tr("requests a second")
         return [
-            Chart("Time to the first token", name, "ms",
+            Chart(tr("Time to the first token"), name, "ms",
                   [(f"p{p}", _over(runs, lambda run, p=p: run.ttft(p))) for p in (50, 95)], limit),
-            Chart("Time a token after the first", name, "ms",
+            Chart(tr("Time a token after the first"), name, "ms",
                   [(f"p{p}", _over(runs, lambda run, p=p: percentile(run.values("per_token"), p)))
                    for p in (50, 95)]),
             Chart("Throughput", name, "tokens/s", [("output", _throughput(runs))]),
         ]  # fmt: skip
     (run,) = runs
     firsts = [(t.start, t.first * 1000) for t in run.good if t.first is not None]
-    curves = [("first token", _curve(run.values("first"))), ("total", _curve(run.values("last")))]
+    curves = [
+        (tr("first token"), _curve(run.values("first"))),
+        ("total", _curve(run.values("last"))),
+    ]
     return [
-        Chart("Time to the first token", "seconds since the beginning", "ms", [("requests", firsts)],
+        Chart(tr("Time to the first token"), tr("seconds since the beginning"), "ms", [("requests", firsts)],
               limit),
-        Chart("Requests that took at most so long", "per cent of requests", "ms", curves, limit),
-        Chart("Time a token after the first", "per cent of requests", "ms",
-              [("time per token", _curve(run.values("per_token")))]),
+        Chart(tr("Requests that took at most so long"), tr("per cent of requests"), "ms", curves, limit),
+        Chart(tr("Time a token after the first"), tr("per cent of requests"), "ms",
+              [(tr("time per token"), _curve(run.values("per_token")))]),
     ]  # fmt: skip
 
 
@@ -110,7 +114,14 @@ def _curve(values: Sequence[float]) -> list[Point]:
 def _drawn(chart: Chart) -> list[str]:
     points = [point for _, line in chart.lines for point in line]
     if not points:
-        return [_text(_WIDTH / 2, _HEIGHT / 2, f"{chart.title}: nothing was measured", "middle")]
+        return [
+            _text(
+                _WIDTH / 2,
+                _HEIGHT / 2,
+                tr("{title}: nothing was measured", title=chart.title),
+                "middle",
+            )
+        ]
     limit = [chart.limit[1]] if chart.limit else []
     x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points))
     y_ticks = _ticks(0.0, max([y for _, y in points] + limit))

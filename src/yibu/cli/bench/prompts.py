@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from yibu.cli.bench.client import Client
 from yibu.errors import YibuError
+from yibu.messages import tr
 
 _WORDS = [
     "time",
@@ -135,9 +136,16 @@ async def measure(client: Client, tokens: int, seed: int, *, ask_tokenizer: bool
     per_word = (many - few) / (_SEVERAL[1] - _SEVERAL[0])
     if per_word <= 0:
         raise YibuError(
-            f"{client.target.url} does not count the tokens of prompts: {few} for {_SEVERAL[0]} words "
-            f"and {many} for {_SEVERAL[1]}",
-            hint="measure the engine's own address, or one that answers with a usage",
+            tr(
+                "{url} does not count the tokens of prompts: {few} for {SEVERAL} words and "
+                "{many} for {SEVERAL2}",
+                url=client.target.url,
+                few=few,
+                SEVERAL=_SEVERAL[0],
+                many=many,
+                SEVERAL2=_SEVERAL[1],
+            ),
+            hint=tr("measure the engine's own address, or one that answers with a usage"),
         )
     return Prompts(tokens, per_word, max(0.0, few - per_word * _SEVERAL[0]), seed, "usage")
 
@@ -160,7 +168,13 @@ async def _used(client: Client, text: str) -> int:
     status, answer = await client.post("/v1/chat/completions", body)
     usage = (answer or {}).get("usage") or {}
     if status != 200 or not isinstance(usage.get("prompt_tokens"), int):
-        raise YibuError(f"{client.target.url} answers {status}, and no usage, to a plain chat")
+        raise YibuError(
+            tr(
+                "{url} answers {status}, and no usage, to a plain chat",
+                url=client.target.url,
+                status=status,
+            )
+        )
     return int(usage["prompt_tokens"])
 
 

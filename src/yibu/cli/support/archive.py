@@ -11,13 +11,15 @@ from typing import Any
 
 from yibu.cli.support.contents import Contents, Member
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 _MANIFEST = "MANIFEST.txt"
-_HEAD = """\
-What `yibu support` collected for a bug report. Keys, tokens, passwords, values of models' variables and
-of flags that are called secret were replaced by ***. Logs hold what engines log: with request logging
-switched on, of requests too. Look through it before you send it: tar xzf FILE.
-"""
+_HEAD = tr(
+    "What `yibu support` collected for a bug report. Keys, tokens, passwords, values of "
+    "models' variables and\nof flags that are called secret were replaced by ***. Logs hold "
+    "what engines log: with request logging\nswitched on, of requests too. Look through it "
+    "before you send it: tar xzf FILE.\n"
+)
 
 
 def write(path: Path, contents: Contents) -> None:
@@ -31,11 +33,12 @@ def write(path: Path, contents: Contents) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise UsageError(
-            f"{path} is there already and was left as it is.", hint="Name another one: -o FILE"
+            tr("{path} is there already and was left as it is.", path=path),
+            hint=tr("Name another one: -o FILE"),
         ) from None
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"There is no directory {path.parent}.") from None
-    members = [Member(_MANIFEST, "this list", manifest(contents).encode()), *contents.members]
+        raise UsageError(tr("There is no directory {parent}.", parent=path.parent)) from None
+    members = [Member(_MANIFEST, tr("this list"), manifest(contents).encode()), *contents.members]
     with (
         os.fdopen(descriptor, "wb") as file,
         tarfile.open(fileobj=file, mode="w:gz") as archive,
@@ -50,7 +53,7 @@ def manifest(contents: Contents) -> str:
     lines = [_HEAD]
     lines += [f"{m.name:<24} {len(m.data):>9}  {m.about}" for m in contents.members]
     if contents.missing:
-        lines += ["", "Not in it:"]
+        lines += ["", tr("Not in it:")]
         lines += [f"{name:<24} {reason}" for name, reason in contents.missing.items()]
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,7 @@ from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.config.names import replica_id
 from yibu.errors import YibuError
+from yibu.messages import tr
 from yibu.node import logs
 from yibu.node.client import Client
 from yibu.redaction import redact, register
@@ -79,34 +80,46 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
     client = Client(context.paths)
     _register_own_key(context)
     found.json(
-        "versions.json", "yibu, Python, the system, packages, engines", lambda: _versions(context)
+        "versions.json",
+        tr("yibu, Python, the system, packages, engines"),
+        lambda: _versions(context),
     )
     found.json(
-        "doctor.json", "what `yibu doctor` finds", lambda: [f.row() for f in examine(context)]
+        "doctor.json", tr("what `yibu doctor` finds"), lambda: [f.row() for f in examine(context)]
     )
-    found.json("environment.json", "variables that matter to yibu", lambda: _variables(context.env))
+    found.json(
+        "environment.json", tr("variables that matter to yibu"), lambda: _variables(context.env)
+    )
     if path is not None:
         found.text(
-            "yibu.yaml", "the configuration as it is read, without comments", lambda: _yaml(path)
+            "yibu.yaml",
+            tr("the configuration as it is read, without comments"),
+            lambda: _yaml(path),
         )
     if fault is not None:
         found.missing["configuration"] = fault
     for model in config.models if config is not None else ():
         name = f"plans/{replica_id(model.name, 0)}.json"
         plan = partial(_plan, context, path, model.name)
-        found.text(name, f"what `yibu plan {model.name}` says", plan)
-    found.json("store.json", "models on this disk", lambda: _stored(context))
-    found.json("node.json", "the node's state file", lambda: _required(state, "there is none yet"))
-    found.json("ps.json", "what runs", lambda: client.call("ps"))
-    found.json("reserved.json", "memory that is reserved", lambda: client.call("reserved"))
-    found.json("settings.json", "what the node was started with", lambda: client.call("settings"))
+        found.text(name, tr("what `yibu plan {model}` says", model=model.name), plan)
+    found.json("store.json", tr("models on this disk"), lambda: _stored(context))
+    found.json(
+        "node.json", tr("the node's state file"), lambda: _required(state, tr("there is none yet"))
+    )
+    found.json("ps.json", tr("what runs"), lambda: client.call("ps"))
+    found.json("reserved.json", tr("memory that is reserved"), lambda: client.call("reserved"))
+    found.json(
+        "settings.json", tr("what the node was started with"), lambda: client.call("settings")
+    )
     found.text(
-        "metrics.txt", "/metrics, the engines' too", lambda: access(context).api.text("/metrics")
+        "metrics.txt",
+        tr("/metrics, the engines' too"),
+        lambda: access(context).api.text("/metrics"),
     )
     if lines:
         for log in sorted(context.paths.logs.glob("*.log")):
             read = partial(_log, log, lines)
-            found.text(f"logs/{log.name}", f"its last {lines} lines", read)
+            found.text(f"logs/{log.name}", tr("its last {lines} lines", lines=lines), read)
     return found
 
 
@@ -168,7 +181,7 @@ def _yaml(path: Path) -> str:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         # Its secrets cannot be told from the rest.
-        raise YibuError("it is not YAML, and was left out: it may hold secrets") from None
+        raise YibuError(tr("it is not YAML, and was left out: it may hold secrets")) from None
     text: str = yaml.safe_dump(masked(tree), allow_unicode=True, sort_keys=False)
     return text
 
@@ -182,7 +195,9 @@ def _plan(context: Context, path: Path | None, model: str) -> str:
         timeout=_PLAN_SECONDS,
     )  # fmt: skip
     if not done.stdout.strip():
-        raise YibuError(done.stderr.strip() or f"it ended with {done.returncode}")
+        raise YibuError(
+            done.stderr.strip() or tr("it ended with {returncode}", returncode=done.returncode)
+        )
     return json.dumps(masked(json.loads(done.stdout)), ensure_ascii=False, indent=2) + "\n"
 
 

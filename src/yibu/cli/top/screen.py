@@ -19,6 +19,7 @@ from yibu.cli import output
 from yibu.cli.top.sample import Sampler, readings
 from yibu.errors import UsageError, YibuError
 from yibu.gateway.monitoring.readings import Model, Snapshot, totals
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,7 +37,12 @@ _KEYS = {
 }  # fmt: skip
 _KEY = re.compile(rb"\x1b(?:\[|O)[0-9;]*[A-Za-z~]|.", re.DOTALL)
 _BAR = 20
-_BAD = {"failed": "bold red", "starting": "yellow", "downloading": "yellow", "draining": "yellow"}
+_BAD = {
+    "failed": "bold red",
+    "starting": "yellow",
+    "downloading": "yellow",
+    "draining": "yellow",
+}
 _REDRAW = 0.1
 """Seconds between two looks for a key, a new reading or another size of the window."""
 
@@ -65,7 +71,7 @@ COLUMNS = (
     Column("MODEL", lambda m: m.name, lambda m: m.name),
     Column("STATE", lambda m: m.state, lambda m: m.phase or m.state),
     Column("REPLICAS", lambda m: len(m.replicas), _replicas),
-    Column("IN FLIGHT", lambda m: m.sum("in_flight"), lambda m: _number(m.sum("in_flight"))),
+    Column(tr("IN FLIGHT"), lambda m: m.sum("in_flight"), lambda m: _number(m.sum("in_flight"))),
     Column("QUEUED", lambda m: m.queued, lambda m: _number(m.queued)),
     Column("REQ/S", lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1)),
     Column("TOKENS/S", lambda m: m.output_tokens_per_second,
@@ -76,7 +82,7 @@ COLUMNS = (
     Column("CPU", lambda m: m.sum("cpu_percent"), lambda m: f"{m.sum('cpu_percent'):.0f} %"),
     Column("MEMORY", lambda m: m.sum("memory_bytes"), lambda m: output.size(m.sum("memory_bytes"))),
     Column("GPU", _gpus, _gpus),
-    Column("GPU MEMORY", lambda m: m.sum("gpu_memory_bytes"),
+    Column(tr("GPU MEMORY"), lambda m: m.sum("gpu_memory_bytes"),
            lambda m: output.size(m.sum("gpu_memory_bytes")) if _gpus(m) != "-" else "-"),
     Column("RESTARTS", lambda m: m.sum("restarts"), lambda m: _number(m.sum("restarts"))),
 )  # fmt: skip
@@ -183,9 +189,12 @@ class _State:
 def _check_terminal() -> None:
     term = os.environ.get("TERM", "dumb")
     if term in ("", "dumb", "unknown") or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        found = f"TERM is {term!r}" if sys.stdout.isatty() else "this is no terminal"
+        found = (
+            tr("TERM is {term!r}", term=term) if sys.stdout.isatty() else tr("this is no terminal")
+        )
         raise UsageError(
-            f"`yibu top` redraws a terminal, and {found}.", hint="yibu top --once, or --json"
+            tr("`yibu top` redraws a terminal, and {found}.", found=found),
+            hint=tr("yibu top --once, or --json"),
         )
 
 
@@ -219,7 +228,12 @@ def _screen(state: _State, console: Console) -> RenderableType:
     snapshot, view = state.latest, state.view
     head = [Text(line, no_wrap=True, overflow="ellipsis") for line in _summary(snapshot)]
     if state.error is not None:
-        head.append(Text(f"{state.error.message}; what is shown is old", style="bold red"))
+        head.append(
+            Text(
+                tr("{error_message}; what is shown is old", error_message=state.error.message),
+                style="bold red",
+            )
+        )
     foot = _foot(snapshot, view)
     room = max(console.size.height - len(head) - len(foot) - 3, 1)
     return Group(*head, Text(""), _table(snapshot, view, room, console.size.width), *foot)
@@ -259,7 +273,7 @@ def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
 def _fitting(width: int) -> list[Column]:
     """The columns for which there is room, the least needed left out first."""
     expendable = (
-        "GPU MEMORY",
+        tr("GPU MEMORY"),
         "QUEUED",
         "ERR/S",
         "GPU",
@@ -288,31 +302,53 @@ def _foot(snapshot: Snapshot, view: View) -> list[Text]:
         lines.append(Text(f"{model.name}: {cause}", style="red", no_wrap=True, overflow="ellipsis"))
         if model.hint:
             lines.append(Text(f"  → {model.hint}", no_wrap=True, overflow="ellipsis"))
-    keys = "q quit   ↑↓ select   ←→ sort   r reverse   space replicas"
+    keys = tr("q quit   ↑↓ select   ←→ sort   r reverse   space replicas")
     return [Text(""), *lines, Text(keys, style="dim", no_wrap=True, overflow="ellipsis")]
 
 
 def _summary(snapshot: Snapshot) -> list[str]:
     done, now = totals(snapshot.models), time.strftime("%H:%M:%S")
-    memory = f"{output.size(snapshot.memory_used_bytes)} of {output.size(snapshot.memory_bytes)}"
-    node = f"node {snapshot.node_pid}, up {_duration(snapshot.node_seconds)}"
-    work = (
-        f"in flight {done['in_flight']:.0f}",
-        f"queued {done['queued']:.0f}",
-        f"requests {done['requests_per_second']:.1f}/s",
-        f"errors {done['errors_per_second']:.1f}/s",
-        f"tokens out {done['output_tokens_per_second']:,.0f}/s",
-        f"in {done['prompt_tokens_per_second']:,.0f}/s",
+    memory = tr(
+        "{memory_used_bytes} of {memory_bytes}",
+        memory_used_bytes=output.size(snapshot.memory_used_bytes),
+        memory_bytes=output.size(snapshot.memory_bytes),
     )
-    cpu = f"{snapshot.cpu_percent:.0f} % of {snapshot.cpus}"
+    node = tr(
+        "node {node_pid}, up {node_seconds}",
+        node_pid=snapshot.node_pid,
+        node_seconds=_duration(snapshot.node_seconds),
+    )
+    work = (
+        tr("in flight {in_flight:.0f}", in_flight=done["in_flight"]),
+        tr("queued {queued:.0f}", queued=done["queued"]),
+        tr("requests {requests_per_second:.1f}/s", requests_per_second=done["requests_per_second"]),
+        tr("errors {errors_per_second:.1f}/s", errors_per_second=done["errors_per_second"]),
+        tr(
+            "tokens out {output_tokens_per_second:,.0f}/s",
+            output_tokens_per_second=done["output_tokens_per_second"],
+        ),
+        tr(
+            "in {prompt_tokens_per_second:,.0f}/s",
+            prompt_tokens_per_second=done["prompt_tokens_per_second"],
+        ),
+    )
+    cpu = tr("{cpu_percent:.0f} % of {cpus}", cpu_percent=snapshot.cpu_percent, cpus=snapshot.cpus)
     lines = [
         f"yibu  {snapshot.url}  {node}  {now}",
         "   ".join(work),
         f"CPU    {_bar(snapshot.cpu_percent / 100)} {cpu}",
-        f"memory {_bar(snapshot.memory_used_bytes / snapshot.memory_bytes)} {memory}",
+        tr(
+            "memory {memory_used_bytes} {memory}",
+            memory_used_bytes=_bar(snapshot.memory_used_bytes / snapshot.memory_bytes),
+            memory=memory,
+        ),
     ]
     for gpu in snapshot.gpus:
-        used = f"{output.size(gpu.used_bytes)} of {output.size(gpu.memory_bytes)}"
+        used = tr(
+            "{used_bytes} of {memory_bytes}",
+            used_bytes=output.size(gpu.used_bytes),
+            memory_bytes=output.size(gpu.memory_bytes),
+        )
         busy = "" if gpu.busy_percent is None else f"   {gpu.busy_percent:.0f} % busy"
         bar = _bar(gpu.used_bytes / gpu.memory_bytes if gpu.memory_bytes else 0.0)
         lines.append(f"GPU {gpu.index:<2} {bar} {used}{busy}   {gpu.name}")

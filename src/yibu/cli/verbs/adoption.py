@@ -16,6 +16,7 @@ from yibu.cli.context import Context
 from yibu.cli.exits import DONE
 from yibu.errors import UsageError
 from yibu.management.adopting import adopt_text, text_file
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.adopt import Adoption
@@ -26,42 +27,48 @@ WhatArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[SCRIPT | -- COMMAND …]",
-        help="A start script, a unit of systemd or supervisord, a Compose file, a manifest, llama-swap's"
-        " configuration or a Modelfile; or behind"
-        " -- the command line itself.",
+        help=tr(
+            "A start script, a unit of systemd or supervisord, a Compose file, a manifest, "
+            "llama-swap's configuration or a Modelfile; or behind -- the command line itself."
+        ),
     ),
 ]
 CommandOption = Annotated[
-    str | None, typer.Option("-c", "--command", help="The command line, as one word.")
+    str | None, typer.Option("-c", "--command", help=tr("The command line, as one word."))
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A variable of the script's, or with a number one of its arguments.",
+        help=tr("A variable of the script's, or with a number one of its arguments."),
     ),
 ]
-PidOption = Annotated[int | None, typer.Option(min=1, help="A running process.")]
+PidOption = Annotated[int | None, typer.Option(min=1, help=tr("A running process."))]
 OutputOption = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Write the file there; do not print it.")
+    Path | None, typer.Option("-o", "--output", help=tr("Write the file there; do not print it."))
 ]
 KeyFileOption = Annotated[
     Path,
     typer.Option(
-        help="Where keys that are found go, mode 0600; other credentials go beside it, into a file that ends in .env."
+        help=tr(
+            "Where keys that are found go, mode 0600; other credentials go beside it, into a "
+            "file that ends in .env."
+        )
     ),
 ]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Take the running server's place.")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help=tr("Take the running server's place."))
+]
 StopFirstOption = Annotated[
     bool,
-    typer.Option("--stop-first", help="Stop it before the new one starts: memory for one."),
+    typer.Option("--stop-first", help=tr("Stop it before the new one starts: memory for one.")),
 ]
 GraceOption = Annotated[
-    float, typer.Option(min=0, help="Seconds that it gets from SIGTERM to SIGKILL.")
+    float, typer.Option(min=0, help=tr("Seconds that it gets from SIGTERM to SIGKILL."))
 ]
 HostOption = Annotated[
-    str | None, typer.Option(help="Another address for the gateway than the old one's.")
+    str | None, typer.Option(help=tr("Another address for the gateway than the old one's."))
 ]
 
 
@@ -88,8 +95,8 @@ def adopt(
 
     if sum(bool(one) for one in (what, command, pid)) != 1:
         raise UsageError(
-            "One thing to adopt is needed: a script, -- COMMAND …, or --pid PID.",
-            hint="For instance: yibu adopt start_vllm.sh",
+            tr("One thing to adopt is needed: a script, -- COMMAND …, or --pid PID."),
+            hint=tr("For instance: yibu adopt start_vllm.sh"),
         )
     old: list[Foreign] = []
     if pid is not None:
@@ -101,8 +108,8 @@ def adopt(
         adoption = _adoption(command or shlex.join(what or []), "", given or [])
     if replace and not adoption.servers:
         raise UsageError(
-            "--replace takes the place of vLLM's and llama.cpp's servers only.",
-            hint="Write the file with -o, stop the old server, then: yibu up -d -f FILE",
+            tr("--replace takes the place of vLLM's and llama.cpp's servers only."),
+            hint=tr("Write the file with -o, stop the old server, then: yibu up -d -f FILE"),
         )
     if replace:
         from yibu.cli.takeover import as_it_runs, find_running
@@ -118,7 +125,8 @@ def adopt(
 def _read_script(script: Path, given: Sequence[str]) -> Adoption:
     if not script.is_file():
         raise UsageError(
-            f"There is no file {script}.", hint=f"A command line stands behind --: -- {script} …"
+            tr("There is no file {script}.", script=script),
+            hint=tr("A command line stands behind --: -- {script} …", script=script),
         )
     return _adoption(text_file(script), str(script), given)
 
@@ -126,7 +134,7 @@ def _read_script(script: Path, given: Sequence[str]) -> Adoption:
 def _adoption(text: str, name: str, given: Sequence[str]) -> Adoption:
     pairs = [pair.partition("=") for pair in given]
     if any(not equals for _, equals, _ in pairs):
-        raise UsageError("--set takes NAME=VALUE.", hint="For instance: --set PORT=8000")
+        raise UsageError("--set takes NAME=VALUE.", hint=tr("For instance: --set PORT=8000"))
     values = {variable: value for variable, _, value in pairs}
     return adopt_text(text, name, values, Context.here().env, Path.cwd())
 
@@ -158,7 +166,12 @@ def _write(adoption: Adoption, to: Path | None, key_file: Path) -> Adoption:
         output.talk(f"! {warning}")
     if adoption.keys:
         _write_new(key_file, "".join(f"{key}\n" for key in adoption.keys))
-        output.talk(f"The keys are in {key_file} (mode 0600), which gateway.api_key_file names.")
+        output.talk(
+            tr(
+                "The keys are in {key_file} (mode 0600), which gateway.api_key_file names.",
+                key_file=key_file,
+            )
+        )
         adoption = adoption.with_key_file(str(key_file.absolute()))
     if adoption.secrets:
         _write_secrets(adoption.secrets, key_file.with_suffix(".env"))
@@ -166,7 +179,7 @@ def _write(adoption: Adoption, to: Path | None, key_file: Path) -> Adoption:
         output.data(adoption.to_yaml().rstrip("\n"))
     else:
         _write_new(to, adoption.to_yaml())
-        output.talk(f"Wrote {to}. Start what it names with: yibu up -d -f {to}")
+        output.talk(tr("Wrote {to}. Start what it names with: yibu up -d -f {to}", to=to))
     return adoption
 
 
@@ -174,7 +187,12 @@ def _write_secrets(secrets: Mapping[str, str], file: Path) -> None:
     lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(secrets.items()))
     _write_new(file, "".join(lines))
     output.talk(
-        f"{', '.join(sorted(secrets))}: in {file} (mode 0600). Before yibu up: . {shlex.quote(str(file.absolute()))}"
+        tr(
+            "{secrets}: in {file} (mode 0600). Before yibu up: . {absolute}",
+            secrets=", ".join(sorted(secrets)),
+            file=file,
+            absolute=shlex.quote(str(file.absolute())),
+        )
     )
 
 
@@ -186,11 +204,16 @@ def _write_new(path: Path, text: str) -> None:
         if _says(path, text):
             return
         raise UsageError(
-            f"{path} is there already, with something else in it, and was left as it was.",
-            hint="Choose another place with --key-file or -o.",
+            tr(
+                "{path} is there already, with something else in it, and was left as it was.",
+                path=path,
+            ),
+            hint=tr("Choose another place with --key-file or -o."),
         ) from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+        raise UsageError(
+            tr("{path} cannot be written: {strerror}.", path=path, strerror=error.strerror)
+        ) from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
 

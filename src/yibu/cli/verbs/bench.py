@@ -13,6 +13,7 @@ from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.verbs.models import JsonOption
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.cli.bench.language import Wanted
@@ -27,49 +28,58 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     model: Annotated[
-        str, typer.Argument(help="A running model; for speech also a source or a path.")
+        str, typer.Argument(help=tr("A running model; for speech also a source or a path."))
     ],
-    files: Annotated[list[Path] | None, typer.Argument(help="Speech: your own recordings.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help=tr("Speech: your own recordings."))
+    ] = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Ever more chats, until --slo is not kept.")
+        bool, typer.Option("--sweep", help=tr("Ever more chats, until --slo is not kept."))
     ] = False,
     concurrency: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1024, help="So many chats at once (1); with --sweep the most that are tried."
+            min=1,
+            max=1024,
+            help=tr("So many chats at once (1); with --sweep the most that are tried."),
         ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="So many requests a second, by a Poisson process."),
+        typer.Option(min=0.001, help=tr("So many requests a second, by a Poisson process.")),
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 256,
-    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 128,
-    requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each prompt."))] = 256,
+    output_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each answer."))] = 128,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help=tr("End after so many requests."))
+    ] = None,
     duration: Annotated[
-        str | None, typer.Option(help="End after 30s, 2m (of a sweep: each of its runs).")
+        str | None, typer.Option(help=tr("End after 30s, 2m (of a sweep: each of its runs)."))
     ] = None,
     slo: Annotated[
         str | None,
         typer.Option(
-            help=f"The time to the first token that 95 of 100 keep to ({_SLO}); exit 1 if not."
+            help=tr(
+                "The time to the first token that 95 of 100 keep to ({SLO}); exit 1 if not.",
+                SLO=_SLO,
+            )
         ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Another server that speaks OpenAI's API.")
+        str | None, typer.Option(help=tr("Another server that speaks OpenAI's API."))
     ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="A file with its key.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the prompts and arrivals.")] = 0,
+    key_file: Annotated[Path | None, typer.Option(help=tr("A file with its key."))] = None,
+    seed: Annotated[int, typer.Option(help=tr("Of the prompts and arrivals."))] = 0,
     target: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Charts: FILE.svg, or FILE.html with tables."),
+        typer.Option("-o", "--output", help=tr("Charts: FILE.svg, or FILE.html with tables.")),
     ] = None,
     precisions: Annotated[
         str | None,
-        typer.Option(help="Speech: fp32,bf16,int8; the first is what others are held to."),
+        typer.Option(help=tr("Speech: fp32,bf16,int8; the first is what others are held to.")),
     ] = None,
     language: Annotated[
-        str | None, typer.Option(help="Speech: zh, en, …; found by itself.")
+        str | None, typer.Option(help=tr("Speech: zh, en, …; found by itself."))
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -83,10 +93,12 @@ def bench(
     from yibu.cli.bench.language import Wanted
 
     if rate is not None and (sweep or concurrency is not None):
-        raise UsageError("--rate is a load of its own: without --sweep and --concurrency.")
+        raise UsageError(tr("--rate is a load of its own: without --sweep and --concurrency."))
     form = _FORMS.get(target.suffix.lower()) if target is not None else None
     if target is not None and form is None:
-        raise UsageError(f"{target} is no chart.", hint="-o FILE.svg, or -o FILE.html")
+        raise UsageError(
+            tr("{target} is no chart.", target=target), hint="-o FILE.svg, or -o FILE.html"
+        )
     limit = slo or (_SLO if sweep else None)
     wanted = Wanted(
         rate=rate,
@@ -130,7 +142,7 @@ def _speech(
 
     for file in files:
         if not file.is_file():
-            raise UsageError(f"There is no file {file}.")
+            raise UsageError(tr("There is no file {file}.", file=file))
     command = bench_command(Context.here(), model)
     given = {"--precisions": precisions, "--language": language}
     options = [word for flag, value in given.items() if value for word in (flag, value)]

@@ -10,20 +10,21 @@ from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.errors import NotRunningError, UsageError
 from yibu.management.sources import stored_source
+from yibu.messages import tr
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 
 
 def register(app: typer.Typer) -> None:
     app.command()(search)
-    app.command("catalogue", hidden=True, help="The same as search.")(search)
-    app.command("catalog", hidden=True, help="The same as search.")(search)
+    app.command("catalogue", hidden=True, help=tr("The same as search."))(search)
+    app.command("catalog", hidden=True, help=tr("The same as search."))(search)
     app.command()(show)
 
 
 def search(
     word: Annotated[
-        str | None, typer.Argument(help="Part of a name, a kind or a description; all if not.")
+        str | None, typer.Argument(help=tr("Part of a name, a kind or a description; all if not."))
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,8 +36,11 @@ def search(
     found = matching(word)
     if not found:
         raise UsageError(
-            f"The catalogue has nothing like {word!r}.",
-            hint="See all of it with: yibu search. Any other model goes by ORG/NAME: yibu up ORG/NAME",
+            tr("The catalogue has nothing like {word!r}.", word=word),
+            hint=tr(
+                "See all of it with: yibu search. Any other model goes by ORG/NAME: yibu up "
+                "ORG/NAME"
+            ),
         )
     rows: list[dict[str, Any]] = [
         {
@@ -52,11 +56,11 @@ def search(
     columns = ("NAME", "KIND", "SIZE", "FITS", "LICENSE", "ABOUT")
     output.listing(rows, columns, as_json=as_json, kind="models")
     if not as_json:
-        output.talk("FITS goes by the size of the weights; `yibu plan NAME` counts all of it.")
+        output.talk(tr("FITS goes by the size of the weights; `yibu plan NAME` counts all of it."))
 
 
 def show(
-    model: Annotated[str, typer.Argument(help="A running model, or one on this disk.")],
+    model: Annotated[str, typer.Argument(help=tr("A running model, or one on this disk."))],
     as_json: JsonOption = False,
 ) -> None:
     """Say what one model is: its source and files, and how it runs."""
@@ -85,7 +89,8 @@ def show(
         }
     elif up is None:
         raise UsageError(
-            f"{model} is neither up nor on this disk.", hint=f"Fetch it with: yibu pull {source}"
+            tr("{model} is neither up nor on this disk.", model=model),
+            hint=tr("Fetch it with: yibu pull {source}", source=source),
         )
     if up is not None:
         ports = [replica["port"] for replica in up["replicas"]]

@@ -13,13 +13,14 @@ from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.verbs.config import FileOption
 from yibu.errors import NotRunningError, UsageError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.management.difference import Difference
     from yibu.management.entries import Chosen
 
-YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help=tr("Do not ask."))]
+JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def diff(
     file: FileOption = None,
     as_json: JsonOption = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit 1 where something would change.")
+        bool, typer.Option("--exit-code", help=tr("Exit 1 where something would change."))
     ] = False,
 ) -> int:
     """Show what `yibu apply` would change."""
@@ -44,9 +45,9 @@ def diff(
         for line in found.lines():
             output.data(line)
         for line in _settings(here, chosen):
-            output.talk(f"{line}: that needs a restart, yibu down && yibu up -d")
+            output.talk(tr("{line}: that needs a restart, yibu down && yibu up -d", line=line))
         if not found:
-            output.talk("Nothing would change.")
+            output.talk(tr("Nothing would change."))
     return FAILED if exit_code and found else DONE
 
 
@@ -70,12 +71,12 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
             return session.up_detached(chosen.models)
     if changed := _settings(here, chosen):
         raise UsageError(
-            f"The node was started with other settings: {'; '.join(changed)}.",
-            hint="Start it anew with these: yibu down && yibu up -d",
+            tr("The node was started with other settings: {changed}.", changed="; ".join(changed)),
+            hint=tr("Start it anew with these: yibu down && yibu up -d"),
         )
     if _agreed(found, yes=yes):
         carry_out(here, found.models, found.removed)
-        output.talk("Done. Back to what was served before: yibu rollback")
+        output.talk(tr("Done. Back to what was served before: yibu rollback"))
     return DONE
 
 
@@ -90,10 +91,11 @@ def rollback(yes: YesOption = False) -> int:
     found = before_last_apply(told)
     if found is None:
         raise UsageError(
-            "There is nothing to go back to: nothing was applied here.", hint="yibu apply -f FILE"
+            tr("There is nothing to go back to: nothing was applied here."),
+            hint=tr("yibu apply -f FILE"),
         )
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["previous"]["until"]))
-    output.talk(f"What was served until {when}:")
+    output.talk(tr("What was served until {when}:", when=when))
     if _agreed(found, yes=yes):
         carry_out(here, found.models, found.removed, rollback=True)
         output.talk("Done.")
@@ -103,15 +105,17 @@ def rollback(yes: YesOption = False) -> int:
 def _agreed(found: Difference, *, yes: bool) -> bool:
     """Show what is to be done, and ask."""
     if not found:
-        output.talk("Nothing is to be changed.")
+        output.talk(tr("Nothing is to be changed."))
         return False
     for line in found.lines():
         output.talk(line)
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UsageError("This asks before it changes anything.", hint="Say yes beforehand: --yes")
-    return typer.confirm("Do it?", err=True)
+        raise UsageError(
+            tr("This asks before it changes anything."), hint=tr("Say yes beforehand: --yes")
+        )
+    return typer.confirm(tr("Do it?"), err=True)
 
 
 def _chosen(here: Context, file: Any) -> Chosen:

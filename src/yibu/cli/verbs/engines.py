@@ -11,17 +11,18 @@ from yibu.cli import output
 from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
 from yibu.errors import UsageError
+from yibu.messages import tr
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 NameArgument = Annotated[
-    str, typer.Argument(help="An environment, as `yibu engine ls` names it, or an engine.")
+    str, typer.Argument(help=tr("An environment, as `yibu engine ls` names it, or an engine."))
 ]
 
 _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
 
 
 def register(app: typer.Typer) -> None:
-    engine = typer.Typer(no_args_is_help=True, help="The environments that engines run in.")
+    engine = typer.Typer(no_args_is_help=True, help=tr("The environments that engines run in."))
     engine.command("ls")(ls)
     engine.command("install")(install)
     engine.command("rm")(rm)
@@ -51,7 +52,7 @@ def ls(as_json: JsonOption = False) -> None:
         {
             "name": spec.name,
             "engine": spec.engine,
-            "state": "not installed",
+            "state": tr("not installed"),
             "version": None,
             "size": 0 if as_json else None,
             "compiled": 0 if as_json else None,
@@ -66,16 +67,16 @@ def ls(as_json: JsonOption = False) -> None:
 def install(
     name: NameArgument,
     version: Annotated[
-        str | None, typer.Option(help="Another version of the engine than the pinned one.")
+        str | None, typer.Option(help=tr("Another version of the engine than the pinned one."))
     ] = None,
     wheels: Annotated[
-        Path | None, typer.Option(help="Install from a folder of wheels, with no index.")
+        Path | None, typer.Option(help=tr("Install from a folder of wheels, with no index."))
     ] = None,
     build: Annotated[
         str | None,
         typer.Option(
             metavar="cuda|vulkan|native",
-            help="Build the engine from source, for that device or this very processor.",
+            help=tr("Build the engine from source, for that device or this very processor."),
         ),
     ] = None,
 ) -> None:
@@ -85,12 +86,22 @@ def install(
     here = Context.here()
     name = _environment(here, name) if build is None else _build_of(name, build)
     if wheels is not None and not wheels.is_dir():
-        raise UsageError(f"There is no folder {wheels}.", hint="Collect wheels into one first.")
+        raise UsageError(
+            tr("There is no folder {wheels}.", wheels=wheels),
+            hint=tr("Collect wheels into one first."),
+        )
     environments = open_environments(here)
     with installing(name) as progress:
         interpreter = environments.install(name, version=version, progress=progress, wheels=wheels)
     made = next(i for i in environments.list() if i.name == name and i.current)
-    output.talk(f"{name}  {made.version} takes {output.size(made.size)}.")
+    output.talk(
+        tr(
+            "{name}  {version} takes {made_size}.",
+            name=name,
+            version=made.version,
+            made_size=output.size(made.size),
+        )
+    )
     output.data(str(interpreter))
 
 
@@ -99,7 +110,7 @@ def rm(name: NameArgument) -> None:
     here = Context.here()
     name = _environment(here, name)
     freed = open_environments(here).remove(name)
-    output.talk(f"Removed the environment {name}, {output.size(freed)}.")
+    output.talk(tr("Removed the environment {name}, {freed}.", name=name, freed=output.size(freed)))
 
 
 def _environment(here: Context, name: str) -> str:
@@ -125,8 +136,10 @@ def _build_of(engine: str, build: str) -> str:
         return wanted
     known = ", ".join(name.removeprefix(f"{engine}-") for name in builds)
     raise UsageError(
-        f"There is no build {build!r} of {engine!r}.",
-        hint=f"Its builds: {known}." if known else "Leave --build out: it comes as packages alone.",
+        tr("There is no build {build!r} of {engine!r}.", build=build, engine=engine),
+        hint=tr("Its builds: {known}.", known=known)
+        if known
+        else tr("Leave --build out: it comes as packages alone."),
     )
 
 
@@ -139,9 +152,10 @@ def doctor(as_json: JsonOption = False) -> int:
     if as_json:
         output.data_json({"version": 1, "findings": rows})
     else:
-        width = max(len(finding.subject) for finding in findings)
+        width = max(output.cell_width(finding.subject) for finding in findings)
         for finding in findings:
-            output.data(f"{_MARKS[finding.level]} {finding.subject:<{width}}  {finding.found}")
+            subject = output.padded(finding.subject, width)
+            output.data(f"{_MARKS[finding.level]} {subject}  {finding.found}")
             if finding.advice:
                 output.data(f"  {'':<{width}}  → {finding.advice}")
     return FAILED if any(finding.level == "failure" for finding in findings) else DONE

@@ -13,29 +13,30 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.verbs.config import FileOption
 from yibu.errors import UsageError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.export.deployment import Deployment, Files
 
 FolderOption = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="The folder to write (one of the format's name)."),
+    typer.Option("-o", "--output", help=tr("The folder to write (one of the format's name).")),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
-NameOption = Annotated[str, typer.Option(help="What the service is called there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help=tr("Replace files that are there."))]
+NameOption = Annotated[str, typer.Option(help=tr("What the service is called there."))]
 GpusOption = Annotated[
     str | None,
-    typer.Option(help="How many GPUs it gets: a number, or all; found from the models else."),
+    typer.Option(help=tr("How many GPUs it gets: a number, or all; found from the models else.")),
 ]
 ImageOption = Annotated[
-    str | None, typer.Option(help="The image's name and tag (yibu and its version).")
+    str | None, typer.Option(help=tr("The image's name and tag (yibu and its version)."))
 ]
 
 
 def register(app: typer.Typer) -> None:
     export = typer.Typer(
         no_args_is_help=True,
-        help="Write yibu.yaml as files of systemd, Compose, Kubernetes, Grafana.",
+        help=tr("Write yibu.yaml as files of systemd, Compose, Kubernetes, Grafana."),
     )
     for verb in (systemd, compose, k8s, grafana):
         export.command()(verb)
@@ -47,15 +48,15 @@ def systemd(
     folder: FolderOption = None,
     force: ForceOption = False,
     name: NameOption = "yibu",
-    run_as: Annotated[str, typer.Option(help="Who runs it.")] = "yibu",
+    run_as: Annotated[str, typer.Option(help=tr("Who runs it."))] = "yibu",
     python: Annotated[
         str,
         typer.Option(
-            help="The interpreter that yibu is installed for, there.",
-            show_default="the one that runs this",
+            help=tr("The interpreter that yibu is installed for, there."),
+            show_default=tr("the one that runs this"),
         ),
     ] = sys.executable,
-    config: Annotated[Path, typer.Option(help="Where yibu.yaml will stand there.")] = Path(
+    config: Annotated[Path, typer.Option(help=tr("Where yibu.yaml will stand there."))] = Path(
         "/etc/yibu/yibu.yaml"
     ),
 ) -> None:
@@ -81,8 +82,12 @@ def systemd(
         "yibu.yaml": File(made.text, 0o600),
     }
     _write(files, folder or Path("systemd"), force)
-    output.talk(f"yibu.yaml goes to {config}, the variables to {service.environment_file}, the unit to"
-                " /etc/systemd/system; then: systemctl enable --now " + name)  # fmt: skip
+    output.talk(tr(
+"yibu.yaml goes to {config}, the variables to {environment_file}, the unit to "
+"/etc/systemd/system; then: systemctl enable --now ",
+config=config,
+environment_file=service.environment_file
+) + name)  # fmt: skip
 
 
 def compose(
@@ -93,7 +98,9 @@ def compose(
     image: ImageOption = None,
     base: Annotated[
         str,
-        typer.Option(help="What the image is made from: debian, modelscope, or an image and tag."),
+        typer.Option(
+            help=tr("What the image is made from: debian, modelscope, or an image and tag.")
+        ),
     ] = "debian",
     gpus: GpusOption = None,
 ) -> None:
@@ -105,7 +112,11 @@ def compose(
     _write(composing.export(made, base), target, force)
     _say_gpus(made, gpus)
     output.talk(
-        f"Next: cd {target}; cp .env.example .env, fill it in; docker compose up -d --build --wait"
+        tr(
+            "Next: cd {target}; cp .env.example .env, fill it in; docker compose up -d "
+            "--build --wait",
+            target=target,
+        )
     )
 
 
@@ -115,16 +126,19 @@ def k8s(
     force: ForceOption = False,
     name: NameOption = "yibu",
     image: ImageOption = None,
-    namespace: Annotated[str | None, typer.Option(help="The namespace of all objects.")] = None,
+    namespace: Annotated[str | None, typer.Option(help=tr("The namespace of all objects."))] = None,
     gpus: GpusOption = None,
-    storage: Annotated[str, typer.Option(help="The size of each of the two volumes.")] = "100Gi",
+    storage: Annotated[
+        str, typer.Option(help=tr("The size of each of the two volumes."))
+    ] = "100Gi",
     storage_class: Annotated[
-        str | None, typer.Option(help="Their storage class (the cluster's default).")
+        str | None, typer.Option(help=tr("Their storage class (the cluster's default)."))
     ] = None,
-    memory: Annotated[str | None, typer.Option(help="Main memory to ask for: 16Gi.")] = None,
-    cpu: Annotated[str | None, typer.Option(help="Processors to ask for: 4.")] = None,
+    memory: Annotated[str | None, typer.Option(help=tr("Main memory to ask for: 16Gi."))] = None,
+    cpu: Annotated[str | None, typer.Option(help=tr("Processors to ask for: 4."))] = None,
     service_monitor: Annotated[
-        bool, typer.Option("--service-monitor", help="An object for the Prometheus operator too.")
+        bool,
+        typer.Option("--service-monitor", help=tr("An object for the Prometheus operator too.")),
     ] = False,
 ) -> None:
     """Write Kubernetes objects as plain YAML, with a kustomization."""
@@ -139,9 +153,19 @@ def k8s(
     _write(kubernetes.export(made, cluster), target, force)
     _say_gpus(made, gpus)
     for path in made.local:
-        output.talk(f"! yibu.yaml names {path.here}: a pod looks for it at {path.inside}.")
+        output.talk(
+            tr(
+                "! yibu.yaml names {here}: a pod looks for it at {inside}.",
+                here=path.here,
+                inside=path.inside,
+            )
+        )
     output.talk(
-        f"Next: the secret, as the head of {target}/statefulset.yaml says; kubectl apply -k {target}"
+        tr(
+            "Next: the secret, as the head of {target}/statefulset.yaml says; kubectl apply "
+            "-k {target}",
+            target=target,
+        )
     )
 
 
@@ -155,8 +179,11 @@ def grafana(
 
     target = folder or Path("grafana")
     _write(dashboards.export(_deployment(Context.here(), file, "yibu")), target, force)
-    output.talk(f"Next: {target}/prometheus.yaml and alerts.yaml into Prometheus' configuration, dashboard.json"
-                " into Grafana: Dashboards, New, Import")  # fmt: skip
+    output.talk(tr(
+"Next: {target}/prometheus.yaml and alerts.yaml into Prometheus' configuration, "
+"dashboard.json into Grafana: Dashboards, New, Import",
+target=target
+))  # fmt: skip
 
 
 def _deployment(
@@ -170,7 +197,10 @@ def _deployment(
 
     path = config_file.find(file, here.directory)
     if path is None:
-        raise UsageError(f"There is no yibu.yaml in {here.directory}.", hint="Write one: yibu init")
+        raise UsageError(
+            tr("There is no yibu.yaml in {directory}.", directory=here.directory),
+            hint=tr("Write one: yibu init"),
+        )
     # What this machine's YIBU_* say is this machine's, and not the file's.
     text = document.decode(config_file.content(path), str(path))
     env = {name: value for name, value in here.env.items() if not name.startswith("YIBU_")}
@@ -187,7 +217,7 @@ def _number(gpus: str | None) -> int | None:
     if gpus is None or gpus == "all":
         return -1 if gpus is None else None
     if not gpus.isdecimal() or int(gpus) > 1024:
-        raise UsageError(f"--gpus {gpus}: a number was expected, or all.")
+        raise UsageError(tr("--gpus {gpus}: a number was expected, or all.", gpus=gpus))
     return int(gpus)
 
 
@@ -196,8 +226,11 @@ def _say_gpus(made: Deployment, given: str | None) -> None:
         model.name for model in made.config.models if model.engine is None and not model.gpus
     ]
     if given is None and unknown and made.gpus == 0:
-        output.talk(f"! No GPU is asked for: the engine of {', '.join(unknown)} is found from its files."
-                    " Where it needs GPUs, say how many: --gpus N")  # fmt: skip
+        output.talk(tr(
+"! No GPU is asked for: the engine of {unknown} is found from its files. Where "
+"it needs GPUs, say how many: --gpus N",
+unknown=", ".join(unknown)
+))  # fmt: skip
 
 
 def _write(files: Files, folder: Path, force: bool) -> None:
@@ -208,4 +241,4 @@ def _write(files: Files, folder: Path, force: bool) -> None:
     for path in changed:
         output.data(str(path))
     if not changed:
-        output.talk(f"{folder} is as it would be written.")
+        output.talk(tr("{folder} is as it would be written.", folder=folder))

@@ -10,41 +10,44 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
+from yibu.messages import tr
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NameArgument = Annotated[str, typer.Argument(help="The key's name, as `yibu key ls` shows it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
+NameArgument = Annotated[str, typer.Argument(help=tr("The key's name, as `yibu key ls` shows it."))]
 
 
 def register(app: typer.Typer) -> None:
-    keys = typer.Typer(no_args_is_help=True, help="API keys: who may call the gateway, how much.")
+    keys = typer.Typer(
+        no_args_is_help=True, help=tr("API keys: who may call the gateway, how much.")
+    )
     for verb in (add, show, rm, rotate):
         keys.command()(verb)
     keys.command("set")(set_)
     keys.command("ls")(ls)
-    keys.command("list", hidden=True, help="The same as ls.")(ls)
+    keys.command("list", hidden=True, help=tr("The same as ls."))(ls)
     app.add_typer(keys, name="key")
     app.command()(usage)
 
 
 def add(
-    name: Annotated[str, typer.Argument(help="What logs, metrics and usage call it.")],
+    name: Annotated[str, typer.Argument(help=tr("What logs, metrics and usage call it."))],
     models: Annotated[
-        str | None, typer.Option(help="Models that it may use, A,B; all when left out.")
+        str | None, typer.Option(help=tr("Models that it may use, A,B; all when left out."))
     ] = None,
-    rpm: Annotated[int | None, typer.Option(min=1, help="Requests a minute.")] = None,
-    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens a minute.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
+    rpm: Annotated[int | None, typer.Option(min=1, help=tr("Requests a minute."))] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help=tr("Tokens a minute."))] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help=tr("Requests at once."))] = None,
     priority: Annotated[
-        str, typer.Option(help="interactive, or batch for work that may wait.")
+        str, typer.Option(help=tr("interactive, or batch for work that may wait."))
     ] = "interactive",
     budget: Annotated[
-        str | None, typer.Option(help="Tokens a day or month: 200000/day, 5M/month.")
+        str | None, typer.Option(help=tr("Tokens a day or month: 200000/day, 5M/month."))
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(help="How long it works: 12h, 30d; for ever when left out.")
+        str | None, typer.Option(help=tr("How long it works: 12h, 30d; for ever when left out."))
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="It may see the usage of all keys.")
+        bool, typer.Option("--admin", help=tr("It may see the usage of all keys."))
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,21 +70,27 @@ def add(
     with change(Context.here()) as store:
         key = store.add(account)
         added = store.get(name)
-    _print_key(key, added, f"This is the key {name}; it is not shown again.", as_json)
+    _print_key(key, added, tr("This is the key {name}; it is not shown again.", name=name), as_json)
 
 
 def set_(
     name: NameArgument,
-    models: Annotated[str | None, typer.Option(help="A,B, or all.")] = None,
-    rpm: Annotated[int | None, typer.Option(min=0, help="Requests a minute; 0: no limit.")] = None,
-    tpm: Annotated[int | None, typer.Option(min=0, help="Tokens a minute; 0: no limit.")] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=0, help="Requests at once; 0: no limit.")
+    models: Annotated[str | None, typer.Option(help=tr("A,B, or all."))] = None,
+    rpm: Annotated[
+        int | None, typer.Option(min=0, help=tr("Requests a minute; 0: no limit."))
     ] = None,
-    priority: Annotated[str | None, typer.Option(help="interactive or batch.")] = None,
-    budget: Annotated[str | None, typer.Option(help="200000/day, 5M/month, or none.")] = None,
-    expires: Annotated[str | None, typer.Option(help="From now on: 12h, 30d, or never.")] = None,
-    admin: Annotated[bool | None, typer.Option(help="Whether it sees all keys' usage.")] = None,
+    tpm: Annotated[
+        int | None, typer.Option(min=0, help=tr("Tokens a minute; 0: no limit."))
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=0, help=tr("Requests at once; 0: no limit."))
+    ] = None,
+    priority: Annotated[str | None, typer.Option(help=tr("interactive or batch."))] = None,
+    budget: Annotated[str | None, typer.Option(help=tr("200000/day, 5M/month, or none."))] = None,
+    expires: Annotated[
+        str | None, typer.Option(help=tr("From now on: 12h, 30d, or never."))
+    ] = None,
+    admin: Annotated[bool | None, typer.Option(help=tr("Whether it sees all keys' usage."))] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a key's settings; those that are left out stay. A running node takes them at once."""
@@ -109,7 +118,7 @@ def set_(
         changed = store.get(name)
     if as_json:
         output.data_json({"version": 1, **row(changed)})
-    output.talk(f"Changed the key {name}.")
+    output.talk(tr("Changed the key {name}.", name=name))
 
 
 def ls(as_json: JsonOption = False) -> None:
@@ -152,18 +161,20 @@ def rm(name: NameArgument, as_json: JsonOption = False) -> None:
         last = not store.accounts()
     if as_json:
         output.data_json({"version": 1, **row(removed)})
-    output.talk(f"Removed the key {name}.")
+    output.talk(tr("Removed the key {name}.", name=name))
     if last:
         output.talk(
-            "It was the last one. A running node still asks for keys; the next one will not, "
-            "unless the configuration has some."
+            tr(
+                "It was the last one. A running node still asks for keys; the next one will "
+                "not, unless the configuration has some."
+            )
         )
 
 
 def rotate(
     name: NameArgument,
     grace: Annotated[
-        str | None, typer.Option(help="How long the old key goes on working: 1h; not at all.")
+        str | None, typer.Option(help=tr("How long the old key goes on working: 1h; not at all."))
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -175,17 +186,21 @@ def rotate(
     with change(Context.here()) as store:
         key = store.rotate(name, seconds)
         rotated = store.get(name)
-    until = f"for another {grace}" if grace else "no longer"
-    text = f"This is the new key {name}; it is not shown again. The old one works {until}."
+    until = tr("for another {grace}", grace=grace) if grace else tr("no longer")
+    text = tr(
+        "This is the new key {name}; it is not shown again. The old one works {until}.",
+        name=name,
+        until=until,
+    )
     _print_key(key, rotated, text, as_json)
 
 
 def usage(
-    by: Annotated[str, typer.Option(help="key, model, day or hour.")] = "key",
-    since: Annotated[str, typer.Option(help="How far back: 12h, 7d, 4w.")] = "7d",
-    key: Annotated[str | None, typer.Option(help="Of this key alone.")] = None,
+    by: Annotated[str, typer.Option(help=tr("key, model, day or hour."))] = "key",
+    since: Annotated[str, typer.Option(help=tr("How far back: 12h, 7d, 4w."))] = "7d",
+    key: Annotated[str | None, typer.Option(help=tr("Of this key alone."))] = None,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help=tr("Print CSV."))] = False,
 ) -> None:
     """Show what was asked of the models: requests, tokens, audio, by key, model, day or hour (UTC)."""
     from yibu.cli.accounts import print_usage
@@ -208,7 +223,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     """A row as a table shows it."""
     limits = [f"{row[name]} {name}" for name in ("rpm", "tpm") if row[name] is not None]
     if row["concurrency"] is not None:
-        limits.append(f"{row['concurrency']} at once")
+        limits.append(tr("{concurrency} at once", concurrency=row["concurrency"]))
     return {**row, "prefix": [f"{prefix}…" for prefix in row["prefixes"]],
             "limits": ", ".join(limits) or None,
             "models": "all" if row["models"] is None else row["models"]}  # fmt: skip

@@ -13,17 +13,19 @@ from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
 from yibu.errors import UsageError
 from yibu.management.sources import path_note, resolve_source, stored_source
+from yibu.messages import tr
 
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Use only what is on this disk.", envvar="YIBU_OFFLINE")
+    bool,
+    typer.Option("--offline", help=tr("Use only what is on this disk."), envvar="YIBU_OFFLINE"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 
 
 def register(app: typer.Typer) -> None:
     app.command()(pull)
     app.command("ls")(ls)
-    app.command("list", hidden=True, help="The same as ls.")(ls)
+    app.command("list", hidden=True, help=tr("The same as ls."))(ls)
     app.command("rm")(rm)
     app.command()(verify)
     app.command()(gc)
@@ -33,16 +35,18 @@ def pull(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A source, ORG/NAME, or a name from the catalogue.", show_default=False
+            help=tr("A source, ORG/NAME, or a name from the catalogue."), show_default=False
         ),
     ] = None,
     model_id: Annotated[
-        str | None, typer.Option("--model_id", "--model-id", help="The same as SOURCE.")
+        str | None, typer.Option("--model_id", "--model-id", help=tr("The same as SOURCE."))
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit.")] = None,
+    revision: Annotated[str | None, typer.Option(help=tr("A branch, tag or commit."))] = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option("--cache-dir", "--cache_dir", help="Make the files appear at DIR/ORG/NAME."),
+        typer.Option(
+            "--cache-dir", "--cache_dir", help=tr("Make the files appear at DIR/ORG/NAME.")
+        ),
     ] = None,
     offline: OfflineOption = False,
 ) -> None:
@@ -53,8 +57,11 @@ def pull(
     wanted = source or model_id
     if wanted is None:
         raise UsageError(
-            "No model was named.",
-            hint="Give its id, for instance: yibu pull Qwen/Qwen3-0.6B (or --model_id Qwen/Qwen3-0.6B)",
+            tr("No model was named."),
+            hint=tr(
+                "Give its id, for instance: yibu pull Qwen/Qwen3-0.6B (or --model_id "
+                "Qwen/Qwen3-0.6B)"
+            ),
         )
     store = open_store(context, offline=offline)
     if note := path_note(wanted, context.directory):
@@ -87,7 +94,11 @@ def ls(as_json: JsonOption = False) -> None:
     output.listing(rows, ("SOURCE", "SIZE", "VERIFIED", "PATH"), as_json=as_json, kind="models")
 
 
-_COMPARED = {"format": "format and length only", "size": "length only", "none": "not compared"}
+_COMPARED = {
+    "format": tr("format and length only"),
+    "size": tr("length only"),
+    "none": tr("not compared"),
+}
 
 
 def _verified(unverified: Mapping[str, str]) -> str:
@@ -95,10 +106,10 @@ def _verified(unverified: Mapping[str, str]) -> str:
     least = next(
         (proof for proof in ("none", "size", "format") if proof in unverified.values()), None
     )
-    return "yes" if least is None else f"unverified ({_COMPARED[least]})"
+    return "yes" if least is None else tr("unverified ({COMPARED})", COMPARED=_COMPARED[least])
 
 
-def rm(source: Annotated[str, typer.Argument(help="The model's name or source.")]) -> None:
+def rm(source: Annotated[str, typer.Argument(help=tr("The model's name or source."))]) -> None:
     """Remove a model from this disk."""
     context = Context.here()
     store = open_store(context)
@@ -107,7 +118,7 @@ def rm(source: Annotated[str, typer.Argument(help="The model's name or source.")
 
 
 def verify(
-    source: Annotated[str | None, typer.Argument(help="One model; all when left out.")] = None,
+    source: Annotated[str | None, typer.Argument(help=tr("One model; all when left out."))] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Read every byte again and compare it with what was recorded; exit 4 on a difference."""
@@ -116,7 +127,7 @@ def verify(
     context = Context.here()
     store = open_store(context)
     wanted = resolve_source(source, context.directory) if source else None
-    with pulling(source or "all models") as progress:
+    with pulling(source or tr("all models")) as progress:
         results = store.verify(wanted, progress=progress)
     rows = [
         {
@@ -131,21 +142,26 @@ def verify(
     for result in results:
         if result.ok and result.unverified:
             output.talk(
-                f"{result.source} is as it came, but its hub gave no hash of "
-                f"{', '.join(list(result.unverified)[:4])}: {_verified(result.unverified)}."
+                tr(
+                    "{result_source} is as it came, but its hub gave no hash of "
+                    "{unverified}: {unverified2}.",
+                    result_source=result.source,
+                    unverified=", ".join(list(result.unverified)[:4]),
+                    unverified2=_verified(result.unverified),
+                )
             )
     damaged = [row["source"] for row in rows if row["result"] == "damaged"]
     for name in damaged:
-        output.talk(f"{name} is damaged. Fetch it again with: yibu pull {name}")
+        output.talk(tr("{name} is damaged. Fetch it again with: yibu pull {name}", name=name))
     return VERIFICATION_FAILED if damaged else DONE
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=tr("Only say what would go."))] = False,
 ) -> None:
     """Remove what no model needs: broken-off downloads, files without a record."""
     result = open_store(Context.here()).gc(dry_run=dry_run)
     for item in result.garbage:
         output.data(f"{item.path}  {output.size(item.size)}  {item.reason}")
-    done = "would be freed" if dry_run else "were freed"
+    done = tr("would be freed") if dry_run else tr("were freed")
     output.talk(f"{output.size(result.freed_bytes)} {done}.")

@@ -8,16 +8,17 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
+from yibu.messages import tr
 
 
 def register(app: typer.Typer) -> None:
-    node = typer.Typer(no_args_is_help=True, help="The node's own process.")
+    node = typer.Typer(no_args_is_help=True, help=tr("The node's own process."))
     node.command("upgrade")(upgrade)
     app.add_typer(node, name="node")
 
 
 def upgrade(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=tr("Print JSON."))] = False,
 ) -> None:
     """Run the node with the yibu that is installed now; models go on, no connection is refused."""
     from yibu.node.client import Client
@@ -28,6 +29,12 @@ def upgrade(
         return
     before, now = done["before"], done["now"]
     output.talk(
-        f"The node is yibu {now['version']} (process {now['pid']}), in the place of {before['version']}"
-        f" (process {before['pid']}), which still ends what it had begun to answer. Its engines go on."
+        tr(
+            "The node is yibu {version} (process {pid}), in the place of {version2} (process "
+            "{pid2}), which still ends what it had begun to answer. Its engines go on.",
+            version=now["version"],
+            pid=now["pid"],
+            version2=before["version"],
+            pid2=before["pid"],
+        )
     )

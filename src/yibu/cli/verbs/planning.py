@@ -12,6 +12,7 @@ from yibu.cli.context import Context
 from yibu.cli.exits import DOES_NOT_FIT, DONE
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import JsonOption, OfflineOption
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.planner.explain import Row
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 MachineOption = Annotated[
     str | None,
     typer.Option(
-        help="A machine file, cards such as rtx4090 or 8xh20, or a built-in one such as"
-        " laptop-16g; this one if not."
+        help=tr(
+            "A machine file, cards such as rtx4090 or 8xh20, or a built-in one such as "
+            "laptop-16g; this one if not."
+        )
     ),
 ]
 
@@ -34,10 +37,12 @@ def register(app: typer.Typer) -> None:
 def plan(
     context: typer.Context,
     models: Annotated[
-        list[str] | None, typer.Argument(help="As for `yibu up`; the whole file when left out.")
+        list[str] | None, typer.Argument(help=tr("As for `yibu up`; the whole file when left out."))
     ] = None,
     file: FileOption = None,
-    engine: Annotated[str | None, typer.Option(help="llama.cpp, vllm, speech or command.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help=tr("llama.cpp, vllm, speech or command."))
+    ] = None,
     machine: MachineOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,

@@ -12,11 +12,12 @@ from yibu.cli.exits import DONE, FAILED
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import OfflineOption
 from yibu.errors import NotRunningError, UsageError
+from yibu.messages import tr
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ModelArgument = Annotated[str, typer.Argument(help="A model's name, as `yibu ps` shows it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
+ModelArgument = Annotated[str, typer.Argument(help=tr("A model's name, as `yibu ps` shows it."))]
 ModelsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Models' names; all when none is given.")
+    list[str] | None, typer.Argument(help=tr("Models' names; all when none is given."))
 ]
 
 
@@ -24,26 +25,30 @@ def register(app: typer.Typer) -> None:
     for verb in (up, down, ps, logs, load, unload, scale, restart, test, demo):
         app.command()(verb)
     for name, verb in (("serve", up), ("stop", down), ("status", ps)):
-        app.command(name, hidden=True, help=f"The same as {verb.__name__}.")(verb)
+        app.command(name, hidden=True, help=tr("The same as {name}.", name=verb.__name__))(verb)
 
 
 def up(
     context: typer.Context,
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Names in yibu.yaml, catalogue entries, or sources."),
+        typer.Argument(help=tr("Names in yibu.yaml, catalogue entries, or sources.")),
     ] = None,
     file: FileOption = None,
     detach: Annotated[
-        bool, typer.Option("-d", "--detach", help="Return when everything is ready.")
+        bool, typer.Option("-d", "--detach", help=tr("Return when everything is ready."))
     ] = False,
-    name: Annotated[str | None, typer.Option(help="What clients ask for.")] = None,
-    engine: Annotated[str | None, typer.Option(help="llama.cpp, vllm, speech or command.")] = None,
-    host: Annotated[str | None, typer.Option(help="The gateway's address.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The gateway's port.")] = None,
+    name: Annotated[str | None, typer.Option(help=tr("What clients ask for."))] = None,
+    engine: Annotated[
+        str | None, typer.Option(help=tr("llama.cpp, vllm, speech or command."))
+    ] = None,
+    host: Annotated[str | None, typer.Option(help=tr("The gateway's address."))] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help=tr("The gateway's port."))
+    ] = None,
     offline: OfflineOption = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Start what does not fit by the plan too.")
+        bool, typer.Option("--force", help=tr("Start what does not fit by the plan too."))
     ] = False,
 ) -> int:
     """Download, launch and serve models. Flags for the engine follow after `--`."""
@@ -83,12 +88,14 @@ def down(models: ModelsArgument = None) -> None:
             take_down(here, models)
         else:
             shut_down(here)
-            output.talk("Everything is stopped.")
+            output.talk(tr("Everything is stopped."))
     except NotRunningError:
         # A node that was killed leaves its engines.
         if not (ended := end_left(here, models or ())):
             raise
-        output.talk(f"No node ran; {ended} processes that a killed one had left were ended.")
+        output.talk(
+            tr("No node ran; {ended} processes that a killed one had left were ended.", ended=ended)
+        )
 
 
 def ps(as_json: JsonOption = False) -> None:
@@ -117,10 +124,14 @@ def ps(as_json: JsonOption = False) -> None:
             output.data(f"\n{model['name']}: {model['cause']}")
             if model["hint"]:
                 output.data(f"  → {model['hint']}")
-    output.talk(f"{status['gateway']['url']}, node pid {status['node']['pid']}")
+    output.talk(
+        tr("{url}, node pid {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
+    )
     if not status["node"].get("holder"):
-        output.talk("! Its holder is gone: nothing starts it again if it is killed. Give it another:"
-                    " yibu node upgrade")  # fmt: skip
+        output.talk(tr(
+"! Its holder is gone: nothing starts it again if it is killed. Give it another: "
+"yibu node upgrade"
+))  # fmt: skip
 
 
 def _state(model: dict[str, Any]) -> str:
@@ -131,9 +142,9 @@ def _state(model: dict[str, Any]) -> str:
 def logs(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Models' names, and `node`; all logs when none is given."),
+        typer.Argument(help=tr("Models' names, and `node`; all logs when none is given.")),
     ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help=tr("Go on as it grows."))] = False,
     lines: Annotated[
         int | None,
         typer.Option(
@@ -141,18 +152,20 @@ def logs(
             "--lines",
             min=0,
             show_default=False,
-            help="How many of the last: 100, and all with --since.",
+            help=tr("How many of the last: 100, and all with --since."),
         ),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Not older than 30s, 10m, 2h, 1d, or a time (ISO 8601).")
+        str | None, typer.Option(help=tr("Not older than 30s, 10m, 2h, 1d, or a time (ISO 8601)."))
     ] = None,
     level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
-        typer.Option(help="This level and worse."),
+        typer.Option(help=tr("This level and worse.")),
     ] = None,
-    grep: Annotated[str | None, typer.Option(help="Lines that match a regular expression.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+    grep: Annotated[
+        str | None, typer.Option(help=tr("Lines that match a regular expression."))
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=tr("A JSON object a line."))] = False,
 ) -> None:
     """Print logs: of models, of the node (`yibu logs node`), or of all together.
 
@@ -164,7 +177,9 @@ def logs(
     show(Context.here(), models or (), chosen, follow=follow, lines=lines, as_json=as_json)
 
 
-NamedArgument = Annotated[list[str], typer.Argument(help="Models' names, as `yibu ps` shows them.")]
+NamedArgument = Annotated[
+    list[str], typer.Argument(help=tr("Models' names, as `yibu ps` shows them."))
+]
 
 
 def load(models: NamedArgument, as_json: JsonOption = False) -> None:
@@ -188,7 +203,7 @@ def unload(models: NamedArgument, as_json: JsonOption = False) -> None:
 
 def scale(
     model: ModelArgument,
-    replicas: Annotated[int, typer.Argument(min=1, max=64, help="How many replicas.")],
+    replicas: Annotated[int, typer.Argument(min=1, max=64, help=tr("How many replicas."))],
     as_json: JsonOption = False,
 ) -> None:
     """Run so many replicas of a model from now on, whatever the file says, until `yibu apply` or
@@ -209,8 +224,13 @@ def _tell_states(here: Context, names: list[str], *, as_json: bool) -> None:
         return
     for model in models:
         ready = sum(replica["state"] == "ready" for replica in model["replicas"])
-        loaded = f", {ready} of {len(model['replicas'])} replicas ready" if ready else ""
-        output.talk(f"{model['name']} is {model['state']}{loaded}.")
+        count = len(model["replicas"])
+        text = tr("{model} is {state}", model=model["name"], state=model["state"])
+        if ready:
+            text = tr(
+                "{text}, {ready} of {count} replicas ready", text=text, ready=ready, count=count
+            )
+        output.talk(f"{text}.")
 
 
 def restart(model: ModelArgument) -> None:
@@ -223,7 +243,7 @@ def restart(model: ModelArgument) -> None:
 def test(
     models: ModelsArgument = None,
     as_json: JsonOption = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer at most.")] = 60,
+    max_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each answer at most."))] = 60,
 ) -> int:
     """Try what runs with real requests, a line a check; exit 1 when one fails."""
     from yibu.cli.connect import access
@@ -233,10 +253,16 @@ def test(
     here = Context.here()
     running = {model["name"]: model for model in Client(here.paths).call("ps")["models"]}
     if not running:
-        raise NotRunningError("No model is up.", hint="Start one with: yibu up MODEL")
+        raise NotRunningError(tr("No model is up."), hint=tr("Start one with: yibu up MODEL"))
     for model in models or []:
         if model not in running:
-            raise UsageError(f"{model} is not up; these are: {', '.join(running)}.")
+            raise UsageError(
+                tr(
+                    "{model} is not up; these are: {running}.",
+                    model=model,
+                    running=", ".join(running),
+                )
+            )
     reach = access(here)
     checks: list[Check] = []
     for model in models or running:
@@ -252,8 +278,10 @@ def test(
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Check, stop everything, exit.")] = False,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The gateway's port.")] = None,
+    once: Annotated[bool, typer.Option("--once", help=tr("Check, stop everything, exit."))] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help=tr("The gateway's port."))
+    ] = None,
 ) -> int:
     """Deploy a model that comes from PyPI, talk to it, and show how to go on."""
     from yibu.cli.demo import run_demo

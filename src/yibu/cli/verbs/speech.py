@@ -15,6 +15,7 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.errors import OverloadedError, UsageError, YibuError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -33,23 +34,26 @@ def register(app: typer.Typer) -> None:
 def transcribe(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Audio or video files of any format; with --live, - is stdin."),
+        typer.Argument(help=tr("Audio or video files of any format; with --live, - is stdin.")),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A running speech model; the only one when left out.")
+        str | None, typer.Option(help=tr("A running speech model; the only one when left out."))
     ] = None,
-    language: Annotated[str | None, typer.Option(help="zh, en, …; found by itself.")] = None,
-    output_format: Annotated[Format, typer.Option("--format", help="What to write.")] = "text",
+    language: Annotated[str | None, typer.Option(help=tr("zh, en, …; found by itself."))] = None,
+    output_format: Annotated[Format, typer.Option("--format", help=tr("What to write."))] = "text",
     directory: Annotated[
-        Path | None, typer.Option("-o", "--output", help="One file each into this directory.")
+        Path | None, typer.Option("-o", "--output", help=tr("One file each into this directory."))
     ] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, max=64, help="Files at once.")] = 4,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", min=1, max=64, help=tr("Files at once."))
+    ] = 4,
     live: Annotated[
-        bool, typer.Option(help="While it is spoken: from the microphone, or from stdin with -.")
+        bool,
+        typer.Option(help=tr("While it is spoken: from the microphone, or from stdin with -.")),
     ] = False,
-    device: Annotated[str | None, typer.Option(help="With --live: which microphone.")] = None,
+    device: Annotated[str | None, typer.Option(help=tr("With --live: which microphone."))] = None,
     rate: Annotated[
-        int, typer.Option(min=8000, max=48000, help="With --live -: Hz of raw 16-bit samples.")
+        int, typer.Option(min=8000, max=48000, help=tr("With --live -: Hz of raw 16-bit samples."))
     ] = 16_000,
 ) -> int:
     """Turn speech into text: to stdout, or into a directory with -o."""
@@ -61,8 +65,8 @@ def transcribe(
         return DONE
     if not files:
         raise UsageError(
-            "There is nothing to transcribe.",
-            hint="yibu transcribe FILE…, or --live for the microphone, or --live - for a pipe",
+            tr("There is nothing to transcribe."),
+            hint=tr("yibu transcribe FILE…, or --live for the microphone, or --live - for a pipe"),
         )
     _check_there(files)
     several = len(set(files)) > 1
@@ -70,8 +74,11 @@ def transcribe(
         _check_targets(files, directory, output_format)
     elif several and output_format in ("srt", "vtt"):
         raise UsageError(
-            f"{output_format} of several files is no {output_format}.",
-            hint="-o DIRECTORY writes one file each",
+            tr(
+                "{output_format} of several files is no {output_format}.",
+                output_format=output_format,
+            ),
+            hint=tr("-o DIRECTORY writes one file each"),
         )
     api = gateway_api(context)
     fields = {"model": model or speech_model(context), "response_format": output_format}
@@ -106,13 +113,15 @@ def _live(
     names = [str(file) for file in files or ()]
     if names not in ([], ["-"]) or directory is not None:
         raise UsageError(
-            "--live takes the microphone, or - for stdin; no files, and no -o.",
-            hint="ffmpeg -re -i FILE -f wav - | yibu transcribe --live -",
+            tr("--live takes the microphone, or - for stdin; no files, and no -o."),
+            hint=tr("ffmpeg -re -i FILE -f wav - | yibu transcribe --live -"),
         )
     if output_format not in ("text", "srt", "json"):
-        raise UsageError(f"--live writes text, srt or json, not {output_format}.")
+        raise UsageError(
+            tr("--live writes text, srt or json, not {output_format}.", output_format=output_format)
+        )
     if names and device is not None:
-        raise UsageError("--device is a microphone; - is stdin. Leave one of them out.")
+        raise UsageError(tr("--device is a microphone; - is stdin. Leave one of them out."))
     transcribe_live(
         access(context),
         model or speech_model(context),
@@ -127,7 +136,7 @@ def _live(
 def _check_there(files: Sequence[Path]) -> None:
     for file in files:
         if not file.is_file():
-            raise UsageError(f"There is no file {file}.")
+            raise UsageError(tr("There is no file {file}.", file=file))
 
 
 def _answers(
@@ -187,8 +196,13 @@ def _check_targets(files: Sequence[Path], directory: Path, output_format: str) -
         other = taken.setdefault(target, file)
         if other != file:
             raise UsageError(
-                f"{other} and {file} would both be written to {target}.",
-                hint="transcribe them by two commands, each with a directory of its own",
+                tr(
+                    "{other} and {file} would both be written to {target}.",
+                    other=other,
+                    file=file,
+                    target=target,
+                ),
+                hint=tr("transcribe them by two commands, each with a directory of its own"),
             )
 
 

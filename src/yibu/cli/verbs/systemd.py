@@ -17,15 +17,16 @@ from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED, NOT_RUNNING
 from yibu.cli.verbs.config import FileOption
 from yibu.errors import AlreadyRunningError, NotRunningError, UsageError, YibuError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.export.systemd import Service
 
-NameOption = Annotated[str, typer.Option(help="The unit's name.")]
+NameOption = Annotated[str, typer.Option(help=tr("The unit's name."))]
 SystemOption = Annotated[
     bool | None,
     typer.Option(
-        "--system/--user", help="A unit of the machine (root's default), or of this user."
+        "--system/--user", help=tr("A unit of the machine (root's default), or of this user.")
     ),
 ]
 _RUNS = Path("/run/systemd/system")
@@ -33,7 +34,9 @@ _RUNS = Path("/run/systemd/system")
 
 
 def register(app: typer.Typer) -> None:
-    service = typer.Typer(no_args_is_help=True, help="Run `yibu up` under systemd, from boot on.")
+    service = typer.Typer(
+        no_args_is_help=True, help=tr("Run `yibu up` under systemd, from boot on.")
+    )
     service.command("install")(install)
     service.command("status")(status)
     service.command("remove")(remove)
@@ -74,11 +77,12 @@ class Place:
         try:
             return subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise YibuError("There is no systemctl here.") from error
+            raise YibuError(tr("There is no systemctl here.")) from error
         except subprocess.CalledProcessError as error:
             said = (error.stderr or error.stdout).strip()
             raise YibuError(
-                f"{' '.join(command)} failed: {said}", hint=f"See: {self.journal}"
+                tr("{command} failed: {said}", command=" ".join(command), said=said),
+                hint=f"See: {self.journal}",
             ) from error
 
     @property
@@ -88,7 +92,9 @@ class Place:
 
 def _place(name: str, system: bool | None) -> Place:
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
-        raise UsageError(f"{name!r} is no unit's name; expected letters, digits, - and _.")
+        raise UsageError(
+            tr("{name!r} is no unit's name; expected letters, digits, - and _.", name=name)
+        )
     return Place(name, os.geteuid() == 0 if system is None else system, Context.here())
 
 
@@ -97,10 +103,11 @@ def install(
     name: NameOption = "yibu",
     system: SystemOption = None,
     run_as: Annotated[
-        str | None, typer.Option(help="Who runs a unit of the machine (who called sudo, or root).")
+        str | None,
+        typer.Option(help=tr("Who runs a unit of the machine (who called sudo, or root).")),
     ] = None,
     show: Annotated[
-        bool, typer.Option("--print", help="Print the unit, and write nothing.")
+        bool, typer.Option("--print", help=tr("Print the unit, and write nothing."))
     ] = False,
 ) -> int:
     """Write a hardened unit for ./yibu.yaml, enable it and start it."""
@@ -112,7 +119,10 @@ def install(
     here = place.context
     path = config_file.find(file, here.directory)
     if path is None:
-        raise UsageError(f"There is no yibu.yaml in {here.directory}.", hint="Write one: yibu init")
+        raise UsageError(
+            tr("There is no yibu.yaml in {directory}.", directory=here.directory),
+            hint=tr("Write one: yibu init"),
+        )
     config, _ = check_config(config_file.load(path, env=here.env), here)
     service = systemd.Service(
         name=name,
@@ -136,14 +146,21 @@ def install(
     place.systemctl("daemon-reload")
     place.systemctl("enable", name)
     output.talk(
-        f"Starting {name}; the first start downloads the models. Progress: {place.journal} -f"
+        tr(
+            "Starting {name}; the first start downloads the models. Progress: {journal} -f",
+            name=name,
+            journal=place.journal,
+        )
     )
     place.systemctl("restart", name)
     output.talk(
-        f"{name} is ready. It starts at boot, and again when it fails. See: yibu service status"
+        tr(
+            "{name} is ready. It starts at boot, and again when it fails. See: yibu service status",
+            name=name,
+        )
     )
     if not place.system and not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
-        output.talk("It ends when you log out, until you type: loginctl enable-linger")
+        output.talk(tr("It ends when you log out, until you type: loginctl enable-linger"))
     return DONE
 
 
@@ -152,15 +169,21 @@ def _without_systemd(service: Service, here: Context) -> int:
 
     manager = Path("/proc/1/comm").read_text(encoding="utf-8").strip() or "unknown"
     output.talk(
-        f"systemd does not run this machine (its first process is {manager}). Without it a node can"
-        " start at boot, and restarts its engines, but nothing restarts the node. Add this line with"
-        " `crontab -e`, or what follows @reboot to /etc/rc.local:"
+        tr(
+            "systemd does not run this machine (its first process is {manager}). Without it "
+            "a node can start at boot, and restarts its engines, but nothing restarts the "
+            "node. Add this line with `crontab -e`, or what follows @reboot to /etc/rc.local:",
+            manager=manager,
+        )
     )
     output.data(systemd.crontab(service, here.paths.logs / "boot.log"))
     if left := systemd.secrets(service):
         output.talk(
-            f"Its secrets, and what has several lines, are left out: set {', '.join(left)} there, or in"
-            " files of mode 0600."
+            tr(
+                "Its secrets, and what has several lines, are left out: set {left} there, or "
+                "in files of mode 0600.",
+                left=", ".join(left),
+            )
         )
     return FAILED
 
@@ -171,8 +194,8 @@ def _refuse_other_node(place: Place) -> None:
 
     if not place.unit.exists() and Client(place.context.paths).running():
         raise AlreadyRunningError(
-            "A node runs here already, and the service would start another.",
-            hint="Stop it first: yibu down",
+            tr("A node runs here already, and the service would start another."),
+            hint=tr("Stop it first: yibu down"),
         )
 
 
@@ -183,21 +206,21 @@ def _write(path: Path, text: str, mode: int) -> None:
     try:
         if path.suffix == ".service" and path.exists() and MARK not in path.read_text():
             raise UsageError(
-                f"{path} is there already, and yibu did not write it.",
-                hint="Choose another name: yibu service install --name NAME",
+                tr("{path} is there already, and yibu did not write it.", path=path),
+                hint=tr("Choose another name: yibu service install --name NAME"),
             )
         write_whole(path, text, mode)
     except OSError as error:
         raise YibuError(
-            f"{path} cannot be written: {error.strerror}.",
-            hint="A unit of the machine needs root: sudo yibu service install; or take --user",
+            tr("{path} cannot be written: {strerror}.", path=path, strerror=error.strerror),
+            hint=tr("A unit of the machine needs root: sudo yibu service install; or take --user"),
         ) from error
 
 
 def status(
     name: NameOption = "yibu",
     system: SystemOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=tr("Print JSON."))] = False,
 ) -> int:
     """Tell whether the service is installed, enabled and running."""
     place = _installed(_place(name, system))
@@ -215,10 +238,24 @@ def status(
     if as_json:
         output.data_json({"unit": str(place.unit), **found})
     else:
-        output.data(f"{name}: {found['ActiveState']} ({found['SubState']}), {found['UnitFileState']},"
-                    f" restarted {found['NRestarts']} times. {found['StatusText']}".rstrip())  # fmt: skip
+        output.data(tr(
+"{name}: {ActiveState} ({SubState}), {UnitFileState}, restarted {NRestarts} "
+"times. {StatusText}",
+name=name,
+ActiveState=found["ActiveState"],
+SubState=found["SubState"],
+UnitFileState=found["UnitFileState"],
+NRestarts=found["NRestarts"],
+StatusText=found["StatusText"]
+).rstrip())  # fmt: skip
         if found["Result"] != "success":
-            output.talk(f"It ended with: {found['Result']}. See: {place.journal}")
+            output.talk(
+                tr(
+                    "It ended with: {Result}. See: {journal}",
+                    Result=found["Result"],
+                    journal=place.journal,
+                )
+            )
     return DONE if found["ActiveState"] == "active" else NOT_RUNNING
 
 
@@ -229,14 +266,19 @@ def remove(name: NameOption = "yibu", system: SystemOption = None) -> None:
     place.unit.unlink()
     place.environment.unlink(missing_ok=True)
     place.systemctl("daemon-reload")
-    output.talk(f"{name} is stopped and removed.")
+    output.talk(tr("{name} is stopped and removed.", name=name))
 
 
 def _installed(place: Place) -> Place:
     if not place.unit.exists():
-        kind = "the machine" if place.system else "this user"
+        kind = tr("the machine") if place.system else tr("this user")
         raise NotRunningError(
-            f"No service {place.name} of {kind} is installed ({place.unit}).",
-            hint="Install it: yibu service install",
+            tr(
+                "No service {place} of {kind} is installed ({unit}).",
+                place=place.name,
+                kind=kind,
+                unit=place.unit,
+            ),
+            hint=tr("Install it: yibu service install"),
         )
     return place

@@ -11,18 +11,20 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError, UsageError, YibuError
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.cli.api import Api
 
-_HELP = 'Several lines stand between """ and """. /reset forgets the conversation, /bye leaves.'
+_HELP = tr('Several lines stand between """ and """. /reset forgets the conversation, /bye leaves.')
 _LEAVE = frozenset({"/bye", "/exit", "/quit"})
 _QUOTES = '"""'
 
 ModelArgument = Annotated[
-    str, typer.Argument(help="A running model, a name in yibu.yaml or the catalogue, or a source.")
+    str,
+    typer.Argument(help=tr("A running model, a name in yibu.yaml or the catalogue, or a source.")),
 ]
-SystemOption = Annotated[str | None, typer.Option("--system", help="A system message.")]
+SystemOption = Annotated[str | None, typer.Option("--system", help=tr("A system message."))]
 MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=1)]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", min=0, max=2)]
 
@@ -35,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def run(
     model: ModelArgument,
     prompt: Annotated[
-        str | None, typer.Argument(help="The prompt; stdin is added when it is piped.")
+        str | None, typer.Argument(help=tr("The prompt; stdin is added when it is piped."))
     ] = None,
     system: SystemOption = None,
     max_tokens: MaxTokensOption = None,
@@ -63,14 +65,14 @@ def chat(
     """Talk with a model, with history; Ctrl-C stops an answer, /bye leaves."""
     api, name = _have_up(model)
     _enable_line_editing()
-    output.talk(f"Talking with {name}. {_HELP}")
+    output.talk(tr("Talking with {name}. {HELP}", name=name, HELP=_HELP))
     messages = _opening(system)
     for text in _inputs():
         if text == "/reset":
             messages = _opening(system)
-            output.talk("The conversation starts anew.")
+            output.talk(tr("The conversation starts anew."))
         elif text.startswith("/") and "\n" not in text:
-            output.talk(f"{text.split()[0]} is no command. {_HELP}")
+            output.talk(tr("{split} is no command. {HELP}", split=text.split()[0], HELP=_HELP))
         else:
             _exchange(api, name, messages, text, _sampling(max_tokens, temperature))
 
@@ -101,7 +103,7 @@ def _start(context: Context, text: str) -> tuple[Api, str]:
     (model,) = chosen.models
     with NodeLaunch(context) as node:
         Session(context, chosen.config, node).up_detached([model])
-    output.talk(f"It stays up; `yibu down {model.name}` stops it.")
+    output.talk(tr("It stays up; `yibu down {model}` stops it.", model=model.name))
     return gateway_api(context), model.name
 
 
@@ -142,7 +144,8 @@ def _question(prompt: str | None) -> str:
     question = "\n\n".join(part for part in (prompt or "", piped.strip()) if part)
     if not question:
         raise UsageError(
-            "There is nothing to ask.", hint='Give a prompt: yibu run MODEL "Why is the sky blue?"'
+            tr("There is nothing to ask."),
+            hint=tr('Give a prompt: yibu run MODEL "Why is the sky blue?"'),
         )
     return question
 
@@ -203,4 +206,4 @@ def _enable_line_editing() -> None:
     try:
         import readline  # noqa: F401, importing it is what enables it
     except ImportError:
-        output.talk("(This Python has no readline: no line editing.)")
+        output.talk(tr("(This Python has no readline: no line editing.)"))

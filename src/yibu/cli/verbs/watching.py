@@ -12,6 +12,7 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import JsonOption, OfflineOption
+from yibu.messages import tr
 
 
 def register(app: typer.Typer) -> None:
@@ -20,9 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def top(
-    once: Annotated[bool, typer.Option("--once", help="Print it once, and leave.")] = False,
+    once: Annotated[bool, typer.Option("--once", help=tr("Print it once, and leave."))] = False,
     interval: Annotated[
-        float, typer.Option(min=0.2, max=60, help="Seconds between two readings.")
+        float, typer.Option(min=0.2, max=60, help=tr("Seconds between two readings."))
     ] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,11 +43,11 @@ def top(
 def support(
     target: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The archive; ./yibu-support-TIME.tar.gz if not."),
+        typer.Option("-o", "--output", help=tr("The archive; ./yibu-support-TIME.tar.gz if not.")),
     ] = None,
     file: FileOption = None,
     lines: Annotated[
-        int, typer.Option("-n", "--lines", min=0, help="Lines of each log; 0 takes none.")
+        int, typer.Option("-n", "--lines", min=0, help=tr("Lines of each log; 0 takes none."))
     ] = 2000,
     offline: OfflineOption = False,
     as_json: JsonOption = False,

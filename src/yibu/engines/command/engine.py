@@ -21,6 +21,7 @@ from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
 from yibu.errors import ConfigError, UnsupportedError
+from yibu.messages import tr
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -58,8 +59,8 @@ class Command(Engine):
         facts: ModelFacts | None,  # noqa: ARG002 - the protocol's; a command needs none
     ) -> Verdict:
         if "command" not in model.options:
-            return Verdict(False, "engine: command needs options.command, the command to run")
-        return Verdict(True, "runs the command of the entry, whatever the model is")
+            return Verdict(False, tr("engine: command needs options.command, the command to run"))
+        return Verdict(True, tr("runs the command of the entry, whatever the model is"))
 
     def check(self, model: ModelConfig) -> None:
         self._read(model)
@@ -92,13 +93,17 @@ class Command(Engine):
         verdict = self.supports(model, None)
         if not verdict.supported:
             raise UnsupportedError(
-                f"model {model.name!r}: {verdict.reason}",
-                hint='options: {command: "python serve.py --host {host} --port {port}"}',
+                tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason),
+                hint=tr('options: {command: "python serve.py --host {host} --port {port}"}'),
             )
         options, rest = read_options(CommandOptions, model, self.name)
         if not options.ready.startswith("/"):
-            raise ConfigError(f"model {model.name!r}: ready has to be a path that begins with '/', "
-                              f"found {options.ready!r}")  # fmt: skip
+            raise ConfigError(tr(
+"model {model!r}: ready has to be a path that begins with '/', found "
+"{ready!r}",
+model=model.name,
+ready=options.ready
+))  # fmt: skip
         return options, [*_words(model, options.command), *to_flags(rest), *model.flags]
 
     def plan(
@@ -133,20 +138,30 @@ def _words(model: ModelConfig, command: str | list[str]) -> list[str]:
     try:
         words = shlex.split(command) if isinstance(command, str) else list(command)
     except ValueError as error:
-        raise ConfigError(f"model {model.name!r}: the command cannot be read: {error}",
-                          hint=f"found: {command}") from error  # fmt: skip
+        raise ConfigError(tr(
+"model {model!r}: the command cannot be read: {error}",
+model=model.name,
+error=error
+),
+                          hint=tr("found: {command}", command=command)) from error  # fmt: skip
     if not words:
-        raise ConfigError(f"model {model.name!r}: the command is empty")
+        raise ConfigError(tr("model {model!r}: the command is empty", model=model.name))
     found = {name for word in words for name in _PLACEHOLDER.findall(word)}
     if "port" not in found:
         raise ConfigError(
-            f"model {model.name!r}: the command has no {{port}}, so yibu cannot tell it where to "
-            "listen",
-            hint="for instance: python serve.py --host {host} --port {port}",
+            tr(
+                "model {model!r}: the command has no {{port}}, so yibu cannot tell it where "
+                "to listen",
+                model=model.name,
+            ),
+            hint=tr("for instance: python serve.py --host {host} --port {port}"),
         )
     if "model" in found and not model.source:
         raise ConfigError(
-            f"model {model.name!r}: the command uses {{model}}, but the entry has no source",
-            hint="add source: (ORG/NAME or a path), or take {model} out",
+            tr(
+                "model {model!r}: the command uses {{model}}, but the entry has no source",
+                model=model.name,
+            ),
+            hint=tr("add source: (ORG/NAME or a path), or take {model} out"),
         )
     return words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from yibu.engines.base import Cause
+from yibu.messages import tr
 
 LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
     Cause(
@@ -13,8 +14,10 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"couldn't bind HTTP server socket, hostname: (?P<host>\S+), port: (?P<port>\d+)|"
             r"cannot listen on (?P<address>\S+): Address already in use"
         ),
-        "The engine's port {port}{address} is taken by another process.",
-        "See who holds it: ss -ltnp. Stop that process, or start again: yibu picks a free port.",
+        tr("The engine's port {port}{address} is taken by another process."),
+        tr(
+            "See who holds it: ss -ltnp. Stop that process, or start again: yibu picks a free port."
+        ),
     ),
     Cause(
         "bad_path",
@@ -22,8 +25,11 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"failed to open GGUF file '(?P<path>[^']+)' \(No such file or directory\)|"
             r"the model file (?P<file>.+) cannot be read: No such file or directory"
         ),
-        "The model file does not exist: {path}{file}.",
-        "Check the model's source in yibu.yaml; what is here: yibu ls; fetch it: yibu pull SOURCE.",
+        tr("The model file does not exist: {path}{file}."),
+        tr(
+            "Check the model's source in yibu.yaml; what is here: yibu ls; fetch it: yibu "
+            "pull SOURCE."
+        ),
     ),
     Cause(
         "permission",
@@ -31,21 +37,23 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"failed to open GGUF file '(?P<path>[^']+)' \(Permission denied\)|"
             r"the model file (?P<file>.+) cannot be read: Permission denied"
         ),
-        "The model file may not be read by the user that runs yibu: {path}{file}.",
-        "Give it the right: chmod a+r FILE (and x on its directories).",
+        tr("The model file may not be read by the user that runs yibu: {path}{file}."),
+        tr("Give it the right: chmod a+r FILE (and x on its directories)."),
     ),
     Cause(
         "several_models",
         re.compile(r"the directory (?P<path>.+) has (?P<count>\d+) GGUF models"),
-        "The directory {path} has {count} GGUF models, and one has to be named.",
-        "Name the file in the source: ORG/NAME#FILE.gguf.",
+        tr("The directory {path} has {count} GGUF models, and one has to be named."),
+        tr("Name the file in the source: ORG/NAME#FILE.gguf."),
     ),
     Cause(
         "unsupported_version",
         re.compile(r"this GGUF file is version (?P<version>\d+) but this software only supports"),
-        "The file has GGUF version {version}, which this llama.cpp does not read.",
-        "Fetch a newer conversion of the model, or a newer engine: "
-        "yibu engine install llama.cpp --version V.",
+        tr("The file has GGUF version {version}, which this llama.cpp does not read."),
+        tr(
+            "Fetch a newer conversion of the model, or a newer engine: yibu engine install "
+            "llama.cpp --version V."
+        ),
     ),
     Cause(
         "corrupt_model",
@@ -56,14 +64,17 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"missing tensor '[^']+'|wrong number of tensors|tensor '[^']+' has wrong shape|"
             r"gguf_init_from_\w+: (?:duplicate key|invalid)"
         ),
-        "The model file is damaged, incomplete, or not a GGUF file.",
-        "Check it against the hub's sha256 and fetch it again: yibu verify SOURCE; yibu pull SOURCE.",
+        tr("The model file is damaged, incomplete, or not a GGUF file."),
+        tr(
+            "Check it against the hub's sha256 and fetch it again: yibu verify SOURCE; yibu "
+            "pull SOURCE."
+        ),
     ),
     Cause(
         "unsupported_architecture",
         re.compile(r"unknown model architecture: '(?P<architecture>[^']+)'"),
-        "This llama.cpp does not know the architecture {architecture}.",
-        "Take a newer engine (yibu engine install llama.cpp --version V), or another model.",
+        tr("This llama.cpp does not know the architecture {architecture}."),
+        tr("Take a newer engine (yibu engine install llama.cpp --version V), or another model."),
     ),
     Cause(
         "unsupported_tokenizer",
@@ -71,8 +82,11 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"unknown (?:pre-tokenizer|tokenizer) type: '(?P<tokenizer>[^']+)'|"
             r"error loading model vocabulary: (?P<reason>[^\n]+)"
         ),
-        "This llama.cpp cannot read the model's tokenizer: {tokenizer}{reason}.",
-        "Take a newer engine (yibu engine install llama.cpp --version V), or a newer conversion.",
+        tr("This llama.cpp cannot read the model's tokenizer: {tokenizer}{reason}."),
+        tr(
+            "Take a newer engine (yibu engine install llama.cpp --version V), or a newer "
+            "conversion."
+        ),
     ),
     Cause(
         "kv_cache_too_large",
@@ -80,9 +94,11 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"failed to allocate buffer for kv cache|"
             r"failed to initialize the memory for the context"
         ),
-        "There is not enough memory for the KV cache of this context length.",
-        "Lower options.context or options.parallel, or quantize the cache "
-        "(cache_type_k: q8_0, cache_type_v: q8_0); see: yibu plan MODEL.",
+        tr("There is not enough memory for the KV cache of this context length."),
+        tr(
+            "Lower options.context or options.parallel, or quantize the cache (cache_type_k: "
+            "q8_0, cache_type_v: q8_0); see: yibu plan MODEL."
+        ),
     ),
     Cause(
         "out_of_memory",
@@ -94,9 +110,11 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"CUDA error: out of memory|ggml_vulkan: Device memory allocation|ErrorOutOfDeviceMemory|"
             r"hipMalloc failed: out of memory"
         ),
-        "There is not enough memory for this model with these settings.",
-        "See the arithmetic: yibu plan MODEL. A smaller quantization, less options.context or "
-        "fewer options.parallel takes less.",
+        tr("There is not enough memory for this model with these settings."),
+        tr(
+            "See the arithmetic: yibu plan MODEL. A smaller quantization, less "
+            "options.context or fewer options.parallel takes less."
+        ),
     ),
     Cause(
         "cuda_driver",
@@ -104,14 +122,14 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"CUDA driver version is insufficient for CUDA runtime version|"
             r"no kernel image is available for execution"
         ),
-        "The GPU's driver or generation does not serve this build of llama.cpp.",
-        "Update the NVIDIA driver (nvidia-smi shows it), or run on the CPU: gpus: [].",
+        tr("The GPU's driver or generation does not serve this build of llama.cpp."),
+        tr("Update the NVIDIA driver (nvidia-smi shows it), or run on the CPU: gpus: []."),
     ),
     Cause(
         "flash_attention",
         re.compile(r"(?:quantized V cache|V cache quantization) [^\n]*requires? flash[_ ]attn"),
-        "A quantized V cache needs flash attention.",
-        "Set options.flash_attention: true, or leave cache_type_v alone.",
+        tr("A quantized V cache needs flash attention."),
+        tr("Set options.flash_attention: true, or leave cache_type_v alone."),
     ),
     Cause(
         "chat_template",
@@ -120,8 +138,8 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"failed to (?:parse|initialize) chat template|chat template parsing error)"
             r"(?::? ?(?P<reason>[^\n]*))"
         ),
-        "The chat template cannot be used: {reason}.",
-        "Give another: options.chat_template: NAME (chatml, llama3, …) or Jinja text.",
+        tr("The chat template cannot be used: {reason}."),
+        tr("Give another: options.chat_template: NAME (chatml, llama3, …) or Jinja text."),
     ),
     Cause(
         "bad_setting",
@@ -130,15 +148,17 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
             r"error while handling argument (?P<flag>\"[^\n]+)|"
             r"error: invalid argument: (?P<unknown>[^\n]+)"
         ),
-        "A parameter was refused: {what}{flag}{unknown}.",
-        "Correct it in options: (yibu.yaml), or take it out.",
+        tr("A parameter was refused: {what}{flag}{unknown}."),
+        tr("Correct it in options: (yibu.yaml), or take it out."),
     ),
     Cause(
         "corrupt_model",
         re.compile(r"error loading model: (?P<reason>[^\n]+)"),
-        "llama.cpp cannot load the model: {reason}.",
-        "Check the file: yibu verify SOURCE; a newer engine may read it: "
-        "yibu engine install llama.cpp --version V.",
+        tr("llama.cpp cannot load the model: {reason}."),
+        tr(
+            "Check the file: yibu verify SOURCE; a newer engine may read it: yibu engine "
+            "install llama.cpp --version V."
+        ),
     ),
 )
 """The particular before the general: the first whose pattern is found wins."""

@@ -50,6 +50,7 @@ from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.environments.specs import environment_for
 from yibu.errors import ConfigError
+from yibu.messages import tr
 from yibu.planner.arithmetic import MIB
 from yibu.planner.chat_template import takes_tools
 from yibu.planner.request import Request
@@ -112,7 +113,7 @@ class LlamaCpp(Engine):
 
     name: EngineName = "llama.cpp"
     formats = frozenset({"gguf"})
-    serves = "GGUF files"
+    serves = tr("GGUF files")
     causes: Sequence[Cause] = LLAMA_CPP_CAUSES
     answers: Answers = LlamaCppAnswers()
     requests: RequestTable = LLAMA_CPP_REQUESTS
@@ -220,7 +221,7 @@ class LlamaCpp(Engine):
         options, read = _read_own(model, program)
         notes = list(read.notes)
         if (model.gpus or options.gpu_layers) and placement.offload is None:
-            notes.append(f"every layer runs on the CPU: {_no_offload(program)}")
+            notes.append(tr("every layer runs on the CPU: {program}", program=_no_offload(program)))
         fields = _fields(options, facts, placement, notes)
         file = f"{{model}}/{facts.files[0]}" if facts.files else "{model}"
         seen = {word.partition("=")[0] for word in read.words} & _PROJECTORS
@@ -239,8 +240,9 @@ class LlamaCpp(Engine):
 
 def _no_offload(program: Program) -> str:
     if program.devices:
-        return "no layer fits on " + ", ".join(device.name for device in program.devices)
-    return "the program lists no device that it could use (--list-devices)"
+        names = ", ".join(device.name for device in program.devices)
+        return tr("no layer fits on {names}", names=names)
+    return tr("the program lists no device that it could use (--list-devices)")
 
 
 def _read_own(model: ModelConfig, program: Program) -> tuple[LlamaCppOptions, OwnSettings]:
@@ -305,7 +307,9 @@ def _fields(
             unified = True
         if pooling is None and not facts.pooling:
             pooling = "mean"
-            notes.append("embeddings: pooling is mean, because this model names none of its own")
+            notes.append(
+                tr("embeddings: pooling is mean, because this model names none of its own")
+            )
     if unified:
         fields["kv_unified_per_slot"] = context
     renamed = {
@@ -380,11 +384,17 @@ def _check(model: ModelConfig, field: str, value: Any) -> None:
     if kind.startswith("<"):
         words = kind.partition(": ")[2].rstrip(">").split()
         fits = isinstance(value, str) and value.lower() in words
-        wanted = f"one of {', '.join(words)}"
+        wanted = tr("one of {words}", words=", ".join(words))
     else:
         fits = isinstance(value, _PYTHON[kind]) and (kind == "bool") == isinstance(value, bool)
-        wanted = f"of type {kind}"
+        wanted = tr("of type {kind}", kind=kind)
     if not fits:
         raise ConfigError(
-            f"model {model.name!r}: llama.cpp's {field!r} has to be {wanted}, found {value!r}"
+            tr(
+                "model {model!r}: llama.cpp's {field!r} has to be {wanted}, found {value!r}",
+                model=model.name,
+                field=field,
+                wanted=wanted,
+                value=value,
+            )
         )

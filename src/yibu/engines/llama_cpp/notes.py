@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from yibu.engines.llama_cpp.settings import NO_GPU
+from yibu.messages import tr
 from yibu.planner.types import ModelFacts, Placement
 
 _GPU_FIELDS = ("gpus", "gpu_layers", "main_gpu", "split_mode", "tensor_split", *sorted(NO_GPU))
@@ -18,9 +19,13 @@ def without_gpu(asked: Mapping[str, Any], placement: Placement) -> Iterator[str]
     found = [field for field in _GPU_FIELDS if asked.get(field) not in _NO_GPU]
     if found and not placement.gpus:
         yield (
-            f"{', '.join(found)}: without effect, because yibu's build of llama.cpp has no GPU"
-            " support; every layer runs on the CPU. On a GPU: yibu engine install llama.cpp --build"
-            " cuda (or vulkan), or options.program: /path/to/llama-server"
+            tr(
+                "{found}: without effect, because yibu's build of llama.cpp has no GPU "
+                "support; every layer runs on the CPU. On a GPU: yibu engine install "
+                "llama.cpp --build cuda (or vulkan), or options.program: "
+                "/path/to/llama-server",
+                found=", ".join(found),
+            )
         )
 
 
@@ -28,7 +33,10 @@ def without_template(facts: ModelFacts, *, chats: bool, template: str | None) ->
     """A note where chat would be answered through a template the model was not trained with."""
     if chats and not facts.chat_template and template is None:
         yield (
-            "the file has no chat template, so this is probably a base model: it continues text"
-            " (/v1/completions), and its answers to chat are likely to be nonsense. Take an"
-            " instruct or chat version of it, or name a template: options.chat_template"
+            tr(
+                "the file has no chat template, so this is probably a base model: it "
+                "continues text (/v1/completions), and its answers to chat are likely to be "
+                "nonsense. Take an instruct or chat version of it, or name a template: "
+                "options.chat_template"
+            )
         )

@@ -15,6 +15,7 @@ from yibu.engines.llama_cpp.table import TABLE
 from yibu.engines.options import nearest
 from yibu.engines.servers import refuse_owned
 from yibu.errors import ConfigError
+from yibu.messages import tr
 from yibu.planner.types import Offload, Placement
 
 _OF_FLAG = {flag: option for option, flag in OPTIONS.items()}
@@ -94,11 +95,11 @@ def _apply(
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
     refuse_owned(SERVER, model.name, name)
     if name in SERVER.ends:
-        raise ConfigError(f"{who} would have llama-server print something and end")
+        raise ConfigError(tr("{who} would have llama-server print something and end", who=who))
     if name in FETCHED:
         raise ConfigError(
-            f"{who} would have llama.cpp download a model itself",
-            hint="name it in the entry: source: hf:ORG/NAME, or a path",
+            tr("{who} would have llama.cpp download a model itself", who=who),
+            hint=tr("name it in the entry: source: hf:ORG/NAME, or a path"),
         )
     if name in _PLANNED:
         return
@@ -106,17 +107,28 @@ def _apply(
         own = _OF_FLAG[name]
         found.options[own] = option_value(own, value_of(flag))
     elif name in SERVER.unused:
-        found.notes.append(f"{spelt(name)}: left out, {SERVER.unused[name]}")
+        found.notes.append(
+            tr("{name}: left out, {unused}", name=spelt(name), unused=SERVER.unused[name])
+        )
     elif name not in table.flags:
         near = nearest(name, [*table.flags, *table.short], cutoff=0.6)
         raise ConfigError(
-            f"{who}: {program.path} ({program.version}) has no such flag",
-            hint=f"did you mean {spelt(near)}?" if near else f"see {program.path} --help",
+            tr(
+                "{who}: {program_path} ({version}) has no such flag",
+                who=who,
+                program_path=program.path,
+                version=program.version,
+            ),
+            hint=tr("did you mean {near}?", near=spelt(near))
+            if near
+            else tr("see {program_path} --help", program_path=program.path),
         )
     elif table.flags[name] == "value" and not flag.values and name not in table.loose:
         raise lacks_value(who, flag.words[0])
     elif table.flags[name] == "switch" and flag.values:
-        raise ConfigError(f"{who} takes no value, found {' '.join(flag.values)!r}")
+        raise ConfigError(
+            tr("{who} takes no value, found {values!r}", who=who, values=" ".join(flag.values))
+        )
     else:
         found.words += flag.words
 
@@ -138,8 +150,14 @@ def command_line(
             yield from _words(program, flag, value)
         elif value is not None and name not in _DISPENSABLE:
             raise ConfigError(
-                f"model {model!r}: {program.path} ({program.version}) has no {spelt(flag)}",
-                hint="leave that option out, or take a newer llama-server",
+                tr(
+                    "model {model!r}: {program_path} ({version}) has no {flag}",
+                    model=model,
+                    program_path=program.path,
+                    version=program.version,
+                    flag=spelt(flag),
+                ),
+                hint=tr("leave that option out, or take a newer llama-server"),
             )
     for choices in (("metrics",), ("no_slots",), ("no_ui", "no_webui"), ("jinja",)):
         yield from [spelt(flag) for flag in choices if program.knows(flag)][:1]

@@ -15,14 +15,16 @@ from yibu.engines.llama_cpp.schemas import express
 from yibu.engines.requests import Asked, Body, Prepare, Steps, as_object, refusal
 from yibu.engines.tool_choice import choose_tools
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
-_CHARACTERS_ONLY = (
-    "A grammar that names tokens ends llama.cpp when the model's end token is among them. Write the "
-    "grammar in characters"
+_CHARACTERS_ONLY = tr(
+    "A grammar that names tokens ends llama.cpp when the model's end token is among "
+    "them. Write the grammar in characters"
 )
-_NO_DIMENSIONS = (
-    "The model does not say that its vectors may be cut (Matryoshka). Leave 'dimensions' out; where you "
-    "know the lengths it was trained for, give them: options: {dimensions: [256, 512]}"
+_NO_DIMENSIONS = tr(
+    "The model does not say that its vectors may be cut (Matryoshka). Leave 'dimensions' "
+    "out; where you know the lengths it was trained for, give them: options: "
+    "{dimensions: [256, 512]}"
 )
 
 
@@ -61,7 +63,7 @@ def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         if choice.get("disable_parallel_tool_use"):
-            raise refusal("tool_choice.disable_parallel_tool_use", "Leave it out", asked)
+            raise refusal("tool_choice.disable_parallel_tool_use", tr("Leave it out"), asked)
         mode = choose_tools(body, asked)
         if mode == "none":  # which llama.cpp takes for "auto"
             del body["tool_choice"]
@@ -77,12 +79,16 @@ def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     _check_grammar(body, asked)
     best_of = body.pop("best_of", None)
     if best_of is not None and best_of > body.get("n", 1):
-        raise refusal("best_of", "Ask for 'n' answers and 'logprobs', and choose among them", asked)
+        raise refusal(
+            "best_of", tr("Ask for 'n' answers and 'logprobs', and choose among them"), asked
+        )
     echo = body.pop("echo", False)
     suffix = body.pop("suffix", "")
     if suffix:
         if echo or not isinstance(body.get("prompt"), str):
-            raise refusal("suffix", "It takes one 'prompt' that is a text, without 'echo'", asked)
+            raise refusal(
+                "suffix", tr("It takes one 'prompt' that is a text, without 'echo'"), asked
+            )
         return partial(steps.infill, body, suffix, asked)
     if echo or body.get("max_tokens") == 0:
         return partial(steps.completion, body, echo=bool(echo))
@@ -94,7 +100,9 @@ def prepare_embeddings(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     if length is None:
         return None
     if length not in asked.abilities.dimensions:
-        why = f"Its vectors can be cut to {', '.join(map(str, asked.abilities.dimensions))}"
+        why = tr(
+            "Its vectors can be cut to {str}", str=", ".join(map(str, asked.abilities.dimensions))
+        )
         raise refusal("dimensions", why if asked.abilities.dimensions else _NO_DIMENSIONS, asked)
     return partial(steps.cut_embeddings, body, length)
 
@@ -112,7 +120,13 @@ def check_tokens(body: Body, asked: Asked) -> None:
     for index, token in enumerate(body["tokens"]):
         if token >= size:
             raise InvalidRequestError(
-                f"tokens[{index}] is {token}; model {asked.model!r} has tokens from 0 to {size - 1}",
+                tr(
+                    "tokens[{index}] is {token}; model {model!r} has tokens from 0 to {size}",
+                    index=index,
+                    token=token,
+                    model=asked.model,
+                    size=size - 1,
+                ),
                 param=f"tokens[{index}]",
                 code="invalid_value",
             )

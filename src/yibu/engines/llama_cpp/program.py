@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from yibu.config import ModelConfig
 from yibu.errors import ConfigError, EnvironmentSetupError
+from yibu.messages import tr
 from yibu.planner.arithmetic import MIB
 from yibu.planner.types import Accelerator, Gpu
 
@@ -82,9 +83,16 @@ def named(model: ModelConfig) -> Path | None:
         return None
     if not isinstance(value, str) or not value.startswith(("/", "~")):
         raise ConfigError(
-            f"model {model.name!r}: options.program has to be the whole path of a llama-server, found"
-            f" {value!r}",
-            hint=f"as in program: /opt/llama.cpp/build/bin/llama-server, or {PACKAGED}",
+            tr(
+                "model {model!r}: options.program has to be the whole path of a "
+                "llama-server, found {value!r}",
+                model=model.name,
+                value=value,
+            ),
+            hint=tr(
+                "as in program: /opt/llama.cpp/build/bin/llama-server, or {PACKAGED}",
+                PACKAGED=PACKAGED,
+            ),
         )
     return Path(value).expanduser()
 
@@ -172,9 +180,15 @@ def read_program(
     if version is None or any(name not in flags for name in _NEEDED):
         first = next((line.strip() for line in said.splitlines() if line.strip()), "nothing")
         raise EnvironmentSetupError(
-            f"the program {path} is no llama-server: asked for its version it says {first[:120]!r}",
-            hint="name llama.cpp's server (llama-server), not another of its programs or a script "
-            "that does not hand its arguments on",
+            tr(
+                "the program {path} is no llama-server: asked for its version it says {first!r}",
+                path=path,
+                first=first[:120],
+            ),
+            hint=tr(
+                "name llama.cpp's server (llama-server), not another of its programs or a "
+                "script that does not hand its arguments on"
+            ),
         )
     number = _BUILD.search(version["version"])
     listed = ask(("--list-devices",)) if "list_devices" in flags else ""

@@ -13,6 +13,7 @@ from typing import Any
 
 from yibu.engines.requests import Asked
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 Schema = dict[str, Any]
 
@@ -52,9 +53,15 @@ def express(schema: Any, param: str, asked: Asked) -> Any:
     except _Inexpressible as fault:
         pointer, reason = fault.args
         raise InvalidRequestError(
-            f"The schema's {pointer!r} cannot be kept to by model {asked.model!r}: {reason} in "
-            f"{asked.engine}'s grammars",
-            hint="Take it out, leave 'strict' out and check the answer, or use a model on vLLM",
+            tr(
+                "The schema's {pointer!r} cannot be kept to by model {model!r}: {reason} in "
+                "{engine}'s grammars",
+                pointer=pointer,
+                model=asked.model,
+                reason=reason,
+                engine=asked.engine,
+            ),
+            hint=tr("Take it out, leave 'strict' out and check the answer, or use a model on vLLM"),
             param=param,
             code="unsupported_schema",
         ) from None
@@ -70,7 +77,7 @@ def _express(schema: Any, pointer: str) -> Any:
     read = _read(schema, pointer)
     for name in schema:
         if name in _CONSTRAINTS and name not in read and not _says_nothing(name, schema[name]):
-            raise _Inexpressible(f"{pointer}/{name}", f"{name!r} has no rule")
+            raise _Inexpressible(f"{pointer}/{name}", tr("{name!r} has no rule", name=name))
     return dict(_below(schema, pointer))
 
 
@@ -85,7 +92,7 @@ def _read(schema: Schema, pointer: str) -> frozenset[str]:
     kind = schema.get("type")
     if "$ref" in schema:
         if not str(schema["$ref"]).startswith("#/"):
-            raise _Inexpressible(f"{pointer}/$ref", "a reference that does not begin with '#/'")
+            raise _Inexpressible(f"{pointer}/$ref", tr("a reference that does not begin with '#/'"))
         return frozenset({"$ref"})
     if first := _first(schema, "oneOf", "anyOf"):
         return first
@@ -106,7 +113,7 @@ def _read_typed(schema: Schema, kind: Any, pointer: str) -> frozenset[str]:
         missing = set(schema.get("required") or ()) - set(schema.get("properties") or ())
         if missing:
             raise _Inexpressible(
-                f"{pointer}/required", "a property that 'properties' does not name"
+                f"{pointer}/required", tr("a property that 'properties' does not name")
             )
         return _OBJECT
     if kind in (None, "array") and ("items" in schema or "prefixItems" in schema):
@@ -122,7 +129,9 @@ def _read_array(schema: Schema, pointer: str) -> frozenset[str]:
         return frozenset({"items", "minItems", "maxItems"})
     if isinstance(schema[name], list):
         return frozenset({name})
-    raise _Inexpressible(f"{pointer}/{name}", f"{name!r} that is no schema has no rule")
+    raise _Inexpressible(
+        f"{pointer}/{name}", tr("{name!r} that is no schema has no rule", name=name)
+    )
 
 
 def _read_string(schema: Schema, pointer: str) -> frozenset[str]:
@@ -131,17 +140,22 @@ def _read_string(schema: Schema, pointer: str) -> frozenset[str]:
     if "format" in schema:
         if _FORMATS.fullmatch(str(schema["format"])):
             return frozenset({"format"})
-        raise _Inexpressible(f"{pointer}/format", f"the format {schema['format']!r} has no rule")
+        raise _Inexpressible(
+            f"{pointer}/format", tr("the format {format!r} has no rule", format=schema["format"])
+        )
     return _LENGTHS if schema.get("type") == "string" else frozenset()
 
 
 def _read_integer(schema: Schema, pointer: str) -> frozenset[str]:
     for name in _BOUNDS & schema.keys():
         if not isinstance(schema[name], int):
-            raise _Inexpressible(f"{pointer}/{name}", "a bound that is no whole number")
+            raise _Inexpressible(f"{pointer}/{name}", tr("a bound that is no whole number"))
     for name, other in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if name in schema and other in schema:
-            raise _Inexpressible(f"{pointer}/{other}", f"{other!r} beside {name!r} has no rule")
+            raise _Inexpressible(
+                f"{pointer}/{other}",
+                tr("{other!r} beside {name!r} has no rule", other=other, name=name),
+            )
     return _BOUNDS
 
 
@@ -185,13 +199,13 @@ def _pattern(pattern: str, pointer: str) -> str:
         _Inexpressible: it is not anchored at both ends, or looks ahead, behind or back.
     """
     if len(pattern) < 2 or not (pattern.startswith("^") and pattern.endswith("$")):
-        raise _Inexpressible(pointer, "a pattern that does not begin with '^' and end with '$'")
+        raise _Inexpressible(pointer, tr("a pattern that does not begin with '^' and end with '$'"))
     if pattern.endswith(r"\$"):
-        raise _Inexpressible(pointer, "a pattern whose end is not open to be found")
+        raise _Inexpressible(pointer, tr("a pattern whose end is not open to be found"))
     parts: list[str] = []
     for token in _TOKEN.finditer(pattern[1:-1]):
         if token["special"]:
-            raise _Inexpressible(pointer, f"{token['group']!r} in a pattern")
+            raise _Inexpressible(pointer, tr("{group!r} in a pattern", group=token["group"]))
         if token["open"]:
             members = _members(token["members"], pointer)
             parts.append(f"[^{members}{_OUTSIDE}]" if token["open"] == "[^" else f"[{members}]")
@@ -200,7 +214,7 @@ def _pattern(pattern: str, pointer: str) -> str:
         elif token["dot"]:
             parts.append(f"[^{_OUTSIDE}]")
         elif token["plain"] in ("^", "$", '"'):
-            raise _Inexpressible(pointer, f"{token['plain']!r} within a pattern")
+            raise _Inexpressible(pointer, tr("{plain!r} within a pattern", plain=token["plain"]))
         else:
             parts.append(token[0])
     return f"^{''.join(parts)}$"
@@ -212,7 +226,7 @@ def _escape(letter: str, pointer: str) -> str:
     if letter.upper() in ("D", "W", "S") and letter.isupper():
         return f"[^{_CLASSES[letter.lower()]}{_OUTSIDE}]"
     if letter.isalnum() or letter in _QUOTED:
-        raise _Inexpressible(pointer, f"'\\{letter}' in a pattern")
+        raise _Inexpressible(pointer, tr("'\\{letter}' in a pattern", letter=letter))
     # "-" and "/" need no escape, and a grammar's literal knows none for them.
     return f"\\{letter}" if letter in "^$.[]()|{}*+?" else letter
 
@@ -223,12 +237,12 @@ def _members(members: str, pointer: str) -> str:
         inside = re.compile(f"[{members}]")
     except re.error as error:
         raise _Inexpressible(
-            pointer, f"a class of characters that cannot be read ({error})"
+            pointer, tr("a class of characters that cannot be read ({error})", error=error)
         ) from None
     if not any(inside.match(letter) for letter in _QUOTED):
         return re.sub(r"\\(.)", lambda found: _member(found[1], pointer), members, flags=re.DOTALL)
     if not members.isascii():
-        raise _Inexpressible(pointer, "a class of characters with '\"' in it")
+        raise _Inexpressible(pointer, tr("a class of characters with '\"' in it"))
     kept = (chr(code) for code in range(0x20, 0x7F) if inside.match(chr(code)))
     return "".join(_literal(letter) for letter in kept if letter not in _QUOTED)
 
@@ -237,7 +251,7 @@ def _member(letter: str, pointer: str) -> str:
     if letter in _CLASSES:
         return _CLASSES[letter]
     if letter.isalnum():
-        raise _Inexpressible(pointer, f"'\\{letter}' in a class of characters")
+        raise _Inexpressible(pointer, tr("'\\{letter}' in a class of characters", letter=letter))
     return _literal(letter)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from yibu.engines.flags import whole
 from yibu.engines.llama_cpp.table import TABLE
 from yibu.engines.servers import Image, ServerCommand
+from yibu.messages import tr
 
 OPTIONS = MappingProxyType(
     {
@@ -98,35 +99,41 @@ SERVER = ServerCommand(
     options=OPTIONS,
     unused=MappingProxyType(
         {
-            "ssl_key_file": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
-            "ssl_cert_file": "the gateway speaks plain HTTP: put a proxy with the certificate before it",
-            "path": "the gateway serves no files; it has a console of its own",
-            "api_prefix": "the gateway serves at /v1 alone",
-            "reuse_port": "yibu chooses the engine's port itself",
-            "webui": "the gateway has a console of its own",
-            "webui_config": "the gateway has a console of its own",
-            "webui_config_file": "the gateway has a console of its own",
-            "webui_mcp_proxy": "the gateway has a console of its own",
-            "cors_origins": "pages of other sites are let in by gateway.cors_origins",
-            "cors_methods": "the gateway decides it",
-            "cors_headers": "the gateway decides it",
-            "cors_credentials": "the gateway decides it",
-            "hf_token": "a secret stood on the command line: set HF_TOKEN in yibu's environment instead",
-            "offline": "yibu fetches the model itself: yibu up --offline",
-            "log_file": "yibu keeps and rotates the log: yibu logs",
-            "log_disable": "yibu keeps and rotates the log: yibu logs",
-            "log_colors": "yibu keeps and rotates the log: yibu logs",
-            "log_prefix": "yibu keeps and rotates the log: yibu logs",
-            "log_timestamps": "yibu keeps and rotates the log: yibu logs",
-            "log_jsonl": "yibu keeps and rotates the log: yibu logs",
-            "log_enable": "yibu keeps and rotates the log: yibu logs",
-            "log_new": "yibu keeps and rotates the log: yibu logs",
-            "log_append": "yibu keeps and rotates the log: yibu logs",
-            "tags": "they are labels of llama-server's router",
-            "metrics": "yibu always has them: GET /metrics of the gateway",
-            "slots": "yibu tells what is running: yibu ps",
-            "props": "yibu tells what is running: yibu ps",
-            "threads_http": "yibu sets it by the number of sequences",
+            "ssl_key_file": tr(
+                "the gateway speaks plain HTTP: put a proxy with the certificate before it"
+            ),
+            "ssl_cert_file": tr(
+                "the gateway speaks plain HTTP: put a proxy with the certificate before it"
+            ),
+            "path": tr("the gateway serves no files; it has a console of its own"),
+            "api_prefix": tr("the gateway serves at /v1 alone"),
+            "reuse_port": tr("yibu chooses the engine's port itself"),
+            "webui": tr("the gateway has a console of its own"),
+            "webui_config": tr("the gateway has a console of its own"),
+            "webui_config_file": tr("the gateway has a console of its own"),
+            "webui_mcp_proxy": tr("the gateway has a console of its own"),
+            "cors_origins": tr("pages of other sites are let in by gateway.cors_origins"),
+            "cors_methods": tr("the gateway decides it"),
+            "cors_headers": tr("the gateway decides it"),
+            "cors_credentials": tr("the gateway decides it"),
+            "hf_token": tr(
+                "a secret stood on the command line: set HF_TOKEN in yibu's environment instead"
+            ),
+            "offline": tr("yibu fetches the model itself: yibu up --offline"),
+            "log_file": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_disable": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_colors": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_prefix": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_timestamps": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_jsonl": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_enable": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_new": tr("yibu keeps and rotates the log: yibu logs"),
+            "log_append": tr("yibu keeps and rotates the log: yibu logs"),
+            "tags": tr("they are labels of llama-server's router"),
+            "metrics": tr("yibu always has them: GET /metrics of the gateway"),
+            "slots": tr("yibu tells what is running: yibu ps"),
+            "props": tr("yibu tells what is running: yibu ps"),
+            "threads_http": tr("yibu sets it by the number of sequences"),
         }
     ),
     refused=frozenset({"ssl_key_file", "ssl_cert_file", "api_prefix", "reuse_port"}),

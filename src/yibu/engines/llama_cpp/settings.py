@@ -19,6 +19,7 @@ from yibu.engines.llama_cpp.table import ASSIGNED, FIELDS, TABLE
 from yibu.engines.options import nearest
 from yibu.engines.servers import refuse_owned
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 _OF_FLAG = {flag: option for option, flag in OPTIONS.items()} | {"ctx_size": "ctx_size"}
 _DEVICES = 128
@@ -26,7 +27,7 @@ _DEVICES = 128
 _PLANNED = frozenset({"n_ctx", "n_parallel"})
 """Fields that the planner has read: its placement says what became of them. A user's n_ctx that
 overruled it would ask for memory that is not there."""
-_PROGRAM = "a llama-server of your own takes it: options.program: /path/to/llama-server"
+_PROGRAM = tr("a llama-server of your own takes it: options.program: /path/to/llama-server")
 
 _ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -69,11 +70,11 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
 """Flags whose handler in llama.cpp does more than assign → the field (``!`` turned round)."""
 _EFFECTLESS: Mapping[str, str] = MappingProxyType(
     {
-        "defrag_thold": "llama.cpp no longer looks at it",
-        "log_verbose": "its log is verbose enough (options.verbosity)",
-        "memory_f32": "llama.cpp no longer looks at it",
-        "sequences": "llama-server does not look at it",
-        "sampler_seq": "requests say it (samplers)",
+        "defrag_thold": tr("llama.cpp no longer looks at it"),
+        "log_verbose": tr("its log is verbose enough (options.verbosity)"),
+        "memory_f32": tr("llama.cpp no longer looks at it"),
+        "sequences": tr("llama-server does not look at it"),
+        "sampler_seq": tr("requests say it (samplers)"),
     }
 )
 NO_GPU = frozenset(
@@ -141,9 +142,13 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
     elif name in _SPECIAL:
         _SPECIAL[name](model, flag, found)
     elif name in _EFFECTLESS:
-        found.notes.append(f"{spelt(name)}: left out, {_EFFECTLESS[name]}")
+        found.notes.append(
+            tr("{name}: left out, {EFFECTLESS}", name=spelt(name), EFFECTLESS=_EFFECTLESS[name])
+        )
     elif name in SERVER.unused and name not in ("metrics", "slots", "props", "threads_http"):
-        found.notes.append(f"{spelt(name)}: left out, {SERVER.unused[name]}")
+        found.notes.append(
+            tr("{name}: left out, {unused}", name=spelt(name), unused=SERVER.unused[name])
+        )
     elif name in NO_GPU:
         found.without_gpu.add(name)
     elif rule := _rule(name):
@@ -166,43 +171,55 @@ def _refuse(model: ModelConfig, flag: Flag) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
     if name in SERVER.ends:
         raise ConfigError(
-            f"{who} would have llama-server print something and end",
-            hint="leave it out: yibu doctor and yibu engine ls tell what there is",
+            tr("{who} would have llama-server print something and end", who=who),
+            hint=tr("leave it out: yibu doctor and yibu engine ls tell what there is"),
         )
     if TABLE.flags.get(name) == "removed":
         raise ConfigError(
-            f"{who} was removed from llama.cpp",
-            hint="the draft's length is --spec-draft-n-max N now (options.speculative…)",
+            tr("{who} was removed from llama.cpp", who=who),
+            hint=tr("the draft's length is --spec-draft-n-max N now (options.speculative…)"),
         )
     if name in FETCHED or name.endswith(("_default", "_spec")):
         raise ConfigError(
-            f"{who} would have llama.cpp download a model itself",
-            hint="name it in the entry: source: hf:ORG/NAME, or a path",
+            tr("{who} would have llama.cpp download a model itself", who=who),
+            hint=tr("name it in the entry: source: hf:ORG/NAME, or a path"),
         )
 
 
 def _check_count(model: ModelConfig, flag: Flag) -> None:
     kind = TABLE.flags.get(flag.name)
-    who = f"model {model.name!r}: the flag {flag.words[0]}"
+    who = tr("model {model!r}: the flag {words}", model=model.name, words=flag.words[0])
     if kind == "switch" and flag.values:
-        raise ConfigError(f"{who} takes no value, found {' '.join(flag.values)!r}")
+        raise ConfigError(
+            tr("{who} takes no value, found {values!r}", who=who, values=" ".join(flag.values))
+        )
     if kind in ("int", "text") and not flag.values and flag.name not in TABLE.loose:
         raise lacks_value(who, flag.words[0])
     if kind != "pair" and len(flag.values) > 1:
-        raise ConfigError(f"{who} takes one value, found {' '.join(flag.values)!r}")
+        raise ConfigError(
+            tr("{who} takes one value, found {values!r}", who=who, values=" ".join(flag.values))
+        )
 
 
 def _unknown(model: ModelConfig, flag: Flag, schema: Collection[str]) -> ConfigError:
     if flag.name in TABLE.flags:
         return ConfigError(
-            f"model {model.name!r}: {flag.words[0]} is nothing that yibu's packaged build of llama.cpp"
-            " can be told",
+            tr(
+                "model {model!r}: {words} is nothing that yibu's packaged build of llama.cpp "
+                "can be told",
+                model=model.name,
+                words=flag.words[0],
+            ),
             hint=_PROGRAM,
         )
     near = nearest(flag.name, [*schema, *TABLE.flags, *TABLE.short, *FIELDS], cutoff=0.6)
     return ConfigError(
-        f"model {model.name!r}: llama.cpp has no option, flag or field {flag.name!r}",
-        hint=f"did you mean {near!r}?" if near else f"options: {', '.join(schema)}",
+        tr(
+            "model {model!r}: llama.cpp has no option, flag or field {flag!r}",
+            model=model.name,
+            flag=flag.name,
+        ),
+        hint=tr("did you mean {near!r}?", near=near) if near else f"options: {', '.join(schema)}",
     )
 
 
@@ -322,7 +339,12 @@ def _template_kwargs(model: ModelConfig, flag: Flag, found: Settings) -> None:
         values = None
     if not isinstance(values, dict):
         raise ConfigError(
-            f"model {model.name!r}: {flag.words[0]} has to be a JSON object, found {flag.values[0]!r}"
+            tr(
+                "model {model!r}: {words} has to be a JSON object, found {values!r}",
+                model=model.name,
+                words=flag.words[0],
+                values=flag.values[0],
+            )
         )
     _template(found, {name: json.dumps(value) for name, value in values.items()})
 
@@ -336,7 +358,12 @@ def _reasoning(model: ModelConfig, flag: Flag, found: Settings) -> None:
         _template(found, {"enable_thinking": json.dumps(word in _TRUE)})
     else:
         raise ConfigError(
-            f"model {model.name!r}: {flag.words[0]} has to be on, off or auto, found {word!r}"
+            tr(
+                "model {model!r}: {words} has to be on, off or auto, found {word!r}",
+                model=model.name,
+                words=flag.words[0],
+                word=word,
+            )
         )
 
 

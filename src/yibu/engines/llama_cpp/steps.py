@@ -9,12 +9,13 @@ from typing import Any
 from yibu.engines.llama_cpp.messages import chat_of, message_of
 from yibu.engines.requests import Asked, Body, Call, Steps, refusal
 from yibu.errors import EngineGoneError
+from yibu.messages import tr
 
 _FORCED = 1000.0
 """A bias that no other token's logit outweighs. Log probabilities are counted before it is added."""
-_NO_INFILL = (
-    "The model has no tokens that mark a prefix and a suffix. Leave 'suffix' out, or use a model for code "
-    "that was trained to fill in"
+_NO_INFILL = tr(
+    "The model has no tokens that mark a prefix and a suffix. Leave 'suffix' out, or use "
+    "a model for code that was trained to fill in"
 )
 
 
@@ -138,7 +139,11 @@ def _score(before: list[int], token: int, others: int) -> Steps:
     found: Body = (answer.get("completion_probabilities") or [{}])[0]
     if found.get("id") != token:
         raise EngineGoneError(
-            f"llama.cpp answered with token {found.get('id')} where it was made to say {token}",
+            tr(
+                "llama.cpp answered with token {get} where it was made to say {token}",
+                get=found.get("id"),
+                token=token,
+            ),
             code="engine_protocol_error",
         )
     if not found["token"]:  # a token that llama.cpp does not show, such as the one that ends a turn

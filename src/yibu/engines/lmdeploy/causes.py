@@ -7,10 +7,11 @@ import re
 
 from yibu.engines.base import Cause
 from yibu.engines.causes import CORRUPT_SAFETENSORS, GENERIC_CAUSES, NCCL, REMOTE_CODE
+from yibu.messages import tr
 
-_MEMORY_HINT = (
-    "See the arithmetic: yibu plan MODEL. Lower options.session_len or max_batch_size, give it more "
-    "memory (memory: 12GiB), or take a quantized variant."
+_MEMORY_HINT = tr(
+    "See the arithmetic: yibu plan MODEL. Lower options.session_len or max_batch_size, "
+    "give it more memory (memory: 12GiB), or take a quantized variant."
 )
 
 LMDEPLOY_CAUSES: tuple[Cause, ...] = (
@@ -19,7 +20,7 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
         re.compile(
             r"No enough gpu memory for (?:kv cache|state cache|runtime)|No enough free memory blocks"
         ),
-        "No memory is left for the KV cache after the weights.",
+        tr("No memory is left for the KV cache after the weights."),
         _MEMORY_HINT,
     ),
     Cause(
@@ -28,14 +29,20 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
             r"CUDA runtime error: out of memory|torch\.(?:cuda\.)?OutOfMemoryError|"
             r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
         ),
-        "Memory ran out while the model was loaded or warmed up.",
+        tr("Memory ran out while the model was loaded or warmed up."),
         _MEMORY_HINT,
     ),
     Cause(
         "bad_cache_ratio",
         re.compile(r"object-cache path (?:expects 0 < |no longer accepts )cache_max_block_count"),
-        "cache_max_entry_count has to be a fraction between 0 and 1; it counts no blocks any more.",
-        "Leave options.cache_max_entry_count out: yibu gives it what the plan has for the cache.",
+        tr(
+            "cache_max_entry_count has to be a fraction between 0 and 1; it counts no blocks "
+            "any more."
+        ),
+        tr(
+            "Leave options.cache_max_entry_count out: yibu gives it what the plan has for "
+            "the cache."
+        ),
     ),
     Cause(
         "bad_path",
@@ -43,20 +50,31 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
             r"[Ff]ailed to (?:find valid checkpoint|locate weight files) under '?(?P<path>[^'\n]+)|"
             r"Could not find model architecture from config"
         ),
-        "There is no model at the path that was given, or it lacks config.json or its weights: {path}.",
-        "Check the source in yibu.yaml; what is here: yibu ls; fetch it again: yibu pull SOURCE.",
+        tr(
+            "There is no model at the path that was given, or it lacks config.json or its "
+            "weights: {path}."
+        ),
+        tr(
+            "Check the source in yibu.yaml; what is here: yibu ls; fetch it again: yibu pull "
+            "SOURCE."
+        ),
     ),
     Cause(
         "bad_parser",
         re.compile(r"The (?P<kind>reasoning|tool) parser (?P<name>\S+) is not in the parser list"),
-        "LMDeploy has no {kind} parser named {name}.",
-        "Name one that it has, or none: options.reasoning_parser: null, options.tool_call_parser: null.",
+        tr("LMDeploy has no {kind} parser named {name}."),
+        tr(
+            "Name one that it has, or none: options.reasoning_parser: null, "
+            "options.tool_call_parser: null."
+        ),
     ),
     Cause(
         "pytorch_engine_check",
         re.compile(r"<(?P<what>\w+)> check failed!"),
-        "LMDeploy's check of its environment failed: {what}.",
-        "Make the environment anew: yibu engine rm lmdeploy, then yibu engine install lmdeploy.",
+        tr("LMDeploy's check of its environment failed: {what}."),
+        tr(
+            "Make the environment anew: yibu engine rm lmdeploy, then yibu engine install lmdeploy."
+        ),
     ),
     Cause(
         "unsupported_architecture",
@@ -65,9 +83,14 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
             r"model type `(?P<type>[^`]+)` but Transformers does not recognize|"
             r"Unsupported weight quantization method: (?P<method>\w+)"
         ),
-        "This LMDeploy does not know the architecture or quantization {architecture}{type}{method}.",
-        "Take a newer engine (yibu engine install lmdeploy --version V), or serve it with another "
-        "engine: engine: vllm.",
+        tr(
+            "This LMDeploy does not know the architecture or quantization "
+            "{architecture}{type}{method}."
+        ),
+        tr(
+            "Take a newer engine (yibu engine install lmdeploy --version V), or serve it "
+            "with another engine: engine: vllm."
+        ),
     ),
     Cause(
         "no_gpu",
@@ -75,8 +98,11 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
             r"No CUDA GPUs are available|Found no NVIDIA driver on your system|"
             r"CUDA runtime error: (?:no CUDA-capable device|invalid device ordinal)"
         ),
-        "LMDeploy finds no GPU that it can use.",
-        "Check nvidia-smi (in a container: --gpus all); without a GPU take engine: vllm or llama.cpp.",
+        tr("LMDeploy finds no GPU that it can use."),
+        tr(
+            "Check nvidia-smi (in a container: --gpus all); without a GPU take engine: vllm "
+            "or llama.cpp."
+        ),
     ),
     Cause(
         "driver_too_old",
@@ -84,9 +110,11 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
             r"NVIDIA driver on your system is too old \(found version (?P<version>\d+)\)|"
             r"CUDA driver version is insufficient|no kernel image is available for execution"
         ),
-        "The NVIDIA driver (or the card) is too old for this build: {version}.",
-        "Update the driver (nvidia-smi shows it), or take an older engine: "
-        "yibu engine install lmdeploy --version V.",
+        tr("The NVIDIA driver (or the card) is too old for this build: {version}."),
+        tr(
+            "Update the driver (nvidia-smi shows it), or take an older engine: yibu engine "
+            "install lmdeploy --version V."
+        ),
     ),
     NCCL,
     REMOTE_CODE,
@@ -97,8 +125,8 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
             r"error: (?:unrecognized arguments: (?P<flags>[^\n]+)|"
             r"argument (?P<flag>\S+): (?P<reason>[^\n]+))"
         ),
-        "LMDeploy refused a flag: {flags}{flag} {reason}.",
-        "Correct it in options: or after --; its flags: yibu plan MODEL checks them.",
+        tr("LMDeploy refused a flag: {flags}{flag} {reason}."),
+        tr("Correct it in options: or after --; its flags: yibu plan MODEL checks them."),
     ),
     *GENERIC_CAUSES,
 )

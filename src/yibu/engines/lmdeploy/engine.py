@@ -28,6 +28,7 @@ from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, SERVER
 from yibu.engines.options import ServerOptions, adapter_sources, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
+from yibu.messages import tr
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -62,7 +63,7 @@ class Lmdeploy(GpuServer[LmdeployOptions]):
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         if facts and facts.pooling:
-            return Verdict(False, "lmdeploy's server makes no embeddings and ranks nothing")
+            return Verdict(False, tr("lmdeploy's server makes no embeddings and ranks nothing"))
         return super().supports(model, facts)
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
@@ -126,8 +127,10 @@ class Lmdeploy(GpuServer[LmdeployOptions]):
 def _memory(placement: Placement, users: set[str], notes: list[str]) -> list[str]:
     """What weights and cache may take, in bytes, of which the launcher makes LMDeploy's fraction."""
     if users & {"cache_max_entry_count", "num_gpu_blocks"}:
-        notes.append("the KV cache takes what your flags say, not what the plan has for it:"
-                     " LMDeploy's fraction is one of what is free beside the weights")  # fmt: skip
+        notes.append(tr(
+"the KV cache takes what your flags say, not what the plan has for it: "
+"LMDeploy's fraction is one of what is free beside the weights"
+))  # fmt: skip
         return []
     need = placement.need
     weights = need.weights + need.adapters
@@ -142,15 +145,20 @@ def _placement_flags(placement: Placement, users: set[str], notes: list[str]) ->
         flags["tp"] = placement.tensor_parallel
     if placement.dtype is not None and "dtype" not in users:
         flags["dtype"] = placement.dtype
-        notes.append(f"--dtype {placement.dtype}: not every GPU of these computes in the dtype that"
-                     " the weights are stored in (options.dtype)")  # fmt: skip
+        notes.append(tr(
+"--dtype {dtype}: not every GPU of these computes in the dtype that the weights "
+"are stored in (options.dtype)",
+dtype=placement.dtype
+))  # fmt: skip
     return to_flags(flags)
 
 
 def _adapters(options: LmdeployOptions, users: set[str], notes: list[str]) -> list[str]:
     if not options.lora:
         return []
-    notes.append(f"--backend pytorch: TurboMind takes no adapters ({', '.join(options.lora)})")
+    notes.append(
+        tr("--backend pytorch: TurboMind takes no adapters ({lora})", lora=", ".join(options.lora))
+    )
     backend = [] if "backend" in users else ["--backend", "pytorch"]
     paths = [f"{name}={{lora_{number}}}" for number, name in enumerate(options.lora)]
     return [*backend, "--adapters", *paths]
@@ -170,13 +178,18 @@ def _parsers(
     )
     if "chat_template" not in users and not facts.chat_template:
         notes.append(
-            "chat template: the model's files have none, so that LMDeploy looks for one of its own by"
-            " the model's name (options.chat_template: NAME or a JSON file gives one)"
+            tr(
+                "chat template: the model's files have none, so that LMDeploy looks for one "
+                "of its own by the model's name (options.chat_template: NAME or a JSON file "
+                "gives one)"
+            )
         )
     elif parses and "chat_template" not in users and not facts.template_takes_tools:
         notes.append(
-            "chat template: the one in the model's files takes no tools: a request's tools do not"
-            " reach the model (options.chat_template has another used)"
+            tr(
+                "chat template: the one in the model's files takes no tools: a request's "
+                "tools do not reach the model (options.chat_template has another used)"
+            )
         )
     return words
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from yibu.engines.argparse_table import table_from
 from yibu.engines.flags import pinned_flags
 from yibu.engines.servers import Image, ServerCommand
+from yibu.messages import tr
 
 KEY_VARIABLE = "LMDEPLOY_API_KEY"
 """Of yibu's launcher: LMDeploy itself reads its keys from the command line alone."""
@@ -15,9 +16,9 @@ OPTIONS = MappingProxyType(
     {"context": "session_len", "parallel": "max_batch_size", "tensor_parallel": "tp"}
 )
 PINNED = table_from(pinned_flags(__package__))
-_CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
-_ORIGINS = "pages of other sites are let in by gateway.cors_origins"
-_PARTS = "yibu runs a whole model on one machine: take engine: command for a part of one"
+_CERTIFICATE = tr("the gateway speaks plain HTTP: put a proxy with the certificate before it")
+_ORIGINS = tr("pages of other sites are let in by gateway.cors_origins")
+_PARTS = tr("yibu runs a whole model on one machine: take engine: command for a part of one")
 
 SERVER = ServerCommand(
     table=PINNED,
@@ -48,14 +49,14 @@ SERVER = ServerCommand(
             "allow_credentials": _ORIGINS,
             "allow_methods": _ORIGINS,
             "allow_headers": _ORIGINS,
-            "proxy_url": "the gateway takes the place of LMDeploy's proxy",
-            "allow_terminate_by_client": "yibu down MODEL ends a model",
-            "dp": "copies of a model are replicas here: replicas: N",
+            "proxy_url": tr("the gateway takes the place of LMDeploy's proxy"),
+            "allow_terminate_by_client": tr("yibu down MODEL ends a model"),
+            "dp": tr("copies of a model are replicas here: replicas: N"),
             "nnodes": _PARTS,
             "node_rank": _PARTS,
             "dist_init_addr": _PARTS,
             "role": _PARTS,
-            "help": "its flags are listed at https://lmdeploy.readthedocs.io",
+            "help": tr("its flags are listed at https://lmdeploy.readthedocs.io"),
         }
     ),
     refused=frozenset(

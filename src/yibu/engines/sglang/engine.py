@@ -33,6 +33,7 @@ from yibu.engines.sglang.families import FAMILIES
 from yibu.engines.sglang.phases import PHASES
 from yibu.engines.sglang.requests import SGLANG_REQUESTS, adapter_feature
 from yibu.engines.sglang.server import KEY_VARIABLE, OPTIONS, SERVER
+from yibu.messages import tr
 from yibu.planner.lora import Slots
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
@@ -68,7 +69,9 @@ class Sglang(GpuServer[SglangOptions]):
             and facts.pooling
             and ("Classif" in facts.architecture or "Rerank" in facts.architecture)
         ):
-            return Verdict(False, "sglang's answers of rerankers are none of OpenAI's or Jina's")
+            return Verdict(
+                False, tr("sglang's answers of rerankers are none of OpenAI's or Jina's")
+            )
         return super().supports(model, facts)
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
@@ -156,8 +159,11 @@ def _placement_flags(placement: Placement, users: set[str], notes: list[str]) ->
         flags["tp_size"] = placement.tensor_parallel
     if placement.dtype is not None and "dtype" not in users:
         flags["dtype"] = placement.dtype
-        notes.append(f"--dtype {placement.dtype}: not every GPU of these computes in the dtype that"
-                     " the weights are stored in (options.dtype)")  # fmt: skip
+        notes.append(tr(
+"--dtype {dtype}: not every GPU of these computes in the dtype that the weights "
+"are stored in (options.dtype)",
+dtype=placement.dtype
+))  # fmt: skip
     return to_flags(flags)
 
 
@@ -172,8 +178,11 @@ def _gateway_flags(facts: ModelFacts, users: set[str]) -> list[str]:
 def _adapters(options: SglangOptions, users: set[str], notes: list[str]) -> list[str]:
     if not options.lora:
         return []
-    notes.append(f"--enable-lora: {', '.join(options.lora)} beside the model itself"
-                 " (options.max_loras_per_batch, 8, decides how many at once)")  # fmt: skip
+    notes.append(tr(
+"--enable-lora: {lora} beside the model itself (options.max_loras_per_batch, 8, "
+"decides how many at once)",
+lora=", ".join(options.lora)
+))  # fmt: skip
     enable = [] if "enable_lora" in users else ["--enable-lora"]
     paths = [f"{name}={{lora_{number}}}" for number, name in enumerate(options.lora)]
     return [*enable, "--lora-paths", *paths]
@@ -191,13 +200,17 @@ def _parsers(
     )
     if "chat_template" not in users and not facts.chat_template:
         notes.append(
-            "chat template: the model's files have none, so that SGLang looks for one by the model's"
-            " path (options.chat_template: FILE gives one)"
+            tr(
+                "chat template: the model's files have none, so that SGLang looks for one by "
+                "the model's path (options.chat_template: FILE gives one)"
+            )
         )
     elif parses and "chat_template" not in users and not facts.template_takes_tools:
         notes.append(
-            "chat template: the one in the model's files takes no tools: a request's tools do not"
-            " reach the model (options.chat_template: FILE has another used)"
+            tr(
+                "chat template: the one in the model's files takes no tools: a request's "
+                "tools do not reach the model (options.chat_template: FILE has another used)"
+            )
         )
     return words
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from yibu.engines import rows
 from yibu.engines.requests import Asked, Body, Prepare, RequestTable, done, ignored, passed, refused
+from yibu.messages import tr
 
 _TITLE = "SGLang"
 _AUDIO = "messages[role=*].content[type=input_audio]"
@@ -15,8 +16,8 @@ _EFFORT = (
     *passed("thinking", "thinking[type=enabled].**", "thinking[type=adaptive].**",
             "thinking[type=disabled].**", "output_config", "output_config.effort", "output_config.format",
             "output_config.format.**", "output_config.format[type=json_schema].**"),
-    *refused("SGLang knows 'enabled', 'adaptive' and 'disabled'", "thinking[type=*]"),
-    *refused("SGLang counts no budget for a task. Use 'max_tokens'", "output_config.task_budget"),
+    *refused(tr("SGLang knows 'enabled', 'adaptive' and 'disabled'"), "thinking[type=*]"),
+    *refused(tr("SGLang counts no budget for a task. Use 'max_tokens'"), "output_config.task_budget"),
 )  # fmt: skip
 
 SGLANG_RULES = {
@@ -24,17 +25,17 @@ SGLANG_RULES = {
         *rows.chat(_TITLE),
         *passed("frequency_penalty", "presence_penalty", "logit_bias", f"{_AUDIO}.**",
                 "response_format[type=structural_tag].**"),
-        *ignored("SGLang caches prompts of its own accord", f"{_AUDIO}.prompt_cache_breakpoint"),
+        *ignored(tr("SGLang caches prompts of its own accord"), f"{_AUDIO}.prompt_cache_breakpoint"),
     ),
     "/v1/completions": (
         *rows.completions(_TITLE),
         *passed("frequency_penalty", "presence_penalty", "logit_bias", "n", "echo"),
-        *done("as many as 'n' is what comes anyway; more is a 400", "best_of"),
+        *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
     ),
     "/v1/embeddings": (
         *done(rows.MODEL, "model"),
         *passed("input", "encoding_format", "dimensions"),
-        *ignored("says who asks", "user"),
+        *ignored(tr("says who asks"), "user"),
     ),
     "/v1/responses": (
         *rows.responses(_TITLE),
@@ -42,9 +43,9 @@ SGLANG_RULES = {
                 "input[type=message].content[type=input_image].**", "input[type=reasoning].**",
                 "input[type=reasoning].summary[type=summary_text].**",
                 "input[type=reasoning].content[type=reasoning_text].**"),
-        *ignored("SGLang caches prompts of its own accord",
+        *ignored(tr("SGLang caches prompts of its own accord"),
                  "input[type=message].content[type=input_image].prompt_cache_breakpoint"),
-        *refused("SGLang reads no files. Send their text",
+        *refused(tr("SGLang reads no files. Send their text"),
                  "input[type=message].content[type=input_image].file_id"),
     ),
     "/v1/messages": (*rows.messages(_TITLE), *_EFFORT),
@@ -52,7 +53,7 @@ SGLANG_RULES = {
     "/tokenize": (
         *done(rows.MODEL, "model"),
         *passed("prompt", "messages", "add_special_tokens"),
-        *done("either name", "content"),
+        *done(tr("either name"), "content"),
     ),
     "/detokenize": (*done(rows.MODEL, "model"), *passed("tokens")),
 }  # fmt: skip

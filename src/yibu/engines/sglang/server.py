@@ -8,6 +8,7 @@ from types import MappingProxyType
 from yibu.engines.argparse_table import table_from
 from yibu.engines.flags import pinned_flags
 from yibu.engines.servers import Image, ServerCommand
+from yibu.messages import tr
 
 KEY_VARIABLE = "SGLANG_API_KEY"
 """Of yibu's launcher: SGLang itself reads its key from the command line alone."""
@@ -19,9 +20,9 @@ OPTIONS = MappingProxyType(
     }
 )
 PINNED = table_from(pinned_flags(__package__))
-_CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
-_SEVERAL = "copies of a model are replicas here: replicas: N"
-_PARTS = "yibu runs a whole model on one machine: take engine: command for a part of one"
+_CERTIFICATE = tr("the gateway speaks plain HTTP: put a proxy with the certificate before it")
+_SEVERAL = tr("copies of a model are replicas here: replicas: N")
+_PARTS = tr("yibu runs a whole model on one machine: take engine: command for a part of one")
 
 SERVER = ServerCommand(
     table=PINNED,
@@ -52,20 +53,25 @@ SERVER = ServerCommand(
             "ssl_ca_certs": _CERTIFICATE,
             "ssl_keyfile_password": _CERTIFICATE,
             "enable_ssl_refresh": _CERTIFICATE,
-            "enable_http2": "the gateway speaks HTTP/1.1 with its engines",
-            "grpc_mode": "the gateway speaks HTTP with its engines",
-            "smg_grpc_mode": "the gateway speaks HTTP with its engines",
-            "fastapi_root_path": "the gateway serves at /v1 alone",
-            "admin_api_key": "a secret stood on the command line, and nobody reaches the engine but yibu",
-            "config": "what stands in that file was not read: write it under options:",
+            "enable_http2": tr("the gateway speaks HTTP/1.1 with its engines"),
+            "grpc_mode": tr("the gateway speaks HTTP with its engines"),
+            "smg_grpc_mode": tr("the gateway speaks HTTP with its engines"),
+            "fastapi_root_path": tr("the gateway serves at /v1 alone"),
+            "admin_api_key": tr(
+                "a secret stood on the command line, and nobody reaches the engine but yibu"
+            ),
+            "config": tr("what stands in that file was not read: write it under options:"),
             "dp_size": _SEVERAL,
             "nnodes": _PARTS,
             "node_rank": _PARTS,
             "dist_init_addr": _PARTS,
             "disaggregation_mode": _PARTS,
             "encoder_only": _PARTS,
-            "tokenizer_worker_num": "its key is kept by one process alone (SGLang's own limit)",
-            "help": "its flags are listed at https://docs.sglang.ai/advanced_features/server_arguments.html",
+            "tokenizer_worker_num": tr("its key is kept by one process alone (SGLang's own limit)"),
+            "help": tr(
+                "its flags are listed at "
+                "https://docs.sglang.ai/advanced_features/server_arguments.html"
+            ),
         }
     ),
     refused=frozenset(

@@ -24,6 +24,7 @@ from yibu.engines.speech.beside import BESIDE, bytes_beside
 from yibu.engines.speech.phases import PHASES
 from yibu.engines.speech.requests import SPEECH_REQUESTS
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -167,25 +168,43 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
     fast = options.path == "fast" and device == "cpu"
     if options.punctuation and not (fast and facts.format in _PARAFORMERS):
         raise UnsupportedError(
-            f"model {model.name!r}: `punctuation:` is for a Paraformer with `path: fast`; this is "
-            f"{facts.format} with `path: {options.path}`, which takes none",
-            hint="leave `punctuation:` out: SenseVoice and whisper write their own",
+            tr(
+                "model {model!r}: `punctuation:` is for a Paraformer with `path: fast`; this "
+                "is {format} with `path: {options_path}`, which takes none",
+                model=model.name,
+                format=facts.format,
+                options_path=options.path,
+            ),
+            hint=tr("leave `punctuation:` out: SenseVoice and whisper write their own"),
         )
     if options.speakers and not (fast and usual == "speech-onnx"):
         raise UnsupportedError(
-            f"model {model.name!r}: speakers are told apart with SenseVoice and Paraformer, on the CPU "
-            f"with `path: fast`; this is {facts.format} on {device} with `path: {options.path}`",
-            hint="leave `speakers:` out, or take iic/SenseVoiceSmall on the CPU",
+            tr(
+                "model {model!r}: speakers are told apart with SenseVoice and Paraformer, on "
+                "the CPU with `path: fast`; this is {format} on {device} with `path: "
+                "{options_path}`",
+                model=model.name,
+                format=facts.format,
+                device=device,
+                options_path=options.path,
+            ),
+            hint=tr("leave `speakers:` out, or take iic/SenseVoiceSmall on the CPU"),
         )
     if options.path == "reference" and facts.format in _BY_FUNASR:
         usual = "speech-torch"
     elif device != "cpu" and facts.format == "sensevoice":
         usual = "speech-cuda"
     if device != "cpu" and usual in ("speech-torch", "speech-onnx"):
-        what = "`path: reference`" if usual == "speech-torch" else f"the format {facts.format}"
+        what = (
+            tr("`path: reference`")
+            if usual == "speech-torch"
+            else tr("the format {format}", format=facts.format)
+        )
         raise UnsupportedError(
-            f"model {model.name!r}: {what} is served on the CPU only",
-            hint="leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`",
+            tr("model {model!r}: {what} is served on the CPU only", model=model.name, what=what),
+            hint=tr(
+                "leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`"
+            ),
         )
     return usual
 

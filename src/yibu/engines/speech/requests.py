@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from yibu.engines.requests import RequestTable, done, ignored, passed, refused
+from yibu.messages import tr
 
-_SPEAKERS = "It names speakers A, B, … as they come. Leave it out"
+_SPEAKERS = tr("It names speakers A, B, … as they come. Leave it out")
 
 _TRANSLATION = (
     *passed("file", "prompt", "response_format", "temperature"),
-    *done("the name that the engine knows the model by", "model"),
+    *done(tr("the name that the engine knows the model by"), "model"),
 )
 
 SPEECH_REQUESTS = RequestTable(
@@ -17,11 +18,11 @@ SPEECH_REQUESTS = RequestTable(
             *_TRANSLATION,
             *passed("language", "stream", "timestamp_granularities", "keywords"),
             *refused(_SPEAKERS, "known_speaker_names", "known_speaker_references"),
-            *refused("It gives no log probabilities. Leave it out", "include"),
-            *refused("One language is taken, or heard. Give it as 'language'", "languages"),
-            *ignored("audio is always cut where nobody speaks", "chunking_strategy"),
+            *refused(tr("It gives no log probabilities. Leave it out"), "include"),
+            *refused(tr("One language is taken, or heard. Give it as 'language'"), "languages"),
+            *ignored(tr("audio is always cut where nobody speaks"), "chunking_strategy"),
             *refused(
-                "The engine cuts by settings of its own. Send 'auto'",
+                tr("The engine cuts by settings of its own. Send 'auto'"),
                 "chunking_strategy[type=server_vad]",
             ),
         ),

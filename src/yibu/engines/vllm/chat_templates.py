@@ -8,9 +8,10 @@ yibu has a template, written after the format that the family documents (``templ
 from __future__ import annotations
 
 from yibu.engines.families import Family
+from yibu.messages import tr
 from yibu.planner.types import ModelFacts
 
-_OTHER = "options.chat_template: FILE has another used"
+_OTHER = tr("options.chat_template: FILE has another used")
 
 
 def template_words(
@@ -26,21 +27,31 @@ def template_words(
         return []
     ours = family.parsers.template if family is not None and parses else None
     if ours is not None and family is not None and not facts.template_takes_tools:
-        lack = "takes no tools" if facts.chat_template else "is missing"
+        lack = tr("takes no tools") if facts.chat_template else tr("is missing")
         notes.append(
-            f"chat template: yibu's for {family.title}, because the model's own {lack} ({_OTHER})"
+            tr(
+                "chat template: yibu's for {title}, because the model's own {lack} ({OTHER})",
+                title=family.title,
+                lack=lack,
+                OTHER=_OTHER,
+            )
         )
         return ["--chat-template", f"{{templates}}/{ours}"]
     if not facts.chat_template:
         notes.append(
-            "chat template: the model's files have none, so that chat is refused and only"
-            " /v1/completions answers (options.chat_template: FILE gives one)"
+            tr(
+                "chat template: the model's files have none, so that chat is refused and "
+                "only /v1/completions answers (options.chat_template: FILE gives one)"
+            )
         )
     elif parses and not facts.template_takes_tools:
         notes.append(
-            "chat template: the one in the model's files, which takes no tools: a request's tools"
-            f" do not reach the model ({_OTHER})"
+            tr(
+                "chat template: the one in the model's files, which takes no tools: a "
+                "request's tools do not reach the model ({OTHER})",
+                OTHER=_OTHER,
+            )
         )
     else:
-        notes.append(f"chat template: the one in the model's files ({_OTHER})")
+        notes.append(tr("chat template: the one in the model's files ({OTHER})", OTHER=_OTHER))
     return []

@@ -40,6 +40,7 @@ from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUEST
 from yibu.engines.vllm.server import KEY_VARIABLE, OPTIONS, SERVER
 from yibu.engines.vllm.table import PINNED, VllmFlags
 from yibu.engines.vllm.translations import TRANSLATIONS
+from yibu.messages import tr
 from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.types import ModelFacts, Placement
 
@@ -69,7 +70,7 @@ class Vllm(Engine):
 
     name: EngineName = "vllm"
     formats = frozenset({"safetensors"})
-    serves = "safetensors models"
+    serves = tr("safetensors models")
     causes: Sequence[Cause] = VLLM_CAUSES
     answers: Answers = VllmAnswers()
     requests: RequestTable = VLLM_REQUESTS
@@ -169,8 +170,11 @@ def _placement_flags(placement: Placement, users: set[str], notes: list[str]) ->
         flags["tensor_parallel_size"] = placement.tensor_parallel
     if placement.dtype is not None and "dtype" not in users:
         flags["dtype"] = placement.dtype
-        notes.append(f"--dtype {placement.dtype}: not every GPU of these computes in the dtype that"
-                     " the weights are stored in (options.dtype)")  # fmt: skip
+        notes.append(tr(
+"--dtype {dtype}: not every GPU of these computes in the dtype that the weights "
+"are stored in (options.dtype)",
+dtype=placement.dtype
+))  # fmt: skip
     if "kv_cache_memory_bytes" not in users:
         if not placement.gpus:
             # A share of a NUMA node's memory, vLLM's other way, fails easily.
@@ -180,8 +184,10 @@ def _placement_flags(placement: Placement, users: set[str], notes: list[str]) ->
     if not placement.gpus and "enforce_eager" not in users:
         # Compiling costs a minute at each start, and gains little without a GPU.
         flags["enforce_eager"] = True
-        notes.append("--enforce-eager: compiling would take a minute at each start and gain little"
-                     " without a GPU (options.enforce_eager: false turns it off)")  # fmt: skip
+        notes.append(tr(
+"--enforce-eager: compiling would take a minute at each start and gain little "
+"without a GPU (options.enforce_eager: false turns it off)"
+))  # fmt: skip
     return to_flags({name: value for name, value in flags.items() if name not in users})
 
 
@@ -207,8 +213,11 @@ def _adapters(options: VllmOptions, users: set[str], notes: list[str]) -> list[s
     """LoRA adapters, which vLLM serves as models of their own name beside the base model."""
     if not options.lora:
         return []
-    notes.append(f"--enable-lora: {', '.join(options.lora)} beside the model itself"
-                 " (options.max_lora_rank, 16, and max_loras, 1, decide what they take)")  # fmt: skip
+    notes.append(tr(
+"--enable-lora: {lora} beside the model itself (options.max_lora_rank, 16, and "
+"max_loras, 1, decide what they take)",
+lora=", ".join(options.lora)
+))  # fmt: skip
     modules = [
         json.dumps({"name": name, "path": f"{{lora_{number}}}"}, ensure_ascii=False)
         for number, name in enumerate(options.lora)

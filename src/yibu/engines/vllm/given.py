@@ -17,6 +17,7 @@ from yibu.engines.servers import refuse_owned
 from yibu.engines.vllm.server import OPTIONS, SERVER
 from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 # The planner has read these, and its placement says what became of them.
 _PLANNED = frozenset({"max_model_len", "max_num_seqs", "tensor_parallel_size", *OPTIONS})
@@ -63,12 +64,15 @@ def _refuse(model: ModelConfig, name: str, flag: Flag) -> None:
     who = f"model {model.name!r}: {spelt(name)}"
     if name == "hf_token" and flag.values:
         raise ConfigError(
-            f"{who} would stand on the engine's command line, where every user of the machine can"
-            " read it",
-            hint="set HF_TOKEN in the environment of yibu, which fetches the model itself",
+            tr(
+                "{who} would stand on the engine's command line, where every user of the "
+                "machine can read it",
+                who=who,
+            ),
+            hint=tr("set HF_TOKEN in the environment of yibu, which fetches the model itself"),
         )
     if name == "help":
         raise ConfigError(
-            f"{who} would have the engine print its flags and end",
-            hint="they are listed at https://docs.vllm.ai/en/stable/cli/serve.html",
+            tr("{who} would have the engine print its flags and end", who=who),
+            hint=tr("they are listed at https://docs.vllm.ai/en/stable/cli/serve.html"),
         )

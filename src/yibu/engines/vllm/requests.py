@@ -29,14 +29,15 @@ from yibu.engines.rows import (
     responses,
     varied,
 )
+from yibu.messages import tr
 
 TOOL_SERVER = "tool_server"
 """The feature of a vLLM started with ``--tool-server``: it carries out hosted tools."""
 RESPONSE_STORE = "response_store"
 """The feature of a vLLM with VLLM_ENABLE_RESPONSES_API_STORE=1: it keeps responses."""
 
-_FILES = "vLLM reads no files. Send their text"
-_CACHE = "vLLM caches prompts of its own accord"
+_FILES = tr("vLLM reads no files. Send their text")
+_CACHE = tr("vLLM caches prompts of its own accord")
 _PART = "messages[role=*].content"
 _MESSAGE = "input[type=message].content"
 _SAMPLING = passed("n", "frequency_penalty", "presence_penalty", "logit_bias")
@@ -54,8 +55,11 @@ _COMPLETIONS = varied(
     completions("vLLM"),
     *_SAMPLING,
     *passed("echo"),
-    *done("as many as 'n' is what comes anyway; more is a 400", "best_of"),
-    *refused("vLLM fills nothing in. Write the model's own tokens for it into 'prompt', or use llama.cpp", "suffix"),
+    *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
+    *refused(tr(
+"vLLM fills nothing in. Write the model's own tokens for it into 'prompt', or use "
+"llama.cpp"
+), "suffix"),
 )  # fmt: skip
 
 _RESPONSES = varied(
@@ -74,11 +78,11 @@ _RESPONSES = varied(
 
 _COUNTED = varied(
     counted("vLLM", images_in_results=True),
-    *refused("vLLM does not hold a model to one call. Leave it out",
+    *refused(tr("vLLM does not hold a model to one call. Leave it out"),
              "tool_choice[type=auto].disable_parallel_tool_use",
              "tool_choice[type=any].disable_parallel_tool_use",
              "tool_choice[type=tool].disable_parallel_tool_use", unless=(False,)),
-    *ignored("the model's template decides whether it thinks: chat_template_kwargs", "thinking"),
+    *ignored(tr("the model's template decides whether it thinks: chat_template_kwargs"), "thinking"),
     *passed("output_config", "output_config.effort", "output_config.format", "output_config.format.**",
             "output_config.format[type=json_schema].**"),
 )  # fmt: skip
@@ -106,7 +110,7 @@ VLLM_REQUESTS = RequestTable(
         "/v1/embeddings": (
             *done(MODEL, "model"),
             *passed("input", "encoding_format", "dimensions"),
-            *ignored("says who asks", "user"),
+            *ignored(tr("says who asks"), "user"),
         ),
         "/v1/responses": _RESPONSES,
         "/v1/messages": messages("vLLM", _COUNTED),
@@ -116,7 +120,7 @@ VLLM_REQUESTS = RequestTable(
         "/tokenize": (
             *done(MODEL, "model"),
             *passed("prompt", "messages", "add_special_tokens"),
-            *done("either name", "content"),
+            *done(tr("either name"), "content"),
         ),
         "/detokenize": (*done(MODEL, "model"), *passed("tokens")),
     },

@@ -10,6 +10,7 @@ from yibu.engines.flags import whole
 from yibu.engines.servers import Image, ServerCommand
 from yibu.engines.vllm.table import PINNED
 from yibu.engines.vllm.translations import OLD_SWITCHES
+from yibu.messages import tr
 
 KEY_VARIABLE = "VLLM_API_KEY"
 OPTIONS = MappingProxyType(
@@ -19,7 +20,7 @@ OPTIONS = MappingProxyType(
         "tensor_parallel": "tensor_parallel_size",
     }
 )
-_CERTIFICATE = "the gateway speaks plain HTTP: put a proxy with the certificate before it"
+_CERTIFICATE = tr("the gateway speaks plain HTTP: put a proxy with the certificate before it")
 
 
 def _adopted(options: dict[str, Any]) -> dict[str, Any]:
@@ -74,12 +75,14 @@ SERVER = ServerCommand(
             "ssl_keyfile": _CERTIFICATE,
             "ssl_certfile": _CERTIFICATE,
             "ssl_ca_certs": _CERTIFICATE,
-            "uds": "the gateway listens on an address, not on a socket file",
-            "root_path": "the gateway serves at /v1 alone",
-            "headless": "a server without an address of its own cannot be served from",
-            "config": "what stands in that file was not read: write it under options:",
-            "hf_token": "a secret stood on the command line: set HF_TOKEN in yibu's environment instead",
-            "allowed_origins": "pages of other sites are let in by gateway.cors_origins",
+            "uds": tr("the gateway listens on an address, not on a socket file"),
+            "root_path": tr("the gateway serves at /v1 alone"),
+            "headless": tr("a server without an address of its own cannot be served from"),
+            "config": tr("what stands in that file was not read: write it under options:"),
+            "hf_token": tr(
+                "a secret stood on the command line: set HF_TOKEN in yibu's environment instead"
+            ),
+            "allowed_origins": tr("pages of other sites are let in by gateway.cors_origins"),
         }
     ),
     refused=frozenset(

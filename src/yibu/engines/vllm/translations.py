@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from yibu.messages import tr
+
 
 @dataclass(frozen=True, slots=True)
 class Translation:
@@ -18,16 +20,16 @@ class Translation:
 
 
 def _dropped(why: str) -> Translation:
-    return Translation(f"left out, {why}", lambda _: [])
+    return Translation(tr("left out, {why}", why=why), lambda _: [])
 
 
 def _renamed(flag: str) -> Translation:
-    return Translation(f"renamed to {flag}", lambda values: [flag, *values])
+    return Translation(tr("renamed to {flag}", flag=flag), lambda values: [flag, *values])
 
 
 def _json(flag: str, key: str, convert: Callable[[str], object] = str) -> Translation:
     return Translation(
-        f"is now part of {flag}",
+        tr("is now part of {flag}", flag=flag),
         lambda values: [flag, json.dumps({key: convert(values[0])})] if values else [],
     )
 
@@ -44,26 +46,26 @@ def _task(values: Sequence[str]) -> list[str]:
             return []
 
 
-_V1 = "because vLLM's engine since 0.11 always works that way, or no longer at all"
+_V1 = tr("because vLLM's engine since 0.11 always works that way, or no longer at all")
 
 TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
     {
-        "disable_log_requests": _dropped("because requests are not logged unless asked for"),
-        "enable_reasoning": _dropped("because --reasoning-parser alone turns reasoning on"),
+        "disable_log_requests": _dropped(tr("because requests are not logged unless asked for")),
+        "enable_reasoning": _dropped(tr("because --reasoning-parser alone turns reasoning on")),
         "guided_decoding_backend": _json("--structured-outputs-config", "backend"),
-        "task": Translation("is now --runner and --convert", _task),
+        "task": Translation(tr("is now --runner and --convert"), _task),
         "rope_scaling": _json("--hf-overrides", "rope_scaling", json.loads),
         "rope_theta": _json("--hf-overrides", "rope_theta", float),
         "override_pooler_config": _renamed("--pooler-config"),
         "cuda_graph_sizes": _renamed("--cudagraph-capture-sizes"),
-        "max_seq_len_to_capture": _dropped("because graphs are captured by batch size now"),
-        "max_context_len_to_capture": _dropped("because graphs are captured by batch size now"),
+        "max_seq_len_to_capture": _dropped(tr("because graphs are captured by batch size now")),
+        "max_context_len_to_capture": _dropped(tr("because graphs are captured by batch size now")),
         "worker_use_ray": Translation(
-            "is now --distributed-executor-backend ray",
+            tr("is now --distributed-executor-backend ray"),
             lambda _: ["--distributed-executor-backend", "ray"],
         ),
         "engine_use_ray": _dropped(_V1),
-        "device": _dropped("because the installed build decides the device"),
+        "device": _dropped(tr("because the installed build decides the device")),
         "swap_space": _dropped(_V1),
         "use_v2_block_manager": _dropped(_V1),
         "num_scheduler_steps": _dropped(_V1),
@@ -75,9 +77,9 @@ TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
         "disable_frontend_multiprocessing": _dropped(_V1),
         "tokenizer_pool_size": _dropped(_V1),
         "tokenizer_pool_type": _dropped(_V1),
-        "enable_prompt_adapter": _dropped("because prompt adapters are no longer supported"),
+        "enable_prompt_adapter": _dropped(tr("because prompt adapters are no longer supported")),
         "disable_mm_preprocessor_cache": Translation(
-            "is now --mm-processor-cache-gb 0", lambda _: ["--mm-processor-cache-gb", "0"]
+            tr("is now --mm-processor-cache-gb 0"), lambda _: ["--mm-processor-cache-gb", "0"]
         ),
     }
 )

@@ -24,6 +24,7 @@ from yibu.gateway.answers.template import ChunkTemplate
 from yibu.gateway.answers.toolcalls import ToolCallDeltas
 from yibu.gateway.answers.usage import prompt_count, tokens_of
 from yibu.gateway.requests.body import JsonRequest
+from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 
 _MODEL = re.compile(rb'("model"\s*:\s*)"(?:[^"\\]|\\.)*"')
@@ -123,7 +124,9 @@ class ChunkNormalizer:
         if name == b"error":
             return self._fail(data)
         if not (data.startswith(b"{") and data.endswith(b"}")):
-            raise UpstreamError("protocol", "an event of the engine's stream is not a JSON object")
+            raise UpstreamError(
+                "protocol", tr("an event of the engine's stream is not a JSON object")
+            )
         if self._shaped and not self._is_special(data):
             sent = self._patched(data)
             self._template.learn(b"data: " + data + b"\n\n", sent)
@@ -154,7 +157,9 @@ class ChunkNormalizer:
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise UpstreamError("protocol", "an event of the engine's stream is not JSON") from None
+            raise UpstreamError(
+                "protocol", tr("an event of the engine's stream is not JSON")
+            ) from None
         if chunk.get("error") is not None:
             return self._fail(data)
         choices = objects(chunk.get("choices"))

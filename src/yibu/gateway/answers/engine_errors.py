@@ -12,12 +12,13 @@ import orjson
 from yibu.engines.answers import Answers, Kind
 from yibu.errors import EngineGoneError, RequestError
 from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
+from yibu.messages import tr
 from yibu.routing import Route
 
 Translator = Callable[[int, bytes], RequestError]
 """From an engine's status and body to the error that the client is told."""
 
-BROKEN_OFF = "the engine ended its answer before it was whole"
+BROKEN_OFF = tr("the engine ended its answer before it was whole")
 
 _KNOWN_TYPES = frozenset(
     {
@@ -52,11 +53,13 @@ def translate(
     """
     if status in {401, 403}:
         return EngineGoneError(
-            f"The engine of model {model!r} refused the gateway's inner key",
-            hint="Restart the model: yibu restart " + model,
+            tr("The engine of model {model!r} refused the gateway's inner key", model=model),
+            hint=tr("Restart the model: yibu restart {model}", model=model),
         )
     fields = _error_fields(body)
-    message = str(fields.get("message") or _plain(body) or f"the engine answered {status}")
+    message = str(
+        fields.get("message") or _plain(body) or tr("the engine answered {status}", status=status)
+    )
     type_, code, param = fields.get("type"), fields.get("code"), fields.get("param")
     if isinstance(code, int) and 400 <= code < 600:
         status = code if status in {500, 502} else status
@@ -88,15 +91,25 @@ def unserved(
     if not rules.lacks_path(status, _error_fields(body)):
         return None
     return NoSuchPathError(
-        f"The engine of model {route.model!r}, {route.engine}, does not serve {path}", param="model"
+        tr(
+            "The engine of model {model!r}, {engine}, does not serve {path}",
+            model=route.model,
+            engine=route.engine,
+            path=path,
+        ),
+        param="model",
     )
 
 
 def no_tool_call(model: str) -> EngineAnswerError:
     return EngineAnswerError(
         502,
-        f"'tool_choice' demands a tool call and model {model!r} made none: its engine does not "
-        "enforce the choice, or its chat template knows no tools. Use tool_choice 'auto'",
+        tr(
+            "'tool_choice' demands a tool call and model {model!r} made none: its engine "
+            "does not enforce the choice, or its chat template knows no tools. Use "
+            "tool_choice 'auto'",
+            model=model,
+        ),
         "server_error",
         param="tool_choice",
         code="tool_choice_not_enforced",

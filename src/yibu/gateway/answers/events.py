@@ -21,6 +21,7 @@ from yibu.gateway.answers.responses import EventNumbers, fill_response
 from yibu.gateway.answers.sse import EventReader, make_event, parse_event
 from yibu.gateway.answers.usage import audio_seconds, tokens_of
 from yibu.gateway.requests.body import JsonRequest
+from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 
 _HOLDERS = {b"message_start": "message", **{
@@ -208,5 +209,5 @@ def _parse(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         event = None
     if not isinstance(event, dict):
-        raise UpstreamError("protocol", "an event of the engine's stream is not a JSON object")
+        raise UpstreamError("protocol", tr("an event of the engine's stream is not a JSON object"))
     return event

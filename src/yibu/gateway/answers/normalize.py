@@ -23,6 +23,7 @@ from yibu.gateway.answers.toolcalls import normalize_calls
 from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import NotCapableError
 from yibu.gateway.requests.body import JsonRequest
+from yibu.messages import tr
 
 Answer = dict[str, Any]
 
@@ -41,17 +42,28 @@ def read_answer(raw: bytes, model: str) -> Answer:
     try:
         answer = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise bad_answer(model, f"found {len(raw)} bytes that are not JSON ({error})") from None
+        raise bad_answer(
+            model,
+            tr(
+                "found {raw_count} bytes that are not JSON ({error})",
+                raw_count=len(raw),
+                error=error,
+            ),
+        ) from None
     if not isinstance(answer, dict):
-        raise bad_answer(model, f"found JSON of the type {type(answer).__name__}")
+        raise bad_answer(model, tr("found JSON of the type {name}", name=type(answer).__name__))
     return answer
 
 
 def bad_answer(model: str, found: str) -> EngineGoneError:
     """The engine called something a success that is no answer."""
     return EngineGoneError(
-        f"The engine of model {model!r} did not answer with a JSON object: {found}",
-        hint=f"See why: yibu logs {model}",
+        tr(
+            "The engine of model {model!r} did not answer with a JSON object: {found}",
+            model=model,
+            found=found,
+        ),
+        hint=tr("See why: yibu logs {model}", model=model),
         code="engine_protocol_error",
     )
 
@@ -176,8 +188,10 @@ def _complete_tokenized(answer: Answer, body: Answer, model: str) -> None:
         return
     if not tokens and "prompt" not in body:
         raise NotCapableError(
-            f"The engine of model {model!r} cuts a prompt into tokens, not messages",
-            hint="/v1/messages/count_tokens counts those of a chat",
+            tr(
+                "The engine of model {model!r} cuts a prompt into tokens, not messages", model=model
+            ),
+            hint=tr("/v1/messages/count_tokens counts those of a chat"),
             param="messages",
         )
     answer.setdefault("count", len(tokens))

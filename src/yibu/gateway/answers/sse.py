@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 
 DONE = b"data: [DONE]\n\n"
@@ -66,7 +67,10 @@ class EventReader:
             parts.append(last)
             self._size += len(last)
             if self._size > MAX_EVENT_BYTES:
-                message = f"an event of the engine's stream is longer than {MAX_EVENT_BYTES} bytes"
+                message = tr(
+                    "an event of the engine's stream is longer than {MAX_EVENT_BYTES} bytes",
+                    MAX_EVENT_BYTES=MAX_EVENT_BYTES,
+                )
                 raise UpstreamError("protocol", message)
         return [text for block in blocks if (text := _text(block))]
 

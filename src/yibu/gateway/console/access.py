@@ -14,6 +14,7 @@ from yibu.gateway.sessions import (
     SignedOutError,
     check_same_origin,
 )
+from yibu.messages import tr
 
 API = "/console/api/"
 
@@ -41,9 +42,11 @@ async def admit(exchange: Exchange, authentication: Authentication) -> Caller:
         if await asyncio.to_thread(is_own, scope.get("client"), scope.get("server")):
             return ANYBODY
         raise ForbiddenError(
-            "This connection is another user's, and without API keys the console is for the node's "
-            "own user: it can start programs",
-            hint="yibu key add NAME --admin makes a key to sign in with",
+            tr(
+                "This connection is another user's, and without API keys the console is for "
+                "the node's own user: it can start programs"
+            ),
+            hint=tr("yibu key add NAME --admin makes a key to sign in with"),
             code="not_the_owner",
         )
     headers = exchange.headers
@@ -52,11 +55,11 @@ async def admit(exchange: Exchange, authentication: Authentication) -> Caller:
     except UnauthorizedError:
         if b"authorization" in headers or b"x-api-key" in headers:
             raise
-        raise SignedOutError("Nobody is signed in here, or the session has ended") from None
+        raise SignedOutError(tr("Nobody is signed in here, or the session has ended")) from None
     if not caller.admin:
         raise ForbiddenError(
-            "The console needs an admin's API key",
-            hint="yibu key add NAME --admin makes one",
+            tr("The console needs an admin's API key"),
+            hint=tr("yibu key add NAME --admin makes one"),
             code="admin_key_needed",
         )
     return caller

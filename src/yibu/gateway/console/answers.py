@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from yibu.errors import InvalidRequestError, NotRunningError, RequestError, YibuError
 from yibu.gateway.envelope import NoSuchPathError
+from yibu.messages import tr
 
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -59,13 +60,13 @@ async def body_of(request: Request, schema: type[M]) -> M:
     data = await request.body()
     if data and kind != "application/json":
         raise InvalidRequestError(
-            f"The Content-Type is {kind or 'missing'}; expected application/json",
+            tr("The Content-Type is {kind}; expected application/json", kind=kind or "missing"),
             code="unsupported_media_type",
         )
     try:
         return schema.model_validate(orjson.loads(data or b"{}"), strict=False)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequestError(f"The body is not JSON: {error}") from None
+        raise InvalidRequestError(tr("The body is not JSON: {error}", error=error)) from None
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))

@@ -16,6 +16,7 @@ from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.manager import Manager
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.sessions import Authentication
+from yibu.messages import tr
 
 _STREAMS = 32
 
@@ -48,14 +49,14 @@ class Console:
     def manager(self) -> Manager:
         """Raises NotReadyError where this gateway has no node to manage."""
         if self.deps.manager is None:
-            raise NotReadyError("This gateway has no node that could be managed")
+            raise NotReadyError(tr("This gateway has no node that could be managed"))
         return self.deps.manager
 
     @property
     def observer(self) -> Observer:
         """Raises NotReadyError, as ``manager``."""
         if self._observer is None:
-            raise NotReadyError("This gateway has no node that could be managed")
+            raise NotReadyError(tr("This gateway has no node that could be managed"))
         return self._observer
 
     @asynccontextmanager
@@ -84,8 +85,8 @@ class Console:
         """
         if self._streams >= _STREAMS:
             raise NotReadyError(
-                f"{_STREAMS} event streams are open already",
-                hint="close pages of the console that nobody looks at",
+                tr("{STREAMS} event streams are open already", STREAMS=_STREAMS),
+                hint=tr("close pages of the console that nobody looks at"),
                 code="too_many_streams",
                 retry_after=10,
             )

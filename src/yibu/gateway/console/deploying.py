@@ -13,6 +13,7 @@ from yibu.gateway.access import allow
 from yibu.gateway.console.answers import ConflictError, answer, body_of
 from yibu.gateway.console.console import Console
 from yibu.gateway.manager import Change
+from yibu.messages import tr
 
 _TEXT = 1_000_000
 _PLAN_SECONDS = 120.0
@@ -39,7 +40,7 @@ class PlanRequest(BaseModel):
     @model_validator(mode="after")
     def _one_of_three(self) -> PlanRequest:
         if sum(bool(one) for one in (self.model, self.script, self.yaml)) != 1:
-            msg = "one of model, script and yaml is needed"
+            msg = tr("one of model, script and yaml is needed")
             raise ValueError(msg)
         return self
 
@@ -73,7 +74,9 @@ def add_deploying(router: APIRouter, console: Console) -> None:
         wanted = await body_of(request, PlanRequest)
         if planning.locked():
             raise NotReadyError(
-                f"{_PLANS} plans are being made already", code="too_many_plans", retry_after=5
+                tr("{PLANS} plans are being made already", PLANS=_PLANS),
+                code="too_many_plans",
+                retry_after=5,
             )
         async with planning:
             try:
@@ -81,7 +84,11 @@ def add_deploying(router: APIRouter, console: Console) -> None:
                     return answer(await console.manager.plan(wanted.model_dump()))
             except TimeoutError:
                 raise NotReadyError(
-                    f"The plan was not made within {_PLAN_SECONDS:.0f} s: the hub is slow to answer",
+                    tr(
+                        "The plan was not made within {PLAN_SECONDS:.0f} s: the hub is slow "
+                        "to answer",
+                        PLAN_SECONDS=_PLAN_SECONDS,
+                    ),
                     code="plan_timeout",
                     retry_after=30,
                 ) from None

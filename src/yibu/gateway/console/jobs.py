@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from yibu.errors import NotReadyError, YibuError
+from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
 _KEPT = 50
@@ -51,7 +52,7 @@ class Jobs:
         if len(self._tasks) >= _AT_ONCE:
             work.close()
             raise NotReadyError(
-                f"{_AT_ONCE} pieces of work are running already",
+                tr("{AT_ONCE} pieces of work are running already", AT_ONCE=_AT_ONCE),
                 code="too_many_jobs",
                 retry_after=5,
             )
@@ -84,8 +85,8 @@ async def _run(job: Job, work: Coroutine[Any, Any, Any]) -> None:
     except Exception:  # the job's own fault must be told, not lost with its task
         logger.exception("the console's %s of %s failed", job.verb, ", ".join(job.models))
         job.error = {
-            "message": "The node failed; its log has the cause",
-            "hint": "yibu logs node",
+            "message": tr("The node failed; its log has the cause"),
+            "hint": tr("yibu logs node"),
             "cause": "internal_error",
         }
     finally:

@@ -14,6 +14,7 @@ from yibu.gateway.access import allow
 from yibu.gateway.console.answers import answer
 from yibu.gateway.console.console import Console
 from yibu.gateway.console.events import Event, EventStream
+from yibu.messages import tr
 
 _LOOK = 0.5
 _MOST = 5000
@@ -56,7 +57,12 @@ def _wanted(request: Request) -> dict[str, Any]:
     lines = given.get("lines", "200")
     if not re.fullmatch(r"[0-9]{1,4}", lines) or not 1 <= int(lines) <= _MOST:
         raise InvalidRequestError(
-            f"Invalid 'lines': expected 1 to {_MOST}, found {lines[:40]!r}", param="lines"
+            tr(
+                "Invalid 'lines': expected 1 to {MOST}, found {lines!r}",
+                MOST=_MOST,
+                lines=lines[:40],
+            ),
+            param="lines",
         )
     texts = {name: given.get(name, "")[:500] for name in ("level", "search", "since")}
     return {"lines": int(lines), **texts}

@@ -19,6 +19,7 @@ from yibu.gateway.access import allow
 from yibu.gateway.console.answers import NotFoundError, answer, body_of
 from yibu.gateway.console.console import Console
 from yibu.gateway.console.jobs import Job
+from yibu.messages import tr
 
 
 class Change(BaseModel):
@@ -58,7 +59,11 @@ def add_overview(router: APIRouter, console: Console) -> None:
     async def metrics(range: Annotated[str, Query()] = "hour") -> Response:  # noqa: A002 - its name in the URL
         if range not in ("hour", "day", "month"):
             raise InvalidRequestError(
-                f"Invalid 'range': expected hour, day or month, found {range[:40]!r}", param="range"
+                tr(
+                    "Invalid 'range': expected hour, day or month, found {range!r}",
+                    range=range[:40],
+                ),
+                param="range",
             )
         return answer(await asyncio.to_thread(console.observer.history.read, range, time.time()))
 
@@ -74,14 +79,14 @@ def _add_jobs(router: APIRouter, console: Console) -> None:
     async def job(number: str) -> Response:
         found = console.jobs.find(number)
         if found is None:
-            raise NotFoundError(f"There is no job {number[:40]!r}")
+            raise NotFoundError(tr("There is no job {number!r}", number=number[:40]))
         return answer(found.plain())
 
     @router.post("/console/api/models/{name:path}/{verb}", openapi_extra=allow("console"))
     async def act(name: str, verb: str, request: Request) -> Response:
         begin = _VERBS.get(verb)
         if begin is None:
-            raise NotFoundError(f"A model cannot be told to {verb[:40]!r}")
+            raise NotFoundError(tr("A model cannot be told to {verb!r}", verb=verb[:40]))
         job = await begin(console, name, await body_of(request, Change))
         return answer(job.plain(), 202)
 
@@ -96,7 +101,7 @@ def _up(console: Console, name: str) -> ModelConfig | None:
 def _need(console: Console, name: str) -> ModelConfig:
     config = _up(console, name)
     if config is None:
-        raise NotFoundError(f"The model {name[:100]!r} is not up", param="name")
+        raise NotFoundError(tr("The model {name!r} is not up", name=name[:100]), param="name")
     return config
 
 
@@ -107,7 +112,9 @@ async def _start(console: Console, name: str, _change: Change) -> Job:
         known = {model.name: model for model in (*in_file, *console.stopped.values())}
         config = known.get(name)
     if config is None:
-        raise NotFoundError(f"There is no model {name[:100]!r} to start", param="name")
+        raise NotFoundError(
+            tr("There is no model {name!r} to start", name=name[:100]), param="name"
+        )
     console.stopped.pop(config.name, None)
     work = manager.ask("up", models=[plain_config(config)], start=True)
     return console.jobs.start("start", [config.name], work)
@@ -136,7 +143,7 @@ async def _unload(console: Console, name: str, _change: Change) -> Job:
 async def _scale(console: Console, name: str, change: Change) -> Job:
     config = _need(console, name)
     if change.replicas is None:
-        raise InvalidRequestError("'replicas' is missing", param="replicas")
+        raise InvalidRequestError(tr("'replicas' is missing"), param="replicas")
     work = console.manager.ask("scale", models=[config.name], replicas=change.replicas)
     return console.jobs.start("scale", [config.name], work)
 
@@ -146,7 +153,9 @@ async def _keep(console: Console, name: str, change: Change) -> Job:
     try:
         keep, seconds = split_keep(change.keep or "")
     except ValueError as error:
-        raise InvalidRequestError(f"Invalid 'keep': {error}", param="keep") from None
+        raise InvalidRequestError(
+            tr("Invalid 'keep': {error}", error=error), param="keep"
+        ) from None
     idle = config.idle if seconds is None else seconds
     changed = replace(config, keep=keep, idle=idle)
     work = console.manager.ask("up", models=[plain_config(changed)])

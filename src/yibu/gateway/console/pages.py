@@ -17,6 +17,7 @@ from yibu.gateway.console.assets import Answer
 from yibu.gateway.console.console import Console
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.sessions import Authentication, Session, set_cookie
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.gateway.deps import GatewayDeps
@@ -42,7 +43,7 @@ def add_pages(router: APIRouter, console: Console) -> None:
         if "text/html" in request.headers.get("accept", ""):
             return await page(request) or RedirectResponse("/docs", status_code=307)
         greeting = {
-            "message": "yibu is running",
+            "message": tr("yibu is running"),
             "version": deps.version,
             "models": "/v1/models",
             "docs": "/docs",
@@ -60,7 +61,7 @@ def add_pages(router: APIRouter, console: Console) -> None:
         known = request.headers.get("if-none-match")
         found = _sent(await asyncio.to_thread(console.assets.file, digest, name, accepts, known))
         if found is None:
-            raise NotFoundError(f"The console has no file {name[:100]!r}")
+            raise NotFoundError(tr("The console has no file {name!r}", name=name[:100]))
         return found
 
     _add_session(router, deps, console.authentication)

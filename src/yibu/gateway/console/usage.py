@@ -9,6 +9,7 @@ from yibu.accounts.database import AccountsError
 from yibu.accounts.types import parse_duration
 from yibu.errors import InvalidRequestError, NotReadyError, UsageError
 from yibu.gateway.schemas.answers import UsageList
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.accounts.live import LiveAccounts
@@ -21,7 +22,8 @@ def usage_group(by: str, groups: tuple[By, ...]) -> By:
         if by == group:
             return group
     raise InvalidRequestError(
-        f"Invalid 'by': expected {' or '.join(groups)}, found {by[:40]!r}", param="by"
+        tr("Invalid 'by': expected {groups}, found {by!r}", groups=" or ".join(groups), by=by[:40]),
+        param="by",
     )
 
 
@@ -37,7 +39,7 @@ async def usage_list(
         rows = [] if accounts is None else await accounts.usage(by, start, key)
     except AccountsError as error:
         raise NotReadyError(
-            "The usage cannot be read; the gateway's log says why",
+            tr("The usage cannot be read; the gateway's log says why"),
             code="usage_unavailable",
             retry_after=5,
         ) from error

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from yibu.errors import ConfigError, RequestError
 from yibu.gateway.http.exchange import Exchange, Headers
+from yibu.messages import tr
 
 _HEADERS = (
     b"authorization, content-type, x-request-id, x-api-key, anthropic-version, anthropic-beta, "
@@ -90,10 +91,13 @@ class Cors:
             return
         shown = (origin or b"another site").decode("latin-1")[:200]
         raise OriginNotAllowedError(
-            f"The request comes from a web page of {shown}, which may not call this gateway",
-            hint=f"gateway.cors_origins: [{shown}] in yibu.yaml lets its pages in"
+            tr(
+                "The request comes from a web page of {shown}, which may not call this gateway",
+                shown=shown,
+            ),
+            hint=tr("gateway.cors_origins: [{shown}] in yibu.yaml lets its pages in", shown=shown)
             if origin not in (None, b"null")
-            else "gateway.cors_origins in yibu.yaml lists the origins whose pages may",
+            else tr("gateway.cors_origins in yibu.yaml lists the origins whose pages may"),
         )
 
 
@@ -102,8 +106,11 @@ def _checked(origin: str) -> str:
     written = origin.strip().lower().removesuffix("/")
     if written not in ("*", "null") and not _ORIGIN.fullmatch(written):
         raise ConfigError(
-            f"gateway.cors_origins has {origin!r}; expected an origin such as "
-            "https://app.example or http://localhost:3000, without a path, or *"
+            tr(
+                "gateway.cors_origins has {origin!r}; expected an origin such as "
+                "https://app.example or http://localhost:3000, without a path, or *",
+                origin=origin,
+            )
         )
     scheme, _, authority = written.partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)

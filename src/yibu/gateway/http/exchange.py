@@ -14,6 +14,7 @@ from yibu.accounts.usage import Tokens
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.monitoring.tracing import Trace, passed_on
+from yibu.messages import accepted, tr
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -195,8 +196,8 @@ class Exchange:
     def too_large(self, limit: int) -> TooLargeError:
         self.closing = True
         return TooLargeError(
-            f"The request's body is larger than {limit} bytes",
-            hint="gateway.max_body and gateway.max_upload in yibu.yaml set the limits",
+            tr("The request's body is larger than {limit} bytes", limit=limit),
+            hint=tr("gateway.max_body and gateway.max_upload in yibu.yaml set the limits"),
         )
 
     def require_single_headers(self) -> None:
@@ -212,7 +213,11 @@ class Exchange:
         for name in self.headers:
             if names.count(name) > 1:
                 raise InvalidRequestError(
-                    f"The header {name.decode()} is given {names.count(name)} times; expected once",
+                    tr(
+                        "The header {name} is given {name2} times; expected once",
+                        name=name.decode(),
+                        name2=names.count(name),
+                    ),
                     code="duplicate_header",
                 )
 
@@ -229,8 +234,10 @@ class Exchange:
             return
         if kind != b"application/json" and not kind.endswith(b"+json"):
             raise InvalidRequestError(
-                f"The Content-Type is {kind.decode('latin-1') or 'missing'}; expected "
-                "application/json",
+                tr(
+                    "The Content-Type is {decode}; expected application/json",
+                    decode=kind.decode("latin-1") or "missing",
+                ),
                 code="unsupported_media_type",
             )
 
@@ -299,9 +306,16 @@ class Exchange:
     def _step(self, before: str, after: Literal["answering", "ended"]) -> None:
         """Raises RuntimeError where it would be a second answer, or a second end."""
         if self._state != before:
-            message = f"the answer is {self._state}, and is to be {after}"
-            raise RuntimeError(message)
+            raise RuntimeError(
+                tr("the answer is {state}, and is to be {after}", state=self._state, after=after)
+            )
         self._state = after
+
+    @property
+    def language(self) -> str:
+        """The language that the client reads, by its Accept-Language."""
+        headers = dict(self.scope["headers"])
+        return accepted(headers.get(b"accept-language", b"").decode("latin-1"))
 
     async def refuse(self, error: RequestError) -> None:
         """Answer with an error object; in a stream that has begun, with an error event. An answer
@@ -309,11 +323,12 @@ class Exchange:
         if self._state == "ended":
             return
         if not self.answering:
-            body = error_body(error, self.dialect, self.request_id)
+            body = error_body(error, self.dialect, self.request_id, self.language)
             await self.respond(error.status, error_headers(error), body)
         elif self.stream:
             self.failed = True
-            await self.end(error_event(error, self.dialect, self.event_number))
+            event = error_event(error, self.dialect, self.event_number, self.language)
+            await self.end(event)
 
     async def surface_send(self, message: Message) -> None:
         """``send`` for the documented surface, which is an ASGI application of its own."""

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from yibu.errors import RequestError
+from yibu.messages import tr
 
 _KNOWN_LIMIT = 256
 """Host headers that are remembered as good; there are as many as there are ways to write it."""
@@ -50,11 +51,18 @@ class HostCheck:
         if not self._allowed(name):
             shown = name if len(name) <= 100 else name[:99] + "…"
             raise HostNotAllowedError(
-                f"This gateway is not called {shown!r}: without an API key it answers to this "
-                "machine's names and addresses only, so that no web page can reach it under a "
-                "name of its own",
-                hint=f"Ask for 127.0.0.1 or localhost instead; or add the name to gateway.hosts in "
-                f"yibu.yaml (hosts: [{_yaml(shown)}]); or set an API key (YIBU_API_KEYS)",
+                tr(
+                    "This gateway is not called {shown!r}: without an API key it answers to "
+                    "this machine's names and addresses only, so that no web page can reach "
+                    "it under a name of its own",
+                    shown=shown,
+                ),
+                hint=tr(
+                    "Ask for 127.0.0.1 or localhost instead; or add the name to "
+                    "gateway.hosts in yibu.yaml (hosts: [{shown}]); or set an API key "
+                    "(YIBU_API_KEYS)",
+                    shown=_yaml(shown),
+                ),
             )
         if len(self._known) < _KNOWN_LIMIT:
             self._known.add(host)

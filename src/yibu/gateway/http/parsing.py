@@ -20,6 +20,7 @@ from yibu.gateway.http.connections import Connections
 from yibu.gateway.http.cycle import Cycle
 from yibu.gateway.http.exchange import ANSWERS, CANCELS
 from yibu.gateway.http.request_head import MAX_HEAD_BYTES, BadRequestError, check_head, too_large
+from yibu.messages import tr
 
 MAX_PIPELINED = 16
 """Parsed requests that may wait for the answers before them; the rest stays unparsed, unread."""
@@ -112,8 +113,9 @@ class ParsedConnection(HttpToolsProtocol):
                 at = 0
             except httptools.HttpParserError as error:
                 cause = error.__context__
-                known = isinstance(cause, RequestError)
-                self._refuse(cause if known else BadRequestError(f"This is not HTTP/1.1: {error}"))  # type: ignore[arg-type]
+                if not isinstance(cause, RequestError):
+                    cause = BadRequestError(tr("This is not HTTP/1.1: {error}", error=error))
+                self._refuse(cause)
                 return
             if self._unaccounted > MAX_HEAD_BYTES:
                 self._refuse(too_large())
@@ -212,7 +214,7 @@ class ParsedConnection(HttpToolsProtocol):
         else:  # behind a body in chunks, whose end is httptools' to know
             begins = b" RTSP/" not in self._raw and b" ICE/" not in self._raw
         if not begins:
-            raise BadRequestError("The request does not begin with 'METHOD TARGET HTTP/1.1'")
+            raise BadRequestError(tr("The request does not begin with 'METHOD TARGET HTTP/1.1'"))
         end = self._raw.find(b"\r\n\r\n", start) if start >= 0 and length is not None else -1
         self._start = end + 4 + (length or 0) if end >= 0 else -1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -33,7 +34,12 @@ class HeadTooLargeError(InvalidRequestError):
 
 def too_large() -> HeadTooLargeError:
     return HeadTooLargeError(
-        f"The request's headers or trailers exceed {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} lines"
+        tr(
+            "The request's headers or trailers exceed {MAX_HEAD_BYTES} bytes or "
+            "{MAX_HEADERS} lines",
+            MAX_HEAD_BYTES=MAX_HEAD_BYTES,
+            MAX_HEADERS=MAX_HEADERS,
+        )
     )
 
 
@@ -47,13 +53,15 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
         HeadTooLargeError: there are too many headers.
     """
     if version not in {"1.1", "1.0"}:
-        raise BadRequestError(f"The request says HTTP/{version}; expected HTTP/1.1")
+        raise BadRequestError(
+            tr("The request says HTTP/{version}; expected HTTP/1.1", version=version)
+        )
     if len(headers) > MAX_HEADERS:
         raise too_large()
     if method == b"CONNECT":
-        raise BadRequestError("This is no proxy: CONNECT is not served")
+        raise BadRequestError(tr("This is no proxy: CONNECT is not served"))
     if _TARGET.fullmatch(target) is None:
-        raise BadRequestError("The request's target has bytes that a URL cannot have")
+        raise BadRequestError(tr("The request's target has bytes that a URL cannot have"))
     hosts = 0
     length: int | None = 0
     for name, value in headers:
@@ -65,12 +73,12 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
             _check_coding(value, version, first=length is not None)
             length = None
     if hosts > 1 or (not hosts and version == "1.1"):
-        raise BadRequestError(f"The request has {hosts} Host headers; expected one")
+        raise BadRequestError(tr("The request has {hosts} Host headers; expected one", hosts=hosts))
     return length
 
 
 def _check_coding(value: bytes, version: str, *, first: bool) -> None:
     if value.lower() != b"chunked" or version == "1.0" or not first:
         raise BadRequestError(
-            "The Transfer-Encoding is not 'chunked', once, in HTTP/1.1; nothing else is served"
+            tr("The Transfer-Encoding is not 'chunked', once, in HTTP/1.1; nothing else is served")
         )

@@ -36,6 +36,7 @@ from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute, error_messa
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import find_route, only_route
 from yibu.gateway.sessions import Authentication
+from yibu.messages import tr
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.connection import UpstreamError
 from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
@@ -154,7 +155,9 @@ class LiveSessions:
         if not self._authentication.keys.closed:
             self._hosts.check(exchange.headers.get(b"host"))
         if self._draining.is_set():
-            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
+            raise NotReadyError(
+                tr("The gateway is shutting down"), code="shutting_down", retry_after=5
+            )
         exchange.cors = self._cors.headers(exchange.headers.get(b"origin"))
         caller = self._authentication.check("GET", exchange.headers, _keys(exchange))
         exchange.caller, exchange.key = caller, caller.name
@@ -164,8 +167,8 @@ class LiveSessions:
         live = FUNASR if funasr and path not in LIVE_ROUTES else LIVE_ROUTES.get(path)
         if live is None:
             raise NoSuchPathError(
-                f"There is no websocket at {exchange.path[:200]!r}",
-                hint=f"those that exist: {', '.join(LIVE_ROUTES)}",
+                tr("There is no websocket at {exchange_path!r}", exchange_path=exchange.path[:200]),
+                hint=tr("those that exist: {LIVE_ROUTES}", LIVE_ROUTES=", ".join(LIVE_ROUTES)),
             )
         exchange.label = live.path
         return live
@@ -194,7 +197,7 @@ class LiveSessions:
                 self._metrics.upstream_errors[(route.model, error.kind)] += 1
                 failure = EngineGoneError(
                     f"Model {route.model!r}: {error.message}",
-                    hint=f"See why: yibu logs {route.model}",
+                    hint=tr("See why: yibu logs {model}", model=route.model),
                 )
                 if exclude:
                     raise failure from error
@@ -245,8 +248,8 @@ class _Relay:
                 message = await asyncio.wait_for(self._exchange.receive(), idle)
             except TimeoutError:
                 error = SessionIdleError(
-                    f"The session is closed: nothing came for {idle:g} s",
-                    hint="gateway.idle_timeout in yibu.yaml sets the limit",
+                    tr("The session is closed: nothing came for {idle:g} s", idle=idle),
+                    hint=tr("gateway.idle_timeout in yibu.yaml sets the limit"),
                 )
                 await self._close(_GOING_AWAY, error)
                 return False
@@ -271,8 +274,13 @@ class _Relay:
                 limit = self._config.max_live_audio
                 if limit is not None and self._exchange.audio_seconds > limit:
                     error = AudioLimitError(
-                        f"The session has heard {limit:g} s of audio, the limit of this gateway",
-                        hint="gateway.max_live_audio in yibu.yaml sets it; open another session",
+                        tr(
+                            "The session has heard {limit:g} s of audio, the limit of this gateway",
+                            limit=limit,
+                        ),
+                        hint=tr(
+                            "gateway.max_live_audio in yibu.yaml sets it; open another session"
+                        ),
                     )
                     await self._close(_POLICY, error)
                     return False
@@ -291,8 +299,8 @@ class _Relay:
             return False
         model = self._exchange.model
         error = EngineGoneError(
-            f"Model {model!r}: its engine has gone, and the session with it",
-            hint=f"Open another one; see why: yibu logs {model}",
+            tr("Model {model!r}: its engine has gone, and the session with it", model=model),
+            hint=tr("Open another one; see why: yibu logs {model}", model=model),
         )
         await self._close(_FAULT, error)
         return closed.code != _RESTART
@@ -300,7 +308,7 @@ class _Relay:
     async def _until_drained(self) -> bool:
         await self._draining.wait()
         await self._close(
-            _RESTART, NotReadyError("The gateway is shutting down", code="shutting_down")
+            _RESTART, NotReadyError(tr("The gateway is shutting down"), code="shutting_down")
         )
         return False
 
@@ -360,8 +368,13 @@ def _refusal(refused: RefusedError, model: str) -> RequestError:
         message, kind, code, param = "", "api_error", None, None
     if refused.status in (401, 403) or not message or not 400 <= refused.status <= 599:
         return EngineGoneError(
-            f"Model {model!r}: the engine does not serve live speech (it answered {refused.status})",
-            hint=f"See why: yibu logs {model}",
+            tr(
+                "Model {model!r}: the engine does not serve live speech (it answered "
+                "{refused_status})",
+                model=model,
+                refused_status=refused.status,
+            ),
+            hint=tr("See why: yibu logs {model}", model=model),
         )
     return EngineAnswerError(refused.status, message, kind, param=param, code=code)
 

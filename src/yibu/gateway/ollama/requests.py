@@ -12,6 +12,7 @@ import orjson
 
 from yibu.errors import InvalidRequestError
 from yibu.gateway.envelope import NotCapableError
+from yibu.messages import tr
 from yibu.routing import Route
 
 Body = dict[str, Any]
@@ -48,11 +49,11 @@ def generate_body(given: Body, route: Route) -> tuple[str, Body]:
     """The operation's path and body for ``/api/generate``: a chat of one turn, unless the text is
     to be continued as it is (``raw``, ``suffix``, or a model that does not chat)."""
     for name, instead in (
-        ("template", "raw: true with the whole prompt"),
+        ("template", tr("raw: true with the whole prompt")),
         ("context", "/api/chat"),
     ):
         if given.get(name):
-            raise InvalidRequestError(f"'{name}' is not served here", hint=f"Use {instead}",
+            raise InvalidRequestError(tr("'{name}' is not served here", name=name), hint=f"Use {instead}",
                                       param=name)  # fmt: skip
     body = _common(given, route)
     prompt, images = given.get("prompt") or "", given.get("images")
@@ -60,7 +61,7 @@ def generate_body(given: Body, route: Route) -> tuple[str, Body]:
     if given.get("raw") or given.get("suffix") or not chats:
         for name in ("system", "images", "think"):
             if given.get(name):
-                raise InvalidRequestError(f"'{name}' needs a chat, and this continues a text",
+                raise InvalidRequestError(tr("'{name}' needs a chat, and this continues a text", name=name),
                                           param=name)  # fmt: skip
         body |= {"prompt": prompt, **_given(given, "suffix")}
         if given.get("logprobs"):
@@ -92,8 +93,8 @@ def check_kept(given: Body) -> None:
         NotCapableError: that is what it asks for.
     """
     if given.get("keep_alive") in (0, 0.0, "0", "0s", "0m"):
-        raise NotCapableError("Models are not unloaded by a request here",
-                              hint=f"Use: yibu down {given['model']}", param="keep_alive")  # fmt: skip
+        raise NotCapableError(tr("Models are not unloaded by a request here"),
+                              hint=tr("Use: yibu down {model}", model=given["model"]), param="keep_alive")  # fmt: skip
 
 
 def _common(given: Body, route: Route) -> Body:
@@ -136,7 +137,9 @@ def _options(options: Body, route: Route) -> Body:
         elif name == "num_ctx":
             _check_context(value, route)
         elif name not in _LOADING:
-            raise InvalidRequestError(f"There is no option {name!r} here", param=f"options.{name}")
+            raise InvalidRequestError(
+                tr("There is no option {name!r} here", name=name), param=f"options.{name}"
+            )
     return body
 
 
@@ -144,9 +147,16 @@ def _check_context(wanted: Any, route: Route) -> None:
     served = route.max_context
     if isinstance(wanted, int) and served is not None and wanted > served:
         raise InvalidRequestError(
-            f"num_ctx {wanted} is more than the context of {served} tokens that model "
-            f"{route.model!r} is served with",
-            hint=f"Ask for at most {served}, or raise the model's context in yibu.yaml",
+            tr(
+                "num_ctx {wanted} is more than the context of {served} tokens that model "
+                "{model!r} is served with",
+                wanted=wanted,
+                served=served,
+                model=route.model,
+            ),
+            hint=tr(
+                "Ask for at most {served}, or raise the model's context in yibu.yaml", served=served
+            ),
             param="options.num_ctx",
         )
 
@@ -191,8 +201,8 @@ def _answered(message: Body, waiting: list[tuple[str, str]]) -> str:
         if named in (None, name):
             del waiting[index]
             return identifier
-    raise InvalidRequestError("A tool's message answers no tool call before it", param="messages",
-                              hint="Give it tool_name, and send the assistant's tool_calls too")  # fmt: skip
+    raise InvalidRequestError(tr("A tool's message answers no tool call before it"), param="messages",
+                              hint=tr("Give it tool_name, and send the assistant's tool_calls too"))  # fmt: skip
 
 
 def _content(text: str, images: list[str] | None) -> str | list[Body]:
@@ -213,7 +223,7 @@ def _image_type(image: str, number: int) -> str:
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if kind is None:
         raise InvalidRequestError(
-            f"Image {number + 1} is no PNG, JPEG, WebP, GIF or BMP in base64",
+            tr("Image {number} is no PNG, JPEG, WebP, GIF or BMP in base64", number=number + 1),
             param=f"images[{number}]",
         )
     return kind

@@ -26,6 +26,7 @@ from yibu.gateway.requests.body import parse
 from yibu.gateway.requests.heavy import is_heavy, parse_body
 from yibu.gateway.requests.offload import Offload
 from yibu.gateway.schemas.base import Strict
+from yibu.messages import tr
 from yibu.routing import Backend, Route
 
 
@@ -44,14 +45,14 @@ TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
     {
         "/api/chat": Translation("Chat", "chat", schemas.OllamaChat, chat_body, access="key"),
         "/api/generate": Translation(
-            "Answer or continue a text", "generate", schemas.OllamaGenerate, generate_body,
+            tr("Answer or continue a text"), "generate", schemas.OllamaGenerate, generate_body,
             access="key",
         ),
         "/api/embed": Translation(
             "Embedding", "embed", schemas.OllamaEmbed, embed_body, access="key"
         ),
         "/api/embeddings": Translation(
-            "Embedding, the older way", "embeddings", schemas.OllamaEmbeddings, embed_body,
+            tr("Embedding, the older way"), "embeddings", schemas.OllamaEmbeddings, embed_body,
             access="key",
         ),
     }

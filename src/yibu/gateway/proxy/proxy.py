@@ -32,6 +32,7 @@ from yibu.gateway.proxy.steps import Ask, prepare, run
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import parse_body
 from yibu.gateway.requests.offload import Offload
+from yibu.messages import tr
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
@@ -312,6 +313,8 @@ def _gone(error: UpstreamError, model: str) -> RequestError:
     if error.kind == "timeout":
         return EngineTimeoutError(
             f"Model {model!r}: {error.message}",
-            hint="gateway.request_timeout in yibu.yaml sets the limit",
+            hint=tr("gateway.request_timeout in yibu.yaml sets the limit"),
         )
-    return EngineGoneError(f"Model {model!r}: {error.message}", hint=f"See why: yibu logs {model}")
+    return EngineGoneError(
+        f"Model {model!r}: {error.message}", hint=tr("See why: yibu logs {model}", model=model)
+    )

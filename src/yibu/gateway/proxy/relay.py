@@ -26,6 +26,7 @@ from yibu.gateway.limits import estimate
 from yibu.gateway.operations import Operation
 from yibu.gateway.proxy.silence import KeepAlive
 from yibu.gateway.requests.body import JsonRequest
+from yibu.messages import tr
 from yibu.routing import Lease, Route
 from yibu.upstream.connection import Connection, UpstreamError
 
@@ -115,7 +116,11 @@ class Relay:
             )  # fmt: skip
         if status >= 300:
             raise EngineGoneError(
-                f"The engine of model {self._route.model!r} answered with a redirect ({status})",
+                tr(
+                    "The engine of model {model!r} answered with a redirect ({status})",
+                    model=self._route.model,
+                    status=status,
+                ),
                 code="engine_protocol_error",
             )
         headers = [item for item in connection.headers if item[0] in _PASSED]
@@ -124,18 +129,22 @@ class Relay:
             self._exchange.audio_seconds = float(seconds)
         if given.get(b"content-encoding", b"identity") != b"identity":
             raise bad_answer(
-                self._request.model, "found a compressed answer, which nobody asked for"
+                self._request.model, tr("found a compressed answer, which nobody asked for")
             )
         if kind == b"text/event-stream" and (upload or self._request.stream or self.collects):
             await self._stream(connection, headers, inner, progressed)
         elif status in {204, 205} or self._request.stream or self.collects:
-            raise bad_answer(self._request.model, f"found {_described(status, kind)}")
+            raise bad_answer(
+                self._request.model, tr("found {status}", status=_described(status, kind))
+            )
         elif kind == b"application/json" or kind.endswith(b"+json") or (not upload and not kind):
             await self._whole(connection, headers, inner)
         elif upload and kind in _TRANSCRIPTS:
             await self._text(connection, headers)
         else:
-            raise bad_answer(self._request.model, f"found {_described(status, kind)}")
+            raise bad_answer(
+                self._request.model, tr("found {status}", status=_described(status, kind))
+            )
 
     # Answers by steps ---------------------------------------------------------------------
 
@@ -188,7 +197,9 @@ class Relay:
                 )  # fmt: skip
             except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
                 # A list where the API has an object, text where it has a number.
-                raise bad_answer(request.model, f"one of another shape ({error})") from error
+                raise bad_answer(
+                    request.model, tr("one of another shape ({error})", error=error)
+                ) from error
         elif answer.get("model", request.model) != request.model:
             answer["model"] = request.model
             conforming = False
@@ -328,7 +339,11 @@ class Relay:
 
 
 def _described(status: int, kind: bytes) -> str:
-    return f"status {status} with the content type {kind.decode('latin-1') or 'none'}"
+    return tr(
+        "status {status} with the content type {decode}",
+        status=status,
+        decode=kind.decode("latin-1") or "none",
+    )
 
 
 def _retry_after(named: bytes) -> float | None:

@@ -15,6 +15,7 @@ from yibu.gateway.operations import Operation
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import outlined
 from yibu.gateway.requests.offload import Offload
+from yibu.messages import tr
 from yibu.routing import Route
 
 Answer = dict[str, Any]
@@ -64,6 +65,10 @@ async def run(request: JsonRequest, ask: Ask) -> Answer:
         return answer
     except (KeyError, TypeError, IndexError) as error:
         raise EngineGoneError(
-            f"The engine of model {request.model!r} answered in a shape that is not its own: {error!r}",
+            tr(
+                "The engine of model {model!r} answered in a shape that is not its own: {error!r}",
+                model=request.model,
+                error=error,
+            ),
             code="engine_protocol_error",
         ) from error

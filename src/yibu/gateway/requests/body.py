@@ -23,6 +23,7 @@ from yibu.gateway.schemas.base import Strict, validator
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import TokenizeRequest
 from yibu.gateway.schemas.text import CompletionRequest
+from yibu.messages import tr
 
 Body = dict[str, Any]
 
@@ -70,14 +71,14 @@ def parse(raw: bytes, schema: type[Strict]) -> JsonRequest:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidRequestError(
-            f"The request's body is not JSON: {error}"
+            tr("The request's body is not JSON: {error}", error=error)
             if raw
-            else "The request's body is empty; a JSON object is expected",
+            else tr("The request's body is empty; a JSON object is expected"),
             code="invalid_json",
         ) from None
     if not isinstance(body, dict):
         raise InvalidRequestError(
-            f"The request's body is a JSON {_json_type(body)}; an object is expected",
+            tr("The request's body is a JSON {body}; an object is expected", body=_json_type(body)),
             code="invalid_json",
         )
     _check_depth(raw, body)
@@ -106,7 +107,8 @@ def _check_depth(raw: bytes, body: Body) -> None:
         orjson.dumps(deeper)
     except orjson.JSONEncodeError:
         raise InvalidRequestError(
-            f"The request's body is nested more than {_DEPTH} levels deep", code="invalid_json"
+            tr("The request's body is nested more than {DEPTH} levels deep", DEPTH=_DEPTH),
+            code="invalid_json",
         ) from None
 
 
@@ -125,7 +127,7 @@ def _normalize(body: Body, schema: type[Strict]) -> None:
     if "stream_options" in body and not body.get("stream"):
         if any(value for value in body["stream_options"].values()):
             raise InvalidRequestError(
-                "'stream_options' is only allowed when 'stream' is true", param="stream_options"
+                tr("'stream_options' is only allowed when 'stream' is true"), param="stream_options"
             )
         del body["stream_options"]
     for key in ("logit_bias", "stop"):
@@ -143,20 +145,20 @@ def _normalize_chat(body: Body) -> None:
         body.pop("tools", None)
         if body.pop("tool_choice", "none") not in ("none", "auto"):
             raise InvalidRequestError(
-                "'tool_choice' is only allowed when 'tools' are given", param="tool_choice"
+                tr("'tool_choice' is only allowed when 'tools' are given"), param="tool_choice"
             )
         body.pop("parallel_tool_calls", None)
     if not body.get("functions"):
         body.pop("functions", None)
         if body.pop("function_call", "none") not in ("none", "auto"):
             raise InvalidRequestError(
-                "'function_call' is only allowed when 'functions' are given",
+                tr("'function_call' is only allowed when 'functions' are given"),
                 param="function_call",
             )
     if "top_logprobs" in body and not body.get("logprobs"):
         if body["top_logprobs"]:
             raise InvalidRequestError(
-                "'top_logprobs' is only allowed when 'logprobs' is true", param="top_logprobs"
+                tr("'top_logprobs' is only allowed when 'logprobs' is true"), param="top_logprobs"
             )
         del body["top_logprobs"]
 
@@ -167,7 +169,8 @@ def _normalize_completion(body: Body) -> None:
         del body["best_of"]
     elif best_of is not None and best_of < n:
         raise InvalidRequestError(
-            f"'best_of' is {best_of}; expected at least 'n', which is {n}", param="best_of"
+            tr("'best_of' is {best_of}; expected at least 'n', which is {n}", best_of=best_of, n=n),
+            param="best_of",
         )
 
 
@@ -181,14 +184,21 @@ def describe(error: ValidationError, body: object) -> InvalidRequestError:
     param, first = max(problems, key=lambda problem: len(re.findall(r"[.\[]", problem[0])))
     if first["type"] == "missing":
         return InvalidRequestError(
-            f"'{param}' is missing", param=param, code="missing_required_parameter"
+            tr("'{param}' is missing", param=param), param=param, code="missing_required_parameter"
         )
     reasons = dict.fromkeys(_reason(item["msg"]) for name, item in problems if name == param)
     found = _json_type(first["input"])
     if isinstance(first["input"], bool | int | float | str):
         found += f" {_short(first['input'])}"
     code = "invalid_type" if "type" in first["type"] else "invalid_value"
-    message = _clipped(f"Invalid '{param}': expected {' or '.join(reasons)}, found {found}")
+    message = _clipped(
+        tr(
+            "Invalid '{param}': expected {reasons}, found {found}",
+            param=param,
+            reasons=" or ".join(reasons),
+            found=found,
+        )
+    )
     return InvalidRequestError(message, param=param, code=code)
 
 

@@ -13,6 +13,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 MAX_PARTS = 256
 MAX_MODEL_BYTES = 1024
@@ -29,7 +30,7 @@ _silent.disabled = True  # the parser logs each fault that it raises, too
 
 def broken_form(reason: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"The multipart form cannot be read: {reason}", code="invalid_multipart"
+        tr("The multipart form cannot be read: {reason}", reason=reason), code="invalid_multipart"
     )
 
 
@@ -50,12 +51,19 @@ def find_boundary(content_type: bytes) -> bytes:
     if opening is None or rest or len(found) != 1:
         shown = content_type[:100].decode("latin-1") or "missing"
         raise broken_form(
-            f"the Content-Type is {shown!r}; expected multipart/form-data with one boundary"
+            tr(
+                "the Content-Type is {shown!r}; expected multipart/form-data with one boundary",
+                shown=shown,
+            )
         )
     if not _BOUNDARY.fullmatch(found[0]):
         raise broken_form(
-            f"the boundary {found[0][:80].decode('latin-1')!r} has {len(found[0])} characters; "
-            "expected 1 to 70 of letters, digits and '()+_,-./:=? without a space at its end"
+            tr(
+                "the boundary {decode!r} has {found_count} characters; expected 1 to 70 of "
+                "letters, digits and '()+_,-./:=? without a space at its end",
+                decode=found[0][:80].decode("latin-1"),
+                found_count=len(found[0]),
+            )
         )
     return found[0]
 
@@ -105,9 +113,9 @@ class FormScanner:
         except MultipartParseError as error:
             if not self.parts:
                 raise broken_form(
-                    "the body does not begin with the boundary that the Content-Type names"
+                    tr("the body does not begin with the boundary that the Content-Type names")
                 ) from None
-            raise broken_form(f"part {self.parts}: {error}") from None
+            raise broken_form(tr("part {parts}: {error}", parts=self.parts, error=error)) from None
         self._passed += len(piece)
 
     def finish(self) -> None:
@@ -117,13 +125,13 @@ class FormScanner:
             InvalidRequestError: it ends before its last boundary.
         """
         if not self.ended:
-            raise broken_form("it ends before its last boundary: the upload was cut off")
+            raise broken_form(tr("it ends before its last boundary: the upload was cut off"))
 
     def _part_begins(self) -> None:
         self.parts += 1
         self._in_model = False
         if self.parts > MAX_PARTS:
-            raise broken_form(f"it has more than {MAX_PARTS} parts")
+            raise broken_form(tr("it has more than {MAX_PARTS} parts", MAX_PARTS=MAX_PARTS))
 
     def _header_begins(self) -> None:
         self._name = self._value = b""
@@ -142,9 +150,9 @@ class FormScanner:
         if not self._in_model:
             return
         if b"filename" in options:
-            raise broken_form("the field 'model' is a file; expected text")
+            raise broken_form(tr("the field 'model' is a file; expected text"))
         if self._model is not None:
-            raise broken_form("the field 'model' is given twice")
+            raise broken_form(tr("the field 'model' is given twice"))
         self._model = b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -158,7 +166,12 @@ class FormScanner:
         assert self._model is not None
         self._model += data[start:end]
         if len(self._model) > MAX_MODEL_BYTES:
-            raise broken_form(f"the field 'model' is longer than {MAX_MODEL_BYTES} bytes")
+            raise broken_form(
+                tr(
+                    "the field 'model' is longer than {MAX_MODEL_BYTES} bytes",
+                    MAX_MODEL_BYTES=MAX_MODEL_BYTES,
+                )
+            )
 
     def _part_ends(self) -> None:
         if not self._in_model or not self._model:
@@ -166,7 +179,7 @@ class FormScanner:
         try:
             self.model = self._model.decode().strip()
         except UnicodeDecodeError:
-            raise broken_form("the field 'model' is not UTF-8") from None
+            raise broken_form(tr("the field 'model' is not UTF-8")) from None
         self.span = (self._start, self._start + len(self._model))
 
     def _ends(self) -> None:

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, TypeVarTuple
 
 from yibu.errors import NotReadyError, RequestError
+from yibu.messages import tr
 
 IDLE_SECONDS = 30.0
 """The process ends after this: it keeps the memory that a large body took."""
@@ -83,10 +84,12 @@ class Offload:
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             self._end()
             raise NotReadyError(
-                "The process that reads large requests ended while it read this one",
+                tr("The process that reads large requests ended while it read this one"),
                 code="out_of_resources",
-                hint="See why in the node's log; when memory is short, gateway.max_body bounds what "
-                "a request may take",
+                hint=tr(
+                    "See why in the node's log; when memory is short, gateway.max_body "
+                    "bounds what a request may take"
+                ),
                 retry_after=5,
             ) from error
         if refused:
@@ -111,9 +114,11 @@ def _start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except OSError as error:
         raise NotReadyError(
-            f"The process that reads large requests cannot be started: {error}",
+            tr("The process that reads large requests cannot be started: {error}", error=error),
             code="out_of_resources",
-            hint="Send a smaller request, or free memory and processes on the gateway's machine",
+            hint=tr(
+                "Send a smaller request, or free memory and processes on the gateway's machine"
+            ),
             retry_after=5,
         ) from error
 

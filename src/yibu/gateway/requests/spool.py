@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import IO
 
 from yibu.errors import RequestError
+from yibu.messages import tr
 
 MEMORY_BYTES = 4 * 1024 * 1024
 """What is over this waits on disk."""
@@ -89,12 +90,18 @@ class Spool:
                     view = view[self._file.write(view) :]
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = "is full" if full else f"cannot be written: {error}"
+            what = tr("is full") if full else tr("cannot be written: {error}", error=error)
             raise NoRoomError(
-                f"The upload names its model behind the file, so it has to wait on disk, and "
-                f"{tempfile.gettempdir()} {what}",
-                hint="Put the field 'model' before 'file', or have the gateway's machine cleared: "
-                "TMPDIR names another directory when the node is started",
+                tr(
+                    "The upload names its model behind the file, so it has to wait on disk, "
+                    "and {gettempdir} {what}",
+                    gettempdir=tempfile.gettempdir(),
+                    what=what,
+                ),
+                hint=tr(
+                    "Put the field 'model' before 'file', or have the gateway's machine "
+                    "cleared: TMPDIR names another directory when the node is started"
+                ),
                 param="model",
             ) from error
 

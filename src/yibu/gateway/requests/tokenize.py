@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 Body = dict[str, Any]
 
@@ -28,7 +29,7 @@ def normalize_tokenize(body: Body) -> None:
         body.setdefault("add_special_tokens", bool(body.get("add_special")))
     elif "messages" not in body:
         raise InvalidRequestError(
-            "'prompt' is missing: the text to cut into tokens; a chat goes into 'messages'",
+            tr("'prompt' is missing: the text to cut into tokens; a chat goes into 'messages'"),
             param="prompt",
             code="missing_required_parameter",
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from yibu.engines.answers import objects
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 Body = dict[str, Any]
 
@@ -49,7 +50,7 @@ def demands_call(body: Body) -> bool:
 def _check_tools(body: Body) -> None:
     if not body.get("tools"):
         raise InvalidRequestError(
-            "'tool_choice' is only allowed when 'tools' are given", param="tool_choice"
+            tr("'tool_choice' is only allowed when 'tools' are given"), param="tool_choice"
         )
 
 
@@ -59,7 +60,14 @@ def _check_names(body: Body, field: str, param: str, names: list[Any]) -> None:
         if isinstance(name, str) and name not in known:
             have = ", ".join(str(other) for other in known if other) or "none"
             raise InvalidRequestError(
-                f"'{param}' names the function {name!r}, which is not in '{field}'; those are: {have}",
+                tr(
+                    "'{param}' names the function {name!r}, which is not in '{field}'; those "
+                    "are: {have}",
+                    param=param,
+                    name=name,
+                    field=field,
+                    have=have,
+                ),
                 param=param,
             )
 

@@ -40,6 +40,7 @@ from yibu.gateway.schemas.answers import (
 from yibu.gateway.surface.openapi import DESCRIPTION, document
 from yibu.gateway.surface.tokenizer import add_tokenizer_info
 from yibu.gateway.surface.usage import add_usage
+from yibu.messages import accepted, tr
 from yibu.routing import Backend, Route
 
 if TYPE_CHECKING:
@@ -104,15 +105,21 @@ def _errors(app: FastAPI) -> None:
         assert isinstance(error, RequestError)
         headers = {name.decode(): value.decode() for name, value in error_headers(error)}
         dialect = dialect_of(request.url.path)
-        return Response(error_body(error, dialect), error.status, headers)
+        language = accepted(request.headers.get("accept-language", ""))
+        body = error_body(error, dialect, language=language)
+        return Response(body, error.status, headers)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
         if error.status_code == 405:
-            answer = MethodNotAllowedError(f"{path} does not take {request.method}")
+            answer = MethodNotAllowedError(
+                tr("{path} does not take {method}", path=path, method=request.method)
+            )
         else:
-            answer = NoSuchPathError(f"There is no {path} here", hint=right_path(path))  # type: ignore[assignment]
+            answer = NoSuchPathError(
+                tr("There is no {path} here", path=path), hint=right_path(path)
+            )  # type: ignore[assignment]
         response = await refused(request, answer)
         response.headers.update(error.headers or {})
         return response

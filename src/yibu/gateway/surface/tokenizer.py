@@ -16,6 +16,7 @@ from yibu.gateway.envelope import NotCapableError
 from yibu.gateway.limits import Models, visible
 from yibu.gateway.operations import unknown_model
 from yibu.gateway.schemas.answers import ErrorAnswer
+from yibu.messages import tr
 from yibu.routing import Backend, Route
 from yibu.upstream.ask import ask
 from yibu.upstream.connection import UpstreamError
@@ -25,7 +26,7 @@ _LONGEST = 64 * 1024 * 1024
 """Bytes: a tokenizer's added tokens and its chat template stand in it."""
 _PATH = "/tokenizer_info"
 _CAPABILITY: Capability = "tokenizer_info"
-_HINT = "vLLM does with options: {enable_tokenizer_info_endpoint: true}"
+_HINT = tr("vLLM does with options: {enable_tokenizer_info_endpoint: true}")
 
 
 def add_tokenizer_info(app: FastAPI, backend: Backend) -> None:
@@ -53,7 +54,11 @@ def _route(models: Models, model: str) -> Route:
         raise unknown_model(models, model)
     # One that is still downloading can do nothing yet: 503 says why.
     if route.capabilities and _CAPABILITY not in route.capabilities:
-        message = f"The engine of model {model!r}, {route.engine}, does not tell of its tokenizer"
+        message = tr(
+            "The engine of model {model!r}, {engine}, does not tell of its tokenizer",
+            model=model,
+            engine=route.engine,
+        )
         raise NotCapableError(message, hint=_HINT, param="model")
     return route
 
@@ -62,10 +67,13 @@ def _only(models: Models) -> str:
     """The only model that can tell, where none is named."""
     able = [route for route in models.routes() if _CAPABILITY in route.capabilities]
     if not able:
-        raise NotCapableError("No model's engine here tells of its tokenizer", hint=_HINT)
+        raise NotCapableError(tr("No model's engine here tells of its tokenizer"), hint=_HINT)
     if len(able) > 1:
         raise InvalidRequestError(
-            f"'model' is missing: {', '.join(r.model for r in able)} tell of their tokenizers",
+            tr(
+                "'model' is missing: {able} tell of their tokenizers",
+                able=", ".join(r.model for r in able),
+            ),
             hint=f"Write {_PATH}?model={able[0].model}",
             param="model",
             code="missing_required_parameter",
@@ -82,15 +90,19 @@ async def _asked(backend: Backend, route: Route, name: str) -> dict[str, object]
     except UpstreamError as error:
         failed = True
         raise EngineGoneError(
-            f"Model {name!r}: {error.message}", hint=f"See why: yibu logs {name}"
+            f"Model {name!r}: {error.message}", hint=tr("See why: yibu logs {name}", name=name)
         ) from error
     finally:
         lease.release(failed=failed)
     if not answer.ok:
         raise EngineGoneError(
-            f"The engine of model {name!r} does not tell of its tokenizer: it answered "
-            f"{answer.status}",
-            hint=f"See why: yibu logs {name}",
+            tr(
+                "The engine of model {name!r} does not tell of its tokenizer: it answered "
+                "{answer_status}",
+                name=name,
+                answer_status=answer.status,
+            ),
+            hint=tr("See why: yibu logs {name}", name=name),
             code="engine_protocol_error",
         )
     told = read_answer(answer.body, name)

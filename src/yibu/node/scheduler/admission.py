@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from yibu.errors import NotReadyError, OverloadedError, YibuError
+from yibu.messages import tr
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Effects, Waiter
 
@@ -26,8 +27,12 @@ def deadline(
     current, policy = model.current, model.current.policy
     if len(model.queue) >= policy.max_queue:
         raise OverloadedError(
-            f"{len(model.queue)} requests wait for the model {model.name!r} already",
-            hint="ask again later; max_queue of the model in yibu.yaml sets the limit",
+            tr(
+                "{queue_count} requests wait for the model {model!r} already",
+                queue_count=len(model.queue),
+                model=model.name,
+            ),
+            hint=tr("ask again later; max_queue of the model in yibu.yaml sets the limit"),
             retry_after=retry_after(model, now),
             code="queue_full",
         )
@@ -73,8 +78,12 @@ def waited(model: Model, waiter: Waiter, now: float, effects: Effects) -> YibuEr
     if not model.ready:
         return effects.not_ready(model.name, 5.0)
     return NotReadyError(
-        f"the model {model.name!r} was busy for the {now - waiter.since:.0f} s that this request waited",
-        hint="queue_timeout of the model in yibu.yaml sets the limit",
+        tr(
+            "the model {model!r} was busy for the {now:.0f} s that this request waited",
+            model=model.name,
+            now=now - waiter.since,
+        ),
+        hint=tr("queue_timeout of the model in yibu.yaml sets the limit"),
         retry_after=retry_after(model, now),
         code="queue_timeout",
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from yibu.errors import DoesNotFitError, YibuError
+from yibu.messages import tr
 from yibu.node.scheduler.memory import Room, reservations, reserve
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Desired, Effects, Generation, Holding, Place, Reading, Replica
@@ -176,9 +177,18 @@ class Placing:
             policy = self._models[name].current.policy
             if not policy.on_demand:
                 return DoesNotFitError(
-                    f"{desired.name} is of the group {desired.policy.group!r}, of which {name} is"
-                    f" loaded, which is kept ({policy.keep})",
-                    hint=f"stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
+                    tr(
+                        "{desired} is of the group {group!r}, of which {name} is loaded, "
+                        "which is kept ({keep})",
+                        desired=desired.name,
+                        group=desired.policy.group,
+                        name=name,
+                        keep=policy.keep,
+                    ),
+                    hint=tr(
+                        "stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
+                        name=name,
+                    ),
                 )
             units.append([r for r in standing if r.generation[0] == name])
         self._yield(desired, units, now)

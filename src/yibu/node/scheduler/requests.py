@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from yibu.errors import NotReadyError, UnknownModelError, YibuError
+from yibu.messages import tr
 from yibu.node.scheduler import admission
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.routing import choose
@@ -110,8 +111,8 @@ def _load(model: Model, now: float) -> None:
 
 def gone(name: str) -> UnknownModelError:
     """It was there when the request came; its client may not know of the others."""
-    return UnknownModelError(f"the model {name!r} is not served here any more")
+    return UnknownModelError(tr("the model {name!r} is not served here any more", name=name))
 
 
 def closing() -> NotReadyError:
-    return NotReadyError("this node is shutting down", retry_after=10.0)
+    return NotReadyError(tr("this node is shutting down"), retry_after=10.0)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from yibu.config import ModelConfig
 from yibu.errors import EngineStartError, YibuError
+from yibu.messages import tr
 from yibu.node.scheduler import admission, demand
 from yibu.node.scheduler.generations import Generations
 from yibu.node.scheduler.model import Model
@@ -233,7 +234,9 @@ class Scheduler:
     def _replica_failed(self, desired: Desired, replica: Replica, now: float) -> None:
         replica.state, replica.reservation = "failed", None
         model = self._models[desired.name]
-        replica.error = replica.error or EngineStartError(f"{replica.id} has failed")
+        replica.error = replica.error or EngineStartError(
+            tr("{replica} has failed", replica=replica.id)
+        )
         on_demand = desired.policy.on_demand and not model.ready
         if desired is model.next or on_demand:
             self._fail(desired, replica.error, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from yibu.messages import tr
 from yibu.planner.hf.decoder import describe
 from yibu.planner.hf.families import FAMILIES
 from yibu.planner.hf.joints import JOINTS
@@ -111,11 +112,13 @@ def beside(config: Settings, text: Settings, model_type: str) -> Weights:
             and "model_type" in value
             and key not in {*_KEYS, *_NO_TOWERS}
         ):
-            raise CannotTellError(f"its {key} ({value['model_type']}) is not known")
+            raise CannotTellError(
+                tr("its {key} ({model_type}) is not known", key=key, model_type=value["model_type"])
+            )
     expected = next(iter(_USUAL_TOWERS.get(inner, {})), "")
     if expected and expected not in whole and inner != "chatglm":  # ChatGLM's are few
         # A tower that is left to code beside the weights (MiniCPM-V 2).
-        raise CannotTellError(f"its config.json has no {expected}")
+        raise CannotTellError(tr("its config.json has no {expected}", expected=expected))
     total = _talker(config) + _chat_tts(config)
     for key, part in _KEYS.items():
         if not isinstance(whole.get(key), Mapping):
@@ -125,7 +128,9 @@ def beside(config: Settings, text: Settings, model_type: str) -> Weights:
         rule = TOWERS.get(named)
         joint = JOINTS.get(model_type)
         if rule is None or joint is None:
-            raise CannotTellError(f"its {key} ({named or model_type}) is not known")
+            raise CannotTellError(
+                tr("its {key} ({named}) is not known", key=key, named=named or model_type)
+            )
         # Qwen2-VL's towers have the whole model's type.
         of_tower = named in class_defaults() and "nested" not in class_defaults()[named]
         tower = with_defaults(stated, named if of_tower else usual, nested=True)

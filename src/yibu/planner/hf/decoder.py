@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from yibu.messages import tr
 from yibu.planner.cache import CacheGroup, merged
 from yibu.planner.hf import feed_forward, layers, mixers
 from yibu.planner.hf.families import Family
@@ -51,7 +52,7 @@ def describe(settings: Settings, family: Family, *, head: bool) -> Described:
 def _mixer(family: Family, kind: str) -> mixers.MixerRule:
     rule = family.mixers.get(kind) or mixers.USUAL.get(kind)
     if rule is None:
-        raise CannotTellError(f"its layer type {kind!r} is not known")
+        raise CannotTellError(tr("its layer type {kind!r} is not known", kind=kind))
     return rule
 
 

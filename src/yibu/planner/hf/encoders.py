@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from yibu.messages import tr
 from yibu.planner.cache import CacheGroup
 from yibu.planner.hf import towers
 from yibu.planner.hf.settings import (
@@ -47,7 +48,7 @@ def bart(settings: Settings) -> Described:
     hidden = need(settings, "hidden")
     encoder, decoder = number(settings, "encoder_layers"), number(settings, "decoder_layers")
     if not (encoder and decoder):
-        raise CannotTellError("its config.json has no encoder_layers and decoder_layers")
+        raise CannotTellError(tr("its config.json has no encoder_layers and decoder_layers"))
     sources = number(settings, "encoder_ffn_dim") or 4 * hidden
     targets = number(settings, "decoder_ffn_dim") or 4 * hidden
     positions = number(settings, "max_position_embeddings") if settings.get("learned") else 0
@@ -67,7 +68,7 @@ def whisper(settings: Settings) -> Described:
     of sound (1,500 positions) for every sequence (modeling_whisper.py)."""
     hidden, decoder = need(settings, "hidden"), number(settings, "decoder_layers")
     if not decoder:
-        raise CannotTellError("its config.json has no decoder_layers")
+        raise CannotTellError(tr("its config.json has no decoder_layers"))
     text = {**settings, "num_layers": None, "encoder_layers": decoder}
     heads = number(settings, "decoder_attention_heads") or need(settings, "heads")
     targets = number(settings, "decoder_ffn_dim") or 4 * hidden
@@ -119,7 +120,7 @@ def florence2(settings: Settings) -> Described:
     widths = numbers(vision, "dim_embed") or numbers(vision, "embed_dim")
     kernels, depths = numbers(vision, "patch_size"), numbers(vision, "depths")
     if not (widths and len(widths) == len(kernels) == len(depths)):
-        raise CannotTellError("its vision_config has no dim_embed, depths and patch_size")
+        raise CannotTellError(tr("its vision_config has no dim_embed, depths and patch_size"))
     tower = widths[-1] * number(vision, "projection_dim", default=widths[-1])
     for before, wide, kernel, depth in zip([3, *widths], widths, kernels, depths, strict=False):
         tower += before * wide * kernel * kernel + depth * 24 * wide * wide

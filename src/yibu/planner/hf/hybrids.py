@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from yibu.messages import tr
 from yibu.planner.cache import CacheGroup
 from yibu.planner.hf import layers, mixers
 from yibu.planner.hf.mixers import Mixer
@@ -29,7 +30,7 @@ def nemotron_h_pattern(settings: Settings, n: int) -> list[str] | None:
     named = layers.layer_types(settings, n)
     found = named if named is not None else layers.block_letters(settings, n)
     if found is None:
-        raise CannotTellError("its config.json has no hybrid_override_pattern")
+        raise CannotTellError(tr("its config.json has no hybrid_override_pattern"))
     return ["mamba" if name == "linear_attention" else name for name in found]
 
 
@@ -106,7 +107,7 @@ def zamba_pattern(settings: Settings, n: int) -> list[str] | None:
     if isinstance(named, list) and len(named) >= n:
         return [str(name) for name in named[:n]]
     if "hybrid_layer_ids" not in settings:
-        raise CannotTellError("its config.json has no hybrid_layer_ids")
+        raise CannotTellError(tr("its config.json has no hybrid_layer_ids"))
     hybrid = set(numbers(settings, "hybrid_layer_ids"))
     return ["hybrid" if i in hybrid else "mamba" for i in range(n)]
 

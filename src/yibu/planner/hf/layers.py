@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from yibu.messages import tr
 from yibu.planner.hf.settings import CannotTellError, Settings, number, numbers, section, setting
 
 Pattern = Callable[[Settings, int], list[str] | None]
@@ -30,7 +31,14 @@ def layer_types(settings: Settings, layers: int) -> list[str] | None:
             if "block_types" in key:
                 return [names[i % len(names)] for i in range(layers)]
             if len(names) < layers:
-                raise CannotTellError(f"its {key} tell of {len(names)} of its {layers} layers")
+                raise CannotTellError(
+                    tr(
+                        "its {key} tell of {names_count} of its {layers} layers",
+                        key=key,
+                        names_count=len(names),
+                        layers=layers,
+                    )
+                )
             return list(names[:layers])
     return None
 
@@ -42,7 +50,9 @@ def block_letters(settings: Settings, layers: int) -> list[str] | None:
         return None
     names = {"M": "mamba2", "*": "attention", "-": "none", "E": "none", "|": ""}
     if unknown := set(pattern) - set(names):
-        raise CannotTellError(f"its layer pattern has the letter {min(unknown)!r}")
+        raise CannotTellError(
+            tr("its layer pattern has the letter {unknown!r}", unknown=min(unknown))
+        )
     found = [name for letter in pattern if (name := names[letter])]
     return found[:layers]
 
@@ -165,7 +175,11 @@ def usual(settings: Settings, layers: int) -> list[str]:
         if (found := read(settings, layers)) is not None:
             if len(found) < layers:
                 raise CannotTellError(
-                    f"its config.json tells the types of {len(found)} of its {layers} layers"
+                    tr(
+                        "its config.json tells the types of {found_count} of its {layers} layers",
+                        found_count=len(found),
+                        layers=layers,
+                    )
                 )
             return found
     raise AssertionError("all_full reads every config")
@@ -176,7 +190,7 @@ def listed(settings: Settings, layers: int) -> list[str]:
     for read in (layer_types, kimi_lists, hybrid_layers):
         if (found := read(settings, layers)) is not None:
             return found
-    raise CannotTellError("its config.json has no layer_types")
+    raise CannotTellError(tr("its config.json has no layer_types"))
 
 
 _USUAL: tuple[Pattern, ...] = (

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from yibu.messages import tr
 from yibu.planner.cache import CacheGroup, CacheKind
 from yibu.planner.hf.settings import (
     CannotTellError,
@@ -211,7 +212,7 @@ def gated_delta(settings: Settings) -> Mixer:
     value = heads * value_width
     kernel = number(settings, "linear_conv_kernel_dim", default=4)
     if not (key and value):
-        raise CannotTellError("its config.json has no linear_num_value_heads")
+        raise CannotTellError(tr("its config.json has no linear_num_value_heads"))
     weights = hidden * (2 * key + 2 * value + 2 * heads) + value * hidden
     small = (2 * key + value) * kernel + 2 * heads + value_width
     state = heads * key_width * value_width + (2 * key + value) * (kernel - 1)

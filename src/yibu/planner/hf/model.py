@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from yibu.messages import tr
 from yibu.planner.hf import beside, decoder, encoders
 from yibu.planner.hf.families import FAMILIES
 from yibu.planner.hf.settings import (
@@ -53,7 +54,7 @@ def _language_part(config: Mapping[str, Any]) -> tuple[Settings, str, bool]:
     for key in _NESTED:  # Qwen2-VL's configs are flat: the language model's settings stand on top
         if key in inner_types:
             if not any(name in config for name in NAMES["hidden"]):
-                raise CannotTellError(f"its config.json has no {key}")
+                raise CannotTellError(tr("its config.json has no {key}", key=key))
             return config, inner_types[key], False
     return config, own_type, False
 
@@ -123,14 +124,19 @@ def describe(config: Mapping[str, Any]) -> Described:
     """
     named = model_type(config)
     if not _is_of(architecture(config), named):
-        raise CannotTellError(f"the architecture {architecture(config)} is not known")
+        raise CannotTellError(
+            tr("the architecture {config} is not known", config=architecture(config))
+        )
     if (whole := encoders.RULES.get(named)) is not None:
         return whole(with_defaults(config, named, nested=False))
     found = language(config)
     rule = FAMILIES.get(found.model_type)
     if rule is None:
         raise CannotTellError(
-            f"the architecture {architecture(config) or found.model_type} is not known"
+            tr(
+                "the architecture {config} is not known",
+                config=architecture(config) or found.model_type,
+            )
         )
     settings = {**rule.leaves_out, **found.settings}
     makes_logits = has_head(config) and (not rule.encoder or found.model_type == "eurobert")

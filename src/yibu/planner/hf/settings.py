@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
 Settings = Mapping[str, Any]
 
@@ -160,7 +161,7 @@ def with_defaults(config: Settings, model_type: str, *, nested: bool) -> Setting
             matters = group in _MUST_BE_THERE and group not in stated
             matters = matters and group not in _MAY_LACK.get(model_type, ())
             if matters and isinstance(value, int) and value:
-                raise CannotTellError(f"its config.json has no {name}")
+                raise CannotTellError(tr("its config.json has no {name}", name=name))
     # Another name for what is stated would win over it.
     of_type = {"nested", "stems"}  # not settings, but what the table tells of the type
     usual = {
@@ -185,8 +186,12 @@ def number(settings: Settings, *names: str, default: int = 0) -> int:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _SANE:
             raise VerificationError(
-                f"config.json: {name} is {str(value)[:80]!r}; a whole number was expected",
-                hint="the file is damaged or not a model's config: pull it again",
+                tr(
+                    "config.json: {name} is {value!r}; a whole number was expected",
+                    name=name,
+                    value=str(value)[:80],
+                ),
+                hint=tr("the file is damaged or not a model's config: pull it again"),
             )
         return value
     return default
@@ -205,7 +210,7 @@ def need(settings: Settings, group: str) -> int:
     """
     value = setting(settings, group)
     if not value:
-        raise CannotTellError(f"its config.json has no {NAMES[group][0]}")
+        raise CannotTellError(tr("its config.json has no {NAMES}", NAMES=NAMES[group][0]))
     return value
 
 
@@ -229,8 +234,13 @@ def layer_count(settings: Settings) -> int:
         return need(settings, "layers")
     if count > MAX_LAYERS:
         raise VerificationError(
-            f"config.json: the model would have {count} layers; at most {MAX_LAYERS} are believed",
-            hint="the file is damaged or not a model's config: pull it again",
+            tr(
+                "config.json: the model would have {count} layers; at most {MAX_LAYERS} are "
+                "believed",
+                count=count,
+                MAX_LAYERS=MAX_LAYERS,
+            ),
+            hint=tr("the file is damaged or not a model's config: pull it again"),
         )
     return count
 

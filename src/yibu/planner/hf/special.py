@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from yibu.messages import tr
 from yibu.planner.hf import layers, mixers, towers
 from yibu.planner.hf.feed_forward import heterogeneous
 from yibu.planner.hf.mixers import Mixer
@@ -102,7 +103,7 @@ def nas_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     configuration_decilm.py; Nemotron-Ultra's ``block_configs``)."""
     blocks = settings.get("block_configs")
     if not isinstance(blocks, list) or len(blocks) < n:
-        raise CannotTellError("its config.json has no block_configs for each layer")
+        raise CannotTellError(tr("its config.json has no block_configs for each layer"))
     block: Mapping[str, Any] = blocks[i]
     attention, ffn = section(block, "attention"), section(block, "ffn")
     own: dict[str, Any] = {}
@@ -126,7 +127,7 @@ def deci_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     """DeciLM 7B: key/value heads of every layer in a list."""
     heads = numbers(settings, "num_key_value_heads_per_layer")
     if len(heads) <= i:
-        raise CannotTellError("its config.json has no num_key_value_heads_per_layer")
+        raise CannotTellError(tr("its config.json has no num_key_value_heads_per_layer"))
     return {**settings, "num_key_value_heads": heads[i]}
 
 
@@ -134,7 +135,7 @@ def openelm_layer(settings: Settings, i: int, n: int, kind: str) -> Settings:
     """OpenELM: heads in lists, widths as multiples of the hidden size (arXiv 2404.14619)."""
     factor = settings.get("ffn_multipliers")
     if not isinstance(factor, int | float):  # a list with a number for each layer is read by then
-        raise CannotTellError("its config.json has no ffn_multipliers for each layer")
+        raise CannotTellError(tr("its config.json has no ffn_multipliers for each layer"))
     divisor = max(1, number(settings, "ffn_dim_divisor", default=256))
     wanted = float(factor) * need(settings, "hidden")
     width = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
@@ -225,7 +226,7 @@ def deepseek_v4_pattern(settings: Settings, n: int) -> list[str] | None:
         return named
     ratios = numbers(settings, "compress_ratios")[:n]
     if unknown := set(ratios) - set(_RATIOS):
-        raise CannotTellError(f"its compress_ratios have {min(unknown)}")
+        raise CannotTellError(tr("its compress_ratios have {unknown}", unknown=min(unknown)))
     if ratios:
         return [_RATIOS[ratio] for ratio in ratios]
     return [DEEPSEEK_V4_TYPES[1 if i >= 2 and i % 2 else 2] for i in range(n)]

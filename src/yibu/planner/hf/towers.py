@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from yibu.messages import tr
 from yibu.planner.hf.settings import (
     CannotTellError,
     Settings,
@@ -24,14 +25,14 @@ _DEPTHS = ("depth", "num_hidden_layers", "encoder_layers", "num_layers", "layers
 def width(tower: Settings) -> int:
     found = number(tower, *_WIDTHS)
     if not found:
-        raise CannotTellError("the config of its tower has no hidden_size")
+        raise CannotTellError(tr("the config of its tower has no hidden_size"))
     return found
 
 
 def depth(tower: Settings) -> int:
     found = number(tower, *_DEPTHS)
     if not found:
-        raise CannotTellError("the config of its tower has no num_hidden_layers")
+        raise CannotTellError(tr("the config of its tower has no num_hidden_layers"))
     return found
 
 
@@ -171,7 +172,9 @@ def deepseek_vl2_tower(tower: Settings) -> int:
     """SigLIP; of DeepSeek-OCR, several nets by name."""
     if isinstance(nets := tower.get("width"), Mapping):
         if unknown := [str(name) for name in nets if name not in _DEEP_ENCODER]:
-            raise CannotTellError(f"its vision_config has the net {unknown[0]!r}")
+            raise CannotTellError(
+                tr("its vision_config has the net {unknown!r}", unknown=unknown[0])
+            )
         return sum(_DEEP_ENCODER[name] for name in nets)
     return vit({"num_hidden_layers": number(tower, "layers"), "vision_use_head": True, **tower})
 
@@ -181,7 +184,9 @@ def ovis_tower(tower: Settings) -> int:
     (vllm/model_executor/models/ovis.py)."""
     backbone = section(tower, "backbone_config")
     if str(backbone.get("model_type")) not in ("aimv2", "aimv2_vision_model"):
-        raise CannotTellError(f"its backbone ({backbone.get('model_type')}) is not known")
+        raise CannotTellError(
+            tr("its backbone ({get}) is not known", get=backbone.get("model_type"))
+        )
     side = number(tower, "hidden_stride", default=1)
     head = side * side * width(backbone) * number(tower, "vocab_size", default=16_384)
     grid = (_side(backbone, "image_size") // max(1, _side(backbone, "patch_size"))) ** 2

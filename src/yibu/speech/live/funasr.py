@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
+from yibu.messages import tr
 from yibu.speech.formats import Transcript, separated
 from yibu.speech.languages import normalized
 from yibu.speech.live.intake import CONTAINERS, Intake, open_intake
@@ -60,7 +61,12 @@ class Asked:
         mode = message.get("mode") or self.mode
         if mode not in MODES:
             raise InvalidRequestError(
-                f"mode is {str(mode)[:32]!r}; it can be {', '.join(MODES)}", param="mode"
+                tr(
+                    "mode is {mode!r}; it can be {MODES}",
+                    mode=str(mode)[:32],
+                    MODES=", ".join(MODES),
+                ),
+                param="mode",
             )
         itn = message.get("svs_itn", message.get("itn"))
         language = message.get("svs_lang")
@@ -202,7 +208,10 @@ class FunasrConnection:
         self._size += len(data)
         if self._size > self._limits.upload_bytes:
             raise TooLargeError(
-                f"The recording is over {self._limits.upload_bytes} bytes, the limit of this server"
+                tr(
+                    "The recording is over {upload_bytes} bytes, the limit of this server",
+                    upload_bytes=self._limits.upload_bytes,
+                )
             )
         await asyncio.to_thread(self._file.write, data)
 
@@ -317,8 +326,12 @@ def _streamed_format(asked: Asked, data: bytes) -> str:
     if asked.wav_format in CONTAINERS:
         return asked.wav_format
     raise InvalidRequestError(
-        f"wav_format is {asked.wav_format!r}; live audio can be pcm, mulaw, alaw, "
-        f"{', '.join(sorted(CONTAINERS))}, and mode offline takes any file",
+        tr(
+            "wav_format is {wav_format!r}; live audio can be pcm, mulaw, alaw, {CONTAINERS}, "
+            "and mode offline takes any file",
+            wav_format=asked.wav_format,
+            CONTAINERS=", ".join(sorted(CONTAINERS)),
+        ),
         param="wav_format",
     )
 
@@ -343,7 +356,11 @@ def _hotwords(
     text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     if len(text) > _HOTWORD_CHARACTERS:
         raise InvalidRequestError(
-            f"hotwords have {len(text)} characters; {_HOTWORD_CHARACTERS} are the limit",
+            tr(
+                "hotwords have {text_count} characters; {HOTWORD_CHARACTERS} are the limit",
+                text_count=len(text),
+                HOTWORD_CHARACTERS=_HOTWORD_CHARACTERS,
+            ),
             param="hotwords",
         )
     return parsed(text)
@@ -356,7 +373,7 @@ def _rate(value: object, usual: int) -> int:
         rate = int(str(value)[:16])
     except ValueError:
         raise InvalidRequestError(
-            f"audio_fs is {str(value)[:32]!r}, not a number of Hz", param="audio_fs"
+            tr("audio_fs is {value!r}, not a number of Hz", value=str(value)[:32]), param="audio_fs"
         ) from None
     return rate
 
@@ -371,7 +388,10 @@ def _interval(message: dict[str, Any], usual: float) -> float:
         seconds = int(numbers[1]) * _FRAME_SECONDS
     except (TypeError, ValueError, LookupError):
         raise InvalidRequestError(
-            f"chunk_size is {str(given)[:32]!r}; expected three numbers such as [5, 10, 5]",
+            tr(
+                "chunk_size is {given!r}; expected three numbers such as [5, 10, 5]",
+                given=str(given)[:32],
+            ),
             param="chunk_size",
         ) from None
     return min(max(seconds, _INTERVALS[0]), _INTERVALS[1])

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 from yibu.speech.types import SAMPLE_RATE, Samples
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,12 @@ class Raw:
         """Raises InvalidRequestError for a rate outside ``RATES``."""
         if rate not in RATES:
             raise InvalidRequestError(
-                f"The sample rate is {rate} Hz; {RATES.start} to {RATES.stop - 1} are taken",
+                tr(
+                    "The sample rate is {rate} Hz; {start} to {stop} are taken",
+                    rate=rate,
+                    start=RATES.start,
+                    stop=RATES.stop - 1,
+                ),
                 param="rate",
             )
         self._table = _table(LAWS[sample_format]) if sample_format in LAWS else None
@@ -124,7 +130,7 @@ class Container:
         samples = self._let_decode()
         self._barren = 0 if len(samples) else self._barren + len(data)
         if self._barren > _BARREN_BYTES:
-            raise _no_audio(f"no sample is in {self._barren} bytes")
+            raise _no_audio(tr("no sample is in {barren} bytes", barren=self._barren))
         return samples
 
     def finish(self) -> Samples:
@@ -227,5 +233,5 @@ def _table(codec: str) -> npt.NDArray[np.int16]:
 
 def _no_audio(why: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"The audio cannot be decoded: {why}", param="audio", code="invalid_audio"
+        tr("The audio cannot be decoded: {why}", why=why), param="audio", code="invalid_audio"
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from yibu.errors import InvalidRequestError, RequestError, UnsupportedError
+from yibu.messages import tr
 from yibu.speech.live.intake import Intake, open_intake
 from yibu.speech.live.messages import Message, parse_object
 from yibu.speech.live.session import LiveSession, LiveTools, Utterance
@@ -78,7 +79,11 @@ class Realtime:
             handler = self._handlers.get(kind) if isinstance(kind, str) else None
             if handler is None:
                 raise InvalidRequestError(
-                    f"The event's type is {str(kind)[:64]!r}; it can be {', '.join(self._handlers)}",
+                    tr(
+                        "The event's type is {kind!r}; it can be {handlers}",
+                        kind=str(kind)[:64],
+                        handlers=", ".join(self._handlers),
+                    ),
                     param="type",
                     code="invalid_event_type",
                 )
@@ -119,7 +124,7 @@ class Realtime:
             data = base64.b64decode(audio, validate=True)
         except (TypeError, ValueError, binascii.Error):
             raise InvalidRequestError(
-                "'audio' is not base64", param="audio", code="invalid_value"
+                tr("'audio' is not base64"), param="audio", code="invalid_value"
             ) from None
         await self._hear(lambda: self._intake.feed(data))
 
@@ -130,13 +135,17 @@ class Realtime:
 
     async def _commit(self, event: dict[str, Any]) -> None:
         if event.get("final_audio") is not None:
-            raise InvalidRequestError("'final_audio' is not known", code="unknown_parameter")
+            raise InvalidRequestError(tr("'final_audio' is not known"), code="unknown_parameter")
         buffered = self._session.buffered
         if buffered < LEAST_COMMIT:
             raise InvalidRequestError(
-                "Error committing input audio buffer: buffer too small. Expected at least "
-                f"{LEAST_COMMIT * 1000:.0f}ms of audio, but buffer only has {buffered * 1000:.2f}ms "
-                "of audio.",
+                tr(
+                    "Error committing input audio buffer: buffer too small. Expected at "
+                    "least {LEAST_COMMIT:.0f}ms of audio, but buffer only has "
+                    "{buffered:.2f}ms of audio.",
+                    LEAST_COMMIT=LEAST_COMMIT * 1000,
+                    buffered=buffered * 1000,
+                ),
                 code="input_audio_buffer_commit_empty",
             )
         await self._session.commit(self._committed)
@@ -239,7 +248,9 @@ def _fields(error: RequestError) -> dict[str, Any]:
 
 def _missing(name: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"Missing required parameter: '{name}'", param=name, code="missing_required_parameter"
+        tr("Missing required parameter: '{name}'", name=name),
+        param=name,
+        code="missing_required_parameter",
     )
 
 

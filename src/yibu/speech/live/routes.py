@@ -14,6 +14,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from yibu.errors import InvalidRequestError, RequestError, UnknownModelError, UnsupportedError
+from yibu.messages import tr
 from yibu.speech.engine import Engine
 from yibu.speech.live.funasr import FunasrConnection
 from yibu.speech.live.messages import Message
@@ -84,7 +85,11 @@ class _Live:
             intent = websocket.query_params.get("intent", "transcription")
             if intent != "transcription":
                 raise InvalidRequestError(
-                    f"intent is {intent[:32]!r}; 'transcription' is what is served", param="intent"
+                    tr(
+                        "intent is {intent!r}; 'transcription' is what is served",
+                        intent=intent[:32],
+                    ),
+                    param="intent",
                 )
             connection = Realtime(serving.live, serving.recognizer, names, used, send)
             connection.greet()
@@ -122,7 +127,12 @@ class _Live:
         used = websocket.query_params.get("model") or (told[0] if told else served)
         if used not in names:
             raise UnknownModelError(
-                f"The model {used[:128]!r} is not served here; {served!r} is", param="model"
+                tr(
+                    "The model {used!r} is not served here; {served!r} is",
+                    used=used[:128],
+                    served=served,
+                ),
+                param="model",
             )
         return used, names
 
@@ -162,7 +172,7 @@ class _Live:
                 message = await asyncio.wait_for(websocket.receive(), idle)
             except TimeoutError:
                 connection.tell_error(_idle(idle or 0.0))
-                return _CLOSED_FOR_IDLENESS, "no message came for too long"
+                return _CLOSED_FOR_IDLENESS, tr("no message came for too long")
             if message["type"] == "websocket.disconnect":
                 return 1000, ""
             text, data = message.get("text"), message.get("bytes")
@@ -171,7 +181,7 @@ class _Live:
             except Exception as error:  # a fault of ours ends this session alone, and says so
                 log.exception("a live session failed")
                 connection.tell_error(as_refusal(error))
-                return _CLOSED_FOR_FAULT, "the server failed"
+                return _CLOSED_FOR_FAULT, tr("the server failed")
             if counted and connection.seconds - told >= _USAGE_SECONDS:
                 told = connection.seconds
                 sender.put({"type": "yibu.usage", "audio_seconds": round(told, 3)})
@@ -227,5 +237,6 @@ class _Sender:
 
 def _idle(seconds: float) -> RequestError:
     return InvalidRequestError(
-        f"The session is closed: nothing came for {seconds:g} s", code="session_idle"
+        tr("The session is closed: nothing came for {seconds:g} s", seconds=seconds),
+        code="session_idle",
     )

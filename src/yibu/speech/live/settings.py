@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yibu.errors import InvalidRequestError, RequestError, UnknownModelError
+from yibu.messages import tr
 from yibu.speech.languages import normalized
 from yibu.speech.live.intake import RATES
 from yibu.speech.models.hotwords import parsed
@@ -147,7 +148,7 @@ def updated(
     session = _Fields("session", given)
     kind = session.take("type")
     if kind is not None and kind != "transcription":
-        raise _wrong("session.type", kind, "'transcription', which is all that is served here")
+        raise _wrong("session.type", kind, tr("'transcription', which is all that is served here"))
     audio = session.fields("audio")
     sound = audio.fields("input")
     if "format" in sound:
@@ -230,8 +231,12 @@ def _with_transcription(
     model = given.text("model", settings.model)
     if model not in names:
         raise UnknownModelError(
-            f"The model {model[:128]!r} is not served on this connection; {settings.model!r} is. "
-            "Name the model when you connect: /v1/realtime?intent=transcription&model=MODEL",
+            tr(
+                "The model {model!r} is not served on this connection; {model2!r} is. Name "
+                "the model when you connect: /v1/realtime?intent=transcription&model=MODEL",
+                model=model[:128],
+                model2=settings.model,
+            ),
             param=f"{given.path}.model",
         )
     language, prompt = settings.language, settings.prompt
@@ -240,15 +245,25 @@ def _with_transcription(
     if "prompt" in given:
         prompt = given.text("prompt", None) or None
     if prompt is not None and len(prompt) > _PROMPT_CHARACTERS:
-        shown = f"{len(prompt)} characters long"
-        raise _wrong(f"{given.path}.prompt", shown, f"at most {_PROMPT_CHARACTERS} characters")
+        shown = tr("{prompt_count} characters long", prompt_count=len(prompt))
+        raise _wrong(
+            f"{given.path}.prompt",
+            shown,
+            tr("at most {PROMPT_CHARACTERS} characters", PROMPT_CHARACTERS=_PROMPT_CHARACTERS),
+        )
     keywords = given.take("keywords") or () if recognizer.takes_hotwords else ()
     if not isinstance(keywords, list | tuple) or not all(isinstance(k, str) for k in keywords):
-        raise _wrong(f"{given.path}.keywords", keywords, "a list of strings", code="invalid_type")
+        raise _wrong(
+            f"{given.path}.keywords", keywords, tr("a list of strings"), code="invalid_type"
+        )
     for name in ("languages", "keywords", "delay"):
         if given.take(name):
             raise InvalidRequestError(
-                f"'{given.path}.{name}' is not supported by this model. Leave it out",
+                tr(
+                    "'{given_path}.{name}' is not supported by this model. Leave it out",
+                    given_path=given.path,
+                    name=name,
+                ),
                 param=f"{given.path}.{name}",
                 code="unsupported_parameter",
             )
@@ -269,7 +284,7 @@ def _turn(sound: _Fields, before: Endpointing | None) -> Endpointing | None:
     given = sound.fields("turn_detection")
     kind = given.take("type")
     if kind is not None and kind != "server_vad":
-        raise _wrong(f"{given.path}.type", kind, "'server_vad', or null instead of the object")
+        raise _wrong(f"{given.path}.type", kind, tr("'server_vad', or null instead of the object"))
     usual = before or Endpointing()
     threshold = given.number("threshold", usual.threshold, 0.0, 1.0)
     padding = given.number("prefix_padding_ms", usual.prefix_padding * 1000, 0, 5_000)
@@ -287,7 +302,7 @@ class _Fields:
         if given is None:
             given = {}
         if not isinstance(given, Mapping):
-            raise _wrong(path, given, "an object", code="invalid_type")
+            raise _wrong(path, given, tr("an object"), code="invalid_type")
         self.path = path
         self._left: dict[str, Any] = dict(given)
 
@@ -306,7 +321,7 @@ class _Fields:
     def text(self, name: str, usual: str | None) -> Any:
         value = self._left.pop(name, usual)
         if value is not None and not isinstance(value, str):
-            raise _wrong(f"{self.path}.{name}", value, "a string", code="invalid_type")
+            raise _wrong(f"{self.path}.{name}", value, tr("a string"), code="invalid_type")
         return usual if value is None else value
 
     def number(
@@ -316,7 +331,7 @@ class _Fields:
         if value is None:
             return usual
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong(f"{self.path}.{name}", value, "a number", code="invalid_type")
+            raise _wrong(f"{self.path}.{name}", value, tr("a number"), code="invalid_type")
         if not low <= value <= high:
             raise _wrong(f"{self.path}.{name}", value, f"{low:g} to {high:g}")
         return float(value)
@@ -325,7 +340,7 @@ class _Fields:
         """Raises InvalidRequestError for what nobody knows."""
         for name in self._left:
             raise InvalidRequestError(
-                f"Unknown parameter: '{self.path}.{str(name)[:64]}'",
+                tr("Unknown parameter: '{path}.{name}'", path=self.path, name=str(name)[:64]),
                 param=f"{self.path}.{str(name)[:64]}",
                 code="unknown_parameter",
             )
@@ -336,7 +351,14 @@ def _wrong(
 ) -> RequestError:
     shown = repr(value) if not isinstance(value, dict | list) else type(value).__name__
     return InvalidRequestError(
-        f"'{param}' is {shown[:80]}; expected {expected}", param=param, code=code
+        tr(
+            "'{param}' is {shown}; expected {expected}",
+            param=param,
+            shown=shown[:80],
+            expected=expected,
+        ),
+        param=param,
+        code=code,
     )
 
 

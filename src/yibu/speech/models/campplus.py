@@ -16,6 +16,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from yibu.errors import UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.speech.features import MEL_BINS, fbank
 from yibu.speech.modelconfig import read_config
 from yibu.speech.models.compiled import Array, Graph, cpu_settings
@@ -46,7 +47,11 @@ class SpeakerNetwork:
         kind = read_config(directory).get("model")
         if kind != "CAMPPlus":
             raise UnsupportedError(
-                f"{directory}: config.yaml names the model class {kind!r}, CAMPPlus expected",
+                tr(
+                    "{directory}: config.yaml names the model class {kind!r}, CAMPPlus expected",
+                    directory=directory,
+                    kind=kind,
+                ),
                 hint="take iic/speech_campplus_sv_zh-cn_16k-common",
             )
         weights = directory / _weights_file(directory)
@@ -54,8 +59,12 @@ class SpeakerNetwork:
             return cls(read_checkpoint(weights).tensors, threads=threads)
         except KeyError as error:
             raise VerificationError(
-                f"{weights} does not hold the network of CAM++: {error}",
-                hint="download the model again",
+                tr(
+                    "{weights} does not hold the network of CAM++: {error}",
+                    weights=weights,
+                    error=error,
+                ),
+                hint=tr("download the model again"),
             ) from error
 
     def vectors(self, sounds: Sequence[Samples]) -> Array:

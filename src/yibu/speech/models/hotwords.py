@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
 _WEIGHTED = re.compile(r"^(?P<word>.+?)[ \t]+-?\d+(?:\.\d+)?$")
 _WIDE = re.compile("^[\u4e00-\u9fa50-9]+$")
@@ -60,7 +61,8 @@ class Tokens:
             lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise VerificationError(
-                f"{path}: not a readable list of words: {error}", hint="download it again"
+                tr("{path}: not a readable list of words: {error}", path=path, error=error),
+                hint=tr("download it again"),
             ) from error
         return cls(vocabulary, {line[0]: tuple(line[1:]) for line in lines})
 

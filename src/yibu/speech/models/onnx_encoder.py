@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import EngineStartError, UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.speech.models.grouping import QUERIES, Classes, in_groups, padded_length
 from yibu.speech.types import Features
 
@@ -93,8 +94,8 @@ def graph_file(directory: Path, *, quantised: bool) -> Path:
     if not path.exists():
         needs, other = ("int8", "fp32") if quantised else ("fp32 or bf16", "int8")
         raise VerificationError(
-            f"{path} is missing, and precision {needs} needs it",
-            hint=f"download it, or set `precision: {other}`",
+            tr("{path} is missing, and precision {needs} needs it", path=path, needs=needs),
+            hint=tr("download it, or set `precision: {other}`", other=other),
         )
     return path
 
@@ -138,8 +139,12 @@ def runtime_session(path: Path, threads: int) -> Any:
         import onnxruntime
     except ImportError as error:
         raise EngineStartError(
-            f"{path} needs onnxruntime, and it cannot be imported: {error}",
-            hint="use the environment speech-onnx, or set `precision: fp32`",
+            tr(
+                "{path} needs onnxruntime, and it cannot be imported: {error}",
+                path=path,
+                error=error,
+            ),
+            hint=tr("use the environment speech-onnx, or set `precision: fp32`"),
             cause="missing_package",
         ) from error
     options = onnxruntime.SessionOptions()
@@ -156,13 +161,23 @@ def runtime_session(path: Path, threads: int) -> Any:
 def _check_inputs(path: Path, names: list[str]) -> None:
     if set(names) != set(_INPUTS):
         raise UnsupportedError(
-            f"{path}: its inputs are {', '.join(names)}; {', '.join(_INPUTS)} expected",
-            hint="use FunASR's own export, iic/SenseVoiceSmall-onnx",
+            tr(
+                "{path}: its inputs are {names}; {INPUTS} expected",
+                path=path,
+                names=", ".join(names),
+                INPUTS=", ".join(_INPUTS),
+            ),
+            hint=tr("use FunASR's own export, iic/SenseVoiceSmall-onnx"),
         )
 
 
 def _unreadable(path: Path, error: Exception) -> VerificationError:
     return VerificationError(
-        f"{path}: {path.stat().st_size} bytes that are no readable ONNX model: {error}",
-        hint="download the model again, and check its size against the hub's",
+        tr(
+            "{path}: {st_size} bytes that are no readable ONNX model: {error}",
+            path=path,
+            st_size=path.stat().st_size,
+            error=error,
+        ),
+        hint=tr("download the model again, and check its size against the hub's"),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.speech.features import MEL_BINS
 from yibu.speech.models import cif
 from yibu.speech.models.compiled import Array
@@ -37,8 +38,16 @@ class OnnxParaformer:
         names = {node.name for node in self._session.get_inputs()}
         if names != _INPUTS:
             raise UnsupportedError(
-                f"{path}: its inputs are {', '.join(sorted(names))}; {', '.join(sorted(_INPUTS))} expected",
-                hint="take the model's PyTorch directory, which holds model.pt, for hotwords or live speech",
+                tr(
+                    "{path}: its inputs are {names}; {INPUTS} expected",
+                    path=path,
+                    names=", ".join(sorted(names)),
+                    INPUTS=", ".join(sorted(_INPUTS)),
+                ),
+                hint=tr(
+                    "take the model's PyTorch directory, which holds model.pt, for hotwords "
+                    "or live speech"
+                ),
             )
         # A second of sound: a graph that hears no token has no scores to count.
         probe = np.zeros((16, STACK_WIDTH * MEL_BINS), np.float32)

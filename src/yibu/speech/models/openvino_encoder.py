@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups, with_queries
 from yibu.speech.models.sanm_shape import EncoderShape
@@ -59,8 +60,12 @@ class OpenVinoEncoder:
             return cls(checkpoint, shape, precision=precision, threads=threads, banned=banned)
         except (KeyError, IndexError) as error:
             raise VerificationError(
-                f"{directory}/model.pt does not hold the network of config.yaml: {error}",
-                hint="download the model again, all files of one revision",
+                tr(
+                    "{directory}/model.pt does not hold the network of config.yaml: {error}",
+                    directory=directory,
+                    error=error,
+                ),
+                hint=tr("download the model again, all files of one revision"),
             ) from error
 
     def encode(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 from yibu.speech.features import Normalizer, fbank, stack_frames
 from yibu.speech.modelconfig import read_config
 from yibu.speech.models import cif
@@ -148,8 +149,12 @@ class OpenVinoParaformer:
             )  # fmt: skip
         except (KeyError, IndexError) as error:
             raise VerificationError(
-                f"{directory}/model.pt does not hold the network of config.yaml: {error}",
-                hint="download the model again, all files of one revision",
+                tr(
+                    "{directory}/model.pt does not hold the network of config.yaml: {error}",
+                    directory=directory,
+                    error=error,
+                ),
+                hint=tr("download the model again, all files of one revision"),
             ) from error
 
     def decode(

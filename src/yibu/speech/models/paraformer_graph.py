@@ -16,6 +16,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.speech.modelconfig import section
 from yibu.speech.models.network import Array, NetworkBuilder
 from yibu.speech.models.sanm_shape import left_context
@@ -51,9 +52,17 @@ class PredictorShape:
         threshold = float(conf.get("threshold", 1.0))
         if kind not in _PREDICTORS or upsampling == "cnn_attn" or threshold != 1.0:
             raise UnsupportedError(
-                f"{directory}: predictor {kind}, upsample_type {upsampling}, threshold {threshold:g}; "
-                f"{' or '.join(_PREDICTORS)} with upsample_type cnn or cnn_blstm and threshold 1 expected",
-                hint="set `path: reference` to run this model through FunASR",
+                tr(
+                    "{directory}: predictor {kind}, upsample_type {upsampling}, threshold "
+                    "{threshold:g}; {PREDICTORS} with upsample_type cnn or cnn_blstm and "
+                    "threshold 1 expected",
+                    directory=directory,
+                    kind=kind,
+                    upsampling=upsampling,
+                    threshold=threshold,
+                    PREDICTORS=" or ".join(_PREDICTORS),
+                ),
+                hint=tr("set `path: reference` to run this model through FunASR"),
             )
         return cls(
             kind=kind,
@@ -168,8 +177,14 @@ class DecoderShape:
         conf = section(config, f"{name}_conf", directory)
         if kind != "ParaformerSANMDecoder" or not conf.get("normalize_before", True):
             raise UnsupportedError(
-                f"{directory}: {name} is {kind!r}, ParaformerSANMDecoder with normalize_before expected",
-                hint="set `path: reference` to run this model through FunASR",
+                tr(
+                    "{directory}: {name} is {kind!r}, ParaformerSANMDecoder with "
+                    "normalize_before expected",
+                    directory=directory,
+                    name=name,
+                    kind=kind,
+                ),
+                hint=tr("set `path: reference` to run this model through FunASR"),
             )
         attending = int(conf.get("att_layer_num", 6))
         kernel = int(conf.get("kernel_size", 21))

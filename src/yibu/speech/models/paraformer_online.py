@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from yibu.errors import UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.speech.features import (
     FRAME_SHIFT,
     MEL_BINS,
@@ -87,8 +88,12 @@ class OnlineParaformer:
         config = read_config(directory)
         if config.get("model") != "ParaformerStreaming":
             raise UnsupportedError(
-                f"{directory}: config.yaml names the model class {config.get('model')!r}, "
-                "ParaformerStreaming expected",
+                tr(
+                    "{directory}: config.yaml names the model class {get!r}, "
+                    "ParaformerStreaming expected",
+                    directory=directory,
+                    get=config.get("model"),
+                ),
                 hint="take iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
             )
         checkpoint = read_checkpoint(directory / "model.pt")
@@ -99,8 +104,13 @@ class OnlineParaformer:
             kernel = checkpoint.tensors["decoder.decoders.0.self_attn.fsmn_block.weight"].shape[2]
             if shapes.decoder.left != kernel - 1 or shapes.decoder.others:
                 raise UnsupportedError(
-                    f"{directory}: its decoder hears {kernel - 1 - shapes.decoder.left} tokens ahead and "
-                    f"has {shapes.decoder.others} layers that do not attend; none expected",
+                    tr(
+                        "{directory}: its decoder hears {kernel} tokens ahead and has "
+                        "{others} layers that do not attend; none expected",
+                        directory=directory,
+                        kernel=kernel - 1 - shapes.decoder.left,
+                        others=shapes.decoder.others,
+                    ),
                     hint="take iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
                 )
             if shapes.encoder.classes != len(vocabulary):
@@ -110,8 +120,13 @@ class OnlineParaformer:
             )
         except (KeyError, IndexError) as error:
             raise VerificationError(
-                f"{directory}: model.pt, tokens.json and config.yaml are not of one model: {error}",
-                hint="download the model again, all files of one revision",
+                tr(
+                    "{directory}: model.pt, tokens.json and config.yaml are not of one "
+                    "model: {error}",
+                    directory=directory,
+                    error=error,
+                ),
+                hint=tr("download the model again, all files of one revision"),
             ) from error
 
     def session(self, chunking: Chunking | None = None) -> OnlineSession:

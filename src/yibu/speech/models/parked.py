@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from yibu.messages import tr
+
 log = logging.getLogger(__name__)
 
 ALIGNMENT = 64
@@ -71,12 +73,17 @@ def _map_file(size: int, directories: Sequence[Path]) -> mmap.mmap | None:
     """``size`` bytes of a file without a name, or None where there is no place for it."""
     reasons = []
     if not (hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")):
-        reasons, directories = [f"{sys.platform} cannot reserve a file's blocks"], ()
+        reasons, directories = (
+            [tr("{platform} cannot reserve a file's blocks", platform=sys.platform)],
+            (),
+        )
     for directory in directories:
         try:
             free = shutil.disk_usage(directory).free
             if free < _SPARE * size:
-                reasons.append(f"{directory} has {free >> 20} MiB free")
+                reasons.append(
+                    tr("{directory} has {free} MiB free", directory=directory, free=free >> 20)
+                )
                 continue
             with tempfile.TemporaryFile(dir=directory) as file:
                 # Without its blocks, a page written on a full disk would end the process.

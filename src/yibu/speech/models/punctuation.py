@@ -20,6 +20,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from yibu.errors import EngineStartError, UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.speech.modelconfig import read_config, section
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input
@@ -69,8 +70,13 @@ class Punctuator:
         kinds = (config.get("model"), config.get("encoder"))
         if kinds != ("CTTransformer", "SANMEncoder") and not (onnx and kinds[0] is None):
             raise UnsupportedError(
-                f"{directory}: model {config.get('model')!r} with encoder {config.get('encoder')!r}; "
-                "CTTransformer with SANMEncoder expected",
+                tr(
+                    "{directory}: model {get!r} with encoder {get2!r}; CTTransformer with "
+                    "SANMEncoder expected",
+                    directory=directory,
+                    get=config.get("model"),
+                    get2=config.get("encoder"),
+                ),
                 hint="take iic/punc_ct-transformer_cn-en-common-vocab471067-large",
             )
         conf = section(config, "model_conf", directory)
@@ -86,8 +92,13 @@ class Punctuator:
                 raise KeyError(f"{network.words} words, {len(vocabulary)} in tokens.json")
         except (KeyError, IndexError) as error:
             raise VerificationError(
-                f"{directory}: model.pt, tokens.json and config.yaml are not of one model: {error}",
-                hint="download the model again, all files of one revision",
+                tr(
+                    "{directory}: model.pt, tokens.json and config.yaml are not of one "
+                    "model: {error}",
+                    directory=directory,
+                    error=error,
+                ),
+                hint=tr("download the model again, all files of one revision"),
             ) from error
         own = directory / "jieba_usr_dict"
         split = _by_dictionary(own) if own.exists() else split_words
@@ -201,8 +212,12 @@ def _by_dictionary(path: Path) -> Split:
         import jieba
     except ImportError as error:
         raise EngineStartError(
-            f"{path} needs the package jieba, and it cannot be imported: {error}",
-            hint="make the environment anew: yibu engine install speech-onnx",
+            tr(
+                "{path} needs the package jieba, and it cannot be imported: {error}",
+                path=path,
+                error=error,
+            ),
+            hint=tr("make the environment anew: yibu engine install speech-onnx"),
             cause="missing_package",
         ) from error
     tokenizer = jieba.Tokenizer()
@@ -262,7 +277,11 @@ class _OnnxNetwork:
         names = {node.name for node in self._session.get_inputs()}
         if names != {"inputs", "text_lengths"}:
             raise UnsupportedError(
-                f"{path}: its inputs are {', '.join(sorted(names))}; inputs, text_lengths expected",
+                tr(
+                    "{path}: its inputs are {names}; inputs, text_lengths expected",
+                    path=path,
+                    names=", ".join(sorted(names)),
+                ),
                 hint="take iic/punc_ct-transformer_cn-en-common-vocab471067-large",
             )
 

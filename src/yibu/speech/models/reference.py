@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from yibu.errors import EngineStartError, UnsupportedError
+from yibu.messages import tr
 from yibu.speech.models import richtext
 from yibu.speech.types import (
     Endpointing,
@@ -43,8 +44,11 @@ class ReferenceRecognizer:
             from funasr import AutoModel
         except ImportError as error:
             raise EngineStartError(
-                f"the reference path needs FunASR, and it cannot be imported: {error}",
-                hint="use the environment speech-torch, or set `path: fast`",
+                tr(
+                    "the reference path needs FunASR, and it cannot be imported: {error}",
+                    error=error,
+                ),
+                hint=tr("use the environment speech-torch, or set `path: fast`"),
                 cause="missing_package",
             ) from error
         self.name = model_dir.name
@@ -101,8 +105,8 @@ class WholeFile:
 
     def utterances(self, endpointing: Endpointing) -> UtteranceDetector:  # noqa: ARG002
         raise UnsupportedError(
-            "live speech is not served on the reference path, which takes whole files",
-            hint="leave `path: reference` out",
+            tr("live speech is not served on the reference path, which takes whole files"),
+            hint=tr("leave `path: reference` out"),
         )
 
 

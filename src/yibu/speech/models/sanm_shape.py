@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.speech.modelconfig import section
 
 
@@ -36,8 +37,14 @@ class EncoderShape:
         for key, value in expected.items():
             if conf.get(key, value) != value:
                 raise UnsupportedError(
-                    f"{directory}: encoder_conf.{key} is {conf[key]!r}, {value!r} expected",
-                    hint="set `path: reference` to run this model through FunASR",
+                    tr(
+                        "{directory}: encoder_conf.{key} is {conf!r}, {value!r} expected",
+                        directory=directory,
+                        key=key,
+                        conf=conf[key],
+                        value=value,
+                    ),
+                    hint=tr("set `path: reference` to run this model through FunASR"),
                 )
         kernel = int(conf.get("kernel_size", 11))
         return cls(

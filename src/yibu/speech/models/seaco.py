@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import UnsupportedError
+from yibu.messages import tr
 from yibu.speech.modelconfig import section
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.network import Array
@@ -49,9 +50,14 @@ class SeacoParaformer(OpenVinoParaformer):
         kind = conf.get("bias_encoder_type", "lstm")
         if kind != "lstm" or conf.get("bias_encoder_bid"):
             raise UnsupportedError(
-                f"{directory}: bias_encoder_type is {kind!r}, bias_encoder_bid "
-                f"{conf.get('bias_encoder_bid')}; an lstm in one direction expected",
-                hint="set `path: reference` to run this model through FunASR",
+                tr(
+                    "{directory}: bias_encoder_type is {kind!r}, bias_encoder_bid {get}; an "
+                    "lstm in one direction expected",
+                    directory=directory,
+                    kind=kind,
+                    get=conf.get("bias_encoder_bid"),
+                ),
+                hint=tr("set `path: reference` to run this model through FunASR"),
             )
         self._no_hotword = int(conf.get("NO_BIAS", 8377))
         self._shape = DecoderShape.read(

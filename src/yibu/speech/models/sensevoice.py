@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 from yibu.speech.features import Normalizer, fbank, stack_frames
 from yibu.speech.modelconfig import read_config
 from yibu.speech.models import ctc, richtext
@@ -101,8 +102,12 @@ class SenseVoiceRecognizer:
     def _language(self, options: Options) -> int:
         if options.language not in _LANGUAGES:
             raise InvalidRequestError(
-                f"language {options.language!r} is not known to {self.name}",
-                hint="one of " + ", ".join(sorted(_LANGUAGES)),
+                tr(
+                    "language {language!r} is not known to {name}",
+                    language=options.language,
+                    name=self.name,
+                ),
+                hint=tr("one of {known}", known=", ".join(sorted(_LANGUAGES))),
                 param="language",
             )
         return _LANGUAGES[options.language]

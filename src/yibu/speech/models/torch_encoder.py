@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from yibu.errors import EngineStartError, VerificationError
+from yibu.messages import tr
 from yibu.speech.models.grouping import Classes, encoder_input, in_groups, with_queries
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.sensevoice import sensevoice_shape
@@ -23,8 +24,8 @@ try:
     import torch.nn.functional as F  # noqa: N812 - as PyTorch itself writes it
 except ImportError as error:
     raise EngineStartError(
-        f"the device cuda needs PyTorch, and it cannot be imported: {error}",
-        hint="use the environment speech-torch, or set `device: cpu`",
+        tr("the device cuda needs PyTorch, and it cannot be imported: {error}", error=error),
+        hint=tr("use the environment speech-torch, or set `device: cpu`"),
         cause="missing_package",
     ) from error
 
@@ -82,8 +83,12 @@ class TorchEncoder:
             return cls(weights, shape, precision=precision, device=device, banned=banned)
         except KeyError as error:
             raise VerificationError(
-                f"{directory}/model.pt does not hold the network of config.yaml: {error}",
-                hint="download the model again, all files of one revision",
+                tr(
+                    "{directory}/model.pt does not hold the network of config.yaml: {error}",
+                    directory=directory,
+                    error=error,
+                ),
+                hint=tr("download the model again, all files of one revision"),
             ) from error
 
     def encode(
@@ -166,9 +171,18 @@ def _check_cuda(device: str) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     number = int(device.partition(":")[2] or 0)
     if number >= count:
-        seen = f"{count} CUDA devices, counted from 0" if count else "no CUDA device"
+        seen = (
+            tr("{count} CUDA devices, counted from 0", count=count)
+            if count
+            else tr("no CUDA device")
+        )
         raise EngineStartError(
-            f"device {device}: PyTorch {torch.__version__} sees {seen}",
-            hint="check nvidia-smi and the driver, or set `device: cpu`",
+            tr(
+                "device {device}: PyTorch {version} sees {seen}",
+                device=device,
+                version=torch.__version__,
+                seen=seen,
+            ),
+            hint=tr("check nvidia-smi and the driver, or set `device: cpu`"),
             cause="no_cuda",
         )

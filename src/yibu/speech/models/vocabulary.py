@@ -14,6 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
 SPACE = "\u2581"
 """Stands for a space in a piece."""
@@ -76,8 +77,11 @@ class Vocabulary:
         if tokens.exists():
             return cls.read_tokens(tokens)
         raise VerificationError(
-            f"{directory}: no sentencepiece model (*.model) and no tokens.json in it",
-            hint="download the model again: chn_jpn_yue_eng_ko_spectok.bpe.model belongs to it",
+            tr(
+                "{directory}: no sentencepiece model (*.model) and no tokens.json in it",
+                directory=directory,
+            ),
+            hint=tr("download the model again: chn_jpn_yue_eng_ko_spectok.bpe.model belongs to it"),
         )
 
     @classmethod
@@ -87,11 +91,13 @@ class Vocabulary:
             pieces = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise VerificationError(
-                f"{path}: not a readable list of tokens: {error}", hint="download it again"
+                tr("{path}: not a readable list of tokens: {error}", path=path, error=error),
+                hint=tr("download it again"),
             ) from error
         if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
             raise VerificationError(
-                f"{path}: a list of strings expected", hint="download the model again"
+                tr("{path}: a list of strings expected", path=path),
+                hint=tr("download the model again"),
             )
         special = {"<unk>": Kind.UNKNOWN, "<s>": Kind.CONTROL, "</s>": Kind.CONTROL}
         return cls(tuple(pieces), tuple(special.get(piece, Kind.NORMAL) for piece in pieces))
@@ -112,11 +118,13 @@ class Vocabulary:
                     kinds.append(Kind(kind))
         except (OSError, ValueError, IndexError, KeyError) as error:
             raise VerificationError(
-                f"{path}: not a readable sentencepiece model: {error!r}",
-                hint="download the model again",
+                tr("{path}: not a readable sentencepiece model: {error!r}", path=path, error=error),
+                hint=tr("download the model again"),
             ) from error
         if not pieces:
-            raise VerificationError(f"{path}: no pieces in it", hint="download the model again")
+            raise VerificationError(
+                tr("{path}: no pieces in it", path=path), hint=tr("download the model again")
+            )
         return cls(tuple(pieces), tuple(kinds))
 
 

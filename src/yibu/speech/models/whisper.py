@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
+from yibu.messages import tr
 from yibu.speech.formats import compression_ratio
 from yibu.speech.models.onsets import Onsets
 from yibu.speech.types import Options, Recognized, Segment, Word
@@ -108,16 +109,25 @@ class WhisperRecognizer:
         for file in ("model.bin", "config.json", "tokenizer.json"):
             if not (directory / file).is_file():
                 raise UnsupportedError(
-                    f"{directory} has no {file}: a whisper model in CTranslate2's layout has",
-                    hint="ct2-transformers-converter makes it with --copy_files tokenizer.json",
+                    tr(
+                        "{directory} has no {file}: a whisper model in CTranslate2's layout has",
+                        directory=directory,
+                        file=file,
+                    ),
+                    hint=tr("ct2-transformers-converter makes it with --copy_files tokenizer.json"),
                 )
         kind, _, index = device.partition(":")
         try:
             supported = ctranslate2.get_supported_compute_types(kind)
         except (RuntimeError, ValueError) as error:  # no driver, no such device
             raise EngineStartError(
-                f"device {device}: CTranslate2 {ctranslate2.__version__} cannot use it: {error}",
-                hint="check nvidia-smi and the driver, or set `device: cpu`",
+                tr(
+                    "device {device}: CTranslate2 {version} cannot use it: {error}",
+                    device=device,
+                    version=ctranslate2.__version__,
+                    error=error,
+                ),
+                hint=tr("check nvidia-smi and the driver, or set `device: cpu`"),
                 cause="no_cuda",
             ) from error
         compute_type = _compute_type(precision, kind, supported)
@@ -132,8 +142,8 @@ class WhisperRecognizer:
             )
         except (RuntimeError, ValueError) as error:  # CTranslate2's words for damaged files
             raise UnsupportedError(
-                f"{directory} cannot be loaded: {error}",
-                hint="the download may be damaged: yibu pull it again",
+                tr("{directory} cannot be loaded: {error}", directory=directory, error=error),
+                hint=tr("the download may be damaged: yibu pull it again"),
             ) from error
         chosen = next(key for key, value in _COMPUTE_TYPES.items() if value == compute_type)
         return cls(model, name=directory.name, precision=chosen, on_cpu=kind == "cpu")
@@ -310,13 +320,22 @@ def _compute_type(precision: str, device: str, supported: set[str]) -> str:
         return chosen
     if precision not in _COMPUTE_TYPES:
         raise UsageError(
-            f"The precision {precision!r} is not known; it can be auto, {', '.join(_COMPUTE_TYPES)}"
+            tr(
+                "The precision {precision!r} is not known; it can be auto, {COMPUTE_TYPES}",
+                precision=precision,
+                COMPUTE_TYPES=", ".join(_COMPUTE_TYPES),
+            )
         )
     compute_type = _COMPUTE_TYPES[precision]
     if compute_type not in supported:
         usable = [key for key, value in _COMPUTE_TYPES.items() if value in supported]
         raise UnsupportedError(
-            f"This {device} cannot compute whisper in {precision}; it can in {', '.join(usable)}",
-            hint="leave precision at auto",
+            tr(
+                "This {device} cannot compute whisper in {precision}; it can in {usable}",
+                device=device,
+                precision=precision,
+                usable=", ".join(usable),
+            ),
+            hint=tr("leave precision at auto"),
         )
     return compute_type

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import UnsupportedError, VerificationError
+from yibu.messages import tr
 from yibu.speech.features import (
     FRAME_SHIFT,
     MEL_BINS,
@@ -139,7 +140,13 @@ class FsmnVad:
         for key, expected in shape.items():
             if encoder.get(key) != expected:
                 raise UnsupportedError(
-                    f"{directory}: encoder_conf.{key} is {encoder.get(key)!r}, {expected} expected",
+                    tr(
+                        "{directory}: encoder_conf.{key} is {key2!r}, {expected} expected",
+                        directory=directory,
+                        key=key,
+                        key2=encoder.get(key),
+                        expected=expected,
+                    ),
                     hint="use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
                 )
         network = _network(directory, encoder)
@@ -182,8 +189,12 @@ def _network(directory: Path, encoder: dict[str, Any]) -> FsmnNetwork:
         network.silence(np.zeros((1, _WIDTH * MEL_BINS), np.float32), network.memory())
     except (LookupError, ValueError, TypeError) as error:
         raise VerificationError(
-            f"{path} does not hold the network of the config beside it: {error}",
-            hint="download the VAD model again",
+            tr(
+                "{path} does not hold the network of the config beside it: {error}",
+                path=path,
+                error=error,
+            ),
+            hint=tr("download the VAD model again"),
         ) from error
     return network
 

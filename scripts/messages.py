@@ -1,0 +1,136 @@
+"""The catalogues of yibu's texts: extracted from the source, compared, compiled.
+
+    messages.py            bring the catalogue up to date with the source and compile it
+    messages.py --missing  print what has no translation, as JSON: [{"id": …, "comment": …}]
+    messages.py --fill F   take translations from a JSON object {id: translation} in F
+
+Texts are the first argument of ``tr()``; of the command line also the docstrings of verbs (their help)
+and the headings of tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "yibu"
+LOCALE = SOURCE / "messages" / "locale"
+LANGUAGE = "zh_CN"
+PO = LOCALE / LANGUAGE / "LC_MESSAGES" / "yibu.po"
+_TABLES = {"output.table", "output.listing"}
+
+
+def texts() -> dict[str, set[str]]:
+    """Each text of the source with the files that say it."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        name = str(path.relative_to(SOURCE))
+        for text in _texts(tree, verbs="cli/verbs/" in name):
+            found.setdefault(text, set()).add(name)
+    return found
+
+
+def _texts(tree: ast.Module, *, verbs: bool) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield from _said(node)
+        elif verbs and isinstance(node, ast.FunctionDef) and _is_verb(node.name):
+            yield from filter(None, [ast.get_docstring(node)])
+
+
+def _is_verb(function: str) -> bool:
+    return function[0] != "_" and function != "register"
+
+
+def _said(call: ast.Call) -> Iterator[str]:
+    function = ast.unparse(call.func)
+    if function == "tr" and call.args and (text := _constant(call.args[0])):
+        yield text
+    elif function in _TABLES and len(call.args) > 1 and isinstance(call.args[1], ast.Tuple):
+        yield from filter(None, map(_constant, call.args[1].elts))
+
+
+def _constant(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def catalogue(po: Path = PO) -> Catalog:
+    if not po.exists():
+        return Catalog(locale=LANGUAGE, charset="utf-8")
+    with po.open("rb") as file:
+        return read_po(file, locale=LANGUAGE)
+
+
+def updated(old: Catalog, found: dict[str, set[str]]) -> Catalog:
+    """A catalogue of these texts and no others, with the translations that there are."""
+    new = Catalog(
+        locale=LANGUAGE,
+        charset="utf-8",
+        project="yibu",
+        header_comment="# yibu, Apache-2.0",
+        fuzzy=False,
+    )
+    for text, files in sorted(found.items()):
+        known = old.get(text)
+        new.add(text, known.string if known else "", auto_comments=sorted(files))
+    return new
+
+
+def po_bytes(catalog: Catalog) -> bytes:
+    written = io.BytesIO()
+    write_po(written, catalog, width=100, no_location=True, omit_header=False)
+    kept = [
+        line
+        for line in written.getvalue().decode().splitlines()
+        if not line.startswith(('"POT-Creation-Date', '"PO-Revision-Date', '"Generated-By'))
+    ]
+    return ("\n".join(kept) + "\n").encode()
+
+
+def mo_bytes(catalog: Catalog) -> bytes:
+    written = io.BytesIO()
+    write_mo(written, catalog)
+    return written.getvalue()
+
+
+def _save(catalog: Catalog) -> None:
+    PO.parent.mkdir(parents=True, exist_ok=True)
+    PO.write_bytes(po_bytes(catalog))
+    PO.with_suffix(".mo").write_bytes(mo_bytes(catalogue()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--fill", type=Path, action="append", default=[])
+    arguments = parser.parse_args()
+    catalog = updated(catalogue(), texts())
+    for path in arguments.fill:
+        for text, translation in json.loads(path.read_text(encoding="utf-8")).items():
+            if (message := catalog.get(text)) is not None:
+                message.string = translation
+    _save(catalog)
+    missing = [m for m in catalog if m.id and not m.string]
+    if arguments.missing:
+        json.dump(
+            [{"id": m.id, "files": m.auto_comments} for m in missing],
+            sys.stdout,
+            ensure_ascii=False,
+            indent=1,
+        )
+    print(f"{len(catalog)} texts, {len(missing)} without a translation", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""A text that knows its template and values, and the catalogues that translate it."""
+
+from __future__ import annotations
+
+import gettext
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from yibu.messages.language import ENGLISH
+
+_DOMAIN: Final = "yibu"
+_LOCALE = Path(__file__).parent / "locale"
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class _Shown(str):
+    """A value of another type, as it is shown: ``!r`` of it adds no quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Message(str):
+    """A text in the language of this process, with what it was made of.
+
+    ``template`` is the English text with ``{name}`` where a value stands, and the catalogue's id;
+    ``values`` are strings, numbers and other messages.
+    """
+
+    __slots__ = ("template", "values")
+
+    template: str
+    values: Mapping[str, Any]
+
+    def __new__(
+        cls, text: str, template: str = "", values: Mapping[str, Any] | None = None
+    ) -> Self:
+        message = super().__new__(cls, text)
+        message.template, message.values = template or text, values or {}
+        return message
+
+    def mapped(self, change: Callable[[str], str]) -> str:
+        """The same message with the strings among its values changed."""
+        values = {
+            name: value.mapped(change)
+            if isinstance(value, Message)
+            else change(value)
+            if isinstance(value, str)
+            else value
+            for name, value in self.values.items()
+        }
+        return tr(self.template, **values)
+
+
+class _Catalogues:
+    """The catalogues read so far, and the language in which this process speaks."""
+
+    def __init__(self) -> None:
+        self.language = ENGLISH
+        self._read: dict[str, gettext.NullTranslations] = {}
+
+    def template(self, template: str, language: str) -> str:
+        if language == ENGLISH or not template:
+            return template
+        if language not in self._read:
+            self._read[language] = gettext.translation(
+                _DOMAIN, _LOCALE, languages=[language], fallback=True
+            )
+        return self._read[language].gettext(template)
+
+
+_CATALOGUES = _Catalogues()
+
+
+def use(language: str) -> None:
+    """Speak this language from now on. A program's entry calls it before it imports what speaks;
+    the node never does, so that its logs are English."""
+    _CATALOGUES.language = language
+
+
+def active() -> str:
+    """The language in which this process speaks."""
+    return _CATALOGUES.language
+
+
+def tr(template: str, /, **values: object) -> str:
+    """The text of an English template in the language of this process.
+
+    Values stand in it by name, with ``str.format``'s conversions and formats. Without values nothing
+    is filled in, and braces stand for themselves. What is returned is a :class:`Message`.
+    """
+    kept = {
+        name: value
+        if isinstance(value, _PLAIN)
+        else _Shown(repr(value) if f"{{{name}!r" in template else value)
+        for name, value in values.items()
+    }
+    return Message(_filled(_CATALOGUES.template(template, active()), kept), template, kept)
+
+
+def filled(text: str, /, **values: object) -> str:
+    """A text of which some values are known only now."""
+    if isinstance(text, Message):
+        return tr(text.template, **{**text.values, **values})
+    return tr(text, **values)
+
+
+def render(text: str, language: str) -> str:
+    """A text in the language of its reader; what is no message stays as it is."""
+    if not isinstance(text, Message):
+        return text
+    values = {
+        name: render(value, language) if isinstance(value, str) else value
+        for name, value in text.values.items()
+    }
+    return _filled(_CATALOGUES.template(text.template, language), values)
+
+
+_FIELD = re.compile(r"\{\{|\}\}|\{(?P<name>\w+)(?:!(?P<conversion>[rsa]))?(?P<format>:[^{}]*)?\}")
+_EMPTY = re.compile(r"\s*[(（][^()（）]*[:：]\s*[)）]|\s*[:：]?\s*(?=[.。]$)| (?= )")
+"""What an empty value leaves behind: brackets, a colon before the end, a second space."""
+
+
+def _filled(template: str, values: Mapping[str, Any]) -> str:
+    """The template with its values; a field that has none stays, as braces of a text do."""
+    if not values:
+        return template
+
+    def field(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name is None:
+            return found[0][0]
+        if name not in values:
+            return found[0]
+        return f"{{0{found[0][len(name) + 1 :]}".format(values[name])
+
+    text = _FIELD.sub(field, template)
+    return _EMPTY.sub("", text) if "" in values.values() else text
+
+
+def english(value: Any) -> Any:
+    """Data for programs: the same with each message in English."""
+    if isinstance(value, str):
+        return render(value, ENGLISH)
+    if isinstance(value, Mapping):
+        return {english(key): english(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [english(item) for item in value]
+    return value
+
+
+def pack(value: Any) -> Any:
+    """JSON's own types, with each message as its template and values."""
+    if isinstance(value, Message):
+        return {"$message": value.template, "values": pack(value.values)}
+    if isinstance(value, _Shown):
+        return {"$shown": str(value)}
+    if isinstance(value, Mapping):
+        return {key: pack(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [pack(item) for item in value]
+    return value
+
+
+def unpack(value: Any) -> Any:
+    """What :func:`pack` made, with each message in this process's language."""
+    if isinstance(value, dict):
+        plain = {key: unpack(item) for key, item in value.items()}
+        if plain.keys() == {"$message", "values"}:
+            return tr(plain["$message"], **plain["values"])
+        if plain.keys() == {"$shown"}:
+            return _Shown(plain["$shown"])
+        return plain
+    if isinstance(value, list):
+        return [unpack(item) for item in value]
+    return value
+
+
+def joined(separator: str, parts: Iterable[str]) -> str:
+    """Whole texts one after another; each is still translated where the result is shown."""
+    values = {f"part{number}": part for number, part in enumerate(parts)}
+    return tr(separator.join(f"{{{name}}}" for name in values), **values)

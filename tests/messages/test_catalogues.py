@@ -1,0 +1,67 @@
+"""Every text has its translation, with the same placeholders, and none is made of fragments."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import messages as script  # noqa: E402
+
+FOUND = script.texts()
+CATALOGUE = script.catalogue()
+_FIELD = re.compile(r"\{\{|\}\}|\{(\w+)((?:![rsa])?(?::[^{}]*)?)\}")
+_COMMAND = re.compile(r"yibu [a-z]+(?: [a-z]+)?|--[a-z][a-z-]+|\b[A-Z][A-Z_]{3,}\b")
+
+
+def _fields(text: str) -> set[tuple[str, str]]:
+    return {(found[1], found[2]) for found in _FIELD.finditer(text) if found[1]}
+
+
+def test_the_catalogue_is_that_of_the_source() -> None:
+    assert script.PO.read_bytes() == script.po_bytes(script.updated(CATALOGUE, FOUND)), (
+        "make messages"
+    )
+    assert script.PO.with_suffix(".mo").read_bytes() == script.mo_bytes(CATALOGUE), "make messages"
+
+
+def _words(text: str) -> bool:
+    bare = _FIELD.sub("", text)
+    return len(re.findall(r"\b[a-z]{3,}\b", re.sub(r"`[^`]*`|yibu[ \w-]*", "", bare))) > 2
+
+
+def test_no_sentence_is_made_of_fragments() -> None:
+    wrong = [fault for path in script.SOURCE.rglob("*.py") for fault in _fragments(path)]
+    assert not wrong
+
+
+def _fragments(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    wrong = []
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            if not (isinstance(child, ast.Call) and ast.unparse(child.func) == "tr" and child.args):
+                continue
+            first = child.args[0]
+            assert isinstance(
+                first, ast.Constant | ast.Name | ast.Attribute | ast.Call | ast.Subscript
+            ), f"{path}:{child.lineno}: tr() takes a template, not an f-string or a sum"
+            text = first.value if isinstance(first, ast.Constant) else ""
+            if isinstance(node, ast.BinOp | ast.AugAssign) and _is_sentence(node, child):
+                wrong.append(f"{path}:{child.lineno}: added to another text")
+            if text != text.strip(" ") or (text[:1] in (",", ";", ")") and text[:1]):
+                wrong.append(f"{path}:{child.lineno}: begins or ends inside a sentence: {text!r}")
+    return wrong
+
+
+def _is_sentence(node: ast.AST, child: ast.Call) -> bool:
+    """Whether what is added to the text is more than a mark before it or a line's end."""
+    others = [each for each in ast.iter_child_nodes(node) if each is not child]
+    return not any(
+        isinstance(each, ast.Constant) and isinstance(each.value, str) and not each.value.strip()
+        for each in others
+    )
