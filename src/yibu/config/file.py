@@ -156,9 +156,8 @@ def _refusal(name: str, faults: Sequence[tuple[Location, str]], found: Document)
         )
     else:
         hint = tr("Every key: yibu config schema")
-    return FaultyFileError(
-        tr("{name} cannot be used:\n", name=name) + "\n".join(lines), placed, hint=hint
-    )
+    head = tr("{name} cannot be used:", name=name)
+    return FaultyFileError("\n".join([head, *lines]), placed, hint=hint)
 
 
 def _is_text(at: Location) -> bool:
