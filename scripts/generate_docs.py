@@ -19,16 +19,24 @@ DOCS = Path(__file__).parents[1] / "docs"
 _WIDTH = 96
 
 
-_EXITS = {
-    exits.DONE: "done",
-    exits.FAILED: "it failed: the message says why",
-    exits.USAGE: "wrong use: an option, a name, the configuration, settings other than the running node's",
-    exits.DOES_NOT_FIT: "a model does not fit on this machine",
-    exits.VERIFICATION_FAILED: "a file is not what its hub lists",
-    exits.NOT_RUNNING: "no node runs, or not the model",
-    exits.INTERRUPTED: "interrupted, by Ctrl-C",
-    exits.READER_GONE: "whoever read standard output closed it, as in `yibu logs smol \\| head -1`; "
-    "with `set -o pipefail` a script sees it",
+_EXITS = {  # in English and in Chinese
+    exits.DONE: ("done", "成功"),
+    exits.FAILED: ("it failed: the message says why", "失败，原因见输出"),
+    exits.USAGE: (
+        "wrong use: an option, a name, the configuration, settings other than the running node's",
+        "用法错误：选项、名称、配置，或与运行中节点不一致的设置",
+    ),
+    exits.DOES_NOT_FIT: ("a model does not fit on this machine", "这台机器放不下某个模型"),
+    exits.VERIFICATION_FAILED: ("a file is not what its hub lists", "文件与模型站列出的不一致"),
+    exits.NOT_RUNNING: ("no node runs, or not the model", "节点或模型没有运行"),
+    exits.INTERRUPTED: ("interrupted, by Ctrl-C", "被 Ctrl-C 中断"),
+    exits.READER_GONE: (
+        (
+            "whoever read standard output closed it, as in `yibu logs smol \\| head -1`; with "
+            "`set -o pipefail` a script sees it"
+        ),
+        "标准输出的读取方已关闭，如 `yibu logs smol \\| head -1`；设置 `set -o pipefail` 后脚本才能看到",
+    ),
 }
 _EXITS_PAGE = """# Exit codes
 
@@ -38,7 +46,17 @@ Generated from the program by `make docs`. They are the same for every command.
 
 A script can decide by them:
 
-```bash
+{example}"""
+_EXITS_PAGE_ZH = """# 退出码
+
+由 `make docs` 从程序生成，所有命令通用。
+
+{table}
+
+脚本可以据此判断：
+
+{example}"""
+_EXITS_EXAMPLE = """```bash
 yibu plan smollm2 > plan.txt || case $? in
   3) echo "too large for this machine" ;;
   *) exit 1 ;;
@@ -57,12 +75,16 @@ sentence and the advice; the key stands in `--json` and as the label `cause` of 
 
 
 def exit_codes() -> str:
-    return _EXITS_PAGE.format(table=_exit_table())
+    return _EXITS_PAGE.format(table=_exit_table(), example=_EXITS_EXAMPLE)
 
 
-def _exit_table() -> str:
-    rows = [f"| {code} | {meaning} |" for code, meaning in _EXITS.items()]
-    return "\n".join(("| exit code | meaning |", "|---|---|", *rows))
+def exit_codes_zh() -> str:
+    return _EXITS_PAGE_ZH.format(table=_exit_table(1, "| 退出码 | 含义 |"), example=_EXITS_EXAMPLE)
+
+
+def _exit_table(language: int = 0, head: str = "| exit code | meaning |") -> str:
+    rows = [f"| {code} | {meanings[language]} |" for code, meanings in _EXITS.items()]
+    return "\n".join((head, "|---|---|", *rows))
 
 
 def causes() -> str:
@@ -160,6 +182,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_reference,
     "requests.md": requests,
     "reference/exit-codes.md": exit_codes,
+    "zh/reference/exit-codes.md": exit_codes_zh,
     "reference/causes.md": causes,
     "yibu.schema.json": schema,
 }

@@ -64,6 +64,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(file), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", [other for _, other in translations()], ids=relative)
+def test_a_chinese_page_leads_to_chinese_pages(page: Path) -> None:
+    targets = {
+        (page.parent / target).resolve() for target, _ in _LINK.findall(_prose(page)) if target
+    }
+    english = {here for here, there in translations() if here.resolve() in targets}
+    assert english <= {ROOT / "README.md"}
+
+
 @pytest.mark.parametrize("name", ["mkdocs.yml", "mkdocs.zh.yml"])
 def test_the_sites_navigation_names_pages_that_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
