@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     today = int(time.strftime("%Y%m%d", time.gmtime()))
     group = parser.getgroup("chaos")
     group.addoption("--chaos-seed", type=int, default=today, help="default: the date")
+    group.addoption("--chaos-events", default="", help="names, with commas; default: all")
     group.addoption("--chaos-seconds", type=float, default=0.0, help="default: no chaos")
 
 

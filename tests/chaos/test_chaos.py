@@ -56,7 +56,7 @@ async def test_chaos(home: Home, request: pytest.FixtureRequest) -> None:
         world = stack.enter_context(world_of(home, books))
         stack.callback(keep_log, home)
         await world.start_node()
-        await drive(world, books, seed, seconds)
+        await drive(world, books, seed, seconds, request.config.getoption("chaos_events"))
         assert await world.stop_node() == 0
         left = world.marked()
     print("\n" + books.summary())
@@ -89,14 +89,15 @@ def keep_log(home: Home) -> None:
         shutil.copy(Paths.from_env(home.env).node_log, home.root / "node.log")
 
 
-def deck(chance: random.Random) -> Iterator[Event]:
+def deck(chance: random.Random, names: str) -> Iterator[Event]:
     """Each event once in random order, then by their weights."""
-    yield from chance.sample(EVENTS, len(EVENTS))
+    wanted = [event for event in EVENTS if not names or event.name in names.split(",")]
+    yield from chance.sample(wanted, len(wanted))
     while True:
-        yield from chance.choices(EVENTS, [event.weight for event in EVENTS])
+        yield from chance.choices(wanted, [event.weight for event in wanted])
 
 
-async def drive(world: World, books: Books, seed: int, seconds: float) -> None:
+async def drive(world: World, books: Books, seed: int, seconds: float, names: str) -> None:
     """Let the clients ask and the events happen, then let all of it come to rest."""
     ration = Ration(2.0)
     customers = [
@@ -105,7 +106,7 @@ async def drive(world: World, books: Books, seed: int, seconds: float) -> None:
     ]
     chance = random.Random(f"{seed}/events")
     happened: Counter[str] = Counter()
-    events = deck(chance)
+    events = deck(chance, names)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(customer.run()) for customer in customers]
         end = time.monotonic() + seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -307,6 +308,16 @@ async def test_an_engine_that_answers_twice_is_given_no_second_request_on_a_conn
     for _ in range(2):
         assert (await by_us(pool, engine)).body == b"SECOND"
         assert pool.counts() == (0, 0)
+
+
+async def test_a_loop_that_is_held_up_does_not_cost_a_connection(
+    engine: Engine, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timeout is due by the time the loop looks at the socket, which was connected long ago."""
+    monkeypatch.setattr("yibu.upstream.pool.CONNECT_TIMEOUT", 0.5)
+    engine.will_send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", closes=False)
+    asyncio.get_running_loop().call_soon(time.sleep, 1.0)
+    assert (await by_us(pool, engine)).body == b"hello"
 
 
 async def test_bytes_of_no_answer_are_asked_again_on_a_fresh_connection(

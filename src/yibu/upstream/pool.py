@@ -14,6 +14,12 @@ _log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 5.0
 """Seconds; engines are on this host or a near one."""
 
+HELD_UP = 0.25
+"""Seconds that a timeout comes late by which the event loop was busy with something else."""
+
+TRIES = 3
+"""Connections begun in all, where the loop was held up each time."""
+
 IDLE_SECONDS = 4.0
 """An idle connection is dropped after this; uvicorn and cpp-httplib close theirs after 5 s."""
 
@@ -28,25 +34,31 @@ async def connect(host: str, port: int) -> Connection:
         UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``.
     """
     loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            _, connection = await loop.create_connection(
-                lambda: Connection(loop, (host, port)), host, port
+    tries = 0
+    while True:
+        begun, tries = loop.time(), tries + 1
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, (host, port)), host, port
+                )
+        except TimeoutError:
+            # A loop that was held up meanwhile saw the timeout before it saw the connection.
+            if loop.time() - begun > CONNECT_TIMEOUT + HELD_UP and tries < TRIES:
+                continue
+            message = tr(
+                "no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s",
+                host=host,
+                port=port,
+                CONNECT_TIMEOUT=CONNECT_TIMEOUT,
             )
-    except TimeoutError:
-        message = tr(
-            "no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s",
-            host=host,
-            port=port,
-            CONNECT_TIMEOUT=CONNECT_TIMEOUT,
-        )
-        raise UpstreamError("connect", message) from None
-    except OSError as error:
-        raise UpstreamError(
-            "connect",
-            tr("no connection to {host}:{port}: {error}", host=host, port=port, error=error),
-        ) from error
-    return connection
+            raise UpstreamError("connect", message) from None
+        except OSError as error:
+            raise UpstreamError(
+                "connect",
+                tr("no connection to {host}:{port}: {error}", host=host, port=port, error=error),
+            ) from error
+        return connection
 
 
 class Pool:
