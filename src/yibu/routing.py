@@ -15,10 +15,18 @@ from yibu.engines.base import Capability, Endpoint
 from yibu.engines.requests import UNKNOWN, Abilities
 
 State = Literal[
-    "pending", "downloading", "starting", "ready", "draining", "stopped", "failed", "unloaded"
+    "pending",
+    "downloading",
+    "starting",
+    "ready",
+    "draining",
+    "sleeping",
+    "stopped",
+    "failed",
+    "unloaded",
 ]
 """Of models and of replicas; only a model without replicas is ``downloading``, or ``unloaded``: it
-is loaded when somebody asks for it."""
+is loaded when somebody asks for it. ``sleeping``: its process is there, without its GPUs' memory."""
 
 Priority = Literal["interactive", "batch"]
 """Requests of ``batch`` wait for those of ``interactive``, without starving."""
@@ -105,6 +113,9 @@ class ReplicaStatus:
     failure: Failure | None
     endpoint: Endpoint | None
     """Where it answers; None unless it is ready."""
+    start_cause: str = "asked"
+    """What its latest start followed: a failure's cause, or ``asked``; ``adopted`` from an earlier
+    node; ``woken``."""
 
 
 class Lease(Protocol):

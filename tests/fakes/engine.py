@@ -75,6 +75,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--deltas", metavar="FILE", help="a JSON list: what chat streams have instead"
     )
+    parser.add_argument("--sleeps", action="store_true", help="vLLM's routes of its sleep mode")
+    parser.add_argument("--sleep-fails", action="store_true", help="500 for /sleep")
+    parser.add_argument(
+        "--forgets", action="store_true", help="what level 2 drops is not loaded again"
+    )
     parser.add_argument("--spin", action="store_true", help="burn CPU in a thread")
     args = parser.parse_args()
     args.crash_code = 0 if args.exit_zero else args.exit_code
@@ -146,6 +151,10 @@ class Engine(socketserver.ThreadingTCPServer):
         self.started = time.monotonic()
         self.key = os.environ.get("FAKE_API_KEY")
         self.generations = 0
+        self.awake = threading.Event()
+        self.awake.set()
+        self.weights = "t"
+        """What its tokens begin with; something else when the weights were dropped."""
         self.slots = threading.Semaphore(args.slots)
         super().__init__((args.host, args.port), Connection)
 
@@ -184,7 +193,8 @@ class Connection(socketserver.StreamRequestHandler):
         body = self.rfile.read(int(headers.get("content-length", "0")))
         key = self.server.key
         authorized = key is None or headers.get("authorization") == f"Bearer {key}"
-        self.route(method, path.split("?")[0], body, authorized)
+        path, _, self.query = path.partition("?")
+        self.route(method, path, body, authorized)
         return headers.get("connection", "").lower() != "close"
 
     def route(self, method: str, path: str, body: bytes, authorized: bool) -> None:
@@ -217,13 +227,32 @@ class Connection(socketserver.StreamRequestHandler):
         args = self.server.args
         if path == "/tokenize" and args.tokenizer:
             return {"tokens": list(range(len(json.loads(body)["prompt"].split())))}
+        if args.sleeps and (answer := self.sleep(path, body)) is not None:
+            return answer
         if path == "/v1/embeddings":
             vector = {"object": "embedding", "index": 0, "embedding": [0.0, 1.0]}
             return {"object": "list", "data": [vector], "model": args.model_name}
         return {"text": ""} if path == "/v1/audio/transcriptions" else None
 
+    def sleep(self, path: str, body: bytes) -> dict | None:
+        """As vLLM 0.32: it sleeps until all has been woken, and level 2 drops the weights."""
+        engine, args = self.server, self.server.args
+        if path == "/sleep" and not args.sleep_fails:
+            engine.awake.clear()
+            engine.weights = "x" if self.query == "level=2" else engine.weights
+        elif path == "/wake_up" and self.query != "tags=weights":
+            engine.awake.set()
+        elif path == "/collective_rpc" and json.loads(body) == {"method": "reload_weights"}:
+            engine.weights = engine.weights if args.forgets else "t"
+        elif path == "/is_sleeping":
+            return {"is_sleeping": not engine.awake.is_set()}
+        elif path not in ("/wake_up", "/reset_prefix_cache"):
+            return None
+        return {}
+
     def generate(self, body: dict, *, chat: bool) -> None:
         engine, args = self.server, self.server.args
+        engine.awake.wait()
         engine.generations += 1
         print(f"generation {engine.generations}", flush=True)
         if engine.must_hang():
@@ -244,7 +273,7 @@ class Connection(socketserver.StreamRequestHandler):
                 self.stream(count, chat=chat, usage=usage if asked else None)
             return
         time.sleep(count * args.slow_tokens)
-        text = " ".join(f"t{i}" for i in range(count))
+        text = " ".join(f"{engine.weights}{i}" for i in range(count))
         choice = {"index": 0, "finish_reason": "length", "logprobs": None}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         self.answer(200, {**self.shell(chat, ""), "choices": [choice], "usage": usage})

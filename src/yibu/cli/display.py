@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 _LINE_EVERY = 5.0
 """Seconds between two lines where nothing is redrawn."""
-_FINAL = frozenset({"ready", "failed", "stopped", "unloaded"})
+_FINAL = frozenset({"ready", "failed", "stopped", "unloaded", "sleeping"})
 _LONG = 20.0
 """Seconds from which on tenths of them say nothing."""
 

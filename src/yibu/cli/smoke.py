@@ -16,6 +16,8 @@ from yibu.errors import YibuError
 from yibu.messages import tr
 
 _MAX_TOKENS = 60
+_ON_DEMAND = ("unloaded", "sleeping")
+"""States of models that a request loads."""
 _FORM_TOKENS = 8
 _ENGLISH = ("You are a helpful assistant.", "What is a volcano? Answer in one sentence.")
 _CHINESE = ("你是一个乐于助人的助手。", "你好，我想了解人工智能的发展历程。")
@@ -95,7 +97,7 @@ def run_checks(
     state = attempt(name, "ready", lambda: _ready(model))
     yield state
     loaded = any(replica["state"] == "ready" for replica in model["replicas"])
-    if not loaded and model["state"] != "unloaded":
+    if not loaded and model["state"] not in _ON_DEMAND:
         return
     yield attempt(name, "listed", lambda: _listed(api, name))
     if "chat" in capabilities:
@@ -123,7 +125,7 @@ def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
 
 
 def _ready(model: Mapping[str, Any]) -> str:
-    if model["state"] == "unloaded":
+    if model["state"] in _ON_DEMAND:
         return tr("loaded by the requests that follow")
     states = [replica["state"] for replica in model["replicas"]]
     ready = states.count("ready")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from yibu.config import document
 from yibu.config.document import Document, Fault, FaultyFileError, Location
 from yibu.config.names import plain_name
-from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep
+from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep, split_sleep
 from yibu.config.types import Autoscale, Config, GatewayConfig, Limits, ModelConfig, Origin
 from yibu.errors import ConfigError
 from yibu.messages import tr
@@ -301,5 +301,8 @@ def _model(schema: ModelSchema, keep: str, path: Path | None) -> ModelConfig:
     values["keep"], seconds = split_keep(schema.keep or ("idle" if schema.group else keep))
     if seconds is not None:
         values["idle"] = seconds
+    values["sleep"], seconds = split_sleep(schema.sleep)
+    if seconds is not None:
+        values["asleep"] = seconds
     file = path.absolute() if path else None
     return ModelConfig(**values, file=file, directory=file.parent if file else None)

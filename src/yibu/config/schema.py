@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from yibu.config.names import check_name
-from yibu.config.types import EngineName, Keep
+from yibu.config.types import EngineName, Keep, Sleep
 from yibu.messages import tr
 
 _UNITS = {
@@ -85,6 +85,33 @@ def split_keep(text: str) -> tuple[Keep, float | None]:
         msg = tr("{text!r} is longer than a year; to keep it loaded, write: always", text=text)
         raise ValueError(msg)
     return match[1], seconds  # type: ignore[return-value]
+
+
+_SLEEP = re.compile(r"(auto|1|2|off)(?: (\d+(?:\.\d+)?)([smhd]?))?")
+
+
+def split_sleep(text: str) -> tuple[Sleep, float | None]:
+    """``auto 6h`` → (``auto``, 21600.0), as :func:`split_keep`."""
+    match = _SLEEP.fullmatch(" ".join(text.split()))
+    if match is None or (match[2] and match[1] == "off"):
+        msg = tr(
+            "{text!r} is none of: auto, 1, 2, off, or one of the first three with a time: auto 6h",
+            text=text,
+        )
+        raise ValueError(msg)
+    seconds = float(match[2]) * _SECONDS[match[3]] if match[2] else None
+    if seconds is not None and seconds > _YEAR:
+        msg = tr("{text!r} is longer than a year", text=text)
+        raise ValueError(msg)
+    return match[1], seconds  # type: ignore[return-value]
+
+
+def check_sleep(value: object) -> object:
+    """The text, of a number or of ``off`` as YAML has it too; raises as :func:`split_sleep` does."""
+    text = "off" if value is False else str(value) if type(value) is int else value
+    if isinstance(text, str):
+        split_sleep(text)
+    return text
 
 
 def check_keep(text: str) -> str:
@@ -192,6 +219,20 @@ KeepText = Annotated[
 ]
 
 
+SleepText = Annotated[
+    str,
+    BeforeValidator(check_sleep),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^(off|(auto|1|2)( \d+(\.\d+)?[smhd]?)?)$"},
+                {"enum": [1, 2, False]},
+            ]
+        }
+    ),
+]
+
+
 class AutoscaleSchema(_Part):
     """How the number of a model's replicas follows its load."""
 
@@ -264,6 +305,12 @@ class ModelSchema(_Part):
         description="How long it stays loaded: always, manual (as `yibu load NAME` and `yibu unload NAME` say),"
         " or `idle 10m`: loaded when somebody asks for it, unloaded after so long without a request,"
         " or when another model needs its memory. gateway.keep where left out.",
+    )
+    sleep: SleepText = Field(
+        "auto",
+        description="Whether an idle vLLM gives its GPUs' memory up without ending: auto (level 1, where"
+        " main memory has room for the weights), 1, 2 (the weights are read from disk again) or off;"
+        " with a time (`auto 6h`) it is unloaded after so long asleep.",
     )
     preload: bool | None = Field(
         None, description="Load it when it is brought up, and not at its first request only."

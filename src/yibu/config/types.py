@@ -68,6 +68,9 @@ Keep = Literal["always", "idle", "manual"]
 the next request on; as a person says."""
 
 
+Sleep = Literal["auto", "1", "2", "off"]
+
+
 @dataclass(frozen=True, slots=True)
 class Autoscale:
     """How many replicas of a model follow the load."""
@@ -79,7 +82,7 @@ class Autoscale:
     """Part of its replicas' slots that is to be in use, waiting requests included."""
 
 
-_NOT_THE_ENGINES = ("replicas", "autoscale", "keep", "idle", "preload", "group", "max_concurrency",
+_NOT_THE_ENGINES = ("replicas", "asleep", "autoscale", "keep", "idle", "preload", "group", "max_concurrency",
                     "max_queue", "queue_timeout", "aliases", "limits")  # fmt: skip
 
 
@@ -106,6 +109,11 @@ class ModelConfig:
     keep: Keep = "always"
     idle: float = 600.0
     """Seconds without a request after which a model with ``keep: idle`` is unloaded."""
+    sleep: Sleep = "auto"
+    """Whether its engine, where it can, gives its GPUs' memory up without ending: at the level that
+    is named, or that the engine prefers."""
+    asleep: float = 6 * 3600.0
+    """Seconds asleep after which it is unloaded."""
     preload: bool | None = None
     """Load it when it is brought up; None: where it is kept always."""
     group: str | None = None
@@ -137,6 +145,14 @@ class ModelConfig:
         in what the gateway and the scheduler make of them."""
         own = {name: getattr(other, name) for name in _NOT_THE_ENGINES}
         return replace(self, **own) == other
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether requests load it, and it is unloaded without any."""
+        scale = self.autoscale
+        return self.keep == "idle" or (
+            self.keep == "always" and scale is not None and scale.min == 0
+        )
 
     @property
     def adapters(self) -> Mapping[str, str]:

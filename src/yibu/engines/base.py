@@ -17,6 +17,7 @@ from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
+from yibu.engines.sleep import SleepPlan
 from yibu.environments.specs import environment_for
 from yibu.errors import UnsupportedError
 from yibu.messages import tr
@@ -134,6 +135,8 @@ class LaunchPlan:
     a directory for them of its own, in TMPDIR, where one can be made.)"""
     keeps_compiled: bool = False
     """It compiles code at its start, and finds it again in ``{cache}``."""
+    sleep: SleepPlan | None = None
+    """How it gives its GPUs' memory up without ending; None: it cannot."""
     notes: tuple[str, ...] = ()
     """Choices worth telling the user, with their reasons."""
 

@@ -30,7 +30,15 @@ from yibu.routing import NO_DETAILS, Failure, Route, State
 _log = logging.getLogger(__name__)
 
 # Which state of its replicas a model shows: one that serves is enough to be ready.
-_PRECEDENCE: tuple[State, ...] = ("ready", "starting", "draining", "failed", "pending", "stopped")
+_PRECEDENCE: tuple[State, ...] = (
+    "ready",
+    "starting",
+    "draining",
+    "sleeping",
+    "failed",
+    "pending",
+    "stopped",
+)
 
 
 class Deployment:

@@ -107,7 +107,9 @@ class Fleet(Verbs):
         for model, running in found:
             name = model.config.name
             if running:
-                self._runner.adopt(model.config, model.generation, model.created, running)
+                self._runner.adopt(
+                    model.config, model.generation, model.created, running, start=model.started
+                )
                 _log.info("%s: %d engines adopted", name, len(running))
             else:
                 self._runner.add(

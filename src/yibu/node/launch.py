@@ -246,6 +246,14 @@ async def adopt(
         raise
 
 
+def found(
+    host: Host, spec: LaunchSpec, replica: str, port: int, key: str, process: EngineProcess
+) -> Running:
+    """An engine that an earlier node started and that is not asked for a token, because it sleeps."""
+    endpoint = endpoint_of(spec, replica, port, key)
+    return Running(process, endpoint, None, Life.begin(host, replica))
+
+
 async def take_down(
     host: Host, spec: LaunchSpec, process: EngineProcess, port: int | None = None
 ) -> None:

@@ -1,7 +1,7 @@
 """One replica: an engine kept running, by one task that alone changes its state.
 
-``pending → starting → ready ⇄ draining → stopped``, and ``failed`` with a cause. (A model is also
-``downloading``, before it has replicas.) Everyone else hands in a wish (stop, restart) or waits
+``pending → starting → ready ⇄ draining → stopped``, ``ready → draining → sleeping → starting``, and
+``failed`` with a cause. (A model is also ``downloading``, before it has replicas.) Everyone else says what is wanted (stop, restart, sleep, wake) or waits
 for a change; nobody reads a state and then acts on it.
 """
 
@@ -12,29 +12,28 @@ import contextlib
 import logging
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
 
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
 from yibu.messages import tr
 from yibu.node import launch, ports
 from yibu.node.explanations import explain_exit
+from yibu.node.failures import Failures
 from yibu.node.launch import Host, LaunchSpec, Running
-from yibu.node.phases import WAIT, Timeline
+from yibu.node.orders import Orders
+from yibu.node.phases import WAIT, WAKE, Timeline
 from yibu.node.process import EngineProcess
-from yibu.node.restart import RestartPolicy
 from yibu.node.scheduler.starts import Start
+from yibu.node.sleep import Asleep, SleepError
+from yibu.node.sleeper import Sleeper
 from yibu.node.state import SavedReplica
 from yibu.node.watch import Watch
 from yibu.redaction import register, register_environment
-from yibu.routing import Failure, ReplicaStatus, State
+from yibu.routing import ReplicaStatus, State
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class Replica:
         restarts: int = 0,
         key: str | None = None,
         port: int | None = None,
+        asleep: Asleep | None = None,
     ) -> None:
         self.id = replica_id
         self.spec = spec
@@ -66,9 +66,7 @@ class Replica:
         self.error: EngineStartError | None = None
         """What it failed with, the log's last lines included; None unless ``failed``."""
         self.restarts = restarts
-        self.failures: Counter[str] = Counter()
-        """By cause, a short key each."""
-        self.failure: Failure | None = None
+        self.failures = Failures(host.timings)
         self.key = key or secrets.token_urlsafe(32)
         register(self.key)
         register_environment(spec.env)
@@ -79,22 +77,26 @@ class Replica:
         self.timeline = Timeline()
         """The phases of its latest start."""
         self.in_flight = 0
+        self.start_cause = "asked"
+        """What its latest start followed; see ``ReplicaStatus``."""
         self._host = host
         self._on_change = on_change
-        self._policy = RestartPolicy(host.timings)
         self._patience = host.timings.drain
-        self._was_ready = False
-        self._port_changes = 0
         self._watch: Watch | None = None
         self._start_seconds: float | None = None
         self._due: float | None = None
-        self._wish: Literal["stop", "restart"] | None = None
-        self._wished = asyncio.Event()
+        self._orders = Orders()
+        self._sleeper = Sleeper(spec.plan.sleep, self._orders, asleep)
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = asyncio.Event()
 
     # What others may call.
+
+    @property
+    def asleep(self) -> Asleep | None:
+        """How its engine sleeps; None while it is awake."""
+        return self._sleeper.asleep
 
     @property
     def due(self) -> float | None:
@@ -104,7 +106,7 @@ class Replica:
     @property
     def restarting(self) -> bool:
         """Whether a restart that was asked for is still to be carried out."""
-        return self._wish == "restart" or self.state in ("pending", "starting", "draining")
+        return self._orders.latest == "restart" or self.state in ("pending", "starting", "draining")
 
     def status(self) -> ReplicaStatus:
         """What metrics show of it."""
@@ -114,9 +116,10 @@ class Replica:
             self.state,
             self.restarts,
             self.in_flight,
-            self.failures,
-            self.failure,
+            self.failures.counts,
+            self.failures.last,
             self.endpoint,
+            self.start_cause,
         )
 
     def save(self, number: int) -> SavedReplica:
@@ -132,6 +135,7 @@ class Replica:
             marker=process.marker if process else None,
             process=process.identity if process else None,
             shared=tuple(sorted(process.shared)) if process else (),
+            asleep=self.asleep,
         )
 
     def acquire(self) -> None:
@@ -172,39 +176,49 @@ class Replica:
         """The same, without waiting."""
         if patience is not None:
             self._patience = patience
-        self._want("stop")
+        self._orders.give("stop")
 
     def restart(self) -> None:
         """Let requests in flight finish and start the engine anew; failures are forgotten."""
-        if self._wish is None:
-            self._want("restart")
+        if self._orders.latest is None:
+            self._orders.give("restart")
 
-    def _want(self, wish: Literal["stop", "restart"]) -> None:
-        self._wish = wish
-        self._wished.set()
+    def ask_sleep(self, level: int) -> None:
+        """Let requests in flight finish, and have the engine give its GPUs' memory up."""
+        self._sleeper.level = level
+        self._orders.give("sleep")
+
+    def ask_wake(self) -> None:
+        """Have a sleeping engine work again."""
+        self._sleeper.want_awake()
 
     # The one writer.
 
     async def run(self, left: EngineProcess | None = None) -> None:
         """Keep the engine running until :meth:`stop`; ``left`` is one to adopt, if it answers."""
         try:
-            while self._wish != "stop":
+            if left is not None and self._orders.latest == "stop":  # it is not wanted any more
+                await launch.take_down(self._host, self.spec, left, self.port)
+            while self._orders.latest != "stop":
+                if self._orders.latest == "sleep":  # it failed just then, and nobody needs it
+                    self._orders.give("stop")
+                    continue
                 adopting, left = left, None
                 try:
                     await self._answer(await self._live(adopting))
                 except EngineError as stuck:  # something survived SIGKILL
                     error = EngineStartError(stuck.message, hint=stuck.hint, cause="unkillable")
-                    self._note(error)
+                    self.failures.note(error)
                     self._fail(error)
-                    await self._wished.wait()
+                    await self._orders.any()
                 except Exception as defect:  # noqa: BLE001 - keeps a defect met here from other models
                     _log.exception("replica %s", self.id)
                     what = tr("{id}: a defect in yibu: {defect!r}", id=self.id, defect=defect)
                     error = EngineStartError(what, cause="defect")
-                    self._note(error)
+                    self.failures.note(error)
                     self._fail(error)
-                    await self._wished.wait()
-                if self._wish == "restart":
+                    await self._orders.any()
+                if self._orders.latest == "restart":
                     self._begin_again()
         finally:
             self._give_up_port()
@@ -213,11 +227,11 @@ class Replica:
             self._ended.set()
 
     async def _live(self, left: EngineProcess | None) -> _Failure | None:
-        """One life of the engine; None when a wish ended it."""
-        self._change("starting", self.cause)
+        """One life of the engine; None when an order ended it."""
+        self._change("sleeping" if left and self.asleep else "starting", self.cause)
         running = None
         try:
-            running = await self._unless_wished(self._adopt(left) if left else self._start())
+            running = await self._orders.interrupt(self._adopt(left) if left else self._start())
         except EngineStartError as error:
             return _Failure(error, None)
         finally:
@@ -232,11 +246,22 @@ class Replica:
     async def _adopt(self, left: EngineProcess) -> Running:
         """Go on with an engine of an earlier node, or end it and start anew."""
         self._spawned(left)
-        if self.port is not None:
-            running = await launch.adopt(self._host, self.spec, self.id, self.port, self.key, left)
-            if running is not None:
-                return running
-        return await self._start()
+        if self.port is None:
+            return await self._start()
+        where = (self._host, self.spec, self.id, self.port, self.key, left)
+        if self._sleeper.can:
+            sleeping = launch.found(*where)
+            try:
+                if await self._sleeper.found(sleeping.endpoint):
+                    return sleeping
+            except asyncio.CancelledError:  # what was half adopted must not stay
+                await launch.take_down(self._host, self.spec, left, self.port)
+                raise
+        running = await launch.adopt(*where)
+        if running is None:
+            return await self._start()
+        self.start_cause = "adopted"
+        return running
 
     async def _start(self) -> Running:
         if self.port is not None and not ports.is_free(self.port):
@@ -244,13 +269,13 @@ class Replica:
         if self.port is None:
             self.port = self._host.ports.take()
         began = time.monotonic()
+        self._sleeper.awake()
+        self.start_cause = self.failures.start_cause()
         if self._start_seconds is not None:
             self._due = began + self._start_seconds
         self.timeline = Timeline()
-        gpus, memory = frozenset(self.spec.gpus), self.spec.memory
-        start = Start(self.id, gpus, memory, self.spec.plan.starts_alone)
         try:
-            async with self._host.start_slot(start, lambda: self._entered(WAIT)):
+            async with self._host.start_slot(self._slot(), lambda: self._entered(WAIT)):
                 running = await launch.start(
                     self._host, self.spec, self.id, self.port, self.key,
                     self._spawned, self._entered,
@@ -260,28 +285,80 @@ class Replica:
         self._start_seconds = time.monotonic() - began
         return running
 
+    def _slot(self) -> Start:
+        gpus, memory = frozenset(self.spec.gpus), self.spec.memory
+        return Start(self.id, gpus, memory, self.spec.plan.starts_alone)
+
     def _entered(self, phase: str) -> None:
         """A phase of the start begins."""
         self.timeline.enter(phase, time.monotonic())
         self._on_change(self)
 
     async def _serve(self, running: Running) -> EngineStartError | None:
-        """Be ready until the engine ends or hangs (the error) or something is wished (None);
+        """Be ready until the engine ends or hangs (the error) or there is an order (None);
         then take it down."""
-        self._was_ready = True
+        self.failures.was_ready = True
         self.process = running.process
-        self.endpoint = running.endpoint
-        self._watch = Watch(running, self.spec.plan, self._host.timings)
-        self._change("ready", None)
+        trouble = None
         try:
-            trouble = await self._unless_wished(self._first_trouble(running, self._watch))
-            self._watch = None
+            while trouble is None and self._orders.latest in (None, "sleep"):
+                if self.asleep is None:
+                    trouble = await self._work(running)
+                if trouble is None and (self.asleep or self._orders.latest == "sleep"):
+                    trouble = await self._sleep(running)
             await self._leave(trouble)
         finally:  # whatever happens: an engine without its watcher must not stay
             self._watch = None
             await launch.take_down(self._host, self.spec, running.process, running.endpoint.port)
             self._spawned(None)
         return trouble
+
+    async def _work(self, running: Running) -> EngineStartError | None:
+        """Be ready until the engine ends or hangs (the error) or there is an order."""
+        self.endpoint = running.endpoint
+        self._watch = Watch(running, self.spec.plan, self._host.timings)
+        self._change("ready", None)
+        try:
+            return await self._orders.interrupt(self._first_trouble(running, self._watch))
+        finally:
+            self._watch = None
+
+    async def _sleep(self, running: Running) -> EngineStartError | None:
+        """Sleep until the engine is woken or something else is wanted (None), or cannot be woken (the
+        error). One that does not fall asleep, or ends meanwhile, is stopped."""
+        waking = False
+        try:
+            if self.asleep is None:
+                self._change("draining", None)
+                await self._drained()
+                await self._sleeper.fall(running.endpoint)
+            if self.asleep is None:
+                return None
+            self._change("sleeping", None)
+            waking = await self._sleeper.over(running.process)
+            if waking:
+                await self._orders.interrupt(self._wake(running))
+        except SleepError as error:
+            if waking:
+                text = tr("{id} was not woken: {error}", id=self.id, error=str(error))
+                return EngineStartError(text, cause="wake_failed")
+            text = tr("{id} does not sleep: {error}", id=self.id, error=str(error))
+            failed = EngineStartError(text, cause="sleep_failed")
+            self.failures.note(failed)
+            _log.warning("%s; it is unloaded", failed.message)
+            self._orders.give("stop")
+        return None
+
+    async def _wake(self, running: Running) -> None:
+        self._change("starting", None)
+        self.timeline = Timeline()
+        try:
+            async with self._host.start_slot(self._slot(), lambda: self._entered(WAIT)):
+                self._entered(WAKE)
+                await self._sleeper.wake(running.endpoint)
+        finally:
+            self.timeline.end_start(time.monotonic())
+        self.start_cause = "woken"
 
     async def _leave(self, trouble: EngineStartError | None) -> None:
         """Say why the engine is about to be ended; let requests finish if it still works."""
@@ -290,6 +367,9 @@ class Replica:
             self._change("starting", trouble.message)
             return
         self._change("draining", None)
+        await self._drained()
+
+    async def _drained(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 await self.idle()
@@ -311,14 +391,16 @@ class Replica:
             await launch.cancelled(exited, hung)
 
     async def _answer(self, failure: _Failure | None) -> None:
-        """Wait before the next start, or for a wish when there is no point in starting."""
+        """Wait before the next start, or for an order when there is no point in starting."""
         if failure is None:
             return
-        self._note(failure.error)
-        delay = self._delay(failure)
+        self.failures.note(failure.error)
+        if failure.error.cause == "port_in_use" and failure.ready_seconds is None:
+            self._give_up_port()
+        delay = self.failures.delay(failure.error, failure.ready_seconds)
         if delay is None:
             self._fail(failure.error)
-            await self._wished.wait()
+            await self._orders.any()
             return
         if delay > 0:
             self.restarts += 1
@@ -328,40 +410,20 @@ class Replica:
             "starting",
             tr("{sentence}; starting again in {delay:.1f} s", sentence=sentence, delay=delay),
         )
-        await self._unless_wished(asyncio.sleep(delay))
-
-    def _delay(self, failure: _Failure) -> float | None:
-        """Seconds until the next try; None: give up."""
-        if failure.ready_seconds is not None:
-            self._policy.ready_for(failure.ready_seconds)
-        elif failure.error.cause == "port_in_use":
-            self._give_up_port()
-            if self._port_changes < self._host.timings.port_retries:
-                self._port_changes += 1
-                return 0.0
-        # A start that failed is no crash: what has never worked is not tried again unchanged.
-        if not self._was_ready:
-            return None
-        return self._policy.failed(time.monotonic())
-
-    def _note(self, error: EngineStartError) -> None:
-        self.failures[error.cause] += 1
-        self.failure = Failure(error.cause, time.time())
+        await self._orders.interrupt(asyncio.sleep(delay))
 
     def _fail(self, error: EngineStartError) -> None:
         self.error = error
-        failures, text = self._policy.failures, error.message.splitlines()[0]
+        failures, text = self.failures.recent, error.message.splitlines()[0]
         if failures > 1:
             text = tr("{text} ({failures} failures in a short time)", text=text, failures=failures)
         self._change("failed", text)
 
     def _begin_again(self) -> None:
-        self._wish = None
-        self._wished.clear()
+        self._orders.done()
         self.error = None
         self.cause = None
-        self._port_changes = 0
-        self._policy.reset()
+        self.failures.forget()
 
     def _give_up_port(self) -> None:
         if self.port is not None:
@@ -380,13 +442,3 @@ class Replica:
         level = logging.ERROR if cause else logging.INFO
         _log.log(level, "%s %s%s", self.id, state, f" ({cause})" if cause else "")
         self._on_change(self)
-
-    async def _unless_wished(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Await ``work``; when a wish comes first, cancel it, let it clean up, and return None."""
-        task = asyncio.create_task(work, name=f"work {self.id}")
-        wished = asyncio.create_task(self._wished.wait(), name=f"wish {self.id}")
-        try:
-            await asyncio.wait((task, wished), return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            await launch.cancelled(task, wished)

@@ -24,7 +24,8 @@ from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica
 from yibu.node.scheduler import Holding, Reading, Scheduler, Waiter
 from yibu.node.scheduler import types as records
-from yibu.node.scheduler.types import Generation
+from yibu.node.scheduler.memory import reserve_asleep
+from yibu.node.scheduler.types import Generation, SleepLevels
 from yibu.node.start_gate import StartGate
 from yibu.node.state import SavedReplica
 from yibu.planner.ledger import Beside, Coming, Promise
@@ -126,8 +127,10 @@ class Runner:
         generation: int,
         created: int,
         found: Sequence[tuple[SavedReplica, EngineProcess]],
+        *,
+        start: bool,
     ) -> None:
-        """Go on with engines of an earlier node."""
+        """Go on with engines of an earlier node; ``start``: the model is wanted in memory."""
         deployment = self._deployment((config.name, generation), config, created)
         running = []
         for saved, process in found:
@@ -137,9 +140,11 @@ class Runner:
                 self._host.ports.keep(saved.port)
             record = records.Replica(saved.id, deployment.key, saved.number)
             record.reservation = Promise(saved.id, spec.gpus, spec.memory, host=spec.host_memory)
+            if saved.asleep is not None:
+                _sleeping(record, spec, saved.asleep.level)
             self._run(deployment, record.id, saved.number, self._resume(deployment, saved, process))
             running.append(record)
-        self.scheduler.adopt(config, generation, running, time.monotonic())
+        self.scheduler.adopt(config, generation, running, time.monotonic(), start=start)
 
     def _deployment(self, key: Generation, config: ModelConfig, created: int) -> Deployment:
         deployment = Deployment(key, config, self._deployer, self._host, self._bus, created)
@@ -310,6 +315,8 @@ class Runner:
         self, deployment: Deployment, saved: SavedReplica, process: EngineProcess
     ) -> None:
         supervisor = self._supervisor(deployment, saved.id, saved.number, saved.spec, saved)
+        if self._stops[saved.id].is_set():  # it is not wanted any more
+            supervisor.ask_stop(self._patience)
         await supervisor.run(process)
 
     def _supervisor(
@@ -323,15 +330,16 @@ class Runner:
         def moved(supervisor: Replica) -> None:
             self._moved(deployment, supervisor)
 
-        kept = {"restarts": saved.restarts, "key": saved.key, "port": saved.port} if saved else {}
-        supervisor = Replica(replica, spec, self._host, moved, **kept)  # type: ignore[arg-type]
+        names = ("restarts", "key", "port", "asleep")
+        kept = {name: getattr(saved, name) for name in names} if saved else {}
+        supervisor = Replica(replica, spec, self._host, moved, **kept)
         self.supervisors[replica] = deployment.replicas[number] = supervisor
         return supervisor
 
     def _moved(self, deployment: Deployment, replica: Replica) -> None:
         deployment.moved(replica)
         told = (replica.state, replica.due)
-        if replica.state in ("starting", "ready", "draining", "failed") and (
+        if replica.state in ("starting", "ready", "sleeping", "draining", "failed") and (
             self._states.get(replica.id) != told
         ):
             self._states[replica.id] = told
@@ -340,10 +348,18 @@ class Runner:
                 replica.state,
                 time.monotonic(),
                 slots=replica.spec.plan.slots,
+                sleeps=_sleeps(replica.spec),
+                slept=replica.asleep.level if replica.asleep else None,
                 due=replica.due,
                 error=replica.error,
             )
         self._tell()
+
+    def suspend(self, replica: str, level: int) -> None:
+        self.supervisors[replica].ask_sleep(level)
+
+    def wake(self, replica: str) -> None:
+        self.supervisors[replica].ask_wake()
 
     def let_start(self, replica: str) -> None:
         self._gate.open(replica)
@@ -428,3 +444,15 @@ def _defect(name: str, defect: Exception) -> EngineStartError:
     return EngineStartError(
         tr("{name}: a defect in yibu: {defect!r}", name=name, defect=defect), cause="defect"
     )
+
+
+def _sleeps(spec: LaunchSpec) -> SleepLevels:
+    """How an engine can sleep."""
+    plan = spec.plan.sleep
+    return () if plan is None else tuple((level.number, level.memory) for level in plan.levels)
+
+
+def _sleeping(record: records.Replica, spec: LaunchSpec, level: int) -> None:
+    """Note of an engine that an earlier node left that it sleeps."""
+    record.sleeps, record.slept = _sleeps(spec), level
+    reserve_asleep(record, dict(record.sleeps).get(level, 0))

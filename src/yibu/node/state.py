@@ -22,11 +22,13 @@ from yibu.config import ModelConfig
 from yibu.config.wire import model_config
 from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import Abilities
+from yibu.engines.sleep import SleepPlan
 from yibu.errors import YibuError
 from yibu.messages import tr
 from yibu.node.launch import LaunchSpec
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
+from yibu.node.sleep import Asleep
 from yibu.routing import ModelDetails
 
 _log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class SavedReplica:
     process: Identity | None
     shared: tuple[SharedFile, ...] = ()
     """What it has in shared memory, which outlives it if it is killed together with its node."""
+    asleep: Asleep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,7 @@ def _replica(data: Mapping[str, Any]) -> SavedReplica:
             "spec": _spec(data["spec"]),
             "process": Identity(**process) if process else None,
             "shared": tuple(SharedFile(**file) for file in data["shared"]),
+            "asleep": Asleep(**data["asleep"]) if data.get("asleep") else None,
         }
     )
 
@@ -258,6 +262,7 @@ def _spec(data: Mapping[str, Any]) -> LaunchSpec:
                     "capabilities": frozenset(plan["capabilities"]),
                     "notes": tuple(plan["notes"]),
                     "abilities": _abilities(plan.get("abilities", {})),
+                    "sleep": SleepPlan.from_plain(plan["sleep"]) if plan.get("sleep") else None,
                 }
             ),
             "python": _path(data["python"]),

@@ -178,6 +178,8 @@ class Verbs:
 
     async def _restart(self, name: str) -> None:
         deployment = self._find(name)
+        if deployment.state == "sleeping":
+            await self._unload(name)
         self._scheduler.start(name, time.monotonic())
         for replica in list(deployment.replicas.values()):
             if replica.state == "failed":

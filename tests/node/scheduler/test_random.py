@@ -27,6 +27,7 @@ def entry(chance: random.Random, name: str) -> ModelConfig:
         idle=chance.choice([1.0, 10.0, 60.0]),
         preload=chance.choice([None, True]),
         group=group,
+        asleep=chance.choice([5.0, 20.0]),
         max_queue=chance.choice([3, 1000]),
         queue_timeout=chance.choice([5.0, 60.0]),
     )
@@ -61,7 +62,15 @@ def step(world: World) -> None:
 
 @given(seed=st.integers(0, 2**32), calm=st.booleans())
 def test_a_random_trace(seed: int, calm: bool) -> None:
-    world = World(random.Random(seed), trouble=0.0 if calm else 0.2)
+    trace(World(random.Random(seed), trouble=0.0 if calm else 0.2), calm=calm)
+
+
+@given(seed=st.integers(0, 2**32), calm=st.booleans(), ram=st.sampled_from([20, 80, 400]))
+def test_a_random_trace_of_engines_that_sleep(seed: int, calm: bool, ram: int) -> None:
+    trace(World(random.Random(seed), trouble=0.0 if calm else 0.2, ram=ram), calm=calm)
+
+
+def trace(world: World, *, calm: bool) -> None:
     for _ in range(STEPS):
         step(world)
         world.run(world.chance.choice([0, 0, 0.1, 0.5, 3]))

@@ -451,3 +451,41 @@ def test_replicas_for_which_there_is_no_room_are_told_of(world: World) -> None:
     assert states(world, "a") == ["ready"]
     world.scheduler.adjust(model("a"), world.now)
     assert desired.shortage is None
+
+
+def effects(world: World, *kinds: str) -> list[tuple[str, str]]:
+    return [effect for effect in world.effects if effect[0] in kinds]
+
+
+def test_models_that_do_not_fit_together_sleep_and_wake_in_turn() -> None:
+    world = World(random.Random(0), trouble=0.0, min_up=0.0, ram=400)
+    bring_up(world, idle("a"), idle("b"), size=60)
+    for name in "abab":
+        world.ask(name, 1)
+        world.ticks(20)
+    assert effects(world, "start", "suspend", "wake", "stop") == [
+        ("start", "a-0.1"),
+        ("suspend", "a-0.1"),
+        ("start", "b-0.1"),
+        ("suspend", "b-0.1"),
+        ("wake", "a-0.1"),
+        ("suspend", "a-0.1"),
+        ("wake", "b-0.1"),
+    ]
+    assert world.outcomes == {"granted": 4}
+    assert states(world, "a") == ["asleep"]
+
+
+def test_what_sleeps_is_unloaded_for_want_of_main_memory_and_after_a_while() -> None:
+    world = World(random.Random(0), trouble=0.0, min_up=0.0, ram=100)
+    bring_up(world, idle("a"), idle("b", asleep=30, idle=30), size=60)
+    world.ask("a", 1)
+    world.ticks(20)
+    world.ask("b", 1)
+    world.ticks(20)
+    assert states(world, "a") == ["asleep"]
+    world.ticks(30)
+    assert states(world, "b") in (["asleep"], []), "main memory has room for one of them at level 1"
+    world.ticks(60)
+    assert states(world, "b") == []
+    assert states(world, "a") == ["asleep"]

@@ -20,8 +20,8 @@ from yibu.node.scheduler import Holding, Reading, Scheduler, Waiter
 from yibu.node.scheduler.routing import choose
 from yibu.node.scheduler.starts import Start
 from yibu.node.scheduler.types import Generation, Replica
-from yibu.planner.ledger import Beside
-from yibu.planner.types import Machine, MemoryNeed, Placement
+from yibu.planner.ledger import Beside, less_promised
+from yibu.planner.types import Gpu, GpuProcess, Machine, MemoryNeed, Placement
 
 TOTAL = 100
 
@@ -36,12 +36,17 @@ class Engine:
     in_flight: int = 0
     stopping: bool = False
     ready: bool = False
+    ram: int = 0
+    pid: int = field(default_factory=itertools.count(1).__next__)
+    slept: int | None = None
 
 
 @dataclass
 class World:
     chance: random.Random
     total: int = TOTAL
+    ram: int | None = None
+    """Main memory beside a GPU of ``total``, in GiB both; None: engines are on the CPU."""
     trouble: float = 0.1
     """How likely a start fails, and an engine crashes."""
     slots: int | None = 4
@@ -66,6 +71,10 @@ class World:
             name=lambda key, number: f"{key[0]}-{number}.{key[1]}",
             min_up=self.min_up,
         )
+
+    @property
+    def unit(self) -> int:
+        return 1 if self.ram is None else 1 << 30
 
     # Time.
 
@@ -95,9 +104,16 @@ class World:
 
     def check(self) -> None:
         living = [r for r in self._all() if r.reservation is not None and r.state != "failed"]
-        reserved = sum(r.reservation.memory for r in living if r.reservation)
-        assert reserved <= self.total, "the budget is exceeded"
-        assert sum(engine.used for engine in self.engines.values()) <= self.total
+        awake = [r for r in living if r.slept is None or r.state == "suspending"]
+        if self.ram is not None:  # of a GPU it is measured what those hold that end
+            awake = [r for r in awake if r.state != "stopping"]
+        reserved = sum(r.reservation.memory for r in awake if r.reservation)
+        assert reserved <= self.total * self.unit, "the budget is exceeded"
+        assert sum(engine.used for engine in self.engines.values()) <= self.total * self.unit
+        if self.ram is not None:
+            held = sum(r.reservation.host for r in living if r.reservation)
+            assert held <= self.ram * self.unit, "main memory is exceeded"
+            assert sum(engine.ram for engine in self.engines.values()) <= self.ram * self.unit
         starting = Counter(r.generation for r in living if r.state in ("placed", "starting"))
         for key, count in starting.items():
             assert count <= self._policy_most(key), f"{count} replicas of {key} start"
@@ -210,22 +226,39 @@ class World:
             holdings = {
                 engine.id: Holding(frozenset(), engine.used) for engine in self.engines.values()
             }
+            if self.ram is not None:
+                machine, holdings = self._read_gpu(used)
             reading = Reading(machine, holdings)
             self.soon(0.2, lambda: self.scheduler.memory_read(reading, self.now))
 
         self.soon(0.1, end)
 
+    def _read_gpu(self, used: int) -> tuple[Machine, dict[str, Holding]]:
+        assert self.ram is not None
+        engines = self.engines.values()
+        total, ram = self.total * self.unit, self.ram * self.unit
+        held = tuple(GpuProcess(engine.pid, "e", engine.used) for engine in engines)
+        gpu = Gpu(0, "g", total, total - used, processes=held)
+        free = ram - sum(engine.ram for engine in engines)
+        holdings = {engine.id: Holding(frozenset({engine.pid}), engine.ram) for engine in engines}
+        return Machine("m", 2, 2, ram, free, (gpu,)), holdings
+
     def _place(
         self, generation: Generation, number: int, machine: Machine, beside: Beside
     ) -> Placement:
         size = self.sizes[generation]
+        if self.ram is not None:
+            (gpu,) = less_promised(machine, (*beside.promises, *beside.held)).gpus
+            if size * self.unit > gpu.free:
+                raise DoesNotFitError(f"{size} of {gpu.free}")
+            return Placement((0,), 1, None, 1, MemoryNeed(size * self.unit, 0, 0))
         free = machine.memory_available - sum(p.missing for p in (*beside.promises, *beside.held))
         if size > free:
             raise DoesNotFitError(f"{size} of {free}")
         return Placement((), 1, None, 1, MemoryNeed(size, 0, 0))
 
     def waits(self, generation: Generation, others: Sequence[str]) -> None:
-        raise AssertionError("no GPU here")
+        assert self.ram is not None, "no GPU here"
 
     def start(self, replica: Replica) -> None:
         self.effects.append(("start", replica.id))
@@ -249,7 +282,8 @@ class World:
 
         def load() -> None:
             if not engine.stopping:
-                engine.used = self.chance.randint(engine.size // 2, engine.size)
+                least = engine.size if self.ram is not None else engine.size // 2
+                engine.used = self.chance.randint(least, engine.size)
 
         def end() -> None:
             self.scheduler.start_over(replica, self.now)
@@ -260,13 +294,42 @@ class World:
                 error = EngineStartError("it failed", cause="x")
                 self.scheduler.replica_changed(replica, "failed", self.now, error=error)
                 return
-            engine.ready = True
-            self.scheduler.replica_changed(replica, "ready", self.now, slots=self.slots)
+            engine.ready, engine.ram = True, 0
+            sleeps = ((1, engine.size), (2, 0))[: self.chance.randint(1, 2)] if self.ram else ()
+            self.scheduler.replica_changed(
+                replica, "ready", self.now, slots=self.slots, sleeps=sleeps
+            )
             if self.chance.random() < self.trouble:
                 self.soon(20, lambda: self._crash(engine))
 
         self.soon(1, load)
         self.after(1 + self.chance.uniform(0, 3), end)
+
+    def suspend(self, replica: str, level: int) -> None:
+        self.effects.append(("suspend", replica))
+        engine = self.engines[replica]
+        assert engine.ready
+        assert not engine.in_flight, f"{replica} is serving and was to sleep"
+        engine.ready = False
+
+        def end() -> None:
+            if engine.stopping or self.engines.get(replica) is not engine:
+                return
+            if self.chance.random() < self.trouble:
+                engine.stopping = True
+                self._may_end(engine)
+                return
+            engine.used, engine.ram, engine.slept = 0, engine.size if level == 1 else 0, level
+            self.scheduler.replica_changed(replica, "sleeping", self.now, slept=level)
+
+        self.soon(1, end)
+
+    def wake(self, replica: str) -> None:
+        self.effects.append(("wake", replica))
+        engine = self.engines[replica]
+        assert engine.slept is not None
+        engine.slept = None
+        self.soon(0.5, lambda: self._spawn(engine))
 
     def _crash(self, engine: Engine) -> None:
         """The supervisor starts it again."""

@@ -38,6 +38,8 @@ from yibu.engines.vllm.phases import PHASES
 from yibu.engines.vllm.request import SEVERAL_PROCESSES, request_of
 from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUESTS
 from yibu.engines.vllm.server import KEY_VARIABLE, OPTIONS, SERVER
+from yibu.engines.vllm.sleep import ENVIRONMENT as SLEEP_ENVIRONMENT
+from yibu.engines.vllm.sleep import sleep_flags, sleep_plan
 from yibu.engines.vllm.table import PINNED, VllmFlags
 from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.messages import tr
@@ -110,6 +112,7 @@ class Vllm(Engine):
         family = family_of(FAMILIES, facts.architecture, model.source, model.name)
         alone = _in_one_process(model, options, placement, names)
         drain = _drain(users, table)
+        sleep = sleep_plan(model, facts, placement, names, table)
         argv = [
             *(_SERVE if table.serve else _MODULE),
             "--host", "{host}", "--port", "{port}",
@@ -117,6 +120,7 @@ class Vllm(Engine):
             *_placement_flags(placement, names, notes),
             *(["--distributed-executor-backend", "uni"] if alone else []),
             *_gateway_flags(names, table),
+            *(sleep_flags(names) if sleep else []),
             *_adapters(options, names, notes),
             *_parsers(options, facts, family, names, notes),
             *(word for flag in users for word in flag.words),
@@ -128,6 +132,7 @@ class Vllm(Engine):
             env={
                 **(_alone(placement) if alone else {}),
                 **_environment(placement, options, eager="--enforce-eager" in argv),
+                **(SLEEP_ENVIRONMENT if sleep else {}),
                 **model.env,
             },
             capabilities=_capabilities(facts, users) | _tells_tokenizer(users),
@@ -138,6 +143,7 @@ class Vllm(Engine):
             keeps_compiled=True,
             needs_temporary=True,
             starts_alone=bool(placement.gpus),
+            sleep=sleep,
             stop_grace=drain + _TEARDOWN,
             stop_whole_group=False,
             extra_sources=adapter_sources(options.lora),

@@ -13,9 +13,6 @@ from yibu.planner.ledger import Promise
 from yibu.planner.types import Gpu
 from yibu.routing import Backend
 
-ASKED = "asked"
-"""The cause of a start that followed no failure: a command, or a node that came back."""
-
 Model = Mapping[str, Any]
 """A model as ``yibu ps --json`` has it."""
 
@@ -32,8 +29,6 @@ class NodeMetrics:
     """Blocking; called in a thread."""
     _starts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By model and cause."""
-    _since: dict[str, float] = field(default_factory=dict)
-    """By replica, the failure (its time) that its last start followed."""
 
     async def lines(self) -> list[str]:
         """Lines of the exposition, without their ends."""
@@ -49,11 +44,9 @@ class NodeMetrics:
                 self._started(event["model"], event["replica"], backend)
 
     def _started(self, model: str, replica: str, backend: Backend) -> None:
-        failure = next((r.failure for r in backend.replicas() if r.replica == replica), None)
-        fresh = failure is not None and self._since.get(replica) != failure.at
-        if failure is not None:
-            self._since[replica] = failure.at
-        self._starts[(model, failure.cause if fresh and failure is not None else ASKED)] += 1
+        found = (one for one in backend.replicas() if one.replica == replica)
+        for status in found:
+            self._starts[(model, status.start_cause)] += 1
 
     def _start_lines(self) -> list[str]:
         text = "Starts of engines that became ready, by what they followed"

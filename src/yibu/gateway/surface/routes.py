@@ -56,8 +56,8 @@ _PAGE_POLICY = (
 )
 """The documentation pages load nothing from elsewhere, whatever their scripts try."""
 
-_READY = frozenset({"ready", "draining", "unloaded"})
-"""States of models that answer: one that is unloaded is loaded for the request."""
+_READY = frozenset({"ready", "draining", "sleeping", "unloaded"})
+"""States of models that answer: one that is unloaded or sleeps is loaded for the request."""
 
 
 def create_surface(

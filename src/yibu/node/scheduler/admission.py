@@ -46,7 +46,8 @@ def deadline(
         return patience if any(r.state == "ready" for r in others) else now + ready_wait
     if model.ready or model.next is not None or any(r.yielding for r in replicas):
         return patience
-    if policy.on_demand and current.stage == "prepared":
+    sleeps = any(replica.slept is not None for replica in replicas)
+    if policy.on_demand and (current.stage == "prepared" or sleeps):
         if now < current.retry_at:
             raise effects.not_ready(model.name, current.retry_at - now)
         return patience

@@ -44,9 +44,16 @@ def up(desired: Desired) -> bool:
         return False
     if not desired.started:
         return True
-    replicas = [r for r in desired.replicas.values() if r.state != "stopping"]
+    gone = ("stopping", "suspending", "asleep")
+    replicas = [r for r in desired.replicas.values() if r.state not in gone]
     enough = len(replicas) >= min(desired.policy.fewest, desired.most or desired.policy.fewest)
     return enough and all(replica.state == "ready" for replica in replicas)
+
+
+def overslept(model: Model, now: float) -> list[Replica]:
+    """Replicas that sleep for so long that they are to be unloaded."""
+    current = model.current
+    return [r for r in current.asleep() if now - r.slept_at >= current.policy.asleep]
 
 
 def review(model: Model, now: float) -> None:

@@ -69,6 +69,10 @@ class Generations:
 
     def order(self, desired: Desired, target: int, now: float) -> None:
         """Want the replicas that are missing; a number is free when its last holder has gone."""
+        for replica in desired.asleep()[: max(0, target - len(desired.living()))]:
+            if not replica.yielding:
+                replica.state, desired.wanted_since = "wanted", now
+                self._placing.changed()
         missing = target - len(desired.living())
         for number in [n for n in range(target) if n not in desired.replicas][:missing]:
             replica = Replica(self._name(desired.key, number), desired.key, number)
@@ -99,6 +103,33 @@ class Generations:
         """The model is served no longer."""
         self._failed = {key: error for key, error in self._failed.items() if key[0] != name}
 
+    def give_back(self, model: Model, desired: Desired, surplus: Iterable[Replica]) -> None:
+        """Stop replicas that are too many, and those that yield; let those sleep that can, where the
+        model may be asked for again. Each answers first what it has."""
+        for replica in desired.replicas.values():
+            if replica.resting and desired.started and not replica.yielding:
+                replica.resting = False  # somebody asked in the last moment
+        for replica in surplus:
+            if replica.slept is not None:
+                replica.state = "asleep"  # it was about to be woken
+            elif replica.in_flight and not replica.resting:
+                replica.yielding = True
+            else:
+                self._let_go(model, desired, replica)
+        for replica in list(desired.replicas.values()):
+            if replica.yielding and not replica.in_flight:
+                self._let_go(model, desired, replica)
+
+    def _let_go(self, model: Model, desired: Desired, replica: Replica) -> None:
+        if replica.resting or replica.state in ("suspending", "stopping"):
+            return
+        back = desired is model.current and model.next is None and desired.policy.on_demand
+        if back and replica.sleeps and replica.state == "ready":
+            replica.resting = True
+            self._placing.changed()
+        else:
+            self.stop([replica])
+
     def retire(self, desired: Desired) -> None:
         """Its replicas are to end."""
         self.stop(desired.replicas.values())
@@ -112,7 +143,7 @@ class Generations:
 
     def stop(self, replicas: Iterable[Replica]) -> None:
         for replica in list(replicas):
-            if replica.state == "wanted":
+            if replica.state == "wanted" and replica.slept is None:
                 self.remove(replica)
             elif replica.state != "stopping":
                 replica.state = "stopping"

@@ -12,23 +12,39 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from yibu.errors import DoesNotFitError
 from yibu.node.scheduler.types import Generation, Holding, Place, Reading, Replica
+from yibu.planner import cpu
 from yibu.planner.ledger import (
     Beside,
     Coming,
     Promise,
     as_if_stopped,
+    less_promised,
     promised_host,
     promised_memory,
 )
-from yibu.planner.types import Placement
+from yibu.planner.text import size
+from yibu.planner.types import Machine, Placement
 
-_LIVING = frozenset({"placed", "starting", "ready", "stopping"})
+_HOLDING = frozenset({"placed", "starting", "ready", "suspending", "asleep", "stopping"})
 
 
 def reserve(replica: Replica, placement: Placement) -> None:
     """Set the placement's memory aside for the replica."""
     replica.placement = placement
     replica.reservation = promise_of(replica.id, placement)
+
+
+def reserve_awake(replica: Replica) -> None:
+    """Set the memory aside again that a sleeping replica had when it was awake."""
+    assert replica.reservation is not None
+    replica.reservation = dataclasses.replace(replica.reservation, host=replica.awake_host)
+
+
+def reserve_asleep(replica: Replica, memory: int) -> None:
+    """Set main memory aside for what a replica keeps there while it sleeps."""
+    assert replica.reservation is not None
+    replica.awake_host = replica.reservation.host
+    replica.reservation = dataclasses.replace(replica.reservation, host=replica.awake_host + memory)
 
 
 def promise_of(replica: str, placement: Placement) -> Promise:
@@ -45,7 +61,8 @@ def reservations(
     starting, started = [], []
     for replica in replicas:
         promise = replica.reservation
-        if promise is None or not promise.memory or replica.state not in _LIVING:
+        holds = replica.state in _HOLDING or replica.slept is not None
+        if promise is None or not promise.memory or not holds:
             continue
         promise = measured(promise, holdings)
         if replica.state in ("placed", "starting"):
@@ -82,8 +99,9 @@ class Room:
         *,
         without: Collection[Replica] = (),
         settled: bool = False,
-    ) -> list[Placement]:
-        """Placements of a generation's replicas, each beside the ones before it.
+    ) -> list[Placement | None]:
+        """Placements of a generation's replicas, each beside the ones before it; None for one that
+        sleeps, and fits where it is.
 
         ``without``: as if these had ended. ``settled``: as if those that start on GPUs had
         taken no more than can be measured.
@@ -101,13 +119,42 @@ class Room:
             if r.reservation is not None
         ]
         machine = as_if_stopped(self.reading.machine, gone)
-        placements: list[Placement] = []
-        for replica in replicas:
-            beside = Beside(tuple(starting), tuple(started), self.coming)
-            placement = self.place(generation, replica.number, machine, beside)
-            placements.append(placement)
-            starting.append(promise_of(replica.id, placement))
+        placements: list[Placement | None] = []
+        for replica in sorted(replicas, key=lambda r: r.slept is None):
+            if replica.slept is not None:
+                promise = self._woken(replica, less_promised(machine, [*starting, *started]))
+                placements.append(None)
+            else:
+                beside = Beside(tuple(starting), tuple(started), self.coming)
+                placement = self.place(generation, replica.number, machine, beside)
+                promise = promise_of(replica.id, placement)
+                placements.append(placement)
+            starting.append(promise)
         return placements
+
+    def _woken(self, replica: Replica, machine: Machine) -> Promise:
+        """What a sleeping replica has when it is awake again, on the GPUs that it is bound to.
+
+        Raises:
+            DoesNotFitError: these have no room.
+        """
+        assert replica.reservation is not None
+        promise = measured(replica.reservation, self.reading.holdings)
+        for gpu in machine.gpus:
+            held = sum(p.memory or 0 for p in gpu.processes if p.pid in promise.pids)
+            if gpu.index in promise.gpus and gpu.free + held < promise.memory:
+                raise DoesNotFitError(
+                    f"{replica.id} sleeps, and GPU {gpu.index} has {size(gpu.free)} free of the"
+                    f" {size(promise.memory)} that it had"
+                )
+        return promise
+
+    def sleep_level(self, replica: Replica) -> tuple[int, int] | None:
+        """At which level a replica can sleep, with the main memory that it takes; None: at none."""
+        starting, started = reservations(self.replicas, self.reading.holdings)
+        machine = less_promised(self.reading.machine, [*starting, *started])
+        free = machine.memory_available - cpu.reserve(machine)
+        return next((each for each in replica.sleeps if each[1] <= max(free, 0)), None)
 
     def waits_for(self, generation: Generation, replicas: Sequence[Replica]) -> list[Replica]:
         """Replicas that start on GPUs and in whose way the generation is only until they are

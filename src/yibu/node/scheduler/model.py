@@ -49,7 +49,7 @@ class Model:
         self.ready = [
             replica
             for replica in self.current.replicas.values()
-            if replica.state == "ready" and not replica.yielding
+            if replica.state == "ready" and not (replica.yielding or replica.resting)
         ]
 
     @property
@@ -71,4 +71,5 @@ class Model:
         current = self.current
         if any(replica.state == "ready" for replica in current.replicas.values()):
             return True
-        return current.stage == "prepared" and current.error is None and not current.replicas
+        unloaded = all(replica.state == "asleep" for replica in current.replicas.values())
+        return current.stage == "prepared" and current.error is None and unloaded

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.messages import tr
-from yibu.node.scheduler.memory import Room, reservations, reserve
+from yibu.node.scheduler.memory import (
+    Room,
+    reservations,
+    reserve,
+    reserve_asleep,
+    reserve_awake,
+)
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Desired, Effects, Generation, Holding, Place, Reading, Replica
 from yibu.planner.ledger import Coming, Promise
@@ -47,7 +53,7 @@ class Placing:
         units = self._yielding.pop(key, [])
         for unit in units:
             for replica in unit:
-                replica.yielding = False
+                replica.yielding = replica.resting = False
             model = self._models.get(unit[0].generation[0])
             if model is not None and any(r in unit for r in model.current.living()):
                 model.current.started = True
@@ -69,7 +75,7 @@ class Placing:
         if not self._dirty or self._reading:
             return
         self._dirty = False
-        if any(self._foreseen(desired, now) for desired in wanting):
+        if self._resting() or any(self._foreseen(desired, now) for desired in wanting):
             self._reading = True
             self._effects.read_memory()
 
@@ -80,6 +86,8 @@ class Placing:
             self._discarded += 1  # what ended meanwhile would be counted as there
             return []
         self._discarded = 0
+        for replica in self._resting():
+            self._suspend(replica, reading)
         failed = []
         for desired in self._wanting():
             if self._foreseen(desired, now):
@@ -87,6 +95,21 @@ class Placing:
                 if error is not None:
                     failed.append((desired, error))
         return failed
+
+    def _resting(self) -> list[Replica]:
+        return [r for r in self._replicas.values() if r.resting and r.state == "ready"]
+
+    def _suspend(self, replica: Replica, reading: Reading) -> None:
+        """Let a replica sleep, or have it stopped where main memory has no room for what it keeps."""
+        room = Room(self._place, reading, list(self._replicas.values()), ())
+        replica.resting, level = False, room.sleep_level(replica)
+        if level is None:
+            replica.sleeps = ()
+            self._dirty = True
+            return
+        reserve_asleep(replica, level[1])
+        replica.state, replica.slept = "suspending", level[0]
+        self._effects.suspend(replica.id, level[0])
 
     def reserved(self, holdings: Mapping[str, Holding]) -> list[Promise]:
         starting, started = reservations(self._replicas.values(), holdings)
@@ -138,10 +161,16 @@ class Placing:
         except YibuError as error:  # its engine refuses it: memory would not help
             return error
         self._yielding.pop(desired.key, None)
+        wanted.sort(key=lambda r: r.slept is None)  # as their placements are
         for replica, placement in zip(wanted, placements, strict=True):
-            reserve(replica, placement)
             replica.state, replica.starting_since = "placed", now
-            self._effects.start(replica)
+            if placement is None:
+                reserve_awake(replica)
+                replica.slept = None
+                self._effects.wake(replica.id)
+            else:
+                reserve(replica, placement)
+                self._effects.start(replica)
         return None
 
     def _make_room(
@@ -155,12 +184,19 @@ class Placing:
         if starting := room.waits_for(desired.key, wanted):
             self._effects.waits(desired.key, [replica.id for replica in starting])
             return None
-        leaving = [r for r in self._replicas.values() if r.state == "stopping" or r.yielding]
+        ending = ("stopping", "suspending")
+        leaving = [r for r in self._replicas.values() if r.state in ending or r.yielding]
         units: Units = [leaving] if leaving else []
         first = len(wanted) == len(desired.living())
         if first:  # further replicas, for more load, displace nobody
             units += self._yielders(desired)
         chosen = room.enough(desired.key, wanted, units) if units else None
+        if chosen is None and any(r.slept is not None for r in wanted):
+            for (
+                replica
+            ) in wanted:  # where they sleep is no room: they are started elsewhere, if anywhere
+                replica.yielding = replica.slept is not None
+            return None
         if chosen is None:
             return error
         chosen = [unit for unit in chosen if unit is not leaving]
@@ -171,7 +207,9 @@ class Placing:
         self, desired: Desired, rivals: Sequence[Replica], now: float
     ) -> YibuError | None:
         """Have the loaded models of its group yield; the error where they never do."""
-        standing = [r for r in rivals if r.state != "stopping" and not r.yielding]
+        standing = [
+            r for r in rivals if r.state not in ("stopping", "suspending") and not r.yielding
+        ]
         units: Units = []
         for name in dict.fromkeys(r.generation[0] for r in standing):
             policy = self._models[name].current.policy
@@ -204,14 +242,14 @@ class Placing:
         self._yielding.setdefault(desired.key, []).extend(units)
         for unit in units:
             model = self._models[unit[0].generation[0]]
-            if model.current.policy.on_demand:
+            if model.current.policy.on_demand and unit[0].state != "asleep":
                 model.current.started = bool(len(model.queue))
             for replica in unit:
                 replica.yielding = True
             model.refresh()
 
     def _free_at(self, desired: Desired, unit: Sequence[Replica]) -> float:
-        if unit[0].generation[0] == desired.name:
+        if unit[0].generation[0] == desired.name or unit[0].state == "asleep":
             return -math.inf
         if any(replica.state != "ready" for replica in unit):
             return math.inf  # it is started for somebody, who is served first
@@ -220,13 +258,15 @@ class Placing:
     def _yielders(self, desired: Desired) -> Units:
         """Who may make room, the idle and longest unused first: models that are loaded on demand,
         and at last what serves the same model until now."""
+        units: Units = []
         found = []
         for model in self._models.values():
+            units += [[r] for r in model.current.asleep() if not r.yielding]
             unit = [r for r in model.current.living() if r.reservation and not r.yielding]
             if unit and model.name != desired.name and model.current.policy.on_demand:
                 starting = any(replica.state != "ready" for replica in unit)
                 found.append(((starting, model.in_flight > 0, model.last_used), unit))
-        units: Units = [unit for _, unit in sorted(found, key=lambda item: item[0])]
+        units += [unit for _, unit in sorted(found, key=lambda item: item[0])]
         own = self._models[desired.name]
         if desired is own.next:
             units += [unit] if (unit := own.current.living()) else []
@@ -240,5 +280,5 @@ class Placing:
             for replica in self._replicas.values()
             if replica.group == group is not None
             and replica.generation[0] != desired.name
-            and replica.state not in ("wanted", "failed")
+            and replica.state not in ("wanted", "asleep", "failed")
         ]

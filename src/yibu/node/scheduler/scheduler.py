@@ -28,6 +28,7 @@ from yibu.node.scheduler.types import (
     Policy,
     Reading,
     Replica,
+    SleepLevels,
     Waiter,
 )
 from yibu.planner.ledger import Promise
@@ -94,11 +95,21 @@ class Scheduler:
         self._settle(now)
         return desired.key
 
-    def adopt(self, config: ModelConfig, generation: int, found: list[Replica], now: float) -> None:
-        """A model that an earlier node served, with its replicas that still run."""
-        desired = self._generations.make(config, now, generation, start=bool(found))
+    def adopt(
+        self,
+        config: ModelConfig,
+        generation: int,
+        found: list[Replica],
+        now: float,
+        *,
+        start: bool = True,
+    ) -> None:
+        """A model that an earlier node served, with its replicas that still run; ``start``: it is
+        wanted in memory."""
+        desired = self._generations.make(config, now, generation, start=start)
         for replica in found:
-            replica.state = "starting"
+            replica.state = "starting" if replica.slept is None else "asleep"
+            replica.slept_at = now
             desired.replicas[replica.number] = self._replicas[replica.id] = replica
         self._models[config.name] = Model(desired)
         self._settle(now)
@@ -122,7 +133,7 @@ class Scheduler:
         model = self._models[name]
         for desired in model.generations():
             desired.started, desired.scale = False, 0
-            self._generations.stop(desired.living())
+            self._generations.stop(desired.replicas.values())
         self._requests.refuse_all(model)
         self._settle(now)
 
@@ -191,15 +202,18 @@ class Scheduler:
     def replica_changed(
         self,
         replica_id: str,
-        state: Literal["starting", "ready", "draining", "failed"],
+        state: Literal["starting", "ready", "sleeping", "draining", "failed"],
         now: float,
         *,
         slots: int | None = None,
+        sleeps: SleepLevels = (),
+        slept: int | None = None,
         due: float | None = None,
         error: YibuError | None = None,
     ) -> None:
         """A supervisor's replica is in another state. ``slots`` are requests that its engine works
-        on at once; ``due`` is when it is likely ready."""
+        on at once; ``sleeps`` is how it can sleep, and ``slept`` how it does; ``due`` is when it is
+        likely ready."""
         replica = self._replicas.get(replica_id)
         if replica is None or replica.state == "stopping":
             return
@@ -207,15 +221,21 @@ class Scheduler:
         if desired is None:
             return
         replica.due, replica.error = due, error
-        if state == "draining":  # a restart that a person asked for
+        if state == "sleeping":
+            replica.state, replica.slept, replica.slept_at = "asleep", slept, now
+            replica.yielding = replica.resting = False
+        elif state == "draining" and replica.state == "suspending":
+            return
+        elif state == "draining":  # a restart that a person asked for
             replica.state = "starting"
         elif state == "starting":
             if replica.state != "starting":
                 replica.starting_since = now
-            replica.state = "starting"
+            replica.state, replica.slept, replica.resting = "starting", None, False
         elif state == "failed":
             self._replica_failed(desired, replica, now)
         else:
+            replica.sleeps = sleeps
             self._replica_ready(desired, replica, slots, now)
         self._placing.changed()
         self._settle(now)
@@ -225,7 +245,7 @@ class Scheduler:
     ) -> None:
         if replica.state != "ready":
             replica.start_seconds = now - replica.starting_since
-        replica.state = "ready"
+        replica.state, replica.slept = "ready", None
         replica.ready_since = replica.last_used = now
         replica.engine_slots = slots
         replica.slots = desired.policy.max_concurrency or slots
@@ -296,6 +316,7 @@ class Scheduler:
         for model in self._models.values():
             self._requests.expire(model, now)
             demand.review(model, now)
+            self._generations.stop(demand.overslept(model, now))
         self._placing.tick(now)
         self._settle(now)
 
@@ -333,11 +354,7 @@ class Scheduler:
                 self._effects.prepare(desired.key)
             if desired.stage == "prepared":
                 self._generations.order(desired, target, now)
-            surplus = demand.surplus(desired, target)
-            for replica in surplus:
-                replica.yielding = replica.in_flight > 0  # it answers first what it has
-            self._generations.stop([r for r in surplus if not r.yielding])
-            self._generations.stop([r for r in desired.living() if r.yielding and not r.in_flight])
+            self._generations.give_back(model, desired, demand.surplus(desired, target))
         model.refresh()
         self._requests.dispatch(model)
         shown = [

@@ -29,6 +29,8 @@ class Policy:
     keep: Keep = "always"
     idle: float = 600.0
     """Seconds without a request after which an ``idle`` model is unloaded."""
+    asleep: float = 6 * 3600.0
+    """Seconds asleep after which it is unloaded."""
     preload: bool = True
     """Start it with the node, or when it is brought up, and not at its first request only."""
     group: str | None = None
@@ -51,15 +53,14 @@ class Policy:
     def of(cls, config: ModelConfig) -> Policy:
         """As an entry of yibu.yaml says."""
         scale = config.autoscale
-        keep: Keep = config.keep
-        if keep == "always" and scale is not None and scale.min == 0:
-            keep = "idle"
+        keep: Keep = "idle" if config.on_demand else config.keep
         preload = config.preload if config.preload is not None else keep == "always"
         return cls(
             replicas=config.replicas,
             autoscale=scale,
             keep=keep,
             idle=config.idle,
+            asleep=config.asleep,
             preload=preload,
             group=config.group,
             max_concurrency=config.max_concurrency,
@@ -104,8 +105,15 @@ class Waiter:
     deadline: float = math.inf
 
 
-ReplicaState = Literal["wanted", "placed", "starting", "ready", "stopping", "failed"]
-"""``wanted``: without memory; ``placed``: its memory is reserved, and it is about to start."""
+ReplicaState = Literal[
+    "wanted", "placed", "starting", "ready", "suspending", "asleep", "stopping", "failed"
+]
+"""``wanted``: without memory; ``placed``: its memory is reserved, and it is about to start, or to wake;
+``asleep``: its process has given its GPUs' memory up, as that of one that is wanted again (``slept``)."""
+
+SleepLevels = tuple[tuple[int, int], ...]
+"""Levels at which an engine can sleep, the preferred first, each with the bytes of main memory that it
+takes meanwhile."""
 
 
 @dataclass(eq=False, slots=True)
@@ -133,7 +141,15 @@ class Replica:
     due: float | None = None
     """When it is likely ready again; None: cannot be known."""
     yielding: bool = False
-    """It gets no more requests, and stops when it has answered those in flight."""
+    """It gets no more requests, and sleeps or stops when it has answered those in flight."""
+    sleeps: SleepLevels = ()
+    resting: bool = False
+    """It is to sleep, if main memory has room for that."""
+    slept: int | None = None
+    """The level at which its process sleeps; None: it is awake, or is not there."""
+    slept_at: float = 0.0
+    awake_host: int = 0
+    """Its reservation of main memory while it is awake."""
     start_seconds: float = 0.0
     """How long its latest start took."""
     starting_since: float = 0.0
@@ -174,6 +190,14 @@ class Effects(Protocol):
 
     def start(self, replica: Replica) -> None:
         """Start a placed replica; from now on ``replica_changed`` tells of it."""
+        ...
+
+    def suspend(self, replica: str, level: int) -> None:
+        """Let a replica sleep; ends in ``replica_changed``, or in ``replica_ended`` where it fails."""
+        ...
+
+    def wake(self, replica: str) -> None:
+        """Wake a placed replica; from now on as after ``start``."""
         ...
 
     def let_start(self, replica: str) -> None:
@@ -260,4 +284,9 @@ class Desired:
         )
 
     def living(self) -> list[Replica]:
-        return [r for r in self.replicas.values() if r.state not in ("failed", "stopping")]
+        """Those that serve or will; not those that sleep."""
+        gone = ("failed", "stopping", "suspending", "asleep")
+        return [r for r in self.replicas.values() if r.state not in gone]
+
+    def asleep(self) -> list[Replica]:
+        return [r for r in self.replicas.values() if r.state == "asleep"]
