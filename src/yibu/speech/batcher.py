@@ -1,8 +1,9 @@
-"""The one way to the model: a bounded, fair queue, batches across requests, one worker thread
-(an executor of one thread, given from outside because the model is loaded on it too).
+"""The one way to the model: a bounded, fair queue, batches across requests, and a worker for each
+computation that the model takes at once. The workers' threads are given from outside, because the
+model is loaded on one of them.
 
-What a live session has finished goes first; files and the partial texts of live sessions share what
-is left. Everything but the model's own computing happens on the event loop, so the state needs no
+What a live session has finished goes first, then utterances that are about to end; files and the
+partial texts of live sessions share what is left. Everything but the model's own computing happens on the event loop, so the state needs no
 locks.
 """
 
@@ -51,11 +52,13 @@ class Job:
     seconds: float
     options: Options
     segment: Callable[[], Segment]
-    """Called on the model's thread."""
+    """Called on a thread of the model's."""
     deliver: Callable[[Answer], None]
     """Called on the event loop."""
     final: bool = True
-    """False for speech that goes on, which is recognized again."""
+    """False for speech that goes on, or may."""
+    spare: bool = False
+    """It takes the time that nothing else needs."""
 
 
 class Partials(Protocol):
@@ -63,8 +66,22 @@ class Partials(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def urgent(self) -> bool:
+        """Whether the final text of one is about to be asked for."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether something can be taken now."""
+        ...
+
     def take(self, seconds: float) -> list[Job]:
         """The most urgent ones, about so much audio; at least one."""
+        ...
+
+    def computed(self, seconds: float) -> None:
+        """A batch of speech that goes on took so long."""
         ...
 
 
@@ -158,11 +175,18 @@ class Batcher:
     """Admits requests, and feeds their segments to the recognizer."""
 
     def __init__(
-        self, recognizer: Recognizer, thread: Executor, limits: Limits, metrics: Metrics
+        self,
+        recognizer: Recognizer,
+        threads: Executor,
+        limits: Limits,
+        metrics: Metrics,
+        parallel: int = 1,
     ) -> None:
+        """``parallel`` threads may call the recognizer at once."""
         self.limits = limits
         self._recognizer = recognizer
-        self._thread = thread
+        self._threads = threads
+        self._parallel = parallel
         self._metrics = metrics
         self._queue: FairQueue[Job] = FairQueue()
         self._finals: FairQueue[Job] = FairQueue()
@@ -174,16 +198,20 @@ class Batcher:
         self._numbers = count()
         self._arrived = asyncio.Event()
         self._speed: float | None = None
-        self._computing_since: float | None = None
+        """Of one worker."""
+        self._computing: dict[int, float] = {}
+        """Since when each worker that computes does so."""
+        self._spare = 0
+        """Workers with speech that goes on."""
         metrics.gauge("queue_seconds", "Audio that waits for the model.", self._waiting_seconds)
         metrics.gauge("queue_segments", "Segments that wait.", lambda: float(len(self._queue)))
-        metrics.gauge("speed", "Audio seconds a second of computing.", lambda: self._speed or 0.0)
+        metrics.gauge("speed", "Audio seconds a second of computing.", self._whole_speed)
 
     @property
     def stalled(self) -> bool:
         """Whether one batch has been computing for longer than any batch should."""
-        since = self._computing_since
-        return since is not None and time.monotonic() - since > self.limits.stall_seconds
+        earliest = min(self._computing.values(), default=math.inf)
+        return time.monotonic() - earliest > self.limits.stall_seconds
 
     def admit(
         self, options: Options, emit: Callable[[Recognized], None], expected: float
@@ -210,7 +238,7 @@ class Batcher:
 
     def retry_after(self) -> float:
         """Seconds until about a quarter of the queue is worked off, from 1 to 60."""
-        seconds = 0.25 * self._waiting_seconds() / (self._speed or 1.0)
+        seconds = 0.25 * self._waiting_seconds() / (self._whole_speed() or 1.0)
         return float(min(60, max(1, math.ceil(seconds))))
 
     def enqueue(self, flow: int, job: Job) -> None:
@@ -236,10 +264,15 @@ class Batcher:
 
     async def run(self) -> None:
         """Feed the model until cancelled; the owner of the loop runs this as one task."""
+        async with asyncio.TaskGroup() as workers:
+            for number in range(self._parallel):
+                workers.create_task(self._work(number), name=f"model worker {number}")
+
+    async def _work(self, number: int) -> None:
         while True:
             batch = self._next()
             if batch:
-                await self._compute(batch)
+                await self._compute(number, batch)
             else:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -249,28 +282,40 @@ class Batcher:
         seconds = self._batch_seconds(self.limits.live_batch_time)
         if len(self._finals):
             return self._finals.take(seconds)
-        if self.partials is not None and live and not (self._files_next and len(self._queue)):
+        if self.partials is not None and self.partials.urgent:
+            return self.partials.take(seconds)
+        files = self._files_next and len(self._queue)
+        room = self._spare < max(1, self._parallel - 1)  # a sentence that ends finds a worker
+        if self.partials is not None and self.partials.ready and room and not files:
             self._files_next = True
             return self.partials.take(seconds / 2)  # a sentence may end meanwhile, and wait
         self._files_next = False
         return self._queue.take(seconds if live else self._batch_seconds(self.limits.batch_time))
 
+    def _whole_speed(self) -> float:
+        return (self._speed or 0.0) * self._parallel
+
     def _waiting_seconds(self) -> float:
         return sum(ticket.weight for ticket in self._tickets.values())
 
     def _batch_seconds(self, batch_time: float) -> float:
-        """As much audio as the model works off in the time that a batch aims at."""
+        """As much audio as a worker gets through in the time that a batch aims at."""
         if self._speed is None:
             return 0.0
         return min(self.limits.batch_seconds, self._speed * batch_time)
 
-    async def _compute(self, batch: Sequence[Job]) -> None:
+    async def _compute(self, number: int, batch: Sequence[Job]) -> None:
         seconds = sum(job.seconds for job in batch)
-        self._computing_since = started = time.monotonic()
-        results = await asyncio.get_running_loop().run_in_executor(
-            self._thread, _work_off, self._recognizer, batch
-        )
-        self._computing_since = None
+        spare = batch[0].spare
+        self._spare += spare
+        self._computing[number] = started = time.monotonic()
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._threads, _work_off, self._recognizer, batch
+            )
+        finally:
+            del self._computing[number]
+            self._spare -= spare
         elapsed = max(time.monotonic() - started, 1e-6)
         newest = seconds / elapsed
         self._speed = (
@@ -278,6 +323,8 @@ class Batcher:
             if self._speed is None
             else (_SMOOTHING * newest + (1 - _SMOOTHING) * self._speed)
         )
+        if self.partials is not None and spare:
+            self.partials.computed(elapsed)
         self._metrics.model_seconds.add(elapsed)
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_seconds.observe(seconds)
@@ -290,7 +337,7 @@ class Batcher:
 
 
 def _work_off(recognizer: Recognizer, batch: Sequence[Job]) -> list[Answer]:
-    """On the model's thread: recognize a batch, and return the memory that it took, which
+    """On a thread of the model's: recognize a batch, and return the memory that it took, which
     costs a millisecond and would otherwise stay with the process in pieces."""
     results = _recognize(
         recognizer, [job.segment() for job in batch], [job.options for job in batch]

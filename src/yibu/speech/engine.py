@@ -1,4 +1,4 @@
-"""The running engine: loads the model on its thread, then serves it until it is stopped."""
+"""The running engine: loads the model on a thread, then serves it until it is stopped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Serving:
 
 
 class Engine:
-    """One model, its thread, and the requests in flight. Lives on one event loop."""
+    """One model, its threads, and the requests in flight. Lives on one event loop."""
 
     def __init__(self, settings: Settings, load: Callable[[], Loaded]) -> None:
         self.settings = settings
@@ -53,7 +53,9 @@ class Engine:
         self._load = load
         self._serving: Serving | None = None
         self._in_flight = self._sessions = 0
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._model_threads = ThreadPoolExecutor(
+            max(1, settings.threads), thread_name_prefix="model"
+        )
         self._pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decoder")
         self._live_pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="live")
         self.metrics.gauge("in_flight", "Requests in flight.", lambda: float(self._in_flight))
@@ -78,7 +80,7 @@ class Engine:
             await asyncio.wait({task})
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._live_pool.shutdown(wait=False, cancel_futures=True)
-            self._model_thread.shutdown(wait=False, cancel_futures=True)
+            self._model_threads.shutdown(wait=False, cancel_futures=True)
 
     def serving(self) -> Serving:
         """The loaded model.
@@ -150,9 +152,11 @@ class Engine:
     async def _run(self) -> None:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._model_thread, self._load_and_warm)
+        loaded = await loop.run_in_executor(self._model_threads, self._load_and_warm)
         limits = self.settings.limits
-        batcher = Batcher(loaded.recognizer, self._model_thread, limits, self.metrics)
+        batcher = Batcher(
+            loaded.recognizer, self._model_threads, limits, self.metrics, loaded.parallel
+        )
         transcriber = Transcriber(
             loaded.segmenter, batcher, self._pool, limits, self.metrics, loaded.finishing
         )
@@ -171,7 +175,7 @@ class Engine:
         raise EngineError(tr("the batcher ended"))
 
     def _load_and_warm(self) -> Loaded:
-        """On the model's thread. The first computation is slow (buffers, kernels): it is not to
+        """On a thread of the model's. The first computation is slow (buffers, kernels): it is not to
         be a client's."""
         loaded = self._load()
         log.info("loaded, warming up")

@@ -9,6 +9,7 @@ same samples always give the same features. One filter bank serves the VAD and t
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,7 @@ def fbank(
     return out
 
 
+@cache
 def _tables(window: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The window [400], and Kaldi's triangular mel weights [256, 80]."""
     wave = np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1))

@@ -55,6 +55,8 @@ class Loaded:
     """What was chosen and why, a sentence each; already logged."""
     finishing: Finishing | None = None
     """Punctuation and speakers; None: neither."""
+    parallel: int = 1
+    """Threads that may call the recognizer at once, and gain by it."""
 
 
 def load(
@@ -236,11 +238,9 @@ def _sensevoice(
         )
     _check_size(model_dir, encoder.classes, len(vocabulary))
     recognizer = SenseVoiceRecognizer(model_dir.name, encoder, normalizer, vocabulary)
-    return Loaded(
-        recognizer,
-        segmenter,
-        (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name)),
-    )
+    notes = (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name))
+    parallel = _streams(threads) if encoder.backend == "openvino" else 1
+    return Loaded(recognizer, segmenter, notes, parallel=parallel)
 
 
 def _paraformer(
@@ -275,11 +275,14 @@ def _paraformer(
         recognizer = _online(model_dir, choice.precision, threads)
     else:
         recognizer = _offline(model_dir, kind, layout, choice.precision, threads)
-    return Loaded(
-        recognizer,
-        segmenter,
-        (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name)),
-    )
+    notes = (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name))
+    return Loaded(recognizer, segmenter, notes, parallel=1 if onnx else _streams(threads))
+
+
+def _streams(threads: int) -> int:
+    from yibu.speech.models.compiled import streams
+
+    return streams(threads)
 
 
 def _online(model_dir: Path, precision: str, threads: int) -> Recognizer:

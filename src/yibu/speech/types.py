@@ -164,6 +164,11 @@ class UtteranceDetector(Protocol):
         """The speech that has not ended, so far; None while nobody speaks."""
         ...
 
+    def ending(self) -> Segment | None:
+        """The utterance as it ends if the silence that has begun goes on; None where it may end
+        elsewhere."""
+        ...
+
 
 class Segmenter(Protocol):
     """A loaded VAD with the segment rule over it. Sessions run on worker threads."""

@@ -22,8 +22,9 @@ from yibu.speech.formats import Transcript, separated
 from yibu.speech.languages import normalized
 from yibu.speech.live.intake import CONTAINERS, Intake, open_intake
 from yibu.speech.live.messages import Message, parse_object
-from yibu.speech.live.session import LiveSession, LiveTools, Utterance
+from yibu.speech.live.session import LiveSession, LiveTools
 from yibu.speech.live.stamps import looked_up, sentences
+from yibu.speech.live.utterance import Utterance
 from yibu.speech.models.hotwords import parsed
 from yibu.speech.settings import Limits
 from yibu.speech.stated import RawFormat, Stated
@@ -113,7 +114,6 @@ class FunasrConnection:
         self._size = 0
         self._before = ""
         """The text that the next one stands behind."""
-        self._ending = False
         self._final_sent = False
         self._errors: list[str] = []
         self._seconds = 0.0
@@ -221,7 +221,6 @@ class FunasrConnection:
             await self._transcribe()
             return
         if self._session is not None:
-            self._ending = True
             try:
                 if self._intake is not None:
                     await self._hear(self._intake.finish)
@@ -230,7 +229,6 @@ class FunasrConnection:
             except RequestError as error:
                 self.tell_error(error)
             finally:
-                self._ending = False
                 self._seconds += self._session.seconds
                 self.close()
         if not self._final_sent:
@@ -273,7 +271,8 @@ class FunasrConnection:
             self.tell_error(utterance.error)
             return
         text = utterance.text
-        last = self._ending or self._python
+        over = self._session is not None and self._session.told_all
+        last = over or self._python
         if self._asked.mode == "online":
             rest = utterance.agreement.final(text)
             if not utterance.agreement.shown:
@@ -284,7 +283,7 @@ class FunasrConnection:
             words = [word for segment in utterance.recognized for word in segment.words]
             self._tell("2pass-offline", separated(self._before, text), final=last, words=words)
         self._before = text or self._before
-        self._final_sent = self._ending
+        self._final_sent = over
 
     def _mode(self, stage: str) -> str:
         return f"2pass-{stage}" if self._asked.mode == "2pass" else self._asked.mode

@@ -1,17 +1,28 @@
-"""Which open utterances are recognized once more, when the model has time for it."""
+"""Which open utterances are recognized next, when the model has time for it."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 from yibu.speech.batcher import Job
 
+NOT_DUE = math.inf
+_LATE = 0.1
+"""Seconds from the end of an utterance to its text, over which partial texts become rarer."""
+_LEAST_SHARE = 0.05
+
 
 class Candidate(Protocol):
-    """A live session in whose utterance something new was said."""
+    """A live session with an open utterance in which something is new."""
 
     heard_at: float
     """When the utterance was last recognized; 0 where it never was."""
+    due: float
+    """When its final text will be asked for, if the silence that has begun goes on; ``NOT_DUE`` while
+    somebody speaks."""
     open_seconds: float
     """Of speech so far."""
 
@@ -19,14 +30,43 @@ class Candidate(Protocol):
 
 
 class PartialQueue:
-    """Candidates in the order of need: those that show nothing yet, then by how old what they show
-    is. Nobody's audio is kept here: a job takes what there is when the model asks."""
+    """Candidates by deadline: utterances that are about to end go first, since what is recognized
+    during the silence is their final text; then those that show nothing yet, then by the age of what
+    they show. No audio is kept here: a job takes what there is when the model asks.
 
-    def __init__(self) -> None:
+    Partial texts of speech that goes on get a share of the model's time that shrinks while final
+    texts are late, and grows while they are not (additive increase, multiplicative decrease).
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._waiting: set[Candidate] = set()
+        self._clock = clock
+        self._share = 1.0
+        self._paused_until = 0.0
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def ready(self) -> bool:
+        """Whether something can be taken now."""
+        return self.urgent or (bool(self._waiting) and self._clock() >= self._paused_until)
+
+    def computed(self, seconds: float) -> None:
+        """A batch of speech that goes on took so long."""
+        self._paused_until = self._clock() + seconds * (1 / self._share - 1)
+
+    def final_came(self, delay: float) -> None:
+        """A final text came ``delay`` seconds after the end of its utterance was noticed."""
+        if delay > _LATE:
+            self._share = max(_LEAST_SHARE, 0.7 * self._share)
+        else:
+            self._share = min(1.0, self._share + 0.05)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether an utterance is about to end."""
+        return any(each.due != NOT_DUE for each in self._waiting)
 
     def offer(self, candidate: Candidate) -> None:
         self._waiting.add(candidate)
@@ -35,11 +75,12 @@ class PartialQueue:
         self._waiting.discard(candidate)
 
     def take(self, seconds: float) -> list[Job]:
-        order = sorted(self._waiting, key=lambda each: (each.heard_at, each.open_seconds))
+        order = sorted(self._waiting, key=lambda each: (each.due, each.heard_at, each.open_seconds))
+        ending = bool(order) and order[0].due != NOT_DUE
         taken: list[Job] = []
         for candidate in order:
             seconds -= candidate.open_seconds
-            if taken and seconds < 0:
+            if taken and (seconds < 0 or (candidate.due == NOT_DUE) == ending):
                 break
             self._waiting.discard(candidate)
             taken.append(candidate.recognize_again())

@@ -18,8 +18,9 @@ from yibu.errors import InvalidRequestError, RequestError, UnsupportedError
 from yibu.messages import tr
 from yibu.speech.live.intake import Intake, open_intake
 from yibu.speech.live.messages import Message, parse_object
-from yibu.speech.live.session import LiveSession, LiveTools, Utterance
+from yibu.speech.live.session import LiveSession, LiveTools
 from yibu.speech.live.settings import UPDATES, SessionSettings
+from yibu.speech.live.utterance import Utterance
 from yibu.speech.types import Recognizer, Samples
 
 log = logging.getLogger(__name__)

@@ -14,18 +14,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from yibu.errors import RequestError
 from yibu.speech.batcher import Answer, Batcher, Job
-from yibu.speech.formats import pieces
-from yibu.speech.live.agreement import Agreement
-from yibu.speech.live.partials import PartialQueue
+from yibu.speech.live.partials import NOT_DUE, PartialQueue
+from yibu.speech.live.utterance import Early, Listener, Utterance, span
 from yibu.speech.metrics import Metrics
 from yibu.speech.types import (
     SAMPLE_RATE,
@@ -50,51 +49,6 @@ _WINDOW_SECONDS = 60.0
 
 Result = TypeVar("Result")
 _flows = count()
-
-
-@dataclass(eq=False, slots=True)
-class Utterance:
-    """Speech that becomes one text."""
-
-    start: float
-    """Seconds of the session's audio."""
-    end: float = 0.0
-    agreement: Agreement = field(default_factory=Agreement)
-    segments: list[Recognized | None] = field(default_factory=list)
-    """What was recognized, None where it is waited for."""
-    whole: bool = False
-    """No segment is yet to come."""
-    error: RequestError | None = None
-    heard_seconds: float = 0.0
-    """Of speech when it was last recognized."""
-
-    @property
-    def done(self) -> bool:
-        return self.whole and (self.error is not None or None not in self.segments)
-
-    @property
-    def recognized(self) -> list[Recognized]:
-        return [segment for segment in self.segments if segment is not None]
-
-    @property
-    def text(self) -> str:
-        return "".join(pieces(self.recognized))
-
-
-class Listener(Protocol):
-    """A protocol's side of a session. Called on the event loop, in the order of the speech."""
-
-    def began(self, utterance: Utterance) -> None: ...
-
-    def ended(self, utterance: Utterance) -> None: ...
-
-    def partial(self, utterance: Utterance, new: str) -> None:
-        """``new`` stands behind what was shown of it before."""
-        ...
-
-    def final(self, utterance: Utterance) -> None:
-        """Its text is there, or its ``error``."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +84,28 @@ class LiveSession:
         self.buffered = 0.0
         """Of audio since the last text ended."""
         self.heard_at = 0.0
+        self.due = NOT_DUE
         self.open_seconds = 0.0
         self._tools, self._listener, self._interval = tools, listener, interval
         self._endpointing = endpointing
         self._flow = next(_flows)
         self._lock = threading.Lock()
-        """Of the detector: the model's thread asks it for the open speech."""
+        """Of the detector: the model's threads ask it for the open speech."""
         self._pending: list[Samples] = []
         self._held = 0
         self._open: Utterance | None = None
         self._utterances: deque[Utterance] = deque()
         """Whose final texts are waited for, in order."""
+        self._finished = False
         self._waiting = 0.0
         self._changed = asyncio.Event()
         self._listened = 0.0
         self._restart()
+
+    @property
+    def told_all(self) -> bool:
+        """Whether the audio is over, and no more final texts will come."""
+        return self._finished and not self._utterances
 
     def _restart(self) -> None:
         """A new stream, which begins where the audio is."""
@@ -157,6 +118,9 @@ class LiveSession:
         else:
             self._detector = segmenter.utterances(self._endpointing)
         self._open = None
+        self._ending: Segment | None = None
+        """The open utterance, if the silence that has begun ends it."""
+        self.due = NOT_DUE
         self.buffered = 0.0
 
     async def configure(self, options: Options, endpointing: Endpointing | None) -> None:
@@ -171,6 +135,7 @@ class LiveSession:
 
     async def hear(self, samples: Samples) -> None:
         """Take the next samples. Waits while too much of this session waits for the model."""
+        self._finished = False
         self._pending.append(samples)
         self._held += len(samples)
         seconds = len(samples) / SAMPLE_RATE
@@ -195,7 +160,9 @@ class LiveSession:
     async def finish(self) -> None:
         """No more audio: speech that has not ended does so now."""
         await self._listen(flush=True)
-        self._take(await self._on_pool(self._finish))
+        rest = await self._on_pool(self._finish)
+        self._finished = True
+        self._take(rest)
         self._restart()
 
     def clear(self) -> Utterance | None:
@@ -233,17 +200,19 @@ class LiveSession:
         self._pending, self._held = [], 0
         for at in range(0, len(samples), _BLOCK):
             block = samples[at : at + _BLOCK]
-            self._take(await self._on_pool(partial(self._detect, block)))
+            found, ending = await self._on_pool(partial(self._detect, block))
+            self._take(found)
+            self._ending = ending
             self._listened += len(block) / SAMPLE_RATE
         if not flush:
             self._want_partial()
 
-    def _detect(self, samples: Samples) -> list[SpeechBegan | Segment]:
+    def _detect(self, samples: Samples) -> tuple[list[SpeechBegan | Segment], Segment | None]:
         with self._lock:
             if self._cutter is not None:
-                return [*self._cutter.feed(samples)]
+                return [*self._cutter.feed(samples)], None
             assert self._detector is not None
-            return self._detector.feed(samples)
+            return self._detector.feed(samples), self._detector.ending()
 
     def _finish(self) -> list[SpeechBegan | Segment]:
         with self._lock:
@@ -280,20 +249,30 @@ class LiveSession:
     # Final texts ----------------------------------------------------------------------------
 
     def _submit(self, utterance: Utterance, segment: Segment) -> None:
-        moved = replace(segment, start=self._origin + segment.start)
+        moved = self._moved(segment)
         utterance.end = moved.end
         number = len(utterance.segments)
         utterance.segments.append(None)
         self._waiting += moved.duration
         deliver = partial(self._recognized, utterance, number, moved.duration, time.monotonic())
-        job = Job(moved.duration, self.options, lambda: moved, deliver)
-        self._tools.batcher.enqueue_final(self._flow, job)
+        early, utterance.early = utterance.early, None
+        if early is None or not early.fits(moved, self.options):
+            job = Job(moved.duration, self.options, lambda: moved, deliver)
+            self._tools.batcher.enqueue_final(self._flow, job)
+            return
+        self._tools.metrics.audio_out.add(moved.duration)
+        if early.result is None:
+            early.deliver = deliver
+        else:
+            deliver(early.result)
 
     def _recognized(
         self, utterance: Utterance, number: int, seconds: float, since: float, result: Answer
     ) -> None:
         self._waiting -= seconds
-        self._tools.metrics.final_delay.observe(time.monotonic() - since)
+        delay = time.monotonic() - since
+        self._tools.metrics.final_delay.observe(delay)
+        self._tools.partials.final_came(delay)
         if isinstance(result, RequestError):
             utterance.error = utterance.error or result
             result = Recognized("", 0.0, 0.0)
@@ -312,28 +291,53 @@ class LiveSession:
         if utterance is None or self._detector is None:
             return
         self.open_seconds = self._listened - utterance.start
-        news = self.open_seconds - utterance.heard_seconds
-        interval = self._interval if utterance.agreement.shown else _LEAST_NEWS
-        if news >= _LEAST_NEWS and time.monotonic() - self.heard_at >= interval:
+        now = time.monotonic()
+        if self._ending is None:
+            self.due = NOT_DUE
+        elif self.due == NOT_DUE:
+            self.due = now
+        if self._ending is not None:
+            ending = span(self._moved(self._ending))
+            wanted = utterance.early is None or utterance.early.span != ending
+        else:
+            news = self.open_seconds - utterance.heard_seconds
+            interval = self._interval if utterance.agreement.shown else _LEAST_NEWS
+            wanted = news >= _LEAST_NEWS and now - self.heard_at >= interval
+        if wanted:
             self._tools.partials.offer(self)
             self._tools.batcher.wake()
+        else:
+            self._withdraw()
 
     def recognize_again(self) -> Job:
         utterance = self._open
         assert utterance is not None
         self.heard_at = time.monotonic()
         utterance.heard_seconds = self.open_seconds
-        options = replace(self.options, words=False)
-        deliver = partial(self._heard, utterance)
-        return Job(self.open_seconds, options, self._speech, deliver, final=False)
+        if self._ending is not None:
+            segment = self._moved(self._ending)
+            early = utterance.early = Early(span(segment), self.options)
+            deliver = partial(self._heard, utterance, early)
+            return Job(segment.duration, self.options, lambda: segment, deliver, final=False)
+        options = replace(self.options, words=False, speakers=False)
+        deliver = partial(self._heard, utterance, None)
+        return Job(self.open_seconds, options, self._speech, deliver, final=False, spare=True)
 
     def _speech(self) -> Segment:
-        """On the model's thread."""
+        """On a thread of the model's."""
         with self._lock:
             speech = self._detector.speech() if self._detector is not None else None
         return speech or Segment(0.0, np.zeros(_STEP, np.float32))  # it has just ended
 
-    def _heard(self, utterance: Utterance, result: Answer) -> None:
+    def _moved(self, segment: Segment) -> Segment:
+        """``segment`` with the time of the session, not of the detector's stream."""
+        return replace(segment, start=self._origin + segment.start)
+
+    def _heard(self, utterance: Utterance, early: Early | None, result: Answer) -> None:
+        if early is not None:
+            early.result = result
+            if early.deliver is not None:
+                early.deliver(result)
         if utterance is not self._open or isinstance(result, RequestError):
             return
         self._tools.metrics.partials.add()

@@ -103,21 +103,19 @@ def graph_file(directory: Path, *, quantised: bool) -> Path:
 def _openvino(path: Path, precision: str, threads: int) -> Run:
     import openvino as ov
 
-    from yibu.speech.models.compiled import cpu_settings
+    from yibu.speech.models.compiled import Graph, cpu_settings
 
     core = ov.Core()
     try:
         model = core.read_model(path)
-        _check_inputs(path, [port.get_any_name() for port in model.inputs])
-        request = core.compile_model(
-            model, "CPU", cpu_settings(precision, threads)
-        ).create_infer_request()
+        order = [port.get_any_name() for port in model.inputs]
+        _check_inputs(path, order)
+        graph = Graph(model, cpu_settings(precision, threads))
     except RuntimeError as error:
         raise _unreadable(path, error) from error
 
     def run(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        scores: npt.NDArray[np.float32] = request.infer(dict(inputs), share_inputs=True)[0]
-        return scores
+        return graph(*(inputs[name] for name in order))[0]
 
     return run
 

@@ -7,6 +7,7 @@ of the hotwords' tokens, that is taken; where it says "no hotword", the decoder'
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ class SeacoParaformer(OpenVinoParaformer):
         self._shape = DecoderShape.read(
             dict(config), directory, width=shapes.encoder.width, name="seaco_decoder"
         )
+        self._lock = threading.Lock()
         self._vectors: OrderedDict[Hotwords, Array] = OrderedDict()
         super().__init__(
             checkpoint, shapes, precision=precision, threads=threads, config=config,
@@ -97,12 +99,13 @@ class SeacoParaformer(OpenVinoParaformer):
 
     def _read(self, hotwords: Hotwords) -> Array:
         """A vector for each hotword, and last the one for none of them: [N + 1, width]."""
-        if hotwords not in self._vectors:
-            self._vectors[hotwords] = self._reader([*hotwords, (START,)])
-            while len(self._vectors) > _KEPT:
-                self._vectors.popitem(last=False)
-        self._vectors.move_to_end(hotwords)
-        return self._vectors[hotwords]
+        with self._lock:
+            if hotwords not in self._vectors:
+                self._vectors[hotwords] = self._reader([*hotwords, (START,)])
+                while len(self._vectors) > _KEPT:
+                    self._vectors.popitem(last=False)
+            self._vectors.move_to_end(hotwords)
+            return self._vectors[hotwords]
 
     def _selected(self, vectors: Array, states: Array) -> Array:
         if len(vectors) <= _ATTENDED or self._shape.attending <= _SELECTING_LAYER:

@@ -84,6 +84,14 @@ class Endpointer:
         """Where the speech began that has not ended; None while nobody speaks."""
         return self._start
 
+    @property
+    def ending(self) -> Frames | None:
+        """The span that ends here unless the silence is broken; None before that is certain."""
+        if self._start is None or self._speaking or self._silence <= self._rule.lookahead:
+            return None
+        first = self._frame - self._silence
+        return Frames(self._start, first + self._rule.lookahead + 1)
+
     def feed(self, silence: npt.NDArray[np.float32]) -> list[Frames]:
         """Take p(silence) of the next frames; return the spans that ended in them."""
         return [event for event in self.events(silence) if isinstance(event, Frames)]

@@ -87,8 +87,8 @@ class FsmnNetwork:
             projected: npt.NDArray[Any] = x @ project
             history = np.concatenate((memory[n], projected))
             memory[n] = history[len(projected) :]
-            for tap, weight in enumerate(kernel):
-                projected += weight * history[tap : tap + len(x)]
+            windows = np.lib.stride_tricks.sliding_window_view(history, len(kernel), axis=0)
+            projected += np.einsum("tcw,wc->tc", windows, kernel)
             x = projected @ expand + bias
             np.maximum(x, 0, out=x)
         (first, first_bias), (second, second_bias) = self._outputs
@@ -322,6 +322,10 @@ class FsmnUtterances:
         if start is None or start >= self._whole:
             return None
         return self._cutter.segment(_span(Frames(start, self._whole)))
+
+    def ending(self) -> Segment | None:
+        frames = self._endpointer.ending
+        return None if frames is None else self._cutter.segment(_span(frames))
 
     def _found(self, events: Sequence[Opened | Frames]) -> list[SpeechBegan | Segment]:
         return [

@@ -56,6 +56,11 @@ class SileroUtterances:
             return None
         return self._segment(self._start, self._origin + len(self._held))
 
+    def ending(self) -> Segment | None:
+        now = self._origin + len(self._held)
+        end = self._voiced + min(_PAD_AFTER, int(self._rule.silence * SAMPLE_RATE))
+        return None if self._start is None or now < end else self._segment(self._start, end)
+
     def _judge(self, samples: Samples) -> list[SpeechBegan | Segment]:
         now = self._origin + len(self._held)
         self._held = np.concatenate([self._held, samples])

@@ -1,0 +1,81 @@
+"""What a live session says of its utterances, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from yibu.errors import RequestError
+from yibu.speech.batcher import Answer
+from yibu.speech.formats import pieces
+from yibu.speech.live.agreement import Agreement
+from yibu.speech.types import Options, Recognized, Segment
+
+
+def span(segment: Segment) -> tuple[float, float]:
+    """Its start and duration."""
+    return segment.start, segment.duration
+
+
+@dataclass(eq=False, slots=True)
+class Early:
+    """A recognition of an utterance as it will be if the silence goes on."""
+
+    span: tuple[float, float]
+    """Start and duration of its segment."""
+    options: Options
+    result: Answer | None = None
+    deliver: Callable[[Answer], None] | None = None
+    """Called with the result where the utterance ended before it came."""
+
+    def fits(self, segment: Segment, options: Options) -> bool:
+        failed = isinstance(self.result, RequestError)
+        return not failed and options == self.options and span(segment) == self.span
+
+
+@dataclass(eq=False, slots=True)
+class Utterance:
+    """Speech that becomes one text."""
+
+    start: float
+    """Seconds of the session's audio."""
+    end: float = 0.0
+    agreement: Agreement = field(default_factory=Agreement)
+    segments: list[Recognized | None] = field(default_factory=list)
+    """What was recognized, None where it is waited for."""
+    whole: bool = False
+    """No segment is yet to come."""
+    error: RequestError | None = None
+    heard_seconds: float = 0.0
+    """Of speech when it was last recognized."""
+    early: Early | None = None
+    """Its final text, recognized in the silence that may end it."""
+
+    @property
+    def done(self) -> bool:
+        return self.whole and (self.error is not None or None not in self.segments)
+
+    @property
+    def recognized(self) -> list[Recognized]:
+        return [segment for segment in self.segments if segment is not None]
+
+    @property
+    def text(self) -> str:
+        return "".join(pieces(self.recognized))
+
+
+class Listener(Protocol):
+    """A protocol's side of a session. Called on the event loop, in the order of the speech."""
+
+    def began(self, utterance: Utterance) -> None: ...
+
+    def ended(self, utterance: Utterance) -> None: ...
+
+    def partial(self, utterance: Utterance, new: str) -> None:
+        """``new`` stands behind what was shown of it before."""
+        ...
+
+    def final(self, utterance: Utterance) -> None:
+        """Its text is there, or its ``error``."""
+        ...

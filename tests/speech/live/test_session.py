@@ -1,0 +1,258 @@
+"""A live session in this process, with the tiny SenseVoice and the real FSMN-VAD."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("openvino")
+
+from tests.speech.live.conftest import Clip  # noqa: E402
+from yibu.speech.batcher import Batcher, Job  # noqa: E402
+from yibu.speech.live.partials import NOT_DUE, PartialQueue  # noqa: E402
+from yibu.speech.live.session import LiveSession, LiveTools  # noqa: E402
+from yibu.speech.live.utterance import Utterance  # noqa: E402
+from yibu.speech.loading import Loaded, load  # noqa: E402
+from yibu.speech.metrics import Metrics  # noqa: E402
+from yibu.speech.settings import Limits  # noqa: E402
+from yibu.speech.types import Endpointing, Options, Recognized, Segment  # noqa: E402
+from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
+
+STEP = 1600
+SECONDS = 120.0
+
+
+class Counting:
+    """The recognizer, and the lengths of what it was given."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._recognizer = loaded.recognizer
+        self.heard: list[float] = []
+
+    def recognize(
+        self, segments: Sequence[Segment], options: Sequence[Options]
+    ) -> list[Recognized]:
+        self.heard += [segment.duration for segment in segments]
+        return self._recognizer.recognize(segments, options)
+
+
+class Listening:
+    def __init__(self) -> None:
+        self.finals: list[Utterance] = []
+        self.partials: list[str] = []
+
+    def began(self, utterance: Utterance) -> None: ...
+
+    def ended(self, utterance: Utterance) -> None: ...
+
+    def partial(self, utterance: Utterance, new: str) -> None:
+        self.partials.append(new)
+
+    def final(self, utterance: Utterance) -> None:
+        self.finals.append(utterance)
+
+
+@dataclass
+class Setup:
+    tools: LiveTools
+    counting: Counting
+    loaded: Loaded
+
+    async def idle(self) -> None:
+        """Wait until the model has done all that waits."""
+        deadline = time.monotonic() + SECONDS
+        batcher = self.tools.batcher
+        while len(self.tools.partials) or batcher._computing or len(batcher._finals):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture(scope="module")
+def loaded(sensevoice_dir: Path, vad_dir: Path) -> Loaded:
+    return load(
+        sensevoice_dir, vad_dir=vad_dir, precision="auto", device="cpu", threads=2, path="fast"
+    )
+
+
+@asynccontextmanager
+async def running(loaded: Loaded) -> AsyncIterator[Setup]:
+    counting = Counting(loaded)
+    with ThreadPoolExecutor(2) as threads, ThreadPoolExecutor(2) as pool:
+        metrics = Metrics()
+        batcher = Batcher(counting, threads, Limits(), metrics, loaded.parallel)  # type: ignore[arg-type]
+        batcher.partials = partials = PartialQueue()
+        task = asyncio.create_task(batcher.run())
+        yield Setup(LiveTools(loaded.segmenter, batcher, partials, pool, metrics), counting, loaded)
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def spoken(clip: Clip, silence: float = 1.0):
+    quiet = np.zeros(int(silence * 16000), np.float32)
+    return np.concatenate([quiet, clip.samples, quiet])
+
+
+@pytest.mark.parametrize("chunk", [160, 960, 4000])
+def test_an_utterance_is_known_before_it_ends(vad_dir: Path, clips: list[Clip], chunk: int) -> None:
+    vad = FsmnVad.load(vad_dir, samples=False)
+    for clip in clips:
+        detector = vad.utterances(Endpointing())
+        samples = spoken(clip)
+        known: list[tuple[int, Segment]] = []
+        for at in range(0, len(samples), chunk):
+            ends = [e for e in detector.feed(samples[at : at + chunk]) if isinstance(e, Segment)]
+            if ends:
+                break
+            if (ending := detector.ending()) is not None:
+                known.append((at, ending))
+        [final] = ends
+        last = [
+            (when, e) for when, e in known if (e.start, e.length) == (final.start, final.length)
+        ]
+        assert last, "it was not known"
+        assert np.array_equal(last[0][1].features, final.features)
+        assert at - last[0][0] >= 0.25 * 16000
+        assert detector.ending() is None
+
+
+async def test_the_final_text_is_there_when_the_utterance_ends(
+    loaded: Loaded, clips: list[Clip]
+) -> None:
+    """Where the model has time, it is recognized in the silence, once, and as a file would be."""
+    async with running(loaded) as setup:
+        for clip in clips:
+            listening = Listening()
+            session = LiveSession(setup.tools, listening, Options(words=True), Endpointing())
+            samples = spoken(clip)
+            for at in range(0, len(samples), STEP):
+                before = len(setup.counting.heard)
+                await session.hear(samples[at : at + STEP])
+                if listening.finals:
+                    break
+                await setup.idle()
+            [utterance] = listening.finals
+            [recognized] = utterance.recognized
+            assert len(setup.counting.heard) == before, "it was recognized after its end"
+            segment = Segment(
+                recognized.start,
+                samples[round(recognized.start * 16000) : round(recognized.end * 16000)],
+            )
+            [alone] = loaded.recognizer.recognize([segment], [Options(words=True)])
+            assert recognized.tokens == alone.tokens
+            assert recognized.words == alone.words
+            assert recognized.text in (clip.text, alone.text)
+            session.close()
+
+
+async def test_many_at_once_have_their_own_texts(loaded: Loaded, clips: list[Clip]) -> None:
+    """In a burst nothing is recognized early in time; what was in flight is not mixed up."""
+    async with running(loaded) as setup:
+
+        async def one(clip: Clip) -> None:
+            listening = Listening()
+            session = LiveSession(setup.tools, listening, Options(), Endpointing())
+            samples = np.concatenate([spoken(clip), spoken(clip)])
+            for at in range(0, len(samples), STEP):
+                await session.hear(samples[at : at + STEP])
+            await session.finish()
+            await session.drained()
+            texts = [utterance.text for utterance in listening.finals]
+            found = loaded.segmenter.utterances(Endpointing())
+            expected = [e for e in found.feed(samples) if isinstance(e, Segment)]
+            answers = [loaded.recognizer.recognize([e], [Options()])[0].text for e in expected]
+            assert texts == answers
+            session.close()
+
+        await asyncio.gather(*(one(clip) for clip in clips * 2))
+
+
+async def test_minutes_in_one_session_take_no_more_memory(
+    loaded: Loaded, clips: list[Clip]
+) -> None:
+    """As fast as the model is: the first minutes fill what is kept, the others add nothing."""
+    samples = np.concatenate([spoken(clip, 0.7) for clip in clips])
+    async with running(loaded) as setup:
+        listening = Listening()
+        session = LiveSession(setup.tools, listening, Options(words=True), Endpointing())
+
+        async def speak(minutes: float) -> None:
+            end = session.seconds + 60 * minutes
+            while session.seconds < end:
+                for at in range(0, len(samples), 8 * STEP):
+                    await session.hear(samples[at : at + 8 * STEP])
+                listening.finals.clear()
+                listening.partials.clear()
+
+        await speak(0.5)
+        tracemalloc.start()
+        await speak(0.5)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        await speak(3)
+        after, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert session.seconds >= 4 * 60
+        session.close()
+    assert after - before < 2**20, f"{(after - before) / 2**20:.2f} MiB are kept"
+    assert peak - before < 32 * 2**20, f"{(peak - before) / 2**20:.2f} MiB at the most"
+
+
+class Waiting:
+    """A candidate."""
+
+    def __init__(
+        self, name: str, *, heard_at: float = 0.0, due: float = NOT_DUE, seconds: float = 1.0
+    ) -> None:
+        self.name, self.heard_at, self.due, self.open_seconds = name, heard_at, due, seconds
+
+    def recognize_again(self) -> Job:
+        segment = Segment(0.0, np.zeros(1, np.float32))
+        return Job(self.open_seconds, Options(prompt=self.name), lambda: segment, lambda _: None)
+
+
+def names(jobs: Sequence[Job]) -> list[str]:
+    return [job.options.prompt or "" for job in jobs]
+
+
+def test_what_is_about_to_end_goes_first_and_by_itself() -> None:
+    queue = PartialQueue()
+    queue.offer(Waiting("old", heard_at=1.0))
+    queue.offer(Waiting("new"))
+    assert not queue.urgent
+    queue.offer(Waiting("later", due=9.0, heard_at=3.0))
+    queue.offer(Waiting("next", due=8.0, heard_at=5.0))
+    assert queue.urgent
+    assert names(queue.take(100.0)) == ["next", "later"]
+    assert names(queue.take(1.5)) == ["new"]
+    assert names(queue.take(0.0)) == ["old"]
+    assert queue.take(100.0) == []
+
+
+def test_partial_texts_become_rarer_while_final_ones_are_late() -> None:
+    now = 100.0
+    queue = PartialQueue(lambda: now)
+    queue.offer(Waiting("one"))
+    queue.computed(0.2)
+    assert queue.ready, "no final text was late"
+    for _ in range(20):
+        queue.final_came(0.5)
+    queue.computed(0.2)
+    assert not queue.ready
+    queue.offer(Waiting("ending", due=101.0))
+    assert queue.ready, "what ends waits for nothing"
+    assert names(queue.take(100.0)) == ["ending"]
+    now += 0.2 * 19 + 0.01
+    assert queue.ready
+    for _ in range(40):
+        queue.final_came(0.0)
+    queue.computed(0.2)
+    assert queue.ready
