@@ -6,8 +6,8 @@
 Every session speaks FunASR's protocol (2pass): clips with pauses, 60 ms a message, each session at
 another place of them. Printed for each number of sessions: from the end of speech to its final text, from
 its beginning to the first partial text, and the server's processor time and memory a session. ``--other``
-is a server that runs already (FunASR's ``funasr_wss_server.py``), measured in turn in the same run; give
-its pid with ``--other-pid``. Weights may be random (scripts/make_fullsize_sensevoice.py): then partial texts,
+is a server that runs already (FunASR's: ``benchmarks/baselines/funasr_live.py``), measured in turn in the same
+run; give its pid with ``--other-pid``. Weights may be random (scripts/make_fullsize_sensevoice.py): then partial texts,
 on which two results must agree, say little. Run it with the engine's Python: it needs websockets and psutil.
 """
 
@@ -26,6 +26,7 @@ import tempfile
 import time
 import urllib.request
 import wave
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,7 +109,8 @@ async def session(url: str, script: Script, measured: Measured) -> None:
             await asyncio.sleep(max(0.0, started + number * STEP - time.monotonic()))
             await socket.send(script.samples[at : at + step].tobytes())
         await socket.send(json.dumps({"is_speaking": False, "is_end": True}))
-        await asyncio.wait_for(listening, 60)
+        with suppress(TimeoutError):  # what it has not said by then is counted as missed
+            await asyncio.wait_for(listening, 30)
     for begins, ends in script.spans:
         final = [at for at, mode in heard if mode == "2pass-offline" and at > ends]
         first = [at for at, mode in heard if mode == "2pass-online" and begins < at < ends + PAUSE]

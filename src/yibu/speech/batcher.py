@@ -177,16 +177,16 @@ class Batcher:
     def __init__(
         self,
         recognizer: Recognizer,
-        threads: Executor,
+        threads: Sequence[Executor],
         limits: Limits,
         metrics: Metrics,
-        parallel: int = 1,
     ) -> None:
-        """``parallel`` threads may call the recognizer at once."""
+        """Each of ``threads`` is an executor of one thread; all of them may call the recognizer at
+        once."""
         self.limits = limits
         self._recognizer = recognizer
         self._threads = threads
-        self._parallel = parallel
+        self._parallel = len(threads)
         self._metrics = metrics
         self._queue: FairQueue[Job] = FairQueue()
         self._finals: FairQueue[Job] = FairQueue()
@@ -311,7 +311,7 @@ class Batcher:
         self._computing[number] = started = time.monotonic()
         try:
             results = await asyncio.get_running_loop().run_in_executor(
-                self._threads, _work_off, self._recognizer, batch
+                self._threads[number], _work_off, self._recognizer, batch
             )
         finally:
             del self._computing[number]

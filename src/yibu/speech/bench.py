@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,9 +83,12 @@ def measure(model: Path, vad: Path | None, precision: str, device: str, threads:
         if number == 0 and segments:
             loaded.recognizer.recognize(segments[:1], [options])
         started = time.perf_counter()
-        results: list[Recognized] = []
-        for batch in _batches(segments):
-            results += loaded.recognizer.recognize(batch, [options] * len(batch))
+        with ThreadPoolExecutor(loaded.parallel) as pool:
+            answers = pool.map(
+                lambda batch: loaded.recognizer.recognize(batch, [options] * len(batch)),
+                _batches(segments, loaded.parallel),
+            )
+            results = [result for answer in answers for result in answer]
         recognize_seconds += time.perf_counter() - started
         audio += seconds
         texts.append(_text(results))
@@ -124,14 +128,17 @@ def _segments(file: Path, segmenter) -> tuple[list[Segment], float]:  # type: ig
     return segments + session.finish(), decoder.seconds
 
 
-def _batches(segments: Sequence[Segment]) -> list[list[Segment]]:
+def _batches(segments: Sequence[Segment], parallel: int) -> list[list[Segment]]:
+    """Of even length, so that all threads have something to do."""
+    seconds = sum(segment.duration for segment in segments)
+    most = min(_BATCH_SECONDS, seconds / parallel)
     batches: list[list[Segment]] = []
     room = 0.0
     for segment in segments:
         room -= segment.duration
         if room < 0 or not batches:
             batches.append([])
-            room = _BATCH_SECONDS - segment.duration
+            room = most - segment.duration
         batches[-1].append(segment)
     return batches
 

@@ -53,9 +53,8 @@ class Engine:
         self._load = load
         self._serving: Serving | None = None
         self._in_flight = self._sessions = 0
-        self._model_threads = ThreadPoolExecutor(
-            max(1, settings.threads), thread_name_prefix="model"
-        )
+        self._model_threads = [_one_thread()]
+        """The first one loads the model."""
         self._pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decoder")
         self._live_pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="live")
         self.metrics.gauge("in_flight", "Requests in flight.", lambda: float(self._in_flight))
@@ -80,7 +79,8 @@ class Engine:
             await asyncio.wait({task})
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._live_pool.shutdown(wait=False, cancel_futures=True)
-            self._model_threads.shutdown(wait=False, cancel_futures=True)
+            for thread in self._model_threads:
+                thread.shutdown(wait=False, cancel_futures=True)
 
     def serving(self) -> Serving:
         """The loaded model.
@@ -152,11 +152,10 @@ class Engine:
     async def _run(self) -> None:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._model_threads, self._load_and_warm)
+        loaded = await loop.run_in_executor(self._model_threads[0], self._load_and_warm)
         limits = self.settings.limits
-        batcher = Batcher(
-            loaded.recognizer, self._model_threads, limits, self.metrics, loaded.parallel
-        )
+        self._model_threads += [_one_thread() for _ in range(1, loaded.parallel)]
+        batcher = Batcher(loaded.recognizer, self._model_threads, limits, self.metrics)
         transcriber = Transcriber(
             loaded.segmenter, batcher, self._pool, limits, self.metrics, loaded.finishing
         )
@@ -187,3 +186,7 @@ class Engine:
         )
         give_back()
         return loaded
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="model")

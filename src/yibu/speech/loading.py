@@ -359,12 +359,13 @@ def _finished(
         return loaded
     from yibu.speech.models.campplus import SpeakerNetwork
     from yibu.speech.models.punctuation import Punctuator
-    from yibu.speech.stages import Finishing, SpeakerRecognizer
+    from yibu.speech.stages import Finishing, PunctuatingRecognizer, SpeakerRecognizer
 
     recognizer, notes = loaded.recognizer, loaded.notes
     punctuator = speakers = None
     if punctuation_dir is not None:
         punctuator = Punctuator.load(punctuation_dir, threads=threads)
+        recognizer = PunctuatingRecognizer(recognizer, punctuator)
         notes = (
             *notes,
             tr("punctuation by {punctuation_dir}", punctuation_dir=punctuation_dir.name),

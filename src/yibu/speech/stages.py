@@ -69,6 +69,34 @@ class SpeakerRecognizer:
         return answers
 
 
+class PunctuatingRecognizer:
+    """A recognizer whose answers have their punctuation, where each is a text of its own."""
+
+    def __init__(self, recognizer: Recognizer, punctuator: Punctuator) -> None:
+        self.name = recognizer.name
+        self.languages = recognizer.languages
+        self.tasks = recognizer.tasks
+        self.precision = recognizer.precision
+        self.takes_hotwords = recognizer.takes_hotwords
+        self._recognizer = recognizer
+        self._punctuator = punctuator
+
+    def recognize(
+        self, segments: Sequence[Segment], options: Sequence[Options]
+    ) -> list[Recognized]:
+        """See ``Recognizer`` in ``types.py``."""
+        answers = self._recognizer.recognize(segments, options)
+        return [
+            self._punctuated(answer) if wanted.punctuated else answer
+            for answer, wanted in zip(answers, options, strict=True)
+        ]
+
+    def _punctuated(self, answer: Recognized) -> Recognized:
+        stage = PunctuationStage(self._punctuator)
+        [result] = [*stage.feed([answer]), *stage.finish()]
+        return result
+
+
 @dataclass(slots=True)
 class _Pending:
     result: Recognized

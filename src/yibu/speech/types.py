@@ -58,6 +58,9 @@ class Options:
     """Words to listen for (SeACo-Paraformer)."""
     speakers: bool = False
     """Speakers are to be told apart."""
+    punctuated: bool = False
+    """Each segment is a text of its own, which gets its punctuation at once; those of a file get it
+    together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ class Recognized:
 
 
 class Recognizer(Protocol):
-    """A loaded model. Called from one worker thread at a time; never on the event loop."""
+    """A loaded model. Called from as many threads at once as ``Loaded.parallel`` says; never on the
+    event loop."""
 
     name: str
     languages: frozenset[str]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,3 +95,28 @@ def test_without_a_model_for_speakers_it_says_so(
     error = json.loads(answer.stdout)["error"]
     assert error["param"] == "response_format"
     assert "speakers: iic/speech_campplus_sv_zh-cn_16k-common" in error["message"]
+
+
+async def test_live_finals_have_punctuation(engine: Running, sensevoice_dir: Path) -> None:
+    """Each utterance by itself."""
+    websockets = pytest.importorskip("websockets")
+    with wave.open(str(sensevoice_dir / "clips" / "0-en.wav")) as file:
+        data = file.readframes(1 << 24) + bytes(32_000)
+    texts = []
+    for itn in (False, True):
+        url = engine.url.replace("http", "ws", 1) + "/ws"
+        async with websockets.connect(url, subprotocols=["binary"]) as socket:
+            first = {"mode": "2pass", "wav_format": "pcm", "audio_fs": 16000, "itn": itn}
+            await socket.send(json.dumps(first | {"is_speaking": True}))
+            for at in range(0, len(data), 3200):
+                await socket.send(data[at : at + 3200])
+            await socket.send(json.dumps({"is_speaking": False, "is_end": True}))
+            told: list[dict[str, Any]] = []
+            while not told or "is_end" not in told[-1]:
+                told.append(json.loads(await asyncio.wait_for(socket.recv(), 120)))
+        texts.append("".join(each["text"] for each in told if each["mode"] == "2pass-offline"))
+    plain, marked = texts
+    letters = str.maketrans("", "", "，。？、,.? ")
+    assert plain.translate(letters) == plain.replace(" ", "") != ""
+    assert marked.rstrip()[-1] in "。？.?"
+    assert marked.translate(letters).lower() == plain.translate(letters).lower()

@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.speech.server.conftest import SHARED
 from tests.speech.server.media import silence, tone
-from yibu.speech.types import SAMPLE_RATE, Samples, Segment
+from yibu.speech.types import SAMPLE_RATE, Endpointing, Samples, Segment, SpeechBegan
 from yibu.speech.vad.silero import MAX_SECONDS, SileroVad
 
 CLIP = SHARED / "clips" / "jfk.flac"
@@ -97,3 +97,43 @@ def test_a_session_does_not_grow_with_the_file(vad: SileroVad, speech: Samples) 
         session.feed(silence(3.0))
         assert len(session._buffer) < (MAX_SECONDS + 15) * SAMPLE_RATE
     assert len(session._probabilities) < 2_000
+
+
+def live(
+    vad: SileroVad, samples: Samples, block: int
+) -> tuple[list[SpeechBegan | Segment], list[bool]]:
+    """What a live stream hears; and of each utterance that a pause ended, whether it was known just
+    so before."""
+    detector = vad.utterances(Endpointing(silence=0.5))
+    events: list[SpeechBegan | Segment] = []
+    known: list[bool] = []
+    ending = None
+    for start in range(0, len(samples), block):
+        found = detector.feed(samples[start : start + block])
+        known += [
+            ending is not None
+            and ending.start == each.start
+            and np.array_equal(ending.samples, each.samples)
+            for each in found
+            if isinstance(each, Segment)
+        ]
+        events += found
+        ending = detector.ending()
+    return events + detector.finish(), known
+
+
+def test_live_speech_ends_at_its_pauses(vad: SileroVad, speech: Samples) -> None:
+    quiet = np.zeros(SAMPLE_RATE, np.float32)
+    samples = np.concatenate([quiet, speech, quiet, speech, quiet])
+    events, known = live(vad, samples, 1600)
+    assert [type(event) for event in events] == [SpeechBegan, Segment] * (len(events) // 2)
+    found = [event for event in events if isinstance(event, Segment)]
+    began = [event for event in events if isinstance(event, SpeechBegan)]
+    assert [each.start for each in began] == [each.start for each in found]
+    assert len(found) >= 4
+    assert all(known)
+    well_formed(found, samples)
+    others, _ = live(vad, samples, 999)
+    assert [(each.start, getattr(each, "end", None)) for each in others] == [
+        (each.start, getattr(each, "end", None)) for each in events
+    ]

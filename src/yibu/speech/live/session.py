@@ -256,8 +256,9 @@ class LiveSession:
         self._waiting += moved.duration
         deliver = partial(self._recognized, utterance, number, moved.duration, time.monotonic())
         early, utterance.early = utterance.early, None
-        if early is None or not early.fits(moved, self.options):
-            job = Job(moved.duration, self.options, lambda: moved, deliver)
+        options = self._final_options
+        if early is None or not early.fits(moved, options):
+            job = Job(moved.duration, options, lambda: moved, deliver)
             self._tools.batcher.enqueue_final(self._flow, job)
             return
         self._tools.metrics.audio_out.add(moved.duration)
@@ -265,6 +266,11 @@ class LiveSession:
             early.deliver = deliver
         else:
             deliver(early.result)
+
+    @property
+    def _final_options(self) -> Options:
+        """An utterance is punctuated by itself; what the client commits is a text too."""
+        return replace(self.options, punctuated=self.options.use_itn)
 
     def _recognized(
         self, utterance: Utterance, number: int, seconds: float, since: float, result: Answer
@@ -316,9 +322,10 @@ class LiveSession:
         utterance.heard_seconds = self.open_seconds
         if self._ending is not None:
             segment = self._moved(self._ending)
-            early = utterance.early = Early(span(segment), self.options)
+            options = self._final_options
+            early = utterance.early = Early(span(segment), options)
             deliver = partial(self._heard, utterance, early)
-            return Job(segment.duration, self.options, lambda: segment, deliver, final=False)
+            return Job(segment.duration, options, lambda: segment, deliver, final=False)
         options = replace(self.options, words=False, speakers=False)
         deliver = partial(self._heard, utterance, None)
         return Job(self.open_seconds, options, self._speech, deliver, final=False, spare=True)
