@@ -62,8 +62,9 @@ export function clock(value) {
   return `${minutes}:${rest}`;
 }
 
-export function dateTime(unixSeconds) {
-  if (unixSeconds === null || unixSeconds === undefined) return NONE;
+/** `time` in Unix seconds, or as ISO 8601. */
+export function dateTime(time) {
+  if (time === null || time === undefined) return NONE;
   const options = { dateStyle: "medium", timeStyle: "short" };
-  return new Intl.DateTimeFormat(locale(), options).format(new Date(unixSeconds * 1000));
+  return new Intl.DateTimeFormat(locale(), options).format(new Date(typeof time === "number" ? time * 1000 : time));
 }

@@ -2,6 +2,7 @@
 import { useAsked, useDebounced } from "../../lib/hooks.js";
 import { withQuery } from "../../lib/api.js";
 import { html } from "../../lib/html.js";
+import { bytes } from "../../lib/format.js";
 import { t } from "../../lib/i18n.js";
 import { Notice, Spinner } from "../../components/notice.js";
 
@@ -11,6 +12,14 @@ function fitsText(fits) {
     "in memory": [t("fits in memory"), "ok"], no: [t("does not fit"), "bad"],
   };
   return texts[fits] ?? [t("size unknown"), ""];
+}
+
+function kindText(kind) {
+  const texts = {
+    chat: t("chat"), speech: t("speech"), embedding: t("embedding"), rerank: t("reranking"), vad: t("voice activity"),
+    punctuation: t("punctuation"), speakers: t("speakers"),
+  };
+  return texts[kind] ?? kind;
 }
 
 export function Catalogue({ query, onChoose }) {
@@ -28,7 +37,7 @@ export function Catalogue({ query, onChoose }) {
       return html`<li key=${model.name}><button type="button" class="catalogue-entry" onClick=${() => onChoose(model)}>
         <span class="row"><strong class="grow truncate">${model.name}</strong>${model.up && html`<span class="badge ok">${t("up")}</span>`}</span>
         <span class="small about">${model.about}</span>
-        <span class="row wrap small muted"><span>${model.kind}</span><span>${model.size}</span><span>${model.license}</span>
+        <span class="row wrap small muted"><span>${kindText(model.kind)}</span><span>${bytes(model.size)}</span><span>${model.license}</span>
           <span class=${`badge plain ${kind}`}>${text}</span></span>
       </button></li>`;
     })}</ul>
