@@ -74,7 +74,7 @@ function Editing({ file, reload }) {
     ${!file.exists && html`<${Notice}>${t("The file does not exist yet. Applying writes it.")}<//>`}
     <${Editor} control=${editor} text=${text} onText=${setText} faults=${fresh ? checked.faults : []} />
     <${Faults} checked=${fresh ? checked : null} onLine=${(line) => editor.current?.goTo(line)} />
-    ${file.history.length > 0 && html`<section class="card" aria-labelledby="history-title">
+    ${(file.history ?? []).length > 0 && html`<section class="card" aria-labelledby="history-title">
       <div class="card-head"><h2 id="history-title">${t("Served before")}</h2></div>
       <table class="table"><thead><tr><th scope="col">${t("Until")}</th><th scope="col">${t("Models")}</th></tr></thead>
         <tbody>${file.history.map((one) => html`<tr key=${one.until}><td class="nowrap">${dateTime(one.until)}</td><td>${one.models.join(", ")}</td></tr>`)}</tbody></table>

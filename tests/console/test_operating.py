@@ -1,0 +1,139 @@
+"""Logs, metrics, configuration, deploying: what an operator does with a running node."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.home import Home, fake
+from tests.support.chromium import Chromium
+
+from .conftest import Look, View
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory, chromium: Chromium) -> Iterator[Home]:
+    with Home(tmp_path_factory.mktemp("home")) as home:
+        home.write([fake("chat")])
+        home.yibu("up", "-d")
+        yield home
+
+
+@pytest.fixture
+def view(look: Look, operated: Home) -> View:
+    return look(operated.url())
+
+
+def text_of(*models: str) -> str:
+    return json.dumps({"gateway": {"port": 0}, "models": [fake(name) for name in models]}, indent=1)
+
+
+def test_logs_are_followed_searched_and_filtered(view: View, operated: Home) -> None:
+    page = view.open("logs").page
+    lines = page.get_by_role("log", name="Lines")
+    page.get_by_label("Log", exact=True).select_option("chat-0")
+    expect(lines).to_contain_text("generation 1")
+    before = lines.get_by_text(re.compile(r"generation \d+")).count()
+    body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+    page.request.post(f"{view.url}/v1/chat/completions", data=body)
+    expect(lines.get_by_text(re.compile(r"generation \d+"))).to_have_count(before + 1)
+    page.get_by_label("Log", exact=True).select_option("node")
+    page.get_by_label("Search").fill("/v1/chat/completions")
+    expect(lines.locator("mark").first).to_have_text("/v1/chat/completions")
+    view.accessible()
+    page.get_by_label("Level").select_option("error")
+    expect(lines).to_contain_text("No line matches yet.")
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Download these lines").click()
+    assert downloading.value.suggested_filename == "yibu.log"
+
+
+def test_metrics_of_the_node_itself(view: View) -> None:
+    page = view.open("metrics").page
+    plot = page.get_by_role("figure").filter(has=page.get_by_role("heading", name="Memory"))
+    expect(plot.locator("canvas")).to_be_visible()
+    expect(plot).to_contain_text(re.compile(r"Memory: [\d.]+ [MG]iB"))
+    for name in "Day", "Month", "Hour":
+        page.get_by_role("group", name="Time").get_by_role("button", name=name).click()
+        expect(page.get_by_role("button", name=name)).to_have_attribute("aria-pressed", "true")
+        expect(page.locator(".loading")).to_have_count(0)
+    view.accessible()
+
+
+def test_the_configuration_is_checked_compared_applied_and_rolled_back(
+    view: View, operated: Home
+) -> None:
+    page = view.open("config").page
+    editor = page.get_by_role("textbox", name="Text of the configuration")
+    editor.fill(text_of("chat").replace('"engine"', '"engin"'))
+    fault = page.get_by_role("button", name=re.compile("line .*engin"))
+    expect(fault.first).to_be_visible()
+    expect(page.get_by_role("button", name="Compare and apply")).to_be_disabled()
+    view.accessible()
+    fault.first.click()
+    expect(editor).to_be_focused()
+
+    editor.fill(text_of("chat", "second"))
+    page.get_by_role("button", name="Compare and apply").click()
+    dialog = page.get_by_role("dialog", name="Apply the configuration")
+    expect(dialog.get_by_role("listitem").filter(has_text="second")).to_contain_text("start")
+    expect(dialog.locator(".diff .plus").first).to_be_visible()
+    view.accessible()
+    dialog.get_by_role("button", name="Apply", exact=True).click()
+    view.open("overview")
+    second = page.locator("li.model").filter(has_text="second")
+    expect(second.locator(".badge").first).to_have_text("ready")
+    assert "second" in (operated.root / "yibu.yaml").read_text()
+
+    view.open("config")
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    view.open("overview")
+    expect(second.get_by_text("ready")).to_have_count(0)
+    assert [model["name"] for model in operated.ps()["models"]] == ["chat"]
+
+
+def test_a_file_that_somebody_else_has_changed_is_not_overwritten(
+    view: View, operated: Home
+) -> None:
+    view.expected = ("409",)
+    page = view.open("config").page
+    page.get_by_role("textbox", name="Text of the configuration").fill(text_of("chat", "third"))
+    page.get_by_role("button", name="Compare and apply").click()
+    (operated.root / "yibu.yaml").write_text(text_of("chat"))
+    page.get_by_role("dialog").get_by_role("button", name="Apply", exact=True).click()
+    expect(page.locator(".toast.bad")).to_be_visible()
+    assert "third" not in (operated.root / "yibu.yaml").read_text()
+
+
+def test_what_cannot_be_found_is_said(view: View) -> None:
+    view.expected = ("422", "404")
+    page = view.open("deploy").page
+    expect(page.get_by_role("button", name=re.compile("smollm2-135m"))).to_be_visible()
+    box = page.get_by_label("Model", exact=True)
+    box.fill("qwen3-0.6")
+    expect(page.get_by_role("button", name=re.compile("smollm2-135m"))).to_have_count(0)
+    page.get_by_role("button", name=re.compile("^qwen3-0.6b")).click()
+    expect(box).to_have_value("qwen3-0.6b")
+    box.fill("/no/such/model.gguf")
+    page.get_by_role("button", name="More settings").click()
+    view.accessible()
+    page.get_by_role("button", name="Plan", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("/no/such/model.gguf")
+
+
+def test_a_start_script_that_starts_nothing_is_said(view: View) -> None:
+    view.expected = ("422",)
+    page = view.open("deploy").page
+    page.get_by_role("button", name="A start script").click()
+    page.get_by_label("Start script or command line").fill(f"{sys.executable} -m http.server 9")
+    page.get_by_role("button", name="Plan", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("nothing to adopt")
+    view.accessible()
