@@ -65,6 +65,11 @@ class Paths:
         return self.state / "node.lock"
 
     @property
+    def history(self) -> Path:
+        """What was served before."""
+        return self.state / "history.json"
+
+    @property
     def node_log(self) -> Path:
         return self.logs / "node.log"
 

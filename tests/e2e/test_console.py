@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
+import socket
 import stat
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.fakes.vllm import make_model
@@ -34,8 +37,9 @@ class Page:
 
     @contextmanager
     def request(
-        self, method: str, path: str, body: Any = None
-    ) -> Iterator[http.client.HTTPResponse]:
+        self, method: str, path: str, body: Any = None, *, wait: bool = True
+    ) -> Iterator[Any]:
+        """The answer, or the connection while it is on its way."""
         address = urllib.parse.urlsplit(self.home.url())
         assert address.hostname
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
@@ -45,7 +49,7 @@ class Page:
         data = None if body is None else json.dumps(body)
         try:
             connection.request(method, API + path, data, headers)
-            yield connection.getresponse()
+            yield connection.getresponse() if wait else connection
         finally:
             connection.close()
 
@@ -80,7 +84,7 @@ def events(answer: http.client.HTTPResponse) -> Iterator[tuple[str, Any]]:
 
 
 def test_the_overview_shows_what_runs_and_acts_on_it(home: Home) -> None:
-    home.write([fake(name="chat", aliases=["gpt"]), fake(name="later", keep="manual")])
+    home.write([fake(name="chat", aliases=["org/gpt"]), fake(name="later", keep="manual")])
     home.yibu("up", "-d")
     page = Page(home)
     overview = page.told("/overview")
@@ -92,7 +96,7 @@ def test_the_overview_shows_what_runs_and_acts_on_it(home: Home) -> None:
     assert [one["model"] for one in machine["memory"]] == ["chat"]
     chat, later = overview["models"]
     assert (chat["state"], later["state"]) == ("ready", "unloaded")
-    assert chat["names"] == ["gpt"]
+    assert chat["names"] == ["org/gpt"]
     assert "chat" in chat["capabilities"]
     assert chat["file"] == str(home.root / "yibu.yaml")
     assert (chat["keep"], later["keep"]) == ("always", "manual")
@@ -104,7 +108,7 @@ def test_the_overview_shows_what_runs_and_acts_on_it(home: Home) -> None:
     job = page.done(*page.ask("POST", "/models/chat/restart"))
     assert (job["verb"], job["models"], job["error"]) == ("restart", ["chat"], None)
     until(lambda: page.model()["replicas"][0]["pid"] != replica["pid"])
-    assert not page.done(*page.ask("POST", "/models/gpt/scale", {"replicas": 2}))["error"]
+    assert not page.done(*page.ask("POST", "/models/org%2Fgpt/scale", {"replicas": 2}))["error"]
     until(lambda: len(page.model()["replicas"]) == 2)
     assert not page.done(*page.ask("POST", "/models/chat/keep", {"keep": "idle 15m"}))["error"]
     until(lambda: page.model()["keep"] == "idle")
@@ -282,7 +286,7 @@ def test_the_file_is_checked_compared_applied_and_taken_back(home: Home) -> None
     page = Page(home)
     config = page.told("/config")
     assert (config["path"], config["text"]) == (str(file), file.read_text())
-    assert config["previous"] is None
+    assert (config["previous"], config["history"]) == (None, [])
     assert page.ask("POST", "/config/rollback")[0] == 422
 
     faulty = "gateway: {port: 0}\nmodels:\n  - name: chat\n    engin: command\n"
@@ -313,7 +317,9 @@ def test_the_file_is_checked_compared_applied_and_taken_back(home: Home) -> None
     assert file.read_text() == text
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     until(lambda: len(page.told("/overview")["models"]) == 2)
-    assert page.told("/config")["previous"]["models"] == ["chat"]
+    before = page.told("/config")
+    assert before["previous"]["models"] == ["chat"]
+    assert before["history"] == [before["previous"]]
     assert not page.done(*page.ask("POST", "/config/rollback"))["error"]
     until(lambda: [m["name"] for m in page.told("/overview")["models"]] == ["chat"])
     assert [model["name"] for model in page.told("/overview")["stopped"]] == ["second"]
@@ -401,3 +407,27 @@ def test_keys_are_made_limited_replaced_and_removed(home: Home) -> None:
     usage = page.told("/usage?by=key&since=1d")
     assert (usage["object"], usage["by"]) == ("list", "key")
     assert page.ask("GET", "/usage?by=colour")[0] == 400
+
+
+def test_a_hub_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hub = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = {"MODELSCOPE_ENDPOINT": hub, "MODELSCOPE_DOMAIN": hub}
+        with Home(tmp_path, settings=settings) as home:
+            home.write([fake("chat")])
+            home.yibu("up", "-d")
+            page = Page(home)
+            wanted = {"model": "modelscope:org/never"}
+            with ExitStack() as stack:
+                asked = [
+                    stack.enter_context(page.request("POST", "/plan", wanted, wait=False))
+                    for _ in range(3)
+                ]
+                # Whichever comes last is refused at once, while the others wait for the hub.
+                (answered, *_), _, _ = select.select([one.sock for one in asked], [], [], 60)
+                refused = next(one for one in asked if one.sock is answered).getresponse()
+                assert refused.status == 503
+                assert json.load(refused)["error"]["code"] == "too_many_plans"
+                assert page.model()["state"] == "ready"
+                assert page.told("/logs/lines?log=node")["lines"]
+                home.yibu("down")

@@ -59,6 +59,11 @@ class Manager(Protocol):
         """The node's yibu.yaml. Blocking. Raises ConfigError."""
         ...
 
+    def served_before(self) -> list[dict[str, Any]]:
+        """Sets of models that something else was applied over, the latest first: ``until`` and
+        ``models``. Blocking."""
+        ...
+
     def check_file(self, text: str) -> dict[str, Any]:
         """What is wrong with a text for it. Blocking."""
         ...

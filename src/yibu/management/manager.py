@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from yibu.config import ModelConfig
 from yibu.config.wire import plain_config
@@ -19,8 +22,10 @@ from yibu.messages import tr
 from yibu.node.control import Control
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import gpus, gpus_busy, probe
+from yibu.node.history import History
 from yibu.planner.types import Gpu
 
+T = TypeVar("T")
 Change = tuple[list[dict[str, Any]], list[str]]
 """Models to bring up, as the control socket takes them, and names of those to take down."""
 
@@ -80,10 +85,14 @@ class NodeManager:
 
     async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         held = await self._fleet.reserved()
-        return await asyncio.to_thread(proposals.plan, wanted, self._context, self.file, held)
+        return await _in_own_thread(partial(proposals.plan, wanted, self._context, self.file, held))
 
     def read_file(self) -> dict[str, Any]:
         return self.file.read()
+
+    def served_before(self) -> list[dict[str, Any]]:
+        kept = History(self._context.paths.history).all()
+        return [{"until": s.until, "models": [m.name for m in s.models]} for s in reversed(kept)]
 
     def check_file(self, text: str) -> dict[str, Any]:
         return self.file.check(text)
@@ -118,6 +127,32 @@ class NodeManager:
 
 def _plain(found: Difference) -> Change:
     return [plain_config(model) for model in found.models], list(found.removed)
+
+
+async def _in_own_thread(work: Callable[[], T]) -> T:
+    """``work`` in a thread that nobody waits for when the node ends: a hub may never answer."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: Exception | None) -> None:
+        if result.done():  # cancelled meanwhile
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the node has ended
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    threading.Thread(target=run, name="plan", daemon=True).start()
+    return await result
 
 
 async def _drop(_event: Mapping[str, Any]) -> None:

@@ -37,6 +37,10 @@ class History:
         """Something else is about to be served. Raises OSError where that cannot be written down."""
         self._write([*self._read(), Served(int(time.time()), tuple(models))][-_KEPT:])
 
+    def all(self) -> Sequence[Served]:
+        """Every set that is kept, the oldest first."""
+        return self._read()
+
     def last(self) -> Served | None:
         """What was served before; None where nothing was applied."""
         return next(reversed(self._read()), None)

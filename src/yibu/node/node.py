@@ -103,7 +103,7 @@ class Node:
             saved = await asyncio.to_thread(state.read if before else state.load)
             await adopted(fleet, await fleet.adopt(saved))
             gateway = await stack.enter_async_context(self.gateway(fleet))
-            history = History(self.paths.state / "history.json")
+            history = History(self.paths.history)
             upgrade = Upgrade(fleet, host.ownership, state, gateway, lock, link, stopping,
                               self.paths.node_log, self.launched_with)  # fmt: skip
             control = Control(fleet, shown, gateway, stopping, self.settings, history, upgrade.run)

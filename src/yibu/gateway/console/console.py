@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.errors import NotReadyError
@@ -39,6 +40,8 @@ class Console:
         self.jobs = Jobs()
         self.stopped: dict[str, ModelConfig] = {}
         """Models that were stopped here, to be started again."""
+        self.plans: set[asyncio.Task[dict[str, Any]]] = set()
+        """Those that are being made."""
         self._streams = 0
         self._observer: Observer | None = None
         if deps.manager is not None:
@@ -71,9 +74,10 @@ class Console:
         try:
             yield
         finally:
-            for task in tasks:
+            ending: list[asyncio.Task[Any]] = [*tasks, *self.plans]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             await self.jobs.aclose()
 
     @contextmanager

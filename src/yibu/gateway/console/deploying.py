@@ -58,8 +58,6 @@ class FileChange(FileText):
 
 
 def add_deploying(router: APIRouter, console: Console) -> None:
-    planning = asyncio.Semaphore(_PLANS)
-
     @router.get("/console/api/catalogue", openapi_extra=allow("console"))
     async def catalogue(q: Annotated[str | None, Query()] = None) -> Response:
         found = await asyncio.to_thread(console.manager.catalogue, q or None)
@@ -72,26 +70,26 @@ def add_deploying(router: APIRouter, console: Console) -> None:
     @router.post("/console/api/plan", openapi_extra=allow("console"))
     async def plan(request: Request) -> Response:
         wanted = await body_of(request, PlanRequest)
-        if planning.locked():
+        if len(console.plans) >= _PLANS:
             raise NotReadyError(
                 tr("{PLANS} plans are being made already", PLANS=_PLANS),
                 code="too_many_plans",
                 retry_after=5,
             )
-        async with planning:
-            try:
-                async with asyncio.timeout(_PLAN_SECONDS):
-                    return answer(await console.manager.plan(wanted.model_dump()))
-            except TimeoutError:
-                raise NotReadyError(
-                    tr(
-                        "The plan was not made within {PLAN_SECONDS:.0f} s: the hub is slow "
-                        "to answer",
-                        PLAN_SECONDS=_PLAN_SECONDS,
-                    ),
-                    code="plan_timeout",
-                    retry_after=30,
-                ) from None
+        task = asyncio.create_task(console.manager.plan(wanted.model_dump()), name="console plan")
+        console.plans.add(task)  # until its thread has ended, whoever still waits for it
+        task.add_done_callback(console.plans.discard)
+        done, _ = await asyncio.wait({task}, timeout=_PLAN_SECONDS)
+        if not done:
+            raise NotReadyError(
+                tr(
+                    "The plan was not made within {PLAN_SECONDS:.0f} s: the hub is slow to answer",
+                    PLAN_SECONDS=_PLAN_SECONDS,
+                ),
+                code="plan_timeout",
+                retry_after=30,
+            )
+        return answer(task.result())
 
     _add_file(router, console)
 
@@ -102,12 +100,8 @@ def _add_file(router: APIRouter, console: Console) -> None:
     @router.get("/console/api/config", openapi_extra=allow("console"))
     async def read() -> Response:
         found = await asyncio.to_thread(console.manager.read_file)
-        before = (await console.manager.ask("configs"))["previous"]
-        previous = before and {
-            "until": before["until"],
-            "models": [model["name"] for model in before["models"]],
-        }
-        return answer({**found, "previous": previous})
+        before = await asyncio.to_thread(console.manager.served_before)
+        return answer({**found, "previous": before[0] if before else None, "history": before})
 
     @router.post("/console/api/config/check", openapi_extra=allow("console"))
     async def check(request: Request) -> Response:
