@@ -169,6 +169,25 @@ def test_llama_swaps_macros_and_names() -> None:
     assert adoption.document["gateway"] == {"host": "127.0.0.1", "port": 8080}
 
 
+def test_llama_swaps_groups() -> None:
+    models = "".join(f"  {name}: {{cmd: llama-server -m /m/{name}.gguf}}\n" for name in "abcd")
+    groups = """groups:
+  one: {swap: false, members: [a, b]}
+  two: {exclusive: false, persistent: true, members: [c]}
+"""
+    document = adopt_script(f"models:\n{models}{groups}").document
+    assert {model["name"]: model["group"] for model in document["models"]} == {
+        "a": {"name": "one", "swap": False, "exclusive": True},
+        "b": {"name": "one", "swap": False, "exclusive": True},
+        "c": {"name": "two", "persistent": True},
+        "d": {"name": "llama-swap", "exclusive": True},
+    }
+    matrix = "matrix: {sets: {all: a & b}}\n"
+    adoption = adopt_script(f"models:\n{models}{matrix}")
+    assert not any("group" in model for model in adoption.document["models"])
+    assert any("matrix" in str(warning) for warning in adoption.warnings)
+
+
 def test_a_modelfile() -> None:
     text = "FROM hf.co/org/name-GGUF:Q4_K_M\nPARAMETER num_ctx 4096\nPARAMETER stop x\nSYSTEM hi\n"
     adoption = adopt_script(text)

@@ -66,13 +66,17 @@ def read_llama_swap(text: str, setting: Setting) -> Swap | None:
     for name, model in models.items():
         entry = _Entry(str(name), model, document, setting, text, lines.get(str(name), 0))
         servers.append(entry.server())
-        rest = entry.rest(groups.get(str(name), "llama-swap"), preloaded, warnings)
+        rest = entry.rest(groups.get(str(name), groups.get("")), preloaded, warnings)
         entries.append(rest if servers[-1] is not None else {**entry.as_command(), **rest})
     warnings += [
         tr("{key} is not carried over: {why}", key=key, why=why)
         for key, why in _LEFT_OUT.items()
         if key in document
     ]
+    if not groups:
+        warnings.append(
+            tr("matrix is not carried over: memory decides which models are loaded together")
+        )
     keys = [_filled(str(key), {}, setting, text) for key in document.get("apiKeys") or ()]
     return Swap(servers, entries, tuple(keys), tuple(dict.fromkeys(warnings)))
 
@@ -134,7 +138,7 @@ name=self.name
         macros = {**(self.document.get("macros") or {}), **(self.model.get("macros") or {}), **own}
         return _filled(text, macros, self.setting, self.text)
 
-    def rest(self, group: str, preloaded: Sequence[str], warnings: list[str]) -> Mapping[str, Any]:
+    def rest(self, group: Any, preloaded: Sequence[str], warnings: list[str]) -> Mapping[str, Any]:
         """When it is loaded, for how long it stays, its group and its limit; in ``warnings`` what has no
         counterpart."""
         found: dict[str, Any] = {}
@@ -156,16 +160,28 @@ name=self.name
         return found
 
 
-def _groups(document: Mapping[str, Any]) -> dict[str, str]:
-    """The group of each model; "" for one that runs beside all others of its group. Models of no group
-    are one that swaps."""
-    router = ((document.get("routing") or {}).get("router") or {}).get("settings") or {}
-    groups = document.get("groups") or router.get("groups") or {}
-    return {
-        str(member): str(name) if group.get("swap", True) else ""
-        for name, group in groups.items()
-        for member in group.get("members") or ()
-    }
+def _groups(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The group of each model as an entry has it, and that of models of none under ""; no groups where a
+    matrix says what runs together."""
+    router = (document.get("routing") or {}).get("router") or {}
+    settings = router.get("settings") or {}
+    if document.get("matrix") or router.get("use") == "matrix":
+        return {}
+    groups = document.get("groups") or settings.get("groups") or {}
+    if not groups:
+        return {"": "llama-swap"}
+    found: dict[str, Any] = {"": {"name": "llama-swap", "exclusive": True}}
+    for name, group in groups.items():
+        traits = {
+            "swap": bool(group.get("swap", True)),
+            "exclusive": bool(group.get("exclusive", True)),
+            "persistent": bool(group.get("persistent", False)),
+        }
+        usual = {"swap": True, "exclusive": False, "persistent": False}
+        said = {key: value for key, value in traits.items() if value != usual[key]}
+        entry = {"name": str(name), **said} if said else str(name)
+        found |= {str(member): entry for member in group.get("members") or ()}
+    return found
 
 
 def _filled(text: str, macros: Mapping[str, Any], setting: Setting, whole: str) -> str:

@@ -14,7 +14,7 @@ from yibu.config import document
 from yibu.config.document import Document, Fault, FaultyFileError, Location
 from yibu.config.names import plain_name
 from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep, split_sleep
-from yibu.config.types import Autoscale, Config, GatewayConfig, Limits, ModelConfig, Origin
+from yibu.config.types import Autoscale, Config, GatewayConfig, Group, Limits, ModelConfig, Origin
 from yibu.errors import ConfigError
 from yibu.messages import tr
 
@@ -296,6 +296,11 @@ def _model(schema: ModelSchema, keep: str, path: Path | None) -> ModelConfig:
     values["aliases"] = tuple(schema.aliases)
     values["limits"] = Limits(**schema.limits.model_dump())
     values["gpus"] = tuple(schema.gpus) if schema.gpus is not None else None
+    group = schema.group
+    if group is not None:
+        values["group"] = Group(
+            **({"name": group} if isinstance(group, str) else group.model_dump())
+        )
     scale = schema.autoscale
     values["autoscale"] = None if scale is None else Autoscale(**scale.model_dump())
     values["keep"], seconds = split_keep(schema.keep or ("idle" if schema.group else keep))

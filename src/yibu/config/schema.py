@@ -233,6 +233,20 @@ SleepText = Annotated[
 ]
 
 
+GroupName = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class GroupSchema(_Part):
+    """Models that are not all loaded together although memory would do."""
+
+    name: GroupName = Field(description="The same for all of its models.")
+    swap: bool = Field(True, description="Only one of its models is loaded at a time.")
+    exclusive: bool = Field(
+        False, description="One of its models unloads those of other groups, and of none."
+    )
+    persistent: bool = Field(False, description="Its models do not yield to exclusive groups.")
+
+
 class AutoscaleSchema(_Part):
     """How the number of a model's replicas follows its load."""
 
@@ -315,11 +329,8 @@ class ModelSchema(_Part):
     preload: bool | None = Field(
         None, description="Load it when it is brought up, and not at its first request only."
     )
-    group: str | None = Field(
-        None,
-        min_length=1,
-        max_length=100,
-        description="Of the models of one group only one is loaded at a time.",
+    group: GroupName | GroupSchema | None = Field(
+        None, description="Its name: of the models of one group only one is loaded at a time."
     )
     autoscale: AutoscaleSchema | None = Field(
         None, description="Replicas by load, instead of `replicas`."

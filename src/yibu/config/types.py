@@ -68,6 +68,35 @@ Keep = Literal["always", "idle", "manual"]
 the next request on; as a person says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Models that are not all loaded together although memory would do; as llama-swap has them."""
+
+    name: str
+    swap: bool = True
+    """Only one of its models is loaded at a time."""
+    exclusive: bool = False
+    """While one of its models is loaded, none of another group, or of none, stays that is loaded on
+    demand."""
+    persistent: bool = False
+    """Its models do not yield to exclusive groups."""
+
+    def __str__(self) -> str:
+        traits = {
+            "no swap": not self.swap,
+            "exclusive": self.exclusive,
+            "persistent": self.persistent,
+        }
+        return ", ".join([self.name, *(name for name, holds in traits.items() if holds)])
+
+    def excludes(self, other: Group | None, *, on_demand: bool) -> bool:
+        """Whether a model of the other group may not be loaded when one of this is; ``on_demand``: it
+        is unloaded without requests."""
+        if other is not None and other.name == self.name:
+            return self.swap
+        return self.exclusive and on_demand and not (other is not None and other.persistent)
+
+
 Sleep = Literal["auto", "1", "2", "off"]
 
 
@@ -116,8 +145,7 @@ class ModelConfig:
     """Seconds asleep after which it is unloaded."""
     preload: bool | None = None
     """Load it when it is brought up; None: where it is kept always."""
-    group: str | None = None
-    """Of the models of one group only one is loaded at a time."""
+    group: Group | None = None
     max_concurrency: int | None = None
     """Requests at once of one replica; None: as its engine says."""
     max_queue: int = 1000

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yibu.config.types import Autoscale, GatewayConfig, Limits, ModelConfig
+from yibu.config.types import Autoscale, GatewayConfig, Group, Limits, ModelConfig
 
 
 def plain_config(config: ModelConfig) -> dict[str, Any]:
@@ -38,11 +38,17 @@ def model_config(data: Mapping[str, Any]) -> ModelConfig:
             "flags": tuple(data.get("flags", ())),
             "aliases": tuple(data.get("aliases", ())),
             "autoscale": None if autoscale is None else Autoscale(**autoscale),
+            "group": _group(data.get("group")),
             "limits": Limits(**data.get("limits", {})),
             "gpus": None if gpus is None else tuple(gpus),
             **paths,
         }
     )
+
+
+def _group(plain: Any) -> Group | None:
+    """A group; an earlier version wrote its name alone."""
+    return None if plain is None else Group(plain) if isinstance(plain, str) else Group(**plain)
 
 
 def plain_gateway(config: GatewayConfig) -> dict[str, Any]:

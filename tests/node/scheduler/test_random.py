@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from tests.node.scheduler.world import TOTAL, World
 from yibu.config import ModelConfig
-from yibu.config.types import Autoscale, Keep
+from yibu.config.types import Autoscale, Group, Keep
 
 NAMES = "abcde"
 STEPS = 100
+GROUPS = (Group("g"), Group("x", exclusive=True), Group("p", swap=False, persistent=True))
 
 
 def entry(chance: random.Random, name: str) -> ModelConfig:
     keep: Keep = chance.choice(["always", "idle", "idle", "idle", "manual"])
-    group = chance.choice([None, None, "g"]) if keep == "idle" else None
+    group = chance.choice([None, None, *GROUPS]) if keep == "idle" else None
     auto = Autoscale(1, 3) if chance.random() < 0.2 else None
     return ModelConfig(
         name,

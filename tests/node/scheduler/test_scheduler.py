@@ -9,7 +9,7 @@ import pytest
 
 from tests.node.scheduler.world import World
 from yibu.config import ModelConfig
-from yibu.config.types import Autoscale
+from yibu.config.types import Autoscale, Group
 from yibu.errors import (
     ConfigError,
     DoesNotFitError,
@@ -193,7 +193,7 @@ def test_a_waiting_client_that_leaves_evicts_nobody(world: World) -> None:
 
 
 def test_one_model_of_a_group_is_loaded_at_a_time(world: World) -> None:
-    bring_up(world, idle("a", group="g"), idle("b", group="g"), idle("c"), size=10)
+    bring_up(world, idle("a", group=Group("g")), idle("b", group=Group("g")), idle("c"), size=10)
     for name in ("a", "c", "b"):
         world.ask(name, 1)
         world.ticks(10)
@@ -205,8 +205,8 @@ def test_one_model_of_a_group_is_loaded_at_a_time(world: World) -> None:
 
 
 def test_a_group_with_a_model_that_is_kept_says_so(world: World) -> None:
-    bring_up(world, model("a", group="g"), size=10)
-    key = world.up(model("b", group="g"), size=10)
+    bring_up(world, model("a", group=Group("g")), size=10)
+    key = world.up(model("b", group=Group("g")), size=10)
     world.ticks(10)
     error = world.scheduler.outcome(key)
     assert isinstance(error, DoesNotFitError)
@@ -489,3 +489,29 @@ def test_what_sleeps_is_unloaded_for_want_of_main_memory_and_after_a_while() -> 
     world.ticks(60)
     assert states(world, "b") == []
     assert states(world, "a") == ["asleep"]
+
+
+def test_a_model_of_an_exclusive_group_has_those_of_others_unloaded(world: World) -> None:
+    pair = Group("pair", swap=False, exclusive=True)
+    bring_up(
+        world,
+        idle("a", group=pair),
+        idle("b", group=pair),
+        idle("c"),
+        idle("d", group=Group("kept", persistent=True)),
+        model("e"),
+        size=10,
+    )
+    for name in "cdab":
+        world.ask(name, 1)
+        world.ticks(20)
+    assert {name: states(world, name) for name in "abcde"} == {
+        "a": ["ready"],
+        "b": ["ready"],
+        "c": [],
+        "d": ["ready"],
+        "e": ["ready"],
+    }
+    world.ask("c", 1)
+    world.ticks(20)
+    assert states(world, "a") == states(world, "c") == ["ready"], "only the exclusive one displaces"

@@ -219,7 +219,7 @@ class Placing:
                         "{desired} is of the group {group!r}, of which {name} is loaded, "
                         "which is kept ({keep})",
                         desired=desired.name,
-                        group=desired.policy.group,
+                        group=desired.policy.group.name if desired.policy.group else "",
                         name=name,
                         keep=policy.keep,
                     ),
@@ -273,12 +273,18 @@ class Placing:
         return units
 
     def _rivals(self, desired: Desired) -> list[Replica]:
-        """Replicas of other models of its group that have memory."""
+        """Replicas of other models that have memory and may not be loaded beside it."""
         group = desired.policy.group
-        return [
-            replica
-            for replica in self._replicas.values()
-            if replica.group == group is not None
-            and replica.generation[0] != desired.name
-            and replica.state not in ("wanted", "asleep", "failed")
-        ]
+        if group is None:
+            return []
+        found = []
+        for replica in self._replicas.values():
+            model = self._models.get(replica.generation[0])
+            on_demand = model is None or model.current.policy.on_demand
+            if (
+                replica.generation[0] != desired.name
+                and replica.state not in ("wanted", "asleep", "failed")
+                and group.excludes(replica.group, on_demand=on_demand)
+            ):
+                found.append(replica)
+        return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from yibu.config import ModelConfig
-from yibu.config.types import Autoscale, Keep
+from yibu.config.types import Autoscale, Group, Keep
 from yibu.errors import YibuError
 from yibu.planner.ledger import Beside, Promise
 from yibu.planner.types import Machine, ModelFacts, Placement
@@ -33,8 +33,7 @@ class Policy:
     """Seconds asleep after which it is unloaded."""
     preload: bool = True
     """Start it with the node, or when it is brought up, and not at its first request only."""
-    group: str | None = None
-    """Only one model of a group is loaded at a time."""
+    group: Group | None = None
     max_concurrency: int | None = None
     """Requests at once of one replica; None: what its engine says."""
     max_queue: int = 1000
@@ -126,7 +125,7 @@ class Replica:
     state: ReplicaState = "wanted"
     reservation: Promise | None = None
     placement: Placement | None = None
-    group: str | None = None
+    group: Group | None = None
     slots: int | None = None
     """Requests that it works on at once; None: any number."""
     engine_slots: int | None = None
