@@ -131,8 +131,8 @@ def cases(condition: str, work: Path) -> list[dict[str, Any]]:
 
 
 def test_verbs_end_in_words_whatever_the_condition(tmp_path: Path) -> None:
-    """Each verb under a twelfth of the conditions, each condition with a twelfth of the verbs."""
-    check([case for case in walk(tmp_path) if case["turn"] % 12 == 0], tmp_path)
+    """Each verb under some of the conditions, each condition with some verbs; all beside real engines."""
+    check([case for case in walk(tmp_path) if case["turn"] % 24 == 0], tmp_path)
 
 
 @pytest.mark.engine
