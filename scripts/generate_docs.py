@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from importlib.metadata import PackageMetadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from typer.main import get_command
 
 from yibu.cli import exits
@@ -178,12 +181,45 @@ def _request_rows(path: str, rows: Iterable[Rule]) -> str:
                       *lines, ""))  # fmt: skip
 
 
+_LICENCES = """# Licences of dependencies
+
+Generated from the packages' own metadata by `make docs`. These are what `pip install yibu` brings, as
+requirements/core.lock has them for Linux; what yibu itself carries, and what engines' environments are made of, is in
+NOTICE. The texts come with the packages (`*.dist-info`).
+
+| package | licence |
+|---|---|
+"""
+
+
+def licences() -> str:
+    """Each package of the core lock that is for this platform, with what its metadata says."""
+    rows = []
+    for line in (DOCS.parent / "requirements/core.lock").read_text(encoding="utf-8").splitlines():
+        needed = Requirement(line)
+        if needed.marker is None or needed.marker.evaluate():
+            found = metadata.metadata(needed.name)
+            rows.append(f"| {needed.name} | {_licence(found)} |\n")
+    return _LICENCES + "".join(rows)
+
+
+def _licence(found: PackageMetadata) -> str:
+    classified = [
+        entry.rpartition("::")[2].strip()
+        for entry in found.get_all("Classifier", [])
+        if entry.startswith("License ::")
+    ]
+    stated = found.get("License-Expression") or found.get("License") or ""
+    return stated if 0 < len(stated) < 60 and stated != "UNKNOWN" else ", ".join(classified)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_reference,
     "requests.md": requests,
     "reference/exit-codes.md": exit_codes,
     "zh/reference/exit-codes.md": exit_codes_zh,
     "reference/causes.md": causes,
+    "reference/licences.md": licences,
     "yibu.schema.json": schema,
 }
 

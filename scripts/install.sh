@@ -1,17 +1,24 @@
 #!/bin/sh
-# Installs yibu for the user who runs this, without a clone and without root:
+# Installs yibu for the user who runs this, without a clone and without root; see usage below. In a pipe:
 #
-#   sh install.sh [--version X.Y.Z] [--uninstall] [--purge]
-#
-# A virtual environment in ~/.local/share/yibu/venv, and ~/.local/bin/yibu as a link into it. Run again
-# it brings yibu to the newest version, or to the one that is named. Python is the newest of 3.11 to
-# 3.14 that the machine has (YIBU_PYTHON names another); where it has none, uv brings one.
-#
-#   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, UV_INDEX_URL, pip's configuration: where packages come from
-#   XDG_DATA_HOME, XDG_BIN_HOME: other places than ~/.local/share and ~/.local/bin
-#   --uninstall   removes both; models and settings stay
-#   --purge       with it: models, engines and state too
+#   curl -fsSL ADDRESS/install.sh | sh -s -- --version 0.1.0
 set -eu
+
+usage() {
+  cat <<'TEXT'
+sh install.sh [--version X.Y.Z] [--uninstall [--purge]]
+
+A virtual environment in ~/.local/share/yibu/venv, and ~/.local/bin/yibu as a link into it. Run again
+it brings yibu to the newest version, or to the one that is named. Python is one of 3.11 to 3.14 that
+the machine has (YIBU_PYTHON names another); where it has none, uv brings one.
+
+  PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, UV_INDEX_URL, UV_DEFAULT_INDEX, UV_INDEX, pip's configuration:
+                where packages come from
+  XDG_DATA_HOME, XDG_BIN_HOME: other places than ~/.local/share and ~/.local/bin
+  --uninstall   removes both; models and settings stay
+  --purge       with it: models, engines and state too
+TEXT
+}
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "install.sh: $1"; [ -z "${2-}" ] || say "  → $2"; exit 1; }
@@ -23,7 +30,7 @@ main() {
       --version) [ $# -gt 1 ] || fail "--version needs a version" "--version 0.1.0"; version=$2; shift ;;
       --uninstall) uninstall=yes ;;
       --purge) purge=yes ;;
-      -h | --help) sed -n '2,/^set/{/^#/!d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
+      -h | --help) usage; exit 0 ;;
       *) fail "unknown option $1" "sh install.sh --help" ;;
     esac
     shift
