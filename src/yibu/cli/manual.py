@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 _HEADING_OR_CODE = re.compile(r"^```.*?^```$|^#{1,6} (?P<heading>.+?)$", re.MULTILINE | re.DOTALL)
@@ -39,7 +38,7 @@ class Section:
 
 def folder() -> Path:
     """Where the documents are: in the package, or in the clone that it was installed from."""
-    packaged = Path(str(resources.files("yibu"))) / "documents"
+    packaged = Path(__file__).parents[1] / "documents"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "docs"
 
 
