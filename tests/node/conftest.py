@@ -16,8 +16,8 @@ from tests.support.polling import until
 from yibu.node import processes
 from yibu.node.fleet import Fleet
 from yibu.node.launch import Host
+from yibu.node.orphans import become_subreaper
 from yibu.node.ports import Ports
-from yibu.node.process import become_subreaper
 from yibu.node.state import StateFile, home_id
 from yibu.paths import Paths
 

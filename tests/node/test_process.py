@@ -18,7 +18,8 @@ from yibu.errors import EngineStartError
 from yibu.node import ports, processes
 from yibu.node.environ import clean_environment
 from yibu.node.launch import Host
-from yibu.node.process import EngineProcess, OrphanReaper, end_marked
+from yibu.node.orphans import OrphanReaper
+from yibu.node.process import EngineProcess, end_marked
 
 STOP = {"grace": 60, "orphan_grace": 0.3, "kill": 60}
 

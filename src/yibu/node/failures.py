@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from yibu.errors import EngineStartError
 from yibu.node.restart import RestartPolicy
 from yibu.node.timings import Timings
 from yibu.routing import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A life of an engine that ended otherwise than it was ordered."""
+
+    error: EngineStartError
+    ready_seconds: float | None
+    """How long the engine had been ready; None: this start never got there."""
 
 
 class Failures:
@@ -40,9 +50,9 @@ class Failures:
         cause, self._unanswered = self._unanswered, None
         return cause or "asked"
 
-    def delay(self, error: EngineStartError, ready_seconds: float | None) -> float | None:
-        """Seconds until the next try, 0 on another port; None: give up. ``ready_seconds`` is how long
-        the engine had been ready; None: this start never got there."""
+    def delay(self, failed: Failed) -> float | None:
+        """Seconds until the next try, 0 on another port; None: give up."""
+        error, ready_seconds = failed.error, failed.ready_seconds
         if ready_seconds is not None:
             self._policy.ready_for(ready_seconds)
         elif error.cause == "port_in_use" and self._port_changes < self._timings.port_retries:

@@ -24,9 +24,9 @@ from yibu.node.holder_link import HolderLink
 from yibu.node.launch import Host, cancelled
 from yibu.node.lock import node_lock
 from yibu.node.logs import Rotation
+from yibu.node.orphans import become_subreaper
 from yibu.node.ownership import Ownership
 from yibu.node.ports import Ports
-from yibu.node.process import become_subreaper
 from yibu.node.state import StateFile, home_id
 from yibu.node.timings import Timings
 from yibu.node.upgrade import Predecessor, Upgrade, adopted

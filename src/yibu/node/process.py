@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +31,6 @@ _POLL = 0.02
 _NO_DESCRIPTOR = 0.5
 """Seconds until a watch is tried again for which no file could be opened."""
 _CLOCK_MARGIN = 1.0
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class EngineProcess:
@@ -286,7 +283,7 @@ class EngineProcess:
 
     def _reap_adopted_orphans(self, table: Mapping[int, ProcessInfo]) -> None:
         """Grandchildren whose parents died become the node's own children (see
-        :func:`become_subreaper`); nobody else will take their exit status."""
+        :func:`yibu.node.orphans.become_subreaper`); nobody else will take their exit status."""
         self._dying = set()
         for identity in self._seen - {self.identity}:
             info = table.get(identity.pid)
@@ -335,44 +332,6 @@ def _started(identity: Identity) -> float:
         return psutil.Process(identity.pid).create_time() - _CLOCK_MARGIN
     except (psutil.Error, OSError):  # it is gone already, or cannot be asked
         return time.time() - _CLOCK_MARGIN
-
-
-def become_subreaper() -> None:
-    """Make orphans of engines children of this process, so that they are reaped even where
-    process 1 reaps nobody, as in many containers. Does nothing outside Linux."""
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        _log.warning("prctl(PR_SET_CHILD_SUBREAPER): %s", os.strerror(ctypes.get_errno()))
-
-
-class OrphanReaper:
-    """Takes the exit status of orphans that died unseen, between two looks at an engine's tree.
-
-    A zombie is somebody's until it has been one for ``patience`` seconds: a thread of this
-    process may be about to wait for a child of its own.
-    """
-
-    def __init__(self, patience: float = 60.0) -> None:
-        self._patience = patience
-        self._since: dict[Identity, float] = {}
-
-    def look(self, spared: Collection[int]) -> int:
-        """Reap what has waited long enough, except the pids in ``spared`` (engines, whose owners
-        read their exit codes); how many there were. Call it every few seconds, in a thread."""
-        now, me = time.monotonic(), os.getpid()
-        zombies = {
-            info.identity
-            for info in processes.snapshot().values()
-            if info.zombie and info.parent == me and info.identity.pid not in spared
-        }
-        self._since = {identity: self._since.get(identity, now) for identity in zombies}
-        old = [i for i, since in self._since.items() if now - since >= self._patience]
-        for identity in old:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(identity.pid, os.WNOHANG)
-        return len(old)
 
 
 async def end_marked(

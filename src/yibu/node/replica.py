@@ -13,14 +13,13 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
 from yibu.messages import tr
 from yibu.node import launch, ports
 from yibu.node.explanations import explain_exit
-from yibu.node.failures import Failures
+from yibu.node.failures import Failed, Failures
 from yibu.node.launch import Host, LaunchSpec, Running
 from yibu.node.orders import Orders
 from yibu.node.phases import WAIT, WAKE, Timeline
@@ -34,13 +33,6 @@ from yibu.redaction import register, register_environment
 from yibu.routing import ReplicaStatus, State
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    error: EngineStartError
-    ready_seconds: float | None
-    """How long the engine had been ready; None: this start never got there."""
 
 
 class Replica:
@@ -226,14 +218,14 @@ class Replica:
             self._change("stopped", None)
             self._ended.set()
 
-    async def _live(self, left: EngineProcess | None) -> _Failure | None:
+    async def _live(self, left: EngineProcess | None) -> Failed | None:
         """One life of the engine; None when an order ended it."""
         self._change("sleeping" if left and self.asleep else "starting", self.cause)
         running = None
         try:
             running = await self._orders.interrupt(self._adopt(left) if left else self._start())
         except EngineStartError as error:
-            return _Failure(error, None)
+            return Failed(error, None)
         finally:
             if running is None:
                 self._spawned(None)
@@ -241,7 +233,7 @@ class Replica:
             return None
         since = time.monotonic()
         trouble = await self._serve(running)
-        return None if trouble is None else _Failure(trouble, time.monotonic() - since)
+        return None if trouble is None else Failed(trouble, time.monotonic() - since)
 
     async def _adopt(self, left: EngineProcess) -> Running:
         """Go on with an engine of an earlier node, or end it and start anew."""
@@ -390,14 +382,14 @@ class Replica:
         finally:
             await launch.cancelled(exited, hung)
 
-    async def _answer(self, failure: _Failure | None) -> None:
+    async def _answer(self, failure: Failed | None) -> None:
         """Wait before the next start, or for an order when there is no point in starting."""
         if failure is None:
             return
         self.failures.note(failure.error)
         if failure.error.cause == "port_in_use" and failure.ready_seconds is None:
             self._give_up_port()
-        delay = self.failures.delay(failure.error, failure.ready_seconds)
+        delay = self.failures.delay(failure)
         if delay is None:
             self._fail(failure.error)
             await self._orders.any()

@@ -13,7 +13,7 @@ from yibu.config import ModelConfig
 from yibu.config.names import replica_id
 from yibu.errors import EngineStartError, NotReadyError, YibuError
 from yibu.messages import tr
-from yibu.node import processes
+from yibu.node import readings
 from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus
@@ -32,8 +32,6 @@ from yibu.planner.ledger import Beside, Coming, Promise
 from yibu.planner.types import Machine, ModelFacts, Placement
 
 _log = logging.getLogger(__name__)
-_READINGS = 5
-"""Tries to measure the machine."""
 _TICK = 0.25
 """Seconds between two looks at what is due by time."""
 
@@ -199,15 +197,7 @@ class Runner:
         self._spawn("read memory", self._read_memory())
 
     async def _read_memory(self) -> None:
-        for tries_left in reversed(range(_READINGS)):
-            try:
-                reading = await asyncio.to_thread(self.reading)
-                break
-            except Exception:  # noqa: BLE001 - a driver that fails once must not end the placing
-                _log.exception("the machine's memory was not read")
-                if not tries_left:  # nothing fits then, which is said of each model
-                    reading = Reading(Machine("", 1, 1, 0, 0))
-                await asyncio.sleep(1)
+        reading = await readings.patiently(self.reading)
         self.scheduler.memory_read(reading, time.monotonic())
 
     def reading(self) -> Reading:
@@ -216,16 +206,8 @@ class Runner:
 
     def holdings(self) -> dict[str, Holding]:
         """What the processes of each replica hold. Blocking."""
-        table = processes.snapshot()
-        holdings = {}
-        for name, supervisor in list(self.supervisors.items()):
-            process = supervisor.process
-            if process is not None:
-                family = processes.family(process.identity, table)
-                pids = frozenset(identity.pid for identity in family)
-                resident = sum(processes.held_bytes(table[pid]) for pid in pids)
-                holdings[name] = Holding(pids, resident)
-        return holdings
+        found = {name: supervisor.process for name, supervisor in list(self.supervisors.items())}
+        return readings.holdings({name: process for name, process in found.items() if process})
 
     def _place(
         self, generation: Generation, number: int, machine: Machine, beside: Beside

@@ -9,7 +9,7 @@ from yibu.errors import YibuError
 from yibu.node.scheduler import demand
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.placing import Placing
-from yibu.node.scheduler.types import Desired, Effects, Generation, Replica
+from yibu.node.scheduler.types import Desired, Effects, Generation, Policy, Replica
 
 
 class Generations:
@@ -81,6 +81,20 @@ class Generations:
                 desired.wanted_since = now
             desired.replicas[number] = self._replicas[replica.id] = replica
             self._placing.changed()
+
+    def adjust(self, model: Model, config: ModelConfig) -> Desired:
+        """Give the latest generation another policy."""
+        desired = model.generations()[-1]
+        before, desired.config = desired.policy, config
+        policy = desired.policy = Policy.of(config)
+        desired.scale, desired.most, desired.shortage = 0, None, None
+        if policy.keep == "always" != before.keep:
+            desired.started = True
+        for replica in desired.replicas.values():
+            replica.group = policy.group
+            replica.slots = policy.max_concurrency or replica.engine_slots
+        self._placing.changed()
+        return desired
 
     def switch(self, model: Model) -> None:
         """Let the next generation take over as soon as it can serve."""

@@ -40,9 +40,19 @@ class Model:
         """Replicas of ``current`` that get requests."""
         self.turn = 0
         self.last_used = 0.0
+        self._told: list[object] = []
 
     def generations(self) -> list[Desired]:
         return [self.current] if self.next is None else [self.current, self.next]
+
+    def changed(self) -> bool:
+        """Whether anything of it that others are told is different since this was last asked."""
+        before = self._told
+        self._told = [
+            (d.key, d.stage, d.started, [(r.id, r.state, r.yielding) for r in d.replicas.values()])
+            for d in self.generations()
+        ]
+        return before != self._told
 
     def refresh(self) -> None:
         """Bring ``ready`` up to date."""

@@ -25,7 +25,6 @@ from yibu.node.scheduler.types import (
     Generation,
     Holding,
     Place,
-    Policy,
     Reading,
     Replica,
     SleepLevels,
@@ -59,7 +58,6 @@ class Scheduler:
         self._effects = effects
         self._models: dict[str, Model] = {}
         self._replicas: dict[str, Replica] = {}
-        self._shown: dict[str, object] = {}
         self._starts = Starts()
         self._settling = False
         self._again = False
@@ -139,24 +137,13 @@ class Scheduler:
 
     def adjust(self, config: ModelConfig, now: float) -> Generation:
         """The latest generation has another policy from now on; its engines go on."""
-        model = self._models[config.name]
-        desired = model.generations()[-1]
-        before, desired.config = desired.policy, config
-        policy = desired.policy = Policy.of(config)
-        desired.scale, desired.most, desired.shortage = 0, None, None
-        if policy.keep == "always" != before.keep:
-            desired.started = True
-        for replica in desired.replicas.values():
-            replica.group = policy.group
-            replica.slots = policy.max_concurrency or replica.engine_slots
-        self._placing.changed()
+        desired = self._generations.adjust(self._models[config.name], config)
         self._settle(now)
         return desired.key
 
     def remove(self, name: str, now: float) -> None:
         """Serve the model no longer."""
         model = self._models.pop(name)
-        self._shown.pop(name, None)
         self._generations.forget(name)
         for waiter in list(model.queue):
             self._effects.refuse(waiter, gone(name))
@@ -357,12 +344,7 @@ class Scheduler:
             self._generations.give_back(model, desired, demand.surplus(desired, target))
         model.refresh()
         self._requests.dispatch(model)
-        shown = [
-            (d.key, d.stage, d.started, [(r.id, r.state, r.yielding) for r in d.replicas.values()])
-            for d in model.generations()
-        ]
-        if self._shown.get(model.name) != shown:
-            self._shown[model.name] = shown
+        if model.changed():
             self._effects.changed(model.name)
 
     def _fail(self, desired: Desired, error: YibuError, now: float) -> None:
