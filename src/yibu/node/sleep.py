@@ -9,6 +9,7 @@ from typing import Any
 
 from yibu.engines.base import Endpoint
 from yibu.engines.sleep import Call, SleepPlan
+from yibu.messages import tr
 from yibu.redaction import redact
 from yibu.upstream.ask import ask
 from yibu.upstream.connection import UpstreamError
@@ -48,11 +49,11 @@ async def fall_asleep(endpoint: Endpoint, plan: SleepPlan, number: int) -> Aslee
     """
     level = plan.level(number)
     if level is None:
-        raise SleepError(f"it has no level {number}")
+        raise SleepError(tr("it has no level {number}", number=number))
     asleep = Asleep(number, await _say(endpoint, plan))
     await _calls(endpoint, plan, level.enter)
     if not await is_asleep(endpoint, plan):
-        raise SleepError("it said that it does, and is awake")
+        raise SleepError(tr("it said that it does, and is awake"))
     return asleep
 
 
@@ -64,11 +65,17 @@ async def wake(endpoint: Endpoint, plan: SleepPlan, asleep: Asleep) -> None:
     """
     level = plan.level(asleep.level)
     if level is None:
-        raise SleepError(f"it has no level {asleep.level}")
+        raise SleepError(tr("it has no level {level}", level=asleep.level))
     await _calls(endpoint, plan, level.leave)
     said = await _say(endpoint, plan)
     if said != asleep.said:
-        raise SleepError(f"it answers {said[:80]!r}, and answered {asleep.said[:80]!r} before")
+        raise SleepError(
+            tr(
+                "it answers {said!r}, and answered {said2!r} before",
+                said=said[:80],
+                said2=asleep.said[:80],
+            )
+        )
 
 
 async def _say(endpoint: Endpoint, plan: SleepPlan) -> str:
@@ -78,7 +85,13 @@ async def _say(endpoint: Endpoint, plan: SleepPlan) -> str:
     try:
         return json.dumps(json.loads(answer)["choices"], sort_keys=True)
     except (ValueError, KeyError, TypeError) as error:
-        raise SleepError(f"POST {plan.same.path}: no choices in {answer[:80]!r}") from error
+        raise SleepError(
+            tr(
+                "POST {same_path}: no choices in {answer!r}",
+                same_path=plan.same.path,
+                answer=answer[:80],
+            )
+        ) from error
 
 
 async def _calls(endpoint: Endpoint, plan: SleepPlan, calls: Sequence[Call]) -> None:
@@ -95,5 +108,12 @@ async def _call(endpoint: Endpoint, plan: SleepPlan, call: Call) -> bytes:
     except UpstreamError as error:
         raise SleepError(f"POST {call.path}: {error}") from error
     if not answer.ok:
-        raise SleepError(f"POST {call.path}: HTTP {answer.status}: {redact(answer.excerpt())}")
+        raise SleepError(
+            tr(
+                "POST {call_path}: HTTP {answer_status}: {excerpt}",
+                call_path=call.path,
+                answer_status=answer.status,
+                excerpt=redact(answer.excerpt()),
+            )
+        )
     return answer.body

@@ -7,6 +7,7 @@ import logging
 
 from yibu.engines.base import Endpoint
 from yibu.engines.sleep import SleepPlan
+from yibu.messages import tr
 from yibu.node.launch import cancelled
 from yibu.node.orders import Orders
 from yibu.node.process import EngineProcess
@@ -72,7 +73,7 @@ class Sleeper:
         """
         await self._orders.interrupt(_first(process, self._wanted))
         if process.exited:
-            raise SleepError("it ended while it slept")
+            raise SleepError(tr("it ended while it slept"))
         return self._orders.latest is None
 
     async def wake(self, endpoint: Endpoint) -> None:

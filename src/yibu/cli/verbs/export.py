@@ -82,12 +82,15 @@ def systemd(
         "yibu.yaml": File(made.text, 0o600),
     }
     _write(files, folder or Path("systemd"), force)
-    output.talk(tr(
-"yibu.yaml goes to {config}, the variables to {environment_file}, the unit to "
-"/etc/systemd/system; then: systemctl enable --now ",
-config=config,
-environment_file=service.environment_file
-) + name)  # fmt: skip
+    output.talk(
+        tr(
+            "yibu.yaml goes to {config}, the variables to {environment_file}, the unit to "
+            "/etc/systemd/system; then: systemctl enable --now {name}",
+            config=config,
+            environment_file=service.environment_file,
+            name=name,
+        )
+    )
 
 
 def compose(

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from yibu.errors import DoesNotFitError
+from yibu.messages import tr
 from yibu.node.scheduler.types import Generation, Holding, Place, Reading, Replica
 from yibu.planner import cpu
 from yibu.planner.ledger import (
@@ -144,8 +145,14 @@ class Room:
             held = sum(p.memory or 0 for p in gpu.processes if p.pid in promise.pids)
             if gpu.index in promise.gpus and gpu.free + held < promise.memory:
                 raise DoesNotFitError(
-                    f"{replica.id} sleeps, and GPU {gpu.index} has {size(gpu.free)} free of the"
-                    f" {size(promise.memory)} that it had"
+                    tr(
+                        "{replica} sleeps, and GPU {gpu_index} has {free} free of the "
+                        "{memory} that it had",
+                        replica=replica.id,
+                        gpu_index=gpu.index,
+                        free=size(gpu.free),
+                        memory=size(promise.memory),
+                    )
                 )
         return promise
 
