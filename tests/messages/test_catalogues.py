@@ -34,6 +34,38 @@ def _words(text: str) -> bool:
     return len(re.findall(r"\b[a-z]{3,}\b", re.sub(r"`[^`]*`|yibu[ \w-]*", "", bare))) > 2
 
 
+def test_every_text_is_translated() -> None:
+    missing = [message.id for message in CATALOGUE if message.id and not message.string]
+    assert not missing, f"{len(missing)} texts have no translation, such as {missing[:3]}"
+
+
+def test_placeholders_are_the_same() -> None:
+    wrong = [
+        (message.id, message.string)
+        for message in CATALOGUE
+        if message.id and _fields(message.id) != _fields(message.string)
+    ]
+    assert not wrong
+
+
+def test_what_is_typed_is_not_translated() -> None:
+    """Commands, flags and variables stand in the translation as they stand in the text."""
+    wrong = [
+        (message.id, message.string)
+        for message in CATALOGUE
+        if message.id
+        and not set(re.findall(r"--[a-z][a-z-]+|[A-Z]+_[A-Z_]+", message.id))
+        <= set(re.findall(r"--[a-z][a-z-]+|[A-Z]+_[A-Z_]+", message.string))
+    ]
+    assert not wrong
+
+
+def test_a_translation_is_chinese() -> None:
+    """…but for what has no words of its own."""
+    same = [m.id for m in CATALOGUE if m.id and m.id == m.string and _words(m.id)]
+    assert not same
+
+
 def test_no_sentence_is_made_of_fragments() -> None:
     wrong = [fault for path in script.SOURCE.rglob("*.py") for fault in _fragments(path)]
     assert not wrong

@@ -72,9 +72,7 @@ def look(pid: int) -> Foreign:
     """
     info = processes.process(pid)
     if info is None or info.zombie:
-        raise UsageError(
-            tr("There is no process {pid}.", pid=pid), hint=tr("ps aux | grep -i vllm")
-        )
+        raise UsageError(tr("There is no process {pid}.", pid=pid), hint="ps aux | grep -i vllm")
     try:
         process = psutil.Process(pid)
         return Foreign(info.identity, tuple(process.cmdline()), process.environ(), process.cwd())

@@ -94,7 +94,7 @@ class Command(Engine):
         if not verdict.supported:
             raise UnsupportedError(
                 tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason),
-                hint=tr('options: {command: "python serve.py --host {host} --port {port}"}'),
+                hint='options: {command: "python serve.py --host {host} --port {port}"}',
             )
         options, rest = read_options(CommandOptions, model, self.name)
         if not options.ready.startswith("/"):

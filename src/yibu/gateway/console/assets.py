@@ -8,8 +8,6 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yibu.messages import tr
-
 FOLDER = Path(__file__).parents[2] / "console"
 INDEX = "index.html"
 _BASE = b"__BASE__"
@@ -31,7 +29,7 @@ _TYPES = {
 _PACKED = frozenset({".png", ".woff2", ".ico"})
 """Compressed in themselves."""
 
-POLICY = tr(
+POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: "
     "blob:; font-src 'self'; media-src 'self' blob:; connect-src 'self'; worker-src "
     "'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -46,7 +44,7 @@ _GUARDS = {
     "permissions-policy": "microphone=(self), camera=(), geolocation=()",
 }
 _REVALIDATE = "no-cache"
-_FOR_GOOD = tr("public, max-age=31536000, immutable")
+_FOR_GOOD = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)

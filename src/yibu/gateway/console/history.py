@@ -18,8 +18,6 @@ from typing import Any
 
 import orjson
 
-from yibu.messages import tr
-
 _log = logging.getLogger(__name__)
 
 FILE = "metrics.db"
@@ -31,7 +29,7 @@ _TABLE = (
     "CREATE TABLE IF NOT EXISTS point (step INTEGER, slot INTEGER, start INTEGER, data BLOB,"
     " PRIMARY KEY (step, slot)) WITHOUT ROWID"
 )
-_WRITE = tr("REPLACE INTO point (step, slot, start, data) VALUES (?, ?, ?, ?)")
+_WRITE = "REPLACE INTO point (step, slot, start, data) VALUES (?, ?, ?, ?)"
 _FLUSH = 3
 """Points between two writes: what a crash loses is at most so many times ten seconds."""
 

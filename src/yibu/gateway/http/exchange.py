@@ -306,9 +306,7 @@ class Exchange:
     def _step(self, before: str, after: Literal["answering", "ended"]) -> None:
         """Raises RuntimeError where it would be a second answer, or a second end."""
         if self._state != before:
-            raise RuntimeError(
-                tr("the answer is {state}, and is to be {after}", state=self._state, after=after)
-            )
+            raise RuntimeError(f"the answer is {self._state}, and is to be {after}")
         self._state = after
 
     @property

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).with_name("static")
 
-_PAGE_POLICY = tr(
+_PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'none'"
 )
