@@ -16,6 +16,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -27,6 +28,8 @@ SOURCE = ROOT / "src" / "yibu"
 LOCALE = SOURCE / "messages" / "locale"
 LANGUAGE = "zh_CN"
 PO = LOCALE / LANGUAGE / "LC_MESSAGES" / "yibu.po"
+_NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
+"""The file is the same whenever it is made."""
 _TABLES = {"output.table", "output.listing"}
 
 
@@ -100,6 +103,7 @@ def po_bytes(catalog: Catalog) -> bytes:
 
 def mo_bytes(catalog: Catalog) -> bytes:
     written = io.BytesIO()
+    catalog.creation_date = catalog.revision_date = _NO_DATE
     write_mo(written, catalog)
     return written.getvalue()
 

@@ -19,7 +19,7 @@ _MAX_TOKENS = 60
 _ON_DEMAND = ("unloaded", "sleeping")
 """States of models that a request loads."""
 _FORM_TOKENS = 8
-_ENGLISH = (tr("You are a helpful assistant."), tr("What is a volcano? Answer in one sentence."))
+_ENGLISH = ("You are a helpful assistant.", "What is a volcano? Answer in one sentence.")
 _CHINESE = ("你是一个乐于助人的助手。", "你好，我想了解人工智能的发展历程。")
 
 
@@ -211,7 +211,7 @@ def _completion(api: Api, model: str) -> str:
 
 
 def _embedding(api: Api, model: str) -> str:
-    answer = api.post("/v1/embeddings", {"model": model, "input": tr("easy deployment")})
+    answer = api.post("/v1/embeddings", {"model": model, "input": "easy deployment"})
     vector = answer["data"][0]["embedding"]
     if not any(vector):
         raise YibuError(
@@ -221,8 +221,8 @@ def _embedding(api: Api, model: str) -> str:
 
 
 def _rerank(api: Api, model: str) -> str:
-    texts = [tr("Paris is the capital of France."), tr("Bread is made of flour.")]
-    body = {"model": model, "query": tr("What is the capital of France?"), "documents": texts}
+    texts = ["Paris is the capital of France.", "Bread is made of flour."]
+    body = {"model": model, "query": "What is the capital of France?", "documents": texts}
     results = api.post("/v1/rerank", body)["results"]
     if len(results) != len(texts):
         raise YibuError(
