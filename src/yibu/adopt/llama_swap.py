@@ -145,7 +145,7 @@ name=self.name
         ttl = self.model.get("ttl", -1)
         ttl = self.document.get("globalTTL", 0) if ttl == -1 else ttl
         if ttl:
-            found["keep"] = tr("idle {ttl}s", ttl=ttl)
+            found["keep"] = f"idle {ttl}s"
         if group:
             found["group"] = group
         if self.name in preloaded:
