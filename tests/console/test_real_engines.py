@@ -127,3 +127,21 @@ def test_the_microphone(real: View) -> None:
     expect(page.get_by_role("button", name="Speak")).to_be_enabled(timeout=LONG)
     assert heard.inner_text().strip()
     real.accessible()
+
+
+def test_from_a_name_to_a_model_that_answers(real: View, served: Home) -> None:
+    page = real.open("deploy").page
+    page.get_by_label("Model", exact=True).fill("smollm2-135m")
+    page.get_by_role("button", name="More settings").click()
+    page.get_by_label("Served as").fill("second")
+    page.get_by_role("button", name="Plan", exact=True).click()
+    expect(page.get_by_text("It fits.")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("region", name="Plan of second")).to_contain_text("fits")
+    expect(page.locator(".diff .plus").filter(has_text="second")).to_be_visible()
+    real.accessible()
+    page.get_by_role("button", name="Deploy", exact=True).click()
+    expect(page.get_by_text("Ready: it answers.")).to_be_visible(timeout=LONG)
+    assert served.model("second")["state"] == "ready"
+    assert "second" in (served.root / "yibu.yaml").read_text()
+    page.get_by_role("link", name="Chat with it").click()
+    expect(page.get_by_role("textbox", name="Message")).to_be_visible()
