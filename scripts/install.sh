@@ -111,22 +111,24 @@ as_uv() {
 
 install_yibu() {
   wanted=yibu${version:+==$version}
+  python=''
+  find_python || true
   mkdir -p "$data" "$bin" || fail "$data or $bin cannot be written" "Set XDG_DATA_HOME and XDG_BIN_HOME."
   # The new environment is made beside the old one, which stays whole until the new one runs.
   new=$data/venv.new
   rm -rf "$new"
   trap 'rm -rf "$new"' EXIT
   trap 'exit 130' INT TERM HUP
-  if find_python; then
+  if [ -n "$python" ]; then
     say "Installing $wanted with $python"
     as_pip
-    "$python" -m venv "$new" || fail "$python could not make a virtual environment in $new"
+    "$python" -m venv --prompt yibu "$new" || fail "$python could not make a virtual environment in $new"
     "$new/bin/python" -m pip install --quiet --disable-pip-version-check "$wanted" ||
       fail "$wanted could not be installed: see above" "A mirror: PIP_INDEX_URL=https://… sh install.sh"
   elif find_uv; then
     say "No Python 3.11 to 3.14 with venv is here: $uv brings one, and installs $wanted"
     as_uv
-    "$uv" venv --quiet --relocatable --python '>=3.11,<3.15' "$new" || fail "uv found no Python and could not get one"
+    "$uv" venv --quiet --prompt yibu --relocatable --python '>=3.11,<3.15' "$new" || fail "uv found no Python and could not get one"
     "$uv" pip install --quiet --python "$new/bin/python" "$wanted" ||
       fail "$wanted could not be installed: see above" "A mirror: UV_DEFAULT_INDEX=https://… sh install.sh"
   else
