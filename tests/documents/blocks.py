@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 OUTPUT = frozenset({"", "text"})
 """Languages of blocks that show what is printed."""
+SHORTER = frozenset({"configuration.md"})
+"""Pages whose Chinese text leaves details to the English one."""
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>[^\n]*?) -->\n)?"
     r'^```(?P<language>\w*)(?: title="(?P<title>[^"\n]+)")?\n(?P<text>.*?)^```$',
@@ -36,9 +38,13 @@ def pages() -> list[Path]:
 
 
 def translations() -> list[tuple[Path, Path]]:
-    """Each page in both languages, where it is in both."""
+    """Each page in both languages, where it is in both; those that say less in Chinese left out."""
     chinese = DOCS / "zh"
-    both = [(DOCS / page.relative_to(chinese), page) for page in sorted(chinese.rglob("*.md"))]
+    both = [
+        (DOCS / page.relative_to(chinese), page)
+        for page in sorted(chinese.rglob("*.md"))
+        if page.name not in SHORTER
+    ]
     return [(ROOT / "README.md", ROOT / "README.zh-CN.md"), *both]
 
 

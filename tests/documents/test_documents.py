@@ -64,6 +64,20 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(file), f"{target}#{anchor}"
 
 
+def test_settings_of_the_chinese_reference_exist() -> None:
+    row = re.compile(r"^\| (`[^|]+?) \|", re.MULTILINE)
+    english, chinese = (
+        {
+            name
+            for cell in row.findall(p.read_text("utf-8"))
+            for name in re.findall(r"`(.+?)`", cell)
+        }
+        for p in (DOCS / "configuration.md", CHINESE / "configuration.md")
+    )
+    assert len(chinese) > 60
+    assert chinese <= english
+
+
 @pytest.mark.parametrize("page", [other for _, other in translations()], ids=relative)
 def test_a_chinese_page_leads_to_chinese_pages(page: Path) -> None:
     targets = {
