@@ -1,8 +1,14 @@
-"""Write the generated documents (PAGES) from the code; `make docs`. Tests check that they are current."""
+"""Write the generated documents (PAGES) from the code; `make docs`. Tests check that they are current.
+
+The language is the process's (`yibu.messages.use`, before this is imported). Those in Chinese are
+written once every text has a translation.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from importlib.metadata import PackageMetadata
@@ -17,48 +23,54 @@ from yibu.config.schema import FileSchema
 from yibu.engines.causes import GENERIC_CAUSES
 from yibu.engines.registry import engines, request_tables
 from yibu.engines.requests import Rule
+from yibu.messages import ENGLISH, active
 
 DOCS = Path(__file__).parents[1] / "docs"
 _WIDTH = 96
 
 
-_EXITS = {  # in English and in Chinese
-    exits.DONE: ("done", "成功"),
-    exits.FAILED: ("it failed: the message says why", "失败，原因见输出"),
-    exits.USAGE: (
+def _say(english: str, chinese: str) -> str:
+    return english if active() == ENGLISH else chinese
+
+
+_EXITS = {
+    exits.DONE: _say("done", "成功"),
+    exits.FAILED: _say("it failed: the message says why", "失败，原因见输出"),
+    exits.USAGE: _say(
         "wrong use: an option, a name, the configuration, settings other than the running node's",
         "用法错误：选项、名称、配置，或与运行中节点不一致的设置",
     ),
-    exits.DOES_NOT_FIT: ("a model does not fit on this machine", "这台机器放不下某个模型"),
-    exits.VERIFICATION_FAILED: ("a file is not what its hub lists", "文件与模型站列出的不一致"),
-    exits.NOT_RUNNING: ("no node runs, or not the model", "节点或模型没有运行"),
-    exits.INTERRUPTED: ("interrupted, by Ctrl-C", "被 Ctrl-C 中断"),
-    exits.READER_GONE: (
-        (
-            "whoever read standard output closed it, as in `yibu logs smol \\| head -1`; with "
-            "`set -o pipefail` a script sees it"
-        ),
+    exits.DOES_NOT_FIT: _say("a model does not fit on this machine", "这台机器放不下某个模型"),
+    exits.VERIFICATION_FAILED: _say("a file is not what its hub lists", "文件与模型站列出的不一致"),
+    exits.NOT_RUNNING: _say("no node runs, or not the model", "节点或模型没有运行"),
+    exits.INTERRUPTED: _say("interrupted, by Ctrl-C", "被 Ctrl-C 中断"),
+    exits.READER_GONE: _say(
+        "whoever read standard output closed it, as in `yibu logs smol \\| head -1`; "
+        "with `set -o pipefail` a script sees it",
         "标准输出的读取方已关闭，如 `yibu logs smol \\| head -1`；设置 `set -o pipefail` 后脚本才能看到",
     ),
 }
-_EXITS_PAGE = """# Exit codes
+_GENERATED = _say("Generated from the program by `make docs`.", "由 `make docs` 从程序生成。")
+_EXITS_PAGE = _say(
+    """# Exit codes
 
-Generated from the program by `make docs`. They are the same for every command.
+{generated} They are the same for every command.
 
 {table}
 
 A script can decide by them:
 
-{example}"""
-_EXITS_PAGE_ZH = """# 退出码
+{example}""",
+    """# 退出码
 
-由 `make docs` 从程序生成，所有命令通用。
+{generated}所有命令通用。
 
 {table}
 
 脚本可以据此判断：
 
-{example}"""
+{example}""",
+)
 _EXITS_EXAMPLE = """```bash
 yibu plan smollm2 > plan.txt || case $? in
   3) echo "too large for this machine" ;;
@@ -66,7 +78,8 @@ yibu plan smollm2 > plan.txt || case $? in
 esac
 ```
 """
-_CAUSES_PAGE = """# Causes of failure
+_CAUSES_PAGE = _say(
+    """# Causes of failure
 
 Generated from the engines' tables by `make docs`.
 
@@ -74,35 +87,39 @@ When an engine fails, yibu looks for the cause in its log. `yibu up`, `yibu ps` 
 sentence and the advice; the key stands in `--json` and as the label `cause` of the
 [metrics](../metrics.md#models-and-replicas). A failure that no row explains has the cause `unknown`, and the last lines of the log are shown.
 `{name}` stands for what the log says.
-"""
+""",
+    """# 失败原因
+
+由 `make docs` 从各引擎的表生成。
+
+引擎失败时，yibu 在它的日志里查找原因。`yibu up`、`yibu ps` 和网关的 503 会显示说明与建议；键出现在 `--json` 里，
+也是[指标](../../metrics.md#models-and-replicas)的标签 `cause`。没有匹配的失败，原因是 `unknown`，并显示日志的最后几行。
+`{name}` 代表日志里的内容。
+""",
+)
 
 
 def exit_codes() -> str:
-    return _EXITS_PAGE.format(table=_exit_table(), example=_EXITS_EXAMPLE)
+    return _EXITS_PAGE.format(generated=_GENERATED, table=_exit_table(), example=_EXITS_EXAMPLE)
 
 
-def exit_codes_zh() -> str:
-    return _EXITS_PAGE_ZH.format(table=_exit_table(1, "| 退出码 | 含义 |"), example=_EXITS_EXAMPLE)
-
-
-def _exit_table(language: int = 0, head: str = "| exit code | meaning |") -> str:
-    rows = [f"| {code} | {meanings[language]} |" for code, meanings in _EXITS.items()]
+def _exit_table() -> str:
+    head = _say("| exit code | meaning |", "| 退出码 | 含义 |")
+    rows = [f"| {code} | {meaning} |" for code, meaning in _EXITS.items()]
     return "\n".join((head, "|---|---|", *rows))
 
 
 def causes() -> str:
     """What each engine's log is searched for, in the order in which it is tried."""
     parts = [_CAUSES_PAGE]
+    head = _say("| key | what it says | advice |", "| 键 | 说明 | 建议 |")
     tables = {engine.name: engine.causes for engine in engines() if engine.causes}
-    for name, table in {**tables, "Every engine": GENERIC_CAUSES}.items():
+    every = _say("Every engine", "所有引擎")
+    for name, table in {**tables, every: GENERIC_CAUSES}.items():
         rows = [
             f"| `{each.key}` | {_cell(each.explanation)} | {_cell(each.hint)} |" for each in table
         ]
-        parts.append(
-            "\n".join(
-                (f"## {name}\n", "| key | what it says | advice |", "|---|---|---|", *rows, "")
-            )
-        )
+        parts.append("\n".join((f"## {name}\n", head, "|---|---|---|", *rows, "")))
     return "\n".join(parts)
 
 
@@ -112,7 +129,8 @@ def _cell(text: str) -> str:
 
 def cli_reference() -> str:
     """Every verb with the help that it prints itself."""
-    parts = [f"# Command line\n\nGenerated from the program by `make docs`.\n\n{_exit_table()}\n"]
+    title = _say("# Command line", "# 命令行")
+    parts = [f"{title}\n\n{_GENERATED}\n\n{_exit_table()}\n"]
     for name, text in _helps():
         parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
@@ -213,17 +231,39 @@ def _licence(found: PackageMetadata) -> str:
     return stated if 0 < len(stated) < 60 and stated != "UNKNOWN" else ", ".join(classified)
 
 
-PAGES: dict[str, Callable[[], str]] = {
+_IN_BOTH: dict[str, Callable[[], str]] = {
     "cli.md": cli_reference,
-    "requests.md": requests,
     "reference/exit-codes.md": exit_codes,
-    "zh/reference/exit-codes.md": exit_codes_zh,
     "reference/causes.md": causes,
+}
+_ENGLISH_ONLY: dict[str, Callable[[], str]] = {
+    "requests.md": requests,
     "reference/licences.md": licences,
     "yibu.schema.json": schema,
 }
+PAGES = (
+    {**_IN_BOTH, **_ENGLISH_ONLY}
+    if active() == ENGLISH
+    else {f"zh/{name}": make for name, make in _IN_BOTH.items()}
+)
+_CHINESE = (
+    "from yibu.messages import use; use('zh_CN'); import generate_docs; generate_docs.write()"
+)
+
+
+def write() -> None:
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")
+
+
+def _translated() -> bool:
+    """Whether every text has a Chinese one."""
+    from messages import catalogue, texts, updated
+
+    return all(message.string for message in updated(catalogue(), texts()) if message.id)
 
 
 if __name__ == "__main__":
-    for name, make in PAGES.items():
-        (DOCS / name).write_text(make(), encoding="utf-8")
+    write()
+    if _translated():
+        subprocess.run([sys.executable, "-c", _CHINESE], cwd=Path(__file__).parent, check=True)

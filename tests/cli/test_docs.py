@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from yibu.cli import exits, manual
 from yibu.cli.main import run
+from yibu.messages import active, use
 
 
-@pytest.fixture(autouse=True)
-def english(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("YIBU_LANG", "en")
-    monkeypatch.setenv("YIBU_HOME", str(tmp_path))
+@pytest.fixture
+def chinese() -> Iterator[None]:
+    before = active()
+    use("zh_CN")
+    yield
+    use(before)
 
 
 def test_all_pages_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,10 +33,8 @@ def test_a_page_is_printed_by_its_name(capsys: pytest.CaptureFixture[str]) -> No
         assert capsys.readouterr().out.startswith("# A first model\n")
 
 
-def test_it_is_in_the_readers_language(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("YIBU_LANG", "zh_CN.UTF-8")
+@pytest.mark.usefixtures("chinese")
+def test_it_is_in_the_readers_language(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["docs", "first-model"]) == exits.DONE
     assert capsys.readouterr().out.startswith("# 第一个模型\n")
 

@@ -84,7 +84,11 @@ def test_a_chinese_page_leads_to_chinese_pages(page: Path) -> None:
         (page.parent / target).resolve() for target, _ in _LINK.findall(_prose(page)) if target
     }
     english = {here for here, there in translations() if here.resolve() in targets}
-    assert english <= {ROOT / "README.md"}
+    generated = {
+        DOCS / "cli.md",
+        DOCS / "reference" / "causes.md",
+    }  # Chinese once all is translated
+    assert english <= {ROOT / "README.md", *generated}
 
 
 @pytest.mark.parametrize("name", ["mkdocs.yml", "mkdocs.zh.yml"])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from yibu.cli import manual, output
-from yibu.cli.context import Context
 from yibu.errors import UsageError
-from yibu.messages import tr
+from yibu.messages import ENGLISH, active, tr
 
 _SECTIONS = 20
 """As many as a terminal shows at once."""
@@ -30,7 +28,7 @@ def docs(
     ] = None,
 ) -> None:
     """Read or search the documents of this version; no network is needed."""
-    chinese = _chinese(Context.here().env)
+    chinese = active() != ENGLISH
     pages = manual.pages(manual.folder(), chinese=chinese)
     if not words:
         output.table([[page.name, page.title] for page in pages], ("PAGE", "TITLE"))
@@ -60,12 +58,6 @@ def docs(
             )
         )
     output.talk(tr("Read one: yibu docs {page}", page=found[0].page.name))
-
-
-def _chinese(env: Mapping[str, str]) -> bool:
-    """By the first of these variables that is set, as for messages."""
-    names = ("YIBU_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
-    return next((env[name] for name in names if env.get(name)), "").lower().startswith("zh")
 
 
 def _short(line: str) -> str:
