@@ -38,6 +38,26 @@ def oracle() -> Oracle:
     return Oracle()
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (None, "There is no model 'nobody' here; those that exist: first"),
+        ("en-US,en;q=0.9,zh;q=0.8", "There is no model 'nobody' here; those that exist: first"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "这里没有模型 'nobody'；现有：first"),
+    ],
+)
+async def test_an_error_is_in_the_language_that_the_client_asks_for(
+    serve: Serve, backend: FakeBackend, asked: str | None, said: str
+) -> None:
+    backend.add("first")
+    headers = {} if asked is None else {"Accept-Language": asked}
+    async with serve() as gateway:
+        url = gateway.url + COMPLETIONS
+        async with gateway.http.post(url, json=chat("nobody"), headers=headers) as answer:
+            error = (await answer.json())["error"]
+    assert (error["message"], error["code"]) == (said, "model_not_found")
+
+
 async def test_unknown_models_paths_and_methods(
     serve: Serve, backend: FakeBackend, oracle: Oracle
 ) -> None:

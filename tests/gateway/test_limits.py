@@ -497,7 +497,7 @@ async def test_no_path_tells_of_a_model_that_is_not_allowed(
             *((path, "POST") for path in (*OPERATIONS, *TRANSLATIONS)),
         ]  # fmt: skip
         for path, method in paths:
-            if path.startswith("/static"):
+            if path.startswith(("/static", "/console")):  # the console asks no model of anybody
                 continue
             url = gateway.url + path.replace("{model:path}", "secret")
             for given in ({}, {"params": {"model": "secret"}}):

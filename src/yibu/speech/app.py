@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yibu.errors import InvalidRequestError, RequestError, UnauthorizedError, UnknownModelError
-from yibu.messages import tr
+from yibu.messages import accepted, tr
 from yibu.speech.engine import Engine
 from yibu.speech.live.routes import KEY_PROTOCOL, foreign_origin
 from yibu.speech.metrics import Metrics
@@ -41,7 +41,9 @@ def create_app(engine: Engine, stop: Callable[[], None]) -> ASGIApp:
         answer = _as_request_error(request, error)
         if answer.status == 429:
             engine.metrics.rejected.add()
-        return error_answer(answer, plain=request.url.path.startswith("/recognize"))
+        plain = request.url.path.startswith("/recognize")
+        language = accepted(request.headers.get("accept-language", ""))
+        return error_answer(answer, plain=plain, language=language)
 
     app = Starlette(
         routes=routes(engine),

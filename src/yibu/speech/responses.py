@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from yibu.errors import RequestError
-from yibu.messages import tr
+from yibu.messages import ENGLISH, render, tr
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ def encoded(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def error_object(error: RequestError) -> dict[str, Any]:
-    """OpenAI's error envelope."""
+def error_object(error: RequestError, language: str = ENGLISH) -> dict[str, Any]:
+    """OpenAI's error envelope, its message in the reader's language."""
     return {
         "error": {
-            "message": error.message,
+            "message": render(error.message, language),
             "type": error.type,
             "param": error.param,
             "code": error.code,
@@ -60,9 +60,9 @@ def as_refusal(error: Exception) -> RequestError:
     return RequestError(tr("The server failed on this request; its log says why"), code="internal")
 
 
-def error_answer(error: RequestError, *, plain: bool = False) -> Response:
+def error_answer(error: RequestError, *, plain: bool = False, language: str = ENGLISH) -> Response:
     """An error as a response; ``plain`` as the ``/recognize/`` script words it."""
-    content = {"error": error.message} if plain else error_object(error)
+    content = {"error": render(error.message, language)} if plain else error_object(error, language)
     answer = JSONAnswer(content, status_code=error.status)
     if error.retry_after is not None:
         answer.headers["retry-after"] = str(math.ceil(error.retry_after))

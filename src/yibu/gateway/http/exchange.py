@@ -36,6 +36,7 @@ _WANTED = frozenset(
         b"sec-fetch-site",
         b"x-csrf-token",
         b"traceparent",
+        b"accept-language",
         b"access-control-request-headers",
         b"access-control-request-method",
     }
@@ -312,8 +313,7 @@ class Exchange:
     @property
     def language(self) -> str:
         """The language that the client reads, by its Accept-Language."""
-        headers = dict(self.scope["headers"])
-        return accepted(headers.get(b"accept-language", b"").decode("latin-1"))
+        return accepted(self.headers.get(b"accept-language", b"").decode("latin-1"))
 
     async def refuse(self, error: RequestError) -> None:
         """Answer with an error object; in a stream that has begun, with an error event. An answer

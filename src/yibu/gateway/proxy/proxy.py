@@ -298,7 +298,7 @@ def _payload(
 
 
 def _request_head(path: str, endpoint: Endpoint, payload: Payload, exchange: Exchange) -> bytes:
-    """The request line and headers: of the client's own the trace context alone."""
+    """The request line and headers: of the client's own its language and trace context alone."""
     framing = (
         (b"transfer-encoding", b"chunked")
         if payload.length is None
@@ -306,6 +306,8 @@ def _request_head(path: str, endpoint: Endpoint, payload: Payload, exchange: Exc
     )
     kind, number = (b"content-type", payload.content_type), (b"x-request-id", exchange.request_id)
     headers = [framing, kind, number, *exchange.trace_headers()]
+    if (spoken := exchange.headers.get(b"accept-language")) is not None:
+        headers.append((b"accept-language", spoken))
     return request_head("POST", path, endpoint, headers)
 
 
