@@ -26,6 +26,7 @@ async def ten_times_capacity(world: World, chance: random.Random) -> None:
 async def slow_clients(world: World, chance: random.Random) -> None:
     """Half of them send slowly, half read slowly; nobody else is kept waiting for them. They take
     time of the machine themselves: there are fewer of them where others take it too."""
+    world.measure_slowness(busy=True)
     number = int(SLOW / world.slowness)
     world.books.notes.append(f"{number} slow clients")
     await _together(
@@ -41,8 +42,16 @@ async def slow_clients(world: World, chance: random.Random) -> None:
 
 async def _together(world: World, clients: list[asyncio.Future[None]]) -> None:
     span = world.books.crowd()
+    measuring = asyncio.create_task(_measure(world))
     await asyncio.gather(*clients)
+    measuring.cancel()
     world.books.over(span)
+
+
+async def _measure(world: World) -> None:
+    while True:
+        world.measure_slowness(busy=True)
+        await asyncio.sleep(2.0)
 
 
 def _entry(world: World, chance: random.Random, how: str) -> Entry:

@@ -81,12 +81,14 @@ class World:
         self._holder: subprocess.Popen[bytes] | None = None
         books.trouble(WILD)
 
-    def measure_slowness(self) -> None:
-        """While nobody asks anything, so that it is the doing of others, by which limits are stretched."""
+    def measure_slowness(self, *, busy: bool = False) -> None:
+        """While nobody asks anything, so that it is the doing of others, by which limits are stretched;
+        ``busy``: while a crowd keeps this program itself waiting, which only stretches them further."""
         begun, cpu = time.perf_counter(), time.thread_time()
         while (worked := time.thread_time() - cpu) < _WORK:
             pass
-        self.slowness = max(1.0, (time.perf_counter() - begun) / worked)
+        least = self.slowness if busy else 1.0
+        self.slowness = max(least, (time.perf_counter() - begun) / worked)
         self.books.limit = self._limit * self.slowness
         self.books.slowness = max(self.books.slowness, self.slowness)
 
