@@ -107,16 +107,11 @@ def test_gpus_with_the_memory_of_each_model(console: View) -> None:
         for index in range(2)
     ]  # fmt: skip
 
-    def with_cards(route: object) -> None:
-        answer = page.request.get(f"{console.url}/console/api/overview")
-        overview = {**answer.json()}
-        overview["machine"]["gpus"] = cards
-        route.fulfill(  # type: ignore[attr-defined]
-            content_type="text/event-stream",
-            body=f"event: overview\ndata: {json.dumps(overview)}\n\n",
-        )
-
-    page.route("**/console/api/events", with_cards)
+    overview = page.request.get(f"{console.url}/console/api/overview").json()
+    overview["machine"]["gpus"] = cards
+    body = f"event: overview\ndata: {json.dumps(overview)}\n\n"
+    events = {"content_type": "text/event-stream", "body": body}
+    page.route("**/console/api/events", lambda route: route.fulfill(**events))
     console.open()
     expect(page.get_by_role("meter", name="Memory of GPU 1")).to_have_attribute(
         "aria-valuenow", "63"
