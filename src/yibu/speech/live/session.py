@@ -42,9 +42,8 @@ _STEP = SAMPLE_RATE // 10
 _BLOCK = 8 * SAMPLE_RATE
 """And at most, of what comes in a burst."""
 _LEAST_NEWS = 0.2
-"""Seconds of speech that a partial text needs beyond the last one."""
-_FIRST_NEWS = 0.1
-"""The same, and the interval, until two of them have agreed on something to show."""
+"""Seconds of speech that a partial text needs beyond the last one; and between the first ones, until
+two of them have agreed on something. With 0.1 they agreed on what was not said."""
 _WINDOW_SECONDS = 60.0
 """Of finished speech that may wait for the model; then the client waits."""
 
@@ -308,9 +307,8 @@ class LiveSession:
             wanted = utterance.early is None or utterance.early.span != ending
         else:
             news = self.open_seconds - utterance.heard_seconds
-            shown = utterance.agreement.shown
-            least, interval = (_LEAST_NEWS, self._interval) if shown else (_FIRST_NEWS, _FIRST_NEWS)
-            wanted = news >= least and now - self.heard_at >= interval
+            interval = self._interval if utterance.agreement.shown else _LEAST_NEWS
+            wanted = news >= _LEAST_NEWS and now - self.heard_at >= interval
         if wanted:
             self._tools.partials.offer(self)
             self._tools.batcher.wake()
