@@ -54,12 +54,22 @@ async def take_the_port(world: World, chance: random.Random) -> None:
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """What another program may say there, to whatever it is asked."""
+    """What another program may say there, to whatever it is asked: the most misleading thing, a right
+    answer to somebody else."""
     with contextlib.suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(2):
             await reader.read(65536)
-        body = b"you have reached a stranger"
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n"
+        message = {"role": "assistant", "content": "you have reached a stranger"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        answer = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "x",
+            "choices": [choice],
+        }
+        body = json.dumps(answer).encode()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         writer.write(head % len(body) + body)
     writer.close()
 

@@ -320,6 +320,16 @@ async def test_a_loop_that_is_held_up_does_not_cost_a_connection(
     assert (await by_us(pool, engine)).body == b"hello"
 
 
+async def test_a_program_that_has_a_dead_engines_port_is_sent_nothing(
+    engine: Engine, pool: Pool
+) -> None:
+    with pytest.raises(UpstreamError, match="has ended") as caught:
+        await pool.begin(engine.endpoint.host, engine.endpoint.port, b"secret", alive=lambda: False)
+    assert caught.value.kind == "connect"
+    assert engine.requests == []
+    assert pool.counts() == (0, 0)
+
+
 async def test_bytes_of_no_answer_are_asked_again_on_a_fresh_connection(
     engine: Engine, pool: Pool
 ) -> None:

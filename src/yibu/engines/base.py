@@ -60,6 +60,9 @@ class Endpoint:
     """The inner key, sent as ``Authorization: Bearer``; None for engines that know no keys."""
     served_name: str | None = None
     """The name the engine knows the model by; None: the public one."""
+    alive: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
+    """Whether the engine's process still runs: asked after each new connection, because the port of
+    an engine that was killed may be another program's before the node hears of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
 from yibu.errors import EngineStartError
 from yibu.messages import tr
-from yibu.node import logs, mig, oom, ports, probe
+from yibu.node import logs, mig, oom, ports, probe, processes
 from yibu.node.environ import clean_environment
 from yibu.node.exit_reason import describe_exit
 from yibu.node.explanations import start_error
@@ -133,13 +134,16 @@ class Running:
     life: Life
 
 
-def endpoint_of(spec: LaunchSpec, replica: str, port: int, key: str) -> Endpoint:
+def endpoint_of(
+    spec: LaunchSpec, replica: str, port: int, key: str, process: EngineProcess
+) -> Endpoint:
     return Endpoint(
         replica=replica,
         host=ports.LOOPBACK,
         port=port,
         key=key if spec.plan.key_variable is not None else None,
         served_name=spec.plan.served_name,
+        alive=partial(processes.alive, process.identity),
     )
 
 
@@ -168,7 +172,7 @@ async def start(
     life = Life.begin(host, replica)
     process = await _spawn(host, spec, replica, port, key, life.log)
     on_spawn(process)
-    endpoint = endpoint_of(spec, replica, port, key)
+    endpoint = endpoint_of(spec, replica, port, key, process)
     last = _LastAnswer()
     try:
         reader = LogPhases(life.log, life.offset, host.phase_marks(spec.plan.engine))
@@ -228,7 +232,7 @@ async def adopt(
 ) -> Running | None:
     """Take over an engine that an earlier node started; None, and it is gone, when it does not
     give a token within ``Timings.adopt`` seconds."""
-    endpoint = endpoint_of(spec, replica, port, key)
+    endpoint = endpoint_of(spec, replica, port, key, process)
     life = Life.begin(host, replica)
     try:
         async with asyncio.timeout(host.timings.adopt):
@@ -250,7 +254,7 @@ def found(
     host: Host, spec: LaunchSpec, replica: str, port: int, key: str, process: EngineProcess
 ) -> Running:
     """An engine that an earlier node started and that is not asked for a token, because it sleeps."""
-    endpoint = endpoint_of(spec, replica, port, key)
+    endpoint = endpoint_of(spec, replica, port, key, process)
     return Running(process, endpoint, None, Life.begin(host, replica))
 
 

@@ -62,7 +62,7 @@ async def ask(
     head = request_head(method, path, endpoint, [*(headers or []), *framing])
     try:
         async with asyncio.timeout(seconds):
-            connection = await connect(endpoint.host, endpoint.port)
+            connection = await connect(endpoint.host, endpoint.port, endpoint.alive)
             try:
                 connection.send(head, body)
                 await connection.wait_head()

@@ -27,11 +27,12 @@ MAX_IDLE = 128
 """Idle connections kept for one address."""
 
 
-async def connect(host: str, port: int) -> Connection:
-    """A new connection.
+async def connect(host: str, port: int, alive: Callable[[], bool] | None = None) -> Connection:
+    """A new connection; ``alive`` says afterwards whether it is the engine that took it, and not a
+    program that has its port since it ended.
 
     Raises:
-        UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``.
+        UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``, or the engine ended.
     """
     loop = asyncio.get_running_loop()
     tries = 0
@@ -58,6 +59,11 @@ async def connect(host: str, port: int) -> Connection:
                 "connect",
                 tr("no connection to {host}:{port}: {error}", host=host, port=port, error=error),
             ) from error
+        if alive is not None and not alive():
+            connection.abort()
+            raise UpstreamError(
+                "connect", tr("the engine at {host}:{port} has ended", host=host, port=port)
+            )
         return connection
 
 
@@ -87,6 +93,7 @@ class Pool:
         wait: Callable[[Connection], Awaitable[None]] = Connection.wait_head,
         fresh: bool = False,
         patience: float = 0.0,
+        alive: Callable[[], bool] | None = None,
     ) -> Connection:
         """A connection on which a request was sent and ``wait`` has waited for the answer's head; the
         caller releases it. ``send`` is the request, or writes it.
@@ -98,7 +105,7 @@ class Pool:
             UpstreamError: no connection, or no answer.
         """
         while True:
-            connection = await self.acquire(host, port, fresh=fresh)
+            connection = await self.acquire(host, port, fresh=fresh, alive=alive)
             connection.patience = patience
             try:
                 if isinstance(send, bytes):
@@ -114,7 +121,14 @@ class Pool:
                 raise
             return connection
 
-    async def acquire(self, host: str, port: int, *, fresh: bool = False) -> Connection:
+    async def acquire(
+        self,
+        host: str,
+        port: int,
+        *,
+        fresh: bool = False,
+        alive: Callable[[], bool] | None = None,
+    ) -> Connection:
         """A connection that is ready to send on; ``fresh`` forbids a reused one.
 
         Raises:
@@ -127,7 +141,7 @@ class Pool:
                 self._busy.add(connection)
                 return connection
             self._drop(connection)
-        connection = await connect(host, port)
+        connection = await connect(host, port, alive)
         self._busy.add(connection)
         if self._sweeper is None and not self._closed:
             self._sweeper = asyncio.get_running_loop().call_later(self._interval, self._sweep)

@@ -90,6 +90,9 @@ class EngineSocket(asyncio.Protocol):
             raise UpstreamError(
                 "connect", tr("no connection to {where}: {error}", where=where, error=error)
             ) from error
+        if not endpoint.alive():
+            socket.abort()
+            raise UpstreamError("connect", tr("the engine at {where} has ended", where=where))
         key = (
             [] if endpoint.key is None else [(b"authorization", b"Bearer " + endpoint.key.encode())]
         )

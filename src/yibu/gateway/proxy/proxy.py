@@ -218,6 +218,7 @@ class Proxy:
             endpoint.port,
             _sent(head, payload),
             fresh=fresh,
+            alive=endpoint.alive,
             wait=relay.wait_head,
             patience=route.upload_patience if operation.schema is None else 0.0,
         )
@@ -235,7 +236,9 @@ class Proxy:
             body = orjson.dumps({**call.body, "model": inner})
             payload = Payload(b"application/json", body, length=len(body))
             head = _request_head(call.path, endpoint, payload, exchange)
-            connection = await self._pool.begin(endpoint.host, endpoint.port, _sent(head, payload))
+            connection = await self._pool.begin(
+                endpoint.host, endpoint.port, _sent(head, payload), alive=endpoint.alive
+            )
             try:
                 answer = await relay.step(connection, call, inner)
             finally:
