@@ -152,6 +152,24 @@ def test_signals_reach_the_node(hold: Callable[..., Held], number: signal.Signal
     assert "started again" not in held.log.read_text()
 
 
+def test_a_signal_before_there_is_a_node_ends_it() -> None:
+    told = (
+        "import os, signal, sys\n"
+        "from yibu.node import holder\n"
+        "one = holder.Holder([sys.executable, '-c', 'print(1)'], [])\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(one.run())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+
+
 def test_a_signal_between_two_lives_ends_it(hold: Callable[..., Held]) -> None:
     held = hold("keep()\nline()\nos._exit(1)")
     held.said()

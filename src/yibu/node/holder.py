@@ -97,12 +97,15 @@ class Holder:
 
     def _live(self) -> int:
         """One life of the node; its exit code, negative for a signal."""
+        # A signal between the fork and the note of its pid would be heard by neither of the two.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        if self._stopping:  # told so before there was a node to tell
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            return 0
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
         once, self._given = self._given, []
         given = [*once, *(("gateway", fd) for fd in self._kept), ("holder", theirs.fileno())]
-        # A signal between the fork and the next line would be heard by neither of the two.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._node = os.fork()
         if self._node == 0:
             self._become(given, read)
