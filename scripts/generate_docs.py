@@ -93,7 +93,7 @@ sentence and the advice; the key stands in `--json` and as the label `cause` of 
 由 `make docs` 从各引擎的表生成。
 
 引擎失败时，yibu 在它的日志里查找原因。`yibu up`、`yibu ps` 和网关的 503 会显示说明与建议；键出现在 `--json` 里，
-也是[指标](../../metrics.md#models-and-replicas)的标签 `cause`。没有匹配的失败，原因是 `unknown`，并显示日志的最后几行。
+也是[指标](../metrics.md#模型与副本)的标签 `cause`。没有匹配的失败，原因是 `unknown`，并显示日志的最后几行。
 `{name}` 代表日志里的内容。
 """,
 )
