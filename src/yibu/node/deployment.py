@@ -12,7 +12,7 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import UNKNOWN
-from yibu.errors import YibuError
+from yibu.errors import NotReadyError, YibuError
 from yibu.hub.types import Progress
 from yibu.messages import tr
 from yibu.node import logs
@@ -21,8 +21,8 @@ from yibu.node.events import EventBus
 from yibu.node.launch import Host, LaunchSpec
 from yibu.node.phases import WAIT, Timeline
 from yibu.node.replica import Replica
-from yibu.node.scheduler.types import Generation
-from yibu.node.state import SavedModel
+from yibu.node.scheduler.types import Desired, Generation
+from yibu.node.state import SavedModel, SavedReplica
 from yibu.planner.types import ModelFacts, Placement
 from yibu.redaction import redact
 from yibu.routing import NO_DETAILS, Failure, Route, State
@@ -227,10 +227,36 @@ logs=self._host.paths.logs
 
     def save(self, *, started: bool) -> SavedModel:
         """What the node that comes after this one has to know of it."""
-        replicas = tuple(replica.save(number) for number, replica in self.replicas.items())
+        replicas = tuple(_saved(replica, number) for number, replica in self.replicas.items())
         return SavedModel(self.config, self.created, self.key[1], started, replicas)
 
     # Telling others.
+
+    def refresh(self, desired: Desired | None) -> None:
+        """Show what the scheduler knows of it; None: it is not wanted any more."""
+        if desired is None:
+            return
+        if desired.error is not self.error:
+            if desired.error is None:
+                self.error = self.failure = None
+            else:
+                self.failed(desired.error)
+        if desired.stage == "failed":
+            self.show("failed")
+        elif desired.stage == "prepared":
+            self.show("starting" if desired.replicas else "unloaded")
+        else:
+            self.show()
+
+    def not_ready(self, retry_after: float) -> NotReadyError:
+        """What a request is told that it cannot serve."""
+        cause = f": {self.cause}" if self.cause else ""
+        state = tr("has failed") if self.state == "failed" else tr("is {state}", state=self.state)
+        hint = self.hint
+        if self.state == "unloaded" and not self.cause:
+            state, hint = tr("is not loaded"), tr("load it: yibu load {model}", model=self.name)
+        text = f"model {self.name!r} {state}{cause}"
+        return NotReadyError(text, hint=hint, retry_after=retry_after)
 
     def failed(self, error: YibuError) -> None:
         """It has no replicas, and this is why."""
@@ -304,6 +330,22 @@ logs=self._host.paths.logs
 
     def note(self, text: str) -> None:
         self._bus.publish("note", self.name, text=redact(text))
+
+
+def _saved(replica: Replica, number: int) -> SavedReplica:
+    process = replica.process
+    return SavedReplica(
+        id=replica.id,
+        number=number,
+        spec=replica.spec,
+        port=replica.port,
+        key=replica.key,
+        restarts=replica.restarts,
+        marker=process.marker if process else None,
+        process=process.identity if process else None,
+        shared=tuple(sorted(process.shared)) if process else (),
+        asleep=replica.asleep,
+    )
 
 
 def _silent(_text: str) -> None:

@@ -12,13 +12,12 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
 from yibu.messages import tr
 from yibu.node import launch, ports
-from yibu.node.explanations import explain_exit
 from yibu.node.failures import Failed, Failures
 from yibu.node.launch import Host, LaunchSpec, Running
 from yibu.node.orders import Orders
@@ -27,7 +26,6 @@ from yibu.node.process import EngineProcess
 from yibu.node.scheduler.starts import Start
 from yibu.node.sleep import Asleep, SleepError
 from yibu.node.sleeper import Sleeper
-from yibu.node.state import SavedReplica
 from yibu.node.watch import Watch
 from yibu.redaction import register, register_environment
 from yibu.routing import ReplicaStatus, State
@@ -114,22 +112,6 @@ class Replica:
             self.start_cause,
         )
 
-    def save(self, number: int) -> SavedReplica:
-        """What the node that comes after this one has to know of it."""
-        process = self.process
-        return SavedReplica(
-            id=self.id,
-            number=number,
-            spec=self.spec,
-            port=self.port,
-            key=self.key,
-            restarts=self.restarts,
-            marker=process.marker if process else None,
-            process=process.identity if process else None,
-            shared=tuple(sorted(process.shared)) if process else (),
-            asleep=self.asleep,
-        )
-
     def acquire(self) -> None:
         """A request goes to this replica."""
         self.in_flight += 1
@@ -199,17 +181,13 @@ class Replica:
                 try:
                     await self._answer(await self._live(adopting))
                 except EngineError as stuck:  # something survived SIGKILL
-                    error = EngineStartError(stuck.message, hint=stuck.hint, cause="unkillable")
-                    self.failures.note(error)
-                    self._fail(error)
-                    await self._orders.any()
+                    await self._fail(
+                        EngineStartError(stuck.message, hint=stuck.hint, cause="unkillable")
+                    )
                 except Exception as defect:  # noqa: BLE001 - keeps a defect met here from other models
                     _log.exception("replica %s", self.id)
                     what = tr("{id}: a defect in yibu: {defect!r}", id=self.id, defect=defect)
-                    error = EngineStartError(what, cause="defect")
-                    self.failures.note(error)
-                    self._fail(error)
-                    await self._orders.any()
+                    await self._fail(EngineStartError(what, cause="defect"))
                 if self._orders.latest == "restart":
                     self._begin_again()
         finally:
@@ -265,21 +243,25 @@ class Replica:
         self.start_cause = self.failures.start_cause()
         if self._start_seconds is not None:
             self._due = began + self._start_seconds
-        self.timeline = Timeline()
-        try:
-            async with self._host.start_slot(self._slot(), lambda: self._entered(WAIT)):
-                running = await launch.start(
-                    self._host, self.spec, self.id, self.port, self.key,
-                    self._spawned, self._entered,
-                )  # fmt: skip
-        finally:
-            self.timeline.end_start(time.monotonic())
+        async with self._start_slot():
+            running = await launch.start(
+                self._host, self.spec, self.id, self.port, self.key,
+                self._spawned, self._entered,
+            )  # fmt: skip
         self._start_seconds = time.monotonic() - began
         return running
 
-    def _slot(self) -> Start:
+    @contextlib.asynccontextmanager
+    async def _start_slot(self) -> AsyncIterator[None]:
+        """Wait until the engine may start; its phases are timed until the block ends."""
+        self.timeline = Timeline()
         gpus, memory = frozenset(self.spec.gpus), self.spec.memory
-        return Start(self.id, gpus, memory, self.spec.plan.starts_alone)
+        start = Start(self.id, gpus, memory, self.spec.plan.starts_alone)
+        try:
+            async with self._host.start_slot(start, lambda: self._entered(WAIT)):
+                yield
+        finally:
+            self.timeline.end_start(time.monotonic())
 
     def _entered(self, phase: str) -> None:
         """A phase of the start begins."""
@@ -308,10 +290,10 @@ class Replica:
     async def _work(self, running: Running) -> EngineStartError | None:
         """Be ready until the engine ends or hangs (the error) or there is an order."""
         self.endpoint = running.endpoint
-        self._watch = Watch(running, self.spec.plan, self._host.timings)
+        self._watch = Watch(self._host, self.spec, self.id, running)
         self._change("ready", None)
         try:
-            return await self._orders.interrupt(self._first_trouble(running, self._watch))
+            return await self._orders.interrupt(self._watch.trouble(lambda: self.in_flight))
         finally:
             self._watch = None
 
@@ -321,8 +303,7 @@ class Replica:
         waking = False
         try:
             if self.asleep is None:
-                self._change("draining", None)
-                await self._drained()
+                await self._drain()
                 await self._sleeper.fall(running.endpoint)
             if self.asleep is None:
                 return None
@@ -343,13 +324,9 @@ class Replica:
 
     async def _wake(self, running: Running) -> None:
         self._change("starting", None)
-        self.timeline = Timeline()
-        try:
-            async with self._host.start_slot(self._slot(), lambda: self._entered(WAIT)):
-                self._entered(WAKE)
-                await self._sleeper.wake(running.endpoint)
-        finally:
-            self.timeline.end_start(time.monotonic())
+        async with self._start_slot():
+            self._entered(WAKE)
+            await self._sleeper.wake(running.endpoint)
         self.start_cause = "woken"
 
     async def _leave(self, trouble: EngineStartError | None) -> None:
@@ -358,42 +335,26 @@ class Replica:
             self._due = None
             self._change("starting", trouble.message)
             return
-        self._change("draining", None)
-        await self._drained()
+        await self._drain()
 
-    async def _drained(self) -> None:
+    async def _drain(self) -> None:
+        """Wait for the requests in flight, for a while."""
+        self._change("draining", None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 await self.idle()
-
-    async def _first_trouble(self, running: Running, watch: Watch) -> EngineStartError:
-        """Why the engine cannot go on, as soon as that is so."""
-        exited = asyncio.create_task(running.process.wait(), name=f"exit {self.id}")
-        hung = asyncio.create_task(watch.find_hang(lambda: self.in_flight), name=f"hang {self.id}")
-        try:
-            await asyncio.wait((exited, hung), return_when=asyncio.FIRST_COMPLETED)
-            if not exited.done():
-                what = tr("{id}: the engine {result}", id=self.id, result=hung.result())
-                return EngineStartError(
-                    what, hint=tr("yibu logs {model}", model=self.spec.model), cause="hung"
-                )
-            life = running.life
-            return explain_exit(self._host, self.spec, self.id, life, exited.result())
-        finally:
-            await launch.cancelled(exited, hung)
 
     async def _answer(self, failure: Failed | None) -> None:
         """Wait before the next start, or for an order when there is no point in starting."""
         if failure is None:
             return
-        self.failures.note(failure.error)
         if failure.error.cause == "port_in_use" and failure.ready_seconds is None:
             self._give_up_port()
         delay = self.failures.delay(failure)
         if delay is None:
-            self._fail(failure.error)
-            await self._orders.any()
+            await self._fail(failure.error)
             return
+        self.failures.note(failure.error)
         if delay > 0:
             self.restarts += 1
             self._due = time.monotonic() + delay + (self._start_seconds or 0.0)
@@ -404,12 +365,15 @@ class Replica:
         )
         await self._orders.interrupt(asyncio.sleep(delay))
 
-    def _fail(self, error: EngineStartError) -> None:
+    async def _fail(self, error: EngineStartError) -> None:
+        """Stay ``failed`` until there is an order."""
+        self.failures.note(error)
         self.error = error
         failures, text = self.failures.recent, error.message.splitlines()[0]
         if failures > 1:
             text = tr("{text} ({failures} failures in a short time)", text=text, failures=failures)
         self._change("failed", text)
+        await self._orders.any()
 
     def _begin_again(self) -> None:
         self._orders.done()

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from yibu.config import ModelConfig
 from yibu.config.names import replica_id
-from yibu.errors import EngineStartError, NotReadyError, YibuError
+from yibu.errors import EngineStartError, YibuError
 from yibu.messages import tr
 from yibu.node import readings
 from yibu.node.deploy import Deployer
@@ -24,11 +24,11 @@ from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica
 from yibu.node.scheduler import Holding, Reading, Scheduler, Waiter
 from yibu.node.scheduler import types as records
-from yibu.node.scheduler.memory import reserve_asleep
-from yibu.node.scheduler.types import Generation, SleepLevels
+from yibu.node.scheduler.types import Generation
+from yibu.node.sleep import levels
 from yibu.node.start_gate import StartGate
 from yibu.node.state import SavedReplica
-from yibu.planner.ledger import Beside, Coming, Promise
+from yibu.planner.ledger import Beside, Coming
 from yibu.planner.types import Machine, ModelFacts, Placement
 
 _log = logging.getLogger(__name__)
@@ -136,12 +136,8 @@ class Runner:
             deployment.hold_adopted(spec)
             if saved.port is not None:
                 self._host.ports.keep(saved.port)
-            record = records.Replica(saved.id, deployment.key, saved.number)
-            record.reservation = Promise(saved.id, spec.gpus, spec.memory, host=spec.host_memory)
-            if saved.asleep is not None:
-                _sleeping(record, spec, saved.asleep.level)
-            self._run(deployment, record.id, saved.number, self._resume(deployment, saved, process))
-            running.append(record)
+            running.append(saved.record(deployment.key))
+            self._run(deployment, saved.id, saved.number, self._resume(deployment, saved, process))
         self.scheduler.adopt(config, generation, running, time.monotonic(), start=start)
 
     def _deployment(self, key: Generation, config: ModelConfig, created: int) -> Deployment:
@@ -330,7 +326,7 @@ class Runner:
                 replica.state,
                 time.monotonic(),
                 slots=replica.spec.plan.slots,
-                sleeps=_sleeps(replica.spec),
+                sleeps=levels(replica.spec.plan.sleep),
                 slept=replica.asleep.level if replica.asleep else None,
                 due=replica.due,
                 error=replica.error,
@@ -363,43 +359,15 @@ class Runner:
     def not_ready(self, model: str, retry_after: float) -> YibuError:
         deployment = self.current(model)
         assert deployment is not None
-        self._refresh(deployment)
-        cause = f": {deployment.cause}" if deployment.cause else ""
-        state = (
-            tr("has failed")
-            if deployment.state == "failed"
-            else tr("is {state}", state=deployment.state)
-        )
-        hint = deployment.hint
-        if deployment.state == "unloaded" and not deployment.cause:
-            state, hint = tr("is not loaded"), tr("load it: yibu load {model}", model=model)
-        return NotReadyError(f"model {model!r} {state}{cause}", hint=hint, retry_after=retry_after)
+        deployment.refresh(self.scheduler.desired(deployment.key))
+        return deployment.not_ready(retry_after)
 
     def changed(self, model: str) -> None:
         for deployment in list(self.deployments.values()):
             if deployment.name == model:
-                self._refresh(deployment)
+                deployment.refresh(self.scheduler.desired(deployment.key))
         self._sweep()
         self._tell()
-
-    def _refresh(self, deployment: Deployment) -> None:
-        """Bring what is shown up to what the scheduler knows."""
-        desired = self.scheduler.desired(deployment.key)
-        if desired is None:
-            return
-        if desired.error is not deployment.error:
-            if desired.error is None:
-                deployment.error = deployment.failure = None
-            else:
-                deployment.failed(desired.error)
-        if desired.stage == "failed":
-            deployment.show("failed")
-        elif desired.stage == "prepared" and not desired.replicas:
-            deployment.show("unloaded")
-        elif desired.stage == "prepared":
-            deployment.show("starting")
-        else:
-            deployment.show()
 
     def current(self, model: str) -> Deployment | None:
         """The generation of a model that serves."""
@@ -426,15 +394,3 @@ def _defect(name: str, defect: Exception) -> EngineStartError:
     return EngineStartError(
         tr("{name}: a defect in yibu: {defect!r}", name=name, defect=defect), cause="defect"
     )
-
-
-def _sleeps(spec: LaunchSpec) -> SleepLevels:
-    """How an engine can sleep."""
-    plan = spec.plan.sleep
-    return () if plan is None else tuple((level.number, level.memory) for level in plan.levels)
-
-
-def _sleeping(record: records.Replica, spec: LaunchSpec, level: int) -> None:
-    """Note of an engine that an earlier node left that it sleeps."""
-    record.sleeps, record.slept = _sleeps(spec), level
-    reserve_asleep(record, dict(record.sleeps).get(level, 0))

@@ -32,6 +32,11 @@ class Asleep:
     """What it answered just before to a request whose answer must not change."""
 
 
+def levels(plan: SleepPlan | None) -> tuple[tuple[int, int], ...]:
+    """The levels at which an engine can sleep, each with the bytes of main memory that it takes."""
+    return () if plan is None else tuple((level.number, level.memory) for level in plan.levels)
+
+
 async def is_asleep(endpoint: Endpoint, plan: SleepPlan) -> bool:
     """Whether the engine sleeps. Raises SleepError where it does not say."""
     try:

@@ -28,7 +28,11 @@ from yibu.messages import tr
 from yibu.node.launch import LaunchSpec
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
-from yibu.node.sleep import Asleep
+from yibu.node.scheduler import types as records
+from yibu.node.scheduler.memory import reserve_asleep
+from yibu.node.scheduler.types import Generation
+from yibu.node.sleep import Asleep, levels
+from yibu.planner.ledger import Promise
 from yibu.routing import ModelDetails
 
 _log = logging.getLogger(__name__)
@@ -50,6 +54,15 @@ class SavedReplica:
     shared: tuple[SharedFile, ...] = ()
     """What it has in shared memory, which outlives it if it is killed together with its node."""
     asleep: Asleep | None = None
+
+    def record(self, generation: Generation) -> records.Replica:
+        """As the scheduler keeps it, with what its engine holds set aside."""
+        spec, record = self.spec, records.Replica(self.id, generation, self.number)
+        record.reservation = Promise(self.id, spec.gpus, spec.memory, host=spec.host_memory)
+        if self.asleep is not None:
+            record.sleeps, record.slept = levels(spec.plan.sleep), self.asleep.level
+            reserve_asleep(record, dict(record.sleeps).get(self.asleep.level, 0))
+        return record
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Literal
 
 from yibu import descriptors
-from yibu.engines.base import LaunchPlan
+from yibu.errors import EngineStartError
 from yibu.messages import tr
 from yibu.node import probe
-from yibu.node.launch import Running
+from yibu.node.explanations import explain_exit
+from yibu.node.launch import Host, LaunchSpec, Running, cancelled
 from yibu.node.liveness import Liveness
-from yibu.node.timings import Timings
 
 _BUSY_SHARE = 0.05
 """Processes that use more than this share of one core are at work on something."""
@@ -25,11 +25,14 @@ _RETRY = 1.0
 class Watch:
     """The effects around :class:`Liveness`, for one life of one engine."""
 
-    def __init__(self, running: Running, plan: LaunchPlan, timings: Timings) -> None:
+    def __init__(self, host: Host, spec: LaunchSpec, replica: str, running: Running) -> None:
+        self._host = host
+        self._spec = spec
+        self._replica = replica
         self._running = running
-        self._plan = plan
-        self._timings = timings
-        self._liveness = Liveness(timings, time.monotonic())
+        self._plan = spec.plan
+        self._timings = host.timings
+        self._liveness = Liveness(host.timings, time.monotonic())
         self._poke = asyncio.Event()
         self._cpu = (time.monotonic(), 0.0)
 
@@ -41,7 +44,22 @@ class Watch:
         """A caller's connection broke: do not wait for the next turn."""
         self._poke.set()
 
-    async def find_hang(self, in_flight: Callable[[], int]) -> str:
+    async def trouble(self, in_flight: Callable[[], int]) -> EngineStartError:
+        """Return when the engine has ended or hangs, with the reason."""
+        exited = asyncio.create_task(self._running.process.wait(), name=f"exit {self._replica}")
+        hung = asyncio.create_task(self._find_hang(in_flight), name=f"hang {self._replica}")
+        try:
+            await asyncio.wait((exited, hung), return_when=asyncio.FIRST_COMPLETED)
+            if not exited.done():
+                what = tr("{id}: the engine {result}", id=self._replica, result=hung.result())
+                hint = tr("yibu logs {model}", model=self._spec.model)
+                return EngineStartError(what, hint=hint, cause="hung")
+            life = self._running.life
+            return explain_exit(self._host, self._spec, self._replica, life, exited.result())
+        finally:
+            await cancelled(exited, hung)
+
+    async def _find_hang(self, in_flight: Callable[[], int]) -> str:
         """Return when the engine hangs, with the reason as a clause."""
         await self._busy()
         pause = self._timings.health_every
