@@ -48,6 +48,8 @@ def _texts(tree: ast.Module, *, verbs: bool) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield from _said(node)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "columns":
+            yield from filter(None, map(_constant, getattr(node.value, "elts", ())))
         elif verbs and isinstance(node, ast.FunctionDef) and _is_verb(node.name):
             yield from filter(None, [ast.get_docstring(node)])
 

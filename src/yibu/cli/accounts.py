@@ -74,9 +74,11 @@ def print_usage(
         output.data_json({"version": 1, **known, "usage": rows})
         return
     names = (group, *_COLUMNS)
-    titles = [name.removesuffix("_tokens").replace("_seconds", " s").upper() for name in names]
+    columns = ("REQUESTS", "ERRORS", "PROMPT", "CACHED", "COMPLETION", "TOTAL", "AUDIO S",
+               "COMPUTE S", "ESTIMATED")  # fmt: skip
+    headings = {"key": tr("KEY"), "model": tr("MODEL"), "day": tr("DAY"), "hour": tr("HOUR")}
     output.table([[f"{row[name]:g}" if isinstance(row[name], float) else str(row[name])
-                   for name in names] for row in rows], titles)  # fmt: skip
+                   for name in names] for row in rows], (headings[group], *columns))  # fmt: skip
     if estimated := sum(row["estimated"] for row in rows):
         output.talk(
             tr(

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from yibu.cli import output
+from yibu.cli.words import word
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def phrase(event: Event, seconds: float) -> str:
     if event["event"] == "note":
         return str(event["text"])
     if event["event"] == "phase":
-        return str(event["phase"])
+        return word(event["phase"])
     state = event["state"]
     if state == "ready":
         phases = breakdown(event.get("phases") or {}, seconds)
@@ -64,7 +65,7 @@ def phrase(event: Event, seconds: float) -> str:
         return tr("loaded when somebody asks for it")
     if state == "failed" and event.get("cause"):
         return tr("failed: {cause}", cause=event["cause"])
-    return str(state)
+    return word(state)
 
 
 def breakdown(phases: Mapping[str, float], total: float) -> str:
@@ -73,7 +74,7 @@ def breakdown(phases: Mapping[str, float], total: float) -> str:
     Phases that took no time worth a digit are left out.
     """
     shown = {phase: _seconds(seconds, total) for phase, seconds in phases.items()}
-    return ", ".join(f"{phase} {text}" for phase, text in shown.items() if float(text))
+    return ", ".join(f"{word(phase)} {text}" for phase, text in shown.items() if float(text))
 
 
 def _seconds(seconds: float, total: float) -> str:
@@ -89,7 +90,7 @@ def _progress(event: Event) -> str:
     phase = event.get("phase") or "working"
     done, total = event.get("done_bytes") or 0, event.get("total_bytes") or 0
     rate = event.get("bytes_per_second") or 0
-    text = str(phase)
+    phase = text = word(phase)
     if total:
         share, whole = 100 * done // total, output.size(total)
         text = tr("{phase} {share} % of {total}", phase=phase, share=share, total=whole)

@@ -19,6 +19,7 @@ _HEADINGS = {
     "Show this message and exit.": tr("Show this message and exit."),
     "[default:": tr("[default:"),
     "[required]": tr("[required]"),
+    "[env var:": tr("[env var:"),
 }
 _HEADING = re.compile("|".join(map(re.escape, _HEADINGS)))
 

@@ -12,8 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from yibu.cli.streams import OutputError as OutputError  # noqa: PLC0414 - what writing may raise
+from yibu.cli.words import word
 from yibu.messages import english, tr
 from yibu.units import size as size  # noqa: PLC0414 - for whoever writes sizes
+
+_CODED = {"FITS", "KIND", "RESULT", "STATE", "VERIFIED"}
+"""Columns whose cells are codes with words in :mod:`yibu.cli.words`; names stand as they are."""
 
 
 def data(text: str) -> None:
@@ -47,7 +51,7 @@ def listing(
     if as_json:
         data_json({"version": 1, kind: list(rows)})
         return
-    table([[_cell(row.get(column.lower())) for column in columns] for row in rows], columns)
+    table([[_cell(row.get(column.lower()), column) for column in columns] for row in rows], columns)
 
 
 def table(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> None:
@@ -90,9 +94,9 @@ def _rich_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     Console().print(drawn)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, column: str) -> str:
     if value is None:
         return "-"
     if isinstance(value, list | tuple):
         return ",".join(str(item) for item in value) or "-"
-    return str(value)
+    return word(str(value)) if column in _CODED else str(value)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from yibu.cli import output
+from yibu.cli.words import word
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _bar(name: str) -> Iterator[ProgressCallback]:
         def report(progress: Progress) -> None:
             bar.update(
                 task,
-                description=f"{name} {progress.phase}",
+                description=f"{name} {word(progress.phase)}",
                 completed=progress.done_bytes,
                 total=progress.total_bytes or None,
             )
@@ -78,22 +79,9 @@ def installing(name: str) -> Iterator[EnvironmentProgressCallback]:
     yield report
 
 
-_PHASES = {
-    "listing": tr("listing"),
-    "waiting": tr("waiting"),
-    "downloading": tr("downloading"),
-    "verifying": tr("verifying"),
-    "creating": tr("creating"),
-    "resolving": tr("resolving"),
-    "installing": tr("installing"),
-    "building": tr("building"),
-    "done": tr("done"),
-}
-
-
 def describe_environment(progress: EnvironmentProgress) -> str:
     """``downloading 34.1 MB of 120.0 MB, 12 s``, then ``installing 154 packages, 40 s``."""
-    text = _PHASES.get(progress.phase, progress.phase)
+    text = word(progress.phase)
     if progress.phase == "downloading" and progress.total_bytes:
         done, total = output.size(progress.done_bytes), output.size(progress.total_bytes)
         text = tr("downloading {done} of {total}", done=done, total=total)
@@ -123,7 +111,7 @@ class _Lines:
 
 def describe(progress: Progress) -> str:
     """``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
-    phase = _PHASES.get(progress.phase, progress.phase)
+    phase = word(progress.phase)
     if not progress.total_bytes:
         return phase
     share = 100 * progress.done_bytes // progress.total_bytes

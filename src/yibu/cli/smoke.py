@@ -94,22 +94,22 @@ def run_checks(
     Of a model that is not up, that alone is said.
     """
     name = model["name"]
-    state = attempt(name, "ready", lambda: _ready(model))
+    state = attempt(name, tr("ready"), lambda: _ready(model))
     yield state
     loaded = any(replica["state"] == "ready" for replica in model["replicas"])
     if not loaded and model["state"] not in _ON_DEMAND:
         return
-    yield attempt(name, "listed", lambda: _listed(api, name))
+    yield attempt(name, tr("listed"), lambda: _listed(api, name))
     if "chat" in capabilities:
-        yield attempt(name, "chat", lambda: _chat(api, name, max_tokens))
+        yield attempt(name, tr("chat"), lambda: _chat(api, name, max_tokens))
         yield attempt(name, tr("chat streamed"), lambda: _chat_streamed(api, name, max_tokens))
-        yield attempt(name, "tutorial's body", lambda: _form(api, name))
+        yield attempt(name, tr("tutorial's body"), lambda: _form(api, name))
     elif "completions" in capabilities:
-        yield attempt(name, "completion", lambda: _completion(api, name))
+        yield attempt(name, tr("completion"), lambda: _completion(api, name))
     if "embeddings" in capabilities:
-        yield attempt(name, "embedding", lambda: _embedding(api, name))
+        yield attempt(name, tr("embedding"), lambda: _embedding(api, name))
     if "rerank" in capabilities:
-        yield attempt(name, "rerank", lambda: _rerank(api, name))
+        yield attempt(name, tr("rerank"), lambda: _rerank(api, name))
     if "transcriptions" in capabilities:
         yield attempt(name, tr("silence transcribed"), lambda: _silence(api, name))
 

@@ -99,7 +99,10 @@ class Deployment:
         causes = [replica.cause for replica in self.replicas.values() if replica.cause]
         if not self.replicas and self.error:
             causes = self.error.message.splitlines()
-        return causes[0].removeprefix(f"{self.name}: ") if causes else None
+        if not causes:
+            return None
+        prefix = f"{self.name}: "  # only then cut: a whole message keeps its translation
+        return causes[0].removeprefix(prefix) if causes[0].startswith(prefix) else causes[0]
 
     @property
     def hint(self) -> str:

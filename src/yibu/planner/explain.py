@@ -35,7 +35,7 @@ class Row:
 
 
 _VERDICTS: dict[str, tuple[str, Tone]] = {
-    "fits": ("fits", "good"),
+    "fits": (tr("fits"), "good"),
     "fits_reduced": (tr("fits, with a shorter context"), "warning"),
     "does_not_fit": (tr("does not fit"), "bad"),
     "cannot_tell": (tr("cannot tell"), "bad"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from yibu.cli import output
 from yibu.cli.top.sample import Sampler, readings
+from yibu.cli.words import word
 from yibu.errors import UsageError, YibuError
 from yibu.gateway.monitoring.readings import Model, Snapshot, totals
 from yibu.messages import tr
@@ -69,16 +70,16 @@ def _gpus(model: Model) -> str:
 
 COLUMNS = (
     Column("MODEL", lambda m: m.name, lambda m: m.name),
-    Column("STATE", lambda m: m.state, lambda m: m.phase or m.state),
+    Column("STATE", lambda m: m.state, lambda m: word(m.phase or m.state)),
     Column("REPLICAS", lambda m: len(m.replicas), _replicas),
     Column(tr("IN FLIGHT"), lambda m: m.sum("in_flight"), lambda m: _number(m.sum("in_flight"))),
-    Column("QUEUED", lambda m: m.queued, lambda m: _number(m.queued)),
-    Column("REQ/S", lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1)),
-    Column("TOKENS/S", lambda m: m.output_tokens_per_second,
+    Column(tr("QUEUED"), lambda m: m.queued, lambda m: _number(m.queued)),
+    Column(tr("REQ/S"), lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1)),
+    Column(tr("TOKENS/S"), lambda m: m.output_tokens_per_second,
            lambda m: _number(m.output_tokens_per_second)),
-    Column("TTFT P95", lambda m: m.ttft_p95_seconds or 0.0,
+    Column(tr("TTFT P95"), lambda m: m.ttft_p95_seconds or 0.0,
            lambda m: "-" if m.ttft_p95_seconds is None else f"{m.ttft_p95_seconds * 1000:,.0f} ms"),
-    Column("ERR/S", lambda m: m.errors_per_second, lambda m: _number(m.errors_per_second, 1)),
+    Column(tr("ERR/S"), lambda m: m.errors_per_second, lambda m: _number(m.errors_per_second, 1)),
     Column("CPU", lambda m: m.sum("cpu_percent"), lambda m: f"{m.sum('cpu_percent'):.0f} %"),
     Column("MEMORY", lambda m: m.sum("memory_bytes"), lambda m: output.size(m.sum("memory_bytes"))),
     Column("GPU", _gpus, _gpus),
@@ -263,7 +264,14 @@ def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
             for one in model.replicas:
                 alone = replace(model, name=f"  {one.id}", state=one.state, phase=None,
                                 replicas=(one,))  # fmt: skip
-                per_model = ("QUEUED", "REQ/S", "TOKENS/S", "TTFT P95", "ERR/S", "REPLICAS")
+                per_model = (
+                    tr("QUEUED"),
+                    tr("REQ/S"),
+                    tr("TOKENS/S"),
+                    tr("TTFT P95"),
+                    tr("ERR/S"),
+                    "REPLICAS",
+                )
                 table.add_row(
                     *("" if c.title in per_model else c.show(alone) for c in shown), style="dim"
                 )
@@ -274,10 +282,10 @@ def _fitting(width: int) -> list[Column]:
     """The columns for which there is room, the least needed left out first."""
     expendable = (
         tr("GPU MEMORY"),
-        "QUEUED",
-        "ERR/S",
+        tr("QUEUED"),
+        tr("ERR/S"),
         "GPU",
-        "TTFT P95",
+        tr("TTFT P95"),
         "RESTARTS",
         "CPU",
         "REPLICAS",

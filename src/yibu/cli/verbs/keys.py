@@ -226,4 +226,4 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
         limits.append(tr("{concurrency} at once", concurrency=row["concurrency"]))
     return {**row, "prefix": [f"{prefix}…" for prefix in row["prefixes"]],
             "limits": ", ".join(limits) or None,
-            "models": "all" if row["models"] is None else row["models"]}  # fmt: skip
+            "models": tr("all") if row["models"] is None else row["models"]}  # fmt: skip

@@ -98,7 +98,8 @@ def _promises(context: Context) -> list[Promise]:
 
 
 def _print_rows(rows: Sequence[Row]) -> None:
-    label = max(len(row.label) for row in rows)
-    value = max((len(row.value) for row in rows if row.note), default=0)
+    label = max(output.cell_width(row.label) for row in rows)
+    value = max((output.cell_width(row.value) for row in rows if row.note), default=0)
     for row in rows:
-        output.data(f"  {row.label:<{label}}  {row.value:<{value}}  {row.note}".rstrip())
+        cells = output.padded(row.label, label), output.padded(row.value, value), row.note
+        output.data(f"  {'  '.join(cells)}".rstrip())

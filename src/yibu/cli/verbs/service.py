@@ -11,6 +11,7 @@ from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.verbs.config import FileOption
 from yibu.cli.verbs.models import OfflineOption
+from yibu.cli.words import word
 from yibu.errors import NotRunningError, UsageError
 from yibu.messages import tr
 
@@ -136,7 +137,7 @@ def ps(as_json: JsonOption = False) -> None:
 
 def _state(model: dict[str, Any]) -> str:
     phase = model.get("phase")
-    return f"{model['state']} ({phase})" if phase else str(model["state"])
+    return f"{word(model['state'])} ({word(phase)})" if phase else word(model["state"])
 
 
 def logs(
@@ -225,7 +226,7 @@ def _tell_states(here: Context, names: list[str], *, as_json: bool) -> None:
     for model in models:
         ready = sum(replica["state"] == "ready" for replica in model["replicas"])
         count = len(model["replicas"])
-        text = tr("{model} is {state}", model=model["name"], state=model["state"])
+        text = tr("{model} is {state}", model=model["name"], state=word(model["state"]))
         if ready:
             text = tr(
                 "{text}, {ready} of {count} replicas ready", text=text, ready=ready, count=count
