@@ -23,7 +23,7 @@ from yibu.config.schema import FileSchema
 from yibu.engines.causes import GENERIC_CAUSES
 from yibu.engines.registry import engines, request_tables
 from yibu.engines.requests import Rule
-from yibu.messages import ENGLISH, active
+from yibu.messages import ENGLISH, active, filled
 
 DOCS = Path(__file__).parents[1] / "docs"
 _WIDTH = 96
@@ -117,10 +117,16 @@ def causes() -> str:
     every = _say("Every engine", "所有引擎")
     for name, table in {**tables, every: GENERIC_CAUSES}.items():
         rows = [
-            f"| `{each.key}` | {_cell(each.explanation)} | {_cell(each.hint)} |" for each in table
+            f"| `{each.key}` | {_cell(each.explanation)} | {_cell(_hint(each.hint))} |"
+            for each in table
         ]
         parts.append("\n".join((f"## {name}\n", head, "|---|---|---|", *rows, "")))
     return "\n".join(parts)
+
+
+def _hint(text: str) -> str:
+    """A hint with what is put there for a model's name."""
+    return filled(text, model="MODEL")
 
 
 def _cell(text: str) -> str:

@@ -22,7 +22,7 @@ _SIGNED = re.compile(
 )
 _HEADER = re.compile(
     r"(?i)((?:authorization|cookie)[\"']?\s*[:=]\s*[\"']?(?:[a-z]+\s+)?|\bbearer\s+)"
-    r"([^\s\"',}]{8,})"
+    r"(?!YOUR_)([^\s\"',}]{8,})"  # YOUR_KEY stands in the help for what a client sends
 )
 _ASSIGNED = re.compile(
     r"(?i)((?:api[-_]?key|token|password|passwd|secret|m_session_id)"

@@ -414,3 +414,18 @@ async def test_the_log_line(
     assert KEY not in "".join(lines)
     assert "id=req-" in lines[1]
     assert "\n" not in lines[2]
+
+
+async def test_a_refusal_says_what_to_send_and_not_stars(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    backend.add("first")
+    async with serve(keys=["a-key-of-sixteen-characters"]) as gateway:
+        url = gateway.url + COMPLETIONS
+        async with gateway.http.post(url, json=chat("first")) as answer:
+            english = (await answer.json())["error"]["message"]
+        chinese_asked = {"Accept-Language": "zh"}
+        async with gateway.http.post(url, json=chat("first"), headers=chinese_asked) as answer:
+            chinese = (await answer.json())["error"]["message"]
+    assert "Authorization: Bearer YOUR_KEY" in english
+    assert "请发送请求头 Authorization: Bearer YOUR_KEY" in chinese

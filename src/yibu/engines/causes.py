@@ -159,7 +159,7 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
         ),
         tr("The machine's memory does not suffice for this model with these settings."),
         tr(
-            "See the arithmetic: yibu plan MODEL. Less context or parallel, or a smaller "
+            "See the arithmetic: yibu plan {model}. Less context or parallel, or a smaller "
             "quantization, takes less."
         ),
     ),
@@ -191,7 +191,7 @@ _BY_KEY = {cause.key: cause for cause in GENERIC_CAUSES}
 _KILLED = (
     tr("The kernel killed the engine because the machine ran out of memory."),
     tr(
-        "See the arithmetic: yibu plan MODEL. Give it less context or parallel, or stop "
+        "See the arithmetic: yibu plan {model}. Give it less context or parallel, or stop "
         "another model."
     ),
 )
@@ -228,7 +228,7 @@ def explain(
             "The engine ended with code {code}, and its log names no cause that yibu knows.",
             code=exit_code,
         ),
-        tr("Read its last lines: yibu logs MODEL -n 100."),
+        tr("Read its last lines: yibu logs {model} -n 100."),
         tuple(lines[-_MAX_LINES:]),
     )
 
@@ -272,7 +272,7 @@ def _by_signal(number: int, lines: Sequence[str]) -> Explanation:
             tr("The engine was killed (SIGKILL), and not by yibu."),
             tr(
                 "Most often the kernel does that for want of memory: dmesg | grep -i oom; "
-                "then see yibu plan MODEL."
+                "then see yibu plan {model}."
             ),
             last,
         )
@@ -289,6 +289,6 @@ def _by_signal(number: int, lines: Sequence[str]) -> Explanation:
     return Explanation(
         "signal",
         tr("The engine was ended by signal {number}, and not by yibu.", number=number),
-        tr("Read its last lines: yibu logs MODEL -n 100."),
+        tr("Read its last lines: yibu logs {model} -n 100."),
         last,
     )

@@ -14,6 +14,7 @@ from yibu.messages.language import accepted as accepted
 from yibu.messages.language import language_of as language_of
 from yibu.messages.message import Message as Message
 from yibu.messages.message import active as active
+from yibu.messages.message import brief as brief
 from yibu.messages.message import english as english
 from yibu.messages.message import filled as filled
 from yibu.messages.message import joined as joined

@@ -109,6 +109,12 @@ def filled(text: str, /, **values: object) -> str:
     return tr(text, **values)
 
 
+def brief(text: str) -> str:
+    """The text without what stands around and below it: its value ``brief``, else its first line."""
+    inner = text.values.get("brief") if isinstance(text, Message) else None
+    return inner if isinstance(inner, str) else text.partition("\n")[0]
+
+
 def render(text: str, language: str) -> str:
     """A text in the language of its reader; what is no message stays as it is."""
     if not isinstance(text, Message):

@@ -14,7 +14,7 @@ from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import UNKNOWN
 from yibu.errors import NotReadyError, YibuError
 from yibu.hub.types import Progress
-from yibu.messages import tr
+from yibu.messages import brief, tr
 from yibu.node import logs
 from yibu.node.deploy import Deployer, Gotten
 from yibu.node.events import EventBus
@@ -98,7 +98,7 @@ class Deployment:
         """Why the state is not what one wishes, to be shown beside the name; None when all is well."""
         causes = [replica.cause for replica in self.replicas.values() if replica.cause]
         if not self.replicas and self.error:
-            causes = self.error.message.splitlines()
+            causes = [brief(self.error.message)]
         if not causes:
             return None
         prefix = f"{self.name}: "  # only then cut: a whole message keeps its translation

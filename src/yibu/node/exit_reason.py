@@ -34,4 +34,4 @@ def describe_silence(log: Path) -> tuple[str, str] | None:
         "engines end when they cannot write",
         parent=log.parent,
     )
-    return what, tr("free some space there (yibu gc), then: yibu restart MODEL")
+    return what, tr("free some space there (yibu gc), then: yibu restart {model}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from yibu.errors import EngineStartError
-from yibu.messages import tr
+from yibu.messages import filled, tr
 from yibu.node import logs, oom, ports
 from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
 from yibu.redaction import redact
@@ -34,9 +34,9 @@ def start_error(
     )
     return EngineStartError(
         tr(
-            "{model}: the engine {sentence}\n  {tail}",
+            "{model}: {brief}\n  {tail}",
             model=spec.model,
-            sentence=sentence,
+            brief=tr("the engine {sentence}", sentence=sentence),
             tail=tail,
         ),
         hint=hint,
@@ -66,9 +66,10 @@ def _explained(
         exit_code=code,
         oom_killed=oom.kills() > life.oom_kills,
     )
-    hint = found.hint.replace("yibu logs MODEL", f"yibu logs {spec.model}")
-    if found.cause == "unknown":
-        if (silence := describe_silence(life.log)) is not None:
-            return DISK_FULL, f"{what}: {silence[0]}", silence[1]
-        return found.cause, what, hint
-    return found.cause, f"{what}: {found.message}", hint
+    cause, why, hint = found.cause, found.message, found.hint
+    if cause == "unknown":
+        silence = describe_silence(life.log)
+        if silence is None:
+            return cause, what, filled(hint, model=spec.model)
+        cause, (why, hint) = DISK_FULL, silence
+    return cause, tr("{what}: {why}", what=what, why=why), filled(hint, model=spec.model)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
-from yibu.messages import tr
+from yibu.messages import brief, tr
 from yibu.node import launch, ports
 from yibu.node.failures import Failed, Failures
 from yibu.node.launch import Host, LaunchSpec, Running
@@ -358,7 +358,7 @@ class Replica:
         if delay > 0:
             self.restarts += 1
             self._due = time.monotonic() + delay + (self._start_seconds or 0.0)
-        sentence = failure.error.message.splitlines()[0]
+        sentence = brief(failure.error.message)
         self._change(
             "starting",
             tr("{sentence}; starting again in {delay:.1f} s", sentence=sentence, delay=delay),
@@ -369,7 +369,7 @@ class Replica:
         """Stay ``failed`` until there is an order."""
         self.failures.note(error)
         self.error = error
-        failures, text = self.failures.recent, error.message.splitlines()[0]
+        failures, text = self.failures.recent, brief(error.message)
         if failures > 1:
             text = tr("{text} ({failures} failures in a short time)", text=text, failures=failures)
         self._change("failed", text)

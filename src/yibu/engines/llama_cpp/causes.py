@@ -97,7 +97,7 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
         tr("There is not enough memory for the KV cache of this context length."),
         tr(
             "Lower options.context or options.parallel, or quantize the cache (cache_type_k: "
-            "q8_0, cache_type_v: q8_0); see: yibu plan MODEL."
+            "q8_0, cache_type_v: q8_0); see: yibu plan {model}."
         ),
     ),
     Cause(
@@ -112,7 +112,7 @@ LLAMA_CPP_CAUSES: tuple[Cause, ...] = (
         ),
         tr("There is not enough memory for this model with these settings."),
         tr(
-            "See the arithmetic: yibu plan MODEL. A smaller quantization, less "
+            "See the arithmetic: yibu plan {model}. A smaller quantization, less "
             "options.context or fewer options.parallel takes less."
         ),
     ),

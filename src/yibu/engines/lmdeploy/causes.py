@@ -10,7 +10,7 @@ from yibu.engines.causes import CORRUPT_SAFETENSORS, GENERIC_CAUSES, NCCL, REMOT
 from yibu.messages import tr
 
 _MEMORY_HINT = tr(
-    "See the arithmetic: yibu plan MODEL. Lower options.session_len or max_batch_size, "
+    "See the arithmetic: yibu plan {model}. Lower options.session_len or max_batch_size, "
     "give it more memory (memory: 12GiB), or take a quantized variant."
 )
 
@@ -126,7 +126,7 @@ LMDEPLOY_CAUSES: tuple[Cause, ...] = (
             r"argument (?P<flag>\S+): (?P<reason>[^\n]+))"
         ),
         tr("LMDeploy refused a flag: {flags}{flag} {reason}."),
-        tr("Correct it in options: or after --; its flags: yibu plan MODEL checks them."),
+        tr("Correct it in options: or after --; its flags: yibu plan {model} checks them."),
     ),
     *GENERIC_CAUSES,
 )

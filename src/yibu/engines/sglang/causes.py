@@ -14,7 +14,7 @@ from yibu.engines.causes import CORRUPT_SAFETENSORS, GENERIC_CAUSES, NCCL, REMOT
 from yibu.messages import tr
 
 _MEMORY_HINT = tr(
-    "See the arithmetic: yibu plan MODEL. Lower options.context_length or "
+    "See the arithmetic: yibu plan {model}. Lower options.context_length or "
     "max_running_requests, give it more memory (memory: 12GiB), or take a quantized "
     "variant."
 )
@@ -132,7 +132,7 @@ SGLANG_CAUSES: tuple[Cause, ...] = (
             r"argument (?P<flag>\S+): (?P<reason>[^\n]+))"
         ),
         tr("SGLang refused a flag: {flags}{flag} {reason}."),
-        tr("Correct it in options: or after --; its flags: yibu plan MODEL checks them."),
+        tr("Correct it in options: or after --; its flags: yibu plan {model} checks them."),
     ),
     *GENERIC_CAUSES,
     Cause(
@@ -142,7 +142,7 @@ SGLANG_CAUSES: tuple[Cause, ...] = (
             r"Scheduler or DataParallelController \d+ terminated with"
         ),
         tr("SGLang's scheduler failed, and its log names no cause that yibu knows."),
-        tr("The traceback stands above that line: yibu logs MODEL -n 200."),
+        tr("The traceback stands above that line: yibu logs {model} -n 200."),
     ),
 )
 """The particular before the general: the first whose pattern is found wins."""

@@ -13,7 +13,7 @@ from yibu.engines.causes import GENERIC_CAUSES, NCCL, REMOTE_CODE
 from yibu.messages import tr
 
 _MEMORY_HINT = tr(
-    "See the arithmetic: yibu plan MODEL. Lower options.max_model_len or max_num_seqs, "
+    "See the arithmetic: yibu plan {model}. Lower options.max_model_len or max_num_seqs, "
     "give it more memory (memory: 12GiB), or take a quantized variant."
 )
 
@@ -265,14 +265,14 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"argument (?P<flag>\S+): (?P<reason>[^\n]+))"
         ),
         tr("vLLM refused a flag: {flags}{flag} {reason}."),
-        tr("Correct it in options: or after --; renamed flags are told in: yibu plan MODEL."),
+        tr("Correct it in options: or after --; renamed flags are told in: yibu plan {model}."),
     ),
     *GENERIC_CAUSES,
     Cause(
         "worker_failed",
         re.compile(r"Worker failed with error '(?P<reason>[^\n]+?)', please check the stack trace"),
         tr("vLLM's worker failed: {reason}."),
-        tr("The stack trace stands above that line: yibu logs MODEL -n 200."),
+        tr("The stack trace stands above that line: yibu logs {model} -n 200."),
     ),
     Cause(
         "engine_core_died",
@@ -281,7 +281,7 @@ VLLM_CAUSES: tuple[Cause, ...] = (
             r"Engine core proc \S+ died unexpectedly"
         ),
         tr("vLLM's engine process failed, and its log names no cause that yibu knows."),
-        tr("The cause stands above that line: yibu logs MODEL -n 200."),
+        tr("The cause stands above that line: yibu logs {model} -n 200."),
     ),
 )
 """The particular before the general: the first whose pattern is found wins."""
