@@ -70,9 +70,10 @@ def test_promtool_takes_the_scrape_configuration(tmp_path: Path, promtool: Path)
 
 @contextmanager
 def prometheus(program: Path, folder: Path, target: str, key: str) -> Iterator[str]:
-    """A server that scrapes ``target`` each second, with the exported configuration."""
+    """A server that scrapes ``target`` and judges the rules each second, with the exported configuration."""
     folder.mkdir()
     made = yaml.safe_load(grafana.export(deployment(folder))["prometheus.yaml"].text)
+    made["global"] = {**made.get("global", {}), "evaluation_interval": "1s"}
     job = made["scrape_configs"][0]
     job |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
     job["authorization"]["credentials_file"] = str(folder / "key")
