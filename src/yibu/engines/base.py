@@ -167,7 +167,7 @@ class Cause:
     explanation: str
     """A sentence for a person; may use the pattern's named groups as ``{name}``."""
     hint: str
-    """What to type or change next."""
+    """What to type or change next; ``{model}`` is the model's name, which the node fills in."""
     advice: Callable[[str], str] | None = None
     """Makes the hint, where this machine decides, of the pattern's first group that found
     something."""

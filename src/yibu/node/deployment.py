@@ -253,12 +253,16 @@ logs=self._host.paths.logs
 
     def not_ready(self, retry_after: float) -> NotReadyError:
         """What a request is told that it cannot serve."""
-        cause = f": {self.cause}" if self.cause else ""
-        state = tr("has failed") if self.state == "failed" else tr("is {state}", state=self.state)
-        hint = self.hint
+        name, hint = self.name, self.hint
         if self.state == "unloaded" and not self.cause:
-            state, hint = tr("is not loaded"), tr("load it: yibu load {model}", model=self.name)
-        text = f"model {self.name!r} {state}{cause}"
+            text = tr("model {model!r} is not loaded", model=name)
+            hint = tr("load it: yibu load {model}", model=name)
+        elif self.state == "failed":
+            text = tr("model {model!r} has failed", model=name)
+        else:
+            text = tr("model {model!r} is {state}", model=name, state=self.state)
+        if self.cause:
+            text = tr("{text}: {cause}", text=text, cause=self.cause)
         return NotReadyError(text, hint=hint, retry_after=retry_after)
 
     def failed(self, error: YibuError) -> None:

@@ -98,7 +98,7 @@ def rollback(yes: YesOption = False) -> int:
     output.talk(tr("What was served until {when}:", when=when))
     if _agreed(found, yes=yes):
         carry_out(here, found.models, found.removed, rollback=True)
-        output.talk("Done.")
+        output.talk(tr("Done."))
     return DONE
 
 
