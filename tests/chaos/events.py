@@ -107,13 +107,15 @@ async def apply_what_fails(world: World, chance: random.Random) -> None:
 
 @event(1)
 async def apply_again(world: World, chance: random.Random) -> None:
-    """The same once more changes nothing."""
+    """The same once more changes nothing: no generation, and no process where none dies of its prompts."""
     model, mark = chance.choice([CALM, WILD]), str(chance.getrandbits(32))
     await world.apply(model, mark)
     await eventually(lambda: world.all_ready(model), f"all replicas of {model} are ready")
     before = await world.generation(model)
     await world.apply(model, mark)
-    if (after := await world.generation(model)) != before:
+    after = await world.generation(model)
+    same = after == before if model == CALM else dict(after).keys() == dict(before).keys()
+    if not same:
         world.books.wrong.append(f"{model}: applied twice, {before} became {after}")
 
 
