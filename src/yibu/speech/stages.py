@@ -46,16 +46,23 @@ class Finishing:
         return found
 
 
-class SpeakerRecognizer:
-    """A recognizer whose answers also say how their voices sound, where speakers are to be told."""
+class _Around:
+    """What a recognizer that adds to another's answers has of it."""
 
-    def __init__(self, recognizer: Recognizer, network: SpeakerNetwork) -> None:
+    def __init__(self, recognizer: Recognizer) -> None:
         self.name = recognizer.name
         self.languages = recognizer.languages
         self.tasks = recognizer.tasks
         self.precision = recognizer.precision
         self.takes_hotwords = recognizer.takes_hotwords
         self._recognizer = recognizer
+
+
+class SpeakerRecognizer(_Around):
+    """A recognizer whose answers also say how their voices sound, where speakers are to be told."""
+
+    def __init__(self, recognizer: Recognizer, network: SpeakerNetwork) -> None:
+        super().__init__(recognizer)
         self._network = network
 
     def recognize(
@@ -69,16 +76,11 @@ class SpeakerRecognizer:
         return answers
 
 
-class PunctuatingRecognizer:
+class PunctuatingRecognizer(_Around):
     """A recognizer whose answers have their punctuation, where each is a text of its own."""
 
     def __init__(self, recognizer: Recognizer, punctuator: Punctuator) -> None:
-        self.name = recognizer.name
-        self.languages = recognizer.languages
-        self.tasks = recognizer.tasks
-        self.precision = recognizer.precision
-        self.takes_hotwords = recognizer.takes_hotwords
-        self._recognizer = recognizer
+        super().__init__(recognizer)
         self._punctuator = punctuator
 
     def recognize(
