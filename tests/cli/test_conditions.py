@@ -115,6 +115,7 @@ def test_no_verb_is_left_out() -> None:
 def environment(condition: str, work: Path) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("YIBU_")}
     env |= {"YIBU_HOME": str(work / "home"), "YIBU_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    env["PAGER"] = "cat"  # less waits at a terminal for the key that leaves it
     if condition in HOMES:
         env["YIBU_HOME"] = HOMES[condition].format(work=work)
     for name, value in SURROUNDINGS.get(condition, {}).items():

@@ -65,14 +65,17 @@ def _short(line: str) -> str:
 
 
 def _show(page: manual.Page) -> None:
-    """Drawn, in a pager, for a person; as it is for a program."""
+    """Drawn for a person, in a pager where a keyboard can leave it; as it is for a program."""
     if not sys.stdout.isatty():
         output.data(page.text.rstrip())
         return
     from rich.console import Console
     from rich.markdown import Markdown
 
-    os.environ.setdefault("LESS", "-FRX")  # as git does: colours pass, a short page ends at once
     console = Console(width=min(Console().width, _WIDTH))
+    if not sys.stdin.isatty():
+        console.print(Markdown(page.text))
+        return
+    os.environ.setdefault("LESS", "-FRX")  # as git does: colours pass, a short page ends at once
     with console.pager(styles=True):
         console.print(Markdown(page.text))
