@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,13 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built where an ignored folder links to the sources, as an engine's environment does."""
     folder = tmp_path_factory.mktemp("dist")
+    ignored = REPOSITORY / ".test-cache" / "linking"
+    ignored.mkdir(parents=True, exist_ok=True)
+    link = ignored / "yibu"
+    link.unlink(missing_ok=True)
+    link.symlink_to(REPOSITORY / "src/yibu")
     command = [
         sys.executable,
         "-m",
@@ -33,6 +40,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(REPOSITORY),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    shutil.rmtree(ignored)
     assert done.returncode == 0, done.stderr
     return folder
 
