@@ -5,7 +5,7 @@
     messages.py --fill F   take translations from a JSON object {id: translation} in F
 
 Texts are the first argument of ``tr()``; of the command line also the docstrings of verbs (their help)
-and the headings of tables.
+and the headings of tables; and what the engines' ``log.toml`` say of causes of failure.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import ast
 import io
 import json
 import sys
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
@@ -41,7 +43,16 @@ def texts() -> dict[str, set[str]]:
         name = str(path.relative_to(SOURCE))
         for text in _texts(tree, verbs="cli/verbs/" in name):
             found.setdefault(text, set()).add(name)
+    for path in sorted(SOURCE.glob("engines/**/log.toml")):
+        for text in _of_log(tomllib.loads(path.read_text(encoding="utf-8"))):
+            found.setdefault(text, set()).add(str(path.relative_to(SOURCE)))
     return found
+
+
+def _of_log(table: dict[str, Any]) -> Iterator[str]:
+    """What an engine's causes of failure say."""
+    for cause in (*table.get("cause", ()), *table.get("shared", {}).values()):
+        yield from (cause[name] for name in ("explanation", "hint") if name in cause)
 
 
 def _texts(tree: ast.Module, *, verbs: bool) -> Iterator[str]:

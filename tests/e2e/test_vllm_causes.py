@@ -25,7 +25,7 @@ from tests.exposition import Exposition
 from tests.fakes.hub_server import HubServer
 from tests.support.polling import until
 from yibu.engines.causes import explain
-from yibu.engines.vllm.causes import VLLM_CAUSES
+from yibu.engines.logs import causes_of
 from yibu.engines.vllm.table import PINNED, VllmFlags
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -175,7 +175,7 @@ def test_a_port_that_another_process_took(engine_cache: Path, tmp_path: Path) ->
             env={**os.environ, "TMPDIR": str(tmp_path)},  # it leaves files there
             cwd=tmp_path, capture_output=True, text=True, timeout=_FAIL, check=False,
         )  # fmt: skip
-    found = explain(done.stdout + done.stderr, VLLM_CAUSES, exit_code=done.returncode)
+    found = explain(done.stdout + done.stderr, causes_of("vllm"), exit_code=done.returncode)
     assert found.cause == "port_in_use"
 
 

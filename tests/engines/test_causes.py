@@ -15,11 +15,9 @@ from typing import Any
 import pytest
 
 from conftest import free_port
-from yibu.engines.base import Cause
 from yibu.engines.causes import GENERIC_CAUSES, Explanation, explain
-from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
+from yibu.engines.logs import Cause, causes_of
 from yibu.engines.registry import engines
-from yibu.engines.vllm.causes import VLLM_CAUSES
 
 ALL = [(engine.name, cause) for engine in engines() for cause in engine.causes] + [
     ("generic", cause) for cause in GENERIC_CAUSES
@@ -162,14 +160,14 @@ VLLM_LINES = [
 def test_vllm_says(key: str, log: str, said: str) -> None:
     # The line that follows every failure must not hide the cause above it.
     tail = "\nRuntimeError: Engine core initialization failed. See root cause above.\n"
-    found = explain(log + tail, VLLM_CAUSES, exit_code=1)
+    found = explain(log + tail, causes_of("vllm"), exit_code=1)
     assert (found.cause, said in found.message) == (key, True), found
 
 
 @pytest.mark.parametrize("file", sorted(EXCERPTS.glob("*.log")), ids=lambda file: file.stem)
 def test_excerpts_of_real_failures(file: Path) -> None:
     """Logs that vLLM 0.32 on a CPU wrote; ``bad_path.2.log`` is cause ``bad_path``."""
-    found = explain(file.read_text(encoding="utf-8"), VLLM_CAUSES, exit_code=1)
+    found = explain(file.read_text(encoding="utf-8"), causes_of("vllm"), exit_code=1)
     assert found.cause == file.name.split(".")[0]
     assert "{" not in found.message + found.hint.replace("{model}", "")
 
@@ -179,7 +177,7 @@ def test_the_last_attempt_counts() -> None:
         "couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 1111\n"
         "couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 2222\n"
     )
-    assert "2222" in explain(log, LLAMA_CPP_CAUSES).message
+    assert "2222" in explain(log, causes_of("llama.cpp")).message
 
 
 def test_secrets_are_taken_out_of_the_lines() -> None:
@@ -252,7 +250,7 @@ def fail(spawn: Spawn, tmp_path: Path) -> Callable[..., Explanation]:
             process.kill()
             process.wait()
         assert code != 0
-        causes: Sequence[Cause] = LLAMA_CPP_CAUSES
+        causes: Sequence[Cause] = causes_of("llama.cpp")
         return explain(log.read_text(errors="replace"), causes, exit_code=code)
 
     return run

@@ -330,7 +330,7 @@ def test_a_program_is_named_by_its_whole_path(wrong: object) -> None:
     ],
 )  # fmt: skip
 def test_how_a_program_fails_has_a_cause(line: str, cause: str) -> None:
-    found = explain(f"llama-server\n{line}\n", LlamaCpp.causes, exit_code=1, oom_killed=False)
+    found = explain(f"llama-server\n{line}\n", LlamaCpp().causes, exit_code=1, oom_killed=False)
     assert found.cause == cause
 
 

@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from yibu.engines.base import PhaseMark
-from yibu.engines.llama_cpp.phases import PHASES as LLAMA_CPP_PHASES
+from yibu.engines.logs import PhaseMark, phases_of
 from yibu.engines.registry import engines
-from yibu.engines.speech.phases import PHASES as SPEECH_PHASES
-from yibu.engines.vllm.phases import PHASES as VLLM_PHASES
 
 STARTS = Path(__file__).parent / "starts"
 EXPECTED = {
-    "vllm-cpu.log": (VLLM_PHASES, ["load", "warm-up"]),
-    "vllm-cpu-compiled.log": (VLLM_PHASES, ["load", "compile", "warm-up"]),
-    "llama-cpp.log": (LLAMA_CPP_PHASES, ["load", "warm-up"]),
-    "speech.log": (SPEECH_PHASES, ["load", "warm-up"]),
+    "vllm-cpu.log": (phases_of("vllm"), ["load", "warm-up"]),
+    "vllm-cpu-compiled.log": (phases_of("vllm"), ["load", "compile", "warm-up"]),
+    "llama-cpp.log": (phases_of("llama.cpp"), ["load", "warm-up"]),
+    "speech.log": (phases_of("speech"), ["load", "warm-up"]),
 }
 # In vLLM's source, where no card is at hand to have them printed.
 GPU_LINES = {
@@ -46,7 +43,7 @@ def test_phases_of_a_real_log(name: str) -> None:
 
 @pytest.mark.parametrize("line", GPU_LINES)
 def test_lines_of_a_gpu(line: str) -> None:
-    assert found(VLLM_PHASES, line) == [GPU_LINES[line]]
+    assert found(phases_of("vllm"), line) == [GPU_LINES[line]]
 
 
 def test_every_engine_says_its_phases_in_order() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.base import Cause, LaunchPlan, PhaseMark
+from yibu.engines.base import LaunchPlan
+from yibu.engines.logs import Cause, PhaseMark
 from yibu.hub.types import LocalModel, Progress, ProgressCallback, Source
 from yibu.node.deploy import Deployer
 from yibu.node.launch import LaunchSpec

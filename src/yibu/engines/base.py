@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
+from yibu.engines.logs import Cause, PhaseMark, causes_of, folder_of, phases_of
 from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.sleep import SleepPlan
@@ -149,37 +150,11 @@ class LaunchPlan:
         A placeholder that the binding does not have stays as it is: braces in a flag's JSON
         look the same.
         """
-        folder = Path(__file__).parent / self.engine.replace(".", "_")
-        values = {"templates": str(folder / "templates"), **binding.values()}
+        values = {"templates": str(folder_of(self.engine) / "templates"), **binding.values()}
         env = {name: fill(text, values) for name, text in self.env.items()}
         if self.key_variable is not None:
             env[self.key_variable] = binding.key
         return [fill(text, values) for text in self.argv], env
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One known way an engine fails, found by a pattern in its log."""
-
-    key: str
-    """A short name for metrics and exit paths: ``out_of_memory``, ``port_in_use`` …"""
-    pattern: re.Pattern[str]
-    explanation: str
-    """A sentence for a person; may use the pattern's named groups as ``{name}``."""
-    hint: str
-    """What to type or change next; ``{model}`` is the model's name, which the node fills in."""
-    advice: Callable[[str], str] | None = None
-    """Makes the hint, where this machine decides, of the pattern's first group that found
-    something."""
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseMark:
-    """A line of an engine's log with which a phase of its start begins."""
-
-    phase: str
-    """What the engine does from this line on: ``load``, ``compile``, ``warm-up`` …"""
-    pattern: re.Pattern[str]
 
 
 class Engine(Protocol):
@@ -190,14 +165,10 @@ class Engine(Protocol):
     """Of files that it serves."""
     serves: str = ""
     """What they are called."""
-    causes: Sequence[Cause] = ()
     answers: Answers = Answers()
     """How its answers and errors differ from the API's."""
     requests: RequestTable
     """What it does with each field of a request."""
-    phases: Sequence[PhaseMark] = ()
-    """In the order in which they come; what is before the first is imports. Empty where the log
-    is not known."""
     suffixes: frozenset[str] = frozenset()
     """Endings of files that it alone serves, ``.gguf`` for instance."""
     server: ServerCommand | None = None
@@ -209,6 +180,16 @@ class Engine(Protocol):
     """Options that name the source of a further model."""
     for_gpus: bool = False
     """Made for GPUs: a container with it gets them, though the entry names none."""
+
+    @property
+    def causes(self) -> Sequence[Cause]:
+        """How it says that it failed; tried before those that every program can meet."""
+        return causes_of(self.name)
+
+    @property
+    def phases(self) -> Sequence[PhaseMark]:
+        """In the order in which they come; what is before the first is imports."""
+        return phases_of(self.name)
 
     def supports(
         self,

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Self
 
 from yibu.config import ModelConfig
-from yibu.engines.base import LaunchPlan, PhaseMark
+from yibu.engines.base import LaunchPlan
+from yibu.engines.logs import PhaseMark
 from yibu.errors import YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.messages import tr

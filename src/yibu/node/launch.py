@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from yibu.engines.base import Binding, Endpoint, LaunchPlan, PhaseMark
+from yibu.engines.base import Binding, Endpoint, LaunchPlan
+from yibu.engines.logs import PhaseMark
 from yibu.errors import EngineStartError
 from yibu.messages import tr
 from yibu.node import logs, mig, oom, ports, probe, processes

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from yibu.engines.base import PhaseMark
+from yibu.engines.logs import PhaseMark
 from yibu.node import logs
 
 DOWNLOAD = "download"

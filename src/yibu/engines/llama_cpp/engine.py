@@ -21,17 +21,13 @@ from yibu.engines.answers import Answers
 from yibu.engines.base import (
     Ask,
     Capability,
-    Cause,
     Engine,
     LaunchPlan,
-    PhaseMark,
     visible_gpus,
 )
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
-from yibu.engines.llama_cpp.causes import LLAMA_CPP_CAUSES
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
 from yibu.engines.llama_cpp.own import ALL, OwnSettings, command_line, read_own
-from yibu.engines.llama_cpp.phases import PHASES
 from yibu.engines.llama_cpp.program import (
     Device,
     Program,
@@ -114,10 +110,8 @@ class LlamaCpp(Engine):
     name: EngineName = "llama.cpp"
     formats = frozenset({"gguf"})
     serves = tr("GGUF files")
-    causes: Sequence[Cause] = LLAMA_CPP_CAUSES
     answers: Answers = LlamaCppAnswers()
     requests: RequestTable = LLAMA_CPP_REQUESTS
-    phases: Sequence[PhaseMark] = PHASES
     suffixes = frozenset({".gguf"})
     server: ServerCommand | None = SERVER
 

@@ -9,20 +9,18 @@ fraction of its memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
-from yibu.engines.base import Cause, LaunchPlan, PhaseMark, Verdict, visible_gpus
+from yibu.engines.base import LaunchPlan, Verdict, visible_gpus
 from yibu.engines.families import family_of, parser_words
 from yibu.engines.flags import Given
 from yibu.engines.gpu_server import GpuServer
 from yibu.engines.lmdeploy.answers import LmdeployAnswers
-from yibu.engines.lmdeploy.causes import LMDEPLOY_CAUSES
 from yibu.engines.lmdeploy.families import FAMILIES
-from yibu.engines.lmdeploy.phases import PHASES
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
 from yibu.engines.lmdeploy.server import KEY_VARIABLE, OPTIONS, SERVER
 from yibu.engines.options import ServerOptions, adapter_sources, to_flags
@@ -54,10 +52,8 @@ class Lmdeploy(GpuServer[LmdeployOptions]):
     name: EngineName = "lmdeploy"
     title = "LMDeploy"
     options_type = LmdeployOptions
-    causes: Sequence[Cause] = LMDEPLOY_CAUSES
     answers: Answers = LmdeployAnswers()
     requests: RequestTable = LMDEPLOY_REQUESTS
-    phases: Sequence[PhaseMark] = PHASES
     server: ServerCommand = SERVER
     flags_module: str | None = "yibu.launchers.lmdeploy_flags"
 

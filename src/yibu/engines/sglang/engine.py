@@ -8,16 +8,13 @@ inner key in place and makes a fraction of its memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import (
     Capability,
-    Cause,
     LaunchPlan,
-    PhaseMark,
     Verdict,
     visible_gpus,
 )
@@ -28,9 +25,7 @@ from yibu.engines.options import ServerOptions, adapter_sources, to_flags
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.sglang.answers import SglangAnswers
-from yibu.engines.sglang.causes import SGLANG_CAUSES
 from yibu.engines.sglang.families import FAMILIES
-from yibu.engines.sglang.phases import PHASES
 from yibu.engines.sglang.requests import SGLANG_REQUESTS, adapter_feature
 from yibu.engines.sglang.server import KEY_VARIABLE, OPTIONS, SERVER
 from yibu.messages import tr
@@ -56,10 +51,8 @@ class Sglang(GpuServer[SglangOptions]):
     name: EngineName = "sglang"
     title = "SGLang"
     options_type = SglangOptions
-    causes: Sequence[Cause] = SGLANG_CAUSES
     answers: Answers = SglangAnswers()
     requests: RequestTable = SGLANG_REQUESTS
-    phases: Sequence[PhaseMark] = PHASES
     server: ServerCommand = SERVER
     flags_module: str | None = "yibu.launchers.sglang_flags"
 

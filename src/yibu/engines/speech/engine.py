@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -14,14 +14,12 @@ from yibu.engines.base import (
     Capability,
     Engine,
     LaunchPlan,
-    PhaseMark,
     visible_gpus,
 )
 from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
 from yibu.engines.speech.beside import BESIDE, bytes_beside
-from yibu.engines.speech.phases import PHASES
 from yibu.engines.speech.requests import SPEECH_REQUESTS
 from yibu.errors import UnsupportedError
 from yibu.messages import tr
@@ -84,7 +82,6 @@ class Speech(Engine):
     formats = frozenset(ENVIRONMENTS)
     serves = ", ".join(ENVIRONMENTS)
     requests: RequestTable = SPEECH_REQUESTS
-    phases: Sequence[PhaseMark] = PHASES
     source_options: frozenset[str] = frozenset({"vad", *BESIDE})
 
     def check(self, model: ModelConfig) -> None:

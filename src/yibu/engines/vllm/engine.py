@@ -18,10 +18,8 @@ from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
 from yibu.engines.base import (
     Capability,
-    Cause,
     Engine,
     LaunchPlan,
-    PhaseMark,
     visible_gpus,
 )
 from yibu.engines.families import Family, family_of, parser_words
@@ -30,11 +28,9 @@ from yibu.engines.options import ServerOptions, adapter_sources, read_options, t
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.vllm.answers import VllmAnswers
-from yibu.engines.vllm.causes import VLLM_CAUSES
 from yibu.engines.vllm.chat_templates import template_words
 from yibu.engines.vllm.families import FAMILIES
 from yibu.engines.vllm.given import checked
-from yibu.engines.vllm.phases import PHASES
 from yibu.engines.vllm.request import SEVERAL_PROCESSES, request_of
 from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUESTS
 from yibu.engines.vllm.server import KEY_VARIABLE, OPTIONS, SERVER
@@ -73,10 +69,8 @@ class Vllm(Engine):
     name: EngineName = "vllm"
     formats = frozenset({"safetensors"})
     serves = tr("safetensors models")
-    causes: Sequence[Cause] = VLLM_CAUSES
     answers: Answers = VllmAnswers()
     requests: RequestTable = VLLM_REQUESTS
-    phases: Sequence[PhaseMark] = PHASES
     server: ServerCommand | None = SERVER
     flags_module: str | None = "yibu.launchers.vllm_flags"
     for_gpus = True
