@@ -94,7 +94,7 @@ def test_flags_win_over_options() -> None:
         ({"contxt": 1}, (), "'context'"),
         ({"n_kep": 1}, (), "'n_keep'"),
         ({}, ("--n-gpu-layer", "3"), "'gpu_layers'|'n_gpu_layers'"),
-        ({"context": "many"}, (), "valid integer, found 'many'"),
+        ({"context": "many"}, (), "an integer, found 'many'"),
         ({"pooling": "median"}, (), "found 'median'"),
         ({"n_keep": "much"}, (), "of type int, found 'much'"),
         ({"numa": "sometimes"}, (), "one of disabled, distribute"),

@@ -209,16 +209,16 @@ def test_a_wrong_type_or_range_is_refused_by_name(body: dict[str, Any], data: An
 @pytest.mark.parametrize(
     ("change", "param", "words"),
     [
-        ({"temperature": "0.5"}, "temperature", 'expected number, found string "0.5"'),
-        ({"messages": []}, "messages", "at least 1 item"),
+        ({"temperature": "0.5"}, "temperature", 'expected a number, found a string "0.5"'),
+        ({"messages": []}, "messages", "at least 1"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
         ({"messages": [{"role": "x", "content": ""}]}, "messages[0].role", "'developer'"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
             "messages[0].content[0].text",
-            "expected string, found integer 5",
+            "expected a string, found an integer 5",
         ),
-        ({"stop": 5}, "stop", "string or list"),
+        ({"stop": 5}, "stop", "a string or an array"),
         ({"top_logprobs": 5}, "top_logprobs", "only allowed when 'logprobs'"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "only allowed when"),
         ({"tool_choice": "required"}, "tool_choice", "only allowed when 'tools'"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from yibu.config.syntax import problem_text
 from yibu.errors import ConfigError
 from yibu.messages import tr
 
@@ -343,12 +344,12 @@ def _fault(at: Any, problem: str) -> yaml.MarkedYAMLError:
 def _yaml_fault(error: yaml.YAMLError, text: str) -> Fault:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None:
-        return Fault(None, None, str(problem or error))
+        return Fault(None, None, problem_text(problem or error))
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     if line[mark.column : mark.column + 1] == "\t" or line[: mark.column].endswith("\t"):
         problem = tr("a tab stands where YAML wants spaces")
-    return Fault(mark.line + 1, mark.column + 1, str(problem))
+    return Fault(mark.line + 1, mark.column + 1, problem_text(problem))
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

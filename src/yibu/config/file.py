@@ -16,7 +16,8 @@ from yibu.config.names import plain_name
 from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep, split_sleep
 from yibu.config.types import Autoscale, Config, GatewayConfig, Group, Limits, ModelConfig, Origin
 from yibu.errors import ConfigError
-from yibu.messages import tr
+from yibu.messages import joined, tr
+from yibu.messages.validation import complaint
 
 DEFAULT_FILE = "yibu.yaml"
 _SHOWN = 60
@@ -128,7 +129,10 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
         )
     # As in Compose files: what anchors stand in.
     tree = {key: value for key, value in tree.items() if not key.startswith("x-")}
-    faults = [(place, f"{_dotted(place)}: {text}") for place, text in found.faults.items()]
+    faults: list[tuple[Location, str]] = [
+        (at, tr("{place}: {what}", place=_dotted(at), what=text))
+        for at, text in found.faults.items()
+    ]
     schema = FileSchema()
     try:
         schema = FileSchema.model_validate(_without_empty(tree))
@@ -148,7 +152,6 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
 
 def _refusal(name: str, faults: Sequence[tuple[Location, str]], found: Document) -> ConfigError:
     placed = [Fault(*at, text) for at, text in sorted((found.place(p), text) for p, text in faults)]
-    lines = (f"  {fault}" for fault in placed)
     if found.unset:
         hint = tr(
             "Set what is missing: export {unset}",
@@ -157,7 +160,7 @@ def _refusal(name: str, faults: Sequence[tuple[Location, str]], found: Document)
     else:
         hint = tr("Every key: yibu config schema")
     head = tr("{name} cannot be used:", name=name)
-    return FaultyFileError("\n".join([head, *lines]), placed, hint=hint)
+    return FaultyFileError(joined("\n  ", [head, *map(str, placed)]), placed, hint=hint)
 
 
 def _is_text(at: Location) -> bool:
@@ -196,12 +199,9 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "missing":
         return tr("{place}: is missing", place=place)
     if fault["type"] != "extra_forbidden":
-        text = f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-        if _SECRET.intersection(fault["loc"]):
-            return text
-        shown = repr(fault["input"])
+        shown = "" if _SECRET.intersection(fault["loc"]) else repr(fault["input"])
         shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
-        return text if shown in text else tr("{text}, found {shown}", text=text, shown=shown)
+        return tr("{place}: {what}", place=place, what=complaint([fault], shown))
     known = list(_schema_at(fault["loc"]).model_fields)
     nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
     if nearest:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yibu.config import ModelConfig
 from yibu.engines.flags import text_of
 from yibu.errors import ConfigError
-from yibu.messages import tr
+from yibu.messages import joined, tr
+from yibu.messages.validation import complaint
 
 _CUTOFF = 0.8
 
@@ -89,7 +90,11 @@ def read_options(
         return schema.model_validate(known), rest
     except ValidationError as error:
         raise ConfigError(
-            f"model {model.name!r}: " + "; ".join(_sentences(error, known)),
+            tr(
+                "model {model!r}: {what}",
+                model=model.name,
+                what=joined("; ", _sentences(error, known)),
+            ),
             hint=tr(
                 "options of {engine}: {model_fields}",
                 engine=engine,
@@ -106,13 +111,8 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = _CUTOFF) -> st
 def _sentences(error: ValidationError, given: Mapping[str, Any]) -> Iterable[str]:
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "options"
-        wrong = problem["msg"][:1].lower() + problem["msg"][1:]
-        yield tr(
-            "option {name!r}: {wrong}, found {name2!r}",
-            name=name,
-            wrong=wrong,
-            name2=given.get(name),
-        )
+        wrong = complaint([problem], repr(given.get(name)))
+        yield tr("option {name!r}: {wrong}", name=name, wrong=wrong)
 
 
 def to_flags(

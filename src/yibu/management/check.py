@@ -12,7 +12,7 @@ from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
 from yibu.management.context import Context, open_resolver, open_store
 from yibu.management.entries import choose, gateway_settings
-from yibu.messages import tr
+from yibu.messages import joined, tr
 
 if TYPE_CHECKING:
     from yibu.engines.base import Engine
@@ -57,10 +57,13 @@ def refuse(faults: Sequence[YibuError]) -> None:
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        lines = (line for fault in faults for line in str(fault).splitlines())
-        raise ConfigError(
-            "\n  ".join((tr("{faults_count} faults:", faults_count=len(faults)), *lines))
+        head = tr("{faults_count} faults:", faults_count=len(faults))
+        lines = (
+            line
+            for fault in faults
+            for line in (fault.message, fault.hint and joined("", ["  → ", fault.hint]))
         )
+        raise ConfigError(joined("\n  ", [head, *filter(None, lines)]))
 
 
 def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from yibu.errors import InvalidRequestError, NotRunningError, RequestError, YibuError
 from yibu.gateway.envelope import NoSuchPathError
 from yibu.messages import tr
+from yibu.messages.validation import complaint
 
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -70,6 +71,5 @@ async def body_of(request: Request, schema: type[M]) -> M:
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))
-        raise InvalidRequestError(
-            f"{place or 'The body'}: {fault['msg']}", param=place or None
-        ) from None
+        text = tr("{place}: {what}", place=place or tr("the body"), what=complaint([fault]))
+        raise InvalidRequestError(text, param=place or None) from None

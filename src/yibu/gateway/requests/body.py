@@ -24,6 +24,7 @@ from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import TokenizeRequest
 from yibu.gateway.schemas.text import CompletionRequest
 from yibu.messages import tr
+from yibu.messages.validation import complaint, type_name
 
 Body = dict[str, Any]
 
@@ -78,7 +79,7 @@ def parse(raw: bytes, schema: type[Strict]) -> JsonRequest:
         ) from None
     if not isinstance(body, dict):
         raise InvalidRequestError(
-            tr("The request's body is a JSON {body}; an object is expected", body=_json_type(body)),
+            tr("The request's body is {body}; an object is expected", body=type_name(body)),
             code="invalid_json",
         )
     _check_depth(raw, body)
@@ -186,27 +187,13 @@ def describe(error: ValidationError, body: object) -> InvalidRequestError:
         return InvalidRequestError(
             tr("'{param}' is missing", param=param), param=param, code="missing_required_parameter"
         )
-    reasons = dict.fromkeys(_reason(item["msg"]) for name, item in problems if name == param)
-    found = _json_type(first["input"])
+    found: str = type_name(first["input"])
     if isinstance(first["input"], bool | int | float | str):
-        found += f" {_short(first['input'])}"
+        found = tr("{type} {value}", type=found, value=_short(first["input"]))
     code = "invalid_type" if "type" in first["type"] else "invalid_value"
-    message = _clipped(
-        tr(
-            "Invalid '{param}': expected {reasons}, found {found}",
-            param=param,
-            reasons=" or ".join(reasons),
-            found=found,
-        )
-    )
-    return InvalidRequestError(message, param=param, code=code)
-
-
-def _reason(message: str) -> str:
-    for opening in ("Input should be a valid ", "Input should be "):
-        if message.startswith(opening):
-            return message.removeprefix(opening)
-    return message[:1].lower() + message[1:]
+    of_it = list({item["msg"]: item for name, item in problems if name == param}.values())
+    message = tr("Invalid '{param}': {what}", param=param, what=complaint(of_it, found))
+    return InvalidRequestError(_clipped(message), param=param, code=code)
 
 
 def _param(loc: tuple[int | str, ...], body: Any) -> str:
@@ -228,19 +215,6 @@ def _param(loc: tuple[int | str, ...], body: Any) -> str:
 
 def _clipped(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-def _json_type(value: object) -> str:
-    names: dict[type, str] = {
-        dict: "object",
-        list: "array",
-        str: "string",
-        bool: "boolean",
-        int: "integer",
-        float: "number",
-        type(None): "null",
-    }
-    return names.get(type(value), type(value).__name__)
 
 
 def _short(value: object) -> str:
