@@ -10,8 +10,6 @@ SLOWEST := --durations=15 --durations-min=1
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-PARTS := check quick browser chaos site engines
-
 demo: $(VENV)/installed          ## deploy a packaged model and talk to it (ARGS=--once: check, stop)
 	@$(BIN)/yibu demo $(ARGS)
 
@@ -26,14 +24,15 @@ $(BIN)/python -m pytest $(1) $(2) || { \
   printf '\n== these passed alone: they hang on the load of the machine ==\n'; }
 endef
 
-QUICK := -m "not engine and not browser" --ignore=tests/speech
+FAST  := -m "not engine and not browser"
+QUICK := $(FAST) --ignore=tests/speech --ignore=tests/e2e
 
 # Beside the checks, which take one processor, the tests are imported once: each worker would else
 # compile them and their packages anew.
-PARTS := check quick browser chaos site engines
+PARTS := check quick nodes browser chaos site engines
 
 test: $(VENV)/dev                ## the whole test suite, real engines included; a part that fails stops no other
-	@$(BIN)/python -m pytest $(QUICK) --collect-only >/dev/null 2>&1 & \
+	@$(BIN)/python -m pytest $(FAST) --ignore=tests/speech --collect-only >/dev/null 2>&1 & \
 	took=; failed=; for part in $(PARTS); do \
 	  begin=$$(date +%s); \
 	  $(MAKE) --no-print-directory $$part && end=passed || { end=FAILED; failed="$$failed $$part"; }; \
@@ -42,8 +41,11 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 	echo "$$took"; \
 	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
-quick: $(VENV)/dev               ## the tests that need no engine; speech's run in its environments
+quick: $(VENV)/dev               ## what is run between two changes; speech's tests run in its environments
 	@$(call tests,$(QUICK) $(SLOWEST),-n 6 --dist worksteal)
+
+nodes: $(VENV)/dev               ## the program as it is run: whole nodes, with engines made for tests
+	@$(call tests,$(FAST) tests/e2e $(SLOWEST),-n 6 --dist worksteal)
 
 browser: $(VENV)/dev             ## the console in a Chromium: Debian's, or one from npm in the test cache
 	-@$(BIN)/python -m tests.support.chromium

@@ -430,4 +430,4 @@ def test_a_hub_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
                 assert json.load(refused)["error"]["code"] == "too_many_plans"
                 assert page.model()["state"] == "ready"
                 assert page.told("/logs/lines?log=node")["lines"]
-                home.yibu("down")
+            home.yibu("down")
