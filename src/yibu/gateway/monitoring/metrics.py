@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yibu.gateway.monitoring.exposition import escape
@@ -68,37 +68,23 @@ class Metrics:
 
     def render(self, extra: Iterable[str] = ()) -> str:
         """The exposition; ``extra`` are further lines, of the models' states for instance."""
-        lines = self._of_keys(lambda _: True)
-        model = ("model",)
-        path = ("model", "path")
-        _family(lines, "request_bytes_total", "Bytes of request bodies", model, self.received)
-        _family(lines, "response_bytes_total", "Bytes of answers", model, self.sent)
-        _family(
-            lines,
-            "upstream_errors_total",
-            "Engines unreachable or broken off",
-            (*model, "kind"),
-            self.upstream_errors,
-        )
-        _family(
-            lines,
-            "upstream_retries_total",
-            "Requests sent to a second replica",
-            model,
-            self.retries,
-        )
-        _histograms(lines, "request_seconds", "Time to the last byte", path, self.duration)
-        _histograms(lines, "first_byte_seconds", "Time to the first byte", path, self.first_byte)
-        _histograms(
-            lines,
-            "queue_wait_seconds",
-            "Time that requests waited, of those that had to",
-            model,
-            self.waits,
-        )
-        lines += head("requests_in_flight", "HTTP requests in flight", "gauge")
-        lines.append(f"yibu_requests_in_flight {self.in_flight}")
-        lines += extra
+        model, path = ("model",), ("model", "path")
+        errors = "Engines unreachable or broken off"
+        retries = "Requests sent to a second replica"
+        waits = "Time that requests waited, of those that had to"
+        lines = [
+            *self._of_keys(lambda _: True),
+            *_counted("request_bytes_total", "Bytes of request bodies", model, self.received),
+            *_counted("response_bytes_total", "Bytes of answers", model, self.sent),
+            *_counted("upstream_errors_total", errors, (*model, "kind"), self.upstream_errors),
+            *_counted("upstream_retries_total", retries, model, self.retries),
+            *_histograms("request_seconds", "Time to the last byte", path, self.duration),
+            *_histograms("first_byte_seconds", "Time to the first byte", path, self.first_byte),
+            *_histograms("queue_wait_seconds", waits, model, self.waits),
+            *head("requests_in_flight", "HTTP requests in flight", "gauge"),
+            f"yibu_requests_in_flight {self.in_flight}",
+            *extra,
+        ]
         return "\n".join(lines) + "\n"
 
     def render_own(self, key: str) -> str:
@@ -132,26 +118,26 @@ def head(name: str, text: str, kind: str) -> list[str]:
     return [f"# HELP yibu_{name} {text}.", f"# TYPE yibu_{name} {kind}"]
 
 
-def _family(
-    lines: list[str], name: str, text: str, names: Sequence[str], counter: Counter[Labels]
-) -> None:
-    lines += head(name, text, "counter")
-    lines += [sample(name, names, values, number) for values, number in sorted(counter.items())]
+def family(
+    name: str, text: str, kind: str, names: Sequence[str], rows: Iterable[tuple[Labels, float]]
+) -> list[str]:
+    """A family's head and its samples: the values of ``names``, and a number."""
+    return [*head(name, text, kind), *(sample(name, names, *row) for row in rows)]
+
+
+def _counted(name: str, text: str, names: Labels, counter: Counter[Labels]) -> list[str]:
+    return family(name, text, "counter", names, sorted(counter.items()))
 
 
 def _histograms(
-    lines: list[str],
-    name: str,
-    text: str,
-    names: Sequence[str],
-    store: dict[Labels, Histogram],
-) -> None:
-    lines += head(name, text, "histogram")
+    name: str, text: str, names: Labels, store: Mapping[Labels, Histogram]
+) -> Iterator[str]:
+    yield from head(name, text, "histogram")
     for values, histogram in sorted(store.items()):
         running = 0
         bounds = [f"{bound:g}" for bound in histogram.bounds] + ["+Inf"]
         for bound, count in zip(bounds, histogram.counts, strict=True):
             running += count
-            lines.append(sample(f"{name}_bucket", (*names, "le"), (*values, bound), running))
-        lines.append(sample(f"{name}_sum", names, values, histogram.total))
-        lines.append(sample(f"{name}_count", names, values, running))
+            yield sample(f"{name}_bucket", (*names, "le"), (*values, bound), running)
+        yield sample(f"{name}_sum", names, values, histogram.total)
+        yield sample(f"{name}_count", names, values, running)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any
 
-from yibu.gateway.monitoring.metrics import head, sample
+from yibu.gateway.monitoring.metrics import family
 from yibu.planner.ledger import Promise
 from yibu.planner.types import Gpu
 from yibu.routing import Backend
@@ -50,13 +50,8 @@ class NodeMetrics:
 
     def _start_lines(self) -> list[str]:
         text = "Starts of engines that became ready, by what they followed"
-        return [
-            *head("model_starts_total", text, "counter"),
-            *(
-                sample("model_starts_total", ("model", "cause"), labels, number)
-                for labels, number in sorted(self._starts.items())
-            ),
-        ]
+        rows = sorted(self._starts.items())
+        return family("model_starts_total", text, "counter", ("model", "cause"), rows)
 
 
 def memory_lines(
@@ -72,41 +67,31 @@ def memory_lines(
             continue
         host = promise.host if promise.gpus else promise.memory
         devices = {"cpu": host, **{str(gpu): promise.memory for gpu in promise.gpus}}
-        kept += [
-            sample("replica_memory_reserved_bytes", labels, (model, promise.replica, name), number)
-            for name, number in devices.items()
-        ]
+        kept += [((model, promise.replica, name), number) for name, number in devices.items()]
     pids = {promise.replica: promise.pids for promise in reserved}
     for model in models:
         for one in model["replicas"]:
             devices = {"cpu": one["rss_bytes"] or 0}
             for gpu in gpus:
-                mine = [
-                    process for process in gpu.processes if process.pid in pids.get(one["id"], ())
-                ]
-                if mine:
-                    devices[str(gpu.index)] = sum(process.memory or 0 for process in mine)
-            used += [
-                sample("replica_memory_used_bytes", labels, (model["name"], one["id"], name), value)
-                for name, value in devices.items()
-            ]
+                own = pids.get(one["id"], ())
+                held = [process.memory or 0 for process in gpu.processes if process.pid in own]
+                if held:
+                    devices[str(gpu.index)] = sum(held)
+            used += [((model["name"], one["id"], name), value) for name, value in devices.items()]
+    placed = "Memory that a replica was placed with"
+    holds = "Memory that a replica's processes hold"
     return [
-        *head("replica_memory_reserved_bytes", "Memory that a replica was placed with", "gauge"),
-        *kept,
-        *head("replica_memory_used_bytes", "Memory that a replica's processes hold", "gauge"),
-        *used,
+        *family("replica_memory_reserved_bytes", placed, "gauge", labels, kept),
+        *family("replica_memory_used_bytes", holds, "gauge", labels, used),
     ]
 
 
 def gpu_lines(gpus: Sequence[Gpu]) -> list[str]:
     """The GPUs themselves, whoever uses them."""
     labels = ("gpu", "name")
+    total = [((str(gpu.index), gpu.name), gpu.total) for gpu in gpus]
+    used = [((str(gpu.index), gpu.name), gpu.total - gpu.free) for gpu in gpus]
     return [
-        *head("gpu_memory_bytes", "Memory of the GPU", "gauge"),
-        *(sample("gpu_memory_bytes", labels, (str(g.index), g.name), g.total) for g in gpus),
-        *head("gpu_memory_used_bytes", "Memory of the GPU that is in use", "gauge"),
-        *(
-            sample("gpu_memory_used_bytes", labels, (str(g.index), g.name), g.total - g.free)
-            for g in gpus
-        ),
+        *family("gpu_memory_bytes", "Memory of the GPU", "gauge", labels, total),
+        *family("gpu_memory_used_bytes", "Memory of the GPU that is in use", "gauge", labels, used),
     ]
