@@ -1,48 +1,116 @@
-"""``--help`` and the parser's refusals in the terminal's language: typer's own words are English."""
+"""``--help`` in the terminal's language: typer's own words are English, and its lines break at spaces."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from yibu.cli.output import cell_width
 from yibu.messages import ENGLISH, active, tr
 
-_HEADINGS = {
-    "Usage:": tr("Usage:"),
-    "Arguments:": tr("Arguments:"),
-    "Options:": tr("Options:"),
-    "Commands:": tr("Commands:"),
+_TYPERS = {
+    "Arguments": tr("Arguments"),
+    "COMMAND [ARGS]...": tr("COMMAND [ARGS]..."),
+    "Commands": tr("Commands"),
+    "Install completion for the current shell.": tr("Install completion for the current shell."),
+    "Options": tr("Options"),
+    "Show completion for the current shell, to copy it or customize the installation.": tr(
+        "Show completion for the current shell, to copy it or customize the installation."
+    ),
     "Show this message and exit.": tr("Show this message and exit."),
-    "[default:": tr("[default:"),
-    "[required]": tr("[required]"),
-    "[env var:": tr("[env var:"),
+    "[OPTIONS]": tr("[OPTIONS]"),
 }
-_HEADING = re.compile("|".join(map(re.escape, _HEADINGS)))
+"""Whole texts."""
+_PARTS = {
+    "<float range>": tr("<number>"),
+    "<float>": tr("<number>"),
+    "<int range>": tr("<integer>"),
+    "<int>": tr("<integer>"),
+    "<path>": tr("<path>"),
+    "<str>": tr("<text>"),
+    "[default:": tr("[default:"),
+    "[env var:": tr("[env var:"),
+    "[required]": tr("[required]"),
+}
+"""What stands beside a name or behind a help text."""
+_PART = re.compile("|".join(map(re.escape, _PARTS)))
+_WIDE = "\u2e80-\u9fff\uff00-\uffef“”‘’—…"
+_UNIT = re.compile(
+    rf"\s+|[（“‘「《]*(?:`[^`]+`|[{_WIDE}]|[^\s`{_WIDE}]+|`)[，。；：、！？）”’」》…]*"
+)
+"""What a line is broken between: a space, a Chinese character or a word, with its punctuation."""
+_BROKEN = re.compile(rf"(?<=[{_WIDE}])\n(?=[{_WIDE}])")
 
 
-def translated(text: str) -> str:
-    """A page of help with typer's own words in the terminal's language."""
-    if active() == ENGLISH:
-        return text
-    return _HEADING.sub(lambda found: _HEADINGS[found[0]], text)
+def _translated(text: str) -> str:
+    return _TYPERS.get(text) or _PART.sub(lambda found: _PARTS[found[0]], text)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The lines of a paragraph, broken as Chinese is: between any two characters."""
+    lines = [""]
+    for unit in _UNIT.findall(text):
+        if lines[-1] and cell_width(lines[-1] + unit.rstrip()) > width:
+            lines.append("")
+        if lines[-1] or not unit.isspace():
+            lines[-1] += " " if unit.isspace() else unit
+    return [line.rstrip() for line in lines]
+
+
+_Base: Any = typer.Context.formatter_class
+
+
+class _Formatter(_Base):  # type: ignore[misc]
+    """Lays out a page of help by the width of its characters."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        del prefix
+        for name in ("[OPTIONS]", "COMMAND [ARGS]..."):
+            args = args.replace(name, _translated(name))
+        self.write(f"{tr('Usage:')}{prog} {args}\n")
+
+    def write_heading(self, heading: str) -> None:
+        self.write(tr("{heading}:", heading=_translated(heading)) + "\n")
+
+    def write_text(self, text: str) -> None:
+        indent = " " * self.current_indent
+        paragraphs = (wrapped(part, self.width - len(indent)) for part in text.split("\n\n"))
+        self.write("\n\n".join("\n".join(indent + line for line in part) for part in paragraphs))
+        self.write("\n")
+
+    def write_dl(
+        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        rows = [(_translated(first), _translated(second)) for first, second in rows]
+        column = min(max(cell_width(first) for first, _ in rows), col_max)
+        blank = " " * (self.current_indent + column + col_spacing)
+        for first, second in rows:
+            room = column - cell_width(first)
+            self.write(" " * self.current_indent + first)
+            self.write(" " * (room + col_spacing) if room >= 0 else "\n" + blank)
+            lines = wrapped(second, max(self.width - len(blank), 10))
+            self.write(("\n" + blank).join(lines).rstrip() + "\n")
+
+
+class _Context(typer.Context):
+    formatter_class = _Base if active() == ENGLISH else _Formatter
 
 
 class Command(TyperCommand):
     """A verb."""
 
-    def get_help(self, ctx: Any) -> str:
-        return translated(super().get_help(ctx))
+    context_class = _Context
 
 
 class Group(TyperGroup):
     """``yibu``, and verbs that have verbs."""
 
-    def get_help(self, ctx: Any) -> str:
-        return translated(super().get_help(ctx))
+    context_class = _Context
 
 
 def translate(app: typer.Typer) -> None:
@@ -50,31 +118,10 @@ def translate(app: typer.Typer) -> None:
     for command in app.registered_commands:
         command.cls = Command
         if command.help is None and command.callback is not None:
-            command.help = tr(inspect.cleandoc(command.callback.__doc__ or ""))
+            command.help = _BROKEN.sub("", tr(inspect.cleandoc(command.callback.__doc__ or "")))
+            first, end, _ = command.help.partition("。")  # typer looks for a full stop of English
+            command.short_help = first + end if end else None
     for group in app.registered_groups:
         group.cls = Group
         if group.typer_instance is not None:
             translate(group.typer_instance)
-
-
-def refusal(error: typer.TyperException) -> str:
-    """What the parser says of a command line that it cannot read."""
-    said = error.format_message()
-    if active() == ENGLISH:
-        return said
-    option, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
-    parameter = getattr(error, "param", None)
-    name = parameter.human_readable_name if parameter is not None else ""
-    if option and near:
-        return tr(
-            "No such option: {option}. Did you mean {near}?", option=option, near=", ".join(near)
-        )
-    if option and near is not None:
-        return tr("No such option: {option}", option=option)
-    if type(error).__name__ == "MissingParameter":
-        return tr("{name} is missing", name=name)
-    if type(error).__name__ == "BadParameter" and name:
-        return tr(
-            "Invalid value for {name}: {said}", name=name, said=getattr(error, "message", said)
-        )
-    return said

@@ -105,7 +105,7 @@ def run(argv: list[str]) -> int:
     except typer.Abort:
         return exits.INTERRUPTED
     except typer.TyperException as error:
-        output.talk(f"yibu: {mistyped(error, words)}")
+        output.talk(mistyped(error, words))
         return exits.USAGE
     except streams.OutputError as error:
         streams.discard_stdout()
