@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from yibu.accounts.database import AccountsError
 from yibu.accounts.live import LiveAccounts
-from yibu.accounts.store import AccountStore
+from yibu.accounts.store import AccountStore, holds_keys
 from yibu.accounts.types import Account
 from yibu.errors import NotReadyError, UnauthorizedError
 from yibu.gateway.keys import KeyRing
@@ -192,3 +194,30 @@ async def test_keys_are_followed_after_whatever_went_wrong(path: Path) -> None:
         await accounts._tick()
         assert accounts.find(key.encode()) is not None
         assert [row["prompt_tokens"] for row in await accounts.usage("key", 0.0)] == [5]
+
+
+def _used(path: Path) -> int:
+    """Requests in the database, as another process reads it."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom yibu.accounts import usage\n"
+        "from yibu.accounts.store import AccountStore\n"
+        "with AccountStore.open(Path(sys.argv[1])) as store:\n"
+        "    print(sum(row['requests'] for row in usage.read(store.connection, 'key', 0)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], stdout=subprocess.PIPE, check=True)
+    return int(done.stdout)
+
+
+async def test_a_second_connection_of_the_node_loses_no_usage(path: Path) -> None:
+    """As the console opens one: what closes with it must not release the first one's locks."""
+    accounts = LiveAccounts(path)
+    async with accounts.running():
+        accounts.used("alice", "chat").requests += 1
+        await accounts.sync()
+        await asyncio.to_thread(holds_keys, path)
+        assert await asyncio.to_thread(_used, path) == 1  # it closes the database too
+        accounts.used("alice", "chat").requests += 1
+        key = await asyncio.to_thread(add, path, Account("alice"))
+        await accounts.sync()
+        assert accounts.find(key.encode()) is not None
+        assert await asyncio.to_thread(_used, path) == 2

@@ -18,7 +18,7 @@ EXACT, ROUGH, CROWD, PROBE = "exact", "rough", "crowd", "probe"
 ``rough``: clients that leave and engines that fail; ``crowd``: many at once; ``probe``: the run's own."""
 COMPARED = (EXACT, ROUGH, CROWD)
 _LOST = 1.0
-"""Seconds of usage that a killed node may lose."""
+"""Seconds of usage that a killed node may lose, where a commit takes less than half of one."""
 _GUESS = 400
 """Tokens that the node may count for one request whose engine counted none."""
 
@@ -58,6 +58,7 @@ class Ledger:
         self._tallies = {name: Tally() for name in COMPARED}
         self.compared = 0
         """Requests that were counted by both sides."""
+        self._killed_at = 0.0
 
     def count(self, entry: Entry) -> None:
         """A request is over."""
@@ -66,28 +67,31 @@ class Ledger:
             return
         most = PROMPT_TOKENS + entry.order.words
         guess = max(most, _GUESS)
-        if entry.outcome == "answer" and entry.key != ROUGH:
+        # An answer that its client read after the kill may be the dead node's, which it never wrote down.
+        unknown = entry.begun <= self._killed_at <= entry.ended
+        if not unknown and entry.outcome == "answer" and entry.key != ROUGH:
             used = (1, 0, most)
             tally.requests.add(1)
             tally.errors.add(0)
             tally.tokens.add(most)
-        elif entry.outcome in ("answer", "error") and entry.response:
+        elif not unknown and entry.outcome in ("answer", "error") and entry.response:
             refused = entry.response.status >= 400
             failed = entry.outcome == "error"
             used = (1, int(failed), 0)
             tally.requests.add(1)
             tally.errors.add(int(failed), 1)
             tally.tokens.add(0, 0 if refused and entry.key != ROUGH else guess)
-        else:  # it left, or the node was killed: counted or not
+        else:  # it left, or its node was killed: counted or not
             used = (0, 0, 0)
             tally.requests.add(0, 1)
             tally.errors.add(0, 1)
             tally.tokens.add(0, guess)
         tally.recent.append((entry.ended, *used))
 
-    def killed(self) -> None:
+    def killed(self, slowness: float = 1.0) -> None:
         """The node was killed just now: what it had not written yet is lost."""
-        since = time.monotonic() - _LOST
+        self._killed_at = time.monotonic()
+        since = self._killed_at - _LOST * slowness
         for tally in self._tallies.values():
             for ended, requests, errors, tokens in tally.recent:
                 if ended >= since:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.acts import ACTS, Order
+from tests.chaos.acts import ACTS, Order, text_of
 from tests.chaos.books import Books, Entry, FaultError, Response, judge
 from tests.chaos.client import WAYS, Customer, Line, Ration, request
 from tests.chaos.engine import Connection, Server
+from tests.chaos.ledger import EXACT
 from tests.support.polling import eventually
 
 NONCE = "n0123456789abcdef"
@@ -189,3 +190,25 @@ def test_what_takes_too_long_or_never_ends() -> None:
     books.begin(entry())
     books.overdue()
     assert "never ended" in books.wrong[1]
+
+
+def test_an_answer_that_was_read_after_the_kill_may_be_lost_or_not() -> None:
+    """Its last byte lay in the socket when the node was killed, which had not written its usage yet."""
+    for counted in (0, 1):
+        books = Books(limit=30)
+        asked = books.begin(entry(words=5))
+        asked.key = EXACT
+        books.ledger.killed()
+        books.end(asked, whole(text_of(NONCE, 5)))
+        usage = {EXACT: {"requests": counted, "errors": 0, "total_tokens": 12 * counted}}
+        assert not books.ledger.compare(usage)
+
+
+def test_an_answer_of_a_node_that_lives_is_counted() -> None:
+    books = Books(limit=30)
+    books.ledger.killed()
+    asked = books.begin(entry(words=5))
+    asked.key = EXACT
+    books.end(asked, whole(text_of(NONCE, 5)))
+    missing, *_ = books.ledger.compare({})
+    assert missing == "usage of the key exact: the node counted 0 requests, its clients 1 to 1"

@@ -124,7 +124,7 @@ class World:
         span = self.books.trouble("*")
         killed = self.node
         killed.kill()
-        self.books.ledger.killed()
+        self.books.ledger.killed(self.slowness)
         await asyncio.to_thread(killed.wait, 60)
         self.books.over(span, grace=0)
         self.samples = []

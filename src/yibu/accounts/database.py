@@ -61,9 +61,8 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         AccountsError: the file cannot be used, or is a newer version's.
     """
     with translated(path):
-        # SQLite would make it with the umask; its -wal and -shm files get this one's mode.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _make(path)
         try:
             connection = _connect(path)
         except sqlite3.OperationalError as error:
@@ -73,6 +72,18 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             connection = _connect(path, alone=True)
     with contextlib.closing(connection):
         yield connection
+
+
+def _make(path: Path) -> None:
+    """The empty file, with a mode of ours: SQLite would take the umask's, and its -wal and -shm files get
+    this one's.
+
+    One that exists is not opened: closing a descriptor of it would release the locks of every other
+    connection in this process (https://sqlite.org/howtocorrupt.html, 2.2). The next process to close
+    the database would then delete the -wal file that the node goes on writing to.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:

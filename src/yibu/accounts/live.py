@@ -32,7 +32,8 @@ from yibu.messages import tr
 _log = logging.getLogger(__name__)
 
 _TICK = 0.5
-"""Seconds between two looks at the database: what a crash can lose of the usage."""
+"""Seconds from one look at the database to the next. A node that is killed loses what it counted since
+the last one, and what was being written: less than a second, while a commit takes less than half of one."""
 
 
 @dataclass(eq=False, slots=True)
@@ -195,8 +196,12 @@ class LiveAccounts:
             )
 
     async def _ticks(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            await asyncio.sleep(_TICK)
+            # From its beginning: a slow disk must not add its time to what a crash can lose.
+            due = max(due + _TICK, loop.time())
+            await asyncio.sleep(due - loop.time())
             await self._tick()
 
     async def _tick(self) -> None:
