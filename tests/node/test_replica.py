@@ -280,6 +280,36 @@ async def test_a_stopped_engine_fails_its_health_checks(supervise: Supervise) ->
         await state(replica, "ready")
 
 
+async def test_clients_that_give_up_do_not_hide_a_stopped_engine(supervise: Supervise) -> None:
+    """Their requests end, though nothing came from the engine."""
+    async with supervise(health_every=0.05, health_request=0.3, **OFTEN) as (replica, _):
+        await state(replica, "ready")
+        os.kill(await pid_of(replica), signal.SIGSTOP)
+
+        async def gave_up() -> bool:
+            if replica.state == "ready":
+                replica.acquire()
+                replica.release(failed=False)
+            return replica.restarts >= 1
+
+        await eventually(gave_up)
+        assert "hangs: GET /health: no answer within 0.3 s" in (replica.cause or "")
+
+
+async def test_an_engine_that_stops_within_a_canary_fails_its_health_checks(
+    supervise: Supervise,
+) -> None:
+    async with supervise(
+        "--hang-after", "1", idle_canary=0.1, canary=1000.0, health_request=0.2, **OFTEN
+    ) as (replica, _):
+        await state(replica, "ready")
+        log = replica._host.paths.model_log("fake-0")
+        await eventually(lambda: "generation 2" in log.read_text(), "the canary is asked")
+        os.kill(await pid_of(replica), signal.SIGSTOP)
+        await restarted(replica)
+        assert "hangs: GET /health: no answer within 0.2 s" in (replica.cause or "")
+
+
 async def test_a_failed_request_makes_it_look_at_once(supervise: Supervise) -> None:
     slow = {"health_every": 1000.0, "health_request": 0.05, "health_failures": 1, **OFTEN}
     async with supervise(**slow) as (replica, _):

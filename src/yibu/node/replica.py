@@ -118,19 +118,17 @@ class Replica:
         self._idle.clear()
 
     def release(self, *, failed: bool) -> None:
-        """The request ended. A failed one makes the replica be looked at immediately."""
+        """The request ended. A failed one makes the replica be looked at immediately; any other tells
+        nothing of the engine, for its client may have given up (see :meth:`progressed`)."""
         # Not below zero: a request may outlive the drain of a model that was replaced since.
         self.in_flight = max(0, self.in_flight - 1)
         if self.in_flight == 0:
             self._idle.set()
-        if self._watch is not None:
-            if failed:
-                self._watch.check_now()
-            else:
-                self._watch.progressed()
+        if failed and self._watch is not None:
+            self._watch.check_now()
 
     def progressed(self) -> None:
-        """A byte of an answer came out of the engine."""
+        """A whole answer, or a piece of a stream, came out of the engine."""
         if self._watch is not None:
             self._watch.progressed()
 

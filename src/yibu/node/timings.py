@@ -30,7 +30,7 @@ class Timings:
     """From the main process's end to SIGKILL for what it left behind."""
     kill: float = 15.0
     """From SIGKILL until every process is gone; longer means stuck in the kernel."""
-    port_free: float = 20.0
+    port_free: float = 2.0
     """Until a dead engine's port can be bound again; afterwards another port is taken."""
     memory_free: float = 60.0
     """Until the driver has given a dead engine's GPU memory back."""

@@ -15,6 +15,7 @@ from yibu.node import probe
 from yibu.node.explanations import explain_exit
 from yibu.node.launch import Host, LaunchSpec, Running, cancelled
 from yibu.node.liveness import Liveness
+from yibu.node.process import EngineProcess
 
 _BUSY_SHARE = 0.05
 """Processes that use more than this share of one core are at work on something."""
@@ -34,10 +35,9 @@ class Watch:
         self._timings = host.timings
         self._liveness = Liveness(host.timings, time.monotonic())
         self._poke = asyncio.Event()
-        self._cpu = (time.monotonic(), 0.0)
 
     def progressed(self) -> None:
-        """A request ended well, or a byte of an answer came."""
+        """A whole answer, or a piece of a stream, came."""
         self._liveness.progressed(time.monotonic())
 
     def check_now(self) -> None:
@@ -47,21 +47,26 @@ class Watch:
     async def trouble(self, in_flight: Callable[[], int]) -> EngineStartError:
         """Return when the engine has ended or hangs, with the reason."""
         exited = asyncio.create_task(self._running.process.wait(), name=f"exit {self._replica}")
-        hung = asyncio.create_task(self._find_hang(in_flight), name=f"hang {self._replica}")
+        hangs = [asyncio.create_task(self._find_silence(), name=f"silence {self._replica}")]
+        if (canary := self._running.canary) is not None:
+            stall = self._find_stall(canary, in_flight)
+            hangs.append(asyncio.create_task(stall, name=f"stall {self._replica}"))
         try:
-            await asyncio.wait((exited, hung), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((exited, *hangs), return_when=asyncio.FIRST_COMPLETED)
             if not exited.done():
-                what = tr("{id}: the engine {result}", id=self._replica, result=hung.result())
+                found = next(task.result() for task in hangs if task.done())
+                what = tr("{id}: the engine {result}", id=self._replica, result=found)
                 hint = tr("yibu logs {model}", model=self._spec.model)
                 return EngineStartError(what, hint=hint, cause="hung")
             life = self._running.life
             return explain_exit(self._host, self._spec, self._replica, life, exited.result())
         finally:
-            await cancelled(exited, hung)
+            await cancelled(exited, *hangs)
 
-    async def _find_hang(self, in_flight: Callable[[], int]) -> str:
-        """Return when the engine hangs, with the reason as a clause."""
-        await self._busy()
+    async def _find_silence(self) -> str:
+        """Return when the engine does not answer its health path any more, with the reason as a clause."""
+        work = _Work(self._running.process)
+        await work.done()
         pause = self._timings.health_every
         while True:
             with contextlib.suppress(TimeoutError):
@@ -69,23 +74,26 @@ class Watch:
                     await self._poke.wait()
             self._poke.clear()
             silence = await self._ask_health()
-            if silence is not None:
-                if self._liveness.health(time.monotonic(), answered=False, busy=await self._busy()):
-                    return tr(
-                        "hangs: {silence}, {health_failures} times in a row",
-                        silence=silence,
-                        health_failures=self._liveness.health_failures,
-                    )
-                pause = min(_RETRY, self._timings.health_every)
-                continue
-            self._liveness.health(time.monotonic(), answered=True, busy=await self._busy())
+            busy, now = await work.done(), time.monotonic()
+            if self._liveness.health(now, answered=silence is None, busy=busy):
+                return tr(
+                    "hangs: {silence}, {health_failures} times in a row",
+                    silence=silence,
+                    health_failures=self._liveness.health_failures,
+                )
             pause = self._timings.health_every
-            if self._running.canary is not None and self._liveness.wants_canary(
-                time.monotonic(), in_flight()
-            ):
-                reason = await self._send_canary(self._running.canary)
-                if reason is not None:
-                    return reason
+            if silence is not None:
+                pause = min(_RETRY, pause)
+
+    async def _find_stall(self, canary: probe.TokenRequest, in_flight: Callable[[], int]) -> str:
+        """Return when no token comes out of the engine, with the reason as a clause. Its health is
+        asked for beside: a token is waited for much longer."""
+        reason = None
+        while reason is None:
+            await asyncio.sleep(self._timings.health_every)
+            if self._liveness.wants_canary(time.monotonic(), in_flight()):
+                reason = await self._send_canary(canary)
+        return reason
 
     async def _ask_health(self) -> str | None:
         """None when it answered 200 or could not be asked for want of descriptors, which is not its
@@ -103,8 +111,8 @@ class Watch:
 
     async def _send_canary(self, request: probe.TokenRequest) -> str | None:
         """None when the engine lives, else why it counts as hung."""
-        sent = time.monotonic()
-        await self._busy()
+        sent, work = time.monotonic(), _Work(self._running.process)
+        await work.done()
         outcome: Literal["token", "error", "silence"]
         try:
             answer = await probe.one_token(self._running.endpoint, request, self._timings.canary)
@@ -121,7 +129,7 @@ class Watch:
                 answer_status=answer.status,
             )
         hung = self._liveness.canary(
-            time.monotonic(), outcome=outcome, sent=sent, busy=await self._busy()
+            time.monotonic(), outcome=outcome, sent=sent, busy=await work.done()
         )
         if not hung:
             return None
@@ -131,12 +139,20 @@ class Watch:
             found=found,
         )
 
-    async def _busy(self) -> bool:
-        """Whether the engine's processes burned CPU since this was last asked; so they did where
-        that cannot be seen for want of descriptors."""
+
+class _Work:
+    """Whether an engine's processes burn CPU."""
+
+    def __init__(self, process: EngineProcess) -> None:
+        self._process = process
+        self._cpu = (time.monotonic(), 0.0)
+
+    async def done(self) -> bool:
+        """Whether they did since this was last asked; so they did where that cannot be seen for want
+        of descriptors."""
         then, before = self._cpu
         try:
-            infos = await self._running.process.refresh()
+            infos = await self._process.refresh()
         except OSError as error:
             if descriptors.exhausted(error):
                 return True

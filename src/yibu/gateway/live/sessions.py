@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
@@ -137,7 +137,9 @@ class LiveSessions:
                 }
             )
             exchange.status = _SWITCHING
-            relay = _Relay(live, exchange, engine, send, self._config, self._draining)
+            relay = _Relay(
+                live, exchange, engine, send, self._config, self._draining, lease.progress
+            )
             failed = await relay.run()
             exchange.failed = failed
         finally:
@@ -221,9 +223,11 @@ class _Relay:
         send: Send,
         config: GatewayConfig,
         draining: asyncio.Event,
+        progressed: Callable[[], None],
     ) -> None:
         self._live, self._exchange, self._engine = live, exchange, engine
         self._send, self._config, self._draining = send, config, draining
+        self._progressed = progressed
 
     async def run(self) -> bool:
         """Carry messages until the session ends; whether the replica failed it."""
@@ -269,6 +273,7 @@ class _Relay:
                 message = await self._engine.receive()
             except ClosedError as closed:
                 return await self._engine_closed(closed)
+            self._progressed()
             if isinstance(message, str) and message.startswith(_USAGE):
                 self._exchange.audio_seconds = float(orjson.loads(message)["audio_seconds"])
                 limit = self._config.max_live_audio

@@ -138,9 +138,9 @@ class Relay:
                 self._request.model, tr("found {status}", status=_described(status, kind))
             )
         elif kind == b"application/json" or kind.endswith(b"+json") or (not upload and not kind):
-            await self._whole(connection, headers, inner)
+            await self._whole(connection, headers, inner, progressed)
         elif upload and kind in _TRANSCRIPTS:
-            await self._text(connection, headers)
+            await self._text(connection, headers, progressed)
         else:
             raise bad_answer(
                 self._request.model, tr("found {status}", status=_described(status, kind))
@@ -183,10 +183,15 @@ class Relay:
     # Whole answers ------------------------------------------------------------------------
 
     async def _whole(
-        self, connection: Connection, headers: list[tuple[bytes, bytes]], inner: str
+        self,
+        connection: Connection,
+        headers: list[tuple[bytes, bytes]],
+        inner: str,
+        progressed: Callable[[], None],
     ) -> None:
         exchange, operation, request = self._exchange, self._operation, self._request
         raw = await connection.read_all(MAX_ANSWER_BYTES)
+        progressed()
         answer = read_answer(raw, request.model)
         conforming = self._route.conforming
         if not conforming:
@@ -209,10 +214,16 @@ class Relay:
         body = raw if conforming else orjson.dumps(answer)
         await exchange.respond(connection.status, headers, body)
 
-    async def _text(self, connection: Connection, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _text(
+        self,
+        connection: Connection,
+        headers: list[tuple[bytes, bytes]],
+        progressed: Callable[[], None],
+    ) -> None:
         """Forward a transcript; in one write when it has all come already."""
         exchange = self._exchange
         data = await connection.read()
+        progressed()
         if connection.complete:
             last = await connection.read()
             await exchange.respond(connection.status, headers, data + last if last else data)
