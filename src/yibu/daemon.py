@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import uvloop
 
@@ -41,6 +41,7 @@ from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.keys import check_exposure, load_keys
+from yibu.gateway.limits import Accounting
 from yibu.gateway.listening import ListenError, open_listeners
 from yibu.gateway.monitoring import tracing
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
@@ -152,6 +153,7 @@ async def serve(
         tracing.start(env, __version__),
         later=later,
         given=handed.get("gateway", ()),
+        replaces="handover" in handed,
     )
     node = Node(
         paths,
@@ -184,12 +186,14 @@ class Front:
         *,
         later: bool = False,
         given: Sequence[int] = (),
+        replaces: bool = False,
     ) -> None:
         """``later``: another server has the address until the control socket's ``open``; ``given``:
-        listening sockets that this process was started with."""
+        listening sockets that this process was started with; ``replaces``: an old node runs beside."""
         check_exposure(config.host, keys, accounts=holds_keys(accounts.path))
         self._later = later and not given
         self._given = given
+        self._replaces = replaces
         self._link = link
         self._config = config
         self._keys = tuple(keys)
@@ -218,9 +222,17 @@ class Front:
             fleet, self._config, self._keys, accounts, self._own_key, numbers, self._traces, manager
         )
         self._app = create_app(deps)
-        async with accounts.running(), _counted(fleet, numbers), self._app.console.running():
+        if self._replaces:
+            self._app.accounting.expect()
+        async with (
+            accounts.running(),
+            _counted(fleet, numbers),
+            self._app.console.running(),
+            _SharedLimits(self._app.accounting) as limits,
+        ):
             server = GatewayServer(self._app, self._listeners)
             self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
+            self._handle.limits = limits
             self._handle.attach = manager.attach
             try:
                 if self._later:
@@ -257,6 +269,28 @@ class Front:
         await build_validators()
         await asyncio.to_thread(self._app.surface)
         collector.settle()
+
+
+class _SharedLimits:
+    """The gateway's limits beside another node's, in tasks that end with the block."""
+
+    def __init__(self, accounting: Accounting) -> None:
+        self._accounting = accounting
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await cancelled(*self._tasks)
+
+    def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        work = self._accounting.take_over(reader, writer)
+        self._tasks.append(asyncio.create_task(work, name="limits of the old node"))
+
+    def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        work = self._accounting.hand_over(reader, writer)
+        self._tasks.append(asyncio.create_task(work, name="limits at the new node"))
 
 
 @asynccontextmanager

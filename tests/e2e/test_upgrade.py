@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -92,6 +93,83 @@ def listening(home: Home) -> list[tuple[str, int]]:
 def in_flight(home: Home, model: str) -> int:
     log = home.root / "logs" / f"{model}-0.log"
     return log.read_text().count("generation") - 1  # the first is the probe
+
+
+RPM = 30
+
+
+async def test_limits_hold_for_both_nodes_together(home: Home) -> None:
+    """Of a key, of a model, and of requests at once; on connections to the old node and to the new one."""
+    gate = home.root / "gate"
+    slow = fake("slow", "--tokens", "20", "--end-when", str(gate))
+    keys = {
+        name: home.yibu("key", "add", name, *limit).stdout.strip()
+        for name, limit in {
+            "minute": ("--rpm", str(RPM)),
+            "twice": ("--concurrency", "2"),
+            "free": (),
+        }.items()
+    }
+    limited = fake("limited", limits={"rpm": RPM})
+    home.write([fake(), limited, slow], drain_timeout=120)
+    home.yibu("up", "-d")
+    number = port(home)
+    begun = time.monotonic()
+    old = [Connection(number, keys["minute"]) for _ in range(8)]
+    old_free = [Connection(number, keys["free"]) for _ in range(8)]
+    answered = 0
+    for line in old:
+        answered += (await line.ask("fake"))[0] == 200
+    limited_answered = 0
+    for line in old_free:
+        limited_answered += (await line.ask("limited"))[0] == 200
+    assert answered == limited_answered == 8
+    first = Connection(number, keys["twice"])
+    stream = asyncio.create_task(first.ask("slow", stream=True))
+    idle = Connection(number, keys["twice"])
+    assert (await idle.ask("fake"))[0] == 200
+    await eventually(lambda: in_flight(home, "slow") == 1, "a stream in flight")
+    await upgrade(home)
+
+    # Requests a minute: by turns on the connections to the old node and on new ones.
+    refused = 0
+    while refused < 4 and answered < 10 * RPM:
+        line = old.pop() if old else Connection(number, keys["minute"])
+        status, _ = await line.ask("fake")
+        assert status in (200, 429)
+        answered, refused = answered + (status == 200), refused + (status == 429)
+        await line.close()
+    refused = 0
+    while refused < 4 and limited_answered < 10 * RPM:
+        line = old_free.pop() if old_free else Connection(number, keys["free"])
+        status, _ = await line.ask("limited")
+        assert status in (200, 429)
+        limited_answered, refused = limited_answered + (status == 200), refused + (status == 429)
+        await line.close()
+    most = RPM + (time.monotonic() - begun) * RPM / 60 + 1
+    assert RPM <= answered <= most
+    assert RPM <= limited_answered <= most
+
+    # At once: one on the old node, so one more on the new one, and none beside on the old one.
+    second, before = Connection(number, keys["twice"]), in_flight(home, "slow")
+    also = asyncio.create_task(second.ask("slow", stream=True))
+    await eventually(lambda: in_flight(home, "slow") > before, "one on each node")
+    for line in (idle, Connection(number, keys["twice"])):
+        status, body = await line.ask("fake")
+        assert (status, json.loads(body)["error"]["code"]) == (429, "rate_limit_exceeded")
+        await line.close()
+    gate.touch()
+    assert [status for status, _ in await asyncio.gather(stream, also)] == [200, 200]
+
+    async def free() -> bool:
+        line = Connection(number, keys["twice"])
+        status, _ = await line.ask("fake")
+        await line.close()
+        return status == 200
+
+    await eventually(free, "what ended on the old node is free on the new one")
+    for line in (first, second):
+        await line.close()
 
 
 @pytest.mark.chaos

@@ -33,8 +33,9 @@ class Count:
 class Connection:
     """One connection to the gateway, kept for as long as the gateway keeps it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, key: str = "") -> None:
         self._port = port
+        self._key = key
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._parser = h11.Connection(h11.CLIENT)
 
@@ -50,6 +51,8 @@ class Connection:
         body = json.dumps({"model": model, **_BODY, **fields}).encode()
         headers = [("host", "127.0.0.1"), ("content-type", "application/json"),
                    ("content-length", str(len(body)))]  # fmt: skip
+        if self._key:
+            headers.append(("authorization", f"Bearer {self._key}"))
         request = h11.Request(method="POST", target="/v1/chat/completions", headers=headers)
         try:
             self._streams[1].write(

@@ -86,6 +86,8 @@ class Refusal:
     """Why a request must wait, and how long."""
 
     who: str
+    name: str
+    """Of the meter."""
     kind: Kind
     limit: int
     used: int
@@ -103,6 +105,14 @@ class Window:
     """Seconds until all of it is there again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a request may begin, and what is left of requests and of tokens a minute."""
+
+    refusal: Refusal | None
+    windows: tuple[Window | None, Window | None]
+
+
 @dataclass(slots=True)
 class Meter:
     """The limits of one account or model, and what is in use of them."""
@@ -114,6 +124,26 @@ class Meter:
     tokens: Bucket | None = None
     spending: Spending | None = None
     in_flight: int = 0
+    name: str = ""
+    """Which it is, for another node."""
+
+    def state(self, now: float) -> tuple[float | None, float | None, int]:
+        """What is left of requests and of tokens a minute, and how many requests are in flight."""
+        self.refill(now)
+        requests, tokens = (
+            None if bucket is None else bucket.level for bucket in (self.requests, self.tokens)
+        )
+        return requests, tokens, self.in_flight
+
+    def resume(
+        self, requests: float | None, tokens: float | None, in_flight: int, now: float
+    ) -> None:
+        """Go on where another node's meter of the same name stood."""
+        self.refill(now)
+        for bucket, level in ((self.requests, requests), (self.tokens, tokens)):
+            if bucket is not None and level is not None:
+                bucket.level = min(bucket.capacity, level)
+        self.in_flight += in_flight
 
     def configure(self, limits: Limits, spending: Spending | None, now: float) -> None:
         """Take other limits over; what is in use of them stays in use."""
@@ -129,18 +159,20 @@ class Meter:
             spending.roll(wall)
             if spending.spent >= spending.budget.tokens:
                 left = spending.end - wall
-                return Refusal(self.who, "budget", spending.budget.tokens, spending.spent, left)
+                return self._refusal("budget", spending.budget.tokens, spending.spent, left)
         if limits.concurrency is not None and self.in_flight >= limits.concurrency:
-            return Refusal(
-                self.who, "concurrency", limits.concurrency, self.in_flight, _CONCURRENCY_WAIT
-            )
+            most = limits.concurrency
+            return self._refusal("concurrency", most, self.in_flight, _CONCURRENCY_WAIT)
         self.refill(now)
         if (bucket := self.requests) is not None and bucket.level < 1 - _DUST:
-            return Refusal(self.who, "requests", bucket.capacity, bucket.capacity, bucket.wait(1))
+            return self._refusal("requests", bucket.capacity, bucket.capacity, bucket.wait(1))
         if (bucket := self.tokens) is not None and bucket.level < 1 - _DUST:
             used = int(bucket.capacity - bucket.level)
-            return Refusal(self.who, "tokens", bucket.capacity, used, bucket.wait(1))
+            return self._refusal("tokens", bucket.capacity, used, bucket.wait(1))
         return None
+
+    def _refusal(self, kind: Kind, limit: int, used: int, wait: float) -> Refusal:
+        return Refusal(self.who, self.name, kind, limit, used, wait)
 
     def begin(self, tokens: int) -> None:
         """Take one request, and set ``tokens`` aside for it until they are counted."""

@@ -156,6 +156,10 @@ class LiveAccounts:
         read = partial(self._database.usage, by, since, key)
         return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
+    def meters(self) -> list[Meter]:
+        """The limits of every key that has any."""
+        return [caller.meter for caller in self._callers.values() if caller.meter is not None]
+
     def find(self, key: bytes) -> Caller | None:
         """Who a key belongs to; None for an unknown one.
 
@@ -246,7 +250,8 @@ class LiveAccounts:
                 for (hour, key, _), used in self._counted.items()
                 if key == account.name and hour * 3600 >= spending.start
             )
-        meter = meter or Meter(tr("The API key {account!r}", account=account.name))
+        who = tr("The API key {account!r}", account=account.name)
+        meter = meter or Meter(who, name=f"key {account.name}")
         meter.configure(account.limits, spending, time.monotonic())
         return meter
 

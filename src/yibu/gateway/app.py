@@ -79,7 +79,7 @@ class Gateway:
         self._cors = Cors(deps.config.cors_origins)
         self._hosts = HostCheck(deps.config.hosts)
         self.offload = Offload()
-        self.accounting = Accounting(deps.accounts)
+        self.accounting = Accounting(deps.accounts, deps.backend.route)
         self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload, self.accounting)
         self._live = LiveSessions(
             deps.backend,

@@ -5,12 +5,14 @@ Requests without limits cost a few attribute reads here, and one line of usage a
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from yibu.accounts.limits import Admission, Meter, Refusal, Window
+from yibu.accounts.handover import Successor, serve
+from yibu.accounts.limits import Admission, Meter, Refusal, Verdict, Window
 from yibu.accounts.live import Caller, LiveAccounts
 from yibu.accounts.usage import Tokens
 from yibu.errors import OverloadedError
@@ -77,15 +79,22 @@ class Accounting:
     def __init__(
         self,
         accounts: LiveAccounts | None,
+        route: Callable[[str], Route | None],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._accounts = accounts
+        self._route = route
         self.clock = clock
         self._wall = wall
         self._models: dict[str, Meter] = {}
+        self._known = asyncio.Event()
+        """Unset until a node that this one replaces has said what is in use."""
+        self._known.set()
+        self._successor: Successor | None = None
+        """The node that keeps the limits now."""
 
-    def admit(self, exchange: Exchange, route: Route, name: str) -> None:
+    async def admit(self, exchange: Exchange, route: Route, name: str) -> None:
         """Let a request begin whose model is known, by the ``name`` that the client has for it.
 
         Raises:
@@ -97,13 +106,62 @@ class Accounting:
             meters.append(self._model(route))
         if not meters:
             return
-        now, wall = self.clock(), self._wall()
-        admission = Admission(meters)
-        refusal = admission.begin(now, wall, _prompt_estimate(exchange))
-        exchange.limits = _headers(*admission.windows(now))
-        if refusal is not None:
-            raise _error(refusal)
-        exchange.admission = admission
+        tokens = _prompt_estimate(exchange)
+        verdict = await self.begin(meters, tokens)
+        exchange.limits = _headers(*verdict.windows)
+        if verdict.refusal is not None:
+            raise _error(verdict.refusal)
+        exchange.admission = Admission(meters, tokens, begun=True)
+
+    async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict:
+        """Whether a request may begin, which it then has."""
+        if not self._known.is_set():
+            await self._known.wait()
+        if self._successor is not None:
+            verdict = await self._successor.begin(meters, tokens)
+            if verdict is not None:
+                if verdict.refusal is None:  # for when that node is gone
+                    for meter in meters:
+                        meter.begin(tokens)
+                return verdict
+        admission, now = Admission(meters), self.clock()
+        refusal = admission.begin(now, self._wall(), tokens)
+        return Verdict(refusal, admission.windows(now))
+
+    def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
+        """A request is over that had begun."""
+        if self._successor is not None:
+            self._successor.end(meters, set_aside, tokens)
+        Admission(meters, set_aside, begun=True).end(tokens)
+
+    # While two nodes stand -----------------------------------------------------------------
+
+    def expect(self) -> None:
+        """Admit nothing before an old node has said what is in use, or is gone."""
+        self._known.clear()
+
+    async def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Keep the limits of an old node too, until it is gone."""
+        await serve(reader, writer, self, self._known, self.clock)
+
+    def hand_over(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Coroutine[Any, Any, None]:
+        """Ask a new node from now on; the coroutine runs until it is gone."""
+        meters = [*self._models.values()]
+        if self._accounts is not None:
+            meters += self._accounts.meters()
+        self._successor = Successor(reader, writer, meters, self.clock())
+        return self._successor.run()
+
+    def meter(self, name: str) -> Meter | None:
+        """One by its name; None for a key or a model without limits."""
+        kind, _, of = name.partition(" ")
+        if kind == "model":
+            found = self._route(of)
+            return self._model(found) if found is not None and found.limits else None
+        known = self._accounts.meters() if self._accounts is not None else []
+        return next((meter for meter in known if meter.name == name), None)
 
     def settle(self, exchange: Exchange) -> None:
         """Count what a request used, when it is over."""
@@ -111,8 +169,10 @@ class Accounting:
         if tokens is None and exchange.status == CLIENT_GONE and exchange.compute:
             # Who leaves early has nevertheless had the prompt read.
             tokens = exchange.tokens = Tokens(_prompt_estimate(exchange), 0, estimated=True)
-        if exchange.admission is not None:
-            exchange.admission.end(tokens[0] + tokens[1] if tokens else 0)
+        if (admission := exchange.admission) is not None:
+            used_up = tokens[0] + tokens[1] if tokens else 0
+            exchange.admission = None
+            self.end(admission.meters, admission.set_aside, used_up)
         if self._accounts is None or exchange.model == "-":
             return
         used = self._accounts.used(exchange.key, exchange.model)
@@ -131,7 +191,8 @@ class Accounting:
     def _model(self, route: Route) -> Meter:
         meter = self._models.get(route.model)
         if meter is None or meter.limits != route.limits:
-            meter = meter or Meter(tr("The model {model!r}", model=route.model))
+            who = tr("The model {model!r}", model=route.model)
+            meter = meter or Meter(who, name=f"model {route.model}")
             meter.configure(route.limits, None, self.clock())
             self._models[route.model] = meter
         return meter

@@ -66,6 +66,16 @@ class Listeners(Protocol):
         """Answer what the open connections still ask, until their clients have left."""
 
 
+class SharedLimits(Protocol):
+    """The gateway's limits while two nodes stand, which one of them keeps for both."""
+
+    def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Keep those of an old node too, until it is gone."""
+
+    def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Ask the new node from now on."""
+
+
 @dataclass(slots=True)
 class GatewayHandle:
     """What the node must know of its gateway: where it answers, and the owner's key."""
@@ -78,6 +88,7 @@ class GatewayHandle:
     sync: Callable[[], Awaitable[None]] | None = None
     """Writes what the gateway has counted, and takes up changed keys."""
     listeners: Listeners | None = None
+    limits: SharedLimits | None = None
     start: Callable[[float], Awaitable[str]] | None = None
     """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
     not within so many seconds. None where it listens from the start."""

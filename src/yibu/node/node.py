@@ -112,7 +112,7 @@ class Node:
             upgrade.control = await stack.enter_async_context(server)
             lock.note(link.pid)
             link.watch(lambda: lock.note(None))
-            await before.leave(node)
+            await before.leave(node, gateway.limits)
             host.ownership.decide(True)
             await asyncio.to_thread(state.release)
             _log.info("node %d serves %s", os.getpid(), gateway.url)

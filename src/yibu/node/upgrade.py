@@ -34,7 +34,7 @@ from yibu.errors import UsageError, YibuError
 from yibu.messages import tr
 from yibu.node import holder, logs
 from yibu.node.client import rebuild_error
-from yibu.node.control import GatewayHandle, Stopping
+from yibu.node.control import GatewayHandle, SharedLimits, Stopping
 from yibu.node.control_socket import ControlServer
 from yibu.node.fleet import Fleet
 from yibu.node.holder_link import HolderLink
@@ -93,6 +93,9 @@ class Upgrade:
                 new.kill()
                 await self._take_back(listener, control)
                 raise
+            if self.gateway.limits is not None:  # at once: the new node admits nothing before
+                self.gateway.limits.hand_over(new.reader, new.writer)
+                new.kept = True
         self.ownership.decide(False)
         self.link.leave()
         self.stopping.replaced = True
@@ -134,6 +137,8 @@ class _Successor:
     writer: asyncio.StreamWriter
     log: Path
     offset: int
+    kept: bool = False
+    """The connection goes on."""
 
     async def hear(self, seconds: float) -> dict[str, Any]:
         """Its next message. Raises YibuError when it says that it failed, ends, or says nothing."""
@@ -202,7 +207,8 @@ async def _successor(
         new.kill()
         raise
     finally:
-        writer.close()
+        if not new.kept:
+            writer.close()
 
 
 class Predecessor:
@@ -231,11 +237,15 @@ class Predecessor:
             if not await self._reader.readline():
                 raise YibuError(tr("The old node was gone before this one could take its place."))
 
-    async def leave(self, node: Mapping[str, Any]) -> None:
+    async def leave(self, node: Mapping[str, Any], limits: SharedLimits | None) -> None:
         """Tell it that this node serves: it owns nothing from here on."""
-        if self._writer is not None:
-            with contextlib.suppress(ConnectionError):  # it is dead, and this one has the lock
-                await self._tell({"serving": {**node, "version": __version__}})
+        if self._writer is None or self._reader is None:
+            return
+        with contextlib.suppress(ConnectionError):  # it is dead, and this one has the lock
+            await self._tell({"serving": {**node, "version": __version__}})
+        if limits is not None:
+            limits.take_over(self._reader, self._writer)
+        else:
             self._writer.close()
 
     async def _tell(self, message: Mapping[str, Any]) -> None:

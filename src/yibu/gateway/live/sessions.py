@@ -123,7 +123,7 @@ class LiveSessions:
             if named
             else only_route(models, live.operation)
         )
-        self._accounting.admit(exchange, route, named or route.model)
+        await self._accounting.admit(exchange, route, named or route.model)
         lease, engine = await self._connect(exchange, live, route, given)
         failed = False
         started = asyncio.get_running_loop().time()

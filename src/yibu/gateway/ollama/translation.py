@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +65,7 @@ async def translate(
     backend: Backend,
     limit: int,
     offload: Offload,
-    admit: Callable[[Exchange, Route, str], None],
+    admit: Callable[[Exchange, Route, str], Awaitable[None]],
 ) -> str | None:
     """Put OpenAI's request in the place of Ollama's, and have its answer translated.
 
@@ -88,7 +88,7 @@ async def translate(
     heavy = is_heavy(parts)
     if not heavy and translation.shape in ("chat", "generate") and asks_for_nothing(given):
         check_kept(given)
-        admit(exchange, route, known)
+        await admit(exchange, route, known)
         lease = backend.acquire(route.model, slotless=True)
         await lease.granted()
         lease.release()

@@ -100,7 +100,7 @@ class Proxy:
         exchange.stream = request.stream
         if operation.kind in _ONE_PROMPT:
             exchange.prompt_most = route.max_context
-        self.accounting.admit(exchange, route, request.model)
+        await self.accounting.admit(exchange, route, request.model)
         request = await prepare(operation, request, route, self._offload)
         await self.forward(exchange, operation, route, request, None)
 

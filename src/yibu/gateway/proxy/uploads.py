@@ -93,7 +93,7 @@ async def upload(
         form = Upload(exchange, limit, spool)
         named = await form.find_model()
         route = _route(visible(backend, exchange.caller), operation, named)
-        proxy.accounting.admit(exchange, route, named or route.model)
+        await proxy.accounting.admit(exchange, route, named or route.model)
         request = JsonRequest(named or route.model, {}, stream=False, include_usage=False)
         await proxy.forward(exchange, operation, route, request, form)
     finally:

@@ -43,7 +43,7 @@ def add_tokenizer_info(app: FastAPI, backend: Backend) -> None:
         models = visible(backend, request.scope[CALLER])
         name = model or _only(models)
         route = _route(models, name)
-        request.scope[ADMIT](route, name)
+        await request.scope[ADMIT](route, name)
         return JSONResponse(await _asked(backend, route, name))
 
 
