@@ -138,7 +138,9 @@ class Home:
         # What `yibu down` does, without a process for it after each test.
         with contextlib.suppress(YibuError):
             shut_down(Context(self.env, Paths.from_env(self.env), self.root))
-        left = self.processes()
+        # On a busy machine one that has closed all that it had takes a moment to be gone.
+        _, late = psutil.wait_procs(self.processes(), timeout=10)
+        left = [process for process in late if process.status() != psutil.STATUS_ZOMBIE]
         for process in left:
             process.kill()
         assert not left, f"left behind: {left}"
