@@ -265,7 +265,7 @@ async def test_cors(serve: Serve, backend: FakeBackend) -> None:
 
 
 REFUSED = ("rebound.example", "rebound.example:8000", "localhost.evil.example", "127.0.0.1.nip.io",
-           "xlocalhost", "internal", "a:b:c", "", "0x7f000001", "h\xe9.example")  # fmt: skip
+           "xlocalhost", "internal", "", "0x7f000001")  # fmt: skip
 ALLOWED = ("localhost", "LOCALHOST:8000", "localhost.", "app.localhost:1", "127.0.0.1", "10.1.2.3:80",
            "[::1]:8000", "[fe80::1%25eth0]:8000", "host.docker.internal:8000",
            "llm.example:8000", "LLM.example.")  # fmt: skip

@@ -19,7 +19,7 @@ from yibu.gateway.access import ADMIT, AUTHORIZED, CALLER, EXCHANGE, Access, acc
 from yibu.gateway.console.access import admit, guard
 from yibu.gateway.console.console import Console
 from yibu.gateway.deps import GatewayDeps
-from yibu.gateway.envelope import MethodNotAllowedError
+from yibu.gateway.envelope import MethodNotAllowedError, UpgradeRequiredError
 from yibu.gateway.http.access_log import record
 from yibu.gateway.http.cors import Cors
 from yibu.gateway.http.exchange import (
@@ -35,6 +35,7 @@ from yibu.gateway.http.exchange import (
 from yibu.gateway.http.hosts import HostCheck
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.limits import Accounting
+from yibu.gateway.live.routes import LIVE_ROUTES
 from yibu.gateway.live.sessions import LiveSessions
 from yibu.gateway.monitoring.fleet_metrics import fleet_lines
 from yibu.gateway.monitoring.metrics import Metrics
@@ -179,6 +180,7 @@ class Gateway:
             )
         if exchange.method == "OPTIONS" and await self._cors.preflight(exchange):
             return
+        exchange.require_plain_body()
         path = canonical(exchange.path)
         translation = TRANSLATIONS.get(path)
         operation = OPERATIONS.get(path)
@@ -187,6 +189,10 @@ class Gateway:
             if operation is None:
                 return
         elif operation is None:
+            live = LIVE_ROUTES.get(path)
+            if live is not None:
+                self._authorize(exchange, live.access)
+                raise UpgradeRequiredError(tr("{path} is a websocket's: write ws://", path=path))
             await self._answer_by_surface(exchange, path)
             return
         else:

@@ -65,6 +65,13 @@ class MethodNotAllowedError(InvalidRequestError):
     default_code = "method_not_allowed"
 
 
+class UpgradeRequiredError(InvalidRequestError):
+    """The path is a websocket's."""
+
+    status = 426
+    default_code = "upgrade_required"
+
+
 class EngineAnswerError(RequestError):
     """The engine answered with an error; its status is kept."""
 
@@ -153,4 +160,7 @@ def error_headers(error: RequestError) -> Headers:
         headers.append((b"www-authenticate", b"Bearer"))
     elif isinstance(error, MethodNotAllowedError):
         headers.append((b"allow", b"POST"))
+    elif isinstance(error, UpgradeRequiredError):
+        headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+        headers.append((b"sec-websocket-version", b"13"))
     return headers

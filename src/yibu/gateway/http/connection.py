@@ -271,6 +271,7 @@ class HttpConnection(ParsedConnection):
             self._send_refusal(error)
 
     def _send_refusal(self, error: RequestError) -> None:
+        logger.info("%s: refused: %s", self.client, error.message)
         body = error_body(error)
         headers = [*self.server_state.default_headers, *error_headers(error)]
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]

@@ -26,6 +26,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 _WANTED = frozenset(
     {
         b"authorization",
+        b"content-encoding",
         b"content-length",
         b"content-type",
         b"cookie",
@@ -53,6 +54,13 @@ ANSWERS = "yibu.whole_answer"
 
 CLIENT_GONE = 499
 """What nginx logs for a client that left; never sent."""
+
+
+class UnsupportedEncodingError(InvalidRequestError):
+    """The request's body is compressed: what it grows to would be known too late."""
+
+    status = 415
+    default_code = "unsupported_encoding"
 
 
 class ClientGoneError(Exception):
@@ -221,6 +229,17 @@ class Exchange:
                     ),
                     code="duplicate_header",
                 )
+
+    def require_plain_body(self) -> None:
+        """Raises UnsupportedEncodingError: the request's body is compressed."""
+        coding = self.headers.get(b"content-encoding", b"identity").strip().lower()
+        if coding not in {b"identity", b""}:
+            raise UnsupportedEncodingError(
+                tr(
+                    "The request's body has the Content-Encoding {coding}; expected it as it is",
+                    coding=coding[:100].decode("latin-1"),
+                )
+            )
 
     def require_json(self) -> None:
         """Refuse what a web page of another site can send without asking (a CORS preflight).

@@ -19,7 +19,13 @@ from yibu.errors import RequestError
 from yibu.gateway.http.connections import Connections
 from yibu.gateway.http.cycle import Cycle
 from yibu.gateway.http.exchange import ANSWERS, CANCELS
-from yibu.gateway.http.request_head import MAX_HEAD_BYTES, BadRequestError, check_head, too_large
+from yibu.gateway.http.request_head import (
+    MAX_HEAD_BYTES,
+    BadRequestError,
+    check_head,
+    check_websocket,
+    too_large,
+)
 from yibu.messages import tr
 
 MAX_PIPELINED = 16
@@ -106,15 +112,20 @@ class ParsedConnection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
-                if not self._ignores_upgrade:
+                rest = data[at - len(piece) + upgrade.args[0] :]
+                if self._ignores_upgrade:
+                    data, at = self._without_upgrade() + rest, 0
+                elif rest:
+                    early = tr("Bytes came behind a websocket's handshake before its answer")
+                    self._refuse(BadRequestError(early))
+                    return
+                else:
                     self.handle_websocket_upgrade()
                     return
-                data = self._without_upgrade() + data[at - len(piece) + upgrade.args[0] :]
-                at = 0
             except httptools.HttpParserError as error:
                 cause = error.__context__
                 if not isinstance(cause, RequestError):
-                    cause = BadRequestError(tr("This is not HTTP/1.1: {error}", error=error))
+                    cause = BadRequestError(_instead_of_http(data, error))
                 self._refuse(cause)
                 return
             if self._unaccounted > MAX_HEAD_BYTES:
@@ -162,7 +173,10 @@ class ParsedConnection(HttpToolsProtocol):
         self._in_head = False
         self._unaccounted = 0
         target = httptools.parse_url(self.url)
-        path = target.path.decode("ascii")
+        raw_path = target.path or b"/"
+        path = raw_path.decode("ascii")
+        if version == "1.0":
+            self.expect_100_continue = False  # such a client knows no interim answer
         shared = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -170,7 +184,7 @@ class ParsedConnection(HttpToolsProtocol):
             "method": method.decode("ascii"),
             "scheme": "http",
             "path": urllib.parse.unquote(path) if "%" in path else path,
-            "raw_path": target.path,
+            "raw_path": raw_path,
             "query_string": target.query or b"",
             "root_path": "",
         }
@@ -178,6 +192,8 @@ class ParsedConnection(HttpToolsProtocol):
         if upgrade:
             self.scope = cast("Any", {**shared, "headers": self.headers})
             self._ignores_upgrade = not self._should_upgrade()
+            if not self._ignores_upgrade:
+                check_websocket(method, self.headers, length)
             return
         # An answer that is sent before the body has come whole ends the connection.
         self._keep_alive = version != "1.0" and self.parser.should_keep_alive()
@@ -233,3 +249,15 @@ class ParsedConnection(HttpToolsProtocol):
             super().on_message_complete()
             if not self.pipeline:
                 self.flow.resume_reading()  # who does not read does not see that the client leaves
+
+
+def _instead_of_http(data: bytes, error: Exception) -> str:
+    """What a client that speaks another protocol is told."""
+    if data.startswith(b"\x16\x03"):
+        return tr(
+            "This is TLS, and the gateway speaks HTTP: write http:// instead of https://, or put a "
+            "proxy in front that ends TLS"
+        )
+    if data.startswith(b"PRI * HTTP/2.0"):
+        return tr("This is HTTP/2, and the gateway speaks HTTP/1.1")
+    return tr("This is not HTTP/1.1: {error}", error=error)

@@ -6,9 +6,12 @@ whatever stands in front of it always agree where a request ends and whom it is 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 
 from yibu.errors import InvalidRequestError
+from yibu.gateway.envelope import UpgradeRequiredError
 from yibu.messages import tr
 
 Headers = list[tuple[bytes, bytes]]
@@ -17,6 +20,8 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
 
 _TARGET = re.compile(rb"[\x21-\x7e]+")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.:%]+\])(?::[0-9]{0,5})?", re.ASCII)
 
 
 class BadRequestError(InvalidRequestError):
@@ -62,19 +67,65 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
         raise BadRequestError(tr("This is no proxy: CONNECT is not served"))
     if _TARGET.fullmatch(target) is None:
         raise BadRequestError(tr("The request's target has bytes that a URL cannot have"))
-    hosts = 0
+    hosts: list[bytes] = []
     length: int | None = 0
     for name, value in headers:
         if name == b"host":
-            hosts += 1
+            hosts.append(value)
         elif name == b"content-length":
             length = int(value)
         elif name == b"transfer-encoding":
             _check_coding(value, version, first=length is not None)
             length = None
-    if hosts > 1 or (not hosts and version == "1.1"):
-        raise BadRequestError(tr("The request has {hosts} Host headers; expected one", hosts=hosts))
+    _check_host(method, target, version, hosts)
     return length
+
+
+def _check_host(method: bytes, target: bytes, version: str, hosts: list[bytes]) -> None:
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        raise BadRequestError(
+            tr("The request has {hosts} Host headers; expected one", hosts=len(hosts))
+        )
+    if hosts and _HOST.fullmatch(hosts[0]) is None:
+        raise BadRequestError(
+            tr("The Host header is not a name or address, with or without a port")
+        )
+    if target[:1] != b"/":
+        _check_whole_target(method, target, hosts)
+
+
+def _check_whole_target(method: bytes, target: bytes, hosts: list[bytes]) -> None:
+    """Of a target that is a whole URL its host counts (RFC 9112, 3.2.2), and of any other the Host
+    header: they have to be the same."""
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        if target != b"*" or method != b"OPTIONS":
+            raise BadRequestError(tr("The request's target is neither a path nor an http:// URL"))
+    elif hosts and absolute[1].lower() != hosts[0].lower():
+        raise BadRequestError(tr("The request's target and its Host header name different hosts"))
+
+
+def check_websocket(method: bytes, headers: Headers, length: int | None) -> None:
+    """Refuse what is no websocket handshake by RFC 6455; ``length`` is the body's.
+
+    Raises:
+        BadRequestError: it is none.
+        UpgradeRequiredError: it is one of another version of the protocol.
+    """
+    given = dict(headers)
+    if given.get(b"sec-websocket-version") != b"13":
+        raise UpgradeRequiredError(tr("Sec-WebSocket-Version is not 13, and no other is served"))
+    try:
+        key = base64.b64decode(given.get(b"sec-websocket-key", b""), validate=True)
+    except binascii.Error:
+        key = b""
+    if method != b"GET" or length != 0 or len(key) != 16:
+        raise BadRequestError(
+            tr(
+                "A websocket is opened by GET without a body, with 16 bytes in base64 as "
+                "Sec-WebSocket-Key"
+            )
+        )
 
 
 def _check_coding(value: bytes, version: str, *, first: bool) -> None:
