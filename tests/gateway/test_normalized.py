@@ -120,7 +120,8 @@ async def test_numbers_and_fields_of_the_engines_own_stay(
 ) -> None:
     own = (
         b'{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"inner","choices":['
-        b'{"index":0,"delta":{"reasoning_content":"\\u6613 hm","reasoning":"x","content":"a"},'
+        b'{"index":0,"delta":{"role":"assistant","reasoning_content":"\\u6613 hm","reasoning":"x",'
+        b'"content":"a"},'
         b'"finish_reason":null}],"timings":{"a":1.10,"b":1e-7,"c":18446744073709551615,"d":-0.0}}'
     )
     last = own.replace(b'"finish_reason":null', b'"finish_reason":"stop"')

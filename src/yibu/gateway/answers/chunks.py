@@ -8,7 +8,6 @@ last chunk of a choice, and usages.
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import orjson
@@ -16,6 +15,12 @@ import orjson
 from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, objects
 from yibu.errors import RequestError
+from yibu.gateway.answers.choices import (
+    complete_head,
+    complete_usage,
+    finish_reason,
+    join_content,
+)
 from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call
 from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import fill_text_choice
@@ -23,6 +28,7 @@ from yibu.gateway.answers.sse import DONE, EventReader, make_event, parse_event
 from yibu.gateway.answers.template import ChunkTemplate
 from yibu.gateway.answers.toolcalls import ToolCallDeltas
 from yibu.gateway.answers.usage import prompt_count, tokens_of
+from yibu.gateway.envelope import EngineAnswerError
 from yibu.gateway.requests.body import JsonRequest
 from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
@@ -54,6 +60,8 @@ class ChunkNormalizer:
         self._reader = EventReader()
         self._template = ChunkTemplate()
         self._choices = (request.body.get("n") or 1) * prompt_count(request.body)
+        self._begun: dict[int, bool] = {}
+        """The choices that have come, and whether the client was sent their first chunk."""
         self._finished: set[int] = set()
         self._calls: dict[int, ToolCallDeltas] = {}
         self._offsets: dict[int, int] = {}
@@ -111,7 +119,7 @@ class ChunkNormalizer:
         if self.ended or self.error is not None:
             return b""
         name, data = parse_event(block)
-        if data is None:
+        if not data or data.isspace():  # empty data is no event either
             # llama.cpp's older form of an error; else a comment.
             if block.startswith(b"error:"):
                 self._fail(block[6:])
@@ -131,7 +139,20 @@ class ChunkNormalizer:
             sent = self._patched(data)
             self._template.learn(b"data: " + data + b"\n\n", sent)
             return sent
-        return self._parsed(data)
+        return self._checked(data)
+
+    def _checked(self, data: bytes) -> bytes:
+        """Raises UpstreamError: a list where the API has an object, text where it has a number."""
+        try:
+            return self._parsed(data)
+        except EngineAnswerError as error:
+            self.error = error
+            return b""
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UpstreamError(
+                "protocol",
+                tr("an event of the engine's stream has another shape ({error})", error=error),
+            ) from error
 
     def _is_special(self, data: bytes) -> bool:
         return (
@@ -162,12 +183,17 @@ class ChunkNormalizer:
             ) from None
         if chunk.get("error") is not None:
             return self._fail(data)
+        if "choices" not in chunk and not (self._conforming or chunk.get("usage")):
+            raise ValueError("no choices")
         choices = objects(chunk.get("choices"))
-        self._finished |= {
-            choice.get("index", at)
-            for at, choice in enumerate(choices)
-            if choice.get("finish_reason")
-        }
+        for at, choice in enumerate(choices):
+            reason = finish_reason(choice.get("finish_reason"), self._request.model)
+            choice["index"] = int(choice.get("index", at))
+            self._begun.setdefault(choice["index"], False)
+            if reason:
+                self._finished.add(choice["index"])
+            if not self._conforming:
+                choice["finish_reason"] = reason
         if self._conforming:
             taken = self._usage.add(dict(chunk))
             self._shaped = True
@@ -179,38 +205,45 @@ class ChunkNormalizer:
             return make_event(orjson.dumps(chunk))
         given = chunk.get("id")
         self._id = self._id or with_prefix(self._kind, given)
+        sent = self._completed(chunk, choices)
         # A first chunk with every field is followed by others with every field.
         self._shaped = (
-            not self._counts_text and given == self._id and all(field in data for field in _FIELDS)
+            not self._counts_text
+            and given == self._id
+            and all(field in data for field in _FIELDS)
+            and sum(self._begun.values()) >= self._choices
         )
-        return self._completed(chunk, choices)
+        return sent
 
     def _completed(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> bytes:
         """A chunk with every field of the specification."""
         chunk["id"] = self._id
-        chunk.setdefault("object", _OBJECTS[self._kind])
-        chunk.setdefault("created", int(time.time()))
+        complete_head(chunk, _OBJECTS[self._kind])
         chunk["model"] = self._request.model
         chunk["choices"] = choices
+        complete_usage(chunk)
         if chunk.get("usage") and self._usage.add(chunk) and not choices:
             return b""
         if self._wants_null_usage:
             chunk.setdefault("usage", None)
-        elif chunk.get("usage", 0) is None:
-            del chunk["usage"]
-        for at, choice in enumerate(choices):
-            self._complete_choice(choice, choice.setdefault("index", at))
+        for choice in choices:
+            self._complete_choice(choice, choice["index"])
         return make_event(orjson.dumps(chunk))
 
     def _complete_choice(self, choice: dict[str, Any], index: int) -> None:
-        choice.setdefault("finish_reason", None)
+        begun, self._begun[index] = self._begun[index], True
         if self._kind == "completions":
             offset = self._offsets.get(index, 0)
             fill_text_choice(choice, self._rules, offset)
             self._offsets[index] = offset + len(choice["text"])
             return
-        delta = choice.setdefault("delta", {})
-        if isinstance(delta, dict) and "tool_calls" in delta:
+        if choice.get("delta") is None:
+            choice["delta"] = choice.pop("message", None) or {}
+        delta = choice["delta"]
+        join_content(delta)
+        if not begun:
+            delta.setdefault("role", "assistant")
+        if "tool_calls" in delta:
             self._calls.setdefault(index, ToolCallDeltas()).normalize(delta)
         if choice["finish_reason"] == "stop" and self._calls.get(index):
             choice["finish_reason"] = "tool_calls"
@@ -223,13 +256,19 @@ class ChunkNormalizer:
             self.error = no_tool_call(self._request.model)
             return b""
         self.ended = True
-        usage = None if self._conforming else self._usage.chunk()
-        if usage is None:
+        if self._conforming:
             return DONE
+        last = b""
+        if unfinished := [index for index in self._begun if index not in self._finished]:
+            # Clients that put the answer together raise where a choice has no reason.
+            choices = [{"index": index, "finish_reason": "stop"} for index in unfinished]
+            last = self._completed({"id": self._id}, choices)
+        usage = self._usage.chunk()
+        if usage is None:
+            return last + DONE
         usage |= {"id": self._id or new_id(self._kind), "model": self._request.model, "choices": []}
-        usage.setdefault("object", _OBJECTS[self._kind])
-        usage.setdefault("created", int(time.time()))
-        return make_event(orjson.dumps(usage)) + DONE
+        complete_head(usage, _OBJECTS[self._kind])
+        return last + make_event(orjson.dumps(usage)) + DONE
 
     def _fail(self, data: bytes) -> bytes:
         self.error = self._translate(500, data[max(0, data.find(b"{")) :])

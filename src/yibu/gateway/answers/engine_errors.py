@@ -20,6 +20,9 @@ Translator = Callable[[int, bytes], RequestError]
 
 BROKEN_OFF = tr("the engine ended its answer before it was whole")
 
+_LONGEST = 4000
+"""Characters of an engine's message: a traceback of hours, or the prompt, may stand in it."""
+
 _KNOWN_TYPES = frozenset(
     {
         "invalid_request_error",
@@ -71,7 +74,7 @@ def translate(
         code = str(type_) if type_ and type_ not in _KNOWN_TYPES else None
     if not isinstance(type_, str) or type_ not in _KNOWN_TYPES:
         type_ = "invalid_request_error" if status < 500 else "server_error"
-    message = public_text(message, inner=inner, public=model)
+    message = public_text(message[:_LONGEST], inner=inner, public=model)
     return EngineAnswerError(
         status, message, type_, param=param, code=code, retry_after=retry_after
     )

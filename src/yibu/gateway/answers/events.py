@@ -106,7 +106,7 @@ class EventNormalizer:
         if self.error is not None:
             return b""
         name, data = parse_event(block)
-        if data is None:
+        if not data or data.isspace():  # empty data is no event either
             return b""
         if data == b"[DONE]":
             self.ended = self.ended or self._kind == "transcription"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import struct
-import time
 from typing import Any
 
 import orjson
@@ -16,6 +15,12 @@ import orjson
 from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Kind, objects
 from yibu.errors import EngineGoneError
+from yibu.gateway.answers.choices import (
+    complete_head,
+    complete_usage,
+    finish_reason,
+    join_content,
+)
 from yibu.gateway.answers.engine_errors import Translator, no_tool_call
 from yibu.gateway.answers.ids import PREFIXES, with_prefix
 from yibu.gateway.answers.responses import fill_response
@@ -90,7 +95,7 @@ def normalize_answer(
     if kind in PREFIXES:
         answer["id"] = with_prefix(kind, answer.get("id"))
     if kind in {"chat", "completions"}:
-        _complete_choices(answer, kind, rules)
+        _complete_choices(answer, kind, rules, request.model)
     elif kind == "embeddings":
         _complete_embeddings(answer, packed=request.body.get("encoding_format") == "base64")
     elif kind == "responses":
@@ -107,14 +112,16 @@ def answer_tokens(answer: Answer) -> Tokens | None:
     return tokens_of(answer.get("usage"))
 
 
-def _complete_choices(answer: Answer, kind: Kind, rules: Answers) -> None:
-    answer.setdefault("object", _OBJECTS[kind])
-    answer.setdefault("created", int(time.time()))
+def _complete_choices(answer: Answer, kind: Kind, rules: Answers, model: str) -> None:
+    complete_head(answer, _OBJECTS[kind])
+    complete_usage(answer)
     _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
-    answer["choices"] = objects(answer.get("choices"))
-    for index, choice in enumerate(answer["choices"]):
-        choice.setdefault("index", index)
-        choice["finish_reason"] = choice.get("finish_reason") or "stop"
+    choices = answer["choices"] = objects(answer.get("choices"))
+    if not choices:
+        raise bad_answer(model, tr("one without choices"))
+    for index, choice in enumerate(choices):
+        choice["index"] = int(choice.get("index", index))
+        choice["finish_reason"] = finish_reason(choice.get("finish_reason"), model) or "stop"
         if kind == "completions":
             fill_text_choice(choice, rules, 0)
         else:
@@ -122,9 +129,10 @@ def _complete_choices(answer: Answer, kind: Kind, rules: Answers) -> None:
 
 
 def _fill_chat_choice(choice: Answer) -> None:
-    message = choice.setdefault("message", {})
+    message = choice["message"]
     message.setdefault("role", "assistant")
     message.setdefault("content", None)
+    join_content(message)
     message.setdefault("refusal", None)
     _drop_nulls(message, _MESSAGE_PARTS)
     if normalize_calls(message) and choice["finish_reason"] == "stop" and "tool_calls" in message:

@@ -177,7 +177,7 @@ class Relay:
             body = orjson.dumps(answer)
             await exchange.respond(200, [(b"content-type", b"application/json")], body)
             return
-        await self._begin(200, [(b"content-type", b"text/event-stream")])
+        await self._begin([(b"content-type", b"text/event-stream")])
         await exchange.end(events(self._operation, request, answer))
 
     # Whole answers ------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Relay:
         if not any(name == b"content-type" for name, _ in headers):
             headers.append((b"content-type", b"application/json"))
         body = raw if conforming else orjson.dumps(answer)
-        await exchange.respond(connection.status, headers, body)
+        await exchange.respond(200, headers, body)
 
     async def _text(
         self,
@@ -226,10 +226,10 @@ class Relay:
         progressed()
         if connection.complete:
             last = await connection.read()
-            await exchange.respond(connection.status, headers, data + last if last else data)
+            await exchange.respond(200, headers, data + last if last else data)
             return
         headers += [item for item in connection.headers if item[0] == b"content-length"]
-        await exchange.start(connection.status, headers)
+        await exchange.start(200, headers)
         self.begun = True
         while data:
             await exchange.write(data)
@@ -258,7 +258,7 @@ class Relay:
                 progressed()
                 if events := normalizer.feed(data):
                     if not self.begun:
-                        await self._begin(connection.status, headers)
+                        await self._begin(headers)
                     await exchange.write(events)
                     sent += events.count(b"\n\n")
                     self.waiting.written()
@@ -278,7 +278,7 @@ class Relay:
             exchange.tokens = self._tokens(normalizer, sent)
             exchange.audio_seconds = normalizer.audio_seconds
         if not self.begun:
-            await self._begin(connection.status, headers)
+            await self._begin(headers)
         await exchange.end(rest)
 
     def _count(self, answer: Fields) -> None:
@@ -301,11 +301,11 @@ class Relay:
             return counted
         return counted._replace(completion=events, estimated=True)
 
-    async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.begun = True
         if not self._exchange.answering:
             headers.append((b"x-accel-buffering", b"no"))
-            await self._exchange.start(status, headers)
+            await self._exchange.start(200, headers)
 
     async def _collected(
         self,

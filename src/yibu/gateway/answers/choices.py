@@ -1,0 +1,72 @@
+"""Parts of choices that stand in whole answers as in streams, as OpenAI's specification has them."""
+
+from __future__ import annotations
+
+import time
+
+from yibu.engines.answers import Fields
+from yibu.gateway.answers.usage import tokens_of
+from yibu.gateway.envelope import EngineAnswerError
+from yibu.messages import tr
+
+_REASONS = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
+_SYNONYMS = {
+    "max_tokens": "length", "max_length": "length", "tool_call": "tool_calls", "tool_use": "tool_calls",
+}  # fmt: skip
+_FAILURES = frozenset({"abort", "aborted", "cancelled", "canceled", "error", "timeout"})
+"""What engines write of an answer that they did not finish."""
+
+
+def finish_reason(given: object, model: str) -> str | None:
+    """The specification's word for why a choice ended: typed clients raise on any other.
+
+    Raises:
+        EngineAnswerError: it ended because the engine gave up.
+    """
+    if not given:
+        return None
+    if given in _FAILURES:
+        raise EngineAnswerError(
+            502,
+            tr(
+                "The engine of model {model!r} gave the answer up: its finish_reason is {given!r}",
+                model=model,
+                given=given,
+            ),
+            "server_error",
+            code="engine_gone",
+        )
+    # TGI's eos_token and stop_sequence, Anthropic's end_turn, and the like.
+    return given if given in _REASONS else _SYNONYMS.get(str(given), "stop")
+
+
+def join_content(message: Fields) -> None:
+    """Make the content of an assistant's message or delta the one text that it is in answers.
+
+    Raises:
+        TypeError: it is neither a text nor a list of texts.
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        content = message["content"] = "".join([part["text"] for part in content])
+    if content is not None and not isinstance(content, str):
+        raise TypeError("a content that is no text")
+
+
+def complete_usage(answer: Fields) -> None:
+    """Give a usage its total, and take one away that counts nothing."""
+    usage = answer.get("usage")
+    counted = tokens_of(usage)
+    if counted is None:
+        answer.pop("usage", None)
+    elif isinstance(usage, dict):
+        usage.setdefault("completion_tokens", counted.completion)
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def complete_head(answer: Fields, kind: str) -> None:
+    """The fields beside the choices of an answer or a chunk; ``kind`` is its ``object``."""
+    answer["object"] = kind
+    created = answer.get("created")
+    if type(created) is not int:
+        answer["created"] = int(created if isinstance(created, float) else time.time())
