@@ -8,14 +8,15 @@ import select
 import socket
 import stat
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.fakes.vllm import make_model
 from tests.support.polling import until
+from yibu.node import logs
 
 from .home import Home, fake
 
@@ -28,6 +29,7 @@ class Page:
 
     home: Home
     key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON."""
@@ -43,7 +45,7 @@ class Page:
         address = urllib.parse.urlsplit(self.home.url())
         assert address.hostname
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **self.headers}
         if self.key:
             headers["authorization"] = f"Bearer {self.key}"
         data = None if body is None else json.dumps(body)
@@ -222,6 +224,67 @@ def test_the_node_keeps_its_own_numbers_over_a_restart(home: Home) -> None:
     assert 1.0 in until(ready)
 
 
+def test_a_model_of_no_file_that_was_stopped_can_be_started_after_a_restart(home: Home) -> None:
+    home.write([fake("chat")])
+    home.yibu("up", "-d")
+    other = home.root / "other.yaml"
+    other.write_text(
+        json.dumps({"gateway": {"port": 0}, "models": [fake("guest", "--tokens", "7")]})
+    )
+    home.yibu("up", "-d", "-f", str(other), "guest")
+    page = Page(home)
+    for name in "chat", "guest":
+        assert not page.done(*page.ask("POST", f"/models/{name}/stop"))["error"]
+
+    def stopped() -> dict[str, bool]:
+        return {one["name"]: one["in_file"] for one in page.told("/overview")["stopped"]}
+
+    assert stopped() == {"chat": True, "guest": False}
+    home.yibu("down")
+    home.yibu("up", "-d", "chat")
+    assert stopped() == {"guest": False}
+    assert stat.S_IMODE((home.root / "state/console.db").stat().st_mode) == 0o600
+    assert not page.done(*page.ask("POST", "/models/guest/start"))["error"]
+    assert until(lambda: page.model("guest"))["file"] == str(other)
+    assert stopped() == {}
+    assert not page.done(*page.ask("POST", "/models/guest/stop"))["error"]
+    assert page.ask("POST", "/models/nothing/forget")[0] == 404
+    assert not page.done(*page.ask("POST", "/models/guest/forget"))["error"]
+    assert stopped() == {}
+    home.yibu("node", "upgrade")
+    assert stopped() == {}
+
+
+def test_nobody_is_signed_out_by_an_upgrade_a_crash_or_a_restart(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home.write([fake("chat")], port=port)
+    home.yibu("up", "-d")
+    page = Page(home)
+    _, ops = page.ask("POST", "/keys", {"name": "ops", "admin": True})
+    with page.request("POST", "/session", {"key": ops["key"]}) as answer:
+        cookie, csrf = answer.headers["set-cookie"].split(";")[0], json.loads(answer.read())["csrf"]
+    page.headers = {"cookie": cookie, "x-csrf-token": csrf}
+
+    def still_signed_in() -> None:
+        assert page.told("/session")["signed_in"]
+        body = {"text": "models: []\n"}
+        assert page.ask("POST", "/config/check", body)[0] == 200
+
+    still_signed_in()
+    home.yibu("node", "upgrade")
+    still_signed_in()
+    home.kill_node()
+    home.yibu("up", "-d")
+    still_signed_in()
+    home.yibu("down")
+    home.yibu("up", "-d")
+    still_signed_in()
+    assert page.ask("DELETE", "/session")[0] == 204
+    home.yibu("node", "upgrade")
+    assert not page.told("/session")["signed_in"]
+
+
 def test_a_plan_says_what_fits_and_what_the_file_would_be(home: Home) -> None:
     file = home.root / "yibu.yaml"
     commented = "# ours\ngateway: {port: 0}\nmodels:\n  # the first\n"
@@ -365,6 +428,37 @@ def test_logs_are_searched_and_followed(home: Home) -> None:
             if data["level"] == "error":
                 break
         assert "half a line" in texts
+
+
+def test_rotated_logs_are_counted_searched_and_followed(home: Home) -> None:
+    home.write([fake("chat")])
+    home.yibu("up", "-d")
+    page = Page(home)
+    log = home.root / "logs" / "chat-0.log"
+    with log.open("a") as live:
+        live.write("an old needle\n" + "hay\n" * 1000)
+    assert logs.rotate_if_large(log, logs.Rotation(max_bytes=5000))
+    with log.open("a") as live:
+        live.write("WARNING a new needle\n")
+    (told,) = (one for one in page.told("/logs")["logs"] if one["name"] == "chat-0")
+    assert told["files"] == 2
+    assert told["bytes"] == log.stat().st_size + log.with_name("chat-0.log.1").stat().st_size
+
+    def needles(path: str) -> list[str]:
+        return [one["text"] for one in page.told(path)["lines"]]
+
+    assert needles("/logs/lines?log=chat-0&search=new+needle") == ["WARNING a new needle"]
+    with page.request("GET", "/logs/follow?log=chat-0&search=needle&lines=5") as answer:
+        stream = events(answer)
+        both = [next(stream)[1]["text"] for _ in range(2)]
+        assert both == ["an old needle", "WARNING a new needle"]
+        with log.open("a") as live:
+            live.write("the last needle before it\n" + "hay\n" * 1000)
+        assert logs.rotate_if_large(log, logs.Rotation(max_bytes=5000))
+        with log.open("a") as live:
+            live.write("the first needle after it\n")
+        texts = [next(stream)[1]["text"] for _ in range(2)]
+    assert texts == ["the last needle before it", "the first needle after it"]
 
 
 def test_keys_are_made_limited_replaced_and_removed(home: Home) -> None:

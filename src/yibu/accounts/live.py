@@ -12,7 +12,7 @@ import contextlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +75,7 @@ class LiveAccounts:
         self.path = path
         self._clock = clock
         self._known: dict[bytes, list[_Known]] = {}
+        self._by_digest: dict[bytes, _Known] = {}
         self._callers: dict[str, Caller] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="accounts")
         self._database = _Database(path, clock)
@@ -166,16 +167,37 @@ class LiveAccounts:
         Raises:
             UnauthorizedError: it has expired, or was replaced.
         """
-        known = self._known.get(prefix_of(key))
-        if known is None:
-            return None
-        for one in known:
-            digest = one.digest
-            if hmac.compare_digest(digest_of(key, digest.salt), digest.digest):
-                if digest.expires is not None or one.caller.expires is not None:
-                    self._check_time(digest, one.caller)
-                return one.caller
+        return self._now(self._match(key))
+
+    def digest(self, key: bytes) -> bytes | None:
+        """What the database has in a key's place; None for an unknown one."""
+        one = self._match(key)
+        return one.digest.digest if one else None
+
+    def digests(self) -> Sequence[bytes]:
+        """Of all keys."""
+        return tuple(self._by_digest)
+
+    def holder(self, digest: bytes) -> Caller | None:
+        """Who the key of this digest belongs to; None for an unknown one.
+
+        Raises:
+            UnauthorizedError: it has expired, or was replaced.
+        """
+        return self._now(self._by_digest.get(digest))
+
+    def _match(self, key: bytes) -> _Known | None:
+        for one in self._known.get(prefix_of(key), ()):
+            if hmac.compare_digest(digest_of(key, one.digest.salt), one.digest.digest):
+                return one
         return None
+
+    def _now(self, one: _Known | None) -> Caller | None:
+        if one is None:
+            return None
+        if one.digest.expires is not None or one.caller.expires is not None:
+            self._check_time(one.digest, one.caller)
+        return one.caller
 
     def _check_time(self, digest: KeyDigest, caller: Caller) -> None:
         now = self._clock()
@@ -236,6 +258,7 @@ class LiveAccounts:
             for digest in found.digests.get(account.name, ()):
                 known.setdefault(digest.prefix, []).append(_Known(digest, caller))
         self._callers, self._known = callers, known
+        self._by_digest = {one.digest.digest: one for several in known.values() for one in several}
         self.closed |= bool(known)
 
     def _meter(self, account: Account, meter: Meter | None, spent: int) -> Meter | None:

@@ -45,6 +45,8 @@ from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, Operation, canoni
 from yibu.gateway.proxy.proxy import Proxy
 from yibu.gateway.proxy.uploads import upload
 from yibu.gateway.requests.offload import Offload
+from yibu.gateway.saved import FILE as SAVED_FILE
+from yibu.gateway.saved import Saved
 from yibu.gateway.sessions import Authentication, ForbiddenError, Sessions
 from yibu.messages import tr
 from yibu.upstream.pool import Pool
@@ -76,7 +78,9 @@ class Gateway:
         """Another process accepts connections by now: each answer is its connection's last."""
         self._engines = EngineMetrics(deps.backend)
         keys = KeyRing(deps.keys, deps.accounts, deps.own_key)
-        self._authentication = Authentication(keys, Sessions(keys))
+        manager = deps.manager
+        saved = Saved(manager.directories["state"] / SAVED_FILE if manager else None)
+        self._authentication = Authentication(keys, Sessions(keys, saved))
         self._cors = Cors(deps.config.cors_origins)
         self._hosts = HostCheck(deps.config.hosts)
         self.offload = Offload()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from yibu.accounts.live import ANYBODY, Caller, LiveAccounts
@@ -141,15 +141,44 @@ class KeyRing:
             if caller is not None:
                 return caller
         if refused is None and self._accounts is not None and self._accounts.unreadable:
-            raise NotReadyError(
-                tr(
-                    "The API key cannot be checked: the gateway cannot read its keys, and "
-                    "its log says why"
-                ),
-                code="keys_unavailable",
-                retry_after=5,
-            )
+            raise _unreadable()
         raise refused or UnauthorizedError(tr("The API key is not known here"))
+
+    def digest(self, key: bytes) -> bytes:
+        """What stands for a key that ``check`` has let pass: its digest as it is kept here."""
+        digest = hashlib.sha256(key).digest()
+        if any(hmac.compare_digest(known, digest) for known, _ in self._known):
+            return digest
+        return (self._accounts and self._accounts.digest(key)) or digest
+
+    def digests(self) -> Iterator[bytes]:
+        """Of every key that is accepted.
+
+        Raises:
+            NotReadyError: the accounts cannot be read.
+        """
+        yield from (digest for digest, _ in self._known)
+        if self._accounts is not None:
+            if self._accounts.unreadable:
+                raise _unreadable()
+            yield from self._accounts.digests()
+
+    def holder(self, digest: bytes) -> Caller | None:
+        """Who has the key of this digest now; None when it is accepted no longer.
+
+        Raises:
+            UnauthorizedError: it has expired, or was replaced.
+            NotReadyError: the accounts cannot be read.
+        """
+        for known, caller in self._known:
+            if hmac.compare_digest(known, digest):
+                return caller
+        if self._accounts is None:
+            return None
+        found = self._accounts.holder(digest)
+        if found is None and self._accounts.unreadable:
+            raise _unreadable()
+        return found
 
     def _identify(self, key: bytes) -> Caller | None:
         found = self._found.get(key)
@@ -161,6 +190,14 @@ class KeyRing:
         if found is None and self._accounts is not None:
             return self._accounts.find(key)
         return found
+
+
+def _unreadable() -> NotReadyError:
+    return NotReadyError(
+        tr("The API key cannot be checked: the gateway cannot read its keys, and its log says why"),
+        code="keys_unavailable",
+        retry_after=5,
+    )
 
 
 def _configured(key: str) -> tuple[bytes, Caller]:

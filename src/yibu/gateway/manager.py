@@ -84,6 +84,11 @@ class Manager(Protocol):
         """What leads back to what was served before the last change. Raises YibuError."""
         ...
 
+    def logs(self) -> list[dict[str, Any]]:
+        """Each log's ``name``, its ``bytes`` with its rotated files, how many ``files`` those are, and when
+        it was last written (``modified``). Blocking."""
+        ...
+
     def lines(self, names: Sequence[str], wanted: Mapping[str, Any]) -> list[dict[str, object]]:
         """The last lines of logs, of all without ``names``; ``wanted`` has ``lines``, ``level``,
         ``search`` and ``since``. Blocking. Raises YibuError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from yibu.accounts.live import Caller
 from yibu.errors import OverloadedError, RequestError, UnauthorizedError
 from yibu.gateway.keys import KeyRing
+from yibu.gateway.saved import Saved, SavedSession
 from yibu.messages import tr
 
 CSRF_HEADER = b"x-csrf-token"
@@ -23,6 +25,8 @@ _IDLE = 12 * 3600.0
 _LONGEST = 7 * 86400.0
 _MOST = 256
 """Sessions at a time; the one longest unused gives way."""
+_USED_EVERY = 300.0
+"""Seconds between two records on disk that a session is in use."""
 _TRIES = 10
 _WINDOW = 60.0
 _ADDRESSES = 4096
@@ -50,37 +54,52 @@ class SignedOutError(UnauthorizedError):
 class Session:
     """One browser that has signed in."""
 
-    key: bytes = field(repr=False)
-    """Held so that the session ends with it: it is checked at each request like any other."""
-    name: str
+    proof: bytes = field(repr=False)
+    """HMAC of its key's digest, with the cookie as key: what is on disk tells nothing of either."""
     begun: float
     used: float
-    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    recorded: float
+    """``used`` as it is on disk."""
+    key: bytes | None = field(default=None, repr=False)
+    """The key's digest, checked at each request; None for a session of an earlier process until its
+    cookie comes."""
+    csrf: str = field(default="", repr=False)
 
 
 class Sessions:
-    """All that are open. They do not survive the process."""
+    """All that are open."""
 
-    def __init__(self, keys: KeyRing, clock: Callable[[], float] = time.time) -> None:
-        """``clock`` gives Unix seconds."""
+    def __init__(self, keys: KeyRing, saved: Saved, clock: Callable[[], float] = time.time) -> None:
+        """``saved`` keeps them for the next process; ``clock`` gives Unix seconds."""
         self._keys = keys
+        self.saved = saved
         self._clock = clock
-        self._open: OrderedDict[bytes, Session] = OrderedDict()
-        """By the digest of the cookie's value, so that a look tells nothing of it; the one longest
-        unused first."""
+        self._loaded: OrderedDict[bytes, Session] | None = None
         self._tries: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        """Wrong keys by address: since when, and how many."""
+        """Wrong keys by network: since when, and how many."""
 
-    def sign_in(self, key: str, address: str) -> tuple[str, Session]:
-        """The cookie's value and the session of whoever holds this admin's key.
+    @property
+    def _open(self) -> OrderedDict[bytes, Session]:
+        """By the digest of the cookie's value, so that a look tells nothing of it; the one longest unused
+        first. Read when the first cookie comes: during an upgrade the earlier process may still write."""
+        if self._loaded is None:
+            self._loaded = OrderedDict(
+                (one.cookie, Session(one.key, one.begun, one.used, one.used))
+                for one in self.saved.sessions()
+            )
+        return self._loaded
+
+    def sign_in(self, key: str, address: str) -> tuple[str, Session, Caller]:
+        """The cookie's value, the session, and whose admin's key it is.
 
         Raises:
-            OverloadedError: too many wrong keys came from this address.
+            OverloadedError: too many wrong keys came from this network.
             UnauthorizedError: the key is not known.
             ForbiddenError: it is not an admin's.
             NotReadyError: keys cannot be checked now.
         """
-        self._refuse_guessing(address)
+        network = _network(address)
+        self._refuse_guessing(network)
         try:
             caller = self._keys.check(None, key.encode())
             if not caller.admin:
@@ -90,37 +109,55 @@ class Sessions:
                     code="admin_key_needed",
                 )
         except (UnauthorizedError, ForbiddenError):
-            since, tries = self._tries.pop(address, (self._clock(), 0))
-            self._tries[address] = (since, tries + 1)
+            since, tries = self._tries.pop(network, (self._clock(), 0))
+            self._tries[network] = (since, tries + 1)
             if len(self._tries) > _ADDRESSES:
                 self._tries.popitem(last=False)
             raise
-        now = self._clock()
-        session = Session(key.encode(), caller.name, now, now)
-        value = secrets.token_urlsafe(32)
-        self._open[_digest(value)] = session
+        value, now = secrets.token_urlsafe(32), self._clock()
+        digest, held = _digest(value), self._keys.digest(key.encode())
+        session = Session(_proof(value, held), now, now, now, held, _csrf(value))
+        self._open[digest] = session
+        self.saved.add_session(SavedSession(digest, session.proof, now, now))
         if len(self._open) > _MOST:
-            self._open.popitem(last=False)
-        return value, session
+            self._end(next(iter(self._open)))
+        return value, session, caller
 
     def sign_out(self, headers: Headers) -> None:
         if value := cookie_value(headers):
-            self._open.pop(_digest(value), None)
+            self._end(_digest(value))
 
     def find(self, headers: Headers) -> tuple[Session, Caller] | None:
-        """The session of a request's cookie, and who it is; None without one, or where it has ended."""
+        """The session of a request's cookie, and who it is; None without one, or where it has ended.
+
+        Raises:
+            NotReadyError: keys cannot be checked now.
+        """
         value = cookie_value(headers)
-        digest = _digest(value) if value else b""
+        if value is None:
+            return None
+        digest = _digest(value)
         session = self._open.get(digest)
         if session is None:
             return None
+        if session.key is None:
+            proofs = ((key, _proof(value, key)) for key in self._keys.digests())
+            same = (key for key, proof in proofs if hmac.compare_digest(proof, session.proof))
+            session.key, session.csrf = next(same, b""), _csrf(value)
         caller = self._caller(session)
         if caller is None:
-            del self._open[digest]
+            self._end(digest)
             return None
         session.used = self._clock()
         self._open.move_to_end(digest)
+        if session.used - session.recorded > _USED_EVERY:
+            session.recorded = session.used
+            self.saved.use_session(digest, session.used)
         return session, caller
+
+    def _end(self, digest: bytes) -> None:
+        if self._open.pop(digest, None) is not None:
+            self.saved.end_session(digest)
 
     def holds(self, session: Session) -> bool:
         """Whether it has not ended meanwhile, of a stream that goes on."""
@@ -134,16 +171,16 @@ class Sessions:
         if self._clock() >= self.expires(session):
             return None
         try:
-            caller = self._keys.check(None, session.key)
+            caller = self._keys.holder(session.key or b"")
         except UnauthorizedError:
             return None
-        return caller if caller.admin else None
+        return caller if caller is not None and caller.admin else None
 
-    def _refuse_guessing(self, address: str) -> None:
-        since, tries = self._tries.get(address, (0.0, 0))
+    def _refuse_guessing(self, network: str) -> None:
+        since, tries = self._tries.get(network, (0.0, 0))
         wait = since + _WINDOW - self._clock()
         if wait <= 0:
-            self._tries.pop(address, None)
+            self._tries.pop(network, None)
         elif tries >= _TRIES:
             raise OverloadedError(
                 tr(
@@ -256,3 +293,24 @@ def set_cookie(headers: Headers, value: str | None) -> str:
 
 def _digest(value: str) -> bytes:
     return hashlib.sha256(value.encode()).digest()
+
+
+def _proof(value: str, key: bytes) -> bytes:
+    return hmac.digest(value.encode(), key, "sha256")
+
+
+def _csrf(value: str) -> str:
+    """The token that goes with a cookie: whoever has the cookie's value could compute it, and no page can
+    read that."""
+    return hmac.digest(value.encode(), b"csrf", "sha256").hex()
+
+
+def _network(address: str) -> str:
+    """An IPv4 address, or the /64 that an IPv6 address belongs to: one client has all of it."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # a Unix socket has none
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    return address

@@ -156,6 +156,20 @@ class Found:
         self.most = int(wanted.get("lines") or 200)
 
 
+def listing(paths: Paths) -> list[dict[str, Any]]:
+    """Every log, with its rotated files."""
+    found = []
+    for live in files(paths, ()):
+        written = logs.written_at(live)
+        if written is None:  # removed meanwhile
+            continue
+        sizes = list(map(logs.size, logs.generations(live)))
+        found.append(
+            {"name": live.stem, "bytes": sum(sizes), "files": len(sizes), "modified": written}
+        )
+    return found
+
+
 def rows(paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]) -> list[dict[str, object]]:
     """The last lines, oldest first. Raises YibuError."""
     found = Found(wanted)

@@ -116,6 +116,9 @@ class NodeManager:
             )
         return _plain(found)
 
+    def logs(self) -> list[dict[str, Any]]:
+        return log_reading.listing(self._context.paths)
+
     def lines(self, names: Sequence[str], wanted: Mapping[str, Any]) -> list[dict[str, object]]:
         return log_reading.rows(self._context.paths, names, wanted)
 

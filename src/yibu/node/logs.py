@@ -52,6 +52,14 @@ def generation(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
+def generations(path: Path) -> list[Path]:
+    """The live file and those of its rotations, the newest first."""
+    found = [path]
+    while (older := generation(path, len(found))).exists():
+        found.append(older)
+    return found
+
+
 def size(path: Path) -> int:
     """Bytes of the file; 0 when it does not exist."""
     try:
@@ -179,10 +187,7 @@ def lines(path: Path, *, since: float | None = None, end: int | None = None) -> 
     The number of generations is taken at the beginning: what is rotated meanwhile may come twice or
     not at all.
     """
-    found = [path]
-    while (older := generation(path, len(found))).exists():
-        found.append(older)
-    for file in reversed(found):
+    for file in reversed(generations(path)):
         try:
             with file.open("rb") as opened:
                 if since is not None and os.fstat(opened.fileno()).st_mtime < since:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
+import stat
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from http.cookies import SimpleCookie
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,10 +20,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from yarl import URL
 
-from tests.gateway.conftest import FakeBackend, Serve, chat
+from tests.gateway.conftest import FakeBackend, Running, Serve, chat
 from tests.gateway.upstream import LLAMA_CHAT, Upstream, answering
+from yibu.accounts.store import AccountStore
+from yibu.errors import OverloadedError, UnauthorizedError
+from yibu.gateway.keys import KeyRing
+from yibu.gateway.saved import Saved
+from yibu.gateway.sessions import Sessions
 
-from .conftest import SESSION, Keys, browser
+from .conftest import SESSION, Browser, Keys, browser
 
 CHAT = "/v1/chat/completions"
 
@@ -277,15 +287,135 @@ def root() -> None:
         pytest.skip("only root can become another user")
 
 
-async def test_a_new_gateway_knows_no_session_of_the_old_one(serve: Serve, keys: Keys) -> None:
+def remembers(gateway: Running, path: Path) -> Saved:
+    """Give a gateway the file that a node's has in its state directory."""
+    saved = Saved(path)
+    gateway.app.console.authentication.sessions.saved = saved
+    return saved
+
+
+def cookie_of(page: Browser, gateway: Running) -> str:
+    """The page's cookie as a browser would send it to a gateway that has come to another port."""
+    (morsel,) = page.http.cookie_jar.filter_cookies(URL(page.url)).values()
+    return f"yibu_session_{gateway.server.port}={morsel.value}"
+
+
+async def test_a_session_outlives_the_process_and_the_file_tells_nothing(
+    serve: Serve, keys: Keys, tmp_path: Path
+) -> None:
+    file = tmp_path / "console.db"
+    configured = "a-key-of-the-configuration"
+    async with (
+        serve(accounts=keys.live, keys=[configured]) as gateway,
+        browser(gateway.url) as page,
+    ):
+        remembers(gateway, file)
+        await page.sign_in(keys.admin)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        async with serve(accounts=keys.live, keys=[configured]) as other:
+            remembers(other, file)
+            cookie = cookie_of(page, other)
+            page.url = other.url
+            status, told, _ = await page.ask("GET", SESSION, cookie=cookie)
+            assert (status, told["name"], told["csrf"]) == (200, "ops", page.csrf)
+            assert (await page.ask("POST", "/v1/nothing", {}, cookie=cookie))[0] == 404
+            without = {"cookie": cookie, "x_csrf_token": ""}
+            assert (await page.ask("POST", "/v1/nothing", {}, **without))[0] == 403
+        value = cookie.partition("=")[2]
+        secrets = (keys.admin, keys.admin[-30:], configured, value, page.csrf or "-")
+        for secret in secrets:
+            assert secret.encode() not in file.read_bytes()
+        # What the file has is of no use as a cookie.
+        (row,) = Saved(file).sessions()
+        async with serve(accounts=keys.live) as other:
+            remembers(other, file)
+            page.url = other.url
+            for guess in (row.cookie.hex(), row.key.hex(), base64.b64encode(row.cookie).decode()):
+                cookie = f"yibu_session_{other.server.port}={guess}"
+                assert (await page.ask("GET", "/v1/models", cookie=cookie))[0] == 401
+
+
+@pytest.mark.parametrize(
+    "why", ["signed out", "key removed", "key replaced", "no admin", "time", "week"]
+)
+async def test_what_has_ended_stays_ended_in_the_next_process(
+    serve: Serve, keys: Keys, tmp_path: Path, why: str
+) -> None:
+    file = tmp_path / "console.db"
+    later = 0.0
     async with serve(accounts=keys.live) as gateway, browser(gateway.url) as page:
+        saved = remembers(gateway, file)
+        await page.sign_in(keys.admin)
+        (morsel,) = page.http.cookie_jar.filter_cookies(URL(page.url)).values()
+        match why:
+            case "signed out":
+                assert (await page.ask("DELETE", SESSION))[0] == 204
+            case "key removed":
+                await keys.remove("ops")
+            case "key replaced":
+                with AccountStore.open(keys.live.path) as store:
+                    store.rotate("ops", grace=0)
+            case "no admin":
+                with AccountStore.open(keys.live.path) as store:
+                    store.change(replace(store.get("ops"), admin=False))
+            case "time":
+                later = 12 * 3600.0 + 1
+            case "week":
+                later = 7 * 86400.0 + 1
+                (row,) = saved.sessions()
+                saved.use_session(row.cookie, row.used + later - 60)
+                await saved.write()
+        await keys.live.sync()
+        async with serve(accounts=keys.live) as other:
+            remembers(other, file)
+            other.app.console.authentication.sessions._clock = lambda: time.time() + later
+            page.url = other.url
+            cookie = f"yibu_session_{other.server.port}={morsel.value}"
+            assert (await page.ask("GET", "/v1/models", cookie=cookie))[0] == 401
+            await other.app.console.authentication.sessions.saved.write()
+        assert Saved(file).sessions() == []
+
+
+async def test_a_key_of_the_configuration_that_is_an_admins_keeps_its_session(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """The command line's key is one: the next node has another, and the session ends."""
+    ring = KeyRing(["a-key-of-the-configuration"], own_key="own-key-of-the-command-line")
+    first = Sessions(ring, Saved(tmp_path / "console.db"))
+    value, _, caller = first.sign_in("own-key-of-the-command-line", "127.0.0.1")
+    await first.saved.write()
+    assert caller.admin
+    headers = {b"cookie": f"yibu_session={value}".encode()}
+    assert Sessions(ring, Saved(tmp_path / "console.db")).find(headers)
+    other = KeyRing(["a-key-of-the-configuration"], own_key="another-key-of-the-command-line")
+    assert Sessions(other, Saved(tmp_path / "console.db")).find(headers) is None
+
+
+@pytest.mark.parametrize("damage", ["no database", "directory", "read-only"])
+async def test_a_file_that_cannot_be_used_keeps_nobody_out(
+    serve: Serve, keys: Keys, tmp_path: Path, damage: str
+) -> None:
+    file = tmp_path / "console.db"
+    if damage == "directory":
+        file.mkdir()
+    elif damage == "no database":
+        file.write_bytes(b"this is no database" * 100)
+    else:
+        file = Path("/proc/console.db")
+    async with serve(accounts=keys.live) as gateway, browser(gateway.url) as page:
+        remembers(gateway, file)
         await page.sign_in(keys.admin)
         assert (await page.ask("GET", "/v1/models"))[0] == 200
-        async with serve(accounts=keys.live) as other:
-            cookies = page.http.cookie_jar.filter_cookies(URL(gateway.url))
-            (morsel,) = cookies.values()
-            cookie = f"yibu_session_{other.server.port}={morsel.value}"
-            async with page.http.get(
-                other.url + "/v1/models", headers={"cookie": cookie}
-            ) as answer:
-                assert answer.status == 401
+        assert (await page.ask("DELETE", SESSION))[0] == 204
+        assert (await page.ask("GET", "/v1/models"))[0] == 401
+
+
+async def test_a_network_of_ipv6_has_one_allowance(keys: Keys) -> None:
+    sessions = Sessions(KeyRing([], keys.live), Saved(None))
+    for number in range(10):
+        with pytest.raises(UnauthorizedError):
+            sessions.sign_in("wrong-but-long-enough", f"2001:db8::{number:x}")
+    with pytest.raises(OverloadedError):
+        sessions.sign_in(keys.admin, "2001:db8::ffff:1")
+    for other in ("2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1", "fe80::1%eth0", ""):
+        assert sessions.sign_in(keys.admin, other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from yibu.gateway.sessions import Authentication
 from yibu.messages import tr
 
 _STREAMS = 32
+_WRITE = 60.0
+"""Seconds between two records of which sessions are in use, or two tries on a full disk."""
 
 
 class Console:
@@ -38,8 +40,8 @@ class Console:
         self.ending = ending
         self.assets = Assets()
         self.jobs = Jobs()
-        self.stopped: dict[str, ModelConfig] = {}
-        """Models that were stopped here, to be started again."""
+        self.saved = authentication.sessions.saved
+        self._stopped: dict[str, ModelConfig] | None = None
         self.plans: set[asyncio.Task[dict[str, Any]]] = set()
         """Those that are being made."""
         self._streams = 0
@@ -62,12 +64,33 @@ class Console:
             raise NotReadyError(tr("This gateway has no node that could be managed"))
         return self._observer
 
+    async def stopped(self) -> Mapping[str, ModelConfig]:
+        """Models that were stopped here, to be started again."""
+        if self._stopped is None:
+            found = await asyncio.to_thread(self.saved.stopped)
+            self._stopped = self._stopped or {model.name: model for model in found}
+        return self._stopped
+
+    async def keep_stopped(self, config: ModelConfig, *, in_file: bool) -> None:
+        """``config`` is about to be stopped. A model of the file starts after a restart as the file then
+        has it; any other is written down."""
+        self._stopped = {**await self.stopped(), config.name: config}
+        if not in_file:
+            self.saved.add_stopped(config)
+            await self.saved.write()
+
+    async def forget_stopped(self, name: str) -> None:
+        if name in (known := await self.stopped()):
+            self._stopped = {key: model for key, model in known.items() if key != name}
+            self.saved.remove_stopped(name)
+            await self.saved.write()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the history, and what downloads do, until the block ends."""
-        tasks = []
+        tasks = [asyncio.create_task(self._write(), name="console file")]
         if self._observer is not None:
-            tasks = [
+            tasks += [
                 asyncio.create_task(self._observer.keep(), name="metrics history"),
                 asyncio.create_task(self._observer.follow(), name="console progress"),
             ]
@@ -79,6 +102,12 @@ class Console:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
             await self.jobs.aclose()
+            await self.saved.write()
+
+    async def _write(self) -> None:
+        while True:
+            await asyncio.sleep(_WRITE)
+            await self.saved.write()
 
     @contextmanager
     def stream(self) -> Iterator[None]:

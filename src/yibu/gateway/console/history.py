@@ -7,16 +7,16 @@ cannot be read, costs what a restart would find, and nothing else.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from yibu.gateway.sqlite_file import opened
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class History:
             return
         names = {one.step: name for name, one in RANGES.items()}
         try:
-            with closing(self._open()) as file:
+            with opened(self._path, _TABLE) as file:
                 rows = file.execute("SELECT step, start, data FROM point").fetchall()
                 for step, start, data in rows:
                     name = names[step]
@@ -147,7 +147,7 @@ class History:
                 slot = start // one.step % one.points
                 rows.append((one.step, slot, start, orjson.dumps(values)))
         try:
-            with closing(self._open()) as file, file:
+            with opened(self._path, _TABLE) as file:
                 file.executemany(_WRITE, rows)
         except (sqlite3.DatabaseError, OSError) as error:
             if self._told != str(error):
@@ -162,18 +162,6 @@ class History:
             _log.info("metrics are written to %s again", self._path)
         self._told = ""
         self._unwritten.clear()
-
-    def _open(self) -> sqlite3.Connection:
-        assert self._path is not None
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        file = sqlite3.connect(self._path, timeout=5)
-        try:
-            file.execute("PRAGMA synchronous = NORMAL")
-            file.execute(_TABLE)
-        except BaseException:
-            file.close()
-            raise
-        return file
 
     def _remove(self) -> None:
         assert self._path is not None

@@ -28,7 +28,7 @@ Take = Callable[[], list[dict[str, object]]]
 def add_logs(router: APIRouter, console: Console) -> None:
     @router.get("/console/api/logs", openapi_extra=allow("console"))
     async def logs() -> Response:
-        return answer({"logs": await asyncio.to_thread(_listing, console)})
+        return answer({"logs": await asyncio.to_thread(console.manager.logs)})
 
     @router.get("/console/api/logs/lines", openapi_extra=allow("console"))
     async def lines(request: Request, log: Names = []) -> Response:  # noqa: B006 - FastAPI copies it
@@ -39,17 +39,6 @@ def add_logs(router: APIRouter, console: Console) -> None:
     async def follow(request: Request, log: Names = []) -> Response:  # noqa: B006 - FastAPI copies it
         take = await asyncio.to_thread(console.manager.follow, log, _wanted(request))
         return EventStream(console, request, lambda: _lines(take))
-
-
-def _listing(console: Console) -> list[dict[str, Any]]:
-    found = []
-    for file in sorted(console.manager.directories["logs"].glob("*.log")):
-        try:
-            stat = file.stat()
-        except FileNotFoundError:  # removed meanwhile
-            continue
-        found.append({"name": file.stem, "bytes": stat.st_size, "modified": stat.st_mtime})
-    return found
 
 
 def _wanted(request: Request) -> dict[str, Any]:

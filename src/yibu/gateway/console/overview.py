@@ -34,20 +34,26 @@ async def full_overview(console: Console) -> dict[str, Any]:
     found = await console.observer.overview()
     up = {model["name"] for model in found["models"]}
     in_file = await asyncio.to_thread(console.manager.file_models)
-    stopped = {model.name: model for model in (*console.stopped.values(), *in_file)}
+    names = {model.name for model in in_file}
+    stopped = {model.name: model for model in (*in_file, *(await console.stopped()).values())}
     return {
         "time": time.time(),
         "version": console.deps.version,
         **found,
         "gateway": {**found["gateway"], "keys": console.authentication.keys.closed},
-        "stopped": [_shown(model) for name, model in stopped.items() if name not in up],
+        "stopped": [
+            _shown(model, in_file=name in names)
+            for name, model in stopped.items()
+            if name not in up
+        ],
         "jobs": [job.plain() for job in console.jobs.all() if job.ended is None],
     }
 
 
-def _shown(model: ModelConfig) -> dict[str, Any]:
+def _shown(model: ModelConfig, *, in_file: bool) -> dict[str, Any]:
     file = str(model.file) if model.file else None
-    return {"name": model.name, "source": model.source, "engine": model.engine, "file": file}
+    told = {"name": model.name, "source": model.source, "engine": model.engine, "file": file}
+    return {**told, "in_file": in_file}
 
 
 def add_overview(router: APIRouter, console: Console) -> None:
@@ -109,23 +115,30 @@ async def _start(console: Console, name: str, _change: Change) -> Job:
     manager = console.manager
     if (config := _up(console, name)) is None:
         in_file = await asyncio.to_thread(manager.file_models)
-        known = {model.name: model for model in (*in_file, *console.stopped.values())}
-        config = known.get(name)
+        known = {model.name: model for model in in_file}
+        config = {**known, **await console.stopped()}.get(name)
     if config is None:
         raise NotFoundError(
             tr("There is no model {name!r} to start", name=name[:100]), param="name"
         )
-    console.stopped.pop(config.name, None)
+    await console.forget_stopped(config.name)
     work = manager.ask("up", models=[plain_config(config)], start=True)
     return console.jobs.start("start", [config.name], work)
 
 
 async def _stop(console: Console, name: str, _change: Change) -> Job:
     config = _need(console, name)
-    console.stopped[config.name] = config
+    in_file = await asyncio.to_thread(console.manager.file_models)
+    await console.keep_stopped(config, in_file=any(m.name == config.name for m in in_file))
     return console.jobs.start(
         "stop", [config.name], console.manager.ask("down", models=[config.name])
     )
+
+
+async def _forget(console: Console, name: str, _change: Change) -> Job:
+    if name not in await console.stopped():
+        raise NotFoundError(tr("No model {name!r} was stopped here", name=name[:100]), param="name")
+    return console.jobs.start("forget", [name], console.forget_stopped(name))
 
 
 async def _restart(console: Console, name: str, _change: Change) -> Job:
@@ -165,6 +178,7 @@ async def _keep(console: Console, name: str, change: Change) -> Job:
 _VERBS: Mapping[str, Any] = {
     "start": _start,
     "stop": _stop,
+    "forget": _forget,
     "restart": _restart,
     "unload": _unload,
     "scale": _scale,

@@ -103,9 +103,10 @@ def _add_session(router: APIRouter, deps: GatewayDeps, authentication: Authentic
         if not authentication.keys.closed:
             return await session(request)
         client = request.client.host if request.client else ""
-        value, begun = sessions.sign_in(given.key, client)
+        value, begun, caller = sessions.sign_in(given.key, client)
+        await sessions.saved.write()
         headers = {**NO_STORE, "set-cookie": set_cookie(exchange.headers, value)}
-        return JSONResponse(shown(begun.name, begun), headers=headers)
+        return JSONResponse(shown(caller.name, begun), headers=headers)
 
     @router.delete("/console/api/session", openapi_extra=allow("open"))
     async def sign_out(request: Request) -> Response:
@@ -113,5 +114,6 @@ def _add_session(router: APIRouter, deps: GatewayDeps, authentication: Authentic
         if sessions.find(exchange.headers) is not None:
             authentication.check(exchange.method, exchange.headers)  # the token, above all
         sessions.sign_out(exchange.headers)
+        await sessions.saved.write()
         headers = {**NO_STORE, "set-cookie": set_cookie(exchange.headers, None)}
         return Response(status_code=204, headers=headers)

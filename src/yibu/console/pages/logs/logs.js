@@ -2,6 +2,7 @@
 import { useAsked, useDebounced, useTitle } from "../../lib/hooks.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
+import { bytes } from "../../lib/format.js";
 import { download } from "../../lib/download.js";
 import { overview } from "../../lib/live.js";
 import { route } from "../../lib/router.js";
@@ -60,7 +61,8 @@ export function Logs() {
         <option value="" selected=${chosen === ""}>${t("all logs")}</option>
         ${(now?.models ?? []).map((model) => html`<option key=${`model ${model.name}`} value=${model.name} selected=${chosen === model.name}>
           ${t("{model}, all replicas", { model: model.name })}</option>`)}
-        ${logs.map((log) => html`<option key=${log.name} value=${log.name} selected=${chosen === log.name}>${log.name}</option>`)}
+        ${logs.map((log) => html`<option key=${log.name} value=${log.name} selected=${chosen === log.name}>
+          ${t("{log} · {size}", { log: log.name, size: bytes(log.bytes) })}</option>`)}
       </select>
       <label class="visually-hidden" for="log-level">${t("Level")}</label>
       <select id="log-level" class="input" value=${level} onChange=${(event) => setLevel(event.target.value)}>

@@ -18,6 +18,18 @@ function question(verb, model) {
       text: t("Its replicas are started again one after the other. With a single replica it answers nothing meanwhile."),
     };
   }
+  if (verb === "unload") {
+    return {
+      title: t("Unload {model}?", { model }), action: t("Unload"),
+      text: t("Its memory is freed once the requests in flight are answered. The next request loads it again."),
+    };
+  }
+  if (verb === "forget") {
+    return {
+      title: t("Forget {model}?", { model }), action: t("Forget"), danger: true,
+      text: t("It stands in no file: to serve it again, it has to be deployed anew. Its downloaded files stay."),
+    };
+  }
   return null;
 }
 
@@ -26,7 +38,8 @@ export async function act(verb, model, json) {
   if (asked && !await confirm(asked)) return;
   await attempt(async () => {
     await ask(modelPath(model, verb), { method: "POST", json: json ?? {} });
-    toast(verb === "keep" ? t("{model}: saved", { model }) : t("{model}: on its way", { model }), "ok");
+    if (verb === "forget") toast(t("{model}: forgotten", { model }), "ok");
+    else toast(verb === "keep" ? t("{model}: saved", { model }) : t("{model}: on its way", { model }), "ok");
   });
 }
 

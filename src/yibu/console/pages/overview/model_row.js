@@ -27,6 +27,7 @@ export function ModelRow({ model }) {
       : { label: t("Stop"), icon: "stop", run: () => act("stop", model.name) },
     { label: t("Restart"), icon: "restart", disabled: startable, run: () => act("restart", model.name) },
     { label: t("Scale"), icon: "columns", disabled: startable, run: () => setDialog("scale") },
+    { label: t("Unload"), icon: "download", disabled: model.state !== "ready", run: () => act("unload", model.name) },
     { label: t("Keep loaded"), icon: "pin", run: () => setDialog("keep") },
     { label: t("Show logs"), icon: "logs", run: () => { location.hash = link("logs", model.name); } },
   ];
