@@ -190,7 +190,7 @@ def test_what_adopt_writes_the_engine_takes(server: Any) -> None:
     unread: list[str] = []
     file = "/m/x.gguf" if ".gguf" in engine.suffixes else "/m/x"
     for spelling, name in spellings(server.table):
-        if server.role(name) is not None or name in server.ends:
+        if server.roles.get(name) is not None or name in server.ends:
             continue
         words = words_for(server.table, name)
         flags = (dashed(server.table, spelling), *words)
@@ -204,7 +204,7 @@ def test_what_adopt_writes_the_engine_takes(server: Any) -> None:
         adopted = ModelConfig("m", options=entry.get("options", {}))
         engine.check(adopted)
         bare = ModelConfig("m", flags=flags)
-        if name not in server.unused:
+        if server.left_out(name) is None:
             ours, theirs = engine.request(adopted, None), engine.request(bare, None)
             # Of a --ctx-size alone adopt leaves the number of sequences to the plan.
             if name == "ctx_size":

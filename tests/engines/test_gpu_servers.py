@@ -11,11 +11,10 @@ from samples import facts, model, placement
 
 from yibu.engines.base import Binding, Engine, LaunchPlan
 from yibu.engines.causes import explain
-from yibu.engines.lmdeploy.families import FAMILIES as LMDEPLOY_FAMILIES
+from yibu.engines.families import families
 from yibu.engines.registry import by_name, engines
 from yibu.engines.requests import Abilities, Asked
 from yibu.engines.servers import ServerCommand
-from yibu.engines.sglang.families import FAMILIES as SGLANG_FAMILIES
 from yibu.errors import ConfigError, InvalidRequestError, UnsupportedError
 from yibu.planner.cache import CacheGroup
 from yibu.planner.plan import plan as place
@@ -26,7 +25,6 @@ SOURCE = Path(__file__).parents[2] / "src"
 NEED = MemoryNeed(weights=16 * GIB, kv_cache=8 * GIB, overhead=2 * GIB)
 GPUS = {"gpus": (0, 1), "tensor_parallel": 2, "need": NEED, "parallel": 64, "context": 8192}
 NAMES = ("sglang", "lmdeploy")
-FAMILIES = {"sglang": SGLANG_FAMILIES, "lmdeploy": LMDEPLOY_FAMILIES}
 
 
 def plan(
@@ -223,7 +221,7 @@ def test_tables_have_no_name_twice(engine: str) -> None:
 @pytest.mark.parametrize("engine", NAMES)
 def test_every_family_names_parsers_that_exist(engine: str) -> None:
     choices = command_line(by_name(engine)).table.choices
-    for family in FAMILIES[engine]:
+    for family in families(engine):
         reasoning, tools = family.parsers.reasoning, family.parsers.tools
         assert reasoning is None or reasoning in choices["reasoning_parser"], family.title
         assert tools is None or tools in choices["tool_call_parser"], family.title

@@ -10,9 +10,8 @@ import pytest
 from samples import facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
-from yibu.engines.families import Family
+from yibu.engines.families import Family, families
 from yibu.engines.vllm import Vllm
-from yibu.engines.vllm.families import FAMILIES
 from yibu.engines.vllm.server import SERVER
 from yibu.engines.vllm.table import PINNED, VllmFlags
 from yibu.engines.vllm.translations import TRANSLATIONS
@@ -218,7 +217,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest() -> None:
         (["--tool-call-parser", "hermess"], "cannot be 'hermess'", "did you mean hermes?"),
         (["--max-lora-rank", "10"], "it is one of 1, 8, 16", ""),
         (["--hf-token", "hf_abcdefgh"], "every user of the machine can read it", "HF_TOKEN"),
-        (["--help"], "print its flags and end", "docs.vllm.ai"),
+        (["--help"], "print something and end", "docs.vllm.ai"),
         (["--headless"], "loopback behind the gateway", ""),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
@@ -307,7 +306,7 @@ def test_parsers_can_be_chosen_or_turned_off() -> None:
     assert value(other, "--reasoning-parser") == "deepseek_r1"
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.title)
+@pytest.mark.parametrize("family", families("vllm"), ids=lambda family: family.title)
 def test_every_family_names_parsers_that_exist(family: Family) -> None:
     parsers = family.parsers
     assert parsers.reasoning is None or parsers.reasoning in PINNED.choices["reasoning_parser"]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests.e2e.vllm_models import VllmModels
 
+from yibu.engines.families import families
 from yibu.engines.vllm import engine
-from yibu.engines.vllm.families import FAMILIES
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -226,7 +226,7 @@ def test_vllm_reads_what_the_prompt_asks_for(results: dict[str, Any], parser: st
 
 
 def test_every_template_of_ours_is_tried() -> None:
-    ours = {one.parsers.template for one in FAMILIES if one.parsers.template}
+    ours = {one.parsers.template for one in families("vllm") if one.parsers.template}
     assert ours == {file.name for file in TEMPLATES.glob("*.jinja")}
     assert ours == {f"{case[0]}.jinja" for case in CASES.values()}
-    assert {one.parsers.tools for one in FAMILIES if one.parsers.template} == set(ANSWERS)
+    assert {one.parsers.tools for one in families("vllm") if one.parsers.template} == set(ANSWERS)

@@ -112,7 +112,7 @@ def lost(server: Server, one: Planned) -> Iterator[str]:
     assert one.launch is not None
     own = server.command_line
     lifted = own.lift(server.words, env=server.command.env)
-    flags = [flag for flag in lifted.flags if flag.name not in own.unused]
+    flags = [flag for flag in lifted.flags if own.left_out(flag.name) is None]
     if server.engine == "llama.cpp":
         yield from lost_fields(flags, own.table.variables, lifted.env, one)
         return

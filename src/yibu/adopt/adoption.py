@@ -255,12 +255,12 @@ def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings
         if variable in lifted.env
     ]
     for flag in (*by_variable, *lifted.flags):
-        if flag.name in own.unused:
+        if (why := own.left_out(flag.name)) is not None:
             found.warn(
                 tr(
                     "{partition} is left out: {unused}",
                     partition=flag.words[0].partition("=")[0],
-                    unused=own.unused[flag.name],
+                    unused=why,
                 )
             )
             continue

@@ -8,6 +8,7 @@ a subclass of ``Answers``. Pure: objects in, objects out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,3 +75,24 @@ class Answers:
     def logprobs(self, logprobs: Fields, offset: int) -> Fields:
         """Log probabilities of a text completion; ``offset`` characters stand before the text."""
         return logprobs
+
+
+class LengthAnswers(Answers):
+    """Those of a server whose errors about a prompt's length have status 400, as any other refusal."""
+
+    def __init__(self, messages: str, params: frozenset[str] = frozenset()) -> None:
+        """``messages``: a pattern of their words; ``params``: what they name as the parameter."""
+        self._messages = re.compile(messages)
+        self._params = params
+
+    def request_fault(
+        self, kind: Kind, status: int, error: Mapping[str, Any]
+    ) -> RequestFault | None:
+        told = error.get("param") in self._params or self._messages.search(
+            str(error.get("message"))
+        )
+        return (
+            RequestFault(CONTEXT_EXCEEDED, PROMPT_FIELDS.get(kind))
+            if status == 400 and told
+            else None
+        )

@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers
-from yibu.engines.logs import Cause, PhaseMark, causes_of, folder_of, phases_of
+from yibu.engines.folders import folder_of
+from yibu.engines.logs import Cause, PhaseMark, causes_of, phases_of
 from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.engines.sleep import SleepPlan

@@ -7,53 +7,62 @@ own parser has; what only the engine can judge is left to it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from yibu.config import ModelConfig
 from yibu.engines.flags import Flag, FlagTable, lacks_value, spelt
 from yibu.engines.options import nearest
-from yibu.engines.servers import ServerCommand, refuse_owned
+from yibu.engines.servers import ServerCommand
 from yibu.errors import ConfigError
 from yibu.messages import tr
 
 _LIKENESS = 0.6
-_NONE: frozenset[str] = frozenset()
+_ANY_NUMBER = frozenset({"values", "pair"})
+"""Kinds of flags that may have several values."""
 
 
 def own_flags(
-    model: ModelConfig, flags: Iterable[Flag], server: ServerCommand, title: str
+    model: ModelConfig, flags: Sequence[Flag], server: ServerCommand, notes: list[str]
 ) -> Iterator[Flag]:
-    """The user's flags for the engine, without those that the planner has read.
+    """The user's flags for the engine, without those that the planner has read, old ones translated.
 
     A switch that has no negation is left out where it is turned off, for that it is.
+
+    Args:
+        notes: Gets what was translated.
 
     Raises:
         ConfigError: one is unknown, is not the engine's here, or has a value that it cannot have.
     """
     table = server.table
     planned = {*server.options, *server.options.values()}
+    given = {flag.name for flag in flags}
     for flag in flags:
         if flag.name in planned:
             continue
-        refuse_owned(server, model.name, flag.name)
-        if flag.name not in table.flags:
-            raise unknown(model, flag.name, table, title)
-        check_values(model, flag, table, title)
-        if not flag.off or flag.name in table.negations.values():
-            yield flag
+        server.refuse(model.name, flag)
+        if flag.name in table.flags:
+            who = f"model {model.name!r}: {flag.words[0]}"
+            check_count(who, flag, table, optional=server.secrets)
+            if not flag.key and server.plugins.get(flag.name) not in given:
+                _check_values(model, flag, server)
+            if not flag.off or table.can_be_off(flag.name):
+                yield flag
+        elif (old := server.translations.get(flag.name)) is not None:
+            notes.append(f"{spelt(flag.name)}: {old.note}")
+            yield from table.read(old.words(flag.values))
+        else:
+            raise _unknown(model, flag.name, server)
 
 
-def unknown(
-    model: ModelConfig, name: str, table: FlagTable, title: str, others: Collection[str] = ()
-) -> ConfigError:
-    """The error for a flag that the engine does not have."""
-    near = nearest(name, [*table.flags, *others], cutoff=_LIKENESS)
+def _unknown(model: ModelConfig, name: str, server: ServerCommand) -> ConfigError:
+    near = nearest(name, [*server.table.flags, *server.translations], cutoff=_LIKENESS)
     return ConfigError(
         tr(
             "model {model!r}: {title} {version} has no flag {name}",
             model=model.name,
-            title=title,
-            version=table.version,
+            title=server.title,
+            version=server.table.version,
             name=spelt(name),
         ),
         hint=tr("did you mean {near}?", near=spelt(near))
@@ -62,23 +71,16 @@ def unknown(
     )
 
 
-def check_values(
-    model: ModelConfig,
-    flag: Flag,
-    table: FlagTable,
-    title: str,
-    optional: Collection[str] = _NONE,
-) -> None:
-    """Raise ConfigError unless the flag has as many values as it takes, of those it takes.
+def check_count(who: str, flag: Flag, table: FlagTable, optional: Collection[str] = ()) -> None:
+    """Raise ConfigError unless the flag has as many values as it takes.
 
     Args:
         optional: Flags that may stand without their value.
     """
-    name, values = flag.name, flag.values
-    kind, who = table.flags[name], f"model {model.name!r}: {flag.words[0]}"
+    name, values, kind = flag.name, flag.values, table.flags.get(flag.name, "")
     if kind == "switch" and values:
         negated = (
-            f"--no-{spelt(name)[2:]}" if not table.negations else f"options: {{{name}: false}}"
+            f"--no-{spelt(name)[2:]}" if table.can_be_off(name) else f"options: {{{name}: false}}"
         )
         raise ConfigError(
             tr("{who} takes no value, found {values!r}", who=who, values=" ".join(values)),
@@ -86,9 +88,9 @@ def check_values(
                 "write {name} alone, or {negated} to turn it off", name=spelt(name), negated=negated
             ),
         )
-    if kind != "switch" and name not in optional and not values:
-        raise lacks_value(who, spelt(name))
-    if kind in ("value", "repeat") and len(values) > 1:
+    if kind not in ("switch", "") and not values and name not in optional:
+        raise lacks_value(who, flag.words[0])
+    if kind not in _ANY_NUMBER and len(values) > 1:
         raise ConfigError(
             tr(
                 "{who} takes one value, found {values_count}: {values}",
@@ -98,7 +100,14 @@ def check_values(
             ),
             hint=tr("quote a value that has spaces"),
         )
-    for value in () if flag.key else values:
+
+
+def _check_values(model: ModelConfig, flag: Flag, server: ServerCommand) -> None:
+    """Raise ConfigError for a value of another type than the flag takes, or of none of its choices."""
+    name, table = flag.name, server.table
+    choices = table.choices.get(name, ())
+    known = {_plainly(choice) for choice in (*choices, "None", "")}
+    for value in flag.values:
         if wanted := table.wrong_value(name, value):
             raise ConfigError(
                 tr(
@@ -110,10 +119,7 @@ def check_values(
                 ),
                 hint=tr("correct it: {name} VALUE", name=spelt(name)),
             )
-    choices = table.choices.get(name, ())
-    known = {_plainly(choice) for choice in (*choices, "None", "")}
-    for value in values if choices and not flag.key else ():
-        if _plainly(value) not in known:
+        if choices and _plainly(value) not in known:
             near = nearest(value, choices, cutoff=_LIKENESS)
             raise ConfigError(
                 tr(
@@ -122,7 +128,7 @@ def check_values(
                     model=model.name,
                     name=spelt(name),
                     value=value,
-                    title=title,
+                    title=server.title,
                     version=table.version,
                     choices=", ".join(choices),
                 ),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from yibu.config import ModelConfig
 from yibu.errors import ConfigError
@@ -74,6 +74,20 @@ class FlagTable:
     """Flags of a strict table that older versions took without a value."""
     abbreviates: bool = False
     """The server's parser takes the beginning of a name for it, where no other begins so."""
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The table that ``yibu.launchers.argparse_flags`` printed.
+
+        Raises:
+            KeyError: it lacks a part.
+        """
+        return cls(**plain, abbreviates=True)
+
+    def can_be_off(self, name: str) -> bool:
+        """Whether there is a spelling that turns a switch off; else it is off when it is left out."""
+        every = not (self.negations or self.abbreviates)
+        return every or name in self.negations.values()
 
     def name(self, spelling: str) -> tuple[str, bool]:
         """A spelling's flag, and whether it turns it off."""

@@ -8,13 +8,12 @@ the ``shared`` tables of ``engines/log.toml``, or all of the causes there (``gen
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from yibu.engines.folders import folder_of, read_toml
 from yibu.messages import tr
 
 
@@ -40,11 +39,6 @@ class PhaseMark:
     pattern: re.Pattern[str]
 
 
-def folder_of(engine: str) -> Path:
-    """The folder of an engine, by its name."""
-    return Path(__file__).parent / engine.replace(".", "_")
-
-
 @cache
 def causes_of(engine: str) -> tuple[Cause, ...]:
     """The causes that an engine's own folder knows; those that every program can meet for ``""``."""
@@ -60,8 +54,7 @@ def phases_of(engine: str) -> tuple[PhaseMark, ...]:
 
 @cache
 def _read(engine: str) -> Mapping[str, Any]:
-    file = folder_of(engine) / "log.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_toml(folder_of(engine) / "log.toml")
 
 
 def _causes(rows: list[dict[str, Any]]) -> Iterator[Cause]:

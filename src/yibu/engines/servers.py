@@ -37,6 +37,14 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Where yibu.yaml has what a role says."""
+CERTIFICATE = tr("the gateway speaks plain HTTP: put a proxy with the certificate before it")
+ORIGINS = tr("pages of other sites are let in by gateway.cors_origins")
+ONE_PATH = tr("the gateway serves at /v1 alone")
+REPLICAS = tr("copies of a model are replicas here: replicas: N")
+ONE_MACHINE = tr("yibu runs a whole model on one machine: take engine: command for a part of one")
+NOT_READ = tr("what stands in that file was not read: write it under options:")
+HUB_TOKEN = tr("a secret stood on the command line: set HF_TOKEN in yibu's environment instead")
+"""Why flags that several servers have are left out, and what to do instead."""
 _ONE_VALUE = frozenset({"value", "int", "text"})
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -52,6 +60,17 @@ class Image:
     """First arguments with which an entrypoint that knows several programs runs the server."""
     program: tuple[str, ...] = ()
     """The server, where ``switches`` choose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """What to write instead of a flag that a server no longer has, and the sentence that says so."""
+
+    note: str
+    words: Callable[[Sequence[str]], list[str]] = lambda _values: []
+    """The flag's values → the new words; none where it is to be left out."""
+    switch: bool = False
+    """It took no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,10 @@ class Lifted:
 class ServerCommand:
     """How an engine's own server is started, and what its flags are to yibu."""
 
+    title: str
+    """What its makers call it."""
+    documentation: str
+    """Where its flags are listed."""
     table: FlagTable
     programs: Mapping[str, tuple[str, ...]]
     """A program's name → the words that must follow it (``vllm`` → ``serve``)."""
@@ -103,8 +126,15 @@ class ServerCommand:
     """Without a name it answers to the model as it was typed."""
     unused: Mapping[str, str] = field(default_factory=dict)
     """Flags that mean nothing behind yibu's gateway → why; adopt leaves them out."""
-    refused: frozenset[str] = frozenset()
-    """Those of ``unused`` that the launch plan refuses."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Flags that would keep the gateway from reaching the server → what to do instead; adopt leaves
+    these out too, and a launch plan refuses them."""
+    secrets: frozenset[str] = frozenset()
+    """Flags whose value is a secret, which must not stand on a command line."""
+    translations: Mapping[str, Translation] = field(default_factory=dict)
+    """Flags of older versions, by name, and what they are now."""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Flags whose list of values another flag adds to → that flag."""
     options: Mapping[str, str] = field(default_factory=dict)
     """yibu's names of options → the flags that they stand for."""
     hub_variable: str = ""
@@ -115,8 +145,6 @@ class ServerCommand:
     """Flags whose values are files or folders, which begin where the server was started."""
     ends: frozenset[str] = frozenset({"help", "h"})
     """Flags with which the program prints something and ends."""
-    old_switches: frozenset[str] = frozenset()
-    """Flags without a value that the table no longer has; its other old flags take one."""
     program_option: str = ""
     """The option that names a server program of the user's own."""
     adopt_options: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: options
@@ -152,10 +180,9 @@ class ServerCommand:
         kept: list[str] = []
         model: list[str] = []
         for flag in self.table.read(words):
-            kind = self.table.flags.get(flag.name, "value")
-            count = {"switch": 0, "value": 1}.get(
-                "switch" if flag.name in self.old_switches else kind
-            )
+            old = self.translations.get(flag.name)
+            kind = "switch" if old and old.switch else self.table.flags.get(flag.name, "value")
+            count = {"switch": 0, "value": 1}.get(kind)
             if count is not None and len(flag.values) == count + 1 and not model:
                 model = ["--model", flag.values[-1]]
                 kept += flag.words[:-1]
@@ -171,8 +198,41 @@ class ServerCommand:
         """
         return any(flag.name in self.ends and not flag.off for flag in self.table.read(words))
 
-    def role(self, name: str) -> Role | None:
-        return self.roles.get(name)
+    def left_out(self, name: str) -> str | None:
+        """Why adopt leaves a flag out; None for one that it keeps."""
+        return self.refused.get(name) or self.unused.get(name)
+
+    def refuse(self, model: str, flag: Flag) -> None:
+        """Raise ConfigError for a flag that is not the engine's to be told behind a gateway."""
+        who = f"model {model!r}: {spelt(flag.name)}"
+        if (role := self.roles.get(flag.name)) is not None:  # lifted from what users write
+            raise ConfigError(
+                tr("{who} is not the engine's here", who=who),
+                hint=tr("set {SETTINGS} in yibu.yaml", SETTINGS=SETTINGS[role]),
+            )
+        if flag.name in self.refused:
+            raise ConfigError(
+                tr(
+                    "{who} cannot be used, because the engine listens on loopback behind the "
+                    "gateway",
+                    who=who,
+                ),
+                hint=self.refused[flag.name],
+            )
+        if flag.name in self.ends:
+            raise ConfigError(
+                tr("{who} would have {title} print something and end", who=who, title=self.title),
+                hint=tr("leave it out; {url} lists the flags", url=self.documentation),
+            )
+        if flag.name in self.secrets and flag.values:
+            raise ConfigError(
+                tr(
+                    "{who} would stand on the engine's command line, where every user of the "
+                    "machine can read it",
+                    who=who,
+                ),
+                hint=self.unused[flag.name],
+            )
 
     def lift(
         self,
@@ -190,7 +250,7 @@ class ServerCommand:
         found: dict[Role, tuple[str, ...]] = {}
         kept_env = dict(env)
         for variable, name in self.table.variables.items():
-            role = self.role(name)
+            role = self.roles.get(name)
             if role is not None and (value := kept_env.pop(variable, "")):
                 found[role] = (value,)
         kept_options = dict(options)
@@ -200,7 +260,7 @@ class ServerCommand:
         kept: list[Flag] = []
         given = self.table.read(words)
         for flag in (*self.table.of_options(owned), *given):
-            role = self.role(flag.name)
+            role = self.roles.get(flag.name)
             if role is None:
                 kept.append(flag)
             elif not flag.values:
@@ -218,11 +278,11 @@ class ServerCommand:
                 found[role] = (*found.get(role, ()), *flag.values)
             else:
                 found[role] = flag.values
-        typed = any(self.role(flag.name) == "key" for flag in given)
+        typed = any(self.roles.get(flag.name) == "key" for flag in given)
         return self._lifted(found, Lifted(tuple(kept), kept_options, kept_env), typed=typed)
 
     def _role_of(self, option: str) -> Role | None:
-        return None if option in self.options else self.role(self.table.name(option)[0])
+        return None if option in self.options else self.roles.get(self.table.name(option)[0])
 
     def _lifted(
         self, found: Mapping[Role, tuple[str, ...]], rest: Lifted, *, typed: bool
@@ -287,19 +347,6 @@ def adapter(word: str) -> tuple[str, str]:
     return name, path
 
 
-def refuse_owned(server: ServerCommand, model: str, name: str) -> None:
-    """Raise ConfigError for a flag that is not the engine's to be told behind a gateway."""
-    who = f"model {model!r}: {spelt(name)}"
-    if (role := server.role(name)) is not None:  # whoever reads what users write has lifted them
-        raise ConfigError(
-            tr("{who} is not the engine's here", who=who),
-            hint=tr("set {SETTINGS} in yibu.yaml", SETTINGS=SETTINGS[role]),
-        )
-    if name in server.refused:
-        raise ConfigError(
-            tr(
-                "{who} cannot be used, because the engine listens on loopback behind the gateway",
-                who=who,
-            ),
-            hint=server.unused[name],
-        )
+def by_flag(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Each flag's reason, out of reasons → the flags that they are for, parted by blanks."""
+    return {flag: why for why, flags in reasons.items() for flag in flags.split()}

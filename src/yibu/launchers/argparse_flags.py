@@ -3,7 +3,7 @@
     python -m yibu.launchers.sglang_flags
     python -m yibu.launchers.lmdeploy_flags
 
-print them as JSON, in the shape of ``yibu.engines.argparse_table.table_from``. A parser knows them
+print them as JSON, in the shape of ``yibu.engines.flags.FlagTable.from_plain``. A parser knows them
 without a GPU and without a model.
 """
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.flags import Flag, FlagTable, lacks_value, spelt
+from yibu.engines.checks import check_count
+from yibu.engines.flags import Flag, FlagTable, spelt
 from yibu.engines.llama_cpp.program import Program
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
-from yibu.engines.llama_cpp.settings import FETCHED, option_value, value_of
+from yibu.engines.llama_cpp.settings import FETCHED, fetches, option_value, value_of
 from yibu.engines.llama_cpp.table import TABLE
 from yibu.engines.options import nearest
-from yibu.engines.servers import refuse_owned
 from yibu.errors import ConfigError
 from yibu.messages import tr
 from yibu.planner.types import Offload, Placement
@@ -93,14 +93,9 @@ def _apply(
     model: ModelConfig, program: Program, table: FlagTable, flag: Flag, found: OwnSettings
 ) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
-    refuse_owned(SERVER, model.name, name)
-    if name in SERVER.ends:
-        raise ConfigError(tr("{who} would have llama-server print something and end", who=who))
+    SERVER.refuse(model.name, flag)
     if name in FETCHED:
-        raise ConfigError(
-            tr("{who} would have llama.cpp download a model itself", who=who),
-            hint=tr("name it in the entry: source: hf:ORG/NAME, or a path"),
-        )
+        raise fetches(who)
     if name in _PLANNED:
         return
     if name in _OF_FLAG:
@@ -123,13 +118,8 @@ def _apply(
             if near
             else tr("see {program_path} --help", program_path=program.path),
         )
-    elif table.flags[name] == "value" and not flag.values and name not in table.loose:
-        raise lacks_value(who, flag.words[0])
-    elif table.flags[name] == "switch" and flag.values:
-        raise ConfigError(
-            tr("{who} takes no value, found {values!r}", who=who, values=" ".join(flag.values))
-        )
     else:
+        check_count(who, flag, table, optional=table.loose)
         found.words += flag.words
 
 

@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.engines.flags import Flag, lacks_value, spelt, text_of
+from yibu.engines.checks import check_count
+from yibu.engines.flags import Flag, spelt, text_of
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
 from yibu.engines.llama_cpp.table import ASSIGNED, FIELDS, TABLE
 from yibu.engines.options import nearest
-from yibu.engines.servers import refuse_owned
 from yibu.errors import ConfigError
 from yibu.messages import tr
 
@@ -134,9 +134,7 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
 
 def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Settings) -> None:
     name = flag.name
-    refuse_owned(SERVER, model.name, name)
-    _refuse(model, flag)
-    _check_count(model, flag)
+    _check(model, flag)
     if name in _OF_FLAG:
         _set_option(found, name, value_of(flag))
     elif name in _SPECIAL:
@@ -167,38 +165,25 @@ def _rule(name: str) -> str:
     return rule if rule.lstrip("!").partition("=")[0] in FIELDS else ""
 
 
-def _refuse(model: ModelConfig, flag: Flag) -> None:
-    name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
-    if name in SERVER.ends:
-        raise ConfigError(
-            tr("{who} would have llama-server print something and end", who=who),
-            hint=tr("leave it out: yibu doctor and yibu engine ls tell what there is"),
-        )
-    if TABLE.flags.get(name) == "removed":
+def _check(model: ModelConfig, flag: Flag) -> None:
+    who = f"model {model.name!r}: {flag.words[0]}"
+    SERVER.refuse(model.name, flag)
+    if TABLE.flags.get(flag.name) == "removed":
         raise ConfigError(
             tr("{who} was removed from llama.cpp", who=who),
             hint=tr("the draft's length is --spec-draft-n-max N now (options.speculative…)"),
         )
-    if name in FETCHED or name.endswith(("_default", "_spec")):
-        raise ConfigError(
-            tr("{who} would have llama.cpp download a model itself", who=who),
-            hint=tr("name it in the entry: source: hf:ORG/NAME, or a path"),
-        )
+    if flag.name in FETCHED or flag.name.endswith(("_default", "_spec")):
+        raise fetches(who)
+    check_count(who, flag, TABLE, optional=TABLE.loose)
 
 
-def _check_count(model: ModelConfig, flag: Flag) -> None:
-    kind = TABLE.flags.get(flag.name)
-    who = tr("model {model!r}: the flag {words}", model=model.name, words=flag.words[0])
-    if kind == "switch" and flag.values:
-        raise ConfigError(
-            tr("{who} takes no value, found {values!r}", who=who, values=" ".join(flag.values))
-        )
-    if kind in ("int", "text") and not flag.values and flag.name not in TABLE.loose:
-        raise lacks_value(who, flag.words[0])
-    if kind != "pair" and len(flag.values) > 1:
-        raise ConfigError(
-            tr("{who} takes one value, found {values!r}", who=who, values=" ".join(flag.values))
-        )
+def fetches(who: str) -> ConfigError:
+    """The error for a flag with which the program would download something."""
+    return ConfigError(
+        tr("{who} would have llama.cpp download a model itself", who=who),
+        hint=tr("name it in the entry: source: hf:ORG/NAME, or a path"),
+    )
 
 
 def _unknown(model: ModelConfig, flag: Flag, schema: Collection[str]) -> ConfigError:
@@ -225,9 +210,7 @@ def _unknown(model: ModelConfig, flag: Flag, schema: Collection[str]) -> ConfigE
 
 _TRUE = frozenset({"on", "enabled", "true", "1"})
 _FALSE = frozenset({"off", "disabled", "false", "0"})
-_WORDS: Mapping[str, Any] = MappingProxyType(
-    {"on": True, "off": False, "true": True, "false": False}
-)
+_WORDS = {"on": True, "off": False, "true": True, "false": False}
 
 
 def plain_value(word: str) -> Any:
@@ -398,5 +381,14 @@ _SPECIAL: Mapping[str, Special] = MappingProxyType(
 
 def supported(names: Iterable[str]) -> dict[str, bool]:
     """Of llama-server's flags, which the packaged build can be told."""
-    known = {*_OF_FLAG, *_SPECIAL, *_EFFECTLESS, *SERVER.unused, *NO_GPU, *SERVER.roles, *FIELDS}
+    known = {
+        *_OF_FLAG,
+        *_SPECIAL,
+        *_EFFECTLESS,
+        *SERVER.unused,
+        *SERVER.refused,
+        *NO_GPU,
+        *SERVER.roles,
+        *FIELDS,
+    }
     return {name: name in known or bool(_rule(name)) for name in names}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
-from types import MappingProxyType
 from typing import Any
 
 from yibu.engines.flags import whole
-from yibu.engines.servers import Image, ServerCommand
+from yibu.engines.servers import (
+    CERTIFICATE,
+    HUB_TOKEN,
+    NOT_READ,
+    ONE_PATH,
+    ORIGINS,
+    Image,
+    ServerCommand,
+    by_flag,
+)
 from yibu.engines.vllm.table import PINNED
-from yibu.engines.vllm.translations import OLD_SWITCHES
+from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.messages import tr
 
-KEY_VARIABLE = "VLLM_API_KEY"
-OPTIONS = MappingProxyType(
-    {
-        "context": "max_model_len",
-        "parallel": "max_num_seqs",
-        "tensor_parallel": "tensor_parallel_size",
-    }
-)
-_CERTIFICATE = tr("the gateway speaks plain HTTP: put a proxy with the certificate before it")
+OPTIONS = {
+    "context": "max_model_len",
+    "parallel": "max_num_seqs",
+    "tensor_parallel": "tensor_parallel_size",
+}
 
 
 def _adopted(options: dict[str, Any]) -> dict[str, Any]:
@@ -36,15 +40,15 @@ def _adopted(options: dict[str, Any]) -> dict[str, Any]:
 
 
 SERVER = ServerCommand(
+    title="vLLM",
+    documentation="https://docs.vllm.ai/en/stable/cli/serve.html",
     table=PINNED,
-    programs=MappingProxyType({"vllm": ("serve",)}),
-    modules=MappingProxyType(
-        {
-            "vllm.entrypoints.openai.api_server": (),
-            "vllm.entrypoints.api_server": (),
-            "vllm.entrypoints.cli.main": ("serve",),
-        }
-    ),
+    programs={"vllm": ("serve",)},
+    modules={
+        "vllm.entrypoints.openai.api_server": (),
+        "vllm.entrypoints.api_server": (),
+        "vllm.entrypoints.cli.main": ("serve",),
+    },
     files=("vllm/entrypoints/openai/api_server.py",),
     images=(
         Image(
@@ -52,41 +56,36 @@ SERVER = ServerCommand(
             ("vllm", "serve"),
         ),
     ),
-    roles=MappingProxyType(
-        {
-            "host": "host",
-            "port": "port",
-            "api_key": "key",
-            "served_model_name": "name",
-            "model": "model",
-            "lora_modules": "adapters",
-        }
-    ),
+    roles={
+        "host": "host",
+        "port": "port",
+        "api_key": "key",
+        "served_model_name": "name",
+        "model": "model",
+        "lora_modules": "adapters",
+    },
     host="0.0.0.0",  # noqa: S104 - vLLM's own default, judged by whoever adopts it
     port=8000,
     positional=True,
     names_itself=True,
     hub_variable="VLLM_USE_MODELSCOPE",
     prefixes=("VLLM_",),
-    old_switches=OLD_SWITCHES,
+    translations=TRANSLATIONS,
+    plugins={
+        "reasoning_parser": "reasoning_parser_plugin",
+        "tool_call_parser": "tool_parser_plugin",
+    },
     options=OPTIONS,
-    unused=MappingProxyType(
+    secrets=frozenset({"hf_token"}),
+    unused={"hf_token": HUB_TOKEN, "allowed_origins": ORIGINS},
+    refused=by_flag(
         {
-            "ssl_keyfile": _CERTIFICATE,
-            "ssl_certfile": _CERTIFICATE,
-            "ssl_ca_certs": _CERTIFICATE,
-            "uds": tr("the gateway listens on an address, not on a socket file"),
-            "root_path": tr("the gateway serves at /v1 alone"),
-            "headless": tr("a server without an address of its own cannot be served from"),
-            "config": tr("what stands in that file was not read: write it under options:"),
-            "hf_token": tr(
-                "a secret stood on the command line: set HF_TOKEN in yibu's environment instead"
-            ),
-            "allowed_origins": tr("pages of other sites are let in by gateway.cors_origins"),
+            CERTIFICATE: "ssl_keyfile ssl_certfile ssl_ca_certs",
+            tr("the gateway listens on an address, not on a socket file"): "uds",
+            ONE_PATH: "root_path",
+            tr("a server without an address of its own cannot be served from"): "headless",
+            NOT_READ: "config",
         }
-    ),
-    refused=frozenset(
-        {"uds", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "root_path", "config", "headless"}
     ),
     paths=frozenset(
         {
@@ -100,7 +99,6 @@ SERVER = ServerCommand(
             "generation_config",
             "log_config_file",
             "uvicorn_log_config",
-            "ssl_keyfile",
         }
         & PINNED.flags.keys()
     ),

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from yibu.config import ModelConfig
+from yibu.engines.flags import FlagTable
 from yibu.engines.sleep import Call, SleepLevel, SleepPlan
-from yibu.engines.vllm.table import VllmFlags
 from yibu.planner.types import ModelFacts, Placement
 
 ENVIRONMENT: Mapping[str, str] = {"VLLM_SERVER_DEV_MODE": "1"}
@@ -35,7 +35,7 @@ def sleep_plan(
     facts: ModelFacts,
     placement: Placement,
     names: Collection[str],
-    table: VllmFlags,
+    table: FlagTable,
 ) -> SleepPlan | None:
     """How this engine can sleep; None: it cannot, or need not. ``names`` are the user's flags."""
     fits = placement.gpus and {_FLAG, "middleware"} <= table.flags.keys() and not facts.pooling

@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from yibu.engines.flags import Flag, FlagTable, pinned_flags
-
-_VARIABLES: Mapping[str, str] = MappingProxyType({"VLLM_API_KEY": "api_key"})
-
 
 _LEVEL = re.compile(r"-O=?([^.=]+)")
 """``-O3``, which no parser's table has: vLLM looks for it before it parses."""
@@ -41,8 +37,8 @@ class VllmFlags(FlagTable):
         return FlagTable.read(self, _levels(words))
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> VllmFlags:
-        """From the launcher's JSON.
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The table that ``yibu.launchers.vllm_flags`` printed.
 
         Raises:
             KeyError: it lacks a part.
@@ -59,7 +55,7 @@ class VllmFlags(FlagTable):
             dict(plain["short"]),
             choices,
             dict(plain.get("types", {})),
-            variables=_VARIABLES,
+            variables={"VLLM_API_KEY": "api_key"},
             serve=plain.get("serve", False),
         )
 
