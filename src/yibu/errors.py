@@ -5,7 +5,7 @@
     │   ├── ConfigError            yibu.yaml or the environment is wrong
     │   └── SourceError            a source string cannot be read
     ├── DoesNotFitError            the plan needs more than the machine has
-    ├── VerificationError          bytes on disk are not the bytes that were promised
+    ├── VerificationError          bytes on disk are not the expected ones
     ├── NotRunningError            no node runs on this home, or the model is not up
     ├── AlreadyRunningError        another node holds this home
     ├── HubError                   a hub or the store failed
@@ -60,10 +60,11 @@ class YibuError(Exception):
 
     cause = "unknown"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", cause: str | None = None) -> None:
         super().__init__(redact(message))
         self._message = message
         self._hint = hint
+        self.cause = cause or type(self).cause
 
     @property
     def message(self) -> str:
@@ -152,11 +153,9 @@ class PullCancelledError(HubError):
 
 
 class EnvironmentSetupError(YibuError):
-    """uv could not make an engine's environment; ``cause`` says so, or that the disk is full."""
+    """uv could not make an engine's environment."""
 
-    def __init__(self, message: str, *, hint: str = "", cause: str = "environment") -> None:
-        super().__init__(message, hint=hint)
-        self.cause = cause
+    cause = "environment"
 
 
 class EngineError(YibuError):
@@ -174,10 +173,6 @@ class EngineStartError(EngineError):
 
     ``cause`` is a key of the engine's library of causes, or ``"unknown"``.
     """
-
-    def __init__(self, message: str, *, hint: str = "", cause: str = "unknown") -> None:
-        super().__init__(message, hint=hint)
-        self.cause = cause
 
 
 class RequestError(YibuError):
@@ -252,7 +247,6 @@ class EngineGoneError(RequestError):
     """The engine died or broke the connection before it answered."""
 
     status = 502
-    type = "server_error"
     default_code = "engine_gone"
 
 
@@ -260,5 +254,4 @@ class NotReadyError(RequestError):
     """The model is known, but no replica of it is ready."""
 
     status = 503
-    type = "server_error"
     default_code = "model_not_ready"
