@@ -17,14 +17,12 @@ from yibu.config import Config, GatewayConfig
 from yibu.node.client import Client
 
 
-def test_an_interrupt_before_the_node_answers_hurries_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_the_node_answers_hurries_it() -> None:
     """Ctrl-C twice in quick succession: the second comes while the first asks the node to stop."""
     node = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     asked: list[dict[str, Any]] = []
 
-    class Client:
-        def __init__(self, _paths: object) -> None: ...
-
+    class Asked:
         def call(self, _op: str, **fields: Any) -> dict[str, Any]:
             asked.append(fields)
             if len(asked) == 1:
@@ -32,8 +30,7 @@ def test_an_interrupt_before_the_node_answers_hurries_it(monkeypatch: pytest.Mon
             node.kill()
             return {"pid": node.pid, "instance": "one"}
 
-    monkeypatch.setattr(session, "Client", Client)
-    session.shut_down(SimpleNamespace(paths=None), "one")  # type: ignore[arg-type]
+    session.shut_down(SimpleNamespace(client=Asked()), "one")  # type: ignore[arg-type]
     assert asked == [{"instance": "one"}, {"instance": "one", "hurry": True}]
     assert node.wait() != 0
 

@@ -18,7 +18,6 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.messages import tr
-from yibu.node.client import Client
 
 _COLUMNS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens",
             "total_tokens", "audio_seconds", "compute_seconds", "estimated")  # fmt: skip
@@ -44,7 +43,7 @@ def sync(context: Context) -> None:
     """Let a running node write what it has counted, and read what has changed; it does both twice a
     second by itself, so that a node that cannot does not keep a key from being shown."""
     try:
-        Client(context.paths).call("accounts")
+        context.client.call("accounts")
     except NotRunningError:
         return
     except YibuError as error:

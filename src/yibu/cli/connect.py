@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError
 from yibu.messages import tr
-from yibu.node.client import Client
 
 if TYPE_CHECKING:
     from yibu.cli.api import Api
@@ -39,7 +38,7 @@ def access(context: Context) -> Access:
     Raises:
         NotRunningError: no node runs on this home.
     """
-    return Access(**Client(context.paths).call("access"))
+    return Access(**context.client.call("access"))
 
 
 def gateway_api(context: Context) -> Api:

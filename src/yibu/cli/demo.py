@@ -29,7 +29,6 @@ from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import YibuError
 from yibu.management.entries import choose
-from yibu.node.client import Client
 
 _FILE = "demo.yaml"
 _MAX_TOKENS = 48
@@ -70,7 +69,7 @@ def _making_voice(context: Context) -> Iterator[Future[Path]]:
 def _check(context: Context, models: Sequence[str], deployed: float, voice: Future[Path]) -> int:
     reach = access(context)
     passed = True
-    running = {model["name"]: model for model in Client(context.paths).call("ps")["models"]}
+    running = {model["name"]: model for model in context.client.call("ps")["models"]}
     for check in _checks(reach, [running[name] for name in models], deployed, voice):
         output.data(check.line())  # each as it comes: the first answer is what is waited for
         passed = passed and check.passed

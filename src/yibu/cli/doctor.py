@@ -160,10 +160,8 @@ def _reachability(context: Context) -> list[Finding]:
 
 
 def _node(context: Context) -> list[Finding]:
-    from yibu.node.client import Client
-
     try:
-        status = Client(context.paths).call("ps")
+        status = context.client.call("ps")
     except NotRunningError:
         return [Finding(tr("node"), "ok", tr("not running")), *_left(context), _port(8000)]
     except YibuError as error:

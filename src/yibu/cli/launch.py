@@ -16,7 +16,7 @@ from yibu.config.wire import plain_gateway
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.management.changes import source_of
 from yibu.messages import tr
-from yibu.node.client import Client, rebuild_error
+from yibu.node.client import rebuild_error
 from yibu.node.holder import command as holder_command
 
 _OTHER_NODE = 10.0
@@ -33,7 +33,7 @@ class NodeLaunch:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.runs_already = Client(context.paths).running()
+        self.runs_already = context.client.running()
         self._process = None if self.runs_already else _spawn(context)
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class NodeLaunch:
     def _other_answers(self) -> bool:
         """Whether the node that holds this home comes to answer."""
         deadline = time.monotonic() + _OTHER_NODE
-        while not (answers := Client(self._context.paths).running()):
+        while not (answers := self._context.client.running()):
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL)

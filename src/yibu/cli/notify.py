@@ -19,7 +19,6 @@ from contextlib import contextmanager
 
 from yibu.cli.context import Context
 from yibu.errors import YibuError
-from yibu.node.client import Client
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def keep_listeners(context: Context) -> None:
     if not context.env.get("NOTIFY_SOCKET"):
         return
     try:
-        listeners = Client(context.paths).listeners()
+        listeners = context.client.listeners()
     except YibuError as error:  # an older node that runs already: without it, as ever
         _log.warning("systemd is not given the listening socket: %s", error.message)
         return
@@ -81,7 +80,7 @@ def _watchdog(context: Context) -> float:
 def _keep_alive(context: Context, interval: float, ended: threading.Event) -> None:
     while not ended.wait(interval):
         try:
-            Client(context.paths).call("ping", timeout=interval)
+            context.client.call("ping", timeout=interval)
         except YibuError as error:
             _log.warning("the node gives no sign of life: %s", error.message)
             continue

@@ -22,7 +22,6 @@ from yibu.config import Config, ModelConfig
 from yibu.errors import NotRunningError, YibuError
 from yibu.management.changes import refuse_changes
 from yibu.messages import tr
-from yibu.node.client import Client
 from yibu.node.lock import ProcessId, holder_of
 
 _DOWN_TIMEOUT = 120.0
@@ -139,7 +138,7 @@ class Watch:
         threading.Thread(target=self._wait, name="watch the node", daemon=True).start()
 
     def _meet(self) -> None:
-        node = Client(self._context.paths).call("ping")
+        node = self._context.client.call("ping")
         self.instance, self._pid = node["instance"], node["pid"]
 
     def _wait(self) -> None:
@@ -152,7 +151,7 @@ class Watch:
 
     def _goes_on(self) -> bool:
         """Wait for the node's end; whether another one is in its place."""
-        client, old = Client(self._context.paths), self._pid
+        client, old = self._context.client, self._pid
         try:
             if not client.call("wait", timeout=None, instance=self.instance).get("replaced"):
                 return False
@@ -195,7 +194,7 @@ old=old
 
 def _serves_anything(context: Context) -> bool:
     """Whether any model is up, or comes up."""
-    models = Client(context.paths).call("ps")["models"]
+    models = context.client.call("ps")["models"]
     return any(model["state"] not in ("failed", "stopped") for model in models)
 
 
@@ -256,7 +255,7 @@ def restart(context: Context, models: Sequence[str]) -> None:
 
 def _watch(context: Context, operation: str, **fields: Any) -> None:
     with display.choose() as lines:
-        for message in Client(context.paths).stream(operation, **fields):
+        for message in context.client.stream(operation, **fields):
             if "event" in message:
                 lines.show(message)
 
@@ -267,7 +266,7 @@ def shut_down(context: Context, instance: str | None = None) -> None:
     Ctrl-C while it drains cuts requests in flight off; a second one leaves the node to itself.
     ``instance``: only that node is meant, and another one in its place refuses.
     """
-    client = Client(context.paths)
+    client = context.client
     node: dict[str, Any] = {"instance": instance}
     processes: list[ProcessId] = []
     try:

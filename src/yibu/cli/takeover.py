@@ -39,7 +39,6 @@ from yibu.hub.source import parse_source
 from yibu.management.planning import Planned, plan_models
 from yibu.messages import tr
 from yibu.node import foreign
-from yibu.node.client import Client
 from yibu.node.foreign import Foreign
 from yibu.node.hardware import probe
 from yibu.node.probe import one_token, token_requests
@@ -213,7 +212,7 @@ class Takeover:
 
     def _check_address(self) -> None:
         gateway = self.config.gateway
-        if Client(self.context.paths).running():
+        if self.context.client.running():
             raise UsageError(
                 tr("A node already runs here, with a gateway of its own."),
                 hint=tr("stop it first (yibu down), or give this one another home: YIBU_HOME=/dir"),
@@ -334,7 +333,7 @@ class Takeover:
     def _cut_over(self) -> None:
         """End the old servers and listen in their place; from here on there is no way back."""
         patience = self.grace * len(self.old) + _SPARE
-        client = Client(self.context.paths)
+        client = self.context.client
         with _uninterrupted(), ThreadPoolExecutor(1) as pool:
             # Asked before the old ones are: the node tries until the address is free.
             opening = pool.submit(client.call, "open", timeout=None, patience=patience)

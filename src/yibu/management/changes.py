@@ -10,7 +10,6 @@ from yibu.config.wire import shown_settings
 from yibu.errors import UsageError
 from yibu.management.context import Context
 from yibu.messages import tr
-from yibu.node.client import Client
 
 _FILE_NAMES = {"max_body_bytes": "max_body", "max_upload_bytes": "max_upload"}
 """Settings whose name in the file is another one."""
@@ -36,7 +35,7 @@ def refuse_changes(context: Context, config: Config, *, whole_file: bool) -> Non
     Raises:
         UsageError: a gateway setting differs, or a model of the file runs that it no longer has.
     """
-    running = Client(context.paths).call("settings")
+    running = context.client.call("settings")
     changed = changed_settings(config, running["gateway"], context.env)
     if changed:
         raise UsageError(

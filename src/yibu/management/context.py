@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yibu.errors import UsageError
+from yibu.messages import tr
 from yibu.paths import Paths
 
 if TYPE_CHECKING:
+    from yibu.config import Config
     from yibu.environments.manager import EnvironmentManager
     from yibu.hub.headers import RemoteHeaders
     from yibu.hub.quantization import Choice, Variant
     from yibu.hub.store import Store
+    from yibu.node.client import Client
     from yibu.planner.types import Machine
     from yibu.resolve import Resolver
 
@@ -36,6 +40,39 @@ class Context:
     def with_env(self, **changes: str) -> Context:
         """The same with other environment variables, for this command and a node it starts."""
         return dataclasses.replace(self, env={**self.env, **changes})
+
+    @property
+    def client(self) -> Client:
+        """What talks to the node of this home."""
+        from yibu.node.client import Client
+
+        return Client(self.paths)
+
+    def find_file(self, named: Path | None = None) -> Path:
+        """The configuration file: the one that was named, else ./yibu.yaml.
+
+        Raises:
+            ConfigError: the named one does not exist.
+            UsageError: none was named, and none is here.
+        """
+        from yibu.config import file
+
+        if (path := file.find(named, self.directory)) is None:
+            raise UsageError(
+                tr("There is no yibu.yaml in {directory}.", directory=self.directory),
+                hint=tr("Write one with: yibu init"),
+            )
+        return path
+
+    def load(self, named: Path | None = None) -> Config:
+        """What the configuration file says; the defaults where none was named and none is here.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        from yibu.config import file
+
+        return file.load(file.find(named, self.directory), env=self.env)
 
 
 def _working_directory(env: Mapping[str, str]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from yibu.cli.context import Context, open_environments, open_store
 from yibu.cli.progress import installing, pulling
 from yibu.config import ModelConfig
-from yibu.config import file as config_file
 from yibu.engines.speech import Speech
 from yibu.hub.source import parse_source
 from yibu.management.entries import choose
@@ -21,9 +20,7 @@ def bench_command(context: Context, model: str) -> list[str]:
         UnsupportedError: it is no speech model.
     """
     store = open_store(context)
-    config_path = config_file.find(None, context.directory)
-    entries = config_file.load(config_path, env=context.env)
-    [named] = choose([model], entries, context.directory).models
+    [named] = choose([model], context.load(), context.directory).models
     with pulling(model) as progress:
         local = store.pull(parse_source(named.source), progress=progress)
     # Of the entry's options only the VAD: precisions are what is measured, on the fast path.

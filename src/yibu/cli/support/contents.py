@@ -23,7 +23,6 @@ from yibu.config.names import replica_id
 from yibu.errors import YibuError
 from yibu.messages import tr
 from yibu.node import logs
-from yibu.node.client import Client
 from yibu.redaction import redact, register
 
 _PLAN_SECONDS = 120
@@ -77,7 +76,6 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
     path, config, fault = _configuration(context, file)
     state = _state(context)
     register_known(context, config, state)
-    client = Client(context.paths)
     _register_own_key(context)
     found.json(
         "versions.json",
@@ -106,10 +104,14 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
     found.json(
         "node.json", tr("the node's state file"), lambda: _required(state, tr("there is none yet"))
     )
-    found.json("ps.json", tr("what runs"), lambda: client.call("ps"))
-    found.json("reserved.json", tr("memory that is reserved"), lambda: client.call("reserved"))
+    found.json("ps.json", tr("what runs"), lambda: context.client.call("ps"))
     found.json(
-        "settings.json", tr("what the node was started with"), lambda: client.call("settings")
+        "reserved.json", tr("memory that is reserved"), lambda: context.client.call("reserved")
+    )
+    found.json(
+        "settings.json",
+        tr("what the node was started with"),
+        lambda: context.client.call("settings"),
     )
     found.text(
         "metrics.txt",

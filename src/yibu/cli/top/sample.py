@@ -11,14 +11,13 @@ from yibu.errors import YibuError
 from yibu.gateway.monitoring.readings import Sampler as Readings
 from yibu.gateway.monitoring.readings import Snapshot
 from yibu.node import hardware
-from yibu.node.client import Client
 
 
 class Sampler:
     """``take`` reads everything. Blocking, for two seconds at most per engine that does not answer."""
 
     def __init__(self, context: Context) -> None:
-        self._client = Client(context.paths)
+        self._client = context.client
         self._context = context
         self._readings = Readings()
 

@@ -11,7 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
-from yibu.cli.verbs.models import JsonOption
+from yibu.cli.options import JsonOption
 from yibu.errors import UsageError
 from yibu.messages import tr
 

@@ -8,11 +8,10 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
+from yibu.cli.options import JsonOption
 from yibu.errors import NotRunningError, UsageError
 from yibu.management.sources import stored_source
 from yibu.messages import tr
-
-JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,12 +63,11 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Say what one model is: its source and files, and how it runs."""
-    from yibu.node.client import Client
     from yibu.planner.facts import read_facts
 
     context = Context.here()
     try:
-        running = Client(context.paths).call("ps")["models"]
+        running = context.client.call("ps")["models"]
     except NotRunningError:
         running = []
     up = next((one for one in running if one["name"] == model), None)

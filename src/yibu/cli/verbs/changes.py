@@ -11,7 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
-from yibu.cli.verbs.config import FileOption
+from yibu.cli.options import FileOption, JsonOption
 from yibu.errors import NotRunningError, UsageError
 from yibu.messages import tr
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from yibu.management.entries import Chosen
 
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help=tr("Do not ask."))]
-JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 
 
 def register(app: typer.Typer) -> None:
@@ -84,10 +83,9 @@ def rollback(yes: YesOption = False) -> int:
     """Serve what was served before the last `yibu apply`."""
     from yibu.cli.session import apply as carry_out
     from yibu.management.difference import before_last_apply
-    from yibu.node.client import Client
 
     here = Context.here()
-    told = Client(here.paths).call("configs")
+    told = here.client.call("configs")
     found = before_last_apply(told)
     if found is None:
         raise UsageError(
@@ -120,12 +118,11 @@ def _agreed(found: Difference, *, yes: bool) -> bool:
 
 def _chosen(here: Context, file: Any) -> Chosen:
     """The file's models, as `yibu up` understands them."""
-    from yibu.config import file as config_file
     from yibu.hub.settings import is_offline
     from yibu.management.check import check_options
     from yibu.management.entries import Typed, choose
 
-    config = config_file.load(config_file.find(file, here.directory), env=here.env)
+    config = here.load(file)
     chosen = choose([], config, here.directory, Typed(offline=is_offline(here.env)))
     check_options(chosen.models, here)
     for note in chosen.notes:
@@ -137,9 +134,8 @@ def _difference(here: Context, chosen: Chosen) -> Difference:
     """Raises NotRunningError."""
     from yibu.config.wire import model_config
     from yibu.management.difference import difference
-    from yibu.node.client import Client
 
-    running = [model_config(data) for data in Client(here.paths).call("configs")["models"]]
+    running = [model_config(data) for data in here.client.call("configs")["models"]]
     path = chosen.config.path
     own = [model.name for model in running if path is not None and model.file == path]
     return difference(chosen.models, running, own)
@@ -147,10 +143,9 @@ def _difference(here: Context, chosen: Chosen) -> Difference:
 
 def _settings(here: Context, chosen: Chosen) -> list[str]:
     from yibu.management.changes import changed_settings
-    from yibu.node.client import Client
 
     try:
-        running = Client(here.paths).call("settings")["gateway"]
+        running = here.client.call("settings")["gateway"]
     except NotRunningError:
         return []
     return changed_settings(chosen.config, running, here.env)

@@ -9,6 +9,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
+from yibu.cli.options import FileOption, JsonOption
 from yibu.errors import UsageError
 from yibu.messages import tr
 
@@ -29,10 +30,6 @@ EXAMPLE = tr(
     "OpenAI-compatible server of your own.\n  # - name: mine\n  #   engine: command\n  #   "
     'options: {command: "python serve.py --host {host} --port {port}", ready: /health}\n'
 )
-
-FileOption = Annotated[
-    Path | None, typer.Option("-f", "--file", help=tr("The configuration file (./yibu.yaml)."))
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,14 +61,11 @@ def init(
 
 def check(file: FileOption = None) -> None:
     """Say whether `yibu up` could use the file; exit 2 with every fault when it could not."""
-    from yibu.config import file as config_file
     from yibu.management.check import check_config
 
     context = Context.here()
-    path = config_file.find(file, context.directory)
-    if path is None:
-        raise UsageError(tr("There is no yibu.yaml here."), hint=tr("Write one with: yibu init"))
-    config, notes = check_config(config_file.load(path, env=context.env), context)
+    path = context.find_file(file)
+    config, notes = check_config(context.load(path), context)
     for note in notes:
         output.talk(note)
     names = ", ".join(model.name for model in config.models) or "none"
@@ -80,16 +74,13 @@ def check(file: FileOption = None) -> None:
 
 def show(
     file: FileOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help=tr("Print JSON."))] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the gateway's settings as resolved, and where each came from."""
-    from yibu.config import file as config_file
     from yibu.management.entries import gateway_settings
 
     context = Context.here()
-    config = gateway_settings(
-        config_file.load(config_file.find(file, context.directory), env=context.env)
-    )
+    config = gateway_settings(context.load(file))
     rows = []
     for name in ("host", "port", "api_key_file", "cors_origins", "hosts", "request_timeout"):
         value = getattr(config.gateway, name)

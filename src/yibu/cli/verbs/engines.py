@@ -10,10 +10,10 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
+from yibu.cli.options import JsonOption
 from yibu.errors import UsageError
 from yibu.messages import tr
 
-JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 NameArgument = Annotated[
     str, typer.Argument(help=tr("An environment, as `yibu engine ls` names it, or an engine."))
 ]

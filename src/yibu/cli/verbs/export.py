@@ -11,7 +11,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.cli.verbs.config import FileOption
+from yibu.cli.options import FileOption
 from yibu.errors import UsageError
 from yibu.messages import tr
 
@@ -198,12 +198,7 @@ def _deployment(
     from yibu.management.check import check_options
     from yibu.management.entries import choose, gateway_settings
 
-    path = config_file.find(file, here.directory)
-    if path is None:
-        raise UsageError(
-            tr("There is no yibu.yaml in {directory}.", directory=here.directory),
-            hint=tr("Write one: yibu init"),
-        )
+    path = here.find_file(file)
     # What this machine's YIBU_* say is this machine's, and not the file's.
     text = document.decode(config_file.content(path), str(path))
     env = {name: value for name, value in here.env.items() if not name.startswith("YIBU_")}

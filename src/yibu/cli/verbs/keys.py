@@ -10,9 +10,9 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
+from yibu.cli.options import JsonOption
 from yibu.messages import tr
 
-JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 NameArgument = Annotated[str, typer.Argument(help=tr("The key's name, as `yibu key ls` shows it."))]
 
 

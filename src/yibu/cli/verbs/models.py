@@ -11,15 +11,10 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
+from yibu.cli.options import JsonOption, OfflineOption
 from yibu.errors import UsageError
 from yibu.management.sources import path_note, resolve_source, stored_source
 from yibu.messages import tr
-
-OfflineOption = Annotated[
-    bool,
-    typer.Option("--offline", help=tr("Use only what is on this disk."), envvar="YIBU_OFFLINE"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 
 
 def register(app: typer.Typer) -> None:

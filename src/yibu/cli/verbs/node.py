@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
+from yibu.cli.options import JsonOption
 from yibu.messages import tr
 
 
@@ -18,12 +17,10 @@ def register(app: typer.Typer) -> None:
 
 
 def upgrade(
-    as_json: Annotated[bool, typer.Option("--json", help=tr("Print JSON."))] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the node with the yibu that is installed now; models go on, no connection is refused."""
-    from yibu.node.client import Client
-
-    done = Client(Context.here().paths).call("upgrade", timeout=None)
+    done = Context.here().client.call("upgrade", timeout=None)
     if as_json:
         output.data_json({"version": 1, **done})
         return

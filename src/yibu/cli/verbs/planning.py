@@ -10,8 +10,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DOES_NOT_FIT, DONE
-from yibu.cli.verbs.config import FileOption
-from yibu.cli.verbs.models import JsonOption, OfflineOption
+from yibu.cli.options import EngineOption, FileOption, JsonOption, OfflineOption
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -40,9 +39,7 @@ def plan(
         list[str] | None, typer.Argument(help=tr("As for `yibu up`; the whole file when left out."))
     ] = None,
     file: FileOption = None,
-    engine: Annotated[
-        str | None, typer.Option(help=tr("llama.cpp, vllm, speech or command."))
-    ] = None,
+    engine: EngineOption = None,
     machine: MachineOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
@@ -52,12 +49,11 @@ def plan(
 
     Only headers are fetched of models that are not on this disk.
     """
-    from yibu.config import file as config_file
     from yibu.management.entries import Typed, choose
     from yibu.management.planning import plan_beside
 
     here = Context.here()
-    config = config_file.load(config_file.find(file, here.directory), env=here.env)
+    config = here.load(file)
     typed = Typed(engine=engine, flags=context.obj or ())
     chosen = choose(models or [], config, here.directory, typed)
     if not as_json:
@@ -83,11 +79,10 @@ def plan(
 def _promises(context: Context) -> list[Promise]:
     """What this home's node planned for the engines that it runs; nothing where no node runs."""
     from yibu.errors import NotRunningError
-    from yibu.node.client import Client
     from yibu.planner.ledger import Promise
 
     try:
-        found = Client(context.paths).call("reserved")["promises"]
+        found = context.client.call("reserved")["promises"]
     except NotRunningError:
         return []
     return [

@@ -9,13 +9,11 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
-from yibu.cli.verbs.config import FileOption
-from yibu.cli.verbs.models import OfflineOption
+from yibu.cli.options import EngineOption, FileOption, JsonOption, OfflineOption, PortOption
 from yibu.cli.words import word
 from yibu.errors import NotRunningError, UsageError
 from yibu.messages import tr
 
-JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
 ModelArgument = Annotated[str, typer.Argument(help=tr("A model's name, as `yibu ps` shows it."))]
 ModelsArgument = Annotated[
     list[str] | None, typer.Argument(help=tr("Models' names; all when none is given."))
@@ -40,13 +38,9 @@ def up(
         bool, typer.Option("-d", "--detach", help=tr("Return when everything is ready."))
     ] = False,
     name: Annotated[str | None, typer.Option(help=tr("What clients ask for."))] = None,
-    engine: Annotated[
-        str | None, typer.Option(help=tr("llama.cpp, vllm, speech or command."))
-    ] = None,
+    engine: EngineOption = None,
     host: Annotated[str | None, typer.Option(help=tr("The gateway's address."))] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help=tr("The gateway's port."))
-    ] = None,
+    port: PortOption = None,
     offline: OfflineOption = False,
     force: Annotated[
         bool, typer.Option("--force", help=tr("Start what does not fit by the plan too."))
@@ -60,7 +54,6 @@ def up(
         here = here.with_env(YIBU_OFFLINE="1")
     with NodeLaunch(here) as node:
         from yibu.cli.session import Session
-        from yibu.config import file as config_file
         from yibu.gateway.monitoring.tracing import lacking
         from yibu.hub.settings import is_offline
         from yibu.management.check import check_options
@@ -69,7 +62,7 @@ def up(
         # A node that runs already has an environment of its own: the model itself says "offline".
         offline = is_offline(here.env)
         typed = Typed(name, engine, context.obj or (), host, port, force, offline)
-        config = config_file.load(config_file.find(file, here.directory), env=here.env)
+        config = here.load(file)
         chosen = choose(models or [], config, here.directory, typed)
         check_options(chosen.models, here)
         traces = lacking(here.env)
@@ -101,9 +94,7 @@ def down(models: ModelsArgument = None) -> None:
 
 def ps(as_json: JsonOption = False) -> None:
     """Show what runs."""
-    from yibu.node.client import Client
-
-    status = Client(Context.here().paths).call("ps")
+    status = Context.here().client.call("ps")
     if as_json:
         output.data_json(status)
         return
@@ -217,9 +208,7 @@ def scale(
 
 
 def _tell_states(here: Context, names: list[str], *, as_json: bool) -> None:
-    from yibu.node.client import Client
-
-    models = [model for model in Client(here.paths).call("ps")["models"] if model["name"] in names]
+    models = [model for model in here.client.call("ps")["models"] if model["name"] in names]
     if as_json:
         output.data_json({"version": 1, "models": models})
         return
@@ -249,10 +238,9 @@ def test(
     """Try what runs with real requests, a line a check; exit 1 when one fails."""
     from yibu.cli.connect import access
     from yibu.cli.smoke import Check, run_checks
-    from yibu.node.client import Client
 
     here = Context.here()
-    running = {model["name"]: model for model in Client(here.paths).call("ps")["models"]}
+    running = {model["name"]: model for model in here.client.call("ps")["models"]}
     if not running:
         raise NotRunningError(tr("No model is up."), hint=tr("Start one with: yibu up MODEL"))
     for model in models or []:
@@ -280,9 +268,7 @@ def test(
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help=tr("Check, stop everything, exit."))] = False,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help=tr("The gateway's port."))
-    ] = None,
+    port: PortOption = None,
 ) -> int:
     """Deploy a model that comes from PyPI, talk to it, and show how to go on."""
     from yibu.cli.demo import run_demo

@@ -15,7 +15,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED, NOT_RUNNING
-from yibu.cli.verbs.config import FileOption
+from yibu.cli.options import FileOption, JsonOption
 from yibu.errors import AlreadyRunningError, NotRunningError, UsageError, YibuError
 from yibu.messages import tr
 
@@ -111,19 +111,13 @@ def install(
     ] = False,
 ) -> int:
     """Write a hardened unit for ./yibu.yaml, enable it and start it."""
-    from yibu.config import file as config_file
     from yibu.export import systemd
     from yibu.management.check import check_config
 
     place = _place(name, system)
     here = place.context
-    path = config_file.find(file, here.directory)
-    if path is None:
-        raise UsageError(
-            tr("There is no yibu.yaml in {directory}.", directory=here.directory),
-            hint=tr("Write one: yibu init"),
-        )
-    config, _ = check_config(config_file.load(path, env=here.env), here)
+    path = here.find_file(file)
+    config, _ = check_config(here.load(path), here)
     service = systemd.Service(
         name=name,
         python=sys.executable,
@@ -190,9 +184,7 @@ def _without_systemd(service: Service, here: Context) -> int:
 
 def _refuse_other_node(place: Place) -> None:
     """A node that runs already would make the service fail; the service's own is restarted."""
-    from yibu.node.client import Client
-
-    if not place.unit.exists() and Client(place.context.paths).running():
+    if not place.unit.exists() and place.context.client.running():
         raise AlreadyRunningError(
             tr("A node runs here already, and the service would start another."),
             hint=tr("Stop it first: yibu down"),
@@ -220,7 +212,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 def status(
     name: NameOption = "yibu",
     system: SystemOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help=tr("Print JSON."))] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Tell whether the service is installed, enabled and running."""
     place = _installed(_place(name, system))

@@ -95,11 +95,9 @@ def _start(context: Context, text: str) -> tuple[Api, str]:
     from yibu.cli.connect import gateway_api
     from yibu.cli.launch import NodeLaunch
     from yibu.cli.session import Session
-    from yibu.config import file as config_file
     from yibu.management.entries import choose
 
-    path = config_file.find(None, context.directory)
-    chosen = choose([text], config_file.load(path, env=context.env), context.directory)
+    chosen = choose([text], context.load(), context.directory)
     (model,) = chosen.models
     with NodeLaunch(context) as node:
         Session(context, chosen.config, node).up_detached([model])

@@ -10,8 +10,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.cli.verbs.config import FileOption
-from yibu.cli.verbs.models import JsonOption, OfflineOption
+from yibu.cli.options import FileOption, JsonOption, OfflineOption
 from yibu.messages import tr
 
 
