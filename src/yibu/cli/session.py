@@ -117,7 +117,7 @@ class Session:
             if models is None:
                 shut_down(self.context, instance)
             elif models:
-                take_down(self.context, models, instance)
+                watch(self.context, "down", models=list(models), instance=instance)
 
     def _say_where(self, models: Sequence[ModelConfig]) -> None:
         names = ", ".join(model.name for model in models)
@@ -199,61 +199,18 @@ def _serves_anything(context: Context) -> bool:
 
 
 def bring_up(context: Context, models: Sequence[ModelConfig], *, start: bool = True) -> None:
-    """Ask the node for the models and show how they come up. ``start``: those too that are loaded
-    on demand.
-
-    Raises:
-        YibuError: a model failed; the error is the first one's.
-    """
+    """Have the models up; ``start``: those too that are loaded on demand."""
     from yibu.config.wire import plain_config
 
-    _watch(context, "up", models=[plain_config(model) for model in models], start=start)
+    watch(context, "up", models=[plain_config(model) for model in models], start=start)
 
 
-def apply(
-    context: Context,
-    models: Sequence[ModelConfig],
-    removed: Sequence[str],
-    *,
-    rollback: bool = False,
-) -> None:
-    """Serve these instead of what they replace, and the removed ones no longer.
+def watch(context: Context, operation: str, **fields: Any) -> None:
+    """Have the node do something with models, and show how it goes until it is done.
 
     Raises:
-        YibuError: a model failed; the error is the first one's, and what it was to replace serves on.
+        YibuError: it failed with a model; the error is the first one's.
     """
-    from yibu.config.wire import plain_config
-
-    plain = [plain_config(model) for model in models]
-    _watch(context, "apply", models=plain, remove=list(removed), rollback=rollback)
-
-
-def take_down(context: Context, models: Sequence[str], instance: str | None = None) -> None:
-    """Drain and stop some models."""
-    _watch(context, "down", models=list(models), instance=instance)
-
-
-def load(context: Context, models: Sequence[str]) -> None:
-    """Load models that are listed; return when they are ready."""
-    _watch(context, "load", models=list(models))
-
-
-def unload(context: Context, models: Sequence[str]) -> None:
-    """Take models out of memory; they stay listed."""
-    _watch(context, "unload", models=list(models))
-
-
-def scale(context: Context, model: str, replicas: int) -> None:
-    """Run so many replicas of a model."""
-    _watch(context, "scale", models=[model], replicas=replicas)
-
-
-def restart(context: Context, models: Sequence[str]) -> None:
-    """Stop some models and start them again; return when they are ready."""
-    _watch(context, "restart", models=list(models))
-
-
-def _watch(context: Context, operation: str, **fields: Any) -> None:
     with display.choose() as lines:
         for message in context.client.stream(operation, **fields):
             if "event" in message:

@@ -58,7 +58,6 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
     """
     from yibu.cli.launch import NodeLaunch
     from yibu.cli.session import Session
-    from yibu.cli.session import apply as carry_out
 
     here = Context.here()
     chosen = _chosen(here, file)
@@ -74,14 +73,13 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
             hint=tr("Start it anew with these: yibu down && yibu up -d"),
         )
     if _agreed(found, yes=yes):
-        carry_out(here, found.models, found.removed)
+        _carry_out(here, found)
         output.talk(tr("Done. Back to what was served before: yibu rollback"))
     return DONE
 
 
 def rollback(yes: YesOption = False) -> int:
     """Serve what was served before the last `yibu apply`."""
-    from yibu.cli.session import apply as carry_out
     from yibu.management.difference import before_last_apply
 
     here = Context.here()
@@ -95,9 +93,19 @@ def rollback(yes: YesOption = False) -> int:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["previous"]["until"]))
     output.talk(tr("What was served until {when}:", when=when))
     if _agreed(found, yes=yes):
-        carry_out(here, found.models, found.removed, rollback=True)
+        _carry_out(here, found, rollback=True)
         output.talk(tr("Done."))
     return DONE
+
+
+def _carry_out(here: Context, found: Difference, *, rollback: bool = False) -> None:
+    """What is to replace another serves in its place when it has answered; where it fails, the old one
+    serves on. Raises YibuError."""
+    from yibu.cli.session import watch
+    from yibu.config.wire import plain_config
+
+    models = [plain_config(model) for model in found.models]
+    watch(here, "apply", models=models, remove=list(found.removed), rollback=rollback)
 
 
 def _agreed(found: Difference, *, yes: bool) -> bool:

@@ -74,12 +74,12 @@ def up(
 
 def down(models: ModelsArgument = None) -> None:
     """Stop models, or everything. Requests in flight get time to end."""
-    from yibu.cli.session import end_left, shut_down, take_down
+    from yibu.cli.session import end_left, shut_down, watch
 
     here = Context.here()
     try:
         if models:
-            take_down(here, models)
+            watch(here, "down", models=models)
         else:
             shut_down(here)
             output.talk(tr("Everything is stopped."))
@@ -176,21 +176,13 @@ NamedArgument = Annotated[
 
 def load(models: NamedArgument, as_json: JsonOption = False) -> None:
     """Load models that are listed but not in memory; returns when they are ready."""
-    from yibu.cli import session
-
-    here = Context.here()
-    session.load(here, models)
-    _tell_states(here, models, as_json=as_json)
+    _have_done("load", models, as_json=as_json)
 
 
 def unload(models: NamedArgument, as_json: JsonOption = False) -> None:
     """Take models out of memory. They stay listed: `yibu load`, or a request to one that is kept
     `idle`, loads them again."""
-    from yibu.cli import session
-
-    here = Context.here()
-    session.unload(here, models)
-    _tell_states(here, models, as_json=as_json)
+    _have_done("unload", models, as_json=as_json)
 
 
 def scale(
@@ -200,14 +192,15 @@ def scale(
 ) -> None:
     """Run so many replicas of a model from now on, whatever the file says, until `yibu apply` or
     `yibu up` with the file. Replicas that are too many answer first what they have."""
-    from yibu.cli import session
+    _have_done("scale", [model], as_json=as_json, replicas=replicas)
+
+
+def _have_done(operation: str, names: list[str], *, as_json: bool, **fields: Any) -> None:
+    """Have the node do it, and say in what state the models are then."""
+    from yibu.cli.session import watch
 
     here = Context.here()
-    session.scale(here, model, replicas)
-    _tell_states(here, [model], as_json=as_json)
-
-
-def _tell_states(here: Context, names: list[str], *, as_json: bool) -> None:
+    watch(here, operation, models=names, **fields)
     models = [model for model in here.client.call("ps")["models"] if model["name"] in names]
     if as_json:
         output.data_json({"version": 1, "models": models})
@@ -225,9 +218,9 @@ def _tell_states(here: Context, names: list[str], *, as_json: bool) -> None:
 
 def restart(model: ModelArgument) -> None:
     """Stop a model and start it again; returns when it is ready."""
-    from yibu.cli.session import restart as restart_models
+    from yibu.cli.session import watch
 
-    restart_models(Context.here(), [model])
+    watch(Context.here(), "restart", models=[model])
 
 
 def test(
