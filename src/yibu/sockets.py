@@ -1,8 +1,9 @@
-"""Sockets that this process was started with: by systemd, or by the holder of its node."""
+"""Sockets that this process was started with, by systemd or the holder of its node; and free ports."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import MutableMapping
 
 _FIRST_FD = 3
@@ -25,3 +26,14 @@ def handed(env: MutableMapping[str, str]) -> dict[str, list[int]]:
         name = names[number] if number < len(names) else "unknown"
         found.setdefault(name, []).append(fd)
     return found
+
+
+def port_fault(port: int) -> str | None:
+    """Why this machine's port cannot be listened on; None where it is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return None

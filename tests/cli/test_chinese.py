@@ -116,3 +116,17 @@ def test_a_terminal_of_gbk_gets_chinese_in_gbk(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 5
     assert "没有节点在运行" in done.stderr.decode("gbk")
+
+
+def test_doctor_without_a_network(tmp_path: Path) -> None:
+    """What to do is found by what was asked, not by its name, which is translated."""
+    dead = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    for language, advice in (
+        ("zh_CN.UTF-8", "把 pip 的 index-url 设为镜像"),
+        ("C", "Set pip's index-url"),
+    ):
+        done = run(
+            tmp_path, language, "doctor", YIBU_OFFLINE="0", PIP_CONFIG_FILE="/dev/null", **dead
+        )
+        assert done.returncode == 0, done.stderr
+        assert advice in done.stdout

@@ -106,3 +106,23 @@ def _is_sentence(node: ast.AST, child: ast.Call) -> bool:
         isinstance(each, ast.Constant) and isinstance(each.value, str) and not each.value.strip()
         for each in others
     )
+
+
+def test_nothing_is_decided_by_an_errors_words() -> None:
+    """`"in use" in error.message` is false in another language: kinds of errors are classes."""
+    found = []
+    for path in sorted((ROOT / "src" / "yibu").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                words = any(
+                    isinstance(one, ast.Constant) and re.search(r"[a-z]{2}", str(one.value))
+                    for one in sides
+                )
+                said = any(
+                    re.search(r"\w\.(message|hint)$|^str\(\w*error\)$", ast.unparse(one))
+                    for one in sides
+                )
+                if words and said:
+                    found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    assert not found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from yibu import sockets
 from yibu.cli import output
 from yibu.cli.connect import Access, access
 from yibu.cli.context import Context, open_environments
@@ -112,20 +112,11 @@ def _config(context: Context, port: int | None, *, node_runs: bool) -> Config:
     config = config_file.resolve(schema, None, env=context.env, flags={"port": port})
     wanted = config.gateway.port
     # A node that runs already has its address.
-    if not node_runs and config.origins.get("gateway.port") == "file" and not _is_free(wanted):
+    ours = not node_runs and config.origins.get("gateway.port") == "file"
+    if ours and sockets.port_fault(wanted) is not None:
         output.talk(f"Port {wanted} is taken, so the demo uses a free one.")
         config = dataclasses.replace(config, gateway=dataclasses.replace(config.gateway, port=0))
     return config
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _say_how_to_go_on(reach: Access, model: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from yibu import sockets
 from yibu.cli import output
 from yibu.cli.context import Context, open_environments
 from yibu.errors import NotRunningError, YibuError
@@ -19,11 +20,6 @@ from yibu.messages import tr
 if TYPE_CHECKING:
     from yibu.environments.disk import EnvironmentInfo
 
-_REACH_ADVICE = {
-    "ModelScope": tr("Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT)."),
-    "Hugging Face": tr("Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope."),
-    "package index": tr("Set pip's index-url to a mirror, or install engines with --wheels DIR."),
-}
 _LITTLE_DISK = 10 * 10**9
 _LITTLE_MEMORY = 4 * 2**30
 
@@ -40,12 +36,7 @@ class Finding:
     advice: str = ""
 
     def row(self) -> dict[str, Any]:
-        return {
-            "subject": self.subject,
-            "level": self.level,
-            "found": self.found,
-            "advice": self.advice,
-        }
+        return asdict(self)
 
 
 def examine(context: Context) -> list[Finding]:
@@ -66,14 +57,9 @@ def examine(context: Context) -> list[Finding]:
 
 
 def _python() -> list[Finding]:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    return [
-        Finding(
-            tr("Python"),
-            "ok",
-            tr("{version} at {executable}", version=version, executable=sys.executable),
-        )
-    ]
+    version = platform.python_version()
+    found = tr("{version} at {executable}", version=version, executable=sys.executable)
+    return [Finding(tr("Python"), "ok", found)]
 
 
 def _uv() -> list[Finding]:
@@ -90,42 +76,32 @@ def _disk(store: Path) -> list[Finding]:
     directory = next(parent for parent in (store, *store.parents) if parent.exists())
     free = shutil.disk_usage(directory).free
     found = tr("{free} free for {store}", free=output.size(free), store=store)
-    if free < _LITTLE_DISK:
-        return [
-            Finding(
-                tr("disk"), "warning", found, tr("Models take gigabytes; move it with YIBU_HOME.")
-            )
-        ]
-    return [Finding(tr("disk"), "ok", found)]
+    advice = tr("Models take gigabytes; move it with YIBU_HOME.") if free < _LITTLE_DISK else ""
+    return [_judged(tr("disk"), found, advice)]
+
+
+def _judged(subject: str, found: str, advice: str) -> Finding:
+    """A warning where there is something to advise."""
+    return Finding(subject, "warning" if advice else "ok", found, advice)
 
 
 def _machine() -> list[Finding]:
     from yibu.node.hardware import probe
 
     machine = probe()
-    findings = [
-        Finding(
-            tr("processor"),
-            "ok",
-            tr("{cores} cores, {arch}", cores=machine.cores, arch=machine.arch),
-        )
-    ]
+    cores = tr("{cores} cores, {arch}", cores=machine.cores, arch=machine.arch)
     memory = tr(
         "{memory_available} of {memory_total} available",
         memory_available=output.size(machine.memory_available),
         memory_total=output.size(machine.memory_total),
     )
-    if machine.memory_available < _LITTLE_MEMORY:
-        advice = tr("Close other programs, or choose a smaller model.")
-        findings.append(Finding(tr("memory"), "warning", memory, advice))
-    else:
-        findings.append(Finding(tr("memory"), "ok", memory))
+    little = machine.memory_available < _LITTLE_MEMORY
+    advice = tr("Close other programs, or choose a smaller model.") if little else ""
+    findings = [Finding(tr("processor"), "ok", cores), _judged(tr("memory"), memory, advice)]
     if not machine.gpus:
         found = tr("none found; models run on the processor")
-        advice = (
-            "" if shutil.which("nvidia-smi") is None else tr("Check the driver with: nvidia-smi")
-        )
-        findings.append(Finding("GPU", "warning" if advice else "ok", found, advice))
+        advice = tr("Check the driver with: nvidia-smi") if shutil.which("nvidia-smi") else ""
+        findings.append(_judged("GPU", found, advice))
     for gpu in machine.gpus:
         text = tr(
             "{gpu}, {free} of {gpu_total} free",
@@ -153,7 +129,7 @@ def _reachability(context: Context) -> list[Finding]:
             answer.name,
             "warning",
             tr("{host}: {detail}", host=answer.host, detail=answer.detail),
-            _REACH_ADVICE[answer.name],
+            answer.advice,
         )
         for answer in check_reachability(settings)
     ]
@@ -177,41 +153,26 @@ def _left(context: Context) -> list[Finding]:
     if not found:
         return []
     advice = tr("End them with: yibu down. Or take them over: yibu up")
-    return [
-        Finding(
-            tr("engines left"),
-            "warning",
-            tr("without a node: {found}", found=", ".join(found)),
-            advice,
-        )
-    ]
+    left = tr("without a node: {found}", found=", ".join(found))
+    return [Finding(tr("engines left"), "warning", left, advice)]
 
 
 def _models(models: Sequence[dict[str, Any]]) -> list[Finding]:
-    return [
-        Finding(
-            tr("model {name}", name=model["name"]),
-            "failure" if model["state"] == "failed" else "ok",
-            model["cause"] or model["state"],
-            tr("See its log: yibu logs {name}", name=model["name"])
-            if model["state"] == "failed"
-            else "",
-        )
-        for model in models
-    ]
+    findings = []
+    for model in models:
+        name, failed = model["name"], model["state"] == "failed"
+        advice = tr("See its log: yibu logs {name}", name=name) if failed else ""
+        found = model["cause"] or model["state"]
+        level: Level = "failure" if failed else "ok"
+        findings.append(Finding(tr("model {name}", name=name), level, found, advice))
+    return findings
 
 
 def _port(port: int) -> Finding:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            advice = tr("Choose another one: yibu up --port 8001")
-            return Finding(
-                tr("port {port}", port=port), "warning", error.strerror or str(error), advice
-            )
-    return Finding(tr("port {port}", port=port), "ok", tr("free"))
+    subject = tr("port {port}", port=port)
+    if (fault := sockets.port_fault(port)) is None:
+        return Finding(subject, "ok", tr("free"))
+    return Finding(subject, "warning", fault, tr("Choose another one: yibu up --port 8001"))
 
 
 def _environments(context: Context) -> list[Finding]:
@@ -220,13 +181,10 @@ def _environments(context: Context) -> list[Finding]:
     made = open_environments(context).list()
     findings = [_installed(environment) for environment in made]
     if not made:
-        findings = [
-            Finding(tr("engines"), "ok", tr("none installed; each is when it is first needed"))
-        ]
-    names = {environment.name for environment in made}
-    return findings + [
-        finding for name in SPECS if name not in names for finding in _installable(name)
-    ]
+        none = tr("none installed; each is when it is first needed")
+        findings = [Finding(tr("engines"), "ok", none)]
+    missing = SPECS.keys() - {environment.name for environment in made}
+    return findings + [f for name in SPECS if name in missing for f in _installable(name)]
 
 
 def _installed(environment: EnvironmentInfo) -> Finding:

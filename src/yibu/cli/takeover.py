@@ -34,7 +34,7 @@ from yibu.config.file import parse, resolve
 from yibu.engines.base import Endpoint
 from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
 from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
-from yibu.gateway.listening import ListenError, bind
+from yibu.gateway.listening import PortTakenError, bind
 from yibu.hub.source import parse_source
 from yibu.management.planning import Planned, plan_models
 from yibu.messages import tr
@@ -222,9 +222,7 @@ class Takeover:
         check_exposure(gateway.host, keys, accounts=accounts)
         try:
             bind(gateway.host, gateway.port).close()
-        except ListenError as error:
-            if "in use" not in error.message:
-                raise
+        except PortTakenError as error:
             if all(server.listens(gateway.port) is False for server in self.old):
                 raise UsageError(
                     tr(

@@ -20,6 +20,10 @@ class ListenError(ConfigError):
     """The gateway cannot listen on its host and port: in use, not allowed, or not here."""
 
 
+class PortTakenError(ListenError):
+    """Another program listens on the port."""
+
+
 def open_listeners(config: GatewayConfig, given: Sequence[int] = ()) -> list[socket.socket]:
     """The listening sockets, that of ``gateway.port`` first, then that of ``gateway.funasr_port``.
 
@@ -38,7 +42,7 @@ def open_listeners(config: GatewayConfig, given: Sequence[int] = ()) -> list[soc
             if kept is not None:
                 left.remove(kept)
             found.append(kept or bind(config.host, port))
-    except BaseException:
+    except BaseException:  # whatever kept one from being had, the others must not stay open
         for one in found:
             one.close()
         raise
@@ -87,7 +91,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _listen_error(host: str, port: int, error: OSError) -> ListenError:
     if error.errno == errno.EADDRINUSE:
-        return ListenError(
+        return PortTakenError(
             tr("port {port} on {host} is in use by another program", port=port, host=host),
             hint=tr(
                 "find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)", port=port

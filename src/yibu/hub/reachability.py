@@ -25,27 +25,36 @@ class Reachability:
     seconds: float
     detail: str
     """Empty, or why not, in words."""
+    advice: str
+    """What to do where it is not reachable."""
 
 
 def check_reachability(settings: HubSettings) -> list[Reachability]:
     """Ask ModelScope, Hugging Face and the first package index for anything at all."""
     quick = replace(settings, connect_timeout=_TIMEOUT, read_timeout=_TIMEOUT)
-    places = [
-        ("ModelScope", settings.modelscope_endpoint or _MODELSCOPE, None),
-        (tr("Hugging Face"), settings.hf_endpoint or _HUGGING_FACE, None),
-        *(
-            (tr("package index"), url, settings.index.ca_bundle)
-            for url in settings.index.indexes[:1]
+    asked = [
+        _ask(
+            "ModelScope", settings.modelscope_endpoint or _MODELSCOPE, quick,
+            tr("Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT)."),
         ),
-    ]
-    return [_ask(name, url, quick, ca_bundle) for name, url, ca_bundle in places]
+        _ask(
+            tr("Hugging Face"), settings.hf_endpoint or _HUGGING_FACE, quick,
+            tr("Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope."),
+        ),
+    ]  # fmt: skip
+    for url in settings.index.indexes[:1]:
+        advice = tr("Set pip's index-url to a mirror, or install engines with --wheels DIR.")
+        asked.append(_ask(tr("package index"), url, quick, advice, settings.index.ca_bundle))
+    return asked
 
 
-def _ask(name: str, url: str, settings: HubSettings, ca_bundle: str | None) -> Reachability:
+def _ask(
+    name: str, url: str, settings: HubSettings, advice: str, ca_bundle: str | None = None
+) -> Reachability:
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or url
     if parts.scheme == "file":
-        return Reachability(name, url, True, 0.0, tr("a folder of this machine"))
+        return Reachability(name, url, True, 0.0, tr("a folder of this machine"), advice)
     client = http.HttpClient(settings, ca_bundle=ca_bundle)
     started = time.monotonic()
     detail = ""
@@ -58,4 +67,4 @@ def _ask(name: str, url: str, settings: HubSettings, ca_bundle: str | None) -> R
         reachable, detail = False, str(error)
     finally:
         client.close()
-    return Reachability(name, host, reachable, time.monotonic() - started, detail)
+    return Reachability(name, host, reachable, time.monotonic() - started, detail, advice)
