@@ -1,7 +1,7 @@
 """The system's shared libraries that an environment needs, and which package has them.
 
-Wheels carry most of what they need, but not all: an engine would end with «cannot open shared object
-file» after gigabytes were downloaded. The loader itself is asked, by ``dlopen``, whether a library is
+Wheels carry most of what they need, but not all: an engine would end with "cannot open shared object
+file" after gigabytes were downloaded. The loader itself is asked, by ``dlopen``, whether a library is
 there; what a made environment wants is read from its ELF files.
 """
 
@@ -32,88 +32,36 @@ class _Family:
     names: frozenset[str]
     """As they stand in ``ID`` and ``ID_LIKE`` of /etc/os-release."""
     install: str
-    packages: dict[str, str]
-    """By the name of the library, or of what ``toolchain`` looks for."""
     anything: str = ""
     """The argument that installs whatever has a library, where the manager knows that."""
 
 
+_RPM = "'{library}()(64bit)'"
 _FAMILIES = (
-    _Family(
-        frozenset({"debian", "ubuntu"}),
-        "apt-get install",
-        {
-            "libgcc_s.so.1": "libgcc-s1",
-            "libgomp.so.1": "libgomp1",
-            "libnuma.so.1": "libnuma1",
-            "libstdc++.so.6": "libstdc++6",
-            "libz.so.1": "zlib1g",
-            "c++": "g++",
-            "vulkan/vulkan.hpp": "libvulkan-dev",
-            "libvulkan.so": "libvulkan-dev",
-            "spirv/unified1/spirv.hpp": "spirv-headers",
-            "glslc": "glslc",
-            "nvcc": "nvidia-cuda-toolkit",
-            "cublas_v2.h": "nvidia-cuda-toolkit",
-        },
-    ),
+    _Family(frozenset({"debian", "ubuntu"}), "apt-get install"),
     _Family(
         frozenset({"fedora", "rhel", "centos", "openeuler", "anolis", "amzn", "kylin"}),
         "dnf install",
-        {
-            "libgcc_s.so.1": "libgcc",
-            "libgomp.so.1": "libgomp",
-            "libnuma.so.1": "numactl-libs",
-            "libstdc++.so.6": "libstdc++",
-            "libz.so.1": "zlib",
-            "c++": "gcc-c++",
-            "vulkan/vulkan.hpp": "vulkan-headers",
-            "libvulkan.so": "vulkan-loader-devel",
-            "spirv/unified1/spirv.hpp": "spirv-headers-devel",
-            "glslc": "glslc",
-            "nvcc": "cuda-toolkit",
-            "cublas_v2.h": "cuda-toolkit",
-        },
-        anything="'{library}()(64bit)'",
+        _RPM,
     ),
-    _Family(
-        frozenset({"suse", "opensuse"}),
-        "zypper install",
-        {
-            "libgcc_s.so.1": "libgcc_s1",
-            "libgomp.so.1": "libgomp1",
-            "libnuma.so.1": "libnuma1",
-            "libstdc++.so.6": "libstdc++6",
-            "libz.so.1": "libz1",
-            "c++": "gcc-c++",
-            "vulkan/vulkan.hpp": "vulkan-devel",
-            "libvulkan.so": "vulkan-devel",
-            "spirv/unified1/spirv.hpp": "spirv-headers",
-            "glslc": "shaderc",
-            "nvcc": "cuda-toolkit",
-            "cublas_v2.h": "cuda-toolkit",
-        },
-        anything="'{library}()(64bit)'",
-    ),
-    _Family(
-        frozenset({"arch"}),
-        "pacman -S",
-        {
-            "libgcc_s.so.1": "gcc-libs",
-            "libgomp.so.1": "gcc-libs",
-            "libnuma.so.1": "numactl",
-            "libstdc++.so.6": "gcc-libs",
-            "libz.so.1": "zlib",
-            "c++": "gcc",
-            "vulkan/vulkan.hpp": "vulkan-headers",
-            "libvulkan.so": "vulkan-icd-loader",
-            "spirv/unified1/spirv.hpp": "spirv-headers",
-            "glslc": "shaderc",
-            "nvcc": "cuda",
-            "cublas_v2.h": "cuda",
-        },
-    ),
+    _Family(frozenset({"suse", "opensuse"}), "zypper install", _RPM),
+    _Family(frozenset({"arch"}), "pacman -S"),
 )
+_PACKAGES = {
+    "libgcc_s.so.1": "libgcc-s1 libgcc libgcc_s1 gcc-libs",
+    "libgomp.so.1": "libgomp1 libgomp libgomp1 gcc-libs",
+    "libnuma.so.1": "libnuma1 numactl-libs libnuma1 numactl",
+    "libstdc++.so.6": "libstdc++6 libstdc++ libstdc++6 gcc-libs",
+    "libz.so.1": "zlib1g zlib libz1 zlib",
+    "c++": "g++ gcc-c++ gcc-c++ gcc",
+    "vulkan/vulkan.hpp": "libvulkan-dev vulkan-headers vulkan-devel vulkan-headers",
+    "libvulkan.so": "libvulkan-dev vulkan-loader-devel vulkan-devel vulkan-icd-loader",
+    "spirv/unified1/spirv.hpp": "spirv-headers spirv-headers-devel spirv-headers spirv-headers",
+    "glslc": "glslc glslc shaderc shaderc",
+    "nvcc": "nvidia-cuda-toolkit cuda-toolkit cuda-toolkit cuda",
+    "cublas_v2.h": "nvidia-cuda-toolkit cuda-toolkit cuda-toolkit cuda",
+}
+"""The package of a library, or of what ``toolchain`` looks for, in the order of ``_FAMILIES``."""
 _DRIVER = frozenset({"libcuda.so.1", "libnvidia-ml.so.1"})
 
 
@@ -155,17 +103,18 @@ def how_to_install(names: Iterable[str], release: Mapping[str, str] | None = Non
         return tr(
             "install NVIDIA's driver (nvidia-smi shows it), or run the model on the CPU: gpus: []"
         )
-    family = _family(_release() if release is None else release)
-    if family is not None:
+    at = _family(_release() if release is None else release)
+    if at is not None:
+        family = _FAMILIES[at]
         known = [
-            family.packages.get(name) or family.anything.format(library=name) for name in names
+            _PACKAGES[name].split()[at]
+            if name in _PACKAGES
+            else family.anything.format(library=name)
+            for name in names
         ]
         if all(known):
-            return tr(
-                "as root: {install} {known}",
-                install=family.install,
-                known=" ".join(dict.fromkeys(known)),
-            )
+            packages = " ".join(dict.fromkeys(known))
+            return tr("as root: {install} {known}", install=family.install, known=packages)
     return tr("install the system's packages that have them; yibu doctor looks again")
 
 
@@ -176,9 +125,10 @@ def _release() -> Mapping[str, str]:
         return {}
 
 
-def _family(release: Mapping[str, str]) -> _Family | None:
+def _family(release: Mapping[str, str]) -> int | None:
+    """Where the distribution's family is in ``_FAMILIES``."""
     words = f"{release.get('ID', '')} {release.get('ID_LIKE', '')}".lower().split()
-    return next((f for word in words for f in _FAMILIES if word in f.names), None)
+    return next((i for word in words for i, f in enumerate(_FAMILIES) if word in f.names), None)
 
 
 def needed(environment: Path) -> list[str]:

@@ -12,90 +12,14 @@ from yibu.cli.bench.client import Client
 from yibu.errors import YibuError
 from yibu.messages import tr
 
-_WORDS = [
-    "time",
-    "people",
-    "year",
-    "way",
-    "day",
-    "thing",
-    "man",
-    "world",
-    "life",
-    "hand",
-    "part",
-    "child",
-    "eye",
-    "woman",
-    "place",
-    "work",
-    "week",
-    "case",
-    "point",
-    "government",
-    "company",
-    "number",
-    "group",
-    "problem",
-    "fact",
-    "water",
-    "money",
-    "story",
-    "month",
-    "book",
-    "room",
-    "area",
-    "house",
-    "power",
-    "game",
-    "line",
-    "end",
-    "member",
-    "law",
-    "car",
-    "city",
-    "name",
-    "team",
-    "minute",
-    "idea",
-    "body",
-    "back",
-    "parent",
-    "face",
-    "level",
-    "office",
-    "door",
-    "health",
-    "person",
-    "art",
-    "war",
-    "history",
-    "party",
-    "result",
-    "change",
-    "morning",
-    "reason",
-    "research",
-    "girl",
-    "guy",
-    "moment",
-    "air",
-    "teacher",
-    "force",
-    "education",
-    "foot",
-    "boy",
-    "age",
-    "policy",
-    "music",
-    "market",
-    "sense",
-    "service",
-    "paper",
-    "order",
-    "plan",
-    "interest",
-]
+_WORDS = """
+    time people year way day thing man world life hand part child eye woman place work week case
+    point government company number group problem fact water money story month book room area
+    house power game line end member law car city name team minute idea body back parent face
+    level office door health person art war history party result change morning reason research
+    girl guy moment air teacher force education foot boy age policy music market sense service
+    paper order plan interest
+"""
 _SAMPLE = 400
 """Words that are counted to learn how many tokens a word has."""
 _SEVERAL = (64, 192)
@@ -180,4 +104,5 @@ async def _used(client: Client, text: str) -> int:
 
 def _words(seed: str, count: int) -> str:
     chosen = random.Random(seed)  # noqa: S311  (prompts, not secrets)
-    return " ".join(chosen.choice(_WORDS) for _ in range(count))
+    words = _WORDS.split()
+    return " ".join(chosen.choice(words) for _ in range(count))
