@@ -4,13 +4,7 @@ The types stand in ``types``; the file's schema and everything that reads bytes 
 alone imports pydantic and YAML, so that the verbs that need no file start quickly.
 """
 
-from yibu.config.types import (
-    ENGINE_NAMES,
-    Config,
-    EngineName,
-    GatewayConfig,
-    ModelConfig,
-    Origin,
-)
+from yibu.config.engines import ENGINE_NAMES, EngineName
+from yibu.config.types import Config, GatewayConfig, ModelConfig, Origin
 
 __all__ = ["ENGINE_NAMES", "Config", "EngineName", "GatewayConfig", "ModelConfig", "Origin"]

@@ -15,8 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from yibu.config.engines import EngineName
 from yibu.config.names import check_name
-from yibu.config.types import EngineName, Keep, Sleep
+from yibu.config.types import Keep, Sleep
 from yibu.messages import tr
 
 _UNITS = {

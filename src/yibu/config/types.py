@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-EngineName = Literal["llama.cpp", "vllm", "sglang", "lmdeploy", "speech", "command"]
-ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
+from yibu.config.engines import EngineName
 
 Origin = Literal["flag", "environment", "file", "default"]
 """Where a resolved value came from, so that "why this one?" has an answer."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from yibu.config import EngineName, ModelConfig
+from yibu.config.engines import engine_folder
 from yibu.engines.answers import Answers
-from yibu.engines.folders import folder_of
 from yibu.engines.logs import Cause, PhaseMark, causes_of, phases_of
 from yibu.engines.requests import UNKNOWN, Abilities, RequestTable
 from yibu.engines.servers import ServerCommand
@@ -151,7 +151,7 @@ class LaunchPlan:
         A placeholder that the binding does not have stays as it is: braces in a flag's JSON
         look the same.
         """
-        values = {"templates": str(folder_of(self.engine) / "templates"), **binding.values()}
+        values = {"templates": str(engine_folder(self.engine) / "templates"), **binding.values()}
         env = {name: fill(text, values) for name, text in self.env.items()}
         if self.key_variable is not None:
             env[self.key_variable] = binding.key

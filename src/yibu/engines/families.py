@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
-from yibu.engines.folders import folder_of, read_toml
+from yibu.config.engines import engine_table
 from yibu.messages import tr
 
 
@@ -46,8 +46,8 @@ class Family:
 @cache
 def families(engine: str) -> tuple[Family, ...]:
     """All families with an engine's parsers: ``families.toml``, and ``parsers.toml`` of its folder."""
-    parsers = read_toml(folder_of(engine) / "parsers.toml")
-    known = read_toml(folder_of("") / "families.toml")
+    parsers = engine_table(engine, "parsers.toml")
+    known = engine_table("", "families.toml")
     return tuple(
         Family(
             title,

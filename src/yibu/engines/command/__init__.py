@@ -2,4 +2,6 @@
 
 from yibu.engines.command.engine import Command
 
-__all__ = ["Command"]
+ENGINE = Command
+
+__all__ = ["ENGINE", "Command"]

@@ -2,4 +2,6 @@
 
 from yibu.engines.llama_cpp.engine import LlamaCpp
 
-__all__ = ["LlamaCpp"]
+ENGINE = LlamaCpp
+
+__all__ = ["ENGINE", "LlamaCpp"]

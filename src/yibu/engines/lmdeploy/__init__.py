@@ -2,4 +2,6 @@
 
 from yibu.engines.lmdeploy.engine import Lmdeploy
 
-__all__ = ["Lmdeploy"]
+ENGINE = Lmdeploy
+
+__all__ = ["ENGINE", "Lmdeploy"]

@@ -2,4 +2,6 @@
 
 from yibu.engines.sglang.engine import Sglang
 
-__all__ = ["Sglang"]
+ENGINE = Sglang
+
+__all__ = ["ENGINE", "Sglang"]

@@ -2,4 +2,6 @@
 
 from yibu.engines.speech.engine import Speech
 
-__all__ = ["Speech"]
+ENGINE = Speech
+
+__all__ = ["ENGINE", "Speech"]

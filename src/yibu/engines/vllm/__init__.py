@@ -2,4 +2,6 @@
 
 from yibu.engines.vllm.engine import Vllm
 
-__all__ = ["Vllm"]
+ENGINE = Vllm
+
+__all__ = ["ENGINE", "Vllm"]
