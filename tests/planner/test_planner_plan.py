@@ -14,7 +14,7 @@ from yibu.errors import ConfigError
 from yibu.planner import cpu
 from yibu.planner.explain import explain, explain_machine
 from yibu.planner.facts import facts_from_headers
-from yibu.planner.gpu import margin
+from yibu.planner.gpu_need import margin
 from yibu.planner.ledger import Promise, less_promised, promised_memory
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import place_beside, plan

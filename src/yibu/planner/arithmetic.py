@@ -12,7 +12,10 @@ from yibu.messages import tr
 from yibu.planner import hf_config
 from yibu.planner.attention import cache_groups, window_tokens
 from yibu.planner.cache import CacheGroup
+from yibu.planner.hf.model import has_own_head
 from yibu.planner.hf.settings import setting
+from yibu.planner.lora import Slots, kept_bytes, slot_bytes
+from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.types import MemoryNeed, ModelFacts
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -276,3 +279,72 @@ def tensor_parallel_problem(facts: ModelFacts, tp: int) -> str | None:
     if width and width % tp:
         return tr("its feed-forward width {width} cannot be divided by {tp}", width=width, tp=tp)
     return None
+
+
+def valid_size(facts: ModelFacts, limit: int) -> int:
+    """The largest tensor parallel size up to ``limit`` that the model allows."""
+    return next(
+        (tp for tp in range(max(1, limit), 1, -1) if not tensor_parallel_problem(facts, tp)), 1
+    )
+
+
+# ---------------------------------------------------------------------------- vLLM on a CPU
+
+VLLM_CPU_SEQUENCES = 32
+"""Sequences at once for vLLM on a CPU, whose cache is paged: each takes what it has used so far,
+and when all is taken the youngest waits. The cache is made for a few whole ones."""
+_VLLM_CACHE_STEP = 64 * MIB
+# What a vLLM on a CPU holds besides weights, cache and activations: torch, compiled kernels,
+# tokenizer and HTTP server of its processes, as their proportional shares of all pages
+# (benchmarks/engine_memory.py, vLLM 0.32.0, eight clients at once; what is in brackets). Each has a
+# fifth added: allocators differ, and a machine that swaps answers nobody.
+_VLLM_PROCESSES = int(1.65 * GIB)
+"""API server and engine core (1400 MiB)."""
+_VLLM_WORKER = int(0.55 * GIB)
+"""A worker process of its own, where it has one (473 MiB)."""
+_VLLM_RANK = int(0.4 * GIB)
+"""Each further rank of tensor parallel (310 MiB)."""
+_VLLM_BATCHED = 2048
+"""Tokens of one step and rank (vllm/engine/arg_utils.py: an API server on a CPU)."""
+
+
+def vllm_cpu_need(
+    facts: ModelFacts, context: int, parallel: int, request: Request, threads: int
+) -> MemoryNeed:
+    """Main memory that one rank of vLLM takes, with ``parallel`` sequences of full length cached."""
+    ranks = request.tensor_parallel or 1
+    cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
+    weights = loaded_weights(facts, request.dtype)
+    return MemoryNeed(
+        weights=weights if ranks == 1 else int(weights / ranks * 1.01),
+        # One step more: vLLM keeps a block of its own, and rounds each sequence up to whole blocks.
+        kv_cache=(cache // _VLLM_CACHE_STEP + 1) * _VLLM_CACHE_STEP,
+        overhead=_vllm_cpu_overhead(facts, request, threads),
+        adapters=_adapters(facts, request.lora, ranks),
+    )
+
+
+def _vllm_cpu_overhead(facts: ModelFacts, request: Request, threads: int) -> int:
+    """Bytes of one rank: its part of the processes, and its activations."""
+    ranks = request.tensor_parallel or 1
+    unbound = request.threads is not None or threads <= FEW_THREADS
+    alone = ranks == 1 and unbound and not request.several
+    processes = _VLLM_PROCESSES + (0 if alone else _VLLM_WORKER) + (ranks - 1) * _VLLM_RANK
+    batched = request.batched or _VLLM_BATCHED * ranks
+    served = request.parallel or VLLM_CPU_SEQUENCES
+    computing = vllm_overhead(facts, tp=ranks, batched=batched, sequences=served, eager=True)
+    return processes // ranks + _packed_vocabulary(facts, request) // ranks + computing.activations
+
+
+def _packed_vocabulary(facts: ModelFacts, request: Request) -> int:
+    """Bytes of the second copies that vLLM keeps of embeddings and output matrix on a CPU: it packs
+    every matrix for its products, and of these two keeps the first copy too
+    (``dispatch_cpu_unquantized_gemm`` with ``remove_weight=False``)."""
+    element = 4 if request.dtype in ("float32", "float") else 2
+    matrices = 2 if has_own_head(facts.details) else 1
+    return matrices * vocabulary(facts) * hidden_size(facts) * element
+
+
+def _adapters(facts: ModelFacts, slots: Slots | None, ranks: int) -> int:
+    """Main memory of one rank for adapters: what they are copied into is main memory here too."""
+    return slot_bytes(facts, slots, ranks) + kept_bytes(facts, slots) if slots else 0

@@ -1,4 +1,4 @@
-"""Placement in main memory: llama.cpp, speech, commands, and vLLM without a GPU."""
+"""Placement in main memory: llama.cpp, commands, and vLLM without a GPU."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from typing import Literal
 
 from yibu.messages import tr
 from yibu.planner.arithmetic import (
-    GIB,
     MIB,
-    hidden_size,
-    kv_bytes,
+    VLLM_CPU_SEQUENCES,
     kv_bytes_per_token,
     llama_need,
-    loaded_weights,
     tensor_parallel_problem,
-    vllm_overhead,
-    vocabulary,
+    vllm_cpu_need,
 )
-from yibu.planner.hf.model import has_own_head
-from yibu.planner.lora import Slots, fewer, kept_bytes, slot_bytes
-from yibu.planner.request import FEW_THREADS, Request
+from yibu.planner.lora import fewer
+from yibu.planner.request import Request
 from yibu.planner.text import room_for, size
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Placement
 
@@ -30,46 +25,11 @@ MIN_CONTEXT = 1024
 CONTEXT_STEP = 256
 _USUAL_CONTEXT = 8192
 _USUAL_PARALLEL = 4
-_VLLM_PARALLEL = 32
-"""Sequences at once for vLLM on a CPU, whose cache is paged: each takes what it has used so far,
-and when all is taken the youngest waits. The cache is made for ``_USUAL_PARALLEL`` whole ones."""
-_VLLM_CACHE_STEP = 64 * MIB
 
 USUAL_PROMPT_CACHE = 1024 * MIB
 """Main memory for llama.cpp's prompts of past conversations. Its own default, 8 GiB, would fill
 in days what nobody planned for."""
 _PROMPT_CACHE_STEP = 64 * MIB
-
-# What a vLLM on a CPU holds besides weights, cache and activations: torch, compiled kernels,
-# tokenizer and HTTP server of its processes, as their proportional shares of all pages
-# (benchmarks/engine_memory.py, vLLM 0.32.0, eight clients at once; what is in brackets). Each has a
-# fifth added: allocators differ, and a machine that swaps answers nobody.
-_VLLM_PROCESSES = int(1.65 * GIB)
-"""API server and engine core (1400 MiB)."""
-_VLLM_WORKER = int(0.55 * GIB)
-"""A worker process of its own, where it has one (473 MiB)."""
-_VLLM_RANK = int(0.4 * GIB)
-"""Each further rank of tensor parallel (310 MiB)."""
-_VLLM_BATCHED = 2048
-"""Tokens of one step and rank (vllm/engine/arg_utils.py: an API server on a CPU)."""
-
-# What a speech engine's process takes besides its weights, measured likewise with clips of 15 s.
-# SenseVoice of 893 MiB in fp32, 446 in bf16, 223 in int8: 186, 203 and 227 MiB. The rest of the
-# half GiB is for what was not measured: clips of an hour, and kernels for many lengths of segments.
-# That it reads model.pt whole when it loads needs no memory of its own: those pages are the file's.
-# On torch (`path: reference`) FunASR holds 3.3 GB at the peak of loading.
-_SPEECH_OVERHEAD = {
-    "sensevoice": 512 * MIB,
-    "sensevoice-onnx": 1 * GIB,
-    "paraformer": 512 * MIB,
-    "paraformer-onnx": 1 * GIB,
-    "whisper-ct2": 512 * MIB,
-}
-_SPEECH_REFERENCE = int(2.3 * GIB)
-_OWN_PRECISION = frozenset({"sensevoice", "paraformer"})
-"""Formats whose weights the engine lays out at the precision that it computes in."""
-_SPEECH_SHARE = {"bf16": 0.5, "int8": 0.25}
-"""Of the bytes of fp32 weights; what the engine chooses by the processor is counted as fp32."""
 
 
 def reserve(machine: Machine) -> int:
@@ -111,25 +71,26 @@ def place(request: Request, machine: Machine, left: int, sharing: int) -> ModelP
     Args:
         sharing: Engines that will run on the CPU, this one included.
     """
-    room = left if request.memory is None else min(left, request.memory)
-    threads = request.threads or engine_threads(machine, sharing)
-    why = _why_threads(request, threads, machine.cores, sharing)
-    if request.facts is None:
+    threads, why = threads_of(request, machine, sharing)
+    if request.facts is None or request.rule == "unmanaged":
         return _command(request, left, threads, why)
-    if request.rule == "fixed":
-        return _fixed(request, request.facts, room, threads, why)
-    if request.rule == "unmanaged":
-        return _command(request, left, threads, why)
-    return _language_model(request, request.facts, machine, room, threads, why)
+    return _language_model(request, request.facts, machine, room_of(request, left), threads, why)
 
 
-def _why_threads(request: Request, threads: int, cores: int, sharing: int) -> str:
+def room_of(request: Request, left: int) -> int:
+    """Bytes of ``left`` that a model may take."""
+    return left if request.memory is None else min(left, request.memory)
+
+
+def threads_of(request: Request, machine: Machine, sharing: int) -> tuple[int, str]:
+    """A model's threads, and why they are so many."""
     if request.threads:
-        return tr("threads as asked")
-    why = tr("{threads} of {cores} physical cores", threads=threads, cores=cores)
-    return (
-        tr("{why}, shared by {sharing} engines", why=why, sharing=sharing) if sharing > 1 else why
-    )
+        return request.threads, tr("threads as asked")
+    threads = engine_threads(machine, sharing)
+    why = tr("{threads} of {cores} physical cores", threads=threads, cores=machine.cores)
+    if sharing > 1:
+        why = tr("{why}, shared by {sharing} engines", why=why, sharing=sharing)
+    return threads, why
 
 
 def _command(request: Request, left: int, threads: int, why: str) -> ModelPlan:
@@ -159,60 +120,6 @@ def _command(request: Request, left: int, threads: int, why: str) -> ModelPlan:
     return ModelPlan(request.name, "fits", placement, (note,))
 
 
-def _fixed(request: Request, facts: ModelFacts, room: int, threads: int, why: str) -> ModelPlan:
-    """An engine whose memory hardly depends on any setting."""
-    copies = request.replicas
-    need = _speech_need(request, facts)
-    arithmetic = tr(
-        "weights {weights} + engine and buffers {overhead} = {need_total}",
-        weights=size(need.weights),
-        overhead=size(need.overhead),
-        need_total=size(need.total),
-    )
-    if copies > 1:
-        arithmetic = tr("{arithmetic}, {copies} times", arithmetic=arithmetic, copies=copies)
-    if need.total * copies > room:
-        return _refuse(request, need.total * copies, room, arithmetic, ())
-    placement = Placement(
-        gpus=(),
-        threads=threads,
-        context=None,
-        parallel=request.parallel or 1,
-        need=need,
-        budget=need.total,
-        reasons=(why,),
-    )
-    reasons = [
-        tr(
-            "{arithmetic}; {need_total} is free",
-            arithmetic=arithmetic,
-            need_total=room_for(need.total, room),
-        )
-    ]
-    if facts.format in _OWN_PRECISION and not (request.precision or request.reference):
-        reasons.append(
-            tr(
-                "weights counted in fp32: which precision is fastest, the processor decides "
-                "when it starts (`precision: int8` takes a quarter of them, bf16 half)"
-            )
-        )
-    return ModelPlan(request.name, "fits", placement, tuple(reasons))
-
-
-def _speech_need(request: Request, facts: ModelFacts) -> MemoryNeed:
-    need = _recognizer_need(request, facts)
-    return replace(need, weights=need.weights + request.beside)
-
-
-def _recognizer_need(request: Request, facts: ModelFacts) -> MemoryNeed:
-    if request.reference:
-        return MemoryNeed(facts.weight_bytes, 0, _SPEECH_REFERENCE)
-    share = 1.0
-    if facts.format in _OWN_PRECISION:
-        share = _SPEECH_SHARE.get(request.precision or "", 1.0)
-    return MemoryNeed(int(facts.weight_bytes * share), 0, _SPEECH_OVERHEAD.get(facts.format, GIB))
-
-
 def _language_model(
     request: Request, facts: ModelFacts, machine: Machine, room: int, threads: int, why: str
 ) -> ModelPlan:
@@ -221,7 +128,7 @@ def _language_model(
         return ModelPlan(request.name, "does_not_fit", None, (problem,), ("`tensor_parallel: 1`",))
     room //= max(1, request.replicas) * ranks
     paged = request.rule == "paged"
-    served = request.parallel or (_VLLM_PARALLEL if paged else None)
+    served = request.parallel or (VLLM_CPU_SEQUENCES if paged else None)
     parallel_choices = [request.parallel] if request.parallel else [_USUAL_PARALLEL, 2, 1]
     if paged and served:
         parallel_choices = sorted({min(served, n) for n in (_USUAL_PARALLEL, 2, 1)}, reverse=True)
@@ -237,13 +144,11 @@ def _language_model(
 
     fitting = [n for n in parallel_choices if need(wanted, n).total <= room]
     parallel = fitting[0] if fitting else parallel_choices[-1]
-    context = wanted
-    if not fitting:
-        context = largest_context(lambda n: need(n, parallel).total <= room, wanted)
+    context = largest_context(lambda n: need(n, parallel).total <= room, wanted)
     if context < min(MIN_CONTEXT, wanted):
         smallest = need(min(MIN_CONTEXT, wanted), parallel)
         hints = suggestions(request, facts, room - (smallest.total - smallest.weights))
-        return _refuse(request, smallest.total, room, explain_need(smallest), hints)
+        return refuse(request, smallest.total, room, explain_need(smallest), hints)
     used, past = need(context, parallel), None
     if not paged:
         used, past = with_prompt_cache(request, facts, used, room)
@@ -358,50 +263,10 @@ def wanted_context(request: Request, facts: ModelFacts) -> tuple[int, list[str]]
     ]
 
 
-def vllm_cpu_need(
-    facts: ModelFacts, context: int, parallel: int, request: Request, threads: int
-) -> MemoryNeed:
-    """Main memory that one rank of vLLM takes, with ``parallel`` sequences of full length cached."""
-    ranks = request.tensor_parallel or 1
-    cache = kv_bytes(facts, context, parallel, kv_dtype=request.kv_dtype, tp=ranks)
-    weights = loaded_weights(facts, request.dtype)
-    return MemoryNeed(
-        weights=weights if ranks == 1 else int(weights / ranks * 1.01),
-        # One step more: vLLM keeps a block of its own, and rounds each sequence up to whole blocks.
-        kv_cache=(cache // _VLLM_CACHE_STEP + 1) * _VLLM_CACHE_STEP,
-        overhead=_vllm_cpu_overhead(facts, request, threads),
-        adapters=_adapters(facts, request.lora, ranks),
-    )
-
-
-def _vllm_cpu_overhead(facts: ModelFacts, request: Request, threads: int) -> int:
-    """Bytes of one rank: its part of the processes, and its activations."""
-    ranks = request.tensor_parallel or 1
-    unbound = request.threads is not None or threads <= FEW_THREADS
-    alone = ranks == 1 and unbound and not request.several
-    processes = _VLLM_PROCESSES + (0 if alone else _VLLM_WORKER) + (ranks - 1) * _VLLM_RANK
-    batched = request.batched or _VLLM_BATCHED * ranks
-    served = request.parallel or _VLLM_PARALLEL
-    computing = vllm_overhead(facts, tp=ranks, batched=batched, sequences=served, eager=True)
-    return processes // ranks + _packed_vocabulary(facts, request) // ranks + computing.activations
-
-
-def _packed_vocabulary(facts: ModelFacts, request: Request) -> int:
-    """Bytes of the second copies that vLLM keeps of embeddings and output matrix on a CPU: it packs
-    every matrix for its products, and of these two keeps the first copy too
-    (``dispatch_cpu_unquantized_gemm`` with ``remove_weight=False``)."""
-    element = 4 if request.dtype in ("float32", "float") else 2
-    matrices = 2 if has_own_head(facts.details) else 1
-    return matrices * vocabulary(facts) * hidden_size(facts) * element
-
-
-def _adapters(facts: ModelFacts, slots: Slots | None, ranks: int) -> int:
-    """Main memory of one rank for adapters: what they are copied into is main memory here too."""
-    return slot_bytes(facts, slots, ranks) + kept_bytes(facts, slots) if slots else 0
-
-
 def largest_context(fits: Callable[[int], bool], wanted: int) -> int:
-    """The largest multiple of ``CONTEXT_STEP`` below ``wanted`` that fits; 0 when none does."""
+    """``wanted``, or the largest multiple of ``CONTEXT_STEP`` below it that fits; 0 when none does."""
+    if fits(wanted):
+        return wanted
     low, high = 0, (wanted - 1) // CONTEXT_STEP
     while low < high:
         middle = (low + high + 1) // 2
@@ -439,7 +304,7 @@ def suggestions(request: Request, facts: ModelFacts, for_weights: int) -> tuple[
     return tuple(found)
 
 
-def _refuse(
+def refuse(
     request: Request, needed: int, room: int, arithmetic: str, hints: tuple[str, ...]
 ) -> ModelPlan:
     reason = tr(

@@ -14,7 +14,7 @@ from yibu.planner.arithmetic import (
     llama_host_compute,
     vocabulary,
 )
-from yibu.planner.gpu import margin
+from yibu.planner.gpu_need import margin
 from yibu.planner.layers import Layer, Layers
 from yibu.planner.request import Request
 from yibu.planner.types import Accelerator, Gpu, MemoryNeed, ModelFacts, Offload

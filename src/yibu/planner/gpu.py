@@ -11,27 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from yibu.messages import tr
-from yibu.planner.arithmetic import (
-    MIB,
-    kv_bytes,
-    loaded_weights,
-    tensor_parallel_problem,
-    vllm_overhead,
+from yibu.planner.arithmetic import kv_bytes_per_token, tensor_parallel_problem, valid_size
+from yibu.planner.cpu import MIN_CONTEXT, largest_context
+from yibu.planner.gpu_advice import Refusal, too_large
+from yibu.planner.gpu_need import (
+    fixed_budget,
+    least_need,
+    sequences,
+    stage_share,
+    wanted_context,
 )
-from yibu.planner.cpu import MIN_CONTEXT, explain_need, largest_context
-from yibu.planner.lora import fewer, slot_bytes
 from yibu.planner.request import Request
-from yibu.planner.text import room_for, size
-from yibu.planner.types import Gpu, Machine, MemoryNeed, ModelFacts
-
-_USUAL_SEQUENCES = 256
-_USUAL_BATCHED = 2048
-_USUAL_CONTEXT = 8192
-
-
-def margin(gpu: Gpu) -> int:
-    """Bytes of a GPU that are planned for nobody: fragmentation, and what the driver takes."""
-    return max(256 * MIB, gpu.total // 50)
+from yibu.planner.text import size
+from yibu.planner.types import Gpu, Machine, MemoryNeed, ModelFacts, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,53 +52,6 @@ class Spot:
     @property
     def least_budget(self) -> int:
         return self.fixed if self.fixed is not None else self.least.total
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    reason: str
-    suggestions: tuple[str, ...] = ()
-
-
-def wanted_context(request: Request, facts: ModelFacts, cap: int | None) -> int:
-    if request.context is not None:
-        return request.context
-    longest = facts.max_context or _USUAL_CONTEXT
-    return longest if cap is None else min(longest, cap)
-
-
-def sequences(request: Request) -> int:
-    return request.parallel or _USUAL_SEQUENCES
-
-
-def least_need(
-    request: Request, facts: ModelFacts, tp: int, context: int
-) -> tuple[MemoryNeed, int]:
-    """What one GPU must hold for one sequence of full length; and the graphs' part of it."""
-    batched = request.batched or _USUAL_BATCHED
-    overhead = vllm_overhead(
-        facts, tp=tp, batched=batched, sequences=sequences(request), eager=request.eager
-    )
-    share = stage_share(request, facts)
-    weights = int(loaded_weights(facts, request.dtype) * share)
-    cache = kv_bytes(facts, context, 1, kv_dtype=request.kv_dtype, tp=tp, batched=batched)
-    need = MemoryNeed(
-        # Norms and routers are kept whole on every GPU: below a hundredth of any model at hand.
-        weights=weights if tp == 1 else int(weights / tp * 1.01),
-        kv_cache=int(cache * share),
-        overhead=overhead.total,
-        adapters=slot_bytes(facts, request.lora, tp) if request.lora else 0,
-    )
-    return need, overhead.graphs
-
-
-def stage_share(request: Request, facts: ModelFacts) -> float:
-    """The part of the layers that the largest stage of a pipeline has; of its weights too, for which
-    embeddings and output matrix, on its ends, count as layers."""
-    stages = request.pipeline_parallel
-    if stages == 1:
-        return 1.0
-    return -(-facts.layers // stages) / facts.layers if facts.layers else 1 / stages
 
 
 def place(
@@ -151,7 +96,7 @@ def place(
             ),
             (f"`tensor_parallel: {valid_size(facts, len(candidates))}`",),
         )
-    return _too_large(request, facts, candidates, left)
+    return too_large(request, facts, candidates, left)
 
 
 def _candidates(request: Request, machine: Machine, left: Mapping[int, int]) -> list[Gpu] | Refusal:
@@ -210,22 +155,13 @@ def _fit(
     def fits(context: int) -> bool:
         return least_need(request, facts, tp, context)[0].total <= room
 
-    context = wanted if fits(wanted) else largest_context(fits, wanted)
+    context = largest_context(fits, wanted)
     if context < min(MIN_CONTEXT, wanted):
         return None
     least, graphs = least_need(request, facts, tp, context)
     # What is wanted without a cap is what the verdict is measured by.
     goal = wanted_context(request, facts, None)
     return Spot(request, facts, tuple(gpus), context, goal, least, graphs, fixed)
-
-
-def fixed_budget(request: Request, gpus: Sequence[Gpu]) -> int | None:
-    """Bytes of each GPU that the user set aside: ``memory:``, or vLLM's fraction."""
-    if request.memory is not None:
-        return request.memory
-    if request.memory_share is not None:
-        return int(request.memory_share * min(gpu.total for gpu in gpus))
-    return None
 
 
 def share_out(spots: Sequence[Spot], left: Mapping[int, int]) -> list[int]:
@@ -276,163 +212,73 @@ def memory_share(spot: Spot, budget: int) -> float:
     return int((budget - spot.graphs) / largest * 1000) / 1000
 
 
-# ---------------------------------------------------------------------------- refusals
-
-
-def valid_size(facts: ModelFacts, limit: int) -> int:
-    """The largest tensor parallel size up to ``limit`` that the model allows."""
-    return next(
-        (tp for tp in range(max(1, limit), 1, -1) if not tensor_parallel_problem(facts, tp)), 1
+def placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placement:
+    """What a model gets on its GPUs with a budget of each."""
+    request, facts, tp = spot.request, spot.facts, spot.tensor_parallel
+    cache = budget - (spot.least.total - spot.least.kv_cache)
+    # A cache beyond what all sequences could ever fill is still allocated by vLLM.
+    need = replace(spot.least, kv_cache=cache)
+    per_token = int(kv_bytes_per_token(facts, request.kv_dtype, tp) * stage_share(request, facts))
+    fixed_part = spot.least.kv_cache - per_token * spot.context
+    tokens = (cache - max(0, fixed_part)) // per_token if per_token else None
+    share = memory_share(spot, budget)
+    old = [g for g in spot.gpus if g.compute_capability and g.compute_capability < (8, 0)]
+    stored = request.dtype is None and facts.dtype == "bfloat16" and facts.quantization is None
+    dtype = "float16" if stored and old else None
+    reasons = _reasons(spot, share)
+    if dtype is not None:
+        reasons.append(tr("dtype float16: {old} does not compute in bfloat16", old=old[0].name))
+    return Placement(
+        gpus=tuple(g.index for g in spot.gpus),
+        threads=request.threads or max(1, min(machine.cores // max(1, len(machine.gpus)), 8) * tp),
+        context=spot.context,
+        parallel=sequences(request),
+        need=need,
+        tensor_parallel=tp,
+        reasons=tuple(reasons),
+        memory_share=share,
+        budget=budget,
+        start_order=order,
+        kv_tokens=tokens,
+        dtype=dtype,
     )
 
 
-def _too_large(
-    request: Request, facts: ModelFacts, candidates: Sequence[Gpu], left: Mapping[int, int]
-) -> Refusal:
-    asked = request.tensor_parallel
-    if request.groups > 1 and (asked or 1) * request.groups > len(candidates):
-        return Refusal(
+def _reasons(spot: Spot, share: float) -> list[str]:
+    """Why these GPUs are divided so."""
+    request, facts, tp = spot.request, spot.facts, spot.tensor_parallel
+    names = ", ".join(str(g.index) for g in spot.gpus)
+    reasons = [f"GPU {names} ({spot.gpus[0].name})"]
+    if tp > 1:
+        reasons.append(
             tr(
-                "pipeline parallel {pipeline_parallel}, data parallel {data_parallel} and "
-                "tensor parallel {asked} take {asked2} GPUs, and {candidates_count} are "
-                "usable",
+                "tensor parallel {tp}: {attention_heads} heads, {attention_heads2} a GPU",
+                tp=tp,
+                attention_heads=facts.attention_heads,
+                attention_heads2=facts.attention_heads // tp,
+            )
+        )
+    if request.pipeline_parallel > 1:
+        reasons.append(
+            tr(
+                "pipeline parallel {pipeline_parallel}: {layers} layers in "
+                "{pipeline_parallel} stages",
                 pipeline_parallel=request.pipeline_parallel,
+                layers=facts.layers,
+            )
+        )
+    if request.data_parallel > 1:
+        reasons.append(
+            tr(
+                "data parallel {data_parallel}: as many copies of all of it",
                 data_parallel=request.data_parallel,
-                asked=asked or 1,
-                asked2=(asked or 1) * request.groups,
-                candidates_count=len(candidates),
-            ),
-            (tr("fewer of them, or more GPUs"),),
-        )
-    if asked is not None and asked > len(candidates):
-        return Refusal(
-            tr(
-                "tensor parallel {asked} was asked for, and {candidates_count} GPUs are usable",
-                asked=asked,
-                candidates_count=len(candidates),
-            ),
-            (f"`tensor_parallel: {valid_size(facts, len(candidates))}`",),
-        )
-    tp = asked or valid_size(facts, len(candidates) // request.groups)
-    context = min(MIN_CONTEXT, wanted_context(request, facts, None))
-    need, _ = least_need(request, facts, tp, context)
-    used = candidates[: tp * request.groups]
-    fixed = fixed_budget(request, used)
-    room = max(0, min(left[gpu.index] for gpu in used))
-    where = (
-        tr("each of {used_count} GPUs", used_count=len(used))
-        if len(used) > 1
-        else f"GPU {used[0].index} ({used[0].name})"
-    )
-    if fixed is not None and need.total <= room < fixed:
-        option = "memory" if request.memory is not None else "gpu_memory_utilization"
-        return Refusal(
-            tr(
-                "its budget, {fixed} by `{option}:`, is more than the {fixed2} that is free "
-                "on {where}",
-                fixed=size(fixed),
-                option=option,
-                fixed2=room_for(fixed, room),
-                where=where,
-            ),
-            (
-                tr(
-                    "a smaller `{option}:`; it needs {need_total} at least",
-                    option=option,
-                    need_total=size(need.total),
-                ),
-            ),
-        )
-    reason = tr(
-        "with {context:,} tokens it needs {need} on {where}, and {need_total} is free there",
-        context=context,
-        need=explain_need(need),
-        where=where,
-        need_total=room_for(need.total, room),
-    )
-    if fixed is not None:
-        reason = tr("{reason}; its budget is {fixed}", reason=reason, fixed=size(fixed))
-    return Refusal(reason, suggestions(request, facts, used, need, room))
-
-
-def suggestions(
-    request: Request,
-    facts: ModelFacts,
-    used: Sequence[Gpu],
-    need: MemoryNeed,
-    room: int,
-    at_least: int = _USUAL_CONTEXT,
-) -> tuple[str, ...]:
-    """What would fit, each tried with the same arithmetic before it is said.
-
-    Args:
-        at_least: Tokens that make it worth while to buy more GPUs.
-    """
-    found = [*fewer(request.lora)]
-    if request.memory is not None and request.memory < need.total <= room:
-        found.append(tr("raise `memory:` to {need_total}", need_total=size(need.total)))
-    for gpu in used:
-        for holder in sorted(gpu.processes, key=lambda p: -(p.memory or 0))[:2]:
-            if holder.memory:
-                who = holder.name or tr("a process")
-                found.append(
-                    tr(
-                        "stop {who} (pid {pid}): it holds {memory}",
-                        who=who,
-                        pid=holder.pid,
-                        memory=size(holder.memory),
-                    )
-                )
-    if more := _more_gpus(request, facts, used, at_least):
-        found.append(more)
-    four = four_bit(facts)
-    if four is not None:
-        small = least_need(request, four, len(used) // request.groups, MIN_CONTEXT)[0]
-        if small.total <= min(room, fixed_budget(request, used) or room):
-            found.append(
-                tr(
-                    "a 4-bit variant (AWQ or GPTQ, about {weight_bytes} of weights) fits",
-                    weight_bytes=size(four.weight_bytes),
-                )
             )
-    return tuple(found) or (tr("a smaller model, or other hardware: `yibu plan --machine FILE`"),)
-
-
-def _more_gpus(
-    request: Request, facts: ModelFacts, used: Sequence[Gpu], at_least: int
-) -> str | None:
-    """The fewest GPUs of the same kind that hold the model with a useful context."""
-    free = min(used[0].total - margin(used[0]), fixed_budget(request, used) or used[0].total)
-    wanted = wanted_context(request, facts, None)
-    for tp in (2, 4, 8, 16):
-        if tp * request.groups <= len(used) or tensor_parallel_problem(facts, tp):
-            continue
-
-        def fits(context: int, tp: int = tp) -> bool:
-            return least_need(request, facts, tp, context)[0].total <= free
-
-        context = wanted if fits(wanted) else largest_context(fits, wanted)
-        if context >= min(wanted, at_least):
-            return tr(
-                "{tp} GPUs of {used_total} hold it with {context:,} tokens",
-                tp=tp * request.groups,
-                used_total=size(used[0].total),
-                context=context,
-            )
-    return None
-
-
-def four_bit(facts: ModelFacts) -> ModelFacts | None:
-    """The same model with 4-bit weights; None when it is about that small already.
-
-    A weight takes 4 bits and its share of scales and zero points in groups of 128; embeddings
-    and the output matrix stay in half precision.
-    """
-    from yibu.planner.arithmetic import hidden_size, vocabulary
-
-    embedding = 2 * vocabulary(facts) * hidden_size(facts)
-    linear = max(0, facts.parameters - embedding)
-    weights = int(linear * 4.16 / 8 + embedding * 2)
-    if not facts.parameters or weights > 0.8 * facts.weight_bytes:
-        return None
-    return replace(facts, weight_bytes=weights, quantization="awq")
+        )
+    reasons.append(
+        tr(
+            "memory share {share:.3f} of {gpus}",
+            share=share,
+            gpus=size(max(g.total for g in spot.gpus)),
+        )
+    )
+    return reasons

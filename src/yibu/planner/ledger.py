@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from yibu.config import ModelConfig
 from yibu.messages import tr
 from yibu.planner.arithmetic import MIB
-from yibu.planner.gpu import margin
+from yibu.planner.gpu_need import margin
 from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Gpu, Machine, ModelFacts, Placement

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from yibu.messages import tr
-from yibu.planner import cpu, gpu, offload, speech_gpu
-from yibu.planner.arithmetic import kv_bytes_per_token
-from yibu.planner.gpu import Refusal, Spot
+from yibu.planner import cpu, gpu, offload, speech
+from yibu.planner.arithmetic import kv_bytes_per_token, valid_size
+from yibu.planner.gpu import Spot
+from yibu.planner.gpu_advice import Refusal, suggestions
+from yibu.planner.gpu_need import least_need, margin
 from yibu.planner.request import Request
 from yibu.planner.text import size
 from yibu.planner.types import Machine, ModelPlan, Placement
@@ -42,8 +44,8 @@ def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> li
         request = models[i]
         if i in plans:
             continue
-        if speech_gpu.wants_gpu(request):
-            plans[i], machine = speech_gpu.place(request, machine)
+        if speech.wants_gpu(request):
+            plans[i], machine = speech.place_on_gpu(request, machine)
         elif offload.wants_gpu(request, machine):
             found, machine = offload.place(request, machine, neighbours + len(models))
             if found is not None:
@@ -57,13 +59,18 @@ def plan(models: Sequence[Request], machine: Machine, neighbours: int = 0) -> li
     left = machine.memory_available - cpu.reserve(machine)
     sharing = neighbours + sum(models[i].replicas for i in rest)
     for i in rest:
-        result = cpu.place(models[i], machine, left, sharing)
+        result = _place_on_cpu(models[i], machine, left, sharing)
         if result.placement is not None:
             ranks = result.placement.tensor_parallel
             left -= result.placement.need.total * ranks * models[i].replicas
             result = replace(result, replicas=(result.placement,) * models[i].replicas)
         plans[i] = result
     return [plans[i] for i in range(len(models))]
+
+
+def _place_on_cpu(request: Request, machine: Machine, left: int, sharing: int) -> ModelPlan:
+    fixed = request.rule == "fixed" and request.facts is not None
+    return (speech.place_on_cpu if fixed else cpu.place)(request, machine, left, sharing)
 
 
 def unknown(request: Request) -> str:
@@ -121,14 +128,14 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
             return found.placement
     if not _goes_to_gpu(request, machine):
         one = replace(request, parallel=request.parallel or 1)
-        placement = cpu.place(one, machine, _PLENTY, 1).placement
+        placement = _place_on_cpu(one, machine, _PLENTY, 1).placement
         if placement is None or not unknown(request):
             return placement
         cache = max(placement.need.kv_cache, min(_BLIND_CACHE, machine.memory_available // 4))
         return replace(placement, need=replace(placement.need, kv_cache=cache))
     assert request.facts is not None  # _goes_to_gpu saw to it
     count = len(request.gpus or machine.gpus)
-    tp = request.tensor_parallel or gpu.valid_size(request.facts, count // request.groups)
+    tp = request.tensor_parallel or valid_size(request.facts, count // request.groups)
     roomy = replace(machine, gpus=tuple(replace(g, total=_PLENTY) for g in machine.gpus))
     left = {g.index: _PLENTY for g in machine.gpus}
     share = request.memory_share or _FORCED_SHARE
@@ -136,7 +143,7 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
     spot = gpu.place(wanted, request.facts, roomy, left)
     if isinstance(spot, Refusal):
         return None
-    return _placement(spot, spot.least.total, 0, machine)
+    return gpu.placement(spot, spot.least.total, 0, machine)
 
 
 def may_use_gpus(gpus: Sequence[int] | None, machine: Machine) -> bool:
@@ -155,7 +162,7 @@ def _goes_to_gpu(request: Request, machine: Machine) -> bool:
 
 def room(machine: Machine) -> dict[int, int]:
     """Bytes to plan with on each GPU, by index."""
-    return {g.index: max(0, min(g.free, g.total - gpu.margin(g))) for g in machine.gpus}
+    return {g.index: max(0, min(g.free, g.total - margin(g))) for g in machine.gpus}
 
 
 def _plan_gpus(requests: Mapping[int, Request], machine: Machine) -> dict[int, ModelPlan]:
@@ -175,7 +182,7 @@ def _plan_gpus(requests: Mapping[int, Request], machine: Machine) -> dict[int, M
     orders = gpu.start_orders(spots, budgets)
     placements: dict[int, list[Placement]] = {}
     for (i, spot), budget, order in zip(placed, budgets, orders, strict=True):
-        placements.setdefault(i, []).append(_placement(spot, budget, order, machine))
+        placements.setdefault(i, []).append(gpu.placement(spot, budget, order, machine))
     plans = {}
     for i, found in best.items():
         if isinstance(found, Refusal):
@@ -230,71 +237,6 @@ def _of_replicas(refusal: Refusal, placed: int, request: Request) -> Refusal:
     return Refusal(reason, (f"`replicas: {placed}`", *refusal.suggestions))
 
 
-def _placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placement:
-    request, facts, tp = spot.request, spot.facts, spot.tensor_parallel
-    cache = budget - (spot.least.total - spot.least.kv_cache)
-    # A cache beyond what all sequences could ever fill is still allocated by vLLM.
-    need = replace(spot.least, kv_cache=cache)
-    per_token = int(
-        kv_bytes_per_token(facts, request.kv_dtype, tp) * gpu.stage_share(request, facts)
-    )
-    fixed_part = spot.least.kv_cache - per_token * spot.context
-    tokens = (cache - max(0, fixed_part)) // per_token if per_token else None
-    share = gpu.memory_share(spot, budget)
-    names = ", ".join(str(g.index) for g in spot.gpus)
-    reasons = [f"GPU {names} ({spot.gpus[0].name})"]
-    if tp > 1:
-        reasons.append(
-            tr(
-                "tensor parallel {tp}: {attention_heads} heads, {attention_heads2} a GPU",
-                tp=tp,
-                attention_heads=facts.attention_heads,
-                attention_heads2=facts.attention_heads // tp,
-            )
-        )
-    if request.pipeline_parallel > 1:
-        reasons.append(tr(
-"pipeline parallel {pipeline_parallel}: {layers} layers in {pipeline_parallel} "
-"stages",
-pipeline_parallel=request.pipeline_parallel,
-layers=facts.layers
-))  # fmt: skip
-    if request.data_parallel > 1:
-        reasons.append(
-            tr(
-                "data parallel {data_parallel}: as many copies of all of it",
-                data_parallel=request.data_parallel,
-            )
-        )
-    reasons.append(
-        tr(
-            "memory share {share:.3f} of {gpus}",
-            share=share,
-            gpus=size(max(g.total for g in spot.gpus)),
-        )
-    )
-    dtype = None
-    if request.dtype is None and facts.dtype == "bfloat16" and facts.quantization is None:
-        old = [g for g in spot.gpus if g.compute_capability and g.compute_capability < (8, 0)]
-        if old:
-            dtype = "float16"
-            reasons.append(tr("dtype float16: {old} does not compute in bfloat16", old=old[0].name))
-    return Placement(
-        gpus=tuple(g.index for g in spot.gpus),
-        threads=request.threads or max(1, min(machine.cores // max(1, len(machine.gpus)), 8) * tp),
-        context=spot.context,
-        parallel=gpu.sequences(request),
-        need=need,
-        tensor_parallel=tp,
-        reasons=tuple(reasons),
-        memory_share=share,
-        budget=budget,
-        start_order=order,
-        kv_tokens=tokens,
-        dtype=dtype,
-    )
-
-
 def _each(text: str, *, many: bool) -> str:
     return tr("{text} on each GPU", text=text) if many else text
 
@@ -343,20 +285,20 @@ def _model_plan(spot: Spot, placements: Sequence[Placement]) -> ModelPlan:
 
 def _reduced_hints(spot: Spot, budget: int) -> tuple[str, ...]:
     """What would give the whole context back, tried with the same arithmetic."""
-    free = min(g.total - gpu.margin(g) for g in spot.gpus)
+    free = min(g.total - margin(g) for g in spot.gpus)
     hints = []
     # Before Ada and Hopper vLLM's usual attention kernels know no 8-bit cache.
     if spot.request.kv_dtype is None and all(
         g.compute_capability is None or g.compute_capability >= (8, 9) for g in spot.gpus
     ):
         smaller = replace(spot.request, kv_dtype="fp8")
-        need, _ = gpu.least_need(smaller, spot.facts, spot.tensor_parallel, spot.wanted)
+        need, _ = least_need(smaller, spot.facts, spot.tensor_parallel, spot.wanted)
         if need.total <= budget:
             hints.append(tr("`kv_cache_dtype: fp8` halves the cache and gives the whole context"))
-    need, _ = gpu.least_need(spot.request, spot.facts, spot.tensor_parallel, spot.wanted)
+    need, _ = least_need(spot.request, spot.facts, spot.tensor_parallel, spot.wanted)
     hints += [
         hint
-        for hint in gpu.suggestions(
+        for hint in suggestions(
             spot.request, spot.facts, spot.gpus, need, free, at_least=spot.wanted
         )
         if "GPUs of" in hint or "stop " in hint
