@@ -119,14 +119,14 @@ def vocabulary(facts: ModelFacts) -> int:
         length = getattr(tokens, "length", None) or (len(tokens) if isinstance(tokens, list) else 0)
         size = facts.details.get(f"{facts.architecture}.vocab_size")
         return int(size) if isinstance(size, int) else int(length)
-    return hf_config.vocabulary(hf_config.text_config(facts.details))
+    return setting(hf_config.text_config(facts.details), "vocabulary")
 
 
 def hidden_size(facts: ModelFacts) -> int:
     if facts.format == "gguf":
         value = facts.details.get(f"{facts.architecture}.embedding_length")
         return value if isinstance(value, int) else 0
-    return hf_config.hidden_size(hf_config.text_config(facts.details))
+    return setting(hf_config.text_config(facts.details), "hidden")
 
 
 def feed_forward_size(facts: ModelFacts) -> int:

@@ -13,7 +13,7 @@ from yibu.hub.quantization import is_projector
 from yibu.messages import tr
 from yibu.planner.arithmetic import ENCODERS
 from yibu.planner.chat_template import takes_tools
-from yibu.planner.hf_config import MAX_LAYERS
+from yibu.planner.hf.settings import MAX_LAYERS
 from yibu.planner.layers import Layers, layers_of
 from yibu.planner.types import ModelFacts
 from yibu.weights import gguf

@@ -12,9 +12,7 @@ from yibu.errors import UnsupportedError
 from yibu.messages import tr
 from yibu.planner.hf import model, settings
 from yibu.planner.hf.families import FAMILIES
-from yibu.planner.hf.settings import MAX_LAYERS, CannotTellError, number
-
-__all__ = ["MAX_LAYERS", "number"]
+from yibu.planner.hf.settings import CannotTellError
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -33,26 +31,6 @@ def layers(text: Mapping[str, Any]) -> int:
         return settings.layer_count(text)
     except CannotTellError:
         return 0
-
-
-def attention_heads(text: Mapping[str, Any]) -> int:
-    return settings.setting(text, "heads")
-
-
-def hidden_size(text: Mapping[str, Any]) -> int:
-    return settings.setting(text, "hidden")
-
-
-def vocabulary(text: Mapping[str, Any]) -> int:
-    return settings.setting(text, "vocabulary")
-
-
-def kv_heads(text: Mapping[str, Any]) -> int:
-    return settings.kv_heads(text)
-
-
-def head_dim(text: Mapping[str, Any]) -> int:
-    return settings.head_dim(text)
 
 
 def dtype(config: Mapping[str, Any]) -> str:

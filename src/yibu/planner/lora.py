@@ -106,7 +106,7 @@ def _linears(facts: ModelFacts, slots: Slots, tp: int) -> Iterator[_Linear]:
 
 
 def _attention(facts: ModelFacts, text: Mapping[str, Any], tp: int) -> Iterator[_Linear]:
-    hidden, heads, layers = hf_config.hidden_size(text), facts.attention_heads, facts.layers
+    hidden, heads, layers = setting(text, "hidden"), facts.attention_heads, facts.layers
     if latent := number(text, "kv_lora_rank"):
         rope, nope = number(text, "qk_rope_head_dim"), number(text, "qk_nope_head_dim")
         value = number(text, "v_head_dim")
@@ -129,7 +129,7 @@ def _attention(facts: ModelFacts, text: Mapping[str, Any], tp: int) -> Iterator[
 
 
 def _feed_forward(facts: ModelFacts, text: Mapping[str, Any]) -> Iterator[_Linear]:
-    hidden, layers = hf_config.hidden_size(text), facts.layers
+    hidden, layers = setting(text, "hidden"), facts.layers
     sparse = sum(sparse_layers(text, layers))
     dense = setting(text, "inner") or 4 * hidden
     yield from _gated(hidden, dense, layers - sparse)
@@ -155,9 +155,8 @@ def _vocabulary(facts: ModelFacts) -> int:
     if facts.pooling or facts.architecture.startswith(_WITHOUT_VOCABULARY):
         return 0
     text = hf_config.text_config(facts.details)
-    vocabulary = hf_config.vocabulary(text)
     # For both, also where the output matrix is the embeddings' own.
-    return 2 * (vocabulary + hf_config.hidden_size(text))
+    return 2 * (setting(text, "vocabulary") + setting(text, "hidden"))
 
 
 def fewer(slots: Slots | None) -> tuple[str, ...]:

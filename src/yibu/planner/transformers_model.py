@@ -15,7 +15,7 @@ from yibu.planner.chat_template import takes_tools, texts
 from yibu.planner.files import load_json
 from yibu.planner.hf import model
 from yibu.planner.hf.context import max_context
-from yibu.planner.hf.settings import CannotTellError
+from yibu.planner.hf.settings import CannotTellError, head_dim, kv_heads, setting
 from yibu.planner.hf.weights import Weights
 from yibu.planner.types import ModelFacts
 from yibu.weights import safetensors
@@ -131,9 +131,9 @@ def facts_from_tensors(
         weight_bytes=weights,
         max_context=max_context(text, named),
         layers=hf_config.layers(text),
-        attention_heads=hf_config.attention_heads(text),
-        kv_heads=hf_config.kv_heads(text),
-        head_dim=hf_config.head_dim(text),
+        attention_heads=setting(text, "heads"),
+        kv_heads=kv_heads(text),
+        head_dim=head_dim(text),
         dtype=dtype,
         quantization=quantization.method(config),
         parameters=_stored_parameters(config, tensors) or told.weights.total,

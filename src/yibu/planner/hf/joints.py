@@ -156,80 +156,40 @@ def _minicpmv46(tower: Settings, text: Settings, whole: Settings) -> int:
 
 
 _Joint = Callable[[Settings, Settings, Settings], int]
+_TYPES: Mapping[_Joint, str] = {
+    _two_layers: (
+        "llava llava_next llava_next_video llava_onevision vipllava deepseek_vl audioflamingo3 "
+        "musicflamingo"
+    ),
+    _linear: (
+        "gemma3 gemma3n gemma4 paligemma colpali shieldgemma2 qwen2_audio qwen2_5_omni mllama llama4"
+    ),
+    _shuffled: "idefics3 smolvlm",
+    _shuffled_twice: "internvl internvl_chat qianfan_ocr interns1 skywork_chat",
+    _merged: "kimi_k25 kimi_vl paddleocr_vl",
+    _mistral3: "mistral3 mistral4 mistral_large4 lighton_ocr",
+    _cohere: "cohere2_vision aya_vision",
+    _lfm2: "lfm2_vl",
+    _voxtral: "voxtral glmasr",
+    _idefics2: "idefics2",
+    _aria: "aria",
+    _minimax_m3: "minimax_m3_vl",
+    _step3: "step3p7 step3_vl",
+    _deepseek_vl2: "deepseek_vl_v2 deepseekocr DeepseekOCR",
+    _blip2: "blip-2",
+    _ovis: "ovis",
+    _minicpmv46: "minicpmv4_6",
+    _ernie_vl: "ernie4_5_moe_vl",
+    _resampler: "minicpmv",
+    _minicpmo: "minicpmo",
+    _qformer: "granite_speech granite_speech_plus",
+    _none: (
+        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe glm4v glm4v_moe glm46v glmga "
+        "glm_ocr colqwen2 qwen3_omni_moe qwen3_omni_moe_thinker qwen2_5_omni_thinker qwen3_asr "
+        "chatglm exaone4_5 cosmos3_omni"
+    ),
+}
 JOINTS: Mapping[str, _Joint] = {
-    **dict.fromkeys(
-        [
-            "llava",
-            "llava_next",
-            "llava_next_video",
-            "llava_onevision",
-            "vipllava",
-            "deepseek_vl",
-            "audioflamingo3",
-            "musicflamingo",
-        ],
-        _two_layers,
-    ),
-    **dict.fromkeys(
-        [
-            "gemma3",
-            "gemma3n",
-            "gemma4",
-            "paligemma",
-            "colpali",
-            "shieldgemma2",
-            "qwen2_audio",
-            "qwen2_5_omni",
-            "mllama",
-            "llama4",
-        ],
-        _linear,
-    ),
-    **dict.fromkeys(["idefics3", "smolvlm"], _shuffled),
-    **dict.fromkeys(["internvl", "internvl_chat", "qianfan_ocr", "interns1"], _shuffled_twice),
-    **dict.fromkeys(["kimi_k25", "kimi_vl", "paddleocr_vl"], _merged),
-    **dict.fromkeys(["mistral3", "mistral4", "mistral_large4", "lighton_ocr"], _mistral3),
-    **dict.fromkeys(["cohere2_vision", "aya_vision"], _cohere),
-    "lfm2_vl": _lfm2,
-    **dict.fromkeys(["voxtral", "glmasr"], _voxtral),
-    "idefics2": _idefics2,
-    "aria": _aria,
-    "minimax_m3_vl": _minimax_m3,
-    "step3p7": _step3,
-    **dict.fromkeys(["deepseek_vl_v2", "deepseekocr", "DeepseekOCR"], _deepseek_vl2),
-    "blip-2": _blip2,
-    "ovis": _ovis,
-    "skywork_chat": _shuffled_twice,
-    "minicpmv4_6": _minicpmv46,
-    "step3_vl": _step3,
-    "ernie4_5_moe_vl": _ernie_vl,
-    "minicpmv": _resampler,
-    "minicpmo": _minicpmo,
-    "granite_speech": _qformer,
-    "granite_speech_plus": _qformer,
-    **dict.fromkeys(
-        [
-            "qwen2_vl",
-            "qwen2_5_vl",
-            "qwen3_vl",
-            "qwen3_vl_moe",
-            "qwen3_5",
-            "qwen3_5_moe",
-            "glm4v",
-            "glm4v_moe",
-            "glm46v",
-            "glmga",
-            "glm_ocr",
-            "colqwen2",
-            "qwen3_omni_moe",
-            "qwen3_omni_moe_thinker",
-            "qwen2_5_omni_thinker",
-            "qwen3_asr",
-            "chatglm",
-            "exaone4_5",
-            "cosmos3_omni",
-        ],
-        _none,
-    ),
+    name: rule for rule, names in _TYPES.items() for name in names.split()
 }
 """By the whole model's type."""

@@ -17,90 +17,44 @@ from yibu.messages import tr
 
 Settings = Mapping[str, Any]
 
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "hidden": ("hidden_size", "n_embd", "n_embed", "d_model", "model_dim", "dim"),
+_NAMES = {
+    "hidden": "hidden_size n_embd n_embed d_model model_dim dim",
     "layers": (
-        "num_hidden_layers",
-        "n_layer",
-        "num_layers",
-        "n_layers",
-        "num_transformer_layers",
-        "decoder_layers",
+        "num_hidden_layers n_layer num_layers n_layers num_transformer_layers decoder_layers"
     ),
     "heads": (
-        "num_attention_heads",
-        "n_head",
-        "n_heads",
-        "num_heads",
-        "num_query_heads",
-        "decoder_attention_heads",
-        "attention_heads",
+        "num_attention_heads n_head n_heads num_heads num_query_heads decoder_attention_heads "
+        "attention_heads"
     ),
     "kv_heads": (
-        "num_key_value_heads",
-        "n_head_kv",
-        "num_kv_heads",
-        "multi_query_group_num",
-        "kv_n_heads",
-        "num_attention_groups",
+        "num_key_value_heads n_head_kv num_kv_heads multi_query_group_num kv_n_heads "
+        "num_attention_groups"
     ),
-    "head_dim": (
-        "head_dim",
-        "kv_channels",
-        "hidden_size_per_head",
-        "d_kv",
-    ),
-    "vocabulary": ("padded_vocab_size", "vocab_size"),
+    "head_dim": "head_dim kv_channels hidden_size_per_head d_kv",
+    "vocabulary": "padded_vocab_size vocab_size",
     "inner": (
-        "intermediate_size",
-        "ffn_hidden_size",
-        "n_inner",
-        "ffn_dim",
-        "d_ff",
-        "decoder_ffn_dim",
-        "mlp_hidden_size",
-        "hidden_dim",
-        "ff_intermediate_size",
-        "inner_hidden_size",
+        "intermediate_size ffn_hidden_size n_inner ffn_dim d_ff decoder_ffn_dim mlp_hidden_size "
+        "hidden_dim ff_intermediate_size inner_hidden_size"
     ),
-    "experts": (
-        "num_experts",
-        "n_routed_experts",
-        "num_local_experts",
-        "moe_num_experts",
-        "num_moe_experts",
-    ),
+    "experts": "num_experts n_routed_experts num_local_experts moe_num_experts num_moe_experts",
     "expert_inner": (
-        "moe_intermediate_size",
-        "expert_ffn_hidden_size",
-        "expert_intermediate_size",
-        "moe_ffn_hidden_size",
+        "moe_intermediate_size expert_ffn_hidden_size expert_intermediate_size moe_ffn_hidden_size"
     ),
     "used_experts": (
-        "num_experts_per_tok",
-        "num_experts_per_token",
-        "moe_topk",
-        "moe_top_k",
-        "moe_k",
-        "top_k_experts",
-        "moe_num_active_experts",
-        "num_selected_experts",
-        "experts_per_token",
-        "num_experts_per_topk",
+        "num_experts_per_tok num_experts_per_token moe_topk moe_top_k moe_k top_k_experts "
+        "moe_num_active_experts num_selected_experts experts_per_token num_experts_per_topk"
     ),
     "shared_experts": (
-        "n_shared_experts",
-        "num_shared_experts",
-        "num_shared_expert",
-        "moe_num_shared_experts",
+        "n_shared_experts num_shared_experts num_shared_expert moe_num_shared_experts"
     ),
     "shared_inner": (
-        "shared_expert_intermediate_size",
-        "moe_shared_expert_intermediate_size",
-        "shared_intermediate_size",
-        "share_expert_dim",
+        "shared_expert_intermediate_size moe_shared_expert_intermediate_size shared_intermediate_size "
+        "share_expert_dim"
     ),
-    "kv_rank": ("kv_lora_rank",),
+    "kv_rank": "kv_lora_rank",
+}
+NAMES: Mapping[str, tuple[str, ...]] = {
+    setting: tuple(names.split()) for setting, names in _NAMES.items()
 }
 """What this package calls a setting → the names it has in config.json, the one that wins first."""
 

@@ -230,83 +230,41 @@ def granite_conformer(tower: Settings) -> int:
 
 
 _Tower = Callable[[Settings], int]
+_TYPES: Mapping[_Tower, str] = {
+    vit: (
+        "clip_vision_model siglip_vision_model siglip2_vision_model idefics2_vision idefics3_vision "
+        "paddleocr_vl_vision internvl_vision janus_vision_model smolvlm_vision mlcd_vision_model "
+        "intern_vit_6b siglip idefics2 idefics3 smolvlm clip minicpmv4_6_vision skywork_vit "
+        "blip_2_vision_model minimax_m3_vl_vision step3p5_vision step3_vision_encoder "
+        "DFNRope_vision_transformer"
+    ),
+    gated_vit: "pixtral ovis2_vision aimv2_vision_model lighton_ocr_vision",
+    qwen25_vl_tower: "qwen2_5_vl_vision qwen2_5_vl qwen2_5_omni_vision_encoder",
+    qwen2_vl_tower: "qwen2_vl_vision qwen2_vl",
+    qwen3_vl_tower: (
+        "qwen3_vl_vision qwen3_vl_moe_vision qwen3_vl qwen3_vl_moe qwen3_5_vision qwen3_5_moe_vision "
+        "qwen3_5 qwen3_5_moe qwen3_omni_moe_vision_encoder"
+    ),
+    glm4v_tower: "glm4v_vision glm4v_moe_vision glm4v glm4v_moe",
+    glm_ocr_tower: "glm_ocr_vision",
+    moonvit: "kimi_k25_vision moonvit",
+    exaone_tower: "exaone4_5_vision",
+    llama4_tower: "llama4_vision_model",
+    mllama_tower: "mllama_vision_model",
+    gemma4_tower: "gemma4_vision",
+    mobilenet: "gemma3n_vision",
+    conformer: "gemma4_audio gemma3n_audio",
+    whisper_encoder: (
+        "qwen2_audio_encoder voxtral_encoder audioflamingo3_encoder qwen2_5_omni_audio_encoder "
+        "whisper glmasr_encoder"
+    ),
+    qwen3_audio: "qwen3_omni_moe_audio_encoder qwen3_asr_encoder qwen3_asr_audio_encoder",
+    granite_conformer: "granite_speech_encoder",
+    deepseek_vl2_tower: "vision",
+    eva: "eva",
+    ovis_tower: "aimv2_visual_tokenizer",
+}
 TOWERS: Mapping[str, _Tower] = {
-    **dict.fromkeys(
-        [
-            "clip_vision_model",
-            "siglip_vision_model",
-            "siglip2_vision_model",
-            "idefics2_vision",
-            "idefics3_vision",
-            "paddleocr_vl_vision",
-            "internvl_vision",
-            "janus_vision_model",
-            "smolvlm_vision",
-            "mlcd_vision_model",
-            "intern_vit_6b",
-            "siglip",
-            "idefics2",
-            "idefics3",
-            "smolvlm",
-            "clip",
-            "minicpmv4_6_vision",
-            "skywork_vit",
-            "blip_2_vision_model",
-        ],
-        vit,
-    ),
-    **dict.fromkeys(
-        ["pixtral", "ovis2_vision", "aimv2_vision_model", "lighton_ocr_vision"], gated_vit
-    ),
-    **dict.fromkeys(
-        ["qwen2_5_vl_vision", "qwen2_5_vl", "qwen2_5_omni_vision_encoder"], qwen25_vl_tower
-    ),
-    **dict.fromkeys(["qwen2_vl_vision", "qwen2_vl"], qwen2_vl_tower),
-    **dict.fromkeys(
-        [
-            "qwen3_vl_vision",
-            "qwen3_vl_moe_vision",
-            "qwen3_vl",
-            "qwen3_vl_moe",
-            "qwen3_5_vision",
-            "qwen3_5_moe_vision",
-            "qwen3_5",
-            "qwen3_5_moe",
-            "qwen3_omni_moe_vision_encoder",
-        ],
-        qwen3_vl_tower,
-    ),
-    **dict.fromkeys(["glm4v_vision", "glm4v_moe_vision", "glm4v", "glm4v_moe"], glm4v_tower),
-    "glm_ocr_vision": glm_ocr_tower,
-    **dict.fromkeys(["kimi_k25_vision", "moonvit"], moonvit),
-    "exaone4_5_vision": exaone_tower,
-    "minimax_m3_vl_vision": vit,
-    "step3p5_vision": vit,
-    "llama4_vision_model": llama4_tower,
-    "mllama_vision_model": mllama_tower,
-    "gemma4_vision": gemma4_tower,
-    "gemma3n_vision": mobilenet,
-    **dict.fromkeys(["gemma4_audio", "gemma3n_audio"], conformer),
-    **dict.fromkeys(
-        [
-            "qwen2_audio_encoder",
-            "voxtral_encoder",
-            "audioflamingo3_encoder",
-            "qwen2_5_omni_audio_encoder",
-            "whisper",
-            "glmasr_encoder",
-        ],
-        whisper_encoder,
-    ),
-    **dict.fromkeys(
-        ["qwen3_omni_moe_audio_encoder", "qwen3_asr_encoder", "qwen3_asr_audio_encoder"],
-        qwen3_audio,
-    ),
-    "granite_speech_encoder": granite_conformer,
-    "vision": deepseek_vl2_tower,
-    "eva": eva,
-    "aimv2_visual_tokenizer": ovis_tower,
-    "step3_vision_encoder": vit,
-    "DFNRope_vision_transformer": vit,
+    name: rule for rule, names in _TYPES.items() for name in names.split()
 }
 """By the tower's model type."""
