@@ -15,24 +15,23 @@ from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError, read_comm
 from yibu.adopt.findings import Adoption, Findings, gateway
 from yibu.adopt.funasr import read_python
 from yibu.adopt.llama_swap import Swap, read_llama_swap
-from yibu.adopt.manifests import Service, read_manifest, refuse_gaps
+from yibu.adopt.manifests import read_manifest
 from yibu.adopt.modelfile import read_modelfile
 from yibu.adopt.others import of_speech, read_others
-from yibu.adopt.parts import gpus_of, names_of, path_of, source_of, value_of
+from yibu.adopt.parts import environment_of, gpus_of, names_of, options_of, sources_of
 from yibu.adopt.pasted import tidy
 from yibu.adopt.servers import Server, find_servers, in_container, judge
+from yibu.adopt.services import Service, refuse_gaps
 from yibu.adopt.units import is_unit, read_unit
 from yibu.config import ModelConfig
 from yibu.config.keys import key_fault
 from yibu.engines.gpu_variables import GPU_VARIABLES
 from yibu.engines.registry import by_name, servers
-from yibu.engines.servers import Lifted, ServerCommand
+from yibu.engines.servers import Lifted
 from yibu.errors import ConfigError, SourceError, UsageError, YibuError
 from yibu.messages import tr
-from yibu.redaction import is_secret, redact
+from yibu.redaction import redact
 
-# What start scripts export that means nothing to a process yibu starts.
-_SHELL_VARIABLES = frozenset({"PATH", "HOME", "PWD", "PYTHONUNBUFFERED"})
 _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "container"})
 
 
@@ -136,7 +135,7 @@ def adopt_servers(
     for server in started:
         _read_server(server, found)
     first = started[0].command_line
-    host = found.doors[0][0] or first.host
+    host = found.addresses[0][0] or first.host
     return Adoption(
         document={"gateway": gateway(found, host, port or first.port), "models": found.models},
         keys=tuple(dict.fromkeys(found.keys)),
@@ -166,7 +165,7 @@ def _read_server(server: Server, found: Findings) -> None:
     gap = Gap(command.line, _shown(command))
     try:
         lifted = own.lift(server.words, env=command.env)
-        options = _options(own, lifted, command.directory, found)
+        options = options_of(own, lifted, command.directory, found)
     except ConfigError as error:
         raise UnknownScriptError(
             gap,
@@ -183,7 +182,7 @@ def _read_server(server: Server, found: Findings) -> None:
     if aliases:
         model["aliases"] = aliases
     try:
-        model |= _sources(lifted, own, command.directory, options, found)
+        model |= sources_of(lifted, own, command.directory, options, found)
     except SourceError as error:
         raise UnknownScriptError(
             gap,
@@ -201,7 +200,7 @@ def _read_server(server: Server, found: Findings) -> None:
         model["gpus"] = gpus
     if options:
         model["options"] = options
-    if kept := _environment(env, name, found):
+    if kept := environment_of(env, name, found):
         model["env"] = kept
     _check(model, server, gap)
     if not source:
@@ -214,75 +213,8 @@ def _read_server(server: Server, found: Findings) -> None:
     found.models.append(model)
 
 
-def _sources(
-    lifted: Lifted,
-    own: ServerCommand,
-    directory: str,
-    options: dict[str, Any],
-    found: Findings,
-) -> dict[str, str]:
-    """The entry's source, where the command names one; those of its adapters go into ``options``.
-
-    Raises:
-        SourceError: it is nothing that yibu can fetch.
-    """
-
-    def read(source: str) -> str:
-        return source_of(source, own, lifted.env, directory, found)
-
-    if lifted.adapters:
-        options.pop("enable_lora", None)
-        options["lora"] = {name: read(path) for name, path in lifted.adapters}
-    source = lifted.hub_model or lifted.model
-    return {"source": read(source)} if source else {}
-
-
 def _shown(command: Command) -> str:
     return redact(" ".join(command.argv[:6]))
-
-
-def _options(own: ServerCommand, lifted: Lifted, directory: str, found: Findings) -> dict[str, Any]:
-    """The engine's own flags as options of an entry, by yibu's names where it has one.
-
-    Raises:
-        ConfigError: a number is none.
-    """
-    names = {flag: option for option, flag in own.options.items()}
-    options: dict[str, Any] = {}
-    by_variable = [
-        own.table.of_variable(name, lifted.env[variable])
-        for variable, name in own.table.variables.items()
-        if variable in lifted.env
-    ]
-    for flag in (*by_variable, *lifted.flags):
-        if (why := own.left_out(flag.name)) is not None:
-            found.warn(
-                tr(
-                    "{partition} is left out: {unused}",
-                    partition=flag.words[0].partition("=")[0],
-                    unused=why,
-                )
-            )
-            continue
-        name = f"{flag.name}.{flag.key}" if flag.key else names.get(flag.name, flag.name)
-        values = [value_of(value) for value in flag.values]
-        if flag.name in own.paths and not flag.key:
-            values = [path_of(value, directory) for value in flag.values]
-        kind = own.table.flags.get(flag.name)
-        if kind == "repeat" and name in options:
-            options[name] = [*options[name], *values]
-        elif kind == "repeat":
-            options[name] = values
-        elif not values:
-            options[name] = not flag.off
-        else:
-            options[name] = values[0] if len(values) == 1 else values
-    try:
-        return own.adopt_options(options)
-    except ValueError as error:
-        raise ConfigError(
-            tr("a length or a number of sequences is no whole number: {error}", error=error)
-        ) from error
 
 
 def _check(model: dict[str, Any], server: Server, gap: Gap) -> None:
@@ -340,7 +272,7 @@ def _gateway_settings(lifted: Lifted, gap: Gap, name: str, found: Findings) -> N
             )
         )
     found.keys += lifted.api_keys
-    found.doors.append((lifted.host, lifted.port))
+    found.addresses.append((lifted.host, lifted.port))
     if lifted.key_file is not None:
         found.warn(
             tr(
@@ -349,25 +281,6 @@ def _gateway_settings(lifted: Lifted, gap: Gap, name: str, found: Findings) -> N
                 key_file=lifted.key_file,
             )
         )
-
-
-def _environment(env: Mapping[str, str], name: str, found: Findings) -> dict[str, str]:
-    kept = {}
-    for variable, value in env.items():
-        if variable in _SHELL_VARIABLES:
-            continue
-        if is_secret(variable, value):
-            kept[variable] = f"${{env.{variable}}}"
-            found.secrets[variable] = value
-            found.warn(tr(
-"{name}: {variable} is a secret: it is not copied, and yibu.yaml takes it "
-"from yibu's own environment",
-name=name,
-variable=variable
-))  # fmt: skip
-        else:
-            kept[variable] = value
-    return kept
 
 
 def _warn_of_command(

@@ -49,7 +49,7 @@ class Findings:
     """What is gathered over all servers of a script."""
 
     models: list[dict[str, Any]] = field(default_factory=list)
-    doors: list[tuple[str | None, int | None]] = field(default_factory=list)
+    addresses: list[tuple[str | None, int | None]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     secrets: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ def name_of(source: str) -> str:
 
 def gateway(found: Findings, host: str, usual: int) -> dict[str, Any]:
     """The gateway's section; ``usual`` is the port of a server that was told none."""
-    section: dict[str, Any] = {"host": host, "port": found.doors[0][1] or usual}
+    section: dict[str, Any] = {"host": host, "port": found.addresses[0][1] or usual}
     if not is_loopback(host) and not found.keys:
         section["host"] = "127.0.0.1"
         where = tr("every interface") if host in _EVERY else host
@@ -100,7 +100,7 @@ def gateway(found: Findings, host: str, usual: int) -> dict[str, Any]:
                 where=where,
             )
         )
-    for model, (_, other) in zip(found.models[1:], found.doors[1:], strict=True):
+    for model, (_, other) in zip(found.models[1:], found.addresses[1:], strict=True):
         if other is not None and other != section["port"]:
             found.warn(
                 tr(

@@ -73,7 +73,7 @@ def read_modelfile(text: str) -> Adoption | None:
             findings.warn(tr("{name} is left out: {LEFT_OUT}", name=name, LEFT_OUT=_LEFT_OUT[name]))
     model = {"name": name_of(source), "source": source, "engine": "llama.cpp"}
     findings.models.append(model | ({"options": options} if options else {}))
-    findings.doors.append((None, None))
+    findings.addresses.append((None, None))
     document = {"gateway": gateway(findings, "127.0.0.1", _PORT), "models": findings.models}
     return Adoption(document, (), tuple(findings.warnings), host="127.0.0.1")
 

@@ -60,7 +60,7 @@ def _entries(
     warnings: Sequence[str],
 ) -> Adoption:  # fmt: skip
     """An adoption of servers that yibu replaces by engines of its own."""
-    found = Findings(models=models, doors=[(host, port or usual)] * len(models))
+    found = Findings(models=models, addresses=[(host, port or usual)] * len(models))
     section = gateway(found, host or "127.0.0.1", usual)
     told = (*found.warnings, *warnings)
     return Adoption({"gateway": section, "models": models}, (), told, host=host or "127.0.0.1")

@@ -10,10 +10,14 @@ from typing import Any
 
 from yibu.adopt.findings import Findings, name_of
 from yibu.engines.gpu_variables import GPU_VARIABLES, shown_gpus
-from yibu.engines.servers import ServerCommand
+from yibu.engines.servers import Lifted, ServerCommand
+from yibu.errors import ConfigError
 from yibu.hub.source import parse_source
 from yibu.messages import tr
+from yibu.redaction import is_secret
 
+# What start scripts export that means nothing to a process yibu starts.
+_SHELL_VARIABLES = frozenset({"PATH", "HOME", "PWD", "PYTHONUNBUFFERED"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 """What a model of yibu's may be called; an alias may be called anything."""
 
@@ -96,3 +100,93 @@ def gpus_of(env: dict[str, str]) -> list[int] | None:
             gpus = list(shown)
             del env[variable]
     return gpus
+
+
+def sources_of(
+    lifted: Lifted,
+    own: ServerCommand,
+    directory: str,
+    options: dict[str, Any],
+    found: Findings,
+) -> dict[str, str]:
+    """The entry's source, where the command names one; those of its adapters go into ``options``.
+
+    Raises:
+        SourceError: it is nothing that yibu can fetch.
+    """
+
+    def read(source: str) -> str:
+        return source_of(source, own, lifted.env, directory, found)
+
+    if lifted.adapters:
+        options.pop("enable_lora", None)
+        options["lora"] = {name: read(path) for name, path in lifted.adapters}
+    source = lifted.hub_model or lifted.model
+    return {"source": read(source)} if source else {}
+
+
+def options_of(
+    own: ServerCommand, lifted: Lifted, directory: str, found: Findings
+) -> dict[str, Any]:
+    """The engine's own flags as options of an entry, by yibu's names where it has one.
+
+    Raises:
+        ConfigError: a number is none.
+    """
+    names = {flag: option for option, flag in own.options.items()}
+    options: dict[str, Any] = {}
+    by_variable = [
+        own.table.of_variable(name, lifted.env[variable])
+        for variable, name in own.table.variables.items()
+        if variable in lifted.env
+    ]
+    for flag in (*by_variable, *lifted.flags):
+        if (why := own.left_out(flag.name)) is not None:
+            found.warn(
+                tr(
+                    "{partition} is left out: {unused}",
+                    partition=flag.words[0].partition("=")[0],
+                    unused=why,
+                )
+            )
+            continue
+        name = f"{flag.name}.{flag.key}" if flag.key else names.get(flag.name, flag.name)
+        values = [value_of(value) for value in flag.values]
+        if flag.name in own.paths and not flag.key:
+            values = [path_of(value, directory) for value in flag.values]
+        kind = own.table.flags.get(flag.name)
+        if kind == "repeat" and name in options:
+            options[name] = [*options[name], *values]
+        elif kind == "repeat":
+            options[name] = values
+        elif not values:
+            options[name] = not flag.off
+        else:
+            options[name] = values[0] if len(values) == 1 else values
+    try:
+        return own.adopt_options(options)
+    except ValueError as error:
+        raise ConfigError(
+            tr("a length or a number of sequences is no whole number: {error}", error=error)
+        ) from error
+
+
+def environment_of(env: Mapping[str, str], name: str, found: Findings) -> dict[str, str]:
+    kept = {}
+    for variable, value in env.items():
+        if variable in _SHELL_VARIABLES:
+            continue
+        if is_secret(variable, value):
+            kept[variable] = f"${{env.{variable}}}"
+            found.secrets[variable] = value
+            found.warn(
+                tr(
+                    "{name}: {variable} is a secret: it is not copied, and yibu.yaml takes it "
+                    "from yibu's own environment",
+                    name=name,
+                    variable=variable,
+                )
+            )
+        else:
+            kept[variable] = value
+    return kept

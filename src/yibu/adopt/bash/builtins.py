@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os.path
 import re
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tree_sitter import Node
 
@@ -12,7 +13,7 @@ from yibu.adopt.bash.conditions import Condition, plain_tokens
 from yibu.adopt.bash.state import Value
 from yibu.adopt.bash.syntax import named
 from yibu.adopt.bash.typos import word_fault
-from yibu.adopt.bash.values import Command, Gap, Text, UnknownScriptError, join, resolve
+from yibu.adopt.bash.values import Command, Gap, Leave, Text, UnknownScriptError, join, resolve
 from yibu.adopt.marks import any_start
 from yibu.adopt.wrappers import script_in, unwrap
 from yibu.messages import tr
@@ -28,22 +29,6 @@ _SILENT_EVALS = re.compile(
 )
 _PATHS = frozenset({"PATH", "PS1", "PWD", "OLDPWD", "_", "SHLVL", "HOME", "USER", "LOGNAME"})
 """Variables that an engine's environment has anyway."""
-
-
-class Leave(Exception):  # noqa: N818 - it is how bash goes on, no fault
-    """``exit``, ``return``, ``break`` or ``continue``."""
-
-    def __init__(
-        self,
-        kind: Literal["exit", "return", "break", "continue"],
-        levels: int = 1,
-        gap: Gap | None = None,
-    ) -> None:
-        super().__init__(kind)
-        self.kind = kind
-        self.levels = levels
-        self.gap = gap
-        """Where an ``exit`` stands."""
 
 
 class Builtins:
@@ -91,8 +76,9 @@ class Builtins:
             shell.state.end_function()
             shell.depth -= 1
 
-    def _script(self, text: str, arguments: list[Text], gap: Gap, name: str, *, inner: bool,
-                own: list[tuple[str, Value]]) -> Status:  # fmt: skip
+    def _script(
+        self, found: tuple[str, list[Text], str], gap: Gap, own: list[tuple[str, Value]]
+    ) -> Status:
         """A shell of its own with this text: exported variables reach it, no others."""
         shell = self._shell
         with shell.subshell():
@@ -100,8 +86,8 @@ class Builtins:
             for variable, value in own:
                 shell.state.set(variable, value)
                 shell.state.exported.add(variable)
-            shell.state.arguments, shell.state.script = arguments, name
-            return shell.script(text, gap.line, inner=inner)
+            text, shell.state.arguments, shell.state.script = found
+            return shell.script(text, gap.line, inner=True)
         return True
 
     # Programs -------------------------------------------------------------------------------
@@ -124,9 +110,8 @@ class Builtins:
         if inner is not None or (program in _SHELLS or self._is_script(rest)):
             found = self._shell_text(rest, words, inner)
             if found is not None:
-                text, arguments, name, nested = found
                 before = len(shell.commands)
-                status = self._script(text, arguments, gap, name, inner=nested, own=both)
+                status = self._script(found, gap, both)
                 self._wrap(before, wrappers)
                 return status
         self._emit(node, words, env, wrappers)
@@ -140,9 +125,9 @@ class Builtins:
 
     def _shell_text(
         self, plain: list[str], words: list[Text], inner: int | None
-    ) -> tuple[str, list[Text], str, bool] | None:
-        """The script that a shell is to run, its arguments, its name, and whether it is a word of
-        this one; None where it is interactive or not to be had."""
+    ) -> tuple[str, list[Text], str] | None:
+        """The script that a shell is to run, its arguments and its name; None where it is interactive
+        or not to be had."""
         shell = self._shell
         if inner is not None:
             text = words[inner]
@@ -153,13 +138,13 @@ class Builtins:
                     )
                 return None
             name = plain[inner + 1] if len(plain) > inner + 1 else plain[0]
-            return text.value, words[inner + 2 :], name, True
+            return text.value, words[inner + 2 :], name
         if os.path.basename(plain[0]) in _SHELLS:  # noqa: PTH119 - another machine's path
             files = [i for i, word in enumerate(plain[1:], 1) if not word.startswith("-")]
             if not files:
                 stdin = shell.redirections.stdin
                 if stdin is not None and stdin.gap is None:
-                    return stdin.value, [], plain[0], True
+                    return stdin.value, [], plain[0]
                 return None
             at = files[0]
         else:
@@ -168,16 +153,19 @@ class Builtins:
         text_of = shell.state.written.get(path) or shell.files.read(path)
         if text_of is None:
             return None
-        return text_of, words[at + 1 :], plain[at], True
+        return text_of, words[at + 1 :], plain[at]
 
     def _wrap(self, since: int, wrappers: list[str]) -> None:
         shell = self._shell
-        for index in range(since, len(shell.commands)):
-            old = shell.commands[index]
-            shell.commands[index] = Command(
-                old.argv, old.env, old.directory, old.background or shell.background,
-                old.output or shell.redirections.output, (*wrappers, *old.wrappers), old.line,
-            )  # fmt: skip
+        shell.commands[since:] = [
+            replace(
+                one,
+                background=one.background or shell.background,
+                output=one.output or shell.redirections.output,
+                wrappers=(*wrappers, *one.wrappers),
+            )
+            for one in shell.commands[since:]
+        ]
 
     def _emit(
         self, node: Node, words: list[Text], own: dict[str, Text], wrappers: list[str]
@@ -321,7 +309,7 @@ class Builtins:
 
     def do_shift(self, words: list[Text], _gap: Gap) -> Status:
         state = self._shell.state
-        count = int(words[0].value) if words and words[0].value.isdigit() else 1
+        count = _count(words)
         if count > len(state.arguments):
             return False
         state.arguments = state.arguments[count:]
@@ -332,9 +320,6 @@ class Builtins:
             if re.fullmatch(r"[A-Za-z_]\w*", word.value):
                 self._shell.state.set(word.value, Text("", gap))
         return gap
-
-    def do_mapfile(self, words: list[Text], gap: Gap) -> Status:
-        return self.do_read(words, gap)
 
     def do_getopts(self, _words: list[Text], gap: Gap) -> Status:
         return gap if self._shell.state.arguments else False
@@ -386,21 +371,26 @@ class Builtins:
         raise Leave("return")
 
     def do_break(self, words: list[Text], _gap: Gap) -> Status:
-        raise Leave("break", int(words[0].value) if words and words[0].value.isdigit() else 1)
+        raise Leave("break", _count(words))
 
     def do_continue(self, words: list[Text], _gap: Gap) -> Status:
-        raise Leave("continue", int(words[0].value) if words and words[0].value.isdigit() else 1)
+        raise Leave("continue", _count(words))
 
     def do_let(self, words: list[Text], gap: Gap) -> Status:
         text = join(words, " ")
         return self._shell.script(f"(({text.value}))", gap.line, inner=True)
 
 
+def _count(words: list[Text]) -> int:
+    return int(words[0].value) if words and words[0].value.isdigit() else 1
+
+
 _ELSEWHERE = frozenset({"ssh", "sshpass", "pdsh", "kubectl", "oc"})
 """What runs elsewhere what it is given on its standard input."""
 
 _NAMES = {
-    ":": "true", ".": "source", "[": "test", "pushd": "cd", "readarray": "mapfile",
+    ":": "true", ".": "source", "[": "test", "pushd": "cd", "readarray": "read",
+    "mapfile": "read",
     "echo": "true", "printf": "true", "wait": "true", "sleep": "true", "umask": "true",
     "ulimit": "true", "trap": "true", "shopt": "true", "hash": "true", "alias": "true",
 }  # fmt: skip

@@ -27,33 +27,7 @@ _NUMBERS: Mapping[str, Callable[[int, int], bool]] = MappingProxyType(
 )
 _STRINGS = frozenset({"=", "==", "!=", "=~", "<", ">"})
 _UNKNOWN: bool | None = None
-_UNARY = frozenset(
-    [
-        "-z",
-        "-n",
-        "-v",
-        "-e",
-        "-f",
-        "-d",
-        "-r",
-        "-w",
-        "-x",
-        "-s",
-        "-L",
-        "-h",
-        "-S",
-        "-p",
-        "-b",
-        "-c",
-        "-t",
-        "-a",
-        "-o",
-        "-G",
-        "-O",
-        "-N",
-        "-k",
-    ]
-)
+_UNARY = frozenset(f"-{letter}" for letter in "znvefdrwxsLhSpbctaoGONk")
 _TREE = frozenset({"unary_expression", "binary_expression", "parenthesized_expression",
                    "negated_command"})  # fmt: skip
 

@@ -8,14 +8,13 @@ from tree_sitter import Node
 
 from yibu.adopt.bash import patterns
 from yibu.adopt.bash.arithmetic import Arithmetic, Unknown
-from yibu.adopt.bash.builtins import Leave
-from yibu.adopt.bash.values import Gap, Text, UnknownScriptError
+from yibu.adopt.bash.values import Gap, Leave, Text, UnknownScriptError
 from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.adopt.bash.interpreter import Interpreter, Status
 
-_MAX_TURNS = 512
+_MAX_ITERATIONS = 512
 """Of a loop; a start script has as many servers as a machine has cards."""
 
 
@@ -56,7 +55,7 @@ class Flow:
         condition = node.children_by_field_name("condition")
         until = node.children[0].type == "until"
         assert body is not None
-        for _ in range(_MAX_TURNS):
+        for _ in range(_MAX_ITERATIONS):
             status = self._shell.sequence(condition)
             if isinstance(status, Gap):
                 self._shell.branch(status, [[body], []])
@@ -64,14 +63,14 @@ class Flow:
             if status == until:
                 return True
             endless = self._shell.source.text(condition[0]).strip() in ("true", ":", "1", "((1))")
-            if not self.turn(body) or endless:  # what restarts a server for ever is yibu's work
+            if not self.iterate(body) or endless:  # what restarts a server for ever is yibu's work
                 return True
         raise UnknownScriptError(
             self._shell.source.gap(condition[0]), tr("turns too often to be followed")
         )
 
-    def turn(self, body: Node) -> bool:
-        """One turn of a loop; whether another may follow."""
+    def iterate(self, body: Node) -> bool:
+        """One iteration of a loop; whether another may follow."""
         try:
             self._shell.statement(body)
         except Leave as leave:
@@ -92,13 +91,13 @@ class Flow:
             words = list(self._shell.state.arguments)
         name = self._shell.source.text(variable)
         gap = next((word.gap for word in words if word.gap), None)
-        if node.children[0].type == "select" or gap or len(words) > _MAX_TURNS:
+        if node.children[0].type == "select" or gap or len(words) > _MAX_ITERATIONS:
             self._shell.state.set(name, Text("", gap or self._shell.source.gap(node)))
             self._shell.branch(gap or self._shell.source.gap(node), [[body], []])
             return True
         for word in words:
             self._shell.state.set(name, word)
-            if not self.turn(body):
+            if not self.iterate(body):
                 break
         return True
 
@@ -111,8 +110,8 @@ class Flow:
         try:
             for part in initial:
                 math.value(part)
-            for _ in range(_MAX_TURNS):
-                if not all(math.value(test) for test in tests) or not self.turn(body):
+            for _ in range(_MAX_ITERATIONS):
+                if not all(math.value(test) for test in tests) or not self.iterate(body):
                     return True
                 for part in updates:
                     math.value(part)

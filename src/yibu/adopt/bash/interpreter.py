@@ -10,7 +10,7 @@ from typing import Literal
 from tree_sitter import Node
 
 from yibu.adopt.bash.arithmetic import Arithmetic, Unknown
-from yibu.adopt.bash.builtins import Builtins, Leave
+from yibu.adopt.bash.builtins import Builtins
 from yibu.adopt.bash.conditions import Condition, tokens_of
 from yibu.adopt.bash.expand import Expander
 from yibu.adopt.bash.flow import Flow
@@ -23,6 +23,7 @@ from yibu.adopt.bash.values import (
     EndedEarlyError,
     Files,
     Gap,
+    Leave,
     NoFiles,
     Text,
     UnknownScriptError,
@@ -205,19 +206,17 @@ class Interpreter:
         return any(word in part for part in (text, *bodies) for word in _LAUNCHES)
 
     def on_command(self, node: Node) -> Status:
-        name = node.child_by_field_name("name")
-        own = [self.assignment(c) for c in node.children if c.type == "variable_assignment"]
-        if name is None:
-            for variable, value in own:
-                self.state.set(variable, value)
-            return True
-        words = [*self.expander.fields(name)]
-        for argument in node.children_by_field_name("argument"):
-            words += self.expander.fields(argument)
+        words, own = self.words_of(node)
         extra = [c for c in node.children if c.type.endswith("redirect")]
         with self.redirected(extra) as more:
-            words += more
-            return self.builtins.run(node, words, own)
+            return self.builtins.run(node, [*words, *more], own)
+
+    def words_of(self, node: Node) -> tuple[list[Text], list[tuple[str, Value]]]:
+        """A command's words, and the assignments that stand before them."""
+        own = [self.assignment(c) for c in node.children if c.type == "variable_assignment"]
+        name = node.child_by_field_name("name")
+        parts = [*([name] if name else []), *node.children_by_field_name("argument")]
+        return [field for part in parts for field in self.expander.fields(part)], own
 
     def on_redirected_statement(self, node: Node) -> Status:
         body = node.child_by_field_name("body")
@@ -225,10 +224,7 @@ class Interpreter:
             if body is None:
                 return True
             if body.type == "command" and more:
-                words = self.expander.fields(body.child_by_field_name("name") or body)
-                for argument in body.children_by_field_name("argument"):
-                    words += self.expander.fields(argument)
-                own = [self.assignment(c) for c in body.children if c.type == "variable_assignment"]
+                words, own = self.words_of(body)
                 return self.builtins.run(body, [*words, *more], own)
             return self.statement(body)
 

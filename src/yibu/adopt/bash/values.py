@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from yibu.errors import UsageError
 from yibu.messages import tr
@@ -91,6 +91,22 @@ class UnknownScriptError(UsageError):
             ),
         )
         self.gap = gap
+
+
+class Leave(Exception):  # noqa: N818 - it is how bash goes on, no fault
+    """``exit``, ``return``, ``break`` or ``continue``."""
+
+    def __init__(
+        self,
+        kind: Literal["exit", "return", "break", "continue"],
+        levels: int = 1,
+        gap: Gap | None = None,
+    ) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.levels = levels
+        self.gap = gap
+        """Where an ``exit`` stands."""
 
 
 class EndedEarlyError(UsageError):
