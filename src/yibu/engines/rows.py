@@ -20,6 +20,23 @@ _SAMPLING = ("temperature", "top_p", "max_tokens", "stream", "stop", "seed", "st
              "stream_options.include_usage")  # fmt: skip
 
 
+EMBEDDINGS = (
+    *done(MODEL, "model"),
+    *passed("input", "encoding_format", "dimensions"),
+    *ignored(tr("says who asks"), "user"),
+)
+RERANK = (*done(MODEL, "model"), *passed("query", "documents", "top_n"))
+TOKENS = {
+    "/tokenize": (
+        *done(MODEL, "model"),
+        *passed("prompt", "messages", "add_special_tokens"),
+        *done(tr("either name"), "content"),
+    ),
+    "/detokenize": (*done(MODEL, "model"), *passed("tokens")),
+}
+"""As vLLM and SGLang have them."""
+
+
 def varied(base: Sequence[Rule], *more: Rule, without: Sequence[str] = ()) -> tuple[Rule, ...]:
     """The rows of a table, others in the place of those with their paths, and some left out."""
     paths = {row.path for row in more}.union(without)

@@ -13,6 +13,7 @@ from typing import Any
 from yibu.engines.llama_cpp import steps
 from yibu.engines.llama_cpp.schemas import express
 from yibu.engines.requests import Asked, Body, Prepare, Steps, as_object, refusal
+from yibu.engines.rows import prepare_best_of
 from yibu.engines.tool_choice import choose_tools
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
@@ -77,11 +78,7 @@ def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
 
 def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     _check_grammar(body, asked)
-    best_of = body.pop("best_of", None)
-    if best_of is not None and best_of > body.get("n", 1):
-        raise refusal(
-            "best_of", tr("Ask for 'n' answers and 'logprobs', and choose among them"), asked
-        )
+    prepare_best_of(body, asked)
     echo = body.pop("echo", False)
     suffix = body.pop("suffix", "")
     if suffix:
@@ -159,21 +156,14 @@ def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
         owner[key] = express(owner[key], f"{name}.{key}", asked)
 
 
-def _without_steps(prepare: Callable[[Body, Asked], None]) -> Prepare:
-    def prepared(body: Body, asked: Asked) -> None:
-        prepare(body, asked)
-
-    return prepared
-
-
 PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     "/v1/chat/completions": (
         frozenset({"response_format", "tools", "tool_choice", "grammar"}),
-        _without_steps(prepare_chat),
+        prepare_chat,
     ),
     "/v1/responses": (
         frozenset({"text", "tools", "tool_choice"}),
-        _without_steps(prepare_responses),
+        prepare_responses,
     ),
     "/v1/messages": (frozenset({"tools", "tool_choice", "output_config"}), prepare_messages),
     "/v1/completions": (
@@ -182,6 +172,6 @@ PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     ),
     "/v1/embeddings": (frozenset({"dimensions"}), prepare_embeddings),
     "/tokenize": (frozenset({"messages"}), prepare_tokenize),
-    "/detokenize": (frozenset({"tokens"}), _without_steps(check_tokens)),
+    "/detokenize": (frozenset({"tokens"}), check_tokens),
 }
 """By operation: the fields that make it worth a look, and the look."""

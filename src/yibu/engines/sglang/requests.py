@@ -32,11 +32,7 @@ SGLANG_RULES = {
         *passed("frequency_penalty", "presence_penalty", "logit_bias", "n", "echo"),
         *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
     ),
-    "/v1/embeddings": (
-        *done(rows.MODEL, "model"),
-        *passed("input", "encoding_format", "dimensions"),
-        *ignored(tr("says who asks"), "user"),
-    ),
+    "/v1/embeddings": rows.EMBEDDINGS,
     "/v1/responses": (
         *rows.responses(_TITLE),
         *passed("reasoning.effort", "top_logprobs", "truncation",
@@ -50,12 +46,7 @@ SGLANG_RULES = {
     ),
     "/v1/messages": (*rows.messages(_TITLE), *_EFFORT),
     "/v1/messages/count_tokens": (*rows.counted(_TITLE), *_EFFORT),
-    "/tokenize": (
-        *done(rows.MODEL, "model"),
-        *passed("prompt", "messages", "add_special_tokens"),
-        *done(tr("either name"), "content"),
-    ),
-    "/detokenize": (*done(rows.MODEL, "model"), *passed("tokens")),
+    **rows.TOKENS,
 }  # fmt: skip
 
 

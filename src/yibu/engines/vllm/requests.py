@@ -19,7 +19,10 @@ from yibu.engines.requests import (
     refused,
 )
 from yibu.engines.rows import (
+    EMBEDDINGS,
     MODEL,
+    RERANK,
+    TOKENS,
     chat,
     completions,
     counted,
@@ -107,22 +110,13 @@ VLLM_REQUESTS = RequestTable(
     {
         "/v1/chat/completions": _CHAT,
         "/v1/completions": _COMPLETIONS,
-        "/v1/embeddings": (
-            *done(MODEL, "model"),
-            *passed("input", "encoding_format", "dimensions"),
-            *ignored(tr("says who asks"), "user"),
-        ),
+        "/v1/embeddings": EMBEDDINGS,
         "/v1/responses": _RESPONSES,
         "/v1/messages": messages("vLLM", _COUNTED),
         "/v1/messages/count_tokens": _COUNTED,
-        "/v1/rerank": (*done(MODEL, "model"), *passed("query", "documents", "top_n")),
+        "/v1/rerank": RERANK,
         "/v1/score": (*done(MODEL, "model"), *passed("stream")),
-        "/tokenize": (
-            *done(MODEL, "model"),
-            *passed("prompt", "messages", "add_special_tokens"),
-            *done(tr("either name"), "content"),
-        ),
-        "/detokenize": (*done(MODEL, "model"), *passed("tokens")),
+        **TOKENS,
     },
     _PREPARE,
 )
