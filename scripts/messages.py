@@ -43,16 +43,17 @@ def texts() -> dict[str, set[str]]:
         name = str(path.relative_to(SOURCE))
         for text in _texts(tree, verbs="cli/verbs/" in name):
             found.setdefault(text, set()).add(name)
-    for path in sorted(SOURCE.glob("engines/**/log.toml")):
+    for path in sorted([*SOURCE.glob("engines/**/log.toml"), *SOURCE.glob("*/failures.toml")]):
         for text in _of_log(tomllib.loads(path.read_text(encoding="utf-8"))):
             found.setdefault(text, set()).add(str(path.relative_to(SOURCE)))
     return found
 
 
 def _of_log(table: dict[str, Any]) -> Iterator[str]:
-    """What an engine's causes of failure say."""
-    for cause in (*table.get("cause", ()), *table.get("shared", {}).values()):
-        yield from (cause[name] for name in ("explanation", "hint") if name in cause)
+    """What causes of failure say: of engines, and of uv."""
+    causes = (*table.get("cause", ()), *table.get("shared", {}).values(), *table.get("failure", ()))
+    for cause in causes:
+        yield from (cause[name] for name in ("explanation", "message", "hint") if name in cause)
 
 
 def _texts(tree: ast.Module, *, verbs: bool) -> Iterator[str]:

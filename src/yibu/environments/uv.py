@@ -10,15 +10,18 @@ import signal
 import subprocess
 import threading
 import time
+import tomllib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TextIO
 
 from yibu.environments.progress import ProgressReader
 from yibu.errors import EnvironmentSetupError
-from yibu.messages import Message, filled, tr
+from yibu.messages import filled, tr
 from yibu.redaction import redact
 
 _TAIL_LINES = 60
@@ -35,7 +38,7 @@ class UvCancelledError(EnvironmentSetupError):
 
 
 class UvFailedError(EnvironmentSetupError):
-    """uv exited with an error; ``reason`` is a key of ``_FAILURES`` or ``"unknown"``."""
+    """uv exited with an error; ``reason`` is one of failures.toml's or ``"unknown"``."""
 
     def __init__(self, message: str, *, hint: str, reason: str) -> None:
         super().__init__(
@@ -46,10 +49,11 @@ class UvFailedError(EnvironmentSetupError):
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
+    """See failures.toml."""
+
     reason: str
-    pattern: re.Pattern[str]
+    pattern: str
     message: str
-    """May use the pattern's named groups."""
     hint: str
 
 
@@ -58,129 +62,11 @@ WHEELS_HINT = tr(
     "engine install {environment} --wheels DIR"
 )
 
-# The first that matches wins, so the particular stand before the general.
-_FAILURES = (
-    _Failure(
-        "build",
-        # Before all others: a compiler's words are no words of uv's, whatever is in them.
-        re.compile(
-            r"(?s)(?:(?P<error>[^\n]*\berror: [^\n]*|CMake Error[^\n]*(?:\n[^\n]+)?)"
-            r".*)?Failed to build `(?P<package>[^`]+)`"
-        ),
-        tr("{package} could not be built: {error}"),
-        tr("its whole output is in {log}"),
-    ),
-    _Failure(
-        "disk_full",
-        re.compile(r"No space left on device|os error 28|Disk quota exceeded", re.IGNORECASE),
-        tr("the disk is full"),
-        tr(
-            "free some space (uv cache clean, yibu gc), or move everything with "
-            "YIBU_HOME=/larger/disk"
-        ),
-    ),
-    _Failure(
-        "hash_mismatch",
-        re.compile(r"Hash mismatch for `(?P<package>[^`]+)`"),
-        tr(
-            "the file that the index gave for {package} is not the one that was pinned (its "
-            "sha256 differs)"
-        ),
-        tr(
-            "the index or a cache between has an altered file: try another index (pip config "
-            "set global.index-url URL), or clear uv's cache: uv cache clean"
-        ),
-    ),
-    _Failure(
-        "python_version",
-        re.compile(
-            r"(?:current|the requested) Python version \((?P<found>[^)]+)\) does not satisfy "
-            r"(?P<wanted>Python\S+)|No interpreter found for (?P<interpreter>Python \S+)"
-        ),
-        tr("this Python does not serve: {found}{interpreter}"),
-        tr(
-            "run yibu with a Python between 3.11 and 3.14, which the pinned packages have "
-            "wheels for"
-        ),
-    ),
-    _Failure(
-        "bad_wheel",
-        re.compile(
-            r"(?P<package>\S+) has an invalid package format|Failed to read from zip file|"
-            r"Failed to extract archive: (?P<file>\S+)"
-        ),
-        tr("a package file is damaged: {package}{file}"),
-        tr("fetch that wheel again; with an index, clear uv's cache first: uv cache clean"),
-    ),
-    _Failure(
-        "no_wheels_folder",
-        re.compile(r"Failed to read `--find-links` (?:directory|URL): (?P<place>\S+)"),
-        tr("the wheel folder {place} cannot be read"),
-        tr("give an existing folder: yibu engine install {environment} --wheels DIR"),
-    ),
-    _Failure(
-        "no_platform_wheel",
-        re.compile(r"(?P<package>\S+) has no (?:wheels|usable wheels|source distribution)"),
-        tr("{package} has no wheel for this platform and Python"),
-        tr("run yibu with another Python (3.11 to 3.14), or use another engine for this model"),
-    ),
-    _Failure(
-        "not_on_index",
-        re.compile(
-            r"(?:Because )?(?P<package>[A-Za-z0-9._-]+) was not found in "
-            r"(?:the package registry|the provided package locations|the cache)|"
-            r"there (?:is|are) no versions? of (?P<requirement>[^\s{]+)"
-        ),
-        tr(
-            "the package {package}{requirement} is not on the configured index (or in the "
-            "wheel folder)"
-        ),
-        tr("check the index (pip config list; UV_DEFAULT_INDEX), or {hint}", hint=WHEELS_HINT),
-    ),
-    _Failure(
-        "certificate",
-        re.compile(
-            r"invalid peer certificate|certificate verify failed|UnknownIssuer", re.IGNORECASE
-        ),
-        tr("the index's certificate is not trusted here"),
-        tr(
-            "give the certificate of your proxy or mirror: pip config set global.cert FILE "
-            "(or SSL_CERT_FILE=FILE)"
-        ),
-    ),
-    _Failure(
-        "unauthorized",
-        re.compile(r"401 Unauthorized|403 Forbidden|HTTP status client error \(40[13]"),
-        tr("the index refused the credentials"),
-        tr(
-            "put the user and password into the index URL of pip's or uv's configuration, or "
-            "~/.netrc"
-        ),
-    ),
-    _Failure(
-        "unreachable",
-        re.compile(
-            r"Failed to fetch: (?P<url>\S+)|Could not connect|dns error|timed out|"
-            r"error sending request for url",
-            re.IGNORECASE,
-        ),
-        tr("the package index cannot be reached{url}"),
-        tr(
-            "check the network, or name a mirror: pip config set global.index-url URL; "
-            "without any: {hint}",
-            hint=WHEELS_HINT,
-        ),
-    ),
-    _Failure(
-        "permission",
-        re.compile(r"Permission denied|os error 13|Read-only file system", re.IGNORECASE),
-        tr("a directory that uv must write to is not writable"),
-        tr(
-            "check the owner of ~/.cache/uv and of yibu's directory, or set UV_CACHE_DIR and "
-            "YIBU_HOME"
-        ),
-    ),
-)
+
+@cache
+def _failures() -> tuple[_Failure, ...]:
+    text = resources.files("yibu.environments").joinpath("failures.toml").read_text("utf-8")
+    return tuple(_Failure(**failure) for failure in tomllib.loads(text)["failure"])
 
 
 def uv_binary() -> Path:
@@ -257,8 +143,8 @@ def explain_failure(
 ) -> UvFailedError:
     """Say in words why uv failed, from what it printed."""
     output = redact(output)
-    for failure in _FAILURES:
-        if match := failure.pattern.search(output):
+    for failure in _failures():
+        if match := re.search(failure.pattern, output):
             return UvFailedError(
                 tr(
                     "environment {environment}: {why}",
@@ -293,10 +179,8 @@ def _fill(message: str, match: re.Match[str]) -> str:
 
 def _advice(hint: str, environment: str, log: Path | None) -> str:
     told: str = str(log) if log else tr("uv's output, with: RUST_LOG=uv=debug")
-    inner = hint.values.get("hint") if isinstance(hint, Message) else None
-    if isinstance(inner, str):
-        return filled(hint, hint=filled(inner, environment=environment))
-    return filled(hint, environment=environment, log=told)
+    wheels = filled(WHEELS_HINT, environment=environment)
+    return filled(hint, environment=environment, log=told, hint=wheels)
 
 
 def _follow(
