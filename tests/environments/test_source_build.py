@@ -182,10 +182,9 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
 def test_nvcc_is_found_where_toolkits_put_it(tmp_path: Path) -> None:
     home = tmp_path / "cuda" / "bin"
     home.mkdir(parents=True)
-    tool(home, "nvcc", '#!/bin/sh\necho "Cuda compilation tools, release 13.0, V13.0.88"\n')
+    tool(home, "nvcc")
     env = {"PATH": "/nonexistent", "CUDA_HOME": str(home.parent)}
     assert toolchain.nvcc(env) == str(home / "nvcc")
-    assert toolchain.cuda_version(str(home / "nvcc"), env) == (13, 0)
 
 
 @pytest.mark.parametrize("spec", BUILDS, ids=lambda spec: spec.name)

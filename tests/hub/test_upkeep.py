@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import threading
 from dataclasses import replace
@@ -20,10 +21,8 @@ from yibu.errors import (
     HubUnreachableError,
     OfflineError,
     SourceError,
-    VerificationError,
 )
 from yibu.hub.types import Source
-from yibu.hub.upkeep import require_ok
 
 BIG = "model.safetensors"
 MODELSCOPE = Source("modelscope", REPO)
@@ -57,7 +56,6 @@ def test_verify_finds_a_changed_byte_and_a_pull_repairs_it(
     path = machine.store.pull(source).path / BIG
     results = machine.store.verify()
     assert [result.ok for result in results] == [True]
-    require_ok(results)
     status = path.stat()
     with path.resolve().open("r+b") as file:
         file.write(b"\0")
@@ -68,11 +66,9 @@ def test_verify_finds_a_changed_byte_and_a_pull_repairs_it(
     assert not results[0].ok
     assert BIG in results[0].problems[0]
     assert machine.store.find(source) is None
-    with pytest.raises(VerificationError, match=r"found sha256 .*, expected ") as caught:
-        require_ok(results)
-    assert f"yibu pull '{source}'" in caught.value.hint
+    assert re.search(r"found sha256 .*, expected ", results[0].problems[0])
     assert (machine.store.pull(source).path / BIG).read_bytes() == WEIGHTS
-    require_ok(machine.store.verify())
+    assert all(result.ok for result in machine.store.verify())
 
 
 def test_verify_what_is_gone_or_unknown(machine: Machine, source: Source) -> None:

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from yibu.errors import UsageError, YibuError
+from yibu.files import write_whole
 from yibu.messages import tr
-
-
-def write_whole(path: Path, text: str, mode: int) -> None:
-    """Write a file with this mode; where the disk is full, the old one stays.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as out:
-            os.fchmod(out.fileno(), mode)
-            out.write(text)
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
 
 
 def write_all(folder: Path, files: Mapping[str, tuple[str, int]], *, force: bool) -> list[Path]:

@@ -112,9 +112,3 @@ def read_record(record: Path) -> EnvironmentInfo | None:
     except (OSError, ValueError, TypeError):
         # Removed just now by another process, or written by a yibu to come: not ours to list.
         return None
-
-
-def write_whole(file: Path, text: str) -> None:
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)

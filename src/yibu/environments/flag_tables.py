@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yibu.environments.disk import write_whole
 from yibu.environments.manager import EnvironmentManager
 from yibu.errors import EnvironmentSetupError
+from yibu.files import write_whole
 from yibu.messages import tr
 
 TABLE = "yibu-flags.json"

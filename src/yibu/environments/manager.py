@@ -34,7 +34,6 @@ from yibu.environments.disk import (
     site_packages,
     tree_size,
     write_record,
-    write_whole,
 )
 from yibu.environments.installer import Installer, Job
 from yibu.environments.pipconfig import IndexSettings
@@ -42,6 +41,7 @@ from yibu.environments.progress import EnvironmentProgressCallback, ProgressRead
 from yibu.environments.specs import SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError
 from yibu.errors import EnvironmentSetupError, UsageError
+from yibu.files import write_whole
 from yibu.messages import tr
 from yibu.units import sizes_apart
 
@@ -145,7 +145,7 @@ class EnvironmentManager:
         return found
 
     def remove(self, name: str) -> int:
-        """Remove every environment of that name; returns the bytes freed.
+        """Remove every environment of that name; returns the bytes freed, 0 where there was none.
 
         Raises:
             UsageError: no environment of that name is known.

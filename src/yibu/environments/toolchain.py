@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import tempfile
@@ -87,13 +86,6 @@ def nvcc(env: Mapping[str, str]) -> str | None:
     places = [str(Path(root, "bin", "nvcc")) for root in roots if root]
     asked = [env.get("CUDACXX"), "nvcc", *places]
     return next((path for name in asked if name and (path := _which(name, env))), None)
-
-
-def cuda_version(compiler: str, env: Mapping[str, str]) -> tuple[int, int] | None:
-    """The toolkit's version as nvcc says it; None where it does not answer."""
-    said = _run([compiler, "--version"], env)
-    found = re.search(r"release (\d+)\.(\d+)", said.stdout) if said else None
-    return (int(found[1]), int(found[2])) if found else None
 
 
 def _glslc(env: Mapping[str, str]) -> str | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yibu.errors import DiskFullError, OfflineError, VerificationError
+from yibu.errors import DiskFullError, HubError, OfflineError, VerificationError
 from yibu.hub.digest import Expected
 from yibu.hub.headers import HeaderChooser, first_usual
 from yibu.hub.http import HttpClient
+from yibu.hub.partial import DISK_FULL_ERRNOS
 from yibu.hub.progress import Meter
 from yibu.hub.records import Record, Records
 from yibu.hub.settings import HubSettings
@@ -87,6 +89,32 @@ def check_room(directory: Path, needed: int, what: str) -> None:
                 "MODELSCOPE_CACHE, HF_HOME."
             ),
         )
+
+
+@contextmanager
+def os_errors(source: Source) -> Iterator[None]:
+    """Give errors of the file system the store's names, with the model at fault."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise DiskFullError(
+                tr(
+                    "{source}: the disk is full ({filename}).",
+                    source=source,
+                    filename=error.filename,
+                ),
+                hint=tr("Free some room (`yibu gc`, `yibu rm`), then run the same command again."),
+            ) from error
+        raise HubError(
+            tr(
+                "{source}: {filename}: {strerror}.",
+                source=source,
+                filename=error.filename or tr("the file system"),
+                strerror=error.strerror or error,
+            ),
+            hint=tr("Check the directory's owner and permissions."),
+        ) from error
 
 
 def offline_error(source: Source, missing: Sequence[str]) -> OfflineError:

@@ -1,4 +1,4 @@
-"""HTTP for the hub room: one attempt at a time, with every outcome given one of yibu's names.
+"""HTTP for the hubs: one attempt at a time, with every outcome given one of yibu's names.
 
 Only reading is done here, so every request may be repeated. What may succeed when repeated is a
 ``TransientError``; ``retrying`` repeats it with back-off. Everything else is final.
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _READ_BYTES = 1024 * 1024
 _RETRY_AFTER_LIMIT = 60.0
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
@@ -87,17 +88,29 @@ class HttpClient:
             TransientError: worth another try.
             HubAuthError, HubNotFoundError, WebPageError, HubError: final.
         """
+        if self._aborted:
+            raise _cancelled(what)
+        response = self._answer(url, headers or {}, what)
+        with self._lock:
+            self._open.add(response)
+        try:
+            _raise_for_status(response, url, what)
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            # A refused range (416) has a page of its own, which is nobody's login.
+            if not page and response.status_code < 300 and kind in _PAGES:
+                raise web_page(what, url, response, next(body(response, what), b""))
+            yield response
+        finally:
+            with self._lock:
+                self._open.discard(response)
+            response.close()
+
+    def _answer(self, url: str, headers: Mapping[str, str], what: str) -> requests.Response:
         import requests
 
-        if self._aborted:
-            raise PullCancelledError(tr("Reading {what} was cancelled.", what=what))
+        timeout = (self._settings.connect_timeout, self._settings.read_timeout)
         try:
-            response = self._session.get(
-                url,
-                headers=dict(headers or {}),
-                stream=True,
-                timeout=(self._settings.connect_timeout, self._settings.read_timeout),
-            )
+            return self._session.get(url, headers=dict(headers), stream=True, timeout=timeout)
         except requests.exceptions.SSLError as error:
             raise HubUnreachableError(
                 tr(
@@ -108,11 +121,12 @@ class HttpClient:
                 hint=tr(
                     "Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate. A "
                     "clock that is wrong does the same: this machine's says {clock}.",
-                    clock=_clock(),
+                    clock=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 ),
             ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-            reason = proxy_fault(self._settings, url) or shortest(error)
+            # No library tells a dead proxy from the server behind it.
+            reason = self._settings.proxies.fault(url) or shortest(error)
             raise TransientError(
                 tr("no answer from {url}: {reason}", url=_host(url), reason=reason)
             ) from error
@@ -125,23 +139,6 @@ class HttpClient:
                     error=shortest(error),
                 )
             ) from error
-        with self._lock:
-            self._open.add(response)
-        try:
-            _raise_for_status(response, url, what)
-            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            # A refused range (416) has a page of its own, which is nobody's login.
-            if (
-                not page
-                and response.status_code < 300
-                and kind in ("text/html", "application/xhtml+xml")
-            ):
-                raise web_page(what, url, response, next(body(response, what), b""))
-            yield response
-        finally:
-            with self._lock:
-                self._open.discard(response)
-            response.close()
 
     def abort(self) -> None:
         """End every running read at once, from any thread; the client is of no use after it."""
@@ -246,12 +243,6 @@ def _page_message(host: str, what: str, start: bytes) -> str:
     )
 
 
-def proxy_fault(settings: HubSettings, url: str) -> str:
-    """Whether a dead proxy is the reason for a failure to reach ``url``: no library tells the proxy
-    from the server behind it in the same way."""
-    return settings.proxies.fault(url)
-
-
 def retrying(
     settings: HubSettings, what: str, attempt: Callable[[], T], cancel: threading.Event
 ) -> T:
@@ -266,7 +257,7 @@ def retrying(
             return attempt()
         except TransientError as error:
             if cancel.is_set():
-                raise PullCancelledError(tr("Reading {what} was cancelled.", what=what)) from error
+                raise _cancelled(what) from error
             if tried == settings.attempts:
                 raise unreachable(what, settings, error) from error
             pause(settings, tried, error, cancel, what)
@@ -283,7 +274,11 @@ def pause(
         delay = max(delay, min(error.retry_after, _RETRY_AFTER_LIMIT))
     logger.info("%s: %s; try %d in %.1f s", what, error, tried + 1, delay)
     if cancel.wait(delay):
-        raise PullCancelledError(tr("Reading {what} was cancelled.", what=what))
+        raise _cancelled(what)
+
+
+def _cancelled(what: str) -> PullCancelledError:
+    return PullCancelledError(tr("Reading {what} was cancelled.", what=what))
 
 
 def unreachable(what: str, settings: HubSettings, error: TransientError) -> HubUnreachableError:
@@ -341,10 +336,6 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
             what=what,
         )
     )
-
-
-def _clock() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

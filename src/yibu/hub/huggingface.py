@@ -25,11 +25,11 @@ from yibu.errors import (
     OfflineError,
     SourceError,
 )
+from yibu.files import write_whole
 from yibu.hub import http
 from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import Expected
 from yibu.hub.local import local_files
-from yibu.hub.records import write_atomically
 from yibu.hub.repository import Listing, move
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
@@ -137,8 +137,8 @@ class HuggingFaceHub:
     def immutable(self, source: Source) -> bool:
         return bool(_COMMIT.fullmatch(source.revision or ""))
 
-    def place(self, source: Source, commit: str) -> _Place:
-        return _Place(self._folder(source), commit)
+    def snapshot(self, source: Source, commit: str) -> _Snapshot:
+        return _Snapshot(self._folder(source), commit)
 
     def _folder(self, source: Source) -> Path:
         return self.cache / f"models--{source.name.replace('/', '--')}"
@@ -169,7 +169,7 @@ def _use_proxy(proxy: Proxy | None, ca_bundle: str | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Snapshot:
     folder: Path
     commit: str
 
@@ -200,7 +200,7 @@ class _Place:
         if revision != self.commit:
             reference = self.folder / "refs" / revision
             if not reference.is_file() or reference.read_text() != self.commit:
-                write_atomically(reference, self.commit)
+                write_whole(reference, self.commit)
 
     def _blob(self, file: RemoteFile) -> Path | None:
         name = file.expected.sha256 or file.expected.git_sha1

@@ -11,8 +11,9 @@ import json
 from pathlib import Path
 
 from yibu.errors import HubError
+from yibu.files import write_whole
 from yibu.hub.digest import digest
-from yibu.hub.records import Record, write_atomically
+from yibu.hub.records import Record
 from yibu.hub.types import Source
 from yibu.messages import tr
 
@@ -58,7 +59,7 @@ def make_links(record: Record, directory: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(original, target)
     hashes = ours | {file.path: file.sha256 for file in record.files}
-    write_atomically(directory / _MANIFEST, json.dumps(hashes, indent=1) + "\n")
+    write_whole(directory / _MANIFEST, json.dumps(hashes, indent=1) + "\n")
     _old_spelling(directory)
 
 
@@ -73,7 +74,7 @@ def remove_links(directory: Path, record: Record) -> None:
             prune(target.parent, directory)
     if ours:
         if directory.is_dir():
-            write_atomically(directory / _MANIFEST, json.dumps(ours, indent=1) + "\n")
+            write_whole(directory / _MANIFEST, json.dumps(ours, indent=1) + "\n")
         return
     (directory / _MANIFEST).unlink(missing_ok=True)
     masked = directory.with_name(directory.name.replace(".", "___"))

@@ -7,6 +7,7 @@ such a directory where it finds one, and so does this.
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ class ModelScopeHub:
             token=self._settings.modelscope_token,
         )
         register(config.token)
+        # It tells of each try by itself, in lines of another form; the error says what came of them.
+        logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
         api = HubApi(config)
         self._connect(api)
         try:
@@ -107,8 +110,8 @@ class ModelScopeHub:
     def immutable(self, source: Source) -> bool:  # noqa: ARG002 - the protocol's
         return False  # a ModelScope revision is a branch or a tag
 
-    def place(self, source: Source, commit: str) -> _Place:
-        return _Place(self._root(source, commit))
+    def snapshot(self, source: Source, commit: str) -> _Snapshot:
+        return _Snapshot(self._root(source, commit))
 
     def _root(self, source: Source, revision: str) -> Path:
         owner, name = source.name.split("/")
@@ -120,7 +123,7 @@ class ModelScopeHub:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Snapshot:
     root: Path
 
     def existing(self, file: RemoteFile) -> Path | None:
@@ -128,7 +131,7 @@ class _Place:
         return path if path.is_file() else None
 
     def adopt(self, file: RemoteFile) -> None:
-        """It lies in its place already."""
+        """It is there already."""
 
     def publish(self, file: RemoteFile, fresh: Path) -> None:
         move(fresh, self.root / file.path)

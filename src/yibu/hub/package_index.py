@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
 from yibu.errors import HubAuthError, HubError, HubNotFoundError
 from yibu.hub import http
 from yibu.hub.settings import HubSettings
@@ -50,9 +53,9 @@ def find_wheel(
     """
     versions: set[str] = set()
     failure: HubError | None = None
-    for place, page in [(url, False) for url in settings.index.indexes] + [
-        (p, True) for p in settings.index.find_links
-    ]:
+    index = settings.index
+    places = [(url, False) for url in index.indexes] + [(url, True) for url in index.find_links]
+    for place, page in places:
         try:
             offered = _offered(place, dist, page, client, settings, cancel)
         except HubNotFoundError:
@@ -67,13 +70,13 @@ def find_wheel(
             failure = failure or error
             continue
         for wheel in offered:
-            named, found, tags = _wheel_name(wheel.filename)
-            if named != normalized(dist):
+            named, found, pure = _wheel_name(wheel.filename)
+            if named != canonicalize_name(dist):
                 continue
             if wheel.url.startswith("file:") and _local_folder(place) is None:
                 continue  # a page from the network has no business with files of this machine
             versions.add(found)
-            if same_version(found, version) and tags.endswith("-none-any"):
+            if pure and same_version(found, version):
                 return wheel
     if failure is not None:
         raise failure
@@ -90,26 +93,20 @@ def find_wheel(
     )
 
 
-def normalized(dist: str) -> str:
-    """PEP 503."""
-    return re.sub(r"[-_.]+", "-", dist).lower()
-
-
 def same_version(left: str, right: str) -> bool:
-    from packaging.version import InvalidVersion, Version
-
     try:
         return Version(left) == Version(right)
     except InvalidVersion:
         return left == right
 
 
-def _wheel_name(filename: str) -> tuple[str, str, str]:
-    """Name (normalized), version and tags of ``NAME-VERSION(-BUILD)?-PY-ABI-PLATFORM.whl``."""
-    parts = filename.removesuffix(".whl").split("-")
-    if not filename.endswith(".whl") or len(parts) not in (5, 6):
-        return "", "", ""
-    return normalized(parts[0]), parts[1], "-".join(parts[-3:])
+def _wheel_name(filename: str) -> tuple[str, str, bool]:
+    """Name (normalized) and version of a wheel, and whether it is pure Python; empty for no wheel."""
+    try:
+        name, version, _, tags = parse_wheel_filename(filename)
+    except InvalidWheelFilename:
+        return "", "", False
+    return name, str(version), all(tag.abi == "none" and tag.platform == "any" for tag in tags)
 
 
 def _offered(
@@ -123,8 +120,8 @@ def _offered(
     """The files of a project in an index, or all files of a find-links folder or page."""
     folder = _local_folder(place)
     if folder is not None:
-        return _folder_files(folder if page else folder / normalized(dist))
-    url = place if page else f"{place.rstrip('/')}/{normalized(dist)}/"
+        return _folder_files(folder if page else folder / canonicalize_name(dist))
+    url = place if page else f"{place.rstrip('/')}/{canonicalize_name(dist)}/"
     what = tr("the list of {dist}'s files", dist=dist)
 
     def read() -> tuple[bytes, str, str]:
@@ -156,17 +153,9 @@ def _is_login(content: bytes) -> bool:
     """Whether a page that should list files is one to log in with, or leads to one: it has no file,
     and a form, a script or a refresh, which no index needs."""
     low = content[:100_000].lower()
-    signs = (
-        b"<form",
-        b"<script",
-        b'http-equiv="refresh"',
-        b"http-equiv='refresh'",
-        b'type="password',
-    )
-    files = (b".whl", b".tar.gz", b".zip")
-    return (
-        http.is_page(content) and not any(f in low for f in files) and any(s in low for s in signs)
-    )
+    has_files = re.search(rb"\.whl|\.tar\.gz|\.zip", low)
+    asks = re.search(rb"""<form|<script|http-equiv=["']refresh|type="password""", low)
+    return bool(http.is_page(content) and asks and not has_files)
 
 
 def _json_files(content: bytes, base: str) -> Iterator[WheelFile]:

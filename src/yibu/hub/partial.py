@@ -1,9 +1,9 @@
 """A file that is still coming: its bytes, and a journal of which of them are here.
 
 ``NAME.part`` holds the bytes at their final offsets, ``NAME.journal`` says how far each segment
-has come. A segment's count is written after its bytes, so the journal never promises more than
+has come. A segment's count is written after its bytes, so the journal never counts more than
 the file holds, whenever the process is killed. (A machine that loses power may still lose bytes
-that the journal promises: that is what the hash at the end is for.)
+that the journal counts: that is what the hash at the end is for.)
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import errno
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,28 +172,25 @@ class _Journal:
     segments: list[Segment]
 
 
-class disk_full_as_error:  # noqa: N801 - reads as a statement: with disk_full_as_error(path)
+@contextmanager
+def disk_full_as_error(path: Path) -> Iterator[None]:
     """Translate "no space left" into a DiskFullError that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-            raise DiskFullError(
-                tr(
-                    "The disk is full: writing {path} failed ({strerror}).",
-                    path=self._path,
-                    strerror=error.strerror,
-                ),
-                hint=tr(
-                    "Free some room (`yibu gc`, `yibu rm`), then run the same command again; "
-                    "it goes on where it stopped."
-                ),
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL_ERRNOS:
+            raise
+        raise DiskFullError(
+            tr(
+                "The disk is full: writing {path} failed ({strerror}).",
+                path=path,
+                strerror=error.strerror,
+            ),
+            hint=tr(
+                "Free some room (`yibu gc`, `yibu rm`), then run the same command again; it goes "
+                "on where it stopped."
+            ),
+        ) from error
 
 
 def plan_segments(size: int | None, segment_bytes: int) -> list[Segment]:

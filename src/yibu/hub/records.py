@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from yibu.files import write_whole
 from yibu.hub.types import FileRecord, LocalModel, Source
 
 logger = logging.getLogger(__name__)
@@ -27,12 +26,9 @@ Proof = Literal["hash", "format", "size", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedFile:
-    """A verified file: ``path`` is relative to the record's root."""
+class RecordedFile(FileRecord):
+    """A verified file, its path relative to the record's root, and how it looked then."""
 
-    path: str
-    size: int
-    sha256: str
     mtime_ns: int
     proof: Proof = "hash"
     """What it was compared with when it came: a hash that its hub gave, its own format and length,
@@ -60,7 +56,7 @@ class Record:
         return LocalModel(
             self.source,
             self.root / main_file(self.source, self.files, self.main),
-            tuple(FileRecord(file.path, file.size, file.sha256) for file in self.files),
+            self.files,
             self.root,
         )
 
@@ -120,9 +116,8 @@ class Records:
             "root": str(record.root),
             "links": [str(link) for link in record.links],
         }
-        write_atomically(
-            self.path(record.source), json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-        )
+        text = json.dumps(data, indent=1, ensure_ascii=False)
+        write_whole(self.path(record.source), text + "\n")
 
     def add_link(self, record: Record, link: Path) -> Record:
         if link not in record.links:
@@ -144,19 +139,6 @@ class Records:
     def unreadable(self) -> list[Path]:
         """Record files that say nothing any more."""
         return [path for path in sorted(self.directory.glob("*.json")) if _read(path) is None]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Record | None:

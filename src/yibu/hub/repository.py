@@ -50,7 +50,7 @@ class Listing:
     files: tuple[RemoteFile, ...]
 
 
-class Place(Protocol):
+class Snapshot(Protocol):
     """Where a hub's cache keeps one revision of a repository."""
 
     @property
@@ -67,7 +67,7 @@ class Place(Protocol):
         """Move verified bytes into the cache, over whatever was there."""
 
     def complete(self, source: Source) -> None:
-        """Every file is in its place."""
+        """Every file is there."""
 
 
 class Hub(Protocol):
@@ -89,7 +89,7 @@ class Hub(Protocol):
     def immutable(self, source: Source) -> bool:
         """Whether the revision can never mean other files."""
 
-    def place(self, source: Source, commit: str) -> Place: ...
+    def snapshot(self, source: Source, commit: str) -> Snapshot: ...
 
 
 def pull_repository(
@@ -132,10 +132,10 @@ def _chooser(hub: Hub, source: Source, listing: Listing, context: PullContext) -
             return context.choose(
                 found, remote_headers(source, listing.files, context.client, context.settings)
             )
-        place = hub.place(source, listing.commit)
+        snapshot = hub.snapshot(source, listing.commit)
         by_path = {file.path: file for file in listing.files}
         for variant in found:
-            if all(place.existing(by_path[path]) for path in variant.files):
+            if all(snapshot.existing(by_path[path]) for path in variant.files):
                 return Choice(variant, tr("which is here"))
         return usual(found)
 
@@ -193,7 +193,7 @@ class _Pull:
         self._main = chosen.main
         self._context = context
         self._workspace = hub.workspace
-        self._place = hub.place(source, commit)
+        self._snapshot = hub.snapshot(source, commit)
         self._expected = {
             file.path: pinned(context.pins, file.path, file.expected) for file in files
         }
@@ -212,11 +212,11 @@ class _Pull:
         if missing and self._context.settings.offline:
             raise offline_error(self._source, [file.path for file in missing])
         self._fetch(missing)
-        self._place.complete(self._source)
+        self._snapshot.complete(self._source)
         files = []
         for file in self._files:
             found = self._found[file.path]
-            status = (self._place.root / file.path).stat()
+            status = (self._snapshot.root / file.path).stat()
             files.append(
                 RecordedFile(
                     file.path, found.size, found.sha256, status.st_mtime_ns, self._proofs[file.path]
@@ -225,7 +225,7 @@ class _Pull:
         fresh = Record(
             self._source,
             self._commit,
-            self._place.root,
+            self._snapshot.root,
             tuple(files),
             links=record.links if record else (),
             pulled=now(),
@@ -238,7 +238,7 @@ class _Pull:
         """Another process has the lock: count what it has fetched."""
         done = 0
         for file in self._files:
-            existing = self._place.existing(file)
+            existing = self._snapshot.existing(file)
             if existing is not None:
                 done += existing.stat().st_size
             else:
@@ -247,7 +247,7 @@ class _Pull:
 
     def _check_links(self) -> None:
         """Refuse to write through a link that somebody put into the cache."""
-        root = self._place.root
+        root = self._snapshot.root
         for folder in {(root / file.path).parent for file in self._files} - {root}:
             if not folder.resolve().is_relative_to(root.resolve()):
                 raise HubError(
@@ -264,16 +264,16 @@ class _Pull:
     def _check_existing(self, record: Record | None) -> None:
         """Find the files that are here already, and read those that no record vouches for."""
         recorded: dict[str, RecordedFile] = {}
-        if record is not None and record.root == self._place.root:
+        if record is not None and record.root == self._snapshot.root:
             recorded = {file.path: file for file in record.files}
         candidates = []
         for file in self._files:
-            path = self._place.existing(file)
+            path = self._snapshot.existing(file)
             if path is None:
                 continue
             known = recorded.get(file.path)
             expected = self._expected[file.path]
-            if known and unchanged(self._place.root / file.path, known):
+            if known and unchanged(self._snapshot.root / file.path, known):
                 digest = Digest(known.size, known.sha256)
                 # The record keeps no git ids; such files are small and are read again.
                 if (expected.sha256 or not expected.git_sha1) and not differs(digest, expected):
@@ -291,7 +291,7 @@ class _Pull:
             except VerificationError as error:
                 logger.warning("%s It is fetched anew.", error.message)
                 continue
-            self._place.adopt(file)
+            self._snapshot.adopt(file)
             self._found[file.path] = found
 
     def _fetch(self, files: list[RemoteFile]) -> None:
@@ -299,17 +299,15 @@ class _Pull:
         here = sum(partial_bytes(self._partial(file)) for file in files)
         check_room(self._workspace, sizes - here, str(self._source))
         done = sum(found.size for found in self._found.values())
-        context = self._context
-        context.meter.phase("downloading", total=sizes + done, done=done)
-        downloads = [self._download(file) for file in files]
-        Transfer(context.client, context.settings, context.meter, context.cancel).run(downloads)
+        self._context.meter.phase("downloading", total=sizes + done, done=done)
+        Transfer(self._context).run([self._download(file) for file in files])
 
     def _download(self, file: RemoteFile) -> Download:
         name = f"{self._source}: {file.path}"
 
         def finish(partial: Path, said: Evidence) -> None:
             found = self._checked(file, partial, said)
-            self._place.publish(file, partial)
+            self._snapshot.publish(file, partial)
             self._found[file.path] = found
 
         return Download(

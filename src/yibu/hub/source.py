@@ -313,7 +313,7 @@ def _nearest(text: str) -> str:
         return tr("Write pypi:{text}.", text=text)
     if re.fullmatch(r"[A-Za-z0-9._-]+", text):
         return tr(
-            "Write ORG/{text}, or ./{text} if it is a path; `yibu pull --help` lists the forms.",
+            "Write ORG/{text}, or ./{text} if it is a path; `yibu search` lists models by name.",
             text=text,
         )
     return tr("For example {EXAMPLE}.", EXAMPLE=_EXAMPLE)

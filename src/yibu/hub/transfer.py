@@ -4,7 +4,7 @@ Why the SDKs' own download loops are not used (modelscope-hub 0.5, huggingface_h
 latter drops its partial file at the end of every process and checks no hash; the former fetches
 one file at a time by default and resumes by length alone, whatever the file's ETag says now;
 neither reports bytes in a form that both share, nor can be cancelled. So the SDKs list, sign and
-name the cache's places, and the bytes come through here into those places.
+name the cache's files, and the bytes come through here into those files.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from yibu.errors import PullCancelledError, VerificationError
 from yibu.hub import http
+from yibu.hub.context import PullContext
 from yibu.hub.evidence import Evidence, evidence
 from yibu.hub.partial import Partial, Segment
-from yibu.hub.progress import Meter
 from yibu.hub.settings import HubSettings
 from yibu.messages import tr
 
@@ -45,7 +45,7 @@ _UNSATISFIED = re.compile(r"bytes \*/(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One file to fetch into ``partial``; ``finish`` then checks it and moves it to its place.
+    """One file to fetch into ``partial``; ``finish`` then checks it and moves it into the cache.
 
     ``finish`` raises VerificationError on wrong bytes: the partial is deleted and fetched once
     more, from the start.
@@ -107,17 +107,11 @@ class _Claim:
 class Transfer:
     """Runs downloads to their end, or to the first error."""
 
-    def __init__(
-        self,
-        client: http.HttpClient,
-        settings: HubSettings,
-        meter: Meter,
-        cancel: threading.Event,
-    ) -> None:
-        self._client = client
-        self._settings = settings
-        self._meter = meter
-        self._cancel = cancel
+    def __init__(self, context: PullContext) -> None:
+        self._client = context.client
+        self._settings = context.settings
+        self._meter = context.meter
+        self._cancel = context.cancel
         self._stop = threading.Event()
         self._work: queue.SimpleQueue[_Claim | None] = queue.SimpleQueue()
         self._left = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import logging
 import shutil
@@ -10,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yibu.errors import HubError, HubNotFoundError, SourceError, VerificationError
+from yibu.hub.context import os_errors
 from yibu.hub.digest import Expected, check, digest
 from yibu.hub.links import prune, remove_links
 from yibu.hub.local import local_files, open_local
 from yibu.hub.locks import Lease, try_exclusive
 from yibu.hub.progress import Meter
 from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
-from yibu.hub.types import Source
+from yibu.hub.types import ProgressCallback, Source
 from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,6 @@ class StoredModel:
 class VerifyResult:
     source: Source
     path: Path
-    checked_bytes: int
     problems: tuple[str, ...]
     """One sentence a file: its name, what was found and what was expected."""
     unverified: Mapping[str, Proof] = field(default_factory=dict)
@@ -80,56 +81,62 @@ class GcResult:
         return sum(item.size for item in self.garbage)
 
 
-def require_ok(results: list[VerifyResult]) -> None:
-    """Raises VerificationError (exit code 4) when any of the results has a problem."""
-    if problems := [problem for result in results for problem in result.problems]:
-        bad = " ".join(f"'{result.source}'" for result in results if not result.ok)
-        raise VerificationError(
-            "\n".join(problems), hint=tr("Fetch them anew: yibu pull {bad}", bad=bad)
-        )
-
-
 class Upkeep:
-    def __init__(self, store: Path, records: Records, workspaces: tuple[Path, ...]) -> None:
+    """The part of the store that needs no hub."""
+
+    def __init__(self, store: Path, workspaces: tuple[Path, ...]) -> None:
         """``workspaces``: yibu's own directories in the hubs' caches."""
         self._store = store
-        self._records = records
+        self._records = Records(store)
         self._workspaces = workspaces
 
-    def lease_path(self, source: Source) -> Path:
+    def lease(self, source: Source) -> Lease:
+        """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
+        released or this process ends."""
+        return Lease(self._lease_path(source))
+
+    def _lease_path(self, source: Source) -> Path:
         return self._store / "leases" / f"{slug(source)}.lock"
 
-    def lease(self, source: Source) -> Lease:
-        return Lease(self.lease_path(source))
+    def list(self) -> builtins.list[StoredModel]:
+        """Every model that was pulled, with what is wrong with it."""
+        return [self._stored(record) for record in self._records]
 
-    def list(self) -> list[StoredModel]:
-        return [
-            StoredModel(
-                record.source,
-                record.model.path,
-                record.commit,
-                record.model.size,
-                len(record.files),
-                record.pulled,
-                tuple(record.changed()),
-                self._in_use(record.source),
-                record.unverified,
-            )
-            for record in self._records
-        ]
+    def _stored(self, record: Record) -> StoredModel:
+        model = record.model
+        return StoredModel(
+            record.source,
+            model.path,
+            record.commit,
+            model.size,
+            len(record.files),
+            record.pulled,
+            tuple(record.changed()),
+            not _lock_free(self._lease_path(record.source)),
+            record.unverified,
+        )
 
-    def verify(self, source: Source, meter: Meter) -> VerifyResult:
-        """Read every byte again and compare it with the store's record.
+    def verify(
+        self, source: Source | None = None, progress: ProgressCallback | None = None
+    ) -> builtins.list[VerifyResult]:
+        """Read every byte of one model, or of all, and compare it with the store's record.
 
         A path without a record is recorded now: the next time there is something to compare with.
+
+        Raises:
+            HubNotFoundError: the model is not in the store.
         """
+        sources = [source] if source else [record.source for record in self._records]
+        return [self._verify(each, Meter(progress)) for each in sources]
+
+    def _verify(self, source: Source, meter: Meter) -> VerifyResult:
         record = self._records.read(source)
         if record is None:
             if source.scheme != "local":
                 raise self._unknown(source)
             record = _record_local(source)
             self._records.write(record)
-            return VerifyResult(source, record.root, record.model.size, ())
+            return VerifyResult(source, record.root, ())
         meter.phase("verifying", total=record.model.size)
         problems, files = [], []
         for file in record.files:
@@ -154,9 +161,7 @@ class Upkeep:
             files.append(replace(file, mtime_ns=-1))
         if tuple(files) != record.files and source.scheme != "local":
             self._records.write(replace(record, files=tuple(files)))
-        return VerifyResult(
-            source, record.root, record.model.size, tuple(problems), record.unverified
-        )
+        return VerifyResult(source, record.root, tuple(problems), record.unverified)
 
     def remove(self, source: Source) -> RemoveResult:
         """Delete a model's files, where no other model shares them, its links and its record.
@@ -176,7 +181,7 @@ class Upkeep:
             )
         if record is None:
             raise self._unknown(source)
-        with try_exclusive(self.lease_path(source)) as free:
+        with os_errors(source), try_exclusive(self._lease_path(source)) as free:
             if not free:
                 raise HubError(
                     tr("{source} is in use by a running model.", source=source),
@@ -197,7 +202,7 @@ class Upkeep:
             self._records.remove(source)
         return RemoveResult(source, len(freed), sum(freed))
 
-    def gc(self, *, dry_run: bool) -> GcResult:
+    def gc(self, *, dry_run: bool = False) -> GcResult:
         """Remove what nothing needs: partial files, half-made packages, records of nothing.
 
         Files in the hubs' caches are left alone, and so is whatever a pull or a node holds.
@@ -250,9 +255,6 @@ class Upkeep:
         return all(
             _lock_free(self._store / folder / f"{name}.lock") for folder in ("locks", "leases")
         )
-
-    def _in_use(self, source: Source) -> bool:
-        return not _lock_free(self.lease_path(source))
 
     def _unknown(self, source: Source) -> HubNotFoundError:
         names = [str(record.source) for record in self._records]

@@ -102,7 +102,13 @@ def stored_source(text: str, store: Store, context: Context) -> Source:
             ),
             hint=tr("Give the source: {named}", named=named[0]),
         )
-    return resolve_source(text, context.directory)
+    try:
+        return resolve_source(text, context.directory)
+    except SourceError as error:
+        raise SourceError(
+            tr("There is no model {text!r} on this disk, and it is not a source.", text=text),
+            hint=tr("See what is here with: yibu ls"),
+        ) from error
 
 
 def _served(source: Source) -> str:

@@ -1,0 +1,48 @@
+"""Files that are there whole, or as they were before."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes, mode: int = 0o600) -> None:
+    """Replace a file; where that cannot be, what was there stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        os.fchmod(descriptor, mode)
+        _fill(descriptor, content)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # it may name no file
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def write_new(path: Path, content: str | bytes, mode: int = 0o600) -> None:
+    """Write a file that is not there yet; where that cannot be, nothing of it stays.
+
+    Raises:
+        OSError: it cannot be written; FileExistsError where it is there.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        _fill(descriptor, content)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _fill(descriptor: int, content: str | bytes) -> None:
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(
+            content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+        )
+        file.flush()
+        os.fsync(descriptor)
