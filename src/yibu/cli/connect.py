@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from yibu.cli.context import Context
 from yibu.errors import NotRunningError
@@ -12,6 +13,7 @@ from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.cli.api import Api
+    from yibu.engines.base import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,14 @@ class Access:
         from yibu.cli.api import Api
 
         return Api(self.url, self.key)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The gateway as an engine, for what speaks to engines."""
+        from yibu.engines.base import Endpoint
+
+        url = urlsplit(self.url)
+        return Endpoint("gateway", url.hostname or "127.0.0.1", url.port or 80, key=self.key)
 
 
 def access(context: Context) -> Access:

@@ -11,11 +11,10 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from yibu.cli import output
 from yibu.cli.connect import Access
-from yibu.engines.base import Endpoint
 from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
@@ -109,11 +108,9 @@ async def _run(
     rate: int,
     screen: _Screen,
 ) -> None:
-    parts = urlsplit(access.url)
-    endpoint = Endpoint("gateway", parts.hostname or "127.0.0.1", parts.port or 80, key=access.key)
     target = "/v1/realtime?" + urlencode({"intent": "transcription", "model": model})
     try:
-        socket = await EngineSocket.open(endpoint, target, [], ["realtime"])
+        socket = await EngineSocket.open(access.endpoint, target, [], ["realtime"])
     except UpstreamError as error:
         raise NotRunningError(
             tr(

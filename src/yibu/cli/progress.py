@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from yibu.cli import output
 from yibu.cli.words import word
@@ -20,6 +20,14 @@ _LINE_EVERY = 5.0
 """Seconds between lines where stderr is not a terminal."""
 
 
+class _Phased(Protocol):
+    @property
+    def phase(self) -> str: ...
+
+
+Report = TypeVar("Report", bound=_Phased)
+
+
 @contextmanager
 def pulling(name: str) -> Iterator[ProgressCallback]:
     """Show one transfer; yields the callback that feeds it."""
@@ -27,7 +35,26 @@ def pulling(name: str) -> Iterator[ProgressCallback]:
         with _bar(name) as callback:
             yield callback
     else:
-        yield _Lines(name)
+        yield _lines(name, describe)
+
+
+def installing(name: str) -> EnvironmentProgressCallback:
+    """Shows how an environment is made: its phases, and bytes while packages come."""
+    return _lines(name, describe_environment)
+
+
+def _lines(name: str, described: Callable[[Report], str]) -> Callable[[Report], None]:
+    """Prints a line at each new phase, and one every few seconds."""
+    phase, printed = "", float("-inf")
+
+    def report(progress: Report) -> None:
+        nonlocal phase, printed
+        now = time.monotonic()
+        if progress.phase != phase or now - printed >= _LINE_EVERY:
+            phase, printed = progress.phase, now
+            output.talk(f"{name}  {described(progress)}")
+
+    return report
 
 
 @contextmanager
@@ -63,22 +90,6 @@ def _bar(name: str) -> Iterator[ProgressCallback]:
         yield report
 
 
-@contextmanager
-def installing(name: str) -> Iterator[EnvironmentProgressCallback]:
-    """Show how an environment is made: its phases, and bytes while packages come."""
-    last: tuple[str, float] = ("", float("-inf"))
-
-    def report(progress: EnvironmentProgress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if progress.phase == last[0] and now - last[1] < _LINE_EVERY:
-            return
-        last = (progress.phase, now)
-        output.talk(f"{name}  {describe_environment(progress)}")
-
-    yield report
-
-
 def describe_environment(progress: EnvironmentProgress) -> str:
     """``downloading 34.1 MB of 120.0 MB, 12 s``, then ``installing 154 packages, 40 s``."""
     text = word(progress.phase)
@@ -91,22 +102,6 @@ def describe_environment(progress: EnvironmentProgress) -> str:
         step, steps = progress.steps, progress.steps_total
         text = tr("building, step {step} of {steps}", step=step, steps=steps)
     return f"{text}, {progress.elapsed:.0f} s"
-
-
-class _Lines:
-    """A line each few seconds and at each new phase."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._phase = ""
-        self._last = float("-inf")
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.phase == self._phase and now - self._last < _LINE_EVERY:
-            return
-        self._phase, self._last = progress.phase, now
-        output.talk(f"{self._name} {describe(progress)}")
 
 
 def describe(progress: Progress) -> str:

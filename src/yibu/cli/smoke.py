@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-import wave
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,8 @@ _MAX_TOKENS = 60
 _ON_DEMAND = ("unloaded", "sleeping")
 """States of models that a request loads."""
 _FORM_TOKENS = 8
+_SHOWN = 48
+"""Characters of an answer that a line shows."""
 _ENGLISH = ("You are a helpful assistant.", "What is a volcano? Answer in one sentence.")
 _CHINESE = ("你是一个乐于助人的助手。", "你好，我想了解人工智能的发展历程。")
 
@@ -146,12 +146,9 @@ def _ready(model: Mapping[str, Any]) -> str:
 def _listed(api: Api, model: str) -> str:
     names = [entry["id"] for entry in api.get("/v1/models")["data"]]
     if model not in names:
+        named = ", ".join(names)
         raise YibuError(
-            tr(
-                "/v1/models does not name {model}; it names {names}.",
-                model=model,
-                names=", ".join(names),
-            )
+            tr("/v1/models does not name {model}; it names {names}.", model=model, names=named)
         )
     return tr("{names_count} in /v1/models", names_count=len(names))
 
@@ -236,6 +233,8 @@ def _rerank(api: Api, model: str) -> str:
 
 
 def _silence(api: Api, model: str) -> str:
+    from yibu.node.probe import silent_wav
+
     with TemporaryDirectory(prefix="yibu-test-") as directory:
         clip = Path(directory) / "silence.wav"
         clip.write_bytes(silent_wav(seconds=1.0))
@@ -243,17 +242,6 @@ def _silence(api: Api, model: str) -> str:
     return tr("answered {answer}", answer=_start_of(answer))
 
 
-def silent_wav(seconds: float, rate: int = 16_000) -> bytes:
-    """A mono 16-bit WAV of silence."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(rate)
-        writer.writeframes(bytes(2 * int(seconds * rate)))
-    return buffer.getvalue()
-
-
-def _start_of(text: str, length: int = 48) -> str:
+def _start_of(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1] + "…"
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"

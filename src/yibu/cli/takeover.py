@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from yibu.accounts.store import FILE, holds_keys
 from yibu.adopt import Adoption, Server, adopt_servers, find_servers, process_command
@@ -28,10 +27,9 @@ from yibu.cli.context import Context, open_environments, open_resolver, open_sto
 from yibu.cli.exits import DONE
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.progress import installing, pulling
-from yibu.cli.session import bring_up, shut_down, sigterm_interrupts
+from yibu.cli.session import bring_up, handling, shut_down, sigterm_interrupts
 from yibu.config import Config, ModelConfig
 from yibu.config.file import parse, resolve
-from yibu.engines.base import Endpoint
 from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
 from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.gateway.listening import PortTakenError, bind
@@ -200,7 +198,6 @@ class Takeover:
         self._check_memory()
         with sigterm_interrupts():
             if self.stop_first:
-                self._prepare()
                 self._stop_then_start()
             else:
                 self._start_then_stop()
@@ -278,61 +275,65 @@ class Takeover:
     # The two orders.
 
     def _start_then_stop(self) -> None:
-        try:
+        with self._ours_end_on_failure():
             self._start_node()
             bring_up(self.context, self.models)
-        except BaseException:  # an interrupt too: nothing of ours may stay beside the old one
-            self._end_node()
-            output.talk(tr("The old server ({pids}) was left as it was.", pids=self._pids()))
-            raise
         self._cut_over()
 
     def _stop_then_start(self) -> None:
+        self._prepare()
         self._start_node()
         self._cut_over()
-        try:
+        with self._ours_end_on_failure():
             bring_up(self.context, self.models)
-        except BaseException:  # an interrupt too: the gateway must not keep the old one's port
-            self._end_node()
-            for server in self.old:
-                line = redact(shlex.join(server.argv))
-                output.talk(
-                    tr(
-                        "The old server is stopped. It was: cd {directory} && {line}",
-                        directory=server.directory,
-                        line=line,
-                    )
-                )
+
+    @contextmanager
+    def _ours_end_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:  # an interrupt too: nothing of ours may stay beside the old server
+            with suppress(NotRunningError):  # the node may be what failed
+                shut_down(self.context)
+            self._say_what_is_left()
             raise
+
+    def _say_what_is_left(self) -> None:
+        if not self.stop_first:
+            output.talk(tr("The old server ({pids}) was left as it was.", pids=self._pids()))
+            return
+        for server in self.old:
+            output.talk(
+                tr(
+                    "The old server is stopped. It was: cd {directory} && {line}",
+                    directory=server.directory,
+                    line=redact(shlex.join(server.argv)),
+                )
+            )
 
     def _start_node(self) -> None:
         with NodeLaunch(self.context) as node:
             node.finish(self.config, listen_later=True)
 
-    def _end_node(self) -> None:
-        with suppress(NotRunningError):  # it may be what failed
-            shut_down(self.context)
-
     def _prepare(self) -> None:
         """Everything that can be had while the old servers still answer."""
         store = open_store(self.context)
         environments = open_environments(self.context)
-        for model in self.models:
-            for source in (model.source, *model.adapters.values()):
-                if source:
-                    with pulling(source) as progress:
-                        store.pull(parse_source(source), progress=progress)
+        sources = [s for m in self.models for s in (m.source, *m.adapters.values()) if s]
+        for source in sources:
+            with pulling(source) as progress:
+                store.pull(parse_source(source), progress=progress)
         machine = foreign.without(self.measure(), list(self.old))
         for one in plan_models(self.models, store, machine, open_resolver(self.context)):
             if one.launch is not None and (name := one.launch.environment) is not None:
-                with installing(name) as telling:
-                    environments.ensure(name, progress=telling)
+                environments.ensure(name, progress=installing(name))
 
     def _cut_over(self) -> None:
         """End the old servers and listen in their place; from here on there is no way back."""
         patience = self.grace * len(self.old) + _SPARE
         client = self.context.client
-        with _uninterrupted(), ThreadPoolExecutor(1) as pool:
+        # Interrupts are held off: half a replacement would leave nobody to answer.
+        waiting = handling(_not_now, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        with waiting, ThreadPoolExecutor(1) as pool:
             # Asked before the old ones are: the node tries until the address is free.
             opening = pool.submit(client.call, "open", timeout=None, patience=patience)
             for server in self.old:
@@ -350,35 +351,31 @@ class Takeover:
 
     def _check_token(self) -> None:
         reach = access(self.context)
-        url = urlsplit(reach.url)
-        gateway = Endpoint("gateway", url.hostname or "", url.port or 80, reach.key)
         for model in self.models:
-            capabilities = frozenset(reach.capabilities[model.name])
             refused = ""
+            capabilities = frozenset(reach.capabilities[model.name])
             for request in token_requests(capabilities, model.name):  # type: ignore[arg-type]
-                answer = asyncio.run(one_token(gateway, request, _FIRST_TOKEN))
+                answer = asyncio.run(one_token(reach.endpoint, request, _FIRST_TOKEN))
                 if answer.ok:
+                    refused = ""
                     break
                 refused = f"{request.path}: HTTP {answer.status}: {answer.excerpt()}"
-            else:
-                if refused:
-                    raise YibuError(
-                        tr(
-                            "{model} is in the old server's place, and gave no token: {refused}",
-                            model=model.name,
-                            refused=refused,
-                        ),
-                        hint=tr("see why: yibu logs {model}", model=model.name),
-                    )
+            if refused:
+                raise YibuError(
+                    tr(
+                        "{model} is in the old server's place, and gave no token: {refused}",
+                        model=model.name,
+                        refused=refused,
+                    ),
+                    hint=tr("see why: yibu logs {model}", model=model.name),
+                )
 
     def _say(self) -> None:
-        names = ", ".join(model.name for model in self.models)
-        url = access(self.context).url
         output.talk(
             tr(
                 "Serving {names} at {url}/v1, in place of {pids}.",
-                names=names,
-                url=url,
+                names=", ".join(model.name for model in self.models),
+                url=access(self.context).url,
                 pids=self._pids(),
             )
         )
@@ -408,17 +405,5 @@ def _show(planned: Sequence[Planned]) -> None:
             output.talk(f"  {row.label}  {row.value}  {row.note}".rstrip())
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold interrupts off: half a replacement would leave nobody to answer."""
-
-    def wait(_signal: int, _frame: object) -> None:
-        output.talk(tr("The old server is being replaced just now; this ends in a moment."))
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, wait) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _not_now(_signal: int, _frame: object) -> None:
+    output.talk(tr("The old server is being replaced just now; this ends in a moment."))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, AnyStr
 
 import yaml
 
@@ -84,16 +84,17 @@ def decode(data: bytes, name: str) -> str:
 
 
 def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> ConfigError:
-    line = data.count(b"\n", 0, error.start) + 1
-    column = error.start - data.rfind(b"\n", 0, error.start)
+    line, column = _position(data, error.start, b"\n")
     where = tr("line {line}, column {column}", line=line, column=column)
-    if error.encoding.startswith("utf-16") or error.encoding == "utf-16":
-        return ConfigError(tr(
-"{name} begins like UTF-16 text and is none: {reason}.",
-name=name,
-reason=error.reason
-),
-                           hint=tr("Save it as UTF-8."))  # fmt: skip
+    if error.encoding.startswith("utf-16"):
+        return ConfigError(
+            tr(
+                "{name} begins like UTF-16 text and is none: {reason}.",
+                name=name,
+                reason=error.reason,
+            ),
+            hint=tr("Save it as UTF-8."),
+        )
     try:
         sample = data.split(b"\n")[line - 1].decode("gb18030").strip()
     except UnicodeDecodeError:
@@ -126,16 +127,10 @@ class Fault:
     text: str
 
     def __str__(self) -> str:
-        return (
-            self.text
-            if self.line is None
-            else tr(
-                "line {line}, column {column}: {text}",
-                line=self.line,
-                column=self.column,
-                text=self.text,
-            )
-        )
+        if self.line is None:
+            return self.text
+        place = {"line": self.line, "column": self.column, "text": self.text}
+        return tr("line {line}, column {column}: {text}", **place)
 
 
 class FaultyFileError(ConfigError):
@@ -183,8 +178,9 @@ def read(
         ConfigError: it is no YAML, or beyond the bounds.
     """
     if found := _UNPRINTABLE.search(text):
-        line, column = _position(text, found.start())
+        line, column = _position(text, found.start(), "\n")
         character = f"U+{ord(found[0]):04X}"
+        text = tr("the character {character} is none of a text", character=character)
         raise FaultyFileError(
             tr(
                 "{name} is not a text file: line {line}, column {column} has the character "
@@ -194,13 +190,7 @@ def read(
                 column=column,
                 character=character,
             ),
-            [
-                Fault(
-                    line,
-                    column,
-                    tr("the character {character} is none of a text", character=character),
-                )
-            ],
+            [Fault(line, column, text)],
         )
     try:
         _check_bounds(text)
@@ -352,8 +342,9 @@ def _yaml_fault(error: yaml.YAMLError, text: str) -> Fault:
     return Fault(mark.line + 1, mark.column + 1, problem_text(problem))
 
 
-def _position(text: str, offset: int) -> tuple[int, int]:
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+def _position(text: AnyStr, offset: int, newline: AnyStr) -> tuple[int, int]:
+    """Line and column, from 1."""
+    return text.count(newline, 0, offset) + 1, offset - text.rfind(newline, 0, offset)
 
 
 def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:

@@ -269,25 +269,18 @@ def _gateway(
     schema: GatewaySchema, given: Mapping[str, Any], env: Mapping[str, str]
 ) -> GatewayConfig:
     values = schema.model_dump() | dict(given)
-    keys = [*values["api_keys"], *keys_of_environment(env)]
+    del values["keep"]  # the models'
+    keys = (key.strip() for key in (*values["api_keys"], *keys_of_environment(env)))
     key_file = values["api_key_file"]
-    return GatewayConfig(
-        host=values["host"],
-        port=values["port"],
-        api_keys=tuple(dict.fromkeys(key.strip() for key in keys if key.strip())),
-        api_key_file=Path(key_file).expanduser().absolute() if key_file else None,
-        max_body_bytes=values["max_body"],
-        max_upload_bytes=values["max_upload"],
-        cors_origins=tuple(values["cors_origins"]),
-        hosts=tuple(values["hosts"]),
-        request_timeout=values["request_timeout"],
-        drain_timeout=values["drain_timeout"],
-        max_connections=values["max_connections"],
-        funasr_port=values["funasr_port"],
-        idle_timeout=values["idle_timeout"],
-        max_live_audio=values["max_live_audio"],
-        log_format=values["log_format"],
-    )
+    values |= {
+        "api_keys": tuple(dict.fromkeys(key for key in keys if key)),
+        "api_key_file": Path(key_file).expanduser().absolute() if key_file else None,
+        "max_body_bytes": values.pop("max_body"),
+        "max_upload_bytes": values.pop("max_upload"),
+        "cors_origins": tuple(values["cors_origins"]),
+        "hosts": tuple(values["hosts"]),
+    }
+    return GatewayConfig(**values)
 
 
 def _model(schema: ModelSchema, keep: str, path: Path | None) -> ModelConfig:

@@ -29,20 +29,19 @@ def check_name(name: str) -> str:
     """
     name = unicodedata.normalize("NFC", name)
     if not 0 < len(name) <= MAX_LENGTH:
-        msg = tr(
-            "a name has 1 to {MAX_LENGTH} characters, and this has {name_count}",
-            MAX_LENGTH=MAX_LENGTH,
-            name_count=len(name),
+        raise ValueError(
+            tr(
+                "a name has 1 to {MAX_LENGTH} characters, and this has {name_count}",
+                MAX_LENGTH=MAX_LENGTH,
+                name_count=len(name),
+            )
         )
-        raise ValueError(msg)
     for character in name:
         if not _fits(character):
             shown = repr(character) if character.isprintable() else f"U+{ord(character):04X}"
-            msg = tr("a name cannot have the character {shown}", shown=shown)
-            raise ValueError(msg)
+            raise ValueError(tr("a name cannot have the character {shown}", shown=shown))
     if name[:1] in _NOT_FIRST:
-        msg = tr("a name cannot begin with {name!r}", name=name[0])
-        raise ValueError(msg)
+        raise ValueError(tr("a name cannot begin with {name!r}", name=name[0]))
     return name
 
 

@@ -20,15 +20,10 @@ from yibu.config.names import check_name
 from yibu.config.types import Keep, Sleep
 from yibu.messages import tr
 
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{suffix}": base**power
+    for power, prefix in enumerate("KMG", 1)
+    for suffix, base in (("B", 1000), ("IB", 1024))
 }
 _ALIAS = r"^\S([^\r\n]*\S)?$"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
@@ -44,11 +39,12 @@ def parse_size(value: object) -> object:
         return refuse_switch(value)
     match = _SIZE.fullmatch(value.strip())
     if match is None or match[2].upper() not in _UNITS:
-        msg = tr(
-            "{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB",
-            value=value,
+        raise ValueError(
+            tr(
+                "{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB",
+                value=value,
+            )
         )
-        raise ValueError(msg)
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -59,13 +55,16 @@ def refuse_switch(value: object) -> object:
         ValueError: the value is true or false.
     """
     if isinstance(value, bool):
-        msg = tr("a number was expected")
-        raise ValueError(msg)
+        raise ValueError(tr("a number was expected"))
     return value
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_KEEP = re.compile(r"(always|manual|idle)(?: (\d+(?:\.\d+)?)([smhd]?))?")
+_TIME = r"(?: (\d+(?:\.\d+)?)([smhd]?))?"
+_KEEP = re.compile(rf"(always|manual|idle){_TIME}")
+_SLEEP = re.compile(rf"(auto|1|2|off){_TIME}")
+_YEAR = 365 * 86400
+"""Seconds: no timer may be longer."""
 
 
 def split_keep(text: str) -> tuple[Keep, float | None]:
@@ -76,35 +75,36 @@ def split_keep(text: str) -> tuple[Keep, float | None]:
     """
     match = _KEEP.fullmatch(" ".join(text.split()))
     if match is None or (match[2] and match[1] != "idle"):
-        msg = tr(
-            "{text!r} is none of: always, manual, idle, or idle with a time, such as: idle 10m",
-            text=text,
+        raise ValueError(
+            tr(
+                "{text!r} is none of: always, manual, idle, or idle with a time, such as: idle 10m",
+                text=text,
+            )
         )
-        raise ValueError(msg)
-    seconds = float(match[2]) * _SECONDS[match[3]] if match[2] else None
-    if seconds is not None and seconds > _YEAR:
-        msg = tr("{text!r} is longer than a year; to keep it loaded, write: always", text=text)
-        raise ValueError(msg)
+    if (seconds := _seconds(match)) is not None and seconds > _YEAR:
+        raise ValueError(
+            tr("{text!r} is longer than a year; to keep it loaded, write: always", text=text)
+        )
     return match[1], seconds  # type: ignore[return-value]
-
-
-_SLEEP = re.compile(r"(auto|1|2|off)(?: (\d+(?:\.\d+)?)([smhd]?))?")
 
 
 def split_sleep(text: str) -> tuple[Sleep, float | None]:
     """``auto 6h`` → (``auto``, 21600.0), as :func:`split_keep`."""
     match = _SLEEP.fullmatch(" ".join(text.split()))
     if match is None or (match[2] and match[1] == "off"):
-        msg = tr(
-            "{text!r} is none of: auto, 1, 2, off, or one of the first three with a time: auto 6h",
-            text=text,
+        raise ValueError(
+            tr(
+                "{text!r} is none of: auto, 1, 2, off, or one of the first three with a time: auto 6h",
+                text=text,
+            )
         )
-        raise ValueError(msg)
-    seconds = float(match[2]) * _SECONDS[match[3]] if match[2] else None
-    if seconds is not None and seconds > _YEAR:
-        msg = tr("{text!r} is longer than a year", text=text)
-        raise ValueError(msg)
+    if (seconds := _seconds(match)) is not None and seconds > _YEAR:
+        raise ValueError(tr("{text!r} is longer than a year", text=text))
     return match[1], seconds  # type: ignore[return-value]
+
+
+def _seconds(match: re.Match[str]) -> float | None:
+    return float(match[2]) * _SECONDS[match[3]] if match[2] else None
 
 
 def check_sleep(value: object) -> object:
@@ -122,8 +122,6 @@ def check_keep(text: str) -> str:
 
 
 _Number = BeforeValidator(refuse_switch)
-_YEAR = 365 * 86400
-"""Seconds: no timer may be longer."""
 
 
 Size = Annotated[
@@ -260,8 +258,9 @@ class AutoscaleSchema(_Part):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
-            msg = tr("min is {min}, which is more than max, {max}", min=self.min, max=self.max)
-            raise ValueError(msg)
+            raise ValueError(
+                tr("min is {min}, which is more than max, {max}", min=self.min, max=self.max)
+            )
         return self
 
 
@@ -349,8 +348,9 @@ class ModelSchema(_Part):
     @model_validator(mode="after")
     def _one_number(self) -> Self:
         if self.autoscale is not None and self.replicas != 1:
-            msg = tr("replicas and autoscale both say how many replicas there are; leave one out")
-            raise ValueError(msg)
+            raise ValueError(
+                tr("replicas and autoscale both say how many replicas there are; leave one out")
+            )
         return self
 
 

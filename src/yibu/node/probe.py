@@ -82,7 +82,7 @@ def _transcription(model: str) -> TokenRequest:
         f'--{boundary}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n'.encode(),
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="probe.wav"\r\n'
         "Content-Type: audio/wav\r\n\r\n".encode(),
-        _silence(seconds=0.5),
+        silent_wav(seconds=0.5),
         f"\r\n--{boundary}--\r\n".encode(),
     ]
     return TokenRequest(
@@ -90,7 +90,7 @@ def _transcription(model: str) -> TokenRequest:
     )
 
 
-def _silence(seconds: float) -> bytes:
+def silent_wav(seconds: float) -> bytes:
     """A WAV file of zeros, 16 kHz mono, 16 bit."""
     rate = 16_000
     buffer = io.BytesIO()

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from yibu.engines.base import Endpoint
 from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.gateway.answers.sse import EventReader, parse_event
+from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
 
 _CONNECT = 30.0
@@ -79,8 +81,8 @@ class Client:
                 f"{target.url} is no URL of a server.", hint="--url http://127.0.0.1:8000"
             )
         self.target = target
-        self._host = parts.hostname
-        self._port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        self._endpoint = Endpoint("bench", parts.hostname, port, key=target.key)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
 
     async def chat(self, timing: Timing, body: Mapping[str, Any]) -> None:
@@ -123,14 +125,11 @@ class Client:
         return connection.status, answer if isinstance(answer, dict) else None
 
     async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
+        loop, host, port = asyncio.get_running_loop(), self._endpoint.host, self._endpoint.port
         try:
             async with asyncio.timeout(_CONNECT):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, (self._host, self._port)),
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
+                    lambda: Connection(loop, (host, port)), host, port, ssl=self._tls
                 )
         except TimeoutError:
             raise UpstreamError("connect", "no connection in time") from None
@@ -140,14 +139,9 @@ class Client:
 
     def _send(self, connection: Connection, path: str, body: Mapping[str, Any]) -> None:
         data = orjson.dumps(body)
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        key = f"authorization: Bearer {self.target.key}\r\n" if self.target.key else ""
-        head = (
-            f"POST {self.target.path(path)} HTTP/1.1\r\nhost: {host}:{self._port}\r\n{key}"
-            "content-type: application/json\r\naccept-encoding: identity\r\n"
-            f"content-length: {len(data)}\r\n\r\n"
-        )
-        connection.send(head.encode(), data)
+        framing = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
+        head = request_head("POST", self.target.path(path), self._endpoint, framing)
+        connection.send(head, data)
 
     async def _timed(self, connection: Connection, timing: Timing, body: Mapping[str, Any]) -> None:
         began = perf_counter()

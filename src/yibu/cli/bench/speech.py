@@ -34,6 +34,6 @@ def bench_command(context: Context, model: str) -> list[str]:
             extra = store.pull(parse_source(text), progress=progress)
         command += [f"--{name}", str(extra.path)]
     assert plan.environment is not None
-    with installing(plan.environment) as report:
-        interpreter = open_environments(context).ensure(plan.environment, progress=report)
+    report = installing(plan.environment)
+    interpreter = open_environments(context).ensure(plan.environment, progress=report)
     return [str(interpreter), *command]

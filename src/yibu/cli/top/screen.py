@@ -53,6 +53,10 @@ class Column:
     title: str
     value: Callable[[Model], float | str]
     show: Callable[[Model], str]
+    spared: int = 0
+    """The order in which columns are left out where there is no room for all; 0: it stays."""
+    per_model: bool = False
+    """Of the model as a whole, and not of a replica."""
 
 
 def _number(value: float, digits: int = 0) -> str:
@@ -71,21 +75,22 @@ def _gpus(model: Model) -> str:
 COLUMNS = (
     Column("MODEL", lambda m: m.name, lambda m: m.name),
     Column("STATE", lambda m: m.state, lambda m: word(m.phase or m.state)),
-    Column("REPLICAS", lambda m: len(m.replicas), _replicas),
+    Column("REPLICAS", lambda m: len(m.replicas), _replicas, 8, per_model=True),
     Column(tr("IN FLIGHT"), lambda m: m.sum("in_flight"), lambda m: _number(m.sum("in_flight"))),
-    Column(tr("QUEUED"), lambda m: m.queued, lambda m: _number(m.queued)),
-    Column(tr("REQ/S"), lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1)),
+    Column(tr("QUEUED"), lambda m: m.queued, lambda m: _number(m.queued), 2, per_model=True),
+    Column(tr("REQ/S"), lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1), per_model=True),
     Column(tr("TOKENS/S"), lambda m: m.output_tokens_per_second,
-           lambda m: _number(m.output_tokens_per_second)),
+           lambda m: _number(m.output_tokens_per_second), per_model=True),
     Column(tr("TTFT P95"), lambda m: m.ttft_p95_seconds or 0.0,
-           lambda m: "-" if m.ttft_p95_seconds is None else f"{m.ttft_p95_seconds * 1000:,.0f} ms"),
-    Column(tr("ERR/S"), lambda m: m.errors_per_second, lambda m: _number(m.errors_per_second, 1)),
-    Column("CPU", lambda m: m.sum("cpu_percent"), lambda m: f"{m.sum('cpu_percent'):.0f} %"),
-    Column("MEMORY", lambda m: m.sum("memory_bytes"), lambda m: output.size(m.sum("memory_bytes"))),
-    Column("GPU", _gpus, _gpus),
+           lambda m: "-" if m.ttft_p95_seconds is None else f"{m.ttft_p95_seconds * 1000:,.0f} ms",
+           5, per_model=True),
+    Column(tr("ERR/S"), lambda m: m.errors_per_second, lambda m: _number(m.errors_per_second, 1), 3, per_model=True),
+    Column("CPU", lambda m: m.sum("cpu_percent"), lambda m: f"{m.sum('cpu_percent'):.0f} %", 7),
+    Column("MEMORY", lambda m: m.sum("memory_bytes"), lambda m: output.size(m.sum("memory_bytes")), 9),
+    Column("GPU", _gpus, _gpus, 4),
     Column(tr("GPU MEMORY"), lambda m: m.sum("gpu_memory_bytes"),
-           lambda m: output.size(m.sum("gpu_memory_bytes")) if _gpus(m) != "-" else "-"),
-    Column("RESTARTS", lambda m: m.sum("restarts"), lambda m: _number(m.sum("restarts"))),
+           lambda m: output.size(m.sum("gpu_memory_bytes")) if _gpus(m) != "-" else "-", 1),
+    Column("RESTARTS", lambda m: m.sum("restarts"), lambda m: _number(m.sum("restarts")), 6),
 )  # fmt: skip
 
 
@@ -264,38 +269,18 @@ def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
             for one in model.replicas:
                 alone = replace(model, name=f"  {one.id}", state=one.state, phase=None,
                                 replicas=(one,))  # fmt: skip
-                per_model = (
-                    tr("QUEUED"),
-                    tr("REQ/S"),
-                    tr("TOKENS/S"),
-                    tr("TTFT P95"),
-                    tr("ERR/S"),
-                    "REPLICAS",
-                )
-                table.add_row(
-                    *("" if c.title in per_model else c.show(alone) for c in shown), style="dim"
-                )
+                cells = ("" if column.per_model else column.show(alone) for column in shown)
+                table.add_row(*cells, style="dim")
     return table
 
 
 def _fitting(width: int) -> list[Column]:
     """The columns for which there is room, the least needed left out first."""
-    expendable = (
-        tr("GPU MEMORY"),
-        tr("QUEUED"),
-        tr("ERR/S"),
-        "GPU",
-        tr("TTFT P95"),
-        "RESTARTS",
-        "CPU",
-        "REPLICAS",
-        "MEMORY",
-    )
     shown = list(COLUMNS)
-    for title in expendable:
-        if sum(max(len(column.title), 8) + 2 for column in shown) + 8 <= width:
+    for column in sorted(filter(lambda column: column.spared, COLUMNS), key=lambda c: c.spared):
+        if sum(max(len(one.title), 8) + 2 for one in shown) + 8 <= width:
             break
-        shown = [column for column in shown if column.title != title]
+        shown.remove(column)
     return shown
 
 
@@ -321,24 +306,15 @@ def _summary(snapshot: Snapshot) -> list[str]:
         memory_used_bytes=output.size(snapshot.memory_used_bytes),
         memory_bytes=output.size(snapshot.memory_bytes),
     )
-    node = tr(
-        "node {node_pid}, up {node_seconds}",
-        node_pid=snapshot.node_pid,
-        node_seconds=_duration(snapshot.node_seconds),
-    )
+    up = _duration(snapshot.node_seconds)
+    node = tr("node {node_pid}, up {node_seconds}", node_pid=snapshot.node_pid, node_seconds=up)
     work = (
-        tr("in flight {in_flight:.0f}", in_flight=done["in_flight"]),
-        tr("queued {queued:.0f}", queued=done["queued"]),
-        tr("requests {requests_per_second:.1f}/s", requests_per_second=done["requests_per_second"]),
-        tr("errors {errors_per_second:.1f}/s", errors_per_second=done["errors_per_second"]),
-        tr(
-            "tokens out {output_tokens_per_second:,.0f}/s",
-            output_tokens_per_second=done["output_tokens_per_second"],
-        ),
-        tr(
-            "in {prompt_tokens_per_second:,.0f}/s",
-            prompt_tokens_per_second=done["prompt_tokens_per_second"],
-        ),
+        tr("in flight {in_flight:.0f}", **done),
+        tr("queued {queued:.0f}", **done),
+        tr("requests {requests_per_second:.1f}/s", **done),
+        tr("errors {errors_per_second:.1f}/s", **done),
+        tr("tokens out {output_tokens_per_second:,.0f}/s", **done),
+        tr("in {prompt_tokens_per_second:,.0f}/s", **done),
     )
     cpu = tr("{cpu_percent:.0f} % of {cpus}", cpu_percent=snapshot.cpu_percent, cpus=snapshot.cpus)
     lines = [

@@ -29,6 +29,9 @@ SystemOption = Annotated[
         "--system/--user", help=tr("A unit of the machine (root's default), or of this user.")
     ),
 ]
+_PROPERTIES = (
+    "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "Result", "StatusText",
+)  # fmt: skip
 _RUNS = Path("/run/systemd/system")
 """There while systemd is the machine's manager: sd_booted(3)."""
 
@@ -44,15 +47,15 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a unit is kept, and who is asked about it."""
+class Unit:
+    """A unit of the machine's manager or of the user's: where it is kept, and what asks about it."""
 
     name: str
     system: bool
     context: Context
 
     @property
-    def unit(self) -> Path:
+    def file(self) -> Path:
         if self.system:
             return Path("/etc/systemd/system") / f"{self.name}.service"
         return self._config / "systemd/user" / f"{self.name}.service"
@@ -90,12 +93,12 @@ class Place:
         return f"journalctl {'' if self.system else '--user '}-u {self.name} -n 50"
 
 
-def _place(name: str, system: bool | None) -> Place:
+def _unit(name: str, system: bool | None) -> Unit:
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise UsageError(
             tr("{name!r} is no unit's name; expected letters, digits, - and _.", name=name)
         )
-    return Place(name, os.geteuid() == 0 if system is None else system, Context.here())
+    return Unit(name, os.geteuid() == 0 if system is None else system, Context.here())
 
 
 def install(
@@ -112,50 +115,57 @@ def install(
 ) -> int:
     """Write a hardened unit for ./yibu.yaml, enable it and start it."""
     from yibu.export import systemd
-    from yibu.management.check import check_config
 
-    place = _place(name, system)
-    here = place.context
-    path = here.find_file(file)
-    config, _ = check_config(here.load(path), here)
-    service = systemd.Service(
-        name=name,
-        python=sys.executable,
-        file=path.absolute(),
-        drain_timeout=config.gateway.drain_timeout,
-        environment_file=place.environment,
-        system=place.system,
-        user=run_as or here.env.get("SUDO_USER") or getpass.getuser(),
-        low_port=config.gateway.port < 1024,
-        environment=systemd.carried(here.env, path.read_text(encoding="utf-8", errors="replace")),
-    )
+    unit = _unit(name, system)
+    here = unit.context
+    service = _service(unit, here.find_file(file), run_as)
     if show:
         output.data(systemd.unit(service).rstrip())
         return DONE
     if not _RUNS.is_dir():
         return _without_systemd(service, here)
-    _refuse_other_node(place)
-    _write(place.environment, systemd.environment_file(service), 0o600)
-    _write(place.unit, systemd.unit(service), 0o644)
-    place.systemctl("daemon-reload")
-    place.systemctl("enable", name)
+    _refuse_other_node(unit)
+    _write(unit.environment, systemd.environment_file(service), 0o600)
+    _write(unit.file, systemd.unit(service), 0o644)
+    unit.systemctl("daemon-reload")
+    unit.systemctl("enable", name)
     output.talk(
         tr(
             "Starting {name}; the first start downloads the models. Progress: {journal} -f",
             name=name,
-            journal=place.journal,
+            journal=unit.journal,
         )
     )
-    place.systemctl("restart", name)
+    unit.systemctl("restart", name)
     output.talk(
         tr(
             "{name} is ready. It starts at boot, and again when it fails. See: yibu service status",
             name=name,
         )
     )
-    if not place.system and not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
+    if not unit.system and not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
         output.talk(tr("It ends when you log out, until you type: loginctl enable-linger"))
     return DONE
+
+
+def _service(unit: Unit, path: Path, run_as: str | None) -> Service:
+    """What the unit says. Raises ConfigError where the file could not be served."""
+    from yibu.export import systemd
+    from yibu.management.check import check_config
+
+    here = unit.context
+    config, _ = check_config(here.load(path), here)
+    return systemd.Service(
+        name=unit.name,
+        python=sys.executable,
+        file=path.absolute(),
+        drain_timeout=config.gateway.drain_timeout,
+        environment_file=unit.environment,
+        system=unit.system,
+        user=run_as or here.env.get("SUDO_USER") or getpass.getuser(),
+        low_port=config.gateway.port < 1024,
+        environment=systemd.carried(here.env, path.read_text(encoding="utf-8", errors="replace")),
+    )
 
 
 def _without_systemd(service: Service, here: Context) -> int:
@@ -182,9 +192,9 @@ def _without_systemd(service: Service, here: Context) -> int:
     return FAILED
 
 
-def _refuse_other_node(place: Place) -> None:
+def _refuse_other_node(unit: Unit) -> None:
     """A node that runs already would make the service fail; the service's own is restarted."""
-    if not place.unit.exists() and place.context.client.running():
+    if not unit.file.exists() and unit.context.client.running():
         raise AlreadyRunningError(
             tr("A node runs here already, and the service would start another."),
             hint=tr("Stop it first: yibu down"),
@@ -192,8 +202,8 @@ def _refuse_other_node(place: Place) -> None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    from yibu.cli.written import write_whole
     from yibu.export.systemd import MARK
+    from yibu.files import write_whole
 
     try:
         if path.suffix == ".service" and path.exists() and MARK not in path.read_text():
@@ -215,37 +225,25 @@ def status(
     as_json: JsonOption = False,
 ) -> int:
     """Tell whether the service is installed, enabled and running."""
-    place = _installed(_place(name, system))
-    asked = (
-        "ActiveState",
-        "SubState",
-        "UnitFileState",
-        "MainPID",
-        "NRestarts",
-        "Result",
-        "StatusText",
-    )
-    shown = place.systemctl("show", name, *(f"--property={one}" for one in asked)).stdout
+    unit = _installed(_unit(name, system))
+    shown = unit.systemctl("show", name, *(f"--property={one}" for one in _PROPERTIES)).stdout
     found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     if as_json:
-        output.data_json({"unit": str(place.unit), **found})
+        output.data_json({"unit": str(unit.file), **found})
     else:
-        output.data(tr(
-"{name}: {ActiveState} ({SubState}), {UnitFileState}, restarted {NRestarts} "
-"times. {StatusText}",
-name=name,
-ActiveState=found["ActiveState"],
-SubState=found["SubState"],
-UnitFileState=found["UnitFileState"],
-NRestarts=found["NRestarts"],
-StatusText=found["StatusText"]
-).rstrip())  # fmt: skip
+        text = tr(
+            "{name}: {ActiveState} ({SubState}), {UnitFileState}, restarted {NRestarts} times. "
+            "{StatusText}",
+            name=name,
+            **found,
+        )
+        output.data(text.rstrip())
         if found["Result"] != "success":
             output.talk(
                 tr(
                     "It ended with: {Result}. See: {journal}",
                     Result=found["Result"],
-                    journal=place.journal,
+                    journal=unit.journal,
                 )
             )
     return DONE if found["ActiveState"] == "active" else NOT_RUNNING
@@ -253,24 +251,24 @@ StatusText=found["StatusText"]
 
 def remove(name: NameOption = "yibu", system: SystemOption = None) -> None:
     """Stop the service and take its unit away; models and their files stay."""
-    place = _installed(_place(name, system))
-    place.systemctl("disable", "--now", name)
-    place.unit.unlink()
-    place.environment.unlink(missing_ok=True)
-    place.systemctl("daemon-reload")
+    unit = _installed(_unit(name, system))
+    unit.systemctl("disable", "--now", name)
+    unit.file.unlink()
+    unit.environment.unlink(missing_ok=True)
+    unit.systemctl("daemon-reload")
     output.talk(tr("{name} is stopped and removed.", name=name))
 
 
-def _installed(place: Place) -> Place:
-    if not place.unit.exists():
-        kind = tr("the machine") if place.system else tr("this user")
+def _installed(unit: Unit) -> Unit:
+    if not unit.file.exists():
+        kind = tr("the machine") if unit.system else tr("this user")
         raise NotRunningError(
             tr(
                 "No service {place} of {kind} is installed ({unit}).",
-                place=place.name,
+                place=unit.name,
                 kind=kind,
-                unit=place.unit,
+                unit=unit.file,
             ),
             hint=tr("Install it: yibu service install"),
         )
-    return place
+    return unit
