@@ -110,6 +110,23 @@ def describe(error: OSError) -> str:
     return sentence
 
 
+def remedy(error: OSError) -> str:
+    """What to do about an error of the file system; empty where its sentence says it all."""
+    if error.filename is None:
+        return ""
+    file = Path(os.fsdecode(error.filename))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return tr("Make room there, then try again: df -h {directory}", directory=file.parent)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return tr(
+            "See whose it is, or choose another directory: ls -ld {directory}",
+            directory=file.parent,
+        )
+    if error.errno == errno.ENOENT and not file.parent.is_dir():
+        return tr("Make its directory first: mkdir -p {directory}", directory=file.parent)
+    return ""
+
+
 def _expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()

@@ -313,7 +313,7 @@ async def test_a_disk_that_cannot_be_written_is_said(
             error = (await answer.json())["error"]
             assert (answer.status, error["code"]) == (507, "no_disk_space")
             assert answer.headers["x-should-retry"] == "false"
-    assert f"{tmp_path / 'gone'} cannot be written: [Errno 2]" in error["message"]
+    assert f"{tmp_path / 'gone'} cannot be written: No such file or directory" in error["message"]
     assert "Put the field 'model' before 'file'" in error["message"]
 
 

@@ -139,3 +139,14 @@ def test_columns_stand_under_each_other(chinese: None, capsys: pytest.CaptureFix
 def test_no_translation_is_needed_for_english(tmp_path: Path) -> None:
     assert messages.active() == "en"
     assert tr("a text that no catalogue has") == "a text that no catalogue has"
+
+
+def test_an_error_of_the_system_is_its_reason_and_the_file_that_no_other_value_names() -> None:
+    error = FileNotFoundError(2, "No such file or directory", "/keys")
+    named = tr("the key file {path} cannot be read: {error}", path="/keys", error=error)
+    assert named == "the key file /keys cannot be read: No such file or directory"
+    assert (
+        tr("cannot be made: {error}", error=error)
+        == "cannot be made: /keys: No such file or directory"
+    )
+    assert tr("{error}", error=TimeoutError("too late")) == "too late"

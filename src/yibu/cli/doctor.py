@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -76,6 +77,10 @@ def _disk(store: Path) -> list[Finding]:
     directory = next(parent for parent in (store, *store.parents) if parent.exists())
     free = shutil.disk_usage(directory).free
     found = tr("{free} free for {store}", free=output.size(free), store=store)
+    if not os.access(directory, os.W_OK):
+        found = tr("{directory} cannot be written", directory=directory)
+        advice = tr("Check its owner and permissions, or move it with YIBU_HOME.")
+        return [Finding(tr("disk"), "failure", found, advice)]
     advice = tr("Models take gigabytes; move it with YIBU_HOME.") if free < _LITTLE_DISK else ""
     return [_judged(tr("disk"), found, advice)]
 

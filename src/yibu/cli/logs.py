@@ -74,6 +74,13 @@ def show(
     for line in reading.past(ends, wanted, most):
         printer.print(line)
     output.flush()
+    if files and not printer.printed and not follow:
+        output.talk(
+            tr(
+                "No line of {files} is of that kind, or they are empty.",
+                files=", ".join(file.stem for file in files),
+            )
+        )
     if follow:
         followers = _Followers(printer)
         followers.take(positions)
@@ -95,10 +102,12 @@ class _Printer:
         self._wanted = wanted
         self._marked = marked
         self._json = as_json
+        self.printed = 0
 
     def print(self, line: Line) -> None:
         if not self._wanted.takes(line):
             return
+        self.printed += 1
         if self._json:
             output.data(json.dumps(line.row(), ensure_ascii=False))
         else:

@@ -35,7 +35,7 @@ from yibu.cli.verbs import (
 )
 from yibu.errors import UsageError, YibuError
 from yibu.messages import tr
-from yibu.paths import describe
+from yibu.paths import describe, remedy
 from yibu.redaction import register_environment
 
 
@@ -117,7 +117,7 @@ def run(argv: list[str]) -> int:
         output.talk(f"yibu: {error}")
         return exits.exit_code(error)
     except OSError as error:  # a file or a directory of the user's that cannot be used
-        output.talk(f"yibu: {describe(error)}")
+        output.talk(f"yibu: {YibuError(describe(error), hint=remedy(error))}")
         return exits.FAILED
     return result if isinstance(result, int) else exits.DONE
 

@@ -42,16 +42,24 @@ def talk(text: str) -> None:
 
 
 def listing(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, kind: str
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    kind: str,
+    none: str = "",
 ) -> None:
     """Print rows as a table, or as ``{"version": 1, kind: rows}``.
 
-    Cells of the table are the row's values under the lower-case name of the column.
+    Cells of the table are the row's values under the lower-case name of the column. ``none`` is told
+    a person where there are no rows.
     """
     if as_json:
         data_json({"version": 1, kind: list(rows)})
         return
     table([[_cell(row.get(column.lower()), column) for column in columns] for row in rows], columns)
+    if none and not rows:
+        talk(none)
 
 
 def table(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> None:

@@ -48,7 +48,10 @@ def _read_key_file(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            tr("the key file {path} cannot be read: {error}", path=path, error=error)
+            tr("the key file {path} cannot be read: {error}", path=path, error=error),
+            hint=tr(
+                "write one key a line into it, and chmod 600; or leave it out: yibu key add NAME"
+            ),
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gettext
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -96,10 +97,20 @@ def tr(template: str, /, **values: object) -> str:
     kept = {
         name: value
         if isinstance(value, _PLAIN)
-        else _Shown(repr(value) if f"{{{name}!r" in template else value)
+        else _Shown(repr(value) if f"{{{name}!r" in template else _shown(value, values))
         for name, value in values.items()
     }
     return Message(_filled(_CATALOGUES.template(template, active()), kept), template, kept)
+
+
+def _shown(value: object, values: Mapping[str, object]) -> object:
+    """An error of the system as people know it: its reason without its number, and the file that it
+    names, where no other value does."""
+    if not isinstance(value, OSError) or not value.strerror:
+        return value
+    file = None if value.filename is None else os.fsdecode(value.filename)
+    known = file is None or any(file in str(one) for one in values.values() if one is not value)
+    return value.strerror if known else f"{file}: {value.strerror}"
 
 
 def filled(text: str, /, **values: object) -> str:

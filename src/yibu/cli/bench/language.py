@@ -18,6 +18,7 @@ from yibu.cli.bench.prompts import Prompts, measure
 from yibu.cli.connect import access
 from yibu.cli.context import Context
 from yibu.errors import UsageError, YibuError
+from yibu.files import write_whole
 from yibu.messages import tr
 
 _REQUESTS = 32
@@ -249,7 +250,7 @@ def save(report: Report, path: Path, form: Literal["svg", "html"]) -> None:
         drawn = plot.page(
             tr("yibu bench {model}", model=report.target.model), said, table(report), drawn
         )
-    path.write_text(drawn, encoding="utf-8")
+    write_whole(path, drawn, 0o644)
     output.talk(f"→ {path}")
 
 

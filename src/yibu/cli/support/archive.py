@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from yibu.cli.support.contents import Contents, Member
 from yibu.errors import UsageError
+from yibu.files import write_new
 from yibu.messages import tr
 
 _MANIFEST = "MANIFEST.txt"
@@ -22,31 +22,31 @@ _HEAD = tr(
 )
 
 
-def write(path: Path, contents: Contents) -> None:
-    """Write the archive; an existing file is left as it is.
-
-    Raises:
-        UsageError: there is a file of that name, or no directory for it.
-    """
-    folder = path.name.removesuffix(".tar.gz")
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+def check_target(path: Path) -> None:
+    """Raises UsageError where the archive cannot be: the directory is missing, or the file is there."""
+    if path.exists():
         raise UsageError(
             tr("{path} is there already and was left as it is.", path=path),
             hint=tr("Name another one: -o FILE"),
-        ) from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(tr("There is no directory {parent}.", parent=path.parent)) from None
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            tr("There is no directory {parent}.", parent=path.parent),
+            hint=f"mkdir -p {path.parent}",
+        )
+
+
+def write(path: Path, contents: Contents) -> None:
+    """Write the archive, whole or not at all; raises OSError, and leaves a file that is there."""
+    folder = path.name.removesuffix(".tar.gz")
     members = [Member(_MANIFEST, tr("this list"), manifest(contents).encode()), *contents.members]
-    with (
-        os.fdopen(descriptor, "wb") as file,
-        tarfile.open(fileobj=file, mode="w:gz") as archive,
-    ):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
         for member in members:
             entry = tarfile.TarInfo(f"{folder}/{member.name}")
             entry.size, entry.mode, entry.mtime = len(member.data), 0o600, int(time.time())
             archive.addfile(entry, io.BytesIO(member.data))
+    write_new(path, made.getvalue())
 
 
 def manifest(contents: Contents) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
 from yibu.errors import UsageError
+from yibu.files import write_new
 from yibu.management.adopting import adopt_text, text_file
 from yibu.messages import tr
 
@@ -199,7 +199,7 @@ def _write_secrets(secrets: Mapping[str, str], file: Path) -> None:
 def _write_new(path: Path, text: str) -> None:
     """A new file of mode 0600; one that is there is never changed, and may only say the same."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(path, text)
     except FileExistsError as error:
         if _says(path, text):
             return
@@ -210,12 +210,6 @@ def _write_new(path: Path, text: str) -> None:
             ),
             hint=tr("Choose another place with --key-file or -o."),
         ) from error
-    except OSError as error:
-        raise UsageError(
-            tr("{path} cannot be written: {strerror}.", path=path, strerror=error.strerror)
-        ) from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _says(path: Path, text: str) -> bool:

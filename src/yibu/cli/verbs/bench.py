@@ -21,6 +21,39 @@ if TYPE_CHECKING:
 _SLO = "500ms"
 _FORMS = {".svg": "svg", ".html": "html", ".htm": "html"}
 
+ConcurrencyOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1024, help=tr("So many chats at once (1); with --sweep the most that are tried.")
+    ),
+]
+RateOption = Annotated[
+    float | None,
+    typer.Option(min=0.001, help=tr("So many requests a second, by a Poisson process.")),
+]
+RequestsOption = Annotated[int | None, typer.Option(min=1, help=tr("End after so many requests."))]
+DurationOption = Annotated[
+    str | None, typer.Option(help=tr("End after 30s, 2m (of a sweep: each of its runs)."))
+]
+SloOption = Annotated[
+    str | None,
+    typer.Option(
+        help=tr(
+            "The time to the first token that 95 of 100 keep to ({SLO}); exit 1 if not.", SLO=_SLO
+        )
+    ),
+]
+UrlOption = Annotated[str | None, typer.Option(help=tr("Another server that speaks OpenAI's API."))]
+TargetOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help=tr("Charts: FILE.svg, or FILE.html with tables.")),
+]
+PrecisionsOption = Annotated[
+    str | None,
+    typer.Option(help=tr("Speech: fp32,bf16,int8; the first is what others are held to.")),
+]
+LanguageOption = Annotated[str | None, typer.Option(help=tr("Speech: zh, en, …; found by itself."))]
+
 
 def register(app: typer.Typer) -> None:
     app.command()(bench)
@@ -36,51 +69,19 @@ def bench(
     sweep: Annotated[
         bool, typer.Option("--sweep", help=tr("Ever more chats, until --slo is not kept."))
     ] = False,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help=tr("So many chats at once (1); with --sweep the most that are tried."),
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(min=0.001, help=tr("So many requests a second, by a Poisson process.")),
-    ] = None,
+    concurrency: ConcurrencyOption = None,
+    rate: RateOption = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each prompt."))] = 256,
     output_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each answer."))] = 128,
-    requests: Annotated[
-        int | None, typer.Option(min=1, help=tr("End after so many requests."))
-    ] = None,
-    duration: Annotated[
-        str | None, typer.Option(help=tr("End after 30s, 2m (of a sweep: each of its runs)."))
-    ] = None,
-    slo: Annotated[
-        str | None,
-        typer.Option(
-            help=tr(
-                "The time to the first token that 95 of 100 keep to ({SLO}); exit 1 if not.",
-                SLO=_SLO,
-            )
-        ),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(help=tr("Another server that speaks OpenAI's API."))
-    ] = None,
+    requests: RequestsOption = None,
+    duration: DurationOption = None,
+    slo: SloOption = None,
+    url: UrlOption = None,
     key_file: Annotated[Path | None, typer.Option(help=tr("A file with its key."))] = None,
     seed: Annotated[int, typer.Option(help=tr("Of the prompts and arrivals."))] = 0,
-    target: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help=tr("Charts: FILE.svg, or FILE.html with tables.")),
-    ] = None,
-    precisions: Annotated[
-        str | None,
-        typer.Option(help=tr("Speech: fp32,bf16,int8; the first is what others are held to.")),
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option(help=tr("Speech: zh, en, …; found by itself."))
-    ] = None,
+    target: TargetOption = None,
+    precisions: PrecisionsOption = None,
+    language: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Measure how fast a model answers: time to the first token, time a token, throughput.
@@ -98,6 +99,11 @@ def bench(
     if target is not None and form is None:
         raise UsageError(
             tr("{target} is no chart.", target=target), hint="-o FILE.svg, or -o FILE.html"
+        )
+    if target is not None and not target.absolute().parent.is_dir():  # before minutes of measuring
+        raise UsageError(
+            tr("There is no directory {parent}.", parent=target.absolute().parent),
+            hint=f"mkdir -p {target.absolute().parent}",
         )
     limit = slo or (_SLO if sweep else None)
     wanted = Wanted(

@@ -11,6 +11,7 @@ from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.options import FileOption, JsonOption
 from yibu.errors import UsageError
+from yibu.files import write_whole
 from yibu.messages import tr
 
 EXAMPLE = tr(
@@ -55,7 +56,7 @@ def init(
             tr("{path} is there already and was left as it is.", path=path),
             hint=tr("Replace it with: yibu init {path} --force", path=path),
         )
-    path.write_text(EXAMPLE, encoding="utf-8")
+    write_whole(path, EXAMPLE, 0o644)
     output.talk(tr("Wrote {path}. Start what it names with: yibu up", path=path))
 
 

@@ -88,11 +88,11 @@ def install(
     if wheels is not None and not wheels.is_dir():
         raise UsageError(
             tr("There is no folder {wheels}.", wheels=wheels),
-            hint=tr("Collect wheels into one first."),
+            hint=tr("Give a folder that has the wheels: --wheels DIR"),
         )
     environments = open_environments(here)
-    with installing(name) as progress:
-        interpreter = environments.install(name, version=version, progress=progress, wheels=wheels)
+    report = installing(name)
+    interpreter = environments.install(name, version=version, progress=report, wheels=wheels)
     made = next(i for i in environments.list() if i.name == name and i.current)
     output.talk(
         tr(
@@ -110,6 +110,9 @@ def rm(name: NameArgument) -> None:
     here = Context.here()
     name = _environment(here, name)
     freed = open_environments(here).remove(name)
+    if not freed:
+        output.talk(tr("There is no environment {name} here; nothing was removed.", name=name))
+        return
     output.talk(tr("Removed the environment {name}, {freed}.", name=name, freed=output.size(freed)))
 
 

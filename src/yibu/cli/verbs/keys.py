@@ -131,7 +131,8 @@ def ls(as_json: JsonOption = False) -> None:
     if not as_json:
         rows = [_cells(one) for one in rows]
     columns = ("NAME", "PREFIX", "MODELS", "LIMITS", "BUDGET", "EXPIRES", "STATE")
-    output.listing(rows, columns, as_json=as_json, kind="keys")
+    none = tr("There are no keys yet. Add one: yibu key add NAME")
+    output.listing(rows, columns, as_json=as_json, kind="keys", none=none)
 
 
 def show(name: NameArgument, as_json: JsonOption = False) -> None:

@@ -16,6 +16,8 @@ from yibu.errors import UsageError
 from yibu.management.sources import path_note, resolve_source, stored_source
 from yibu.messages import tr
 
+_NO_MODELS = tr("There are no models on this disk yet. Fetch one: yibu pull smollm2")
+
 
 def register(app: typer.Typer) -> None:
     app.command()(pull)
@@ -86,7 +88,8 @@ def ls(as_json: JsonOption = False) -> None:
         }
         for stored in store.list()
     ]
-    output.listing(rows, ("SOURCE", "SIZE", "VERIFIED", "PATH"), as_json=as_json, kind="models")
+    columns = ("SOURCE", "SIZE", "VERIFIED", "PATH")
+    output.listing(rows, columns, as_json=as_json, kind="models", none=_NO_MODELS)
 
 
 _COMPARED = {
@@ -121,7 +124,7 @@ def verify(
 
     context = Context.here()
     store = open_store(context)
-    wanted = resolve_source(source, context.directory) if source else None
+    wanted = stored_source(source, store, context) if source else None
     with pulling(source or tr("all models")) as progress:
         results = store.verify(wanted, progress=progress)
     rows = [
@@ -133,7 +136,8 @@ def verify(
         }
         for result in results
     ]
-    output.listing(rows, ("SOURCE", "RESULT", "FAULTS"), as_json=as_json, kind="models")
+    columns = ("SOURCE", "RESULT", "FAULTS")
+    output.listing(rows, columns, as_json=as_json, kind="models", none=_NO_MODELS)
     for result in results:
         if result.ok and result.unverified:
             output.talk(

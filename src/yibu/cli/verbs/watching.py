@@ -52,13 +52,14 @@ def support(
     as_json: JsonOption = False,
 ) -> None:
     """Collect what a bug report needs into one archive, without secrets; the node need not run."""
-    from yibu.cli.support.archive import manifest, summary, write
+    from yibu.cli.support.archive import check_target, manifest, summary, write
     from yibu.cli.support.contents import collect
 
     context = Context.here()
     if offline:
         context = context.with_env(YIBU_OFFLINE="1")
     path = target or context.directory / f"yibu-support-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
+    check_target(path)
     contents = collect(context, file, lines=lines)
     write(path, contents)
     if as_json:
