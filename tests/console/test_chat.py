@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.home import Home, fake
 from tests.support.chromium import Chromium
+from tests.support.polling import until
 
 from .conftest import Look, View, picture
 
@@ -95,6 +97,13 @@ def ask(view: View, text: str) -> None:
     view.page.keyboard.press("Enter")
 
 
+def copied(view: View, role: Any, name: str) -> str:
+    """What a click puts into the clipboard, whenever it gets there."""
+    view.page.evaluate("navigator.clipboard.writeText('')")
+    view.page.get_by_role(role, name=name).click()
+    return str(until(lambda: view.page.evaluate("navigator.clipboard.readText()"), name))
+
+
 def test_markdown_formulas_and_code_without_what_could_do_harm(chat: View) -> None:
     page = chat.open("chat").page
     pick(chat, "rich")
@@ -113,8 +122,7 @@ def test_markdown_formulas_and_code_without_what_could_do_harm(chat: View) -> No
         "href", "https://example.com/tracker.png"
     )
     expect(answer.get_by_text("bad", exact=True)).not_to_have_attribute("href", "javascript:")
-    page.get_by_role("button", name="Copy the code").click()
-    assert page.evaluate("navigator.clipboard.readText()").startswith("def step(u):")
+    assert copied(chat, "button", "Copy the code").startswith("def step(u):")
     assert page.title() == "Chat · yibu"
     chat.accessible()
 
@@ -130,25 +138,23 @@ def test_figures_and_the_request_as_code(chat: View, tmp_path: Path) -> None:
     figures = page.locator(".figures")
     expect(figures).to_contain_text("tokens")
     expect(figures).to_contain_text("TTFT")
-    copied = {}
+    requests = {}
     for kind in "curl", "Python", "JavaScript":
         page.get_by_role("button", name="Copy the request as code").click()
-        page.get_by_role("menuitem", name=f"Copy as {kind}").click()
-        expect(page.get_by_text("Copied").first).to_be_visible()
-        copied[kind] = page.evaluate("navigator.clipboard.readText()")
-        assert "0.5" in copied[kind]
+        requests[kind] = copied(chat, "menuitem", f"Copy as {kind}")
+        assert "0.5" in requests[kind]
     done = subprocess.run(
-        ["bash", "-c", copied["curl"]], capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", requests["curl"]], capture_output=True, text=True, timeout=60, check=True
     )
     assert json.loads(done.stdout)["choices"][0]["message"]["content"].startswith("t0")
     program = tmp_path / "asked.py"
-    program.write_text(copied["Python"])
+    program.write_text(requests["Python"])
     env = {**os.environ, "PYTHONWARNINGS": "default"}
     done = subprocess.run(
         [sys.executable, program], capture_output=True, text=True, timeout=120, check=False, env=env
     )
     assert done.stdout.startswith("t0"), done.stderr
-    assert 'import OpenAI from "openai"' in copied["JavaScript"]
+    assert 'import OpenAI from "openai"' in requests["JavaScript"]
 
 
 def test_reasoning_is_folded_and_tools_are_shown_and_answered(chat: View) -> None:

@@ -18,24 +18,21 @@ def test_from_the_first_key_to_signing_out(look: Look, home: Home) -> None:
     home.write([fake("chat", "--count-words")])
     home.yibu("up", "-d")
     view = look(home.url(), permissions=["clipboard-read", "clipboard-write"])
-    view.expected = (
-        "401",
-        "403",
-        "ERR_INCOMPLETE_CHUNKED_ENCODING",
-    )  # the first key closes the gateway
+    # The first key closes the gateway.
+    view.expected = ("401", "403", "ERR_INCOMPLETE_CHUNKED_ENCODING")
     page = view.open("keys").page
     page.get_by_role("button", name="New key").click()
     dialog = page.get_by_role("dialog", name="New key")
     dialog.get_by_label("Name").fill("ops")
-    dialog.get_by_label("Admin: may use this console").check()
+    expect(dialog.get_by_label("Admin: may use this console")).to_be_checked()  # of the first key
     view.accessible()
     dialog.get_by_role("button", name="Make the key").click()
     made = page.get_by_role("dialog", name="Key ops")
+    field = page.get_by_label("Admin API key")
+    expect(field).to_be_visible()  # the page is signed out by its own key, which is still shown
     admin = made.locator("code").inner_text()
     assert admin.startswith("yibu-")
-
-    page.reload()
-    field = page.get_by_label("Admin API key")
+    made.get_by_role("button", name="I have it").click()
     view.accessible()
     field.fill("wrong")
     page.get_by_role("button", name="Sign in").click()

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from tests.e2e.home import Home, fake
 from tests.support.chromium import Chromium
+from tests.support.polling import until
 
 from .conftest import Look, View
 
@@ -39,8 +40,9 @@ def test_logs_are_followed_searched_and_filtered(view: View, operated: Home) -> 
     page = view.open("logs").page
     lines = page.get_by_role("log", name="Lines")
     page.get_by_label("Log", exact=True).select_option("chat-0")
-    expect(lines).to_contain_text("generation 1")
-    before = lines.get_by_text(re.compile(r"generation \d+")).count()
+    log = operated.root / "logs/chat-0.log"
+    before = until(lambda: len(re.findall(r"generation \d+", log.read_text())))
+    expect(lines.get_by_text(re.compile(r"generation \d+"))).to_have_count(before)
     body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
     page.request.post(f"{view.url}/v1/chat/completions", data=body)
     expect(lines.get_by_text(re.compile(r"generation \d+"))).to_have_count(before + 1)
@@ -97,7 +99,7 @@ def test_the_configuration_is_checked_compared_applied_and_rolled_back(
     page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
     view.open("overview")
     expect(second.get_by_text("ready")).to_have_count(0)
-    assert [model["name"] for model in operated.ps()["models"]] == ["chat"]
+    until(lambda: [model["name"] for model in operated.ps()["models"]] == ["chat"])
 
 
 def test_a_file_that_somebody_else_has_changed_is_not_overwritten(

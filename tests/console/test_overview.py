@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.e2e.home import Home, fake
+from tests.support.polling import until
 
 from .conftest import Look, View
 
@@ -48,7 +49,7 @@ def test_stop_and_start(console: View, node: Home) -> None:
     asked.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Start chat").click()
     expect(row(console, "chat").locator(".badge")).to_have_text("ready")
-    assert node.model("chat")["state"] == "ready"
+    until(lambda: node.model("chat")["state"] == "ready")
 
 
 def test_a_model_of_the_file_is_started(console: View, node: Home) -> None:

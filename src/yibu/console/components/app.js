@@ -5,6 +5,7 @@ import { t } from "../lib/i18n.js";
 import { connection } from "../lib/live.js";
 import { route } from "../lib/router.js";
 import { useStore } from "../lib/store.js";
+import { NewKey } from "../pages/keys/new_key.js";
 import { Confirmation } from "./confirm.js";
 import { Icon } from "./icon.js";
 import { Navigation, pageTitle } from "./navigation.js";
@@ -15,8 +16,8 @@ import { Toasts } from "./toasts.js";
 
 export function App() {
   const signed = useStore(session);
-  if (!signed.signed_in) return html`<${SignIn} keys=${signed.keys} /><${Toasts} />`;
-  return html`<${Frame} /><${Toasts} /><${Confirmation} /><${Shortcuts} />`;
+  if (!signed.signed_in) return html`<${SignIn} keys=${signed.keys} /><${Toasts} /><${NewKey} />`;
+  return html`<${Frame} /><${Toasts} /><${NewKey} /><${Confirmation} /><${Shortcuts} />`;
 }
 
 function Frame() {

@@ -16,7 +16,7 @@ const LOADERS = {
 const loaded = { overview: Overview };
 
 export function PageView({ page }) {
-  const name = page in LOADERS ? page : "overview";
+  const name = Object.hasOwn(LOADERS, page) ? page : "overview";
   const [, setCount] = useState(0);
   const [error, setError] = useState(null);
   useEffect(() => {

@@ -1,5 +1,5 @@
 /** Requests to the node: the console's own API and the gateway's, with session and CSRF token. */
-import { language } from "./i18n.js";
+import { language, t } from "./i18n.js";
 import { createStore } from "./store.js";
 
 /** What `GET console/api/session` answered; null before the first answer. */
@@ -32,10 +32,21 @@ async function failure(answer) {
   }
 }
 
+/** fetch(), whose own words for a node that is gone tell a person nothing. */
+async function reached(url, options) {
+  try {
+    return await fetch(url, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    console.info(`${url} does not answer`, error);
+    throw new Error(t("The node does not answer. See on its machine whether it runs: yibu ps"));
+  }
+}
+
 /** fetch() with what the node wants to see; raises ApiError for every status that is not a success. */
 export async function send(path, { method = "GET", json, body, signal, headers = {} } = {}) {
   const csrf = session.get()?.csrf;
-  const answer = await fetch(address(path), {
+  const answer = await reached(address(path), {
     method, signal,
     body: json === undefined ? body : JSON.stringify(json),
     headers: {

@@ -1,9 +1,18 @@
 /** Addresses of pages: `#/models/chat?tab=logs` → {page: "models", rest: ["chat"], query}. */
 import { createStore } from "./store.js";
 
+/** An address that somebody has mistyped is taken as it is. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 function parse() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const [page = "", ...rest] = path.split("/").map(decodeURIComponent);
+  const [page = "", ...rest] = path.split("/").map(decoded);
   return { page: page || "overview", rest, query: new URLSearchParams(query) };
 }
 

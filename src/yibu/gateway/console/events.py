@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from yibu.errors import NotReadyError, UnauthorizedError
 from yibu.gateway.access import EXCHANGE, allow
 from yibu.gateway.console.console import Console
 from yibu.gateway.console.overview import full_overview
@@ -43,7 +44,8 @@ class EventStream(Response):
         self.headers["x-accel-buffering"] = "no"
         self._console = console
         self._source = source
-        found = console.authentication.sessions.find(request.scope[EXCHANGE].headers)
+        self._headers = request.scope[EXCHANGE].headers
+        found = console.authentication.sessions.find(self._headers)
         self._session = found[0] if found and console.authentication.keys.closed else None
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -56,11 +58,10 @@ class EventStream(Response):
     async def _carry(self, source: AsyncIterator[Event | None], send: Send) -> None:
         loop = asyncio.get_running_loop()
         said = loop.time()
-        sessions = self._console.authentication.sessions
         async for event in source:
             if self._console.ending():
                 last = {"reason": "restarting"}
-            elif self._session is not None and not sessions.holds(self._session):
+            elif not self._admitted():
                 last = {"reason": "signed_out"}
             elif event is not None or loop.time() - said > _SILENCE:
                 said = loop.time()
@@ -70,6 +71,22 @@ class EventStream(Response):
                 continue
             await _say(send, ("end", last))
             return
+
+    def _admitted(self) -> bool:
+        """Whether who began the stream may still use the console: keys are removed, and the first one
+        closes an open gateway."""
+        authentication = self._console.authentication
+        if self._session is not None:
+            return authentication.sessions.holds(self._session)
+        try:
+            caller = authentication.check("GET", self._headers)
+        except UnauthorizedError:
+            return False
+        except (
+            NotReadyError
+        ):  # keys cannot be read now; those that were known are not known to have ended
+            return True
+        return caller.admin or not authentication.keys.closed
 
 
 async def _say(send: Send, event: Event) -> None:

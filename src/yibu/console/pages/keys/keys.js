@@ -8,7 +8,7 @@ import { Icon } from "../../components/icon.js";
 import { Empty, Notice, Spinner } from "../../components/notice.js";
 import { KeyForm } from "./key_form.js";
 import { KeyRow } from "./key_row.js";
-import { NewKey } from "./new_key.js";
+import { newKey } from "./new_key.js";
 import { Usage } from "./usage.js";
 
 const ASK_EVERY_SECONDS = 30;
@@ -18,16 +18,15 @@ export function Keys() {
   const { data, error, reload } = useAsked("console/api/keys", ASK_EVERY_SECONDS);
   const now = useStore(overview);
   const [form, setForm] = useState(null);
-  const [made, setMade] = useState(null);
   const keys = data?.keys ?? [];
   const done = (row) => {
     setForm(null);
-    if (row?.key) setMade(row);
+    if (row?.key) newKey.set(row);
     void reload();
   };
   return html`<div class="page">
     <div class="page-head"><h1 class="grow">${t("Keys and usage")}</h1>
-      <button type="button" class="button primary" onClick=${() => setForm({})}><${Icon} name="plus" size=${14} />${t("New key")}</button></div>
+      <button type="button" class="button primary" onClick=${() => setForm({ admin: data !== null && !keys.length })}><${Icon} name="plus" size=${14} />${t("New key")}</button></div>
     ${error && html`<${Notice} kind="bad">${error.message}<//>`}
     ${now && !now.gateway.keys && html`<${Notice}>${t("The gateway asks for no key. The first key closes it: this page then asks to sign in, with an admin's key.")}<//>`}
     <section class="card" aria-labelledby="keys-title">
@@ -42,6 +41,5 @@ export function Keys() {
     </section>
     <${Usage} keys=${keys} />
     ${form && html`<${KeyForm} row=${form} models=${(now?.models ?? []).map((model) => model.name)} onDone=${done} onClose=${() => setForm(null)} />`}
-    ${made && html`<${NewKey} row=${made} onClose=${() => setMade(null)} />`}
   </div>`;
 }
