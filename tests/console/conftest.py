@@ -29,6 +29,8 @@ SECONDS = 60.0
 """That a page may take for anything, on a machine that does much else."""
 SPOKEN = REPOSITORY / "tests/data/hello.wav"
 expect.set_options(timeout=SECONDS * 1000)
+REBOUND = "rebound.example"
+"""A name of somebody else's that leads the browser to this machine."""
 DESK = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 _AXE = (
@@ -81,6 +83,7 @@ def browser(chromium: Chromium) -> Iterator[Browser]:
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={SPOKEN}",
         "--autoplay-policy=no-user-gesture-required",
+        f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
     ]
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(

@@ -54,9 +54,12 @@ function bareTags(text) {
   return text.split(BARE_TAG).map((part, index) => (index % 2 ? part : escaped(part))).join("");
 }
 
+/** Pictures without markup of their own; SVG has scripts. */
+const PICTURE = /^data:image\/(?:png|jpeg|gif|webp);base64,/i;
+
 /** A picture in an answer is a link: loading it would tell its server that the answer was read. */
 function picture(href, text) {
-  if (/^data:image\//.test(href)) return `<img src="${escaped(href)}" alt="${escaped(text)}">`;
+  if (PICTURE.test(href)) return `<img src="${escaped(href)}" alt="${escaped(text)}">`;
   return `<a href="${escaped(href)}">${escaped(text || href)}</a>`;
 }
 
@@ -78,7 +81,7 @@ export async function rendered(text, final) {
   const sanitizer = await tools();
   const fragment = sanitizer.sanitize(parser.parse(text), ALLOWED);
   for (const image of fragment.querySelectorAll("img")) {
-    if (!image.src.startsWith("data:")) image.remove();
+    if (!PICTURE.test(image.src)) image.remove();
   }
   for (const element of fragment.querySelectorAll("[class]")) {
     if (!/^(formula|language-[\w+#-]+)$/.test(element.className)) element.removeAttribute("class");
@@ -102,7 +105,7 @@ async function formulas(fragment) {
   const library = await katex();
   for (const element of found) {
     const displayMode = element.dataset.display === "true";
-    library.render(element.textContent, element, { displayMode, throwOnError: false, trust: false });
+    library.render(element.textContent, element, { displayMode, throwOnError: false, trust: false, strict: "ignore" });
   }
 }
 

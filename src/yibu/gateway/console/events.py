@@ -44,8 +44,8 @@ class EventStream(Response):
         self.headers["x-accel-buffering"] = "no"
         self._console = console
         self._source = source
-        self._headers = request.scope[EXCHANGE].headers
-        found = console.authentication.sessions.find(self._headers)
+        self._asked_with = request.scope[EXCHANGE].headers
+        found = console.authentication.sessions.find(self._asked_with)
         self._session = found[0] if found and console.authentication.keys.closed else None
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -79,7 +79,7 @@ class EventStream(Response):
         if self._session is not None:
             return authentication.sessions.holds(self._session)
         try:
-            caller = authentication.check("GET", self._headers)
+            caller = authentication.check("GET", self._asked_with)
         except UnauthorizedError:
             return False
         except (
