@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,9 +15,6 @@ from yibu.messages import joined, tr
 from yibu.messages.validation import complaint
 
 _CUTOFF = 0.8
-
-FalseStyle = Literal["negated", "left out"]
-ListStyle = Literal["repeated", "spread"]
 
 
 def StartTimeout(seconds: float) -> Any:  # noqa: N802 - a field's definition, as pydantic's Field
@@ -115,17 +112,11 @@ def _sentences(error: ValidationError, given: Mapping[str, Any]) -> Iterable[str
         yield tr("option {name!r}: {wrong}", name=name, wrong=wrong)
 
 
-def to_flags(
-    options: Mapping[str, Any],
-    *,
-    false: FalseStyle = "negated",
-    lists: ListStyle = "repeated",
-) -> list[str]:
+def to_flags(options: Mapping[str, Any]) -> list[str]:
     """Flags for options that no schema models.
 
-    ``top_k: 5`` → ``--top-k 5``; ``true`` → the bare flag; ``false`` → ``--no-…`` or nothing;
-    null → nothing, the engine's default; a mapping → JSON; a list → the flag again for each
-    value, or once with all of them.
+    ``top_k: 5`` → ``--top-k 5``; ``true`` → the bare flag; ``false`` → ``--no-…``; null → nothing,
+    the engine's default; a mapping → JSON; a list → the flag again for each value.
     """
     flags: list[str] = []
     for name, value in options.items():
@@ -138,10 +129,7 @@ def to_flags(
             case True:
                 flags.append(flag)
             case False:
-                if false == "negated":
-                    flags.append("--no-" + flag.removeprefix("--"))
-            case list() if lists == "spread":
-                flags += [flag, *map(text_of, value)]
+                flags.append("--no-" + flag.removeprefix("--"))
             case list():
                 for item in value:
                     flags += [flag, text_of(item)]

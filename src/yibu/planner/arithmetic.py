@@ -18,7 +18,7 @@ from yibu.planner.lora import Slots, kept_bytes, slot_bytes
 from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.types import MemoryNeed, ModelFacts
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 _KV_BYTES = {
     "float32": 4.0,
@@ -103,14 +103,6 @@ def _token_bytes(group: CacheGroup, tp: int, element: float) -> float:
     """
     heads = 1 if group.kind == "latent" else max(1, group.heads // tp)
     return group.layers * (heads * group.width * element + group.fixed) / group.ratio
-
-
-def weights_per_gpu(facts: ModelFacts, tp: int) -> int:
-    """Bytes of weights on each GPU: matrices are split, norms and routers are kept whole.
-
-    What is kept whole is below a thousandth of any model at hand, so 1/tp with 1 % added.
-    """
-    return facts.weight_bytes if tp == 1 else int(facts.weight_bytes / tp * 1.01)
 
 
 def vocabulary(facts: ModelFacts) -> int:

@@ -46,12 +46,6 @@ class State:
             written=dict(self.written),
         )
 
-    def become(self, other: State) -> None:
-        self.variables, self.exported = other.variables, other.exported
-        self.directory, self.arguments = other.directory, other.arguments
-        self.functions, self.written = other.functions, other.written
-        self.frames = other.frames
-
     def get(self, name: str) -> Text | None:
         """A variable as a string; of an array its first element. None where it is not set."""
         if name.isdigit():

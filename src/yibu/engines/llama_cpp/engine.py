@@ -27,7 +27,7 @@ from yibu.engines.base import (
 )
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
-from yibu.engines.llama_cpp.own import ALL, OwnSettings, command_line, read_own
+from yibu.engines.llama_cpp.own import ALL, command_line, read_own
 from yibu.engines.llama_cpp.program import (
     Device,
     Program,
@@ -121,13 +121,9 @@ class LlamaCpp(Engine):
         self.devices = devices if program is None else program.devices
 
     def check(self, model: ModelConfig) -> None:
-        if self.program is not None:
-            _read_own(model, self.program)
-            return
-        if named(model) is not None:  # its flags are its own, and it is asked where it is to run
-            return
-        for field, value in _read(model)[1].fields.items():
-            _check(model, field, value)
+        if self.program is None and named(model) is not None:
+            return  # its flags are its own, and it is asked where it is to run
+        _read(model, self.program)
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
         return replace(request_of(model, facts), accelerator=accelerator(self.devices))
@@ -187,13 +183,11 @@ class LlamaCpp(Engine):
         self, model: ModelConfig, facts: ModelFacts, placement: Placement
     ) -> tuple[tuple[str, ...], LlamaCppOptions, list[str]]:
         """The launcher on xllamacpp, its options and what is to be said of them."""
-        options, read = _read(model)
+        options, read = _read(model, None)
         asked = read.fields | {"gpus": model.gpus, "gpu_layers": options.gpu_layers}
         asked |= dict.fromkeys(read.without_gpu, True)
         notes = [*read.notes, *without_gpu(asked, placement)]
         fields = _fields(options, facts, placement, notes) | read.fields
-        for field, value in fields.items():
-            _check(model, field, value)
         command = (
             *("{python}", "-m", LAUNCHER, "--model", "{model}", *_file(facts)),
             *_projector(facts, fields),
@@ -212,7 +206,7 @@ class LlamaCpp(Engine):
         """The same of a program with flags of its own."""
         program = self.program
         assert program is not None
-        options, read = _read_own(model, program)
+        options, read = _read(model, program)
         notes = list(read.notes)
         if (model.gpus or options.gpu_layers) and placement.offload is None:
             notes.append(tr("every layer runs on the CPU: {program}", program=_no_offload(program)))
@@ -239,20 +233,15 @@ def _no_offload(program: Program) -> str:
     return tr("the program lists no device that it could use (--list-devices)")
 
 
-def _read_own(model: ModelConfig, program: Program) -> tuple[LlamaCppOptions, OwnSettings]:
-    """The options that have a name here, and the flags that the program is given besides."""
-    read = read_own(model, program, LlamaCppOptions.model_fields)
+def _read(model: ModelConfig, program: Program | None) -> tuple[LlamaCppOptions, Settings]:
+    """The options that have a name here, and llama.cpp's own fields or the program's own flags."""
+    schema = LlamaCppOptions.model_fields
+    read = read_settings(model, schema) if program is None else read_own(model, program, schema)
     entry = ModelConfig(name=model.name, source=model.source, options=read.options)
     options, _ = read_options(LlamaCppOptions, entry, LlamaCpp.name)
+    for field, value in read.fields.items():
+        _check(model, field, value)
     return options, read
-
-
-def _read(model: ModelConfig) -> tuple[LlamaCppOptions, Settings]:
-    """The options that have a name here, and llama.cpp's own fields with their values."""
-    settings = read_settings(model, LlamaCppOptions.model_fields)
-    entry = ModelConfig(name=model.name, source=model.source, options=settings.options)
-    options, _ = read_options(LlamaCppOptions, entry, LlamaCpp.name)
-    return options, settings
 
 
 def _file(facts: ModelFacts) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.config import ModelConfig
@@ -11,7 +10,7 @@ from yibu.engines.checks import check_count
 from yibu.engines.flags import Flag, FlagTable, spelt
 from yibu.engines.llama_cpp.program import Program
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
-from yibu.engines.llama_cpp.settings import FETCHED, fetches, option_value, value_of
+from yibu.engines.llama_cpp.settings import FETCHED, Settings, fetches, option_value, value_of
 from yibu.engines.llama_cpp.table import TABLE
 from yibu.engines.options import nearest
 from yibu.errors import ConfigError
@@ -24,17 +23,6 @@ _PLANNED = frozenset({"ctx_size", "n_cpu_moe", "cpu_moe", "tensor_split", "fit",
 ALL = 999
 """More layers than any model has."""
 _MODES: Mapping[str, str] = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}
-
-
-@dataclass(slots=True)
-class OwnSettings:
-    """What an entry asks of a program of its own."""
-
-    options: dict[str, Any] = field(default_factory=dict)
-    """yibu's own, by name."""
-    words: list[str] = field(default_factory=list)
-    """The program's flags, as they were given."""
-    notes: list[str] = field(default_factory=list)
 
 
 def table_of(program: Program) -> FlagTable:
@@ -65,13 +53,13 @@ def table_of(program: Program) -> FlagTable:
     )
 
 
-def read_own(model: ModelConfig, program: Program, schema: Mapping[str, Any]) -> OwnSettings:
+def read_own(model: ModelConfig, program: Program, schema: Mapping[str, Any]) -> Settings:
     """Flags win over options.
 
     Raises:
         ConfigError: the program has no such flag, or it is not the engine's to be told here.
     """
-    table, found = table_of(program), OwnSettings()
+    table, found = table_of(program), Settings()
     for option, value in model.options.items():
         name = option.lstrip("-").replace("-", "_")
         if name == "program":
@@ -90,7 +78,7 @@ def read_own(model: ModelConfig, program: Program, schema: Mapping[str, Any]) ->
 
 
 def _apply(
-    model: ModelConfig, program: Program, table: FlagTable, flag: Flag, found: OwnSettings
+    model: ModelConfig, program: Program, table: FlagTable, flag: Flag, found: Settings
 ) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
     SERVER.refuse(model.name, flag)

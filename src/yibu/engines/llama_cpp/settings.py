@@ -93,6 +93,9 @@ class Settings:
     options: dict[str, Any] = field(default_factory=dict)
     """yibu's own, by name."""
     fields: dict[str, Any] = field(default_factory=dict)
+    """Those of the packaged build's ``common_params``."""
+    words: list[str] = field(default_factory=list)
+    """The flags of a program of the user's own, as they were given."""
     notes: list[str] = field(default_factory=list)
     without_gpu: set[str] = field(default_factory=set)
     """Flags that were given and do something on a GPU only."""
