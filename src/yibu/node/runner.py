@@ -66,6 +66,7 @@ class Runner:
             name=lambda key, number: replica_id(key[0], number, key[1]),
             ready_wait=timings.ready_wait,
             min_up=timings.min_up,
+            scale_down=timings.scale_down,
             foresight=timings.foresight,
         )
         self._gate.scheduler = self.scheduler

@@ -68,6 +68,10 @@ class Timings:
     ready_wait: float = 5.0
     """A request waits for a replica that is expected within this time; else 503 at once."""
 
+    # Load.
+    scale_down: float = 60.0
+    """``autoscale``: so long there was less load before a replica is given up."""
+
     # Memory.
     min_up: float = 30.0
     """A model that was loaded on demand stays for as long as its start took, up to this, before it

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.node.scheduler.world import TOTAL, World
@@ -88,3 +90,39 @@ def trace(world: World, *, calm: bool) -> None:
         after = [effect for effect in world.effects if effect[0] != "read"]
         busy = [r for r in world._all() if r.state == "wanted"]
         assert before == after or busy, "nothing happened, and yet something was done"
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32),
+    loads=st.lists(st.integers(0, 14), min_size=2, max_size=4),
+    longest=st.sampled_from([0.5, 5.0, 40.0]),
+)
+def test_replicas_follow_a_load_that_rises_and_falls(
+    seed: int, loads: list[int], longest: float
+) -> None:
+    """As many as the load needs, started and stopped once each, and every request is answered: also
+    where no replica is ever without a request."""
+    world = World(random.Random(seed), trouble=0.0)
+    auto = Autoscale(1, 4, 0.8)
+    world.up(ModelConfig("a", autoscale=auto, max_queue=1000, queue_timeout=1000.0), size=20)
+    world.ticks(20)
+    model = world.scheduler.model("a")
+    assert model is not None
+    had = 1
+    for load in loads:
+        before = Counter(effect for effect, _ in world.effects)
+        for _ in range(150):  # a minute for each replica that is given up, and the longest request
+            world.run(2)
+            for _ in range(load - model.in_flight - len(model.queue)):
+                world.ask("a", world.chance.uniform(0.1, longest))
+            world.scheduler.tick(world.now)
+        wanted = min(max(math.ceil(load / (4 * auto.target)), auto.min), auto.max)
+        assert [r.state for r in world._all()] == ["ready"] * wanted
+        done = Counter(effect for effect, _ in world.effects) - before
+        assert done["start"] == max(0, wanted - had)
+        assert done["stop"] == max(0, had - wanted)
+        had = wanted
+    world.ticks(100)
+    assert not world.waiting
+    assert set(world.outcomes) <= {"granted"}

@@ -7,8 +7,6 @@ import math
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Desired, Replica
 
-_SCALE_DOWN = 60.0
-"""Seconds of less load before a replica is given up."""
 _UNBOUNDED_SLOTS = 8
 """What a replica is taken to work on at once whose engine does not say."""
 
@@ -56,8 +54,9 @@ def overslept(model: Model, now: float) -> list[Replica]:
     return [r for r in current.asleep() if now - r.slept_at >= current.policy.asleep]
 
 
-def review(model: Model, now: float) -> None:
-    """Unload what nobody has asked for, and follow the load; called as time passes."""
+def review(model: Model, now: float, scale_down: float) -> None:
+    """Unload what nobody has asked for, and follow the load; called as time passes. ``scale_down`` is
+    seconds of less load before a replica is given up."""
     current = model.current
     if current.most is not None and now >= current.retry_at:
         current.most = None
@@ -66,7 +65,7 @@ def review(model: Model, now: float) -> None:
     if current.policy.on_demand and _forsaken(model, now):
         current.started = False
     elif current.policy.autoscale is not None:
-        _follow(model, now)
+        _follow(model, now, scale_down)
 
 
 def _forsaken(model: Model, now: float) -> bool:
@@ -82,8 +81,9 @@ def _forsaken(model: Model, now: float) -> bool:
     return now - used >= current.policy.idle
 
 
-def _follow(model: Model, now: float) -> None:
-    """Scale up at once, and down when the load has been lower for a while."""
+def _follow(model: Model, now: float, scale_down: float) -> None:
+    """Scale up at once, and down when the load has been lower for a while: a replica that still answers
+    gets no more requests, and ends when it is idle."""
     current, auto = model.current, model.current.policy.autoscale
     assert auto is not None
     slots = next((r.slots for r in model.ready if r.slots), None) or _UNBOUNDED_SLOTS
@@ -93,6 +93,6 @@ def _follow(model: Model, now: float) -> None:
     if wanted >= fewest + current.scale:
         current.busy_at = now
         current.scale = wanted - fewest
-    elif now - current.busy_at >= _SCALE_DOWN and any(not r.in_flight for r in model.ready):
+    elif now - current.busy_at >= scale_down:
         current.scale -= 1
         current.busy_at = now

@@ -49,6 +49,7 @@ class Scheduler:
         name: Callable[[Generation, int], str],
         ready_wait: float = 5.0,
         min_up: float = 30.0,
+        scale_down: float = 60.0,
         foresight: float = 20.0,
     ) -> None:
         """``name`` gives a replica's id. ``ready_wait``: seconds that a request waits for a model
@@ -61,6 +62,7 @@ class Scheduler:
         self._starts = Starts()
         self._settling = False
         self._again = False
+        self._scale_down = scale_down
         self._requests = Requests(effects, self._models, ready_wait)
         self._placing = Placing(effects, place, self._models, self._replicas, min_up)
         self._generations = Generations(
@@ -302,7 +304,7 @@ class Scheduler:
         """Time has passed."""
         for model in self._models.values():
             self._requests.expire(model, now)
-            demand.review(model, now)
+            demand.review(model, now, self._scale_down)
             self._generations.stop(demand.overslept(model, now))
         self._placing.tick(now)
         self._settle(now)
