@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from yibu.adopt import Setting, adopt_script
@@ -169,23 +172,69 @@ def test_llama_swaps_macros_and_names() -> None:
     assert adoption.document["gateway"] == {"host": "127.0.0.1", "port": 8080}
 
 
+FOUR = "".join(f"  {name}: {{cmd: llama-server -m /m/{name}.gguf}}\n" for name in "abcd")
+
+
 def test_llama_swaps_groups() -> None:
-    models = "".join(f"  {name}: {{cmd: llama-server -m /m/{name}.gguf}}\n" for name in "abcd")
     groups = """groups:
   one: {swap: false, members: [a, b]}
   two: {exclusive: false, persistent: true, members: [c]}
 """
-    document = adopt_script(f"models:\n{models}{groups}").document
+    document = adopt_script(f"models:\n{FOUR}{groups}").document
     assert {model["name"]: model["group"] for model in document["models"]} == {
         "a": {"name": "one", "swap": False, "exclusive": True},
         "b": {"name": "one", "swap": False, "exclusive": True},
         "c": {"name": "two", "persistent": True},
         "d": {"name": "llama-swap", "exclusive": True},
     }
-    matrix = "matrix: {sets: {all: a & b}}\n"
-    adoption = adopt_script(f"models:\n{models}{matrix}")
-    assert not any("group" in model for model in adoption.document["models"])
-    assert any("matrix" in str(warning) for warning in adoption.warnings)
+
+
+ALWAYS = {"name": "matrix", "swap": False, "persistent": True}
+
+
+def swaps(number: int) -> dict[str, Any]:
+    return {"name": f"matrix-{number}"}
+
+
+def shares(number: int) -> dict[str, Any]:
+    return {"name": f"matrix-{number}", "swap": False, "exclusive": True}
+
+
+@pytest.mark.parametrize(
+    ("sets", "groups"),
+    [
+        ("{all: a & b & c & d}", [ALWAYS] * 4),
+        ("{one: (x | b) & c, two: +one & d}", [swaps(1), swaps(1), ALWAYS, ALWAYS]),
+        ("{one: (a | b) & (c | d)}", [swaps(1), swaps(1), swaps(2), swaps(2)]),
+        ("{one: a & b, two: c}", [shares(1), shares(1), shares(2), shares(3)]),
+        ("{one: a & b & d, two: c & d}", [shares(1), shares(1), shares(2), ALWAYS]),
+        ("{one: a | b | c | d}", [swaps(1)] * 4),
+    ],
+)
+def test_llama_swaps_matrix(sets: str, groups: list[dict[str, Any]]) -> None:
+    text = f"models:\n{FOUR}matrix: {{vars: {{x: a}}, evict_costs: {{x: 9}}, sets: {sets}}}\n"
+    models = adopt_script(text).document["models"]
+    assert [model["group"] for model in models] == groups
+    routing = f"routing: {{router: {{use: matrix, settings: {{matrix: {{sets: {sets}}}}}}}}}\n"
+    again = adopt_script(f"models:\n{FOUR}{routing}".replace("x |", "a |"))
+    assert again.document["models"] == models
+
+
+@pytest.mark.parametrize(
+    ("sets", "why"),
+    [
+        ("{one: a & b, two: b & c, three: d}", "cannot tell apart"),
+        ("{one: a & b, two: b & c, three: a & c, four: d}", "may not all run together"),
+        ("{one: a & e}", "'e', which is no model of the file"),
+        ("{one: a & (b | c}", "not closed"),
+        ("{one: +two, two: +one}", "contains itself"),
+        ("{one: a ! b}", "has ! b in the set one"),
+        ("{}", "has no sets"),
+    ],
+)
+def test_a_matrix_that_groups_cannot_say_is_refused_by_line(sets: str, why: str) -> None:
+    with pytest.raises(UsageError, match=f"line 6: matrix .*{re.escape(why)}"):
+        adopt_script(f"models:\n{FOUR}matrix: {{sets: {sets}}}\n")
 
 
 def test_a_modelfile() -> None:

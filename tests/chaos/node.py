@@ -8,24 +8,11 @@ import sys
 
 import uvloop
 
+from tests.chaos.timings import TIMINGS
 from yibu import daemon, log, sockets
 from yibu.config import GatewayConfig
 from yibu.node.holder_link import HolderLink
-from yibu.node.timings import Timings
 from yibu.paths import Paths
-
-TIMINGS = Timings(
-    adopt=5.0,
-    orphan_grace=0.5,
-    drain=5.0,
-    health_every=0.5,
-    health_request=2.0,
-    stall=20.0,
-    backoff_first=0.1,
-    backoff_cap=0.5,
-    failure_limit=1_000_000,
-    healthy_after=1.0,
-)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError
+from yibu.adopt.llama_swap_matrix import MatrixError, groups_of
 from yibu.adopt.servers import Server, find_servers
 from yibu.messages import tr
 
@@ -60,7 +61,7 @@ def read_llama_swap(text: str, setting: Setting) -> Swap | None:
     servers: list[Server | None] = []
     entries: list[Mapping[str, Any]] = []
     warnings: list[str] = []
-    groups, lines = _groups(document), _lines(text)
+    groups, lines = _groups(document, text), _lines(text)
     on_startup = (document.get("hooks") or {}).get("on_startup") or {}
     preloaded = [str(name) for name in on_startup.get("preload") or ()]
     for name, model in models.items():
@@ -73,10 +74,6 @@ def read_llama_swap(text: str, setting: Setting) -> Swap | None:
         for key, why in _LEFT_OUT.items()
         if key in document
     ]
-    if not groups:
-        warnings.append(
-            tr("matrix is not carried over: memory decides which models are loaded together")
-        )
     keys = [_filled(str(key), {}, setting, text) for key in document.get("apiKeys") or ()]
     return Swap(servers, entries, tuple(keys), tuple(dict.fromkeys(warnings)))
 
@@ -160,13 +157,23 @@ name=self.name
         return found
 
 
-def _groups(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The group of each model as an entry has it, and that of models of none under ""; no groups where a
-    matrix says what runs together."""
+def _groups(document: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The group of each model as an entry has it, and that of models of none under "".
+
+    Raises:
+        UnknownScriptError: a matrix says what groups cannot.
+    """
     router = (document.get("routing") or {}).get("router") or {}
     settings = router.get("settings") or {}
     if document.get("matrix") or router.get("use") == "matrix":
-        return {}
+        matrix = document.get("matrix") or settings.get("matrix") or {}
+        try:
+            return groups_of(matrix, [str(name) for name in document["models"]])
+        except MatrixError as error:
+            raise UnknownScriptError(
+                Gap(_line_of(text, "matrix:"), "matrix"), str(error),
+                tr("Leave the matrix out: memory then decides which models are loaded together; or write groups."),
+            ) from error  # fmt: skip
     groups = document.get("groups") or settings.get("groups") or {}
     if not groups:
         return {"": "llama-swap"}
