@@ -49,6 +49,12 @@ class Entry:
     ended: float = 0.0
     outcome: Outcome | None = None
     response: Response | None = None
+    answer: str | None = None
+    """The right one, of an engine that does not read orders."""
+
+    @property
+    def right(self) -> str:
+        return self.answer or text_of(self.order.nonce, self.order.words)
 
 
 class FaultError(Exception):
@@ -82,7 +88,7 @@ def _whole(entry: Entry, body: bytes) -> Outcome:
     answer = loads(body)
     choice = answer["choices"][0]
     text = choice["message"]["content"] if entry.chat else choice["text"]
-    if text != text_of(entry.order.nonce, entry.order.words):
+    if text != entry.right:
         raise FaultError(f"the wrong text: {text[:200]!r}")
     if choice["finish_reason"] is None:
         raise FaultError("no finish_reason")
@@ -93,7 +99,7 @@ def _whole(entry: Entry, body: bytes) -> Outcome:
 
 def _stream(entry: Entry, body: bytes) -> Outcome:
     text, finished, done, failed = "", 0, 0, 0
-    right = text_of(entry.order.nonce, entry.order.words)
+    right = entry.right
     for event in _events(body):
         if done or failed:
             raise FaultError(f"goes on after its end: {event[:200]!r}")
@@ -166,7 +172,7 @@ class Books:
         self.wrong: list[str] = []
         self.notes: list[str] = []
         self.slowest = 0.0, "nothing"
-        """Seconds of the slowest recovery, and whose it was."""
+        """The slowest recovery, as a share of what is promised, and whose it was."""
         self._troubles: dict[str, list[list[float]]] = {}
         self._crowds: list[list[float]] = []
         self.ledger = Ledger()
@@ -229,7 +235,9 @@ class Books:
         failed = entry.outcome != "answer"
         if not failed and act.expected == "error":
             raise FaultError("what was no answer is told as one")
-        excused = self.troubled(entry) or self._crowded_out(entry)
+        # A real engine may be slower on this machine than the gateway waits.
+        slow = entry.answer and response and b'"engine_timeout"' in response.body
+        excused = slow or self.troubled(entry) or self._crowded_out(entry)
         if failed and act.expected == "answer" and not act.lethal and not excused:
             raise FaultError("its engine answered well")
         if (
@@ -262,7 +270,7 @@ class Books:
     def summary(self) -> str:
         lines = [f"{act:34} {outcome:8} {n:6}" for (act, outcome), n in sorted(self.counts.items())]
         total = sum(self.counts.values())
-        slowest = f"slowest recovery {self.slowest[0]:.1f} s: {self.slowest[1]}"
+        slowest = f"slowest recovery {self.slowest[1]}"
         counted = f"usage of {self.ledger.compared} requests counted by both sides"
         machine = f"the machine was up to {self.slowness:.1f} times slower than alone"
         return "\n".join(

@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import h11
 
@@ -123,9 +123,11 @@ class Ration:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._next = 0.0
+        self.held = False
+        """Nothing happens, for as long as what an event does is looked at."""
 
     def take(self) -> bool:
-        if time.monotonic() < self._next:
+        if self.held or time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + self._seconds
         return True
@@ -172,16 +174,22 @@ class Customer:
                 self._hang_up()
                 self.idle.set()
                 await self._go_on.wait()
-            await asyncio.sleep(self._chance.uniform(0, _THINK))
-            way = self._chance.choices(list(WAYS), list(WAYS.values()))[0]
             try:
-                await getattr(self, "_" + way.replace("-", "_"))()
+                await self._next()
             except ConnectionRefusedError as refused:  # the listening socket outlives the node
                 self._books.wrong.append(f"a client was refused: {refused}")
                 await asyncio.sleep(0.05)
             except OSError:  # what was sent is in the books
                 self._hang_up()
                 await asyncio.sleep(0.05)
+
+    async def _next(self) -> None:
+        await self._think(_THINK)
+        way = self._chance.choices(list(WAYS), list(WAYS.values()))[0]
+        await getattr(self, "_" + way.replace("-", "_"))()
+
+    async def _think(self, most: float) -> None:
+        await asyncio.sleep(self._chance.uniform(0, most))
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -268,6 +276,11 @@ class Customer:
 def request(entry: Entry) -> bytes:
     prompt = entry.order.prompt()
     asked = {"messages": [{"role": "user", "content": prompt}]} if entry.chat else {"prompt": prompt}  # fmt: skip
+    return encoded(entry, asked)
+
+
+def encoded(entry: Entry, asked: dict[str, Any]) -> bytes:
+    """A request for its model, as HTTP."""
     body = json.dumps({"model": entry.model, "stream": entry.stream, **asked}).encode()
     return (
         f"POST {_PATHS[entry.chat]} HTTP/1.1\r\nhost: 127.0.0.1\r\n"

@@ -9,7 +9,8 @@ from tests.chaos.acts import Order
 from tests.chaos.books import Entry
 from tests.chaos.client import Line, request
 from tests.chaos.ledger import CROWD
-from tests.chaos.world import CALM, CAPACITY, World
+from tests.chaos.models import CALM, CAPACITY
+from tests.chaos.world import World
 
 SLOW = 1000
 _PIECES = 5

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.chaos import crowds, strangers
-from tests.chaos.world import CALM, WILD, World, send_signal
+from tests.chaos.models import CALM, WILD
+from tests.chaos.world import World, send_signal
 from tests.support.polling import eventually
 
 Function = Callable[[World, random.Random], Awaitable[None]]
@@ -39,7 +40,9 @@ def event(weight: float) -> Callable[[Function], Function]:
 
 
 async def _signal_engine(world: World, chance: random.Random, number: signal.Signals) -> None:
-    if pids := await world.engines(WILD):
+    model = chance.choice(world.harmed)
+    if pids := await world.engines(model):
+        world.harm(model)
         send_signal(chance.choice(pids), number)
 
 
@@ -61,7 +64,8 @@ async def stop_engine(world: World, chance: random.Random) -> None:
 @event(1)
 async def pause_engine(world: World, chance: random.Random) -> None:
     """Stopped and continued, as by a debugger: it need not be ended for that."""
-    if pids := await world.engines(WILD):
+    model = chance.choice(world.harmed)
+    if pids := await world.engines(model):
         pid = chance.choice(pids)
         send_signal(pid, signal.SIGSTOP)
         send_signal(pid, signal.SIGCONT)

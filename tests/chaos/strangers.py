@@ -13,7 +13,8 @@ import socket
 import psutil
 
 from tests.chaos.engine import WEIGHTS, WRONG_WEIGHTS
-from tests.chaos.world import CALM, WILD, World, send_signal
+from tests.chaos.models import CALM, WILD
+from tests.chaos.world import World, send_signal
 from tests.fakes.faults import Faults
 from tests.support.polling import eventually
 from yibu.errors import EngineStartError, YibuError
@@ -49,8 +50,18 @@ async def take_the_port(world: World, chance: random.Random) -> None:
             world.books.notes.append("a killed engine's port could not be taken")
             return
         listener.setblocking(False)
-        async with await asyncio.start_server(_answer, sock=listener):
-            await eventually(lambda: world.all_ready(WILD), "an engine came up on another port")
+        clients: list[asyncio.StreamWriter] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            clients.append(writer)
+            await _answer(reader, writer)
+
+        try:
+            async with await asyncio.start_server(answer, sock=listener):
+                await eventually(lambda: world.all_ready(WILD), "an engine came up on another port")
+        finally:
+            for client in clients:
+                client.transport.abort()
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -27,9 +27,12 @@ from tests.chaos.client import Customer, Ration
 from tests.chaos.clock import Clock
 from tests.chaos.disks import Disks
 from tests.chaos.events import EVENTS, Event
-from tests.chaos.world import CALM, WILD, World
+from tests.chaos.llama import Asker, Llama
+from tests.chaos.models import CALM, WILD
+from tests.chaos.world import World
 from tests.e2e.home import Home
 from tests.fakes.hub_server import HubServer
+from tests.support.polling import eventually
 from yibu.errors import YibuError
 from yibu.paths import Paths
 
@@ -45,7 +48,7 @@ _FAILURES = (YibuError, OSError, AssertionError, psutil.Error)
 
 @pytest.mark.chaos
 @pytest.mark.timeout(0)
-async def test_chaos(home: Home, request: pytest.FixtureRequest) -> None:
+async def test_chaos(home: Home, request: pytest.FixtureRequest, engine_cache: Path) -> None:
     seed: int = request.config.getoption("chaos_seed")
     seconds: float = request.config.getoption("chaos_seconds")
     books = Books(_LIMIT)
@@ -53,7 +56,7 @@ async def test_chaos(home: Home, request: pytest.FixtureRequest) -> None:
         f"chaos of {seconds:g} s with --chaos-seed={seed}, load {os.getloadavg()[0]:.1f}"
     )
     with contextlib.ExitStack() as stack:
-        world = stack.enter_context(world_of(home, books))
+        world = stack.enter_context(world_of(home, books, Llama(engine_cache)))
         stack.callback(keep_log, home)
         await world.start_node()
         await drive(world, books, seed, seconds, request.config.getoption("chaos_events"))
@@ -67,20 +70,26 @@ async def test_chaos(home: Home, request: pytest.FixtureRequest) -> None:
 
 
 @contextlib.contextmanager
-def world_of(home: Home, books: Books) -> Iterator[World]:
-    """With a clock that can be set, small disks where this system lets them be mounted, and a hub."""
+def world_of(home: Home, books: Books, llama: Llama) -> Iterator[World]:
+    """With a clock that can be set, small disks where this system lets them be mounted, a hub, and
+    llama.cpp where the cache has it."""
     clock, disks = Clock(home.root / "clock"), Disks()
     with (
         HubServer() as hub,
         tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as temporary,
         disks.on([home.root / "state", home.root / "logs", Path(temporary)]),
     ):
-        books.notes += [f"no {what}" for what in (clock.why_not, disks.why_not) if what]
+        missing = (clock.why_not, disks.why_not, llama.why_not)
+        books.notes += [f"no {what}" for what in missing if what]
+        if not llama.why_not:
+            (home.root / "environments").symlink_to(llama.environments)
         settings = {
             **clock.env, "TMPDIR": temporary, "NO_PROXY": "*",
             "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(home.root / "hf"),
         }  # fmt: skip
-        yield World(replace(home, settings=settings), books, _REQUEST_TIMEOUT, clock, disks, hub)
+        yield World(
+            replace(home, settings=settings), books, _REQUEST_TIMEOUT, clock, disks, hub, llama
+        )
 
 
 def keep_log(home: Home) -> None:
@@ -104,6 +113,8 @@ async def drive(world: World, books: Books, seed: int, seconds: float, names: st
         Customer(books, world.port, random.Random(f"{seed}/{n}"), {CALM: False, WILD: True}, ration)
         for n in range(_CLIENTS)
     ]
+    if not world.llama.why_not:
+        customers.append(Asker(books, world.port, random.Random(f"{seed}/llama")))
     chance = random.Random(f"{seed}/events")
     happened: Counter[str] = Counter()
     events = deck(chance, names)
@@ -115,15 +126,21 @@ async def drive(world: World, books: Books, seed: int, seconds: float, names: st
             await asyncio.sleep(chance.uniform(0.2, 2.0))
             event = next(events)
             happened[event.name] += 1
+            alone = chance.random() < 0.5
             try:
+                if alone:
+                    ration.held = True
+                    await eventually(world.unharmed, "all engines go on", 120 * world.slowness)
                 await event.run(world, chance)
-                await world.recovered(event.name)
+                await world.recovered(event.name, alone=alone)
                 if time.monotonic() > settle:
                     await rest(world, books, customers)
                     settle = time.monotonic() + _SETTLE_EVERY
             except _FAILURES as error:  # the run goes on, so that the books show what led to it
                 where = traceback.extract_tb(error.__traceback__)[-3:]
                 books.wrong.append(f"{event.name}: {error!r} at {where}")
+            finally:
+                ration.held = False
         await rest(world, books, customers, resume=False)
         for task in tasks:
             task.cancel()

@@ -17,12 +17,16 @@ from typing import Any, TypeVar
 
 import psutil
 
-from tests.chaos.acts import Order
+from tests.chaos import llama
+from tests.chaos.acts import ACTS, Order
 from tests.chaos.books import Books, Entry, FaultError, Response, judge
 from tests.chaos.client import Line, request
 from tests.chaos.clock import Clock
 from tests.chaos.disks import Disks
 from tests.chaos.ledger import COMPARED, PROBE
+from tests.chaos.llama import LLAMA, Llama
+from tests.chaos.models import REPLICAS, WILD, model_entry
+from tests.chaos.timings import promised
 from tests.e2e.home import REPOSITORY, Home
 from tests.exposition import Exposition
 from tests.fakes.hub_server import HubServer
@@ -36,15 +40,6 @@ from yibu.node.state import home_id
 
 T = TypeVar("T")
 
-CALM, WILD = "calm", "wild"
-"""One model's engine is never harmed, so whatever goes wrong there is the gateway's doing; the
-other's are killed and stopped, by events and by prompts, and have to come back."""
-REPLICAS = {CALM: 1, WILD: 2}
-CAPACITY, QUEUE = 12, 64
-"""Requests that one replica works on at once, and that may wait for a model."""
-_DETECTION = 10.0
-"""Seconds in which a stopped engine is found and ended, by the waits of tests/chaos/node.py."""
-_RECOVERY = 5.0
 _WORK = 0.1
 """Seconds of work by which the machine is measured."""
 
@@ -66,13 +61,20 @@ class World:
         clock: Clock,
         disks: Disks,
         hub: HubServer,
+        llama: Llama,
     ) -> None:
         self.home, self.books = home, books
+        self.llama = llama
+        self.replicas = {**REPLICAS, **({} if llama.why_not else {LLAMA: 1})}
+        self.harmed = [WILD, *(self.replicas.keys() - REPLICAS)]
+        """Models whose engines are killed and stopped."""
         self.clock, self.disks, self.hub = clock, disks, hub
         self.port = _free_port()
         self.samples: list[Sample] = []
         """Of the node that runs now."""
-        self.start_seconds = 0.0
+        self._starts: dict[str, float] = {}
+        """How long each model took to start, on a machine as slow as it then was."""
+        self._harm: list[list[float]] = []
         self._limit = books.limit
         self.slowness = 1.0
         """How much longer the machine takes than one that has nothing else to do."""
@@ -109,9 +111,12 @@ class World:
         await eventually(self._listens, "the node listens")
         for name in (*COMPARED, PROBE):
             await self.new_key(name)
-        begun = time.monotonic()
-        await self.call("up", timeout=None, models=[_model(name) for name in REPLICAS])
-        self.start_seconds = time.monotonic() - begun
+        self.measure_slowness()
+        for name in self.replicas:
+            begun = time.monotonic()
+            model = self.llama.entry() if name == LLAMA else model_entry(name)
+            await self.call("up", timeout=None, models=[model])
+            self._starts[name] = (time.monotonic() - begun) / self.slowness
 
     def _listens(self) -> bool:
         assert self._holder is not None
@@ -183,11 +188,13 @@ class World:
 
     async def apply(self, model: str, mark: str, **changes: Any) -> None:
         """Serve a model with another configuration, which ``mark`` makes different."""
-        await self.call("apply", timeout=None, models=[_model(model, mark, **changes)], remove=[])
+        await self.call(
+            "apply", timeout=None, models=[model_entry(model, mark, **changes)], remove=[]
+        )
 
     async def apply_broken(self, model: str) -> None:
         """The same with one whose engine ends at once."""
-        broken = _model(model)
+        broken = model_entry(model)
         broken["options"]["command"] = [sys.executable, "-S", "-c", "raise SystemExit(3)", "{port}"]
         try:
             await self.call("apply", timeout=None, models=[broken], remove=[])
@@ -212,7 +219,21 @@ class World:
         """Whether all of the model's replicas are."""
         found = (await self.call("ps"))["models"]
         states = [r["state"] for each in found if each["name"] == model for r in each["replicas"]]
-        return states == REPLICAS[model] * ["ready"]
+        return states == self.replicas[model] * ["ready"]
+
+    async def unharmed(self) -> bool:
+        """Whether every engine is ready and goes on, with no request that could change that."""
+        for model in self.replicas:
+            if not await self.all_ready(model):
+                return False
+            for pid in await self.engines(model):
+                if not psutil.pid_exists(pid) or psutil.Process(pid).status() == "stopped":
+                    return False
+        return not any(ACTS[entry.order.act].lethal for entry in self.books.open.values())
+
+    def harm(self, model: str) -> None:
+        """From now on requests to this model may fail, until it has recovered."""
+        self._harm.append(self.books.trouble(model))
 
     def marked(self) -> dict[int, str]:
         """Every process that any engine of this home started, with the start that it belongs to."""
@@ -222,31 +243,43 @@ class World:
     def _state(self) -> Path:
         return self.home.root / "state"
 
-    async def recovered(self, event: str) -> None:
-        """Wait until each model answers. How long the slowest took stands in the summary, beside what
-        is promised; three times that is wrong, for the machine may be busy with something else."""
-        limit = _DETECTION + _RECOVERY + 3 * self.start_seconds
-        for model in REPLICAS:
-            begun = time.monotonic()
-            await eventually(
-                lambda model=model: self._answers(model), f"{model} answers", 120 * self.slowness
-            )
+    async def recovered(self, event: str, *, alone: bool = False) -> None:
+        """Wait until each model answers. ``alone``: nothing else was done to the engines, so that all of
+        its replicas have to be ready, in the time that is promised; else prompts went on to kill
+        and stop them, and three times that is wrong. The slowest stands in the summary."""
+        begun = time.monotonic()
+        for model in self.replicas:
+
+            async def back(model: str = model) -> bool:
+                return (not alone or await self.all_ready(model)) and await self._answers(model)
+
+            await eventually(back, f"{model} answers", 120 * self.slowness)
             took = time.monotonic() - begun
-            if took > self.books.slowest[0]:
-                self.books.slowest = took, f"{model} after {event}, {limit:.1f} s at most promised"
-            if took > 3 * limit:
+            self.measure_slowness(busy=True)
+            limit = promised(event, self._starts[model]) * self.slowness
+            if took / limit > self.books.slowest[0]:
+                said = f"{took:.1f} s of {limit:.1f}: {model} after {event}"
+                self.books.slowest = took / limit, said
+            if took > (1 if alone else 3) * limit:
                 status = (await self.call("ps"))["models"]
                 self.books.wrong.append(
                     f"after {event}, {model} took {took:.1f} s to answer, not {limit:.1f}: {status}"
                 )
+        for span in self._harm:
+            self.books.over(span)
+        self._harm.clear()
 
     async def _answers(self, model: str) -> bool:
-        order = Order("plain", f"n{time.time_ns():016x}", 3)
-        secret = self.books.ledger.secrets[PROBE]
-        entry = Entry(order, model, False, True, "recovery", PROBE, secret)
+        nonce, secret = f"n{time.time_ns():016x}", self.books.ledger.secrets[PROBE]
+        if model == LLAMA:
+            entry = llama.entry_of(nonce, secret)
+            data = llama.request(entry)
+        else:
+            entry = Entry(Order("plain", nonce, 3), model, False, True, "recovery", PROBE, secret)
+            data = request(entry)
         try:
             async with Line.to(self.port) as line, asyncio.timeout(self._timeout + 5):
-                line.send(request(entry))
+                line.send(data)
                 response = await line.response()
             return judge(entry, response) == "answer"
         except (OSError, FaultError):
@@ -328,10 +361,10 @@ class World:
             self.books.wrong.append(f"the usage cannot be read: {error}")
 
     async def _no_strays(self) -> bool:
-        pids = [pid for model in REPLICAS for pid in await self.engines(model)]
+        pids = [pid for model in self.replicas for pid in await self.engines(model)]
         marks = await asyncio.to_thread(self.marked)
         alive = {marks[pid] for pid in pids if pid in marks}
-        return len(pids) == sum(REPLICAS.values()) and set(marks.values()) == alive
+        return len(pids) == sum(self.replicas.values()) and set(marks.values()) == alive
 
     def grown(self) -> list[str]:
         """What the node that runs now holds more of than when it had first been busy."""
@@ -349,18 +382,6 @@ class World:
 def send_signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):  # it died of something else meanwhile
         os.kill(pid, number)
-
-
-def _model(
-    name: str, mark: str = "", words: tuple[str, ...] = (), **changes: Any
-) -> dict[str, Any]:
-    words = [sys.executable, "-S", "-m", "tests.chaos.engine", "--port", "{port}", *words]
-    options = {"command": words, "served_name": "chaos", "stop_grace": 2, "start_timeout": 60}
-    return {
-        "name": name, "engine": "command", "options": options, "replicas": REPLICAS[name],
-        "env": {"PYTHONPATH": str(REPOSITORY), "CHAOS_MARK": mark}, "memory": 64 << 20,
-        "max_concurrency": CAPACITY, "max_queue": QUEUE, **changes,
-    }  # fmt: skip
 
 
 def _free_port() -> int:

@@ -1,6 +1,7 @@
-"""The real node, but quick to suspect an engine: ``python -m tests.e2e.impatient_node``.
+"""The real node, but quick to suspect an engine and to give a replica up:
+``python -m tests.e2e.impatient_node``.
 
-A test cannot wait the minutes that a real one gives an engine before it takes it for hung.
+A test cannot wait the minutes that a real one takes for that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from yibu.config import GatewayConfig
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 
-TIMINGS = Timings(health_every=1.0, stall=3.0, canary=10.0)
+TIMINGS = Timings(health_every=1.0, stall=3.0, canary=10.0, scale_down=5.0)
 
 
 def main() -> None:

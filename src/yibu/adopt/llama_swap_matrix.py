@@ -100,7 +100,9 @@ class _Reader:
         while at < len(text):
             match = _WORD.match(text, at)
             if match is None:
-                raise MatrixError(tr("has {text} in the set {name}", text=text[at:].strip(), name=name))
+                raise MatrixError(
+                    tr("has {text} in the set {name}", text=text[at:].strip(), name=name)
+                )
             words.append(match[1])
             at = match.end()
         words.append("")
