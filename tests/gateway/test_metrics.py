@@ -12,7 +12,7 @@ from tests.exposition import Exposition
 from yibu.engines.base import Endpoint
 from yibu.gateway.monitoring import scrape as scraping
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
-from yibu.planner.ledger import Promise
+from yibu.planner.ledger import Reservation
 from yibu.planner.types import Gpu, GpuProcess
 from yibu.routing import Failure, ReplicaStatus, Route
 
@@ -229,10 +229,10 @@ async def test_memory_of_replicas_by_device() -> None:
         {"name": "big", "replicas": [{"id": "big-0", "rss_bytes": 5}]},
         {"name": "small", "replicas": [{"id": "small-0", "rss_bytes": None}]},
     ]
-    promises = [
-        Promise("big-0", (0, 1), 70, pids=frozenset({11, 12}), host=7),
-        Promise("small-0", (), 9),
-        Promise("gone-0", (), 3),
+    reservations = [
+        Reservation("big-0", (0, 1), 70, pids=frozenset({11, 12}), host=7),
+        Reservation("small-0", (), 9),
+        Reservation("gone-0", (), 3),
     ]
     cards = [
         Gpu(0, 'H"100', 80, 10, processes=(GpuProcess(11, "x", 60), GpuProcess(99, "other", 5))),
@@ -242,8 +242,8 @@ async def test_memory_of_replicas_by_device() -> None:
     async def status() -> list[dict[str, Any]]:
         return rows
 
-    async def reserved() -> list[Promise]:
-        return promises
+    async def reserved() -> list[Reservation]:
+        return reservations
 
     page = Exposition("\n".join(await NodeMetrics(status, reserved, lambda: cards).lines()) + "\n")
     kept, used = "yibu_replica_memory_reserved_bytes", "yibu_replica_memory_used_bytes"

@@ -20,7 +20,7 @@ from yibu.errors import HubError
 from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.node.fleet import Fleet
 from yibu.paths import Paths
-from yibu.planner.ledger import Beside, Coming, Promise
+from yibu.planner.ledger import Beside, Coming, Reservation
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 
 MakeFleet = Callable[..., Fleet]
@@ -113,9 +113,9 @@ def test_it_has_its_share_of_cores_and_memory(
     assert threads() == 7
     assert threads(coming=(coming,)) == 3
     assert threads(coming=(replace(coming, facts=None),)) == 7  # nothing is known of it
-    assert threads(held=(Promise("b-0", (), GIB),)) == 3
-    assert threads(promises=(Promise("b-0", (), GIB), Promise("c-0", (), GIB))) == 2
-    assert threads(held=(Promise("b-0", (0,), GIB),)) == 7  # on a GPU
+    assert threads(held=(Reservation("b-0", (), GIB),)) == 3
+    assert threads(starting=(Reservation("b-0", (), GIB), Reservation("c-0", (), GIB))) == 2
+    assert threads(held=(Reservation("b-0", (0,), GIB),)) == 7  # on a GPU
 
 
 def place_noting(seen: dict[str, Beside]) -> Callable[..., Placement]:

@@ -1,4 +1,4 @@
-"""Models that come up at once: memory is promised once, and GPUs are started on in turn."""
+"""Models that come up at once: memory is reserved once, and GPUs are started on in turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yibu.errors import DoesNotFitError, EngineStartError
 from yibu.node.fleet import Fleet
 from yibu.node.state import SavedNode, boot_id
 from yibu.paths import Paths
-from yibu.planner.ledger import Beside, less_promised
+from yibu.planner.ledger import Beside, less_reserved
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine, MemoryNeed, Placement
@@ -29,7 +29,7 @@ MACHINE = Machine("m", 2, 2, 16 * GIB, 10 * GIB)
 def place(config: Any, facts: Any, number: int, beside: Beside) -> Any:
     """The planner's, on a machine of which ten GiB are free, whatever runs on it."""
     request = Request(config.name, "command", memory=config.memory)
-    machine = less_promised(MACHINE, (*beside.promises, *beside.held))
+    machine = less_reserved(MACHINE, (*beside.starting, *beside.held))
     verdict = plan([request], machine)[0]
     if verdict.placement is None:
         raise DoesNotFitError(f"{config.name} does not fit: {verdict.reasons[0]}")
@@ -42,13 +42,13 @@ def of(name: str, gib: int, *switches: str, **changes: Any) -> Any:
 
 def on_shared_gpu(config: Any, facts: Any, number: int, beside: Beside) -> Any:
     """On a GPU of ten GiB, of which an engine takes two less than it was planned."""
-    taken = sum(p.memory for p in beside.promises) + 4 * GIB * len(beside.held)
+    taken = sum(p.memory for p in beside.starting) + 4 * GIB * len(beside.held)
     if config.memory + taken > 10 * GIB:
         raise DoesNotFitError(f"{config.name} does not fit")
     return Placement((0,), 1, None, 1, MemoryNeed(0, 0, config.memory))
 
 
-async def test_one_waits_for_the_gpu_memory_that_another_was_promised(
+async def test_one_waits_for_the_gpu_memory_that_is_reserved_for_another(
     make_fleet: MakeFleet,
 ) -> None:
     fleet = make_fleet(place=placing(on_shared_gpu), gpu_memory=FreeGpu())
@@ -76,9 +76,9 @@ async def test_main_memory_stays_with_an_engine_that_is_ready(make_fleet: MakeFl
         await first
         with pytest.raises(DoesNotFitError):
             await fleet.restart("b")
-        (promise,) = await fleet.reserved()
-        assert (promise.replica, promise.memory) == ("a-0", 6 * GIB)
-        assert 0 < promise.resident < GIB  # a fake engine of a few megabytes
+        (reservation,) = await fleet.reserved()
+        assert (reservation.replica, reservation.memory) == ("a-0", 6 * GIB)
+        assert 0 < reservation.resident < GIB  # a fake engine of a few megabytes
         await fleet.down("a")
         assert await fleet.reserved() == []
         await fleet.restart("b")
@@ -91,12 +91,12 @@ async def test_what_an_engine_holds_counts_once(make_fleet: MakeFleet, tmp_path:
     weights.write_bytes(bytes(100 * MIB))
     async with make_fleet(place=placing(place)) as fleet:
         await fleet.up(of("a", 1, "--hold-mib", "200", "--map-file", str(weights)))
-        (promise,) = await fleet.reserved()
+        (reservation,) = await fleet.reserved()
         pid = fleet._runner.supervisors["a-0"].process.pid  # type: ignore[union-attr]
-        assert pid in promise.pids
+        assert pid in reservation.pids
         assert psutil.Process(pid).memory_info().rss > 300 * MIB
-        assert 200 * MIB <= promise.resident < 290 * MIB
-        assert promise.missing == GIB - promise.resident
+        assert 200 * MIB <= reservation.resident < 290 * MIB
+        assert reservation.missing == GIB - reservation.resident
 
 
 async def test_an_adopted_engine_keeps_what_it_was_planned(
@@ -109,8 +109,8 @@ async def test_an_adopted_engine_keeps_what_it_was_planned(
         async with make_fleet(place=placing(place)) as later:
             await later.adopt(saved)
             await eventually(lambda: later.route("a").state == "ready")
-            (promise,) = await later.reserved()
-            assert promise.memory == 6 * GIB
+            (reservation,) = await later.reserved()
+            assert reservation.memory == 6 * GIB
             with pytest.raises(DoesNotFitError):
                 await later.up(of("b", 6))
 
@@ -141,7 +141,7 @@ async def test_what_can_never_fit_is_refused_at_once(make_fleet: MakeFleet) -> N
 
 
 @pytest.mark.parametrize("end", ["fails", "is taken down", "has no environment"])
-async def test_a_promise_ends_with_the_start_it_was_made_for(
+async def test_a_reservation_ends_with_the_start_it_was_made_for(
     make_fleet: MakeFleet, end: str
 ) -> None:
     broken = asyncio.Event()
@@ -172,8 +172,8 @@ async def test_a_crash_gets_its_memory_back_before_others_do(make_fleet: MakeFle
         await fleet.up(of("a", 6))
         fleet._runner.supervisors["a-0"].process._signal_group(9)  # type: ignore[union-attr, arg-type]
         await eventually(lambda: fleet.route("a").state == "starting")
-        (promise,) = await fleet.reserved()
-        assert (promise.memory, promise.resident) == (6 * GIB, 0)
+        (reservation,) = await fleet.reserved()
+        assert (reservation.memory, reservation.resident) == (6 * GIB, 0)
         with pytest.raises(DoesNotFitError):
             await fleet.up(of("b", 6))
 

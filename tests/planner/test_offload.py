@@ -9,7 +9,7 @@ import pytest
 
 from yibu.planner.explain import explain
 from yibu.planner.layers import Layer, Layers
-from yibu.planner.ledger import Promise, less_promised, promised_host, promised_memory
+from yibu.planner.ledger import Reservation, less_reserved, reserved_host, reserved_memory
 from yibu.planner.plan import place_anyway, plan
 from yibu.planner.request import Request
 from yibu.planner.types import Accelerator, Gpu, Machine, ModelFacts, ModelPlan, Offload, Placement
@@ -269,16 +269,16 @@ def test_the_explanation_has_each_device_and_main_memory() -> None:
     assert rows["layers on GPUs"].value.endswith("of 33")
 
 
-def test_main_memory_beside_a_card_is_promised_too() -> None:
+def test_main_memory_beside_a_card_is_reserved_too() -> None:
     machine = replace(MACHINE, gpus=(card(4 * GIB, total=4 * GIB),))
     placement, found = placed(planned(LLAMA_8B, Accelerator("CUDA"), machine, parallel=1))
-    promise = Promise(
-        "m-0", placement.gpus, promised_memory(placement), host=promised_host(placement)
+    reservation = Reservation(
+        "m-0", placement.gpus, reserved_memory(placement), host=reserved_host(placement)
     )
-    assert promise.missing == found.host.total
-    left = less_promised(machine, [promise])
+    assert reservation.missing == found.host.total
+    left = less_reserved(machine, [reservation])
     assert left.memory_available == machine.memory_available - found.host.total
     assert left.gpus[0].free < GIB
     on_vulkan, there = placed(planned(LLAMA_8B, vulkan(4 * GIB), parallel=1))
-    assert promised_host(on_vulkan) == 0
-    assert promised_memory(on_vulkan) == there.host.total
+    assert reserved_host(on_vulkan) == 0
+    assert reserved_memory(on_vulkan) == there.host.total

@@ -15,7 +15,7 @@ from yibu.planner import cpu
 from yibu.planner.explain import explain, explain_machine
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.gpu_need import margin
-from yibu.planner.ledger import Promise, less_promised, promised_memory
+from yibu.planner.ledger import Reservation, less_reserved, reserved_memory
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import place_beside, plan
 from yibu.planner.request import Request
@@ -500,7 +500,7 @@ def test_models_placed_one_after_the_other_share_a_gpu_as_in_one_plan() -> None:
     assert alone is not None
     assert placed is not None
     assert placed.budget < alone.budget
-    left = less_promised(machine, [Promise("a-0", placed.gpus, promised_memory(placed))])
+    left = less_reserved(machine, [Reservation("a-0", placed.gpus, reserved_memory(placed))])
     _, then = place_beside(second, [], left)
     assert then is not None
     together = plan([first, second], machine)

@@ -57,8 +57,8 @@ def candidates(model: ModelConfig) -> tuple[Engine, ...]:
     """
     if model.engine is not None:
         return (by_name(model.engine),)
-    endings = [e for e in engines() if model.source.endswith(tuple(e.suffixes) or ("\n",))]
-    return tuple(endings) or engines()
+    by_suffix = [e for e in engines() if model.source.endswith(tuple(e.suffixes))]
+    return tuple(by_suffix) or engines()
 
 
 def server_of(model: ModelConfig) -> ServerCommand | None:

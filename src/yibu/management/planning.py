@@ -13,7 +13,7 @@ from yibu.hub.store import Store
 from yibu.management.context import Context, open_resolver, open_store
 from yibu.messages import tr
 from yibu.planner.explain import Row, explain, explain_machine, facts_data
-from yibu.planner.ledger import Promise, as_if_stopped, less_promised
+from yibu.planner.ledger import Reservation, as_if_stopped, less_reserved
 from yibu.planner.machine_file import BUILT_IN, load_machine
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
@@ -67,7 +67,7 @@ def plan_models(
     store: Store,
     machine: Machine,
     resolver: Resolver,
-    held: Sequence[Promise] = (),
+    held: Sequence[Reservation] = (),
 ) -> list[Planned]:
     """Plan the models as the node would place them, beside what engines here were ``held``.
 
@@ -83,7 +83,7 @@ def plan_models(
     for found, choice in zip(resolver.place_all(prepared, machine, held), chosen, strict=True):
         launch, request = found.launch, found.prepared.request
         notes = [Row("note", note) for note in (*choice, *(launch.notes if launch else ()))]
-        advised = _with_machine(request, found.verdict, less_promised(machine, held))
+        advised = _with_machine(request, found.verdict, less_reserved(machine, held))
         rows = [*explain(request, advised), *notes]
         planned.append(Planned(found.prepared.model, advised, rows, launch, request.facts))
     return planned
@@ -92,7 +92,7 @@ def plan_models(
 def plan_beside(
     models: Sequence[ModelConfig],
     context: Context,
-    running: Sequence[Promise],
+    running: Sequence[Reservation],
     machine: str | None,
     *,
     offline: bool = False,
@@ -113,13 +113,13 @@ def plan_beside(
     else:
         target = probe(context.env.get("CUDA_VISIBLE_DEVICES"))
     own = [p for p in running if any(generation_of(p.replica, model.name) for model in models)]
-    others = [promise for promise in running if promise not in own]
+    others = [reservation for reservation in running if reservation not in own]
     notes = []
     if own:
-        names = ", ".join(promise.replica for promise in own)
+        names = ", ".join(reservation.replica for reservation in own)
         notes.append(tr("{names} runs: planned as if it were stopped", names=names))
     target = as_if_stopped(target, own)
-    store = open_store(context, offline=offline, machine=less_promised(target, others))
+    store = open_store(context, offline=offline, machine=less_reserved(target, others))
     planned = plan_models(models, store, target, open_resolver(context), others)
     return list(explain_machine(target, others)), notes, planned
 

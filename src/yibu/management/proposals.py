@@ -13,7 +13,7 @@ from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.config import Config
-    from yibu.planner.ledger import Promise
+    from yibu.planner.ledger import Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def propose(wanted: Mapping[str, Any], context: Context) -> Proposal:
 
 
 def plan(
-    wanted: Mapping[str, Any], context: Context, file: ConfigFile, held: Sequence[Promise]
+    wanted: Mapping[str, Any], context: Context, file: ConfigFile, held: Sequence[Reservation]
 ) -> dict[str, Any]:
     """As docs/console.md has it. Blocking: it asks the hub for headers.
 

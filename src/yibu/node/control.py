@@ -46,7 +46,7 @@ from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.history import History
 from yibu.node.launch import cancelled
-from yibu.planner.ledger import Promise
+from yibu.planner.ledger import Reservation
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Hand = Callable[[Sequence[int]], None]
@@ -278,14 +278,14 @@ class Control:
             raise errors[0]
 
 
-def _plain(promise: Promise) -> dict[str, Any]:
+def _plain(reservation: Reservation) -> dict[str, Any]:
     return {
-        "replica": promise.replica,
-        "gpus": list(promise.gpus),
-        "memory_bytes": promise.memory,
-        "host_bytes": promise.host,
-        "pids": sorted(promise.pids),
-        "resident_bytes": promise.resident,
+        "replica": reservation.replica,
+        "gpus": list(reservation.gpus),
+        "memory_bytes": reservation.memory,
+        "host_bytes": reservation.host,
+        "pids": sorted(reservation.pids),
+        "resident_bytes": reservation.resident,
     }
 
 

@@ -23,7 +23,7 @@ from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.messages import tr
 from yibu.node import phases
 from yibu.node.launch import Explain, LaunchSpec
-from yibu.planner.ledger import Beside, emptied, promised_host, promised_memory
+from yibu.planner.ledger import Beside, emptied, reserved_host, reserved_memory
 from yibu.planner.types import Machine, ModelFacts, Placement
 from yibu.resolve import Prepared, Resolved
 from yibu.routing import NO_DETAILS, ModelDetails
@@ -71,7 +71,7 @@ class Deployer:
     machine: Callable[[], Machine]
     """What the machine has just now."""
     place: Callable[[Prepared, int, Machine, Beside], Resolved]
-    """The replica of that number, beside what is promised to others and what comes up too. Quick,
+    """The replica of that number, beside what is reserved for others and what comes up too. Quick,
     for it is called in the event loop."""
     ensure_environment: Callable[[str, Note], Path]
     """An environment's name to its interpreter; raises EnvironmentSetupError."""
@@ -152,8 +152,8 @@ class Deployer:
             directory=config.directory,
             max_context=placement.context,
             details=_details(gotten.facts),
-            memory=promised_memory(placement),
-            host_memory=promised_host(placement),
+            memory=reserved_memory(placement),
+            host_memory=reserved_host(placement),
         )
 
     def rehearse(self, gotten: Gotten) -> tuple[LaunchPlan, Placement]:

@@ -30,7 +30,7 @@ from yibu.node.runner import Runner
 from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
 from yibu.node.status import model_status
 from yibu.node.verbs import Verbs
-from yibu.planner.ledger import Promise
+from yibu.planner.ledger import Reservation
 from yibu.routing import Priority, ReplicaStatus, Route
 
 _log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Fleet(Verbs):
     def configs(self) -> list[ModelConfig]:
         return [deployment.config for deployment in self._current()]
 
-    async def reserved(self) -> list[Promise]:
+    async def reserved(self) -> list[Reservation]:
         """What its engines were planned of the machine's memory, and what they hold of it."""
         reading = await asyncio.to_thread(self._runner.holdings)
         return self._scheduler.reserved(reading)

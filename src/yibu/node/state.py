@@ -32,7 +32,7 @@ from yibu.node.scheduler import types as records
 from yibu.node.scheduler.memory import reserve_asleep
 from yibu.node.scheduler.types import Generation
 from yibu.node.sleep import Asleep, levels
-from yibu.planner.ledger import Promise
+from yibu.planner.ledger import Reservation
 from yibu.routing import ModelDetails
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class SavedReplica:
     def record(self, generation: Generation) -> records.Replica:
         """As the scheduler keeps it, with what its engine holds set aside."""
         spec, record = self.spec, records.Replica(self.id, generation, self.number)
-        record.reservation = Promise(self.id, spec.gpus, spec.memory, host=spec.host_memory)
+        record.reservation = Reservation(self.id, spec.gpus, spec.memory, host=spec.host_memory)
         if self.asleep is not None:
             record.sleeps, record.slept = levels(spec.plan.sleep), self.asleep.level
             reserve_asleep(record, dict(record.sleeps).get(self.asleep.level, 0))

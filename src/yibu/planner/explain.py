@@ -15,7 +15,7 @@ from yibu.planner.arithmetic import (
 )
 from yibu.planner.attention import cache_groups
 from yibu.planner.cache import CacheGroup
-from yibu.planner.ledger import Promise, explain_missing
+from yibu.planner.ledger import Reservation, explain_missing
 from yibu.planner.request import Request
 from yibu.planner.text import size, tokens
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Offload, Placement
@@ -42,7 +42,7 @@ _VERDICTS: dict[str, tuple[str, Tone]] = {
 }
 
 
-def explain_machine(machine: Machine, promises: Sequence[Promise] = ()) -> list[Row]:
+def explain_machine(machine: Machine, reservations: Sequence[Reservation] = ()) -> list[Row]:
     """What there is to plan with, and what of it was planned for engines that run already."""
     threads = tr("{threads} threads", threads=machine.threads)
     if machine.numa_nodes > 1:
@@ -60,12 +60,12 @@ def explain_machine(machine: Machine, promises: Sequence[Promise] = ()) -> list[
             tr("free of {memory_total}", memory_total=size(machine.memory_total)),
         ),
     ]
-    if kept := sum(promise.missing for promise in promises):
+    if kept := sum(reservation.missing for reservation in reservations):
         rows.append(
             Row(
                 tr("of which kept"),
                 size(kept),
-                tr("planned, not used yet: {promises}", promises=explain_missing(promises)),
+                tr("planned, not used yet: {promises}", promises=explain_missing(reservations)),
             )
         )
     for gpu in machine.gpus:

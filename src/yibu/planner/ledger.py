@@ -18,7 +18,7 @@ _WORTH_A_WORD = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Reservation:
     """What one replica was placed with. It counts for as long as the replica lives, as far as its
     processes do not hold it already; of a GPU until it is ready, for vLLM has then taken it all."""
 
@@ -55,19 +55,19 @@ class Coming:
 class Beside:
     """What else is to be thought of when one replica is placed."""
 
-    promises: tuple[Promise, ...] = ()
+    starting: tuple[Reservation, ...] = ()
     """Of those that start."""
-    held: tuple[Promise, ...] = ()
+    held: tuple[Reservation, ...] = ()
     """Of those that are ready."""
     coming: tuple[Coming, ...] = ()
 
     @property
     def on_cpu(self) -> int:
         """Engines that share the CPU's cores already."""
-        return sum(1 for promise in (*self.promises, *self.held) if not promise.gpus)
+        return sum(1 for reservation in (*self.starting, *self.held) if not reservation.gpus)
 
 
-def promised_memory(placement: Placement) -> int:
+def reserved_memory(placement: Placement) -> int:
     """Bytes that a placement sets aside: of each of its GPUs, or of main memory in all."""
     if placement.offload is not None and not placement.gpus:
         return placement.offload.host.total  # of its devices NVML does not tell
@@ -75,31 +75,31 @@ def promised_memory(placement: Placement) -> int:
     return memory if placement.gpus else memory * placement.tensor_parallel
 
 
-def promised_host(placement: Placement) -> int:
+def reserved_host(placement: Placement) -> int:
     """Bytes of main memory that a placement on GPUs sets aside besides: what of a GGUF model stays
     there."""
     offload = placement.offload
     return offload.host.total if offload is not None and placement.gpus else 0
 
 
-def less_promised(machine: Machine, promises: Sequence[Promise]) -> Machine:
-    """The machine with what was promised taken off what it has free.
+def less_reserved(machine: Machine, reservations: Sequence[Reservation]) -> Machine:
+    """The machine with what is reserved taken off what it has free.
 
     What the replicas' processes hold already is missing from the measured figures, so that part
     is not taken off once more.
     """
-    on_cpu = sum(promise.missing for promise in promises)
+    on_cpu = sum(reservation.missing for reservation in reservations)
     return replace(
         machine,
         memory_available=max(0, machine.memory_available - on_cpu),
-        gpus=tuple(_less_promised_gpu(gpu, promises) for gpu in machine.gpus),
+        gpus=tuple(_less_reserved_gpu(gpu, reservations) for gpu in machine.gpus),
     )
 
 
-def as_if_stopped(machine: Machine, promises: Sequence[Promise]) -> Machine:
+def as_if_stopped(machine: Machine, reservations: Sequence[Reservation]) -> Machine:
     """The machine without those replicas: what their processes hold is free again."""
-    free = machine.memory_available + sum(promise.resident for promise in promises)
-    pids = frozenset[int]().union(*(promise.pids for promise in promises))
+    free = machine.memory_available + sum(reservation.resident for reservation in reservations)
+    pids = frozenset[int]().union(*(reservation.pids for reservation in reservations))
     return replace(
         machine,
         memory_available=min(free, machine.memory_total),
@@ -119,22 +119,26 @@ def _as_if_stopped_gpu(gpu: Gpu, pids: frozenset[int]) -> Gpu:
     return replace(gpu, free=min(gpu.free + held, gpu.total), processes=others)
 
 
-def _less_promised_gpu(gpu: Gpu, promises: Sequence[Promise]) -> Gpu:
+def _less_reserved_gpu(gpu: Gpu, reservations: Sequence[Reservation]) -> Gpu:
     missing = 0
-    for promise in promises:
-        if gpu.index in promise.gpus:
-            held = sum(p.memory or 0 for p in gpu.processes if p.pid in promise.pids)
-            missing += max(0, promise.memory - held)
+    for reservation in reservations:
+        if gpu.index in reservation.gpus:
+            held = sum(p.memory or 0 for p in gpu.processes if p.pid in reservation.pids)
+            missing += max(0, reservation.memory - held)
     if not missing:
         return gpu
-    # The margin is nobody's: what a driver takes for the promised engines is not measured yet.
+    # The margin is nobody's: what a driver takes for these engines is not measured yet.
     return replace(gpu, free=max(0, min(gpu.free, gpu.total - margin(gpu)) - missing))
 
 
-def explain_missing(promises: Sequence[Promise]) -> str:
+def explain_missing(reservations: Sequence[Reservation]) -> str:
     """Who was planned main memory that is not in use yet, as a clause; "" for nobody."""
-    kept = [promise for promise in promises if promise.missing >= _WORTH_A_WORD]
+    kept = [reservation for reservation in reservations if reservation.missing >= _WORTH_A_WORD]
     return ", ".join(
-        tr("{missing} for {replica}", missing=size(promise.missing), replica=promise.replica)
-        for promise in kept
+        tr(
+            "{missing} for {replica}",
+            missing=size(reservation.missing),
+            replica=reservation.replica,
+        )
+        for reservation in kept
     )

@@ -61,9 +61,9 @@ def method(config: Settings) -> str | None:
 
 def scheme(config: Settings) -> Settings:
     """The section that tells of quantization; empty for an unquantized model."""
-    for place in (config, section(config, "text_config"), section(config, "llm_config")):
+    for part in (config, section(config, "text_config"), section(config, "llm_config")):
         for key in ("quantization_config", "compression_config"):
-            if found := section(place, key):
+            if found := section(part, key):
                 # ModelOpt's old notation has all of it one level deeper.
                 inner = section(found, "quantization")
                 return {"quant_method": "modelopt", **inner} if inner else found

@@ -18,11 +18,11 @@ from yibu.messages import tr
 from yibu.planner.ledger import (
     Beside,
     Coming,
-    Promise,
+    Reservation,
     explain_missing,
-    less_promised,
-    promised_host,
-    promised_memory,
+    less_reserved,
+    reserved_host,
+    reserved_memory,
 )
 from yibu.planner.plan import may_use_gpus, place_anyway, place_beside
 from yibu.planner.request import Request
@@ -52,7 +52,7 @@ class Resolved:
     placement: Placement | None
     launch: LaunchPlan | None
     """It names the environment. None where there is no room."""
-    reserved: tuple[Promise, ...] = ()
+    reserved: tuple[Reservation, ...] = ()
     """What was kept free for others."""
 
     def runs(self) -> tuple[Placement, LaunchPlan]:
@@ -143,8 +143,8 @@ class Resolver:
             UnsupportedError, ConfigError: the engine refuses the entry.
         """
         model, request = prepared.model, prepared.request
-        reserved = (*beside.promises, *beside.held)
-        here = less_promised(machine, reserved)
+        reserved = (*beside.starting, *beside.held)
+        here = less_reserved(machine, reserved)
         if request.accelerator is None or not request.accelerator.gpus:
             # Of other devices nobody tells what the first replicas have taken: each has its share.
             request = replace(request, replicas=model.replicas - number)
@@ -152,7 +152,7 @@ class Resolver:
         verdict, placement = place_beside(request, coming, here, beside.on_cpu)
         own = {replica_id(model.name, n) for n in range(number)}
         # Where others still start on GPUs, what they leave is waited for first.
-        alone = all(first_generation(p.replica) in own or not p.gpus for p in beside.promises)
+        alone = all(first_generation(p.replica) in own or not p.gpus for p in beside.starting)
         if placement is None and model.force and alone:
             placement = _forced(model, request, verdict, here)
         launch = None
@@ -161,27 +161,27 @@ class Resolver:
         return Resolved(prepared, verdict, placement, launch, reserved)
 
     def place_all(
-        self, entries: Sequence[Prepared], machine: Machine, held: Sequence[Promise] = ()
+        self, entries: Sequence[Prepared], machine: Machine, held: Sequence[Reservation] = ()
     ) -> list[Resolved]:
         """What `yibu up` would do with all of these at once, one after the other: the first replica of each,
         or the first of its replicas for which there is no room.
 
         Args:
-            held: What engines that run here were promised.
+            held: What is reserved for engines that run here.
         """
-        promises: tuple[Promise, ...] = ()
+        reservations: tuple[Reservation, ...] = ()
         found = []
         for position, prepared in enumerate(entries):
             coming = tuple(Coming(one.model, one.facts) for one in entries[position + 1 :])
-            beside = Beside(promises, tuple(held), coming)
+            beside = Beside(reservations, tuple(held), coming)
             each: list[Resolved] = []
             for number in range(prepared.model.replicas):
-                beside = replace(beside, promises=promises + _promises(each))
+                beside = replace(beside, starting=reservations + _reservations(each))
                 each.append(self.place(prepared, number, machine, beside))
                 if each[-1].placement is None:
                     break
             else:
-                promises += _promises(each)
+                reservations += _reservations(each)
                 each = each[:1]
             found.append(each[-1])
         return found
@@ -242,13 +242,13 @@ def _forced(
     return replace(placement, warning=warning)
 
 
-def _promises(replicas: Sequence[Resolved]) -> tuple[Promise, ...]:
+def _reservations(replicas: Sequence[Resolved]) -> tuple[Reservation, ...]:
     return tuple(
-        Promise(
+        Reservation(
             replica_id(one.prepared.model.name, number),
             one.placement.gpus,
-            promised_memory(one.placement),
-            host=promised_host(one.placement),
+            reserved_memory(one.placement),
+            host=reserved_host(one.placement),
         )
         for number, one in enumerate(replicas)
         if one.placement is not None

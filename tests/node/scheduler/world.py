@@ -20,7 +20,7 @@ from yibu.node.scheduler import Holding, Reading, Scheduler, Waiter
 from yibu.node.scheduler.routing import choose
 from yibu.node.scheduler.starts import Start
 from yibu.node.scheduler.types import Generation, Replica
-from yibu.planner.ledger import Beside, less_promised
+from yibu.planner.ledger import Beside, less_reserved
 from yibu.planner.types import Gpu, GpuProcess, Machine, MemoryNeed, Placement
 
 TOTAL = 100
@@ -248,11 +248,11 @@ class World:
     ) -> Placement:
         size = self.sizes[generation]
         if self.ram is not None:
-            (gpu,) = less_promised(machine, (*beside.promises, *beside.held)).gpus
+            (gpu,) = less_reserved(machine, (*beside.starting, *beside.held)).gpus
             if size * self.unit > gpu.free:
                 raise DoesNotFitError(f"{size} of {gpu.free}")
             return Placement((0,), 1, None, 1, MemoryNeed(size * self.unit, 0, 0))
-        free = machine.memory_available - sum(p.missing for p in (*beside.promises, *beside.held))
+        free = machine.memory_available - sum(p.missing for p in (*beside.starting, *beside.held))
         if size > free:
             raise DoesNotFitError(f"{size} of {free}")
         return Placement((), 1, None, 1, MemoryNeed(size, 0, 0))

@@ -15,7 +15,7 @@ from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.planner.explain import Row
-    from yibu.planner.ledger import Promise
+    from yibu.planner.ledger import Reservation
 
 
 MachineOption = Annotated[
@@ -59,7 +59,7 @@ def plan(
     if not as_json:
         for note in chosen.notes:
             output.talk(note)
-    running: Sequence[Promise] = () if machine else _promises(here)
+    running: Sequence[Reservation] = () if machine else _reservations(here)
     about, notes, planned = plan_beside(chosen.models, here, running, machine, offline=offline)
     if as_json:
         models_data = [one.data() for one in planned]
@@ -76,17 +76,17 @@ def plan(
     return DONE if fits else DOES_NOT_FIT
 
 
-def _promises(context: Context) -> list[Promise]:
+def _reservations(context: Context) -> list[Reservation]:
     """What this home's node planned for the engines that it runs; nothing where no node runs."""
     from yibu.errors import NotRunningError
-    from yibu.planner.ledger import Promise
+    from yibu.planner.ledger import Reservation
 
     try:
         found = context.client.call("reserved")["promises"]
     except NotRunningError:
         return []
     return [
-        Promise(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
+        Reservation(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
                 frozenset(one["pids"]), one["resident_bytes"], one.get("host_bytes", 0))
         for one in found
     ]  # fmt: skip

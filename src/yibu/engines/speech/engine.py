@@ -213,5 +213,5 @@ def _usual_vad(model: ModelConfig, facts: ModelFacts) -> str | None:
     if model.source.startswith("modelscope:"):
         return _VAD_MODELSCOPE
     # Existing scripts keep both side by side: models/iic/SenseVoiceSmall, models/iic/speech_…
-    places = [Path(model.source).parent / name for name in _VAD_NAMES]
-    return next((str(place) for place in places if place.is_dir()), _VAD_PACKAGE)
+    folders = [Path(model.source).parent / name for name in _VAD_NAMES]
+    return next((str(folder) for folder in folders if folder.is_dir()), _VAD_PACKAGE)

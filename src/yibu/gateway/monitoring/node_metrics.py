@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.gateway.monitoring.metrics import family
-from yibu.planner.ledger import Promise
+from yibu.planner.ledger import Reservation
 from yibu.planner.types import Gpu
 from yibu.routing import Backend
 
@@ -23,7 +23,7 @@ class NodeMetrics:
 
     status: Callable[[], Awaitable[Sequence[Model]]]
     """What ``yibu ps --json`` shows."""
-    reserved: Callable[[], Awaitable[Sequence[Promise]]]
+    reserved: Callable[[], Awaitable[Sequence[Reservation]]]
     """What replicas were placed with."""
     gpus: Callable[[], Sequence[Gpu]]
     """Blocking; called in a thread."""
@@ -55,20 +55,20 @@ class NodeMetrics:
 
 
 def memory_lines(
-    models: Sequence[Model], reserved: Sequence[Promise], gpus: Sequence[Gpu]
+    models: Sequence[Model], reserved: Sequence[Reservation], gpus: Sequence[Gpu]
 ) -> list[str]:
     """Reserved and used bytes of each replica, of main memory (``device="cpu"``) and of GPUs."""
     labels = ("model", "replica", "device")
     owners = {one["id"]: model["name"] for model in models for one in model["replicas"]}
     kept, used = [], []
-    for promise in reserved:
-        model = owners.get(promise.replica)
+    for reservation in reserved:
+        model = owners.get(reservation.replica)
         if model is None:  # it left between the two questions
             continue
-        host = promise.host if promise.gpus else promise.memory
-        devices = {"cpu": host, **{str(gpu): promise.memory for gpu in promise.gpus}}
-        kept += [((model, promise.replica, name), number) for name, number in devices.items()]
-    pids = {promise.replica: promise.pids for promise in reserved}
+        host = reservation.host if reservation.gpus else reservation.memory
+        devices = {"cpu": host, **{str(gpu): reservation.memory for gpu in reservation.gpus}}
+        kept += [((model, reservation.replica, name), number) for name, number in devices.items()]
+    pids = {reservation.replica: reservation.pids for reservation in reserved}
     for model in models:
         for one in model["replicas"]:
             devices = {"cpu": one["rss_bytes"] or 0}

@@ -17,11 +17,11 @@ from yibu.planner import cpu
 from yibu.planner.ledger import (
     Beside,
     Coming,
-    Promise,
+    Reservation,
     as_if_stopped,
-    less_promised,
-    promised_host,
-    promised_memory,
+    less_reserved,
+    reserved_host,
+    reserved_memory,
 )
 from yibu.planner.text import size
 from yibu.planner.types import Machine, Placement
@@ -32,7 +32,7 @@ _HOLDING = frozenset({"placed", "starting", "ready", "suspending", "asleep", "st
 def reserve(replica: Replica, placement: Placement) -> None:
     """Set the placement's memory aside for the replica."""
     replica.placement = placement
-    replica.reservation = promise_of(replica.id, placement)
+    replica.reservation = reservation_of(replica.id, placement)
 
 
 def reserve_awake(replica: Replica) -> None:
@@ -48,38 +48,40 @@ def reserve_asleep(replica: Replica, memory: int) -> None:
     replica.reservation = dataclasses.replace(replica.reservation, host=replica.awake_host + memory)
 
 
-def promise_of(replica: str, placement: Placement) -> Promise:
-    return Promise(
-        replica, placement.gpus, promised_memory(placement), host=promised_host(placement)
+def reservation_of(replica: str, placement: Placement) -> Reservation:
+    return Reservation(
+        replica, placement.gpus, reserved_memory(placement), host=reserved_host(placement)
     )
 
 
 def reservations(
     replicas: Iterable[Replica], holdings: Mapping[str, Holding]
-) -> tuple[list[Promise], list[Promise]]:
+) -> tuple[list[Reservation], list[Reservation]]:
     """Those of replicas that start, and those of replicas that have started, with what their
     processes hold by now."""
     starting, started = [], []
     for replica in replicas:
-        promise = replica.reservation
+        reservation = replica.reservation
         holds = replica.state in _HOLDING or replica.slept is not None
-        if promise is None or not promise.memory or not holds:
+        if reservation is None or not reservation.memory or not holds:
             continue
-        promise = measured(promise, holdings)
+        reservation = measured(reservation, holdings)
         if replica.state in ("placed", "starting"):
-            starting.append(promise)
-        elif not promise.gpus:
-            started.append(promise)
-        elif promise.host:  # its GPUs' part is taken by now
-            started.append(dataclasses.replace(promise, gpus=(), memory=promise.host, host=0))
+            starting.append(reservation)
+        elif not reservation.gpus:
+            started.append(reservation)
+        elif reservation.host:  # its GPUs' part is taken by now
+            started.append(
+                dataclasses.replace(reservation, gpus=(), memory=reservation.host, host=0)
+            )
     return starting, started
 
 
-def measured(promise: Promise, holdings: Mapping[str, Holding]) -> Promise:
-    holding = holdings.get(promise.replica)
+def measured(reservation: Reservation, holdings: Mapping[str, Holding]) -> Reservation:
+    holding = holdings.get(reservation.replica)
     if holding is None:
-        return promise
-    return dataclasses.replace(promise, pids=holding.pids, resident=holding.resident)
+        return reservation
+    return dataclasses.replace(reservation, pids=holding.pids, resident=holding.resident)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Room:
         others = [r for r in self.replicas if r not in without and r not in replicas]
         starting, started = reservations(others, self.reading.holdings)
         if settled:
-            starting = [promise for promise in starting if not promise.gpus]
+            starting = [reservation for reservation in starting if not reservation.gpus]
         gone = [
             measured(r.reservation, self.reading.holdings)
             for r in without
@@ -123,27 +125,27 @@ class Room:
         placements: list[Placement | None] = []
         for replica in sorted(replicas, key=lambda r: r.slept is None):
             if replica.slept is not None:
-                promise = self._woken(replica, less_promised(machine, [*starting, *started]))
+                reservation = self._woken(replica, less_reserved(machine, [*starting, *started]))
                 placements.append(None)
             else:
                 beside = Beside(tuple(starting), tuple(started), self.coming)
                 placement = self.place(generation, replica.number, machine, beside)
-                promise = promise_of(replica.id, placement)
+                reservation = reservation_of(replica.id, placement)
                 placements.append(placement)
-            starting.append(promise)
+            starting.append(reservation)
         return placements
 
-    def _woken(self, replica: Replica, machine: Machine) -> Promise:
+    def _woken(self, replica: Replica, machine: Machine) -> Reservation:
         """What a sleeping replica has when it is awake again, on the GPUs that it is bound to.
 
         Raises:
             DoesNotFitError: these have no room.
         """
         assert replica.reservation is not None
-        promise = measured(replica.reservation, self.reading.holdings)
+        reservation = measured(replica.reservation, self.reading.holdings)
         for gpu in machine.gpus:
-            held = sum(p.memory or 0 for p in gpu.processes if p.pid in promise.pids)
-            if gpu.index in promise.gpus and gpu.free + held < promise.memory:
+            held = sum(p.memory or 0 for p in gpu.processes if p.pid in reservation.pids)
+            if gpu.index in reservation.gpus and gpu.free + held < reservation.memory:
                 raise DoesNotFitError(
                     tr(
                         "{replica} sleeps, and GPU {gpu_index} has {free} free of the "
@@ -151,15 +153,15 @@ class Room:
                         replica=replica.id,
                         gpu_index=gpu.index,
                         free=size(gpu.free),
-                        memory=size(promise.memory),
+                        memory=size(reservation.memory),
                     )
                 )
-        return promise
+        return reservation
 
     def sleep_level(self, replica: Replica) -> tuple[int, int] | None:
         """At which level a replica can sleep, with the main memory that it takes; None: at none."""
         starting, started = reservations(self.replicas, self.reading.holdings)
-        machine = less_promised(self.reading.machine, [*starting, *started])
+        machine = less_reserved(self.reading.machine, [*starting, *started])
         free = machine.memory_available - cpu.reserve(machine)
         return next((each for each in replica.sleeps if each[1] <= max(free, 0)), None)
 

@@ -16,7 +16,7 @@ from yibu.node.scheduler.memory import (
 )
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Desired, Effects, Generation, Holding, Place, Reading, Replica
-from yibu.planner.ledger import Coming, Promise
+from yibu.planner.ledger import Coming, Reservation
 
 Units = list[Sequence[Replica]]
 _STALE = 3
@@ -111,7 +111,7 @@ class Placing:
         replica.state, replica.slept = "suspending", level[0]
         self._effects.suspend(replica.id, level[0])
 
-    def reserved(self, holdings: Mapping[str, Holding]) -> list[Promise]:
+    def reserved(self, holdings: Mapping[str, Holding]) -> list[Reservation]:
         starting, started = reservations(self._replicas.values(), holdings)
         return [*starting, *started]
 

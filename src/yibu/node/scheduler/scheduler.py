@@ -30,7 +30,7 @@ from yibu.node.scheduler.types import (
     SleepLevels,
     Waiter,
 )
-from yibu.planner.ledger import Promise
+from yibu.planner.ledger import Reservation
 from yibu.planner.types import ModelFacts
 
 _RETRY = 60.0
@@ -394,6 +394,6 @@ class Scheduler:
     def names(self) -> list[str]:
         return list(self._models)
 
-    def reserved(self, holdings: Mapping[str, Holding]) -> list[Promise]:
+    def reserved(self, holdings: Mapping[str, Holding]) -> list[Reservation]:
         """What living replicas were planned, with what their processes hold of it."""
         return self._placing.reserved(holdings)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from yibu.config import ModelConfig
 from yibu.config.types import Autoscale, Group, Keep
 from yibu.errors import YibuError
-from yibu.planner.ledger import Beside, Promise
+from yibu.planner.ledger import Beside, Reservation
 from yibu.planner.types import Machine, ModelFacts, Placement
 from yibu.routing import Priority
 
@@ -123,7 +123,7 @@ class Replica:
     generation: Generation
     number: int
     state: ReplicaState = "wanted"
-    reservation: Promise | None = None
+    reservation: Reservation | None = None
     placement: Placement | None = None
     group: Group | None = None
     slots: int | None = None
