@@ -6,7 +6,8 @@
     │   └── SourceError            a source string cannot be read
     ├── DoesNotFitError            the plan needs more than the machine has
     ├── VerificationError          bytes on disk are not the expected ones
-    ├── NotRunningError            no node runs on this home, or the model is not up
+    ├── NotRunningError            no node runs on this home
+    │   └── NotUpError             a node runs, and the model that was named is not up
     ├── AlreadyRunningError        another node holds this home
     ├── HubError                   a hub or the store failed
     │   ├── HubNotFoundError       the hub knows no such model, revision or file
@@ -105,7 +106,11 @@ class VerificationError(YibuError):
 
 
 class NotRunningError(YibuError):
-    """No node runs on this home, or the model that was named is not up."""
+    """No node runs on this home."""
+
+
+class NotUpError(NotRunningError):
+    """A node runs, and the model that was named is not up."""
 
 
 class AlreadyRunningError(YibuError):

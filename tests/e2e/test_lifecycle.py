@@ -114,7 +114,15 @@ def test_run_prints_the_answer_and_reads_a_pipe(running: Home) -> None:
     assert running.yibu("run", "fake", "hello").stdout.strip()
     assert running.yibu("run", "fake", input="from a pipe").stdout.strip()
     running.yibu("run", "fake", input="", code=2)
-    assert "'nope' is not a source" in running.yibu("run", "nope", "hello", code=2).stderr
+    refused = running.yibu("run", "nope", "hello", code=2).stderr
+    assert "'nope' is not a source" in refused
+    assert "These are up: fake." in refused
+
+
+@pytest.mark.parametrize("verb", ["down", "load", "unload", "restart"])
+def test_a_model_that_is_not_up_beside_one_that_is(running: Home, verb: str) -> None:
+    refused = running.yibu(verb, "nope", code=5).stderr
+    assert "nope is not up; there are: fake" in refused
 
 
 def test_chat_keeps_history_and_leaves(running: Home) -> None:

@@ -76,6 +76,11 @@ def look(pid: int) -> Foreign:
     try:
         process = psutil.Process(pid)
         return Foreign(info.identity, tuple(process.cmdline()), process.environ(), process.cwd())
+    except psutil.AccessDenied as error:
+        raise UsageError(
+            tr("The process {pid} does not let this user read its variables.", pid=pid),
+            hint=tr("Give its command line instead: yibu adopt -- COMMAND …"),
+        ) from error
     except (psutil.Error, OSError) as error:
         raise UsageError(
             tr("The process {pid} cannot be read: {error}.", pid=pid, error=error)

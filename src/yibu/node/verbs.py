@@ -14,7 +14,7 @@ from yibu.config.names import plain_name
 from yibu.errors import (
     ConfigError,
     DoesNotFitError,
-    NotRunningError,
+    NotUpError,
     UsageError,
     YibuError,
 )
@@ -61,7 +61,7 @@ class Verbs:
         """Load a model that is listed; return when it is ready.
 
         Raises:
-            NotRunningError: no such model is up.
+            NotUpError: no such model is up.
             YibuError: it cannot be started.
         """
         self._find(name)
@@ -72,7 +72,7 @@ class Verbs:
         """Take a model out of memory, which stays listed; return when its processes are gone.
 
         Raises:
-            NotRunningError: no such model is up.
+            NotUpError: no such model is up.
         """
         self._find(name)
         await self._carry_out(self._unload(name), f"unload {name}")
@@ -81,7 +81,7 @@ class Verbs:
         """Run so many replicas of a model from now on; return when that is so.
 
         Raises:
-            NotRunningError: no such model is up.
+            NotUpError: no such model is up.
             DoesNotFitError: there is no room for all; those that fit serve.
         """
         self._find(name)
@@ -101,7 +101,7 @@ class Verbs:
         """Drain and end the model; return when all of its processes are gone.
 
         Raises:
-            NotRunningError: no such model is up.
+            NotUpError: no such model is up.
         """
         await self._carry_out(self._take_down(name), f"down {name}")
 
@@ -109,7 +109,7 @@ class Verbs:
         """Restart the model's replicas one by one; return when all are ready again.
 
         Raises:
-            NotRunningError: no such model is up.
+            NotUpError: no such model is up.
             YibuError: it did not come up again.
         """
         await self._carry_out(self._restart(name), f"restart {name}")
@@ -149,12 +149,12 @@ class Verbs:
 
         Raises:
             YibuError: it cannot.
-            NotRunningError: it was taken down meanwhile.
+            NotUpError: it was taken down meanwhile.
         """
         while True:
             outcome = self._scheduler.outcome(key)
             if outcome is None:
-                raise NotRunningError(tr("{key} was taken down before it was ready", key=key[0]))
+                raise NotUpError(tr("{key} was taken down before it was ready", key=key[0]))
             if isinstance(outcome, YibuError):
                 raise outcome
             if outcome:
@@ -224,7 +224,7 @@ class Verbs:
         deployment = self._runner.current(name)
         if deployment is None:
             names = ", ".join(self._scheduler.names()) or "none"
-            raise NotRunningError(
+            raise NotUpError(
                 tr("{name} is not up; there are: {names}", name=name, names=names),
                 hint=tr("yibu ps"),
             )

@@ -11,7 +11,7 @@ from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.options import EngineOption, FileOption, JsonOption, OfflineOption, PortOption
 from yibu.cli.words import word
-from yibu.errors import NotRunningError, UsageError
+from yibu.errors import NotRunningError, NotUpError, UsageError
 from yibu.messages import tr
 
 ModelArgument = Annotated[str, typer.Argument(help=tr("A model's name, as `yibu ps` shows it."))]
@@ -83,6 +83,8 @@ def down(models: ModelsArgument = None) -> None:
         else:
             shut_down(here)
             output.talk(tr("Everything is stopped."))
+    except NotUpError:
+        raise
     except NotRunningError:
         # A node that was killed leaves its engines.
         if not (ended := end_left(here, models or ())):

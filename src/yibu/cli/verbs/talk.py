@@ -10,7 +10,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.errors import NotRunningError, UsageError, YibuError
+from yibu.errors import NotRunningError, SourceError, UsageError, YibuError
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -87,7 +87,13 @@ def _have_up(text: str) -> tuple[Api, str]:
     except NotRunningError:
         return _start(context, text)
     names = [entry["id"] for entry in api.get("/v1/models")["data"]]
-    return (api, text) if text in names else _start(context, text)
+    if text in names:
+        return api, text
+    try:
+        return _start(context, text)
+    except SourceError as error:
+        up = tr("These are up: {names}. {hint}", names=", ".join(names), hint=error.hint)
+        raise SourceError(error.message, hint=up if names else error.hint) from error
 
 
 def _start(context: Context, text: str) -> tuple[Api, str]:
