@@ -364,7 +364,7 @@ def _explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: b
 
 
 def _tell(message: Mapping[str, Any], old_node: int | None = None) -> None:
-    """One line to the command that started this process, or to the node whose place it was to take;
+    """One line to the command that started this process, or to the node that it was to replace;
     they may be gone already."""
     line = json.dumps(message) + "\n"
     try:

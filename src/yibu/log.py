@@ -72,7 +72,7 @@ class JsonFormatter(RedactingFormatter):
         return self._object(time.time(), "INFO", name, {"message": text})
 
     def fields(self, name: str, fields: Mapping[str, object]) -> str:
-        """What ``line`` is, of what has no text."""
+        """A line at INFO of fields instead of a text."""
         return self._object(time.time(), "INFO", name, fields)
 
     def _object(self, created: float, level: str, name: str, fields: Mapping[str, object]) -> str:
@@ -115,7 +115,7 @@ class BatchingHandler(logging.Handler):
         self._add(self._formatter.fields(name, fields))
 
     def write(self, name: str, text: str) -> None:
-        """Write a line at INFO of which there is no record."""
+        """Write a line at INFO without a log record."""
         self._add(self._formatter.line(name, text))
 
     def _add(self, line: str) -> None:
@@ -176,7 +176,7 @@ def write_line(logger: logging.Logger, text: str) -> None:
 
 
 def structured() -> BatchingHandler | None:
-    """What takes fields (``write_fields``), where log lines are objects: no text need be made of them."""
+    """The handler that takes fields, where log lines are JSON objects; None where they are text."""
     handler = logging.root.handlers[0] if logging.root.handlers else None
     return handler if isinstance(handler, BatchingHandler) and handler.structured else None
 

@@ -1,1 +1,1 @@
-"""Thin verbs over the other rooms, and one renderer."""
+"""Thin verbs over the other packages, and one renderer."""

@@ -51,8 +51,8 @@ def listing(
 ) -> None:
     """Print rows as a table, or as ``{"version": 1, kind: rows}``.
 
-    Cells of the table are the row's values under the lower-case name of the column. ``none`` is told
-    a person where there are no rows.
+    Cells of the table are the row's values under the lower-case name of the column. ``none`` is
+    printed on stderr where there are no rows.
     """
     if as_json:
         data_json({"version": 1, kind: list(rows)})

@@ -53,7 +53,7 @@ def _needed(image: mmap.mmap) -> Iterator[str]:
 
 
 def _in_file(segments: list[tuple[int, ...]], address: int) -> int:
-    """Where in the file that stands which is loaded at an address."""
+    """The offset in the file of what is loaded at an address."""
     for kind, _, start, virtual, _, length, _, _ in segments:
         if kind == _PT_LOAD and virtual <= address < virtual + length:
             return start + address - virtual

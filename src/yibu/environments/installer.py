@@ -26,7 +26,7 @@ _PYPI = "https://pypi.org/simple"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What stays the same through the making of one environment."""
+    """What does not change while one environment is made."""
 
     reader: ProgressReader
     wheels: Path | None

@@ -165,7 +165,7 @@ class EnvironmentManager:
         return freed
 
     def _remove_compiled(self, name: str) -> None:
-        """What the engines of environments compiled that are there no more, by this hand or not."""
+        """Remove what engines compiled whose environments are gone."""
         for left in self._compiled.glob(f"{name}-*") if self._compiled else ():
             if not (self._directory / left.name).exists():
                 shutil.rmtree(left, ignore_errors=True)

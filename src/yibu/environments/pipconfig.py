@@ -38,7 +38,7 @@ class IndexSettings:
         ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's, ``etc`` the machine's.
         """
         values = pip_options(env, "install", prefix=prefix, etc=etc)
-        register_urls(*(place for value in values.values() for place in value.split()))
+        register_urls(*(location for value in values.values() for location in value.split()))
         return cls(
             default_index=values.get("index-url"),
             extra_indexes=_existing(values.get("extra-index-url", "").split()),
@@ -87,17 +87,19 @@ def _spellings(variable: str) -> tuple[str, ...]:
     return (variable, *older.get(variable, ()))
 
 
-def _existing(places: Sequence[str]) -> tuple[str, ...]:
+def _existing(locations: Sequence[str]) -> tuple[str, ...]:
     """Leave out local directories that do not exist: pip warns of them, uv fails on some."""
-    return tuple(place for place in places if (path := _local(place)) is None or path.exists())
+    return tuple(
+        location for location in locations if (path := _local(location)) is None or path.exists()
+    )
 
 
-def _local(place: str) -> Path | None:
+def _local(location: str) -> Path | None:
     """The path that a ``file:`` URL or a bare path names; None for anything remote."""
-    parts = urlsplit(place)
+    parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
-    return None if parts.scheme else Path(place).expanduser()
+    return None if parts.scheme else Path(location).expanduser()
 
 
 def _file(path: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""An environment whose package is compiled: with what, from what, and what stays of it."""
+"""Building an environment's package from source: the lock, the variables, the program."""
 
 from __future__ import annotations
 

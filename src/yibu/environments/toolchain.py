@@ -30,7 +30,7 @@ NAMES: Mapping[str, str] = {
 def missing(names: Iterable[str], env: Mapping[str, str]) -> list[str]:
     """Those of ``NAMES`` that this machine lacks.
 
-    Of what needs a compiler itself nothing is said where there is none.
+    What can only be tried with a compiler is not reported where there is none.
     """
     names = list(names)
     compiler = compilers(env)

@@ -62,7 +62,7 @@ def digest(
 
 
 def check(name: str, path: Path, expected: Expected, **reading: object) -> Digest:
-    """Read ``path`` and compare it with what was promised.
+    """Read ``path`` and compare it with what is expected.
 
     Raises:
         VerificationError: it is something else.

@@ -74,8 +74,7 @@ class HuggingFaceHub:
                     files_metadata=True,
                     timeout=self._settings.read_timeout,
                 )
-            except Exception as error:
-                # The SDK's errors, httpx's and JSON's: whatever it is, it is given our name here.
+            except Exception as error:  # the SDK's, httpx's and JSON's: all get names of ours here
                 if page := http.page_in(
                     error, endpoint, tr("the list of {source}'s files", source=source.name)
                 ):

@@ -15,7 +15,7 @@ from yibu.messages import tr
 def open_local(source: Source) -> LocalModel:
     """The model at a path.
 
-    Nobody promised these bytes, so nothing is read: ``FileRecord.sha256`` is empty.
+    No hash is known of these bytes, so nothing is read: ``FileRecord.sha256`` is empty.
 
     Raises:
         HubNotFoundError: nothing is there, or an empty directory.

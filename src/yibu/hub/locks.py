@@ -92,7 +92,7 @@ def _lock(path: Path, kind: int) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        except BaseException:
+        except BaseException:  # an interrupt too: the descriptor must not stay open
             os.close(descriptor)
             raise
         os.close(descriptor)

@@ -60,8 +60,7 @@ class ModelScopeHub:
         self._connect(api)
         try:
             found = api.list_repo_files(source.name, "model", revision=revision)
-        except Exception as error:
-            # The SDK's errors, requests' and JSON's: whatever it is, it is given our name here.
+        except Exception as error:  # the SDK's, requests' and JSON's: all get names of ours here
             what = tr("the list of {source}'s files", source=source.name)
             if page := http.page_in(error, api.legacy.endpoint, what):
                 raise page from error

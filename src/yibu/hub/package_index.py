@@ -54,10 +54,10 @@ def find_wheel(
     versions: set[str] = set()
     failure: HubError | None = None
     index = settings.index
-    places = [(url, False) for url in index.indexes] + [(url, True) for url in index.find_links]
-    for place, page in places:
+    locations = [(url, False) for url in index.indexes] + [(url, True) for url in index.find_links]
+    for location, page in locations:
         try:
-            offered = _offered(place, dist, page, client, settings, cancel)
+            offered = _offered(location, dist, page, client, settings, cancel)
         except HubNotFoundError:
             continue
         except HubAuthError as error:
@@ -73,7 +73,7 @@ def find_wheel(
             named, found, pure = _wheel_name(wheel.filename)
             if named != canonicalize_name(dist):
                 continue
-            if wheel.url.startswith("file:") and _local_folder(place) is None:
+            if wheel.url.startswith("file:") and _local_folder(location) is None:
                 continue  # a page from the network has no business with files of this machine
             versions.add(found)
             if pure and same_version(found, version):
@@ -110,7 +110,7 @@ def _wheel_name(filename: str) -> tuple[str, str, bool]:
 
 
 def _offered(
-    place: str,
+    location: str,
     dist: str,
     page: bool,
     client: http.HttpClient,
@@ -118,10 +118,10 @@ def _offered(
     cancel: threading.Event,
 ) -> list[WheelFile]:
     """The files of a project in an index, or all files of a find-links folder or page."""
-    folder = _local_folder(place)
+    folder = _local_folder(location)
     if folder is not None:
         return _folder_files(folder if page else folder / canonicalize_name(dist))
-    url = place if page else f"{place.rstrip('/')}/{canonicalize_name(dist)}/"
+    url = location if page else f"{location.rstrip('/')}/{canonicalize_name(dist)}/"
     what = tr("the list of {dist}'s files", dist=dist)
 
     def read() -> tuple[bytes, str, str]:
@@ -143,7 +143,7 @@ def _offered(
 
     content, kind, final = http.retrying(settings, what, read, cancel)
     # A redirect drops the password that the configured URL holds; same host, same password.
-    final = _with_login(final, place)
+    final = _with_login(final, location)
     if "json" in kind:
         return list(_json_files(content, final))
     return list(_html_files(content, final))
@@ -208,10 +208,10 @@ def _folder_files(folder: Path) -> list[WheelFile]:
     ]
 
 
-def _local_folder(place: str) -> Path | None:
-    if place.startswith("file:"):
-        return Path(urllib.parse.unquote(urllib.parse.urlsplit(place).path))
-    return Path(place).expanduser() if "://" not in place else None
+def _local_folder(location: str) -> Path | None:
+    if location.startswith("file:"):
+        return Path(urllib.parse.unquote(urllib.parse.urlsplit(location).path))
+    return Path(location).expanduser() if "://" not in location else None
 
 
 def _with_login(url: str, configured: str) -> str:

@@ -121,7 +121,7 @@ def without_label(name: str) -> str:
 
 
 def missing_parts(paths: Iterable[str]) -> dict[tuple[str, str, str], list[str]]:
-    """Of each set of numbered parts (stem, number of parts, ending) the names that are not there."""
+    """The missing files of each set of numbered parts, by its (stem, number of parts, suffix)."""
     sets: dict[tuple[str, str, str], set[int]] = {}
     for path in paths:
         if shard := _SHARD.fullmatch(path):

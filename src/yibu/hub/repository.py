@@ -95,7 +95,7 @@ class Hub(Protocol):
 def pull_repository(
     hub: Hub, source: Source, context: PullContext
 ) -> tuple[Record, tuple[str, ...]]:
-    """Have the files that the source means whole in the hub's cache, and what to tell of the choice."""
+    """The files that the source means, whole in the hub's cache, and notes on the choice among them."""
     record = context.records.read(source)
     whole = record is not None and not record.changed() and record_meets(record, context.pins)
     if record is not None and whole and (context.settings.offline or hub.immutable(source)):

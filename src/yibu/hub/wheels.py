@@ -236,7 +236,7 @@ def _recorded(archive: zipfile.ZipFile) -> dict[str, str]:
     for row in csv.reader(io.StringIO(archive.read(names[0]).decode("utf-8", "replace"))):
         if len(row) >= 2 and row[1].startswith("sha256="):
             text = row[1].removeprefix("sha256=")
-            with contextlib.suppress(ValueError):  # a hash that cannot be read promises nothing
+            with contextlib.suppress(ValueError):  # a hash that cannot be read says nothing
                 found[row[0]] = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
     return found
 

@@ -89,7 +89,7 @@ class Upgrade:
                 control.close()
                 await new.tell({"go": True})
                 told = await new.hear(_SERVE)
-            except BaseException:
+            except BaseException:  # cancellation too: two nodes must not serve one home
                 new.kill()
                 await self._take_back(listener, control)
                 raise
@@ -203,7 +203,7 @@ async def _successor(
         with process.stdin as stdin, contextlib.suppress(BrokenPipeError):
             await asyncio.to_thread(stdin.write, settings)
         yield new
-    except BaseException:
+    except BaseException:  # cancellation too: a node that is not taken over must not stay
         new.kill()
         raise
     finally:

@@ -113,7 +113,7 @@ class Pool:
                 else:
                     await send(connection)
                 await wait(connection)
-            except BaseException as error:
+            except BaseException as error:  # cancellation too: the connection must come back
                 self.release(connection)
                 if isinstance(error, UpstreamError) and error.stale:
                     fresh = True  # whose connections are never stale: this happens once

@@ -113,7 +113,7 @@ class EngineSocket(asyncio.Protocol):
                 HANDSHAKE_SECONDS=HANDSHAKE_SECONDS,
             )
             raise UpstreamError("timeout", message) from None
-        except BaseException:
+        except BaseException:  # cancellation too: the connection must not stay open
             self.abort()
             raise
 

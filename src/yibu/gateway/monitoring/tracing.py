@@ -260,7 +260,7 @@ class Trace:
                 _set_json(span, "gen_ai.input.messages", input_messages(body))
         try:
             yield
-        except BaseException as error:
+        except BaseException as error:  # whatever ends the span is written on it
             _mark(span, error)
             raise
         finally:

@@ -151,8 +151,7 @@ def runtime_session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        # onnxruntime's exceptions share no base class of their own; all mean this file.
+    except Exception as error:  # onnxruntime's share no base class of their own; all mean this file
         raise _unreadable(path, error) from error
 
 
