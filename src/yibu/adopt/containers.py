@@ -10,7 +10,6 @@ import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from yibu.adopt.bash import Command
 from yibu.adopt.marks import PROGRAMS
@@ -29,7 +28,7 @@ _SHORT_VALUES = "evpuwhlmc"
 _DEVICES = re.compile(r"device=([\w,:-]+)")
 
 
-_ADDRESS: Mapping[str, Role] = MappingProxyType({"host": "host", "port": "port"})
+_ADDRESS: Mapping[str, Role] = {"host": "host", "port": "port"}
 """Flags of a server that is not known."""
 _INTERPRETERS = frozenset({"python", "python3", "bash", "sh"})
 _PROGRAM_WORDS = _INTERPRETERS | PROGRAMS.keys()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from yibu.engines.registry import servers
 
-PROGRAMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {program: words for server in servers() for program, words in server.programs.items()}
-)
+PROGRAMS: Mapping[str, tuple[str, ...]] = {
+    program: words for server in servers() for program, words in server.programs.items()
+}
 """Programs → the words that must follow."""
 MODULES: frozenset[str] = frozenset(module for server in servers() for module in server.modules)
 STARTS: tuple[str, ...] = (

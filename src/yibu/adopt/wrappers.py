@@ -5,69 +5,62 @@ from __future__ import annotations
 import os.path
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
 ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 # Programs that run another, with those of their options that take a value of their own.
-_WRAPPERS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "nohup": frozenset(),
-        "exec": frozenset({"-a"}),
-        "setsid": frozenset(),
-        "sudo": frozenset({"-u", "-g", "-h", "-p", "-C", "-T", "--user", "--group"}),
-        "doas": frozenset({"-u"}),
-        "nice": frozenset({"-n", "--adjustment"}),
-        "ionice": frozenset({"-c", "-n", "-p", "--class", "--classdata"}),
-        "chrt": frozenset(),
-        "stdbuf": frozenset({"-o", "-e", "-i"}),
-        "taskset": frozenset(),
-        "numactl": frozenset(
-            ["-C", "--physcpubind", "-N", "--cpunodebind", "-m", "--membind", "-i", "--interleave",
-             "-p", "--preferred", "-l"]
-        ) - {"-l"},
-        "command": frozenset(),
-        "builtin": frozenset(),
-        "time": frozenset({"-f", "-o"}),
-        "timeout": frozenset({"-s", "--signal", "-k", "--kill-after"}),
-        "screen": frozenset({"-S", "-c", "-t", "-dmS", "-DmS", "-L", "-Logfile"}) - {"-L"},
-        "uvx": frozenset({"--from", "--with", "-p", "--python", "--index-url", "--index"}),
-        "srun": frozenset(
-            ["-n", "-N", "-c", "-p", "-J", "-t", "-w", "-x", "-G", "-A", "-o", "-e", "-D"]
-        ),
-        "systemd-run": frozenset({"-u", "--unit", "-p", "--property", "-E", "--setenv"}),
-        "torchrun": frozenset(),
-        "proxychains": frozenset({"-f"}),
-        "proxychains4": frozenset({"-f"}),
-        "tini": frozenset(),
-        "dumb-init": frozenset(),
-        "unbuffer": frozenset(),
-        "catchsegv": frozenset(),
-        "xvfb-run": frozenset(),
-        "gosu": frozenset(),
-        "su-exec": frozenset(),
-        "nsys": frozenset({"-o", "--output", "-t", "--trace"}),
-        "flock": frozenset({"-w", "--timeout", "-E"}),
-    }
-)  # fmt: skip
-_LEADING = MappingProxyType(
-    {"taskset": 1, "timeout": 1, "chrt": 1, "gosu": 1, "su-exec": 1, "flock": 1, "nsys": 1}
-)
+_WRAPPERS: Mapping[str, frozenset[str]] = {
+    "nohup": frozenset(),
+    "exec": frozenset({"-a"}),
+    "setsid": frozenset(),
+    "sudo": frozenset({"-u", "-g", "-h", "-p", "-C", "-T", "--user", "--group"}),
+    "doas": frozenset({"-u"}),
+    "nice": frozenset({"-n", "--adjustment"}),
+    "ionice": frozenset({"-c", "-n", "-p", "--class", "--classdata"}),
+    "chrt": frozenset(),
+    "stdbuf": frozenset({"-o", "-e", "-i"}),
+    "taskset": frozenset(),
+    "numactl": frozenset(
+        ["-C", "--physcpubind", "-N", "--cpunodebind", "-m", "--membind", "-i", "--interleave",
+         "-p", "--preferred", "-l"]
+    ) - {"-l"},
+    "command": frozenset(),
+    "builtin": frozenset(),
+    "time": frozenset({"-f", "-o"}),
+    "timeout": frozenset({"-s", "--signal", "-k", "--kill-after"}),
+    "screen": frozenset({"-S", "-c", "-t", "-dmS", "-DmS", "-L", "-Logfile"}) - {"-L"},
+    "uvx": frozenset({"--from", "--with", "-p", "--python", "--index-url", "--index"}),
+    "srun": frozenset(
+        ["-n", "-N", "-c", "-p", "-J", "-t", "-w", "-x", "-G", "-A", "-o", "-e", "-D"]
+    ),
+    "systemd-run": frozenset({"-u", "--unit", "-p", "--property", "-E", "--setenv"}),
+    "torchrun": frozenset(),
+    "proxychains": frozenset({"-f"}),
+    "proxychains4": frozenset({"-f"}),
+    "tini": frozenset(),
+    "dumb-init": frozenset(),
+    "unbuffer": frozenset(),
+    "catchsegv": frozenset(),
+    "xvfb-run": frozenset(),
+    "gosu": frozenset(),
+    "su-exec": frozenset(),
+    "nsys": frozenset({"-o", "--output", "-t", "--trace"}),
+    "flock": frozenset({"-w", "--timeout", "-E"}),
+}  # fmt: skip
+_LEADING = {"taskset": 1, "timeout": 1, "chrt": 1, "gosu": 1, "su-exec": 1, "flock": 1, "nsys": 1}
 """Words of a wrapper's own that stand before the command: processors, seconds, a user, a file."""
 # Programs whose ``run`` runs another, with those of their options that take a value.
-_RUNNERS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ("conda", "mamba", "micromamba"), frozenset({"-n", "--name", "-p", "--prefix", "--cwd"})
-        ),
-        "uv": frozenset(
-            ["--with", "-p", "--python", "--project", "--directory", "--env-file", "--extra",
-             "--group", "--index", "--index-url", "--default-index", "--find-links", "-f"]
-        ),
-        **dict.fromkeys(
-            ("poetry", "pipenv", "pdm", "pixi", "rye", "hatch"), frozenset({"-e", "--environment"})
-        ),
-    }
-)  # fmt: skip
+_RUNNERS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(
+        ("conda", "mamba", "micromamba"), frozenset({"-n", "--name", "-p", "--prefix", "--cwd"})
+    ),
+    "uv": frozenset(
+        ["--with", "-p", "--python", "--project", "--directory", "--env-file", "--extra",
+         "--group", "--index", "--index-url", "--default-index", "--find-links", "-f"]
+    ),
+    **dict.fromkeys(
+        ("poetry", "pipenv", "pdm", "pixi", "rye", "hatch"), frozenset({"-e", "--environment"})
+    ),
+}  # fmt: skip
 _TMUX_VALUES = frozenset({"-s", "-n", "-c", "-t", "-x", "-y", "-e", "-F"})
 _KEYS = frozenset({"Enter", "C-m", "KPEnter", "C-j"})
 """What ``tmux send-keys`` presses after a command."""

@@ -9,38 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from yibu.adopt.bash import Gap, UnknownScriptError
 from yibu.messages import tr
 
-_FAMILIES: Mapping[str, str] = MappingProxyType(
-    {
-        "qwen2-instruct": "Qwen/Qwen2-{size}B-Instruct",
-        "qwen2.5": "Qwen/Qwen2.5-{size}B",
-        "qwen2.5-instruct": "Qwen/Qwen2.5-{size}B-Instruct",
-        "qwen2.5-coder-instruct": "Qwen/Qwen2.5-Coder-{size}B-Instruct",
-        "qwen2.5-vl-instruct": "Qwen/Qwen2.5-VL-{size}B-Instruct",
-        "qwen2-vl-instruct": "Qwen/Qwen2-VL-{size}B-Instruct",
-        "qwen3": "Qwen/Qwen3-{size}B",
-        "qwq-32b": "Qwen/QwQ-32B",
-        "deepseek-r1-distill-qwen": "deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}B",
-        "deepseek-r1-distill-llama": "deepseek-ai/DeepSeek-R1-Distill-Llama-{size}B",
-        "llama-3.1-instruct": "meta-llama/Llama-3.1-{size}B-Instruct",
-        "llama-3.3-instruct": "meta-llama/Llama-3.3-{size}B-Instruct",
-        "bge-m3": "BAAI/bge-m3",
-        "bge-large-zh-v1.5": "BAAI/bge-large-zh-v1.5",
-        "bge-large-en-v1.5": "BAAI/bge-large-en-v1.5",
-        "bge-reranker-v2-m3": "BAAI/bge-reranker-v2-m3",
-        "bge-reranker-large": "BAAI/bge-reranker-large",
-        "SenseVoiceSmall": "iic/SenseVoiceSmall",
-    }
-)
-_SUFFIXES = MappingProxyType(
-    {"pytorch": "", "awq": "-AWQ", "gptq": "-GPTQ-{quantization}", "fp8": "-FP8"}
-)
-_ENGINES = MappingProxyType({"vllm": "vllm", "llama.cpp": "llama.cpp", "": ""})
+_FAMILIES: Mapping[str, str] = {
+    "qwen2-instruct": "Qwen/Qwen2-{size}B-Instruct",
+    "qwen2.5": "Qwen/Qwen2.5-{size}B",
+    "qwen2.5-instruct": "Qwen/Qwen2.5-{size}B-Instruct",
+    "qwen2.5-coder-instruct": "Qwen/Qwen2.5-Coder-{size}B-Instruct",
+    "qwen2.5-vl-instruct": "Qwen/Qwen2.5-VL-{size}B-Instruct",
+    "qwen2-vl-instruct": "Qwen/Qwen2-VL-{size}B-Instruct",
+    "qwen3": "Qwen/Qwen3-{size}B",
+    "qwq-32b": "Qwen/QwQ-32B",
+    "deepseek-r1-distill-qwen": "deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}B",
+    "deepseek-r1-distill-llama": "deepseek-ai/DeepSeek-R1-Distill-Llama-{size}B",
+    "llama-3.1-instruct": "meta-llama/Llama-3.1-{size}B-Instruct",
+    "llama-3.3-instruct": "meta-llama/Llama-3.3-{size}B-Instruct",
+    "bge-m3": "BAAI/bge-m3",
+    "bge-large-zh-v1.5": "BAAI/bge-large-zh-v1.5",
+    "bge-large-en-v1.5": "BAAI/bge-large-en-v1.5",
+    "bge-reranker-v2-m3": "BAAI/bge-reranker-v2-m3",
+    "bge-reranker-large": "BAAI/bge-reranker-large",
+    "SenseVoiceSmall": "iic/SenseVoiceSmall",
+}
+_SUFFIXES = {"pytorch": "", "awq": "-AWQ", "gptq": "-GPTQ-{quantization}", "fp8": "-FP8"}
+_ENGINES = {"vllm": "vllm", "llama.cpp": "llama.cpp", "": ""}
 _PLACED = frozenset(
     ["model_name", "n", "model_engine", "size_in_billions", "s", "model_format", "f",
      "quantization", "q", "model_uid", "u", "endpoint", "e", "model_type", "t", "gpu_idx",

@@ -11,26 +11,23 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from types import MappingProxyType
 from typing import Any, Self
 
 from yibu.config import ModelConfig
 from yibu.errors import ConfigError
 from yibu.messages import tr
 
-_NONE: Mapping[str, Any] = MappingProxyType({})
-_WORDS: Mapping[str, int] = MappingProxyType({"value": 1, "int": 1, "text": 1, "pair": 2})
+_NONE: Mapping[str, Any] = {}
+_WORDS: Mapping[str, int] = {"value": 1, "int": 1, "text": 1, "pair": 2}
 """Words that follow a flag, by its kind; a switch has none, the others any number."""
 
 
-_EXPECTED: Mapping[str, str] = MappingProxyType(
-    {
-        "int": tr("a whole number"),
-        "float": tr("a number"),
-        "size": tr("a whole number, with k, m or g for thousands and K, M or G for 1,024"),
-        "json": "JSON",
-    }
-)
+_EXPECTED: Mapping[str, str] = {
+    "int": tr("a whole number"),
+    "float": tr("a number"),
+    "size": tr("a whole number, with k, m or g for thousands and K, M or G for 1,024"),
+    "json": "JSON",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,10 +322,9 @@ class Given:
         )
 
 
-_SCALES = MappingProxyType(
-    {letter: 1000 ** (n + 1) for n, letter in enumerate("kmgt")}
-    | {letter: 1024 ** (n + 1) for n, letter in enumerate("KMGT")}
-)
+_SCALES = {letter: 1000 ** (n + 1) for n, letter in enumerate("kmgt")} | {
+    letter: 1024 ** (n + 1) for n, letter in enumerate("KMGT")
+}
 """As vLLM reads them: k, m, g and t are decimal, K, M, G and T binary."""
 
 

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 from yibu.engines.flags import Flag, FlagTable, is_flag, lacks_value, spelt
@@ -23,19 +22,17 @@ Role = Literal[
 ]
 """What a flag says that belongs to the gateway or to the entry itself."""
 
-SETTINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "host": "gateway.host",
-        "port": "gateway.port",
-        "key": "gateway.api_keys",
-        "key_file": "gateway.api_key_file",
-        "name": tr("the entry's name"),
-        "model": tr("the entry's source"),
-        "hub_repo": tr("the entry's source (hf:ORG/NAME)"),
-        "hub_file": tr("the entry's source (hf:ORG/NAME#FILE)"),
-        "adapters": "options.lora",
-    }
-)
+SETTINGS: Mapping[str, str] = {
+    "host": "gateway.host",
+    "port": "gateway.port",
+    "key": "gateway.api_keys",
+    "key_file": "gateway.api_key_file",
+    "name": tr("the entry's name"),
+    "model": tr("the entry's source"),
+    "hub_repo": tr("the entry's source (hf:ORG/NAME)"),
+    "hub_file": tr("the entry's source (hf:ORG/NAME#FILE)"),
+    "adapters": "options.lora",
+}
 """Where yibu.yaml has what a role says."""
 CERTIFICATE = tr("the gateway speaks plain HTTP: put a proxy with the certificate before it")
 ORIGINS = tr("pages of other sites are let in by gateway.cors_origins")
@@ -46,7 +43,7 @@ NOT_READ = tr("what stands in that file was not read: write it under options:")
 HUB_TOKEN = tr("a secret stood on the command line: set HF_TOKEN in yibu's environment instead")
 """Why flags that several servers have are left out, and what to do instead."""
 _ONE_VALUE = frozenset({"value", "int", "text"})
-_NONE: Mapping[str, Any] = MappingProxyType({})
+_NONE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from yibu.errors import UnsupportedError, VerificationError
@@ -13,28 +12,23 @@ from yibu.messages import tr
 from yibu.planner.files import load_json, load_yaml, magic
 from yibu.planner.types import ModelFacts, ModelFormat
 
-_FORMATS: Mapping[str, ModelFormat] = MappingProxyType(
-    {
-        "SenseVoiceSmall": "sensevoice",
-        "Paraformer": "paraformer",
-        "BiCifParaformer": "paraformer",
-        "SeacoParaformer": "paraformer",
-        "ParaformerStreaming": "paraformer",
-    }
-)
+_FORMATS: Mapping[str, ModelFormat] = {
+    "SenseVoiceSmall": "sensevoice",
+    "Paraformer": "paraformer",
+    "BiCifParaformer": "paraformer",
+    "SeacoParaformer": "paraformer",
+    "ParaformerStreaming": "paraformer",
+}
 """By the class that config.yaml names."""
-_ONNX: Mapping[ModelFormat, ModelFormat] = MappingProxyType(
-    {"sensevoice": "sensevoice-onnx", "paraformer": "paraformer-onnx"}
-)
-_COMPANIONS = MappingProxyType(
-    {
-        "FsmnVADStreaming": tr("finds speech: name it as the option `vad` of a model"),
-        "CTTransformer": tr(
-            "writes punctuation: name it as the option `punctuation` of a Paraformer"
-        ),
-        "CAMPPlus": tr("tells speakers apart: name it as the option `speakers` of a model"),
-    }
-)
+_ONNX: Mapping[ModelFormat, ModelFormat] = {
+    "sensevoice": "sensevoice-onnx",
+    "paraformer": "paraformer-onnx",
+}
+_COMPANIONS = {
+    "FsmnVADStreaming": tr("finds speech: name it as the option `vad` of a model"),
+    "CTTransformer": tr("writes punctuation: name it as the option `punctuation` of a Paraformer"),
+    "CAMPPlus": tr("tells speakers apart: name it as the option `speakers` of a model"),
+}
 """What other models of FunASR's are for."""
 
 

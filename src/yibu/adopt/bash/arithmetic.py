@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Protocol
 
 from tree_sitter import Node
@@ -12,32 +11,33 @@ from tree_sitter import Node
 from yibu.adopt.bash.syntax import Source, named
 from yibu.adopt.bash.values import Gap, Text
 
-_BINARY: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
-    {
-        "+": operator.add,
-        "-": operator.sub,
-        "*": operator.mul,
-        "**": lambda a, b: a**b if 0 <= b <= 64 else 0,
-        "/": lambda a, b: int(a / b),  # towards zero
-        "%": lambda a, b: a - b * int(a / b),
-        "<<": lambda a, b: a << b if 0 <= b < 64 else 0,
-        ">>": lambda a, b: a >> b if 0 <= b < 64 else 0,
-        "&": operator.and_,
-        "|": operator.or_,
-        "^": operator.xor,
-        "<": lambda a, b: int(a < b),
-        "<=": lambda a, b: int(a <= b),
-        ">": lambda a, b: int(a > b),
-        ">=": lambda a, b: int(a >= b),
-        "==": lambda a, b: int(a == b),
-        "!=": lambda a, b: int(a != b),
-        "&&": lambda a, b: int(bool(a and b)),
-        "||": lambda a, b: int(bool(a or b)),
-    }
-)
-_UNARY: Mapping[str, Callable[[int], int]] = MappingProxyType(
-    {"-": operator.neg, "+": operator.pos, "!": lambda a: int(not a), "~": operator.invert}
-)
+_BINARY: Mapping[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "**": lambda a, b: a**b if 0 <= b <= 64 else 0,
+    "/": lambda a, b: int(a / b),  # towards zero
+    "%": lambda a, b: a - b * int(a / b),
+    "<<": lambda a, b: a << b if 0 <= b < 64 else 0,
+    ">>": lambda a, b: a >> b if 0 <= b < 64 else 0,
+    "&": operator.and_,
+    "|": operator.or_,
+    "^": operator.xor,
+    "<": lambda a, b: int(a < b),
+    "<=": lambda a, b: int(a <= b),
+    ">": lambda a, b: int(a > b),
+    ">=": lambda a, b: int(a >= b),
+    "==": lambda a, b: int(a == b),
+    "!=": lambda a, b: int(a != b),
+    "&&": lambda a, b: int(bool(a and b)),
+    "||": lambda a, b: int(bool(a or b)),
+}
+_UNARY: Mapping[str, Callable[[int], int]] = {
+    "-": operator.neg,
+    "+": operator.pos,
+    "!": lambda a: int(not a),
+    "~": operator.invert,
+}
 
 
 class Unknown(Exception):  # noqa: N818 - no fault: an answer that is not known

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from tree_sitter import Node
 
@@ -15,16 +14,14 @@ from yibu.adopt.bash.state import State
 from yibu.adopt.bash.syntax import Source
 from yibu.adopt.bash.values import EMPTY, Files, Gap, Text, resolve
 
-_NUMBERS: Mapping[str, Callable[[int, int], bool]] = MappingProxyType(
-    {
-        "-eq": lambda a, b: a == b,
-        "-ne": lambda a, b: a != b,
-        "-lt": lambda a, b: a < b,
-        "-le": lambda a, b: a <= b,
-        "-gt": lambda a, b: a > b,
-        "-ge": lambda a, b: a >= b,
-    }
-)
+_NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
+    "-eq": lambda a, b: a == b,
+    "-ne": lambda a, b: a != b,
+    "-lt": lambda a, b: a < b,
+    "-le": lambda a, b: a <= b,
+    "-gt": lambda a, b: a > b,
+    "-ge": lambda a, b: a >= b,
+}
 _STRINGS = frozenset({"=", "==", "!=", "=~", "<", ">"})
 _UNKNOWN: bool | None = None
 _UNARY = frozenset(f"-{letter}" for letter in "znvefdrwxsLhSpbctaoGONk")

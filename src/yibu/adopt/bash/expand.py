@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Literal
 
 from tree_sitter import Node
@@ -26,28 +25,26 @@ _DYNAMIC = frozenset({"RANDOM", "SECONDS", "EPOCHSECONDS", "BASHPID", "PPID", "U
 _MAX_RANGE = 10_000
 
 
-_READERS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ["word", "number", "extglob_pattern", "regex", "variable_name", "test_operator",
-             "special_variable_name"],
-            "word",
-        ),
-        "raw_string": "raw",
-        "ansi_c_string": "ansi",
-        "string": "string",
-        "translated_string": "string",
-        "concatenation": "concatenation",
-        "command_name": "concatenation",
-        "simple_expansion": "unquoted",
-        "expansion": "unquoted",
-        "arithmetic_expansion": "arithmetic",
-        "command_substitution": "command",
-        "brace_expression": "range",
-        "$": "dollar",
-        "comment": "dollar",
-    }
-)  # fmt: skip
+_READERS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ["word", "number", "extglob_pattern", "regex", "variable_name", "test_operator",
+         "special_variable_name"],
+        "word",
+    ),
+    "raw_string": "raw",
+    "ansi_c_string": "ansi",
+    "string": "string",
+    "translated_string": "string",
+    "concatenation": "concatenation",
+    "command_name": "concatenation",
+    "simple_expansion": "unquoted",
+    "expansion": "unquoted",
+    "arithmetic_expansion": "arithmetic",
+    "command_substitution": "command",
+    "brace_expression": "range",
+    "$": "dollar",
+    "comment": "dollar",
+}  # fmt: skip
 """By a node's type, the method of ``Expander`` that reads it."""
 
 

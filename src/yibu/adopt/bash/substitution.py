@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tree_sitter import Node
@@ -119,6 +118,8 @@ def _seq(arguments: list[str]) -> Text | None:
     return join((Text(str(number)) for number in found), "\n")
 
 
-_PURE: Mapping[str, Callable[[list[str]], Text | None]] = MappingProxyType(
-    {"dirname": _dirname, "basename": _basename, "seq": _seq}
-)
+_PURE: Mapping[str, Callable[[list[str]], Text | None]] = {
+    "dirname": _dirname,
+    "basename": _basename,
+    "seq": _seq,
+}

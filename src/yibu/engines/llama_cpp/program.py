@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 from yibu.config import ModelConfig
 from yibu.errors import ConfigError, EnvironmentSetupError
@@ -197,9 +196,9 @@ def read_program(
         version=version["version"].strip(),
         build=int(number[1] or number[2]) if number else None,
         devices=parse_devices(listed),
-        flags=MappingProxyType(flags),
+        flags=(flags),
         environment=environment,
-        variables=MappingProxyType(variables),
+        variables=(variables),
     )
 
 

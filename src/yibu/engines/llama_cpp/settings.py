@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from yibu.config import ModelConfig
@@ -29,61 +28,57 @@ _PLANNED = frozenset({"n_ctx", "n_parallel"})
 overruled it would ask for memory that is not there."""
 _PROGRAM = tr("a llama-server of your own takes it: options.program: /path/to/llama-server")
 
-_ALIASES: Mapping[str, str] = MappingProxyType(
-    {
-        "threads_batch": "cpuparams_batch.n_threads",
-        "cpu_strict": "cpuparams.strict_cpu",
-        "poll": "cpuparams.poll",
-        "prio": "cpuparams.priority",
-        "prio_batch": "cpuparams_batch.priority",
-        "perf": "!no_perf",
-        "temperature": "sampling.temp",
-        "repeat_last_n": "sampling.penalty_last_n",
-        "repeat_penalty": "sampling.penalty_repeat",
-        "presence_penalty": "sampling.penalty_present",
-        "frequency_penalty": "sampling.penalty_freq",
-        "dry_base": "sampling.dry_base",
-        "rope_scaling": "rope_scaling_type",
-        "lazy_mode": "lazy_mode",
-        "numa": "numa",
-        "split_mode": "split_mode",
-        "tensor_split": "tensor_split",
-        "main_gpu": "main_gpu",
-        "fit": "fit_params",
-        "fit_target": "fit_params_target",
-        "reasoning_effort": "default_template_kwargs",
-        "slot_save_path": "slot_save_path",
-        "media_path": "media_path",
-        "log_verbosity": "verbosity",
-        "spec_draft_threads": "speculative.draft.cpuparams.n_threads",
-        "spec_draft_threads_batch": "speculative.draft.cpuparams_batch.n_threads",
-        "spec_draft_prio": "speculative.draft.cpuparams.priority",
-        "spec_draft_prio_batch": "speculative.draft.cpuparams_batch.priority",
-        "spec_draft_type_k": "speculative.draft.cache_type_k",
-        "spec_draft_type_v": "speculative.draft.cache_type_v",
-        "cache_type_k_draft": "speculative.draft.cache_type_k",
-        "cache_type_v_draft": "speculative.draft.cache_type_v",
-        "n_gpu_layers_draft": "speculative.draft.n_gpu_layers",
-        "spec_draft_model": "speculative.draft.mparams.path",
-    }
-)
+_ALIASES: Mapping[str, str] = {
+    "threads_batch": "cpuparams_batch.n_threads",
+    "cpu_strict": "cpuparams.strict_cpu",
+    "poll": "cpuparams.poll",
+    "prio": "cpuparams.priority",
+    "prio_batch": "cpuparams_batch.priority",
+    "perf": "!no_perf",
+    "temperature": "sampling.temp",
+    "repeat_last_n": "sampling.penalty_last_n",
+    "repeat_penalty": "sampling.penalty_repeat",
+    "presence_penalty": "sampling.penalty_present",
+    "frequency_penalty": "sampling.penalty_freq",
+    "dry_base": "sampling.dry_base",
+    "rope_scaling": "rope_scaling_type",
+    "lazy_mode": "lazy_mode",
+    "numa": "numa",
+    "split_mode": "split_mode",
+    "tensor_split": "tensor_split",
+    "main_gpu": "main_gpu",
+    "fit": "fit_params",
+    "fit_target": "fit_params_target",
+    "reasoning_effort": "default_template_kwargs",
+    "slot_save_path": "slot_save_path",
+    "media_path": "media_path",
+    "log_verbosity": "verbosity",
+    "spec_draft_threads": "speculative.draft.cpuparams.n_threads",
+    "spec_draft_threads_batch": "speculative.draft.cpuparams_batch.n_threads",
+    "spec_draft_prio": "speculative.draft.cpuparams.priority",
+    "spec_draft_prio_batch": "speculative.draft.cpuparams_batch.priority",
+    "spec_draft_type_k": "speculative.draft.cache_type_k",
+    "spec_draft_type_v": "speculative.draft.cache_type_v",
+    "cache_type_k_draft": "speculative.draft.cache_type_k",
+    "cache_type_v_draft": "speculative.draft.cache_type_v",
+    "n_gpu_layers_draft": "speculative.draft.n_gpu_layers",
+    "spec_draft_model": "speculative.draft.mparams.path",
+}
 """Flags whose handler in llama.cpp does more than assign → the field (``!`` turned round)."""
-_EFFECTLESS: Mapping[str, str] = MappingProxyType(
-    {
-        "defrag_thold": tr("llama.cpp no longer looks at it"),
-        "log_verbose": tr("its log is verbose enough (options.verbosity)"),
-        "memory_f32": tr("llama.cpp no longer looks at it"),
-        "sequences": tr("llama-server does not look at it"),
-        "sampler_seq": tr("requests say it (samplers)"),
-    }
-)
+_EFFECTLESS: Mapping[str, str] = {
+    "defrag_thold": tr("llama.cpp no longer looks at it"),
+    "log_verbose": tr("its log is verbose enough (options.verbosity)"),
+    "memory_f32": tr("llama.cpp no longer looks at it"),
+    "sequences": tr("llama-server does not look at it"),
+    "sampler_seq": tr("requests say it (samplers)"),
+}
 NO_GPU = frozenset(
     {"device", "override_tensor", "cpu_moe", "n_cpu_moe", "n_cpu_ffn", "mmproj_device",
      "spec_draft_device", "spec_draft_override_tensor", "spec_draft_cpu_moe", "n_cpu_moe_draft"}
 )  # fmt: skip
 """Flags that say what goes to a GPU: without effect where all of it runs on the CPU."""
 FETCHED = frozenset({"model_url", "docker_repo", "mmproj_url", "hf_repo_draft"})
-_MODES: Mapping[str, str] = MappingProxyType({"mmap+mlock": "mmap_mlock", "dio": "direct_io"})
+_MODES: Mapping[str, str] = {"mmap+mlock": "mmap_mlock", "dio": "direct_io"}
 
 
 @dataclass(slots=True)
@@ -363,23 +358,21 @@ def _preserve(_model: ModelConfig, flag: Flag, found: Settings) -> None:
     found.fields["preserve_reasoning_specified"] = True
 
 
-_SPECIAL: Mapping[str, Special] = MappingProxyType(
-    {
-        "reranking": _rerank,
-        "no_mmap": _load_mode("none"),
-        "mmap": _load_mode("mmap"),
-        "mlock": _load_mode("mlock"),
-        "direct_io": _load_mode("direct_io"),
-        "no_direct_io": lambda _model, _flag, _found: None,
-        "timeout": _timeout,
-        "rope_scale": _rope_scale,
-        "grammar": _grammar,
-        "chat_template_kwargs": _template_kwargs,
-        "reasoning": _reasoning,
-        "reasoning_effort": _effort,
-        "reasoning_preserve": _preserve,
-    }
-)
+_SPECIAL: Mapping[str, Special] = {
+    "reranking": _rerank,
+    "no_mmap": _load_mode("none"),
+    "mmap": _load_mode("mmap"),
+    "mlock": _load_mode("mlock"),
+    "direct_io": _load_mode("direct_io"),
+    "no_direct_io": lambda _model, _flag, _found: None,
+    "timeout": _timeout,
+    "rope_scale": _rope_scale,
+    "grammar": _grammar,
+    "chat_template_kwargs": _template_kwargs,
+    "reasoning": _reasoning,
+    "reasoning_effort": _effort,
+    "reasoning_preserve": _preserve,
+}
 
 
 def supported(names: Iterable[str]) -> dict[str, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from yibu.engines.flags import FlagTable, pinned_flags
 
@@ -12,31 +11,29 @@ _WRITTEN = pinned_flags(__package__)
 (``switch`` nothing, ``int`` a whole number, ``text`` a word, ``pair`` two words, ``removed`` nothing, for
 llama.cpp refuses it) and its environment variable."""
 ROWS: tuple[tuple[str, str, str, str], ...] = tuple(map(tuple, _WRITTEN["rows"]))
-ASSIGNED: Mapping[str, str] = MappingProxyType(_WRITTEN["assigned"])
+ASSIGNED: Mapping[str, str] = _WRITTEN["assigned"]
 """The fields of ``common_params`` that flags set to their value as it stands, or to ``=true``, ``=false``
 or, where the value is turned round, ``!value``."""
-FIELDS: Mapping[str, str] = MappingProxyType(pinned_flags(__package__, "fields.json")["fields"])
+FIELDS: Mapping[str, str] = pinned_flags(__package__, "fields.json")["fields"]
 """The fields of ``common_params`` → their kinds; one in angle brackets is an enumeration, its words after the
 colon. Written by scripts/llama_cpp_fields.py."""
-FORMER: Mapping[str, str] = MappingProxyType(
-    {
-        "--mmap": "switch",
-        "--no-mmap": "switch",
-        "--mlock": "switch",
-        "-dio --direct-io": "switch",
-        "-ndio --no-direct-io": "switch",
-        "--log-enable": "switch",
-        "--log-new": "switch",
-        "--log-append": "switch",
-        "-ns --sequences": "int",
-        "-gan --grp-attn-n": "int",
-        "-gaw --grp-attn-w": "int",
-        "-spf --system-prompt-file": "text",
-        "-cd --ctx-size-draft": "int",
-        "--memory-f32": "switch",
-        "--numa-mirror": "switch",
-    }
-)
+FORMER: Mapping[str, str] = {
+    "--mmap": "switch",
+    "--no-mmap": "switch",
+    "--mlock": "switch",
+    "-dio --direct-io": "switch",
+    "-ndio --no-direct-io": "switch",
+    "--log-enable": "switch",
+    "--log-new": "switch",
+    "--log-append": "switch",
+    "-ns --sequences": "int",
+    "-gan --grp-attn-n": "int",
+    "-gaw --grp-attn-w": "int",
+    "-spf --system-prompt-file": "text",
+    "-cd --ctx-size-draft": "int",
+    "--memory-f32": "switch",
+    "--numa-mirror": "switch",
+}
 """Flags of older builds by their spellings, and what follows them."""
 
 
@@ -66,10 +63,10 @@ def _make() -> FlagTable:
                 variables[variable.replace("LLAMA_ARG_", "LLAMA_ARG_NO_")] = f"no_{name}"
     return FlagTable(
         _WRITTEN["version"],
-        MappingProxyType(kinds),
-        MappingProxyType(short),
-        negations=MappingProxyType(negations),
-        variables=MappingProxyType(variables),
+        (kinds),
+        (short),
+        negations=(negations),
+        variables=(variables),
         strict=True,
         loose=frozenset({"flash_attn"}),
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from yibu.errors import SourceError
 from yibu.hub import catalogue
 from yibu.hub.source import parse_source
 
-BESIDE: Mapping[str, str] = MappingProxyType({"punctuation": "ct-punc", "speakers": "cam++"})
+BESIDE: Mapping[str, str] = {"punctuation": "ct-punc", "speakers": "cam++"}
 """Options that name one, and the usual model for each."""
 
 

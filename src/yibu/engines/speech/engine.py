@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from pydantic import Field
@@ -28,15 +27,13 @@ from yibu.planner.types import ModelFacts, Placement
 
 KEY_VARIABLE = "YIBU_SPEECH_KEY"
 
-ENVIRONMENTS: Mapping[str, str] = MappingProxyType(
-    {
-        "whisper-ct2": "speech-whisper",
-        "sensevoice": "speech-onnx",
-        "sensevoice-onnx": "speech-onnx",
-        "paraformer": "speech-onnx",
-        "paraformer-onnx": "speech-onnx",
-    }
-)
+ENVIRONMENTS: Mapping[str, str] = {
+    "whisper-ct2": "speech-whisper",
+    "sensevoice": "speech-onnx",
+    "sensevoice-onnx": "speech-onnx",
+    "paraformer": "speech-onnx",
+    "paraformer-onnx": "speech-onnx",
+}
 """By model format; ``path: reference`` runs FunASR's own classes on torch instead."""
 
 _BY_FUNASR = frozenset({"sensevoice", "paraformer"})
