@@ -287,18 +287,22 @@ def _warn_of_command(
     command: Command, options: Mapping[str, Any], env: Mapping[str, str], found: Findings
 ) -> None:
     if options.get("trust_remote_code"):
-        found.warn(tr(
-"--trust-remote-code runs Python that comes with the model: keep it only if you "
-"know its authors"
-))  # fmt: skip
+        found.warn(
+            tr(
+                "--trust-remote-code runs Python that comes with the model: keep it only if you "
+                "know its authors"
+            )
+        )
     if env.get("VLLM_SERVER_DEV_MODE") == "1":
         found.warn(tr("VLLM_SERVER_DEV_MODE=1 opens administrative paths of vLLM's: leave it out"))
     if _CONTAINERS & set(command.wrappers):
-        found.warn(tr(
-"it ran in a container with a server of its own; yibu runs the version that it "
-"has pinned (another: yibu engine install ENVIRONMENT --version V), and none of "
-"the container's other options is carried over"
-))  # fmt: skip
+        found.warn(
+            tr(
+                "it ran in a container with a server of its own; yibu runs the version that it "
+                "has pinned (another: yibu engine install ENVIRONMENT --version V), and none of "
+                "the container's other options is carried over"
+            )
+        )
     if "sudo" in command.wrappers:
         found.warn(
             tr("it ran as another user through sudo; yibu runs engines as the user it runs as")

@@ -31,11 +31,14 @@ def read_compose(document: Mapping[str, Any], setting: Setting, text: str) -> It
         gaps = [replace(gap, line=line_of(text, gap.construct)) for gap in gaps]
         warnings = []
         env, unread = _compose_env(service, setting.files)
-        warnings += [tr(
-"{file}, which service {name} takes variables from, is not here and was not read",
-file=file,
-name=name
-) for file in unread]  # fmt: skip
+        warnings += [
+            tr(
+                "{file}, which service {name} takes variables from, is not here and was not read",
+                file=file,
+                name=name,
+            )
+            for file in unread
+        ]
         if "extends" in service:
             gaps.append(Gap(line_of(text, "extends:"), tr("extends: of service {name}", name=name)))
         container = Container(

@@ -122,10 +122,13 @@ def _served_model(models: list[ast.Call], values: _Constants) -> dict[str, Any]:
 
 def _check_served(model: str, gap: Gap) -> None:
     if not _SERVED.search(model):
-        raise UnknownScriptError(gap, tr(
-"serves a model that yibu's speech engine does not know: it has SenseVoice, "
-"Chinese Paraformers and Whisper"
-))  # fmt: skip
+        raise UnknownScriptError(
+            gap,
+            tr(
+                "serves a model that yibu's speech engine does not know: it has SenseVoice, "
+                "Chinese Paraformers and Whisper"
+            ),
+        )
 
 
 def _source(model: str) -> str:

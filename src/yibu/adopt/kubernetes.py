@@ -90,11 +90,10 @@ def pod_env(raw: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
             )
         else:
             env[name] = text_of(entry.get("value"))
-    warnings += [tr(
-"envFrom of container {get} was not read: variables may be missing",
-get=raw.get("name")
-)
-                 for _ in raw.get("envFrom") or ()]  # fmt: skip
+    warnings += [
+        tr("envFrom of container {get} was not read: variables may be missing", get=raw.get("name"))
+        for _ in raw.get("envFrom") or ()
+    ]
     return env, warnings
 
 

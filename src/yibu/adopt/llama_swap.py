@@ -98,12 +98,13 @@ class _Entry:
         if not any("{port}" in word for word in words):
             gap = Gap(self.line, " ".join(words)[:60])
             raise UnknownScriptError(
-                gap, tr(
-"of {name} is no server that is known here, and has no ${{PORT}}",
-name=self.name
-),
+                gap,
+                tr(
+                    "of {name} is no server that is known here, and has no ${{PORT}}",
+                    name=self.name,
+                ),
                 tr("Write ${PORT} where it is told its port."),
-            )  # fmt: skip
+            )
         options: dict[str, Any] = {"command": words}
         if self.model.get("checkEndpoint"):
             options["ready"] = self._filled(str(self.model["checkEndpoint"]))

@@ -104,11 +104,12 @@ def _source(name: str, flags: Mapping[str, str], gap: Gap) -> str:
     size = (flags.get("size_in_billions") or flags.get("s") or "").replace("_", ".")
     if family is None or kind not in _SUFFIXES or ("{size}" in family and not size):
         raise UnknownScriptError(
-            gap, tr(
-"names a model by Xinference's own registry, and this one is not known here: "
-"write the entry with `source: ORG/NAME`"
-)
-        )  # fmt: skip
+            gap,
+            tr(
+                "names a model by Xinference's own registry, and this one is not known here: "
+                "write the entry with `source: ORG/NAME`"
+            ),
+        )
     suffix = _SUFFIXES[kind].format(
         quantization=flags.get("quantization") or flags.get("q") or "Int4"
     )

@@ -78,15 +78,9 @@ def chat(title: str) -> tuple[Rule, ...]:
                 "response_format", "response_format[type=text].**", "response_format[type=json_object].**",
                 "response_format[type=json_schema].**"),
         *_tools(title),
-        *refused(tr(
-"{title} knows 'tools' and 'tool_choice', which took their place. Use those",
-title=title
-), "functions",
+        *refused(tr("{title} knows 'tools' and 'tool_choice', which took their place. Use those", title=title), "functions",
                  "function_call"),
-        *refused(tr(
-"{title} predicts nothing from a draft in the request. Leave it out",
-title=title
-), "prediction"),
+        *refused(tr("{title} predicts nothing from a draft in the request. Leave it out", title=title), "prediction"),
         *refused(HOSTED, "web_search_options"),
     )  # fmt: skip
 
@@ -97,10 +91,7 @@ def completions(title: str) -> tuple[Rule, ...]:
         *passed(*_SAMPLING, "prompt", "logprobs"),
         *STREAM,
         *ACCOUNTING,
-        *refused(tr(
-"{title} fills nothing in. Write the model's own tokens for it into 'prompt'",
-title=title
-), "suffix"),
+        *refused(tr("{title} fills nothing in. Write the model's own tokens for it into 'prompt'", title=title), "suffix"),
     )  # fmt: skip
 
 
@@ -164,20 +155,14 @@ def message_parts(title: str, *, images_in_results: bool = False) -> tuple[Rule,
                  f"{result}.content[type=text].citations", "system[type=text].citations"),
         *refused(tr("{title} reads no files. Send their text", title=title),
                  *(f"{image}.source[type=file]" for image in images)),
-        *refused(tr(
-"{title} reads text, images, thoughts and tools' calls and results. Send its text",
-title=title
-),
+        *refused(tr("{title} reads text, images, thoughts and tools' calls and results. Send its text", title=title),
                  f"{_PART}[type=*]", f"{result}.content[type=*]"),
         *refused(_ANTHROPIC, "tools[type=*]"),
         *passed("system", "system[type=text].**", "tools", "tools.**", "tools.input_schema[type=object].**",
                 "tools[type=custom].**"),
         *ignored(tr("how Anthropic's hosted programs call it"), "tools.allowed_callers", "tools.defer_loading",
                  "tools.eager_input_streaming"),
-        *refused(tr(
-"{title} puts no examples into the prompt. Write them into the description",
-title=title
-),
+        *refused(tr("{title} puts no examples into the prompt. Write them into the description", title=title),
                  "tools.input_examples"),
     )  # fmt: skip
 

@@ -98,12 +98,13 @@ class Command(Engine):
             )
         options, rest = read_options(CommandOptions, model, self.name)
         if not options.ready.startswith("/"):
-            raise ConfigError(tr(
-"model {model!r}: ready has to be a path that begins with '/', found "
-"{ready!r}",
-model=model.name,
-ready=options.ready
-))  # fmt: skip
+            raise ConfigError(
+                tr(
+                    "model {model!r}: ready has to be a path that begins with '/', found {ready!r}",
+                    model=model.name,
+                    ready=options.ready,
+                )
+            )
         return options, [*_words(model, options.command), *to_flags(rest), *model.flags]
 
     def plan(
@@ -138,12 +139,14 @@ def _words(model: ModelConfig, command: str | list[str]) -> list[str]:
     try:
         words = shlex.split(command) if isinstance(command, str) else list(command)
     except ValueError as error:
-        raise ConfigError(tr(
-"model {model!r}: the command cannot be read: {error}",
-model=model.name,
-error=error
-),
-                          hint=tr("found: {command}", command=command)) from error  # fmt: skip
+        raise ConfigError(
+            tr(
+                "model {model!r}: the command cannot be read: {error}",
+                model=model.name,
+                error=error,
+            ),
+            hint=tr("found: {command}", command=command),
+        ) from error
     if not words:
         raise ConfigError(tr("model {model!r}: the command is empty", model=model.name))
     found = {name for word in words for name in _PLACEHOLDER.findall(word)}

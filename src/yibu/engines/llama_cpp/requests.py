@@ -34,6 +34,12 @@ _FETCHES = tr(
 )
 _IDS = tr("an id of OpenAI's, which says nothing to a model")
 
+_ECHO = tr(
+    "the prompt is put before its continuation; with 'logprobs' the model is made to say "
+    "it, one token a request, for llama.cpp scores what it generates alone. A stream "
+    "comes in one piece"
+)
+
 _SAMPLING = passed("n", "frequency_penalty", "presence_penalty", "logit_bias")
 _TOOL_CHOICE = (
     *done(_CHOSEN, "tool_choice", "tool_choice[type=function]", "tool_choice[type=allowed_tools]"),
@@ -62,11 +68,7 @@ _COMPLETIONS = varied(
     completions(_TITLE),
     *_SAMPLING,
     *done(tr("with 'max_tokens': 0 the prompt alone is answered"), "max_tokens"),
-    *done(tr(
-"the prompt is put before its continuation; with 'logprobs' the model is made to say "
-"it, one token a request, for llama.cpp scores what it generates alone. A stream "
-"comes in one piece"
-), "echo"),
+    *done(_ECHO, "echo"),
     *done(tr("by /infill, for models with tokens for it (else 400). A stream comes in one piece"), "suffix"),
     *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
 )  # fmt: skip
@@ -75,10 +77,7 @@ _EMBEDDINGS = (
     *done(MODEL, "model"),
     *passed("input"),
     *done(tr("either, whichever the engine writes"), "encoding_format"),
-    *done(tr(
-"vectors of a model that says it is Matryoshka are cut and made one long again; else "
-"400"
-), "dimensions"),
+    *done(tr("vectors of a model that says it is Matryoshka are cut and made one long again; else 400"), "dimensions"),
     *ignored(tr("says who asks"), "user"),
 )  # fmt: skip
 

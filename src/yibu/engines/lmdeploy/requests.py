@@ -34,10 +34,7 @@ LMDEPLOY_REQUESTS = RequestTable(
         "/v1/completions": (
             *rows.completions(_TITLE),
             *_PENALTIES,
-            *refused(tr(
-"LMDeploy gives one answer in this API. Ask again, or use "
-"/v1/chat/completions"
-), "n",
+            *refused(tr("LMDeploy gives one answer in this API. Ask again, or use /v1/chat/completions"), "n",
                      "best_of", unless=(1,)),
             *refused(tr("LMDeploy does not repeat the prompt. Put it before the answer yourself"), "echo",
                      unless=(False,)),

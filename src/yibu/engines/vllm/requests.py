@@ -59,10 +59,7 @@ _COMPLETIONS = varied(
     *_SAMPLING,
     *passed("echo"),
     *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
-    *refused(tr(
-"vLLM fills nothing in. Write the model's own tokens for it into 'prompt', or use "
-"llama.cpp"
-), "suffix"),
+    *refused(tr("vLLM fills nothing in. Write the model's own tokens for it into 'prompt', or use llama.cpp"), "suffix"),
 )  # fmt: skip
 
 _RESPONSES = varied(
