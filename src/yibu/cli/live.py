@@ -256,6 +256,8 @@ class _Screen:
         self._dim = output_format == "text" and sys.stdout.isatty()
         self._open: dict[str, str] = {}
         self._cues = 0
+        self._named: set[str] = set()
+        """Items whose text was written with its speakers."""
 
     def show(self, kind: str, event: dict[str, Any]) -> None:
         """An event of a transcription."""
@@ -268,20 +270,28 @@ class _Screen:
             self._final(event)
 
     def _segment(self, segment: dict[str, Any]) -> None:
+        """``speaker`` is empty where speakers are not told apart."""
+        speaker, text = segment["speaker"], segment["text"]
+        named = f"{speaker}: {text}" if speaker else text
         if self._format == "json":
             fields = {name: segment[name] for name in ("start", "end", "text")}
+            fields |= {"speaker": speaker} if speaker else {}
             self._write(json.dumps(fields, ensure_ascii=False))
         elif self._format == "srt":
             self._cues += 1
             times = f"{_clock(segment['start'])} --> {_clock(segment['end'])}"
-            self._write(f"{self._cues}\n{times}\n{segment['text']}\n")
+            self._write(f"{self._cues}\n{times}\n{named}\n")
+        elif speaker:
+            self._named.add(segment["item_id"])
+            self._write(named)
 
     def _final(self, event: dict[str, Any]) -> None:
         self._open.pop(event["item_id"], None)
         if "error" in event:
             output.talk(event["error"]["message"])
-        elif self._format == "text" and event["transcript"]:
+        elif self._format == "text" and event["transcript"] and event["item_id"] not in self._named:
             self._write(event["transcript"])
+        self._named.discard(event["item_id"])
         self._draw()
 
     def done(self) -> None:

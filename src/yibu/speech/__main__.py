@@ -65,6 +65,7 @@ def _load(settings: Settings) -> Loaded:
         path=settings.path,
         punctuation_dir=settings.punctuation,
         speakers_dir=settings.speakers,
+        online_dir=settings.online,
     )
 
 
@@ -89,6 +90,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
         vad=parsed.vad,
         punctuation=parsed.punctuation,
         speakers=parsed.speakers,
+        online=parsed.online,
         host=parsed.host,
         port=parsed.port,
         precision=parsed.precision,
@@ -116,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vad", type=Path, help="directory of FSMN-VAD (faster-whisper's Silero)")
     parser.add_argument("--punctuation", type=Path, help="directory of CT-Transformer (Paraformer)")
     parser.add_argument("--speakers", type=Path, help="directory of CAM++, to tell speakers apart")
+    parser.add_argument("--online", type=Path, help="directory of a streaming model: partial texts")
     parser.add_argument("--served-model-name", help="what clients ask for (the directory's name)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (%(default)s)")

@@ -59,6 +59,8 @@ class Job:
     """False for speech that goes on, or may."""
     spare: bool = False
     """It takes the time that nothing else needs."""
+    recognize: Callable[[Segment], Recognized] | None = None
+    """Instead of the batcher's recognizer."""
 
 
 class Partials(Protocol):
@@ -339,25 +341,38 @@ class Batcher:
 def _work_off(recognizer: Recognizer, batch: Sequence[Job]) -> list[Answer]:
     """On a thread of the model's: recognize a batch, and return the memory that it took, which
     costs a millisecond and would otherwise stay with the process in pieces."""
-    results = _recognize(
-        recognizer, [job.segment() for job in batch], [job.options for job in batch]
+    shared = [job for job in batch if job.recognize is None]
+    answers = iter(
+        _recognize(
+            recognizer.recognize, [job.segment() for job in shared], [job.options for job in shared]
+        )
     )
+    results = [
+        next(answers) if job.recognize is None else _recognize_alone(job.recognize, job.segment())
+        for job in batch
+    ]
     give_back()
     return results
 
 
+def _recognize_alone(recognize: Callable[[Segment], Recognized], segment: Segment) -> Answer:
+    return _recognize(lambda segments, _: [recognize(segments[0])], [segment], [Options()])[0]
+
+
 def _recognize(
-    recognizer: Recognizer, segments: Sequence[Segment], options: Sequence[Options]
+    recognize: Callable[[Sequence[Segment], Sequence[Options]], list[Recognized]],
+    segments: Sequence[Segment],
+    options: Sequence[Options],
 ) -> list[Answer]:
     """When the batch fails, each segment goes by itself, so that one bad segment costs its own
     request alone."""
     try:
-        return list(recognizer.recognize(segments, options))
+        return list(recognize(segments, options)) if segments else []
     except Exception as error:  # one bad segment must fail its own request alone
         if len(segments) > 1:
             log.warning("a batch of %d failed, trying its segments alone: %s", len(segments), error)
             pairs = zip(segments, options, strict=True)
-            return [_recognize(recognizer, [segment], [option])[0] for segment, option in pairs]
+            return [_recognize(recognize, [segment], [option])[0] for segment, option in pairs]
         log.exception("the model failed on a segment of %.2f s", segments[0].duration)
         return [
             ModelFailedError(

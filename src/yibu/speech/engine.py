@@ -160,7 +160,10 @@ class Engine:
             loaded.segmenter, batcher, self._pool, limits, self.metrics, loaded.finishing
         )
         batcher.partials = partials = PartialQueue()
-        live = LiveTools(loaded.segmenter, batcher, partials, self._live_pool, self.metrics)
+        live = LiveTools(
+            loaded.segmenter, batcher, partials, self._live_pool, self.metrics, loaded.recognizer,
+            loaded.tells_speakers, loaded.streaming,
+        )  # fmt: skip
         self._serving = Serving(loaded.recognizer, batcher, transcriber, live)
         log.info(
             "serving %s: precision %s, VAD %s, %d threads, ready after %.1f s",

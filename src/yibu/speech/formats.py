@@ -46,24 +46,32 @@ class Transcript:
         """The language of most of the speech: asked for, or else detected."""
         if self.options.language != "auto":
             return self.options.language
-        return self._of_most(lambda segment: segment.language)
+        return _of_most(self.spoken, lambda segment: segment.language)
 
     @property
     def emotion(self) -> str | None:
         """The emotion of most of the speech; None for models that know none."""
-        return self._of_most(lambda segment: segment.emotion)
+        return _of_most(self.spoken, lambda segment: segment.emotion)
 
     @property
     def events(self) -> list[str]:
         """Every kind of audio event that was heard, where nothing was said too, as they came."""
         return list(dict.fromkeys(event for one in self.segments for event in one.events))
 
-    def _of_most(self, said: Callable[[Recognized], str | None]) -> str | None:
-        seconds: dict[str, float] = {}
-        for segment in self.spoken:
-            if what := said(segment):
-                seconds[what] = seconds.get(what, 0.0) + segment.end - segment.start
-        return max(seconds, key=lambda what: seconds[what], default=None)
+
+def speaker_of_most(segments: Sequence[Recognized]) -> str | None:
+    """Who speaks longest in ``segments``; None where speakers are not told apart."""
+    return _of_most(segments, lambda segment: segment.speaker)
+
+
+def _of_most(
+    segments: Sequence[Recognized], said: Callable[[Recognized], str | None]
+) -> str | None:
+    seconds: dict[str, float] = {}
+    for segment in segments:
+        if what := said(segment):
+            seconds[what] = seconds.get(what, 0.0) + segment.end - segment.start
+    return max(seconds, key=lambda what: seconds[what], default=None)
 
 
 def pieces(segments: Sequence[Recognized]) -> Iterator[str]:

@@ -1,26 +1,27 @@
-"""Finds out what kind of speech model a directory holds, and loads it.
-
-FunASR layout        config.yaml, model.pt, am.mvn, *.model or tokens.json    SenseVoice, Paraformer
-ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
-CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    whisper
-
-FSMN-VAD comes in the first two layouts; ``vad/fsmn.py`` tells them apart.
-"""
+"""Loads a speech model, its VAD and the models beside it."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.messages import tr
-from yibu.speech.modelconfig import read_config
+from yibu.speech.kinds import (
+    ONLINE,
+    PARAFORMERS,
+    Layout,
+    check_beside,
+    check_values,
+    detect,
+    funasr_class,
+)
 from yibu.speech.types import Recognizer, Segmenter
 
 if TYPE_CHECKING:
+    from yibu.speech.models.paraformer_online import OnlineParaformer
     from yibu.speech.stages import Finishing
 
 log = logging.getLogger(__name__)
@@ -31,18 +32,6 @@ _VAD_NAMES = (
     "speech_fsmn_vad_zh-cn-16k-common-onnx",
 )
 """Directories of FSMN-VAD that scripts keep beside SenseVoice's."""
-ONLINE = "ParaformerStreaming"
-PARAFORMERS = frozenset({"Paraformer", "BiCifParaformer", "SeacoParaformer", ONLINE})
-"""Classes of FunASR's."""
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
-
-
-class Layout(Enum):
-    """How a model directory is laid out."""
-
-    FUNASR = "FunASR"
-    ONNX = "ONNX"
-    CTRANSLATE2 = "CTranslate2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +46,12 @@ class Loaded:
     """Punctuation and speakers; None: neither."""
     parallel: int = 1
     """Threads that may call the recognizer at once, and gain by it."""
+    streaming: OnlineParaformer | None = None
+    """What hears live speech as it comes; None: the recognizer hears it again and again."""
+
+    @property
+    def tells_speakers(self) -> bool:
+        return self.finishing is not None and self.finishing.speakers is not None
 
 
 def load(
@@ -69,8 +64,9 @@ def load(
     path: Literal["fast", "reference"],
     punctuation_dir: Path | None = None,
     speakers_dir: Path | None = None,
+    online_dir: Path | None = None,
 ) -> Loaded:
-    """Load the model in ``model_dir`` and its VAD.
+    """Load the model in ``model_dir``, its VAD and the models beside it.
 
     ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``int8``; ``device`` is ``cpu``, ``cuda``
     or ``cuda:N``; ``threads`` is how many cores may compute at once.
@@ -79,107 +75,28 @@ def load(
     or damaged files and ``UnsupportedError`` for a model or a combination not served here.
     Takes seconds; call it from a worker thread.
     """
-    _check_values(precision, path, device)
+    check_values(precision, path, device)
     layout = detect(model_dir)
-    kind = "" if layout is Layout.CTRANSLATE2 else _kind(model_dir)
-    _check_beside(model_dir.name, kind, path, device, punctuation_dir, speakers_dir)
-    samples = speakers_dir is not None or kind == ONLINE
+    kind = "" if layout is Layout.CTRANSLATE2 else funasr_class(model_dir)
+    beside = {"punctuation": punctuation_dir, "speakers": speakers_dir, "online": online_dir}
+    check_beside(model_dir.name, kind, path, device, beside)
+    samples = kind == ONLINE or speakers_dir is not None or online_dir is not None
     if layout is Layout.CTRANSLATE2:
         loaded = _whisper(model_dir, vad_dir, precision, device, threads)
     elif path == "reference":
         loaded = _reference(model_dir, layout, vad_dir, device, threads)
-    elif kind in PARAFORMERS:
-        segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=samples)
-        loaded = _paraformer(model_dir, kind, layout, segmenter, precision, device, threads)
     else:
         segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=samples)
-        loaded = _sensevoice(model_dir, layout, segmenter, precision, device, threads)
+        if kind in PARAFORMERS:
+            loaded = _paraformer(model_dir, kind, layout, segmenter, precision, device, threads)
+        else:
+            loaded = _sensevoice(model_dir, layout, segmenter, precision, device, threads)
     loaded = _finished(loaded, punctuation_dir, speakers_dir, threads)
+    if online_dir is not None:
+        loaded = _with_online(loaded, online_dir, precision, threads)
     for note in loaded.notes:
         log.info("%s", note)
     return loaded
-
-
-def _check_values(precision: str, path: str, device: str) -> None:
-    if precision not in PRECISIONS:
-        raise UsageError(
-            tr("precision {precision!r} is not known", precision=precision),
-            hint=tr("one of {known}", known=", ".join(PRECISIONS)),
-        )
-    if path not in ("fast", "reference"):
-        raise UsageError(tr("path {path!r} is not known", path=path), hint=tr("fast or reference"))
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(
-            tr("device {device!r} is not known", device=device), hint=tr("cpu, cuda or cuda:0")
-        )
-
-
-def _check_beside(
-    name: str,
-    kind: str,
-    path: str,
-    device: str,
-    punctuation_dir: Path | None,
-    speakers_dir: Path | None,
-) -> None:
-    if punctuation_dir is not None and (kind not in PARAFORMERS or path == "reference"):
-        raise UsageError(
-            tr(
-                "{name} on the {path} path takes no punctuation model: Paraformer's fast "
-                "path does, and the others write their own",
-                name=name,
-                path=path,
-            ),
-            hint=tr("leave `punctuation` out"),
-        )
-    if speakers_dir is not None and (not kind or path == "reference" or device != "cpu"):
-        raise UnsupportedError(
-            tr(
-                "{name} on the {path} path on {device} does not tell speakers apart: "
-                "SenseVoice and Paraformer do, on the CPU's fast path",
-                name=name,
-                path=path,
-                device=device,
-            ),
-            hint=tr("leave `speakers` out, or take iic/SenseVoiceSmall on the CPU"),
-        )
-    if kind == ONLINE and path == "reference":
-        raise UsageError(
-            tr(
-                "{name} hears live speech, and the reference path gives FunASR whole files",
-                name=name,
-            ),
-            hint=tr("set `path: fast`"),
-        )
-
-
-def detect(model_dir: Path) -> Layout:
-    """The layout of ``model_dir``, told by its files.
-
-    Raises ``VerificationError`` where it is no directory of a model that is served here.
-    """
-    if not model_dir.is_dir():
-        raise VerificationError(
-            tr("{model_dir} is no directory", model_dir=model_dir),
-            hint=tr("yibu pull the model, or correct the path"),
-        )
-    names = {entry.name for entry in model_dir.iterdir()}
-    if "model.pt" in names:
-        return Layout.FUNASR
-    if names & {"model.onnx", "model_quant.onnx"}:
-        return Layout.ONNX
-    if {"model.bin", "config.json"} <= names:
-        return Layout.CTRANSLATE2
-    found = ", ".join(sorted(names)[:12]) or "nothing"
-    raise VerificationError(
-        tr(
-            "{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin "
-            "with config.json (whisper for CTranslate2) expected",
-            model_dir=model_dir,
-            found=found,
-        ),
-        hint=tr("the download may be incomplete: yibu pull it again"),
-    )
 
 
 def _sensevoice(
@@ -271,25 +188,22 @@ def _paraformer(
     choice = choose(precision, device, cpu_flags(), files=files)
     if onnx and choice.precision == "bf16":
         choice = Choice("fp32", tr("precision fp32, as ONNX Runtime computes model.onnx"))
-    if kind == ONLINE and not onnx:
-        recognizer = _online(model_dir, choice.precision, threads)
-    else:
-        recognizer = _offline(model_dir, kind, layout, choice.precision, threads)
     notes = (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name))
-    return Loaded(recognizer, segmenter, notes, parallel=1 if onnx else _streams(threads))
+    parallel = 1 if onnx else _streams(threads)
+    if kind == ONLINE and not onnx:
+        from yibu.speech.models.paraformer_online import OnlineParaformer, OnlineRecognizer
+
+        model = OnlineParaformer.load(model_dir, precision=choice.precision, threads=threads)
+        online = OnlineRecognizer(model_dir.name, model, choice.precision)
+        return Loaded(online, segmenter, notes, parallel=parallel, streaming=model)
+    recognizer = _offline(model_dir, kind, layout, choice.precision, threads)
+    return Loaded(recognizer, segmenter, notes, parallel=parallel)
 
 
 def _streams(threads: int) -> int:
     from yibu.speech.models.compiled import streams
 
     return streams(threads)
-
-
-def _online(model_dir: Path, precision: str, threads: int) -> Recognizer:
-    from yibu.speech.models.paraformer_online import OnlineParaformer, OnlineRecognizer
-
-    model = OnlineParaformer.load(model_dir, precision=precision, threads=threads)
-    return OnlineRecognizer(model_dir.name, model, precision)
 
 
 def _offline(
@@ -331,26 +245,6 @@ def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
         )
 
 
-def _kind(model_dir: Path) -> str:
-    """The model's class in FunASR, by its config.yaml, or by its files where that says nothing."""
-    kind = str(read_config(model_dir).get("model") or "")
-    if not kind:  # older exports to ONNX do not say; SenseVoice's have a sentencepiece model
-        kind = "SenseVoiceSmall" if any(model_dir.glob("*.model")) else "Paraformer"
-    # The published ONNX directory names the exported class.
-    if not (kind.startswith("SenseVoiceSmall") or kind in PARAFORMERS):
-        raise UnsupportedError(
-            tr(
-                "{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
-                "{PARAFORMERS} expected",
-                model_dir=model_dir,
-                kind=kind,
-                PARAFORMERS=", ".join(sorted(PARAFORMERS)),
-            ),
-            hint=tr("SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall"),
-        )
-    return kind
-
-
 def _finished(
     loaded: Loaded, punctuation_dir: Path | None, speakers_dir: Path | None, threads: int
 ) -> Loaded:
@@ -377,6 +271,17 @@ def _finished(
     return replace(
         loaded, recognizer=recognizer, notes=notes, finishing=Finishing(punctuator, speakers)
     )
+
+
+def _with_online(loaded: Loaded, directory: Path, precision: str, threads: int) -> Loaded:
+    """With a streaming model for partial texts."""
+    from yibu.speech.models.paraformer_online import OnlineParaformer
+    from yibu.speech.precision import choose, cpu_flags
+
+    choice = choose(precision, "cpu", cpu_flags(), files=frozenset({"model.pt"}))
+    model = OnlineParaformer.load(directory, precision=choice.precision, threads=threads)
+    note = tr("partial texts by {directory}", directory=directory.name)
+    return replace(loaded, streaming=model, notes=(*loaded.notes, note))
 
 
 def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:

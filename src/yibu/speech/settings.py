@@ -53,6 +53,7 @@ class Settings:
     vad: Path | None = None
     punctuation: Path | None = None
     speakers: Path | None = None
+    online: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     precision: str = "auto"

@@ -13,10 +13,9 @@ from typing import Protocol
 
 from yibu.speech.models.campplus import SpeakerNetwork
 from yibu.speech.models.punctuation import PunctuationSession, Punctuator
-from yibu.speech.models.speakers import speaker_of, turns
+from yibu.speech.models.speakers import SENTENCE_ENDS, by_speaker, turns
 from yibu.speech.types import Options, Recognized, Recognizer, Segment, Voice, Word
-
-_SENTENCE_ENDS = frozenset("，。？！、；,.?!;")
+from yibu.speech.words import behind
 
 
 class Stage(Protocol):
@@ -55,6 +54,7 @@ class _Around:
         self.tasks = recognizer.tasks
         self.precision = recognizer.precision
         self.takes_hotwords = recognizer.takes_hotwords
+        self.tells_times = recognizer.tells_times
         self._recognizer = recognizer
 
 
@@ -151,13 +151,9 @@ def _marked(words: Sequence[Word], text: str) -> tuple[Word, ...]:
     found: list[Word] = []
     at = 0
     for n, word in enumerate(words):
-        letters = sum(not character.isspace() for character in word.text)
-        end = at
-        while end < len(text) and letters:
-            letters -= not text[end].isspace()
-            end += 1
+        end = behind(text, at, [word])
         following = words[n + 1].text[:1].casefold() if n + 1 < len(words) else ""
-        while end < len(text) and text[end] in _SENTENCE_ENDS and text[end] != following:
+        while end < len(text) and text[end] in SENTENCE_ENDS and text[end] != following:
             end += 1
         found.append(replace(word, text=text[at:end].strip() or word.text))
         at = end
@@ -178,72 +174,4 @@ class SpeakerStage:
         return []
 
     def finish(self) -> list[Recognized]:
-        heard = turns(self._voices)
-        found: list[Recognized] = []
-        for result in self._results:
-            sentences = _sentences(result)
-            speakers = [speaker_of(part.start, part.end, heard) for part in sentences]
-            found += _by_speaker(result, sentences, speakers)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    start: float
-    end: float
-    words: tuple[Word, ...]
-
-
-def _sentences(result: Recognized) -> list[_Sentence]:
-    """The words up to each mark; the whole segment where it has no words with times."""
-    found: list[_Sentence] = []
-    current: list[Word] = []
-    for word in result.words:
-        current.append(word)
-        if word.text[-1:] in _SENTENCE_ENDS:
-            found.append(_Sentence(current[0].start, word.end, tuple(current)))
-            current = []
-    if current:
-        found.append(_Sentence(current[0].start, current[-1].end, tuple(current)))
-    return found or [_Sentence(result.start, result.end, ())]
-
-
-def _by_speaker(
-    result: Recognized, sentences: Sequence[_Sentence], speakers: Sequence[int]
-) -> list[Recognized]:
-    if len(set(speakers)) == 1:
-        return [replace(result, speaker=_name(speakers[0]))]
-    parts: list[tuple[int, list[Word]]] = []
-    for sentence, speaker in zip(sentences, speakers, strict=True):
-        if not parts or parts[-1][0] != speaker:
-            parts.append((speaker, []))
-        parts[-1][1].extend(sentence.words)
-    texts = _divided(result.text, [[word.text for word in words] for _, words in parts])
-    return [
-        replace(
-            result, text=text, words=tuple(words), start=words[0].start, end=words[-1].end,
-            speaker=_name(speaker), raw=text, tokens=result.tokens if n == 0 else (),
-        )
-        for n, (text, (speaker, words)) in enumerate(zip(texts, parts, strict=True))
-    ]  # fmt: skip
-
-
-def _divided(text: str, parts: Sequence[Sequence[str]]) -> list[str]:
-    """``text`` cut behind the letters of each of ``parts``; the last takes what is left."""
-    found = []
-    at = 0
-    for words in parts[:-1]:
-        letters = sum(not character.isspace() for word in words for character in word)
-        end = at
-        while end < len(text) and letters:
-            letters -= not text[end].isspace()
-            end += 1
-        found.append(text[at:end].strip())
-        at = end
-    return [*found, text[at:].strip()]
-
-
-def _name(speaker: int) -> str:
-    """A, B, …, Z, AA, AB, …"""
-    letter = chr(ord("A") + speaker % 26)
-    return letter if speaker < 26 else _name(speaker // 26 - 1) + letter
+        return by_speaker(self._results, turns(self._voices))

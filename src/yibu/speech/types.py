@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -40,6 +40,17 @@ class Segment:
     @property
     def end(self) -> float:
         return self.start + self.duration
+
+    def after(self, frames: int) -> Segment:
+        """Without its first ``frames`` of 10 ms."""
+        samples = frames * SAMPLE_RATE // 100
+        return replace(
+            self,
+            start=self.start + frames / 100,
+            samples=self.samples[samples:],
+            features=None if self.features is None else self.features[frames:],
+            length=max(0, self.length - samples),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,8 @@ class Recognizer(Protocol):
     tasks: frozenset[str]
     precision: str
     takes_hotwords: bool
+    tells_times: bool
+    """Times of words cost next to nothing."""
 
     def recognize(
         self, segments: Sequence[Segment], options: Sequence[Options]
@@ -144,6 +157,20 @@ class Endpointing:
     prefix_padding: float = 0.3
     silence: float = 0.5
     """Silence that ends speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How a streaming model takes sound, in frames of 60 ms: FunASR's ``chunk_size`` [0, 10, 5] and its
+    look-backs."""
+
+    frames: int = 10
+    """Of a chunk, whose tokens are said."""
+    ahead: int = 5
+    """After them, which are heard already and said with the next chunk."""
+    encoder_look_back: int = 4
+    """Earlier chunks that the encoder's layers attend to."""
+    decoder_look_back: int = 1
 
 
 @dataclass(frozen=True, slots=True)

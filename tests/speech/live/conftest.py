@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.speech.models.conftest import Clip, clips, sensevoice_dir, vad_dir
+from tests.speech.models.conftest import Clip, clips, funasr_dir, sensevoice_dir, vad_dir
 from tests.speech.server.conftest import Running, start_engine
 
-__all__ = ["Clip", "clips", "sensevoice_dir", "start_engine", "vad_dir"]
+__all__ = ["Clip", "clips", "funasr_dir", "sensevoice_dir", "start_engine", "vad_dir"]
 
 REALTIME = "/v1/realtime?intent=transcription"
 KEY = "a-key-of-the-engine"

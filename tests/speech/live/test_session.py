@@ -96,7 +96,11 @@ async def running(loaded: Loaded) -> AsyncIterator[Setup]:
         batcher = Batcher(counting, [one, other], Limits(), metrics)  # type: ignore[arg-type]
         batcher.partials = partials = PartialQueue()
         task = asyncio.create_task(batcher.run())
-        yield Setup(LiveTools(loaded.segmenter, batcher, partials, pool, metrics), counting, loaded)
+        tools = LiveTools(
+            loaded.segmenter, batcher, partials, pool, metrics, loaded.recognizer,
+            loaded.tells_speakers, loaded.streaming,
+        )  # fmt: skip
+        yield Setup(tools, counting, loaded)
         task.cancel()
         await asyncio.wait({task})
 
@@ -215,13 +219,15 @@ class Waiting:
     """A candidate."""
 
     def __init__(
-        self, name: str, *, heard_at: float = 0.0, due: float = NOT_DUE, seconds: float = 1.0
-    ) -> None:
-        self.name, self.heard_at, self.due, self.open_seconds = name, heard_at, due, seconds
+        self, name: str, *, heard_at: float = 0.0, due: float = NOT_DUE, seconds: float = 1.0,
+        shows: bool = False,
+    ) -> None:  # fmt: skip
+        self.name, self.heard_at, self.due = name, heard_at, due
+        self.cost, self.shows = seconds, shows
 
     def recognize_again(self) -> Job:
         segment = Segment(0.0, np.zeros(1, np.float32))
-        return Job(self.open_seconds, Options(prompt=self.name), lambda: segment, lambda _: None)
+        return Job(self.cost, Options(prompt=self.name), lambda: segment, lambda _: None)
 
 
 def names(jobs: Sequence[Job]) -> list[str]:
@@ -240,6 +246,15 @@ def test_what_is_about_to_end_goes_first_and_by_itself() -> None:
     assert names(queue.take(1.5)) == ["new"]
     assert names(queue.take(0.0)) == ["old"]
     assert queue.take(100.0) == []
+
+
+def test_a_first_text_goes_before_further_ones_and_a_short_one_before_a_long_one() -> None:
+    queue = PartialQueue()
+    queue.offer(Waiting("shown", heard_at=1.0, shows=True))
+    queue.offer(Waiting("long", heard_at=2.0, seconds=9.0))
+    queue.offer(Waiting("short", heard_at=2.1))
+    queue.offer(Waiting("new"))
+    assert names(queue.take(100.0)) == ["new", "short", "long", "shown"]
 
 
 def test_partial_texts_become_rarer_while_final_ones_are_late() -> None:

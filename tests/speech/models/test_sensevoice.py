@@ -21,7 +21,8 @@ from yibu.errors import (  # noqa: E402
     UsageError,
     VerificationError,
 )
-from yibu.speech.loading import Layout, Loaded, detect, load  # noqa: E402
+from yibu.speech.kinds import Layout, detect  # noqa: E402
+from yibu.speech.loading import Loaded, load  # noqa: E402
 from yibu.speech.models.grouping import groups, padded_length  # noqa: E402
 from yibu.speech.precision import choose, cpu_flags  # noqa: E402
 from yibu.speech.types import Options, Recognized, Segment  # noqa: E402

@@ -14,7 +14,13 @@ from yibu.errors import UnsupportedError, UsageError, VerificationError  # noqa:
 from yibu.speech.loading import load  # noqa: E402
 from yibu.speech.models.campplus import SpeakerNetwork, windows  # noqa: E402
 from yibu.speech.models.punctuation import Punctuator, split_words  # noqa: E402
-from yibu.speech.models.speakers import clustered, smoothed, speaker_of, turns  # noqa: E402
+from yibu.speech.models.speakers import (  # noqa: E402
+    clustered,
+    in_order,
+    smoothed,
+    speaker_of,
+    turns,
+)
 from yibu.speech.stages import PunctuationStage, SpeakerStage  # noqa: E402
 from yibu.speech.types import Options, Recognized, Segment, Voice, Word  # noqa: E402
 
@@ -96,7 +102,7 @@ def test_clusters_and_turns_are_funasrs() -> None:
         assert same_groups(backend(vectors.copy()), labels)
         chunks = [[voice.start, voice.end, None] for voice in voices]
         theirs = utils.postprocess(chunks, None, labels.copy(), vectors)
-        mine = smoothed(voices, labels)
+        mine = smoothed(voices, in_order(labels))
         assert [[t.start, t.end, t.speaker] for t in mine] == [
             [*map(float, t[:2]), t[2]] for t in theirs
         ]

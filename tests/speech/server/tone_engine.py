@@ -37,6 +37,7 @@ class ToneRecognizer:
     tasks = frozenset({"transcribe"})
     precision = "fp32"
     takes_hotwords = False
+    tells_times = False
 
     def __init__(self) -> None:
         self.cost = float(os.environ.get("TONE_COST", "0"))

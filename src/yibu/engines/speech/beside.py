@@ -9,7 +9,11 @@ from yibu.errors import SourceError
 from yibu.hub import catalogue
 from yibu.hub.source import parse_source
 
-BESIDE: Mapping[str, str] = {"punctuation": "ct-punc", "speakers": "cam++"}
+BESIDE: Mapping[str, str] = {
+    "punctuation": "ct-punc",
+    "speakers": "cam++",
+    "online": "paraformer-zh-streaming",
+}
 """Options that name one, and the usual model for each."""
 
 

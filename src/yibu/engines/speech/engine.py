@@ -64,6 +64,8 @@ class SpeechOptions(Options):
     """The source of a CT-Transformer that writes Paraformer's punctuation."""
     speakers: str | None = None
     """The source of a CAM++ that tells speakers apart."""
+    online: str | None = None
+    """The source of a Paraformer that streams, for the partial texts of live speech: FunASR's 2pass."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     device: str | None = None
     """``cpu``, ``cuda`` or ``cuda:N``; by the placement when left out."""
@@ -183,6 +185,19 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
                 options_path=options.path,
             ),
             hint=tr("leave `speakers:` out, or take iic/SenseVoiceSmall on the CPU"),
+        )
+    if options.online and not (fast and usual == "speech-onnx"):
+        raise UnsupportedError(
+            tr(
+                "model {model!r}: partial texts of a second model (`online:`) go with SenseVoice and "
+                "Paraformer, on the CPU with `path: fast`; this is {format} on {device} with "
+                "`path: {options_path}`",
+                model=model.name,
+                format=facts.format,
+                device=device,
+                options_path=options.path,
+            ),
+            hint=tr("leave `online:` out, or take iic/SenseVoiceSmall on the CPU"),
         )
     if options.path == "reference" and facts.format in _BY_FUNASR:
         usual = "speech-torch"

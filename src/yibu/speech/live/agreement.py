@@ -37,16 +37,13 @@ class Agreement:
         self.shown = agreed
         return new
 
-    def final(self, text: str) -> str:
-        """The rest of the final text; of one that contradicts what is shown, what stands behind as
-        many words."""
-        if text.startswith(self.shown):
-            return text[len(self.shown) :]
-        return "".join(_units(text)[len(_units(self.shown)) :])
 
-    def confirms(self, text: str) -> bool:
-        """Whether the final text begins with what is shown."""
-        return text.startswith(self.shown)
+def rest(shown: str, text: str) -> str:
+    """What the final ``text`` adds to what is shown; of one that contradicts that, what stands behind as
+    many words."""
+    if text.startswith(shown):
+        return text[len(shown) :]
+    return "".join(_units(text)[len(_units(shown)) :])
 
 
 def _units(text: str) -> list[str]:

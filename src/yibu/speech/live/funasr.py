@@ -10,84 +10,27 @@ some answer by closing, and ``timestamp`` is a string of JSON.
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import IO, Any
 
-from yibu.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
+from yibu.errors import RequestError, TooLargeError, UnsupportedError
 from yibu.messages import tr
 from yibu.speech.formats import Transcript, separated
-from yibu.speech.languages import normalized
-from yibu.speech.live.intake import CONTAINERS, Intake, open_intake
+from yibu.speech.live.funasr_settings import Asked, truth
+from yibu.speech.live.intake import Intake, open_intake
 from yibu.speech.live.messages import Message, parse_object
 from yibu.speech.live.session import LiveSession, LiveTools
-from yibu.speech.live.stamps import looked_up, sentences
+from yibu.speech.live.stamps import times_of
 from yibu.speech.live.utterance import Utterance
-from yibu.speech.models.hotwords import parsed
 from yibu.speech.settings import Limits
-from yibu.speech.stated import RawFormat, Stated
 from yibu.speech.tracks import Heard
 from yibu.speech.transcriber import Transcriber
-from yibu.speech.types import Endpointing, Options, Recognized, Recognizer, Samples, Word
+from yibu.speech.types import Endpointing, Recognized, Recognizer, Samples
 
-MODES = ("2pass", "online", "offline")
-
-_FRAME_SECONDS = 0.06
-"""Of the streaming models that ``chunk_size`` counts."""
-_INTERVALS = (0.3, 2.0)
-_HEADERS = {b"RIFF": "wav", b"OggS": "ogg", b"\x1aE\xdf\xa3": "webm", b"fLaC": "flac"}
-"""How files begin that clients send as ``pcm``: the web page leaves the header of a WAV."""
-_HOTWORD_CHARACTERS = 4096
 _HELD = 1024 * 1024
 """Bytes of a file that are kept in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the client's messages have said."""
-
-    mode: str = "2pass"
-    wav_name: str = "microphone"
-    wav_format: str = "pcm"
-    rate: int = 16_000
-    interval: float = 0.4
-    language: str = "auto"
-    use_itn: bool = True
-    hotwords: tuple[str, ...] = ()
-
-    def after(self, message: dict[str, Any], recognizer: Recognizer) -> Asked:
-        """Raises InvalidRequestError for a value that cannot be used."""
-        mode = message.get("mode") or self.mode
-        if mode not in MODES:
-            raise InvalidRequestError(
-                tr(
-                    "mode is {mode!r}; it can be {MODES}",
-                    mode=str(mode)[:32],
-                    MODES=", ".join(MODES),
-                ),
-                param="mode",
-            )
-        itn = message.get("svs_itn", message.get("itn"))
-        language = message.get("svs_lang")
-        return replace(
-            self,
-            mode=mode,
-            wav_name=str(message.get("wav_name") or self.wav_name)[:256],
-            wav_format=str(message.get("wav_format") or self.wav_format)[:32].lower(),
-            rate=_rate(message.get("audio_fs"), self.rate),
-            interval=_interval(message, self.interval),
-            language=normalized(str(language), recognizer.languages) if language else self.language,
-            use_itn=self.use_itn if itn is None else _truth(itn),
-            hotwords=_hotwords(message, recognizer, self.hotwords),
-        )
-
-    @property
-    def options(self) -> Options:
-        return Options(
-            language=self.language, words=True, use_itn=self.use_itn, hotwords=self.hotwords
-        )
 
 
 class FunasrConnection:
@@ -163,9 +106,9 @@ class FunasrConnection:
             elif self._session is not None:
                 await self._session.configure(asked.options, Endpointing())
         self._asked = asked
-        if "is_speaking" in message and not _truth(message["is_speaking"]):
+        if "is_speaking" in message and not truth(message["is_speaking"]):
             await self._end()
-            if _truth(message.get("is_end", False)):
+            if truth(message.get("is_end", False)):
                 self._acknowledge()
 
     def _acknowledge(self) -> None:
@@ -188,12 +131,14 @@ class FunasrConnection:
             return
         if self._session is None:
             self._session = LiveSession(
-                self._tools, self, self._asked.options, Endpointing(), self._asked.interval
-            )
+                self._tools, self, self._asked.options, Endpointing(),
+                self._asked.interval, self._asked.chunking,
+                streamed_finals=self._asked.mode == "online",
+            )  # fmt: skip
             self._before = ""
             self._final_sent = False
         if self._intake is None:
-            self._intake = open_intake(_streamed_format(self._asked, data), self._asked.rate)
+            self._intake = open_intake(self._asked.streamed_format(data), self._asked.rate)
         await self._hear(lambda: self._intake.feed(data) if self._intake is not None else None)
 
     async def _hear(self, decode: Callable[[], Samples | None]) -> None:
@@ -239,19 +184,17 @@ class FunasrConnection:
         file, self._file = self._file, None
         segments: list[Recognized] = []
         if file is not None:
-            said = await asyncio.to_thread(_said, self._asked, file)
+            said = await asyncio.to_thread(self._asked.stated, file)
+            options = replace(self._asked.options, speakers=self._transcriber.tells_speakers)
             try:
-                heard = await self._transcriber.run(
-                    file, said, self._asked.options, segments.append
-                )
+                heard = await self._transcriber.run(file, said, options, segments.append)
                 self._seconds += heard.seconds
             except RequestError as error:
                 self.tell_error(error)
             finally:
                 file.close()
         text = Transcript(segments, Heard(0.0), self._asked.options).text
-        words = [word for segment in segments for word in segment.words]
-        self._tell("offline", text, final=True, words=words)
+        self._tell("offline", text, final=True, segments=segments)
 
     # What is heard --------------------------------------------------------------------------
 
@@ -262,8 +205,7 @@ class FunasrConnection:
         """Nor for this."""
 
     def partial(self, utterance: Utterance, new: str) -> None:
-        first = utterance.agreement.shown == new
-        text = separated(self._before, new) if first else new
+        text = separated(self._before, new) if utterance.shown == new else new
         self._tell(self._mode("online"), text, final=False)
 
     def final(self, utterance: Utterance) -> None:
@@ -274,14 +216,14 @@ class FunasrConnection:
         over = self._session is not None and self._session.told_all
         last = over or self._python
         if self._asked.mode == "online":
-            rest = utterance.agreement.final(text)
-            if not utterance.agreement.shown:
-                rest = separated(self._before, rest)
+            rest = utterance.rest if utterance.shown else separated(self._before, text)
             if rest or self._python:
                 self._tell("online", rest, final=last)
         else:
-            words = [word for segment in utterance.recognized for word in segment.words]
-            self._tell("2pass-offline", separated(self._before, text), final=last, words=words)
+            self._tell(
+                "2pass-offline", separated(self._before, text), final=last,
+                segments=utterance.recognized,
+            )  # fmt: skip
         self._before = text or self._before
         self._final_sent = over
 
@@ -294,7 +236,7 @@ class FunasrConnection:
         text: str,
         *,
         final: bool,
-        words: list[Word] | None = None,
+        segments: Sequence[Recognized] = (),
         error: str | None = None,
     ) -> None:
         message: dict[str, Any] = {
@@ -303,101 +245,8 @@ class FunasrConnection:
             "wav_name": self._asked.wav_name,
             "is_final": final,
         }
-        if words and text:
-            stamps = [[round(w.start * 1000), round(w.end * 1000)] for w in words]
-            if self._python:
-                message["timestamp"] = stamps
-            elif looked_up(text) <= len(stamps):
-                message["timestamp"] = json.dumps(stamps)
-            message["stamp_sents"] = sentences(text, words)
+        if text:
+            message |= times_of(text, segments, as_list=self._python)
         if error is not None:
             message["error"] = error
         self._send(message)
-
-
-def _streamed_format(asked: Asked, data: bytes) -> str:
-    """Of a stream that begins with ``data``."""
-    known = next((kind for head, kind in _HEADERS.items() if data.startswith(head)), None)
-    if known is not None or asked.wav_format in ("pcm", "s16le"):
-        return known or "s16le"
-    if asked.wav_format in ("mulaw", "pcmu", "alaw", "pcma"):
-        return "mulaw" if asked.wav_format in ("mulaw", "pcmu") else "alaw"
-    if asked.wav_format in CONTAINERS:
-        return asked.wav_format
-    raise InvalidRequestError(
-        tr(
-            "wav_format is {wav_format!r}; live audio can be pcm, mulaw, alaw, {CONTAINERS}, "
-            "and mode offline takes any file",
-            wav_format=asked.wav_format,
-            CONTAINERS=", ".join(sorted(CONTAINERS)),
-        ),
-        param="wav_format",
-    )
-
-
-def _said(asked: Asked, file: IO[bytes]) -> Stated:
-    """Of a whole file: raw samples where the client says so, unless it begins like a file."""
-    file.seek(0)
-    begins = file.read(4)
-    file.seek(0)
-    if asked.wav_format != "pcm" or any(begins.startswith(head) for head in _HEADERS):
-        return Stated()
-    return Stated(raw=RawFormat("s16le", asked.rate, 1))
-
-
-def _hotwords(
-    message: dict[str, Any], recognizer: Recognizer, usual: tuple[str, ...]
-) -> tuple[str, ...]:
-    """For models that take them; clients send them to every model."""
-    given = message.get("hotwords")
-    if given is None or not recognizer.takes_hotwords:
-        return usual
-    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
-    if len(text) > _HOTWORD_CHARACTERS:
-        raise InvalidRequestError(
-            tr(
-                "hotwords have {text_count} characters; {HOTWORD_CHARACTERS} are the limit",
-                text_count=len(text),
-                HOTWORD_CHARACTERS=_HOTWORD_CHARACTERS,
-            ),
-            param="hotwords",
-        )
-    return parsed(text)
-
-
-def _rate(value: object, usual: int) -> int:
-    if value is None:
-        return usual
-    try:
-        rate = int(str(value)[:16])
-    except ValueError:
-        raise InvalidRequestError(
-            tr("audio_fs is {value!r}, not a number of Hz", value=str(value)[:32]), param="audio_fs"
-        ) from None
-    return rate
-
-
-def _interval(message: dict[str, Any], usual: float) -> float:
-    """Seconds between partial texts: the middle number of ``chunk_size`` in frames of 60 ms."""
-    given = message.get("chunk_size")
-    if given is None:
-        return usual
-    numbers = given.split(",") if isinstance(given, str) else given
-    try:
-        seconds = int(numbers[1]) * _FRAME_SECONDS
-    except (TypeError, ValueError, LookupError):
-        raise InvalidRequestError(
-            tr(
-                "chunk_size is {given!r}; expected three numbers such as [5, 10, 5]",
-                given=str(given)[:32],
-            ),
-            param="chunk_size",
-        ) from None
-    return min(max(seconds, _INTERVALS[0]), _INTERVALS[1])
-
-
-def _truth(value: object) -> bool:
-    """Booleans as clients write them: ``true``, ``"true"``, 1."""
-    return (
-        value.strip().lower() not in ("", "0", "false") if isinstance(value, str) else bool(value)
-    )

@@ -13,6 +13,8 @@ NOT_DUE = math.inf
 _LATE = 0.1
 """Seconds from the end of an utterance to its text, over which partial texts become rarer."""
 _LEAST_SHARE = 0.05
+_COST = 0.1
+"""Seconds that a candidate stands back for each second of speech: cheap ones go first."""
 
 
 class Candidate(Protocol):
@@ -23,8 +25,10 @@ class Candidate(Protocol):
     due: float
     """When its final text will be asked for, if the silence that has begun goes on; ``NOT_DUE`` while
     somebody speaks."""
-    open_seconds: float
-    """Of speech so far."""
+    cost: float
+    """Seconds of speech to recognize."""
+    shows: bool
+    """Whether a partial text of it was shown."""
 
     def recognize_again(self) -> Job: ...
 
@@ -32,7 +36,7 @@ class Candidate(Protocol):
 class PartialQueue:
     """Candidates by deadline: utterances that are about to end go first, since what is recognized
     during the silence is their final text; then those that show nothing yet, then by the age of what
-    they show. No audio is kept here: a job takes what there is when the model asks.
+    they show, a long one as if it were younger. No audio is kept here: a job takes what there is when the model asks.
 
     Partial texts of speech that goes on get a share of the model's time that shrinks while final
     texts are late, and grows while they are not (additive increase, multiplicative decrease).
@@ -75,13 +79,17 @@ class PartialQueue:
         self._waiting.discard(candidate)
 
     def take(self, seconds: float) -> list[Job]:
-        order = sorted(self._waiting, key=lambda each: (each.due, each.heard_at, each.open_seconds))
+        order = sorted(self._waiting, key=_rank)
         ending = bool(order) and order[0].due != NOT_DUE
         taken: list[Job] = []
         for candidate in order:
-            seconds -= candidate.open_seconds
+            seconds -= candidate.cost
             if taken and (seconds < 0 or (candidate.due == NOT_DUE) == ending):
                 break
             self._waiting.discard(candidate)
             taken.append(candidate.recognize_again())
         return taken
+
+
+def _rank(candidate: Candidate) -> tuple[float, bool, float]:
+    return candidate.due, candidate.shows, candidate.heard_at + _COST * candidate.cost

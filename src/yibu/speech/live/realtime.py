@@ -181,8 +181,8 @@ class Realtime:
             self._tell_text("failed", utterance, error=_fields(utterance.error))
         else:
             text = utterance.text
-            if utterance.agreement.confirms(text) and (rest := utterance.agreement.final(text)):
-                self._tell_text("delta", utterance, delta=rest, logprobs=None)
+            if text.startswith(utterance.shown) and utterance.rest:
+                self._tell_text("delta", utterance, delta=utterance.rest, logprobs=None)
             for segment in utterance.recognized:
                 if segment.text:
                     self._tell_text(
@@ -190,7 +190,7 @@ class Realtime:
                         utterance,
                         text=segment.text,
                         id=_id("seg"),
-                        speaker="",
+                        speaker=segment.speaker or "",
                         start=round(segment.start, 3),
                         end=round(segment.end, 3),
                     )

@@ -9,6 +9,7 @@ computes runs on a small pool of threads.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -17,33 +18,39 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from yibu.errors import RequestError
 from yibu.speech.batcher import Answer, Batcher, Job
+from yibu.speech.live.hypotheses import Hypotheses, Reheard, Streamed
 from yibu.speech.live.partials import NOT_DUE, PartialQueue
+from yibu.speech.live.speakers import LiveSpeakers
 from yibu.speech.live.utterance import Early, Listener, Utterance, span
 from yibu.speech.metrics import Metrics
 from yibu.speech.types import (
     SAMPLE_RATE,
+    Chunking,
     Endpointing,
     Options,
     Recognized,
+    Recognizer,
     Samples,
     Segment,
     Segmenter,
     SpeechBegan,
 )
 
+if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
+    from yibu.speech.models.paraformer_online import OnlineParaformer
+
+log = logging.getLogger(__name__)
+
 _STEP = SAMPLE_RATE // 10
 """Samples that are listened to at once, at least: each time costs a fraction of a millisecond."""
 _BLOCK = 8 * SAMPLE_RATE
 """And at most, of what comes in a burst."""
-_LEAST_NEWS = 0.2
-"""Seconds of speech that a partial text needs beyond the last one; and between the first ones, until
-two of them have agreed on something. With 0.1 they agreed on what was not said."""
 _WINDOW_SECONDS = 60.0
 """Of finished speech that may wait for the model; then the client waits."""
 
@@ -60,6 +67,10 @@ class LiveTools:
     partials: PartialQueue
     pool: Executor
     metrics: Metrics
+    recognizer: Recognizer
+    tells_speakers: bool = False
+    streaming: OnlineParaformer | None = None
+    """What hears partial texts, where it is not the recognizer."""
 
 
 class LiveSession:
@@ -72,8 +83,12 @@ class LiveSession:
         options: Options,
         endpointing: Endpointing | None,
         interval: float = 0.4,
+        chunking: Chunking | None = None,
+        *,
+        streamed_finals: bool = False,
     ) -> None:
-        """``interval`` is the seconds between two partial texts, where the machine allows.
+        """``interval`` is the seconds between two partial texts, where the machine allows; ``chunking``
+        the streaming model's. ``streamed_finals``: where there is one, final texts are its too.
 
         Raises:
             UnsupportedError: the model's VAD does not work on a stream.
@@ -85,8 +100,14 @@ class LiveSession:
         """Of audio since the last text ended."""
         self.heard_at = 0.0
         self.due = NOT_DUE
-        self.open_seconds = 0.0
+        self.cost = 0.0
+        self.shows = False
         self._tools, self._listener, self._interval = tools, listener, interval
+        self._chunking = chunking or Chunking()
+        self._streamed_finals = streamed_finals and tools.streaming is not None
+        self._speakers = LiveSpeakers() if tools.tells_speakers else None
+        self._labelling: asyncio.Task[None] | None = None
+        self._open_seconds = 0.0
         self._endpointing = endpointing
         self._flow = next(_flows)
         self._lock = threading.Lock()
@@ -183,6 +204,8 @@ class LiveSession:
     def close(self) -> None:
         """Give up whatever is waited for."""
         self._withdraw()
+        if self._labelling is not None:
+            self._labelling.cancel()
         self._tools.batcher.drop_finals(self._flow)
         self._utterances.clear()
         self._open = None
@@ -235,10 +258,15 @@ class LiveSession:
                 self._close(utterance, self._origin + one.end)
 
     def _begin(self, start: float) -> Utterance:
-        utterance = self._open = Utterance(start)
+        utterance = self._open = Utterance(start, self._hypotheses())
         self._utterances.append(utterance)
         self.heard_at = 0.0
         return utterance
+
+    def _hypotheses(self) -> Hypotheses:
+        if self._tools.streaming is not None:
+            return Streamed(self._tools.streaming, self._chunking, finals=self._streamed_finals)
+        return Reheard(self._interval, windowed=self._tools.recognizer.tells_times)
 
     def _close(self, utterance: Utterance, end: float) -> None:
         self._withdraw()
@@ -258,7 +286,8 @@ class LiveSession:
         early, utterance.early = utterance.early, None
         options = self._final_options
         if early is None or not early.fits(moved, options):
-            job = Job(moved.duration, options, lambda: moved, deliver)
+            whole = utterance.hypotheses.whole
+            job = Job(moved.duration, options, lambda: moved, deliver, recognize=whole)
             self._tools.batcher.enqueue_final(self._flow, job)
             return
         self._tools.metrics.audio_out.add(moved.duration)
@@ -269,8 +298,15 @@ class LiveSession:
 
     @property
     def _final_options(self) -> Options:
-        """An utterance is punctuated by itself; what the client commits is a text too."""
-        return replace(self.options, punctuated=self.options.use_itn)
+        """An utterance is punctuated by itself; what the client commits is a text too. Speakers are cut
+        by the times of words."""
+        speakers = self._speakers is not None
+        return replace(
+            self.options,
+            punctuated=self.options.use_itn,
+            speakers=speakers,
+            words=self.options.words or speakers,
+        )
 
     def _recognized(
         self, utterance: Utterance, number: int, seconds: float, since: float, result: Answer
@@ -287,8 +323,25 @@ class LiveSession:
 
     def _tell_finals(self) -> None:
         while self._utterances and self._utterances[0].done:
+            utterance = self._utterances[0]
+            if self._speakers is not None and any(each.voices for each in utterance.recognized):
+                if self._labelling is None:
+                    work = self._label(self._speakers, utterance)
+                    self._labelling = asyncio.create_task(work, name="speakers of an utterance")
+                return
             self._listener.final(self._utterances.popleft())
         self._changed.set()
+
+    async def _label(self, speakers: LiveSpeakers, utterance: Utterance) -> None:
+        """Tell the speakers of an utterance, in the order of the speech."""
+        try:
+            told = await self._on_pool(partial(speakers.told, utterance.recognized))
+            utterance.segments = [*told]
+        except Exception:  # a fault of ours costs one text its speakers, not the session
+            log.exception("telling the speakers of an utterance failed")
+            utterance.segments = [replace(each, voices=()) for each in utterance.recognized]
+        self._labelling = None
+        self._tell_finals()
 
     # Partial texts --------------------------------------------------------------------------
 
@@ -296,19 +349,21 @@ class LiveSession:
         utterance = self._open
         if utterance is None or self._detector is None:
             return
-        self.open_seconds = self._listened - utterance.start
+        self._open_seconds = self._listened - utterance.start
+        hypotheses = utterance.hypotheses
         now = time.monotonic()
+        if self._streamed_finals:
+            self._ending = None
         if self._ending is None:
             self.due = NOT_DUE
-        elif self.due == NOT_DUE:
-            self.due = now
-        if self._ending is not None:
+            wanted = hypotheses.wanted(self._open_seconds, now - self.heard_at)
+            self.cost = self._open_seconds - hypotheses.skipped
+        else:
+            self.due = min(self.due, now)
             ending = span(self._moved(self._ending))
             wanted = utterance.early is None or utterance.early.span != ending
-        else:
-            news = self.open_seconds - utterance.heard_seconds
-            interval = self._interval if utterance.agreement.shown else _LEAST_NEWS
-            wanted = news >= _LEAST_NEWS and now - self.heard_at >= interval
+            self.cost = self._ending.duration
+        self.shows = bool(hypotheses.shown)
         if wanted:
             self._tools.partials.offer(self)
             self._tools.batcher.wake()
@@ -319,22 +374,26 @@ class LiveSession:
         utterance = self._open
         assert utterance is not None
         self.heard_at = time.monotonic()
-        utterance.heard_seconds = self.open_seconds
         if self._ending is not None:
             segment = self._moved(self._ending)
             options = self._final_options
             early = utterance.early = Early(span(segment), options)
             deliver = partial(self._heard, utterance, early)
             return Job(segment.duration, options, lambda: segment, deliver, final=False)
-        options = replace(self.options, words=False, speakers=False)
-        deliver = partial(self._heard, utterance, None)
-        return Job(self.open_seconds, options, self._speech, deliver, final=False, spare=True)
+        return utterance.hypotheses.job(
+            self._open_seconds,
+            self.options,
+            partial(self._speech, utterance),
+            partial(self._heard, utterance, None),
+        )
 
-    def _speech(self) -> Segment:
+    def _speech(self, utterance: Utterance) -> Segment:
         """On a thread of the model's."""
         with self._lock:
             speech = self._detector.speech() if self._detector is not None else None
-        return speech or Segment(0.0, np.zeros(_STEP, np.float32))  # it has just ended
+            if speech is not None and abs(self._moved(speech).start - utterance.start) < 0.01:
+                return speech
+        return Segment(0.0, np.zeros(_STEP, np.float32))  # it has just ended
 
     def _moved(self, segment: Segment) -> Segment:
         """``segment`` with the time of the session, not of the detector's stream."""
@@ -348,7 +407,10 @@ class LiveSession:
         if utterance is not self._open or isinstance(result, RequestError):
             return
         self._tools.metrics.partials.add()
-        if new := utterance.agreement.hypothesis(result.text):
+        hypotheses = utterance.hypotheses
+        whole = early is not None
+        new = hypotheses.heard_whole(result.text) if whole else hypotheses.heard(result)
+        if new:
             self._listener.partial(utterance, new)
 
     def _withdraw(self) -> None:

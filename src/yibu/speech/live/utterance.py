@@ -9,7 +9,8 @@ from typing import Protocol
 from yibu.errors import RequestError
 from yibu.speech.batcher import Answer
 from yibu.speech.formats import pieces
-from yibu.speech.live.agreement import Agreement
+from yibu.speech.live.agreement import rest
+from yibu.speech.live.hypotheses import Hypotheses
 from yibu.speech.types import Options, Recognized, Segment
 
 
@@ -40,15 +41,13 @@ class Utterance:
 
     start: float
     """Seconds of the session's audio."""
+    hypotheses: Hypotheses
     end: float = 0.0
-    agreement: Agreement = field(default_factory=Agreement)
     segments: list[Recognized | None] = field(default_factory=list)
     """What was recognized, None where it is waited for."""
     whole: bool = False
     """No segment is yet to come."""
     error: RequestError | None = None
-    heard_seconds: float = 0.0
-    """Of speech when it was last recognized."""
     early: Early | None = None
     """Its final text, recognized in the silence that may end it."""
 
@@ -63,6 +62,16 @@ class Utterance:
     @property
     def text(self) -> str:
         return "".join(pieces(self.recognized))
+
+    @property
+    def shown(self) -> str:
+        """Of partial texts."""
+        return self.hypotheses.shown
+
+    @property
+    def rest(self) -> str:
+        """Of its final text, what is not shown."""
+        return rest(self.shown, self.text)
 
 
 class Listener(Protocol):

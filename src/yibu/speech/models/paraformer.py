@@ -232,6 +232,7 @@ class ParaformerRecognizer:
 
     languages = LANGUAGES
     tasks = frozenset({"transcribe"})
+    tells_times = True
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ tokens are not yet said, and with what the layers kept of earlier chunks; what i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,25 +33,12 @@ from yibu.speech.models.paraformer_graph import predictor_graph
 from yibu.speech.models.paraformer_text import join, text_of, words_of
 from yibu.speech.models.sensevoice import STACK_STEP, STACK_WIDTH
 from yibu.speech.models.vocabulary import Vocabulary
-from yibu.speech.types import Features, Options, Recognized, Samples, Segment
+from yibu.speech.types import Chunking, Features, Options, Recognized, Samples, Segment
 from yibu.speech.weights import Checkpoint, read_checkpoint
 
 _FRAME = STACK_STEP * FRAME_SHIFT
 """Samples of one of the network's frames: 60 ms."""
 _BEFORE = (STACK_WIDTH - 1) // 2
-
-
-@dataclass(frozen=True, slots=True)
-class Chunking:
-    """In frames of 60 ms, as FunASR's ``chunk_size`` [0, 10, 5] and its look-backs."""
-
-    frames: int = 10
-    """Of a chunk, whose tokens are said."""
-    ahead: int = 5
-    """After them, which are heard already and said with the next chunk."""
-    encoder_look_back: int = 4
-    """Earlier chunks that the encoder's layers attend to."""
-    decoder_look_back: int = 1
 
 
 class OnlineParaformer:
@@ -139,6 +125,8 @@ class OnlineSession:
     def __init__(self, model: OnlineParaformer, chunking: Chunking) -> None:
         self._model = model
         self._chunking = chunking
+        self.stride = chunking.frames * _FRAME
+        """Samples of a chunk."""
         self.reset()
 
     def reset(self) -> None:
@@ -160,10 +148,9 @@ class OnlineSession:
         """Take the next samples (any number) and return the tokens that they complete. After
         ``final`` the session begins anew."""
         self._samples = np.concatenate((self._samples, samples), dtype=np.float32)
-        stride = self._chunking.frames * _FRAME
         tokens: list[str] = []
-        while len(self._samples) >= stride:
-            chunk, self._samples = self._samples[:stride], self._samples[stride:]
+        while len(self._samples) >= self.stride:
+            chunk, self._samples = self._samples[: self.stride], self._samples[self.stride :]
             tokens += self._chunk(self._stacker.feed(chunk), final=False)
         if final:
             # Less than a frame is not heard: the last chunk is what was ahead.
@@ -238,6 +225,7 @@ class OnlineRecognizer:
     languages = LANGUAGES
     tasks = frozenset({"transcribe"})
     takes_hotwords = False
+    tells_times = False
 
     def __init__(self, name: str, model: OnlineParaformer, precision: str) -> None:
         self.name = name

@@ -13,7 +13,7 @@ Time = tuple[int, int]
 """Begin and end in milliseconds."""
 
 _SPECIAL = ("<s>", "</s>", "<unk>", "<OOV>")
-_GOES_ON = "@@"
+GOES_ON = "@@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def join(tokens: Sequence[str], times: Sequence[Time] = ()) -> list[Piece]:
                 pieces.pop()
             pieces.append(Piece(token, span))
             after_letters = inside = False
-        elif _GOES_ON in token:
-            parts += token.replace(_GOES_ON, "")
+        elif GOES_ON in token:
+            parts += token.replace(GOES_ON, "")
             span, after_letters, inside = _until(span, time), False, True
         elif _each(token, _is_letter):
             pieces += [Piece(parts + token, _until(span, time)), _SPACE]

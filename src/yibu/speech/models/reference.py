@@ -37,6 +37,7 @@ class ReferenceRecognizer:
     languages = frozenset({"auto", "zh", "en", "yue", "ja", "ko", "nospeech"})
     tasks = frozenset({"transcribe"})
     takes_hotwords = False
+    tells_times = False
     precision = "fp32"
 
     def __init__(self, model_dir: Path, vad_dir: Path, *, device: str, threads: int) -> None:

@@ -66,6 +66,7 @@ class SenseVoiceRecognizer:
     languages = frozenset(_LANGUAGES)
     tasks = frozenset({"transcribe"})
     takes_hotwords = False
+    tells_times = True
 
     def __init__(
         self, name: str, encoder: Encoder, normalizer: Normalizer, vocabulary: Vocabulary

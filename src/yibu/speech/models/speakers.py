@@ -8,24 +8,27 @@ eigenvalues of the graph's Laplacian leap; speakers whose mean vectors are close
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from yibu.speech.types import Voice
+from yibu.speech.types import Recognized, Voice, Word
+from yibu.speech.words import behind
 
-_FEWEST = 20
+SENTENCE_ENDS = frozenset("，。？！、；,.?!;")
+
+FEWEST = 20
 """Vectors (15 s) below which one speaker is assumed, as in FunASR."""
 _MOST = 2048
 """Vectors that are clustered; of a longer recording neighbours are averaged. (FunASR goes over to UMAP
 and HDBSCAN there.)"""
-_MOST_SPEAKERS = 15
+MOST_SPEAKERS = 15
 _PRUNED = 0.022
 _LEAST_NEIGHBOURS = 6
-_SAME = 0.78
+SAME = 0.78
 """Cosine from which two speakers are one."""
 _SHORTEST = 0.7
 """Seconds; less is given to a neighbour."""
@@ -48,8 +51,14 @@ def turns(voices: Sequence[Voice]) -> list[Turn]:
     """Who speaks when; speakers are numbered as they come."""
     if not voices:
         return []
-    labels = clustered(np.stack([voice.vector for voice in voices]))
-    return smoothed(voices, labels)
+    return smoothed(voices, in_order(clustered(np.stack([voice.vector for voice in voices]))))
+
+
+def in_order(labels: Labels) -> Labels:
+    """``labels`` numbered by their first appearance."""
+    _, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
+    ordered: Labels = np.argsort(np.argsort(first))[numbers.reshape(-1)]
+    return ordered
 
 
 def speaker_of(start: float, end: float, heard: Sequence[Turn]) -> int:
@@ -64,12 +73,11 @@ def speaker_of(start: float, end: float, heard: Sequence[Turn]) -> int:
     return speaker
 
 
-def smoothed(voices: Sequence[Voice], labels: Labels) -> list[Turn]:
+def smoothed(voices: Sequence[Voice], speakers: Labels) -> list[Turn]:
     """Neighbouring windows of a speaker joined, overlaps halved, short turns given away."""
-    numbers: dict[int, int] = {}
     found = _joined(
-        Turn(voice.start, voice.end, numbers.setdefault(int(label), len(numbers)))
-        for voice, label in zip(voices, labels, strict=True)
+        Turn(voice.start, voice.end, int(speaker))
+        for voice, speaker in zip(voices, speakers, strict=True)
     )
     for before, after in pairwise(found):
         if before.end > after.start + 1e-4:
@@ -105,7 +113,7 @@ def _joined(found: Any) -> list[Turn]:
 def clustered(vectors: Vectors) -> Labels:
     """A speaker's number for each vector [N, size]."""
     count = len(vectors)
-    if count < _FEWEST:
+    if count < FEWEST:
         return np.zeros(count, np.int64)
     share = -(-count // _MOST)
     starts = np.arange(0, count, share)
@@ -127,7 +135,7 @@ def _spectral(vectors: Vectors) -> Labels:
     np.fill_diagonal(near, 0)
     laplacian = np.diag(np.abs(near).sum(axis=1)) - near
     values, eigenvectors = np.linalg.eigh(laplacian)
-    speakers = int(np.argmax(np.diff(values[: _MOST_SPEAKERS + 1]))) + 1
+    speakers = int(np.argmax(np.diff(values[: MOST_SPEAKERS + 1]))) + 1
     return _k_means(eigenvectors[:, :speakers], speakers)
 
 
@@ -178,8 +186,77 @@ def _merged(labels: Labels, vectors: Vectors) -> Labels:
         means /= np.linalg.norm(means, axis=1, keepdims=True)
         near = np.triu(means @ means.T, 1)
         first, second = np.unravel_index(int(near.argmax()), near.shape)
-        if near[first, second] < _SAME:
+        if near[first, second] < SAME:
             break
         labels[labels == second] = first
         labels[labels > second] -= 1
     return labels
+
+
+def by_speaker(results: Sequence[Recognized], heard: Sequence[Turn]) -> list[Recognized]:
+    """``results`` with their speakers, cut at a mark where the speaker changes."""
+    found: list[Recognized] = []
+    for result in results:
+        sentences = _sentences(result)
+        speakers = [speaker_of(part.start, part.end, heard) for part in sentences]
+        found += _divided_by_speaker(replace(result, voices=()), sentences, speakers)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    start: float
+    end: float
+    words: tuple[Word, ...]
+
+
+def _sentences(result: Recognized) -> list[_Sentence]:
+    """The words up to each mark; the whole segment where it has no words with times."""
+    found: list[_Sentence] = []
+    current: list[Word] = []
+    for word in result.words:
+        current.append(word)
+        if word.text[-1:] in SENTENCE_ENDS:
+            found.append(_Sentence(current[0].start, word.end, tuple(current)))
+            current = []
+    if current:
+        found.append(_Sentence(current[0].start, current[-1].end, tuple(current)))
+    return found or [_Sentence(result.start, result.end, ())]
+
+
+def _divided_by_speaker(
+    result: Recognized, sentences: Sequence[_Sentence], speakers: Sequence[int]
+) -> list[Recognized]:
+    if len(set(speakers)) == 1:
+        return [replace(result, speaker=name_of(speakers[0]))]
+    parts: list[tuple[int, list[Word]]] = []
+    for sentence, speaker in zip(sentences, speakers, strict=True):
+        if not parts or parts[-1][0] != speaker:
+            parts.append((speaker, []))
+        parts[-1][1].extend(sentence.words)
+    found: list[Recognized] = []
+    at = 0
+    for n, (speaker, words) in enumerate(parts):
+        end = behind(result.text, at, words) if n + 1 < len(parts) else len(result.text)
+        text, at = result.text[at:end].strip(), end
+        found.append(
+            replace(
+                result, text=text, words=tuple(words), start=words[0].start, end=words[-1].end,
+                speaker=name_of(speaker), raw=text, tokens=result.tokens if n == 0 else (),
+            )
+        )  # fmt: skip
+    return found
+
+
+def name_of(speaker: int) -> str:
+    """A, B, …, Z, AA, AB, …"""
+    letter = chr(ord("A") + speaker % 26)
+    return letter if speaker < 26 else name_of(speaker // 26 - 1) + letter
+
+
+def number_of(name: str) -> int:
+    """The speaker's number, from 0."""
+    number = 0
+    for letter in name:
+        number = 26 * number + ord(letter) - ord("A") + 1
+    return number - 1

@@ -79,6 +79,7 @@ class WhisperRecognizer:
     """A loaded model; see ``load``."""
 
     takes_hotwords = False
+    tells_times = False
 
     def __init__(self, model: Any, *, name: str, precision: str, on_cpu: bool) -> None:
         self._whisper = model

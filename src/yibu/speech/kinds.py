@@ -1,0 +1,139 @@
+"""What a directory of a speech model holds, and what can be asked of it.
+
+FunASR layout        config.yaml, model.pt, am.mvn, *.model or tokens.json    SenseVoice, Paraformer
+ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
+CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    whisper
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from yibu.errors import UnsupportedError, UsageError, VerificationError
+from yibu.messages import tr
+from yibu.speech.modelconfig import read_config
+
+ONLINE = "ParaformerStreaming"
+PARAFORMERS = frozenset({"Paraformer", "BiCifParaformer", "SeacoParaformer", ONLINE})
+"""Classes of FunASR's."""
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+
+
+class Layout(Enum):
+    """How a model directory is laid out."""
+
+    FUNASR = "FunASR"
+    ONNX = "ONNX"
+    CTRANSLATE2 = "CTranslate2"
+
+
+def check_values(precision: str, path: str, device: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(
+            tr("precision {precision!r} is not known", precision=precision),
+            hint=tr("one of {known}", known=", ".join(PRECISIONS)),
+        )
+    if path not in ("fast", "reference"):
+        raise UsageError(tr("path {path!r} is not known", path=path), hint=tr("fast or reference"))
+    if device != "cpu" and not device.startswith("cuda"):
+        raise UsageError(
+            tr("device {device!r} is not known", device=device), hint=tr("cpu, cuda or cuda:0")
+        )
+
+
+def check_beside(
+    name: str, kind: str, path: str, device: str, beside: Mapping[str, Path | None]
+) -> None:
+    """Raises for models beside the recognizer that it does not take; ``kind`` is its class in FunASR."""
+    if beside["punctuation"] is not None and (kind not in PARAFORMERS or path == "reference"):
+        raise UsageError(
+            tr(
+                "{name} on the {path} path takes no punctuation model: Paraformer's fast "
+                "path does, and the others write their own",
+                name=name,
+                path=path,
+            ),
+            hint=tr("leave `punctuation` out"),
+        )
+    fast = bool(kind) and path != "reference" and device == "cpu"
+    if beside["speakers"] is not None and not fast:
+        raise UnsupportedError(
+            tr(
+                "{name} on the {path} path on {device} does not tell speakers apart: "
+                "SenseVoice and Paraformer do, on the CPU's fast path",
+                name=name,
+                path=path,
+                device=device,
+            ),
+            hint=tr("leave `speakers` out, or take iic/SenseVoiceSmall on the CPU"),
+        )
+    if beside["online"] is not None and (not fast or kind == ONLINE):
+        raise UnsupportedError(
+            tr(
+                "{name} on the {path} path on {device} takes no streaming model for partial texts: "
+                "SenseVoice and the Paraformers that do not stream do, on the CPU's fast path",
+                name=name,
+                path=path,
+                device=device,
+            ),
+            hint=tr("leave `online` out, or take iic/SenseVoiceSmall on the CPU"),
+        )
+    if kind == ONLINE and path == "reference":
+        raise UsageError(
+            tr(
+                "{name} hears live speech, and the reference path gives FunASR whole files",
+                name=name,
+            ),
+            hint=tr("set `path: fast`"),
+        )
+
+
+def detect(model_dir: Path) -> Layout:
+    """The layout of ``model_dir``, told by its files.
+
+    Raises ``VerificationError`` where it is no directory of a model that is served here.
+    """
+    if not model_dir.is_dir():
+        raise VerificationError(
+            tr("{model_dir} is no directory", model_dir=model_dir),
+            hint=tr("yibu pull the model, or correct the path"),
+        )
+    names = {entry.name for entry in model_dir.iterdir()}
+    if "model.pt" in names:
+        return Layout.FUNASR
+    if names & {"model.onnx", "model_quant.onnx"}:
+        return Layout.ONNX
+    if {"model.bin", "config.json"} <= names:
+        return Layout.CTRANSLATE2
+    found = ", ".join(sorted(names)[:12]) or "nothing"
+    raise VerificationError(
+        tr(
+            "{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin "
+            "with config.json (whisper for CTranslate2) expected",
+            model_dir=model_dir,
+            found=found,
+        ),
+        hint=tr("the download may be incomplete: yibu pull it again"),
+    )
+
+
+def funasr_class(model_dir: Path) -> str:
+    """The model's class in FunASR, by its config.yaml, or by its files where that says nothing."""
+    kind = str(read_config(model_dir).get("model") or "")
+    if not kind:  # older exports to ONNX do not say; SenseVoice's have a sentencepiece model
+        kind = "SenseVoiceSmall" if any(model_dir.glob("*.model")) else "Paraformer"
+    # The published ONNX directory names the exported class.
+    if not (kind.startswith("SenseVoiceSmall") or kind in PARAFORMERS):
+        raise UnsupportedError(
+            tr(
+                "{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
+                "{PARAFORMERS} expected",
+                model_dir=model_dir,
+                kind=kind,
+                PARAFORMERS=", ".join(sorted(PARAFORMERS)),
+            ),
+            hint=tr("SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall"),
+        )
+    return kind

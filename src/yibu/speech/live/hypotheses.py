@@ -1,0 +1,222 @@
+"""Texts of an utterance that has not ended: what is computed for the next one, and what it adds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+from yibu.speech.batcher import Answer, Job
+from yibu.speech.formats import separated
+from yibu.speech.live.agreement import Agreement
+from yibu.speech.models.paraformer_text import GOES_ON
+from yibu.speech.types import SAMPLE_RATE, Chunking, Options, Recognized, Segment, Word
+from yibu.speech.words import behind
+
+if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
+    from yibu.speech.models.paraformer_online import OnlineParaformer
+
+_LEAST_NEWS = 0.2
+"""Seconds of speech that a text needs beyond the last one; and between the first ones, until two of them
+have agreed on something. With 0.1 they agreed on what was not said."""
+_EAGER_SECONDS = 3.0
+"""Of speech in which nothing could be shown; after them the first text is as urgent as others."""
+_WINDOW_SECONDS = 4.0
+"""Of speech, from which on what is shown is not recognized again, but for its last"""
+_CONTEXT_SECONDS = 1.0
+"""seconds."""
+_STACKED = 6
+"""Frames that are one of the model's: the window begins with one."""
+
+
+class Hypotheses(Protocol):
+    """The partial texts of one utterance. Called on the event loop."""
+
+    @property
+    def shown(self) -> str:
+        """Never taken back."""
+        ...
+
+    @property
+    def skipped(self) -> float:
+        """Seconds of the speech that the next one does without."""
+        ...
+
+    @property
+    def whole(self) -> Callable[[Segment], Recognized] | None:
+        """What recognizes the final text, where that is not the batcher's recognizer."""
+        ...
+
+    def wanted(self, seconds: float, idle: float) -> bool:
+        """Whether to compute one of ``seconds`` of speech, ``idle`` seconds after the last."""
+        ...
+
+    def job(
+        self,
+        seconds: float,
+        options: Options,
+        speech: Callable[[], Segment],
+        deliver: Callable[[Answer], None],
+    ) -> Job:
+        """The next one, of about ``seconds`` of speech."""
+        ...
+
+    def heard(self, result: Recognized) -> str:
+        """What can be shown beyond ``shown``."""
+        ...
+
+    def heard_whole(self, text: str) -> str:
+        """The same, by a text of the final texts' model of the whole utterance."""
+        ...
+
+
+class Reheard:
+    """The utterance is recognized again; what two results in a row begin with is shown."""
+
+    whole = None
+
+    def __init__(self, interval: float, *, windowed: bool) -> None:
+        """``interval`` is the seconds between two texts, once one is shown. ``windowed``: the model tells
+        times of words, by which a long utterance costs no more than a short one."""
+        self._agreement = Agreement()
+        self._interval = interval
+        self._windowed = windowed
+        self._seconds = 0.0
+        """Of speech when it was last recognized."""
+        self._frames = 0
+        """Of 10 ms, that are not recognized again."""
+        self._settled, self._settled_end = "", 0.0
+        """The part of the shown text that is not taken from results any more, and when it ends."""
+
+    @property
+    def shown(self) -> str:
+        return self._agreement.shown
+
+    @property
+    def skipped(self) -> float:
+        return self._frames / 100
+
+    def wanted(self, seconds: float, idle: float) -> bool:
+        eager = not self.shown and seconds < _EAGER_SECONDS
+        interval = _LEAST_NEWS if eager else self._interval
+        return seconds - self._seconds >= _LEAST_NEWS and idle >= interval
+
+    def job(
+        self,
+        seconds: float,
+        options: Options,
+        speech: Callable[[], Segment],
+        deliver: Callable[[Answer], None],
+    ) -> Job:
+        self._seconds, frames = seconds, self._frames
+        options = replace(options, words=self._windowed, speakers=False)
+        return Job(
+            seconds - self.skipped, options, lambda: speech().after(frames), deliver,
+            final=False, spare=True,
+        )  # fmt: skip
+
+    def heard(self, result: Recognized) -> str:
+        text = result.text
+        words = [word for word in result.words if word.start + word.end > 2 * self._settled_end]
+        if self._settled:
+            text = self._settled
+            for word in words:
+                text += separated(text, word.text)
+        new = self._agreement.hypothesis(text)
+        if result.end - result.start > _WINDOW_SECONDS and text.startswith(self.shown):
+            self._settle(result, words, text)
+        return new
+
+    def heard_whole(self, text: str) -> str:
+        return self._agreement.hypothesis(text)
+
+    def _settle(self, result: Recognized, words: Sequence[Word], text: str) -> None:
+        """Leave words that are shown out of the next results, and begin those in the longest pause that is
+        ``_CONTEXT_SECONDS`` and more before the rest."""
+        ends = [len(self._settled)]
+        for word in words:
+            ends.append(behind(text, ends[-1], [word]))
+            if ends[-1] > len(self.shown) or not text[ends[-2] : ends[-1]].endswith(word.text):
+                break
+        # The mark behind a word is known once the next one is shown too.
+        shown = len(ends) - 3
+        if shown < 0:
+            return
+        self._settled, self._settled_end = text[: ends[shown + 1]], words[shown].end
+        latest = self._settled_end - _CONTEXT_SECONDS
+        before = [word for word in result.words if word.end <= words[shown].end]
+        pauses = [
+            (after.start - word.end, (word.end + after.start) / 2)
+            for word, after in pairwise(before)
+            if after.start <= latest
+        ]
+        if pauses:
+            frames = self._frames + int((max(pauses)[1] - result.start) * 100)
+            self._frames = frames // _STACKED * _STACKED
+
+
+class Streamed:
+    """A streaming model hears each chunk once, and all that it says is shown."""
+
+    def __init__(self, model: OnlineParaformer, chunking: Chunking, *, finals: bool) -> None:
+        """``finals``: its final text is of this model too."""
+        self.shown = ""
+        self.skipped = 0.0
+        self.whole = self._hear_end if finals else None
+        self._session = model.session(chunking)
+        self._heard = 0
+        """Samples."""
+        self._tokens: list[str] = []
+        self._open: list[str] = []
+        """Parts of a word that goes on in the next chunk."""
+        self._busy = False
+        self._lock = threading.Lock()
+        """A final text may be computed while a partial one is."""
+
+    def wanted(self, seconds: float, idle: float) -> bool:  # noqa: ARG002 - chunks are the interval
+        return not self._busy and (seconds - self.skipped) * SAMPLE_RATE >= self._session.stride
+
+    def job(
+        self,
+        seconds: float,
+        options: Options,
+        speech: Callable[[], Segment],
+        deliver: Callable[[Answer], None],
+    ) -> Job:
+        new, self._busy = seconds - self.skipped, True
+        return Job(new, options, speech, deliver, final=False, spare=True, recognize=self._hear)
+
+    def _hear(self, speech: Segment) -> Recognized:
+        """The text of the chunks that are new."""
+        with self._lock:
+            stride = self._session.stride
+            end = len(speech.samples) // stride * stride
+            tokens = self._open + self._session.feed(speech.samples[self._heard : end])
+            self._heard = max(end, self._heard)
+            whole = len(tokens)
+            while whole and tokens[whole - 1].endswith(GOES_ON):
+                whole -= 1
+            self._open = tokens[whole:]
+            self._tokens += tokens[:whole]
+            return self._answer(speech, tokens[:whole])
+
+    def _hear_end(self, speech: Segment) -> Recognized:
+        """The text of an utterance that has ended."""
+        with self._lock:
+            rest = self._session.feed(speech.samples[self._heard :], final=True)
+            return self._answer(speech, self._tokens + self._open + rest)
+
+    def heard(self, result: Recognized) -> str:
+        self._busy = False
+        self.skipped = self._heard / SAMPLE_RATE
+        new = separated(self.shown, result.text)
+        self.shown += new
+        return new
+
+    def heard_whole(self, text: str) -> str:  # noqa: ARG002 - another model's
+        return ""
+
+    def _answer(self, speech: Segment, tokens: Sequence[str]) -> Recognized:
+        return Recognized(self._session.text(tokens), speech.start, speech.end)
