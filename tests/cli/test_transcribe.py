@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from yibu.cli.api import Api
+from yibu.cli.live import _Screen
 from yibu.cli.verbs.speech import _answers
 
 
@@ -81,3 +84,21 @@ def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
         answers = dict(_answers(Api(url), files, {"model": "m"}, jobs=3))
     assert list(answers) == files
     assert [answers[file] for file in files] == [file.read_bytes() for file in files]
+
+
+def test_live_lines_name_their_speakers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where speakers are told apart; else they are the final texts alone."""
+    named = {"item_id": "1", "start": 0.5, "end": 1.25, "text": "hello", "speaker": "A"}
+    for output_format, expected in (
+        ("text", "A: hello\n"),
+        ("json", '{"start": 0.5, "end": 1.25, "text": "hello", "speaker": "A"}\n'),
+        ("srt", "1\n00:00:00,500 --> 00:00:01,250\nA: hello\n\n"),
+    ):
+        screen = _Screen(output_format)  # type: ignore[arg-type]
+        screen.show("segment", named)
+        screen.show("completed", {"item_id": "1", "transcript": "hello"})
+        assert capsys.readouterr().out == expected
+    screen = _Screen("text")
+    screen.show("segment", {**named, "speaker": ""})
+    screen.show("completed", {"item_id": "1", "transcript": "hello"})
+    assert capsys.readouterr().out == "hello\n"

@@ -141,6 +141,8 @@ def test_speech_with_a_vad_of_its_own() -> None:
         ("paraformer", {"punctuation": "p", "path": "reference"}, (), "`punctuation:` is for"),
         ("whisper-ct2", {"speakers": "s"}, (), "speakers are told apart with SenseVoice"),
         ("sensevoice", {"speakers": "s"}, (0,), "this is sensevoice on cuda"),
+        ("whisper-ct2", {"online": "o"}, (), "partial texts of a second model"),
+        ("sensevoice", {"online": "o", "path": "reference"}, (), "partial texts of a second model"),
     ],
 )
 def test_models_beside_the_wrong_recognizer_are_refused(
@@ -150,11 +152,15 @@ def test_models_beside_the_wrong_recognizer_are_refused(
         Speech().plan(model(options), facts(format), placement(gpus=gpus))
 
 
-def test_speech_with_punctuation_and_speakers() -> None:
-    options = {"punctuation": "modelscope:iic/punc", "speakers": "modelscope:iic/campplus"}
+def test_speech_with_all_models_beside_it() -> None:
+    options = {
+        "punctuation": "modelscope:iic/punc",
+        "speakers": "modelscope:iic/campplus",
+        "online": "modelscope:iic/online",
+    }
     launch = Speech().plan(model(options), facts("paraformer"), placement())
     assert launch.extra_sources.items() >= options.items()
-    for name in ("punctuation", "speakers"):
+    for name in options:
         assert launch.argv[launch.argv.index(f"--{name}") + 1] == f"{{{name}}}"
 
 

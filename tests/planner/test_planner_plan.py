@@ -299,6 +299,7 @@ def test_models_beside_a_speech_model_are_counted(tmp_path: Path) -> None:
         == 2_040_000_000
     )
     assert weights(speakers="modelscope:other/campplus") == 908_800_000
+    assert weights(online="paraformer-zh-streaming") > 880_000_000
     (tmp_path / "model.pt").write_bytes(b"x" * 5_000)
     assert weights(speakers=str(tmp_path)) == 880_005_000
 
