@@ -32,6 +32,7 @@ LANGUAGE = "zh_CN"
 PO = LOCALE / LANGUAGE / "LC_MESSAGES" / "yibu.po"
 _NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 """The file is the same whenever it is made."""
+_SAY = {"tr", "option", "argument"}
 _TABLES = {"output.table", "output.listing"}
 
 
@@ -72,7 +73,7 @@ def _is_verb(function: str) -> bool:
 
 def _said(call: ast.Call) -> Iterator[str]:
     function = ast.unparse(call.func)
-    if function == "tr" and call.args and (text := _constant(call.args[0])):
+    if function in _SAY and call.args and (text := _constant(call.args[0])):
         yield text
     elif function in _TABLES and len(call.args) > 1 and isinstance(call.args[1], ast.Tuple):
         yield from filter(None, map(_constant, call.args[1].elts))

@@ -1,21 +1,29 @@
-"""Options that several verbs have."""
+"""Options and arguments of verbs; those that several verbs have stand here."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from yibu.messages import tr
 
-FileOption = Annotated[
-    Path | None, typer.Option("-f", "--file", help=tr("The configuration file (./yibu.yaml)."))
-]
-JsonOption = Annotated[bool, typer.Option("--json", help=tr("Print JSON."))]
+
+def option(text: str, *names: str, **settings: Any) -> Any:
+    """An option of a verb, with its help in the terminal's language."""
+    return typer.Option(*names, help=tr(text), **settings)
+
+
+def argument(text: str, **settings: Any) -> Any:
+    """An argument of a verb, with its help in the terminal's language."""
+    return typer.Argument(help=tr(text), **settings)
+
+
+FileOption = Annotated[Path | None, option("The configuration file (./yibu.yaml).", "-f", "--file")]
+JsonOption = Annotated[bool, option("Print JSON.", "--json")]
 OfflineOption = Annotated[
-    bool,
-    typer.Option("--offline", help=tr("Use only what is on this disk."), envvar="YIBU_OFFLINE"),
+    bool, option("Use only what is on this disk.", "--offline", envvar="YIBU_OFFLINE")
 ]
-EngineOption = Annotated[str | None, typer.Option(help=tr("llama.cpp, vllm, speech or command."))]
-PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help=tr("The gateway's port."))]
+EngineOption = Annotated[str | None, option("llama.cpp, vllm, speech or command.")]
+PortOption = Annotated[int | None, option("The gateway's port.", min=0, max=65535)]

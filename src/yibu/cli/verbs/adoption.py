@@ -13,6 +13,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE
+from yibu.cli.options import option
 from yibu.errors import UsageError
 from yibu.files import write_new
 from yibu.management.adopting import adopt_text, text_file
@@ -33,20 +34,17 @@ WhatArgument = Annotated[
         ),
     ),
 ]
-CommandOption = Annotated[
-    str | None, typer.Option("-c", "--command", help=tr("The command line, as one word."))
-]
+CommandOption = Annotated[str | None, option("The command line, as one word.", "-c", "--command")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "A variable of the script's, or with a number one of its arguments.",
         "--set",
         metavar="NAME=VALUE",
-        help=tr("A variable of the script's, or with a number one of its arguments."),
     ),
 ]
-PidOption = Annotated[int | None, typer.Option(min=1, help=tr("A running process."))]
 OutputOption = Annotated[
-    Path | None, typer.Option("-o", "--output", help=tr("Write the file there; do not print it."))
+    Path | None, option("Write the file there; do not print it.", "-o", "--output")
 ]
 KeyFileOption = Annotated[
     Path,
@@ -57,19 +55,10 @@ KeyFileOption = Annotated[
         )
     ),
 ]
-ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help=tr("Take the running server's place."))
-]
 StopFirstOption = Annotated[
-    bool,
-    typer.Option("--stop-first", help=tr("Stop it before the new one starts: memory for one.")),
+    bool, option("Stop it before the new one starts: memory for one.", "--stop-first")
 ]
-GraceOption = Annotated[
-    float, typer.Option(min=0, help=tr("Seconds that it gets from SIGTERM to SIGKILL."))
-]
-HostOption = Annotated[
-    str | None, typer.Option(help=tr("Another address for the gateway than the old one's."))
-]
+HostOption = Annotated[str | None, option("Another address for the gateway than the old one's.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -80,12 +69,12 @@ def adopt(
     what: WhatArgument = None,
     command: CommandOption = None,
     given: SetOption = None,
-    pid: PidOption = None,
+    pid: Annotated[int | None, option("A running process.", min=1)] = None,
     to: OutputOption = None,
     key_file: KeyFileOption = Path("yibu.keys"),
-    replace: ReplaceOption = False,
+    replace: Annotated[bool, option("Take the running server's place.", "--replace")] = False,
     stop_first: StopFirstOption = False,
-    grace: GraceOption = 20.0,
+    grace: Annotated[float, option("Seconds that it gets from SIGTERM to SIGKILL.", min=0)] = 20.0,
     host: HostOption = None,
 ) -> int:
     """Print the yibu.yaml that does what a start script, a command line or a process does; with

@@ -11,7 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
-from yibu.cli.options import JsonOption
+from yibu.cli.options import JsonOption, argument, option
 from yibu.errors import UsageError
 from yibu.messages import tr
 
@@ -23,18 +23,12 @@ _FORMS = {".svg": "svg", ".html": "html", ".htm": "html"}
 
 ConcurrencyOption = Annotated[
     int | None,
-    typer.Option(
-        min=1, max=1024, help=tr("So many chats at once (1); with --sweep the most that are tried.")
-    ),
+    option("So many chats at once (1); with --sweep the most that are tried.", min=1, max=1024),
 ]
 RateOption = Annotated[
-    float | None,
-    typer.Option(min=0.001, help=tr("So many requests a second, by a Poisson process.")),
+    float | None, option("So many requests a second, by a Poisson process.", min=0.001)
 ]
-RequestsOption = Annotated[int | None, typer.Option(min=1, help=tr("End after so many requests."))]
-DurationOption = Annotated[
-    str | None, typer.Option(help=tr("End after 30s, 2m (of a sweep: each of its runs)."))
-]
+DurationOption = Annotated[str | None, option("End after 30s, 2m (of a sweep: each of its runs).")]
 SloOption = Annotated[
     str | None,
     typer.Option(
@@ -43,16 +37,12 @@ SloOption = Annotated[
         )
     ),
 ]
-UrlOption = Annotated[str | None, typer.Option(help=tr("Another server that speaks OpenAI's API."))]
 TargetOption = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", help=tr("Charts: FILE.svg, or FILE.html with tables.")),
+    Path | None, option("Charts: FILE.svg, or FILE.html with tables.", "-o", "--output")
 ]
 PrecisionsOption = Annotated[
-    str | None,
-    typer.Option(help=tr("Speech: fp32,bf16,int8; the first is what others are held to.")),
+    str | None, option("Speech: fp32,bf16,int8; the first is what others are held to.")
 ]
-LanguageOption = Annotated[str | None, typer.Option(help=tr("Speech: zh, en, …; found by itself."))]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,28 +50,22 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    model: Annotated[
-        str, typer.Argument(help=tr("A running model; for speech also a source or a path."))
-    ],
-    files: Annotated[
-        list[Path] | None, typer.Argument(help=tr("Speech: your own recordings."))
-    ] = None,
-    sweep: Annotated[
-        bool, typer.Option("--sweep", help=tr("Ever more chats, until --slo is not kept."))
-    ] = False,
+    model: Annotated[str, argument("A running model; for speech also a source or a path.")],
+    files: Annotated[list[Path] | None, argument("Speech: your own recordings.")] = None,
+    sweep: Annotated[bool, option("Ever more chats, until --slo is not kept.", "--sweep")] = False,
     concurrency: ConcurrencyOption = None,
     rate: RateOption = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each prompt."))] = 256,
-    output_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each answer."))] = 128,
-    requests: RequestsOption = None,
+    prompt_tokens: Annotated[int, option("Tokens of each prompt.", min=1)] = 256,
+    output_tokens: Annotated[int, option("Tokens of each answer.", min=1)] = 128,
+    requests: Annotated[int | None, option("End after so many requests.", min=1)] = None,
     duration: DurationOption = None,
     slo: SloOption = None,
-    url: UrlOption = None,
-    key_file: Annotated[Path | None, typer.Option(help=tr("A file with its key."))] = None,
-    seed: Annotated[int, typer.Option(help=tr("Of the prompts and arrivals."))] = 0,
+    url: Annotated[str | None, option("Another server that speaks OpenAI's API.")] = None,
+    key_file: Annotated[Path | None, option("A file with its key.")] = None,
+    seed: Annotated[int, option("Of the prompts and arrivals.")] = 0,
     target: TargetOption = None,
     precisions: PrecisionsOption = None,
-    language: LanguageOption = None,
+    language: Annotated[str | None, option("Speech: zh, en, …; found by itself.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Measure how fast a model answers: time to the first token, time a token, throughput.

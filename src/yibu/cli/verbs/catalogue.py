@@ -8,7 +8,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
-from yibu.cli.options import JsonOption
+from yibu.cli.options import JsonOption, argument
 from yibu.errors import NotRunningError, UsageError
 from yibu.management.sources import stored_source
 from yibu.messages import tr
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def search(
     word: Annotated[
-        str | None, typer.Argument(help=tr("Part of a name, a kind or a description; all if not."))
+        str | None, argument("Part of a name, a kind or a description; all if not.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,7 +59,7 @@ def search(
 
 
 def show(
-    model: Annotated[str, typer.Argument(help=tr("A running model, or one on this disk."))],
+    model: Annotated[str, argument("A running model, or one on this disk.")],
     as_json: JsonOption = False,
 ) -> None:
     """Say what one model is: its source and files, and how it runs."""

@@ -9,7 +9,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.cli.options import FileOption, JsonOption
+from yibu.cli.options import FileOption, JsonOption, argument, option
 from yibu.errors import UsageError
 from yibu.files import write_whole
 from yibu.messages import tr
@@ -43,9 +43,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help=tr("Where to write it."))] = Path("yibu.yaml"),
-    to_stdout: Annotated[bool, typer.Option("--print", help=tr("Print it instead."))] = False,
-    force: Annotated[bool, typer.Option(help=tr("Replace a file that is there."))] = False,
+    path: Annotated[Path, argument("Where to write it.")] = Path("yibu.yaml"),
+    to_stdout: Annotated[bool, option("Print it instead.", "--print")] = False,
+    force: Annotated[bool, option("Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented yibu.yaml to begin with."""
     if to_stdout:

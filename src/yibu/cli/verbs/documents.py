@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from yibu.cli import manual, output
+from yibu.cli.options import argument
 from yibu.errors import UsageError
 from yibu.messages import ENGLISH, active, tr
 
@@ -23,8 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def docs(
     words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[WORD]...", help=tr("A page's name, or words to look for.")),
+        list[str] | None, argument("A page's name, or words to look for.", metavar="[WORD]...")
     ] = None,
 ) -> None:
     """Read or search the documents of this version; no network is needed."""

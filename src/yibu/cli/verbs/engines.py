@@ -10,12 +10,12 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
-from yibu.cli.options import JsonOption
+from yibu.cli.options import JsonOption, argument, option
 from yibu.errors import UsageError
 from yibu.messages import tr
 
 NameArgument = Annotated[
-    str, typer.Argument(help=tr("An environment, as `yibu engine ls` names it, or an engine."))
+    str, argument("An environment, as `yibu engine ls` names it, or an engine.")
 ]
 
 _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
@@ -67,16 +67,16 @@ def ls(as_json: JsonOption = False) -> None:
 def install(
     name: NameArgument,
     version: Annotated[
-        str | None, typer.Option(help=tr("Another version of the engine than the pinned one."))
+        str | None, option("Another version of the engine than the pinned one.")
     ] = None,
     wheels: Annotated[
-        Path | None, typer.Option(help=tr("Install from a folder of wheels, with no index."))
+        Path | None, option("Install from a folder of wheels, with no index.")
     ] = None,
     build: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Build the engine from source, for that device or this very processor.",
             metavar="cuda|vulkan|native",
-            help=tr("Build the engine from source, for that device or this very processor."),
         ),
     ] = None,
 ) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.cli.options import FileOption
+from yibu.cli.options import FileOption, option
 from yibu.errors import UsageError
 from yibu.messages import tr
 
@@ -19,18 +19,14 @@ if TYPE_CHECKING:
     from yibu.export.deployment import Deployment, Files
 
 FolderOption = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", help=tr("The folder to write (one of the format's name).")),
+    Path | None, option("The folder to write (one of the format's name).", "-o", "--output")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help=tr("Replace files that are there."))]
-NameOption = Annotated[str, typer.Option(help=tr("What the service is called there."))]
+ForceOption = Annotated[bool, option("Replace files that are there.", "--force")]
+NameOption = Annotated[str, option("What the service is called there.")]
 GpusOption = Annotated[
-    str | None,
-    typer.Option(help=tr("How many GPUs it gets: a number, or all; found from the models else.")),
+    str | None, option("How many GPUs it gets: a number, or all; found from the models else.")
 ]
-ImageOption = Annotated[
-    str | None, typer.Option(help=tr("The image's name and tag (yibu and its version)."))
-]
+ImageOption = Annotated[str | None, option("The image's name and tag (yibu and its version).")]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,15 +44,15 @@ def systemd(
     folder: FolderOption = None,
     force: ForceOption = False,
     name: NameOption = "yibu",
-    run_as: Annotated[str, typer.Option(help=tr("Who runs it."))] = "yibu",
+    run_as: Annotated[str, option("Who runs it.")] = "yibu",
     python: Annotated[
         str,
-        typer.Option(
-            help=tr("The interpreter that yibu is installed for, there."),
+        option(
+            "The interpreter that yibu is installed for, there.",
             show_default=tr("the one that runs this"),
         ),
     ] = sys.executable,
-    config: Annotated[Path, typer.Option(help=tr("Where yibu.yaml will stand there."))] = Path(
+    config: Annotated[Path, option("Where yibu.yaml will stand there.")] = Path(
         "/etc/yibu/yibu.yaml"
     ),
 ) -> None:
@@ -100,10 +96,7 @@ def compose(
     name: NameOption = "yibu",
     image: ImageOption = None,
     base: Annotated[
-        str,
-        typer.Option(
-            help=tr("What the image is made from: debian, modelscope, or an image and tag.")
-        ),
+        str, option("What the image is made from: debian, modelscope, or an image and tag.")
     ] = "debian",
     gpus: GpusOption = None,
 ) -> None:
@@ -129,19 +122,16 @@ def k8s(
     force: ForceOption = False,
     name: NameOption = "yibu",
     image: ImageOption = None,
-    namespace: Annotated[str | None, typer.Option(help=tr("The namespace of all objects."))] = None,
+    namespace: Annotated[str | None, option("The namespace of all objects.")] = None,
     gpus: GpusOption = None,
-    storage: Annotated[
-        str, typer.Option(help=tr("The size of each of the two volumes."))
-    ] = "100Gi",
+    storage: Annotated[str, option("The size of each of the two volumes.")] = "100Gi",
     storage_class: Annotated[
-        str | None, typer.Option(help=tr("Their storage class (the cluster's default)."))
+        str | None, option("Their storage class (the cluster's default).")
     ] = None,
-    memory: Annotated[str | None, typer.Option(help=tr("Main memory to ask for: 16Gi."))] = None,
-    cpu: Annotated[str | None, typer.Option(help=tr("Processors to ask for: 4."))] = None,
+    memory: Annotated[str | None, option("Main memory to ask for: 16Gi.")] = None,
+    cpu: Annotated[str | None, option("Processors to ask for: 4.")] = None,
     service_monitor: Annotated[
-        bool,
-        typer.Option("--service-monitor", help=tr("An object for the Prometheus operator too.")),
+        bool, option("An object for the Prometheus operator too.", "--service-monitor")
     ] = False,
 ) -> None:
     """Write Kubernetes objects as plain YAML, with a kustomization."""

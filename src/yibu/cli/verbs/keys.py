@@ -10,10 +10,10 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.cli.options import JsonOption
+from yibu.cli.options import JsonOption, argument, option
 from yibu.messages import tr
 
-NameArgument = Annotated[str, typer.Argument(help=tr("The key's name, as `yibu key ls` shows it."))]
+NameArgument = Annotated[str, argument("The key's name, as `yibu key ls` shows it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,25 +30,19 @@ def register(app: typer.Typer) -> None:
 
 
 def add(
-    name: Annotated[str, typer.Argument(help=tr("What logs, metrics and usage call it."))],
-    models: Annotated[
-        str | None, typer.Option(help=tr("Models that it may use, A,B; all when left out."))
-    ] = None,
-    rpm: Annotated[int | None, typer.Option(min=1, help=tr("Requests a minute."))] = None,
-    tpm: Annotated[int | None, typer.Option(min=1, help=tr("Tokens a minute."))] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help=tr("Requests at once."))] = None,
+    name: Annotated[str, argument("What logs, metrics and usage call it.")],
+    models: Annotated[str | None, option("Models that it may use, A,B; all when left out.")] = None,
+    rpm: Annotated[int | None, option("Requests a minute.", min=1)] = None,
+    tpm: Annotated[int | None, option("Tokens a minute.", min=1)] = None,
+    concurrency: Annotated[int | None, option("Requests at once.", min=1)] = None,
     priority: Annotated[
-        str, typer.Option(help=tr("interactive, or batch for work that may wait."))
+        str, option("interactive, or batch for work that may wait.")
     ] = "interactive",
-    budget: Annotated[
-        str | None, typer.Option(help=tr("Tokens a day or month: 200000/day, 5M/month."))
-    ] = None,
+    budget: Annotated[str | None, option("Tokens a day or month: 200000/day, 5M/month.")] = None,
     expires: Annotated[
-        str | None, typer.Option(help=tr("How long it works: 12h, 30d; for ever when left out."))
+        str | None, option("How long it works: 12h, 30d; for ever when left out.")
     ] = None,
-    admin: Annotated[
-        bool, typer.Option("--admin", help=tr("It may see the usage of all keys."))
-    ] = False,
+    admin: Annotated[bool, option("It may see the usage of all keys.", "--admin")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it, this one time. A running node takes it at once."""
@@ -75,22 +69,14 @@ def add(
 
 def set_(
     name: NameArgument,
-    models: Annotated[str | None, typer.Option(help=tr("A,B, or all."))] = None,
-    rpm: Annotated[
-        int | None, typer.Option(min=0, help=tr("Requests a minute; 0: no limit."))
-    ] = None,
-    tpm: Annotated[
-        int | None, typer.Option(min=0, help=tr("Tokens a minute; 0: no limit."))
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=0, help=tr("Requests at once; 0: no limit."))
-    ] = None,
-    priority: Annotated[str | None, typer.Option(help=tr("interactive or batch."))] = None,
-    budget: Annotated[str | None, typer.Option(help=tr("200000/day, 5M/month, or none."))] = None,
-    expires: Annotated[
-        str | None, typer.Option(help=tr("From now on: 12h, 30d, or never."))
-    ] = None,
-    admin: Annotated[bool | None, typer.Option(help=tr("Whether it sees all keys' usage."))] = None,
+    models: Annotated[str | None, option("A,B, or all.")] = None,
+    rpm: Annotated[int | None, option("Requests a minute; 0: no limit.", min=0)] = None,
+    tpm: Annotated[int | None, option("Tokens a minute; 0: no limit.", min=0)] = None,
+    concurrency: Annotated[int | None, option("Requests at once; 0: no limit.", min=0)] = None,
+    priority: Annotated[str | None, option("interactive or batch.")] = None,
+    budget: Annotated[str | None, option("200000/day, 5M/month, or none.")] = None,
+    expires: Annotated[str | None, option("From now on: 12h, 30d, or never.")] = None,
+    admin: Annotated[bool | None, option("Whether it sees all keys' usage.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a key's settings; those that are left out stay. A running node takes them at once."""
@@ -175,7 +161,7 @@ def rm(name: NameArgument, as_json: JsonOption = False) -> None:
 def rotate(
     name: NameArgument,
     grace: Annotated[
-        str | None, typer.Option(help=tr("How long the old key goes on working: 1h; not at all."))
+        str | None, option("How long the old key goes on working: 1h; not at all.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -197,11 +183,11 @@ def rotate(
 
 
 def usage(
-    by: Annotated[str, typer.Option(help=tr("key, model, day or hour."))] = "key",
-    since: Annotated[str, typer.Option(help=tr("How far back: 12h, 7d, 4w."))] = "7d",
-    key: Annotated[str | None, typer.Option(help=tr("Of this key alone."))] = None,
+    by: Annotated[str, option("key, model, day or hour.")] = "key",
+    since: Annotated[str, option("How far back: 12h, 7d, 4w.")] = "7d",
+    key: Annotated[str | None, option("Of this key alone.")] = None,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help=tr("Print CSV."))] = False,
+    as_csv: Annotated[bool, option("Print CSV.", "--csv")] = False,
 ) -> None:
     """Show what was asked of the models: requests, tokens, audio, by key, model, day or hour (UTC)."""
     from yibu.cli.accounts import print_usage

@@ -11,7 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
-from yibu.cli.options import JsonOption, OfflineOption
+from yibu.cli.options import JsonOption, OfflineOption, argument, option
 from yibu.errors import UsageError
 from yibu.management.sources import path_note, resolve_source, stored_source
 from yibu.messages import tr
@@ -31,19 +31,14 @@ def register(app: typer.Typer) -> None:
 def pull(
     source: Annotated[
         str | None,
-        typer.Argument(
-            help=tr("A source, ORG/NAME, or a name from the catalogue."), show_default=False
-        ),
+        argument("A source, ORG/NAME, or a name from the catalogue.", show_default=False),
     ] = None,
     model_id: Annotated[
-        str | None, typer.Option("--model_id", "--model-id", help=tr("The same as SOURCE."))
+        str | None, option("The same as SOURCE.", "--model_id", "--model-id")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help=tr("A branch, tag or commit."))] = None,
+    revision: Annotated[str | None, option("A branch, tag or commit.")] = None,
     cache_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache-dir", "--cache_dir", help=tr("Make the files appear at DIR/ORG/NAME.")
-        ),
+        Path | None, option("Make the files appear at DIR/ORG/NAME.", "--cache-dir", "--cache_dir")
     ] = None,
     offline: OfflineOption = False,
 ) -> None:
@@ -107,7 +102,7 @@ def _verified(unverified: Mapping[str, str]) -> str:
     return "yes" if least is None else tr("unverified ({COMPARED})", COMPARED=_COMPARED[least])
 
 
-def rm(source: Annotated[str, typer.Argument(help=tr("The model's name or source."))]) -> None:
+def rm(source: Annotated[str, argument("The model's name or source.")]) -> None:
     """Remove a model from this disk."""
     context = Context.here()
     store = open_store(context)
@@ -116,7 +111,7 @@ def rm(source: Annotated[str, typer.Argument(help=tr("The model's name or source
 
 
 def verify(
-    source: Annotated[str | None, typer.Argument(help=tr("One model; all when left out."))] = None,
+    source: Annotated[str | None, argument("One model; all when left out.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Read every byte again and compare it with what was recorded; exit 4 on a difference."""
@@ -156,7 +151,7 @@ def verify(
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help=tr("Only say what would go."))] = False,
+    dry_run: Annotated[bool, option("Only say what would go.", "--dry-run")] = False,
 ) -> None:
     """Remove what no model needs: broken-off downloads, files without a record."""
     result = open_store(Context.here()).gc(dry_run=dry_run)

@@ -10,7 +10,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DOES_NOT_FIT, DONE
-from yibu.cli.options import EngineOption, FileOption, JsonOption, OfflineOption
+from yibu.cli.options import EngineOption, FileOption, JsonOption, OfflineOption, argument
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def plan(
     context: typer.Context,
     models: Annotated[
-        list[str] | None, typer.Argument(help=tr("As for `yibu up`; the whole file when left out."))
+        list[str] | None, argument("As for `yibu up`; the whole file when left out.")
     ] = None,
     file: FileOption = None,
     engine: EngineOption = None,

@@ -9,15 +9,21 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
-from yibu.cli.options import EngineOption, FileOption, JsonOption, OfflineOption, PortOption
+from yibu.cli.options import (
+    EngineOption,
+    FileOption,
+    JsonOption,
+    OfflineOption,
+    PortOption,
+    argument,
+    option,
+)
 from yibu.cli.words import word
 from yibu.errors import NotRunningError, NotUpError, UsageError
 from yibu.messages import tr
 
-ModelArgument = Annotated[str, typer.Argument(help=tr("A model's name, as `yibu ps` shows it."))]
-ModelsArgument = Annotated[
-    list[str] | None, typer.Argument(help=tr("Models' names; all when none is given."))
-]
+ModelArgument = Annotated[str, argument("A model's name, as `yibu ps` shows it.")]
+ModelsArgument = Annotated[list[str] | None, argument("Models' names; all when none is given.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,21 +36,16 @@ def register(app: typer.Typer) -> None:
 def up(
     context: typer.Context,
     models: Annotated[
-        list[str] | None,
-        typer.Argument(help=tr("Names in yibu.yaml, catalogue entries, or sources.")),
+        list[str] | None, argument("Names in yibu.yaml, catalogue entries, or sources.")
     ] = None,
     file: FileOption = None,
-    detach: Annotated[
-        bool, typer.Option("-d", "--detach", help=tr("Return when everything is ready."))
-    ] = False,
-    name: Annotated[str | None, typer.Option(help=tr("What clients ask for."))] = None,
+    detach: Annotated[bool, option("Return when everything is ready.", "-d", "--detach")] = False,
+    name: Annotated[str | None, option("What clients ask for.")] = None,
     engine: EngineOption = None,
-    host: Annotated[str | None, typer.Option(help=tr("The gateway's address."))] = None,
+    host: Annotated[str | None, option("The gateway's address.")] = None,
     port: PortOption = None,
     offline: OfflineOption = False,
-    force: Annotated[
-        bool, typer.Option("--force", help=tr("Start what does not fit by the plan too."))
-    ] = False,
+    force: Annotated[bool, option("Start what does not fit by the plan too.", "--force")] = False,
 ) -> int:
     """Download, launch and serve models. Flags for the engine follow after `--`."""
     from yibu.cli.launch import NodeLaunch
@@ -135,31 +136,27 @@ def _state(model: dict[str, Any]) -> str:
 
 def logs(
     models: Annotated[
-        list[str] | None,
-        typer.Argument(help=tr("Models' names, and `node`; all logs when none is given.")),
+        list[str] | None, argument("Models' names, and `node`; all logs when none is given.")
     ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help=tr("Go on as it grows."))] = False,
+    follow: Annotated[bool, option("Go on as it grows.", "-f", "--follow")] = False,
     lines: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "How many of the last: 100, and all with --since.",
             "-n",
             "--lines",
             min=0,
             show_default=False,
-            help=tr("How many of the last: 100, and all with --since."),
         ),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help=tr("Not older than 30s, 10m, 2h, 1d, or a time (ISO 8601)."))
+        str | None, option("Not older than 30s, 10m, 2h, 1d, or a time (ISO 8601).")
     ] = None,
     level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
-        typer.Option(help=tr("This level and worse.")),
+        Literal["debug", "info", "warning", "error"] | None, option("This level and worse.")
     ] = None,
-    grep: Annotated[
-        str | None, typer.Option(help=tr("Lines that match a regular expression."))
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=tr("A JSON object a line."))] = False,
+    grep: Annotated[str | None, option("Lines that match a regular expression.")] = None,
+    as_json: Annotated[bool, option("A JSON object a line.", "--json")] = False,
 ) -> None:
     """Print logs: of models, of the node (`yibu logs node`), or of all together.
 
@@ -171,9 +168,7 @@ def logs(
     show(Context.here(), models or (), chosen, follow=follow, lines=lines, as_json=as_json)
 
 
-NamedArgument = Annotated[
-    list[str], typer.Argument(help=tr("Models' names, as `yibu ps` shows them."))
-]
+NamedArgument = Annotated[list[str], argument("Models' names, as `yibu ps` shows them.")]
 
 
 def load(models: NamedArgument, as_json: JsonOption = False) -> None:
@@ -189,7 +184,7 @@ def unload(models: NamedArgument, as_json: JsonOption = False) -> None:
 
 def scale(
     model: ModelArgument,
-    replicas: Annotated[int, typer.Argument(min=1, max=64, help=tr("How many replicas."))],
+    replicas: Annotated[int, argument("How many replicas.", min=1, max=64)],
     as_json: JsonOption = False,
 ) -> None:
     """Run so many replicas of a model from now on, whatever the file says, until `yibu apply` or
@@ -228,7 +223,7 @@ def restart(model: ModelArgument) -> None:
 def test(
     models: ModelsArgument = None,
     as_json: JsonOption = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help=tr("Tokens of each answer at most."))] = 60,
+    max_tokens: Annotated[int, option("Tokens of each answer at most.", min=1)] = 60,
 ) -> int:
     """Try what runs with real requests, a line a check; exit 1 when one fails."""
     from yibu.cli.connect import access
@@ -262,7 +257,7 @@ def test(
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help=tr("Check, stop everything, exit."))] = False,
+    once: Annotated[bool, option("Check, stop everything, exit.", "--once")] = False,
     port: PortOption = None,
 ) -> int:
     """Deploy a model that comes from PyPI, talk to it, and show how to go on."""

@@ -15,19 +15,17 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED, NOT_RUNNING
-from yibu.cli.options import FileOption, JsonOption
+from yibu.cli.options import FileOption, JsonOption, option
 from yibu.errors import AlreadyRunningError, NotRunningError, UsageError, YibuError
 from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.export.systemd import Service
 
-NameOption = Annotated[str, typer.Option(help=tr("The unit's name."))]
+NameOption = Annotated[str, option("The unit's name.")]
 SystemOption = Annotated[
     bool | None,
-    typer.Option(
-        "--system/--user", help=tr("A unit of the machine (root's default), or of this user.")
-    ),
+    option("A unit of the machine (root's default), or of this user.", "--system/--user"),
 ]
 _PROPERTIES = (
     "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "Result", "StatusText",
@@ -106,12 +104,9 @@ def install(
     name: NameOption = "yibu",
     system: SystemOption = None,
     run_as: Annotated[
-        str | None,
-        typer.Option(help=tr("Who runs a unit of the machine (who called sudo, or root).")),
+        str | None, option("Who runs a unit of the machine (who called sudo, or root).")
     ] = None,
-    show: Annotated[
-        bool, typer.Option("--print", help=tr("Print the unit, and write nothing."))
-    ] = False,
+    show: Annotated[bool, option("Print the unit, and write nothing.", "--print")] = False,
 ) -> int:
     """Write a hardened unit for ./yibu.yaml, enable it and start it."""
     from yibu.export import systemd

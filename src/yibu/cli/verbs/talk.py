@@ -10,6 +10,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
+from yibu.cli.options import argument, option
 from yibu.errors import NotRunningError, SourceError, UsageError, YibuError
 from yibu.messages import tr
 
@@ -21,10 +22,9 @@ _LEAVE = frozenset({"/bye", "/exit", "/quit"})
 _QUOTES = '"""'
 
 ModelArgument = Annotated[
-    str,
-    typer.Argument(help=tr("A running model, a name in yibu.yaml or the catalogue, or a source.")),
+    str, argument("A running model, a name in yibu.yaml or the catalogue, or a source.")
 ]
-SystemOption = Annotated[str | None, typer.Option("--system", help=tr("A system message."))]
+SystemOption = Annotated[str | None, option("A system message.", "--system")]
 MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=1)]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", min=0, max=2)]
 
@@ -36,9 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     model: ModelArgument,
-    prompt: Annotated[
-        str | None, typer.Argument(help=tr("The prompt; stdin is added when it is piped."))
-    ] = None,
+    prompt: Annotated[str | None, argument("The prompt; stdin is added when it is piped.")] = None,
     system: SystemOption = None,
     max_tokens: MaxTokensOption = None,
     temperature: TemperatureOption = None,

@@ -10,8 +10,7 @@ import typer
 
 from yibu.cli import output
 from yibu.cli.context import Context
-from yibu.cli.options import FileOption, JsonOption, OfflineOption
-from yibu.messages import tr
+from yibu.cli.options import FileOption, JsonOption, OfflineOption, option
 
 
 def register(app: typer.Typer) -> None:
@@ -20,10 +19,8 @@ def register(app: typer.Typer) -> None:
 
 
 def top(
-    once: Annotated[bool, typer.Option("--once", help=tr("Print it once, and leave."))] = False,
-    interval: Annotated[
-        float, typer.Option(min=0.2, max=60, help=tr("Seconds between two readings."))
-    ] = 2.0,
+    once: Annotated[bool, option("Print it once, and leave.", "--once")] = False,
+    interval: Annotated[float, option("Seconds between two readings.", min=0.2, max=60)] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
     """Watch models, requests, tokens, memory and GPUs; q leaves."""
@@ -41,12 +38,11 @@ def top(
 
 def support(
     target: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help=tr("The archive; ./yibu-support-TIME.tar.gz if not.")),
+        Path | None, option("The archive; ./yibu-support-TIME.tar.gz if not.", "-o", "--output")
     ] = None,
     file: FileOption = None,
     lines: Annotated[
-        int, typer.Option("-n", "--lines", min=0, help=tr("Lines of each log; 0 takes none."))
+        int, option("Lines of each log; 0 takes none.", "-n", "--lines", min=0)
     ] = 2000,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
