@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -47,14 +49,4 @@ class SleepPlan:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> SleepPlan:
         """From what ``dataclasses.asdict`` made of one."""
-        levels = tuple(
-            SleepLevel(
-                level["number"],
-                level["memory"],
-                tuple(Call(**call) for call in level["enter"]),
-                tuple(Call(**call) for call in level["leave"]),
-            )
-            for level in data["levels"]
-        )
-        same = Call(**data["same"]) if data["same"] else None
-        return cls(**{**data, "levels": levels, "same": same})
+        return TypeAdapter(cls).validate_python(data)
