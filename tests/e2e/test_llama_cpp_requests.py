@@ -261,3 +261,94 @@ def test_what_passes_has_an_effect(client: openai.OpenAI) -> None:
     assert say(logit_bias={str(token): -100}).choices[0].message.content != plain
     seeded = [say(temperature=2, seed=7).choices[0].message.content for _ in range(2)]
     assert seeded[0] == seeded[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("asked", [None, 0, 1, 3])
+def test_as_many_alternatives_stand_beside_a_token_as_were_asked_for(
+    client: openai.OpenAI, asked: int | None, stream: bool
+) -> None:
+    more = {} if asked is None else {"top_logprobs": asked}
+    chat: Any = client.chat.completions.create(
+        model="smol",
+        messages=HELLO,
+        max_tokens=3,
+        temperature=0,
+        logprobs=True,
+        stream=stream,
+        **more,
+    )
+    parts = [part.choices[0] for part in chat if part.choices] if stream else [chat.choices[0]]
+    tokens = [token for part in parts if part.logprobs for token in part.logprobs.content or ()]
+    assert [len(token.top_logprobs) for token in tokens] == [asked or 0] * 3
+    assert all(token.logprob < 0 for token in tokens)
+    if asked is None:
+        return
+    text: Any = client.completions.create(
+        model="smol", prompt=STORY, max_tokens=3, temperature=0, logprobs=asked, stream=stream
+    )
+    parts = [part.choices[0] for part in text if part.choices] if stream else [text.choices[0]]
+    tops = [top for part in parts if part.logprobs for top in part.logprobs.top_logprobs]
+    # Of none the token's own stays, as the specification has it.
+    assert [len(top) for top in tops] == [max(1, asked)] * 3
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("chat/completions", "max_tokens"), ("chat/completions", "max_completion_tokens"),
+        ("completions", "max_tokens"), ("responses", "max_output_tokens"), ("messages", "max_tokens"),
+    ],
+)  # fmt: skip
+def test_a_count_is_not_taken_modulo_two_to_the_32(
+    client: openai.OpenAI, path: str, field: str
+) -> None:
+    prompt = {"messages": HELLO, "prompt": STORY, "input": STORY, "max_tokens": 5}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.post(f"/{path}", body={"model": "smol", **prompt, field: 2**32 + 5}, cast_to=object)
+    assert refused.value.param == field
+
+
+def test_a_conversation_is_sent_back_in_every_form(client: openai.OpenAI) -> None:
+    """As the SDK's types have it: an assistant's words without a type, a thought with a summary alone."""
+    hello: Any = {"role": "user", "content": "Hello"}
+    said: Any = {"type": "output_text", "text": "Hey.", "annotations": []}
+    forms: list[Any] = [
+        {"role": "assistant", "content": "Hey."},
+        {"role": "assistant", "content": [said]},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [said],
+            "id": "msg_1",
+            "status": "completed",
+        },
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [], "encrypted_content": "x"},
+    ]
+    texts = []
+    for form in forms:
+        answer = client.responses.create(
+            model="smol",
+            input=[hello, form, hello],
+            max_output_tokens=16,
+            temperature=0,
+            top_logprobs=0,
+        )
+        texts.append(answer.output_text)
+    assert texts[0] == texts[1] == texts[2]
+    assert texts[3] == texts[4] != ""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_message_that_a_stop_sequence_ended_says_so(
+    claude: anthropic.Anthropic, stream: bool
+) -> None:
+    asked: Any = {"model": "smol", "messages": HELLO, "max_tokens": 30, "stop_sequences": ["!"]}
+    asked["extra_body"] = {"temperature": 0}
+    if stream:
+        with claude.messages.stream(**asked) as events:
+            message = events.get_final_message()
+    else:
+        message = claude.messages.create(**asked)
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "!")

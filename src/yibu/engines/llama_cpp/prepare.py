@@ -39,9 +39,15 @@ def prepare_chat(body: Body, asked: Asked) -> None:
         _keep_strictly(tool.get("function"), "parameters", name, asked)
     if "tool_choice" in body:
         body["tool_choice"] = choose_tools(body, asked)
+    if body.get("logprobs"):
+        # With none beside it llama.cpp leaves a token's own out, and unasked it gives twenty.
+        body["top_logprobs"] = max(1, body.get("top_logprobs", 0))
 
 
 def prepare_responses(body: Body, asked: Asked) -> None:
+    body.pop("top_logprobs", None)  # 0, for others are refused: llama.cpp refuses that too
+    if isinstance(items := body.get("input"), list):
+        body["input"] = [whole for item in items if (whole := _whole_item(item)) is not None]
     for index, tool in enumerate(body.get("tools") or ()):
         if tool.get("type", "function") == "function":
             # A tool of this API is strict unless it says otherwise; only one that says so is held to it.
@@ -56,6 +62,22 @@ def prepare_responses(body: Body, asked: Asked) -> None:
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         case "json_object":
             body["response_format"] = {"type": "json_object"}
+
+
+def _whole_item(item: Any) -> Any:
+    """An item of the conversation with what llama.cpp wants of it; None where a model could read
+    nothing of it."""
+    if not isinstance(item, dict):
+        return item
+    kind = item.get("type")
+    if kind == "reasoning" and not item.get("content"):
+        return None
+    if kind is not None or item.get("role") != "assistant":
+        return item
+    content = item.get("content")
+    if isinstance(content, str):
+        content = [{"type": "output_text", "text": content}]
+    return {**item, "type": "message", "content": content}
 
 
 def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
@@ -79,6 +101,8 @@ def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
 def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     _check_grammar(body, asked)
     prepare_best_of(body, asked)
+    if body.get("logprobs") == 0:
+        body["logprobs"] = 1  # as in chat
     echo = body.pop("echo", False)
     suffix = body.pop("suffix", "")
     if suffix:
@@ -158,16 +182,16 @@ def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
 
 PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     "/v1/chat/completions": (
-        frozenset({"response_format", "tools", "tool_choice", "grammar"}),
+        frozenset({"response_format", "tools", "tool_choice", "grammar", "logprobs"}),
         prepare_chat,
     ),
     "/v1/responses": (
-        frozenset({"text", "tools", "tool_choice"}),
+        frozenset({"text", "tools", "tool_choice", "input", "top_logprobs"}),
         prepare_responses,
     ),
     "/v1/messages": (frozenset({"tools", "tool_choice", "output_config"}), prepare_messages),
     "/v1/completions": (
-        frozenset({"best_of", "echo", "suffix", "max_tokens", "grammar"}),
+        frozenset({"best_of", "echo", "suffix", "max_tokens", "grammar", "logprobs"}),
         prepare_completion,
     ),
     "/v1/embeddings": (frozenset({"dimensions"}), prepare_embeddings),

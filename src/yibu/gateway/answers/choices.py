@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from yibu.engines.answers import Fields
+from yibu.engines.answers import Fields, objects
 from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import EngineAnswerError
 from yibu.messages import tr
@@ -51,6 +51,23 @@ def join_content(message: Fields) -> None:
         content = message["content"] = "".join([part["text"] for part in content])
     if content is not None and not isinstance(content, str):
         raise TypeError("a content that is no text")
+
+
+def cut_alternatives(logprobs: Fields, most: int) -> None:
+    """Leave the ``most`` likeliest of the tokens that stand beside each: an engine may give more."""
+    for token in objects(logprobs.get("content")):
+        token["top_logprobs"] = objects(token.get("top_logprobs"))[:most]
+    if most == 0 and "tokens" in logprobs:  # a text completion's: each token stands for itself
+        pairs = zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True)
+        logprobs["top_logprobs"] = [
+            None if value is None else {name: value} for name, value in pairs
+        ]
+
+
+def name_stop(message: Fields) -> None:
+    """Say of a message, or of the delta that ends it, that a stop sequence ended it."""
+    if message.get("stop_sequence") is not None and message.get("stop_reason") == "end_turn":
+        message["stop_reason"] = "stop_sequence"
 
 
 def complete_usage(answer: Fields) -> None:

@@ -18,6 +18,7 @@ from yibu.errors import RequestError
 from yibu.gateway.answers.choices import (
     complete_head,
     complete_usage,
+    cut_alternatives,
     finish_reason,
     join_content,
 )
@@ -34,7 +35,7 @@ from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 
 _MODEL = re.compile(rb'("model"\s*:\s*)"(?:[^"\\]|\\.)*"')
-_LOGPROBS = re.compile(rb'("logprobs"\s*:\s*\{)')
+_LOGPROBS = re.compile(rb'"logprobs"\s*:\s*\{')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _FIELDS = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"', b'"finish_reason"', b'"index"')  # fmt: skip
 _OBJECTS = {"chat": "chat.completion.chunk", "completions": "text_completion"}
@@ -71,7 +72,7 @@ class ChunkNormalizer:
         self._id = ""
         # The published schema of text completions has no null there, that of chat chunks has.
         self._wants_null_usage = request.include_usage and kind == "chat"
-        self._counts_text = kind == "completions" and request.body.get("logprobs") is not None
+        self._alternatives = request.alternatives
         self._named = b'"model":' + orjson.dumps(request.model)
         self._model = rb"\1" + orjson.dumps(request.model).replace(b"\\", rb"\\")
         self.ended = False
@@ -160,6 +161,7 @@ class ChunkNormalizer:
             or b"_call" in data
             or b'"error"' in data
             or data.count(b'"model"') != 1
+            or (not self._conforming and _LOGPROBS.search(data) is not None)
             or _FINISH.search(data) is not None
         )
 
@@ -168,8 +170,6 @@ class ChunkNormalizer:
             data = _MODEL.sub(self._model, data, count=1)
         if self._conforming:
             return b"data: " + data + b"\n\n"
-        if b'"logprobs"' in data and b'"refusal"' not in data and self._kind == "chat":
-            data = _LOGPROBS.sub(rb'\1"refusal":null,', data)
         if self._wants_null_usage:
             return b'data: {"usage":null,' + data[1:] + b"\n\n"
         return b"data: " + data + b"\n\n"
@@ -208,7 +208,7 @@ class ChunkNormalizer:
         sent = self._completed(chunk, choices)
         # A first chunk with every field is followed by others with every field.
         self._shaped = (
-            not self._counts_text
+            self._alternatives is None
             and given == self._id
             and all(field in data for field in _FIELDS)
             and sum(self._begun.values()) >= self._choices
@@ -235,6 +235,7 @@ class ChunkNormalizer:
         if self._kind == "completions":
             offset = self._offsets.get(index, 0)
             fill_text_choice(choice, self._rules, offset)
+            self._cut_alternatives(choice)
             self._offsets[index] = offset + len(choice["text"])
             return
         if choice.get("delta") is None:
@@ -250,6 +251,11 @@ class ChunkNormalizer:
         if isinstance(logprobs := choice.get("logprobs"), dict):
             logprobs.setdefault("content", None)
             logprobs.setdefault("refusal", None)
+        self._cut_alternatives(choice)
+
+    def _cut_alternatives(self, choice: dict[str, Any]) -> None:
+        if isinstance(logprobs := choice.get("logprobs"), dict):
+            cut_alternatives(logprobs, self._alternatives or 0)
 
     def _end(self) -> bytes:
         if self._request.needs_tool_call and not any(self._calls.values()) and not self._conforming:

@@ -14,6 +14,7 @@ import orjson
 from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Kind, objects
 from yibu.errors import RequestError
+from yibu.gateway.answers.choices import name_stop
 from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call
 from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import calls_tool
@@ -154,13 +155,17 @@ class EventNormalizer:
     def _normalized(self, event: dict[str, Any], holder: str | None) -> bool:
         """Complete an event in place; whether it was changed."""
         self._count(event.get("usage"))
+        changed = False
         if self._kind == "messages":
             self._note_message(event)
+            if isinstance(delta := event.get("delta"), dict) and not self._conforming:
+                before = delta.get("stop_reason")
+                name_stop(delta)
+                changed = delta.get("stop_reason") != before
         answer = event.get(holder) if holder is not None else event
-        changed = False
         if isinstance(answer, dict):
             if "model" in answer or holder is not None:
-                changed = answer.get("model") != self._request.model
+                changed |= answer.get("model") != self._request.model
                 answer["model"] = self._request.model
             if holder is not None:
                 changed |= self._complete_answer(event, answer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,8 +19,10 @@ from yibu.errors import EngineGoneError
 from yibu.gateway.answers.choices import (
     complete_head,
     complete_usage,
+    cut_alternatives,
     finish_reason,
     join_content,
+    name_stop,
 )
 from yibu.gateway.answers.engine_errors import Translator, no_tool_call
 from yibu.gateway.answers.ids import PREFIXES, with_prefix
@@ -95,15 +98,15 @@ def normalize_answer(
     if kind in PREFIXES:
         answer["id"] = with_prefix(kind, answer.get("id"))
     if kind in {"chat", "completions"}:
-        _complete_choices(answer, kind, rules, request.model)
+        _complete_choices(answer, kind, rules, request)
     elif kind == "embeddings":
         _complete_embeddings(answer, packed=request.body.get("encoding_format") == "base64")
     elif kind == "responses":
         fill_response(answer, request.body)
     elif kind == "tokenize":
         _complete_tokenized(answer, request.body, request.model)
-    elif kind == "detokenize":
-        _complete_detokenized(answer)
+    elif complete := _COMPLETE.get(kind):
+        complete(answer)
     if request.needs_tool_call and kind in PREFIXES and not calls_tool(answer, kind):
         raise no_tool_call(request.model)
 
@@ -112,20 +115,24 @@ def answer_tokens(answer: Answer) -> Tokens | None:
     return tokens_of(answer.get("usage"))
 
 
-def _complete_choices(answer: Answer, kind: Kind, rules: Answers, model: str) -> None:
+def _complete_choices(answer: Answer, kind: Kind, rules: Answers, request: JsonRequest) -> None:
     complete_head(answer, _OBJECTS[kind])
     complete_usage(answer)
     _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
     choices = answer["choices"] = objects(answer.get("choices"))
     if not choices:
-        raise bad_answer(model, tr("one without choices"))
+        raise bad_answer(request.model, tr("one without choices"))
     for index, choice in enumerate(choices):
         choice["index"] = int(choice.get("index", index))
-        choice["finish_reason"] = finish_reason(choice.get("finish_reason"), model) or "stop"
+        choice["finish_reason"] = (
+            finish_reason(choice.get("finish_reason"), request.model) or "stop"
+        )
         if kind == "completions":
             fill_text_choice(choice, rules, 0)
         else:
             _fill_chat_choice(choice)
+        if isinstance(choice["logprobs"], dict):
+            cut_alternatives(choice["logprobs"], request.alternatives or 0)
 
 
 def _fill_chat_choice(choice: Answer) -> None:
@@ -210,6 +217,12 @@ def _complete_detokenized(answer: Answer) -> None:
     for name, other in (("prompt", "content"), ("content", "prompt")):
         if name in answer:
             answer.setdefault(other, answer[name])
+
+
+_COMPLETE: dict[Kind, Callable[[Answer], None]] = {
+    "messages": name_stop,
+    "detokenize": _complete_detokenized,
+}
 
 
 def _drop_nulls(part: Any, names: tuple[str, ...]) -> None:

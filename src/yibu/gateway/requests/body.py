@@ -46,6 +46,8 @@ class JsonRequest:
     """A chunk with the usage was asked for at the end of the stream."""
     needs_tool_call: bool = False
     """``tool_choice`` demands a tool call, which not every engine enforces."""
+    alternatives: int | None = None
+    """Other tokens whose log probability is asked for beside each token's; None: not even its own."""
     steps: Callable[[], Steps] | None = None
     """The engine answers it by several requests, or by another one."""
     written: dict[str, bytes] = field(default_factory=dict)
@@ -95,7 +97,15 @@ def parse(raw: bytes, schema: type[Strict]) -> JsonRequest:
         stream=bool(body.get("stream")),
         include_usage=isinstance(options, dict) and bool(options.get("include_usage")),
         needs_tool_call=demands_call(body),
+        alternatives=_alternatives(body, schema),
     )
+
+
+def _alternatives(body: Body, schema: type[Strict]) -> int | None:
+    if schema is CompletionRequest:
+        asked: int | None = body.get("logprobs")
+        return asked
+    return body.get("top_logprobs", 0) if schema is ChatRequest and body.get("logprobs") else None
 
 
 def _check_depth(raw: bytes, body: Body) -> None:

@@ -59,8 +59,10 @@ def _key(name: str, field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+_MOST = 2**31 - 1
+"""Engines count in 32 bits, where 2**32 + 5 tokens are five."""
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Natural = Annotated[int, Field(ge=0, le=_MOST)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
