@@ -14,9 +14,7 @@ from typing import Any
 from yibu.adopt.bash import Gap, UnknownScriptError
 from yibu.messages import tr
 
-_SERVED = re.compile(
-    r"sensevoice|whisper|paraformer(?!.*(-en\b|nat-en-|-onnx\b|contextual))", re.IGNORECASE
-)
+_SERVED = re.compile(r"sensevoice|whisper|paraformer(?!.*(-en\b|nat-en-|-onnx\b))", re.IGNORECASE)
 """What yibu's speech engine recognises with; of Paraformers those in Chinese, from model.pt."""
 _NICKNAMES = {
     "fsmn-vad": "",

@@ -17,6 +17,7 @@ _FORMATS: Mapping[str, ModelFormat] = {
     "Paraformer": "paraformer",
     "BiCifParaformer": "paraformer",
     "SeacoParaformer": "paraformer",
+    "ContextualParaformer": "paraformer",
     "ParaformerStreaming": "paraformer",
 }
 """By the class that config.yaml names."""

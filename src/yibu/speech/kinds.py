@@ -16,7 +16,9 @@ from yibu.messages import tr
 from yibu.speech.modelconfig import read_config
 
 ONLINE = "ParaformerStreaming"
-PARAFORMERS = frozenset({"Paraformer", "BiCifParaformer", "SeacoParaformer", ONLINE})
+PARAFORMERS = frozenset(
+    {"Paraformer", "BiCifParaformer", "SeacoParaformer", "ContextualParaformer", ONLINE}
+)
 """Classes of FunASR's."""
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 

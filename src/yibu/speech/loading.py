@@ -210,6 +210,7 @@ def _offline(
     model_dir: Path, kind: str, layout: Layout, precision: str, threads: int
 ) -> Recognizer:
     from yibu.speech.features import Normalizer
+    from yibu.speech.models.contextual import ContextualParaformer
     from yibu.speech.models.hotwords import Tokens
     from yibu.speech.models.onnx_paraformer import OnnxParaformer
     from yibu.speech.models.paraformer import Network, OpenVinoParaformer, ParaformerRecognizer
@@ -222,10 +223,11 @@ def _offline(
     network: Network
     if layout is Layout.ONNX:
         network = OnnxParaformer.load(model_dir, precision=precision, threads=threads)
-    elif kind == "SeacoParaformer":
-        network = SeacoParaformer.load(model_dir, precision=precision, threads=threads)
     else:
-        network = OpenVinoParaformer.load(model_dir, precision=precision, threads=threads)
+        built = {"SeacoParaformer": SeacoParaformer, "ContextualParaformer": ContextualParaformer}
+        network = built.get(kind, OpenVinoParaformer).load(
+            model_dir, precision=precision, threads=threads
+        )
     _check_size(model_dir, network.classes, len(vocabulary))
     return ParaformerRecognizer(
         model_dir.name, network, normalizer, vocabulary, Tokens.read(vocabulary, model_dir)

@@ -114,6 +114,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "frontend": "WavFrontend", "frontend_conf": _COMMON["frontend_conf"],
     },
+    "contextual": {
+        **_COMMON, "model": "ContextualParaformer",
+        "model_conf": {
+            **_COMMON["model_conf"], "inner_dim": WIDTH, "bias_encoder_type": "lstm",
+        },
+        "decoder": "ContextualParaformerDecoder",
+        "predictor": "CifPredictorV2", "predictor_conf": _PREDICTOR,
+    },
 }  # fmt: skip
 
 
@@ -138,7 +146,7 @@ def write(kind: str, directory: Path, seed: int) -> Path:
         (directory / "am.mvn").write_text(_mvn(means, scales), "utf-8")
     if kind != "speakers":
         (directory / "tokens.json").write_text(json.dumps(VOCABULARY, ensure_ascii=False), "utf-8")
-    if kind == "seaco":
+    if kind in ("seaco", "contextual"):
         lines = [f"{word} {word}" for word in VOCABULARY[3:]] + ["hellold hel@@ lo ld"]
         (directory / "seg_dict").write_text("\n".join(lines) + "\n", "utf-8")
     torch.manual_seed(seed)
@@ -271,7 +279,9 @@ def answers(kind: str, directory: Path, seed: int, count: int) -> list[dict[str,
         elif kind == "online":
             found.append({"texts": online(model, sound)})
         else:
-            options = {"hotword": hotwords(n)} if kind == "seaco" and hotwords(n) else {}
+            options = (
+                {"hotword": hotwords(n)} if kind in ("seaco", "contextual") and hotwords(n) else {}
+            )
             results = model.generate(input=sound, **options)
             answer = results[0] if results else {"text": ""}
             found.append({key: answer[key] for key in ("text", "timestamp") if key in answer})

@@ -22,6 +22,7 @@ from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
 from . import random_models  # noqa: E402
 
 KINDS = ("paraformer", "bicif", "seaco")
+HOTWORDS = ("seaco", "contextual")
 PRECISIONS = ["fp32", "int8"] + (["bf16"] if cpu_flags() & {"avx512_bf16", "amx_bf16"} else [])
 
 
@@ -46,7 +47,7 @@ def check(kind: str, loaded: Loaded, seed: int, expected: list[dict[str, Any]]) 
     sound's."""
     sounds = random_models.noises(len(expected), seed)
     for n, (sound, answer) in enumerate(zip(sounds, expected, strict=True)):
-        found = heard(loaded, sound, random_models.hotwords(n) if kind == "seaco" else "")
+        found = heard(loaded, sound, random_models.hotwords(n) if kind in HOTWORDS else "")
         if "timestamp" not in answer:
             assert found.text == answer["text"]
             continue
@@ -62,14 +63,19 @@ def test_it_answers_as_funasr_did(loaded, expected, kind: str) -> None:
     check(kind, loaded[kind], 7, expected[kind])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "contextual"])
 def test_it_answers_as_funasr_does(vad_dir: Path, tmp_path: Path, kind: str) -> None:
     """Over weights that no fixture holds."""
     pytest.importorskip("funasr")
     for seed in (1, 2, 3):
         directory = random_models.write(kind, tmp_path / str(seed), seed)
         answers = random_models.answers(kind, directory, seed, 4)
-        check(kind, attempt(directory, vad_dir), seed, answers)
+        loaded = attempt(directory, vad_dir)
+        check(kind, loaded, seed, answers)
+        assert loaded.recognizer.takes_hotwords == (kind in HOTWORDS)
+        if kind in HOTWORDS:
+            sounds = random_models.noises(4, seed)
+            assert any(heard(loaded, s, "天气 你好").text != heard(loaded, s).text for s in sounds)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -156,7 +156,7 @@ def _both_ways(builder: NetworkBuilder, x: ov.Node, name: str, width: int) -> ov
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """A ``ParaformerSANMDecoder``, by its ``decoder_conf``."""
+    """A ``ParaformerSANMDecoder`` or ``ContextualParaformerDecoder``, by its ``decoder_conf``."""
 
     name: str
     """Of its tensors: ``decoder`` or ``seaco_decoder``."""
@@ -167,6 +167,8 @@ class DecoderShape:
     others: int
     left: int
     other_left: int
+    contextual: bool
+    """The last attending layer attends to hotwords too."""
 
     @classmethod
     def read(
@@ -175,7 +177,9 @@ class DecoderShape:
         """Raises ``UnsupportedError`` for a decoder that is not built here."""
         kind = config.get(name)
         conf = section(config, f"{name}_conf", directory)
-        if kind != "ParaformerSANMDecoder" or not conf.get("normalize_before", True):
+        contextual = kind == "ContextualParaformerDecoder"
+        known = kind == "ParaformerSANMDecoder" or contextual
+        if not (known and conf.get("normalize_before", True)):
             raise UnsupportedError(
                 tr(
                     "{directory}: {name} is {kind!r}, ParaformerSANMDecoder with "
@@ -196,6 +200,7 @@ class DecoderShape:
             others=max(0, int(conf.get("num_blocks", 6)) - attending),
             left=left_context(kernel, conf.get("sanm_shfit", 0)),
             other_left=left_context(kernel, 0),
+            contextual=contextual,
         )
 
 
@@ -206,33 +211,61 @@ def decoder_graph(
     output: str | None = None,
     watched: int | None = None,
 ) -> ov.Model:
-    """Hidden states [1, T, width] and token embeddings [1, N, width] → states [1, N, width].
+    """Hidden states [1, T, width], token embeddings [1, N, width] and, where it is contextual, vectors
+    of hotwords [1, M, width] → states [1, N, width].
 
     Further outputs: the scores [1, N, classes] that the layer ``output`` makes of them, and how much
     the tokens attend to each of T in the layer ``watched``, summed over heads and tokens [T].
     """
     memory = ops.parameter([1, -1, shape.width], ov.Type.f32, name="memory")
     tokens = ops.parameter([1, -1, shape.width], ov.Type.f32, name="tokens")
+    inputs = [memory, tokens]
     x: ov.Node = tokens
     seen: list[ov.Node] = []
-    for n in range(shape.attending):
+    for n in range(shape.attending - shape.contextual):
         name = f"{shape.name}.decoders.{n}"
         x = _token_layer(builder, x, name, shape.left)
-        query = builder.linear(builder.norm(x, f"{name}.norm3"), f"{name}.src_attn.linear_q")
-        joined = builder.linear(memory, f"{name}.src_attn.linear_k_v")
-        key, value = ops.split(joined, builder.constant(np.int64(2)), 2).outputs()
-        if n == watched:
-            shares = builder.attention_shares(query.output(0), key, shape.heads, shape.width, None)
-            seen.append(ops.reduce_sum(shares, builder.ints(0, 1, 2), False))
-        mixed = builder.attention(query.output(0), key, value, shape.heads, shape.width)
-        x = ops.add(x, builder.linear(mixed, f"{name}.src_attn.linear_out"))
+        mixed, shares = _attended(builder, shape, x, memory, name, watched=n == watched)
+        seen += shares
+        x = ops.add(x, mixed)
+    if shape.contextual:
+        hotwords = ops.parameter([1, -1, shape.width], ov.Type.f32, name="hotwords")
+        inputs.append(hotwords)
+        name = f"{shape.name}.last_decoder"
+        x = _token_layer(builder, x, name, shape.left)
+        mixed, _ = _attended(builder, shape, x, memory, name)
+        biased, _ = _attended(builder, shape, x, hotwords, f"{shape.name}.bias_decoder")
+        kernel = builder.array(f"{shape.name}.bias_output.weight")[:, :, 0]
+        joined = ops.concat([mixed, biased], 2)
+        x = ops.add(x, ops.matmul(joined, ops.constant(np.ascontiguousarray(kernel)), False, True))
     for n in range(shape.others):
         x = _token_layer(builder, x, f"{shape.name}.decoders2.{n}", shape.other_left)
     x = feed_forward(builder, x, f"{shape.name}.decoders3.0")
     states = builder.norm(x, f"{shape.name}.after_norm")
     scores = [] if output is None else [builder.linear(states, output)]
     results = [ops.result(node) for node in (states, *scores, *seen)]
-    return ov.Model(results, [memory, tokens], shape.name)
+    return ov.Model(results, inputs, shape.name)
+
+
+def _attended(
+    builder: NetworkBuilder,
+    shape: DecoderShape,
+    x: ov.Node,
+    memory: ov.Node,
+    name: str,
+    *,
+    watched: bool = False,
+) -> tuple[ov.Node, list[ov.Node]]:
+    """What the tokens ``x`` take from ``memory``; where ``watched``, from which of it [T]."""
+    query = builder.linear(builder.norm(x, f"{name}.norm3"), f"{name}.src_attn.linear_q")
+    joined = builder.linear(memory, f"{name}.src_attn.linear_k_v")
+    key, value = ops.split(joined, builder.constant(np.int64(2)), 2).outputs()
+    seen = []
+    if watched:
+        shares = builder.attention_shares(query.output(0), key, shape.heads, shape.width, None)
+        seen.append(ops.reduce_sum(shares, builder.ints(0, 1, 2), False))
+    mixed = builder.attention(query.output(0), key, value, shape.heads, shape.width)
+    return builder.linear(mixed, f"{name}.src_attn.linear_out"), seen
 
 
 def feed_forward(builder: NetworkBuilder, x: ov.Node, name: str) -> ov.Node:

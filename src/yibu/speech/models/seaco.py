@@ -7,9 +7,7 @@ of the hotwords' tokens, that is taken; where it says "no hotword", the decoder'
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,15 @@ from yibu.errors import UnsupportedError
 from yibu.messages import tr
 from yibu.speech.modelconfig import section
 from yibu.speech.models.compiled import Compiler
+from yibu.speech.models.hotword_reader import HotwordReader
 from yibu.speech.models.network import Array
-from yibu.speech.models.paraformer import START, Hotwords, OpenVinoParaformer, Shapes
+from yibu.speech.models.paraformer import Hotwords, OpenVinoParaformer, Shapes
 from yibu.speech.models.paraformer_graph import DecoderShape, decoder_graph
-from yibu.speech.weights import Checkpoint, Weights
+from yibu.speech.weights import Checkpoint
 
 _ATTENDED = 50
 """Hotwords attended to at once; of more, those that the decoder attends to most."""
 _SELECTING_LAYER = 5
-_KEPT = 16
-"""Lists of hotwords whose vectors are kept."""
 
 
 class SeacoParaformer(OpenVinoParaformer):
@@ -64,15 +61,13 @@ class SeacoParaformer(OpenVinoParaformer):
         self._shape = DecoderShape.read(
             dict(config), directory, width=shapes.encoder.width, name="seaco_decoder"
         )
-        self._lock = threading.Lock()
-        self._vectors: OrderedDict[Hotwords, Array] = OrderedDict()
         super().__init__(
             checkpoint, shapes, precision=precision, threads=threads, config=config,
             directory=directory,
         )  # fmt: skip
 
     def _prepare(self, compiler: Compiler) -> None:
-        self._reader = _Reader(compiler.weights)
+        self._read = HotwordReader(compiler.weights, "decoder.embed.0.weight", layers=2)
         self._biased = compiler.compile(
             lambda b: decoder_graph(b, self._shape, watched=_SELECTING_LAYER)
         )
@@ -97,63 +92,9 @@ class SeacoParaformer(OpenVinoParaformer):
         chosen: npt.NDArray[np.int64] = np.where(biased == self._no_hotword, best, biased)
         return chosen
 
-    def _read(self, hotwords: Hotwords) -> Array:
-        """A vector for each hotword, and last the one for none of them: [N + 1, width]."""
-        with self._lock:
-            if hotwords not in self._vectors:
-                self._vectors[hotwords] = self._reader([*hotwords, (START,)])
-                while len(self._vectors) > _KEPT:
-                    self._vectors.popitem(last=False)
-            self._vectors.move_to_end(hotwords)
-            return self._vectors[hotwords]
-
     def _selected(self, vectors: Array, states: Array) -> Array:
         if len(vectors) <= _ATTENDED or self._shape.attending <= _SELECTING_LAYER:
             return vectors
         attended = self._biased(vectors[None], states[None])[1]
         strongest = np.argsort(-attended, kind="stable")[:_ATTENDED]
         return np.ascontiguousarray(vectors[[*strongest, len(vectors) - 1]])
-
-
-class _Reader:
-    """PyTorch's ``LSTM`` of two layers over the embeddings of a hotword's tokens: its last state."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._embedding = weights["decoder.embed.0.weight"]
-        self._layers = [
-            tuple(
-                np.array(weights[f"bias_encoder.{part}_l{n}"], dtype=np.float32)
-                for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            for n in range(2)
-        ]
-
-    def __call__(self, words: Sequence[Sequence[int]]) -> Array:
-        lengths = np.array([len(word) for word in words])
-        longest = int(lengths.max())
-        numbers = np.zeros((len(words), longest), np.int64)
-        for row, word in zip(numbers, words, strict=True):
-            row[: len(word)] = word
-        x = np.asarray(self._embedding[numbers], dtype=np.float32)
-        for layer in self._layers:
-            x = _recurrent(x, *layer)
-        found: Array = x[np.arange(len(words)), lengths - 1]
-        return found
-
-
-def _recurrent(x: Array, by_input: Array, by_state: Array, *biases: Array) -> Array:
-    """One layer over [N, T, width]. Gates in PyTorch's order: input, forget, cell, output."""
-    state = cell = np.zeros((len(x), by_state.shape[1]), np.float32)
-    found = []
-    driven = x @ by_input.T + biases[0] + biases[1]
-    for t in range(x.shape[1]):
-        enters, stays, new, leaves = np.split(driven[:, t] + state @ by_state.T, 4, axis=1)
-        cell = _sigmoid(stays) * cell + _sigmoid(enters) * np.tanh(new)
-        state = _sigmoid(leaves) * np.tanh(cell)
-        found.append(state)
-    return np.stack(found, axis=1)
-
-
-def _sigmoid(x: Array) -> Array:
-    found: Array = np.float32(1) / (np.float32(1) + np.exp(-x))
-    return found
