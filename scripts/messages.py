@@ -28,6 +28,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "yibu"
 LOCALE = SOURCE / "messages" / "locale"
+MODELS = SOURCE / "hub" / "catalogue.toml"
 LANGUAGE = "zh_CN"
 PO = LOCALE / LANGUAGE / "LC_MESSAGES" / "yibu.po"
 _NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,6 +48,10 @@ def texts() -> dict[str, set[str]]:
     for path in sorted([*SOURCE.glob("engines/**/log.toml"), *SOURCE.glob("*/failures.toml")]):
         for text in _of_log(tomllib.loads(path.read_text(encoding="utf-8"))):
             found.setdefault(text, set()).add(str(path.relative_to(SOURCE)))
+    for text in _strings(SOURCE / "messages" / "system.py"):
+        found.setdefault(text, set()).add("messages/system.py")
+    for entry in tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]:
+        found.setdefault(entry["about"], set()).add("hub/catalogue.toml")
     return found
 
 
@@ -55,6 +60,13 @@ def _of_log(table: dict[str, Any]) -> Iterator[str]:
     causes = (*table.get("cause", ()), *table.get("shared", {}).values(), *table.get("failure", ()))
     for cause in causes:
         yield from (cause[name] for name in ("explanation", "message", "hint") if name in cause)
+
+
+def _strings(path: Path) -> Iterator[str]:
+    """The words of the system, which values hold."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return (word for node in ast.walk(tree) if isinstance(node, ast.Tuple)
+            for word in filter(None, map(_constant, node.elts)))  # fmt: skip
 
 
 def _texts(tree: ast.Module, *, verbs: bool) -> Iterator[str]:

@@ -182,9 +182,14 @@ def structured() -> BatchingHandler | None:
 
 
 def configure_quiet() -> None:
-    """For a command that logs nothing: its warnings and a defect's traceback are redacted too."""
+    """For a command that logs nothing: its warnings and a defect's traceback are redacted too.
+
+    Warnings of libraries are left out: a person reads this, and what fails is raised as well.
+    """
+    logging.captureWarnings(True)
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Redacting("%(message)s"))
+        logging.lastResort.addFilter(lambda record: record.name.partition(".")[0] == "yibu")
     sys.excepthook = _write_defect
 
 

@@ -99,15 +99,14 @@ def describe(error: OSError) -> str:
     """An error of the file system as one sentence that names the file."""
     reason = error.strerror or str(error)
     if error.filename is None:
-        return f"{reason}."
-    sentence = f"{os.fsdecode(error.filename)}: {reason}."
+        return tr("{reason}.", reason=reason)
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         file = next((p for p in Path(os.fsdecode(error.filename)).parents if p.is_file()), None)
         return tr(
             "{file} is a file; a directory was expected there.",
             file=file or os.fsdecode(error.filename),
         )
-    return sentence
+    return tr("{file}: {reason}.", file=os.fsdecode(error.filename), reason=reason)
 
 
 def remedy(error: OSError) -> str:

@@ -28,12 +28,13 @@ def handed(env: MutableMapping[str, str]) -> dict[str, list[int]]:
     return found
 
 
-def port_fault(port: int) -> str | None:
+def port_fault(port: int, host: str = "127.0.0.1") -> OSError | None:
     """Why this machine's port cannot be listened on; None where it is free."""
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host.strip("[]"), port))
         except OSError as error:
-            return error.strerror or str(error)
+            return error
     return None

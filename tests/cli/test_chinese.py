@@ -11,6 +11,39 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_conditions import VERBS, environment
+from tests.support.chinese import english
+from yibu.cli.help_text import wrapped
+from yibu.cli.output import cell_width
+
+_PROGRAM = """
+from yibu.messages import use
+use("zh_CN")
+import runpy
+runpy.run_module("tests.cli.forked", run_name="__main__")
+"""
+_DATA = ("adopt", "config schema", "docs", "init")
+"""Verbs that print a file or a page; `init` and `docs` have tests of their own."""
+_VALUES = [
+    "all",
+    "command",
+    "day",
+    "debian",
+    "demo",
+    "down",
+    "home",
+    "hour",
+    "key",
+    "lmdeploy",
+    "model",
+    "modelscope",
+    "never",
+    "none",
+    "search",
+    "sglang",
+    "support",
+]
+"""Of options, and names of verbs, in help."""
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _HELP = (
     "up",
@@ -55,6 +88,57 @@ def test_help(tmp_path: Path, verb: str) -> None:
     assert re.findall(r"--[a-z][a-z-]*", _options(chinese.stdout)) == re.findall(
         r"--[a-z][a-z-]*", _options(english.stdout)
     )
+
+
+@pytest.mark.parametrize("part", ["help", "run"])
+def test_no_verb_speaks_english(part: str, tmp_path: Path) -> None:
+    groups = {verb.split()[0] for verb in VERBS if " " in verb}
+    if part == "help":
+        words = [[*verb.split(), "--help"] for verb in ("", *groups, *VERBS)]
+    else:
+        words = [[*verb.split(), *rest] for verb, rest in VERBS.items() if verb not in _DATA]
+    env = {**environment("as usual", tmp_path), "YIBU_LANG": "zh_CN", "COLUMNS": "100"}
+    cases = [
+        {"argv": argv, "condition": "as usual", "env": env, "cwd": str(tmp_path)} for argv in words
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], input=json.dumps({"cases": cases}),
+        capture_output=True, text=True, check=True, timeout=280,
+    )  # fmt: skip
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(words)
+    faults = {
+        " ".join(argv): lines
+        for argv, result in zip(words, results, strict=True)
+        if (lines := english(result["out"] + result["err"], *_VALUES, "nothing", "somebody"))
+    }
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "up --port x", "up --port 99999", "up --port", "up --detach=3", "up --prot 1", "up --zz 1",
+        "logs --level loud", "logs -n -1", "ps more", "scale one", "scale one two", "key", "key add",
+        "key nothing", "nothing", "start", "--nothing", "bench one --rate fast", "serch", "export",
+    ],
+)  # fmt: skip
+def test_command_lines_that_cannot_be_read(words: str, tmp_path: Path) -> None:
+    refused = run(tmp_path, "zh_CN.UTF-8", *words.split())
+    assert refused.returncode == 2
+    assert _HAN.search(refused.stderr)
+    typed = re.findall("[a-z]{3,}", words)
+    near = ("service", "serve", "search", "debug", "info", "warning", "error")
+    assert english(refused.stdout + refused.stderr, *typed, *near, "replicas", "name") == []
+
+
+def test_help_is_laid_out_by_the_width_of_its_characters() -> None:
+    text = "停止模型，或全部停止。处理中的请求有时间完成；见 `yibu ps`，以及文档。"
+    lines = wrapped(text, 20)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(cell_width(line) <= 20 for line in lines)
+    assert all(line[0] not in "，。；" for line in lines)
+    assert any("`yibu ps`" in line for line in lines)
 
 
 def _options(text: str) -> str:
@@ -130,3 +214,18 @@ def test_doctor_without_a_network(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert advice in done.stdout
+
+
+def test_warnings_of_libraries_are_not_for_the_terminal() -> None:
+    program = """
+import logging, warnings
+from yibu import log
+log.configure_quiet()
+logging.getLogger("modelscope_hub.download").warning("retrying")
+warnings.warn("this will go away")
+logging.getLogger("yibu.hub").warning("ours")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "ours\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 
 from tests.e2e.home import Home, fake
+from tests.support.chinese import english
 
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 
@@ -39,3 +41,46 @@ def test_a_failure_is_told_in_the_terminals_language_and_logged_in_english(home:
     )
     down = chinese(home, "down")
     assert "已全部停止。" in down.stdout + down.stderr
+
+
+def test_what_runs_is_told_in_chinese(home: Home) -> None:
+    """The verbs that need a node, with one whose engine is a fake."""
+    file = home.write([fake("good", "--count-words")])
+    said = {}
+
+    def told(*words: str, code: int = 0) -> None:
+        done = chinese(home, *words)
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        said[" ".join(words)] = done.stdout + done.stderr
+
+    told("up", "-d")
+    for words in (
+        "ps", "top --once", "show good", "config show", "doctor", "usage", "key add somebody",
+        "key ls", "scale good 2", "restart good", "unload good", "load good", "service status --user",
+        "bench good --requests 4 --output-tokens 4 --prompt-tokens 20", "node upgrade",
+    ):  # fmt: skip
+        told(*words.split(), code=5 if words.startswith("service") else 0)
+    told("test")
+    entry = fake("other", autoscale={"min": 2, "max": 1})
+    file.write_text(json.dumps({"gateway": {"port": "x"}, "models": [entry, {"name": 3}]}))
+    told("config", "check", code=2)
+    home.write([fake("good", "--count-words"), fake("other")])
+    told("diff")
+    told("apply", "--yes")
+    told("rollback", "--yes")
+    told("logs", "nothing", code=2)
+    told("down")
+    names = [
+        "command",
+        "max",
+        "min",
+        "good",
+        "other",
+        "somebody",
+        "demo",
+        "lmdeploy",
+        "sglang",
+        "nothing",
+    ]
+    faults = {words: lines for words, text in said.items() if (lines := english(text, *names))}
+    assert not faults

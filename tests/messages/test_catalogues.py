@@ -126,3 +126,59 @@ def test_nothing_is_decided_by_an_errors_words() -> None:
                 if words and said:
                     found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
     assert not found
+
+
+_SAYS = re.compile(r"(?:^|\.)(?:[A-Z]\w*Error|talk|Finding|Column|Check|Gap)$")
+_BUILT_IN = re.compile(
+    r"(?:Assertion|Attribute|Key|Launch|OS|Runtime|Sleep|TooLong|Type|Value)Error$"
+)
+"""Those of Python, and those that are logged and shown to nobody."""
+_TO_BE_TYPED = re.compile(
+    r"\s*(?:yibu:? |kind: |numprocs=|chmod |mkdir |matrix$|export |ps aux|-o FILE|--url |options: |models: |$)"
+)
+_CODES = frozenset(
+    [
+        "closed",
+        "connect",
+        "failure",
+        "note",
+        "protocol",
+        "server_error",
+        "timeout",
+        "unknown",
+        "warning",
+    ]
+)
+
+
+def test_what_is_said_has_a_translation() -> None:
+    """Errors, hints, findings and lines on the terminal are made by tr(), never of bare English."""
+    wrong = [
+        f"{path.relative_to(script.SOURCE)}:{node.lineno}: {text!r}"
+        for path in sorted(script.SOURCE.rglob("*.py"))
+        if path.parent.name != "launchers" and "speech" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and _SAYS.search(said := ast.unparse(node.func))
+        and not _BUILT_IN.search(said)
+        for value in (*node.args, *(each.value for each in node.keywords if each.arg == "hint"))
+        for text in _bare(value)
+    ]
+    assert not wrong
+
+
+def _bare(node: ast.AST) -> list[str]:
+    """The English of an expression's own strings."""
+    if isinstance(node, ast.Constant):
+        text = node.value if isinstance(node.value, str) else ""
+        known = text in _CODES or text.isupper() or _TO_BE_TYPED.match(text)
+        return [text] if re.search("[A-Za-z]{3,}", text) and not known else []
+    if isinstance(node, ast.JoinedStr):
+        first = node.values[0]
+        if isinstance(first, ast.Constant) and _TO_BE_TYPED.match(str(first.value)):
+            return []
+    if isinstance(node, ast.IfExp):
+        return [*_bare(node.body), *_bare(node.orelse)]
+    if isinstance(node, ast.JoinedStr | ast.BinOp | ast.BoolOp | ast.FormattedValue):
+        return [text for child in ast.iter_child_nodes(node) for text in _bare(child)]
+    return []

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yibu.errors import YibuError
+from yibu.messages import tr
 
 _PATIENCE = 5.0
 """Seconds to wait for another process's transaction, which takes milliseconds."""
@@ -128,9 +129,14 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         version = _version(connection)
         if version > len(_MIGRATIONS):
             raise AccountsError(
-                f"{path} was written by a newer yibu (schema {version}; this one knows "
-                f"{len(_MIGRATIONS)})",
-                hint="Use that version, or a later one: pip install -U yibu",
+                tr(
+                    "{path} was written by a newer yibu (schema {version}; this one knows "
+                    "{migrations})",
+                    path=path,
+                    version=version,
+                    migrations=len(_MIGRATIONS),
+                ),
+                hint=tr("Use that version, or a later one: pip install -U yibu"),
             )
         for migration in _MIGRATIONS[version:]:
             for statement in filter(str.strip, migration.split(";")):
@@ -164,13 +170,21 @@ def translated(path: Path) -> Iterator[None]:
         raise _explained(path, error) from error
     except OverflowError as error:
         raise AccountsError(
-            f"a number is too large for the database of keys {path}: expected at most {2**63 - 1}",
-            hint="Give a smaller limit or budget; nothing was changed",
+            tr(
+                "a number is too large for the database of keys {path}: expected at most {most}",
+                path=path,
+                most=2**63 - 1,
+            ),
+            hint=tr("Give a smaller limit or budget; nothing was changed"),
         ) from error
     except OSError as error:
         raise AccountsError(
-            f"the database of keys {path} cannot be used: {error.strerror or error}",
-            hint=f"Check whose it is and its mode: ls -la {path.parent}",
+            tr(
+                "the database of keys {path} cannot be used: {error}",
+                path=path,
+                error=error.strerror or error,
+            ),
+            hint=tr("Check whose it is and its mode: ls -la {parent}", parent=path.parent),
         ) from error
 
 
@@ -185,24 +199,38 @@ def _explained(path: Path, error: sqlite3.Error) -> AccountsError:
         code = sqlite3.SQLITE_FULL
     if code == sqlite3.SQLITE_FULL:
         return AccountsError(
-            f"the disk is full: {path} could not be written, and holds what it held before",
-            hint=f"Make room, then try again: df -h {path.parent}",
+            tr(
+                "the disk is full: {path} could not be written, and holds what it held before",
+                path=path,
+            ),
+            hint=tr("Make room, then try again: df -h {parent}", parent=path.parent),
         )
     if code in _CORRUPT:
         return AccountsError(
-            f"the database of keys {path} is damaged: {error}. It was left as it is; a node that "
-            "runs goes on with the keys that it has read",
-            hint=f"Put a copy of it back, or save what can be read: sqlite3 {path} .recover",
+            tr(
+                "the database of keys {path} is damaged: {error}. It was left as it is; a node "
+                "that runs goes on with the keys that it has read",
+                path=path,
+                error=error,
+            ),
+            hint=tr(
+                "Put a copy of it back, or save what can be read: sqlite3 {path} .recover",
+                path=path,
+            ),
         )
     if code in _BUSY:
         return AccountsError(
-            f"the database of keys {path} is locked by another process for more than "
-            f"{_PATIENCE:g} s",
-            hint=f"Find it and let it end: fuser -v {path}",
+            tr(
+                "the database of keys {path} is locked by another process for more than "
+                "{patience:g} s",
+                path=path,
+                patience=_PATIENCE,
+            ),
+            hint=tr("Find it and let it end: fuser -v {path}", path=path),
         )
     return AccountsError(
-        f"the database of keys {path} cannot be used: {error}",
-        hint=f"Check its mode and the disk: ls -la {path.parent}; df -h {path.parent}",
+        tr("the database of keys {path} cannot be used: {error}", path=path, error=error),
+        hint=tr("Check its mode and the disk: ls -la {parent}; df -h {parent}", parent=path.parent),
     )
 
 

@@ -16,6 +16,7 @@ from yibu.adopt.marks import MODULES, PROGRAMS
 from yibu.engines.registry import by_name, engines
 from yibu.engines.servers import ServerCommand
 from yibu.errors import ConfigError
+from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ def find_servers(commands: Iterable[Command]) -> list[Server]:
                 found += in_container(replace(known, entrypoint=(), arguments=words), started)
             elif in_container(Container(arguments=words, entrypoint=()), started):
                 gap = Gap(started.line, " ".join(started.argv))
-                raise UnknownScriptError(gap, f"runs in container {name}, which was made elsewhere")
+                raise UnknownScriptError(
+                    gap, tr("runs in container {name}, which was made elsewhere", name=name)
+                )
         elif (server := _server(started)) is not None:
             engine, arguments = server
             found.append(Server(engine, started, tuple(arguments)))
@@ -92,13 +95,13 @@ def in_container(container: Container, started: Command, replicas: int = 1) -> l
             continue
         if container.unread:
             raise UnknownScriptError(
-                Gap(started.line, container.unread[0]), "is not read",
-                "Give each variable that the server needs with -e NAME=VALUE.",
+                Gap(started.line, container.unread[0]), tr("is not read"),
+                tr("Give each variable that the server needs with -e NAME=VALUE."),
             )  # fmt: skip
         if word := container.volume(command.argv):
             raise UnknownScriptError(
-                Gap(started.line, word), "lies on a volume that only containers see",
-                "Copy it into a folder of this machine, and mount that in its place.",
+                Gap(started.line, word), tr("lies on a volume that only containers see"),
+                tr("Copy it into a folder of this machine, and mount that in its place."),
             )  # fmt: skip
         outside = container.outside(command, started.directory)
         server = _server(outside)
@@ -180,7 +183,9 @@ def _server(command: Command) -> tuple[str, list[str]] | None:
             prints = words is not None and engine.server.only_prints(words)
         except ConfigError as error:
             gap = Gap(command.line, " ".join(command.argv))
-            raise UnknownScriptError(gap, f"cannot be read: {error.message}") from error
+            raise UnknownScriptError(
+                gap, tr("cannot be read: {message}", message=error.message)
+            ) from error
         if words is not None:
             return None if prints else (engine.name, words)
     return None

@@ -29,6 +29,7 @@ from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import YibuError
 from yibu.management.entries import choose
+from yibu.messages import tr
 
 _FILE = "demo.yaml"
 _MAX_TOKENS = 48
@@ -79,12 +80,14 @@ def _check(context: Context, models: Sequence[str], deployed: float, voice: Futu
 def _checks(
     reach: Access, models: Sequence[dict[str, Any]], deployed: float, voice: Future[Path]
 ) -> Iterator[Check]:
-    yield Check("all", "deployed", True, deployed, "downloaded, verified, launched, ready")
+    yield Check(
+        tr("all"), tr("deployed"), True, deployed, tr("downloaded, verified, launched, ready")
+    )
     for model in models:
         name = model["name"]
         yield from run_checks(reach.api, model, reach.capabilities[name], max_tokens=_MAX_TOKENS)
         if "transcriptions" in reach.capabilities[name]:
-            yield attempt(name, "speech understood", partial(_hear, reach, name, voice))
+            yield attempt(name, tr("speech understood"), partial(_hear, reach, name, voice))
 
 
 def _hear(reach: Access, model: str, voice: Future[Path]) -> str:
@@ -94,10 +97,18 @@ def _hear(reach: Access, model: str, voice: Future[Path]) -> str:
         command = [str(voice.result()), "-P", "-m", "yibu.launchers.speak", _SENTENCE, str(clip)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise YibuError(f"The synthesiser failed: {done.stderr.strip()[-300:]}")
+            raise YibuError(
+                tr("The synthesiser failed: {stderr}", stderr=done.stderr.strip()[-300:])
+            )
         heard = json.loads(reach.api.upload("/v1/audio/transcriptions", clip, {"model": model}))
     if _words(heard["text"]) != _words(_SENTENCE):
-        raise YibuError(f"Spoken was {_SENTENCE!r}, and heard {heard['text']!r}.")
+        raise YibuError(
+            tr(
+                "Spoken was {sentence!r}, and heard {heard!r}.",
+                sentence=_SENTENCE,
+                heard=heard["text"],
+            )
+        )
     return str(heard["text"])
 
 
@@ -114,7 +125,7 @@ def _config(context: Context, port: int | None, *, node_runs: bool) -> Config:
     # A node that runs already has its address.
     ours = not node_runs and config.origins.get("gateway.port") == "file"
     if ours and sockets.port_fault(wanted) is not None:
-        output.talk(f"Port {wanted} is taken, so the demo uses a free one.")
+        output.talk(tr("Port {wanted} is taken, so the demo uses a free one.", wanted=wanted))
         config = dataclasses.replace(config, gateway=dataclasses.replace(config.gateway, port=0))
     return config
 
@@ -122,7 +133,13 @@ def _config(context: Context, port: int | None, *, node_runs: bool) -> Config:
 def _say_how_to_go_on(reach: Access, model: str) -> None:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
     output.talk(
-        f"\nIt serves {reach.url}/v1 (documentation: {reach.url}/docs). Try:\n\n"
-        f"  curl {reach.url}/v1/chat/completions -H 'Content-Type: application/json'"
-        f" -d '{body}'\n  yibu run {model} 'What is a volcano?'\n\nCtrl-C stops it."
+        "\n"
+        + tr(
+            "It serves {url}/v1 (documentation: {url}/docs). Try:\n\n  curl "
+            "{url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n  yibu run "
+            "{model} 'What is a volcano?'\n\nCtrl-C stops it.",
+            url=reach.url,
+            body=body,
+            model=model,
+        )
     )

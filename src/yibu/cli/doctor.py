@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from yibu import sockets
 from yibu.cli import output
 from yibu.cli.context import Context, open_environments
+from yibu.cli.words import word
 from yibu.errors import NotRunningError, YibuError
 from yibu.messages import tr
 
@@ -144,17 +145,18 @@ def _node(context: Context) -> list[Finding]:
     try:
         status = context.client.call("ps")
     except NotRunningError:
-        return [Finding(tr("node"), "ok", tr("not running")), *_left(context), _port(8000)]
+        return [Finding(tr("node"), "ok", tr("not running")), *_left(context), *_port(context)]
     except YibuError as error:
         return [Finding(tr("node"), "failure", error.message, error.hint)]
-    found = f"pid {status['node']['pid']}, {status['gateway']['url']}"
+    pid, url = status["node"]["pid"], status["gateway"]["url"]
+    found = tr("process {pid}, {url}", pid=pid, url=url)
     return [Finding(tr("node"), "ok", found), *_models(status["models"])]
 
 
 def _left(context: Context) -> list[Finding]:
     from yibu.node.left_behind import running
 
-    found = [f"{replica} (pid {pid})" for pid, replica in running(context.paths).items()]
+    found = [f"{replica} (PID {pid})" for pid, replica in running(context.paths).items()]
     if not found:
         return []
     advice = tr("End them with: yibu down. Or take them over: yibu up")
@@ -167,17 +169,30 @@ def _models(models: Sequence[dict[str, Any]]) -> list[Finding]:
     for model in models:
         name, failed = model["name"], model["state"] == "failed"
         advice = tr("See its log: yibu logs {name}", name=name) if failed else ""
-        found = model["cause"] or model["state"]
+        found = model["cause"] or word(model["state"])
         level: Level = "failure" if failed else "ok"
         findings.append(Finding(tr("model {name}", name=name), level, found, advice))
     return findings
 
 
-def _port(port: int) -> Finding:
-    subject = tr("port {port}", port=port)
-    if (fault := sockets.port_fault(port)) is None:
-        return Finding(subject, "ok", tr("free"))
-    return Finding(subject, "warning", fault, tr("Choose another one: yibu up --port 8001"))
+def _port(context: Context) -> list[Finding]:
+    """Whether `yibu up` could listen here, where the file and the environment say."""
+    from yibu.config import file
+    from yibu.management.entries import gateway_settings
+
+    try:
+        found = file.load(file.find(None, context.directory), env=context.env)
+        gateway = gateway_settings(found).gateway
+    except YibuError as error:
+        return [Finding(tr("configuration"), "failure", error.message, error.hint)]
+    if not gateway.port:
+        return [Finding(tr("port"), "ok", tr("a free one, as port 0 asks for"))]
+    subject = tr("port {port}", port=gateway.port)
+    if (fault := sockets.port_fault(gateway.port, gateway.host)) is None:
+        return [Finding(subject, "ok", tr("free"))]
+    advice = tr("Choose another one: yibu up --port {port}", port=gateway.port + 1)
+    text = tr("{host}: {error}", host=gateway.host, error=fault)
+    return [Finding(subject, "warning", text, advice)]
 
 
 def _environments(context: Context) -> list[Finding]:
@@ -195,7 +210,7 @@ def _environments(context: Context) -> list[Finding]:
 def _installed(environment: EnvironmentInfo) -> Finding:
     from yibu.environments import libraries
 
-    subject = f"engine {environment.name}"
+    subject = tr("engine {name}", name=environment.name)
     lacking = []
     if environment.current:  # older ones stay until they are removed, and are not run
         lacking = libraries.missing(libraries.needed(Path(environment.path)))

@@ -321,4 +321,4 @@ def _refusal(refused: RefusedError) -> YibuError:
         message = str(json.loads(refused.body)["error"]["message"])
     except (ValueError, TypeError, LookupError):
         message = tr("The gateway refused the session.")
-    return YibuError(f"{message} (HTTP {refused.status})")
+    return YibuError(tr("{message} (HTTP {status})", message=message, status=refused.status))

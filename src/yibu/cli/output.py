@@ -16,7 +16,7 @@ from yibu.cli.words import word
 from yibu.messages import english, tr
 from yibu.units import size as size  # noqa: PLC0414 - for whoever writes sizes
 
-_CODED = {"FITS", "KIND", "RESULT", "STATE", "VERIFIED"}
+_CODED = {"FITS", "FROM", "KIND", "RESULT", "STATE", "VERIFIED"}
 """Columns whose cells are codes with words in :mod:`yibu.cli.words`; names stand as they are."""
 
 
@@ -87,6 +87,15 @@ def cell_width(text: str) -> int:
 def padded(text: str, width: int) -> str:
     """The text with spaces up to so many columns."""
     return text + " " * (width - cell_width(text))
+
+
+def fields(values: Mapping[str, Any]) -> None:
+    """One thing's values, a line each, behind their names in the terminal's language."""
+    labels = {key: word(key) for key in values}
+    width = max(map(cell_width, labels.values()))
+    for key, value in values.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        data(f"{padded(labels[key], width)}  {text}")
 
 
 def _rich_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:

@@ -90,7 +90,7 @@ class Session:
                 ready = True
                 yield node
             except KeyboardInterrupt:
-                output.talk("\nStopping…")
+                output.talk("\n" + tr("Stopping…"))
                 if not ready:
                     raise
             finally:

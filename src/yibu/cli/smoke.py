@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from yibu.cli import output
 from yibu.cli.api import Api
 from yibu.errors import YibuError
 from yibu.messages import tr
@@ -34,7 +35,7 @@ class Check:
     detail: str
 
     def line(self) -> str:
-        mark = "ok    " if self.passed else "FAILED"
+        mark = output.padded(tr("ok") if self.passed else tr("FAILED"), 6)
         return f"{mark} {self.model}  {self.name}  {self.seconds:.2f} s  {self.detail}"
 
     def row(self) -> dict[str, Any]:

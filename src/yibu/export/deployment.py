@@ -14,6 +14,7 @@ from yibu import __version__
 from yibu.config import Config, ModelConfig, document
 from yibu.engines import registry
 from yibu.errors import ConfigError, UsageError
+from yibu.messages import tr
 from yibu.redaction import is_secret, is_secret_name, redact
 
 REFERENCE = re.compile(r"\$\{env\.(\w+)\}")
@@ -126,8 +127,11 @@ def describe(
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name for a service: expected up to 50 letters a-z, digits and -,"
-            " beginning with a letter."
+            tr(
+                "{name!r} is no name for a service: expected up to 50 letters a-z, digits and -, "
+                "beginning with a letter.",
+                name=name,
+            )
         )
     variables = tuple(dict.fromkeys(REFERENCE.findall(text)))
     _refuse_secrets(text, config, variables)
@@ -154,8 +158,12 @@ def _refuse_secrets(text: str, config: Config, variables: Sequence[str]) -> None
         return
     lines = "\n".join(f"  line {raw.place(at)[0]}: {'.'.join(map(str, at))}" for at in found)
     raise ConfigError(
-        f"{config.path} holds secrets as they are, and an export would carry them:\n{lines}",
-        hint="Write ${env.NAME} in their place, or gateway.api_key_file; then export again.",
+        tr(
+            "{path} holds secrets as they are, and an export would carry them:\n{lines}",
+            path=config.path,
+            lines=lines,
+        ),
+        hint=tr("Write ${env.NAME} in their place, or gateway.api_key_file; then export again."),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from yibu.errors import UsageError
+from yibu.messages import tr
 from yibu.redaction import is_secret
 
 MARK = "# Written by `yibu service install`; `yibu service remove` takes it away."
@@ -51,9 +52,12 @@ class Service:
         for text in (self.python, str(self.file), str(self.environment_file), self.user):
             if _UNFIT.search(text):
                 raise UsageError(
-                    f"{text!a} cannot stand in a unit: it has a line break or another control "
-                    "character, or is not UTF-8",
-                    hint="Rename it, then try again.",
+                    tr(
+                        "{text!a} cannot stand in a unit: it has a line break or another control "
+                        "character, or is not UTF-8",
+                        text=text,
+                    ),
+                    hint=tr("Rename it, then try again."),
                 )
 
     @property

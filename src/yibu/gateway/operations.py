@@ -212,7 +212,7 @@ def find_route(models: Models, model: str, operation: Operation) -> Route:
                 engine=route.engine,
                 noun=operation.noun,
             ),
-            hint=f"Use {paths}",
+            hint=tr("Use {paths}", paths=paths),
             param="model",
         )
     return route

@@ -112,5 +112,6 @@ def _entry(item: Mapping[str, Any]) -> CatalogueEntry:
         aliases=tuple(fields.pop("aliases", ())),
         pins={path: (size, sha256) for path, (size, sha256) in fields.pop("pins", {}).items()},
         gguf=GgufVariant(**gguf) if gguf else None,
+        about=tr(fields.pop("about")),
         **fields,
     )

@@ -270,7 +270,7 @@ def _translated(error: Exception, source: Source, dead_proxy: str = "") -> Excep
     if isinstance(error, errors.OfflineModeIsEnabled):
         return OfflineError(
             tr("{source} cannot be listed: HF_HUB_OFFLINE is set.", source=source),
-            hint="Unset HF_HUB_OFFLINE.",
+            hint=tr("Unset HF_HUB_OFFLINE."),
         )
     if isinstance(error, errors.HFValidationError):
         return SourceError(

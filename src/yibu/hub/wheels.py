@@ -213,7 +213,9 @@ def _not_found(
             file=file or tr("data files"),
             listed=listed,
         ),
-        hint=f"Write #{close[0]}." if close else tr("Check what the package holds."),
+        hint=tr("Write #{close}.", close=close[0])
+        if close
+        else tr("Check what the package holds."),
     )
 
 

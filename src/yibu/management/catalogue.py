@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from yibu.messages import tr
+from yibu.messages import english, tr
 
 if TYPE_CHECKING:
     from yibu.hub.catalogue import CatalogueEntry
@@ -39,7 +39,7 @@ def rows(word: str | None, machine: Machine) -> list[dict[str, Any]]:
 
 
 def _matches(entry: CatalogueEntry, word: str | None) -> bool:
-    texts = (entry.name, *entry.aliases, entry.kind, entry.about)
+    texts = (entry.name, *entry.aliases, entry.kind, entry.about, english(entry.about))
     return word is None or any(word.casefold() in text.casefold() for text in texts)
 
 

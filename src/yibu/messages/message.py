@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from yibu.messages.language import ENGLISH
+from yibu.messages.system import SYSTEM
 
 _DOMAIN: Final = "yibu"
 _LOCALE = Path(__file__).parent / "locale"
@@ -95,22 +96,26 @@ def tr(template: str, /, **values: object) -> str:
     is filled in, and braces stand for themselves. What is returned is a :class:`Message`.
     """
     kept = {
-        name: value
-        if isinstance(value, _PLAIN)
-        else _Shown(repr(value) if f"{{{name}!r" in template else _shown(value, values))
+        name: _kept(value, values, quoted=f"{{{name}!r" in template)
         for name, value in values.items()
     }
     return Message(_filled(_CATALOGUES.template(template, active()), kept), template, kept)
 
 
-def _shown(value: object, values: Mapping[str, object]) -> object:
-    """An error of the system as people know it: its reason without its number, and the file that it
-    names, where no other value does."""
-    if not isinstance(value, OSError) or not value.strerror:
-        return value
-    file = None if value.filename is None else os.fsdecode(value.filename)
-    known = file is None or any(file in str(one) for one in values.values() if one is not value)
-    return value.strerror if known else f"{file}: {value.strerror}"
+def _kept(value: Any, values: Mapping[str, object], *, quoted: bool) -> Any:
+    """A value that can be carried to another process; the system's words with their translation.
+
+    An error of the system is its reason without its number, and the file that it names, where no
+    other value does.
+    """
+    if isinstance(value, OSError) and value.strerror and not quoted:
+        file = None if value.filename is None else os.fsdecode(value.filename)
+        known = file is None or any(file in str(one) for one in values.values() if one is not value)
+        reason = _kept(value.strerror, {}, quoted=False)
+        return reason if known else tr("{file}: {reason}", file=file, reason=reason)
+    if not isinstance(value, _PLAIN):
+        return _Shown(repr(value) if quoted else value)
+    return tr(value) if type(value) is str and value in SYSTEM else value
 
 
 def filled(text: str, /, **values: object) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from yibu.errors import ConfigError, UsageError
+from yibu.messages import tr
 from yibu.planner.arithmetic import GIB, MIB
 from yibu.planner.cards import CARDS, machine_of
 from yibu.planner.types import Gpu, Machine
@@ -87,14 +88,21 @@ def load_machine(spec: str) -> Machine:
             bare, CARDS, n=1
         )
         raise UsageError(
-            f"no machine {spec!r}: it is neither a file nor one of {', '.join(BUILT_IN)}, nor a card"
-            f" (rtx4090, or 4xh20 for four): {', '.join(CARDS)}",
-            hint=f"did you mean {near[0]}?" if near else "write a file such as:\n" + EXAMPLE,
+            tr(
+                "no machine {spec!r}: it is neither a file nor one of {machines}, nor a card "
+                "(rtx4090, or 4xh20 for four): {cards}",
+                spec=spec,
+                machines=", ".join(BUILT_IN),
+                cards=", ".join(CARDS),
+            ),
+            hint=tr("did you mean {near}?", near=near[0])
+            if near
+            else tr("write a file such as:\n{example}", example=EXAMPLE),
         )
     try:
         content = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        raise ConfigError(tr("{path} is not YAML: {error}", path=path, error=error)) from error
     return parse_machine(content, str(path))
 
 
@@ -112,7 +120,13 @@ def parse_machine(content: Any, where: str) -> Machine:
     cores = _count(fields.get("cores"), f"{where}: cores")
     listed = fields.get("gpus") or []
     if not isinstance(listed, list):
-        raise ConfigError(f"{where}: gpus is a {type(listed).__name__}; a list was expected")
+        raise ConfigError(
+            tr(
+                "{where}: gpus is a {name}; a list was expected",
+                where=where,
+                name=type(listed).__name__,
+            )
+        )
     gpus: list[Gpu] = []
     for entry in listed:
         gpus.extend(_read_gpus(entry, where, first=len(gpus)))
@@ -154,7 +168,9 @@ def _read_gpus(entry: Any, where: str, first: int) -> list[Gpu]:
     free = fields.get("free")
     count = _count(fields.get("count", 1), f"{where}: gpus: count")
     if first + count > _MAX_GPUS:
-        raise ConfigError(f"{where}: more than {_MAX_GPUS} GPUs in one machine")
+        raise ConfigError(
+            tr("{where}: more than {max_gpus} GPUs in one machine", where=where, max_gpus=_MAX_GPUS)
+        )
     gpu = Gpu(
         index=0,
         name=str(fields.get("name") or "GPU"),
@@ -174,22 +190,34 @@ def _capability(value: Any, where: str) -> tuple[int, int] | None:
         return None
     major, _, minor = str(value).partition(".")
     if not (major.isdigit() and (minor or "0").isdigit()):
-        raise ConfigError(f"{where}: compute_capability is {value!r}; 8.9, say, was expected")
+        raise ConfigError(
+            tr(
+                "{where}: compute_capability is {value!r}; 8.9, say, was expected",
+                where=where,
+                value=value,
+            )
+        )
     return int(major), int(minor or 0)
 
 
 def _mapping(value: Any, where: str, known: frozenset[str]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{where} holds a {type(value).__name__}; a mapping was expected",
-            hint="for example:\n" + EXAMPLE,
+            tr(
+                "{where} holds a {name}; a mapping was expected",
+                where=where,
+                name=type(value).__name__,
+            ),
+            hint=tr("for example:\n{example}", example=EXAMPLE),
         )
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             raise ConfigError(
-                f"{where}: unknown key {key!r}",
-                hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}",
+                tr("{where}: unknown key {key!r}", where=where, key=key),
+                hint=tr("did you mean {near}?", near=near[0])
+                if near
+                else tr("known: {names}", names=", ".join(sorted(known))),
             )
     return value
 
@@ -200,11 +228,15 @@ def _bytes(value: Any, what: str) -> int:
     except ValueError:
         size = 0
     if not 0 < size < 1 << 60:
-        raise ConfigError(f"{what} is {value!r}; a size such as 24GiB was expected")
+        raise ConfigError(
+            tr("{what} is {value!r}; a size such as 24GiB was expected", what=what, value=value)
+        )
     return size
 
 
 def _count(value: Any, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 20:
-        raise ConfigError(f"{what} is {value!r}; a whole number above 0 was expected")
+        raise ConfigError(
+            tr("{what} is {value!r}; a whole number above 0 was expected", what=what, value=value)
+        )
     return value

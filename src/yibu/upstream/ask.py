@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from yibu.engines.base import Endpoint
+from yibu.messages import tr
 from yibu.upstream.connection import Headers, UpstreamError
 from yibu.upstream.pool import connect
 
@@ -70,5 +71,7 @@ async def ask(
             finally:
                 connection.abort()
     except TimeoutError:
-        raise UpstreamError("timeout", f"no answer within {seconds:g} s") from None
+        raise UpstreamError(
+            "timeout", tr("no answer within {seconds:g} s", seconds=seconds)
+        ) from None
     return Answer(connection.status, connection.headers, whole)

@@ -19,6 +19,7 @@ import orjson
 from yibu.engines.base import Endpoint
 from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.gateway.answers.sse import EventReader, parse_event
+from yibu.messages import tr
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
 
@@ -78,7 +79,8 @@ class Client:
         parts = urlsplit(target.url)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise UsageError(
-                f"{target.url} is no URL of a server.", hint="--url http://127.0.0.1:8000"
+                tr("{url} is no URL of a server.", url=target.url),
+                hint="--url http://127.0.0.1:8000",
             )
         self.target = target
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
@@ -116,7 +118,8 @@ class Client:
                     connection.abort()
         except (UpstreamError, TimeoutError) as error:
             raise NotRunningError(
-                f"{self.target.url} does not answer: {error}", hint="Is it up? yibu ps"
+                tr("{url} does not answer: {error}", url=self.target.url, error=error),
+                hint=tr("Is it up? yibu ps"),
             ) from error
         try:
             answer = orjson.loads(raw)
@@ -132,7 +135,7 @@ class Client:
                     lambda: Connection(loop, (host, port)), host, port, ssl=self._tls
                 )
         except TimeoutError:
-            raise UpstreamError("connect", "no connection in time") from None
+            raise UpstreamError("connect", tr("no connection in time")) from None
         except OSError as error:
             raise UpstreamError("connect", str(error)) from error
         return connection
@@ -212,8 +215,13 @@ async def check(client: Client, tokens: int) -> Mapping[str, Any]:
             break
     status, answer = refusal
     raise YibuError(
-        f"{client.target.url} refuses a chat with {client.target.model!r}: HTTP {status}, "
-        f"{_said(answer or {})}"
+        tr(
+            "{url} refuses a chat with {model!r}: HTTP {status}, {answer}",
+            url=client.target.url,
+            model=client.target.model,
+            status=status,
+            answer=_said(answer or {}),
+        )
     )
 
 

@@ -76,7 +76,7 @@ class Report:
         if self.holds == 0:
             return tr("Not even one chat keeps to {limit}.", limit=limit)
         run = next(run for run in self.runs if run.load == self.holds)
-        chats = "1 chat" if self.holds == 1 else tr("{holds} chats", holds=self.holds)
+        chats = tr("one chat") if self.holds == 1 else tr("{holds} chats", holds=self.holds)
         if self.holds == self.wanted.most:
             chats = tr("at least {chats}", chats=chats)
         rate = run.data()["output_tokens_per_second"]
@@ -116,7 +116,7 @@ def find_target(context: Context, model: str, url: str | None, key_file: Path | 
     reach = access(context)
     able = reach.capabilities.get(model)
     if able is None:
-        known = ", ".join(reach.capabilities) or "none"
+        known = ", ".join(reach.capabilities) or tr("none")
         raise UsageError(
             tr("{model} is not up; these are: {known}.", model=model, known=known),
             hint=tr("yibu up -d {model}", model=model),
@@ -213,9 +213,9 @@ def notes(report: Report) -> list[str]:
 
 def table(report: Report) -> list[list[str]]:
     """A row a run, below the heads."""
-    head = "CHATS" if report.runs[0].kind == "concurrency" else "REQUESTS/S"
-    rows = [[head, "REQUESTS", "ERRORS", "REQ/S", "TOKENS/S", "TTFT P50", "TTFT P95", "TOKEN P50",
-             "TOKEN P95", "TOTAL P50"]]  # fmt: skip
+    head = tr("CHATS") if report.runs[0].kind == "concurrency" else tr("REQUESTS/S")
+    rows = [[head, tr("REQUESTS"), tr("ERRORS"), tr("REQ/S"), tr("TOKENS/S"), tr("TTFT P50"),
+             tr("TTFT P95"), tr("TOKEN P50"), tr("TOKEN P95"), tr("TOTAL P50")]]  # fmt: skip
     for run_ in report.runs:
         data = run_.data()
         first, token = data["ttft_seconds"], data["time_per_output_token_seconds"]
@@ -266,10 +266,10 @@ def _told(run_: Run) -> None:
 def _percentiles(run_: Run) -> list[list[str]]:
     data = run_.data()
     names = {
-        "first token": "ttft_seconds",
-        "token": "time_per_output_token_seconds",
-        "between events": "inter_token_latency_seconds",
-        "total": "total_seconds",
+        tr("first token"): "ttft_seconds",
+        tr("token"): "time_per_output_token_seconds",
+        tr("between events"): "inter_token_latency_seconds",
+        tr("total"): "total_seconds",
     }
     return [
         [name, *(_ms(data[key], one) for one in ("mean", "p50", "p90", "p95", "p99", "max"))]

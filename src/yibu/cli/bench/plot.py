@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yibu.cli.bench.load import Run, percentile
-from yibu.messages import tr
+from yibu.messages import active, tr
 
 _WIDTH, _HEIGHT, _GAP = 640, 300, 24
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 40, 44
@@ -39,7 +39,7 @@ class Chart:
 
 def charts(runs: Sequence[Run], slo: float | None) -> list[Chart]:
     """What is worth seeing: of several loads how they compare, of one how its requests differ."""
-    limit = ("limit", slo * 1000) if slo is not None else None
+    limit = (tr("limit"), slo * 1000) if slo is not None else None
     if len(runs) > 1:
         name = tr("chats at once") if runs[0].kind == "concurrency" else tr("requests a second")
         return [
@@ -48,16 +48,16 @@ def charts(runs: Sequence[Run], slo: float | None) -> list[Chart]:
             Chart(tr("Time a token after the first"), name, "ms",
                   [(f"p{p}", _over(runs, lambda run, p=p: percentile(run.values("per_token"), p)))
                    for p in (50, 95)]),
-            Chart("Throughput", name, "tokens/s", [("output", _throughput(runs))]),
+            Chart(tr("Throughput"), name, tr("tokens/s"), [(tr("output"), _throughput(runs))]),
         ]  # fmt: skip
     (run,) = runs
     firsts = [(t.start, t.first * 1000) for t in run.good if t.first is not None]
     curves = [
         (tr("first token"), _curve(run.values("first"))),
-        ("total", _curve(run.values("last"))),
+        (tr("total"), _curve(run.values("last"))),
     ]
     return [
-        Chart(tr("Time to the first token"), tr("seconds since the beginning"), "ms", [("requests", firsts)],
+        Chart(tr("Time to the first token"), tr("seconds since the beginning"), "ms", [(tr("requests"), firsts)],
               limit),
         Chart(tr("Requests that took at most so long"), tr("per cent of requests"), "ms", curves, limit),
         Chart(tr("Time a token after the first"), tr("per cent of requests"), "ms",
@@ -90,7 +90,7 @@ def page(title: str, said: Sequence[str], table: Sequence[Sequence[str]], drawn:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{active().replace("_", "-")}"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{html.escape(title)}</h1>{paragraphs}<table><tr>{heads}</tr>{body}</table>"
         f"{drawn}</body></html>\n"

@@ -57,6 +57,7 @@ class Column:
     """The order in which columns are left out where there is no room for all; 0: it stays."""
     per_model: bool = False
     """Of the model as a whole, and not of a replica."""
+    text: bool = False
 
 
 def _number(value: float, digits: int = 0) -> str:
@@ -73,9 +74,9 @@ def _gpus(model: Model) -> str:
 
 
 COLUMNS = (
-    Column("MODEL", lambda m: m.name, lambda m: m.name),
-    Column("STATE", lambda m: m.state, lambda m: word(m.phase or m.state)),
-    Column("REPLICAS", lambda m: len(m.replicas), _replicas, 8, per_model=True),
+    Column(tr("MODEL"), lambda m: m.name, lambda m: m.name, text=True),
+    Column(tr("STATE"), lambda m: m.state, lambda m: word(m.phase or m.state), text=True),
+    Column(tr("REPLICAS"), lambda m: len(m.replicas), _replicas, 8, per_model=True),
     Column(tr("IN FLIGHT"), lambda m: m.sum("in_flight"), lambda m: _number(m.sum("in_flight"))),
     Column(tr("QUEUED"), lambda m: m.queued, lambda m: _number(m.queued), 2, per_model=True),
     Column(tr("REQ/S"), lambda m: m.requests_per_second, lambda m: _number(m.requests_per_second, 1), per_model=True),
@@ -86,11 +87,11 @@ COLUMNS = (
            5, per_model=True),
     Column(tr("ERR/S"), lambda m: m.errors_per_second, lambda m: _number(m.errors_per_second, 1), 3, per_model=True),
     Column("CPU", lambda m: m.sum("cpu_percent"), lambda m: f"{m.sum('cpu_percent'):.0f} %", 7),
-    Column("MEMORY", lambda m: m.sum("memory_bytes"), lambda m: output.size(m.sum("memory_bytes")), 9),
+    Column(tr("MEMORY"), lambda m: m.sum("memory_bytes"), lambda m: output.size(m.sum("memory_bytes")), 9),
     Column("GPU", _gpus, _gpus, 4),
     Column(tr("GPU MEMORY"), lambda m: m.sum("gpu_memory_bytes"),
            lambda m: output.size(m.sum("gpu_memory_bytes")) if _gpus(m) != "-" else "-", 1),
-    Column("RESTARTS", lambda m: m.sum("restarts"), lambda m: _number(m.sum("restarts")), 6),
+    Column(tr("RESTARTS"), lambda m: m.sum("restarts"), lambda m: _number(m.sum("restarts")), 6),
 )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ class View:
             step = 1 if key == "next column" else -1
             sort = (self.sort + step) % len(COLUMNS)
             # Numbers begin with the largest, names with the first.
-            return replace(self, sort=sort, reverse=COLUMNS[sort].title not in ("MODEL", "STATE"))
+            return replace(self, sort=sort, reverse=not COLUMNS[sort].text)
         if key == "reverse":
             return replace(self, reverse=not self.reverse)
         return replace(self, replicas=not self.replicas) if key == "replicas" else self
@@ -254,11 +255,10 @@ def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
     for number, column in enumerate(COLUMNS):
         if column in shown:
             arrow = ("▼" if view.reverse else "▲") if number == view.sort else ""
-            first = column.title == "MODEL"
             table.add_column(
                 column.title + arrow, no_wrap=True, overflow="ellipsis",
-                justify="left" if first or column.title == "STATE" else "right",
-                ratio=1 if first else None,
+                justify="left" if column.text else "right",
+                ratio=None if number else 1,
             )  # fmt: skip
     models = sorted_models(snapshot, view)
     begin = max(0, min(view.selected - room // 2, len(models) - room))
@@ -278,7 +278,7 @@ def _fitting(width: int) -> list[Column]:
     """The columns for which there is room, the least needed left out first."""
     shown = list(COLUMNS)
     for column in sorted(filter(lambda column: column.spared, COLUMNS), key=lambda c: c.spared):
-        if sum(max(len(one.title), 8) + 2 for one in shown) + 8 <= width:
+        if sum(max(output.cell_width(one.title), 8) + 2 for one in shown) + 8 <= width:
             break
         shown.remove(column)
     return shown
@@ -333,9 +333,9 @@ def _summary(snapshot: Snapshot) -> list[str]:
             used_bytes=output.size(gpu.used_bytes),
             memory_bytes=output.size(gpu.memory_bytes),
         )
-        busy = "" if gpu.busy_percent is None else f"   {gpu.busy_percent:.0f} % busy"
+        busy = "" if gpu.busy_percent is None else tr("{part:.0f} % busy", part=gpu.busy_percent)
         bar = _bar(gpu.used_bytes / gpu.memory_bytes if gpu.memory_bytes else 0.0)
-        lines.append(f"GPU {gpu.index:<2} {bar} {used}{busy}   {gpu.name}")
+        lines.append(f"GPU {gpu.index:<2} {bar} {used}   {busy}   {gpu.name}")
     return lines
 
 
@@ -345,7 +345,10 @@ def _bar(part: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    if seconds >= 2 * 86400:
+        return tr("{days:.0f} d", days=seconds / 86400)
+    if seconds >= 2 * 3600:
+        return tr("{hours:.0f} h", hours=seconds / 3600)
+    if seconds >= 2 * 60:
+        return tr("{minutes:.0f} min", minutes=seconds / 60)
+    return tr("{seconds:.0f} s", seconds=seconds)

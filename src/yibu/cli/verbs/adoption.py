@@ -123,7 +123,7 @@ def _read_script(script: Path, given: Sequence[str]) -> Adoption:
 def _adoption(text: str, name: str, given: Sequence[str]) -> Adoption:
     pairs = [pair.partition("=") for pair in given]
     if any(not equals for _, equals, _ in pairs):
-        raise UsageError("--set takes NAME=VALUE.", hint=tr("For instance: --set PORT=8000"))
+        raise UsageError(tr("--set takes NAME=VALUE."), hint=tr("For instance: --set PORT=8000"))
     values = {variable: value for variable, _, value in pairs}
     return adopt_text(text, name, values, Context.here().env, Path.cwd())
 

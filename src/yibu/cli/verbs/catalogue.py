@@ -9,6 +9,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context, open_store
 from yibu.cli.options import JsonOption, argument
+from yibu.cli.words import word
 from yibu.errors import NotRunningError, UsageError
 from yibu.management.sources import stored_source
 from yibu.messages import tr
@@ -55,7 +56,12 @@ def search(
     columns = ("NAME", "KIND", "SIZE", "FITS", "LICENSE", "ABOUT")
     output.listing(rows, columns, as_json=as_json, kind="models")
     if not as_json:
-        output.talk(tr("FITS goes by the size of the weights; `yibu plan NAME` counts all of it."))
+        output.talk(
+            tr(
+                "{column} goes by the size of the weights; `yibu plan NAME` counts all of it.",
+                column=tr("FITS"),
+            )
+        )
 
 
 def show(
@@ -73,8 +79,9 @@ def show(
     up = next((one for one in running if one["name"] == model), None)
     shown: dict[str, Any] = {"model": model}
     store = open_store(context)
-    source = stored_source(up["source"] if up and up["source"] else model, store, context)
-    if (local := store.find(source)) is not None:
+    named = model if up is None else up["source"]  # none where a command brings its own weights
+    source = stored_source(named, store, context) if named else None
+    if source is not None and (local := store.find(source)) is not None:
         facts = read_facts(local.path)
         size = next((one.size for one in store.list() if one.source == source), None)
         shown |= {
@@ -97,7 +104,5 @@ def show(
     if as_json:
         output.data_json({"version": 1, **shown})
         return
-    for key, value in shown.items():
-        if value is not None:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else value
-            output.data(f"{key:<12}  {text}")
+    shown["state"] = word(shown["state"]) if "state" in shown else None
+    output.fields({key: value for key, value in shown.items() if value is not None})

@@ -11,6 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.options import JsonOption, argument, option
+from yibu.cli.words import word
 from yibu.messages import tr
 
 NameArgument = Annotated[str, argument("The key's name, as `yibu key ls` shows it.")]
@@ -131,11 +132,11 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     if as_json:
         output.data_json({"version": 1, **shown})
         return
-    cells = _cells(shown) | {"admin": "yes" if shown["admin"] else "no"}
-    for label in ("name", "state", "prefix", "created", "expires", "models", "limits", "budget",
-                  "priority", "admin"):  # fmt: skip
-        value = cells[label] or "-"
-        output.data(f"{label:<9} {', '.join(value) if isinstance(value, list) else value}")
+    cells = _cells(shown) | {"admin": word("yes" if shown["admin"] else "no")}
+    cells |= {label: word(shown[label]) for label in ("state", "priority")}
+    labels = ("name", "state", "prefix", "created", "expires", "models", "limits", "budget",
+              "priority", "admin")  # fmt: skip
+    output.fields({label: cells[label] or "-" for label in labels})
 
 
 def rm(name: NameArgument, as_json: JsonOption = False) -> None:

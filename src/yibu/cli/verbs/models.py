@@ -107,7 +107,13 @@ def rm(source: Annotated[str, argument("The model's name or source.")]) -> None:
     context = Context.here()
     store = open_store(context)
     removed = store.remove(stored_source(source, store, context))
-    output.talk(f"Removed {source}, {output.size(removed.freed_bytes)}.")
+    output.talk(
+        tr(
+            "Removed {source}, {freed_bytes}.",
+            source=source,
+            freed_bytes=output.size(removed.freed_bytes),
+        )
+    )
 
 
 def verify(

@@ -120,7 +120,7 @@ def ps(as_json: JsonOption = False) -> None:
             if model["hint"]:
                 output.data(f"  → {model['hint']}")
     output.talk(
-        tr("{url}, node pid {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
+        tr("{url}, node process {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
     )
     if not status["node"].get("holder"):
         output.talk(tr(

@@ -83,7 +83,7 @@ class Unit:
             said = (error.stderr or error.stdout).strip()
             raise YibuError(
                 tr("{command} failed: {said}", command=" ".join(command), said=said),
-                hint=f"See: {self.journal}",
+                hint=tr("See: {journal}", journal=self.journal),
             ) from error
 
     @property

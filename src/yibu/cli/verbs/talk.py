@@ -117,7 +117,7 @@ def _exchange(
     try:
         answer = _answer(api, {"model": model, "messages": asked} | sampling)
     except KeyboardInterrupt:
-        output.talk("\n(interrupted)")
+        output.talk("\n" + tr("(interrupted)"))
         return
     except output.OutputError:
         raise
@@ -200,7 +200,7 @@ def _read_line(prompt: str) -> str | None:
         except KeyboardInterrupt:
             if not _interactive():
                 raise
-            output.talk("\n(/bye leaves)")
+            output.talk("\n" + tr("(/bye leaves)"))
 
 
 def _enable_line_editing() -> None:

@@ -202,7 +202,9 @@ def _unknown(model: ModelConfig, flag: Flag, schema: Collection[str]) -> ConfigE
             model=model.name,
             flag=flag.name,
         ),
-        hint=tr("did you mean {near!r}?", near=near) if near else f"options: {', '.join(schema)}",
+        hint=tr("did you mean {near!r}?", near=near)
+        if near
+        else tr("options: {schema}", schema=", ".join(schema)),
     )
 
 

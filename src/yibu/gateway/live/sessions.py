@@ -198,7 +198,7 @@ class LiveSessions:
                 lease.release(failed=True)
                 self._metrics.upstream_errors[(route.model, error.kind)] += 1
                 failure = EngineGoneError(
-                    f"Model {route.model!r}: {error.message}",
+                    tr("Model {model!r}: {message}", model=route.model, message=error.message),
                     hint=tr("See why: yibu logs {model}", model=route.model),
                 )
                 if exclude:

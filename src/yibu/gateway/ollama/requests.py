@@ -53,7 +53,8 @@ def generate_body(given: Body, route: Route) -> tuple[str, Body]:
         ("context", "/api/chat"),
     ):
         if given.get(name):
-            raise InvalidRequestError(tr("'{name}' is not served here", name=name), hint=f"Use {instead}",
+            raise InvalidRequestError(tr("'{name}' is not served here", name=name),
+                                      hint=tr("Use {instead}", instead=instead),
                                       param=name)  # fmt: skip
     body = _common(given, route)
     prompt, images = given.get("prompt") or "", given.get("images")

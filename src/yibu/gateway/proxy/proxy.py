@@ -317,9 +317,10 @@ def _request_head(path: str, endpoint: Endpoint, payload: Payload, exchange: Exc
 def _gone(error: UpstreamError, model: str) -> RequestError:
     if error.kind == "timeout":
         return EngineTimeoutError(
-            f"Model {model!r}: {error.message}",
+            tr("Model {model!r}: {message}", model=model, message=error.message),
             hint=tr("gateway.request_timeout in yibu.yaml sets the limit"),
         )
     return EngineGoneError(
-        f"Model {model!r}: {error.message}", hint=tr("See why: yibu logs {model}", model=model)
+        tr("Model {model!r}: {message}", model=model, message=error.message),
+        hint=tr("See why: yibu logs {model}", model=model),
     )

@@ -90,7 +90,7 @@ class Spool:
                     view = view[self._file.write(view) :]
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = tr("is full") if full else tr("cannot be written: {error}", error=error)
+            what = tr("is full") if full else tr("cannot be written: {error}", error=error.strerror)
             raise NoRoomError(
                 tr(
                     "The upload names its model behind the file, so it has to wait on disk, "

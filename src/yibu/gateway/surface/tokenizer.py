@@ -74,7 +74,7 @@ def _only(models: Models) -> str:
                 "'model' is missing: {able} tell of their tokenizers",
                 able=", ".join(r.model for r in able),
             ),
-            hint=f"Write {_PATH}?model={able[0].model}",
+            hint=tr("Write {path}?model={model}", path=_PATH, model=able[0].model),
             param="model",
             code="missing_required_parameter",
         )
@@ -90,7 +90,8 @@ async def _asked(backend: Backend, route: Route, name: str) -> dict[str, object]
     except UpstreamError as error:
         failed = True
         raise EngineGoneError(
-            f"Model {name!r}: {error.message}", hint=tr("See why: yibu logs {name}", name=name)
+            tr("Model {model!r}: {message}", model=name, message=error.message),
+            hint=tr("See why: yibu logs {name}", name=name),
         ) from error
     finally:
         lease.release(failed=failed)
