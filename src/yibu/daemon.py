@@ -59,8 +59,8 @@ from yibu.node.deploy import Deployer, Note
 from yibu.node.fleet import Fleet
 from yibu.node.hardware import gpus, probe
 from yibu.node.holder_link import HolderLink
-from yibu.node.launch import cancelled
 from yibu.node.node import Node
+from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings
 from yibu.paths import Paths, describe
 from yibu.planner.facts import read_facts

@@ -16,7 +16,7 @@ from yibu.engines.base import LaunchPlan
 from yibu.engines.logs import Cause, PhaseMark
 from yibu.hub.types import LocalModel, Progress, ProgressCallback, Source
 from yibu.node.deploy import Deployer
-from yibu.node.launch import LaunchSpec
+from yibu.node.launch_spec import LaunchSpec
 from yibu.node.timings import Timings
 from yibu.planner.ledger import Beside
 from yibu.planner.request import Request

@@ -17,7 +17,7 @@ from tests.support.polling import eventually
 from yibu.errors import EngineStartError
 from yibu.node import ports, processes
 from yibu.node.environ import clean_environment
-from yibu.node.launch import Host
+from yibu.node.launch_spec import Host
 from yibu.node.orphans import OrphanReaper
 from yibu.node.process import EngineProcess, end_marked
 

@@ -18,8 +18,9 @@ from tests.node.support import QUICK, fake_spec
 from tests.support.polling import eventually
 from yibu.environments.disk import compiled_by
 from yibu.node import oom, probe, processes
-from yibu.node.launch import Host, LaunchSpec, to_its_end
+from yibu.node.launch_spec import Host, LaunchSpec
 from yibu.node.replica import Replica
+from yibu.node.tasks import to_its_end
 
 Supervise = Callable[..., Any]
 

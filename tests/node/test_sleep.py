@@ -20,7 +20,7 @@ from yibu.engines.vllm.sleep import sleep_plan
 from yibu.engines.vllm.table import PINNED
 from yibu.launchers.vllm_guard import KeyEverywhere
 from yibu.node.fleet import Fleet
-from yibu.node.launch import Host
+from yibu.node.launch_spec import Host
 from yibu.node.replica import Replica
 from yibu.node.state import SavedNode, boot_id
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement

@@ -25,7 +25,7 @@ from yibu.management.entries import Typed, choose
 from yibu.management.planning import plan_models
 from yibu.node import hardware
 from yibu.node.deploy import Deployer
-from yibu.node.launch import LaunchSpec
+from yibu.node.launch_spec import LaunchSpec
 from yibu.node.scheduler.memory import Room, reserve
 from yibu.node.scheduler.types import Generation, Reading, Replica
 from yibu.paths import Paths

@@ -45,7 +45,7 @@ from yibu.messages import tr
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.history import History
-from yibu.node.launch import cancelled
+from yibu.node.tasks import cancelled
 from yibu.planner.ledger import Reservation
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]

@@ -17,7 +17,7 @@ from typing import Any, Self
 from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
 from yibu.messages import pack, tr
 from yibu.node.control import Control, Hand, Send
-from yibu.node.launch import cancelled
+from yibu.node.tasks import cancelled
 
 _log = logging.getLogger(__name__)
 _LINE_LIMIT = 4 << 20

@@ -22,7 +22,7 @@ from yibu.errors import YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
 from yibu.messages import tr
 from yibu.node import phases
-from yibu.node.launch import Explain, LaunchSpec
+from yibu.node.launch_spec import Explain, LaunchSpec
 from yibu.planner.ledger import Beside, emptied, reserved_host, reserved_memory
 from yibu.planner.types import Machine, ModelFacts, Placement
 from yibu.resolve import Prepared, Resolved

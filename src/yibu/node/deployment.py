@@ -18,7 +18,7 @@ from yibu.messages import brief, tr
 from yibu.node import logs
 from yibu.node.deploy import Deployer, Gotten
 from yibu.node.events import EventBus
-from yibu.node.launch import Host, LaunchSpec
+from yibu.node.launch_spec import Host, LaunchSpec
 from yibu.node.phases import WAIT, Timeline
 from yibu.node.replica import Replica
 from yibu.node.scheduler.types import Desired, Generation

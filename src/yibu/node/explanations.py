@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from yibu.errors import EngineStartError
 from yibu.messages import filled, tr
 from yibu.node import logs, oom, ports
 from yibu.node.exit_reason import DISK_FULL, describe_exit, describe_silence
+from yibu.node.launch_spec import Host, LaunchSpec, Life
 from yibu.redaction import redact
-
-if TYPE_CHECKING:
-    from yibu.node.launch import Host, LaunchSpec, Life
 
 _EXPLAINED_BYTES = 128 * 1024
 _SHOWN_LINES = 12

@@ -22,13 +22,14 @@ from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus, Subscription
 from yibu.node.housekeeping import reap_orphans, rotate_logs
-from yibu.node.launch import Host, cancelled
+from yibu.node.launch_spec import Host
 from yibu.node.lease import Lease
 from yibu.node.process import EngineProcess, end_marked
 from yibu.node.replica import Replica
 from yibu.node.runner import Runner
 from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
 from yibu.node.status import model_status
+from yibu.node.tasks import cancelled
 from yibu.node.verbs import Verbs
 from yibu.planner.ledger import Reservation
 from yibu.routing import Priority, ReplicaStatus, Route

@@ -6,133 +6,30 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from yibu.engines.base import Binding, Endpoint, LaunchPlan
-from yibu.engines.logs import PhaseMark
+from yibu.engines.base import Binding, Endpoint
 from yibu.errors import EngineStartError
 from yibu.messages import tr
-from yibu.node import logs, mig, oom, ports, probe, processes
+from yibu.node import mig, ports, probe, processes
 from yibu.node.environ import clean_environment
 from yibu.node.exit_reason import describe_exit
 from yibu.node.explanations import start_error
-from yibu.node.gpu import GpuMemory, wait_released
+from yibu.node.gpu import wait_released
 from yibu.node.launch_directories import make_directories, temporary_directories
-from yibu.node.ownership import Ownership
+from yibu.node.launch_spec import Host, LaunchSpec, Life, Running
 from yibu.node.phases import LogPhases, telling
 from yibu.node.process import EngineProcess
-from yibu.node.scheduler.starts import Start
+from yibu.node.tasks import cancelled, to_its_end
 from yibu.node.timings import Timings
-from yibu.paths import Paths
 from yibu.redaction import redact
-from yibu.routing import NO_DETAILS, ModelDetails
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class Explanation(Protocol):
-    """Why an engine failed: ``yibu.engines.causes.Explanation`` fits."""
-
-    @property
-    def cause(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def hint(self) -> str: ...
-
-
-class Explain(Protocol):
-    """Reads an engine's log for a cause: ``yibu.engines.causes.explain``, given its causes."""
-
-    def __call__(
-        self, engine: str, log_text: str, *, exit_code: int | None, oom_killed: bool
-    ) -> Explanation:
-        """``engine`` is its name, ``exit_code`` None while it ran or when it is not known;
-        ``oom_killed``: the kernel's killer struck since the engine was started."""
-        ...
-
-
-StartSlot = Callable[[Start, Callable[[], None]], AbstractAsyncContextManager[None]]
-"""An engine may start inside the block; the function is called where that is not at once."""
-
-
-@asynccontextmanager
-async def at_once(_start: Start, _waits: Callable[[], None]) -> AsyncIterator[None]:
-    """For a replica that shares its GPUs with nobody."""
-    yield
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What this machine gives to every replica."""
-
-    paths: Paths
-    home_id: str
-    """Distinguishes the markers of this home from those of other nodes on the machine."""
-    env: Mapping[str, str] = field(repr=False)
-    ports: ports.Ports
-    timings: Timings
-    explain: Explain
-    gpu_memory: GpuMemory
-    phase_marks: Callable[[str], Sequence[PhaseMark]] = lambda _engine: ()
-    """How an engine's log tells the phases of its start, by the engine's name."""
-    start_slot: StartSlot = at_once
-    ownership: Ownership = field(default_factory=Ownership)
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
-    """What a replica runs, placed on this host: enough to start it again without its source."""
-
-    model: str
-    plan: LaunchPlan
-    python: Path | None
-    model_path: Path | None
-    extra: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    gpus: tuple[int, ...] = ()
-    directory: Path | None = None
-    """The engine's working directory."""
-    max_context: int | None = None
-    details: ModelDetails = NO_DETAILS
-    memory: int = 0
-    """Bytes planned: of each of its GPUs, or of main memory in all."""
-    host_memory: int = 0
-    """Bytes of main memory planned beside those of its GPUs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """What was noted when an engine was started (or adopted), to explain its end."""
-
-    log: Path
-    offset: int
-    """Where it begins in the replica's log."""
-    oom_kills: int
-    began: float
-    """Monotonic seconds."""
-
-    @classmethod
-    def begin(cls, host: Host, replica: str) -> Life:
-        log = host.paths.model_log(replica)
-        return cls(log, logs.size(log), oom.kills(), time.monotonic())
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """An engine that has produced a token (or has none to give)."""
-
-    process: EngineProcess
-    endpoint: Endpoint
-    canary: probe.TokenRequest | None
-    """The request that it answered; None for an engine that has nothing to generate."""
-    life: Life
 
 
 def endpoint_of(
@@ -395,29 +292,3 @@ async def _unless_exited(process: EngineProcess, work: Awaitable[T]) -> T:
         return task.result()
     finally:
         await cancelled(task, exit_task)
-
-
-async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await cleaning up that must not be broken off, in a task of its own.
-
-    In a task that was cancelled, ``asyncio.timeout`` raises CancelledError instead of TimeoutError
-    before Python 3.11.3 (Debian 12 has 3.11.2): an engine that heeds no SIGTERM stayed alive.
-    """
-    task = asyncio.create_task(work, name="cleaning up")
-    interrupted: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            interrupted = error
-    task.result()
-    if interrupted is not None:
-        raise interrupted
-
-
-async def cancelled(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks that are still running and wait until they have cleaned up."""
-    for task in tasks:
-        task.cancel()
-    # A result or an error that came was taken by the caller already; gather keeps both quiet.
-    await asyncio.gather(*tasks, return_exceptions=True)

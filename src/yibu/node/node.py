@@ -21,13 +21,14 @@ from yibu.node.fleet import Fleet
 from yibu.node.gpu import GpuMemory, Nvml
 from yibu.node.history import History
 from yibu.node.holder_link import HolderLink
-from yibu.node.launch import Host, cancelled
+from yibu.node.launch_spec import Host
 from yibu.node.lock import node_lock
 from yibu.node.logs import Rotation
 from yibu.node.orphans import become_subreaper
 from yibu.node.ownership import Ownership
 from yibu.node.ports import Ports
 from yibu.node.state import StateFile, home_id
+from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings
 from yibu.node.upgrade import Predecessor, Upgrade, adopted
 from yibu.paths import Paths

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Literal, TypeVar
 
-from yibu.node.launch import cancelled
+from yibu.node.tasks import cancelled
 
 T = TypeVar("T")
 Order = Literal["stop", "restart", "sleep"]

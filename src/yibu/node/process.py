@@ -87,31 +87,8 @@ class EngineProcess:
                 stderr=output,
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
-            if directory is not None and not directory.is_dir():
-                raise EngineStartError(
-                    tr(
-                        "the engine's working directory {directory} does not exist any more",
-                        directory=directory,
-                    ),
-                    hint=tr("bring the model up again from a directory that does"),
-                    cause="directory_missing",
-                ) from error
-            raise EngineStartError(
-                tr("the program {argv!r} was not found", argv=argv[0]),
-                hint=tr("check the engine's environment (yibu engine ls) or the command's path"),
-                cause="program_not_found",
-            ) from error
         except OSError as error:
-            raise EngineStartError(
-                tr(
-                    "the program {argv!r} cannot be executed: {strerror}",
-                    argv=argv[0],
-                    strerror=error.strerror,
-                ),
-                hint=tr("look at it: ls -l {argv}", argv=argv[0]),
-                cause="not_executable",
-            ) from error
+            raise _not_executed(argv[0], directory, error) from error
         finally:
             os.close(output)
         descriptors.give_back_limit(popen.pid)
@@ -355,6 +332,33 @@ async def end_marked(
 def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
     table = processes.snapshot()
     return table, processes.marked(prefix, table)
+
+
+def _not_executed(program: str, directory: Path | None, error: OSError) -> EngineStartError:
+    if not isinstance(error, FileNotFoundError):
+        return EngineStartError(
+            tr(
+                "the program {argv!r} cannot be executed: {strerror}",
+                argv=program,
+                strerror=error.strerror,
+            ),
+            hint=tr("look at it: ls -l {argv}", argv=program),
+            cause="not_executable",
+        )
+    if directory is not None and not directory.is_dir():
+        return EngineStartError(
+            tr(
+                "the engine's working directory {directory} does not exist any more",
+                directory=directory,
+            ),
+            hint=tr("bring the model up again from a directory that does"),
+            cause="directory_missing",
+        )
+    return EngineStartError(
+        tr("the program {argv!r} was not found", argv=program),
+        hint=tr("check the engine's environment (yibu engine ls) or the command's path"),
+        cause="program_not_found",
+    )
 
 
 def _no_descriptor(program: str, error: OSError) -> EngineStartError:

@@ -19,7 +19,7 @@ from yibu.errors import EngineError, EngineStartError
 from yibu.messages import brief, tr
 from yibu.node import launch, ports
 from yibu.node.failures import Failed, Failures
-from yibu.node.launch import Host, LaunchSpec, Running
+from yibu.node.launch_spec import Host, LaunchSpec, Running
 from yibu.node.orders import Orders
 from yibu.node.phases import WAIT, WAKE, Timeline
 from yibu.node.process import EngineProcess

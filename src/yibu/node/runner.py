@@ -18,7 +18,7 @@ from yibu.node.deploy import Deployer
 from yibu.node.deployment import Deployment
 from yibu.node.events import EventBus
 from yibu.node.housekeeping import remove_old_logs
-from yibu.node.launch import Host, LaunchSpec, cancelled
+from yibu.node.launch_spec import Host, LaunchSpec
 from yibu.node.lease import Lease
 from yibu.node.process import EngineProcess
 from yibu.node.replica import Replica
@@ -28,6 +28,7 @@ from yibu.node.scheduler.types import Generation
 from yibu.node.sleep import levels
 from yibu.node.start_gate import StartGate
 from yibu.node.state import SavedReplica
+from yibu.node.tasks import cancelled
 from yibu.planner.ledger import Beside, Coming
 from yibu.planner.types import Machine, ModelFacts, Placement
 

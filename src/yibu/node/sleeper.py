@@ -8,10 +8,10 @@ import logging
 from yibu.engines.base import Endpoint
 from yibu.engines.sleep import SleepPlan
 from yibu.messages import tr
-from yibu.node.launch import cancelled
 from yibu.node.orders import Orders
 from yibu.node.process import EngineProcess
 from yibu.node.sleep import Asleep, SleepError, fall_asleep, is_asleep, wake
+from yibu.node.tasks import cancelled
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from yibu.engines.requests import Abilities
 from yibu.engines.sleep import SleepPlan
 from yibu.errors import YibuError
 from yibu.messages import tr
-from yibu.node.launch import LaunchSpec
+from yibu.node.launch_spec import LaunchSpec
 from yibu.node.leftovers import SharedFile
 from yibu.node.processes import Identity
 from yibu.node.scheduler import types as records

@@ -13,9 +13,10 @@ from yibu.errors import EngineStartError
 from yibu.messages import tr
 from yibu.node import probe
 from yibu.node.explanations import explain_exit
-from yibu.node.launch import Host, LaunchSpec, Running, cancelled
+from yibu.node.launch_spec import Host, LaunchSpec, Running
 from yibu.node.liveness import Liveness
 from yibu.node.process import EngineProcess
+from yibu.node.tasks import cancelled
 
 _BUSY_SHARE = 0.05
 """Processes that use more than this share of one core are at work on something."""
