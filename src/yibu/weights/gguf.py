@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import mmap
 import struct
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from math import prod
 from typing import Any
 
@@ -30,98 +32,13 @@ _MAX_KEPT_ARRAY = 4_096
 """Longer arrays are summed up as an ``ArrayLength``; per-layer settings are far shorter."""
 _MAX_ARRAY_DEPTH = 2
 
-# struct codes of the scalar value types, by their number in the format.
-_SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+_SCALARS = {**dict(enumerate("BbHhIif?")), **dict(enumerate("Qqd", 10))}
+"""struct codes of the scalar value types, by their number in the format."""
 _STRING, _ARRAY = 8, 9
 
-# Tensor types: name, elements a block, bytes a block (ggml's type traits).
-_TENSOR_TYPES: Mapping[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    9: ("Q8_1", 32, 40),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1),
-    25: ("I16", 1, 2),
-    26: ("I32", 1, 4),
-    27: ("I64", 1, 8),
-    28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
-    41: ("Q1_0", 128, 18),
-}
-
-# ``general.file_type``: the quantization's name where it is not simply the tensors' own type.
-_FILE_TYPES: Mapping[int, str] = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    7: "Q8_0",
-    8: "Q5_0",
-    9: "Q5_1",
-    10: "Q2_K",
-    11: "Q3_K_S",
-    12: "Q3_K_M",
-    13: "Q3_K_L",
-    14: "Q4_K_S",
-    15: "Q4_K_M",
-    16: "Q5_K_S",
-    17: "Q5_K_M",
-    18: "Q6_K",
-    19: "IQ2_XXS",
-    20: "IQ2_XS",
-    21: "Q2_K_S",
-    22: "IQ3_XS",
-    23: "IQ3_XXS",
-    24: "IQ1_S",
-    25: "IQ4_NL",
-    26: "IQ3_S",
-    27: "IQ3_M",
-    28: "IQ2_S",
-    29: "IQ2_M",
-    30: "IQ4_XS",
-    31: "IQ1_M",
-    32: "BF16",
-    36: "TQ1_0",
-    37: "TQ2_0",
-    38: "MXFP4",
-    39: "NVFP4",
-    40: "Q1_0",
-}
+_NUMBERS = tomllib.loads(files("yibu.weights").joinpath("gguf.toml").read_text("utf-8"))
+_TENSOR_TYPES: Mapping[str, tuple[str, int, int]] = _NUMBERS["tensor_types"]
+_FILE_TYPES: Mapping[str, str] = _NUMBERS["file_types"]
 
 
 class HeaderCutShortError(VerificationError):
@@ -181,7 +98,7 @@ class Header:
     @property
     def quantization(self) -> str:
         """``Q4_K_M`` and the like: from the metadata, else the type most weights have."""
-        if name := _FILE_TYPES.get(self.metadata.get("general.file_type", -1)):
+        if name := _FILE_TYPES.get(str(self.metadata.get("general.file_type"))):
             return name
         sizes: dict[str, int] = {}
         for tensor in self.tensors:
@@ -346,7 +263,7 @@ def _tensor(reader: _Reader) -> Tensor:
         )
     shape = tuple(reader.scalar("Q") for _ in range(dimensions))
     kind, offset = reader.scalar("I"), reader.scalar("Q")
-    if kind not in _TENSOR_TYPES:
+    if (known := _TENSOR_TYPES.get(str(kind))) is None:
         raise UnsupportedError(
             tr(
                 "{reader}: tensor {name!r} is of type {kind}, which this yibu does not know",
@@ -356,7 +273,7 @@ def _tensor(reader: _Reader) -> Tensor:
             ),
             hint=tr("upgrade yibu, or take another quantization of the model"),
         )
-    type_name, block, block_bytes = _TENSOR_TYPES[kind]
+    type_name, block, block_bytes = known
     elements = prod(shape)
     if elements % block:
         raise reader.refuse(

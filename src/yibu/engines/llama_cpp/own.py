@@ -11,7 +11,7 @@ from yibu.engines.flags import Flag, FlagTable, spelt
 from yibu.engines.llama_cpp.program import Program
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
 from yibu.engines.llama_cpp.settings import FETCHED, Settings, fetches, option_value, value_of
-from yibu.engines.llama_cpp.table import TABLE
+from yibu.engines.llama_cpp.table import NAMES, TABLE
 from yibu.engines.options import nearest
 from yibu.errors import ConfigError
 from yibu.messages import tr
@@ -122,7 +122,7 @@ def command_line(
     Raises:
         ConfigError: the program has no flag for an option.
     """
-    for name, flag in _FLAGS.items():
+    for name, flag in NAMES["fields"].items():
         value = fields.get(name)
         if value is not None and program.knows(flag):
             yield from _words(program, flag, value)
@@ -147,26 +147,6 @@ _DISPENSABLE = frozenset(
     {"n_threads_http", "cpuparams_batch.n_threads", "cache_ram_mib", "kv_unified_per_slot"}
 )
 """What the plan sets by itself, and a program without the flag does without."""
-_FLAGS: Mapping[str, str] = {
-    "n_ctx": "ctx_size",
-    "n_parallel": "parallel",
-    "cpuparams.n_threads": "threads",
-    "cpuparams_batch.n_threads": "threads_batch",
-    "n_threads_http": "threads_http",
-    "cache_ram_mib": "cache_ram",
-    "embedding": "embeddings",
-    "pooling_type": "pooling",
-    "chat_template": "chat_template",
-    "reasoning_format": "reasoning_format",
-    "cache_type_k": "cache_type_k",
-    "cache_type_v": "cache_type_v",
-    "n_batch": "batch_size",
-    "n_ubatch": "ubatch_size",
-    "kv_unified": "kv_unified",
-    "kv_unified_per_slot": "kv_unified_per_slot",
-    "flash_attn_type": "flash_attn",
-}
-"""Fields that the plan sets → the flags of llama-server that do."""
 
 
 def _words(program: Program, flag: str, value: Any) -> Iterator[str]:

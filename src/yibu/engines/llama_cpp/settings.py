@@ -15,7 +15,7 @@ from yibu.config import ModelConfig
 from yibu.engines.checks import check_count
 from yibu.engines.flags import Flag, spelt, text_of
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
-from yibu.engines.llama_cpp.table import ASSIGNED, FIELDS, TABLE
+from yibu.engines.llama_cpp.table import ASSIGNED, FIELDS, NAMES, TABLE
 from yibu.engines.options import nearest
 from yibu.errors import ConfigError
 from yibu.messages import tr
@@ -28,43 +28,6 @@ _PLANNED = frozenset({"n_ctx", "n_parallel"})
 overruled it would ask for memory that is not there."""
 _PROGRAM = tr("a llama-server of your own takes it: options.program: /path/to/llama-server")
 
-_ALIASES: Mapping[str, str] = {
-    "threads_batch": "cpuparams_batch.n_threads",
-    "cpu_strict": "cpuparams.strict_cpu",
-    "poll": "cpuparams.poll",
-    "prio": "cpuparams.priority",
-    "prio_batch": "cpuparams_batch.priority",
-    "perf": "!no_perf",
-    "temperature": "sampling.temp",
-    "repeat_last_n": "sampling.penalty_last_n",
-    "repeat_penalty": "sampling.penalty_repeat",
-    "presence_penalty": "sampling.penalty_present",
-    "frequency_penalty": "sampling.penalty_freq",
-    "dry_base": "sampling.dry_base",
-    "rope_scaling": "rope_scaling_type",
-    "lazy_mode": "lazy_mode",
-    "numa": "numa",
-    "split_mode": "split_mode",
-    "tensor_split": "tensor_split",
-    "main_gpu": "main_gpu",
-    "fit": "fit_params",
-    "fit_target": "fit_params_target",
-    "reasoning_effort": "default_template_kwargs",
-    "slot_save_path": "slot_save_path",
-    "media_path": "media_path",
-    "log_verbosity": "verbosity",
-    "spec_draft_threads": "speculative.draft.cpuparams.n_threads",
-    "spec_draft_threads_batch": "speculative.draft.cpuparams_batch.n_threads",
-    "spec_draft_prio": "speculative.draft.cpuparams.priority",
-    "spec_draft_prio_batch": "speculative.draft.cpuparams_batch.priority",
-    "spec_draft_type_k": "speculative.draft.cache_type_k",
-    "spec_draft_type_v": "speculative.draft.cache_type_v",
-    "cache_type_k_draft": "speculative.draft.cache_type_k",
-    "cache_type_v_draft": "speculative.draft.cache_type_v",
-    "n_gpu_layers_draft": "speculative.draft.n_gpu_layers",
-    "spec_draft_model": "speculative.draft.mparams.path",
-}
-"""Flags whose handler in llama.cpp does more than assign → the field (``!`` turned round)."""
 _EFFECTLESS: Mapping[str, str] = {
     "defrag_thold": tr("llama.cpp no longer looks at it"),
     "log_verbose": tr("its log is verbose enough (options.verbosity)"),
@@ -159,7 +122,7 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
 
 def _rule(name: str) -> str:
     """The field that a flag sets; ``""`` where the packaged build has none."""
-    rule = _ALIASES.get(name) or ASSIGNED.get(spelt(name), "")
+    rule = NAMES["aliases"].get(name) or ASSIGNED.get(spelt(name), "")
     return rule if rule.lstrip("!").partition("=")[0] in FIELDS else ""
 
 

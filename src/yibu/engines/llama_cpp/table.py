@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from yibu.config.engines import engine_table
 from yibu.engines.flags import FlagTable, pinned_flags
 
 _WRITTEN = pinned_flags(__package__)
@@ -17,24 +18,8 @@ or, where the value is turned round, ``!value``."""
 FIELDS: Mapping[str, str] = pinned_flags(__package__, "fields.json")["fields"]
 """The fields of ``common_params`` → their kinds; one in angle brackets is an enumeration, its words after the
 colon. Written by scripts/llama_cpp_fields.py."""
-FORMER: Mapping[str, str] = {
-    "--mmap": "switch",
-    "--no-mmap": "switch",
-    "--mlock": "switch",
-    "-dio --direct-io": "switch",
-    "-ndio --no-direct-io": "switch",
-    "--log-enable": "switch",
-    "--log-new": "switch",
-    "--log-append": "switch",
-    "-ns --sequences": "int",
-    "-gan --grp-attn-n": "int",
-    "-gaw --grp-attn-w": "int",
-    "-spf --system-prompt-file": "text",
-    "-cd --ctx-size-draft": "int",
-    "--memory-f32": "switch",
-    "--numa-mirror": "switch",
-}
-"""Flags of older builds by their spellings, and what follows them."""
+NAMES: Mapping[str, Mapping[str, str]] = engine_table("llama.cpp", "names.toml")
+"""Names that no script can read out of llama.cpp's source."""
 
 
 def _name(spellings: str) -> str:
@@ -46,7 +31,7 @@ def _make() -> FlagTable:
     short: dict[str, str] = {}
     negations: dict[str, str] = {}
     variables: dict[str, str] = {}
-    former = ((spellings, "", kind, "") for spellings, kind in FORMER.items())
+    former = ((spellings, "", kind, "") for spellings, kind in NAMES["former"].items())
     for spellings, negated, kind, variable in (*ROWS, *former):
         name = _name(spellings)
         kinds[name] = kind
