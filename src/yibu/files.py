@@ -13,16 +13,18 @@ def write_whole(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    temporary = ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
         os.fchmod(descriptor, mode)
         _fill(descriptor, content)
         Path(temporary).replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # it may name no file
+    except OSError as error:  # it may name no file, or the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def write_new(path: Path, content: str | bytes, mode: int = 0o600) -> None:

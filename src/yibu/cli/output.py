@@ -59,6 +59,7 @@ def listing(
         return
     table([[_cell(row.get(column.lower()), column) for column in columns] for row in rows], columns)
     if none and not rows:
+        flush()
         talk(none)
 
 
