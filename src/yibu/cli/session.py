@@ -166,11 +166,13 @@ class Watch:
         except NotRunningError:
             if holder_of(self._context.paths.node_lock) is None:
                 raise
-            output.talk(tr(
-"! The node (process {old}) ended, and nobody had asked it to. Its engines "
-"go on, connections wait, and it is started again.",
-old=old
-))  # fmt: skip
+            output.talk(
+                tr(
+                    "! The node (process {old}) ended, and nobody had asked it to. Its engines "
+                    "go on, connections wait, and it is started again.",
+                    old=old,
+                )
+            )
             self._meet()
             output.talk(
                 tr("! It is back as process {pid}. Why it ended: yibu logs node", pid=self._pid)

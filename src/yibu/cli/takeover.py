@@ -106,16 +106,16 @@ def read_running(pid: int) -> Foreign:
         UsageError: it may not be taken over, is no server that is known, or is part of one.
     """
     process = foreign.read(pid)
-    if server_of(process) is not None:
-        top = foreign.topmost([p for p in foreign.every() if server_of(p) is not None])
-        if process in top:
-            return process
-        owner = next(p for p in top if process.identity in p.family())
-        raise UsageError(
-            tr("The process {pid} is a part of the server {pid2}.", pid=pid, pid2=owner.pid),
-            hint=tr("yibu adopt --pid {pid} --replace", pid=owner.pid),
-        )
-    return process
+    if server_of(process) is None:
+        return process
+    top = foreign.topmost([p for p in foreign.every() if server_of(p) is not None])
+    if process in top:
+        return process
+    owner = next(p for p in top if process.identity in p.family())
+    raise UsageError(
+        tr("The process {pid} is a part of the server {pid2}.", pid=pid, pid2=owner.pid),
+        hint=tr("yibu adopt --pid {pid} --replace", pid=owner.pid),
+    )
 
 
 def as_it_runs(
@@ -217,26 +217,17 @@ class Takeover:
         keys = load_keys(gateway, self.context.env, gateway.api_key_file)
         accounts = holds_keys(self.context.paths.state / FILE)
         check_exposure(gateway.host, keys, accounts=accounts)
+        port, pids = gateway.port, self._pids()
         try:
-            bind(gateway.host, gateway.port).close()
+            bind(gateway.host, port).close()
         except PortTakenError as error:
-            if all(server.listens(gateway.port) is False for server in self.old):
+            if all(server.listens(port) is False for server in self.old):
                 raise UsageError(
-                    tr(
-                        "Port {port} is held by another process than {pids}.",
-                        port=gateway.port,
-                        pids=self._pids(),
-                    ),
-                    hint=tr("find it with: ss -ltnp 'sport = :{port}'", port=gateway.port),
+                    tr("Port {port} is held by another process than {pids}.", port=port, pids=pids),
+                    hint=tr("find it with: ss -ltnp 'sport = :{port}'", port=port),
                 ) from error
         else:
-            output.talk(
-                tr(
-                    "! {pids} does not listen on port {port} yet.",
-                    pids=self._pids(),
-                    port=gateway.port,
-                )
-            )
+            output.talk(tr("! {pids} does not listen on port {port} yet.", pids=pids, port=port))
 
     def _check_memory(self) -> None:
         machine = self.measure()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 
 from yibu.messages import tr
@@ -27,31 +28,40 @@ MAX_IDLE = 128
 """Idle connections kept for one address."""
 
 
-async def connect(host: str, port: int, alive: Callable[[], bool] | None = None) -> Connection:
+async def connect(
+    host: str,
+    port: int,
+    alive: Callable[[], bool] | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    timeout: float | None = None,
+) -> Connection:
     """A new connection; ``alive`` says afterwards whether it is the engine that took it, and not a
     program that has its port since it ended.
 
     Raises:
-        UpstreamError: nobody listens there, or not within ``CONNECT_TIMEOUT``, or the engine ended.
+        UpstreamError: nobody listens there, or not within ``timeout`` (``CONNECT_TIMEOUT``) seconds, or the
+            engine ended.
     """
+    timeout = CONNECT_TIMEOUT if timeout is None else timeout
     loop = asyncio.get_running_loop()
     tries = 0
     while True:
         begun, tries = loop.time(), tries + 1
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, (host, port)), host, port
+                    lambda: Connection(loop, (host, port)), host, port, ssl=tls
                 )
         except TimeoutError:
             # A loop that was held up meanwhile saw the timeout before it saw the connection.
-            if loop.time() - begun > CONNECT_TIMEOUT + HELD_UP and tries < TRIES:
+            if loop.time() - begun > timeout + HELD_UP and tries < TRIES:
                 continue
             message = tr(
                 "no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s",
                 host=host,
                 port=port,
-                CONNECT_TIMEOUT=CONNECT_TIMEOUT,
+                CONNECT_TIMEOUT=timeout,
             )
             raise UpstreamError("connect", message) from None
         except OSError as error:

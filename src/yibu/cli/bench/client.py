@@ -22,6 +22,7 @@ from yibu.gateway.answers.sse import EventReader, parse_event
 from yibu.messages import tr
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
+from yibu.upstream.pool import connect
 
 _CONNECT = 30.0
 """Seconds: a server under load accepts late."""
@@ -128,17 +129,8 @@ class Client:
         return connection.status, answer if isinstance(answer, dict) else None
 
     async def _connect(self) -> Connection:
-        loop, host, port = asyncio.get_running_loop(), self._endpoint.host, self._endpoint.port
-        try:
-            async with asyncio.timeout(_CONNECT):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, (host, port)), host, port, ssl=self._tls
-                )
-        except TimeoutError:
-            raise UpstreamError("connect", tr("no connection in time")) from None
-        except OSError as error:
-            raise UpstreamError("connect", str(error)) from error
-        return connection
+        host, port = self._endpoint.host, self._endpoint.port
+        return await connect(host, port, tls=self._tls, timeout=_CONNECT)
 
     def _send(self, connection: Connection, path: str, body: Mapping[str, Any]) -> None:
         data = orjson.dumps(body)

@@ -172,11 +172,13 @@ def grafana(
 
     target = folder or Path("grafana")
     _write(dashboards.export(_deployment(Context.here(), file, "yibu")), target, force)
-    output.talk(tr(
-"Next: {target}/prometheus.yaml and alerts.yaml into Prometheus' configuration, "
-"dashboard.json into Grafana: Dashboards, New, Import",
-target=target
-))  # fmt: skip
+    output.talk(
+        tr(
+            "Next: {target}/prometheus.yaml and alerts.yaml into Prometheus' configuration, "
+            "dashboard.json into Grafana: Dashboards, New, Import",
+            target=target,
+        )
+    )
 
 
 def _deployment(
@@ -214,11 +216,13 @@ def _say_gpus(made: Deployment, given: str | None) -> None:
         model.name for model in made.config.models if model.engine is None and not model.gpus
     ]
     if given is None and unknown and made.gpus == 0:
-        output.talk(tr(
-"! No GPU is asked for: the engine of {unknown} is found from its files. Where "
-"it needs GPUs, say how many: --gpus N",
-unknown=", ".join(unknown)
-))  # fmt: skip
+        output.talk(
+            tr(
+                "! No GPU is asked for: the engine of {unknown} is found from its files. Where "
+                "it needs GPUs, say how many: --gpus N",
+                unknown=", ".join(unknown),
+            )
+        )
 
 
 def _write(files: Files, folder: Path, force: bool) -> None:

@@ -123,10 +123,12 @@ def ps(as_json: JsonOption = False) -> None:
         tr("{url}, node process {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
     )
     if not status["node"].get("holder"):
-        output.talk(tr(
-"! Its holder is gone: nothing starts it again if it is killed. Give it another: "
-"yibu node upgrade"
-))  # fmt: skip
+        output.talk(
+            tr(
+                "! Its holder is gone: nothing starts it again if it is killed. Give it another: "
+                "yibu node upgrade"
+            )
+        )
 
 
 def _state(model: dict[str, Any]) -> str:
