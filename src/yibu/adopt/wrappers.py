@@ -7,60 +7,48 @@ import re
 from collections.abc import Mapping
 
 ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
-# Programs that run another, with those of their options that take a value of their own.
-_WRAPPERS: Mapping[str, frozenset[str]] = {
-    "nohup": frozenset(),
-    "exec": frozenset({"-a"}),
-    "setsid": frozenset(),
-    "sudo": frozenset({"-u", "-g", "-h", "-p", "-C", "-T", "--user", "--group"}),
-    "doas": frozenset({"-u"}),
-    "nice": frozenset({"-n", "--adjustment"}),
-    "ionice": frozenset({"-c", "-n", "-p", "--class", "--classdata"}),
-    "chrt": frozenset(),
-    "stdbuf": frozenset({"-o", "-e", "-i"}),
-    "taskset": frozenset(),
-    "numactl": frozenset(
-        ["-C", "--physcpubind", "-N", "--cpunodebind", "-m", "--membind", "-i", "--interleave",
-         "-p", "--preferred", "-l"]
-    ) - {"-l"},
-    "command": frozenset(),
-    "builtin": frozenset(),
-    "time": frozenset({"-f", "-o"}),
-    "timeout": frozenset({"-s", "--signal", "-k", "--kill-after"}),
-    "screen": frozenset({"-S", "-c", "-t", "-dmS", "-DmS", "-L", "-Logfile"}) - {"-L"},
-    "uvx": frozenset({"--from", "--with", "-p", "--python", "--index-url", "--index"}),
-    "srun": frozenset(
-        ["-n", "-N", "-c", "-p", "-J", "-t", "-w", "-x", "-G", "-A", "-o", "-e", "-D"]
-    ),
-    "systemd-run": frozenset({"-u", "--unit", "-p", "--property", "-E", "--setenv"}),
-    "torchrun": frozenset(),
-    "proxychains": frozenset({"-f"}),
-    "proxychains4": frozenset({"-f"}),
-    "tini": frozenset(),
-    "dumb-init": frozenset(),
-    "unbuffer": frozenset(),
-    "catchsegv": frozenset(),
-    "xvfb-run": frozenset(),
-    "gosu": frozenset(),
-    "su-exec": frozenset(),
-    "nsys": frozenset({"-o", "--output", "-t", "--trace"}),
-    "flock": frozenset({"-w", "--timeout", "-E"}),
-}  # fmt: skip
+_OPTIONS = {
+    "nohup setsid chrt taskset command builtin torchrun tini dumb-init unbuffer": "",
+    "catchsegv xvfb-run gosu su-exec": "",
+    "exec": "-a",
+    "sudo": "-u -g -h -p -C -T --user --group",
+    "doas": "-u",
+    "nice": "-n --adjustment",
+    "ionice": "-c -n -p --class --classdata",
+    "stdbuf": "-o -e -i",
+    "numactl": "-C --physcpubind -N --cpunodebind -m --membind -i --interleave -p --preferred",
+    "time": "-f -o",
+    "timeout": "-s --signal -k --kill-after",
+    "screen": "-S -c -t -dmS -DmS -Logfile",
+    "uvx": "--from --with -p --python --index-url --index",
+    "srun": "-n -N -c -p -J -t -w -x -G -A -o -e -D",
+    "systemd-run": "-u --unit -p --property -E --setenv",
+    "proxychains proxychains4": "-f",
+    "nsys": "-o --output -t --trace",
+    "flock": "-w --timeout -E",
+}
+"""Programs that run another, with those of their options that take a value of their own."""
+_RUN_OPTIONS = {
+    "conda mamba micromamba": "-n --name -p --prefix --cwd",
+    "uv": "--with -p --python --project --directory --env-file --extra --group --index --index-url "
+    "--default-index --find-links -f",
+    "poetry pipenv pdm pixi rye hatch": "-e --environment",
+}
+"""The same of programs whose ``run`` runs another."""
+
+
+def _by_program(options: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    return {
+        program: frozenset(valued.split())
+        for programs, valued in options.items()
+        for program in programs.split()
+    }
+
+
+_WRAPPERS = _by_program(_OPTIONS)
+_RUNNERS = _by_program(_RUN_OPTIONS)
 _LEADING = {"taskset": 1, "timeout": 1, "chrt": 1, "gosu": 1, "su-exec": 1, "flock": 1, "nsys": 1}
 """Words of a wrapper's own that stand before the command: processors, seconds, a user, a file."""
-# Programs whose ``run`` runs another, with those of their options that take a value.
-_RUNNERS: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(
-        ("conda", "mamba", "micromamba"), frozenset({"-n", "--name", "-p", "--prefix", "--cwd"})
-    ),
-    "uv": frozenset(
-        ["--with", "-p", "--python", "--project", "--directory", "--env-file", "--extra",
-         "--group", "--index", "--index-url", "--default-index", "--find-links", "-f"]
-    ),
-    **dict.fromkeys(
-        ("poetry", "pipenv", "pdm", "pixi", "rye", "hatch"), frozenset({"-e", "--environment"})
-    ),
-}  # fmt: skip
 _TMUX_VALUES = frozenset({"-s", "-n", "-c", "-t", "-x", "-y", "-e", "-F"})
 _KEYS = frozenset({"Enter", "C-m", "KPEnter", "C-j"})
 """What ``tmux send-keys`` presses after a command."""

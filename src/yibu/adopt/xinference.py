@@ -35,7 +35,7 @@ _FAMILIES: Mapping[str, str] = {
     "SenseVoiceSmall": "iic/SenseVoiceSmall",
 }
 _SUFFIXES = {"pytorch": "", "awq": "-AWQ", "gptq": "-GPTQ-{quantization}", "fp8": "-FP8"}
-_ENGINES = {"vllm": "vllm", "llama.cpp": "llama.cpp", "": ""}
+_ENGINES = frozenset({"", "vllm", "llama.cpp"})
 _PLACED = frozenset(
     ["model_name", "n", "model_engine", "size_in_billions", "s", "model_format", "f",
      "quantization", "q", "model_uid", "u", "endpoint", "e", "model_type", "t", "gpu_idx",

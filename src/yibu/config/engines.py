@@ -6,7 +6,6 @@ folder, the lock files of its environments, and a row here.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,5 +34,7 @@ def engine_folder(engine: str) -> Path:
 
 def engine_table(engine: str, file: str) -> dict[str, Any]:
     """A TOML file of an engine's folder; empty where it has none."""
+    import tomllib  # `yibu --help` reads no table
+
     path = engine_folder(engine) / file
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
