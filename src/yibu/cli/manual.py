@@ -52,10 +52,10 @@ def pages(root: Path, *, chinese: bool) -> list[Page]:
             own = translated / below
             text = (own if chinese and own.is_file() else file).read_text(encoding="utf-8")
             found.append(Page(below.with_suffix("").as_posix(), _HIDDEN.sub("", text)))
-    return sorted(found, key=_place)
+    return sorted(found, key=_rank)
 
 
-def _place(page: Page) -> tuple[int, str]:
+def _rank(page: Page) -> tuple[int, str]:
     first = page.name.split("/")[0]
     return (_ORDER.index(first) if first in _ORDER else len(_ORDER), page.name)
 

@@ -178,9 +178,9 @@ def _fill(message: str, match: re.Match[str]) -> str:
 
 
 def _advice(hint: str, environment: str, log: Path | None) -> str:
-    told: str = str(log) if log else tr("uv's output, with: RUST_LOG=uv=debug")
+    kept: str = str(log) if log else tr("uv's output, with: RUST_LOG=uv=debug")
     wheels = filled(WHEELS_HINT, environment=environment)
-    return filled(hint, environment=environment, log=told, hint=wheels)
+    return filled(hint, environment=environment, log=kept, hint=wheels)
 
 
 def _follow(

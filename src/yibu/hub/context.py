@@ -70,10 +70,7 @@ def record_meets(record: Record, pins: Pins) -> bool:
 
 def check_room(directory: Path, needed: int, what: str) -> None:
     """Raises DiskFullError when the file system of ``directory`` has less than ``needed`` bytes."""
-    existing = directory
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing_parent(directory)).free
     if free < needed:
         more, left = sizes_apart(needed, free)
         raise DiskFullError(
@@ -89,6 +86,11 @@ def check_room(directory: Path, needed: int, what: str) -> None:
                 "MODELSCOPE_CACHE, HF_HOME."
             ),
         )
+
+
+def existing_parent(path: Path) -> Path:
+    """The path itself, or the nearest directory above it that is there."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 @contextmanager

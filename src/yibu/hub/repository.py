@@ -23,6 +23,7 @@ from yibu.hub.context import (
     PullContext,
     check_pins_met,
     check_room,
+    existing_parent,
     offline_error,
     pinned,
     record_meets,
@@ -180,30 +181,24 @@ class _Pull:
     """One pull of one listing."""
 
     def __init__(
-        self,
-        hub: Hub,
-        source: Source,
-        commit: str,
-        chosen: Selection,
-        context: PullContext,
+        self, hub: Hub, source: Source, commit: str, chosen: Selection, context: PullContext
     ) -> None:
         self._source = source
         self._commit = commit
-        self._files = files = chosen.files
-        self._main = chosen.main
+        self._chosen = chosen
+        self._files = chosen.files
         self._context = context
         self._workspace = hub.workspace
         self._snapshot = hub.snapshot(source, commit)
         self._expected = {
-            file.path: pinned(context.pins, file.path, file.expected) for file in files
+            file.path: pinned(context.pins, file.path, file.expected) for file in chosen.files
         }
         self._found: dict[str, Digest] = {}
         self._proofs: dict[str, Proof] = {}
-        name = slug(Source(source.scheme, source.name))
-        writable = os.access(_existing(hub.workspace), os.W_OK)
+        writable = os.access(existing_parent(hub.workspace), os.W_OK)
         # A cache that others keep, and we may only read, can still be complete.
         locks = hub.workspace if writable else context.store / "locks"
-        self.lock = locks / f"{name}.lock"
+        self.lock = locks / f"{slug(Source(source.scheme, source.name))}.lock"
 
     def run(self, record: Record | None) -> Record:
         self._check_links()
@@ -229,7 +224,7 @@ class _Pull:
             tuple(files),
             links=record.links if record else (),
             pulled=now(),
-            main=self._main,
+            main=self._chosen.main,
         )
         self._context.records.write(fresh)
         return fresh
@@ -350,9 +345,3 @@ class _Pull:
         key = "\0".join((source.scheme, source.name, file.path, identity))
         name = f"{Path(file.path).name[:60]}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.part"
         return self._workspace / name
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

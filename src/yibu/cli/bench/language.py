@@ -168,7 +168,9 @@ async def _run(target: Target, wanted: Wanted) -> Report:
         amount = Amount(max(_REQUESTS, 4 * (wanted.concurrency or 1)))
     if wanted.sweep:
         assert wanted.slo is not None
-        report.runs, report.holds = await load.sweep(wanted.slo, wanted.seconds, wanted.most, _told)
+        report.runs, report.holds = await load.sweep(
+            wanted.slo, wanted.seconds, wanted.most, _show_run
+        )
     elif wanted.rate is not None:
         report.runs = [await load.open(wanted.rate, amount)]
     else:
@@ -254,7 +256,7 @@ def save(report: Report, path: Path, form: Literal["svg", "html"]) -> None:
     output.talk(f"→ {path}")
 
 
-def _told(run_: Run) -> None:
+def _show_run(run_: Run) -> None:
     found = run_.ttft(95)
     shown = "-" if found is None else f"{found * 1000:.0f} ms"
     text = tr("{load:g} at once: first token within {shown} (p95)", load=run_.load, shown=shown)

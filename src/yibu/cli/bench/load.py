@@ -24,7 +24,7 @@ _A_CHAT = 4
 """Requests of each chat in a step of a sweep."""
 _FEWEST = 16
 
-Told = Callable[["Run"], None]
+OnRun = Callable[["Run"], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class Load:
         return self._ended(run, began)
 
     async def sweep(
-        self, slo: float, seconds: float | None, limit: int, told: Told
+        self, slo: float, seconds: float | None, limit: int, on_run: OnRun
     ) -> tuple[list[Run], int]:
         """Runs with ever more chats until the 95th percentile of the time to the first token is over
         ``slo`` seconds, a request fails, or there are ``limit``; and the most chats that held.
@@ -182,7 +182,7 @@ class Load:
         async def holds(concurrency: int) -> bool:
             amount = Amount(max(_FEWEST, _A_CHAT * concurrency), seconds)
             run = runs[concurrency] = await self.closed(concurrency, amount)
-            told(run)
+            on_run(run)
             return within(run, slo)
 
         most, broken = 0, 1

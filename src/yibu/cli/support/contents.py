@@ -104,15 +104,12 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
     found.json(
         "node.json", tr("the node's state file"), lambda: _required(state, tr("there is none yet"))
     )
-    found.json("ps.json", tr("what runs"), lambda: context.client.call("ps"))
-    found.json(
-        "reserved.json", tr("memory that is reserved"), lambda: context.client.call("reserved")
-    )
-    found.json(
-        "settings.json",
-        tr("what the node was started with"),
-        lambda: context.client.call("settings"),
-    )
+    for asked, about in (
+        ("ps", tr("what runs")),
+        ("reserved", tr("memory that is reserved")),
+        ("settings", tr("what the node was started with")),
+    ):
+        found.json(f"{asked}.json", about, partial(context.client.call, asked))
     found.text(
         "metrics.txt",
         tr("/metrics, the engines' too"),
