@@ -299,18 +299,3 @@ _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Replace ``{name}`` by its value; other braces (JSON in a flag, say) are left alone."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
-
-
-def visible_gpus(gpus: Sequence[int]) -> dict[str, str]:
-    """The variables that show an engine these GPUs alone, by nvidia-smi's numbers.
-
-    CUDA would else number them by speed, and the numbers of a placement follow the bus. Each maker's
-    runtime reads its own variable and no other's.
-    """
-    numbers = ",".join(map(str, gpus))
-    return {
-        "CUDA_VISIBLE_DEVICES": numbers,
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "HIP_VISIBLE_DEVICES": numbers,
-        "ASCEND_RT_VISIBLE_DEVICES": numbers,
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yibu.engines.hints import ACCOUNTING, HOSTED, STATE, STREAM
 from yibu.engines.requests import Asked, Body, Rule, done, ignored, passed, refusal, refused
 from yibu.engines.tool_choice import choose_tools
 from yibu.messages import tr
@@ -19,6 +18,34 @@ _PART = "messages[role=*].content"
 _SAMPLING = ("temperature", "top_p", "max_tokens", "stream", "stop", "seed", "stream_options",
              "stream_options.include_usage")  # fmt: skip
 
+
+ACCOUNTING = (
+    *ignored(tr("says who asks, for OpenAI's own accounting"), "user", "safety_identifier"),
+    *ignored(tr("labels of the caller's own, which nothing here stores"), "metadata"),
+    *ignored(tr("how fast OpenAI serves it, and at what price"), "service_tier"),
+    *ignored(
+        tr("how OpenAI caches prompts; engines cache them of their own accord"),
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+    ),
+    *ignored(tr("a hint on the answer's length that only OpenAI's models know"), "verbosity"),
+    *refused(
+        tr("Nothing is stored here. Leave 'store' out, or send false"), "store", unless=(False,)
+    ),
+    *refused(tr("OpenAI's moderation service is not here. Leave it out"), "moderation"),
+)
+"""Of chat completions and responses."""
+
+STREAM = (
+    *ignored(tr("padding against eavesdroppers; nothing of it is in the text"), "stream_options.include_obfuscation"),
+)  # fmt: skip
+
+HOSTED = tr(
+    "It is a service of OpenAI's, which no engine has. Give a tool of type 'function' "
+    "that your own program carries out"
+)
+STATE = tr("Responses are not kept here. Send the whole conversation as 'input'")
 
 EMBEDDINGS = (
     *done(MODEL, "model"),

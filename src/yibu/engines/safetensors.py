@@ -12,10 +12,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, Generic, Self, TypeVar
 
 from yibu.config import ModelConfig
-from yibu.engines.base import Engine, LaunchPlan, visible_gpus
+from yibu.engines.base import Engine, LaunchPlan
 from yibu.engines.checks import own_flags
 from yibu.engines.families import Family, parser_words
 from yibu.engines.flags import Flag, FlagTable, Given
+from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
 from yibu.engines.servers import ServerCommand
 from yibu.errors import UnsupportedError

@@ -15,9 +15,17 @@ import sys
 from collections.abc import Sequence
 
 from yibu.launchers.cards import fraction, free_bytes
-from yibu.launchers.keys import Hidden
 
 KEY_VARIABLE = "SGLANG_API_KEY"
+
+
+class Hidden(str):
+    """A key whose ``repr`` does not have it: SGLang logs its arguments when it starts."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 def arguments(argv: Sequence[str]) -> list[str]:

@@ -14,10 +14,10 @@ from yibu.engines.base import (
     Engine,
     LaunchPlan,
     Verdict,
-    visible_gpus,
 )
 from yibu.engines.command.requests import COMMAND_REQUESTS
 from yibu.engines.flags import NO_FLAGS, Given
+from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
 from yibu.errors import ConfigError, UnsupportedError

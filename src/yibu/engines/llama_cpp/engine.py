@@ -23,11 +23,11 @@ from yibu.engines.base import (
     Capability,
     Engine,
     LaunchPlan,
-    visible_gpus,
 )
+from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
+from yibu.engines.llama_cpp.command_line import ALL, command_line, read_own
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
-from yibu.engines.llama_cpp.own import ALL, command_line, read_own
 from yibu.engines.llama_cpp.program import (
     Device,
     Program,

@@ -13,9 +13,9 @@ from yibu.engines.base import (
     Capability,
     Engine,
     LaunchPlan,
-    visible_gpus,
 )
 from yibu.engines.flags import NO_FLAGS, Given
+from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
 from yibu.engines.requests import RequestTable
 from yibu.engines.speech.beside import BESIDE, bytes_beside

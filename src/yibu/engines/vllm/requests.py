@@ -6,7 +6,6 @@ every field and drop, with a line in the log, those that they do not declare.
 
 from __future__ import annotations
 
-from yibu.engines.hints import HOSTED, STATE
 from yibu.engines.requests import (
     Asked,
     Body,
@@ -20,8 +19,10 @@ from yibu.engines.requests import (
 )
 from yibu.engines.rows import (
     EMBEDDINGS,
+    HOSTED,
     MODEL,
     RERANK,
+    STATE,
     TOKENS,
     chat,
     completions,
