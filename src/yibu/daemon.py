@@ -1,9 +1,9 @@
 """The node's process, ``python -m yibu.daemon``: every package is wired to the others here.
 
-stdin has the gateway's settings as one JSON object (with ``listen_later`` its port is taken only when
-the control socket's ``open`` says so; ``source`` says where they came from); stdout gets one line of JSON when the node
+stdin has the gateway's settings as one JSON object (:meth:`yibu.config.settings.Settings.as_input`; with ``listen_later`` its port is
+taken only when the control socket's ``open`` says so); stdout gets one line of JSON when the node
 listens (``{"url": …}``) or why it does not (``{"error": …}``). Both are pipes from the command
-that started it, because the settings hold keys.
+that started it, because keys that no log may show are among it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import uvloop
 from yibu import __version__, descriptors, log, sockets
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import FILE, holds_keys
-from yibu.config import GatewayConfig
-from yibu.config.wire import gateway_config, shown_settings
+from yibu.config.keys import check_exposure
+from yibu.config.settings import Settings
 from yibu.engines import registry
 from yibu.engines.causes import Explanation, explain
 from yibu.environments.manager import EnvironmentManager
@@ -40,7 +40,6 @@ from yibu.errors import AlreadyRunningError, YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
-from yibu.gateway.keys import check_exposure, load_keys
 from yibu.gateway.limits import Accounting
 from yibu.gateway.listening import ListenError, open_listeners
 from yibu.gateway.monitoring import tracing
@@ -89,20 +88,18 @@ def main() -> NoReturn:
     link = HolderLink(next(iter(handed.get("holder", ())), None))
     env = dict(os.environ)
     register_environment(env)
-    settings = sys.stdin.read()
+    given = sys.stdin.read()
     code = 0
-    if settings:  # none: the command that started this process found that it needs no node
+    if given:  # nothing: the command that started this process found that it needs no node
         try:
-            plain = json.loads(settings)
-            later = bool(plain.pop("listen_later", False))
-            source = plain.pop("source", {})
-            config = gateway_config(plain)
-            log.configure(form=config.log_format)
+            plain = json.loads(given)
+            settings = Settings.from_plain(plain)
+            log.configure(form=settings.gateway.log_format)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(
                     serve(
-                        Paths.from_env(env), config, env, later=later, source=source, link=link,
-                        handed=handed, launched_with=settings.encode(),
+                        Paths.from_env(env), settings, env, secrets=plain["secrets"],
+                        later=plain["listen_later"], link=link, handed=handed,
                     )
                 )  # fmt: skip
         except (YibuError, OSError) as error:
@@ -120,36 +117,32 @@ def main() -> NoReturn:
 
 async def serve(
     paths: Paths,
-    config: GatewayConfig,
+    settings: Settings,
     env: Mapping[str, str],
     timings: Timings | None = None,
     *,
+    secrets: Sequence[str] = (),
     later: bool = False,
-    source: Mapping[str, Any] = MappingProxyType({}),
     link: HolderLink | None = None,
     handed: Mapping[str, Sequence[int]] = MappingProxyType({}),
-    launched_with: bytes = b"",
 ) -> None:
     """Own the engines and the gateway of one home until SIGTERM or a shutdown request.
 
-    ``timings`` are the node's waits, where they are not to be the usual ones; ``source`` says where
-    ``config`` came from, for commands that compare theirs with it. ``handed`` are descriptors by
-    name: the listening socket (``gateway``), and what a node gives that is replaced. ``launched_with``
-    is what a process in this one's place reads on its standard input.
+    ``timings`` are the node's waits, where they are not to be the usual ones; ``secrets`` are the keys, as
+    far as they are known, for no log to show them. ``handed`` are descriptors by
+    name: the listening socket (``gateway``), and what a node gives that is replaced.
 
     Raises:
         AlreadyRunningError: another node holds the home.
         ConfigError: the address is public without a key, or the port cannot be had.
     """
-    keys = load_keys(config, env, config.api_key_file)
+    register(*secrets)
     link = link or HolderLink()
     front = Front(
-        config,
-        keys,
+        settings,
         LiveAccounts(paths.state / FILE),
         link,
-        Context(env, paths, Path(source.get("file") or "/").parent),
-        source,
+        Context(env, paths, Path(settings.file or "/").parent),
         tracing.start(env, __version__),
         later=later,
         given=handed.get("gateway", ()),
@@ -162,11 +155,10 @@ async def serve(
         prepare=front.bind,
         env={**env, **moved_caches(env)},
         timings=timings or Timings(),
-        drain_timeout=config.drain_timeout,
-        settings={**shown_settings(config, keys), **source},
+        settings=settings,
+        secrets=secrets,
         link=link,
         handed=handed,
-        launched_with=launched_with,
     )
     await node.run(front.announce)
 
@@ -176,12 +168,10 @@ class Front:
 
     def __init__(
         self,
-        config: GatewayConfig,
-        keys: Sequence[str],
+        settings: Settings,
         accounts: LiveAccounts,
         link: HolderLink,
         context: Context,
-        source: Mapping[str, Any],
         traces: tracing.Tracing | None = None,
         *,
         later: bool = False,
@@ -190,20 +180,19 @@ class Front:
     ) -> None:
         """``later``: another server has the address until the control socket's ``open``; ``given``:
         listening sockets that this process was started with; ``replaces``: an old node runs beside."""
-        check_exposure(config.host, keys, accounts=holds_keys(accounts.path))
+        config = settings.gateway
+        check_exposure(config.host, settings.digests, accounts=holds_keys(accounts.path))
         self._later = later and not given
         self._given = given
         self._replaces = replaces
         self._link = link
-        self._config = config
-        self._keys = tuple(keys)
+        self._settings = settings
         self._accounts = accounts
         self._context = context
-        self._source = source
         self._traces = traces
         self._own_key = secrets.token_urlsafe(32)
         """The command line's."""
-        register(*keys, self._own_key)
+        register(self._own_key)
         self._listeners: list[socket.socket] = []
         self._app: Gateway | None = None
         self._handle = GatewayHandle("")
@@ -211,17 +200,19 @@ class Front:
     def bind(self) -> None:
         """Take the port. Raises ConfigError."""
         if not self._later:
-            self._listeners = open_listeners(self._config, self._given)
+            self._listeners = open_listeners(self._settings.gateway, self._given)
 
     @asynccontextmanager
     async def serve(self, fleet: Fleet) -> AsyncIterator[GatewayHandle]:
         accounts = self._accounts
         numbers = NodeMetrics(fleet.status, fleet.reserved, gpus)
-        manager = NodeManager(self._context, fleet, self._source)
+        manager = NodeManager(self._context, fleet, self._settings.file)
+        config, digests = self._settings.gateway, self._settings.digests
         deps = GatewayDeps(
-            fleet, self._config, self._keys, accounts, self._own_key, numbers, self._traces, manager
+            fleet, config, (), accounts, self._own_key, numbers, self._traces, manager
         )
         self._app = create_app(deps)
+        self._app.configure(config, digests)
         if self._replaces:
             self._app.accounting.expect()
         async with (
@@ -233,6 +224,7 @@ class Front:
             server = GatewayServer(self._app, self._listeners)
             self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
             self._handle.limits = limits
+            self._handle.configure = partial(_configure, server)
             self._handle.attach = manager.attach
             try:
                 if self._later:
@@ -291,6 +283,12 @@ class _SharedLimits:
     def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         work = self._accounting.hand_over(reader, writer)
         self._tasks.append(asyncio.create_task(work, name="limits at the new node"))
+
+
+async def _configure(server: GatewayServer, settings: Settings) -> None:
+    """Have the gateway, and this process's log, follow other settings. Raises ConfigError."""
+    server.configure(settings.gateway, settings.digests)
+    log.configure(form=settings.gateway.log_format)
 
 
 @asynccontextmanager

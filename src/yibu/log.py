@@ -157,6 +157,8 @@ def configure(level: str = "INFO", stream: TextIO | None = None, form: Format = 
     # Nothing that is written names them, and each record would look them up.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
+    for handler in root.handlers:
+        handler.flush()
     root.handlers[:] = [BatchingHandler(stream or sys.stderr, form)]
     root.setLevel(level)
     sys.excepthook = _write_defect

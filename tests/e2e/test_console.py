@@ -366,7 +366,7 @@ def test_the_file_is_checked_compared_applied_and_taken_back(home: Home) -> None
     text = json.dumps({"gateway": {"port": 0, "max_connections": 99}, "models": models})
     _, told = page.ask("POST", "/config/diff", {"text": text})
     assert (told["added"], list(told["changed"]), told["removed"]) == (["second"], ["chat"], [])
-    assert len(told["settings"]) == 1
+    assert told["settings"] == {"max_connections": {"from": "4096", "to": "99"}}
     assert told["text"].startswith("--- yibu.yaml")
     status, told = page.ask("POST", "/config/apply", {"text": text, "sha256": "0" * 64})
     assert (status, told["error"]["code"]) == (409, "changed_meanwhile")

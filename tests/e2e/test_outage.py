@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.home import Home, fake
 from tests.support.polling import until
 from yibu.cli.context import Context
-from yibu.config import Config, GatewayConfig
 from yibu.config import file as config_file
-from yibu.config.schema import GatewaySchema
-from yibu.config.wire import shown_settings
 from yibu.errors import NotRunningError, UsageError
-from yibu.management.changes import changed_settings, refuse_changes, source_of
+from yibu.management.changes import changes_of_up
 from yibu.node import processes
 from yibu.node.lock import ProcessId
 
@@ -112,81 +107,6 @@ def test_down_ends_what_a_killed_node_left(home: Home) -> None:
     home.yibu("down", code=5)
 
 
-CHANGED: dict[str, Any] = {
-    "host": "127.0.0.2",
-    "port": 1,
-    "api_keys": ["another-key"],
-    "api_key_file": "keys",
-    "max_body": 1,
-    "max_upload": 1,
-    "cors_origins": ["https://example.com"],
-    "hosts": ["example.com"],
-    "request_timeout": 1,
-    "drain_timeout": 1,
-    "log_format": "json",
-    "idle_timeout": 1,
-    "funasr_port": 1,
-    "max_live_audio": 1,
-}
-
-
-def test_every_setting_has_a_change_to_test() -> None:
-    not_the_nodes = {"keep"}  # it is the models' own by then
-    others = set(GatewaySchema.model_fields) - set(CHANGED) - not_the_nodes
-    assert others <= {"max_connections"}
-
-
-@pytest.mark.parametrize("setting", CHANGED)
-def test_a_changed_setting_is_refused_and_not_ignored(setting: str, tmp_path: Path) -> None:
-    """Both ways: it was added to the file, or taken out of it, while the node ran."""
-    (tmp_path / "keys").write_text("a-key-of-the-file\n")
-    (tmp_path / "keys").chmod(0o600)
-    file = tmp_path / "yibu.yaml"
-
-    def load(gateway: dict[str, Any]) -> Config:
-        file.write_text(json.dumps({"gateway": gateway}))
-        return config_file.load(file, env={})
-
-    def as_started(config: Config) -> dict[str, Any]:
-        keys = [*config.gateway.api_keys]
-        keys += ["a-key-of-the-file"] if config.gateway.api_key_file else []
-        return {**shown_settings(config.gateway, keys), **source_of(config, {})}
-
-    for old, new in (({}, {setting: CHANGED[setting]}), ({setting: CHANGED[setting]}, {})):
-        running = as_started(load(old))
-        assert changed_settings(load(old), running, {}) == []
-        (told,) = changed_settings(load(new), running, {})
-        assert "gateway." in told
-    # A command that has no such file, and asks for nothing, is no change.
-    started = as_started(load({setting: CHANGED[setting]}))
-    assert changed_settings(Config(gateway=GatewayConfig()), started, {}) == []
-
-
-def test_what_a_flag_or_the_environment_gave_the_node_holds(tmp_path: Path) -> None:
-    file = tmp_path / "yibu.yaml"
-    file.write_text("gateway: {port: 8000, api_keys: [a-key-of-mine]}")
-    env = {"YIBU_API_KEYS": "a-key-of-the-unit"}
-    started = config_file.load(file, env=env, flags={"port": 8001})
-    running = {
-        **shown_settings(started.gateway, started.gateway.api_keys),
-        **source_of(started, env),
-    }
-    assert changed_settings(config_file.load(file, env={}), running, {}) == []
-    file.write_text("gateway: {port: 8000}")
-    assert len(changed_settings(config_file.load(file, env={}), running, {})) == 1
-
-
-def test_a_key_that_is_added_while_the_node_runs(home: Home) -> None:
-    home.write([fake()])
-    home.yibu("up", "-d")
-    home.write([fake()], api_keys=["a-key-that-came-later"])
-    refused = home.yibu("up", "-d", code=2).stderr
-    assert "started with other settings" in refused
-    assert "yibu down && yibu up -d" in refused
-    assert "a-key-that-came-later" not in refused
-    assert home.model("fake")["state"] == "ready"
-
-
 def test_a_model_that_is_changed_or_removed_while_the_node_runs(home: Home) -> None:
     home.write([fake(), fake("other")])
     home.yibu("up", "-d")
@@ -200,7 +120,7 @@ def test_a_model_that_is_changed_or_removed_while_the_node_runs(home: Home) -> N
     assert f"yibu apply -f {path}" in refused
     home.yibu("up", "-d", "fake")  # the one that was named is as it should be
     context = Context(home.env, home.client._paths, home.root)
-    config = config_file.load(path, env={})
-    refuse_changes(context, config, whole_file=False)
+    config, told = config_file.load(path, env={}), home.client.call("settings")
+    assert not changes_of_up(config, told, context, whole_file=False).changes
     with pytest.raises(UsageError, match="no longer has other"):
-        refuse_changes(context, config, whole_file=True)
+        changes_of_up(config, told, context, whole_file=True)

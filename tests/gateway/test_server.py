@@ -11,10 +11,11 @@ import pytest
 import uvicorn
 
 from yibu.config import GatewayConfig
+from yibu.config.keys import check_exposure, load_keys
 from yibu.errors import ConfigError, UnauthorizedError
 from yibu.gateway.app import create_app
 from yibu.gateway.deps import GatewayDeps
-from yibu.gateway.keys import KeyRing, check_exposure, load_keys
+from yibu.gateway.keys import KeyRing
 from yibu.gateway.listening import ListenError
 from yibu.gateway.server import GatewayServer
 

@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 
 from tests.node.support import QUICK, NoGpu, fake_deployer
 from yibu import log
+from yibu.config import GatewayConfig
+from yibu.config.settings import Settings
 from yibu.errors import YibuError
 from yibu.node.control import GatewayHandle
 from yibu.node.fleet import Fleet
@@ -36,7 +38,7 @@ def main() -> None:
         prepare=lambda: None,
         env=dict(os.environ),
         timings=dataclasses.replace(QUICK, adopt=float(sys.argv[1])),
-        drain_timeout=5,
+        settings=Settings(GatewayConfig(drain_timeout=5)),
         gpu_memory=NoGpu(),
     )
     try:

@@ -96,9 +96,11 @@ class Connection:
                 await writer.wait_closed()
 
 
-async def ask_on(port: int, model: str, count: Count, most: int | None = None) -> None:
+async def ask_on(
+    port: int, model: str, count: Count, most: int | None = None, key: str = ""
+) -> None:
     """One client: ask until ``count.stop``, or until all clients have asked ``most`` times."""
-    connection = Connection(port)
+    connection = Connection(port, key)
     while not count.stop and (most is None or count.outcomes.total() < most):
         try:
             status, body = await connection.ask(model)

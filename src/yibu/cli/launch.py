@@ -12,9 +12,8 @@ from typing import IO, Any, Self
 from yibu import sockets
 from yibu.cli.context import Context
 from yibu.config import Config
-from yibu.config.wire import plain_gateway
+from yibu.config.settings import settings_of
 from yibu.errors import AlreadyRunningError, YibuError
-from yibu.management.changes import source_of
 from yibu.messages import tr
 from yibu.node.client import rebuild_error
 from yibu.node.holder import command as holder_command
@@ -53,20 +52,15 @@ class NodeLaunch:
         Raises:
             YibuError: the node could not start (the port is in use, for instance).
         """
-        process, self._process = self._process, None
-        if process is None:
+        if self._process is None:
             return False
+        settings, keys = settings_of(config, self._context.env)
+        process, self._process = self._process, None
         assert process.stdin is not None
         assert process.stdout is not None
         with process.stdout as stdout:
-            source = source_of(config, self._context.env)
-            settings = {
-                **plain_gateway(config.gateway),
-                "listen_later": listen_later,
-                "source": source,
-            }
             try:
-                process.stdin.write(json.dumps(settings).encode())
+                process.stdin.write(settings.as_input(keys, listen_later=listen_later))
                 process.stdin.close()
                 answer = _first_line(stdout)
             except KeyboardInterrupt:  # a node that serves nothing is not left behind

@@ -20,7 +20,7 @@ from yibu.cli.launch import NodeLaunch
 from yibu.cli.logs import follow_models
 from yibu.config import Config, ModelConfig
 from yibu.errors import NotRunningError, YibuError
-from yibu.management.changes import refuse_changes
+from yibu.management.changes import changes_of_up
 from yibu.messages import tr
 from yibu.node.lock import ProcessId, holder_of
 
@@ -101,14 +101,20 @@ class Session:
                     self._take_down(names, node.instance)
 
     def ensure_node(self) -> bool:
-        """Start the node unless one runs; returns whether it was started.
+        """Start the node, or have the one that runs take the settings of this command; returns whether it
+        was started.
 
         Raises:
-            UsageError: one runs already, and was started with other settings.
+            UsageError: one runs already, whose settings cannot become those of this command.
         """
         if self.node.finish(self.config):
             return True
-        refuse_changes(self.context, self.config, whole_file=self.whole_file)
+        told = self.context.client.call("settings")
+        settings = changes_of_up(self.config, told, self.context, whole_file=self.whole_file)
+        if settings.changes:
+            watch(self.context, "apply", models=[], **settings.request)
+            for change in settings.changes:
+                output.talk(change.line())
         return False
 
     def _take_down(self, models: Sequence[str] | None, instance: str | None) -> None:

@@ -30,8 +30,8 @@ from yibu.cli.progress import installing, pulling
 from yibu.cli.session import bring_up, handling, shut_down, sigterm_interrupts
 from yibu.config import Config, ModelConfig
 from yibu.config.file import parse, resolve
+from yibu.config.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
-from yibu.gateway.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.gateway.listening import PortTakenError, bind
 from yibu.hub.source import parse_source
 from yibu.management.planning import Planned, plan_models

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from yibu.config import document
 from yibu.config.document import Document, Fault, FaultyFileError, Location
+from yibu.config.keys import keys_of_environment
 from yibu.config.names import plain_name
 from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep, split_sleep
 from yibu.config.types import Autoscale, Config, GatewayConfig, Group, Limits, ModelConfig, Origin
@@ -258,11 +259,6 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     if key_file := env.get("YIBU_API_KEY_FILE"):
         given["api_key_file"] = key_file
     return given
-
-
-def keys_of_environment(env: Mapping[str, str]) -> list[str]:
-    """The keys in ``YIBU_API_KEYS``."""
-    return [key.strip() for key in env.get("YIBU_API_KEYS", "").split(",") if key.strip()]
 
 
 def _gateway(

@@ -210,6 +210,8 @@ class Config:
     """The file it was read from; None when there was none."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """``gateway.port`` → ``flag`` and so on, for every gateway setting that is not a default."""
+    typed_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Those of ``gateway.api_keys`` that stood on the command line."""
 
     def model(self, name: str) -> ModelConfig | None:
         return next((model for model in self.models if model.name == name), None)

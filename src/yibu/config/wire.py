@@ -1,15 +1,13 @@
-"""Configuration as plain data: for the control socket and for the node's state file."""
+"""Models' configuration as plain data: for the control socket and for the node's state file."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yibu.config.types import Autoscale, GatewayConfig, Group, Limits, ModelConfig
+from yibu.config.types import Autoscale, Group, Limits, ModelConfig
 
 
 def plain_config(config: ModelConfig) -> dict[str, Any]:
@@ -49,27 +47,3 @@ def model_config(data: Mapping[str, Any]) -> ModelConfig:
 def _group(plain: Any) -> Group | None:
     """A group; an earlier version wrote its name alone."""
     return None if plain is None else Group(plain) if isinstance(plain, str) else Group(**plain)
-
-
-def plain_gateway(config: GatewayConfig) -> dict[str, Any]:
-    """JSON's own types only; the inverse of :func:`gateway_config`. It holds keys."""
-    plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value
-        for name, value in plain.items()
-    }
-
-
-def gateway_config(data: Mapping[str, Any]) -> GatewayConfig:
-    """A GatewayConfig from its plain data."""
-    lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
-    key_file = data.get("api_key_file")
-    return GatewayConfig(**{**data, **lists, "api_key_file": Path(key_file) if key_file else None})
-
-
-def shown_settings(config: GatewayConfig, keys: Iterable[str]) -> dict[str, Any]:
-    """The settings as one node tells another command: digests of keys instead of keys."""
-    plain = plain_gateway(config)
-    plain["api_keys"] = sorted(hashlib.sha256(key.encode()).hexdigest() for key in keys)
-    del plain["api_key_file"]  # its keys are among them
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from yibu.config.keys import is_loopback
+from yibu.config.keys import KEYS_VARIABLE, is_loopback
 from yibu.export.deployment import (
     CONFIG_FOLDER,
     DATA,
-    KEYS_VARIABLE,
     MODELS,
     PASSED,
     Deployment,

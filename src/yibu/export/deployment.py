@@ -12,6 +12,7 @@ from typing import Any
 
 from yibu import __version__
 from yibu.config import Config, ModelConfig, document
+from yibu.config.keys import KEYS_VARIABLE
 from yibu.engines import registry
 from yibu.errors import ConfigError, UsageError
 from yibu.messages import tr
@@ -24,7 +25,6 @@ DATA, MODELS = "/data", "/models"
 """Volumes: yibu's own files, and the hubs' caches."""
 USER = 1000
 """User and group in the image: those of most machines' first user, so that its folders can be used."""
-KEYS_VARIABLE = "YIBU_API_KEYS"
 STOP = 60
 """Seconds beside the drain that engines get to end."""
 PASSED = (

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from yibu.accounts.live import ANYBODY, Caller
+from yibu.config import GatewayConfig
 from yibu.errors import NotReadyError, RequestError, UnauthorizedError
 from yibu.gateway.access import ADMIT, AUTHORIZED, CALLER, EXCHANGE, Access, access_of
 from yibu.gateway.console.access import admit, guard
@@ -70,7 +72,10 @@ class Gateway:
     """The ASGI application. ``drain`` refuses new requests; ``aclose`` ends what is left."""
 
     def __init__(self, deps: GatewayDeps) -> None:
+        """Raises ConfigError where its settings cannot be used."""
         self.deps = deps
+        self.config = deps.config
+        """The settings that hold; ``configure`` changes them."""
         self.metrics = Metrics()
         self.pool = Pool(deps.config.request_timeout)
         self.draining = False
@@ -88,7 +93,7 @@ class Gateway:
         self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload, self.accounting)
         self._live = LiveSessions(
             deps.backend,
-            deps.config,
+            lambda: self.config,
             self.metrics,
             self.accounting,
             self._authentication,
@@ -98,6 +103,24 @@ class Gateway:
         self.console = Console(deps, self._authentication, self.metrics, self._is_ending)
         self._surface: FastAPI | None = None
         self._building = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests need a key."""
+        return self._authentication.keys.closed
+
+    def configure(self, config: GatewayConfig, digests: Sequence[str]) -> None:
+        """Serve by other settings, and accept the keys with these digests, from the next request on; a
+        request that has begun goes on by those that it began with.
+
+        Raises:
+            ConfigError: an origin cannot be used; nothing has changed.
+        """
+        self._cors.configure(config.cors_origins)
+        self._hosts.configure(config.hosts)
+        self._authentication.keys.configure(digests)
+        self.pool.timeout = config.request_timeout
+        self.config = config
 
     def surface(self) -> FastAPI:
         """The documented surface, built at the first call.
@@ -202,7 +225,7 @@ class Gateway:
         else:
             exchange.dialect = operation.dialect
             self._accept(exchange, path, operation.access)
-        config = self.deps.config
+        config = self.config
         if operation.schema is not None:
             await self._proxy.json(exchange, operation, config.max_body_bytes)
         else:
@@ -226,7 +249,7 @@ class Gateway:
         """The operation that a request of Ollama's API has become; None when it is answered."""
         exchange.dialect = dialect_of(path)
         self._accept(exchange, path, translation.access)
-        limit, admit = self.deps.config.max_body_bytes, self.accounting.admit
+        limit, admit = self.config.max_body_bytes, self.accounting.admit
         target = await translate(exchange, path, self.deps.backend, limit, self.offload, admit)
         return None if target is None else OPERATIONS[target]
 
@@ -251,7 +274,7 @@ class Gateway:
         scope[AUTHORIZED], scope[CALLER] = authorized, exchange.caller
         scope[EXCHANGE] = exchange
         scope[ADMIT] = partial(self.accounting.admit, exchange)
-        receive = partial(exchange.receive_at_most, self.deps.config.max_body_bytes)
+        receive = partial(exchange.receive_at_most, self.config.max_body_bytes)
         await surface(scope, receive, exchange.head_send if head else exchange.surface_send)
 
     def _authorize(self, exchange: Exchange, access: Access) -> bool:

@@ -20,6 +20,7 @@ class GatewayDeps:
 
     backend: Backend
     config: GatewayConfig = field(default_factory=GatewayConfig)
+    """What it starts with; ``Gateway.config`` has what holds."""
     keys: Sequence[str] = field(default=(), repr=False)
     """From ``load_keys``; ``config.api_keys`` alone is not looked at."""
     accounts: LiveAccounts | None = None

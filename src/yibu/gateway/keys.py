@@ -1,91 +1,16 @@
-"""API keys of clients: where they come from, and how one is checked."""
+"""API keys of clients, and how one is checked."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import stat
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from yibu.accounts.live import ANYBODY, Caller, LiveAccounts
 from yibu.accounts.types import OWNER
-from yibu.config import GatewayConfig
-from yibu.config.keys import is_loopback, key_fault
-from yibu.errors import ConfigError, NotReadyError, UnauthorizedError
+from yibu.config.keys import digest_of
+from yibu.errors import NotReadyError, UnauthorizedError
 from yibu.messages import tr
-
-KEYS_VARIABLE = "YIBU_API_KEYS"
-"""Comma-separated keys, added to those of the file."""
-
-
-def load_keys(
-    config: GatewayConfig, env: Mapping[str, str], key_file: Path | None = None
-) -> tuple[str, ...]:
-    """Keys from yibu.yaml, from ``YIBU_API_KEYS`` and from a key file (one a line, ``#`` comments).
-
-    Raises:
-        ConfigError: the key file is readable by others or missing, or a key cannot be a key.
-    """
-    keys = [*config.api_keys]
-    keys += [key.strip() for key in env.get(KEYS_VARIABLE, "").split(",") if key.strip()]
-    if key_file is not None:
-        keys += _read_key_file(key_file)
-    for number, key in enumerate(keys, start=1):
-        if fault := key_fault(key):
-            raise ConfigError(
-                tr("API key number {number} cannot be used: {fault}", number=number, fault=fault),
-                hint=tr(
-                    "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a key"
-                ),
-            )
-    return tuple(dict.fromkeys(keys))
-
-
-def _read_key_file(path: Path) -> list[str]:
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            tr("the key file {path} cannot be read: {error}", path=path, error=error),
-            hint=tr(
-                "write one key a line into it, and chmod 600; or leave it out: yibu key add NAME"
-            ),
-        ) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            tr(
-                "the key file {path} has mode {mode:04o}, so that others on this machine may "
-                "read it; expected 0600",
-                path=path,
-                mode=stat.S_IMODE(mode),
-            ),
-            hint=f"chmod 600 {path}",
-        )
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def check_exposure(host: str, keys: Iterable[str], *, accounts: bool = False) -> None:
-    """Refuse to listen where others can reach it without a key; ``accounts``: the database has some.
-
-    Raises:
-        ConfigError: ``host`` is not a loopback address and there is no key.
-    """
-    if is_loopback(host) or accounts or any(keys):
-        return
-    raise ConfigError(
-        tr(
-            "gateway.host is {host!r}, which other machines can reach, and no API key is set",
-            host=host,
-        ),
-        hint=tr(
-            "make one: yibu key add NAME; or set {KEYS_VARIABLE}=… or gateway.api_keys in "
-            "yibu.yaml; or use host 127.0.0.1",
-            KEYS_VARIABLE=KEYS_VARIABLE,
-        ),
-    )
 
 
 class KeyRing:
@@ -99,14 +24,22 @@ class KeyRing:
         own_key: str | None = None,
     ) -> None:
         """``own_key`` is the command line's; it alone does not close the gateway."""
-        self._known = [_configured(key) for key in keys]
-        self._needed = bool(self._known)
-        self._found: dict[bytes, Caller] = {}
-        """Keys of the configuration that were found: they hold as long as the process."""
-        self._accounts = accounts
+        self._own: list[tuple[bytes, Caller]] = []
         if own_key is not None:
             owner = Caller(OWNER, admin=True, configured=True)
-            self._known.append((hashlib.sha256(own_key.encode()).digest(), owner))
+            self._own = [(hashlib.sha256(own_key.encode()).digest(), owner)]
+        self._found: dict[bytes, Caller] = {}
+        """Keys of the configuration that were found: they hold until it changes."""
+        self._accounts = accounts
+        self.configure(map(digest_of, keys))
+
+    def configure(self, digests: Iterable[str]) -> None:
+        """Accept the keys of the configuration with these digests, and no others of it."""
+        # A caller's name are the first 8 hex digits of its key's digest.
+        known = [(bytes.fromhex(one), Caller(one[:8], configured=True)) for one in digests]
+        self._needed = bool(known)
+        self._known = [*known, *self._own]
+        self._found = {}
 
     @property
     def closed(self) -> bool:
@@ -201,9 +134,3 @@ def _unreadable() -> NotReadyError:
         code="keys_unavailable",
         retry_after=5,
     )
-
-
-def _configured(key: str) -> tuple[bytes, Caller]:
-    """A key's digest, and its caller: named by the first 8 hex digits of the digest."""
-    digest = hashlib.sha256(key.encode()).digest()
-    return digest, Caller(digest.hex()[:8], configured=True)

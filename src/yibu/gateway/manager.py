@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from yibu.config import ModelConfig
 from yibu.planner.types import Gpu
 
-Change = tuple[list[dict[str, Any]], list[str]]
-"""Models to bring up, as the control socket takes them, and names of those to take down."""
+Change = dict[str, Any]
+"""Fields of the control socket's ``apply``: models and settings, and names of models to take down."""
 
 
 class Manager(Protocol):
@@ -60,8 +60,8 @@ class Manager(Protocol):
         ...
 
     def served_before(self) -> list[dict[str, Any]]:
-        """Sets of models that something else was applied over, the latest first: ``until`` and
-        ``models``. Blocking."""
+        """What something else was applied over, the latest first: ``until``, ``models`` and
+        ``settings``, those of the gateway. Blocking."""
         ...
 
     def check_file(self, text: str) -> dict[str, Any]:

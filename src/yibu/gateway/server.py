@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from yibu import descriptors
-from yibu.gateway.keys import check_exposure
+from yibu.config.keys import check_exposure
 from yibu.gateway.listening import open_listeners
 
 if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
     from uvicorn.config import Config
 
+    from yibu.config import GatewayConfig
     from yibu.gateway.app import Gateway
     from yibu.gateway.http.connections import Connections
 
@@ -43,12 +44,12 @@ class GatewayServer:
         """``listeners`` are what ``open_listeners`` gave, for owners who take the ports before all else."""
         self._app = app
         self._listeners = list(listeners)
-        self._config = app.deps.config
+        self._config = app.config
         self._servers: list[asyncio.Server] = []
         self._protocols: list[Callable[[], asyncio.Protocol]] = []
         self._state: Connections | None = None
         self._ticker: asyncio.TimerHandle | None = None
-        self._patience = self._config.drain_timeout
+        self._hurried = False
         self.port = self._config.port
         """The real port once started, also where the configuration says 0."""
         self.funasr_port = self._config.funasr_port
@@ -74,9 +75,7 @@ class GatewayServer:
             ConfigError: the host is public and there is no key.
             ListenError: the port is in use, or the address cannot be bound.
         """
-        deps = self._app.deps
-        closed = deps.accounts is not None and deps.accounts.closed
-        check_exposure(self._config.host, deps.keys, accounts=closed)
+        check_exposure(self._config.host, (), accounts=self._app.closed)
         from yibu.gateway.http.connection import HttpConnection
         from yibu.gateway.http.connections import Connections
         from yibu.gateway.live.sessions import FUNASR_PORT
@@ -95,6 +94,19 @@ class GatewayServer:
         self.funasr_port = others[0] if others else None
         self._tick()
         logger.info("gateway listens on %s", self.url)
+
+    def configure(self, config: GatewayConfig, digests: Sequence[str]) -> None:
+        """Serve by other settings of the same address from now on; connections that are open go on.
+
+        Raises:
+            ConfigError: they cannot be used; nothing has changed.
+        """
+        accounts = self._app.deps.accounts
+        check_exposure(config.host, digests, accounts=accounts is not None and accounts.closed)
+        self._app.configure(config, digests)
+        self._config = config
+        if self._state is not None:
+            self._state.limit = descriptors.clients(config.max_connections)
 
     def descriptors(self) -> list[int]:
         """The listening sockets', for another process."""
@@ -129,7 +141,12 @@ class GatewayServer:
 
     def hurry(self) -> None:
         """Let ``stop`` wait for nobody: requests in flight have had their time."""
-        self._patience = 0.0
+        self._hurried = True
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for requests in flight."""
+        return 0.0 if self._hurried else self._config.drain_timeout
 
     async def stop(self) -> None:
         """Drain and close. Calling it again, or before ``start``, does nothing."""

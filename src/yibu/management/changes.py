@@ -1,55 +1,83 @@
-"""Refuses a command whose file has changed in what a running node cannot take over."""
+"""What a configuration changes of a running node: models, and the gateway's settings."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from yibu.config import Config
-from yibu.config.wire import shown_settings
+from yibu.config.settings import SettingChange, Settings, changes, merged, settings_of
 from yibu.errors import UsageError
+from yibu.management.check import check_settings
 from yibu.management.context import Context
-from yibu.messages import tr
-
-_FILE_NAMES = {"max_body_bytes": "max_body", "max_upload_bytes": "max_upload"}
-"""Settings whose name in the file is another one."""
+from yibu.management.difference import Difference, NewSettings
+from yibu.messages import joined, tr
 
 
-def source_of(config: Config, env: Mapping[str, str]) -> dict[str, Any]:
-    """Where a configuration's settings came from; the node that starts with them keeps it."""
-    from yibu.config.file import keys_of_environment
+def with_settings(
+    found: Difference, config: Config, running: Settings, context: Context
+) -> Difference:
+    """The difference, with what the configuration changes of the gateway's settings.
 
-    keys = keys_of_environment(env)
-    return {
-        "file": str(config.path) if config.path else None,
-        "origins": {name.removeprefix("gateway."): o for name, o in config.origins.items()},
-        "keys_of_environment": shown_settings(config.gateway, keys)["api_keys"],
-    }
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    wanted, keys = settings_of(config, context.env)
+    after = merged(running, wanted, whole=True)
+    check_settings(after, context)
+    settings = NewSettings(after, changes(running, after), keys)
+    return dataclasses.replace(found, settings=settings)
 
 
-def refuse_changes(context: Context, config: Config, *, whole_file: bool) -> None:
-    """Compare the configuration with what the running node was started with.
+def changes_of_up(
+    config: Config, told: Mapping[str, Any], context: Context, *, whole_file: bool
+) -> NewSettings:
+    """The gateway's settings after `yibu up` with a node that runs, by what it tells of its ``settings``.
 
     ``whole_file``: no model was named, so that models which the file no longer has count too.
 
     Raises:
-        UsageError: a gateway setting differs, or a model of the file runs that it no longer has.
+        UsageError: a model of the file runs that it no longer has, or the settings are another file's.
+        ConfigError: they cannot be used.
     """
-    running = context.client.call("settings")
-    changed = changed_settings(config, running["gateway"], context.env)
-    if changed:
-        raise UsageError(
-            tr(
-                "A node already runs here, and it was started with other settings: {changed}.",
-                changed="; ".join(changed),
-            ),
-            hint=tr("Start it anew with these: yibu down && yibu up -d"),
+    _refuse_gone(config, told["models"], whole_file=whole_file)
+    running = Settings.from_plain(told["settings"])
+    wanted, keys = settings_of(config, context.env)
+    after = merged(running, wanted, whole=False)
+    found = changes(running, after)
+    if found and after.file != wanted.file:
+        _refuse_other_file(found, running, wanted)
+    if found:
+        check_settings(after, context)
+    return NewSettings(after, found, keys)
+
+
+def _refuse_other_file(
+    found: tuple[SettingChange, ...], running: Settings, wanted: Settings
+) -> None:
+    raise UsageError(
+        tr(
+            "A node already runs here, and its settings are not those of this command: {changed}.",
+            changed=joined("; ", [one.line() for one in found]),
+        ),
+        hint=tr(
+            "They came from {file}. To serve what this file has instead: yibu apply -f {wanted}",
+            file=running.file,
+            wanted=wanted.file,
         )
+        if wanted.file
+        else tr("Start it anew with these: yibu down && yibu up -d"),
+    )
+
+
+def _refuse_gone(config: Config, running: Mapping[str, Any], *, whole_file: bool) -> None:
+    """``running``: the running models' files, by name."""
     path = str(config.path) if config.path else None
     names = {model.name for model in config.models}
     gone = [
         name
-        for name, file in running["models"].items()
+        for name, file in running.items()
         if whole_file and path is not None and file == path and name not in names
     ]
     if gone:
@@ -65,61 +93,3 @@ def refuse_changes(context: Context, config: Config, *, whole_file: bool) -> Non
                 path=path,
             ),
         )
-
-
-def changed_settings(
-    config: Config, running: Mapping[str, Any], env: Mapping[str, str]
-) -> list[str]:
-    """A phrase for each gateway setting that is not what the running node has.
-
-    A setting counts where this command says it (by a flag, the environment or the file), or where
-    the node was started from the same file, which may have lost it. What a flag or the environment
-    gave the node holds against a command without.
-    """
-    from yibu.gateway.keys import load_keys
-
-    gateway = config.gateway
-    mine = shown_settings(gateway, load_keys(gateway, env, gateway.api_key_file))
-    same_file = config.path is not None and running["file"] == str(config.path)
-    changed = []
-    for name, value in mine.items():
-        in_file = _FILE_NAMES.get(name, name)
-        origin = config.origins.get(f"gateway.{in_file}", "default")
-        held = running["origins"].get(in_file)
-        if name == "api_keys":
-            if same_file or value:
-                changed += _changed_keys(set(value), running, flag=held == "flag" != origin)
-            continue
-        said = origin in ("flag", "environment")
-        said |= (origin == "file" or same_file) and held not in ("flag", "environment")
-        if said and value != running[name]:
-            changed.append(
-                tr(
-                    "gateway.{in_file} is {running} there, {value} here",
-                    in_file=in_file,
-                    running=_shown(running[name]),
-                    value=_shown(value),
-                )
-            )
-    return changed
-
-
-def _changed_keys(mine: set[str], running: Mapping[str, Any], *, flag: bool) -> list[str]:
-    theirs = set(running["api_keys"])
-    missing = mine - theirs
-    # Keys of its environment, or of its command line, are no fault of this command's.
-    more = set() if flag else theirs - mine - set(running["keys_of_environment"])
-    told = (
-        [tr("it does not know {missing_count} of gateway.api_keys", missing_count=len(missing))]
-        if missing
-        else []
-    )
-    return told + (
-        [tr("it takes {more_count} keys that are not in gateway.api_keys", more_count=len(more))]
-        if more
-        else []
-    )
-
-
-def _shown(value: Any) -> str:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)

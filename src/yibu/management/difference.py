@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.config.wire import model_config
+from yibu.config.settings import SettingChange, Settings, changes, refuse_sockets
+from yibu.config.wire import model_config, plain_config
 from yibu.messages import tr
 
-_NOT_COMPARED = frozenset(field.name for field in fields(ModelConfig) if not field.compare)
+_NOT_COMPARED = frozenset(one.name for one in fields(ModelConfig) if not one.compare)
 _HIDDEN = "env"
 """Its values may be secrets, so only their names are shown."""
 
@@ -25,21 +26,55 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSettings:
+    """The gateway's settings that are to hold."""
+
+    value: Settings
+    changes: tuple[SettingChange, ...]
+    """To those that hold now."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Their keys, where they are known."""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Fields of the control socket's ``apply``; none where nothing changes."""
+        if not self.changes:
+            return {}
+        return {"settings": self.value.plain(), "secrets": list(self.secrets)}
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
-    """What is to be done so that the wanted models are served."""
+    """What is to be done so that the wanted models are served, with the wanted settings."""
 
     added: tuple[ModelConfig, ...] = ()
     changed: tuple[Changed, ...] = ()
     removed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    settings: NewSettings | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.removed)
+        return bool(self.added or self.changed or self.removed or self.setting_changes)
+
+    @property
+    def setting_changes(self) -> tuple[SettingChange, ...]:
+        return self.settings.changes if self.settings else ()
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Fields of the control socket's ``apply``."""
+        settings = self.settings.request if self.settings else {}
+        models = list(map(plain_config, self.models))
+        return {"models": models, "remove": list(self.removed), **settings}
 
     @property
     def models(self) -> tuple[ModelConfig, ...]:
         """Those to bring up."""
         return (*self.added, *(one.model for one in self.changed))
+
+    def refuse_sockets(self) -> None:
+        """Raises UsageError where a setting needs other listening sockets."""
+        refuse_sockets(self.setting_changes)
 
     def plain(self) -> dict[str, Any]:
         """As ``yibu diff --json`` prints it."""
@@ -55,11 +90,16 @@ class Difference:
             },
             "removed": list(self.removed),
             "unchanged": list(self.unchanged),
+            "settings": {
+                one.name: dict(zip(("from", "to"), one.shown(), strict=True))
+                for one in self.setting_changes
+            },
         }
 
     def lines(self) -> list[str]:
         """The same for people."""
-        found = [f"+ {model.name}  {model.source}".rstrip() for model in self.added]
+        found = [f"~ {one.line()}" for one in self.setting_changes]
+        found += [f"+ {model.name}  {model.source}".rstrip() for model in self.added]
         for one in self.changed:
             found.append(f"~ {one.model.name}")
             for name, (old, new) in one.settings.items():
@@ -89,13 +129,18 @@ def difference(
 
 def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
     """What leads back to what was served before the last `yibu apply`, by what the node tells of its
-    ``configs``; None where nothing was applied."""
+    ``configs``; None where nothing was applied. Listening sockets stay as they are."""
     before = told["previous"]
     if before is None:
         return None
     running = [model_config(data) for data in told["models"]]
     wanted = [model_config(data) for data in before["models"]]
-    return difference(wanted, running, [model.name for model in running])
+    found = difference(wanted, running, [model.name for model in running])
+    if before["settings"] is None:
+        return found
+    now, then = (Settings.from_plain(one["settings"]) for one in (told, before))
+    after = then.on_sockets_of(now)
+    return replace(found, settings=NewSettings(after, changes(now, after)))
 
 
 def shown(name: str, value: Any) -> str:
@@ -118,12 +163,12 @@ def _settings(before: ModelConfig, after: ModelConfig) -> dict[str, tuple[Any, A
 
 def _flat(model: ModelConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for field in fields(model):
-        value = getattr(model, field.name)
-        if field.name in _NOT_COMPARED:
+    for one in fields(model):
+        value = getattr(model, one.name)
+        if one.name in _NOT_COMPARED:
             continue
         if isinstance(value, Mapping):
-            found |= {f"{field.name}.{name}": one for name, one in value.items()}
+            found |= {f"{one.name}.{name}": inner for name, inner in value.items()}
         else:
-            found[field.name] = value
+            found[one.name] = value
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ from yibu.messages import tr
 from yibu.node.state import write_atomically
 
 if TYPE_CHECKING:
+    from yibu.config.settings import Settings
     from yibu.management.difference import Difference
+    from yibu.management.entries import Chosen
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +32,10 @@ class ChangedMeanwhileError(YibuError):
 class ConfigFile:
     """Blocking. What it is told to write has been checked."""
 
-    def __init__(self, context: Context, source: Mapping[str, Any]) -> None:
-        """``source`` says with which file the node was started, if any."""
-        started_with = source.get("file")
-        self.path = Path(started_with) if started_with else context.paths.state / "yibu.yaml"
+    def __init__(self, context: Context, path: str | None) -> None:
+        """``path``: with which file the node was started, if any."""
+        self.path = Path(path) if path else context.paths.state / "yibu.yaml"
         self._context = context
-        self._source = source
         self._models: tuple[bytes, tuple[ModelConfig, ...]] | None = None
 
     def read(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class ConfigFile:
             return ()
         if self._models is None or self._models[0] != data:
             try:
-                found = self._chosen(self._config(data))
+                found = self._chosen(data).models
             except YibuError as error:
                 _log.info("the console shows no models of %s: %s", self.path, error)
                 found = ()
@@ -79,34 +79,34 @@ class ConfigFile:
             return {"ok": False, "faults": faults_of(error), "notes": []}
         return {"ok": True, "faults": [], "notes": list(notes)}
 
-    def difference(self, text: str, running: Sequence[ModelConfig]) -> Difference:
-        """What the text would change of what runs.
+    def difference(
+        self, text: str, running: Sequence[ModelConfig], settings: Settings
+    ) -> Difference:
+        """What the text would change of what runs, with these settings.
 
         Raises:
             YibuError: it cannot be used.
         """
+        from yibu.management.changes import with_settings
         from yibu.management.check import check_options
         from yibu.management.difference import difference
 
-        wanted = self._chosen(self._config(text.encode()))
-        check_options(wanted, self._context)
+        wanted = self._chosen(text.encode())
+        check_options(wanted.models, self._context)
         own = [model.name for model in running if model.file == self.path]
-        return difference(wanted, running, own)
+        found = difference(wanted.models, running, own)
+        found = with_settings(found, wanted.config, settings, self._context)
+        found.refuse_sockets()
+        return found
 
     def compare(
-        self, text: str, running: Sequence[ModelConfig], settings: Mapping[str, Any]
+        self, text: str, running: Sequence[ModelConfig], settings: Settings
     ) -> dict[str, Any]:
-        """The same for people: models, the gateway's settings, and the text itself. ``settings`` are
-        those that the gateway was started with."""
-        from yibu.management.changes import changed_settings
-
+        """The same for people, and the difference of the texts."""
         shown = {"text": self.text_difference(text)}
         names = ("added", "changed", "removed", "unchanged", "settings")
         try:
-            found = self.difference(text, running).plain()
-            found["settings"] = changed_settings(
-                self._config(text.encode()), settings, self._context.env
-            )
+            found = self.difference(text, running, settings).plain()
         except YibuError as error:
             return {"ok": False, "faults": faults_of(error), **dict.fromkeys(names), **shown}
         return {"ok": True, "faults": [], **{name: found[name] for name in names}, **shown}
@@ -167,14 +167,15 @@ class ConfigFile:
         schema = config_file.parse(data, self.path.name, env=env)
         return config_file.resolve(schema, self.path, env=env)
 
-    def _chosen(self, config: Config) -> tuple[ModelConfig, ...]:
+    def _chosen(self, data: bytes) -> Chosen:
         from yibu.hub.settings import is_offline
-        from yibu.management.entries import Typed, choose
+        from yibu.management.entries import Chosen, Typed, choose
 
+        config = self._config(data)
         if not config.models:
-            return ()
+            return Chosen(config, ())
         typed = Typed(offline=is_offline(self._context.env))
-        return choose([], config, self._context.directory, typed).models
+        return choose([], config, self._context.directory, typed)
 
 
 def faults_of(error: YibuError) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yibu.config import ModelConfig
-from yibu.config.wire import plain_config
+from yibu.config.settings import Settings
 from yibu.errors import NotReadyError, YibuError
 from yibu.management import catalogue, log_reading, proposals
 from yibu.management.context import Context
-from yibu.management.difference import Difference, before_last_apply
+from yibu.management.difference import before_last_apply
 from yibu.management.files import ConfigFile
 from yibu.messages import tr
 from yibu.node.control import Control
@@ -26,8 +26,8 @@ from yibu.node.history import History
 from yibu.planner.types import Gpu
 
 T = TypeVar("T")
-Change = tuple[list[dict[str, Any]], list[str]]
-"""Models to bring up, as the control socket takes them, and names of those to take down."""
+Change = dict[str, Any]
+"""Fields of the control socket's ``apply``."""
 
 
 class NothingAppliedError(YibuError):
@@ -40,16 +40,24 @@ class NodeManager:
     """``yibu.gateway.manager.Manager``: the control socket's operations without the socket, and what the
     command line does beside them."""
 
-    def __init__(self, context: Context, fleet: Fleet, source: Mapping[str, Any]) -> None:
-        """``source`` says where the node's settings came from."""
+    def __init__(self, context: Context, fleet: Fleet, file: str | None) -> None:
+        """``file`` is the one that the node was started with."""
         self._context = context
         self._fleet = fleet
         self._control: Control | None = None
-        self.file = ConfigFile(context, source)
+        self._file = ConfigFile(context, file)
 
     def attach(self, control: Control) -> None:
         """Carry operations out by it from now on."""
         self._control = control
+
+    @property
+    def file(self) -> ConfigFile:
+        """The one that the node's settings come from."""
+        path = self._control.settings.value.file if self._control else None
+        if path and Path(path) != self._file.path:
+            self._file = ConfigFile(self._context, path)
+        return self._file
 
     @property
     def directories(self) -> Mapping[str, Path]:
@@ -63,9 +71,7 @@ class NodeManager:
 
     async def ask(self, operation: str, **fields: Any) -> Any:
         """Raises YibuError."""
-        if self._control is None:
-            raise NotReadyError(tr("The node is still starting"), retry_after=1)
-        return await self._control.answer({"op": operation, **fields}, _drop, _drop_descriptors)
+        return await self._attached().answer({"op": operation, **fields}, _drop, _drop_descriptors)
 
     def configs(self) -> Sequence[ModelConfig]:
         return self._fleet.configs()
@@ -92,20 +98,30 @@ class NodeManager:
 
     def served_before(self) -> list[dict[str, Any]]:
         kept = History(self._context.paths.history).all()
-        return [{"until": s.until, "models": [m.name for m in s.models]} for s in reversed(kept)]
+        return [served.shown() for served in reversed(kept)]
 
     def check_file(self, text: str) -> dict[str, Any]:
         return self.file.check(text)
 
     async def compare_file(self, text: str) -> dict[str, Any]:
-        told = await self.ask("settings")
-        running = self.configs()
-        return await asyncio.to_thread(self.file.compare, text, running, told["gateway"])
+        running = self.configs(), self._settings
+        return await asyncio.to_thread(self.file.compare, text, *running)
 
     async def write_file(self, text: str, sha256: str) -> Change:
-        found = await asyncio.to_thread(self.file.difference, text, self.configs())
+        running = self.configs(), self._settings
+        found = await asyncio.to_thread(self.file.difference, text, *running)
         await asyncio.to_thread(self.file.write, text, sha256)
-        return _plain(found)
+        return found.request
+
+    @property
+    def _settings(self) -> Settings:
+        return self._attached().settings.value
+
+    def _attached(self) -> Control:
+        """Raises NotReadyError before there is one."""
+        if self._control is None:
+            raise NotReadyError(tr("The node is still starting"), retry_after=1)
+        return self._control
 
     async def change_back(self) -> Change:
         found = before_last_apply(await self.ask("configs"))
@@ -114,7 +130,7 @@ class NodeManager:
                 tr("There is nothing to go back to: nothing was applied here"),
                 hint=tr("yibu apply"),
             )
-        return _plain(found)
+        return {**found.request, "rollback": True}
 
     def logs(self) -> list[dict[str, Any]]:
         return log_reading.listing(self._context.paths)
@@ -126,10 +142,6 @@ class NodeManager:
         self, names: Sequence[str], wanted: Mapping[str, Any]
     ) -> Callable[[], list[dict[str, object]]]:
         return log_reading.Followed(self._context.paths, names, wanted).take
-
-
-def _plain(found: Difference) -> Change:
-    return [plain_config(model) for model in found.models], list(found.removed)
 
 
 async def _in_own_thread(work: Callable[[], T]) -> T:

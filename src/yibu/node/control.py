@@ -11,8 +11,8 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | reserved  |                        |        | {promises: what engines were planned, what they hold} |
 | access    |                        |        | {url, key, capabilities: {model: [name]}} |
 | up        | models: [ModelConfig]  | yes    | {models: [name]} |
-| apply     | models: [ModelConfig], remove: [name], rollback: bool | yes | {models: [name]} |
-| configs   |                        |        | {models: [ModelConfig], previous: {until, models} or null} |
+| apply     | models: [ModelConfig], remove: [name], settings: Settings or null, secrets: [key], rollback: bool | yes | {models: [name]} |
+| configs   |                        |        | {models: [ModelConfig], settings: Settings, previous: {until, models, settings} or null} |
 | down      | models: [name]         | yes    | {models: [name]} |
 | restart   | models: [name]         | yes    | {models: [name]} |
 | load      | models: [name]         | yes    | {models: [name]} |
@@ -24,7 +24,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | wait      |                        |        | {replaced}: when the node is told to stop, or another has taken its place |
 | listeners |                        |        | {}: the listening sockets come with it (SCM_RIGHTS) |
 | upgrade   |                        |        | {before, now}: another process has taken the node's place |
-| settings  |                        |        | {gateway: what it was started with, models: {name: file}} |
+| settings  |                        |        | {settings: Settings, models: {name: file}} |
 | accounts  |                        |        | {}: changed keys hold, usage is written |
 | wait      |                        |        | {}: comes when the node is told to stop |
 | shutdown  | hurry: bool            |        | {pid, instance}; the node then drains and exits |
@@ -39,9 +39,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from yibu.config.settings import Settings
 from yibu.config.wire import model_config, plain_config
 from yibu.errors import NotRunningError, UsageError
 from yibu.messages import tr
+from yibu.node.current import Configure, CurrentSettings
 from yibu.node.events import Subscription
 from yibu.node.fleet import Fleet
 from yibu.node.history import History
@@ -93,6 +95,8 @@ class GatewayHandle:
     """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
     not within so many seconds. None where it listens from the start."""
 
+    configure: Configure | None = None
+    """Has it serve by other settings; None where it has none."""
     attach: Callable[[Control], None] = field(default=lambda _: None, repr=False)
     """Gives the gateway what carries out the verbs, once there is one."""
 
@@ -126,21 +130,22 @@ class Control:
         node: Callable[[], Mapping[str, Any]],
         gateway: GatewayHandle,
         stopping: Stopping,
-        settings: Mapping[str, Any],
+        settings: CurrentSettings,
         history: History,
         upgrade: Callable[[], Awaitable[Mapping[str, Any]]],
     ) -> None:
-        """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``;
-        ``settings`` are those that the gateway was started with, without its keys."""
+        """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``."""
         self._fleet = fleet
         self._gateway = gateway
         self._node = node
         self._stopping = stopping
-        self._settings = settings
+        self.settings = settings
         self._history = history
         self._upgrade = upgrade
         self.changing = 0
         """Verbs that are being carried out."""
+        self._settling = asyncio.Lock()
+        """Held while the settings, and what is kept of them, change."""
 
     async def answer(self, request: Mapping[str, Any], send: Send, hand: Hand) -> Any:
         """The result of one request; ``hand`` sends descriptors beside it.
@@ -220,16 +225,13 @@ class Control:
                 before = await asyncio.to_thread(self._history.last)
                 return {
                     "models": list(map(plain_config, self._fleet.configs())),
-                    "previous": before
-                    and {
-                        "until": before.until,
-                        "models": list(map(plain_config, before.models)),
-                    },
+                    "settings": self.settings.value.plain(),
+                    "previous": before and before.plain(),
                 }
             case "settings":
                 files = {config.name: config.file for config in self._fleet.configs()}
                 models = {name: str(file) if file else None for name, file in files.items()}
-                return {"gateway": dict(self._settings), "models": models}
+                return {"settings": self.settings.value.plain(), "models": models}
             case "access":
                 return {
                     "url": self._gateway.url,
@@ -242,18 +244,35 @@ class Control:
                 raise UsageError(tr("the node knows no operation {op!r}", op=op))
 
     async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
-        """Take some models down and bring others up; what was served before can be had back."""
+        """Change the settings, take some models down and bring others up; what was served before can be
+        had back."""
         configs = [model_config(data) for data in request["models"]]
         removed = list(request.get("remove", ()))
         rollback = bool(request.get("rollback"))
-        if not rollback:
-            await asyncio.to_thread(self._history.push, self._fleet.configs())
+        settings = Settings.from_plain(request["settings"]) if request.get("settings") else None
+        async with self._settling:
+            if not rollback:
+                now = self.settings.value
+                await asyncio.to_thread(self._history.push, self._fleet.configs(), now)
+            if settings is not None:
+                await self._change_settings(settings, request.get("secrets", ()), kept=not rollback)
         await self._together(removed, [self._fleet.down(name) for name in removed], send)
         names = [config.name for config in configs]
         await self._together(names, [self._fleet.up(config) for config in configs], send)
         if rollback:
             await asyncio.to_thread(self._history.drop_last)
         return {"models": [*names, *removed]}
+
+    async def _change_settings(
+        self, settings: Settings, secrets: Sequence[str], *, kept: bool
+    ) -> None:
+        """Raises YibuError, having changed nothing; ``kept``: the history has the old ones."""
+        try:
+            await self.settings.change(settings, secrets)
+        except BaseException:
+            if kept:
+                await asyncio.to_thread(self._history.drop_last)
+            raise
 
     async def _together(
         self, names: list[str], verbs: Sequence[Awaitable[None]], send: Send

@@ -1,16 +1,17 @@
-"""The sets of models that were served before, for ``yibu rollback``: one file, the owner's alone."""
+"""What was served before, models and settings, for ``yibu rollback``: one file, the owner's alone."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from yibu.config import ModelConfig
+from yibu.config.settings import Settings, changes, shown_value
 from yibu.config.wire import model_config, plain_config
 from yibu.node.state import write_atomically
 
@@ -25,6 +26,34 @@ class Served:
     until: int
     """Unix seconds."""
     models: tuple[ModelConfig, ...]
+    settings: Settings | None = None
+    """The gateway's; None where an earlier version wrote it."""
+
+    def plain(self) -> dict[str, Any]:
+        """JSON's own types only; the inverse of :meth:`from_plain`."""
+        return {
+            "until": self.until,
+            "models": list(map(plain_config, self.models)),
+            "settings": self.settings.plain() if self.settings else None,
+        }
+
+    def shown(self) -> dict[str, Any]:
+        """For people: the models' names, and the settings that are not defaults."""
+        changed = changes(Settings(), self.settings) if self.settings else ()
+        return {
+            "until": self.until,
+            "models": [model.name for model in self.models],
+            "settings": {one.name: shown_value(one.name, one.after) for one in changed},
+        }
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Self:
+        settings = data.get("settings")
+        return cls(
+            int(data["until"]),
+            tuple(map(model_config, data["models"])),
+            Settings.from_plain(settings) if settings else None,
+        )
 
 
 class History:
@@ -33,9 +62,10 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def push(self, models: Sequence[ModelConfig]) -> None:
+    def push(self, models: Sequence[ModelConfig], settings: Settings) -> None:
         """Something else is about to be served. Raises OSError where that cannot be written down."""
-        self._write([*self._read(), Served(int(time.time()), tuple(models))][-_KEPT:])
+        now = Served(int(time.time()), tuple(models), settings)
+        self._write([*self._read(), now][-_KEPT:])
 
     def all(self) -> Sequence[Served]:
         """Every set that is kept, the oldest first."""
@@ -52,7 +82,7 @@ class History:
     def _read(self) -> list[Served]:
         try:
             data = json.loads(self._path.read_bytes())
-            return [_served(one) for one in data["sets"]]
+            return [Served.from_plain(one) for one in data["sets"]]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -60,9 +90,5 @@ class History:
             return []
 
     def _write(self, sets: Sequence[Served]) -> None:
-        plain = [{"until": s.until, "models": list(map(plain_config, s.models))} for s in sets]
+        plain = [served.plain() for served in sets]
         write_atomically(self._path, json.dumps({"version": 1, "sets": plain}).encode())
-
-
-def _served(data: dict[str, Any]) -> Served:
-    return Served(int(data["until"]), tuple(model_config(model) for model in data["models"]))

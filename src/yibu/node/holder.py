@@ -1,12 +1,13 @@
 """The process above a node: it keeps the listening sockets and starts a node that was killed again.
 
-``python -I -S holder.py [NAME=FD …] -- COMMAND …`` runs COMMAND with all of its own standard input.
+``python -I -S holder.py [NAME=FD …] -- COMMAND …`` runs COMMAND with all of its own standard input: the settings.
 Descriptors are passed on by the protocol of sd_listen_fds(3): those that are named here to the first
 process only, and a socket named ``holder``, on which the node says one byte at a time:
 
 | byte | with | meaning |
 |------|------|---------|
 | K    | its listening sockets | the node listens: keep these, and start it again if it is killed |
+| C    | a file | the node's settings have changed: the next one reads this file's content |
 | S    |      | the node was told to stop: do not start it again |
 | L    |      | another holder has the next node: leave this one alone |
 
@@ -26,7 +27,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-KEEP, STOP, LEAVE = b"K", b"S", b"L"
+KEEP, SETTINGS, STOP, LEAVE = b"K", b"C", b"S", b"L"
 
 TRIES = 10
 """Nodes in succession that listened for less than ``SHORT`` seconds, after which it is given up."""
@@ -147,7 +148,7 @@ class Holder:
         os.execve(command[0], command, env)  # noqa: S606  (no shell is wanted)
 
     def _tell_settings(self, write: int) -> None:
-        """What the node reads on its standard input: all of this process's own, kept for the next."""
+        """What the node reads on its standard input: all of this process's own, or what a node said since."""
         if self._settings is None:
             with os.fdopen(0, "rb", closefd=False) as stdin:
                 self._settings = stdin.read()
@@ -172,6 +173,8 @@ class Holder:
                 pid, status = os.waitpid(self._node, os.WNOHANG)
                 if pid:
                     self._node = 0
+                    while select.select([ours], [], [], 0)[0] and self._hear(ours):
+                        pass  # its last words
                     return os.waitstatus_to_exitcode(status)
 
     def _hear(self, ours: socket.socket) -> bool:
@@ -185,6 +188,10 @@ class Holder:
                 os.close(fd)
             self._kept = fds
             self._listens_since = time.monotonic()
+        if said == SETTINGS:
+            with os.fdopen(fds[0], "rb") as file:
+                file.seek(0)
+                self._settings = file.read()
         self._stopping = self._stopping or said == STOP
         self._left = self._left or said == LEAVE
         return bool(said)

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryFile
 
 from yibu.node import holder
 
@@ -42,6 +44,17 @@ class HolderLink:
     def keep(self, listeners: Sequence[int]) -> None:
         """The node listens here: keep these, and start another node if this one is killed."""
         self._send(lambda one: socket.send_fds(one, [holder.KEEP], listeners))
+
+    def settings(self, data: bytes) -> None:
+        """Start the next node with these settings, if this one is killed."""
+        if self._socket is None:
+            return
+        # A file in memory, where the system has such: a pipe could be full, and the holder slow to read it.
+        memory = sys.platform == "linux"
+        with os.fdopen(os.memfd_create("settings"), "w+b") if memory else TemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            self._send(lambda one: socket.send_fds(one, [holder.SETTINGS], [file.fileno()]))
 
     def stopping(self) -> None:
         """The node was told to stop."""

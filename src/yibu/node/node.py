@@ -14,8 +14,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from yibu.config.settings import Settings
 from yibu.node.control import Control, GatewayHandle, Stopping
 from yibu.node.control_socket import ControlServer
+from yibu.node.current import CurrentSettings
 from yibu.node.deploy import Deployer
 from yibu.node.fleet import Fleet
 from yibu.node.gpu import GpuMemory, Nvml
@@ -54,17 +56,15 @@ class Node:
     env: Mapping[str, str] = field(repr=False)
     """What engines inherit, less credentials."""
     timings: Timings = field(default_factory=Timings)
-    drain_timeout: float = 30.0
-    """Seconds for requests in flight when the node is told to stop."""
     rotation: Rotation = field(default_factory=Rotation)
     gpu_memory: GpuMemory = field(default_factory=Nvml)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the gateway was started with, without its keys: told to commands that ask."""
+    settings: Settings = field(default_factory=Settings)
+    """What the gateway starts with."""
+    secrets: Sequence[str] = field(default=(), repr=False)
+    """The keys, as far as they are known."""
     link: HolderLink = field(default_factory=HolderLink)
     handed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Descriptors of a node whose place this one takes: ``lock`` and ``handover``."""
-    launched_with: bytes = field(default=b"", repr=False)
-    """What this process read on its standard input, for the one that takes its place."""
 
     async def run(self, work: Callable[[Fleet], Any] | None = None) -> None:
         """Serve until SIGTERM, SIGINT, SIGHUP or a shutdown request; then drain and end all.
@@ -81,6 +81,7 @@ class Node:
         stopping = Stopping()
         before = Predecessor(_one(self.handed, "handover"))
         link = self.link
+        current = CurrentSettings(self.settings, self.secrets, link)
 
         def shown() -> dict[str, Any]:
             return {"node": {**node, "holder": link.pid}, "gateway": {"url": gateway.url}}
@@ -104,10 +105,11 @@ class Node:
             saved = await asyncio.to_thread(state.read if before else state.load)
             await adopted(fleet, await fleet.adopt(saved))
             gateway = await stack.enter_async_context(self.gateway(fleet))
+            current.attach(gateway.configure)
             history = History(self.paths.history)
             upgrade = Upgrade(fleet, host.ownership, state, gateway, lock, link, stopping,
-                              self.paths.node_log, self.launched_with)  # fmt: skip
-            control = Control(fleet, shown, gateway, stopping, self.settings, history, upgrade.run)
+                              self.paths.node_log, current)  # fmt: skip
+            control = Control(fleet, shown, gateway, stopping, current, history, upgrade.run)
             server = ControlServer(self.paths.control_socket, control)
             gateway.attach(control)
             upgrade.control = await stack.enter_async_context(server)
@@ -119,17 +121,19 @@ class Node:
             _log.info("node %d serves %s", os.getpid(), gateway.url)
             await _until(stopping.asked, work(fleet) if work else None)
             if stopping.replaced:
-                await self._retire(gateway, stopping.hurry)
+                await self._retire(gateway, current, stopping.hurry)
                 return
             link.stopping()
             lock.note(None)
-            _log.info("draining: %g s for requests in flight", self.drain_timeout)
-            if not await self._drain(fleet, stopping.hurry):
+            if not await self._drain(fleet, current, stopping.hurry):
                 gateway.hurry()
 
-    async def _retire(self, gateway: GatewayHandle, hurry: asyncio.Event) -> None:
+    async def _retire(
+        self, gateway: GatewayHandle, current: CurrentSettings, hurry: asyncio.Event
+    ) -> None:
         """Answer what was accepted before another node took this one's place."""
-        _log.info("replaced: %g s for clients that are connected", self.drain_timeout)
+        seconds = current.value.gateway.drain_timeout
+        _log.info("replaced: %g s for clients that are connected", seconds)
         assert gateway.listeners is not None
         retired = asyncio.create_task(gateway.listeners.retire(), name="retire")
         hurried = asyncio.create_task(hurry.wait(), name="second signal")
@@ -137,9 +141,11 @@ class Node:
         await cancelled(retired, hurried)
         gateway.hurry()
 
-    async def _drain(self, fleet: Fleet, hurry: asyncio.Event) -> bool:
+    async def _drain(self, fleet: Fleet, current: CurrentSettings, hurry: asyncio.Event) -> bool:
         """Whether every request has had its answer."""
-        drained = asyncio.create_task(fleet.drain(self.drain_timeout), name="drain")
+        seconds = current.value.gateway.drain_timeout
+        _log.info("draining: %g s for requests in flight", seconds)
+        drained = asyncio.create_task(fleet.drain(seconds), name="drain")
         hurried = asyncio.create_task(hurry.wait(), name="second signal")
         await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
         whole = drained.done() and drained.result()

@@ -36,6 +36,7 @@ from yibu.node import holder, logs
 from yibu.node.client import rebuild_error
 from yibu.node.control import GatewayHandle, SharedLimits, Stopping
 from yibu.node.control_socket import ControlServer
+from yibu.node.current import CurrentSettings
 from yibu.node.fleet import Fleet
 from yibu.node.holder_link import HolderLink
 from yibu.node.lock import HomeLock
@@ -64,8 +65,7 @@ class Upgrade:
     link: HolderLink
     stopping: Stopping
     log: Path
-    settings: bytes = field(repr=False)
-    """What the node read on its standard input."""
+    settings: CurrentSettings = field(repr=False)
     control: ControlServer | None = None
     """None until the node answers commands."""
 
@@ -79,7 +79,23 @@ class Upgrade:
         listener, control = self._refuse_now()
         fds = [("gateway", fd) for fd in listener.descriptors()]
         fds.append(("lock", self.lock.descriptor))
-        async with _successor(self.settings, fds, self.log) as new:
+        self.settings.handing_over = True
+        try:
+            told = await self._hand_over(listener, control, fds)
+        except BaseException:
+            self.settings.handing_over = False
+            raise
+        self.ownership.decide(False)
+        self.link.leave()
+        self.stopping.replaced = True
+        self.stopping.ask()
+        return {"before": {"pid": os.getpid(), "version": __version__}, "now": told["serving"]}
+
+    async def _hand_over(
+        self, listener: Any, control: ControlServer, fds: holder.Given
+    ) -> dict[str, Any]:
+        """What the new node says when it serves; where it fails to, this one serves again."""
+        async with _successor(self.settings.as_input(), fds, self.log) as new:
             await new.hear(_START)
             self.ownership.decide(None)
             listener.pause()
@@ -96,11 +112,7 @@ class Upgrade:
             if self.gateway.limits is not None:  # at once: the new node admits nothing before
                 self.gateway.limits.hand_over(new.reader, new.writer)
                 new.kept = True
-        self.ownership.decide(False)
-        self.link.leave()
-        self.stopping.replaced = True
-        self.stopping.ask()
-        return {"before": {"pid": os.getpid(), "version": __version__}, "now": told["serving"]}
+            return told
 
     def _refuse_now(self) -> tuple[Any, ControlServer]:
         if self.gateway.listeners is None or not self.gateway.url or self.control is None:

@@ -83,8 +83,8 @@ class Pool:
 
     def __init__(self, timeout: float) -> None:
         """``timeout`` is the number of seconds that an engine may be silent in a request."""
-        self._timeout = timeout
-        self._interval = min(1.0, timeout / 4)
+        self.timeout = timeout
+        """May be set at any time; requests in flight go by the one that they began with."""
         self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._overran: set[tuple[str, int]] = set()
@@ -116,7 +116,7 @@ class Pool:
         """
         while True:
             connection = await self.acquire(host, port, fresh=fresh, alive=alive)
-            connection.patience = patience
+            connection.patience = max(self.timeout, patience)
             try:
                 if isinstance(send, bytes):
                     connection.send(send)
@@ -148,10 +148,12 @@ class Pool:
         while idle and not fresh:
             connection = idle.pop()
             if connection.take(IDLE_SECONDS):
+                connection.patience = self.timeout
                 self._busy.add(connection)
                 return connection
             self._drop(connection)
         connection = await connect(host, port, alive)
+        connection.patience = self.timeout
         self._busy.add(connection)
         if self._sweeper is None and not self._closed:
             self._sweeper = asyncio.get_running_loop().call_later(self._interval, self._sweep)
@@ -200,7 +202,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in list(self._busy):
-            limit = max(self._timeout, connection.patience)
+            limit = connection.patience
             # One that waits for a slow client says nothing of the engine.
             if not connection.waits_for_reader and now - connection.last_activity > limit:
                 connection.fail(
@@ -218,6 +220,10 @@ class Pool:
             else:
                 self._idle.pop(address, None)
         self._sweeper = loop.call_later(self._interval, self._sweep) if self._has_any() else None
+
+    @property
+    def _interval(self) -> float:
+        return min(1.0, self.timeout / 4)
 
     def _has_any(self) -> bool:
         return bool(self._busy or self._idle)

@@ -23,8 +23,8 @@ _FLAG = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 def register_known(context: Context, config: Config | None, state: Any) -> None:
     """Have every secret that this home knows of masked from here on, wherever it stands: of the
     environment, the hubs, the package indexes, the configuration and the node's state."""
+    from yibu.config.keys import load_keys
     from yibu.environments.pipconfig import IndexSettings
-    from yibu.gateway.keys import load_keys
     from yibu.hub.settings import HubSettings
 
     register_environment(context.env)

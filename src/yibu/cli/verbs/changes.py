@@ -35,6 +35,8 @@ def diff(
     ] = False,
 ) -> int:
     """Show what `yibu apply` would change."""
+    from yibu.config.settings import needing_sockets
+
     here = Context.here()
     chosen = _chosen(here, file)
     found = _difference(here, chosen)
@@ -43,8 +45,13 @@ def diff(
     else:
         for line in found.lines():
             output.data(line)
-        for line in _settings(here, chosen):
-            output.talk(tr("{line}: that needs a restart, yibu down && yibu up -d", line=line))
+        for change in needing_sockets(found.setting_changes):
+            output.talk(
+                tr(
+                    "{line}: that needs a restart, yibu down && yibu up -d",
+                    line=f"gateway.{change.name}",
+                )
+            )
         if not found:
             output.talk(tr("Nothing would change."))
     return FAILED if exit_code and found else DONE
@@ -55,9 +62,10 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
 
     A changed model is started beside the old one where memory allows, and takes over when it has
     answered; where it fails, the old one serves on. Models that were not started from this file stay.
+    Settings of the gateway hold at once; another host or port needs a restart.
     """
     from yibu.cli.launch import NodeLaunch
-    from yibu.cli.session import Session
+    from yibu.cli.session import Session, watch
 
     here = Context.here()
     chosen = _chosen(here, file)
@@ -67,19 +75,15 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
         with NodeLaunch(here) as node:
             session = Session(here, chosen.config, node, whole_file=True)
             return session.up_detached(chosen.models)
-    if changed := _settings(here, chosen):
-        raise UsageError(
-            tr("The node was started with other settings: {changed}.", changed="; ".join(changed)),
-            hint=tr("Start it anew with these: yibu down && yibu up -d"),
-        )
     if _agreed(found, yes=yes):
-        _carry_out(here, found)
+        watch(here, "apply", **found.request)
         output.talk(tr("Done. Back to what was served before: yibu rollback"))
     return DONE
 
 
 def rollback(yes: YesOption = False) -> int:
     """Serve what was served before the last `yibu apply`."""
+    from yibu.cli.session import watch
     from yibu.management.difference import before_last_apply
 
     here = Context.here()
@@ -93,19 +97,9 @@ def rollback(yes: YesOption = False) -> int:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["previous"]["until"]))
     output.talk(tr("What was served until {when}:", when=when))
     if _agreed(found, yes=yes):
-        _carry_out(here, found, rollback=True)
+        watch(here, "apply", **found.request, rollback=True)
         output.talk(tr("Done."))
     return DONE
-
-
-def _carry_out(here: Context, found: Difference, *, rollback: bool = False) -> None:
-    """What is to replace another serves in its place when it has answered; where it fails, the old one
-    serves on. Raises YibuError."""
-    from yibu.cli.session import watch
-    from yibu.config.wire import plain_config
-
-    models = [plain_config(model) for model in found.models]
-    watch(here, "apply", models=models, remove=list(found.removed), rollback=rollback)
 
 
 def _agreed(found: Difference, *, yes: bool) -> bool:
@@ -115,6 +109,7 @@ def _agreed(found: Difference, *, yes: bool) -> bool:
         return False
     for line in found.lines():
         output.talk(line)
+    found.refuse_sockets()
     if yes:
         return True
     if not sys.stdin.isatty():
@@ -140,20 +135,14 @@ def _chosen(here: Context, file: Any) -> Chosen:
 
 def _difference(here: Context, chosen: Chosen) -> Difference:
     """Raises NotRunningError."""
+    from yibu.config.settings import Settings
     from yibu.config.wire import model_config
+    from yibu.management.changes import with_settings
     from yibu.management.difference import difference
 
-    running = [model_config(data) for data in here.client.call("configs")["models"]]
+    told = here.client.call("configs")
+    running = [model_config(data) for data in told["models"]]
     path = chosen.config.path
     own = [model.name for model in running if path is not None and model.file == path]
-    return difference(chosen.models, running, own)
-
-
-def _settings(here: Context, chosen: Chosen) -> list[str]:
-    from yibu.management.changes import changed_settings
-
-    try:
-        running = here.client.call("settings")["gateway"]
-    except NotRunningError:
-        return []
-    return changed_settings(chosen.config, running, here.env)
+    found = difference(chosen.models, running, own)
+    return with_settings(found, chosen.config, Settings.from_plain(told["settings"]), here)

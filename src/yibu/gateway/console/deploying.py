@@ -123,16 +123,14 @@ def _add_file(router: APIRouter, console: Console) -> None:
                 if error.cause == "changed_meanwhile":
                     raise ConflictError(error.message, hint=error.hint, code=error.cause) from error
                 raise
-        return answer(_apply(console, "apply", change, rollback=False), 202)
+        return answer(_apply(console, "apply", change), 202)
 
     @router.post("/console/api/config/rollback", openapi_extra=allow("console"))
     async def rollback() -> Response:
         change = await console.manager.change_back()
-        return answer(_apply(console, "rollback", change, rollback=True), 202)
+        return answer(_apply(console, "rollback", change), 202)
 
 
-def _apply(console: Console, verb: str, change: Change, *, rollback: bool) -> dict[str, Any]:
-    models, removed = change
-    names = [*(model["name"] for model in models), *removed]
-    work = console.manager.ask("apply", models=models, remove=removed, rollback=rollback)
-    return console.jobs.start(verb, names, work).plain()
+def _apply(console: Console, verb: str, change: Change) -> dict[str, Any]:
+    names = [*(model["name"] for model in change["models"]), *change["remove"]]
+    return console.jobs.start(verb, names, console.manager.ask("apply", **change)).plain()

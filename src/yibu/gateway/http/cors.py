@@ -37,10 +37,14 @@ class OriginNotAllowedError(RequestError):
 
 
 class Cors:
-    """The Fetch standard's CORS protocol, for a fixed list of origins (``*`` allows all)."""
+    """The Fetch standard's CORS protocol, for a list of origins (``*`` allows all)."""
 
-    def __init__(self, origins: Iterable[str]) -> None:
+    def __init__(self, origins: Iterable[str] = ()) -> None:
         """Raises ConfigError for what is no origin."""
+        self.configure(origins)
+
+    def configure(self, origins: Iterable[str]) -> None:
+        """Let these in from now on. Raises ConfigError, with those as they were."""
         self._origins = frozenset(_checked(origin).encode() for origin in origins)
 
     def headers(self, origin: bytes | None) -> Headers | None:

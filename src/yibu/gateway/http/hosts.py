@@ -33,8 +33,11 @@ class HostNotAllowedError(RequestError):
 class HostCheck:
     """Costs a look into a set for every request but a host's first."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        """``names`` are ``gateway.hosts``."""
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.configure(names)
+
+    def configure(self, names: Iterable[str]) -> None:
+        """Answer to these names, which are ``gateway.hosts``, beside this machine's own."""
         self._names = frozenset(_plain(name) for name in names)
         self._known: set[bytes | None] = {None}  # HTTP/1.0; no browser leaves it out
 

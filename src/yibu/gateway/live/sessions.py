@@ -76,13 +76,14 @@ class LiveSessions:
     def __init__(
         self,
         backend: Backend,
-        config: GatewayConfig,
+        config: Callable[[], GatewayConfig],
         metrics: Metrics,
         accounting: Accounting,
         authentication: Authentication,
         cors: Cors,
         hosts: HostCheck,
     ) -> None:
+        """``config`` gives the settings that hold now."""
         self._backend, self._config, self._metrics = backend, config, metrics
         self._accounting, self._authentication = accounting, authentication
         self._cors, self._hosts = cors, hosts
@@ -221,7 +222,7 @@ class _Relay:
         exchange: Exchange,
         engine: EngineSocket,
         send: Send,
-        config: GatewayConfig,
+        config: Callable[[], GatewayConfig],
         draining: asyncio.Event,
         progressed: Callable[[], None],
     ) -> None:
@@ -246,8 +247,8 @@ class _Relay:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _from_client(self) -> bool:
-        idle = self._config.idle_timeout
         while True:
+            idle = self._config().idle_timeout
             try:
                 message = await asyncio.wait_for(self._exchange.receive(), idle)
             except TimeoutError:
@@ -276,7 +277,7 @@ class _Relay:
             self._progressed()
             if isinstance(message, str) and message.startswith(_USAGE):
                 self._exchange.audio_seconds = float(orjson.loads(message)["audio_seconds"])
-                limit = self._config.max_live_audio
+                limit = self._config().max_live_audio
                 if limit is not None and self._exchange.audio_seconds > limit:
                     error = AudioLimitError(
                         tr(

@@ -76,8 +76,9 @@ function Editing({ file, reload }) {
     <${Faults} checked=${fresh ? checked : null} onLine=${(line) => editor.current?.goTo(line)} />
     ${(file.history ?? []).length > 0 && html`<section class="card" aria-labelledby="history-title">
       <div class="card-head"><h2 id="history-title">${t("Served before")}</h2></div>
-      <table class="table"><thead><tr><th scope="col">${t("Until")}</th><th scope="col">${t("Models")}</th></tr></thead>
-        <tbody>${file.history.map((one) => html`<tr key=${one.until}><td class="nowrap">${dateTime(one.until)}</td><td>${one.models.join(", ")}</td></tr>`)}</tbody></table>
+      <table class="table"><thead><tr><th scope="col">${t("Until")}</th><th scope="col">${t("Models")}</th><th scope="col">${t("Gateway")}</th></tr></thead>
+        <tbody>${file.history.map((one) => html`<tr key=${one.until}><td class="nowrap">${dateTime(one.until)}</td><td>${one.models.join(", ")}</td>
+          <td>${Object.entries(one.settings).map(([name, value]) => `${name}: ${value}`).join(", ")}</td></tr>`)}</tbody></table>
     </section>`}
     ${difference && html`<${ApplyDialog} difference=${difference} onApply=${apply} onClose=${() => setDifference(null)} />`}
   </div>`;
