@@ -47,11 +47,16 @@ def test_a_missing_directory_is_found_before_the_work(tmp_path: Path) -> None:
     for words in (
         ["support", "-o", f"{nowhere}/report.tar.gz"],
         ["bench", "nothing", "-o", f"{nowhere}/charts.svg"],
+        ["init", f"{nowhere}/yibu.yaml"],
     ):
         done = run(tmp_path, tmp_path, words, [])
         assert f"There is no directory {nowhere}." in done.stderr
         assert f"mkdir -p {nowhere}" in done.stderr
         assert "exit 2" in done.stdout
+
+
+def test_a_file_of_another_name_is_named_to_up(tmp_path: Path) -> None:
+    assert "yibu up -f other.yaml" in run(tmp_path, tmp_path, ["init", "other.yaml"], []).stderr
 
 
 def test_names_that_are_not_here(tmp_path: Path) -> None:

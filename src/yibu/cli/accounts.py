@@ -78,6 +78,8 @@ def print_usage(
     headings = {"key": tr("KEY"), "model": tr("MODEL"), "day": tr("DAY"), "hour": tr("HOUR")}
     output.table([[f"{row[name]:g}" if isinstance(row[name], float) else str(row[name])
                    for name in names] for row in rows], (headings[group], *columns))  # fmt: skip
+    if not rows:
+        output.talk(tr("Nothing was asked of the models in that time."))
     if estimated := sum(row["estimated"] for row in rows):
         output.talk(
             tr(

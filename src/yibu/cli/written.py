@@ -10,6 +10,15 @@ from yibu.files import write_whole
 from yibu.messages import tr
 
 
+def require_directory(file: Path) -> None:
+    """Raises UsageError where a file's directory is missing: to be asked before the work for it."""
+    parent = file.absolute().parent
+    if not parent.is_dir():
+        raise UsageError(
+            tr("There is no directory {parent}.", parent=parent), hint=f"mkdir -p {parent}"
+        )
+
+
 def write_all(folder: Path, files: Mapping[str, tuple[str, int]], *, force: bool) -> list[Path]:
     """Write texts with their modes below a folder, and return the paths of those that changed.
 

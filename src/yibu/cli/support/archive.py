@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.cli.support.contents import Contents, Member
+from yibu.cli.written import require_directory
 from yibu.errors import UsageError
 from yibu.files import write_new
 from yibu.messages import tr
@@ -29,11 +30,7 @@ def check_target(path: Path) -> None:
             tr("{path} is there already and was left as it is.", path=path),
             hint=tr("Name another one: -o FILE"),
         )
-    if not path.parent.is_dir():
-        raise UsageError(
-            tr("There is no directory {parent}.", parent=path.parent),
-            hint=f"mkdir -p {path.parent}",
-        )
+    require_directory(path)
 
 
 def write(path: Path, contents: Contents) -> None:

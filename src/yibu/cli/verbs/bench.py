@@ -76,6 +76,7 @@ def bench(
         return _speech(model, files, precisions, language, as_json=as_json)
     from yibu.cli.bench import language as chats
     from yibu.cli.bench.language import Wanted
+    from yibu.cli.written import require_directory
 
     if rate is not None and (sweep or concurrency is not None):
         raise UsageError(tr("--rate is a load of its own: without --sweep and --concurrency."))
@@ -84,11 +85,8 @@ def bench(
         raise UsageError(
             tr("{target} is no chart.", target=target), hint="-o FILE.svg, or -o FILE.html"
         )
-    if target is not None and not target.absolute().parent.is_dir():  # before minutes of measuring
-        raise UsageError(
-            tr("There is no directory {parent}.", parent=target.absolute().parent),
-            hint=f"mkdir -p {target.absolute().parent}",
-        )
+    if target is not None:
+        require_directory(target)
     limit = slo or (_SLO if sweep else None)
     wanted = Wanted(
         rate=rate,

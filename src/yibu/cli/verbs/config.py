@@ -10,6 +10,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.options import FileOption, JsonOption, argument, option
+from yibu.cli.written import require_directory
 from yibu.errors import UsageError
 from yibu.files import write_whole
 from yibu.messages import tr
@@ -56,8 +57,10 @@ def init(
             tr("{path} is there already and was left as it is.", path=path),
             hint=tr("Replace it with: yibu init {path} --force", path=path),
         )
+    require_directory(path)
     write_whole(path, EXAMPLE, 0o644)
-    output.talk(tr("Wrote {path}. Start what it names with: yibu up", path=path))
+    command = "yibu up" if path == Path("yibu.yaml") else f"yibu up -f {path}"
+    output.talk(tr("Wrote {path}. Start what it names with: {command}", path=path, command=command))
 
 
 def check(file: FileOption = None) -> None:

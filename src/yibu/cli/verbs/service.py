@@ -119,6 +119,8 @@ def ps(as_json: JsonOption = False) -> None:
             output.data(f"\n{model['name']}: {model['cause']}")
             if model["hint"]:
                 output.data(f"  → {model['hint']}")
+    if not status["models"]:
+        output.talk(tr("No model is up."))
     output.talk(
         tr("{url}, node process {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
     )
