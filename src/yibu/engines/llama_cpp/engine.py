@@ -26,7 +26,7 @@ from yibu.engines.base import (
 )
 from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
-from yibu.engines.llama_cpp.command_line import ALL, command_line, read_own
+from yibu.engines.llama_cpp.command_line import command_line, read_own
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
 from yibu.engines.llama_cpp.program import (
     Device,
@@ -40,7 +40,7 @@ from yibu.engines.llama_cpp.request import request_of
 from yibu.engines.llama_cpp.requests import IMAGES, LLAMA_CPP_REQUESTS
 from yibu.engines.llama_cpp.server import SERVER
 from yibu.engines.llama_cpp.settings import Settings, read_settings
-from yibu.engines.llama_cpp.table import FIELDS
+from yibu.engines.llama_cpp.table import ALL, FIELDS
 from yibu.engines.options import Options, read_options
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.servers import ServerCommand

@@ -7,15 +7,13 @@ from pathlib import Path
 from yibu.config import ModelConfig
 from yibu.engines.flags import Given
 from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, sequence_context
-from yibu.engines.llama_cpp.table import TABLE
+from yibu.engines.llama_cpp.table import ALL, TABLE
 from yibu.errors import YibuError
 from yibu.planner.arithmetic import MIB, kv_element_bytes
 from yibu.planner.facts import read_facts
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts
 
-_ALL = 999
-"""More layers than any model has."""
 _ALIASES = {**OPTIONS, **FIELD_OPTIONS}
 
 
@@ -46,7 +44,7 @@ def request_of(model: ModelConfig, facts: ModelFacts | None) -> Request:
         prompt_cache=None if past is None else past * MIB,
         replicas=model.replicas,
         gpu_layers=_layers(given, "n_gpu_layers"),
-        cpu_moe=_ALL if given.switch("cpu_moe") else _layers(given, "n_cpu_moe"),
+        cpu_moe=ALL if given.switch("cpu_moe") else _layers(given, "n_cpu_moe"),
         draft=_draft(given.text(TABLE.name("model_draft")[0])),
     )
 
@@ -54,7 +52,7 @@ def request_of(model: ModelConfig, facts: ModelFacts | None) -> Request:
 def _layers(given: Given, name: str) -> int | None:
     """A number of layers; more than any model has where all are asked for."""
     if str(given.values.get(name)).lower() in ("all", "-2"):
-        return _ALL
+        return ALL
     return given.number(name)
 
 

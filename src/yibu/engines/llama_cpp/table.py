@@ -18,6 +18,8 @@ or, where the value is turned round, ``!value``."""
 FIELDS: Mapping[str, str] = pinned_flags(__package__, "fields.json")["fields"]
 """The fields of ``common_params`` → their kinds; one in angle brackets is an enumeration, its words after the
 colon. Written by scripts/llama_cpp_fields.py."""
+ALL = 999
+"""More layers than any model has."""
 NAMES: Mapping[str, Mapping[str, str]] = engine_table("llama.cpp", "names.toml")
 """Names that no script can read out of llama.cpp's source."""
 
