@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.support.polling import until
+from tests.support.counting import Count, ask_on
+from tests.support.polling import eventually, until
 
 from .home import Home, fake
 
@@ -83,3 +85,41 @@ def test_usage_is_what_the_clients_counted(home: Home) -> None:
         assert row["errors"] == statuses.total() - statuses[200]
         if row["key"] == "bob":
             assert row["total_tokens"] == sum(client.tokens for client in some)
+
+
+def used(home: Home, key: str) -> int:
+    """Requests of a key, as the command line reads them."""
+    rows = json.loads(home.yibu("usage", "--by", "key", "--json").stdout)["usage"]
+    return sum(row["requests"] for row in rows if row["key"] == key)
+
+
+def test_a_node_that_is_stopped_writes_what_it_has_answered(home: Home) -> None:
+    key = home.yibu("key", "add", "alice").stdout.strip()
+    home.write([fake()])
+    home.yibu("up", "-d")
+    client = Client(key)
+    client.run(home.url())
+    home.yibu("down")
+    assert used(home, "alice") == client.statuses[200] == _REQUESTS
+
+
+def test_both_nodes_write_what_they_have_answered_during_an_upgrade(home: Home) -> None:
+    key = home.yibu("key", "add", "alice").stdout.strip()
+    home.write([fake()])
+    home.yibu("up", "-d")
+    count = Count()
+
+    async def play() -> None:
+        port = int(home.url().rpartition(":")[2])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(ask_on(port, "fake", count, key=key))
+            await eventually(lambda: count.answered > 50, "answers before")
+            await asyncio.to_thread(home.yibu, "node", "upgrade")
+            most = count.answered + 50
+            await eventually(lambda: count.answered > most, "answers after")
+            count.stop = True
+
+    asyncio.run(play())
+    assert not count.lost
+    until(lambda: used(home, "alice") == count.answered, "what the old node answered last")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -178,29 +177,10 @@ def test_cuda_visible_devices(value: str | None, indices: list[int]) -> None:
 
 def test_gpus_agree_with_the_driver() -> None:
     found = hardware.gpus()
-    if not found:
-        # Without a driver nothing may be raised or warned of (warnings are errors here).
-        assert hardware.gpu_memory_free(0) is None
-        return
-    for gpu in found:
+    for gpu in found:  # without a driver nothing is raised or warned of (warnings are errors here)
         assert 0 <= gpu.free <= gpu.total
         assert gpu.name
         assert gpu.driver
-    assert hardware.gpu_memory_free(len(found)) is None
-
-
-def test_rss_of_a_tree_counts_children() -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
-    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
-    try:
-        process = psutil.Process(parent.pid)
-        while not process.children():
-            assert parent.poll() is None
-            time.sleep(0.01)
-        assert hardware.process_tree_rss(parent.pid) > process.memory_info().rss
-    finally:
-        parent.communicate(b"\n", timeout=60)
-    assert hardware.process_tree_rss(parent.pid) == 0
 
 
 class MigDriver:

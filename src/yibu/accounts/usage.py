@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import time
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -106,7 +105,3 @@ def _row(by: By, group: str, *sums: float) -> dict[str, Any]:
     for name in ("audio_seconds", "compute_seconds"):
         row[name] = round(row[name], 3)
     return row
-
-
-def hour_of(now: float | None = None) -> int:
-    return int((time.time() if now is None else now) // 3600)

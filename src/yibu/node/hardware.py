@@ -237,14 +237,6 @@ def _found(nvml: ModuleType, driver: str) -> Iterator[Gpu]:
             yield _gpu(nvml, mig.number(index, part), handle, driver, capable=whole)
 
 
-def gpu_memory_free(index: int) -> int | None:
-    """Bytes free on one GPU now; None without a driver or such a GPU."""
-    with _nvml() as nvml:
-        if nvml is None or not 0 <= mig.gpu_of(index) < nvml.nvmlDeviceGetCount():
-            return None
-        return _memory(nvml, mig.handle(nvml, index))[1]
-
-
 def gpus_busy() -> dict[int, float]:
     """Per cent of the last moments in which each GPU worked; without those that do not tell (MIG)."""
     with _nvml() as nvml:
@@ -339,22 +331,3 @@ def _text(value: str | bytes) -> str:
 
 
 # ---------------------------------------------------------------------------- processes
-
-
-def process_tree_rss(pid: int) -> int:
-    """Resident bytes of a process and all below it; 0 when it is gone.
-
-    Pages shared between them (a forked worker's, say) are counted once for each.
-    """
-    try:
-        root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_info().rss
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue  # it ended while we counted
-    return total
