@@ -25,6 +25,8 @@ from yibu.planner.lora import Slots
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
+_OTHER_TEMPLATE = tr("options.chat_template: FILE has another used")
+
 OptionsType = TypeVar("OptionsType", bound=ServerOptions)
 
 
@@ -177,8 +179,9 @@ def parsers(
     notes: list[str],
     *,
     missing: str,
-) -> list[str]:
-    """The flags of reasoning and tool parsers: the user's, or those of the model's family.
+) -> tuple[list[str], bool]:
+    """The flags of reasoning and tool parsers, the user's or those of the model's family, and of the chat
+    template where yibu has one for the family; and whether tool calls are parsed.
 
     Args:
         notes: Gets the reasons, and what the model's own chat template lacks.
@@ -188,17 +191,35 @@ def parsers(
         family, options.reasoning_parser, options.tool_call_parser, users, notes
     )
     if "chat_template" in users:
-        return words
-    if not facts.chat_template:
+        return words, parses
+    # Some families' own templates leave a request's tools out, so that the model never calls one.
+    template = family.parsers.template if family is not None and parses else None
+    if template and family and not facts.template_takes_tools:
+        lack = tr("takes no tools") if facts.chat_template else tr("is missing")
+        notes.append(
+            tr(
+                "chat template: yibu's for {title}, because the model's own {lack} ({OTHER})",
+                title=family.title,
+                lack=lack,
+                OTHER=_OTHER_TEMPLATE,
+            )
+        )
+        words += ["--chat-template", f"{{templates}}/{template}"]
+    elif not facts.chat_template:
         notes.append(missing)
     elif parses and not facts.template_takes_tools:
         notes.append(
             tr(
-                "chat template: the one in the model's files takes no tools: a request's "
-                "tools do not reach the model (options.chat_template: FILE has another used)"
+                "chat template: the one in the model's files, which takes no tools: a "
+                "request's tools do not reach the model ({OTHER})",
+                OTHER=_OTHER_TEMPLATE,
             )
         )
-    return words
+    else:
+        notes.append(
+            tr("chat template: the one in the model's files ({OTHER})", OTHER=_OTHER_TEMPLATE)
+        )
+    return words, parses
 
 
 def lora_slots(

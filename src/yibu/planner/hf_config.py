@@ -11,18 +11,15 @@ from typing import Any
 from yibu.errors import UnsupportedError
 from yibu.messages import tr
 from yibu.planner.hf import model, settings
-from yibu.planner.hf.families import FAMILIES
 from yibu.planner.hf.settings import CannotTellError
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a config that describes the language model, with its class's defaults."""
     try:
-        found = model.language(config)
+        return model.language(config).complete
     except CannotTellError:
         return model.language_part(config)
-    family = FAMILIES.get(found.model_type)
-    return {**family.leaves_out, **found.settings} if family else found.settings
 
 
 def layers(text: Mapping[str, Any]) -> int:

@@ -82,7 +82,7 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
             # A caller who is gone must not keep its share of the batch.
             *unless_given(names, "--enable-abort-handling"),
             *_adapters(options, names, notes),
-            *parsers(facts, options, family, names, notes, missing=missing),
+            *parsers(facts, options, family, names, notes, missing=missing)[0],
             *(word for flag in users for word in flag.words),
         ]
         chosen = ("backend", ("pytorch",)) in {(flag.name, flag.values) for flag in users}

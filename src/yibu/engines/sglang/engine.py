@@ -120,7 +120,7 @@ class Sglang(SafetensorsServer[ServerOptions]):
             "chat template: the model's files have none, so that SGLang looks for one by "
             "the model's path (options.chat_template: FILE gives one)"
         )
-        return parsers(facts, options, family, users, notes, missing=missing)
+        return parsers(facts, options, family, users, notes, missing=missing)[0]
 
 
 def _memory(placement: Placement, users: set[str]) -> list[str]:

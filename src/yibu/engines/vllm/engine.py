@@ -12,13 +12,12 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import Capability, LaunchPlan
-from yibu.engines.families import family_of, parser_words
+from yibu.engines.families import family_of
 from yibu.engines.flags import Flag, Given
 from yibu.engines.options import ServerOptions
 from yibu.engines.requests import Abilities, RequestTable
-from yibu.engines.safetensors import SafetensorsServer, lora_slots, unless_given
+from yibu.engines.safetensors import SafetensorsServer, lora_slots, parsers, unless_given
 from yibu.engines.servers import ServerCommand
-from yibu.engines.vllm.chat_templates import template_words
 from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUESTS
 from yibu.engines.vllm.server import SERVER
 from yibu.engines.vllm.sleep import ENVIRONMENT as SLEEP_ENVIRONMENT
@@ -155,11 +154,12 @@ class Vllm(SafetensorsServer[VllmOptions]):
     ) -> list[str]:
         """Reasoning and tool parsers, and the chat template that brings tools to the model."""
         family = family_of(self.name, facts.architecture, model.source, model.name)
-        words, parses = parser_words(
-            family, options.reasoning_parser, options.tool_call_parser, users, notes
+        missing = tr(
+            "chat template: the model's files have none, so that chat is refused and only "
+            "/v1/completions answers (options.chat_template: FILE gives one)"
         )
-        choice = unless_given(users, "--enable-auto-tool-choice") if parses else []
-        return [*words, *choice, *template_words(facts, family, parses, users, notes)]
+        words, parses = parsers(facts, options, family, users, notes, missing=missing)
+        return [*words, *(unless_given(users, "--enable-auto-tool-choice") if parses else ())]
 
 
 def _lora_slots(model: ModelConfig, given: Given) -> Slots | None:

@@ -29,6 +29,12 @@ class Language:
     model_type: str
     nested: bool
 
+    @property
+    def complete(self) -> Settings:
+        """The settings with what the family's configs leave to code beside the weights."""
+        rule = FAMILIES.get(self.model_type)
+        return {**rule.leaves_out, **self.settings} if rule else self.settings
+
 
 def language(config: Mapping[str, Any]) -> Language:
     """The part of a config that describes the language model, with its class's defaults.
@@ -138,7 +144,7 @@ def describe(config: Mapping[str, Any]) -> Described:
                 config=architecture(config) or found.model_type,
             )
         )
-    settings = {**rule.leaves_out, **found.settings}
+    settings = found.complete
     makes_logits = has_head(config) and (not rule.encoder or found.model_type == "eurobert")
     head = makes_logits and not tied(config, settings, found)
     text = decoder.describe(settings, rule, head=head)
@@ -167,9 +173,7 @@ def has_own_head(config: Mapping[str, Any]) -> bool:
         found = language(config)
     except CannotTellError:
         return True
-    rule = FAMILIES.get(found.model_type)
-    settings = {**rule.leaves_out, **found.settings} if rule else found.settings
-    return not tied(config, settings, found)
+    return not tied(config, found.complete, found)
 
 
 def tied(config: Mapping[str, Any], settings: Settings, found: Language) -> bool:
