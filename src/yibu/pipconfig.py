@@ -13,8 +13,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 _log = logging.getLogger(__name__)
+
+PYPI = "https://pypi.org/simple"
+"""The index that is asked where none is configured."""
+_TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 
 def pip_options(
@@ -36,6 +41,19 @@ def pip_options(
             values.update(sections.get(section, {}))
     values.update(_variables(env))
     return values
+
+
+def is_true(value: str) -> bool:
+    """Whether a switch of pip's or uv's is on."""
+    return value.strip().lower() in _TRUE
+
+
+def local_path(location: str) -> Path | None:
+    """The path that a ``file:`` URL or a bare path names; None for anything remote."""
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(location).expanduser()
 
 
 def _files(env: Mapping[str, str], prefix: Path, etc: Path) -> Iterator[Path]:

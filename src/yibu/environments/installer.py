@@ -19,9 +19,8 @@ from yibu.environments.source_build import (
 from yibu.environments.specs import EnvironmentSpec, SourceBuild
 from yibu.environments.uv import WHEELS_HINT, UvFailedError, run_uv
 from yibu.messages import filled, tr
+from yibu.pipconfig import PYPI
 from yibu.proxies import Proxies
-
-_PYPI = "https://pypi.org/simple"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ class Installer:
                     ),
                     reason=error.reason,
                 ) from error
-            index = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or _PYPI
+            index = env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL") or PYPI
             dead = proxies.fault(index) if error.reason == "unreachable" else ""
             if not dead:
                 raise

@@ -9,12 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from yibu.pipconfig import pip_options
+from yibu.pipconfig import is_true, local_path, pip_options
 from yibu.redaction import register_urls
-
-_TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class IndexSettings:
             certificate=_file(values.get("cert")),
             proxy=values.get("proxy"),
             trusted_hosts=tuple(values.get("trusted-host", "").split()),
-            no_index=values.get("no-index", "").strip().lower() in _TRUE,
+            no_index=is_true(values.get("no-index", "")),
         )
 
     def uv_environment(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -64,7 +61,7 @@ class IndexSettings:
             "HTTPS_PROXY": self.proxy,
             "UV_INSECURE_HOST": " ".join(self.trusted_hosts),
             "UV_NO_INDEX": "1" if self.no_index else None,
-            "UV_OFFLINE": "1" if env.get("YIBU_OFFLINE", "").strip().lower() in _TRUE else None,
+            "UV_OFFLINE": "1" if is_true(env.get("YIBU_OFFLINE", "")) else None,
             # pip takes the best version from all indexes together, uv by default from the first
             # that knows the name: a partial extra index would then hide the others.
             "UV_INDEX_STRATEGY": "unsafe-best-match",
@@ -90,16 +87,10 @@ def _spellings(variable: str) -> tuple[str, ...]:
 def _existing(locations: Sequence[str]) -> tuple[str, ...]:
     """Leave out local directories that do not exist: pip warns of them, uv fails on some."""
     return tuple(
-        location for location in locations if (path := _local(location)) is None or path.exists()
+        location
+        for location in locations
+        if (path := local_path(location)) is None or path.exists()
     )
-
-
-def _local(location: str) -> Path | None:
-    """The path that a ``file:`` URL or a bare path names; None for anything remote."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if parts.scheme else Path(location).expanduser()
 
 
 def _file(path: str | None) -> str | None:

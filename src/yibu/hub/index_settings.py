@@ -6,17 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from yibu.pipconfig import pip_options
+from yibu.pipconfig import PYPI, is_true, pip_options
 from yibu.redaction import register_urls
-
-_PYPI = "https://pypi.org/simple"
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
     """Where packages come from; URLs may hold passwords."""
 
-    indexes: tuple[str, ...] = field(default=(_PYPI,), repr=False)
+    indexes: tuple[str, ...] = field(default=(PYPI,), repr=False)
     find_links: tuple[str, ...] = field(default=(), repr=False)
     ca_bundle: str | None = None
 
@@ -28,18 +26,14 @@ class IndexSettings:
             options.get("index-url")
             or env.get("UV_DEFAULT_INDEX")
             or env.get("UV_INDEX_URL")
-            or _PYPI
+            or PYPI
         )
         extra = [
             *options.get("extra-index-url", "").split(),
             *env.get("UV_INDEX", "").split(),
             *env.get("UV_EXTRA_INDEX_URL", "").split(),
         ]
-        found = (
-            []
-            if options.get("no-index", "").lower() in ("1", "true", "yes", "on")
-            else [default, *extra]
-        )
+        found = [] if is_true(options.get("no-index", "")) else [default, *extra]
         # uv writes an index as NAME=URL where it has a name.
         indexes = tuple(dict.fromkeys(re.sub(r"^[\w.-]+=(?=\w+:)", "", url) for url in found))
         links = [*options.get("find-links", "").split(), *_commas(env.get("UV_FIND_LINKS", ""))]

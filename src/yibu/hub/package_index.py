@@ -22,6 +22,7 @@ from yibu.errors import HubAuthError, HubError, HubNotFoundError
 from yibu.hub import http
 from yibu.hub.settings import HubSettings
 from yibu.messages import tr
+from yibu.pipconfig import local_path
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 _PAGE_LIMIT = 64 * 1024 * 1024
@@ -73,7 +74,7 @@ def find_wheel(
             named, found, pure = _wheel_name(wheel.filename)
             if named != canonicalize_name(dist):
                 continue
-            if wheel.url.startswith("file:") and _local_folder(location) is None:
+            if wheel.url.startswith("file:") and local_path(location) is None:
                 continue  # a page from the network has no business with files of this machine
             versions.add(found)
             if pure and same_version(found, version):
@@ -118,7 +119,7 @@ def _offered(
     cancel: threading.Event,
 ) -> list[WheelFile]:
     """The files of a project in an index, or all files of a find-links folder or page."""
-    folder = _local_folder(location)
+    folder = local_path(location)
     if folder is not None:
         return _folder_files(folder if page else folder / canonicalize_name(dist))
     url = location if page else f"{location.rstrip('/')}/{canonicalize_name(dist)}/"
@@ -206,12 +207,6 @@ def _folder_files(folder: Path) -> list[WheelFile]:
         WheelFile(path.name, path.as_uri(), None, path.stat().st_size)
         for path in sorted(folder.glob("*.whl"))
     ]
-
-
-def _local_folder(location: str) -> Path | None:
-    if location.startswith("file:"):
-        return Path(urllib.parse.unquote(urllib.parse.urlsplit(location).path))
-    return Path(location).expanduser() if "://" not in location else None
 
 
 def _with_login(url: str, configured: str) -> str:
