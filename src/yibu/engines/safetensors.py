@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from yibu.config import ModelConfig
 from yibu.engines.base import Engine, LaunchPlan
 from yibu.engines.checks import own_flags
-from yibu.engines.families import Family, parser_words
+from yibu.engines.families import family_of, parser_words
 from yibu.engines.flags import Flag, FlagTable, Given
 from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.options import ServerOptions, adapter_sources, read_options, to_flags
@@ -36,6 +36,8 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
     server: ServerCommand
     options_type: type[OptionsType]
     key_variable: str
+    no_template: str
+    """What it does for a model without a chat template, as a note."""
     formats = frozenset({"safetensors"})
     serves = tr("safetensors models")
     for_gpus = True
@@ -120,6 +122,54 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
         decided |= flags
         return to_flags({name: value for name, value in decided.items() if name not in users})
 
+    def _parsers(
+        self,
+        model: ModelConfig,
+        facts: ModelFacts,
+        options: OptionsType,
+        users: Collection[str],
+        notes: list[str],
+    ) -> tuple[list[str], bool]:
+        """The flags of reasoning and tool parsers, the user's or those of the model's family, and of the
+        chat template where yibu has one for the family; and whether tool calls are parsed. The reasons,
+        and what the model's own chat template lacks, go into ``notes``."""
+        if facts.pooling:
+            return [], False
+        family = family_of(self.name, facts.architecture, model.source, model.name)
+        words, parses = parser_words(
+            family, options.reasoning_parser, options.tool_call_parser, users, notes
+        )
+        if "chat_template" in users:
+            return words, parses
+        # Some families' own templates leave a request's tools out, so that the model never calls one.
+        template = family.parsers.template if family is not None and parses else None
+        if template and family and not facts.template_takes_tools:
+            lack = tr("takes no tools") if facts.chat_template else tr("is missing")
+            notes.append(
+                tr(
+                    "chat template: yibu's for {title}, because the model's own {lack} ({OTHER})",
+                    title=family.title,
+                    lack=lack,
+                    OTHER=_OTHER_TEMPLATE,
+                )
+            )
+            words += ["--chat-template", f"{{templates}}/{template}"]
+        elif not facts.chat_template:
+            notes.append(self.no_template)
+        elif parses and not facts.template_takes_tools:
+            notes.append(
+                tr(
+                    "chat template: the one in the model's files, which takes no tools: a "
+                    "request's tools do not reach the model ({OTHER})",
+                    OTHER=_OTHER_TEMPLATE,
+                )
+            )
+        else:
+            notes.append(
+                tr("chat template: the one in the model's files ({OTHER})", OTHER=_OTHER_TEMPLATE)
+            )
+        return words, parses
+
     def _launch(
         self,
         model: ModelConfig,
@@ -169,57 +219,6 @@ def unless_given(users: Collection[str], *words: str) -> list[str]:
 def adapter_paths(lora: Mapping[str, str]) -> list[str]:
     """``NAME=PATH`` of each LoRA adapter."""
     return [f"{name}={{lora_{number}}}" for number, name in enumerate(lora)]
-
-
-def parsers(
-    facts: ModelFacts,
-    options: ServerOptions,
-    family: Family | None,
-    users: Collection[str],
-    notes: list[str],
-    *,
-    missing: str,
-) -> tuple[list[str], bool]:
-    """The flags of reasoning and tool parsers, the user's or those of the model's family, and of the chat
-    template where yibu has one for the family; and whether tool calls are parsed.
-
-    Args:
-        notes: Gets the reasons, and what the model's own chat template lacks.
-        missing: What the server does for a model without a chat template.
-    """
-    words, parses = parser_words(
-        family, options.reasoning_parser, options.tool_call_parser, users, notes
-    )
-    if "chat_template" in users:
-        return words, parses
-    # Some families' own templates leave a request's tools out, so that the model never calls one.
-    template = family.parsers.template if family is not None and parses else None
-    if template and family and not facts.template_takes_tools:
-        lack = tr("takes no tools") if facts.chat_template else tr("is missing")
-        notes.append(
-            tr(
-                "chat template: yibu's for {title}, because the model's own {lack} ({OTHER})",
-                title=family.title,
-                lack=lack,
-                OTHER=_OTHER_TEMPLATE,
-            )
-        )
-        words += ["--chat-template", f"{{templates}}/{template}"]
-    elif not facts.chat_template:
-        notes.append(missing)
-    elif parses and not facts.template_takes_tools:
-        notes.append(
-            tr(
-                "chat template: the one in the model's files, which takes no tools: a "
-                "request's tools do not reach the model ({OTHER})",
-                OTHER=_OTHER_TEMPLATE,
-            )
-        )
-    else:
-        notes.append(
-            tr("chat template: the one in the model's files ({OTHER})", OTHER=_OTHER_TEMPLATE)
-        )
-    return words, parses
 
 
 def lora_slots(

@@ -9,12 +9,11 @@ from __future__ import annotations
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import LaunchPlan, Verdict
-from yibu.engines.families import family_of
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
 from yibu.engines.lmdeploy.server import SERVER
 from yibu.engines.options import ServerOptions
 from yibu.engines.requests import Abilities, RequestTable
-from yibu.engines.safetensors import SafetensorsServer, adapter_paths, parsers, unless_given
+from yibu.engines.safetensors import SafetensorsServer, adapter_paths, unless_given
 from yibu.engines.servers import ServerCommand
 from yibu.messages import tr
 from yibu.planner.request import Request
@@ -44,6 +43,11 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
     flags_module: str | None = "yibu.launchers.lmdeploy_flags"
     # Of yibu's launcher: LMDeploy itself reads its keys from the command line alone.
     key_variable = "LMDEPLOY_API_KEY"
+    no_template = tr(
+        "chat template: the model's files have none, so that LMDeploy looks for one "
+        "of its own by the model's name (options.chat_template: NAME or a JSON file "
+        "gives one)"
+    )
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         if facts and facts.pooling:
@@ -68,12 +72,6 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
         notes: list[str] = []
         options, users = self._read(model, notes)
         names = {flag.name for flag in users}
-        family = family_of(self.name, facts.architecture, model.source, model.name)
-        missing = tr(
-            "chat template: the model's files have none, so that LMDeploy looks for one "
-            "of its own by the model's name (options.chat_template: NAME or a JSON file "
-            "gives one)"
-        )
         argv = [
             *("{python}", "-m", "yibu.launchers.lmdeploy", *_memory(placement, names, notes)),
             *("--", "{model}", "--server-name", "{host}", "--server-port", "{port}"),
@@ -82,7 +80,7 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
             # A caller who is gone must not keep its share of the batch.
             *unless_given(names, "--enable-abort-handling"),
             *_adapters(options, names, notes),
-            *parsers(facts, options, family, names, notes, missing=missing)[0],
+            *self._parsers(model, facts, options, names, notes)[0],
             *(word for flag in users for word in flag.words),
         ]
         chosen = ("backend", ("pytorch",)) in {(flag.name, flag.values) for flag in users}

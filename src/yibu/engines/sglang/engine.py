@@ -8,14 +8,12 @@ from __future__ import annotations
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import Capability, LaunchPlan, Verdict
-from yibu.engines.families import family_of
 from yibu.engines.options import ServerOptions
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.safetensors import (
     SafetensorsServer,
     adapter_paths,
     lora_slots,
-    parsers,
     unless_given,
 )
 from yibu.engines.servers import ServerCommand
@@ -44,6 +42,10 @@ class Sglang(SafetensorsServer[ServerOptions]):
     flags_module: str | None = "yibu.launchers.sglang_flags"
     # Of yibu's launcher: SGLang itself reads its key from the command line alone.
     key_variable = "SGLANG_API_KEY"
+    no_template = tr(
+        "chat template: the model's files have none, so that SGLang looks for one by "
+        "the model's path (options.chat_template: FILE gives one)"
+    )
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:
         if (
@@ -89,7 +91,7 @@ class Sglang(SafetensorsServer[ServerOptions]):
             *unless_given(names, "--enable-metrics"),
             *(unless_given(names, "--is-embedding") if facts.pooling else ()),
             *_adapters(options, names, notes),
-            *(() if facts.pooling else self._parsers(model, facts, options, names, notes)),
+            *self._parsers(model, facts, options, names, notes)[0],
             *(word for flag in users for word in flag.words),
         ]
         return self._launch(
@@ -106,21 +108,6 @@ class Sglang(SafetensorsServer[ServerOptions]):
             stop_grace=30.0,
             notes=tuple(notes),
         )
-
-    def _parsers(
-        self,
-        model: ModelConfig,
-        facts: ModelFacts,
-        options: ServerOptions,
-        users: set[str],
-        notes: list[str],
-    ) -> list[str]:
-        family = family_of(self.name, facts.architecture, model.source, model.name)
-        missing = tr(
-            "chat template: the model's files have none, so that SGLang looks for one by "
-            "the model's path (options.chat_template: FILE gives one)"
-        )
-        return parsers(facts, options, family, users, notes, missing=missing)[0]
 
 
 def _memory(placement: Placement, users: set[str]) -> list[str]:

@@ -12,11 +12,10 @@ from pydantic import Field
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import Capability, LaunchPlan
-from yibu.engines.families import family_of
 from yibu.engines.flags import Flag, Given
 from yibu.engines.options import ServerOptions
 from yibu.engines.requests import Abilities, RequestTable
-from yibu.engines.safetensors import SafetensorsServer, lora_slots, parsers, unless_given
+from yibu.engines.safetensors import SafetensorsServer, lora_slots, unless_given
 from yibu.engines.servers import ServerCommand
 from yibu.engines.vllm.requests import RESPONSE_STORE, TOOL_SERVER, VLLM_REQUESTS
 from yibu.engines.vllm.server import SERVER
@@ -76,6 +75,10 @@ class Vllm(SafetensorsServer[VllmOptions]):
     server: ServerCommand = SERVER
     flags_module: str | None = "yibu.launchers.vllm_flags"
     key_variable = "VLLM_API_KEY"
+    no_template = tr(
+        "chat template: the model's files have none, so that chat is refused and only "
+        "/v1/completions answers (options.chat_template: FILE gives one)"
+    )
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
         given = self._given(model)
@@ -108,6 +111,7 @@ class Vllm(SafetensorsServer[VllmOptions]):
         alone = _in_one_process(model, options, placement, names)
         drain = _drain(users) if "shutdown_timeout" in table.flags else 0.0
         sleep = sleep_plan(model, facts, placement, names, table)
+        parsers, parses = self._parsers(model, facts, options, names, notes)
         argv = [
             *(_SERVE if table.serve else _MODULE),
             *("--host", "{host}", "--port", "{port}", "--served-model-name", model.name),
@@ -118,7 +122,8 @@ class Vllm(SafetensorsServer[VllmOptions]):
             *(unless_given(names, "--shutdown-timeout", str(_DRAIN)) if drain else ()),
             *(sleep_flags(names) if sleep else ()),
             *_adapters(options, names, notes),
-            *(() if facts.pooling else self._parsers(model, facts, options, names, notes)),
+            *parsers,
+            *(unless_given(names, "--enable-auto-tool-choice") if parses else ()),
             *(word for flag in users for word in flag.words),
         ]
         env = {
@@ -143,23 +148,6 @@ class Vllm(SafetensorsServer[VllmOptions]):
             stop_grace=drain + _TEARDOWN,
             notes=tuple(notes),
         )
-
-    def _parsers(
-        self,
-        model: ModelConfig,
-        facts: ModelFacts,
-        options: VllmOptions,
-        users: set[str],
-        notes: list[str],
-    ) -> list[str]:
-        """Reasoning and tool parsers, and the chat template that brings tools to the model."""
-        family = family_of(self.name, facts.architecture, model.source, model.name)
-        missing = tr(
-            "chat template: the model's files have none, so that chat is refused and only "
-            "/v1/completions answers (options.chat_template: FILE gives one)"
-        )
-        words, parses = parsers(facts, options, family, users, notes, missing=missing)
-        return [*words, *(unless_given(users, "--enable-auto-tool-choice") if parses else ())]
 
 
 def _lora_slots(model: ModelConfig, given: Given) -> Slots | None:
