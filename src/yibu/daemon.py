@@ -224,7 +224,7 @@ class Front:
             server = GatewayServer(self._app, self._listeners)
             self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
             self._handle.limits = limits
-            self._handle.configure = partial(_configure, server)
+            self._handle.configure = partial(self._configure, server)
             self._handle.attach = manager.attach
             try:
                 if self._later:
@@ -252,6 +252,14 @@ class Front:
             else:
                 self._link.keep(server.descriptors())
                 return server.url
+
+    async def _configure(self, server: GatewayServer, settings: Settings) -> None:
+        """Have the gateway, and this process's log, follow other settings. Raises ConfigError."""
+        await server.configure(settings.gateway, settings.digests)
+        log.configure(form=settings.gateway.log_format)
+        if self._handle.url:  # it listens already
+            self._handle.url = server.url
+            self._link.keep(server.descriptors())
 
     async def announce(self, _fleet: Fleet) -> None:
         """Say that the node listens, then make ready what no model's start should wait for."""
@@ -283,12 +291,6 @@ class _SharedLimits:
     def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         work = self._accounting.hand_over(reader, writer)
         self._tasks.append(asyncio.create_task(work, name="limits at the new node"))
-
-
-async def _configure(server: GatewayServer, settings: Settings) -> None:
-    """Have the gateway, and this process's log, follow other settings. Raises ConfigError."""
-    server.configure(settings.gateway, settings.digests)
-    log.configure(form=settings.gateway.log_format)
 
 
 @asynccontextmanager

@@ -123,12 +123,3 @@ def test_settings_hold_no_key(tmp_path: Path) -> None:
         assert "a-key-of-mine" not in text
     (change,) = changes(Settings(), replace(Settings(), keys=settings.keys))
     assert change.line() == "gateway.api_keys: none → 2 (2 added, 0 removed)"
-
-
-def test_settings_go_back_on_the_sockets_that_are_there(tmp_path: Path) -> None:
-    file = File(tmp_path)
-    then = file.settings({"port": 1, "funasr_port": 2, "max_body": 1})
-    now = file.settings({"port": 3, "host": "127.0.0.2"})
-    after = then.on_sockets_of(now)
-    assert names(now, after) == ["max_body"]
-    assert after.origins == {"port": "file", "host": "file", "max_body": "file"}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from tests.e2e.home import REPOSITORY, Home, fake
@@ -129,14 +131,14 @@ LIVE: dict[str, tuple[Any, Observe, Any, Any]] = {
 """A value, what is seen of the setting, and what that is by default and with the value."""
 APART = {"drain_timeout", "max_connections"}
 """Live too: tested by themselves, because they cost connections."""
-SOCKETS = {"host": "127.0.0.2", "port": 1, "funasr_port": 1}
+ADDRESS = {"host", "port", "funasr_port"}
 
 
 def test_every_setting_is_in_the_table_and_tested() -> None:
     assert set(APPLIED) == set(GatewaySchema.model_fields)
     live = {name for name, how in APPLIED.items() if how == "live"}
     assert live == set(LIVE) | APART
-    assert {name for name, how in APPLIED.items() if how == "sockets"} == set(SOCKETS)
+    assert {name for name, how in APPLIED.items() if how == "address"} == ADDRESS
 
 
 @pytest.fixture
@@ -230,28 +232,62 @@ async def test_a_shorter_drain_holds_at_once(served: Home) -> None:
             await held
 
 
-@pytest.mark.parametrize("name", SOCKETS)
-def test_another_address_is_refused_with_what_to_type(name: str, home: Home) -> None:
+async def test_another_address_holds_at_once_and_open_connections_go_on(served: Home) -> None:
+    old = served.url()
+    async with asking(served) as ask, held_stream(ask) as held:
+        number = int(old.rpartition(":")[2])
+        for host in ("127.0.0.2", "0.0.0.0", "127.0.0.1"):
+            told = await apply(served, host=host, port=number, api_keys=[KEY])
+            assert f"→ {host}" in told
+            name = "127.0.0.1" if host == "0.0.0.0" else host
+            assert served.url() == f"http://{name}:{number}"
+            assert await keys_work(Asker(served, served.url(), ask.http)) == [401, 200, 401]
+        await apply(served, port=0, funasr_port=0)
+        assert served.url() == old
+        other = free_port()
+        await apply(served, port=other, funasr_port=0)
+        assert served.url() == f"http://127.0.0.1:{other}"
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await ask.get()
+        assert await Asker(served, served.url(), ask.http).chat() == 200
+        assert not held.done()
+        assert len(listeners(served)) == 2
+        await asyncio.to_thread(crash, served)
+        assert served.url() == f"http://127.0.0.1:{other}"
+        assert len(listeners(served)) == 2
+    with suppress(aiohttp.ClientError):  # of the node that was killed
+        held.result()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def listeners(home: Home) -> list[Any]:
+    """Addresses at which the node's process listens."""
+    process = psutil.Process(home.ps()["node"]["pid"])
+    return [one.laddr for one in process.net_connections("tcp") if one.status == "LISTEN"]
+
+
+def test_an_address_that_cannot_be_had_refuses_the_whole_file(home: Home) -> None:
     home.write([fake()])
     home.yibu("up", "-d")
-    replicas = home.model("fake")["replicas"]
-    home.write([fake("fake", "--tokens", "9"), fake("more")], **{name: SOCKETS[name]}, max_body=1)
-    assert f"gateway.{name}: that needs a restart" in home.yibu("diff").stderr
-    for verb in (["apply", "--yes"], ["up", "-d"]):
-        refused = home.yibu(*verb, code=2).stderr
-        assert "yibu down && yibu up -d" in refused
-        assert f"gateway.{name}" in refused
-    assert [model["name"] for model in home.ps()["models"]] == ["fake"]
-    assert home.model("fake")["replicas"] == replicas
-    status, told = Page(home).ask("POST", "/config/apply", changed(home))
-    assert (status, f"gateway.{name}" in told["error"]["message"]) == (422, True)
-    assert home.client.call("settings")["settings"]["gateway"]["max_body"] == 32 * 2**20
-
-
-def changed(home: Home) -> dict[str, str]:
-    """The file as it is now, as the console would apply it."""
-    config = Page(home).told("/config")
-    return {"text": config["text"], "sha256": config["sha256"]}
+    before = home.client.call("configs")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        home.write([fake("fake", "--tokens", "9")], port=number, api_keys=[KEY])
+        assert f"port {number}" in home.yibu("apply", "--yes", code=2).stderr
+    assert home.client.call("configs") == before
+    assert statuses(home, None) == [200]
+    refused = home.yibu("up", "-d", code=2).stderr
+    assert f"gateway.port: 0 → {number}" in refused
+    assert "yibu apply -f" in refused
+    home.yibu("apply", "--yes")
+    assert home.url() == f"http://127.0.0.1:{number}"
+    home.yibu("rollback", "--yes")
+    assert home.client.call("configs")["settings"] == before["settings"]
+    assert "yibu down && yibu up -d" in home.yibu("up", "-d", "--port", "1", "fake", code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,14 @@ from typing import Any, Literal, Self
 
 from yibu.config.keys import digest_of, keys_of_environment, load_keys, read_key_file
 from yibu.config.types import Config, GatewayConfig, Origin
-from yibu.errors import UsageError
-from yibu.messages import joined, tr
+from yibu.messages import tr
 
-Applied = Literal["live", "sockets", "models"]
+Applied = Literal["live", "address", "models"]
 
 APPLIED: Mapping[str, Applied] = {
-    "host": "sockets",
-    "port": "sockets",
-    "funasr_port": "sockets",
+    "host": "address",
+    "port": "address",
+    "funasr_port": "address",
     "api_keys": "live",
     "api_key_file": "live",
     "max_body": "live",
@@ -34,12 +33,13 @@ APPLIED: Mapping[str, Applied] = {
     "keep": "models",
 }
 """How a running node applies a change of a setting, by its name in the file. ``live``: at once.
-``sockets``: it needs other listening sockets. ``models``: it is the default of the models' own setting."""
+``address``: at once too, but clients have to use another address. ``models``: it is the default of the models' own setting."""
 
 _FIELDS = {"max_body_bytes": "max_body", "max_upload_bytes": "max_upload"}
 """Fields of GatewayConfig whose name in the file is another one."""
 _KEYS = frozenset({"api_keys", "api_key_file"})
-_FIRM = frozenset({"flag", "environment"})
+FIRM = frozenset({"flag", "environment"})
+"""Origins that hold against a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +93,6 @@ class Settings:
             dict(data["origins"]),
             data["file"],
         )
-
-    def on_sockets_of(self, other: Settings) -> Settings:
-        """These, with the other's listening sockets."""
-        names = [name for name, how in APPLIED.items() if how == "sockets"]
-        gateway = dataclasses.replace(
-            self.gateway, **{name: getattr(other.gateway, name) for name in names}
-        )
-        origins = {name: origin for name, origin in self.origins.items() if name not in names}
-        origins |= {name: other.origins[name] for name in names if name in other.origins}
-        return dataclasses.replace(self, gateway=gateway, origins=origins)
 
     def as_input(self, secrets: Iterable[str], *, listen_later: bool = False) -> bytes:
         """What a node that starts with them reads on its standard input. ``secrets`` are the keys, as far as they
@@ -176,8 +166,8 @@ def merged(running: Settings, wanted: Settings, *, whole: bool) -> Settings:
     own = wanted.file is not None and (whole or running.file in (None, wanted.file))
     values, origins = running.values, dict(running.origins)
     for name, value in wanted.values.items():
-        origin, firm = wanted.origins.get(name), running.origins.get(name) in _FIRM
-        if name in _KEYS or not (origin in _FIRM or (not firm and (origin == "file" or own))):
+        origin, firm = wanted.origins.get(name), running.origins.get(name) in FIRM
+        if name in _KEYS or not (origin in FIRM or (not firm and (origin == "file" or own))):
             continue
         values[name] = value
         origins.pop(name, None)
@@ -199,24 +189,9 @@ def changes(before: Settings, after: Settings) -> tuple[SettingChange, ...]:
     )
 
 
-def needing_sockets(changed: Iterable[SettingChange]) -> list[SettingChange]:
-    """Those that need other listening sockets."""
-    return [one for one in changed if APPLIED[one.name] == "sockets"]
-
-
-def refuse_sockets(changed: Iterable[SettingChange]) -> None:
-    """Raises UsageError where a change needs other listening sockets."""
-    found = needing_sockets(changed)
-    if not found:
-        return
-    said = joined("; ", [one.line() for one in found])
-    raise UsageError(
-        tr(
-            "The node listens already, and its address changes with a restart only: {said}.",
-            said=said,
-        ),
-        hint=tr("Nothing was changed. Start it anew with these: yibu down && yibu up -d"),
-    )
+def moving(changed: Iterable[SettingChange]) -> list[SettingChange]:
+    """Those by which clients have to use another address."""
+    return [one for one in changed if APPLIED[one.name] == "address"]
 
 
 def shown_value(name: str, value: Any) -> str:

@@ -24,24 +24,33 @@ class PortTakenError(ListenError):
     """Another program listens on the port."""
 
 
-def open_listeners(config: GatewayConfig, given: Sequence[int] = ()) -> list[socket.socket]:
+def open_listeners(
+    config: GatewayConfig, given: Sequence[int] = (), beside: Sequence[socket.socket] = ()
+) -> list[socket.socket]:
     """The listening sockets, that of ``gateway.port`` first, then that of ``gateway.funasr_port``.
 
-    ``given`` are descriptors of sockets that systemd, or the holder of a node that was killed, kept.
+    ``given`` are descriptors of sockets that systemd, or the holder of a node that was killed, kept;
+    ``beside`` are this process's own, which may have a port on another address until they are closed.
 
     Raises:
         ListenError: a port is in use, or cannot be bound.
     """
     ports = [port for port in (config.port, config.funasr_port) if port is not None]
-    left = [socket.socket(fileno=descriptor) for descriptor in given]
+    were = [socket.socket(fileno=descriptor) for descriptor in given]
+    left = list(were)
     found: list[socket.socket] = []
     try:
-        for port in ports:
+        for number, port in enumerate(ports):
             family, host = address_of(config.host, port)
-            kept = next((one for one in left if _is_on(one, family, host, port)), None)
+            # For 0, which any free one suits, only what it had: not the socket of the other port.
+            same = were[number : number + 1]
+            fits = [
+                one for one in left if _is_on(one, family, host, port) and (port or one in same)
+            ]
+            kept = next(iter(fits), None)
             if kept is not None:
                 left.remove(kept)
-            found.append(kept or bind(config.host, port))
+            found.append(kept or bind(config.host, port, beside))
     except BaseException:  # whatever kept one from being had, the others must not stay open
         for one in found:
             one.close()
@@ -76,15 +85,23 @@ def address_of(host: str, port: int) -> tuple[socket.AddressFamily, str]:
     return family, str(address[0])
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, beside: Sequence[socket.socket] = ()) -> socket.socket:
     """Take the port. Connections wait in the kernel's queue until a server accepts them.
+
+    ``beside`` are sockets of this process that may have the port already, on another address.
 
     Raises:
         ListenError: it is in use, or the address cannot be bound.
     """
     family, address = address_of(host, port)
+    # 0.0.0.0:8000 beside 127.0.0.1:8000 is refused by the kernel unless both sockets allow it.
+    shared = [one for one in beside if port and one.getsockname()[1] == port]
+    for one in shared:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        return socket.create_server((address, port), family=family, backlog=_BACKLOG)
+        return socket.create_server(
+            (address, port), family=family, backlog=_BACKLOG, reuse_port=bool(shared)
+        )
     except OSError as error:
         raise _listen_error(host, port, error) from error
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from yibu import descriptors
 from yibu.config.keys import check_exposure
+from yibu.errors import ConfigError
 from yibu.gateway.listening import open_listeners
 
 if TYPE_CHECKING:  # `yibu adopt` only asks whether the address can be had
@@ -83,30 +86,60 @@ class GatewayServer:
         loop = asyncio.get_running_loop()
         config = _settings(self._app)
         state = Connections(descriptors.clients(self._config.max_connections))
-        self._listeners = self._listeners or open_listeners(self._config)
         self._protocols = [
-            partial(HttpConnection, config, state, {FUNASR_PORT: number > 0}, loop)
-            for number in range(len(self._listeners))
+            partial(HttpConnection, config, state, {FUNASR_PORT: funasr}, loop)
+            for funasr in (False, True)
         ]
         self._state = state
-        await self.accept()
-        self.port, *others = [listener.getsockname()[1] for listener in self._listeners]
-        self.funasr_port = others[0] if others else None
+        await self._listen(self._listeners or open_listeners(self._config))
         self._tick()
+
+    async def _listen(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept connections at these."""
+        self._listeners = list(listeners)
+        await self.accept()
+        self.port, *others = [listener.getsockname()[1] for listener in listeners]
+        self.funasr_port = others[0] if others else None
         logger.info("gateway listens on %s", self.url)
 
-    def configure(self, config: GatewayConfig, digests: Sequence[str]) -> None:
-        """Serve by other settings of the same address from now on; connections that are open go on.
+    async def configure(self, config: GatewayConfig, digests: Sequence[str]) -> None:
+        """Serve by other settings from now on; connections that are open go on.
 
         Raises:
-            ConfigError: they cannot be used; nothing has changed.
+            ConfigError: they cannot be used, or the address cannot be had; nothing has changed.
         """
         accounts = self._app.deps.accounts
         check_exposure(config.host, digests, accounts=accounts is not None and accounts.closed)
-        self._app.configure(config, digests)
+        moves = self._state is not None and _address(config) != _address(self._config)
+        listeners: list[socket.socket] = []
+        if moves:
+            given = [os.dup(descriptor) for descriptor in self.descriptors()]
+            listeners = open_listeners(config, given, self._listeners)
+        try:
+            self._app.configure(config, digests)
+        except ConfigError:
+            for listener in listeners:
+                listener.close()
+            raise
         self._config = config
         if self._state is not None:
             self._state.limit = descriptors.clients(config.max_connections)
+        if moves:
+            await self._move(listeners)
+
+    async def _move(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept connections at these, and no longer where none of them is."""
+        servers, self._servers = self._servers, []
+        old, stay = self._listeners, {listener.getsockname() for listener in listeners}
+        await self._listen(listeners)
+        for server in servers:
+            server.close()
+        for listener in old:
+            if listener.getsockname() not in stay:
+                with suppress(OSError):
+                    # Other processes may have it too: it must not listen on in one that accepts nothing.
+                    listener.shutdown(socket.SHUT_RD)
+            listener.close()
 
     def descriptors(self) -> list[int]:
         """The listening sockets', for another process."""
@@ -115,7 +148,7 @@ class GatewayServer:
     async def accept(self) -> None:
         """Accept connections, after ``pause`` too."""
         loop = asyncio.get_running_loop()
-        for listener, protocol in zip(self._listeners, self._protocols, strict=True):
+        for listener, protocol in zip(self._listeners, self._protocols, strict=False):
             server = await loop.create_server(protocol, sock=listener.dup(), backlog=_BACKLOG)
             self._servers.append(server)
 
@@ -183,6 +216,10 @@ class GatewayServer:
             loop = asyncio.get_running_loop()
             self._state.tick(loop.time())
             self._ticker = loop.call_later(1.0, self._tick)
+
+
+def _address(config: GatewayConfig) -> tuple[str, int, int | None]:
+    return config.host, config.port, config.funasr_port
 
 
 def _settings(app: Gateway) -> Config:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from yibu.config import Config
-from yibu.config.settings import SettingChange, Settings, changes, merged, settings_of
+from yibu.config.settings import FIRM, SettingChange, Settings, changes, merged, moving, settings_of
 from yibu.errors import UsageError
 from yibu.management.check import check_settings
 from yibu.management.context import Context
@@ -38,7 +38,8 @@ def changes_of_up(
     ``whole_file``: no model was named, so that models which the file no longer has count too.
 
     Raises:
-        UsageError: a model of the file runs that it no longer has, or the settings are another file's.
+        UsageError: a model of the file runs that it no longer has, or the settings are another file's, or of
+            another address: whoever brings a model up may not expect that.
         ConfigError: they cannot be used.
     """
     _refuse_gone(config, told["models"], whole_file=whole_file)
@@ -46,27 +47,25 @@ def changes_of_up(
     wanted, keys = settings_of(config, context.env)
     after = merged(running, wanted, whole=False)
     found = changes(running, after)
-    if found and after.file != wanted.file:
-        _refuse_other_file(found, running, wanted)
+    if moving(found) or (found and after.file != wanted.file):
+        _refuse_surprise(found, running, wanted)
     if found:
         check_settings(after, context)
     return NewSettings(after, found, keys)
 
 
-def _refuse_other_file(
-    found: tuple[SettingChange, ...], running: Settings, wanted: Settings
-) -> None:
+def _refuse_surprise(found: tuple[SettingChange, ...], running: Settings, wanted: Settings) -> None:
     raise UsageError(
         tr(
             "A node already runs here, and its settings are not those of this command: {changed}.",
             changed=joined("; ", [one.line() for one in found]),
         ),
         hint=tr(
-            "They came from {file}. To serve what this file has instead: yibu apply -f {wanted}",
-            file=running.file,
+            "Those came from {file}. To serve what the file of this command has: yibu apply -f {wanted}",
+            file=running.file or tr("no file"),
             wanted=wanted.file,
         )
-        if wanted.file
+        if wanted.file and not any(wanted.origins.get(one.name) in FIRM for one in found)
         else tr("Start it anew with these: yibu down && yibu up -d"),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.config.settings import SettingChange, Settings, changes, refuse_sockets
+from yibu.config.settings import SettingChange, Settings, changes
 from yibu.config.wire import model_config, plain_config
 from yibu.messages import tr
 
@@ -72,10 +72,6 @@ class Difference:
         """Those to bring up."""
         return (*self.added, *(one.model for one in self.changed))
 
-    def refuse_sockets(self) -> None:
-        """Raises UsageError where a setting needs other listening sockets."""
-        refuse_sockets(self.setting_changes)
-
     def plain(self) -> dict[str, Any]:
         """As ``yibu diff --json`` prints it."""
         return {
@@ -129,7 +125,7 @@ def difference(
 
 def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
     """What leads back to what was served before the last `yibu apply`, by what the node tells of its
-    ``configs``; None where nothing was applied. Listening sockets stay as they are."""
+    ``configs``; None where nothing was applied."""
     before = told["previous"]
     if before is None:
         return None
@@ -139,8 +135,7 @@ def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
     if before["settings"] is None:
         return found
     now, then = (Settings.from_plain(one["settings"]) for one in (told, before))
-    after = then.on_sockets_of(now)
-    return replace(found, settings=NewSettings(after, changes(now, after)))
+    return replace(found, settings=NewSettings(then, changes(now, then)))
 
 
 def shown(name: str, value: Any) -> str:

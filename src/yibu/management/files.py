@@ -95,9 +95,7 @@ class ConfigFile:
         check_options(wanted.models, self._context)
         own = [model.name for model in running if model.file == self.path]
         found = difference(wanted.models, running, own)
-        found = with_settings(found, wanted.config, settings, self._context)
-        found.refuse_sockets()
-        return found
+        return with_settings(found, wanted.config, settings, self._context)
 
     def compare(
         self, text: str, running: Sequence[ModelConfig], settings: Settings

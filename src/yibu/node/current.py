@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from yibu.config.settings import Settings, changes, refuse_sockets
+from yibu.config.settings import Settings
 from yibu.errors import UsageError
 from yibu.messages import tr
 from yibu.node.holder_link import HolderLink
@@ -39,7 +39,7 @@ class CurrentSettings:
 
         Raises:
             ConfigError: they cannot be used.
-            UsageError: they need other sockets, or the node is being replaced.
+            UsageError: the node is being replaced.
         """
         if self.handing_over:
             raise UsageError(
@@ -48,7 +48,6 @@ class CurrentSettings:
                 ),
                 hint=tr("try again in a moment"),
             )
-        refuse_sockets(changes(self.value, settings))
         register(*secrets)
         if self._configure is not None:
             await self._configure(settings)

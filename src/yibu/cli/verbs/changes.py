@@ -35,8 +35,6 @@ def diff(
     ] = False,
 ) -> int:
     """Show what `yibu apply` would change."""
-    from yibu.config.settings import needing_sockets
-
     here = Context.here()
     chosen = _chosen(here, file)
     found = _difference(here, chosen)
@@ -45,13 +43,6 @@ def diff(
     else:
         for line in found.lines():
             output.data(line)
-        for change in needing_sockets(found.setting_changes):
-            output.talk(
-                tr(
-                    "{line}: that needs a restart, yibu down && yibu up -d",
-                    line=f"gateway.{change.name}",
-                )
-            )
         if not found:
             output.talk(tr("Nothing would change."))
     return FAILED if exit_code and found else DONE
@@ -62,7 +53,7 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
 
     A changed model is started beside the old one where memory allows, and takes over when it has
     answered; where it fails, the old one serves on. Models that were not started from this file stay.
-    Settings of the gateway hold at once; another host or port needs a restart.
+    Settings of the gateway hold at once; with another host or port it listens there.
     """
     from yibu.cli.launch import NodeLaunch
     from yibu.cli.session import Session, watch
@@ -109,7 +100,6 @@ def _agreed(found: Difference, *, yes: bool) -> bool:
         return False
     for line in found.lines():
         output.talk(line)
-    found.refuse_sockets()
     if yes:
         return True
     if not sys.stdin.isatty():
