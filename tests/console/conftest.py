@@ -97,9 +97,11 @@ Look = Callable[..., View]
 
 
 @pytest.fixture
-def look(browser: Browser) -> Iterator[Look]:
+def look(browser: Browser, home: Home) -> Iterator[Look]:
     """``look(url)`` → a :class:`View` in a browser profile of its own; the test fails for every complaint of
-    the browser's: errors in its console, exceptions, requests that fail or leave the machine."""
+    the browser's: errors in its console, exceptions, requests that fail or leave the machine.
+
+    It needs ``home`` so that pages are closed before the node that they follow is stopped."""
     contexts: list[BrowserContext] = []
     views: list[View] = []
 

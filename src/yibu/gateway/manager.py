@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -53,6 +54,13 @@ class Manager(Protocol):
 
     async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """What models would need, and where they would go. Raises YibuError."""
+        ...
+
+    async def pull(
+        self, model: str, report: Callable[[Mapping[str, Any]], None], cancel: threading.Event
+    ) -> None:
+        """Have a model's files on this disk. ``report`` gets the fields of ``progress`` events, on the
+        event loop; ``cancel`` ends it, and what has come stays for the next time. Raises YibuError."""
         ...
 
     def read_file(self) -> dict[str, Any]:

@@ -124,7 +124,8 @@ class Store(Upkeep):
                     "a wheel.",
                     source=source,
                 ),
-                hint=tr("yibu pull '{source}'", source=source),
+                hint=tr("Fetch it first: yibu pull '{source}'", source=source),
+                cause="not_pulled",
             )
         listing = self._hub(source).listing(source, threading.Event())
         client = HttpClient(self._settings)

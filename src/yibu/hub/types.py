@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from yibu.hub.quantization import best_projector
 
@@ -95,6 +95,10 @@ class Progress:
         if self.bytes_per_second <= 0:
             return None
         return (self.total_bytes - self.done_bytes) / self.bytes_per_second
+
+    def plain(self) -> dict[str, Any]:
+        """Fields of a ``progress`` event."""
+        return {**asdict(self), "seconds_left": self.seconds_left}
 
 
 ProgressCallback = Callable[[Progress], None]

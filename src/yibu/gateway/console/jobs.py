@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.errors import NotReadyError, YibuError
@@ -30,9 +31,25 @@ class Job:
     """Unix seconds."""
     ended: float | None = None
     error: dict[str, str] | None = None
+    progress: Mapping[str, Any] | None = None
+    """The latest one of a download."""
+    cancel: threading.Event | None = field(default=None, repr=False)
+    """Ends it, where it can be ended."""
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "id": self.id,
+            "verb": self.verb,
+            "models": self.models,
+            "started": self.started,
+            "ended": self.ended,
+            "error": self.error,
+            "progress": self.progress,
+            "can_be_cancelled": self.cancel is not None and self.ended is None,
+        }
+
+    def report(self, progress: Mapping[str, Any]) -> None:
+        self.progress = progress
 
 
 class Jobs:
@@ -49,6 +66,18 @@ class Jobs:
         Raises:
             NotReadyError: as many are running as may.
         """
+        return self.begin(verb, models, lambda _: work)
+
+    def begin(
+        self,
+        verb: str,
+        models: Sequence[str],
+        make: Callable[[Job], Coroutine[Any, Any, Any]],
+        cancel: threading.Event | None = None,
+    ) -> Job:
+        """Begin the work that ``make`` makes for its job. Raises NotReadyError."""
+        job = Job(f"j{next(self._number)}", verb, list(models), time.time(), cancel=cancel)
+        work = make(job)
         if len(self._tasks) >= _AT_ONCE:
             work.close()
             raise NotReadyError(
@@ -56,7 +85,6 @@ class Jobs:
                 code="too_many_jobs",
                 retry_after=5,
             )
-        job = Job(f"j{next(self._number)}", verb, list(models), time.time())
         self._jobs.appendleft(job)
         task = asyncio.create_task(_run(job, work), name=f"console {verb} {job.id}")
         self._tasks.add(task)

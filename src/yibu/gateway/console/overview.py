@@ -88,6 +88,14 @@ def _add_jobs(router: APIRouter, console: Console) -> None:
             raise NotFoundError(tr("There is no job {number!r}", number=number[:40]))
         return answer(found.plain())
 
+    @router.delete("/console/api/jobs/{number}", openapi_extra=allow("console"))
+    async def cancel(number: str) -> Response:
+        found = console.jobs.find(number)
+        if found is None or found.cancel is None:
+            raise NotFoundError(tr("There is no download {number!r}", number=number[:40]))
+        found.cancel.set()
+        return answer(found.plain(), 202)
+
     @router.post("/console/api/models/{name:path}/{verb}", openapi_extra=allow("console"))
     async def act(name: str, verb: str, request: Request) -> Response:
         begin = _VERBS.get(verb)

@@ -1,15 +1,20 @@
 /** From a name to a running model: what it is, the plan, the file, then its start. */
 import { useTitle } from "../../lib/hooks.js";
 import { ask } from "../../lib/api.js";
+import { attempt } from "../../lib/toasts.js";
+import { Icon } from "../../components/icon.js";
 import { html, useRef, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { Segmented } from "../../components/field.js";
 import { Notice, Spinner } from "../../components/notice.js";
 import { Catalogue } from "./catalogue.js";
 import { Deployment } from "./deployment.js";
+import { Download } from "./download.js";
 import { ModelForm, emptyForm } from "./model_form.js";
 import { Plan } from "./plan.js";
 import { ScriptForm } from "./script_form.js";
+
+const NOT_PULLED = "not_pulled";
 
 export function Deploy() {
   useTitle(t("Deploy"));
@@ -17,6 +22,8 @@ export function Deploy() {
   const [form, setForm] = useState(emptyForm);
   const [plan, setPlan] = useState({ state: "none" });
   const [job, setJob] = useState(null);
+  const [pull, setPull] = useState(null);
+  const asked = useRef(null);
   const asking = useRef(null);
   const result = useRef(null);
 
@@ -24,8 +31,10 @@ export function Deploy() {
     asking.current?.abort();
     const aborter = new AbortController();
     asking.current = aborter;
+    asked.current = body;
     setPlan({ state: "asking" });
     setJob(null);
+    setPull(null);
     try {
       const found = await ask("console/api/plan", { method: "POST", json: body, signal: aborter.signal });
       setPlan({ state: "found", ...found });
@@ -35,6 +44,8 @@ export function Deploy() {
     }
   }
 
+  const download = () => attempt(async () =>
+    setPull(await ask("console/api/pull", { method: "POST", json: { model: asked.current.model } })));
   const choose = (model) => setForm({ ...emptyForm, model: model.name });
   return html`<div class="page">
     <div class="page-head"><h1>${t("Deploy")}</h1>
@@ -45,7 +56,10 @@ export function Deploy() {
         ${plan.state === "none" && html`<${Catalogue} query=${form.model} onChoose=${choose} />`}`
     : html`<${ScriptForm} busy=${plan.state === "asking"} onPlan=${askForPlan} />`}
     ${plan.state === "asking" && html`<div class="loading"><${Spinner} label=${t("Reading the model's headers")} /></div>`}
-    ${plan.state === "failed" && html`<${Notice} kind="bad">${plan.error.message}<//>`}
+    ${plan.state === "failed" && (pull ? html`<${Download} job=${pull} onDone=${() => askForPlan(asked.current)} />`
+      : html`<${Notice} kind=${plan.error.code === NOT_PULLED ? "warn" : "bad"}>${plan.error.message}<//>
+        ${plan.error.code === NOT_PULLED && html`<div><button type="button" class="button primary" onClick=${download}>
+          <${Icon} name="download" size=${14} />${t("Download it, then plan")}</button></div>`}`)}
     ${plan.state === "found" && html`<div ref=${result} tabindex="-1" class="stack">
       ${job ? html`<${Deployment} job=${job} names=${plan.models.map((one) => one.model)} />`
       : html`<${Plan} plan=${plan} onJob=${setJob} onBack=${() => setPlan({ state: "none" })} />`}</div>`}

@@ -9,6 +9,19 @@ import { Notice } from "../../components/notice.js";
 import { Arithmetic } from "./arithmetic.js";
 import { Verdict } from "./verdict.js";
 
+function FileChange({ plan }) {
+  const { file } = plan;
+  return html`<section class="card" aria-labelledby="file-title">
+    <div class="card-head"><h2 id="file-title" class="grow">${t("Change of the configuration")}</h2><${Copy} text=${plan.yaml} label=${t("Copy the YAML")} showLabel /></div>
+    <div class="card-body stack tight">
+      ${!file ? html`<${Notice} kind="warn">${t("The configuration file is no YAML as it stands, so that nothing can be added. Correct it first, or add this by hand.")}<//>
+          <pre class="block" tabindex="0" aria-label=${t("YAML of the models")}>${plan.yaml}</pre>`
+      : html`<span class="small muted mono">${file.path}</span>
+          ${file.diff ? html`<${Diff} text=${file.diff} />` : html`<p class="muted">${t("The file has this already.")}</p>`}`}
+    </div>
+  </section>`;
+}
+
 export function Plan({ plan, onJob, onBack }) {
   const [busy, setBusy] = useState(false);
   const deploy = async () => {
@@ -29,15 +42,11 @@ export function Plan({ plan, onJob, onBack }) {
         ${plan.models.map((model) => html`<${Arithmetic} key=${model.model} model=${model} />`)}
         <${MachineFacts} rows=${plan.machine} />
       </div>
-      <section class="card" aria-labelledby="file-title">
-        <div class="card-head"><h2 id="file-title" class="grow">${t("Change of the configuration")}</h2><${Copy} text=${plan.yaml} label=${t("Copy the YAML")} showLabel /></div>
-        <div class="card-body stack tight"><span class="small muted mono">${plan.file.path}</span>
-          ${plan.file.diff ? html`<${Diff} text=${plan.file.diff} />` : html`<p class="muted">${t("The file has this already.")}</p>`}</div>
-      </section>
+      <${FileChange} plan=${plan} />
     </div>
     <div class="row">
       <button type="button" class="button" onClick=${onBack}>${t("Back")}</button>
-      <button type="button" class=${`button end ${plan.fits ? "primary" : "danger"}`} disabled=${busy} onClick=${deploy}>
+      <button type="button" class=${`button end ${plan.fits ? "primary" : "danger"}`} disabled=${busy || !plan.file} onClick=${deploy}>
         ${plan.fits ? t("Deploy") : t("Deploy all the same")}</button>
     </div>
   </div>`;

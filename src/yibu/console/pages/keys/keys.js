@@ -26,7 +26,7 @@ export function Keys() {
   };
   return html`<div class="page">
     <div class="page-head"><h1 class="grow">${t("Keys and usage")}</h1>
-      <button type="button" class="button primary" onClick=${() => setForm({ admin: data !== null && !keys.length })}><${Icon} name="plus" size=${14} />${t("New key")}</button></div>
+      <button type="button" class="button primary" disabled=${!data && !error} onClick=${() => setForm({ admin: data !== null && !keys.length })}><${Icon} name="plus" size=${14} />${t("New key")}</button></div>
     ${error && html`<${Notice} kind="bad">${error.message}<//>`}
     ${now && !now.gateway.keys && html`<${Notice}>${t("The gateway asks for no key. The first key closes it: this page then asks to sign in, with an admin's key.")}<//>`}
     <section class="card" aria-labelledby="keys-title">

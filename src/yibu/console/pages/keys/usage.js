@@ -32,12 +32,17 @@ export function Usage({ keys }) {
       <thead><tr><th scope="col">${headOf(by)}</th><th scope="col" class="number">${t("Requests")}</th><th scope="col" class="number">${t("Errors")}</th>
         <th scope="col" class="number">${t("Tokens in")}</th><th scope="col" class="number">${t("of them cached")}</th>
         <th scope="col" class="number">${t("Tokens out")}</th><th scope="col" class="number">${t("Audio")}</th></tr></thead>
-      <tbody>${rows.map((row) => html`<tr key=${row.group}><td>${row.group || t("without a key")}</td>
+      <tbody>${rows.map((row) => html`<tr key=${row.group}><td>${groupText(by, row.group)}</td>
         <td class="number">${number(row.requests)}</td><td class=${`number ${row.errors ? "bad" : ""}`}>${number(row.errors)}</td>
         <td class="number" title=${number(row.prompt_tokens)}>${compact(row.prompt_tokens)}</td><td class="number">${compact(row.cached_tokens)}</td>
         <td class="number" title=${number(row.completion_tokens)}>${compact(row.completion_tokens)}</td>
         <td class="number">${row.audio_seconds ? duration(row.audio_seconds) : "–"}</td></tr>`)}</tbody></table></div>`}
   </section>`;
+}
+
+/** The gateway counts requests without a key for "-". */
+function groupText(by, group) {
+  return by === "key" && group === "-" ? t("without a key") : group;
 }
 
 function headOf(by) {

@@ -26,5 +26,5 @@ function marked(text, search) {
 export function Line({ line, search }) {
   return html`<div class=${`log-line ${line.level}`}>
     <span class="time" title=${line.time ?? ""}>${timeText(line.time)}</span>
-    <span class="name">${line.log}</span><span class="text">${marked(line.text, search)}</span></div>`;
+    <span class="name" title=${line.log}>${line.log}</span><span class="text">${marked(line.text, search)}</span></div>`;
 }

@@ -14,6 +14,7 @@ import { useLines } from "./use_lines.js";
 
 const ASK_EVERY_SECONDS = 15;
 const NEAR_END = 60;
+const MOST_NAME_CHARACTERS = 24;
 
 function levels() {
   return [["", t("all levels")], ["info", t("info and worse")], ["warning", t("warnings and worse")], ["error", t("errors")]];
@@ -51,6 +52,7 @@ export function Logs() {
     atEnd.current = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR_END;
   };
   const longest = lines.reduce((most, line) => Math.max(most, line.log.length), 4);
+  const width = Math.min(longest, MOST_NAME_CHARACTERS);
   const save = () => download("yibu.log",
     `${lines.map((line) => [line.time, line.log, line.text].filter(Boolean).join(" ")).join("\n")}\n`);
   return html`<div class="page fill"><div class="logs">
@@ -81,7 +83,7 @@ export function Logs() {
     </div>
     ${error && html`<${Notice} kind="bad">${error.message}<//>`}
     ${lost > 0 && html`<${Notice} kind="warn">${t("The page read too slowly: {count} lines are missing.", { count: lost })}<//>`}
-    <div class=${`logs-lines ${wraps ? "" : "no-wrap"}`} style=${{ "--name-width": `${longest}ch` }} ref=${list} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label=${t("Lines")}>
+    <div class=${`logs-lines ${wraps ? "" : "no-wrap"}`} style=${{ "--name-width": `${width}ch` }} ref=${list} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label=${t("Lines")}>
       ${!lines.length && html`<p class="muted log-line">${t("No line matches yet.")}</p>`}
       ${lines.map((line) => html`<${Line} key=${line.key} line=${line} search=${search} />`)}
     </div>
