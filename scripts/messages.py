@@ -33,7 +33,7 @@ LANGUAGE = "zh_CN"
 PO = LOCALE / LANGUAGE / "LC_MESSAGES" / "yibu.po"
 _NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 """The file is the same whenever it is made."""
-_SAY = {"tr", "option", "argument"}
+_SAY = {"tr", "output.say", "option", "argument"}
 _TABLES = {"output.table", "output.listing"}
 
 

@@ -47,7 +47,7 @@ def sync(context: Context) -> None:
     except NotRunningError:
         return
     except YibuError as error:
-        output.talk(tr("yibu: the running node cannot use the database now: {error}", error=error))
+        output.say("yibu: the running node cannot use the database now: {error}", error=error)
 
 
 def print_usage(
@@ -79,11 +79,9 @@ def print_usage(
     output.table([[f"{row[name]:g}" if isinstance(row[name], float) else str(row[name])
                    for name in names] for row in rows], (headings[group], *columns))  # fmt: skip
     if not rows:
-        output.talk(tr("Nothing was asked of the models in that time."))
+        output.say("Nothing was asked of the models in that time.")
     if estimated := sum(row["estimated"] for row in rows):
-        output.talk(
-            tr(
-                "Of {estimated} requests the engine gave no count: their tokens are estimates.",
-                estimated=estimated,
-            )
+        output.say(
+            "Of {estimated} requests the engine gave no count: their tokens are estimates.",
+            estimated=estimated,
         )

@@ -125,7 +125,7 @@ def _config(context: Context, port: int | None, *, node_runs: bool) -> Config:
     # A node that runs already has its address.
     ours = not node_runs and config.origins.get("gateway.port") == "file"
     if ours and sockets.port_fault(wanted) is not None:
-        output.talk(tr("Port {wanted} is taken, so the demo uses a free one.", wanted=wanted))
+        output.say("Port {wanted} is taken, so the demo uses a free one.", wanted=wanted)
         config = dataclasses.replace(config, gateway=dataclasses.replace(config.gateway, port=0))
     return config
 

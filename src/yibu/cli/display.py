@@ -141,13 +141,11 @@ class PlainLines:
                 for model, (kind, text, when) in self._last.items():
                     if kind not in _FINAL and now - when >= self._every:
                         self._last[model] = (kind, text, now)
-                        output.talk(
-                            tr(
-                                "{model}  still {text}, {now:.0f} s in all",
-                                model=model,
-                                text=text,
-                                now=now - self._started,
-                            )
+                        output.say(
+                            "{model}  still {text}, {now:.0f} s in all",
+                            model=model,
+                            text=text,
+                            now=now - self._started,
                         )
 
 

@@ -61,7 +61,7 @@ def transcribe_live(
         else:
             rate = _RATE
             source = owned.enter_context(_microphone(device))
-            output.talk(tr("Listening. Ctrl-C ends it."))
+            output.say("Listening. Ctrl-C ends it.")
         asyncio.run(_run(access, model, source, language, rate, screen))
 
 

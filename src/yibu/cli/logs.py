@@ -58,15 +58,12 @@ def show(
         UsageError: there is no log of that name.
     """
     if context.paths.logs.is_dir() and not logs.has_room(context.paths.logs):
-        output.talk(
-            tr(
-                "the disk with the logs is full ({logs}): lines are missing",
-                logs=context.paths.logs,
-            )
+        output.say(
+            "the disk with the logs is full ({logs}): lines are missing", logs=context.paths.logs
         )
     files = reading.files(context.paths, models)
     if not files and not follow:
-        output.talk(tr("There are no logs yet."))
+        output.say("There are no logs yet.")
     printer = _Printer(wanted, marked=len(files) > 1 or not models, as_json=as_json)
     most = lines if lines is not None or wanted.since is not None else _LAST
     positions = {file: logs.Position.now(file) for file in files}
@@ -75,11 +72,9 @@ def show(
         printer.print(line)
     output.flush()
     if files and not printer.printed and not follow:
-        output.talk(
-            tr(
-                "No line of {files} is of that kind, or they are empty.",
-                files=", ".join(file.stem for file in files),
-            )
+        output.say(
+            "No line of {files} is of that kind, or they are empty.",
+            files=", ".join(file.stem for file in files),
         )
     if follow:
         followers = _Followers(printer)

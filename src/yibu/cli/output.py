@@ -41,6 +41,11 @@ def talk(text: str) -> None:
     sys.stderr.flush()
 
 
+def say(template: str, /, **values: object) -> None:
+    """A line for the person who watches, in the terminal's language."""
+    talk(tr(template, **values))
+
+
 def listing(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str],

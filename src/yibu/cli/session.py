@@ -65,7 +65,7 @@ class Session:
         """Stay in the foreground; Ctrl-C takes down what this command brought up."""
         with self.running(models) as node:
             self._say_where(models)
-            output.talk(tr("Ctrl-C stops it."))
+            output.say("Ctrl-C stops it.")
             names = [model.name for model in models]
             with notify.serving(self.context, tr("serving {names}", names=", ".join(names))):
                 follow_models(self.context, names, node.ended)
@@ -127,7 +127,7 @@ class Session:
 
     def _say_where(self, models: Sequence[ModelConfig]) -> None:
         names = ", ".join(model.name for model in models)
-        output.talk(tr("Serving {names} at {url}/v1", names=names, url=access(self.context).url))
+        output.say("Serving {names} at {url}/v1", names=names, url=access(self.context).url)
 
 
 class Watch:
@@ -162,27 +162,21 @@ class Watch:
             if not client.call("wait", timeout=None, instance=self.instance).get("replaced"):
                 return False
             self._meet()
-            output.talk(
-                tr(
-                    "The node was upgraded: process {pid} is in the place of {old}.",
-                    pid=self._pid,
-                    old=old,
-                )
+            output.say(
+                "The node was upgraded: process {pid} is in the place of {old}.",
+                pid=self._pid,
+                old=old,
             )
         except NotRunningError:
             if holder_of(self._context.paths.node_lock) is None:
                 raise
-            output.talk(
-                tr(
-                    "! The node (process {old}) ended, and nobody had asked it to. Its engines "
-                    "go on, connections wait, and it is started again.",
-                    old=old,
-                )
+            output.say(
+                "! The node (process {old}) ended, and nobody had asked it to. Its engines "
+                "go on, connections wait, and it is started again.",
+                old=old,
             )
             self._meet()
-            output.talk(
-                tr("! It is back as process {pid}. Why it ended: yibu logs node", pid=self._pid)
-            )
+            output.say("! It is back as process {pid}. Why it ended: yibu logs node", pid=self._pid)
         return True
 
     def check(self) -> None:
@@ -197,7 +191,7 @@ class Watch:
                 ),
             )
         if self.ended.is_set():
-            output.talk(tr("The node was told to stop."))
+            output.say("The node was told to stop.")
 
 
 def _serves_anything(context: Context) -> bool:

@@ -227,7 +227,7 @@ class Takeover:
                     hint=tr("find it with: ss -ltnp 'sport = :{port}'", port=port),
                 ) from error
         else:
-            output.talk(tr("! {pids} does not listen on port {port} yet.", pids=pids, port=port))
+            output.say("! {pids} does not listen on port {port} yet.", pids=pids, port=port)
 
     def _check_memory(self) -> None:
         machine = self.measure()
@@ -290,15 +290,13 @@ class Takeover:
 
     def _say_what_is_left(self) -> None:
         if not self.stop_first:
-            output.talk(tr("The old server ({pids}) was left as it was.", pids=self._pids()))
+            output.say("The old server ({pids}) was left as it was.", pids=self._pids())
             return
         for server in self.old:
-            output.talk(
-                tr(
-                    "The old server is stopped. It was: cd {directory} && {line}",
-                    directory=server.directory,
-                    line=redact(shlex.join(server.argv)),
-                )
+            output.say(
+                "The old server is stopped. It was: cd {directory} && {line}",
+                directory=server.directory,
+                line=redact(shlex.join(server.argv)),
             )
 
     def _start_node(self) -> None:
@@ -329,12 +327,10 @@ class Takeover:
             opening = pool.submit(client.call, "open", timeout=None, patience=patience)
             for server in self.old:
                 if not foreign.end(server, self.grace):
-                    output.talk(
-                        tr(
-                            "! {pid} had not ended {grace:g} s after SIGTERM, and was killed.",
-                            pid=server.pid,
-                            grace=self.grace,
-                        )
+                    output.say(
+                        "! {pid} had not ended {grace:g} s after SIGTERM, and was killed.",
+                        pid=server.pid,
+                        grace=self.grace,
                     )
             opening.result()
 
@@ -362,22 +358,18 @@ class Takeover:
                 )
 
     def _say(self) -> None:
-        output.talk(
-            tr(
-                "Serving {names} at {url}/v1, in place of {pids}.",
-                names=", ".join(model.name for model in self.models),
-                url=access(self.context).url,
-                pids=self._pids(),
-            )
+        output.say(
+            "Serving {names} at {url}/v1, in place of {pids}.",
+            names=", ".join(model.name for model in self.models),
+            url=access(self.context).url,
+            pids=self._pids(),
         )
         again = [p.pid for p in foreign.every() if any(_same(p, server) for server in self.old)]
         if again:
-            output.talk(
-                tr(
-                    "! The old server was started again (pid {str}), by systemd, cron or a "
-                    "loop of a script: stop that.",
-                    str=", ".join(map(str, again)),
-                )
+            output.say(
+                "! The old server was started again (pid {str}), by systemd, cron or a "
+                "loop of a script: stop that.",
+                str=", ".join(map(str, again)),
             )
 
     def _pids(self) -> str:
@@ -397,4 +389,4 @@ def _show(planned: Sequence[Planned]) -> None:
 
 
 def _not_now(_signal: int, _frame: object) -> None:
-    output.talk(tr("The old server is being replaced just now; this ends in a moment."))
+    output.say("The old server is being replaced just now; this ends in a moment.")

@@ -154,14 +154,12 @@ async def _run(target: Target, wanted: Wanted) -> Report:
             tr("{url} fails at a streamed chat: {error}", url=target.url, error=first.error)
         )
     report = Report(target, wanted, prompts, bool(extra))
-    output.talk(
-        tr(
-            "{model} at {url}: prompts of {prompt_tokens} tokens, answers of {completion_tokens}",
-            model=target.model,
-            url=target.url,
-            prompt_tokens=first.prompt_tokens or "?",
-            completion_tokens=first.completion_tokens,
-        )
+    output.say(
+        "{model} at {url}: prompts of {prompt_tokens} tokens, answers of {completion_tokens}",
+        model=target.model,
+        url=target.url,
+        prompt_tokens=first.prompt_tokens or "?",
+        completion_tokens=first.completion_tokens,
     )
     amount = Amount(wanted.requests, wanted.seconds)
     if amount == Amount():

@@ -155,11 +155,9 @@ def _write(adoption: Adoption, to: Path | None, key_file: Path) -> Adoption:
         output.talk(f"! {warning}")
     if adoption.keys:
         _write_new(key_file, "".join(f"{key}\n" for key in adoption.keys))
-        output.talk(
-            tr(
-                "The keys are in {key_file} (mode 0600), which gateway.api_key_file names.",
-                key_file=key_file,
-            )
+        output.say(
+            "The keys are in {key_file} (mode 0600), which gateway.api_key_file names.",
+            key_file=key_file,
         )
         adoption = adoption.with_key_file(str(key_file.absolute()))
     if adoption.secrets:
@@ -168,20 +166,18 @@ def _write(adoption: Adoption, to: Path | None, key_file: Path) -> Adoption:
         output.data(adoption.to_yaml().rstrip("\n"))
     else:
         _write_new(to, adoption.to_yaml())
-        output.talk(tr("Wrote {to}. Start what it names with: yibu up -d -f {to}", to=to))
+        output.say("Wrote {to}. Start what it names with: yibu up -d -f {to}", to=to)
     return adoption
 
 
 def _write_secrets(secrets: Mapping[str, str], file: Path) -> None:
     lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(secrets.items()))
     _write_new(file, "".join(lines))
-    output.talk(
-        tr(
-            "{secrets}: in {file} (mode 0600). Before yibu up: . {absolute}",
-            secrets=", ".join(sorted(secrets)),
-            file=file,
-            absolute=shlex.quote(str(file.absolute())),
-        )
+    output.say(
+        "{secrets}: in {file} (mode 0600). Before yibu up: . {absolute}",
+        secrets=", ".join(sorted(secrets)),
+        file=file,
+        absolute=shlex.quote(str(file.absolute())),
     )
 
 

@@ -56,11 +56,9 @@ def search(
     columns = ("NAME", "KIND", "SIZE", "FITS", "LICENSE", "ABOUT")
     output.listing(rows, columns, as_json=as_json, kind="models")
     if not as_json:
-        output.talk(
-            tr(
-                "{column} goes by the size of the weights; `yibu plan NAME` counts all of it.",
-                column=tr("FITS"),
-            )
+        output.say(
+            "{column} goes by the size of the weights; `yibu plan NAME` counts all of it.",
+            column=tr("FITS"),
         )
 
 

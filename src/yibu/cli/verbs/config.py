@@ -60,7 +60,7 @@ def init(
     require_directory(path)
     write_whole(path, EXAMPLE, 0o644)
     command = "yibu up" if path == Path("yibu.yaml") else f"yibu up -f {path}"
-    output.talk(tr("Wrote {path}. Start what it names with: {command}", path=path, command=command))
+    output.say("Wrote {path}. Start what it names with: {command}", path=path, command=command)
 
 
 def check(file: FileOption = None) -> None:
@@ -73,7 +73,7 @@ def check(file: FileOption = None) -> None:
     for note in notes:
         output.talk(note)
     names = ", ".join(model.name for model in config.models) or "none"
-    output.talk(tr("{path} can be used. Models: {names}.", path=path, names=names))
+    output.say("{path} can be used. Models: {names}.", path=path, names=names)
 
 
 def show(

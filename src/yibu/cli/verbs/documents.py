@@ -32,7 +32,7 @@ def docs(
     pages = manual.pages(manual.folder(), chinese=chinese)
     if not words:
         output.table([[page.name, page.title] for page in pages], ("PAGE", "TITLE"))
-        output.talk(tr("Read one: yibu docs PAGE. Search them: yibu docs WORD."))
+        output.say("Read one: yibu docs PAGE. Search them: yibu docs WORD.")
         return
     page = manual.named(pages, words[0]) if len(words) == 1 else None
     if page is not None:
@@ -51,13 +51,11 @@ def docs(
         if section.line:
             output.data(f"    {_short(section.line)}")
     if len(found) > _SECTIONS:
-        output.talk(
-            tr(
-                "{found_count} more sections; another word finds fewer.",
-                found_count=len(found) - _SECTIONS,
-            )
+        output.say(
+            "{found_count} more sections; another word finds fewer.",
+            found_count=len(found) - _SECTIONS,
         )
-    output.talk(tr("Read one: yibu docs {page}", page=found[0].page.name))
+    output.say("Read one: yibu docs {page}", page=found[0].page.name)
 
 
 def _short(line: str) -> str:

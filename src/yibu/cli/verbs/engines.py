@@ -94,13 +94,11 @@ def install(
     report = installing(name)
     interpreter = environments.install(name, version=version, progress=report, wheels=wheels)
     made = next(i for i in environments.list() if i.name == name and i.current)
-    output.talk(
-        tr(
-            "{name}  {version} takes {made_size}.",
-            name=name,
-            version=made.version,
-            made_size=output.size(made.size),
-        )
+    output.say(
+        "{name}  {version} takes {made_size}.",
+        name=name,
+        version=made.version,
+        made_size=output.size(made.size),
     )
     output.data(str(interpreter))
 
@@ -111,9 +109,9 @@ def rm(name: NameArgument) -> None:
     name = _environment(here, name)
     freed = open_environments(here).remove(name)
     if not freed:
-        output.talk(tr("There is no environment {name} here; nothing was removed.", name=name))
+        output.say("There is no environment {name} here; nothing was removed.", name=name)
         return
-    output.talk(tr("Removed the environment {name}, {freed}.", name=name, freed=output.size(freed)))
+    output.say("Removed the environment {name}, {freed}.", name=name, freed=output.size(freed))
 
 
 def _environment(here: Context, name: str) -> str:

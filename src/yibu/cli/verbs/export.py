@@ -78,14 +78,12 @@ def systemd(
         "yibu.yaml": File(made.text, 0o600),
     }
     _write(files, folder or Path("systemd"), force)
-    output.talk(
-        tr(
-            "yibu.yaml goes to {config}, the variables to {environment_file}, the unit to "
-            "/etc/systemd/system; then: systemctl enable --now {name}",
-            config=config,
-            environment_file=service.environment_file,
-            name=name,
-        )
+    output.say(
+        "yibu.yaml goes to {config}, the variables to {environment_file}, the unit to "
+        "/etc/systemd/system; then: systemctl enable --now {name}",
+        config=config,
+        environment_file=service.environment_file,
+        name=name,
     )
 
 
@@ -107,12 +105,9 @@ def compose(
     target = folder or Path("compose")
     _write(composing.export(made, base), target, force)
     _say_gpus(made, gpus)
-    output.talk(
-        tr(
-            "Next: cd {target}; cp .env.example .env, fill it in; docker compose up -d "
-            "--build --wait",
-            target=target,
-        )
+    output.say(
+        "Next: cd {target}; cp .env.example .env, fill it in; docker compose up -d --build --wait",
+        target=target,
     )
 
 
@@ -146,19 +141,15 @@ def k8s(
     _write(kubernetes.export(made, cluster), target, force)
     _say_gpus(made, gpus)
     for path in made.local:
-        output.talk(
-            tr(
-                "! yibu.yaml names {here}: a pod looks for it at {inside}.",
-                here=path.here,
-                inside=path.inside,
-            )
+        output.say(
+            "! yibu.yaml names {here}: a pod looks for it at {inside}.",
+            here=path.here,
+            inside=path.inside,
         )
-    output.talk(
-        tr(
-            "Next: the secret, as the head of {target}/statefulset.yaml says; kubectl apply "
-            "-k {target}",
-            target=target,
-        )
+    output.say(
+        "Next: the secret, as the head of {target}/statefulset.yaml says; kubectl apply "
+        "-k {target}",
+        target=target,
     )
 
 
@@ -172,12 +163,10 @@ def grafana(
 
     target = folder or Path("grafana")
     _write(dashboards.export(_deployment(Context.here(), file, "yibu")), target, force)
-    output.talk(
-        tr(
-            "Next: {target}/prometheus.yaml and alerts.yaml into Prometheus' configuration, "
-            "dashboard.json into Grafana: Dashboards, New, Import",
-            target=target,
-        )
+    output.say(
+        "Next: {target}/prometheus.yaml and alerts.yaml into Prometheus' configuration, "
+        "dashboard.json into Grafana: Dashboards, New, Import",
+        target=target,
     )
 
 
@@ -216,12 +205,10 @@ def _say_gpus(made: Deployment, given: str | None) -> None:
         model.name for model in made.config.models if model.engine is None and not model.gpus
     ]
     if given is None and unknown and made.gpus == 0:
-        output.talk(
-            tr(
-                "! No GPU is asked for: the engine of {unknown} is found from its files. Where "
-                "it needs GPUs, say how many: --gpus N",
-                unknown=", ".join(unknown),
-            )
+        output.say(
+            "! No GPU is asked for: the engine of {unknown} is found from its files. Where "
+            "it needs GPUs, say how many: --gpus N",
+            unknown=", ".join(unknown),
         )
 
 
@@ -233,4 +220,4 @@ def _write(files: Files, folder: Path, force: bool) -> None:
     for path in changed:
         output.data(str(path))
     if not changed:
-        output.talk(tr("{folder} is as it would be written.", folder=folder))
+        output.say("{folder} is as it would be written.", folder=folder)

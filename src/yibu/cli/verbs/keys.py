@@ -105,7 +105,7 @@ def set_(
         changed = store.get(name)
     if as_json:
         output.data_json({"version": 1, **row(changed)})
-    output.talk(tr("Changed the key {name}.", name=name))
+    output.say("Changed the key {name}.", name=name)
 
 
 def ls(as_json: JsonOption = False) -> None:
@@ -149,13 +149,11 @@ def rm(name: NameArgument, as_json: JsonOption = False) -> None:
         last = not store.accounts()
     if as_json:
         output.data_json({"version": 1, **row(removed)})
-    output.talk(tr("Removed the key {name}.", name=name))
+    output.say("Removed the key {name}.", name=name)
     if last:
-        output.talk(
-            tr(
-                "It was the last one. A running node still asks for keys; the next one will "
-                "not, unless the configuration has some."
-            )
+        output.say(
+            "It was the last one. A running node still asks for keys; the next one will "
+            "not, unless the configuration has some."
         )
 
 

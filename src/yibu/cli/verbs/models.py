@@ -107,12 +107,10 @@ def rm(source: Annotated[str, argument("The model's name or source.")]) -> None:
     context = Context.here()
     store = open_store(context)
     removed = store.remove(stored_source(source, store, context))
-    output.talk(
-        tr(
-            "Removed {source}, {freed_bytes}.",
-            source=source,
-            freed_bytes=output.size(removed.freed_bytes),
-        )
+    output.say(
+        "Removed {source}, {freed_bytes}.",
+        source=source,
+        freed_bytes=output.size(removed.freed_bytes),
     )
 
 
@@ -141,18 +139,16 @@ def verify(
     output.listing(rows, columns, as_json=as_json, kind="models", none=_NO_MODELS)
     for result in results:
         if result.ok and result.unverified:
-            output.talk(
-                tr(
-                    "{result_source} is as it came, but its hub gave no hash of "
-                    "{unverified}: {unverified2}.",
-                    result_source=result.source,
-                    unverified=", ".join(list(result.unverified)[:4]),
-                    unverified2=_verified(result.unverified),
-                )
+            output.say(
+                "{result_source} is as it came, but its hub gave no hash of "
+                "{unverified}: {unverified2}.",
+                result_source=result.source,
+                unverified=", ".join(list(result.unverified)[:4]),
+                unverified2=_verified(result.unverified),
             )
     damaged = [row["source"] for row in rows if row["result"] == "damaged"]
     for name in damaged:
-        output.talk(tr("{name} is damaged. Fetch it again with: yibu pull {name}", name=name))
+        output.say("{name} is damaged. Fetch it again with: yibu pull {name}", name=name)
     return VERIFICATION_FAILED if damaged else DONE
 
 

@@ -25,13 +25,11 @@ def upgrade(
         output.data_json({"version": 1, **done})
         return
     before, now = done["before"], done["now"]
-    output.talk(
-        tr(
-            "The node is yibu {version} (process {pid}), in the place of {version2} (process "
-            "{pid2}), which still ends what it had begun to answer. Its engines go on.",
-            version=now["version"],
-            pid=now["pid"],
-            version2=before["version"],
-            pid2=before["pid"],
-        )
+    output.say(
+        "The node is yibu {version} (process {pid}), in the place of {version2} (process "
+        "{pid2}), which still ends what it had begun to answer. Its engines go on.",
+        version=now["version"],
+        pid=now["pid"],
+        version2=before["version"],
+        pid2=before["pid"],
     )

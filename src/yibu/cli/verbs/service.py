@@ -83,15 +83,15 @@ def down(models: ModelsArgument = None) -> None:
             watch(here, "down", models=models)
         else:
             shut_down(here)
-            output.talk(tr("Everything is stopped."))
+            output.say("Everything is stopped.")
     except NotUpError:
         raise
     except NotRunningError:
         # A node that was killed leaves its engines.
         if not (ended := end_left(here, models or ())):
             raise
-        output.talk(
-            tr("No node ran; {ended} processes that a killed one had left were ended.", ended=ended)
+        output.say(
+            "No node ran; {ended} processes that a killed one had left were ended.", ended=ended
         )
 
 
@@ -120,16 +120,12 @@ def ps(as_json: JsonOption = False) -> None:
             if model["hint"]:
                 output.data(f"  → {model['hint']}")
     if not status["models"]:
-        output.talk(tr("No model is up."))
-    output.talk(
-        tr("{url}, node process {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
-    )
+        output.say("No model is up.")
+    output.say("{url}, node process {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
     if not status["node"].get("holder"):
-        output.talk(
-            tr(
-                "! Its holder is gone: nothing starts it again if it is killed. Give it another: "
-                "yibu node upgrade"
-            )
+        output.say(
+            "! Its holder is gone: nothing starts it again if it is killed. Give it another: "
+            "yibu node upgrade"
         )
 
 

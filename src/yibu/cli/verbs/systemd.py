@@ -124,22 +124,18 @@ def install(
     _write(unit.file, systemd.unit(service), 0o644)
     unit.systemctl("daemon-reload")
     unit.systemctl("enable", name)
-    output.talk(
-        tr(
-            "Starting {name}; the first start downloads the models. Progress: {journal} -f",
-            name=name,
-            journal=unit.journal,
-        )
+    output.say(
+        "Starting {name}; the first start downloads the models. Progress: {journal} -f",
+        name=name,
+        journal=unit.journal,
     )
     unit.systemctl("restart", name)
-    output.talk(
-        tr(
-            "{name} is ready. It starts at boot, and again when it fails. See: yibu service status",
-            name=name,
-        )
+    output.say(
+        "{name} is ready. It starts at boot, and again when it fails. See: yibu service status",
+        name=name,
     )
     if not unit.system and not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
-        output.talk(tr("It ends when you log out, until you type: loginctl enable-linger"))
+        output.say("It ends when you log out, until you type: loginctl enable-linger")
     return DONE
 
 
@@ -167,22 +163,18 @@ def _without_systemd(service: Service, here: Context) -> int:
     from yibu.export import systemd
 
     manager = Path("/proc/1/comm").read_text(encoding="utf-8").strip() or "unknown"
-    output.talk(
-        tr(
-            "systemd does not run this machine (its first process is {manager}). Without it "
-            "a node can start at boot, and restarts its engines, but nothing restarts the "
-            "node. Add this line with `crontab -e`, or what follows @reboot to /etc/rc.local:",
-            manager=manager,
-        )
+    output.say(
+        "systemd does not run this machine (its first process is {manager}). Without it "
+        "a node can start at boot, and restarts its engines, but nothing restarts the "
+        "node. Add this line with `crontab -e`, or what follows @reboot to /etc/rc.local:",
+        manager=manager,
     )
     output.data(systemd.crontab(service, here.paths.logs / "boot.log"))
     if left := systemd.secrets(service):
-        output.talk(
-            tr(
-                "Its secrets, and what has several lines, are left out: set {left} there, or "
-                "in files of mode 0600.",
-                left=", ".join(left),
-            )
+        output.say(
+            "Its secrets, and what has several lines, are left out: set {left} there, or "
+            "in files of mode 0600.",
+            left=", ".join(left),
         )
     return FAILED
 
@@ -234,12 +226,10 @@ def status(
         )
         output.data(text.rstrip())
         if found["Result"] != "success":
-            output.talk(
-                tr(
-                    "It ended with: {Result}. See: {journal}",
-                    Result=found["Result"],
-                    journal=unit.journal,
-                )
+            output.say(
+                "It ended with: {Result}. See: {journal}",
+                Result=found["Result"],
+                journal=unit.journal,
             )
     return DONE if found["ActiveState"] == "active" else NOT_RUNNING
 
@@ -251,7 +241,7 @@ def remove(name: NameOption = "yibu", system: SystemOption = None) -> None:
     unit.file.unlink()
     unit.environment.unlink(missing_ok=True)
     unit.systemctl("daemon-reload")
-    output.talk(tr("{name} is stopped and removed.", name=name))
+    output.say("{name} is stopped and removed.", name=name)
 
 
 def _installed(unit: Unit) -> Unit:

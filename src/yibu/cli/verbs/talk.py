@@ -63,14 +63,14 @@ def chat(
     """Talk with a model, with history; Ctrl-C stops an answer, /bye leaves."""
     api, name = _have_up(model)
     _enable_line_editing()
-    output.talk(tr("Talking with {name}. {HELP}", name=name, HELP=_HELP))
+    output.say("Talking with {name}. {HELP}", name=name, HELP=_HELP)
     messages = _opening(system)
     for text in _inputs():
         if text == "/reset":
             messages = _opening(system)
-            output.talk(tr("The conversation starts anew."))
+            output.say("The conversation starts anew.")
         elif text.startswith("/") and "\n" not in text:
-            output.talk(tr("{split} is no command. {HELP}", split=text.split()[0], HELP=_HELP))
+            output.say("{split} is no command. {HELP}", split=text.split()[0], HELP=_HELP)
         else:
             _exchange(api, name, messages, text, _sampling(max_tokens, temperature))
 
@@ -105,7 +105,7 @@ def _start(context: Context, text: str) -> tuple[Api, str]:
     (model,) = chosen.models
     with NodeLaunch(context) as node:
         Session(context, chosen.config, node).up_detached([model])
-    output.talk(tr("It stays up; `yibu down {model}` stops it.", model=model.name))
+    output.say("It stays up; `yibu down {model}` stops it.", model=model.name)
     return gateway_api(context), model.name
 
 
@@ -208,4 +208,4 @@ def _enable_line_editing() -> None:
     try:
         import readline  # noqa: F401, importing it is what enables it
     except ImportError:
-        output.talk(tr("(This Python has no readline: no line editing.)"))
+        output.say("(This Python has no readline: no line editing.)")
