@@ -15,6 +15,7 @@ from typer.main import get_command
 from yibu import __version__, errors
 from yibu.cli import exits
 from yibu.cli.main import app, only, run
+from yibu.config.schema import GatewaySchema
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +138,8 @@ def test_config_show_says_where_a_value_came_from(
     assert rows["gateway.port"] == {"setting": "gateway.port", "value": 9123, "from": "environment"}
     assert rows["gateway.host"]["from"] == "default"
     assert "s3cret" not in out
+    shown = {name.removeprefix("gateway.") for name in rows}
+    assert shown == set(GatewaySchema.model_fields) - {"keep"}  # which the models have
 
 
 def test_config_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:

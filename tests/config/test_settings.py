@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from yibu.cli.support import secrets
 from yibu.config import Config, GatewayConfig
 from yibu.config import file as config_file
 from yibu.config.keys import digest_of
@@ -121,5 +122,7 @@ def test_settings_hold_no_key(tmp_path: Path) -> None:
     for text in (repr(settings), json.dumps(settings.plain())):
         assert KEY not in text
         assert "a-key-of-mine" not in text
+    masked = json.dumps(secrets.masked(settings.plain()))  # of `yibu support`
+    assert not [digest for digest in settings.digests if digest in masked]
     (change,) = changes(Settings(), replace(Settings(), keys=settings.keys))
     assert change.line() == "gateway.api_keys: none → 2 (2 added, 0 removed)"

@@ -74,7 +74,7 @@ class Settings:
         """JSON's own types only; the inverse of :meth:`from_plain`."""
         return {
             "gateway": {name: v for name, v in self.values.items() if name not in _KEYS},
-            "keys": {origin: list(keys) for origin, keys in self.keys.items()},
+            "api_keys": {origin: list(keys) for origin, keys in self.keys.items()},
             "origins": dict(self.origins),
             "file": self.file,
         }
@@ -89,7 +89,7 @@ class Settings:
         }
         return cls(
             GatewayConfig(**given),
-            {origin: tuple(keys) for origin, keys in data["keys"].items()},
+            {origin: tuple(keys) for origin, keys in data["api_keys"].items()},
             dict(data["origins"]),
             data["file"],
         )
@@ -178,7 +178,9 @@ def merged(running: Settings, wanted: Settings, *, whole: bool) -> Settings:
         keys.pop("file", None)
     del values["api_keys"]
     file = wanted.file if own else running.file
-    return Settings.from_plain({"gateway": values, "keys": keys, "origins": origins, "file": file})
+    return Settings.from_plain(
+        {"gateway": values, "api_keys": keys, "origins": origins, "file": file}
+    )
 
 
 def changes(before: Settings, after: Settings) -> tuple[SettingChange, ...]:

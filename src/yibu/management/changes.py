@@ -9,7 +9,6 @@ from typing import Any
 from yibu.config import Config
 from yibu.config.settings import FIRM, SettingChange, Settings, changes, merged, moving, settings_of
 from yibu.errors import UsageError
-from yibu.management.check import check_settings
 from yibu.management.context import Context
 from yibu.management.difference import Difference, NewSettings
 from yibu.messages import joined, tr
@@ -52,6 +51,17 @@ def changes_of_up(
     if found:
         check_settings(after, context)
     return NewSettings(after, found, keys)
+
+
+def check_settings(settings: Settings, context: Context) -> None:
+    """Raises ConfigError for an address that needs a key, or what is no origin."""
+    from yibu.accounts.store import FILE, holds_keys
+    from yibu.config.keys import check_exposure
+    from yibu.gateway.http.cors import Cors
+
+    accounts = holds_keys(context.paths.state / FILE)
+    check_exposure(settings.gateway.host, settings.digests, accounts=accounts)
+    Cors(settings.gateway.cors_origins)
 
 
 def _refuse_surprise(found: tuple[SettingChange, ...], running: Settings, wanted: Settings) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from yibu.config import Config, ModelConfig
-from yibu.config.settings import Settings, settings_of
+from yibu.config.settings import settings_of
 from yibu.errors import ConfigError, YibuError
+from yibu.management.changes import check_settings
 from yibu.management.context import Context, open_resolver, open_store
 from yibu.management.entries import choose, gateway_settings
 from yibu.messages import joined, tr
@@ -80,17 +81,6 @@ def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
 def check_gateway(config: Config, context: Context) -> None:
     """Raises ConfigError for keys that cannot be used, an address that needs one, or what is no origin."""
     check_settings(settings_of(config, context.env)[0], context)
-
-
-def check_settings(settings: Settings, context: Context) -> None:
-    """Raises ConfigError, as :func:`check_gateway`."""
-    from yibu.accounts.store import FILE, holds_keys
-    from yibu.config.keys import check_exposure
-    from yibu.gateway.http.cors import Cors
-
-    accounts = holds_keys(context.paths.state / FILE)
-    check_exposure(settings.gateway.host, settings.digests, accounts=accounts)
-    Cors(settings.gateway.cors_origins)
 
 
 def check_model(model: ModelConfig, context: Context) -> None:

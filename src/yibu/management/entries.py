@@ -389,11 +389,8 @@ def _name(name: str | None) -> tuple[str, ...]:
 
 
 def _engine(name: str | None) -> EngineName | None:
-    for known in ENGINE_NAMES:
-        if name == known:
-            return known
-    if name is None:
-        return None
+    if name is None or name in ENGINE_NAMES:
+        return name
     raise UsageError(
         tr(
             "{name!r} is no engine; known are {ENGINE_NAMES}.",

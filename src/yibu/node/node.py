@@ -80,15 +80,14 @@ class Node:
         gateway = GatewayHandle("")
         stopping = Stopping()
         before = Predecessor(_one(self.handed, "handover"))
-        link = self.link
-        current = CurrentSettings(self.settings, self.secrets, link)
+        current = CurrentSettings(self.settings, self.secrets, self.link)
 
         def shown() -> dict[str, Any]:
-            return {"node": {**node, "holder": link.pid}, "gateway": {"url": gateway.url}}
+            return {"node": {**node, "holder": self.link.pid}, "gateway": {"url": gateway.url}}
 
         async with AsyncExitStack() as stack:
             inherited = _one(self.handed, "lock")
-            lock = stack.enter_context(node_lock(self.paths.node_lock, inherited, link.pid))
+            lock = stack.enter_context(node_lock(self.paths.node_lock, inherited, self.link.pid))
             self.prepare()
             stack.enter_context(_signals(stopping))
             become_subreaper()
@@ -107,14 +106,14 @@ class Node:
             gateway = await stack.enter_async_context(self.gateway(fleet))
             current.attach(gateway.configure)
             history = History(self.paths.history)
-            upgrade = Upgrade(fleet, host.ownership, state, gateway, lock, link, stopping,
+            upgrade = Upgrade(fleet, host.ownership, state, gateway, lock, self.link, stopping,
                               self.paths.node_log, current)  # fmt: skip
             control = Control(fleet, shown, gateway, stopping, current, history, upgrade.run)
             server = ControlServer(self.paths.control_socket, control)
             gateway.attach(control)
             upgrade.control = await stack.enter_async_context(server)
-            lock.note(link.pid)
-            link.watch(lambda: lock.note(None))
+            lock.note(self.link.pid)
+            self.link.watch(lambda: lock.note(None))
             await before.leave(node, gateway.limits)
             host.ownership.decide(True)
             await asyncio.to_thread(state.release)
@@ -123,7 +122,7 @@ class Node:
             if stopping.replaced:
                 await self._retire(gateway, current, stopping.hurry)
                 return
-            link.stopping()
+            self.link.stopping()
             lock.note(None)
             if not await self._drain(fleet, current, stopping.hurry):
                 gateway.hurry()

@@ -52,7 +52,10 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, Mapping):
         if name == "env":
             return dict.fromkeys(value, MASK)
-        return {key: masked(inner, str(key)) for key, inner in value.items()}
+        return {
+            key: masked(inner, name if name == "api_keys" else str(key))
+            for key, inner in value.items()
+        }
     if isinstance(value, str):
         return MASK if _named(name, value) else redact(value)
     if isinstance(value, Sequence):

@@ -81,17 +81,18 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the gateway's settings as resolved, and where each came from."""
+    from yibu.config.settings import Settings
     from yibu.management.entries import gateway_settings
 
     context = Context.here()
     config = gateway_settings(context.load(file))
     rows = []
-    for name in ("host", "port", "api_key_file", "cors_origins", "hosts", "request_timeout"):
-        value = getattr(config.gateway, name)
+    key_file, keys = config.gateway.api_key_file, len(config.gateway.api_keys)
+    values = Settings(config.gateway).values | {"api_key_file": key_file and str(key_file)}
+    del values["api_keys"]
+    for name, value in values.items():
         origin = config.origins.get(f"gateway.{name}", "default")
-        shown = str(value) if isinstance(value, Path) else value
-        rows.append({"setting": f"gateway.{name}", "value": shown, "from": origin})
-    keys = len(config.gateway.api_keys)
+        rows.append({"setting": f"gateway.{name}", "value": value, "from": origin})
     rows.append({"setting": "gateway.api_keys", "value": tr("{keys} keys", keys=keys), "from": "-"})
     output.listing(rows, ("SETTING", "VALUE", "FROM"), as_json=as_json, kind="settings")
 
