@@ -11,7 +11,7 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
-from yibu.cli.options import FileOption, JsonOption
+from yibu.cli.options import FileOption, JsonOption, option
 from yibu.errors import NotRunningError, UsageError
 from yibu.messages import tr
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from yibu.management.difference import Difference
     from yibu.management.entries import Chosen
 
-YesOption = Annotated[bool, typer.Option("-y", "--yes", help=tr("Do not ask."))]
+YesOption = Annotated[bool, option("Do not ask.", "-y", "--yes")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,7 @@ def diff(
     file: FileOption = None,
     as_json: JsonOption = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help=tr("Exit 1 where something would change."))
+        bool, option("Exit 1 where something would change.", "--exit-code")
     ] = False,
 ) -> int:
     """Show what `yibu apply` would change."""
@@ -44,7 +44,7 @@ def diff(
         for line in found.lines():
             output.data(line)
         if not found:
-            output.talk(tr("Nothing would change."))
+            output.say("Nothing would change.")
     return FAILED if exit_code and found else DONE
 
 
@@ -68,7 +68,7 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
             return session.up_detached(chosen.models)
     if _agreed(found, yes=yes):
         watch(here, "apply", **found.request)
-        output.talk(tr("Done. Back to what was served before: yibu rollback"))
+        output.say("Done. Back to what was served before: yibu rollback")
     return DONE
 
 
@@ -86,17 +86,17 @@ def rollback(yes: YesOption = False) -> int:
             hint=tr("yibu apply -f FILE"),
         )
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["previous"]["until"]))
-    output.talk(tr("What was served until {when}:", when=when))
+    output.say("What was served until {when}:", when=when)
     if _agreed(found, yes=yes):
         watch(here, "apply", **found.request, rollback=True)
-        output.talk(tr("Done."))
+        output.say("Done.")
     return DONE
 
 
 def _agreed(found: Difference, *, yes: bool) -> bool:
     """Show what is to be done, and ask."""
     if not found:
-        output.talk(tr("Nothing is to be changed."))
+        output.say("Nothing is to be changed.")
         return False
     for line in found.lines():
         output.talk(line)
