@@ -27,9 +27,10 @@ endef
 FAST  := -m "not engine and not browser"
 QUICK := $(FAST) --ignore=tests/speech --ignore=tests/e2e
 
+# Chaos comes last: llama.cpp is among its engines where the part before it has installed that.
 # Beside the checks, which take one processor, the tests are imported once: each worker would else
 # compile them and their packages anew.
-PARTS := check quick nodes browser chaos site engines
+PARTS := check quick nodes browser site engines chaos
 
 test: $(VENV)/dev                ## the whole test suite, real engines included; a part that fails stops no other
 	@$(BIN)/python -m pytest $(FAST) --ignore=tests/speech --collect-only >/dev/null 2>&1 & \

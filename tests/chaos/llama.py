@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from tests.chaos.acts import Order
 from tests.chaos.books import Books, Entry
 from tests.chaos.client import Customer, Ration, encoded
 from tests.chaos.ledger import PROBE
+from yibu.environments.manager import EnvironmentManager
+from yibu.environments.pipconfig import IndexSettings
 
 LLAMA = "llama"
 _MODEL = "data/yibu/store/packages/*/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,7 +28,10 @@ class Llama:
     def __init__(self, cache: Path) -> None:
         self.environments = cache / _ENVIRONMENTS
         self._model = next(iter(sorted(cache.glob(_MODEL))), None)
-        made = any(self.environments.glob("llama.cpp-*"))
+        manager = EnvironmentManager(
+            self.environments, IndexSettings.from_pip(os.environ), env=os.environ
+        )
+        made = any(found.name == "llama.cpp" and found.current for found in manager.list())
         self.why_not = "" if made and self._model else f"llama.cpp: nothing of it in {cache}"
 
     def entry(self) -> dict[str, Any]:

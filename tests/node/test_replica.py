@@ -255,7 +255,7 @@ async def test_requests_without_progress_bring_the_canary_early(supervise: Super
 
 
 async def test_a_busy_engine_is_not_taken_for_hung(supervise: Supervise) -> None:
-    quick = {"idle_canary": 0.1, "canary": 0.5, "busy_limit": 1000.0, "health_every": 0.05}
+    quick = {"idle_canary": 0.1, "canary": 1.5, "busy_limit": 1000.0, "health_every": 0.05}
     async with supervise("--hang-after", "1", "--spin", **quick) as (replica, history):
         await state(replica, "ready")
         log = replica._host.paths.model_log("fake-0")
@@ -283,7 +283,7 @@ async def test_a_stopped_engine_fails_its_health_checks(supervise: Supervise) ->
 
 async def test_clients_that_give_up_do_not_hide_a_stopped_engine(supervise: Supervise) -> None:
     """Their requests end, though nothing came from the engine."""
-    async with supervise(health_every=0.05, health_request=0.3, **OFTEN) as (replica, _):
+    async with supervise(health_every=0.05, health_request=1.0, **OFTEN) as (replica, _):
         await state(replica, "ready")
         os.kill(await pid_of(replica), signal.SIGSTOP)
 
@@ -294,21 +294,21 @@ async def test_clients_that_give_up_do_not_hide_a_stopped_engine(supervise: Supe
             return replica.restarts >= 1
 
         await eventually(gave_up)
-        assert "hangs: GET /health: no answer within 0.3 s" in (replica.cause or "")
+        assert replica.failures.counts["hung"]
 
 
 async def test_an_engine_that_stops_within_a_canary_fails_its_health_checks(
     supervise: Supervise,
 ) -> None:
     async with supervise(
-        "--hang-after", "1", idle_canary=0.1, canary=1000.0, health_request=0.2, **OFTEN
+        "--hang-after", "1", idle_canary=0.1, canary=1000.0, health_request=1.0, **OFTEN
     ) as (replica, _):
         await state(replica, "ready")
         log = replica._host.paths.model_log("fake-0")
         await eventually(lambda: "generation 2" in log.read_text(), "the canary is asked")
         os.kill(await pid_of(replica), signal.SIGSTOP)
         await restarted(replica)
-        assert "hangs: GET /health: no answer within 0.2 s" in (replica.cause or "")
+        assert replica.failures.counts["hung"]
 
 
 async def test_a_failed_request_makes_it_look_at_once(supervise: Supervise) -> None:
