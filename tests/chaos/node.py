@@ -11,6 +11,7 @@ import uvloop
 from tests.chaos.timings import TIMINGS
 from yibu import daemon, log, sockets
 from yibu.config import GatewayConfig
+from yibu.config.settings import Settings
 from yibu.node.holder_link import HolderLink
 from yibu.paths import Paths
 
@@ -22,10 +23,11 @@ def main() -> None:
     config = GatewayConfig(
         port=int(sys.argv[1]), request_timeout=float(sys.argv[2]), drain_timeout=5.0
     )
+    settings = Settings(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         link = HolderLink(*handed["holder"])
         runner.run(
-            daemon.serve(Paths.from_env(env), config, env, TIMINGS, link=link, handed=handed)
+            daemon.serve(Paths.from_env(env), settings, env, TIMINGS, link=link, handed=handed)
         )
 
 

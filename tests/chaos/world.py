@@ -243,11 +243,12 @@ class World:
     def _state(self) -> Path:
         return self.home.root / "state"
 
-    async def recovered(self, event: str, *, alone: bool = False) -> None:
-        """Wait until each model answers. ``alone``: nothing else was done to the engines, so that all of
-        its replicas have to be ready, in the time that is promised; else prompts went on to kill
-        and stop them, and three times that is wrong. The slowest stands in the summary."""
-        begun = time.monotonic()
+    async def recovered(self, event: str, *, alone: bool = False) -> str:
+        """Wait until each model answers; which one took longer than is promised. ``alone``: nothing else
+        was done to the engines, so that all of its replicas have to be ready in that time; else
+        prompts went on to kill and stop them, and it is three times that. The slowest stands in
+        the summary."""
+        begun, late = time.monotonic(), ""
         for model in self.replicas:
 
             async def back(model: str = model) -> bool:
@@ -262,12 +263,11 @@ class World:
                 self.books.slowest = took / limit, said
             if took > (1 if alone else 3) * limit:
                 status = (await self.call("ps"))["models"]
-                self.books.wrong.append(
-                    f"after {event}, {model} took {took:.1f} s to answer, not {limit:.1f}: {status}"
-                )
+                late = f"after {event}, {model} took {took:.1f} s, not {limit:.1f}: {status}"
         for span in self._harm:
             self.books.over(span)
         self._harm.clear()
+        return late
 
     async def _answers(self, model: str) -> bool:
         nonce, secret = f"n{time.time_ns():016x}", self.books.ledger.secrets[PROBE]
