@@ -107,6 +107,21 @@ def test_the_configuration_is_checked_compared_applied_and_rolled_back(
     expect(second.get_by_text("ready")).to_have_count(0)
     until(lambda: [model["name"] for model in operated.ps()["models"]] == ["chat"])
 
+    # Any set that was served before can be had back, not only the last.
+    for names in ("chat", "second"), ("chat", "fourth"):
+        config = page.request.get(f"{view.url}/console/api/config").json()
+        change = {"text": text_of(*names), "sha256": config["sha256"]}
+        page.request.post(f"{view.url}/console/api/config/apply", data=change)
+        until(lambda names=names: [m["name"] for m in operated.ps()["models"]] == list(names))
+    view.open("overview").open("config")
+    before = page.get_by_role("region", name="Served before").get_by_role("row")
+    expect(before).to_have_count(3)
+    expect(before.nth(1)).to_contain_text("chat, second")
+    view.accessible()
+    before.nth(2).get_by_role("button", name="Serve again").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    until(lambda: [model["name"] for model in operated.ps()["models"]] == ["chat"])
+
 
 def test_a_file_that_somebody_else_has_changed_is_not_overwritten(
     view: View, operated: Home

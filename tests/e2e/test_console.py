@@ -386,6 +386,8 @@ def test_the_file_is_checked_compared_applied_and_taken_back(home: Home) -> None
     assert not page.done(*page.ask("POST", "/config/rollback"))["error"]
     until(lambda: [m["name"] for m in page.told("/overview")["models"]] == ["chat"])
     assert [model["name"] for model in page.told("/overview")["stopped"]] == ["second"]
+    assert page.ask("POST", "/config/rollback", {"until": 1})[0] == 422
+    assert page.ask("POST", "/config/rollback", {"until": "yesterday"})[0] == 400
 
 
 def test_logs_are_searched_and_followed(home: Home) -> None:

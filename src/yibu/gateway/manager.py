@@ -88,8 +88,8 @@ class Manager(Protocol):
         """
         ...
 
-    async def change_back(self) -> Change:
-        """What leads back to what was served before the last change. Raises YibuError."""
+    async def change_back(self, until: int | None) -> Change:
+        """What leads back to what was served ``until`` then, or before the last change. Raises YibuError."""
         ...
 
     def logs(self) -> list[dict[str, Any]]:

@@ -143,14 +143,20 @@ class NodeManager:
             raise NotReadyError(tr("The node is still starting"), retry_after=1)
         return self._control
 
-    async def change_back(self) -> Change:
-        found = before_last_apply(await self.ask("configs"))
-        if found is None:
+    async def change_back(self, until: int | None) -> Change:
+        kept = await asyncio.to_thread(History(self._context.paths.history).all)
+        wanted = next((one for one in reversed(kept) if until in (None, one.until)), None)
+        told = await self.ask("configs")
+        found = before_last_apply({**told, "previous": wanted and wanted.plain()})
+        if wanted is None or found is None:
             raise NothingAppliedError(
-                tr("There is nothing to go back to: nothing was applied here"),
+                tr("There is nothing to go back to: nothing was applied here")
+                if until is None
+                else tr("What was served until then is not kept any longer"),
                 hint=tr("yibu apply"),
             )
-        return {**found.request, "rollback": True}
+        # An older set is applied like any other: what is served now can be had back from the history.
+        return {**found.request, "rollback": wanted is kept[-1]}
 
     def logs(self) -> list[dict[str, Any]]:
         return log_reading.listing(self._context.paths)

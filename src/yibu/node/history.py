@@ -64,8 +64,9 @@ class History:
 
     def push(self, models: Sequence[ModelConfig], settings: Settings) -> None:
         """Something else is about to be served. Raises OSError where that cannot be written down."""
-        now = Served(int(time.time()), tuple(models), settings)
-        self._write([*self._read(), now][-_KEPT:])
+        kept = self._read()
+        until = max(int(time.time()), kept[-1].until + 1 if kept else 0)  # it names the set
+        self._write([*kept, Served(until, tuple(models), settings)][-_KEPT:])
 
     def all(self) -> Sequence[Served]:
         """Every set that is kept, the oldest first."""

@@ -66,6 +66,12 @@ class FileChange(FileText):
     sha256: Annotated[str, Field(max_length=64)]
 
 
+class Rollback(BaseModel):
+    """Which set of the history; the latest where it names none."""
+
+    until: int | None = None
+
+
 def add_deploying(router: APIRouter, console: Console) -> None:
     @router.get("/console/api/catalogue", openapi_extra=allow("console"))
     async def catalogue(q: Annotated[str | None, Query()] = None) -> Response:
@@ -145,8 +151,9 @@ def _add_file(router: APIRouter, console: Console) -> None:
         return answer(_apply(console, "apply", change), 202)
 
     @router.post("/console/api/config/rollback", openapi_extra=allow("console"))
-    async def rollback() -> Response:
-        change = await console.manager.change_back()
+    async def rollback(request: Request) -> Response:
+        given = await body_of(request, Rollback)
+        change = await console.manager.change_back(given.until)
         return answer(_apply(console, "rollback", change), 202)
 
 

@@ -11,6 +11,7 @@ import { Notice, Spinner } from "../../components/notice.js";
 import { ApplyDialog } from "./apply_dialog.js";
 import { Editor } from "./editor.js";
 import { Faults } from "./faults.js";
+import { History } from "./history.js";
 
 const CHECK_MILLISECONDS = 400;
 
@@ -51,35 +52,31 @@ function Editing({ file, reload }) {
     toast(t("The configuration is being applied."), "ok");
     await reload();
   });
-  const rollback = async () => {
-    const { models } = file.previous;
+  const rollback = async ({ until, models }) => {
     const agreed = await confirm({
       title: t("Roll back?"), action: t("Roll back"),
-      text: t("What was served before the last change is served again: {models}. The file stays as it is.", { models: models.join(", ") }),
+      text: t("What was served until {time} is served again: {models}. The file stays as it is.", {
+        time: dateTime(until), models: models.join(", ") || t("no models") }),
     });
     if (!agreed) return;
     await attempt(async () => {
-      await ask("console/api/config/rollback", { method: "POST", json: {} });
-      toast(t("The last change is being taken back."), "ok");
+      await ask("console/api/config/rollback", { method: "POST", json: { until } });
+      toast(t("What was served then is being put up again."), "ok");
+      await reload();
     });
   };
   return html`<div class="page">
     <div class="page-head"><h1>${t("Configuration")}</h1>
       <span class="muted row"><span class="mono">${file.path}</span><${Copy} text=${file.path} label=${t("Copy the path")} /></span>
       <span class="end row wrap">
-        <button type="button" class="button" disabled=${!file.previous} onClick=${rollback}>${t("Roll back")}</button>
+        <button type="button" class="button" disabled=${!file.previous} onClick=${() => rollback(file.previous)}>${t("Roll back")}</button>
         <button type="button" class="button" disabled=${!changed} onClick=${() => setText(file.text)}>${t("Discard changes")}</button>
         <button type="button" class="button primary" disabled=${!fresh || !checked.ok} onClick=${compare}>${t("Compare and apply")}</button>
       </span></div>
     ${!file.exists && html`<${Notice}>${t("The file does not exist yet. Applying writes it.")}<//>`}
     <${Editor} control=${editor} text=${text} onText=${setText} faults=${fresh ? checked.faults : []} />
     <${Faults} checked=${fresh ? checked : null} onLine=${(line) => editor.current?.goTo(line)} />
-    ${(file.history ?? []).length > 0 && html`<section class="card" aria-labelledby="history-title">
-      <div class="card-head"><h2 id="history-title">${t("Served before")}</h2></div>
-      <table class="table"><thead><tr><th scope="col">${t("Until")}</th><th scope="col">${t("Models")}</th><th scope="col">${t("Gateway")}</th></tr></thead>
-        <tbody>${file.history.map((one) => html`<tr key=${one.until}><td class="nowrap">${dateTime(one.until)}</td><td>${one.models.join(", ")}</td>
-          <td>${Object.entries(one.settings).map(([name, value]) => `${name}: ${value}`).join(", ")}</td></tr>`)}</tbody></table>
-    </section>`}
+    ${file.history.length > 0 && html`<${History} history=${file.history} onRollback=${rollback} />`}
     ${difference && html`<${ApplyDialog} difference=${difference} onApply=${apply} onClose=${() => setDifference(null)} />`}
   </div>`;
 }
