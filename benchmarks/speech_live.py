@@ -5,7 +5,8 @@
 
 Every session speaks FunASR's protocol (2pass): clips with pauses, 60 ms a message, each session at
 another place of them. Printed for each number of sessions: from the end of speech to its final text, from
-its beginning to the first partial text, and the server's processor time and memory a session. ``--other``
+its beginning to the first partial text, the server's processor time and memory a session, and how many
+final texts do not begin with what was shown of them. ``--other``
 is a server that runs already (FunASR's: ``benchmarks/baselines/funasr_live.py``), measured in turn in the same
 run; give its pid with ``--other-pid``. Weights may be random (scripts/make_fullsize_sensevoice.py): then partial texts,
 on which two results must agree, say little. Run it with the engine's Python: it needs websockets and psutil.
@@ -53,6 +54,10 @@ class Measured:
     finals: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     missed: int = 0
+    texts: int = 0
+    """Final texts before which partial ones were shown."""
+    revised: int = 0
+    """Of them, those that do not begin with what was shown."""
 
 
 def scripts(seconds: float, count: int) -> list[Script]:
@@ -94,14 +99,22 @@ async def session(url: str, script: Script, measured: Measured) -> None:
         await socket.send(json.dumps(begin))
         started = time.monotonic()
         heard: list[tuple[float, str]] = []
+        shown = ""
 
         async def listen() -> None:
+            nonlocal shown
             async for message in socket:
                 told = json.loads(message)
                 if told.get("is_end"):
                     return
                 if told.get("text") or told["mode"] == "2pass-offline":
                     heard.append((time.monotonic() - started, told["mode"]))
+                if told["mode"] == "2pass-offline":
+                    measured.texts += bool(shown)
+                    measured.revised += not letters(told["text"]).startswith(letters(shown))
+                    shown = ""
+                else:
+                    shown += told.get("text", "")
 
         listening = asyncio.create_task(listen())
         step = int(RATE * STEP)
@@ -148,6 +161,7 @@ async def measure(name: str, url: str, pid: int | None, count: int, seconds: flo
     if pid:
         cpu = (usage(pid)[0] - before[0]) / took / count
         line += f"  cpu {cpu * 100:.1f} % and {(peak - before[1]) / count:.1f} MiB a session"
+    line += f"  shown and revised {measured.revised} of {measured.texts}"
     if own is not None:
         seconds_now, count_now = waited(url)
         mean = (seconds_now - own[0]) / max(1.0, count_now - own[1])
@@ -167,6 +181,11 @@ def waited(url: str) -> tuple[float, float]:
     return seconds, count
 
 
+def letters(text: str) -> str:
+    """Without spaces and marks."""
+    return "".join(character for character in text if character.isalnum())
+
+
 def quantile(values: list[float], percent: int) -> float:
     if len(values) < 2:
         return values[0] if values else float("nan")
@@ -179,6 +198,9 @@ def start(arguments: argparse.Namespace, log: Path) -> tuple[subprocess.Popen[by
         arguments.vad, "--port", "0", "--threads", str(arguments.threads),
         "--precision", arguments.precision,
     ]  # fmt: skip
+    for name in ("online", "speakers"):
+        if getattr(arguments, name):
+            command += [f"--{name}", getattr(arguments, name)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_WAIT_POLICY": "passive"}
     with log.open("wb") as target:
         process = subprocess.Popen(command, stdout=target, stderr=target, env=environment)
@@ -202,6 +224,8 @@ def main() -> None:
     parser.add_argument("--engine-python", default=sys.executable)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--online", help="directory of a streaming model, for partial texts")
+    parser.add_argument("--speakers", help="directory of CAM++")
     parser.add_argument("--other", help="a running FunASR websocket server")
     parser.add_argument("--other-pid", type=int)
     parser.add_argument("--sessions", type=int, nargs="+", default=[8, 16, 32])

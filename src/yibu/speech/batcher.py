@@ -82,8 +82,8 @@ class Partials(Protocol):
         """The most urgent ones, about so much audio; at least one."""
         ...
 
-    def computed(self, seconds: float) -> None:
-        """A batch of speech that goes on took so long."""
+    def computed(self, seconds: float) -> float:
+        """A batch of speech that goes on took so long: the seconds for which nothing is ready now."""
         ...
 
 
@@ -326,7 +326,7 @@ class Batcher:
             else (_SMOOTHING * newest + (1 - _SMOOTHING) * self._speed)
         )
         if self.partials is not None and spare:
-            self.partials.computed(elapsed)
+            asyncio.get_running_loop().call_later(self.partials.computed(elapsed), self.wake)
         self._metrics.model_seconds.add(elapsed)
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_seconds.observe(seconds)

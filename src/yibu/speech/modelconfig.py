@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from yibu.errors import VerificationError
+from yibu.errors import UnsupportedError, VerificationError
 from yibu.messages import tr
 
 _HINT = tr("download the model again: its config belongs to it")
@@ -52,3 +54,36 @@ def section(config: dict[str, Any], name: str, directory: Path) -> dict[str, Any
             hint=_HINT,
         )
     return value
+
+
+@contextmanager
+def of_one_model(directory: Path) -> Iterator[None]:
+    """Where a tensor or a token is missing, the files of ``directory`` are not of one model: raises
+    ``VerificationError``."""
+    try:
+        yield
+    except (KeyError, IndexError) as error:
+        raise VerificationError(
+            tr(
+                "{directory}: its weights, tokens and config.yaml are not of one model: {error}",
+                directory=directory,
+                error=error,
+            ),
+            hint=tr("download the model again, all files of one revision"),
+        ) from error
+
+
+def check_class(config: dict[str, Any], directory: Path, expected: str, published: str) -> None:
+    """Raises ``UnsupportedError`` where ``config`` is of another of FunASR's classes than ``expected``;
+    ``published`` is a model of it."""
+    kind = config.get("model")
+    if kind != expected:
+        raise UnsupportedError(
+            tr(
+                "{directory}: config.yaml names the model class {kind!r}, {expected} expected",
+                directory=directory,
+                kind=kind,
+                expected=expected,
+            ),
+            hint=tr("take {published}", published=published),
+        )

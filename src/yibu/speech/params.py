@@ -88,25 +88,7 @@ def parse(
             ),
             param="model",
         )
-    response_format = form.first("response_format") or "json"
-    if response_format not in RESPONSE_FORMATS:
-        raise InvalidRequestError(
-            tr(
-                "response_format is {response_format!r}; it can be {RESPONSE_FORMATS}",
-                response_format=response_format[:32],
-                RESPONSE_FORMATS=", ".join(RESPONSE_FORMATS),
-            ),
-            param="response_format",
-        )
-    if response_format == "diarized_json" and not tells_speakers:
-        raise InvalidRequestError(
-            tr(
-                "response_format is 'diarized_json', and this model runs without one for "
-                "speakers. Ask for verbose_json, or give the model `speakers: "
-                "iic/speech_campplus_sv_zh-cn_16k-common`"
-            ),
-            param="response_format",
-        )
+    response_format = _response_format(form, tells_speakers=tells_speakers)
     stream = _boolean(form, "stream", default=False)
     if stream and response_format not in {"json", "text", "diarized_json"}:
         raise InvalidRequestError(
@@ -134,6 +116,29 @@ def parse(
     return Parameters(
         options, response_format, granularities, stream, stated(form, required_upload(form))
     )
+
+
+def _response_format(form: Form, *, tells_speakers: bool) -> str:
+    response_format = form.first("response_format") or "json"
+    if response_format not in RESPONSE_FORMATS:
+        raise InvalidRequestError(
+            tr(
+                "response_format is {response_format!r}; it can be {RESPONSE_FORMATS}",
+                response_format=response_format[:32],
+                RESPONSE_FORMATS=", ".join(RESPONSE_FORMATS),
+            ),
+            param="response_format",
+        )
+    if response_format == "diarized_json" and not tells_speakers:
+        raise InvalidRequestError(
+            tr(
+                "response_format is 'diarized_json', and this model runs without one for "
+                "speakers. Ask for verbose_json, or give the model `speakers: "
+                "iic/speech_campplus_sv_zh-cn_16k-common`"
+            ),
+            param="response_format",
+        )
+    return response_format
 
 
 def _refuse_unsupported(form: Form) -> None:

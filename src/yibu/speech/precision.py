@@ -46,35 +46,43 @@ def choose(precision: str, device: str, flags: frozenset[str], *, files: frozens
     names in the model directory: an ONNX export is quantised by whoever made it, or not at all.
     On the published weights none of this has been measured: the reason says so.
     """
-    native = sorted(flags & {"amx_bf16", "avx512_bf16"})
-    integer = sorted(flags & {"avx512_vnni", "avx_vnni"})
     if device != "cpu":
-        if precision == "int8":
-            raise UnsupportedError(
-                tr("precision int8 is not served on CUDA"), hint=tr("set `precision: auto` or bf16")
-            )
-        chosen = "bf16" if precision == "auto" else precision
-        return Choice(
-            chosen,
-            tr(
-                "precision {chosen} on {device}, asked for as {precision}",
-                chosen=chosen,
-                device=device,
-                precision=precision,
-            ),
-        )
+        return _on_cuda(precision, device)
+    native = flags & {"avx512_bf16", "amx_bf16"}
     if precision == "bf16" and not native:
         raise UnsupportedError(
             tr("precision bf16: this processor has no bf16 instructions (avx512_bf16, amx_bf16)"),
             hint=tr("set `precision: auto`, fp32 or int8"),
         )
-    if precision == "auto" and "model.pt" not in files:
-        if "model.onnx" not in files:
-            return Choice("int8", tr("precision int8, because only model_quant.onnx is there"))
-        # The quantised file is an export of its own, and slower than model.onnx in bf16.
-        integer = []
     if precision != "auto":
         return Choice(precision, tr("precision {precision}: as configured", precision=precision))
+    if not files & {"model.pt", "model.onnx"}:
+        return Choice("int8", tr("precision int8, because only model_quant.onnx is there"))
+    return _fastest(flags, own_weights="model.pt" in files)
+
+
+def _on_cuda(precision: str, device: str) -> Choice:
+    if precision == "int8":
+        raise UnsupportedError(
+            tr("precision int8 is not served on CUDA"), hint=tr("set `precision: auto` or bf16")
+        )
+    chosen = "bf16" if precision == "auto" else precision
+    return Choice(
+        chosen,
+        tr(
+            "precision {chosen} on {device}, asked for as {precision}",
+            chosen=chosen,
+            device=device,
+            precision=precision,
+        ),
+    )
+
+
+def _fastest(flags: frozenset[str], *, own_weights: bool) -> Choice:
+    """Without ``own_weights`` the model is an ONNX export: its quantised file is an export of its own, and
+    slower than model.onnx in bf16."""
+    native = sorted(flags & {"amx_bf16", "avx512_bf16"})
+    integer = sorted(flags & {"avx512_vnni", "avx_vnni"}) if own_weights else []
     doubt = tr(
         "same text on the test model, unproven on other weights: compare with `yibu "
         "bench`, or set `precision: fp32` to be exact"
@@ -93,7 +101,7 @@ def choose(precision: str, device: str, flags: frozenset[str], *, files: frozens
             "bf16",
             tr("precision bf16, the fastest with {native}; {doubt}", native=native[0], doubt=doubt),
         )
-    if native or "model.pt" not in files:
+    if native or not own_weights:
         lacks = (
             tr("has avx512_bf16 but no AMX, where bf16 is the slower")
             if native

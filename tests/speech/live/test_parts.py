@@ -178,8 +178,8 @@ WORDS = st.lists(st.sampled_from(["stop", "four", "九", "一", ".", ",", "it's"
 def test_what_is_shown_is_never_taken_back(texts: list[list[str]]) -> None:
     agreement = Agreement()
     shown = ""
-    for words in texts:
-        shown += agreement.hypothesis(" ".join(words))
+    for n, words in enumerate(texts):
+        shown += agreement.hypothesis(" ".join(words), n * 0.1)
         assert agreement.shown == shown
     final = " ".join(texts[-1]) if texts else ""
     if final.startswith(shown):
@@ -188,11 +188,22 @@ def test_what_is_shown_is_never_taken_back(texts: list[list[str]]) -> None:
 
 def test_two_hypotheses_must_agree() -> None:
     agreement = Agreement()
-    assert agreement.hypothesis("stop wind.") == ""
-    assert agreement.hypothesis("stop window.") == "stop"
-    assert agreement.hypothesis("stop window loud.") == " window"
-    assert agreement.hypothesis("stop winter loud.") == ""
+    assert agreement.hypothesis("stop wind.", 1.0) == ""
+    assert agreement.hypothesis("stop window.", 2.0) == "stop"
+    assert agreement.hypothesis("stop window loud.", 3.0) == " window"
+    assert agreement.hypothesis("stop winter loud.", 4.0) == ""
     assert rest(agreement.shown, "stop winter louder.") == " louder."
     chinese = Agreement()
-    assert chinese.hypothesis("九一听。") == ""
-    assert chinese.hypothesis("九一停止。") == "九一"
+    assert chinese.hypothesis("九一听。", 5.0) == ""
+    assert chinese.hypothesis("九一停止。", 6.0) == "九一"
+
+
+def test_hypotheses_close_together_must_all_agree() -> None:
+    agreement = Agreement()
+    assert agreement.hypothesis("six", 0.3) == ""
+    assert agreement.hypothesis("six", 0.4) == "", "for too short"
+    assert agreement.hypothesis("stop", 0.5) == ""
+    assert agreement.hypothesis("stop", 0.6) == ""
+    assert agreement.hypothesis("stop.", 0.7) == "stop"
+    assert agreement.hypothesis("stop window", 1.1) == ""
+    assert agreement.hypothesis("stop window now", 1.5) == " window"

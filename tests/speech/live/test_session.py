@@ -45,6 +45,12 @@ class Counting:
         return self._recognizer.recognize(segments, options)
 
 
+class Unhurried(PartialQueue):
+    """On a busy machine final texts are late, and partial ones would be left out."""
+
+    def final_came(self, delay: float) -> None: ...
+
+
 class Listening:
     def __init__(self) -> None:
         self.finals: list[Utterance] = []
@@ -94,7 +100,7 @@ async def running(loaded: Loaded) -> AsyncIterator[Setup]:
         metrics = Metrics()
         assert loaded.parallel == 2
         batcher = Batcher(counting, [one, other], Limits(), metrics)  # type: ignore[arg-type]
-        batcher.partials = partials = PartialQueue()
+        batcher.partials = partials = Unhurried()
         task = asyncio.create_task(batcher.run())
         tools = LiveTools(
             loaded.segmenter, batcher, partials, pool, metrics, loaded.recognizer,

@@ -258,7 +258,7 @@ def test_files_of_two_models_are_refused(
         attempt(directory, vad_dir)
     config = (directory / "config.yaml").read_text()
     (directory / "config.yaml").write_text(config.replace("num_blocks: 3", "num_blocks: 9"))
-    with pytest.raises(VerificationError, match="does not hold the network"):
+    with pytest.raises(VerificationError, match="not of one model"):
         attempt(directory, vad_dir)
     (directory / "config.yaml").write_text(config.replace("SenseVoiceSmall", "Whisper"))
     with pytest.raises(UnsupportedError, match="class 'Whisper'"):

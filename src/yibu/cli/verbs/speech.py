@@ -68,18 +68,7 @@ def transcribe(
             tr("There is nothing to transcribe."),
             hint=tr("yibu transcribe FILE…, or --live for the microphone, or --live - for a pipe"),
         )
-    _check_there(files)
-    several = len(set(files)) > 1
-    if directory is not None:
-        _check_targets(files, directory, output_format)
-    elif several and output_format in ("srt", "vtt"):
-        raise UsageError(
-            tr(
-                "{output_format} of several files is no {output_format}.",
-                output_format=output_format,
-            ),
-            hint=tr("-o DIRECTORY writes one file each"),
-        )
+    _check(files, directory, output_format)
     api = gateway_api(context)
     fields = {"model": model or speech_model(context), "response_format": output_format}
     if language:
@@ -92,7 +81,7 @@ def transcribe(
             output.talk(f"{file}: {answer.message}")
             failed += 1
         else:
-            _write(file, answer, directory, output_format, named=several)
+            _write(file, answer, directory, output_format, named=len(set(files)) > 1)
     return FAILED if failed else DONE
 
 
@@ -133,10 +122,21 @@ def _live(
     )
 
 
-def _check_there(files: Sequence[Path]) -> None:
+def _check(files: Sequence[Path], directory: Path | None, output_format: Format) -> None:
+    """Raises UsageError for files that are not there, or that cannot be written as asked."""
     for file in files:
         if not file.is_file():
             raise UsageError(tr("There is no file {file}.", file=file))
+    if directory is not None:
+        _check_targets(files, directory, output_format)
+    elif len(set(files)) > 1 and output_format in ("srt", "vtt"):
+        raise UsageError(
+            tr(
+                "{output_format} of several files is no {output_format}.",
+                output_format=output_format,
+            ),
+            hint=tr("-o DIRECTORY writes one file each"),
+        )
 
 
 def _answers(

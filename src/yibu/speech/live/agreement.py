@@ -1,4 +1,4 @@
-"""Which part of a text that is still being spoken can be shown: what two hypotheses in a row say.
+"""Which part of a text that is still being spoken can be shown: what hypotheses in a row say.
 
 The rule is local agreement (Liu et al. 2020; Macháček et al. 2023 for whisper). What was shown is
 never taken back: where a later hypothesis contradicts it, nothing more is shown until the end.
@@ -15,21 +15,31 @@ _UNITS = re.compile(
 _MARK = re.compile(r"\s*[^\w\s]")
 
 
+_SPAN = 0.19
+"""Seconds of speech over which hypotheses must agree. With 0.1 they agreed on what was not said."""
+
+
 class Agreement:
     """The text of one utterance, as far as it is shown."""
 
     def __init__(self) -> None:
         self.shown = ""
-        self._before: list[str] = []
-        """Units of the last hypothesis."""
+        self._before: list[tuple[float, list[str]]] = []
+        """The last hypotheses: when their speech ended, and their units."""
 
-    def hypothesis(self, text: str) -> str:
-        """Take the text of the speech so far; return what can be shown beyond what is."""
-        units = _units(text)
-        common = _common(self._before, units)
-        self._before = units
+    def hypothesis(self, text: str, end: float) -> str:
+        """Take the text of the speech up to ``end`` seconds; return what can be shown beyond what is."""
+        common = units = _units(text)
+        while len(self._before) > 1 and self._before[1][0] <= end - _SPAN:
+            self._before.pop(0)
+        old = bool(self._before) and self._before[0][0] <= end - _SPAN
+        for _, before in self._before:
+            common = _common(before, common)
+        self._before.append((end, units))
+        if not old:
+            return ""
         while common and _MARK.fullmatch(common[-1]):
-            common.pop()  # a full stop is guessed at every pause
+            common = common[:-1]  # a full stop is guessed at every pause
         agreed = "".join(common)
         if not agreed.startswith(self.shown):
             return ""

@@ -18,9 +18,8 @@ from yibu.speech.words import behind
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
     from yibu.speech.models.paraformer_online import OnlineParaformer
 
-_LEAST_NEWS = 0.2
-"""Seconds of speech that a text needs beyond the last one; and between the first ones, until two of them
-have agreed on something. With 0.1 they agreed on what was not said."""
+_EAGER_NEWS, _LEAST_NEWS = 0.1, 0.2
+"""Seconds of speech that a text needs beyond the last one, until one is shown and after."""
 _EAGER_SECONDS = 3.0
 """Of speech in which nothing could be shown; after them the first text is as urgent as others."""
 _WINDOW_SECONDS = 4.0
@@ -67,13 +66,13 @@ class Hypotheses(Protocol):
         """What can be shown beyond ``shown``."""
         ...
 
-    def heard_whole(self, text: str) -> str:
-        """The same, by a text of the final texts' model of the whole utterance."""
+    def heard_whole(self, result: Recognized) -> str:
+        """The same, by a result of the final texts' model of the whole utterance."""
         ...
 
 
 class Reheard:
-    """The utterance is recognized again; what two results in a row begin with is shown."""
+    """The utterance is recognized again; what results in a row begin with is shown."""
 
     whole = None
 
@@ -99,9 +98,9 @@ class Reheard:
         return self._frames / 100
 
     def wanted(self, seconds: float, idle: float) -> bool:
-        eager = not self.shown and seconds < _EAGER_SECONDS
-        interval = _LEAST_NEWS if eager else self._interval
-        return seconds - self._seconds >= _LEAST_NEWS and idle >= interval
+        if not self.shown and seconds < _EAGER_SECONDS:
+            return seconds - self._seconds >= _EAGER_NEWS - 0.001
+        return seconds - self._seconds >= _LEAST_NEWS and idle >= self._interval
 
     def job(
         self,
@@ -124,13 +123,13 @@ class Reheard:
             text = self._settled
             for word in words:
                 text += separated(text, word.text)
-        new = self._agreement.hypothesis(text)
+        new = self._agreement.hypothesis(text, result.end)
         if result.end - result.start > _WINDOW_SECONDS and text.startswith(self.shown):
             self._settle(result, words, text)
         return new
 
-    def heard_whole(self, text: str) -> str:
-        return self._agreement.hypothesis(text)
+    def heard_whole(self, result: Recognized) -> str:
+        return self._agreement.hypothesis(result.text, result.end)
 
     def _settle(self, result: Recognized, words: Sequence[Word], text: str) -> None:
         """Leave words that are shown out of the next results, and begin those in the longest pause that is
@@ -215,7 +214,7 @@ class Streamed:
         self.shown += new
         return new
 
-    def heard_whole(self, text: str) -> str:  # noqa: ARG002 - another model's
+    def heard_whole(self, result: Recognized) -> str:  # noqa: ARG002 - another model's
         return ""
 
     def _answer(self, speech: Segment, tokens: Sequence[str]) -> Recognized:

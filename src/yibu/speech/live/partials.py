@@ -56,9 +56,11 @@ class PartialQueue:
         """Whether something can be taken now."""
         return self.urgent or (bool(self._waiting) and self._clock() >= self._paused_until)
 
-    def computed(self, seconds: float) -> None:
-        """A batch of speech that goes on took so long."""
-        self._paused_until = self._clock() + seconds * (1 / self._share - 1)
+    def computed(self, seconds: float) -> float:
+        """A batch of speech that goes on took so long: the seconds for which nothing is ready now."""
+        pause = seconds * (1 / self._share - 1)
+        self._paused_until = self._clock() + pause
+        return pause
 
     def final_came(self, delay: float) -> None:
         """A final text came ``delay`` seconds after the end of its utterance was noticed."""

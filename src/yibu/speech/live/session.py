@@ -9,10 +9,8 @@ computes runs on a small pool of threads.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ import numpy as np
 
 from yibu.errors import RequestError
 from yibu.speech.batcher import Answer, Batcher, Job
+from yibu.speech.live.finals import Finals
 from yibu.speech.live.hypotheses import Hypotheses, Reheard, Streamed
 from yibu.speech.live.partials import NOT_DUE, PartialQueue
 from yibu.speech.live.speakers import LiveSpeakers
@@ -44,8 +43,6 @@ from yibu.speech.types import (
 
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
     from yibu.speech.models.paraformer_online import OnlineParaformer
-
-log = logging.getLogger(__name__)
 
 _STEP = SAMPLE_RATE // 10
 """Samples that are listened to at once, at least: each time costs a fraction of a millisecond."""
@@ -105,8 +102,8 @@ class LiveSession:
         self._tools, self._listener, self._interval = tools, listener, interval
         self._chunking = chunking or Chunking()
         self._streamed_finals = streamed_finals and tools.streaming is not None
-        self._speakers = LiveSpeakers() if tools.tells_speakers else None
-        self._labelling: asyncio.Task[None] | None = None
+        speakers = LiveSpeakers() if tools.tells_speakers else None
+        self._finals = Finals(listener, speakers, tools.pool)
         self._open_seconds = 0.0
         self._endpointing = endpointing
         self._flow = next(_flows)
@@ -115,18 +112,15 @@ class LiveSession:
         self._pending: list[Samples] = []
         self._held = 0
         self._open: Utterance | None = None
-        self._utterances: deque[Utterance] = deque()
-        """Whose final texts are waited for, in order."""
         self._finished = False
         self._waiting = 0.0
-        self._changed = asyncio.Event()
         self._listened = 0.0
         self._restart()
 
     @property
     def told_all(self) -> bool:
         """Whether the audio is over, and no more final texts will come."""
-        return self._finished and not self._utterances
+        return self._finished and not self._finals
 
     def _restart(self) -> None:
         """A new stream, which begins where the audio is."""
@@ -197,26 +191,21 @@ class LiveSession:
 
     async def drained(self) -> None:
         """Wait until every final text was told."""
-        while self._utterances and not (self._open and len(self._utterances) == 1):
-            self._changed.clear()
-            await self._changed.wait()
+        while self._finals and not (self._open and len(self._finals) == 1):
+            await self._change()
 
     def close(self) -> None:
         """Give up whatever is waited for."""
         self._withdraw()
-        if self._labelling is not None:
-            self._labelling.cancel()
         self._tools.batcher.drop_finals(self._flow)
-        self._utterances.clear()
         self._open = None
-        self._changed.set()
+        self._finals.close()
 
     # Listening ------------------------------------------------------------------------------
 
     async def _listen(self, *, flush: bool = False) -> None:
         while self._waiting > _WINDOW_SECONDS:
-            self._changed.clear()
-            await self._changed.wait()
+            await self._change()
         if not self._pending:
             return
         samples = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
@@ -259,7 +248,7 @@ class LiveSession:
 
     def _begin(self, start: float) -> Utterance:
         utterance = self._open = Utterance(start, self._hypotheses())
-        self._utterances.append(utterance)
+        self._finals.add(utterance)
         self.heard_at = 0.0
         return utterance
 
@@ -272,7 +261,7 @@ class LiveSession:
         self._withdraw()
         utterance.end = end
         utterance.whole = True
-        self._tell_finals()
+        self._finals.tell()
 
     # Final texts ----------------------------------------------------------------------------
 
@@ -300,7 +289,7 @@ class LiveSession:
     def _final_options(self) -> Options:
         """An utterance is punctuated by itself; what the client commits is a text too. Speakers are cut
         by the times of words."""
-        speakers = self._speakers is not None
+        speakers = self._tools.tells_speakers
         return replace(
             self.options,
             punctuated=self.options.use_itn,
@@ -319,29 +308,7 @@ class LiveSession:
             utterance.error = utterance.error or result
             result = Recognized("", 0.0, 0.0)
         utterance.segments[number] = result
-        self._tell_finals()
-
-    def _tell_finals(self) -> None:
-        while self._utterances and self._utterances[0].done:
-            utterance = self._utterances[0]
-            if self._speakers is not None and any(each.voices for each in utterance.recognized):
-                if self._labelling is None:
-                    work = self._label(self._speakers, utterance)
-                    self._labelling = asyncio.create_task(work, name="speakers of an utterance")
-                return
-            self._listener.final(self._utterances.popleft())
-        self._changed.set()
-
-    async def _label(self, speakers: LiveSpeakers, utterance: Utterance) -> None:
-        """Tell the speakers of an utterance, in the order of the speech."""
-        try:
-            told = await self._on_pool(partial(speakers.told, utterance.recognized))
-            utterance.segments = [*told]
-        except Exception:  # a fault of ours costs one text its speakers, not the session
-            log.exception("telling the speakers of an utterance failed")
-            utterance.segments = [replace(each, voices=()) for each in utterance.recognized]
-        self._labelling = None
-        self._tell_finals()
+        self._finals.tell()
 
     # Partial texts --------------------------------------------------------------------------
 
@@ -391,8 +358,10 @@ class LiveSession:
         """On a thread of the model's."""
         with self._lock:
             speech = self._detector.speech() if self._detector is not None else None
-            if speech is not None and abs(self._moved(speech).start - utterance.start) < 0.01:
-                return speech
+        if speech is not None:
+            moved = self._moved(speech)
+            if abs(moved.start - utterance.start) < 0.01:
+                return moved
         return Segment(0.0, np.zeros(_STEP, np.float32))  # it has just ended
 
     def _moved(self, segment: Segment) -> Segment:
@@ -408,8 +377,7 @@ class LiveSession:
             return
         self._tools.metrics.partials.add()
         hypotheses = utterance.hypotheses
-        whole = early is not None
-        new = hypotheses.heard_whole(result.text) if whole else hypotheses.heard(result)
+        new = hypotheses.heard(result) if early is None else hypotheses.heard_whole(result)
         if new:
             self._listener.partial(utterance, new)
 
@@ -419,8 +387,13 @@ class LiveSession:
     def _forget_open(self) -> None:
         self._withdraw()
         if self._open is not None:
-            self._utterances.remove(self._open)
+            self._finals.remove(self._open)
             self._open = None
+
+    async def _change(self) -> None:
+        """Wait until something was told."""
+        self._finals.changed.clear()
+        await self._finals.changed.wait()
 
     async def _on_pool(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._tools.pool, function)

@@ -15,10 +15,8 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
-from yibu.errors import UnsupportedError, VerificationError
-from yibu.messages import tr
 from yibu.speech.features import MEL_BINS, fbank
-from yibu.speech.modelconfig import read_config
+from yibu.speech.modelconfig import check_class, of_one_model, read_config
 from yibu.speech.models.compiled import Array, Graph, cpu_settings
 from yibu.speech.types import SAMPLE_RATE, Features, Samples, Segment, Voice
 from yibu.speech.weights import read_checkpoint
@@ -44,28 +42,11 @@ class SpeakerNetwork:
     def load(cls, directory: Path, *, threads: int) -> SpeakerNetwork:
         """Raises ``VerificationError`` for missing or damaged files, ``UnsupportedError`` for a
         directory of another model."""
-        kind = read_config(directory).get("model")
-        if kind != "CAMPPlus":
-            raise UnsupportedError(
-                tr(
-                    "{directory}: config.yaml names the model class {kind!r}, CAMPPlus expected",
-                    directory=directory,
-                    kind=kind,
-                ),
-                hint="take iic/speech_campplus_sv_zh-cn_16k-common",
-            )
-        weights = directory / _weights_file(directory)
-        try:
-            return cls(read_checkpoint(weights).tensors, threads=threads)
-        except KeyError as error:
-            raise VerificationError(
-                tr(
-                    "{weights} does not hold the network of CAM++: {error}",
-                    weights=weights,
-                    error=error,
-                ),
-                hint=tr("download the model again"),
-            ) from error
+        published = "iic/speech_campplus_sv_zh-cn_16k-common"
+        check_class(read_config(directory), directory, "CAMPPlus", published)
+        tensors = read_checkpoint(directory / _weights_file(directory)).tensors
+        with of_one_model(directory):
+            return cls(tensors, threads=threads)
 
     def vectors(self, sounds: Sequence[Samples]) -> Array:
         """A vector for each sound, all of one length: [N, size]."""

@@ -17,7 +17,6 @@ from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.hotword_reader import HotwordReader
 from yibu.speech.models.network import Array
 from yibu.speech.models.paraformer import Hotwords, OpenVinoParaformer, Shapes
-from yibu.speech.weights import Checkpoint
 
 
 class ContextualParaformer(OpenVinoParaformer):
@@ -25,16 +24,7 @@ class ContextualParaformer(OpenVinoParaformer):
 
     takes_hotwords = True
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        shapes: Shapes,
-        *,
-        precision: str,
-        threads: int,
-        config: Mapping[str, Any],
-        directory: Path,
-    ) -> None:
+    def _configure(self, config: Mapping[str, Any], shapes: Shapes, directory: Path) -> None:
         conf = section(dict(config), "model_conf", directory)
         kind = conf.get("bias_encoder_type", "lstm")
         if kind != "lstm" or not shapes.decoder.contextual:
@@ -50,10 +40,6 @@ class ContextualParaformer(OpenVinoParaformer):
             )
         own = conf.get("use_decoder_embedding")
         self._embedding = "decoder.embed.0.weight" if own else "bias_embed.weight"
-        super().__init__(
-            checkpoint, shapes, precision=precision, threads=threads, config=config,
-            directory=directory,
-        )  # fmt: skip
 
     def _prepare(self, compiler: Compiler) -> None:
         self._read = HotwordReader(compiler.weights, self._embedding, layers=1)

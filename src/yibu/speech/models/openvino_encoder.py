@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from yibu.errors import VerificationError
-from yibu.messages import tr
+from yibu.speech.modelconfig import of_one_model
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups, with_queries
 from yibu.speech.models.sanm_shape import EncoderShape
@@ -55,18 +54,9 @@ class OpenVinoEncoder:
         """Build from config.yaml and model.pt; raises ``VerificationError`` where they do not
         belong together, ``UnsupportedError`` for another network."""
         checkpoint = read_checkpoint(directory / "model.pt")
-        try:
+        with of_one_model(directory):
             shape = sensevoice_shape(directory, checkpoint.tensors)
             return cls(checkpoint, shape, precision=precision, threads=threads, banned=banned)
-        except (KeyError, IndexError) as error:
-            raise VerificationError(
-                tr(
-                    "{directory}/model.pt does not hold the network of config.yaml: {error}",
-                    directory=directory,
-                    error=error,
-                ),
-                hint=tr("download the model again, all files of one revision"),
-            ) from error
 
     def encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]

@@ -16,10 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from yibu.errors import VerificationError
-from yibu.messages import tr
 from yibu.speech.features import Normalizer, fbank, stack_frames
-from yibu.speech.modelconfig import read_config
+from yibu.speech.modelconfig import of_one_model, read_config
 from yibu.speech.models import cif
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups
@@ -106,13 +104,14 @@ class OpenVinoParaformer:
         *,
         precision: str,
         threads: int,
-        config: Mapping[str, Any],  # noqa: ARG002 - what a subclass reads more
-        directory: Path,  # noqa: ARG002 - the same
+        config: Mapping[str, Any],
+        directory: Path,
     ) -> None:
         self.precision = precision
         self.classes = shapes.encoder.classes
         self._width = width = shapes.encoder.width
         self._predictor_shape = shape = shapes.predictor
+        self._configure(config, shapes, directory)
         compiler = Compiler(checkpoint, precision=precision, threads=threads)
         self._encoder = compiler.compile(lambda b: encoder_graph(b, shapes.encoder, "paraformer"))
         # A token more or less changes all that follow: what counts them stays exact.
@@ -126,6 +125,9 @@ class OpenVinoParaformer:
         self._prepare(compiler)
         self._warm_up(shapes.encoder.inputs)
         compiler.release()
+
+    def _configure(self, config: Mapping[str, Any], shapes: Shapes, directory: Path) -> None:
+        """What a subclass reads of its config.yaml."""
 
     def _prepare(self, compiler: Compiler) -> None:
         """What a subclass adds before the weights are given back."""
@@ -141,21 +143,12 @@ class OpenVinoParaformer:
         belong together, ``UnsupportedError`` for another network."""
         checkpoint = read_checkpoint(directory / "model.pt")
         config = read_config(directory)
-        try:
+        with of_one_model(directory):
             shapes = Shapes.read(config, checkpoint.tensors, directory)
             return cls(
                 checkpoint, shapes, precision=precision, threads=threads, config=config,
                 directory=directory,
             )  # fmt: skip
-        except (KeyError, IndexError) as error:
-            raise VerificationError(
-                tr(
-                    "{directory}/model.pt does not hold the network of config.yaml: {error}",
-                    directory=directory,
-                    error=error,
-                ),
-                hint=tr("download the model again, all files of one revision"),
-            ) from error
 
     def decode(
         self, features: Sequence[Features], hotwords: Sequence[Hotwords], *, times: bool

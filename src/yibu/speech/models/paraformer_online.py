@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yibu.errors import UnsupportedError, VerificationError
+from yibu.errors import UnsupportedError
 from yibu.messages import tr
 from yibu.speech.features import (
     FRAME_SHIFT,
@@ -24,7 +24,7 @@ from yibu.speech.features import (
     fbank,
     frame_count,
 )
-from yibu.speech.modelconfig import read_config
+from yibu.speech.modelconfig import check_class, of_one_model, read_config
 from yibu.speech.models.compiled import Array, Compiler
 from yibu.speech.models.grouping import positions
 from yibu.speech.models.online_graph import chunk_decoder, chunk_encoder
@@ -39,6 +39,7 @@ from yibu.speech.weights import Checkpoint, read_checkpoint
 _FRAME = STACK_STEP * FRAME_SHIFT
 """Samples of one of the network's frames: 60 ms."""
 _BEFORE = (STACK_WIDTH - 1) // 2
+_PUBLISHED = "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online"
 
 
 class OnlineParaformer:
@@ -72,20 +73,11 @@ class OnlineParaformer:
         """Raises ``VerificationError`` for missing or damaged files, ``UnsupportedError`` for another
         network."""
         config = read_config(directory)
-        if config.get("model") != "ParaformerStreaming":
-            raise UnsupportedError(
-                tr(
-                    "{directory}: config.yaml names the model class {get!r}, "
-                    "ParaformerStreaming expected",
-                    directory=directory,
-                    get=config.get("model"),
-                ),
-                hint="take iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
-            )
+        check_class(config, directory, "ParaformerStreaming", _PUBLISHED)
         checkpoint = read_checkpoint(directory / "model.pt")
         vocabulary = Vocabulary.read_tokens(directory / "tokens.json").pieces
         normalizer = Normalizer.read(directory / "am.mvn", STACK_WIDTH * MEL_BINS)
-        try:
+        with of_one_model(directory):
             shapes = Shapes.read(config, checkpoint.tensors, directory)
             kernel = checkpoint.tensors["decoder.decoders.0.self_attn.fsmn_block.weight"].shape[2]
             if shapes.decoder.left != kernel - 1 or shapes.decoder.others:
@@ -97,23 +89,13 @@ class OnlineParaformer:
                         kernel=kernel - 1 - shapes.decoder.left,
                         others=shapes.decoder.others,
                     ),
-                    hint="take iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
+                    hint=tr("take {published}", published=_PUBLISHED),
                 )
             if shapes.encoder.classes != len(vocabulary):
                 raise KeyError(f"{shapes.encoder.classes} outputs, {len(vocabulary)} tokens")
             return cls(
                 checkpoint, shapes, normalizer, vocabulary, precision=precision, threads=threads
             )
-        except (KeyError, IndexError) as error:
-            raise VerificationError(
-                tr(
-                    "{directory}: model.pt, tokens.json and config.yaml are not of one "
-                    "model: {error}",
-                    directory=directory,
-                    error=error,
-                ),
-                hint=tr("download the model again, all files of one revision"),
-            ) from error
 
     def session(self, chunking: Chunking | None = None) -> OnlineSession:
         return OnlineSession(self, chunking or Chunking())

@@ -19,9 +19,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from yibu.errors import EngineStartError, UnsupportedError, VerificationError
+from yibu.errors import EngineStartError, UnsupportedError
 from yibu.messages import tr
-from yibu.speech.modelconfig import read_config, section
+from yibu.speech.modelconfig import of_one_model, read_config, section
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input
 from yibu.speech.models.hotwords import UNKNOWN
@@ -81,7 +81,7 @@ class Punctuator:
             )
         conf = section(config, "model_conf", directory)
         vocabulary = Vocabulary.read_tokens(directory / "tokens.json").pieces
-        try:
+        with of_one_model(directory):
             network: _Network | _OnnxNetwork
             if onnx:
                 network = _OnnxNetwork(directory, threads=threads)
@@ -90,16 +90,6 @@ class Punctuator:
             names = [str(name) for name in conf["punc_list"]]
             if UNKNOWN not in vocabulary or network.words not in (None, len(vocabulary)):
                 raise KeyError(f"{network.words} words, {len(vocabulary)} in tokens.json")
-        except (KeyError, IndexError) as error:
-            raise VerificationError(
-                tr(
-                    "{directory}: model.pt, tokens.json and config.yaml are not of one "
-                    "model: {error}",
-                    directory=directory,
-                    error=error,
-                ),
-                hint=tr("download the model again, all files of one revision"),
-            ) from error
         own = directory / "jieba_usr_dict"
         split = _by_dictionary(own) if own.exists() else split_words
         return cls(network, vocabulary, names, int(conf.get("sentence_end_id", 3)), split)

@@ -22,7 +22,6 @@ from yibu.speech.models.hotword_reader import HotwordReader
 from yibu.speech.models.network import Array
 from yibu.speech.models.paraformer import Hotwords, OpenVinoParaformer, Shapes
 from yibu.speech.models.paraformer_graph import DecoderShape, decoder_graph
-from yibu.speech.weights import Checkpoint
 
 _ATTENDED = 50
 """Hotwords attended to at once; of more, those that the decoder attends to most."""
@@ -34,16 +33,7 @@ class SeacoParaformer(OpenVinoParaformer):
 
     takes_hotwords = True
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        shapes: Shapes,
-        *,
-        precision: str,
-        threads: int,
-        config: Mapping[str, Any],
-        directory: Path,
-    ) -> None:
+    def _configure(self, config: Mapping[str, Any], shapes: Shapes, directory: Path) -> None:
         conf = section(dict(config), "model_conf", directory)
         kind = conf.get("bias_encoder_type", "lstm")
         if kind != "lstm" or conf.get("bias_encoder_bid"):
@@ -61,10 +51,6 @@ class SeacoParaformer(OpenVinoParaformer):
         self._shape = DecoderShape.read(
             dict(config), directory, width=shapes.encoder.width, name="seaco_decoder"
         )
-        super().__init__(
-            checkpoint, shapes, precision=precision, threads=threads, config=config,
-            directory=directory,
-        )  # fmt: skip
 
     def _prepare(self, compiler: Compiler) -> None:
         self._read = HotwordReader(compiler.weights, "decoder.embed.0.weight", layers=2)

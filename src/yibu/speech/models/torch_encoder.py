@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from yibu.errors import EngineStartError, VerificationError
+from yibu.errors import EngineStartError
 from yibu.messages import tr
+from yibu.speech.modelconfig import of_one_model
 from yibu.speech.models.grouping import Classes, encoder_input, in_groups, with_queries
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.sensevoice import sensevoice_shape
@@ -74,22 +75,13 @@ class TorchEncoder:
                 # cuDNN would else round a convolution's inputs to TF32's 11 bits.
                 torch.backends.cudnn.allow_tf32 = False
         arrays = read_checkpoint(directory / "model.pt").tensors
-        try:
+        with of_one_model(directory):
             shape = sensevoice_shape(directory, arrays)
             weights = {
                 name: torch.from_numpy(np.array(array, dtype=np.float32))
                 for name, array in arrays.items()
             }
             return cls(weights, shape, precision=precision, device=device, banned=banned)
-        except KeyError as error:
-            raise VerificationError(
-                tr(
-                    "{directory}/model.pt does not hold the network of config.yaml: {error}",
-                    directory=directory,
-                    error=error,
-                ),
-                hint=tr("download the model again, all files of one revision"),
-            ) from error
 
     def encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
