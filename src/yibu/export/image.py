@@ -31,12 +31,14 @@ def image_files(deployment: Deployment, base: str) -> Files:
 
 
 def _dockerfile(deployment: Deployment, base: str) -> str:
+    return _build_steps(deployment, base) + _runtime(deployment)
+
+
+def _build_steps(deployment: Deployment, base: str) -> str:
     packages = "ca-certificates libnuma1 tini"
     if base == DEBIAN:
         # Another base has a Python of its own, which Debian's or Ubuntu's would stand in front of.
         packages += " python3 python3-venv" + (_COMPILER if deployment.gpus != 0 else "")
-    port = deployment.inner_port
-    ports = " ".join(str(one) for one in (port, deployment.config.gateway.funasr_port) if one)
     return f"""\
 # syntax=docker/dockerfile:1
 # Written by `yibu export`. Build: docker build -t {deployment.image} .
@@ -70,7 +72,13 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \\
  && /opt/yibu/bin/pip install --no-cache-dir --disable-pip-version-check --find-links /tmp/wheels "${{YIBU}}"
 
 COPY yibu.yaml {CONFIG_FOLDER}/yibu.yaml
+"""
 
+
+def _runtime(deployment: Deployment) -> str:
+    port = deployment.inner_port
+    ports = " ".join(str(one) for one in (port, deployment.config.gateway.funasr_port) if one)
+    return f"""
 # All that is written lies in the two volumes: yibu's state, logs and engines, and the hubs' caches.
 # In a container the gateway is reached from outside alone, so it listens on all addresses; it refuses
 # to without a key.
