@@ -14,7 +14,9 @@ import typer
 from yibu.cli import output
 from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
+from yibu.cli.options import argument, option
 from yibu.errors import OverloadedError, UsageError, YibuError
+from yibu.files import write_whole
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -33,27 +35,23 @@ def register(app: typer.Typer) -> None:
 
 def transcribe(
     files: Annotated[
-        list[Path] | None,
-        typer.Argument(help=tr("Audio or video files of any format; with --live, - is stdin.")),
+        list[Path] | None, argument("Audio or video files of any format; with --live, - is stdin.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help=tr("A running speech model; the only one when left out."))
+        str | None, option("A running speech model; the only one when left out.")
     ] = None,
-    language: Annotated[str | None, typer.Option(help=tr("zh, en, …; found by itself."))] = None,
-    output_format: Annotated[Format, typer.Option("--format", help=tr("What to write."))] = "text",
+    language: Annotated[str | None, option("zh, en, …; found by itself.")] = None,
+    output_format: Annotated[Format, option("What to write.", "--format")] = "text",
     directory: Annotated[
-        Path | None, typer.Option("-o", "--output", help=tr("One file each into this directory."))
+        Path | None, option("One file each into this directory.", "-o", "--output")
     ] = None,
-    jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=1, max=64, help=tr("Files at once."))
-    ] = 4,
+    jobs: Annotated[int, option("Files at once.", "-j", "--jobs", min=1, max=64)] = 4,
     live: Annotated[
-        bool,
-        typer.Option(help=tr("While it is spoken: from the microphone, or from stdin with -.")),
+        bool, option("While it is spoken: from the microphone, or from stdin with -.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help=tr("With --live: which microphone."))] = None,
+    device: Annotated[str | None, option("With --live: which microphone.")] = None,
     rate: Annotated[
-        int, typer.Option(min=8000, max=48000, help=tr("With --live -: Hz of raw 16-bit samples."))
+        int, option("With --live -: Hz of raw 16-bit samples.", min=8000, max=48000)
     ] = 16_000,
 ) -> int:
     """Turn speech into text: to stdout, or into a directory with -o."""
@@ -180,7 +178,7 @@ def _write(
         output.data(text)
         return
     target = _target(file, directory, output_format)
-    target.write_bytes(answer)
+    write_whole(target, answer, 0o644)
     output.talk(f"{file} → {target}")
 
 
