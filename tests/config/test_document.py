@@ -142,6 +142,11 @@ def test_texts_are_kept_as_written() -> None:
     entry = model("env: {N: 4, T: 22:22, M: 022, B: no, D: 2026-11-28}, flags: [--x, 5, true]")
     assert entry.env == {"N": "4", "T": "22:22", "M": "022", "B": "no", "D": "2026-11-28"}
     assert entry.flags == ["--x", "5", "true"]
+    words = '[serve, "{port}", 4096, 1.10, yes, 022, "${env.WORKERS}", "${env.NONE}"]'
+    env = {"WORKERS": "4", "NONE": ""}
+    entry = model(f"engine: command, options: {{command: {words}, n: 5}}", env)
+    assert entry.options["command"] == ["serve", "{port}", "4096", "1.10", "yes", "022", "4", ""]
+    assert entry.options["n"] == 5
     assert "models.0.env.N: expected a string" in refusal("models: [{name: m, env: {N: }}]")
 
 

@@ -169,6 +169,8 @@ def _is_text(at: Location) -> bool:
     match at:
         case ("gateway", str(key), *_):
             return key in _GATEWAY_TEXTS
+        case ("models", int(), "options", "command", *_):
+            return True
         case ("models", int(), str(key), *_):
             return key in _MODEL_TEXTS
     return False

@@ -106,9 +106,12 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = _CUTOFF) -> st
 
 
 def _sentences(error: ValidationError, given: Mapping[str, Any]) -> Iterable[str]:
+    faults: dict[str, list[Any]] = {}
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "options"
-        wrong = complaint([problem], repr(given.get(name)))
+        faults.setdefault(name, []).append(problem)
+    for name, problems in faults.items():
+        wrong = complaint(problems, repr(given.get(name)))
         yield tr("option {name!r}: {wrong}", name=name, wrong=wrong)
 
 

@@ -231,8 +231,8 @@ def _wav(file: View, size: int, kind: bytes) -> Source:
             break
         elif at + stated > size + 1:
             break
-        elif name in {b"fmt ", b"fact", b"ds64"}:
-            found[name] = _at(file, at, min(stated, _MAX_HEADER))
+        elif name in {b"fmt ", b"fact", b"ds64"}:  # of two the first counts, as for ffmpeg
+            found.setdefault(name, _at(file, at, min(stated, _MAX_HEADER)))
     fmt = found.get(b"fmt ", b"")
     if data is None or len(fmt) < 14:
         return Source(file, signed=True, damaged=True)

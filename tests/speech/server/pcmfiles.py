@@ -27,10 +27,8 @@ def chunk(
     return name + length + content + bytes(len(content) % 2 if padded else 0)
 
 
-def fmt(byte_rate: int = 32_000, order: str = "<") -> bytes:
-    return chunk(
-        b"fmt ", struct.pack(order + "HHIIHH", 1, 1, 16_000, byte_rate, 2, 16), order=order
-    )
+def fmt(byte_rate: int = 32_000, order: str = "<", rate: int = 16_000) -> bytes:
+    return chunk(b"fmt ", struct.pack(order + "HHIIHH", 1, 1, rate, byte_rate, 2, 16), order=order)
 
 
 def wav(

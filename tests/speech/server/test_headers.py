@@ -57,6 +57,7 @@ WHOLE = {
     **{f"caf {n:#x}": files.caf(n) for n in (0, 4, -1, 2**40, 0x40000000, len(BIG) + 4)},
     "caf with noise behind": files.caf(len(BIG) + 4, NOISE),
     "rifx": files.rifx(),
+    "wav with a second format": files.wav(len(PCM), before=files.fmt(rate=8_000)),
     **{f"wav with a byte rate of {n}": files.wav(len(PCM), head=files.fmt(n)) for n in (0, 1, 2**32 - 1)},
     **{f"wav with {name} behind": files.wav(len(PCM), after=tail) for name, tail in TAILS.items()},
     "wav with a list behind that lies": files.wav(len(PCM), after=LIST[:4] + b"\xff\xff\xff\x7f" + LIST[8:]),
