@@ -51,7 +51,7 @@ from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.management.context import Context
 from yibu.management.manager import NodeManager
-from yibu.messages import tr
+from yibu.messages import pack, tr
 from yibu.node.control import GatewayHandle
 from yibu.node.control_socket import plain_error
 from yibu.node.deploy import Deployer, Note
@@ -366,7 +366,7 @@ def _explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: b
 def _tell(message: Mapping[str, Any], old_node: int | None = None) -> None:
     """One line to the command that started this process, or to the node that it was to replace;
     they may be gone already."""
-    line = json.dumps(message) + "\n"
+    line = json.dumps(pack(message)) + "\n"
     try:
         if old_node is not None:
             os.write(old_node, line.encode())

@@ -42,6 +42,7 @@ _VALUES = [
     "search",
     "sglang",
     "support",
+    "text",
 ]
 """Of options, and names of verbs, in help."""
 _HAN = re.compile(r"[\u4e00-\u9fff]")

@@ -14,7 +14,7 @@ from yibu.cli.context import Context
 from yibu.config import Config
 from yibu.config.settings import settings_of
 from yibu.errors import AlreadyRunningError, YibuError
-from yibu.messages import tr
+from yibu.messages import tr, unpack
 from yibu.node.client import rebuild_error
 from yibu.node.holder import command as holder_command
 
@@ -139,4 +139,4 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 def _first_line(stdout: IO[bytes]) -> dict[str, Any] | None:
     line = stdout.readline()
-    return json.loads(line) if line else None
+    return unpack(json.loads(line)) if line else None

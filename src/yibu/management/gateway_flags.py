@@ -48,7 +48,8 @@ def from_command_line(
     if port is not None:
         config = _with(config, "flag", port=port)
     config = _with_keys(config, "flag", flags.api_keys)
-    config = replace(config, typed_keys=flags.api_keys)
+    if flags.api_keys:
+        config = replace(config, typed_keys=flags.api_keys)
     return config, [*_notes(said), *([_SEEN] if flags.api_keys else [])]
 
 

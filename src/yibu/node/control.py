@@ -269,7 +269,7 @@ class Control:
         """Raises YibuError, having changed nothing; ``kept``: the history has the old ones."""
         try:
             await self.settings.change(settings, secrets)
-        except BaseException:
+        except BaseException:  # cancellation too: what was not replaced is no earlier set
             if kept:
                 await asyncio.to_thread(self._history.drop_last)
             raise

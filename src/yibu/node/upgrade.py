@@ -31,7 +31,7 @@ from typing import Any
 
 from yibu import __version__
 from yibu.errors import UsageError, YibuError
-from yibu.messages import tr
+from yibu.messages import tr, unpack
 from yibu.node import holder, logs
 from yibu.node.client import rebuild_error
 from yibu.node.control import GatewayHandle, SharedLimits, Stopping
@@ -82,7 +82,7 @@ class Upgrade:
         self.settings.handing_over = True
         try:
             told = await self._hand_over(listener, control, fds)
-        except BaseException:
+        except BaseException:  # cancellation too: this node goes on, and its settings may change
             self.settings.handing_over = False
             raise
         self.ownership.decide(False)
@@ -164,7 +164,7 @@ class _Successor:
         if not line:
             code = await asyncio.to_thread(self.process.wait, 10)
             raise self._failed(tr("ended with exit code {code}", code=code))
-        message: dict[str, Any] = json.loads(line)
+        message: dict[str, Any] = unpack(json.loads(line))
         if "error" in message:
             raise rebuild_error(message["error"])
         return message
