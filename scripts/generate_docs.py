@@ -1,7 +1,7 @@
 """Write the generated documents (PAGES) from the code; `make docs`. Tests check that they are current.
 
 The language is the process's (`yibu.messages.use`, before this is imported). Those in Chinese are
-written once every text has a translation.
+written once every text has a translation. What is of programs (yibu.schema.json) is English alone.
 """
 
 from __future__ import annotations
@@ -160,19 +160,23 @@ def schema() -> str:
 
 
 _OUTCOMES = {
-    "done": "done by yibu",
-    "ignored": "accepted, and nobody heeds it",
+    "done": _say("done by yibu", "由 yibu 实现"),
+    "ignored": _say("accepted, and nobody heeds it", "接受，但不起作用"),
     "refused": "400",
 }
 
 
-_REQUESTS = (
+_REQUESTS = _say(
     "# Fields of requests, by engine\n\nGenerated from the engines' tables by `make docs`.\n\n"
     "A field that stands here is not simply passed to the engine: yibu does it by other means, "
     "or it is a 400 that names it in `param`, or it may be sent and changes no answer. Published "
     "fields that do not stand here are passed, and so are all that no specification has (`top_k`, "
     "`min_p`, `chat_template_kwargs` …). A path's `[type=x]` is an object of that type, `[=x]` the "
-    "value itself, `*` any that is not named. `engine: command` gets every field.\n"
+    "value itself, `*` any that is not named. `engine: command` gets every field.\n",
+    "# 各引擎的请求字段\n\n由 `make docs` 从各引擎的表生成。\n\n"
+    "列在这里的字段不是直接传给引擎的：或由 yibu 用其他方式实现，或返回 400 并在 `param` 里写明，或可以发送但不影响应答。"
+    "没有列出的公开字段直接传递，规范之外的字段（`top_k`、`min_p`、`chat_template_kwargs` 等）也一样。"
+    "路径里的 `[type=x]` 是该类型的对象，`[=x]` 是值本身，`*` 是未点名的其他值。`engine: command` 得到全部字段。\n",
 )
 
 
@@ -191,21 +195,28 @@ def _request_rows(path: str, rows: Iterable[Rule]) -> str:
     for row in rows:
         if row.outcome != "passed" and row.path != "model":
             outcome = (
-                "400, unless the model has what it needs" if row.needs else _OUTCOMES[row.outcome]
+                _say("400, unless the model has what it needs", "400，除非模型具备所需能力")
+                if row.needs
+                else _OUTCOMES[row.outcome]
             )
             if row.unless_prefix:
-                outcome += f", unless it begins with `{row.unless_prefix}`"
+                unless = _say(", unless it begins with `{}`", "，除非以 `{}` 开头")
+                outcome += unless.format(row.unless_prefix)
             groups.setdefault((outcome, row.why), []).append(f"`{row.path}`")
     if not groups:
-        return f"### {path}\n\nAll fields are passed.\n"
+        return f"### {path}\n\n{_say('All fields are passed.', '所有字段都直接传递。')}\n"
     lines = [
         f"| {', '.join(names)} | {outcome} | {why} |" for (outcome, why), names in groups.items()
     ]
-    return "\n".join((f"### {path}\n", "| field | what becomes of it | why, and what works |", "|---|---|---|",
-                      *lines, ""))  # fmt: skip
+    head = _say(
+        "| field | what becomes of it | why, and what works |",
+        "| 字段 | 如何处理 | 原因，以及可行的做法 |",
+    )
+    return "\n".join((f"### {path}\n", head, "|---|---|---|", *lines, ""))
 
 
-_LICENCES = """# Licences of dependencies
+_LICENCES = _say(
+    """# Licences of dependencies
 
 Generated from the packages' own metadata by `make docs`. These are what `pip install yibu` brings, as
 requirements/core.lock has them for Linux; what yibu itself carries, and what engines' environments are made of, is in
@@ -213,7 +224,16 @@ NOTICE. The texts come with the packages (`*.dist-info`).
 
 | package | licence |
 |---|---|
-"""
+""",
+    """# 依赖的许可证
+
+由 `make docs` 从各包自己的元数据生成。这些是 `pip install yibu` 带来的包，以 requirements/core.lock 在 Linux 上的内容为准；
+yibu 自带的内容和各引擎环境的组成见 NOTICE。许可证全文随包提供（`*.dist-info`）。
+
+| 包 | 许可证 |
+|---|---|
+""",
+)
 
 
 def licences() -> str:
@@ -241,14 +261,11 @@ _IN_BOTH: dict[str, Callable[[], str]] = {
     "cli.md": cli_reference,
     "reference/exit-codes.md": exit_codes,
     "reference/causes.md": causes,
-}
-_ENGLISH_ONLY: dict[str, Callable[[], str]] = {
-    "requests.md": requests,
     "reference/licences.md": licences,
-    "yibu.schema.json": schema,
+    "requests.md": requests,
 }
 PAGES = (
-    {**_IN_BOTH, **_ENGLISH_ONLY}
+    {**_IN_BOTH, "yibu.schema.json": schema}
     if active() == ENGLISH
     else {f"zh/{name}": make for name, make in _IN_BOTH.items()}
 )

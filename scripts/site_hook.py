@@ -1,4 +1,4 @@
-"""MkDocs hook: pages from the repository's root, English pages where there is no translation, and links to both.
+"""MkDocs hook: pages from the repository's root, what both languages share, and links to them.
 
 Links in the Markdown files are those that work on GitHub; here they become links within the site.
 """
@@ -20,7 +20,6 @@ ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-NOTE = "> 本页尚无中文译文，以下为英文原文。\n\n"
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -42,19 +41,19 @@ def _listed(nav: object) -> set[str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the root's pages, and for the Chinese site every English page without a translation."""
-    for name, target in ROOT_PAGES.items():
-        files.append(File.generated(config, target, abs_src_path=str(ROOT / name)))
-    if Path(config.docs_dir) != DOCS:
-        for path in sorted(DOCS.rglob("*.*")):
-            name = path.relative_to(DOCS).as_posix()
-            if not name.startswith("zh/") and files.get_file_from_path(name) is None:
-                files.append(File.generated(config, name, abs_src_path=str(path)))
+    """Add the root's pages; and to the Chinese site, which has its own, pictures and the schema."""
+    if Path(config.docs_dir) == DOCS:
+        added = {target: ROOT / name for name, target in ROOT_PAGES.items()}
+    else:
+        below = [path for path in sorted(DOCS.rglob("*.*")) if path.suffix != ".md"]
+        added = {path.relative_to(DOCS).as_posix(): path for path in below}
+    for name, path in added.items():
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links at the site's pages, and say where a page is not translated."""
+    """Point links at the site's pages."""
     del files
     source = Path(page.file.abs_src_path or "")
 
@@ -66,9 +65,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return match[0]
         return posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".") + anchor
 
-    text = _LINK.sub(within, markdown)
-    untranslated = config.theme["language"] == "zh" and not source.is_relative_to(config.docs_dir)
-    return NOTE + text if untranslated else text
+    return _LINK.sub(within, markdown)
 
 
 def _uri(target: Path, docs: Path) -> str | None:

@@ -47,7 +47,7 @@ def test_words_are_looked_for_in_all_pages(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_word_of_the_other_language_is_found_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["docs", "显存"]) == exits.DONE
+    assert run(["docs", "显存与内存估算"]) == exits.DONE
     assert "memory: 显存与内存估算" in capsys.readouterr().out
 
 

@@ -230,11 +230,7 @@ def test_the_reference_is_current(language: str) -> None:
         timeout=60,
     )
     pages = json.loads(done.stdout)
-    written = {name: text for name, text in pages.items() if (root / "docs" / name).is_file()}
-    assert written
-    if language == "en":
-        assert set(written) == set(pages)
-    for name, text in written.items():
+    for name, text in pages.items():
         assert text == (root / "docs" / name).read_text(encoding="utf-8"), f"{name}: make docs"
 
 

@@ -10,8 +10,6 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 OUTPUT = frozenset({"", "text"})
 """Languages of blocks that show what is printed."""
-SHORTER = frozenset({"configuration.md"})
-"""Pages whose Chinese text leaves details to the English one."""
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>[^\n]*?) -->\n)?"
     r'^```(?P<language>\w*)(?: title="(?P<title>[^"\n]+)")?\n(?P<text>.*?)^```$',
@@ -38,14 +36,15 @@ def pages() -> list[Path]:
 
 
 def translations() -> list[tuple[Path, Path]]:
-    """Each page in both languages, where it is in both; those that say less in Chinese left out."""
+    """Each page in English with the one that has to be there in Chinese."""
     chinese = DOCS / "zh"
-    both = [
-        (DOCS / page.relative_to(chinese), page)
-        for page in sorted(chinese.rglob("*.md"))
-        if page.name not in SHORTER
+    below = [path for path in sorted(DOCS.rglob("*.md")) if not path.is_relative_to(chinese)]
+    of_root = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    return [
+        (ROOT / "README.md", ROOT / "README.zh-CN.md"),
+        *((page, chinese / page.relative_to(DOCS)) for page in below),
+        *((ROOT / name, chinese / name.lower()) for name in of_root),
     ]
-    return [(ROOT / "README.md", ROOT / "README.zh-CN.md"), *both]
 
 
 def blocks(page: Path) -> list[Block]:

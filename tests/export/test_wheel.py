@@ -68,6 +68,7 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: zipfile.ZipFile) -> No
         for name in tracked("docs")
         if not name.startswith("docs/images/")
     }
+    expected |= {f"yibu/documents/{name}.md" for name in ("changelog", "contributing", "security")}
     assert any(not name.endswith(".py") for name in expected)
     packed = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     assert packed == expected

@@ -11,6 +11,7 @@ _HEADING_OR_CODE = re.compile(r"^```.*?^```$|^#{1,6} (?P<heading>.+?)$", re.MULT
 _HIDDEN = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 _ORDER = ("index", "tutorials", "howto")
 """What a list of pages begins with."""
+_OF_CLONE = ("CHANGELOG", "CONTRIBUTING", "SECURITY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,16 @@ def folder() -> Path:
 def pages(root: Path, *, chinese: bool) -> list[Page]:
     """Every page: tutorials and how-tos first."""
     translated = root / "zh"
+    files = {file.relative_to(root): file for file in root.rglob("*.md")
+             if not file.is_relative_to(translated)}  # fmt: skip
+    for name in _OF_CLONE:  # a package has them among the others
+        if (file := root.parent / f"{name}.md").is_file():
+            files[Path(f"{name.lower()}.md")] = file
     found = []
-    for file in sorted(root.rglob("*.md")):
-        if not file.is_relative_to(translated):
-            below = file.relative_to(root)
-            own = translated / below
-            text = (own if chinese and own.is_file() else file).read_text(encoding="utf-8")
-            found.append(Page(below.with_suffix("").as_posix(), _HIDDEN.sub("", text)))
+    for below, file in files.items():
+        own = translated / below
+        text = (own if chinese and own.is_file() else file).read_text(encoding="utf-8")
+        found.append(Page(below.with_suffix("").as_posix(), _HIDDEN.sub("", text)))
     return sorted(found, key=_rank)
 
 
