@@ -59,6 +59,10 @@ class View:
         script = files("axe_playwright_python").joinpath("axe.min.js").read_text()
         self.page.evaluate(script)
         assert self.page.evaluate(_AXE) == []
+        self.fits()
+
+    def fits(self) -> None:
+        """Nothing is wider than the window."""
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     def check(self) -> None:
