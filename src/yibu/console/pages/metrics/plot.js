@@ -62,7 +62,7 @@ export function Plot({ title, start, step, points, series, format }) {
     const resize = new ResizeObserver(() =>
       element.current && drawn.current?.setSize({ width: element.current.clientWidth, height: HEIGHT }));
     loadPlot().then((Library) => {
-      if (gone) return;
+      if (gone || !element.current) return; // the page was left meanwhile
       const how = options(element.current.clientWidth, element.current, series, step * points, format);
       drawn.current = new Library(how, latest.current, element.current);
       resize.observe(element.current);
