@@ -341,6 +341,7 @@ BAD_TYPES = [
 ]  # fmt: skip
 GOOD_TYPES = [
     "multipart/form-data; boundary=BB", 'Multipart/Form-Data;boundary="BB"; charset=utf-8',
+    "multipart/form-data; Boundary=BB", "MULTIPART/FORM-DATA; X-9=a; BOUNDARY=BB",
     "multipart/form-data; charset=utf-8; boundary=BB ;",
 ]  # fmt: skip
 

@@ -21,7 +21,7 @@ SLICE_BYTES = 16 * 1024
 """Feed no more than this at once: a few milliseconds of work, whatever the form is like."""
 
 _TYPE = re.compile(rb"\s*multipart/form-data\s*", re.IGNORECASE)
-_PARAMETER = re.compile(rb';\s*([!#-\'*+.^-z|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*')
+_PARAMETER = re.compile(rb';\s*([!#-\'*+.0-9A-Z^-z|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*')
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 _silent = logging.getLogger("yibu.gateway.requests.form.parser")
