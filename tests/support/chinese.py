@@ -20,6 +20,7 @@ TERMS = frozenset(
         "sudo",
         "supervisord",
         "systemd",
+        "text",
         "token",
         "vllm",
         "wheel",
