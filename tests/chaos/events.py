@@ -24,16 +24,18 @@ class Event:
     name: str
     run: Function
     weight: float
+    harms: bool
+    """It ends or stops engines, or the node."""
 
 
 EVENTS: list[Event] = []
 
 
-def event(weight: float) -> Callable[[Function], Function]:
+def event(weight: float, *, harms: bool = False) -> Callable[[Function], Function]:
     """Register a function as an event; ``weight`` says how often it comes among the others."""
 
     def register(run: Function) -> Function:
-        EVENTS.append(Event(run.__name__, run, weight))
+        EVENTS.append(Event(run.__name__, run, weight, harms))
         return run
 
     return register
@@ -46,17 +48,17 @@ async def _signal_engine(world: World, chance: random.Random, number: signal.Sig
         send_signal(chance.choice(pids), number)
 
 
-@event(4)
+@event(4, harms=True)
 async def kill_engine(world: World, chance: random.Random) -> None:
     await _signal_engine(world, chance, signal.SIGKILL)
 
 
-@event(1)
+@event(1, harms=True)
 async def terminate_engine(world: World, chance: random.Random) -> None:
     await _signal_engine(world, chance, signal.SIGTERM)
 
 
-@event(2)
+@event(2, harms=True)
 async def stop_engine(world: World, chance: random.Random) -> None:
     await _signal_engine(world, chance, signal.SIGSTOP)
 
@@ -71,7 +73,7 @@ async def pause_engine(world: World, chance: random.Random) -> None:
         send_signal(pid, signal.SIGCONT)
 
 
-@event(1)
+@event(1, harms=True)
 async def kill_all_engines(world: World, chance: random.Random) -> None:
     for pid in await world.engines(WILD):
         send_signal(pid, signal.SIGKILL)
@@ -92,7 +94,7 @@ async def restart_model(world: World, chance: random.Random) -> None:
     await world.call("restart", timeout=None, models=[WILD])
 
 
-@event(1)
+@event(1, harms=True)
 async def kill_node(world: World, chance: random.Random) -> None:
     await world.kill_node()
 
@@ -129,7 +131,7 @@ async def clock_jumps(world: World, chance: random.Random) -> None:
     world.clock.jump(chance.choice([-2 * 86400, -3600, -20, 20, 3600, 2 * 86400]))
 
 
-@event(1)
+@event(1, harms=True)
 async def full_disk(world: World, chance: random.Random) -> None:
     """No room for state, keys and usage, logs or temporary files: what serves goes on serving, and an
     engine that is killed, or the node, comes back."""
@@ -148,7 +150,7 @@ async def full_disk(world: World, chance: random.Random) -> None:
         world.disks.empty()
 
 
-@event(1)
+@event(1, harms=True)
 async def taken_port(world: World, chance: random.Random) -> None:
     """Somebody else listens on the port of a killed engine, and answers there."""
     await strangers.take_the_port(world, chance)

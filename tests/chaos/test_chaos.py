@@ -126,7 +126,7 @@ async def drive(world: World, books: Books, seed: int, seconds: float, names: st
             await asyncio.sleep(chance.uniform(0.2, 2.0))
             event = next(events)
             happened[event.name] += 1
-            alone = chance.random() < 0.5
+            alone = event.harms and chance.random() < 0.5
             try:
                 if alone:
                     await play_alone(world, ration, event, chance)
