@@ -24,7 +24,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from yibu.node import processes
+from yibu.node.machine import processes
 from yibu.node.state import home_id
 from yibu.paths import Paths
 

@@ -35,7 +35,7 @@ from yibu.environments import toolchain
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.specs import SPECS
-from yibu.node.hardware import probe
+from yibu.node.machine.hardware import probe
 from yibu.paths import Paths
 
 MIB = 1 << 20

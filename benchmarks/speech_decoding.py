@@ -16,8 +16,8 @@ import time
 import numpy as np
 from tests.speech.server.media import FORMATS, Format, encode
 
-from yibu.speech import mixing
-from yibu.speech.audio import Decoder
+from yibu.speech.audio import mixing
+from yibu.speech.audio.decoding import Decoder
 from yibu.speech.settings import Limits
 
 SECONDS = 60

@@ -52,12 +52,12 @@ from yibu.hub.store import Store
 from yibu.management.context import Context
 from yibu.management.manager import NodeManager
 from yibu.messages import pack, tr
-from yibu.node.control import GatewayHandle
-from yibu.node.control_socket import plain_error
-from yibu.node.deploy import Deployer, Note
-from yibu.node.fleet import Fleet
-from yibu.node.hardware import gpus, probe
-from yibu.node.holder_link import HolderLink
+from yibu.node.control.control import GatewayHandle
+from yibu.node.control.server import plain_error
+from yibu.node.fleet.deploy import Deployer, Note
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.handover.holder_link import HolderLink
+from yibu.node.machine.hardware import gpus, probe
 from yibu.node.node import Node
 from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings

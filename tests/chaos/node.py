@@ -12,7 +12,7 @@ from tests.chaos.timings import TIMINGS
 from yibu import daemon, log, sockets
 from yibu.config import GatewayConfig
 from yibu.config.settings import Settings
-from yibu.node.holder_link import HolderLink
+from yibu.node.handover.holder_link import HolderLink
 from yibu.paths import Paths
 
 

@@ -35,7 +35,8 @@ from yibu.accounts import usage
 from yibu.accounts.store import FILE, AccountStore
 from yibu.accounts.types import Account
 from yibu.errors import EngineStartError, YibuError
-from yibu.node import holder, processes
+from yibu.node.handover import holder
+from yibu.node.machine import processes
 from yibu.node.state import home_id
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from tests.support.polling import until
 from yibu.cli import launch, session
 from yibu.cli.context import Context
 from yibu.config import Config, GatewayConfig
-from yibu.node.client import Client
+from yibu.node.control.client import Client
 
 
 def test_an_interrupt_before_the_node_answers_hurries_it() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from yibu.gateway.operations import OPERATIONS
 from yibu.gateway.surface.openapi import _request
 from yibu.speech.__main__ import _parser
-from yibu.speech.languages import normalized
+from yibu.speech.answers.languages import normalized
 
 PAGE = (Path(__file__).parents[2] / "docs" / "speech.md").read_text("utf-8")
 

@@ -21,8 +21,8 @@ from tests.support.zygote import ZYGOTE
 from yibu.cli.context import Context
 from yibu.cli.session import shut_down
 from yibu.errors import YibuError
-from yibu.node import processes
-from yibu.node.client import Client
+from yibu.node.control.client import Client
+from yibu.node.machine import processes
 from yibu.node.state import home_id
 from yibu.paths import Paths
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.home import Home, fake
 from tests.support.polling import until
-from yibu.node import processes
+from yibu.node.machine import processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 

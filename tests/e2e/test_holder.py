@@ -19,7 +19,7 @@ from tests.support.polling import eventually, until
 from yibu.cli.context import Context
 from yibu.cli.session import end_left
 from yibu.errors import NotRunningError
-from yibu.node.client import Client
+from yibu.node.control.client import Client
 from yibu.paths import Paths
 
 

@@ -14,8 +14,8 @@ from yibu.cli.context import Context
 from yibu.config import file as config_file
 from yibu.errors import NotRunningError, UsageError
 from yibu.management.changes import changes_of_up
-from yibu.node import processes
 from yibu.node.lock import ProcessId
+from yibu.node.machine import processes
 
 
 def node_pid(home: Home) -> int:

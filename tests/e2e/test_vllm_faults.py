@@ -26,7 +26,7 @@ import pytest
 from tests.e2e.home import REPOSITORY, Home, fake, user_directories
 from tests.e2e.vllm_models import VllmModels
 from tests.support.polling import until
-from yibu.node.leftovers import shared_files
+from yibu.node.launch.leftovers import shared_files
 from yibu.paths import Paths
 
 pytestmark = [pytest.mark.engine, pytest.mark.vllm, pytest.mark.timeout(900)]

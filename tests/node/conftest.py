@@ -13,11 +13,11 @@ import pytest
 
 from tests.node.support import FAKE_PHASES, QUICK, NoGpu, explain, fake_deployer
 from tests.support.polling import until
-from yibu.node import processes
-from yibu.node.fleet import Fleet
-from yibu.node.launch_spec import Host
-from yibu.node.orphans import become_subreaper
-from yibu.node.ports import Ports
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.launch.spec import Host
+from yibu.node.machine import processes
+from yibu.node.machine.orphans import become_subreaper
+from yibu.node.machine.ports import Ports
 from yibu.node.state import StateFile, home_id
 from yibu.paths import Paths
 

@@ -18,8 +18,8 @@ from yibu import log
 from yibu.config import GatewayConfig
 from yibu.config.settings import Settings
 from yibu.errors import YibuError
-from yibu.node.control import GatewayHandle
-from yibu.node.fleet import Fleet
+from yibu.node.control.control import GatewayHandle
+from yibu.node.fleet.fleet import Fleet
 from yibu.node.node import Node
 from yibu.paths import Paths
 

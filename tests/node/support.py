@@ -15,8 +15,8 @@ from yibu.config import ModelConfig
 from yibu.engines.base import LaunchPlan
 from yibu.engines.logs import Cause, PhaseMark
 from yibu.hub.types import LocalModel, Progress, ProgressCallback, Source
-from yibu.node.deploy import Deployer
-from yibu.node.launch_spec import LaunchSpec
+from yibu.node.fleet.deploy import Deployer
+from yibu.node.launch.spec import LaunchSpec
 from yibu.node.timings import Timings
 from yibu.planner.ledger import Beside
 from yibu.planner.request import Request

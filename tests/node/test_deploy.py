@@ -12,7 +12,7 @@ from tests.node.support import fake_deployer, fake_model, fake_plan, fake_pull, 
 from yibu.config import ModelConfig
 from yibu.errors import EnvironmentSetupError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
-from yibu.node.deploy import Deployer
+from yibu.node.fleet.deploy import Deployer
 from yibu.planner.ledger import Beside
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import os, resource, signal, subprocess, sys, threading, time
 from yibu import descriptors
-from yibu.node import processes
+from yibu.node.machine import processes
 
 child = subprocess.Popen(["sleep", "60"])
 identity = processes.process(child.pid).identity

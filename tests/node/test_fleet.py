@@ -29,9 +29,9 @@ from yibu.errors import (
     UnsupportedError,
 )
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
-from yibu.node import probe
-from yibu.node.fleet import Fleet
-from yibu.node.gpu import Nvml, wait_released
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.launch import probe
+from yibu.node.machine.gpu import Nvml, wait_released
 from yibu.paths import Paths
 from yibu.routing import Backend, Lease
 
@@ -404,7 +404,7 @@ class Card:
 
 
 async def test_gpu_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yibu.node.gpu._POLL", 0.001)
+    monkeypatch.setattr("yibu.node.machine.gpu._POLL", 0.001)
     held, none = frozenset({7}), frozenset[int]()
     card = Card([held, held, none], [1, 1, 1, 2, 5, 9])
     assert await wait_released(card, (0,), {7}, 5)

@@ -18,7 +18,7 @@ from yibu.config import ModelConfig
 from yibu.daemon import deployer
 from yibu.errors import HubError
 from yibu.hub.types import LocalModel, ProgressCallback
-from yibu.node.fleet import Fleet
+from yibu.node.fleet.fleet import Fleet
 from yibu.paths import Paths
 from yibu.planner.ledger import Beside, Coming, Reservation
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 
-from yibu.node import hardware, mig
+from yibu.node.machine import hardware, mig
 from yibu.planner.types import Gpu
 
 GIB = 1 << 30

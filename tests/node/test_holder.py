@@ -16,13 +16,13 @@ import psutil
 import pytest
 
 from tests.support.polling import until
-from yibu.node import holder
+from yibu.node.handover import holder
 from yibu.sockets import handed
 
 NODE = """
 import os, socket, sys, time
 from yibu import sockets
-from yibu.node import holder
+from yibu.node.handover import holder
 fds = sockets.handed(os.environ)
 link = socket.socket(fileno=fds["holder"][0])
 settings = sys.stdin.read()
@@ -47,7 +47,7 @@ while True:
 
 HASTY = """
 import sys
-from yibu.node import holder
+from yibu.node.handover import holder
 holder._DELAYS = (0.0, 0.05)  # as it is run, but that it does not wait ten seconds before a start
 sys.exit(holder.Holder(*holder.parsed(sys.argv[1:])).run())
 """
@@ -125,7 +125,7 @@ def test_its_lines_are_objects_where_the_nodes_are(hold: Callable[..., Held]) ->
     assert held.wait() == 3
     lines = [json.loads(line) for line in held.log.read_text().splitlines()]
     assert len(lines) == holder.TRIES
-    assert {line["logger"] for line in lines} == {"yibu.node.holder"}
+    assert {line["logger"] for line in lines} == {"yibu.node.handover.holder"}
     assert [line["level"] for line in lines] == ["warning"] * 9 + ["error"]
 
 

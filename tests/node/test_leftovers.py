@@ -15,8 +15,8 @@ import pytest
 
 from tests.node.support import fake_model
 from tests.support.polling import eventually
-from yibu.node.fleet import Fleet
-from yibu.node.leftovers import remove_unused, shared_files
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.launch.leftovers import remove_unused, shared_files
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/shm is Linux's")
 MakeFleet = Callable[..., Fleet]

@@ -18,7 +18,7 @@ from tests.node.support import fake_model
 from tests.support.polling import eventually
 from yibu.config.names import replica_id
 from yibu.node import logs
-from yibu.node.fleet import Fleet
+from yibu.node.fleet.fleet import Fleet
 from yibu.node.logs import Rotation, generation
 from yibu.paths import Paths
 

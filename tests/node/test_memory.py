@@ -13,7 +13,7 @@ import pytest
 from tests.node.support import fake_model, placing
 from tests.support.polling import eventually
 from yibu.errors import DoesNotFitError, EngineStartError
-from yibu.node.fleet import Fleet
+from yibu.node.fleet.fleet import Fleet
 from yibu.node.state import SavedNode, boot_id
 from yibu.paths import Paths
 from yibu.planner.ledger import Beside, less_reserved

@@ -24,8 +24,8 @@ from tests.support.polling import until
 from tests.support.zygote import ZYGOTE
 from yibu.config.wire import plain_config
 from yibu.errors import EngineStartError, NotRunningError, UsageError
-from yibu.node import processes
-from yibu.node.client import Client
+from yibu.node.control.client import Client
+from yibu.node.machine import processes
 from yibu.node.state import home_id
 from yibu.paths import Paths
 
@@ -441,7 +441,7 @@ def test_a_full_disk_does_not_end_the_node(node: Callable[..., NodeProcess]) -> 
 
 def test_the_client_is_light() -> None:
     code = (
-        "import sys; import yibu.node.client, yibu.node.logs; "
+        "import sys; import yibu.node.control.client, yibu.node.logs; "
         "heavy = {'asyncio', 'psutil', 'pydantic', 'fastapi', 'aiohttp', 'rich', 'typer'}; "
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )

@@ -13,8 +13,8 @@ from tests.node.support import FAKE_PHASES, fake_model
 from tests.support.polling import eventually
 from yibu.config import ModelConfig
 from yibu.errors import EngineStartError
-from yibu.node.fleet import Fleet
-from yibu.node.phases import LogPhases, Timeline
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.launch.phases import LogPhases, Timeline
 
 MakeFleet = Callable[..., Fleet]
 

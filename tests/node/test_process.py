@@ -15,11 +15,11 @@ import pytest
 from tests.node.support import FAKE
 from tests.support.polling import eventually
 from yibu.errors import EngineStartError
-from yibu.node import ports, processes
-from yibu.node.environ import clean_environment
-from yibu.node.launch_spec import Host
-from yibu.node.orphans import OrphanReaper
-from yibu.node.process import EngineProcess, end_marked
+from yibu.node.launch.environ import clean_environment
+from yibu.node.launch.process import EngineProcess, end_marked
+from yibu.node.launch.spec import Host
+from yibu.node.machine import ports, processes
+from yibu.node.machine.orphans import OrphanReaper
 
 STOP = {"grace": 60, "orphan_grace": 0.3, "kill": 60}
 

@@ -17,9 +17,10 @@ import pytest
 from tests.node.support import QUICK, fake_spec
 from tests.support.polling import eventually
 from yibu.environments.disk import compiled_by
-from yibu.node import oom, probe, processes
-from yibu.node.launch_spec import Host, LaunchSpec
-from yibu.node.replica import Replica
+from yibu.node.launch import probe
+from yibu.node.launch.spec import Host, LaunchSpec
+from yibu.node.machine import oom, processes
+from yibu.node.supervisor.replica import Replica
 from yibu.node.tasks import to_its_end
 
 Supervise = Callable[..., Any]

@@ -19,10 +19,10 @@ from yibu.engines.sleep import Call, SleepPlan
 from yibu.engines.vllm.sleep import sleep_plan
 from yibu.engines.vllm.table import PINNED
 from yibu.launchers.vllm_guard import KeyEverywhere
-from yibu.node.fleet import Fleet
-from yibu.node.launch_spec import Host
-from yibu.node.replica import Replica
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.launch.spec import Host
 from yibu.node.state import SavedNode, boot_id
+from yibu.node.supervisor.replica import Replica
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 
 FACTS = ModelFacts("safetensors", "LlamaForCausalLM", 0)

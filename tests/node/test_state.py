@@ -14,9 +14,9 @@ from tests.node.support import fake_model, fake_spec
 from yibu.config import ModelConfig
 from yibu.config.wire import model_config, plain_config
 from yibu.errors import AlreadyRunningError
-from yibu.node.leftovers import SharedFile
+from yibu.node.launch.leftovers import SharedFile
 from yibu.node.lock import node_lock
-from yibu.node.processes import Identity
+from yibu.node.machine.processes import Identity
 from yibu.node.state import (
     SavedModel,
     SavedReplica,

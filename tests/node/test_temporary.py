@@ -16,9 +16,9 @@ import pytest
 from tests.node.support import FAKE, fake_model
 from tests.support.polling import eventually
 from yibu.errors import EngineStartError
-from yibu.node.fleet import Fleet
-from yibu.node.launch_directories import temporary_directories
-from yibu.node.temporary import TemporaryDirectories
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.launch.directories import temporary_directories
+from yibu.node.launch.temporary import TemporaryDirectories
 from yibu.paths import Paths
 
 MakeFleet = Callable[..., Fleet]

@@ -21,7 +21,7 @@ from yibu.engines.llama_cpp.settings import read_settings
 from yibu.management.check import check_config
 from yibu.management.entries import choose
 from yibu.management.planning import Planned, plan_models
-from yibu.node import hardware
+from yibu.node.machine import hardware
 from yibu.paths import Paths
 from yibu.planner.machine_file import BUILT_IN
 

@@ -23,9 +23,9 @@ from yibu.errors import DoesNotFitError, YibuError
 from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.management.entries import Typed, choose
 from yibu.management.planning import plan_models
-from yibu.node import hardware
-from yibu.node.deploy import Deployer
-from yibu.node.launch_spec import LaunchSpec
+from yibu.node.fleet.deploy import Deployer
+from yibu.node.launch.spec import LaunchSpec
+from yibu.node.machine import hardware
 from yibu.node.scheduler.memory import Room, reserve
 from yibu.node.scheduler.types import Generation, Reading, Replica
 from yibu.paths import Paths

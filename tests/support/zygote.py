@@ -29,14 +29,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from yibu.node.holder import Holder
+from yibu.node.handover.holder import Holder
 
 ROOT = Path(__file__).parents[2]
 ROOM = 65536
 """Bytes in /proc/PID/environ for what a fork's environment has; a fork cannot make it larger."""
 
 NODE = ["-P", "-m", "yibu.daemon"]
-HOLDER = "yibu.node.holder"
+HOLDER = "yibu.node.handover.holder"
 TARGETS = ("tests.node.node_process", "tests.fakes.pull", "tests.fakes.locker")
 """Programs of the tests; each has a ``main()``."""
 _CLIENT = 100

@@ -92,7 +92,7 @@ def _judged(subject: str, found: str, advice: str) -> Finding:
 
 
 def _machine() -> list[Finding]:
-    from yibu.node.hardware import probe
+    from yibu.node.machine.hardware import probe
 
     machine = probe()
     cores = tr("{cores} cores, {arch}", cores=machine.cores, arch=machine.arch)
@@ -154,7 +154,7 @@ def _node(context: Context) -> list[Finding]:
 
 
 def _left(context: Context) -> list[Finding]:
-    from yibu.node.left_behind import running
+    from yibu.node.fleet.left_behind import running
 
     found = [f"{replica} (PID {pid})" for pid, replica in running(context.paths).items()]
     if not found:

@@ -15,8 +15,8 @@ from yibu.config import Config
 from yibu.config.settings import settings_of
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.messages import tr, unpack
-from yibu.node.client import rebuild_error
-from yibu.node.holder import command as holder_command
+from yibu.node.control.client import rebuild_error
+from yibu.node.handover.holder import command as holder_command
 
 _OTHER_NODE = 10.0
 """Seconds that a node which another command started gets until it answers."""

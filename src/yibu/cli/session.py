@@ -244,7 +244,7 @@ def shut_down(context: Context, instance: str | None = None) -> None:
 def end_left(context: Context, models: Sequence[str] = ()) -> int:
     """End engines whose node was killed, and what tries to start it; how many engines' processes there
     were."""
-    from yibu.node.left_behind import end_all
+    from yibu.node.fleet.left_behind import end_all
 
     if (holder := holder_of(context.paths.node_lock)) is not None and not models:
         os.kill(holder.pid, signal.SIGTERM)

@@ -234,7 +234,7 @@ def _rerank(api: Api, model: str) -> str:
 
 
 def _silence(api: Api, model: str) -> str:
-    from yibu.node.probe import silent_wav
+    from yibu.node.launch.probe import silent_wav
 
     with TemporaryDirectory(prefix="yibu-test-") as directory:
         clip = Path(directory) / "silence.wav"

@@ -36,10 +36,10 @@ from yibu.gateway.listening import PortTakenError, bind
 from yibu.hub.source import parse_source
 from yibu.management.planning import Planned, plan_models
 from yibu.messages import tr
-from yibu.node import foreign
-from yibu.node.foreign import Foreign
-from yibu.node.hardware import probe
-from yibu.node.probe import one_token, token_requests
+from yibu.node.launch.probe import one_token, token_requests
+from yibu.node.machine import foreign
+from yibu.node.machine.foreign import Foreign
+from yibu.node.machine.hardware import probe
 from yibu.planner.text import size
 from yibu.planner.types import Machine
 from yibu.redaction import redact

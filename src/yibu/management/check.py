@@ -85,7 +85,7 @@ def check_gateway(config: Config, context: Context) -> None:
 
 def check_model(model: ModelConfig, context: Context) -> None:
     """Raises YibuError for a chosen model's source, engine or option that cannot be used."""
-    from yibu.node.hardware import probe
+    from yibu.node.machine.hardware import probe
 
     facts = _facts(model, context)
     if facts is None and model.source:
@@ -98,7 +98,7 @@ def check_model(model: ModelConfig, context: Context) -> None:
 def _check_options(model: ModelConfig, context: Context) -> None:
     """Hold the options against the engine that will serve the model, or may come to."""
     from yibu.engines import registry
-    from yibu.node.hardware import probe
+    from yibu.node.machine.hardware import probe
 
     resolver, machine = open_resolver(context), probe(context.env.get("CUDA_VISIBLE_DEVICES"))
     candidates = registry.candidates(model)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from yibu.hub.headers import RemoteHeaders
     from yibu.hub.quantization import Choice, Variant
     from yibu.hub.store import Store
-    from yibu.node.client import Client
+    from yibu.node.control.client import Client
     from yibu.planner.types import Machine
     from yibu.resolve import Resolver
 
@@ -44,7 +44,7 @@ class Context:
     @property
     def client(self) -> Client:
         """What talks to the node of this home."""
-        from yibu.node.client import Client
+        from yibu.node.control.client import Client
 
         return Client(self.paths)
 
@@ -91,7 +91,7 @@ def open_store(context: Context, *, offline: bool = False, machine: Machine | No
 
     def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
         # Only where there is a choice: the planner and the engines take a while to import.
-        from yibu.node.hardware import probe
+        from yibu.node.machine.hardware import probe
         from yibu.resolve.quantization import by_plan
 
         here = machine or probe(context.env.get("CUDA_VISIBLE_DEVICES"))

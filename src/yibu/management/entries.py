@@ -353,7 +353,7 @@ def _refuse_clashes(
 def _numbers(model: ModelConfig, variable: str, value: str, gpus: Gpus | None) -> tuple[int, ...]:
     if (numbers := shown_gpus(value)) is not None:
         return numbers
-    from yibu.node import hardware
+    from yibu.node.machine import hardware
 
     found = hardware.visible((gpus or hardware.gpus)(), value)
     if len(found) != len(value.split(",")):

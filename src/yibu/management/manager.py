@@ -21,10 +21,10 @@ from yibu.management.difference import before_last_apply
 from yibu.management.files import ConfigFile
 from yibu.management.sources import resolve_source
 from yibu.messages import tr
-from yibu.node.control import Control
-from yibu.node.fleet import Fleet
-from yibu.node.hardware import gpus, gpus_busy, probe
+from yibu.node.control.control import Control
+from yibu.node.fleet.fleet import Fleet
 from yibu.node.history import History
+from yibu.node.machine.hardware import gpus, gpus_busy, probe
 from yibu.planner.types import Gpu
 
 T = TypeVar("T")

@@ -105,7 +105,7 @@ def plan_beside(
     Raises:
         YibuError: a model cannot be found, read or served at all, or there is no such machine.
     """
-    from yibu.node.hardware import probe
+    from yibu.node.machine.hardware import probe
 
     if machine:
         running = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yibu.config.names import generation_of
 from yibu.node.logs import Rotation, rotate_if_large
-from yibu.node.orphans import OrphanReaper
+from yibu.node.machine.orphans import OrphanReaper
 
 _GENERATIONS = 3
 """Configurations of a model whose logs are kept."""

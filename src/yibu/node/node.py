@@ -15,20 +15,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.config.settings import Settings
-from yibu.node.control import Control, GatewayHandle, Stopping
-from yibu.node.control_socket import ControlServer
-from yibu.node.current import CurrentSettings
-from yibu.node.deploy import Deployer
-from yibu.node.fleet import Fleet
-from yibu.node.gpu import GpuMemory, Nvml
+from yibu.node.control.control import Control, GatewayHandle, Stopping
+from yibu.node.control.server import ControlServer
+from yibu.node.fleet.deploy import Deployer
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.handover.current import CurrentSettings
+from yibu.node.handover.holder_link import HolderLink
+from yibu.node.handover.ownership import Ownership
 from yibu.node.history import History
-from yibu.node.holder_link import HolderLink
-from yibu.node.launch_spec import Host
+from yibu.node.launch.spec import Host
 from yibu.node.lock import node_lock
 from yibu.node.logs import Rotation
-from yibu.node.orphans import become_subreaper
-from yibu.node.ownership import Ownership
-from yibu.node.ports import Ports
+from yibu.node.machine.gpu import GpuMemory, Nvml
+from yibu.node.machine.orphans import become_subreaper
+from yibu.node.machine.ports import Ports
 from yibu.node.state import StateFile, home_id
 from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings

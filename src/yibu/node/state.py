@@ -25,13 +25,13 @@ from yibu.engines.requests import Abilities
 from yibu.engines.sleep import SleepPlan
 from yibu.errors import YibuError
 from yibu.messages import tr
-from yibu.node.launch_spec import LaunchSpec
-from yibu.node.leftovers import SharedFile
-from yibu.node.processes import Identity
+from yibu.node.launch.leftovers import SharedFile
+from yibu.node.launch.spec import LaunchSpec
+from yibu.node.machine.processes import Identity
 from yibu.node.scheduler import types as records
 from yibu.node.scheduler.memory import reserve_asleep
 from yibu.node.scheduler.types import Generation
-from yibu.node.sleep import Asleep, levels
+from yibu.node.supervisor.sleep import Asleep, levels
 from yibu.planner.ledger import Reservation
 from yibu.routing import ModelDetails
 

@@ -32,15 +32,16 @@ from typing import Any
 from yibu import __version__
 from yibu.errors import UsageError, YibuError
 from yibu.messages import tr, unpack
-from yibu.node import holder, logs
-from yibu.node.client import rebuild_error
-from yibu.node.control import GatewayHandle, SharedLimits, Stopping
-from yibu.node.control_socket import ControlServer
-from yibu.node.current import CurrentSettings
-from yibu.node.fleet import Fleet
-from yibu.node.holder_link import HolderLink
+from yibu.node import logs
+from yibu.node.control.client import rebuild_error
+from yibu.node.control.control import GatewayHandle, SharedLimits, Stopping
+from yibu.node.control.server import ControlServer
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.handover import holder
+from yibu.node.handover.current import CurrentSettings
+from yibu.node.handover.holder_link import HolderLink
+from yibu.node.handover.ownership import Ownership
 from yibu.node.lock import HomeLock
-from yibu.node.ownership import Ownership
 from yibu.node.state import StateFile
 
 _log = logging.getLogger(__name__)

@@ -52,7 +52,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a machine has, measured by ``yibu.node.hardware`` or read from a file."""
+    """What a machine has, measured by ``yibu.node.machine.hardware`` or read from a file."""
 
     name: str
     cores: int

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> 
     allocator.keep_little()
     settings = _settings(parsed)
     try:
-        from yibu.speech.server import serve
+        from yibu.speech.http.server import serve
 
         return serve(settings, lambda: (load or _load)(settings))
     except YibuError as error:

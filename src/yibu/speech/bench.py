@@ -114,7 +114,7 @@ def changed_characters(found: Sequence[Difference]) -> int:
 
 
 def _segments(file: Path, segmenter) -> tuple[list[Segment], float]:  # type: ignore[no-untyped-def]
-    from yibu.speech.audio import Decoder
+    from yibu.speech.audio.decoding import Decoder
 
     session = segmenter.session()
     segments: list[Segment] = []
@@ -144,7 +144,7 @@ def _batches(segments: Sequence[Segment], parallel: int) -> list[list[Segment]]:
 
 
 def _text(results: Sequence[Recognized]) -> str:
-    from yibu.speech.formats import pieces
+    from yibu.speech.answers.formats import pieces
 
     return "".join(pieces(results))
 

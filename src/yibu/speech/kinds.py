@@ -13,7 +13,7 @@ from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.messages import tr
-from yibu.speech.modelconfig import read_config
+from yibu.speech.checkpoints.config import read_config
 
 ONLINE = "ParaformerStreaming"
 PARAFORMERS = frozenset(

@@ -11,7 +11,7 @@ from typing import Any
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
-from yibu.speech.upload import Form, Upload
+from yibu.speech.http.upload import Form, Upload
 
 RAW_FORMATS = ("s16le", "s16be", "s24le", "s24be", "s32le", "f32le", "u8", "alaw", "mulaw")
 

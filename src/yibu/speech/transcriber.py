@@ -17,12 +17,12 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from yibu.errors import RequestError
 from yibu.messages import tr
-from yibu.speech.audio import Decoder, bad_audio
+from yibu.speech.audio.decoding import Decoder, bad_audio
+from yibu.speech.audio.tracks import Heard
 from yibu.speech.batcher import Batcher
 from yibu.speech.metrics import Metrics
 from yibu.speech.settings import Limits
 from yibu.speech.stated import Stated
-from yibu.speech.tracks import Heard
 from yibu.speech.types import Options, Recognized, Segment, Segmenter, SegmenterSession
 
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment

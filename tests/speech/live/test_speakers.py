@@ -17,6 +17,7 @@ pytest.importorskip("av")
 from tests.speech.live.conftest import SECONDS, Clip  # noqa: E402
 from tests.speech.live.test_session import running  # noqa: E402
 from tests.speech.models.test_speakers import recording, same_groups  # noqa: E402
+from yibu.speech.checkpoints.pytorch import read_checkpoint  # noqa: E402
 from yibu.speech.live.funasr import FunasrConnection  # noqa: E402
 from yibu.speech.live.realtime import Realtime  # noqa: E402
 from yibu.speech.live.speakers import LiveSpeakers  # noqa: E402
@@ -33,7 +34,6 @@ from yibu.speech.stages import Finishing, SpeakerRecognizer, SpeakerStage  # noq
 from yibu.speech.transcriber import Transcriber  # noqa: E402
 from yibu.speech.types import Endpointing, Options, Recognized, Segment, Voice  # noqa: E402
 from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
-from yibu.speech.weights import read_checkpoint  # noqa: E402
 
 
 def told(voices: list[Voice], size: int) -> list[str]:

@@ -33,7 +33,7 @@ import numpy as np
 import yibu.speech.models.openvino_encoder as encoder
 from yibu.speech.allocator import give_back
 from yibu.speech.models.sanm_shape import EncoderShape
-from yibu.speech.weights import Checkpoint
+from yibu.speech.checkpoints.pytorch import Checkpoint
 
 def anonymous():
     give_back()

@@ -10,13 +10,13 @@ import pytest
 np = pytest.importorskip("numpy")
 
 from yibu.errors import UnsupportedError, VerificationError  # noqa: E402
+from yibu.speech.checkpoints.onnx import read_onnx  # noqa: E402
+from yibu.speech.checkpoints.pytorch import read_checkpoint  # noqa: E402
 from yibu.speech.features import fbank  # noqa: E402
-from yibu.speech.onnxfile import read_onnx  # noqa: E402
 from yibu.speech.types import Segment  # noqa: E402
 from yibu.speech.vad.endpoint import Frames  # noqa: E402
 from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
 from yibu.speech.vad.fsmn_onnx import onnx_weights  # noqa: E402
-from yibu.speech.weights import read_checkpoint  # noqa: E402
 
 ONNX = {"config.yaml": "config.yaml", "am.mvn": "am.mvn", "model.onnx": "model.onnx"}
 """File → its name in the ONNX layout."""

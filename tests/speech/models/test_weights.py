@@ -17,7 +17,7 @@ import pytest
 np = pytest.importorskip("numpy")
 
 from yibu.errors import VerificationError  # noqa: E402
-from yibu.speech.weights import read_checkpoint  # noqa: E402
+from yibu.speech.checkpoints.pytorch import read_checkpoint  # noqa: E402
 
 
 class Exploit:

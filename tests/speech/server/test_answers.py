@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.speech.server.conftest import SHARED
 from yibu.errors import InvalidRequestError
-from yibu.speech.formats import (
+from yibu.speech.answers.formats import (
     Transcript,
     body,
     delta_event,
@@ -25,9 +25,9 @@ from yibu.speech.formats import (
     script_text,
     separated,
 )
-from yibu.speech.languages import NAMES, normalized
-from yibu.speech.subtitles import cues
-from yibu.speech.tracks import Heard
+from yibu.speech.answers.languages import NAMES, normalized
+from yibu.speech.answers.subtitles import cues
+from yibu.speech.audio.tracks import Heard
 from yibu.speech.types import Options, Recognized, Word
 
 SPECIFICATION = SHARED / "openai" / "openapi.json"

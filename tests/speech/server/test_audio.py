@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.speech.server.media import FORMATS, Format, encode, silence, tone, wav
 from tests.speech.server.tone_engine import tone_of
 from yibu.errors import InvalidRequestError
-from yibu.speech.audio import Decoder
+from yibu.speech.audio.decoding import Decoder
 from yibu.speech.settings import Limits
 from yibu.speech.stated import RAW_FORMATS, RawFormat, Stated
 from yibu.speech.types import Samples

@@ -15,11 +15,11 @@ from tests.speech.server.media import FORMATS, Format, encode, tone
 from tests.speech.server.pcmfiles import APE, BIG, ID3, ID3V1, LIST, LYRICS, PCM
 from tests.speech.server.tone_engine import tone_of
 from yibu.errors import InvalidRequestError
-from yibu.speech.audio import Decoder
+from yibu.speech.audio.decoding import Decoder
+from yibu.speech.http.upload import Form, Upload
 from yibu.speech.settings import Limits
 from yibu.speech.stated import Stated, stated
 from yibu.speech.types import Samples
-from yibu.speech.upload import Form, Upload
 
 LENGTH = len(PCM) // 2
 UNKNOWN = (0, 0xFFFFFFFF, 0xFFFFFFFE, 0x40000000, 2_000_000_000, 0x7FFFFFFF, 0x80000000, 0x7FFF0000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from yibu.errors import InvalidRequestError
-from yibu.speech.languages import _CODES, NAMES, name_of, normalized
+from yibu.speech.answers.languages import _CODES, NAMES, name_of, normalized
 
 WHISPER = frozenset({"auto", *NAMES})
 SENSEVOICE = frozenset({"auto", "zh", "en", "yue", "ja", "ko", "nospeech"})

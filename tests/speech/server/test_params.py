@@ -13,9 +13,9 @@ pytest.importorskip("pydantic", reason="the table of requests needs the core's p
 
 from yibu.engines.speech.requests import SPEECH_REQUESTS
 from yibu.errors import InvalidRequestError
-from yibu.speech.params import parse
+from yibu.speech.http.params import parse
+from yibu.speech.http.upload import Form, Upload
 from yibu.speech.types import Recognizer
-from yibu.speech.upload import Form, Upload
 
 RECOGNIZER = cast(
     "Recognizer",

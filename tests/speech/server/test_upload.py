@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 
 from yibu.errors import InvalidRequestError, NotReadyError, RequestError, TooLargeError
+from yibu.speech.http.upload import Form, UploadStalledError, read_form
 from yibu.speech.settings import Limits
-from yibu.speech.upload import Form, UploadStalledError, read_form
 
 LIMITS = Limits(upload_bytes=4 * 1024 * 1024, upload_idle_seconds=5.0)
 BOUNDARY = "x-bound"
@@ -190,7 +190,9 @@ async def test_a_full_disk_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("yibu.speech.upload.tempfile.SpooledTemporaryFile", lambda **_: FullDisk())
+    monkeypatch.setattr(
+        "yibu.speech.http.upload.tempfile.SpooledTemporaryFile", lambda **_: FullDisk()
+    )
     error = await refused([part("file", b"x" * 1000, "a") + END])
     assert isinstance(error, NotReadyError)
     assert "disk" in error.message

@@ -22,7 +22,7 @@ from tests.speech.server.conftest import SHARED, Running
 from tests.speech.server.media import FORMATS, encode, silence, wav
 from tests.speech.server.whisper import whisper_directory
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
-from yibu.speech.audio import Decoder
+from yibu.speech.audio.decoding import Decoder
 from yibu.speech.models.whisper import WhisperRecognizer
 from yibu.speech.settings import Limits
 from yibu.speech.types import Options, Samples, Segment

@@ -10,7 +10,7 @@ from yibu.cli.context import Context
 from yibu.errors import YibuError
 from yibu.gateway.monitoring.readings import Sampler as Readings
 from yibu.gateway.monitoring.readings import Snapshot
-from yibu.node import hardware
+from yibu.node.machine import hardware
 
 
 class Sampler:

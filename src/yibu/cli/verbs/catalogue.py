@@ -30,7 +30,7 @@ def search(
 ) -> None:
     """List the models that yibu knows by name, with their sizes, and which fit on this machine."""
     from yibu.management.catalogue import fits, matching
-    from yibu.node.hardware import probe
+    from yibu.node.machine.hardware import probe
 
     machine = probe(Context.here().env.get("CUDA_VISIBLE_DEVICES"))
     found = matching(word)

@@ -119,7 +119,7 @@ def _environment(here: Context, name: str) -> str:
 
     if name in SPECS:
         return name
-    from yibu.node.hardware import probe
+    from yibu.node.machine.hardware import probe
 
     return environment_named(name, has_gpu=bool(probe(here.env.get("CUDA_VISIBLE_DEVICES")).gpus))
 

@@ -1,4 +1,4 @@
-"""What the speech engine does with each field of a form; it refuses by itself (``yibu.speech.params``)."""
+"""What the speech engine does with each field of a form; it refuses by itself (``yibu.speech.http.params``)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from typing import IO, Any
 
 from yibu.errors import RequestError, TooLargeError, UnsupportedError
 from yibu.messages import tr
-from yibu.speech.formats import Transcript, separated
+from yibu.speech.answers.formats import Transcript, separated
+from yibu.speech.audio.tracks import Heard
 from yibu.speech.live.funasr_settings import Asked, truth
 from yibu.speech.live.intake import Intake, open_intake
 from yibu.speech.live.messages import Message, parse_object
@@ -25,7 +26,6 @@ from yibu.speech.live.session import LiveSession, LiveTools
 from yibu.speech.live.stamps import times_of
 from yibu.speech.live.utterance import Utterance
 from yibu.speech.settings import Limits
-from yibu.speech.tracks import Heard
 from yibu.speech.transcriber import Transcriber
 from yibu.speech.types import Endpointing, Recognized, Recognizer, Samples
 

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
-from yibu.speech.languages import normalized
+from yibu.speech.answers.languages import normalized
 from yibu.speech.live.intake import CONTAINERS
 from yibu.speech.models.hotwords import parsed
 from yibu.speech.stated import RawFormat, Stated

@@ -15,11 +15,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from yibu.errors import InvalidRequestError, RequestError, UnknownModelError, UnsupportedError
 from yibu.messages import tr
+from yibu.speech.answers.responses import as_refusal, error_answer
 from yibu.speech.engine import Engine
 from yibu.speech.live.funasr import FunasrConnection
 from yibu.speech.live.messages import Message
 from yibu.speech.live.realtime import Realtime
-from yibu.speech.responses import as_refusal, error_answer
 
 log = logging.getLogger(__name__)
 

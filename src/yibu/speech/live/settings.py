@@ -14,7 +14,7 @@ from typing import Any
 
 from yibu.errors import InvalidRequestError, RequestError, UnknownModelError
 from yibu.messages import tr
-from yibu.speech.languages import normalized
+from yibu.speech.answers.languages import normalized
 from yibu.speech.live.intake import RATES
 from yibu.speech.models.hotwords import parsed
 from yibu.speech.types import Endpointing, Options, Recognizer

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from yibu.speech.formats import speaker_of_most
+from yibu.speech.answers.formats import speaker_of_most
 from yibu.speech.models.speakers import number_of
 from yibu.speech.types import Recognized, Word
 

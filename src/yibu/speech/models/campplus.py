@@ -15,11 +15,11 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
+from yibu.speech.checkpoints.config import check_class, of_one_model, read_config
+from yibu.speech.checkpoints.pytorch import read_checkpoint
 from yibu.speech.features import MEL_BINS, fbank
-from yibu.speech.modelconfig import check_class, of_one_model, read_config
 from yibu.speech.models.compiled import Array, Graph, cpu_settings
 from yibu.speech.types import SAMPLE_RATE, Features, Samples, Segment, Voice
-from yibu.speech.weights import read_checkpoint
 
 WINDOW_SECONDS, SHIFT_SECONDS = 1.5, 0.75
 _WINDOW, _SHIFT = int(WINDOW_SECONDS * SAMPLE_RATE), int(SHIFT_SECONDS * SAMPLE_RATE)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from yibu.speech.checkpoints.pytorch import Checkpoint
 from yibu.speech.models.network import NetworkBuilder, WeightFormat
 from yibu.speech.models.parked import ParkedArrays, aligned
-from yibu.speech.weights import Checkpoint
 
 _KERNELS = 8
 """Kernels that each layer keeps, one for each length of segment that came by: with the default,

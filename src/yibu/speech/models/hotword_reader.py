@@ -7,9 +7,9 @@ from collections import OrderedDict
 
 import numpy as np
 
+from yibu.speech.checkpoints.pytorch import Weights
 from yibu.speech.models.network import Array
 from yibu.speech.models.paraformer import START, Hotwords
-from yibu.speech.weights import Weights
 
 _KEPT = 16
 """Lists of hotwords whose vectors are kept."""

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from yibu.speech.modelconfig import of_one_model
+from yibu.speech.checkpoints.config import of_one_model
+from yibu.speech.checkpoints.pytorch import Checkpoint, read_checkpoint
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups, with_queries
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.sensevoice import sensevoice_shape
 from yibu.speech.models.sensevoice_graph import NORM_EPSILON, encoder_graph, head_graph
 from yibu.speech.types import Features
-from yibu.speech.weights import Checkpoint, read_checkpoint
 
 _HEAD_ROWS = 32
 """Frames scored at a time: 25,055 scores each take 0.1 MiB."""

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from yibu.speech.checkpoints.config import of_one_model, read_config
+from yibu.speech.checkpoints.pytorch import Checkpoint, Weights, read_checkpoint
 from yibu.speech.features import Normalizer, fbank, stack_frames
-from yibu.speech.modelconfig import of_one_model, read_config
 from yibu.speech.models import cif
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups
@@ -34,7 +35,6 @@ from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.sensevoice import STACK_STEP, STACK_WIDTH
 from yibu.speech.models.sensevoice_graph import encoder_graph
 from yibu.speech.types import Features, Options, Recognized, Segment, Word
-from yibu.speech.weights import Checkpoint, Weights, read_checkpoint
 
 BLANK, START, END = 0, 1, 2
 """Tokens that are no text: ``blank_id``, ``sos`` and ``eos`` of FunASR's classes."""

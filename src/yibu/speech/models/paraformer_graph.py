@@ -17,7 +17,7 @@ from openvino import opset13 as ops
 
 from yibu.errors import UnsupportedError
 from yibu.messages import tr
-from yibu.speech.modelconfig import section
+from yibu.speech.checkpoints.config import section
 from yibu.speech.models.network import Array, NetworkBuilder
 from yibu.speech.models.sanm_shape import left_context
 

@@ -17,6 +17,8 @@ import numpy as np
 
 from yibu.errors import UnsupportedError
 from yibu.messages import tr
+from yibu.speech.checkpoints.config import check_class, of_one_model, read_config
+from yibu.speech.checkpoints.pytorch import Checkpoint, read_checkpoint
 from yibu.speech.features import (
     FRAME_SHIFT,
     MEL_BINS,
@@ -24,7 +26,6 @@ from yibu.speech.features import (
     fbank,
     frame_count,
 )
-from yibu.speech.modelconfig import check_class, of_one_model, read_config
 from yibu.speech.models.compiled import Array, Compiler
 from yibu.speech.models.grouping import positions
 from yibu.speech.models.online_graph import chunk_decoder, chunk_encoder
@@ -34,7 +35,6 @@ from yibu.speech.models.paraformer_text import join, text_of, words_of
 from yibu.speech.models.sensevoice import STACK_STEP, STACK_WIDTH
 from yibu.speech.models.vocabulary import Vocabulary
 from yibu.speech.types import Chunking, Features, Options, Recognized, Samples, Segment
-from yibu.speech.weights import Checkpoint, read_checkpoint
 
 _FRAME = STACK_STEP * FRAME_SHIFT
 """Samples of one of the network's frames: 60 ms."""

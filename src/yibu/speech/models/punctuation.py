@@ -21,7 +21,8 @@ from openvino import opset13 as ops
 
 from yibu.errors import EngineStartError, UnsupportedError
 from yibu.messages import tr
-from yibu.speech.modelconfig import of_one_model, read_config, section
+from yibu.speech.checkpoints.config import of_one_model, read_config, section
+from yibu.speech.checkpoints.pytorch import read_checkpoint
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input
 from yibu.speech.models.hotwords import UNKNOWN
@@ -29,7 +30,6 @@ from yibu.speech.models.network import NetworkBuilder
 from yibu.speech.models.onnx_encoder import FLOAT_FILE, graph_file, runtime_session
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.vocabulary import Vocabulary
-from yibu.speech.weights import read_checkpoint
 
 _AT_ONCE = 20
 _LONGEST = 200

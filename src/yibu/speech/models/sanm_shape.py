@@ -8,7 +8,7 @@ from typing import Any
 
 from yibu.errors import UnsupportedError
 from yibu.messages import tr
-from yibu.speech.modelconfig import section
+from yibu.speech.checkpoints.config import section
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from yibu.errors import UnsupportedError
 from yibu.messages import tr
-from yibu.speech.modelconfig import section
+from yibu.speech.checkpoints.config import section
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.hotword_reader import HotwordReader
 from yibu.speech.models.network import Array

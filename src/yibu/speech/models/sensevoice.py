@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
+from yibu.speech.checkpoints.config import read_config
+from yibu.speech.checkpoints.pytorch import Weights
 from yibu.speech.features import Normalizer, fbank, stack_frames
-from yibu.speech.modelconfig import read_config
 from yibu.speech.models import ctc, richtext
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.vocabulary import Vocabulary
 from yibu.speech.types import Features, Options, Recognized, Segment, Word
-from yibu.speech.weights import Weights
 
 STACK_WIDTH, STACK_STEP = 7, 6
 EMOTION_UNKNOWN = 25009

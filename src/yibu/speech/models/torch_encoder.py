@@ -13,12 +13,12 @@ import numpy as np
 
 from yibu.errors import EngineStartError
 from yibu.messages import tr
-from yibu.speech.modelconfig import of_one_model
+from yibu.speech.checkpoints.config import of_one_model
+from yibu.speech.checkpoints.pytorch import read_checkpoint
 from yibu.speech.models.grouping import Classes, encoder_input, in_groups, with_queries
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.sensevoice import sensevoice_shape
 from yibu.speech.types import Features
-from yibu.speech.weights import read_checkpoint
 
 try:
     import torch

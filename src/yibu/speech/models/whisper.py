@@ -16,7 +16,7 @@ import numpy as np
 
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
 from yibu.messages import tr
-from yibu.speech.formats import compression_ratio
+from yibu.speech.answers.formats import compression_ratio
 from yibu.speech.models.onsets import Onsets
 from yibu.speech.types import Options, Recognized, Segment, Word
 

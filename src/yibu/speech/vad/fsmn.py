@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from yibu.errors import UnsupportedError, VerificationError
 from yibu.messages import tr
+from yibu.speech.checkpoints.config import read_config, section
+from yibu.speech.checkpoints.pytorch import Weights, read_checkpoint
 from yibu.speech.features import (
     FRAME_SHIFT,
     MEL_BINS,
@@ -26,12 +28,10 @@ from yibu.speech.features import (
     fbank,
     stack_frames,
 )
-from yibu.speech.modelconfig import read_config, section
 from yibu.speech.segments import SegmentCutter, SegmentRule, Span
 from yibu.speech.types import SAMPLE_RATE, Endpointing, Features, Samples, Segment, SpeechBegan
 from yibu.speech.vad.endpoint import Endpointer, EndpointRule, Frames, Opened
 from yibu.speech.vad.fsmn_onnx import onnx_weights
-from yibu.speech.weights import Weights, read_checkpoint
 
 _WIDTH = 5
 _SIDE = (_WIDTH - 1) // 2

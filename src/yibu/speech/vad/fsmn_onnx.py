@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from yibu.speech.onnxfile import OnnxGraph, Operator, Tensor, read_onnx
-from yibu.speech.weights import Weights
+from yibu.speech.checkpoints.onnx import OnnxGraph, Operator, Tensor, read_onnx
+from yibu.speech.checkpoints.pytorch import Weights
 
 
 def onnx_weights(path: Path, layers: int) -> Weights:

@@ -1,0 +1,192 @@
+"""The command line's end of the control socket.
+
+Standard library only, and nothing of the node: ``yibu ps`` must be done within 0.3 s.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from yibu import errors
+from yibu.errors import NotRunningError, YibuError
+from yibu.messages import tr, unpack
+from yibu.node.lock import holder_of
+from yibu.paths import Paths
+
+_CONNECT = 2.0
+_COMES_BACK = 15.0
+"""Seconds for a node that was killed to answer again, where something starts it."""
+_POLL = 0.05
+_MOST = 8
+"""Descriptors in one message."""
+_QUICK = 15.0
+"""Seconds for an operation that the node answers from what it knows."""
+
+
+_QUESTIONS = ("ping", "ps", "reserved", "access", "settings", "log")
+"""Operations that change nothing, and may be asked twice."""
+
+
+class WentAwayError(NotRunningError):
+    """The node ended before it had answered."""
+
+
+class Client:
+    """Talks to the node of one home; see :mod:`yibu.node.control.control` for the operations."""
+
+    def __init__(self, paths: Paths, patience: float = _COMES_BACK) -> None:
+        """``patience`` is seconds for a node that was killed to come back, where something starts it."""
+        self._paths = paths
+        self._patience = patience
+
+    def running(self) -> bool:
+        """Whether a node listens on this home."""
+        try:
+            self.call("ping")
+        except NotRunningError:
+            return False
+        return True
+
+    def call(self, op: str, *, timeout: float | None = _QUICK, **fields: Any) -> Any:
+        """The result of an operation, its events left out.
+
+        ``timeout`` is seconds without a byte from the node; None waits for as long as it takes.
+
+        Raises:
+            NotRunningError: no node listens on this home.
+            YibuError: what the node refused or failed with, as the class that it raised.
+        """
+        for more_tries in (2, 1, 0):
+            try:
+                for message in self.stream(op, timeout=timeout, **fields):
+                    if "event" not in message:
+                        return message["result"]
+            except WentAwayError:
+                # A node that was killed seems to listen for a moment still.
+                if (
+                    op not in _QUESTIONS
+                    or not more_tries
+                    or holder_of(self._paths.node_lock) is None
+                ):
+                    raise
+                time.sleep(_POLL)
+        raise _broken(op)
+
+    def listeners(self) -> list[socket.socket]:
+        """The gateway's listening sockets.
+
+        Raises:
+            NotRunningError: no node listens on this home.
+        """
+        with self._connect() as connection:
+            connection.settimeout(_QUICK)
+            connection.sendall(b'{"op": "listeners"}\n')
+            try:
+                _, descriptors, _, _ = socket.recv_fds(connection, 1, _MOST)
+            except OSError as error:
+                raise _broken("listeners") from error
+        if not descriptors:
+            raise _broken("listeners")
+        return [socket.socket(fileno=descriptor) for descriptor in descriptors]
+
+    def stream(
+        self, op: str, *, timeout: float | None = None, **fields: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Messages ``{"event": …}`` as they come, then ``{"result": …}``; raises as :meth:`call`.
+
+        Closing the iterator hangs up, and what was begun goes on in the node.
+        """
+        with self._connect() as connection:
+            connection.settimeout(timeout)
+            try:
+                connection.sendall(json.dumps({"op": op, **fields}).encode() + b"\n")
+                with connection.makefile("rb") as lines:
+                    for line in lines:
+                        message = unpack(json.loads(line))
+                        if "error" in message:
+                            raise rebuild_error(message["error"])
+                        yield message
+                        if "result" in message:
+                            return
+            except TimeoutError:
+                raise NotRunningError(
+                    tr(
+                        "the node does not answer {op!r} within {timeout:g} s",
+                        op=op,
+                        timeout=timeout,
+                    ),
+                    hint=tr("look at its log: {node_log}", node_log=self._paths.node_log),
+                ) from None
+            except (ConnectionError, ValueError) as error:
+                raise _broken(op) from error
+        raise _broken(op)
+
+    def _connect(self) -> socket.socket:
+        """Connect; while a killed node is started again, or another takes its place, wait for it."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._connected()
+            except NotRunningError:
+                holder = holder_of(self._paths.node_lock)
+                if holder is None:
+                    raise
+                if time.monotonic() > deadline:
+                    raise NotRunningError(
+                        tr(
+                            "the node of this home was killed, and does not come back within "
+                            "{patience:g} s",
+                            patience=self._patience,
+                        ),
+                        hint=tr(
+                            "process {pid} tries to start it; see why it ends: yibu logs "
+                            "node; to give it up: yibu down",
+                            pid=holder.pid,
+                        ),
+                    ) from None
+                time.sleep(_POLL)
+
+    def _connected(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_CONNECT)
+        try:
+            connection.connect(str(self._paths.control_socket))
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            # Refused: the socket of a node that was killed.
+            connection.close()
+            raise NotRunningError(
+                tr("no node runs on this home ({parent})", parent=self._paths.state.parent),
+                hint=tr("start one with a model: yibu up MODEL"),
+            ) from None
+        except OSError as error:
+            connection.close()
+            raise NotRunningError(
+                tr(
+                    "the node's socket {control_socket} cannot be used: {error}",
+                    control_socket=self._paths.control_socket,
+                    error=error,
+                ),
+                hint=tr("check whose it is: it has to belong to you"),
+            ) from error
+        return connection
+
+
+def _broken(op: str) -> WentAwayError:
+    return WentAwayError(
+        tr("the node went away while it worked on {op!r}", op=op), hint=tr("see what runs: yibu ps")
+    )
+
+
+def rebuild_error(plain: dict[str, Any]) -> YibuError:
+    """The exception that the node raised; a YibuError when its class is not known here."""
+    kind = getattr(errors, str(plain.pop("type")), YibuError)
+    message = plain.pop("message")
+    if not (isinstance(kind, type) and issubclass(kind, YibuError)):
+        kind = YibuError
+    if not issubclass(kind, errors.RequestError | errors.EngineStartError):
+        plain = {"hint": plain.get("hint", "")}
+    return kind(message, **plain)

@@ -1,0 +1,318 @@
+"""The control socket: how the command line talks to the node. The owner's alone.
+
+One connection a request: the client sends one line of JSON, ``{"op": …, …}``; the node answers
+with lines ``{"event": …}`` while it works and one last line, ``{"result": …}`` or
+``{"error": {"type", "message", "hint"}}``.
+
+| op        | fields                 | events | result |
+|-----------|------------------------|--------|--------|
+| ping      |                        |        | {pid, started, instance} |
+| ps        |                        |        | what ``yibu ps --json`` prints |
+| reserved  |                        |        | {promises: what engines were planned, what they hold} |
+| access    |                        |        | {url, key, capabilities: {model: [name]}} |
+| up        | models: [ModelConfig]  | yes    | {models: [name]} |
+| apply     | models: [ModelConfig], remove: [name], settings: Settings or null, secrets: [key], rollback: bool | yes | {models: [name]} |
+| configs   |                        |        | {models: [ModelConfig], settings: Settings, previous: {until, models, settings} or null} |
+| down      | models: [name]         | yes    | {models: [name]} |
+| restart   | models: [name]         | yes    | {models: [name]} |
+| load      | models: [name]         | yes    | {models: [name]} |
+| unload    | models: [name]         | yes    | {models: [name]} |
+| scale     | models: [name], replicas: number | yes | {models: [name]} |
+| log       | model, replica         |        | {path} |
+| subscribe | model (or null)        | yes    | none: until the client goes |
+| open      | patience: seconds      |        | {url}: a gateway that was to listen later does |
+| wait      |                        |        | {replaced}: when the node is told to stop, or another has taken its place |
+| listeners |                        |        | {}: the listening sockets come with it (SCM_RIGHTS) |
+| upgrade   |                        |        | {before, now}: another process has taken the node's place |
+| settings  |                        |        | {settings: Settings, models: {name: file}} |
+| accounts  |                        |        | {}: changed keys hold, usage is written |
+| wait      |                        |        | {}: comes when the node is told to stop |
+| shutdown  | hurry: bool            |        | {pid, instance}; the node then drains and exits |
+
+Any request may carry ``instance``: a node that is another one refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from yibu.config.settings import Settings
+from yibu.config.wire import model_config, plain_config
+from yibu.errors import NotRunningError, UsageError
+from yibu.messages import tr
+from yibu.node.events import Subscription
+from yibu.node.fleet.fleet import Fleet
+from yibu.node.handover.current import Configure, CurrentSettings
+from yibu.node.history import History
+from yibu.node.tasks import cancelled
+from yibu.planner.ledger import Reservation
+
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Hand = Callable[[Sequence[int]], None]
+
+
+class Listeners(Protocol):
+    """The gateway's listening sockets, as an upgrade needs them."""
+
+    def descriptors(self) -> list[int]: ...
+    def pause(self) -> None:
+        """Accept nothing; connections wait in the socket, those that are open go on."""
+
+    async def accept(self) -> None:
+        """Accept again."""
+
+    async def retire(self) -> None:
+        """Answer what the open connections still ask, until their clients have left."""
+
+
+class SharedLimits(Protocol):
+    """The gateway's limits while two nodes stand, which one of them keeps for both."""
+
+    def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Keep those of an old node too, until it is gone."""
+
+    def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Ask the new node from now on."""
+
+
+@dataclass(slots=True)
+class GatewayHandle:
+    """What the node must know of its gateway: where it answers, and the owner's key."""
+
+    url: str
+    """Empty until the gateway listens."""
+    key: str | None = field(default=None, repr=False)
+    hurry: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called when answers that are being sent shall not be waited for any longer."""
+    sync: Callable[[], Awaitable[None]] | None = None
+    """Writes what the gateway has counted, and takes up changed keys."""
+    listeners: Listeners | None = None
+    limits: SharedLimits | None = None
+    start: Callable[[float], Awaitable[str]] | None = None
+    """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
+    not within so many seconds. None where it listens from the start."""
+
+    configure: Configure | None = None
+    """Has it serve by other settings; None where it has none."""
+    attach: Callable[[Control], None] = field(default=lambda _: None, repr=False)
+    """Gives the gateway what carries out the verbs, once there is one."""
+
+    async def listen(self, patience: float) -> str:
+        if self.start is not None:
+            self.url, self.start = await self.start(patience), None
+        return self.url
+
+
+@dataclass(slots=True)
+class Stopping:
+    """Whether the node was told to stop, and a second time, to wait for nobody."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    replaced: bool = False
+    """It stops because another node has taken its place, its engines with it."""
+
+    def ask(self, *, hurry: bool = False) -> None:
+        self.asked.set()
+        if hurry:
+            self.hurry.set()
+
+
+class Control:
+    """Carries out requests on a fleet."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        node: Callable[[], Mapping[str, Any]],
+        gateway: GatewayHandle,
+        stopping: Stopping,
+        settings: CurrentSettings,
+        history: History,
+        upgrade: Callable[[], Awaitable[Mapping[str, Any]]],
+    ) -> None:
+        """``node`` gives what ``ps`` shows of the node: ``{"node": …, "gateway": …}``."""
+        self._fleet = fleet
+        self._gateway = gateway
+        self._node = node
+        self._stopping = stopping
+        self.settings = settings
+        self._history = history
+        self._upgrade = upgrade
+        self.changing = 0
+        """Verbs that are being carried out."""
+        self._settling = asyncio.Lock()
+        """Held while the settings, and what is kept of them, change."""
+
+    async def answer(self, request: Mapping[str, Any], send: Send, hand: Hand) -> Any:
+        """The result of one request; ``hand`` sends descriptors beside it.
+
+        Raises:
+            YibuError: it is refused or it failed.
+        """
+        node = self._node()["node"]
+        if request.get("instance") not in (None, node["instance"]):
+            raise NotRunningError(
+                tr("another node runs on this home by now"), hint=tr("see what it serves: yibu ps")
+            )
+        match request.get("op"):
+            case "up" | "down" | "restart" | "load" | "unload" | "scale" as verb:
+                return await self._change(verb, request, send)
+            case "apply":
+                return await self._apply(request, send)
+            case "subscribe":
+                with self._fleet.events(request.get("model")) as events:
+                    async for event in events:
+                        await send(event)
+                return None
+            case "open" | "listeners" | "upgrade" as operation:
+                return await self._listening(operation, request, hand)
+            case "wait":
+                await self._stopping.asked.wait()
+                return {"replaced": self._stopping.replaced}
+            case "shutdown":
+                self._stopping.ask(hurry=bool(request.get("hurry")))
+                return {"pid": node["pid"], "instance": node["instance"], "holder": node["holder"]}
+            case question:
+                return await self._told(question, request)
+
+    async def _change(self, verb: str, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """Carry out a verb on some models."""
+        names = list(request["models"])
+        if verb == "up":
+            configs = [model_config(data) for data in names]
+            names = [config.name for config in configs]
+            start = bool(request.get("start"))
+            work = [self._fleet.up(config, start=start) for config in configs]
+        elif verb == "scale":
+            work = [self._fleet.scale(name, int(request["replicas"])) for name in names]
+        else:
+            work = [getattr(self._fleet, verb)(name) for name in names]
+        await self._together(names, work, send)
+        return {"models": names}
+
+    async def _listening(self, operation: str, request: Mapping[str, Any], hand: Hand) -> Any:
+        match operation:
+            case "open":
+                return {"url": await self._gateway.listen(float(request["patience"]))}
+            case "upgrade":
+                return await self._upgrade()
+            case _:
+                if self._gateway.listeners is None or not self._gateway.url:
+                    raise NotRunningError(tr("the gateway does not listen yet"))
+                hand(self._gateway.listeners.descriptors())
+                return {}
+
+    async def _told(self, question: object, request: Mapping[str, Any]) -> Any:
+        match question:
+            case "log":
+                path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
+                return {"path": path}
+            case "accounts":
+                if self._gateway.sync is not None:
+                    await self._gateway.sync()
+                return {}
+            case "ping":
+                return self._node()["node"]
+            case "ps":
+                return {"version": 1, **self._node(), "models": await self._fleet.status()}
+            case "reserved":
+                return {"promises": [_plain(p) for p in await self._fleet.reserved()]}
+            case "configs":
+                before = await asyncio.to_thread(self._history.last)
+                return {
+                    "models": list(map(plain_config, self._fleet.configs())),
+                    "settings": self.settings.value.plain(),
+                    "previous": before and before.plain(),
+                }
+            case "settings":
+                files = {config.name: config.file for config in self._fleet.configs()}
+                models = {name: str(file) if file else None for name, file in files.items()}
+                return {"settings": self.settings.value.plain(), "models": models}
+            case "access":
+                return {
+                    "url": self._gateway.url,
+                    "key": self._gateway.key,
+                    "capabilities": {
+                        route.model: sorted(route.capabilities) for route in self._fleet.routes()
+                    },
+                }
+            case op:
+                raise UsageError(tr("the node knows no operation {op!r}", op=op))
+
+    async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
+        """Change the settings, take some models down and bring others up; what was served before can be
+        had back."""
+        configs = [model_config(data) for data in request["models"]]
+        removed = list(request.get("remove", ()))
+        rollback = bool(request.get("rollback"))
+        settings = Settings.from_plain(request["settings"]) if request.get("settings") else None
+        async with self._settling:
+            if not rollback:
+                now = self.settings.value
+                await asyncio.to_thread(self._history.push, self._fleet.configs(), now)
+            if settings is not None:
+                await self._change_settings(settings, request.get("secrets", ()), kept=not rollback)
+        await self._together(removed, [self._fleet.down(name) for name in removed], send)
+        names = [config.name for config in configs]
+        await self._together(names, [self._fleet.up(config) for config in configs], send)
+        if rollback:
+            await asyncio.to_thread(self._history.drop_last)
+        return {"models": [*names, *removed]}
+
+    async def _change_settings(
+        self, settings: Settings, secrets: Sequence[str], *, kept: bool
+    ) -> None:
+        """Raises YibuError, having changed nothing; ``kept``: the history has the old ones."""
+        try:
+            await self.settings.change(settings, secrets)
+        except BaseException:  # cancellation too: what was not replaced is no earlier set
+            if kept:
+                await asyncio.to_thread(self._history.drop_last)
+            raise
+
+    async def _together(
+        self, names: list[str], verbs: Sequence[Awaitable[None]], send: Send
+    ) -> None:
+        """Carry verbs out at once, with their models' events; then raise the first error.
+
+        What one model fails of does not stop the others.
+        """
+        with self._fleet.events() as events:
+            work = asyncio.gather(*verbs, return_exceptions=True)
+            telling = asyncio.create_task(_forward(events, names, send), name="control events")
+            self.changing += 1
+            try:
+                results = await work
+            finally:
+                self.changing -= 1
+                await cancelled(telling)
+            while not events.empty():
+                await _tell(events.get_nowait(), names, send)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors:
+            raise errors[0]
+
+
+def _plain(reservation: Reservation) -> dict[str, Any]:
+    return {
+        "replica": reservation.replica,
+        "gpus": list(reservation.gpus),
+        "memory_bytes": reservation.memory,
+        "host_bytes": reservation.host,
+        "pids": sorted(reservation.pids),
+        "resident_bytes": reservation.resident,
+    }
+
+
+async def _forward(events: Subscription, names: list[str], send: Send) -> None:
+    async for event in events:
+        await _tell(event, names, send)
+
+
+async def _tell(event: Mapping[str, Any], names: list[str], send: Send) -> None:
+    if event["model"] in names:
+        await send(event)

@@ -1,0 +1,1 @@
+"""All models of a node: what is wanted, what runs, and who waits for it."""

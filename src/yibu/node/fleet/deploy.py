@@ -1,0 +1,233 @@
+"""From one entry of yibu.yaml to what its replicas run: the pipeline before any process exists.
+
+The collaborators are handed in as callables, so that this package needs no hub, no hardware and no
+uv, and its tests neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from yibu.config import ModelConfig
+from yibu.engines.base import LaunchPlan
+from yibu.engines.logs import PhaseMark
+from yibu.errors import YibuError
+from yibu.hub.types import LocalModel, Progress, ProgressCallback
+from yibu.messages import tr
+from yibu.node.launch import phases
+from yibu.node.launch.spec import Explain, LaunchSpec
+from yibu.planner.ledger import Beside, emptied, reserved_host, reserved_memory
+from yibu.planner.types import Machine, ModelFacts, Placement
+from yibu.resolve import Prepared, Resolved
+from yibu.routing import NO_DETAILS, ModelDetails
+
+_log = logging.getLogger(__name__)
+
+Note = Callable[[str], None]
+"""Takes a line worth telling the user."""
+
+
+class CancelledPullError(YibuError):
+    """Raised inside the pulling thread, by its progress callback, when the model is not wanted
+    any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gotten:
+    """A model whose files are self."""
+
+    local: LocalModel | None
+    """None for a command without files."""
+    prepared: Prepared
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        return self.prepared.facts
+
+
+@dataclass(frozen=True, slots=True)
+class Deployer:
+    """Everything that turns a model's entry into launch plans. All but ``explain`` and
+    ``phase_marks`` may block: they are called in threads."""
+
+    pull: Callable[[str, ProgressCallback], LocalModel]
+    """A source to verified files; raises HubError and its children."""
+    read_facts: Callable[[LocalModel], ModelFacts]
+    foresee: Callable[[str], ModelFacts | None]
+    """Facts of a source whose files are not here, from their headers; None where they are here, and
+    raises YibuError where nothing can be known before they are."""
+    require: Callable[[ModelConfig, ModelFacts], None]
+    """Raises EnvironmentSetupError where this machine lacks what the model's engine needs, before its
+    files are fetched."""
+    prepare: Callable[[ModelConfig, ModelFacts | None], Prepared]
+    """Chooses the engine; raises UnsupportedError when none serves the model."""
+    machine: Callable[[], Machine]
+    """What the machine has just now."""
+    place: Callable[[Prepared, int, Machine, Beside], Resolved]
+    """The replica of that number, beside what is reserved for others and what comes up too. Quick,
+    for it is called in the event loop."""
+    ensure_environment: Callable[[str, Note], Path]
+    """An environment's name to its interpreter; raises EnvironmentSetupError."""
+    explain: Explain
+    phase_marks: Callable[[str], Sequence[PhaseMark]]
+    """An engine's name to the lines with which the phases of its start begin."""
+    in_use: Callable[[str], AbstractContextManager[object]]
+    """While it is open, the files of that source are not removed from the store."""
+    offline: Deployer | None = None
+    """The same without a network, for models that ask for it."""
+
+    async def get(
+        self,
+        config: ModelConfig,
+        on_progress: ProgressCallback,
+        note: Note,
+        enter: Note,
+        foreseen: Callable[[ModelFacts | None], None],
+    ) -> Gotten:
+        """Fetch the model's files, and find its engine. ``on_progress`` and ``note`` are called in
+        the event loop, ``enter`` with the phase that begins, and ``foreseen`` with what is known of
+        the files before they are self.
+
+        Raises:
+            YibuError: whatever a collaborator raises.
+        """
+        if config.offline and self.offline is not None:
+            return await self.offline.get(config, on_progress, note, enter, foreseen)
+        with _Telling(config, on_progress, note) as telling:
+            local, facts = None, None
+            if config.source:
+                enter(phases.DOWNLOAD)
+                await self._foresee(config, foreseen)
+                local = await asyncio.to_thread(self.pull, config.source, telling.report)
+                for line in local.notes:
+                    note(line)
+                facts = await asyncio.to_thread(self.read_facts, local)
+            foreseen(facts)
+            enter(phases.PLAN)
+            return Gotten(local, await asyncio.to_thread(self.prepare, config, facts))
+
+    async def spec(
+        self,
+        config: ModelConfig,
+        gotten: Gotten,
+        launch: LaunchPlan,
+        placement: Placement,
+        on_progress: ProgressCallback,
+        note: Note,
+        enter: Note,
+    ) -> LaunchSpec:
+        """What a placed replica runs, with its environment made and its further files fetched; as
+        :meth:`get`."""
+        if config.offline and self.offline is not None:
+            again = self.offline
+            return await again.spec(config, gotten, launch, placement, on_progress, note, enter)
+        with _Telling(config, on_progress, note) as telling:
+            for line in filter(None, (placement.warning, *launch.notes)):
+                note(line)
+            python = None
+            if launch.environment is not None:
+                enter(phases.ENVIRONMENT)
+                python = await asyncio.to_thread(
+                    self.ensure_environment, launch.environment, telling.note
+                )
+            if launch.extra_sources:
+                enter(phases.DOWNLOAD)
+            local = gotten.local
+            extra = {**_projector(local), **await self._pull_extra(launch, telling.report)}
+        return LaunchSpec(
+            model=config.name,
+            plan=launch,
+            python=python,
+            model_path=local.path if local else None,
+            extra=extra,
+            env=dict(config.env),
+            gpus=placement.gpus,
+            directory=config.directory,
+            max_context=placement.context,
+            details=_details(gotten.facts),
+            memory=reserved_memory(placement),
+            host_memory=reserved_host(placement),
+        )
+
+    def rehearse(self, gotten: Gotten) -> tuple[LaunchPlan, Placement]:
+        """Where the model would run, if nothing else did. Blocking.
+
+        Raises:
+            DoesNotFitError: it does not fit on this machine at all.
+        """
+        resolved = self.place(gotten.prepared, 0, emptied(self.machine()), Beside())
+        placement, launch = resolved.runs()
+        return launch, placement
+
+    async def _foresee(
+        self, config: ModelConfig, foreseen: Callable[[ModelFacts | None], None]
+    ) -> None:
+        """Tell what this model will need, before its files are self."""
+        try:
+            facts = await asyncio.to_thread(self.foresee, config.source)
+        except YibuError as error:
+            _log.info("%s: not known before it is here: %s", config.name, error)
+            foreseen(None)
+        else:
+            if facts is not None:
+                foreseen(facts)
+                await asyncio.to_thread(self.require, config, facts)
+
+    async def _pull_extra(self, plan: LaunchPlan, report: ProgressCallback) -> Mapping[str, str]:
+        extra = {}
+        for name, source in plan.extra_sources.items():
+            local = await asyncio.to_thread(self.pull, source, report)
+            extra[name] = str(local.path)
+        return extra
+
+
+class _Telling:
+    """Lets threads tell the event loop something, for as long as somebody wants to know."""
+
+    def __init__(self, config: ModelConfig, on_progress: ProgressCallback, note: Note) -> None:
+        self._name = config.name
+        self._on_progress, self._note = on_progress, note
+        self._loop = asyncio.get_running_loop()
+        self._abandoned = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._abandoned.set()
+
+    def report(self, progress: Progress) -> None:
+        if self._abandoned.is_set():
+            raise CancelledPullError(tr("{name} is not wanted any more", name=self._name))
+        self._loop.call_soon_threadsafe(self._on_progress, progress)
+
+    def note(self, text: str) -> None:
+        if not self._abandoned.is_set():
+            self._loop.call_soon_threadsafe(self._note, text)
+
+
+def _projector(local: LocalModel | None) -> dict[str, str]:
+    """The path that ``{mmproj}`` stands for in llama.cpp's launch plan."""
+    found = local.projector if local is not None else None
+    return {} if found is None else {"mmproj": str(found)}
+
+
+def _details(facts: ModelFacts | None) -> ModelDetails:
+    if facts is None:
+        return NO_DETAILS
+    return ModelDetails(
+        format=facts.format,
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        quantization=facts.quantization or facts.dtype,
+        size=facts.weight_bytes,
+        trained_context=facts.max_context,
+        takes_tools=facts.template_takes_tools,
+    )

@@ -1,0 +1,354 @@
+"""One generation of a model: what was found out about it, its replicas, and how that is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from yibu.config import ModelConfig
+from yibu.engines.base import LaunchPlan
+from yibu.engines.requests import UNKNOWN
+from yibu.errors import NotReadyError, YibuError
+from yibu.hub.types import Progress
+from yibu.messages import brief, tr
+from yibu.node import logs
+from yibu.node.events import EventBus
+from yibu.node.fleet.deploy import Deployer, Gotten
+from yibu.node.launch.phases import WAIT, Timeline
+from yibu.node.launch.spec import Host, LaunchSpec
+from yibu.node.scheduler.types import Desired, Generation
+from yibu.node.state import SavedModel, SavedReplica
+from yibu.node.supervisor.replica import Replica
+from yibu.planner.types import ModelFacts, Placement
+from yibu.redaction import redact
+from yibu.routing import NO_DETAILS, Failure, Route, State
+
+_log = logging.getLogger(__name__)
+
+# Which state of its replicas a model shows: one that serves is enough to be ready.
+_PRECEDENCE: tuple[State, ...] = (
+    "ready",
+    "starting",
+    "draining",
+    "sleeping",
+    "failed",
+    "pending",
+    "stopped",
+)
+
+
+class Deployment:
+    """Owned by the runner, whose tasks call its coroutines."""
+
+    def __init__(
+        self,
+        key: Generation,
+        config: ModelConfig,
+        deployer: Deployer,
+        host: Host,
+        bus: EventBus,
+        created: int,
+    ) -> None:
+        self.key = key
+        self.config = config
+        self.created = created
+        self.replicas: dict[int, Replica] = {}
+        self.gotten: Gotten | None = None
+        self.launches: dict[int, LaunchPlan] = {}
+        """The command of each replica, as placing it made it."""
+        self.error: YibuError | None = None
+        """Why there are no replicas."""
+        self.failure: Failure | None = None
+        self.spec: LaunchSpec | None = None
+        """What its latest replica runs."""
+        self.waiting: State = "pending"
+        """The state while there are no replicas."""
+        self._deployer = deployer
+        self._host = host
+        self._bus = bus
+        self._timeline = Timeline()
+        self._held = contextlib.ExitStack()
+        self._sources: set[str] = set()
+        """What is held against removal from the store."""
+        self._route: Route | None = None
+        self._shown: tuple[State, str | None] = ("pending", None)
+        self._phases_shown: dict[str | None, str | None] = {}
+        self._came_up: set[str] = set()
+        """Replicas whose latest start has ended, well or not."""
+
+    # What is shown of it.
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def state(self) -> State:
+        if not self.replicas:
+            return self.waiting
+        states = {replica.state for replica in self.replicas.values()}
+        return next(state for state in _PRECEDENCE if state in states)
+
+    @property
+    def cause(self) -> str | None:
+        """Why the state is not what one wishes, to be shown beside the name; None when all is well."""
+        causes = [replica.cause for replica in self.replicas.values() if replica.cause]
+        if not self.replicas and self.error:
+            causes = [brief(self.error.message)]
+        if not causes:
+            return None
+        prefix = f"{self.name}: "  # only then cut: a whole message keeps its translation
+        return causes[0].removeprefix(prefix) if causes[0].startswith(prefix) else causes[0]
+
+    @property
+    def hint(self) -> str:
+        """What to try where the model has failed; empty where nothing is known."""
+        errors = (self.error, *(replica.error for replica in self.replicas.values()))
+        return next((error.hint for error in errors if error), "")
+
+    @property
+    def phase(self) -> str | None:
+        """What it does just now to come up; None when it is up, or is not coming up."""
+        starting = (r.timeline.current for r in self.replicas.values() if r.state == "starting")
+        return self._timeline.current or next((phase for phase in starting if phase), None)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase of the latest start; of the replica that took longest."""
+        now = time.monotonic()
+        starts = [replica.timeline.seconds(now) for replica in self.replicas.values()]
+        longest = max(starts, key=lambda seconds: sum(seconds.values()), default={})
+        return {**self._timeline.seconds(now), **longest}
+
+    @property
+    def route(self) -> Route:
+        """As the gateway sees it; made anew only when something has changed."""
+        if self._route is None:
+            spec = self.spec
+            plan = spec.plan if spec else None
+            self._route = Route(
+                model=self.name,
+                engine=plan.engine if plan else self.config.engine or "",
+                capabilities=plan.capabilities if plan else frozenset(),
+                conforming=plan.conforming if plan else False,
+                abilities=plan.abilities if plan else UNKNOWN,
+                upload_patience=plan.upload_patience if plan else 0.0,
+                limits=self.config.limits,
+                created=self.created,
+                state=self.state,
+                max_context=spec.max_context if spec else None,
+                details=spec.details if spec else NO_DETAILS,
+                failure=self.failure,
+                replicas=self.config.autoscale.max
+                if self.config.autoscale
+                else self.config.replicas,
+                names=self.config.further_names,
+            )
+        return self._route
+
+    def adjust(self, config: ModelConfig) -> None:
+        """It is served with other settings, of which its engines know nothing."""
+        self.config, self._route = config, None
+
+    # The way to a replica.
+
+    async def prepare(
+        self, foreseen: Callable[[ModelFacts | None], None], *, rehearse: bool
+    ) -> None:
+        """Get its files and find out what it needs. ``foreseen`` is told what is known before all
+        of them are here; ``rehearse``: see that it would fit, and get its engine ready, too.
+
+        Raises:
+            YibuError: it cannot be served.
+        """
+        self.error = self.failure = None
+        self._timeline = Timeline()
+        self.show("downloading" if self.config.source else "pending")
+        self._held.close()  # what an earlier try held
+        self._sources.clear()
+        self._hold(self.config.source)
+        try:
+            self.gotten = await self._deployer.get(
+                self.config, self._progress, self.note, self.entered, foreseen
+            )
+            if rehearse:
+                launch, placement = await asyncio.to_thread(self._deployer.rehearse, self.gotten)
+                self.spec = await self._spec(launch, placement, self.note)
+        finally:
+            self._timeline.end(time.monotonic())
+
+    async def spec_of(self, number: int, placement: Placement) -> LaunchSpec:
+        """What a replica runs that was placed; its environment and further files are there then.
+
+        Raises:
+            YibuError: they cannot be had.
+        """
+        # What is said of the plan is the same for each.
+        note = _silent if number else self.note
+        self.spec = await self._spec(self.launches[number], placement, note)
+        if not await asyncio.to_thread(logs.has_room, self._host.paths.logs):
+            self.note(tr(
+"the disk with the logs is full ({logs}): this engine writes none",
+logs=self._host.paths.logs
+))  # fmt: skip
+        return self.spec
+
+    async def _spec(
+        self, launch: LaunchPlan, placement: Placement, note: Callable[[str], None]
+    ) -> LaunchSpec:
+        assert self.gotten is not None
+        try:
+            spec = await self._deployer.spec(
+                self.config, self.gotten, launch, placement, self._progress, note, self.entered
+            )
+        finally:
+            self._timeline.end(time.monotonic())
+        self._hold(*(s for s in launch.extra_sources.values() if s not in self._sources))
+        return spec
+
+    def _hold(self, *sources: str) -> None:
+        """Keep models that are in use from being removed from the store."""
+        for source in filter(None, sources):
+            self._held.enter_context(self._deployer.in_use(source))
+            self._sources.add(source)
+
+    def hold_adopted(self, spec: LaunchSpec) -> None:
+        """The same for an engine that runs already, held or not."""
+        self.spec = spec
+        try:
+            self._hold(self.config.source, *spec.plan.extra_sources.values())
+        except (YibuError, OSError) as error:
+            _log.warning("%s: its files cannot be held against removal: %s", self.name, error)
+
+    def close(self) -> None:
+        """Nothing of it runs any more."""
+        self._held.close()
+
+    def save(self, *, started: bool) -> SavedModel:
+        """What the node that comes after this one has to know of it."""
+        replicas = tuple(_saved(replica, number) for number, replica in self.replicas.items())
+        return SavedModel(self.config, self.created, self.key[1], started, replicas)
+
+    # Telling others.
+
+    def refresh(self, desired: Desired | None) -> None:
+        """Show what the scheduler knows of it; None: it is not wanted any more."""
+        if desired is None:
+            return
+        if desired.error is not self.error:
+            if desired.error is None:
+                self.error = self.failure = None
+            else:
+                self.failed(desired.error)
+        if desired.stage == "failed":
+            self.show("failed")
+        elif desired.stage == "prepared":
+            self.show("starting" if desired.replicas else "unloaded")
+        else:
+            self.show()
+
+    def not_ready(self, retry_after: float) -> NotReadyError:
+        """What a request is told that it cannot serve."""
+        name, hint = self.name, self.hint
+        if self.state == "unloaded" and not self.cause:
+            text = tr("model {model!r} is not loaded", model=name)
+            hint = tr("load it: yibu load {model}", model=name)
+        elif self.state == "failed":
+            text = tr("model {model!r} has failed", model=name)
+        else:
+            text = tr("model {model!r} is {state}", model=name, state=self.state)
+        if self.cause:
+            text = tr("{text}: {cause}", text=text, cause=self.cause)
+        return NotReadyError(text, hint=hint, retry_after=retry_after)
+
+    def failed(self, error: YibuError) -> None:
+        """It has no replicas, and this is why."""
+        self.error = error
+        self.failure = Failure(error.cause, time.time())
+
+    def moved(self, replica: Replica) -> None:
+        """A replica is in another state, or in another phase of its start."""
+        if replica.state in ("ready", "failed"):
+            self._came_up.add(replica.id)
+        elif replica.id in self._came_up:  # another start, of which the download is no part
+            self._came_up.discard(replica.id)
+            self._timeline = Timeline()
+        self._tell_phase(replica.id, replica.timeline.current)
+        self._bus.publish(
+            "state",
+            self.name,
+            replica=replica.id,
+            state=replica.state,
+            cause=replica.cause,
+            phases=_when_ready(replica.state, replica.timeline.seconds(time.monotonic())),
+        )
+        self.show()
+
+    def show(self, waiting: State | None = None) -> None:
+        """Tell of the model's state, if it is another; ``waiting`` is that without replicas."""
+        self.waiting = waiting or self.waiting
+        self._route = None
+        now = (self.state, self.cause)
+        if now != self._shown:
+            self._shown = now
+            self._bus.publish(
+                "state",
+                self.name,
+                replica=None,
+                state=now[0],
+                cause=now[1],
+                phases=_when_ready(now[0], self.phases),
+            )
+
+    def waits_for(self, others: list[str]) -> None:
+        """It waits for memory."""
+        self.entered(WAIT)
+        self.note(
+            tr(
+                "waits for memory that is reserved for {others}, until it has started",
+                others=", ".join(others),
+            )
+        )
+
+    def entered(self, phase: str) -> None:
+        self._timeline.enter(phase, time.monotonic())
+        self._tell_phase(None, phase)
+
+    def _tell_phase(self, replica: str | None, phase: str | None) -> None:
+        if self._phases_shown.get(replica) != phase:
+            self._phases_shown[replica] = phase
+            if phase is not None:
+                self._bus.publish("phase", self.name, replica=replica, phase=phase)
+
+    def _progress(self, progress: Progress) -> None:
+        self._bus.publish("progress", self.name, **progress.plain())
+
+    def note(self, text: str) -> None:
+        self._bus.publish("note", self.name, text=redact(text))
+
+
+def _saved(replica: Replica, number: int) -> SavedReplica:
+    process = replica.process
+    return SavedReplica(
+        id=replica.id,
+        number=number,
+        spec=replica.spec,
+        port=replica.port,
+        key=replica.key,
+        restarts=replica.restarts,
+        marker=process.marker if process else None,
+        process=process.identity if process else None,
+        shared=tuple(sorted(process.shared)) if process else (),
+        asleep=replica.asleep,
+    )
+
+
+def _silent(_text: str) -> None:
+    """For notes that were told already."""
+
+
+def _when_ready(state: State, phases: dict[str, float]) -> dict[str, float]:
+    return phases if state == "ready" else {}

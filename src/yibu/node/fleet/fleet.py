@@ -1,0 +1,260 @@
+"""All models of a node. The gateway sees it as :class:`yibu.routing.Backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from yibu.config import ModelConfig
+from yibu.config.names import replica_id
+from yibu.errors import (
+    NotRunningError,
+)
+from yibu.messages import tr
+from yibu.node import logs
+from yibu.node.events import EventBus, Subscription
+from yibu.node.fleet import left_behind
+from yibu.node.fleet.deploy import Deployer
+from yibu.node.fleet.deployment import Deployment
+from yibu.node.fleet.lease import Lease
+from yibu.node.fleet.runner import Runner
+from yibu.node.fleet.status import model_status
+from yibu.node.fleet.verbs import Verbs
+from yibu.node.housekeeping import reap_orphans, rotate_logs
+from yibu.node.launch.process import EngineProcess, end_marked
+from yibu.node.launch.spec import Host
+from yibu.node.machine import processes
+from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
+from yibu.node.supervisor.replica import Replica
+from yibu.node.tasks import cancelled
+from yibu.planner.ledger import Reservation
+from yibu.routing import Priority, ReplicaStatus, Route
+
+_log = logging.getLogger(__name__)
+
+
+class Fleet(Verbs):
+    """An async context: leaving it ends every engine (:meth:`drain` first, to let requests
+    finish). One event loop; no call blocks it."""
+
+    def __init__(
+        self,
+        deployer: Deployer,
+        host: Host,
+        state: StateFile,
+        *,
+        rotation: logs.Rotation | None = None,
+    ) -> None:
+        self._host = host
+        self._state = state
+        self._rotation = rotation or logs.Rotation()
+        self._bus = EventBus()
+        super().__init__(Runner(deployer, host, self._bus, self._changed))
+        self._aliased: dict[str, str] = {}
+        self._dirty = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        self._side_tasks: list[asyncio.Task[None]] = []
+
+    # The lifespan.
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        await self._runner.__aenter__()
+        self._side_tasks = [
+            self._group.create_task(self._save_when_dirty(), name="save state"),
+            self._group.create_task(
+                rotate_logs(self._log_files, self._rotation), name="rotate logs"
+            ),
+            self._group.create_task(reap_orphans(self._engine_pids), name="reap orphans"),
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._scheduler.close()
+        try:
+            await self._runner.stop_all(patience=0)
+        finally:
+            await cancelled(*self._side_tasks, *self._verbs)
+            await self._runner.__aexit__()
+            await self._group.__aexit__(None, None, None)
+            await asyncio.to_thread(self._state.save, [])
+
+    async def adopt(self, saved: SavedNode | None) -> set[str]:
+        """Serve what an earlier node served: go on with engines that still run, end what cannot be
+        adopted, and start what no longer runs. Returns the replicas that are adopted."""
+        timings = self._host.timings
+        boot = saved.boot if saved else ""
+        found: list[tuple[SavedModel, list[tuple[SavedReplica, EngineProcess]]]] = []
+        for model in saved.models if saved else ():
+            left = [(one, left_behind.process_of(one, boot)) for one in model.replicas]
+            found.append((model, [(one, process) for one, process in left if process]))
+        adopted = {process.marker for _, left in found for _, process in left}
+        # Before anything is started: a new engine would have a marker that is not spared.
+        ended = await end_marked(
+            f"{self._host.home_id}/", adopted, grace=timings.orphan_grace, kill=timings.kill
+        )
+        if ended:
+            _log.warning("%d processes that an earlier node left behind were ended", ended)
+        await asyncio.to_thread(left_behind.remove_files, self._host.paths, saved, adopted)
+        for model, running in found:
+            name = model.config.name
+            if running:
+                self._runner.adopt(
+                    model.config, model.generation, model.created, running, start=model.started
+                )
+                _log.info("%s: %d engines adopted", name, len(running))
+            else:
+                self._runner.add(
+                    model.config,
+                    start=model.started,
+                    created=model.created,
+                    generation=model.generation,
+                )
+                _log.info("%s: nothing of it runs any more; it is deployed again", name)
+        return {one.id for _, left in found for one, _ in left}
+
+    async def drain(self, timeout: float) -> bool:
+        """Take no more requests, and wait for those in flight; False when time ran out."""
+        self._scheduler.close()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(replica.idle() for replica in self._supervisors))
+        except TimeoutError:
+            return False
+        return True
+
+    async def saved(self) -> None:
+        """Wait until the state file has what is known now."""
+        await self._saved.wait()
+
+    # What is shown of it.
+
+    async def status(self) -> list[dict[str, Any]]:
+        """The models as ``yibu ps --json`` shows them."""
+        table = await asyncio.to_thread(processes.snapshot)
+        return [
+            model_status(deployment, table, self.queued(deployment.name))
+            for deployment in self._current()
+        ]
+
+    def configs(self) -> list[ModelConfig]:
+        return [deployment.config for deployment in self._current()]
+
+    async def reserved(self) -> list[Reservation]:
+        """What its engines were planned of the machine's memory, and what they hold of it."""
+        reading = await asyncio.to_thread(self._runner.holdings)
+        return self._scheduler.reserved(reading)
+
+    def events(self, model: str | None = None) -> AbstractContextManager[Subscription]:
+        """Subscribe to changes of state and to progress; see :mod:`yibu.node.events`."""
+        return self._bus.subscribe(model)
+
+    def log_path(self, name: str, replica: int = 0) -> str:
+        """Where the engine's log is.
+
+        Raises:
+            NotRunningError: no such model is up, or it has no such replica.
+        """
+        deployment = self._find(name)
+        if replica >= max(len(deployment.replicas), 1):
+            raise NotRunningError(
+                tr(
+                    "{name} has {replicas_count} replicas, so none of number {replica}",
+                    name=name,
+                    replicas_count=len(deployment.replicas),
+                    replica=replica,
+                )
+            )
+        return str(self._host.paths.model_log(replica_id(name, replica, deployment.key[1])))
+
+    # The gateway's protocol: yibu.routing.Backend.
+
+    def routes(self) -> Sequence[Route]:
+        """Every model that has a name here, ready or not."""
+        return [deployment.route for deployment in self._current()]
+
+    def route(self, model: str) -> Route | None:
+        """The route of one model, or None for an unknown name."""
+        deployment = self._runner.current(self._aliased.get(model, model))
+        return None if deployment is None else deployment.route
+
+    def replicas(self) -> Sequence[ReplicaStatus]:
+        """Every replica of every model, whatever its state."""
+        return [replica.status() for replica in self._supervisors]
+
+    def queued(self, model: str) -> int:
+        """Requests that wait for a replica of the model."""
+        found = self._scheduler.model(model)
+        return 0 if found is None else len(found.queue)
+
+    def acquire(
+        self,
+        model: str,
+        *,
+        key: str = "",
+        priority: Priority = "interactive",
+        affinity: int | None = None,
+        exclude: frozenset[str] = frozenset(),
+        slotless: bool = False,
+    ) -> Lease:
+        """A replica for one request; see Backend.
+
+        Raises:
+            NotReadyError: none is ready, nor will one be soon.
+            OverloadedError: too many requests wait already.
+            UnknownModelError: no model of that name is up.
+        """
+        runner = self._runner
+        lease = Lease(model, key, priority, affinity, exclude, slotless)
+        lease.scheduler = runner.scheduler
+        now = time.monotonic()
+        replica = runner.scheduler.request(lease, now)
+        if replica is not None:
+            lease.given(runner.supervisors[replica])
+        return lease
+
+    # Inside.
+
+    @property
+    def _supervisors(self) -> Sequence[Replica]:
+        """In the order of models and of their replicas' numbers."""
+        return [
+            replica
+            for deployment in self._runner.deployments.values()
+            for _, replica in sorted(deployment.replicas.items())
+        ]
+
+    def _changed(self) -> None:
+        self._aliased = {name: route.model for route in self.routes() for name in route.names}
+        self._saved.clear()
+        self._dirty.set()
+
+    async def _save_when_dirty(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            models = [self._save(deployment) for deployment in self._current()]
+            await asyncio.to_thread(self._state.save, models)
+            if not self._dirty.is_set():
+                self._saved.set()
+
+    def _save(self, deployment: Deployment) -> SavedModel:
+        desired = self._scheduler.desired(deployment.key)
+        return deployment.save(started=desired is not None and desired.started)
+
+    def _log_files(self) -> list[Path]:
+        return [self._host.paths.model_log(replica.id) for replica in self._supervisors]
+
+    def _engine_pids(self) -> list[int]:
+        return [replica.process.pid for replica in self._supervisors if replica.process]

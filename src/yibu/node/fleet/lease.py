@@ -1,0 +1,85 @@
+"""One request from the gateway, while it waits for a replica and while it has one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from yibu.engines.base import Endpoint
+from yibu.node.scheduler import Scheduler, Waiter
+from yibu.node.supervisor.replica import Replica
+
+
+@dataclass(eq=False, slots=True)
+class Lease(Waiter):
+    """A request and the replica that answers it: ``yibu.routing.Lease``."""
+
+    scheduler: Scheduler | None = None
+    supervisor: Replica | None = None
+    future: asyncio.Future[None] | None = None
+    found: Endpoint | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the replica answers."""
+        assert self.found is not None
+        return self.found
+
+    @property
+    def waits(self) -> bool:
+        """No replica answers it yet."""
+        return self.supervisor is None
+
+    async def granted(self) -> None:
+        """Wait for the replica.
+
+        Raises:
+            YibuError: it gets none.
+        """
+        if self.supervisor is not None:
+            return
+        if self.future is None:
+            self.future = asyncio.get_running_loop().create_future()
+        try:
+            await self.future
+        except asyncio.CancelledError:
+            assert self.scheduler is not None
+            if self.supervisor is not None:  # it got one in the same moment
+                self.release()
+            else:
+                self.scheduler.left(self, time.monotonic())
+            raise
+
+    def given(self, supervisor: Replica) -> None:
+        """This replica answers it."""
+        self.supervisor, self.found = supervisor, supervisor.endpoint
+        supervisor.acquire()
+
+    def progress(self) -> None:
+        """A byte of the answer came: this engine does not hang, however long its answers are."""
+        assert self.supervisor is not None
+        self.supervisor.progressed()
+
+    def release(self, *, failed: bool = False) -> None:
+        """The request ended; ``failed`` when the replica broke the connection."""
+        assert self.supervisor is not None
+        assert self.scheduler is not None
+        self.supervisor.release(failed=failed)
+        self.scheduler.answered(self.supervisor.id, self, time.monotonic())
+
+    def refused(self, error: Exception) -> None:
+        """It gets none."""
+        if self.future is None:
+            self.future = asyncio.get_running_loop().create_future()
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def taken(self, supervisor: Replica) -> bool:
+        """This replica is free for it; False where nobody waits any more."""
+        if self.future is not None and self.future.done():
+            return False
+        self.given(supervisor)
+        if self.future is not None:
+            self.future.set_result(None)
+        return True

@@ -1,0 +1,270 @@
+"""What people ask of a node's models: up, down, load, unload, scale, restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from yibu.config import ModelConfig
+from yibu.config.names import plain_name
+from yibu.errors import (
+    ConfigError,
+    DoesNotFitError,
+    NotUpError,
+    UsageError,
+    YibuError,
+)
+from yibu.messages import tr
+from yibu.node.fleet.deployment import Deployment
+from yibu.node.fleet.runner import Runner
+from yibu.node.scheduler import Scheduler
+from yibu.node.scheduler.types import Desired, Generation
+
+T = TypeVar("T")
+_SAVE = 2.0
+"""Seconds that a model's start waits at most for its own record on disk."""
+
+
+class Verbs:
+    """Those of one node; the fleet is one."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._saved = asyncio.Event()
+        """The state file has what is known now."""
+        self._saved.set()
+        self._verbs: set[asyncio.Task[Any]] = set()
+
+    async def up(self, config: ModelConfig, *, start: bool = False) -> None:
+        """Serve the model; return when every replica is ready, or when it can be loaded on demand.
+
+        The same model again is left running. With another configuration it is started beside what
+        serves, or in its place where memory does not suffice for both, and takes over when it is
+        ready; where it fails, the earlier one serves on. ``start`` loads it even where it is kept
+        on demand.
+
+        Raises:
+            YibuError: it cannot be deployed or started; it stays listed as ``failed``.
+        """
+        key = self._put_up(config, start=start)
+        await self._settled(key)
+        # A node that is killed a moment later finds its engines again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SAVE):
+                await self._saved.wait()
+
+    async def load(self, name: str) -> None:
+        """Load a model that is listed; return when it is ready.
+
+        Raises:
+            NotUpError: no such model is up.
+            YibuError: it cannot be started.
+        """
+        self._find(name)
+        self._scheduler.start(name, time.monotonic())
+        await self._settled(self._generations(name)[-1].key)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of memory, which stays listed; return when its processes are gone.
+
+        Raises:
+            NotUpError: no such model is up.
+        """
+        self._find(name)
+        await self._carry_out(self._unload(name), f"unload {name}")
+
+    async def scale(self, name: str, replicas: int) -> None:
+        """Run so many replicas of a model from now on; return when that is so.
+
+        Raises:
+            NotUpError: no such model is up.
+            DoesNotFitError: there is no room for all; those that fit serve.
+        """
+        self._find(name)
+        config = dataclasses.replace(
+            self._generations(name)[-1].config, replicas=replicas, autoscale=None
+        )
+        key = self._runner.adjust(config)
+        while (desired := self._scheduler.desired(key)) is not None:
+            if desired.shortage is not None:
+                raise _short(desired, desired.shortage)
+            if len(desired.living()) <= replicas and self._scheduler.outcome(key) is not False:
+                break
+            await self._runner.changed_again()
+        await self._settled(key)
+
+    async def down(self, name: str) -> None:
+        """Drain and end the model; return when all of its processes are gone.
+
+        Raises:
+            NotUpError: no such model is up.
+        """
+        await self._carry_out(self._take_down(name), f"down {name}")
+
+    async def restart(self, name: str) -> None:
+        """Restart the model's replicas one by one; return when all are ready again.
+
+        Raises:
+            NotUpError: no such model is up.
+            YibuError: it did not come up again.
+        """
+        await self._carry_out(self._restart(name), f"restart {name}")
+
+    # Inside.
+
+    @property
+    def _scheduler(self) -> Scheduler:
+        return self._runner.scheduler
+
+    def _current(self) -> list[Deployment]:
+        found = (self._runner.current(name) for name in self._scheduler.names())
+        return [deployment for deployment in found if deployment is not None]
+
+    def _put_up(self, config: ModelConfig, *, start: bool) -> Generation:
+        self._refuse_claimed(config)
+        model = self._scheduler.model(config.name)
+        created = int(time.time())
+        if model is not None:
+            wanted = model.generations()[-1]
+            current = self._find(config.name)
+            created = current.created
+            _refuse_replacing(current.config, config)
+            if wanted.config == config:
+                if start or wanted.error is not None or current.state == "failed":
+                    self._scheduler.start(config.name, time.monotonic())
+                return wanted.key
+            if wanted.config.runs_as(config):
+                key = self._runner.adjust(config)
+                if start or wanted.error is not None:
+                    self._scheduler.start(config.name, time.monotonic())
+                return key
+        return self._runner.add(config, start=start or None, created=created)
+
+    async def _settled(self, key: Generation) -> None:
+        """Wait until a generation serves.
+
+        Raises:
+            YibuError: it cannot.
+            NotUpError: it was taken down meanwhile.
+        """
+        while True:
+            outcome = self._scheduler.outcome(key)
+            if outcome is None:
+                raise NotUpError(tr("{key} was taken down before it was ready", key=key[0]))
+            if isinstance(outcome, YibuError):
+                raise outcome
+            if outcome:
+                return
+            await self._runner.changed_again()
+
+    async def _unload(self, name: str) -> None:
+        self._scheduler.unload(name, time.monotonic())
+        while any(d.replicas and not d.started for d in self._generations(name)):
+            await self._runner.changed_again()
+
+    def _generations(self, name: str) -> list[Desired]:
+        model = self._scheduler.model(name)
+        return [] if model is None else model.generations()
+
+    async def _take_down(self, name: str) -> None:
+        self._find(name)
+        self._runner.remove(name)
+        while any(key[0] == name for key in self._runner.deployments):
+            await self._runner.changed_again()
+
+    async def _restart(self, name: str) -> None:
+        deployment = self._find(name)
+        if deployment.state == "sleeping":
+            await self._unload(name)
+        self._scheduler.start(name, time.monotonic())
+        for replica in list(deployment.replicas.values()):
+            if replica.state == "failed":
+                continue  # the scheduler has another one started
+            replica.restart()
+            while replica.restarting:
+                await self._runner.changed_again()
+            if replica.error is not None:
+                break
+        await self._settled(deployment.key)
+
+    def _refuse_claimed(self, config: ModelConfig) -> None:
+        """Raises ConfigError when another model has one of its names."""
+        for other in self._current():
+            if other.name == config.name:
+                continue
+            taken = set(map(plain_name, other.config.names))
+            for name in config.names:
+                if plain_name(name) in taken:
+                    raise ConfigError(
+                        tr(
+                            "{config} claims the name {name!r}, which {other} has here",
+                            config=config.name,
+                            name=name,
+                            other=other.name,
+                        ),
+                        hint=tr(
+                            "take it off one of them, or stop the other: yibu down {other}",
+                            other=other.name,
+                        ),
+                    )
+
+    async def _carry_out(self, verb: Coroutine[Any, Any, T], name: str) -> T:
+        """Await ``verb``, which goes on when the caller is cancelled: half a change to a model,
+        because a terminal was closed, would leave it neither up nor down."""
+        task = asyncio.create_task(verb, name=name)
+        self._verbs.add(task)
+        task.add_done_callback(self._verbs.discard)
+        return await asyncio.shield(task)
+
+    def _find(self, name: str) -> Deployment:
+        deployment = self._runner.current(name)
+        if deployment is None:
+            names = ", ".join(self._scheduler.names()) or "none"
+            raise NotUpError(
+                tr("{name} is not up; there are: {names}", name=name, names=names),
+                hint=tr("yibu ps"),
+            )
+        return deployment
+
+
+def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
+    """Raises UsageError when a name that was taken from a source would replace another source's
+    model: nobody asked for that."""
+    if config.name_derived and config.source != running.source:
+        raise UsageError(
+            tr(
+                "{config} runs already, from {running_source}; {config_source} would replace it",
+                config=config.name,
+                running_source=running.source or tr("a command"),
+                config_source=config.source,
+            ),
+            hint=tr(
+                "give it another name: yibu up {config_source} --name NAME; or stop the "
+                "other: yibu down {config}",
+                config_source=config.source,
+                config=config.name,
+            ),
+        )
+
+
+def _short(desired: Desired, error: YibuError) -> DoesNotFitError:
+    """Fewer replicas run than were asked for."""
+    name, running = desired.name, len(desired.living())
+    return DoesNotFitError(
+        tr(
+            "{running} of {replicas} replicas of {name} run: {error_message}",
+            running=running,
+            replicas=desired.policy.replicas,
+            name=name,
+            error_message=error.message,
+        ),
+        hint=tr(
+            "more are tried again every minute; to leave it at these: yibu scale {name} {running}",
+            name=name,
+            running=running,
+        ),
+    )

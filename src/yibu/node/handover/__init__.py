@@ -1,0 +1,1 @@
+"""What one node leaves to the next: sockets, settings, engines."""

@@ -1,0 +1,72 @@
+"""Why an engine failed, in words: from its exit code, its log and what the kernel did."""
+
+from __future__ import annotations
+
+from yibu.errors import EngineStartError
+from yibu.messages import filled, tr
+from yibu.node import logs
+from yibu.node.launch.exit_reason import DISK_FULL, describe_exit, describe_silence
+from yibu.node.launch.spec import Host, LaunchSpec, Life
+from yibu.node.machine import oom, ports
+from yibu.redaction import redact
+
+_EXPLAINED_BYTES = 128 * 1024
+_SHOWN_LINES = 12
+
+
+def start_error(
+    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None, port: int
+) -> EngineStartError:
+    """The error of a start: first line the cause, then the log's last lines. The engine is gone."""
+    cause, sentence, hint = _explained(host, spec, life, what, code)
+    if cause == "unknown" and not ports.is_free(port):
+        cause = "port_in_use"
+        sentence = tr("{what}: port {port} was taken by another process", what=what, port=port)
+    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
+    shown = "".join(f"\n  | {redact(line)}" for line in lines)
+    tail = (
+        tr("last lines of {log}:{shown}", log=life.log, shown=shown)
+        if shown
+        else tr("nothing was written to {log}", log=life.log)
+    )
+    return EngineStartError(
+        tr(
+            "{model}: {brief}\n  {tail}",
+            model=spec.model,
+            brief=tr("the engine {sentence}", sentence=sentence),
+            tail=tail,
+        ),
+        hint=hint,
+        cause=cause,
+    )
+
+
+def explain_exit(
+    host: Host, spec: LaunchSpec, replica: str, life: Life, code: int | None
+) -> EngineStartError:
+    """Why a ready engine ended: its exit code, and what its log says."""
+    cause, sentence, hint = _explained(host, spec, life, describe_exit(code), code)
+    return EngineStartError(
+        tr("{replica}: the engine {sentence}", replica=replica, sentence=sentence),
+        hint=hint,
+        cause="crash" if cause == "unknown" else cause,
+    )
+
+
+def _explained(
+    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None
+) -> tuple[str, str, str]:
+    """(cause's key, a clause beginning with ``what``, hint), read from the log."""
+    found = host.explain(
+        spec.plan.engine,
+        logs.read_from(life.log, life.offset, _EXPLAINED_BYTES),
+        exit_code=code,
+        oom_killed=oom.kills() > life.oom_kills,
+    )
+    cause, why, hint = found.cause, found.message, found.hint
+    if cause == "unknown":
+        silence = describe_silence(life.log)
+        if silence is None:
+            return cause, what, filled(hint, model=spec.model)
+        cause, (why, hint) = DISK_FULL, silence
+    return cause, tr("{what}: {why}", what=what, why=why), filled(hint, model=spec.model)

@@ -1,0 +1,1 @@
+"""What is answered: formats, subtitles, languages, and how they go out."""

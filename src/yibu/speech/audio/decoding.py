@@ -1,0 +1,366 @@
+"""Decoding of uploads to 16 kHz mono, block by block, through the ffmpeg libraries in PyAV.
+
+What comes in is hostile until it is decoded: containers that name other files or hosts are not
+opened, and bytes, seconds, rates and decoding time are bounded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from itertools import islice
+from typing import IO, Any
+
+import av
+import av.error
+import numpy as np
+
+from yibu.errors import InvalidRequestError
+from yibu.messages import tr
+from yibu.speech.audio.headers import Source, View, examine
+from yibu.speech.audio.mixing import Mono
+from yibu.speech.audio.timeline import KEPT, RESTARTING, begin_of_others, spaced
+from yibu.speech.audio.tracks import choose, described
+from yibu.speech.audio.wholeness import breaks_off
+from yibu.speech.settings import Limits
+from yibu.speech.stated import RawFormat, Stated
+from yibu.speech.types import SAMPLE_RATE, Samples
+
+_CONTAINERS = (
+    "3g2,3gp,aac,ac3,ac4,aiff,amr,amrnb,amrwb,ape,asf,au,avi,avr,caf,dsf,dss,dts,dtshd,dv,eac3,"
+    "epaf,flac,flv,iff,ircam,loas,m4a,matroska,mj2,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,mxf,"
+    "nistsphere,nut,ogg,oma,paf,pvf,qcp,qoa,rm,sox,tak,truehd,tta,voc,vqf,w64,wav,webm,wsd,wtv,"
+    "wv,xwma"
+)
+"""Demuxers that read the bytes they are given and nothing else. Playlists and descriptions (hls,
+dash, concat, sdp, image2 …) open files and hosts that they name, capture devices the microphone."""
+
+_STATES_LENGTH = frozenset({"flac", "wv", "tta", "ape", "tak", "mpc", "mpc8", "caf", "dsf", "qoa"})
+"""Formats without a structure to check, whose header counts the samples: fewer are a file cut short."""
+_KNOWS_LENGTH = _STATES_LENGTH | {"mov", "matroska", "ogg"}
+"""Formats whose header, or last page, is believed where it states more than the limit."""
+
+_RATES = range(2_000, 768_001)
+_CHANNELS = range(1, 65)
+_FEWEST_BYTES_A_SECOND = 1000.0
+_DAMAGED_SHARE = 0.1
+"""Of the packets; fewer broken ones are left out of the audio, as players do."""
+_SPARE = 0.1
+"""Seconds that an encoder's delay may take from what a header counts."""
+_LATE_STREAMS = 10_000
+_PROBED_PACKETS = 16
+_LEADING_BYTES = 4096
+"""Before an MP3's first frame there may be one that holds no audio but Xing's header."""
+_SILENCE_BLOCK = 8 * SAMPLE_RATE
+
+OPPOSITE = tr(
+    "The two channels are opposite in phase and would cancel each other out; the louder one "
+    "was used"
+)
+
+
+def bad_audio(message: str, *, code: str = "invalid_audio") -> InvalidRequestError:
+    """A 400 about the uploaded file."""
+    return InvalidRequestError(message, param="file", code=code)
+
+
+class Decoder:
+    """One upload, decoded forward once. Used by one thread at a time.
+
+    Raises (all methods):
+        InvalidRequestError: the file is empty, no audio, damaged, cut short, or over a limit, or the
+            request contradicts it.
+    """
+
+    def __init__(self, file: IO[bytes], limits: Limits, said: Stated | None = None) -> None:
+        self._limits = limits
+        said = said or Stated()
+        self._packets = self._bad_packets = 0
+        self._cpu_seconds = 0.0
+        self._read_started = 0.0
+        self._broke_off = False
+        self.notes: list[str] = []
+        """What a listener should know of how the file was read."""
+        self.seconds = 0.0
+        """Decoded so far."""
+        if file.seek(0, 2) == 0:
+            raise bad_audio(tr("The file is empty"), code="empty_audio")
+        source = examine(file)
+        self._container, raw = _open(file, source, said)
+        try:
+            self._stream = choose(self._container.streams.audio, said.track)
+            if not raw:
+                said.check(self._stream, self._container.format.name.partition(",")[0])
+            self.tracks = [described(stream) for stream in self._container.streams.audio]
+            self.track = self._container.streams.audio.index(self._stream)
+            self._kinds = set(self._container.format.name.split(","))
+            self._cut_off = not raw and (source.cut or self._ends_early(source))
+            length = _stated_seconds(self._container, self._stream)
+            self.declared = None if raw or source.unstated else length
+            """Seconds, where the header states them."""
+            self.expected = length or file.seek(0, 2) / _FEWEST_BYTES_A_SECOND
+            """Seconds, as a guess where nothing is declared; for planning only."""
+            if self._kinds & _KNOWS_LENGTH and (self.declared or 0.0) > limits.audio_seconds:
+                raise _too_long(limits)
+        except BaseException:  # whatever it is, the container must not stay open
+            self._container.close()
+            raise
+        self._blocks = self._decode()
+
+    def read(self, seconds: float) -> Samples | None:
+        """The next samples, about ``seconds`` of them, or None at the end of the file."""
+        blocks: list[Samples] = []
+        wanted = int(seconds * SAMPLE_RATE)
+        self._read_started = time.thread_time()
+        for block in self._blocks:
+            blocks.append(block)
+            wanted -= len(block)
+            self.seconds += len(block) / SAMPLE_RATE
+            if self.seconds > self._limits.audio_seconds:
+                raise _too_long(self._limits)
+            if wanted <= 0:
+                break
+        self._cpu_seconds += time.thread_time() - self._read_started
+        if not blocks:
+            self._check_complete()
+            return None
+        return np.concatenate(blocks)
+
+    def close(self) -> None:
+        self._blocks.close()
+        self._container.close()
+
+    def _decode(self) -> Generator[Samples, None, None]:
+        """Decode and resample, with silence for what the time stamps leave out.
+
+        A resampler wants one input format; a chained stream may change it midway, so each format
+        gets one of its own.
+        """
+        mono: Mono | None = None
+        current: tuple[object, ...] | None = None
+        position = 0.0
+        written = 0
+        for gap, frame in self._spaced():
+            found = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if found != current or gap:
+                for samples in self._last(mono):
+                    written += len(samples)
+                    yield samples
+                _check_shape(frame.sample_rate, frame.layout.nb_channels)
+                mono = Mono(frame.layout.nb_channels)
+                current = found
+            position += gap
+            while gap and (left := round(position * SAMPLE_RATE) - written) > 0:
+                written += min(left, _SILENCE_BLOCK)
+                yield np.zeros(min(left, _SILENCE_BLOCK), np.float32)
+            position += frame.samples / frame.sample_rate
+            frame.pts = None  # the resampler knows nothing of time
+            assert mono is not None
+            for samples in mono.feed(frame):
+                written += len(samples)
+                yield samples
+        yield from self._last(mono)
+
+    def _last(self, mono: Mono | None) -> Iterator[Samples]:
+        if mono is not None:
+            yield from mono.feed(None)
+            if mono.opposite and OPPOSITE not in self.notes:
+                self.notes.append(OPPOSITE)
+
+    def _spaced(self) -> Iterator[tuple[float, Any]]:
+        frames = (frame for packet in self._demux() for frame in self._frames(packet))
+        if not self._kinds & KEPT:
+            return ((0.0, frame) for frame in frames)
+        container = self._container
+        end = None
+        if not self._kinds & RESTARTING and container.duration is not None:
+            end = ((container.start_time or 0) + container.duration) / av.time_base
+        return spaced(frames, begin_of_others(container, self._stream), end)
+
+    def _ends_early(self, source: Source) -> bool:
+        """Whether the file's structure goes on behind its end, or the samples of the track do."""
+        if source.unstated:
+            return False
+        index: Any = self._stream.index_entries if "mov" in self._kinds else []
+        if len(index) and index[-1].pos + index[-1].size > source.file.size:
+            return True
+        return breaks_off(source.file.again())
+
+    def _demux(self) -> Iterator[Any]:
+        for _ in range(_LATE_STREAMS):
+            try:
+                yield from self._container.demux(self._stream)
+            except IndexError:
+                continue  # PyAV meets a packet of a stream that the header did not announce
+            except (av.error.FFmpegError, OSError, ValueError):
+                self._broke_off = True
+            return
+
+    def _frames(self, packet: Any) -> Iterator[Any]:
+        self._check_effort()
+        try:
+            frames = packet.decode()
+        except (av.error.FFmpegError, ValueError):
+            self._bad_packets += 1
+            frames = []
+        if packet.size:
+            self._packets += 1
+        yield from frames
+
+    def _check_effort(self) -> None:
+        spent = self._cpu_seconds + time.thread_time() - self._read_started
+        if spent > self._limits.decode_seconds:
+            raise bad_audio(
+                tr(
+                    "The file took more than {decode_seconds:g} s to decode",
+                    decode_seconds=self._limits.decode_seconds,
+                ),
+                code="decode_timeout",
+            )
+
+    def _check_complete(self) -> None:
+        """At the end: refuse what was not audio after all, or was only a part of it."""
+        if not self.seconds:
+            raise bad_audio(tr("No audio could be decoded from the file"))
+        if self._bad_packets > max(2, _DAMAGED_SHARE * self._packets):
+            raise bad_audio(
+                tr(
+                    "The file is damaged: {bad_packets} of its {packets} packets could not "
+                    "be decoded",
+                    bad_packets=self._bad_packets,
+                    packets=self._packets,
+                )
+            )
+        missing = self.expected - self.seconds
+        # A packet that could not be decoded is not audio that the file does not have.
+        damaged = self._bad_packets * self.seconds / max(1, self._packets - self._bad_packets)
+        if self._kinds & _STATES_LENGTH and self.declared and missing > _SPARE + damaged:
+            raise bad_audio(
+                tr(
+                    "The file is cut short: its header says {declared:.1f} s, {seconds:.1f} "
+                    "s could be decoded",
+                    declared=self.declared,
+                    seconds=self.seconds,
+                ),
+                code="truncated_audio",
+            )
+        if self._cut_off or (self._broke_off and missing > max(0.5, 0.02 * self.seconds)):
+            raise bad_audio(
+                tr(
+                    "The file is cut short: it breaks off after {seconds:.1f} s of audio",
+                    seconds=self.seconds,
+                ),
+                code="truncated_audio",
+            )
+
+
+def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
+    """The container, and whether it holds headerless samples."""
+    if source.damaged:
+        raise bad_audio(
+            tr("The audio file is damaged or cut off in its header"), code="truncated_audio"
+        )
+    container = _demuxer(source.file.again())
+    if said.raw is not None and not source.signed and not (container and _is_chain(container)):
+        if container is not None:
+            container.close()
+        _check_shape(said.raw.rate, said.raw.channels)
+        return _raw_demuxer(View(file, 0, file.seek(0, 2)), said.raw), True
+    if container is None:
+        if said.needs_rate and not source.signed:
+            raise InvalidRequestError(
+                tr(
+                    "Raw PCM has no header: give its sample_rate (and channels, "
+                    "sample_format where they are not 1 and s16le)"
+                ),
+                param="sample_rate",
+            )
+        raise bad_audio(
+            tr("The file is not audio in a format that can be read, or is cut off in its header")
+        )
+    return (
+        _demuxer(source.file.again()) if said.raw is not None and not source.signed else container
+    ), False
+
+
+def _demuxer(file: View, name: str | None = None, **options: str) -> Any | None:
+    """The container that ffmpeg takes a file for, or None."""
+    file.seek(0)
+    try:
+        return av.open(
+            file,  # without a name: from one PyAV would guess the format
+            format=name,
+            container_options={
+                "format_whitelist": _CONTAINERS,
+                "protocol_whitelist": "",
+                **options,
+            },
+            metadata_errors="ignore",
+            io_open=_refuse_to_open,
+        )
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None
+
+
+def _raw_demuxer(file: View, raw: RawFormat) -> Any:
+    container = _demuxer(
+        file,
+        raw.sample_format,
+        format_whitelist=raw.sample_format,
+        sample_rate=str(raw.rate),
+        ch_layout=f"{raw.channels}C",
+    )
+    if container is None:
+        raise bad_audio(tr("The samples cannot be read in this format"))
+    return container
+
+
+def _is_chain(container: Any) -> bool:
+    """Whether a format without a signature (MP3, ADTS, AC-3 …) was recognized, and not made out of
+    samples by chance: its frames follow one another from the file's beginning on."""
+    packets = [packet for packet in islice(container.demux(), _PROBED_PACKETS) if packet.size]
+    ends = [0, *(packet.pos + packet.size for packet in packets)]
+    gaps = [packet.pos - end for packet, end in zip(packets, ends, strict=False)]
+    return len(packets) > 1 and gaps[0] <= _LEADING_BYTES and not any(gaps[1:])
+
+
+def _refuse_to_open(url: str, *_: object) -> None:
+    raise PermissionError(tr("an upload may not open {url}", url=url))
+
+
+def _stated_seconds(container: Any, stream: Any) -> float | None:
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None:
+        return float(container.duration / av.time_base)
+    return None
+
+
+def _check_shape(rate: int, channels: int) -> None:
+    if rate not in _RATES:
+        raise bad_audio(
+            tr(
+                "The audio's sample rate is {rate} Hz; {start} to {stop} is read",
+                rate=rate,
+                start=_RATES.start,
+                stop=_RATES.stop - 1,
+            )
+        )
+    if channels not in _CHANNELS:
+        raise bad_audio(
+            tr(
+                "The audio has {channels} channels; 1 to {stop} are read",
+                channels=channels,
+                stop=_CHANNELS.stop - 1,
+            )
+        )
+
+
+def _too_long(limits: Limits) -> InvalidRequestError:
+    return bad_audio(
+        tr(
+            "The audio is longer than {audio_seconds:.0f} s, the limit of this server",
+            audio_seconds=limits.audio_seconds,
+        ),
+        code="audio_too_long",
+    )

@@ -1,0 +1,1 @@
+"""Model files read without torch, and without running what they hold."""

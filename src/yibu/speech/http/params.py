@@ -1,0 +1,246 @@
+"""The form fields of a request, checked once, before anything is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from yibu.errors import InvalidRequestError, UnknownModelError
+from yibu.messages import tr
+from yibu.speech.answers.formats import RESPONSE_FORMATS
+from yibu.speech.answers.languages import normalized
+from yibu.speech.http.upload import Form, Upload
+from yibu.speech.models.hotwords import parsed
+from yibu.speech.stated import Stated, stated
+from yibu.speech.types import Options, Recognizer
+
+_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
+_PROMPT_CHARACTERS = 4096
+_SPEAKERS = tr("It names speakers A, B, … as they come. Leave it out")
+UNSUPPORTED = {
+    "known_speaker_names": _SPEAKERS,
+    "known_speaker_references": _SPEAKERS,
+    "include": tr("It gives no log probabilities. Leave it out"),
+    "languages": tr("One language is taken, or heard. Give it as 'language'"),
+}
+"""Fields that are refused, and what works instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a client asked for."""
+
+    options: Options
+    response_format: str = "json"
+    granularities: frozenset[str] = frozenset({"segment"})
+    stream: bool = False
+    said: Stated = field(default_factory=Stated)
+
+
+def required_upload(form: Form) -> Upload:
+    """Raises InvalidRequestError where the form has no file."""
+    if form.upload is None:
+        raise InvalidRequestError(
+            tr("The form has no file: send the audio in the field 'file'"),
+            param="file",
+            code="missing_required_parameter",
+        )
+    return form.upload
+
+
+def check_model(form: Form, served_name: str, *, required: bool) -> None:
+    """Raises where ``model`` is missing or another than the one served here."""
+    model = form.first("model")
+    if model is None and required:
+        raise InvalidRequestError(
+            tr(
+                "The field 'model' is missing; this server's is {served_name!r}",
+                served_name=served_name,
+            ),
+            param="model",
+            code="missing_required_parameter",
+        )
+    if model is not None and model != served_name:
+        raise UnknownModelError(
+            tr(
+                "The model {model!r} is not served here; {served_name!r} is",
+                model=model[:128],
+                served_name=served_name,
+            ),
+            param="model",
+        )
+
+
+def parse(
+    form: Form, recognizer: Recognizer, task: str, *, tells_speakers: bool = False
+) -> Parameters:
+    """Parameters of a transcription or translation.
+
+    Raises:
+        InvalidRequestError: a field has a wrong value; ``param`` names it.
+    """
+    if task not in recognizer.tasks:
+        raise InvalidRequestError(
+            tr(
+                "The model {recognizer} cannot {task}; it can {tasks}",
+                recognizer=recognizer.name,
+                task=task,
+                tasks=", ".join(recognizer.tasks),
+            ),
+            param="model",
+        )
+    response_format = _response_format(form, tells_speakers=tells_speakers)
+    stream = _boolean(form, "stream", default=False)
+    if stream and response_format not in {"json", "text", "diarized_json"}:
+        raise InvalidRequestError(
+            tr(
+                "stream=true sends events and does not go with response_format={response_format}",
+                response_format=response_format,
+            ),
+            param="stream",
+        )
+    _refuse_unsupported(form)
+    hotwords = _hotwords(form, recognizer)
+    granularities = _granularities(form, response_format)
+    translate = task == "translate"
+    speakers = tells_speakers and response_format in {"verbose_json", "diarized_json"}
+    options = Options(
+        language=normalized(None if translate else form.first("language"), recognizer.languages),
+        task="translate" if translate else "transcribe",
+        prompt=_prompt(form),
+        temperature=_temperature(form),
+        words=speakers or "word" in granularities or response_format in {"srt", "vtt"},
+        speakers=speakers,
+        use_itn=_boolean(form, "use_itn", default=True),
+        hotwords=hotwords,
+    )
+    return Parameters(
+        options, response_format, granularities, stream, stated(form, required_upload(form))
+    )
+
+
+def _response_format(form: Form, *, tells_speakers: bool) -> str:
+    response_format = form.first("response_format") or "json"
+    if response_format not in RESPONSE_FORMATS:
+        raise InvalidRequestError(
+            tr(
+                "response_format is {response_format!r}; it can be {RESPONSE_FORMATS}",
+                response_format=response_format[:32],
+                RESPONSE_FORMATS=", ".join(RESPONSE_FORMATS),
+            ),
+            param="response_format",
+        )
+    if response_format == "diarized_json" and not tells_speakers:
+        raise InvalidRequestError(
+            tr(
+                "response_format is 'diarized_json', and this model runs without one for "
+                "speakers. Ask for verbose_json, or give the model `speakers: "
+                "iic/speech_campplus_sv_zh-cn_16k-common`"
+            ),
+            param="response_format",
+        )
+    return response_format
+
+
+def _refuse_unsupported(form: Form) -> None:
+    """Fields of OpenAI's that would change the answer, and that no model here heeds."""
+    for name, why in UNSUPPORTED.items():
+        if form.all(name):
+            raise InvalidRequestError(
+                tr("{name} is not supported by this model. {why}", name=name, why=why), param=name
+            )
+    cutting = next((value for value in form.all("chunking_strategy") if value != "auto"), None)
+    if cutting:
+        raise InvalidRequestError(
+            tr(
+                "chunking_strategy is {cutting!r}; the engine cuts audio by settings of its "
+                "own. Send 'auto'",
+                cutting=cutting[:32],
+            ),
+            param="chunking_strategy",
+        )
+
+
+def _boolean(form: Form, name: str, *, default: bool) -> bool:
+    value = (form.first(name) or str(default)).lower()
+    if value not in _TRUE | _FALSE:
+        raise InvalidRequestError(
+            tr("{name} is {value!r}; it can be true or false", name=name, value=value[:32]),
+            param=name,
+        )
+    return value in _TRUE
+
+
+def _granularities(form: Form, response_format: str) -> frozenset[str]:
+    asked = frozenset(map(str.strip, form.all("timestamp_granularities")))
+    if others := asked - {"word", "segment"}:
+        raise InvalidRequestError(
+            tr(
+                "timestamp_granularities[] can be word and segment, not {others}",
+                others=", ".join(repr(name[:32]) for name in sorted(others)),
+            ),
+            param="timestamp_granularities",
+        )
+    if asked and response_format != "verbose_json":
+        raise InvalidRequestError(
+            tr("timestamp_granularities[] goes with response_format=verbose_json only"),
+            param="timestamp_granularities",
+        )
+    return asked or frozenset({"segment"})
+
+
+def _prompt(form: Form) -> str | None:
+    prompt = form.first("prompt")
+    if prompt is not None and len(prompt) > _PROMPT_CHARACTERS:
+        raise InvalidRequestError(
+            tr(
+                "prompt has {prompt_count} characters; {PROMPT_CHARACTERS} are the limit",
+                prompt_count=len(prompt),
+                PROMPT_CHARACTERS=_PROMPT_CHARACTERS,
+            ),
+            param="prompt",
+        )
+    return prompt
+
+
+def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
+    """Words to listen for: OpenAI's ``keywords[]``, FunASR's ``hotwords`` (or ``hotword``), and the
+    ``prompt``, for models that take them."""
+    given = {name: form.all(name) for name in ("keywords", "hotwords", "hotword")}
+    asked = next((name for name, values in given.items() if any(values)), None)
+    if not recognizer.takes_hotwords:
+        if asked is not None:
+            raise InvalidRequestError(
+                tr(
+                    "{asked} is not supported by this model. Its kind takes no keywords: "
+                    "whisper takes them in 'prompt', and SeACo-Paraformer takes hotwords",
+                    asked=asked,
+                ),
+                param=asked,
+            )
+        return ()
+    texts = [*given.pop("keywords"), *(text for values in given.values() for text in values)]
+    texts += [_prompt(form) or ""]
+    if sum(map(len, texts)) > _PROMPT_CHARACTERS:
+        raise InvalidRequestError(
+            tr(
+                "the hotwords have {len} characters; {PROMPT_CHARACTERS} are the limit",
+                len=sum(map(len, texts)),
+                PROMPT_CHARACTERS=_PROMPT_CHARACTERS,
+            ),
+            param=asked or "prompt",
+        )
+    return tuple(dict.fromkeys(word for text in texts for word in parsed(text)))
+
+
+def _temperature(form: Form) -> float:
+    value = form.first("temperature") or "0"
+    try:
+        temperature = float(value)
+    except ValueError:
+        temperature = float("nan")
+    if not 0.0 <= temperature <= 1.0:
+        raise InvalidRequestError(
+            tr("temperature is {value!r}; it is a number from 0 to 1", value=value[:32]),
+            param="temperature",
+        )
+    return temperature
