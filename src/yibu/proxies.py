@@ -40,7 +40,7 @@ class Proxy:
             with socket.create_connection(place, _TRY):
                 return ""
         except TimeoutError:
-            reason = tr("no answer within {TRY:.0f} s", TRY=_TRY)
+            reason = tr("no answer within {command:.0f} s", command=_TRY)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
         return tr(
@@ -110,10 +110,10 @@ def _proxy_url(text: str, variable: str) -> str:
     if kind not in _KINDS:
         raise ConfigError(
             tr(
-                "{variable} asks for a proxy of the kind {scheme!r}; known are {KINDS}.",
+                "{variable} asks for a proxy of the kind {scheme!r}; known are {kinds}.",
                 variable=variable,
                 scheme=scheme,
-                KINDS=", ".join(_KINDS),
+                kinds=", ".join(_KINDS),
             ),
             hint=hint,
         )

@@ -75,9 +75,9 @@ def check_name(name: str) -> str:
             tr(
                 "{name!r} cannot be the name of a key: expected 1 to 64 letters, digits, "
                 "'.', '_', '@' or '-', a letter or digit first; not 8 hex digits alone, and "
-                "not {OWNER!r}",
+                "not {owner!r}",
                 name=name,
-                OWNER=OWNER,
+                owner=OWNER,
             )
         )
     return name

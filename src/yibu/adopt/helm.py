@@ -66,7 +66,12 @@ def _of_stack(spec: Mapping[str, Any], engine: Mapping[str, Any], text: str) -> 
     warnings += _warnings(spec)
     replicas = int(spec.get("replicaCount", 1) or 1)
     return Service(
-        container, tr("model {get}", get=spec.get("name", "")), replicas, line, (), tuple(warnings)
+        container,
+        tr("model {name}", name=spec.get("name", "")),
+        replicas,
+        line,
+        (),
+        tuple(warnings),
     )
 
 

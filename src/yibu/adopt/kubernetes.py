@@ -91,7 +91,10 @@ def pod_env(raw: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
         else:
             env[name] = text_of(entry.get("value"))
     warnings += [
-        tr("envFrom of container {get} was not read: variables may be missing", get=raw.get("name"))
+        tr(
+            "envFrom of container {container} was not read: variables may be missing",
+            container=raw.get("name"),
+        )
         for _ in raw.get("envFrom") or ()
     ]
     return env, warnings

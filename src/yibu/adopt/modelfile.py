@@ -70,7 +70,7 @@ def read_modelfile(text: str) -> Adoption | None:
                     )
                 )
         elif name in _LEFT_OUT:
-            findings.warn(tr("{name} is left out: {LEFT_OUT}", name=name, LEFT_OUT=_LEFT_OUT[name]))
+            findings.warn(tr("{name} is left out: {reason}", name=name, reason=_LEFT_OUT[name]))
     model = {"name": name_of(source), "source": source, "engine": "llama.cpp"}
     findings.models.append(model | ({"options": options} if options else {}))
     findings.addresses.append((None, None))

@@ -57,7 +57,11 @@ def print_usage(
     group = next((known for known in get_args(usage.By) if known == by), None)
     if group is None:
         raise UsageError(
-            tr("--by {by!r} is not known; expected {By}", by=by, By=", ".join(get_args(usage.By)))
+            tr(
+                "--by {by!r} is not known; expected {known}",
+                by=by,
+                known=", ".join(get_args(usage.By)),
+            )
         )
     start = time.time() - parse_duration(since)
     sync(context)

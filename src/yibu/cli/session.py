@@ -264,10 +264,10 @@ def _wait_gone(context: Context, processes: Sequence[ProcessId]) -> None:
             if time.monotonic() > deadline:
                 raise YibuError(
                     tr(
-                        "The node (pid {pid}) still runs {DOWN_TIMEOUT:.0f} s after it was "
+                        "The node (pid {pid}) still runs {seconds:.0f} s after it was "
                         "asked to stop.",
                         pid=process.pid,
-                        DOWN_TIMEOUT=_DOWN_TIMEOUT,
+                        seconds=_DOWN_TIMEOUT,
                     ),
                     hint=tr(
                         "Its log says what it waits for: {node_log}",

@@ -113,7 +113,7 @@ def read_running(pid: int) -> Foreign:
         return process
     owner = next(p for p in top if process.identity in p.family())
     raise UsageError(
-        tr("The process {pid} is a part of the server {pid2}.", pid=pid, pid2=owner.pid),
+        tr("The process {pid} is a part of the server {server}.", pid=pid, server=owner.pid),
         hint=tr("yibu adopt --pid {pid} --replace", pid=owner.pid),
     )
 
@@ -149,9 +149,9 @@ def as_it_runs(
                     host=found.host,
                 ),
                 hint=tr(
-                    "give it a key that its clients then send ({KEYS_VARIABLE}=…), or serve "
+                    "give it a key that its clients then send ({variable}=…), or serve "
                     "this machine alone: --host 127.0.0.1",
-                    KEYS_VARIABLE=KEYS_VARIABLE,
+                    variable=KEYS_VARIABLE,
                 ),
             )
         gateway["host"] = found.host

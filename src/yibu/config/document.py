@@ -216,11 +216,9 @@ def _check_bounds(text: str) -> None:
             depth -= 1
         values += isinstance(event, yaml.NodeEvent)
         if depth > _MAX_DEPTH:
-            raise _fault(
-                event, tr("nested more than {MAX_DEPTH} levels deep", MAX_DEPTH=_MAX_DEPTH)
-            )
+            raise _fault(event, tr("nested more than {limit} levels deep", limit=_MAX_DEPTH))
         if values > _MAX_VALUES:
-            raise _fault(event, tr("more than {MAX_VALUES} values", MAX_VALUES=_MAX_VALUES))
+            raise _fault(event, tr("more than {limit} values", limit=_MAX_VALUES))
 
 
 class _Reader:
@@ -242,17 +240,17 @@ class _Reader:
         if self._values > _MAX_VALUES:
             raise _fault(
                 node,
-                tr("its aliases expand to more than {MAX_VALUES} values", MAX_VALUES=_MAX_VALUES),
+                tr("its aliases expand to more than {limit} values", limit=_MAX_VALUES),
             )
         if any(node is outer for outer in self._around):
             raise _fault(node, tr("an alias refers to the value that it stands in"))
         if len(self._around) >= _MAX_DEPTH:
             raise _fault(
-                node, tr("its aliases nest more than {MAX_DEPTH} levels deep", MAX_DEPTH=_MAX_DEPTH)
+                node, tr("its aliases nest more than {limit} levels deep", limit=_MAX_DEPTH)
             )
         if node.tag not in _TAGS:
             raise _fault(
-                node, tr("the tag {TAG} is not used here", TAG=node.tag.replace(_TAG, "!!"))
+                node, tr("the tag {tag} is not used here", tag=node.tag.replace(_TAG, "!!"))
             )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, at)
@@ -305,9 +303,9 @@ class _Reader:
             raise _fault(
                 node,
                 tr(
-                    "a number of {text_count} characters; at most {MAX_DIGITS}",
+                    "a number of {text_count} characters; at most {limit}",
                     text_count=len(text),
-                    MAX_DIGITS=_MAX_DIGITS,
+                    limit=_MAX_DIGITS,
                 ),
             )
         made = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark)

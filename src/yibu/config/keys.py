@@ -21,10 +21,10 @@ def key_fault(key: str) -> str:
     """Why a text cannot be a key, without repeating it; ``""`` where it can."""
     if len(key) < MINIMUM_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
         return tr(
-            "{key_count} characters; a key has at least {MINIMUM_LENGTH} printable ASCII "
+            "{key_count} characters; a key has at least {minimum} printable ASCII "
             "characters without spaces",
             key_count=len(key),
-            MINIMUM_LENGTH=MINIMUM_LENGTH,
+            minimum=MINIMUM_LENGTH,
         )
     return ""
 
@@ -111,8 +111,8 @@ def check_exposure(host: str, keys: Iterable[str], *, accounts: bool = False) ->
             host=host,
         ),
         hint=tr(
-            "make one: yibu key add NAME; or set {KEYS_VARIABLE}=… or gateway.api_keys in "
+            "make one: yibu key add NAME; or set {variable}=… or gateway.api_keys in "
             "yibu.yaml; or use host 127.0.0.1",
-            KEYS_VARIABLE=KEYS_VARIABLE,
+            variable=KEYS_VARIABLE,
         ),
     )

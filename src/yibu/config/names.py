@@ -31,8 +31,8 @@ def check_name(name: str) -> str:
     if not 0 < len(name) <= MAX_LENGTH:
         raise ValueError(
             tr(
-                "a name has 1 to {MAX_LENGTH} characters, and this has {name_count}",
-                MAX_LENGTH=MAX_LENGTH,
+                "a name has 1 to {limit} characters, and this has {name_count}",
+                limit=MAX_LENGTH,
                 name_count=len(name),
             )
         )

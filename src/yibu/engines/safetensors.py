@@ -147,10 +147,10 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
             lack = tr("takes no tools") if facts.chat_template else tr("is missing")
             notes.append(
                 tr(
-                    "chat template: yibu's for {title}, because the model's own {lack} ({OTHER})",
+                    "chat template: yibu's for {title}, because the model's own {lack} ({example})",
                     title=family.title,
                     lack=lack,
-                    OTHER=_OTHER_TEMPLATE,
+                    example=_OTHER_TEMPLATE,
                 )
             )
             words += ["--chat-template", f"{{templates}}/{template}"]
@@ -160,13 +160,16 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
             notes.append(
                 tr(
                     "chat template: the one in the model's files, which takes no tools: a "
-                    "request's tools do not reach the model ({OTHER})",
-                    OTHER=_OTHER_TEMPLATE,
+                    "request's tools do not reach the model ({example})",
+                    example=_OTHER_TEMPLATE,
                 )
             )
         else:
             notes.append(
-                tr("chat template: the one in the model's files ({OTHER})", OTHER=_OTHER_TEMPLATE)
+                tr(
+                    "chat template: the one in the model's files ({example})",
+                    example=_OTHER_TEMPLATE,
+                )
             )
         return words, parses
 

@@ -205,7 +205,7 @@ class ServerCommand:
         if (role := self.roles.get(flag.name)) is not None:  # lifted from what users write
             raise ConfigError(
                 tr("{who} is not the engine's here", who=who),
-                hint=tr("set {SETTINGS} in yibu.yaml", SETTINGS=SETTINGS[role]),
+                hint=tr("set {settings} in yibu.yaml", settings=SETTINGS[role]),
             )
         if flag.name in self.refused:
             raise ConfigError(

@@ -45,9 +45,9 @@ def ask(path: Path, arguments: Sequence[str], env: Mapping[str, str]) -> str:
         raise _unusable(
             path,
             tr(
-                "has not answered {arguments} after {TIMEOUT:.0f} s",
+                "has not answered {arguments} after {seconds:.0f} s",
                 arguments=" ".join(arguments),
-                TIMEOUT=_TIMEOUT,
+                seconds=_TIMEOUT,
             ),
             tr("run it yourself with that argument; of a GPU that hangs, dmesg tells"),
         ) from error
@@ -112,9 +112,9 @@ def _not_started(path: Path, error: OSError) -> EnvironmentSetupError:
         machine = _machine_of(path)
         if machine is not None and machine != platform.machine():
             what = tr(
-                "is built for {machine}, and this machine is {machine2}",
-                machine=machine,
-                machine2=platform.machine(),
+                "is built for {built_for}, and this machine is {machine}",
+                built_for=machine,
+                machine=platform.machine(),
             )
             return _unusable(path, what, tr("take the build for this machine"))
         return _unusable(

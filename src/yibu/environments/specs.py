@@ -148,9 +148,9 @@ def environment_for(engine: str, *, gpu: bool) -> str:
         return fitting[0]
     raise UsageError(
         tr(
-            "{engine} runs in one of several environments, by the model's format: {engine2}",
+            "{engine} runs in one of several environments, by the model's format: {environments}",
             engine=engine,
-            engine2=", ".join(environments_of(engine)),
+            environments=", ".join(environments_of(engine)),
         ),
         hint=tr("name one of them; `yibu up MODEL` makes the right one by itself"),
     )

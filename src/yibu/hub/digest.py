@@ -81,7 +81,7 @@ def check(name: str, path: Path, expected: Expected, **reading: object) -> Diges
 def differs(found: Digest, expected: Expected) -> str:
     """In words, how ``found`` is not ``expected``; empty where it is."""
     if found.size == 0 and expected.size != 0 and expected.sha256 not in (None, EMPTY_SHA256):
-        return tr("zero bytes came, expected sha256 {sha256}", sha256=expected.sha256)
+        return tr("zero bytes came, expected sha256 {expected}", expected=expected.sha256)
     if expected.size is not None and found.size != expected.size:
         return tr(
             "found {found_size} bytes, expected {expected_size}",
@@ -90,9 +90,9 @@ def differs(found: Digest, expected: Expected) -> str:
         )
     if expected.sha256 is not None and found.sha256 != expected.sha256.lower():
         return tr(
-            "found sha256 {sha256}, expected {sha2562}",
-            sha256=found.sha256,
-            sha2562=expected.sha256.lower(),
+            "found sha256 {found}, expected {expected}",
+            found=found.sha256,
+            expected=expected.sha256.lower(),
         )
     if (
         expected.sha256 is None
@@ -100,9 +100,9 @@ def differs(found: Digest, expected: Expected) -> str:
         and found.git_sha1 != expected.git_sha1
     ):
         return tr(
-            "found git blob {git_sha1}, expected {git_sha12}",
-            git_sha1=found.git_sha1,
-            git_sha12=expected.git_sha1,
+            "found git blob {found}, expected {expected}",
+            found=found.git_sha1,
+            expected=expected.git_sha1,
         )
     return ""
 

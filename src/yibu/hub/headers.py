@@ -56,10 +56,10 @@ class RemoteHeaders:
         if wanted > _READ_LIMIT:
             raise HubError(
                 tr(
-                    "{path}: {wanted} bytes are no header; at most {READ_LIMIT} are read.",
+                    "{path}: {wanted} bytes are no header; at most {limit} are read.",
                     path=path,
                     wanted=wanted,
-                    READ_LIMIT=_READ_LIMIT,
+                    limit=_READ_LIMIT,
                 )
             )
         return self._read(path, start, max(wanted, 0))

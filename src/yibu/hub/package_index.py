@@ -133,9 +133,9 @@ def _offered(
                 if len(content) > _PAGE_LIMIT:
                     raise HubError(
                         tr(
-                            "{what} is over {PAGE_LIMIT} bytes; an index page was expected.",
+                            "{what} is over {limit} bytes; an index page was expected.",
                             what=what,
-                            PAGE_LIMIT=_PAGE_LIMIT,
+                            limit=_PAGE_LIMIT,
                         )
                     )
             if _is_login(bytes(content)):

@@ -70,8 +70,8 @@ def _wait(process: subprocess.Popen[bytes], spelled: str, cancel: threading.Even
         if waited > _TIMEOUT:
             raise HubError(
                 tr(
-                    "pip did not fetch {spelled} in {TIMEOUT:.0f} seconds.",
+                    "pip did not fetch {spelled} in {seconds:.0f} seconds.",
                     spelled=spelled,
-                    TIMEOUT=_TIMEOUT,
+                    seconds=_TIMEOUT,
                 )
             )

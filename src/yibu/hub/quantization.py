@@ -57,11 +57,11 @@ class Variant:
             shown = ", ".join(self.missing[:4]) + (" …" if len(self.missing) > 4 else "")
             raise VerificationError(
                 tr(
-                    "{source}: the repository lists {files_count} of {files_count2} parts of "
+                    "{source}: the repository lists {found} of {expected} parts of "
                     "{name}; missing: {shown}.",
                     source=source,
-                    files_count=len(self.files),
-                    files_count2=len(self.files) + len(self.missing),
+                    found=len(self.files),
+                    expected=len(self.files) + len(self.missing),
                     name=self.name,
                     shown=shown,
                 ),

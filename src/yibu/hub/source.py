@@ -67,7 +67,7 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     if not text:
         raise SourceError(
             tr("No model was named."),
-            hint=tr("Give a source, for example {EXAMPLE}, or a path.", EXAMPLE=_EXAMPLE),
+            hint=tr("Give a source, for example {example}, or a path.", example=_EXAMPLE),
         )
     if text.startswith(("/", "~", "./", "../")) or text in (".", ".."):
         return _local(text, base)
@@ -129,10 +129,10 @@ def with_revision(source: Source, revision: str | None) -> Source:
     if source.revision:
         raise SourceError(
             tr(
-                "{source} names revision {revision!r}, but {revision2!r} was asked for too.",
+                "{source} names revision {revision!r}, but {asked!r} was asked for too.",
                 source=source,
                 revision=source.revision,
-                revision2=revision,
+                asked=revision,
             ),
             hint=tr("Give the revision once."),
         )
@@ -303,9 +303,9 @@ def _nearest(text: str) -> str:
             return f"Write {lowered}:{rest}."
         name = rest.partition("@")[0].partition("#")[0]
         return tr(
-            "A hub's model is ORG/NAME: found {name!r}. For example {EXAMPLE}.",
+            "A hub's model is ORG/NAME: found {name!r}. For example {example}.",
             name=name,
-            EXAMPLE=_EXAMPLE,
+            example=_EXAMPLE,
         )
     if text.count("/") > 1 or text.startswith("."):
         return tr("Write ./{text} if it is a path.", text=text)
@@ -316,4 +316,4 @@ def _nearest(text: str) -> str:
             "Write ORG/{text}, or ./{text} if it is a path; `yibu search` lists models by name.",
             text=text,
         )
-    return tr("For example {EXAMPLE}.", EXAMPLE=_EXAMPLE)
+    return tr("For example {example}.", example=_EXAMPLE)

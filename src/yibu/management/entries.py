@@ -393,8 +393,8 @@ def _engine(name: str | None) -> EngineName | None:
         return name
     raise UsageError(
         tr(
-            "{name!r} is no engine; known are {ENGINE_NAMES}.",
+            "{name!r} is no engine; known are {engines}.",
             name=name,
-            ENGINE_NAMES=", ".join(ENGINE_NAMES),
+            engines=", ".join(ENGINE_NAMES),
         )
     )

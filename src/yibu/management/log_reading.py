@@ -145,7 +145,7 @@ class Found:
         if named and level is None:
             raise UsageError(
                 tr("{named!r} is no level", named=named),
-                hint=tr("one of {LEVELS}", LEVELS=", ".join(LEVELS)),
+                hint=tr("one of {levels}", levels=", ".join(LEVELS)),
             )
         text = wanted.get("since")
         begin = since(text, time.time()) if text else None

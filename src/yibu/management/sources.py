@@ -95,10 +95,10 @@ def stored_source(text: str, store: Store, context: Context) -> Source:
     if named:
         raise UsageError(
             tr(
-                "{text} is the name of {named_count} models here: {str}.",
+                "{text} is the name of {count} models here: {models}.",
                 text=text,
-                named_count=len(named),
-                str=", ".join(map(str, named)),
+                count=len(named),
+                models=", ".join(map(str, named)),
             ),
             hint=tr("Give the source: {named}", named=named[0]),
         )

@@ -98,9 +98,9 @@ def _command(request: Request, left: int, threads: int, why: str) -> ModelPlan:
     if request.memory is not None and not request.gpus:
         needed = request.memory * request.replicas
         note = tr(
-            "its `memory:` budget is {needed}, and {needed2} of main memory is free",
+            "its `memory:` budget is {needed}, and {free} of main memory is free",
             needed=size(needed),
-            needed2=room_for(needed, max(0, left)),
+            free=room_for(needed, max(0, left)),
         )
         if needed > left:
             hints = (

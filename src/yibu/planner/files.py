@@ -60,10 +60,10 @@ def _read_bounded(path: Path) -> bytes:
     if size > _MAX_CONFIG_BYTES:
         raise VerificationError(
             tr(
-                "{path} is {size} bytes long; a config of at most {MAX_CONFIG_BYTES} was expected",
+                "{path} is {size} bytes long; a config of at most {limit} was expected",
                 path=path,
                 size=size,
-                MAX_CONFIG_BYTES=_MAX_CONFIG_BYTES,
+                limit=_MAX_CONFIG_BYTES,
             ),
             hint=tr("the file is damaged: pull it again"),
         )

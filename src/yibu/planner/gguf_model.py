@@ -122,9 +122,9 @@ def facts_from_header(
     if layers > MAX_LAYERS:
         raise VerificationError(
             tr(
-                "the GGUF header claims {layers} layers; at most {MAX_LAYERS} are believed",
+                "the GGUF header claims {layers} layers; at most {limit} are believed",
                 layers=layers,
-                MAX_LAYERS=MAX_LAYERS,
+                limit=MAX_LAYERS,
             ),
             hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
         )

@@ -252,10 +252,10 @@ def _reasons(spot: Spot, share: float) -> list[str]:
     if tp > 1:
         reasons.append(
             tr(
-                "tensor parallel {tp}: {attention_heads} heads, {attention_heads2} a GPU",
+                "tensor parallel {tp}: {heads} heads, {heads_each} a GPU",
                 tp=tp,
-                attention_heads=facts.attention_heads,
-                attention_heads2=facts.attention_heads // tp,
+                heads=facts.attention_heads,
+                heads_each=facts.attention_heads // tp,
             )
         )
     if request.pipeline_parallel > 1:

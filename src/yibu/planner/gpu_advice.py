@@ -29,12 +29,12 @@ def too_few(request: Request, facts: ModelFacts, usable: int) -> Refusal | None:
     if request.groups > 1:
         reason = tr(
             "pipeline parallel {pipeline_parallel}, data parallel {data_parallel} and tensor "
-            "parallel {asked} take {asked2} GPUs, and {candidates_count} are usable",
+            "parallel {tensor_parallel} take {wanted} GPUs, and {usable} are usable",
             pipeline_parallel=request.pipeline_parallel,
             data_parallel=request.data_parallel,
-            asked=request.tensor_parallel or 1,
-            asked2=asked,
-            candidates_count=usable,
+            tensor_parallel=request.tensor_parallel or 1,
+            wanted=asked,
+            usable=usable,
         )
         return Refusal(reason, (tr("fewer of them, or more GPUs"),))
     reason = tr(
@@ -65,10 +65,10 @@ def too_large(
     if fixed is not None and need.total <= room < fixed:
         option = "memory" if request.memory is not None else "gpu_memory_utilization"
         reason = tr(
-            "its budget, {fixed} by `{option}:`, is more than the {fixed2} that is free on {where}",
-            fixed=size(fixed),
+            "its budget, {budget} by `{option}:`, is more than the {free} that is free on {where}",
+            budget=size(fixed),
             option=option,
-            fixed2=room_for(fixed, room),
+            free=room_for(fixed, room),
             where=where,
         )
         least = size(need.total)

@@ -176,10 +176,10 @@ def _reasons(search: Search, found: Offload, wanted: int, context: int, parallel
     if not search.request.parallel and parallel < USUAL_PARALLEL[0]:
         reasons.append(
             tr(
-                "{parallel} at once instead of {USUAL_PARALLEL}, so that more of it is on "
+                "{parallel} at once instead of {slots}, so that more of it is on "
                 "the GPU (`parallel:` sets another number)",
                 parallel=parallel,
-                USUAL_PARALLEL=USUAL_PARALLEL[0],
+                slots=USUAL_PARALLEL[0],
             )
         )
     if context < wanted:

@@ -252,9 +252,9 @@ def _model_plan(spot: Spot, placements: Sequence[Placement]) -> ModelPlan:
     if first.kv_tokens is not None and first.context:
         reasons.append(
             tr(
-                "room for {kv_tokens:,} tokens: {kv_tokens2:.1f} sequences of {context:,} at once",
-                kv_tokens=first.kv_tokens,
-                kv_tokens2=first.kv_tokens / first.context,
+                "room for {tokens:,} tokens: {sequences:.1f} sequences of {context:,} at once",
+                tokens=first.kv_tokens,
+                sequences=first.kv_tokens / first.context,
                 context=first.context,
             )
         )

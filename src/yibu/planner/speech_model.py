@@ -70,11 +70,11 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
         use = f", which {_COMPANIONS[model]}" if model in _COMPANIONS else ""
         raise UnsupportedError(
             tr(
-                "{path} is FunASR's {model!r}{use}; of FunASR's models {FORMATS} are served here",
+                "{path} is FunASR's {model!r}{use}; of FunASR's models {formats} are served here",
                 path=path,
                 model=model,
                 use=use,
-                FORMATS=", ".join(_FORMATS),
+                formats=", ".join(_FORMATS),
             ),
             hint=tr("take iic/SenseVoiceSmall, or run your own server with `engine: command`"),
         )

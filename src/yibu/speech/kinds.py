@@ -131,10 +131,10 @@ def funasr_class(model_dir: Path) -> str:
         raise UnsupportedError(
             tr(
                 "{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
-                "{PARAFORMERS} expected",
+                "{classes} expected",
                 model_dir=model_dir,
                 kind=kind,
-                PARAFORMERS=", ".join(sorted(PARAFORMERS)),
+                classes=", ".join(sorted(PARAFORMERS)),
             ),
             hint=tr("SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall"),
         )

@@ -96,9 +96,9 @@ def stated(form: Form, upload: Upload) -> Stated:
     if sample_format is not None and sample_format not in RAW_FORMATS:
         raise InvalidRequestError(
             tr(
-                "sample_format is {sample_format!r}; it can be {RAW_FORMATS}",
+                "sample_format is {sample_format!r}; it can be {raw_formats}",
                 sample_format=sample_format[:32],
-                RAW_FORMATS=", ".join(RAW_FORMATS),
+                raw_formats=", ".join(RAW_FORMATS),
             ),
             param="sample_format",
         )

@@ -275,8 +275,8 @@ class Connection(asyncio.Protocol):
             self.fail(
                 "protocol",
                 tr(
-                    "the engine's headers exceed {MAX_HEADER_BYTES} bytes",
-                    MAX_HEADER_BYTES=MAX_HEADER_BYTES,
+                    "the engine's headers exceed {limit} bytes",
+                    limit=MAX_HEADER_BYTES,
                 ),
             )
             return

@@ -58,10 +58,10 @@ async def connect(
             if loop.time() - begun > timeout + HELD_UP and tries < TRIES:
                 continue
             message = tr(
-                "no connection to {host}:{port} within {CONNECT_TIMEOUT:g} s",
+                "no connection to {host}:{port} within {seconds:g} s",
                 host=host,
                 port=port,
-                CONNECT_TIMEOUT=timeout,
+                seconds=timeout,
             )
             raise UpstreamError("connect", message) from None
         except OSError as error:

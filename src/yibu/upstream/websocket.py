@@ -109,8 +109,8 @@ class EngineSocket(asyncio.Protocol):
         except TimeoutError:
             self.abort()
             message = tr(
-                "no answer to the handshake within {HANDSHAKE_SECONDS:g} s",
-                HANDSHAKE_SECONDS=HANDSHAKE_SECONDS,
+                "no answer to the handshake within {seconds:g} s",
+                seconds=HANDSHAKE_SECONDS,
             )
             raise UpstreamError("timeout", message) from None
         except BaseException:  # cancellation too: the connection must not stay open
@@ -227,7 +227,7 @@ class EngineSocket(asyncio.Protocol):
         if self._length > _LONGEST:
             self._end(
                 ABNORMAL,
-                tr("the engine sent a message of more than {LONGEST} bytes", LONGEST=_LONGEST),
+                tr("the engine sent a message of more than {limit} bytes", limit=_LONGEST),
             )
             self._transport.abort()
         elif event.message_finished:

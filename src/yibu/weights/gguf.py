@@ -181,10 +181,10 @@ def parse(data: Buffer, name: str = "GGUF") -> Header:
     if reader.data[:4] != MAGIC:
         raise UnsupportedError(
             tr(
-                "{name} is not a GGUF file: it begins with {data!r}, and {MAGIC!r} was expected",
+                "{name} is not a GGUF file: it begins with {data!r}, and {magic!r} was expected",
                 name=name,
                 data=reader.data[:4],
-                MAGIC=MAGIC,
+                magic=MAGIC,
             )
         )
     reader.at = 4
@@ -204,10 +204,10 @@ def parse(data: Buffer, name: str = "GGUF") -> Header:
         if count > _MAX_ENTRIES:
             raise reader.refuse(
                 tr(
-                    "it claims {count} {what}, and at most {MAX_ENTRIES} are read",
+                    "it claims {count} {what}, and at most {limit} are read",
                     count=count,
                     what=what,
-                    MAX_ENTRIES=_MAX_ENTRIES,
+                    limit=_MAX_ENTRIES,
                 )
             )
     metadata: dict[str, Any] = {}
@@ -239,8 +239,8 @@ def _array(reader: _Reader, depth: int) -> Any:
     if depth > _MAX_ARRAY_DEPTH:
         raise reader.refuse(
             tr(
-                "arrays are nested more than {MAX_ARRAY_DEPTH} deep",
-                MAX_ARRAY_DEPTH=_MAX_ARRAY_DEPTH,
+                "arrays are nested more than {limit} deep",
+                limit=_MAX_ARRAY_DEPTH,
             )
         )
     if count <= _MAX_KEPT_ARRAY:

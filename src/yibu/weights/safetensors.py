@@ -93,10 +93,10 @@ def header_length(start: bytes, name: str) -> int:
         raise VerificationError(
             tr(
                 "{name} is not a safetensors file: its header would be {length} bytes long "
-                "(2 to {MAX_HEADER_BYTES} are valid)",
+                "(2 to {limit} are valid)",
                 name=name,
                 length=length,
-                MAX_HEADER_BYTES=MAX_HEADER_BYTES,
+                limit=MAX_HEADER_BYTES,
             ),
             hint=tr("the file is damaged or a Git LFS pointer: pull it again"),
         )

@@ -81,7 +81,7 @@ class Report:
             chats = tr("at least {chats}", chats=chats)
         rate = run.data()["output_tokens_per_second"]
         each = tr(
-            "{rate:.1f} tokens/s each, {rate2:.0f} in all", rate=rate / self.holds, rate2=rate
+            "{rate:.1f} tokens/s each, {total:.0f} in all", rate=rate / self.holds, total=rate
         )
         return tr(
             "This machine holds {chats} at {limit} (p95): {each}.",

@@ -61,13 +61,13 @@ async def measure(client: Client, tokens: int, seed: int, *, ask_tokenizer: bool
     if per_word <= 0:
         raise YibuError(
             tr(
-                "{url} does not count the tokens of prompts: {few} for {SEVERAL} words and "
-                "{many} for {SEVERAL2}",
+                "{url} does not count the tokens of prompts: {few} for {fewer} words and "
+                "{many} for {more}",
                 url=client.target.url,
                 few=few,
-                SEVERAL=_SEVERAL[0],
+                fewer=_SEVERAL[0],
                 many=many,
-                SEVERAL2=_SEVERAL[1],
+                more=_SEVERAL[1],
             ),
             hint=tr("measure the engine's own address, or one that answers with a usage"),
         )

@@ -33,7 +33,7 @@ SloOption = Annotated[
     str | None,
     typer.Option(
         help=tr(
-            "The time to the first token that 95 of 100 keep to ({SLO}); exit 1 if not.", SLO=_SLO
+            "The time to the first token that 95 of 100 keep to ({slo}); exit 1 if not.", slo=_SLO
         )
     ),
 ]

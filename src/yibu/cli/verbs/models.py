@@ -99,7 +99,7 @@ def _verified(unverified: Mapping[str, str]) -> str:
     least = next(
         (proof for proof in ("none", "size", "format") if proof in unverified.values()), None
     )
-    return "yes" if least is None else tr("unverified ({COMPARED})", COMPARED=_COMPARED[least])
+    return "yes" if least is None else tr("unverified ({compared})", compared=_COMPARED[least])
 
 
 def rm(source: Annotated[str, argument("The model's name or source.")]) -> None:

@@ -122,7 +122,8 @@ def prepare_embeddings(body: Body, asked: Asked) -> Callable[[], Steps] | None:
         return None
     if length not in asked.abilities.dimensions:
         why = tr(
-            "Its vectors can be cut to {str}", str=", ".join(map(str, asked.abilities.dimensions))
+            "Its vectors can be cut to {dimensions}",
+            dimensions=", ".join(map(str, asked.abilities.dimensions)),
         )
         raise refusal("dimensions", why if asked.abilities.dimensions else _NO_DIMENSIONS, asked)
     return partial(steps.cut_embeddings, body, length)

@@ -89,8 +89,8 @@ def named(model: ModelConfig) -> Path | None:
                 value=value,
             ),
             hint=tr(
-                "as in program: /opt/llama.cpp/build/bin/llama-server, or {PACKAGED}",
-                PACKAGED=PACKAGED,
+                "as in program: /opt/llama.cpp/build/bin/llama-server, or {program}",
+                program=PACKAGED,
             ),
         )
     return Path(value).expanduser()

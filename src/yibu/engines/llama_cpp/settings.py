@@ -102,7 +102,7 @@ def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Setti
         _SPECIAL[name](model, flag, found)
     elif name in _EFFECTLESS:
         found.notes.append(
-            tr("{name}: left out, {EFFECTLESS}", name=spelt(name), EFFECTLESS=_EFFECTLESS[name])
+            tr("{name}: left out, {reason}", name=spelt(name), reason=_EFFECTLESS[name])
         )
     elif name in SERVER.unused and name not in ("metrics", "slots", "props", "threads_http"):
         found.notes.append(

@@ -140,8 +140,8 @@ def _score(before: list[int], token: int, others: int) -> Steps:
     if found.get("id") != token:
         raise EngineGoneError(
             tr(
-                "llama.cpp answered with token {get} where it was made to say {token}",
-                get=found.get("id"),
+                "llama.cpp answered with token {found} where it was made to say {token}",
+                found=found.get("id"),
                 token=token,
             ),
             code="engine_protocol_error",

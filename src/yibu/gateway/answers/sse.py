@@ -68,8 +68,8 @@ class EventReader:
             self._size += len(last)
             if self._size > MAX_EVENT_BYTES:
                 message = tr(
-                    "an event of the engine's stream is longer than {MAX_EVENT_BYTES} bytes",
-                    MAX_EVENT_BYTES=MAX_EVENT_BYTES,
+                    "an event of the engine's stream is longer than {limit} bytes",
+                    limit=MAX_EVENT_BYTES,
                 )
                 raise UpstreamError("protocol", message)
         return [text for block in blocks if (text := _text(block))]

@@ -118,7 +118,7 @@ class Console:
         """
         if self._streams >= _STREAMS:
             raise NotReadyError(
-                tr("{STREAMS} event streams are open already", STREAMS=_STREAMS),
+                tr("{limit} event streams are open already", limit=_STREAMS),
                 hint=tr("close pages of the console that nobody looks at"),
                 code="too_many_streams",
                 retry_after=10,

@@ -87,7 +87,7 @@ def add_deploying(router: APIRouter, console: Console) -> None:
         wanted = await body_of(request, PlanRequest)
         if len(console.plans) >= _PLANS:
             raise NotReadyError(
-                tr("{PLANS} plans are being made already", PLANS=_PLANS),
+                tr("{limit} plans are being made already", limit=_PLANS),
                 code="too_many_plans",
                 retry_after=5,
             )
@@ -98,8 +98,8 @@ def add_deploying(router: APIRouter, console: Console) -> None:
         if not done:
             raise NotReadyError(
                 tr(
-                    "The plan was not made within {PLAN_SECONDS:.0f} s: the hub is slow to answer",
-                    PLAN_SECONDS=_PLAN_SECONDS,
+                    "The plan was not made within {seconds:.0f} s: the hub is slow to answer",
+                    seconds=_PLAN_SECONDS,
                 ),
                 code="plan_timeout",
                 retry_after=30,

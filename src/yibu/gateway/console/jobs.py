@@ -81,7 +81,7 @@ class Jobs:
         if len(self._tasks) >= _AT_ONCE:
             work.close()
             raise NotReadyError(
-                tr("{AT_ONCE} pieces of work are running already", AT_ONCE=_AT_ONCE),
+                tr("{limit} pieces of work are running already", limit=_AT_ONCE),
                 code="too_many_jobs",
                 retry_after=5,
             )

@@ -47,8 +47,8 @@ def _wanted(request: Request) -> dict[str, Any]:
     if not re.fullmatch(r"[0-9]{1,4}", lines) or not 1 <= int(lines) <= _MOST:
         raise InvalidRequestError(
             tr(
-                "Invalid 'lines': expected 1 to {MOST}, found {lines!r}",
-                MOST=_MOST,
+                "Invalid 'lines': expected 1 to {limit}, found {lines!r}",
+                limit=_MOST,
                 lines=lines[:40],
             ),
             param="lines",

@@ -223,9 +223,9 @@ class Exchange:
             if names.count(name) > 1:
                 raise InvalidRequestError(
                     tr(
-                        "The header {name} is given {name2} times; expected once",
+                        "The header {name} is given {times} times; expected once",
                         name=name.decode(),
-                        name2=names.count(name),
+                        times=names.count(name),
                     ),
                     code="duplicate_header",
                 )
@@ -255,8 +255,8 @@ class Exchange:
         if kind != b"application/json" and not kind.endswith(b"+json"):
             raise InvalidRequestError(
                 tr(
-                    "The Content-Type is {decode}; expected application/json",
-                    decode=kind.decode("latin-1") or "missing",
+                    "The Content-Type is {kind}; expected application/json",
+                    kind=kind.decode("latin-1") or "missing",
                 ),
                 code="unsupported_media_type",
             )

@@ -40,10 +40,10 @@ class HeadTooLargeError(InvalidRequestError):
 def too_large() -> HeadTooLargeError:
     return HeadTooLargeError(
         tr(
-            "The request's headers or trailers exceed {MAX_HEAD_BYTES} bytes or "
-            "{MAX_HEADERS} lines",
-            MAX_HEAD_BYTES=MAX_HEAD_BYTES,
-            MAX_HEADERS=MAX_HEADERS,
+            "The request's headers or trailers exceed {max_head_bytes} bytes or "
+            "{max_headers} lines",
+            max_head_bytes=MAX_HEAD_BYTES,
+            max_headers=MAX_HEADERS,
         )
     )
 

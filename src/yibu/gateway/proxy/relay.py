@@ -351,9 +351,9 @@ class Relay:
 
 def _described(status: int, kind: bytes) -> str:
     return tr(
-        "status {status} with the content type {decode}",
+        "status {status} with the content type {kind}",
         status=status,
-        decode=kind.decode("latin-1") or "none",
+        kind=kind.decode("latin-1") or "none",
     )
 
 

@@ -118,7 +118,7 @@ def _check_depth(raw: bytes, body: Body) -> None:
         orjson.dumps(deeper)
     except orjson.JSONEncodeError:
         raise InvalidRequestError(
-            tr("The request's body is nested more than {DEPTH} levels deep", DEPTH=_DEPTH),
+            tr("The request's body is nested more than {limit} levels deep", limit=_DEPTH),
             code="invalid_json",
         ) from None
 

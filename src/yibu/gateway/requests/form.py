@@ -59,10 +59,10 @@ def find_boundary(content_type: bytes) -> bytes:
     if not _BOUNDARY.fullmatch(found[0]):
         raise broken_form(
             tr(
-                "the boundary {decode!r} has {found_count} characters; expected 1 to 70 of "
+                "the boundary {boundary!r} has {length} characters; expected 1 to 70 of "
                 "letters, digits and '()+_,-./:=? without a space at its end",
-                decode=found[0][:80].decode("latin-1"),
-                found_count=len(found[0]),
+                boundary=found[0][:80].decode("latin-1"),
+                length=len(found[0]),
             )
         )
     return found[0]
@@ -131,7 +131,7 @@ class FormScanner:
         self.parts += 1
         self._in_model = False
         if self.parts > MAX_PARTS:
-            raise broken_form(tr("it has more than {MAX_PARTS} parts", MAX_PARTS=MAX_PARTS))
+            raise broken_form(tr("it has more than {limit} parts", limit=MAX_PARTS))
 
     def _header_begins(self) -> None:
         self._name = self._value = b""
@@ -168,8 +168,8 @@ class FormScanner:
         if len(self._model) > MAX_MODEL_BYTES:
             raise broken_form(
                 tr(
-                    "the field 'model' is longer than {MAX_MODEL_BYTES} bytes",
-                    MAX_MODEL_BYTES=MAX_MODEL_BYTES,
+                    "the field 'model' is longer than {limit} bytes",
+                    limit=MAX_MODEL_BYTES,
                 )
             )
 

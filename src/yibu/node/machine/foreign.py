@@ -194,10 +194,10 @@ def _kill(server: Foreign, seen: set[Identity]) -> None:
             pids = ",".join(str(identity.pid) for identity in living)
             raise EngineError(
                 tr(
-                    "The processes {pids} still exist {KILL:g} s after SIGKILL: they are "
+                    "The processes {pids} still exist {command:g} s after SIGKILL: they are "
                     "stuck in the kernel, in a driver or a dead network disk.",
                     pids=pids,
-                    KILL=_KILL,
+                    command=_KILL,
                 ),
                 hint=tr("see where: ps -o pid,stat,wchan:30,args -p {pids}", pids=pids),
             )

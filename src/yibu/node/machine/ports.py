@@ -94,10 +94,10 @@ class Ports:
                 return port
         raise EngineStartError(
             tr(
-                "no free loopback port was found between {FIRST} and {LAST} in {TRIES} tries",
-                FIRST=_FIRST,
-                LAST=_LAST,
-                TRIES=_TRIES,
+                "no free loopback port was found between {first} and {last} in {tries} tries",
+                first=_FIRST,
+                last=_LAST,
+                tries=_TRIES,
             ),
             hint=tr("see what listens: ss -ltn"),
             cause="no_free_port",

@@ -76,9 +76,9 @@ async def wake(endpoint: Endpoint, plan: SleepPlan, asleep: Asleep) -> None:
     if said != asleep.said:
         raise SleepError(
             tr(
-                "it answers {said!r}, and answered {said2!r} before",
+                "it answers {said!r}, and answered {before!r} before",
                 said=said[:80],
-                said2=asleep.said[:80],
+                before=asleep.said[:80],
             )
         )
 

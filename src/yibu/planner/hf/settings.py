@@ -164,7 +164,7 @@ def need(settings: Settings, group: str) -> int:
     """
     value = setting(settings, group)
     if not value:
-        raise CannotTellError(tr("its config.json has no {NAMES}", NAMES=NAMES[group][0]))
+        raise CannotTellError(tr("its config.json has no {names}", names=NAMES[group][0]))
     return value
 
 
@@ -189,10 +189,9 @@ def layer_count(settings: Settings) -> int:
     if count > MAX_LAYERS:
         raise VerificationError(
             tr(
-                "config.json: the model would have {count} layers; at most {MAX_LAYERS} are "
-                "believed",
+                "config.json: the model would have {count} layers; at most {limit} are believed",
                 count=count,
-                MAX_LAYERS=MAX_LAYERS,
+                limit=MAX_LAYERS,
             ),
             hint=tr("the file is damaged or not a model's config: pull it again"),
         )

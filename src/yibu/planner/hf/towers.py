@@ -185,7 +185,7 @@ def ovis_tower(tower: Settings) -> int:
     backbone = section(tower, "backbone_config")
     if str(backbone.get("model_type")) not in ("aimv2", "aimv2_vision_model"):
         raise CannotTellError(
-            tr("its backbone ({get}) is not known", get=backbone.get("model_type"))
+            tr("its backbone ({backbone}) is not known", backbone=backbone.get("model_type"))
         )
     side = number(tower, "hidden_stride", default=1)
     head = side * side * width(backbone) * number(tower, "vocab_size", default=16_384)

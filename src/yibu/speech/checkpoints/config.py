@@ -46,10 +46,10 @@ def section(config: dict[str, Any], name: str, directory: Path) -> dict[str, Any
     if not isinstance(value, dict):
         raise VerificationError(
             tr(
-                "{directory}: {name} of its config is {name2}, a mapping expected",
+                "{directory}: {name} of its config is {found}, a mapping expected",
                 directory=directory,
                 name=name,
-                name2=type(value).__name__,
+                found=type(value).__name__,
             ),
             hint=_HINT,
         )

@@ -117,17 +117,17 @@ class Edge:
             refusal = UnauthorizedError(
                 tr(
                     "The key is missing or wrong: send it as Authorization: Bearer KEY, or "
-                    "as the subprotocol {KEY_PROTOCOL}KEY",
-                    KEY_PROTOCOL=KEY_PROTOCOL,
+                    "as the subprotocol {protocol}KEY",
+                    protocol=KEY_PROTOCOL,
                 )
             )
         elif self._expected is None and (origin := foreign_origin(scope)) is not None:
             refusal = UnauthorizedError(
                 tr(
                     "A web page of {origin} may not use this server, which asks for no key: "
-                    "set {KEY_VARIABLE}, or serve it through the gateway",
+                    "set {variable}, or serve it through the gateway",
                     origin=origin,
-                    KEY_VARIABLE=KEY_VARIABLE,
+                    variable=KEY_VARIABLE,
                 ),
                 code="origin_not_allowed",
             )

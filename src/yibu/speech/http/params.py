@@ -123,9 +123,9 @@ def _response_format(form: Form, *, tells_speakers: bool) -> str:
     if response_format not in RESPONSE_FORMATS:
         raise InvalidRequestError(
             tr(
-                "response_format is {response_format!r}; it can be {RESPONSE_FORMATS}",
+                "response_format is {response_format!r}; it can be {response_formats}",
                 response_format=response_format[:32],
-                RESPONSE_FORMATS=", ".join(RESPONSE_FORMATS),
+                response_formats=", ".join(RESPONSE_FORMATS),
             ),
             param="response_format",
         )
@@ -193,9 +193,9 @@ def _prompt(form: Form) -> str | None:
     if prompt is not None and len(prompt) > _PROMPT_CHARACTERS:
         raise InvalidRequestError(
             tr(
-                "prompt has {prompt_count} characters; {PROMPT_CHARACTERS} are the limit",
+                "prompt has {prompt_count} characters; {limit} are the limit",
                 prompt_count=len(prompt),
-                PROMPT_CHARACTERS=_PROMPT_CHARACTERS,
+                limit=_PROMPT_CHARACTERS,
             ),
             param="prompt",
         )
@@ -223,9 +223,9 @@ def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
     if sum(map(len, texts)) > _PROMPT_CHARACTERS:
         raise InvalidRequestError(
             tr(
-                "the hotwords have {len} characters; {PROMPT_CHARACTERS} are the limit",
-                len=sum(map(len, texts)),
-                PROMPT_CHARACTERS=_PROMPT_CHARACTERS,
+                "the hotwords have {length} characters; {limit} are the limit",
+                length=sum(map(len, texts)),
+                limit=_PROMPT_CHARACTERS,
             ),
             param=asked or "prompt",
         )

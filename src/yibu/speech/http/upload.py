@@ -147,8 +147,8 @@ def _boundary(request: Request) -> bytes:
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidRequestError(
             tr(
-                "The body must be multipart/form-data with a boundary, not {decode!r}",
-                decode=kind.decode("latin-1") or tr("without a content type"),
+                "The body must be multipart/form-data with a boundary, not {kind!r}",
+                kind=kind.decode("latin-1") or tr("without a content type"),
             ),
             hint=tr("curl -F file=@speech.wav -F model=… sends it so"),
         )
@@ -215,7 +215,7 @@ class _FormParser:
     def _part_begin(self) -> None:
         self._parts += 1
         if self._parts > _PARTS:
-            raise InvalidRequestError(tr("The form has more than {PARTS} fields", PARTS=_PARTS))
+            raise InvalidRequestError(tr("The form has more than {limit} fields", limit=_PARTS))
         self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -263,9 +263,9 @@ class _FormParser:
             if len(self._value) + end - start > _FIELD_BYTES:
                 raise InvalidRequestError(
                     tr(
-                        "The field {name!r} is longer than {FIELD_BYTES} bytes",
+                        "The field {name!r} is longer than {limit} bytes",
                         name=self._name[:64],
-                        FIELD_BYTES=_FIELD_BYTES,
+                        limit=_FIELD_BYTES,
                     )
                 )
             self._value += data[start:end]

@@ -44,9 +44,9 @@ class Asked:
         if mode not in MODES:
             raise InvalidRequestError(
                 tr(
-                    "mode is {mode!r}; it can be {MODES}",
+                    "mode is {mode!r}; it can be {modes}",
                     mode=str(mode)[:32],
-                    MODES=", ".join(MODES),
+                    modes=", ".join(MODES),
                 ),
                 param="mode",
             )
@@ -88,10 +88,10 @@ class Asked:
             return self.wav_format
         raise InvalidRequestError(
             tr(
-                "wav_format is {wav_format!r}; live audio can be pcm, mulaw, alaw, {CONTAINERS}, "
+                "wav_format is {wav_format!r}; live audio can be pcm, mulaw, alaw, {containers}, "
                 "and mode offline takes any file",
                 wav_format=self.wav_format,
-                CONTAINERS=", ".join(sorted(CONTAINERS)),
+                containers=", ".join(sorted(CONTAINERS)),
             ),
             param="wav_format",
         )
@@ -117,9 +117,9 @@ def _hotwords(
     if len(text) > _HOTWORD_CHARACTERS:
         raise InvalidRequestError(
             tr(
-                "hotwords have {text_count} characters; {HOTWORD_CHARACTERS} are the limit",
+                "hotwords have {text_count} characters; {limit} are the limit",
                 text_count=len(text),
-                HOTWORD_CHARACTERS=_HOTWORD_CHARACTERS,
+                limit=_HOTWORD_CHARACTERS,
             ),
             param="hotwords",
         )

@@ -142,9 +142,9 @@ class Realtime:
             raise InvalidRequestError(
                 tr(
                     "Error committing input audio buffer: buffer too small. Expected at "
-                    "least {LEAST_COMMIT:.0f}ms of audio, but buffer only has "
+                    "least {minimum:.0f}ms of audio, but buffer only has "
                     "{buffered:.2f}ms of audio.",
-                    LEAST_COMMIT=LEAST_COMMIT * 1000,
+                    minimum=LEAST_COMMIT * 1000,
                     buffered=buffered * 1000,
                 ),
                 code="input_audio_buffer_commit_empty",

@@ -232,10 +232,10 @@ def _with_transcription(
     if model not in names:
         raise UnknownModelError(
             tr(
-                "The model {model!r} is not served on this connection; {model2!r} is. Name "
+                "The model {model!r} is not served on this connection; {served!r} is. Name "
                 "the model when you connect: /v1/realtime?intent=transcription&model=MODEL",
                 model=model[:128],
-                model2=settings.model,
+                served=settings.model,
             ),
             param=f"{given.path}.model",
         )
@@ -249,7 +249,7 @@ def _with_transcription(
         raise _wrong(
             f"{given.path}.prompt",
             shown,
-            tr("at most {PROMPT_CHARACTERS} characters", PROMPT_CHARACTERS=_PROMPT_CHARACTERS),
+            tr("at most {limit} characters", limit=_PROMPT_CHARACTERS),
         )
     keywords = given.take("keywords") or () if recognizer.takes_hotwords else ()
     if not isinstance(keywords, list | tuple) or not all(isinstance(k, str) for k in keywords):

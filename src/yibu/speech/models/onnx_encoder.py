@@ -159,10 +159,10 @@ def _check_inputs(path: Path, names: list[str]) -> None:
     if set(names) != set(_INPUTS):
         raise UnsupportedError(
             tr(
-                "{path}: its inputs are {names}; {INPUTS} expected",
+                "{path}: its inputs are {names}; {inputs} expected",
                 path=path,
                 names=", ".join(names),
-                INPUTS=", ".join(_INPUTS),
+                inputs=", ".join(_INPUTS),
             ),
             hint=tr("use FunASR's own export, iic/SenseVoiceSmall-onnx"),
         )

@@ -39,10 +39,10 @@ class OnnxParaformer:
         if names != _INPUTS:
             raise UnsupportedError(
                 tr(
-                    "{path}: its inputs are {names}; {INPUTS} expected",
+                    "{path}: its inputs are {names}; {inputs} expected",
                     path=path,
                     names=", ".join(sorted(names)),
-                    INPUTS=", ".join(sorted(_INPUTS)),
+                    inputs=", ".join(sorted(_INPUTS)),
                 ),
                 hint=tr(
                     "take the model's PyTorch directory, which holds model.pt, for hotwords "

@@ -54,13 +54,13 @@ class PredictorShape:
             raise UnsupportedError(
                 tr(
                     "{directory}: predictor {kind}, upsample_type {upsampling}, threshold "
-                    "{threshold:g}; {PREDICTORS} with upsample_type cnn or cnn_blstm and "
+                    "{threshold:g}; {predictors} with upsample_type cnn or cnn_blstm and "
                     "threshold 1 expected",
                     directory=directory,
                     kind=kind,
                     upsampling=upsampling,
                     threshold=threshold,
-                    PREDICTORS=" or ".join(_PREDICTORS),
+                    predictors=" or ".join(_PREDICTORS),
                 ),
                 hint=tr("set `path: reference` to run this model through FunASR"),
             )

@@ -71,11 +71,11 @@ class Punctuator:
         if kinds != ("CTTransformer", "SANMEncoder") and not (onnx and kinds[0] is None):
             raise UnsupportedError(
                 tr(
-                    "{directory}: model {get!r} with encoder {get2!r}; CTTransformer with "
+                    "{directory}: model {model!r} with encoder {encoder!r}; CTTransformer with "
                     "SANMEncoder expected",
                     directory=directory,
-                    get=config.get("model"),
-                    get2=config.get("encoder"),
+                    model=config.get("model"),
+                    encoder=config.get("encoder"),
                 ),
                 hint="take iic/punc_ct-transformer_cn-en-common-vocab471067-large",
             )

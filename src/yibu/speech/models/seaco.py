@@ -39,11 +39,11 @@ class SeacoParaformer(OpenVinoParaformer):
         if kind != "lstm" or conf.get("bias_encoder_bid"):
             raise UnsupportedError(
                 tr(
-                    "{directory}: bias_encoder_type is {kind!r}, bias_encoder_bid {get}; an "
+                    "{directory}: bias_encoder_type is {kind!r}, bias_encoder_bid {direction}; an "
                     "lstm in one direction expected",
                     directory=directory,
                     kind=kind,
-                    get=conf.get("bias_encoder_bid"),
+                    direction=conf.get("bias_encoder_bid"),
                 ),
                 hint=tr("set `path: reference` to run this model through FunASR"),
             )

@@ -322,9 +322,9 @@ def _compute_type(precision: str, device: str, supported: set[str]) -> str:
     if precision not in _COMPUTE_TYPES:
         raise UsageError(
             tr(
-                "The precision {precision!r} is not known; it can be auto, {COMPUTE_TYPES}",
+                "The precision {precision!r} is not known; it can be auto, {types}",
                 precision=precision,
-                COMPUTE_TYPES=", ".join(_COMPUTE_TYPES),
+                types=", ".join(_COMPUTE_TYPES),
             )
         )
     compute_type = _COMPUTE_TYPES[precision]

@@ -141,10 +141,10 @@ class FsmnVad:
             if encoder.get(key) != expected:
                 raise UnsupportedError(
                     tr(
-                        "{directory}: encoder_conf.{key} is {key2!r}, {expected} expected",
+                        "{directory}: encoder_conf.{key} is {found!r}, {expected} expected",
                         directory=directory,
                         key=key,
-                        key2=encoder.get(key),
+                        found=encoder.get(key),
                         expected=expected,
                     ),
                     hint="use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
