@@ -38,7 +38,7 @@ def test_this_machine() -> None:
 
 def test_affinity_is_honoured() -> None:
     cpus = sorted(os.sched_getaffinity(0))
-    code = "from yibu.node import hardware; m = hardware.probe(); print(m.cores, m.threads)"
+    code = "from yibu.node.machine import hardware; m = hardware.probe(); print(m.cores, m.threads)"
     output = subprocess.run(
         ["taskset", "-c", str(cpus[0]), sys.executable, "-c", code],
         capture_output=True,
@@ -78,7 +78,7 @@ def test_cpus_to_bind_to_are_one_a_core_by_node(tmp_path: Path) -> None:
 def test_only_the_cpus_allowed_here_are_bound_to() -> None:
     """As a container's cpuset does it: the kernel shows it in the affinity."""
     last = max(os.sched_getaffinity(0))
-    code = "from yibu.node import hardware; print(hardware.probe().numa_cpus)"
+    code = "from yibu.node.machine import hardware; print(hardware.probe().numa_cpus)"
     output = subprocess.run(
         ["taskset", "-c", str(last), sys.executable, "-c", code],
         capture_output=True,

@@ -155,7 +155,7 @@ def test_signals_reach_the_node(hold: Callable[..., Held], number: signal.Signal
 def test_a_signal_before_there_is_a_node_ends_it() -> None:
     told = (
         "import os, signal, sys\n"
-        "from yibu.node import holder\n"
+        "from yibu.node.handover import holder\n"
         "one = holder.Holder([sys.executable, '-c', 'print(1)'], [])\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "sys.exit(one.run())\n"
