@@ -418,6 +418,15 @@ def test_what_the_environment_gave_the_node_holds(home: Home) -> None:
     assert statuses(home, None, KEY, OTHER) == [401, 200, 401]
 
 
+def test_up_with_another_environment_takes_no_key_away(home: Home) -> None:
+    home.write([fake()])
+    home.yibu("up", "-d", env={**home.env, "YIBU_API_KEYS": KEY})
+    refused = home.yibu("up", "-d", env={**home.env, "YIBU_API_KEYS": OTHER}, code=2).stderr
+    assert "gateway.api_keys: 1 → 1 (1 added, 1 removed)" in refused
+    home.yibu("up", "-d", env={**home.env, "YIBU_API_KEYS": f"{KEY},{OTHER}"})
+    assert statuses(home, None, KEY, OTHER) == [401, 200, 200]
+
+
 def test_a_key_file_is_read_again(home: Home) -> None:
     file = home.root / "keys"
     file.write_text(f"{KEY}\n{OTHER}\n")

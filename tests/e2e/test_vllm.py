@@ -385,7 +385,7 @@ def test_a_flag_that_vllm_does_not_know(served: Served) -> None:
 def test_another_key_under_a_running_node(served: Served) -> None:
     done = served.home.yibu("up", "-d", str(served.weights), "--name", "other",
                             "--engine", "vllm", "--", "--api-key", "another-key", code=2)  # fmt: skip
-    assert "it does not know 1 of gateway.api_keys" in done.stderr
+    assert "gateway.api_keys: 1 → 1 (1 added, 1 removed)" in done.stderr
 
 
 def test_a_wrong_path_is_said_before_anything_starts(served: Served) -> None:

@@ -38,7 +38,7 @@ APPLIED: Mapping[str, Applied] = {
 _FIELDS = {"max_body_bytes": "max_body", "max_upload_bytes": "max_upload"}
 """Fields of GatewayConfig whose name in the file is another one."""
 _KEYS = frozenset({"api_keys", "api_key_file"})
-FIRM = frozenset({"flag", "environment"})
+FIRM: frozenset[Origin] = frozenset({"flag", "environment"})
 """Origins that hold against a file."""
 
 

@@ -38,7 +38,8 @@ def changes_of_up(
 
     Raises:
         UsageError: a model of the file runs that it no longer has, or the settings are another file's, or of
-            another address: whoever brings a model up may not expect that.
+            another address, or a flag or variable takes keys away that clients may use: whoever brings a
+            model up may not expect that.
         ConfigError: they cannot be used.
     """
     _refuse_gone(config, told["models"], whole_file=whole_file)
@@ -46,7 +47,8 @@ def changes_of_up(
     wanted, keys = settings_of(config, context.env)
     after = merged(running, wanted, whole=False)
     found = changes(running, after)
-    if moving(found) or (found and after.file != wanted.file):
+    lost = any(set(running.keys.get(origin, ())) - set(after.digests) for origin in FIRM)
+    if moving(found) or lost or (found and after.file != wanted.file):
         _refuse_surprise(found, running, wanted)
     if found:
         check_settings(after, context)
