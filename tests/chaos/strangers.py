@@ -51,8 +51,12 @@ async def take_the_port(world: World, chance: random.Random) -> None:
             return
         listener.setblocking(False)
         clients: list[asyncio.StreamWriter] = []
+        over = False
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if over:  # accepted just before the listener closed
+                writer.transport.abort()
+                return
             clients.append(writer)
             await _answer(reader, writer)
 
@@ -60,6 +64,7 @@ async def take_the_port(world: World, chance: random.Random) -> None:
             async with await asyncio.start_server(answer, sock=listener):
                 await eventually(lambda: world.all_ready(WILD), "an engine came up on another port")
         finally:
+            over = True
             for client in clients:
                 client.transport.abort()
 
