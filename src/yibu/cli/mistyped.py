@@ -31,48 +31,46 @@ _OTHER_WORDS: Mapping[str, str] = MappingProxyType(
 )
 """What other tools call our verbs. The nearest spelling alone would send `start` to `restart`."""
 
-_REFUSALS = tuple(
-    (re.compile(pattern, re.DOTALL), text)
-    for pattern, text in (
-        (
-            r"No such option: (?P<option>\S+) \(Possible options: (?P<near>.+)\)",
-            tr("No such option: {option}. Did you mean {near}?"),
-        ),
-        (r"No such option: (?P<option>\S+)", tr("No such option: {option}")),
-        (
-            r"No such command (?P<verb>.+)\. Did you mean (?P<near>.+)\?",
-            tr("No such command {verb}. Did you mean {near}?"),
-        ),
-        (r"No such command (?P<verb>.+)\.", tr("No such command {verb}.")),
-        (r"Missing command\.", tr("A command is missing.")),
-        (r"Missing argument '(?P<name>.+?)'\..*", tr("{name} is missing")),
-        (r"Missing (?:option|parameter) '(?P<name>.+?)'\..*", tr("{name} is missing")),
-        (
-            r"Got unexpected extra argument\(s\) \((?P<words>.+)\)",
-            tr("One word too many, or several: {words}"),
-        ),
-        (
-            r"Option '(?P<option>.+)' requires (?:an argument|\d+ arguments)\.",
-            tr("The option {option} needs a value."),
-        ),
-        (
-            r"Option '(?P<option>.+)' does not take a value\.",
-            tr("The option {option} takes no value."),
-        ),
-        (
-            r"Invalid value for '(?P<name>.+?)': (?P<said>.+)",
-            tr("Invalid value for {name}: {said}"),
-        ),
-        (r"(?P<value>.+) is not one of (?P<known>.+)\.", tr("{value} is not one of {known}")),
-        (
-            r"(?P<value>.+) is not in the range (?P<range>.+)\.",
-            tr("{value} is not in the range {range}"),
-        ),
-        (r"(?P<value>.+) is not a valid int(?: range)?\.", tr("{value} is not an integer")),
-        (r"(?P<value>.+) is not a valid float(?: range)?\.", tr("{value} is not a number")),
-    )
+_REFUSALS = (
+    (
+        r"No such option: (?P<option>\S+) \(Possible options: (?P<near>.+)\)",
+        tr("No such option: {option}. Did you mean {near}?"),
+    ),
+    (r"No such option: (?P<option>\S+)", tr("No such option: {option}")),
+    (
+        r"No such command (?P<verb>.+)\. Did you mean (?P<near>.+)\?",
+        tr("No such command {verb}. Did you mean {near}?"),
+    ),
+    (r"No such command (?P<verb>.+)\.", tr("No such command {verb}.")),
+    (r"Missing command\.", tr("A command is missing.")),
+    (r"Missing argument '(?P<name>.+?)'\..*", tr("{name} is missing")),
+    (r"Missing (?:option|parameter) '(?P<name>.+?)'\..*", tr("{name} is missing")),
+    (
+        r"Got unexpected extra argument\(s\) \((?P<words>.+)\)",
+        tr("One word too many, or several: {words}"),
+    ),
+    (
+        r"Option '(?P<option>.+)' requires (?:an argument|\d+ arguments)\.",
+        tr("The option {option} needs a value."),
+    ),
+    (
+        r"Option '(?P<option>.+)' does not take a value\.",
+        tr("The option {option} takes no value."),
+    ),
+    (
+        r"Invalid value for '(?P<name>.+?)': (?P<said>.+)",
+        tr("Invalid value for {name}: {said}"),
+    ),
+    (r"(?P<value>.+) is not one of (?P<known>.+)\.", tr("{value} is not one of {known}")),
+    (
+        r"(?P<value>.+) is not in the range (?P<range>.+)\.",
+        tr("{value} is not in the range {range}"),
+    ),
+    (r"(?P<value>.+) is not a valid int(?: range)?\.", tr("{value} is not an integer")),
+    (r"(?P<value>.+) is not a valid float(?: range)?\.", tr("{value} is not a number")),
 )
-"""typer's refusals, which have no codes, and our texts with the same values."""
+"""typer's refusals, which have no codes, and our texts with the same values. Patterns are compiled where a
+command line is refused, not by each command."""
 
 
 def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
@@ -99,7 +97,7 @@ def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
 def refusal(said: str) -> str:
     """What the parser says of a command line, in the terminal's language."""
     for pattern, text in _REFUSALS:
-        if found := pattern.fullmatch(said):
+        if found := re.fullmatch(pattern, said, re.DOTALL):
             values = {name: refusal(value) for name, value in found.groupdict().items()}
             return filled(text, **values)
     return said
