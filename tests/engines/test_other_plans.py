@@ -139,10 +139,10 @@ def test_speech_with_a_vad_of_its_own() -> None:
     [
         ("sensevoice", {"punctuation": "p"}, (), "`punctuation:` is for a Paraformer"),
         ("paraformer", {"punctuation": "p", "path": "reference"}, (), "`punctuation:` is for"),
-        ("whisper-ct2", {"speakers": "s"}, (), "speakers are told apart with SenseVoice"),
+        ("whisper-ct2", {"speakers": "s"}, (), "`speakers:` goes with SenseVoice"),
         ("sensevoice", {"speakers": "s"}, (0,), "this is sensevoice on cuda"),
-        ("whisper-ct2", {"online": "o"}, (), "partial texts of a second model"),
-        ("sensevoice", {"online": "o", "path": "reference"}, (), "partial texts of a second model"),
+        ("whisper-ct2", {"online": "o"}, (), "`online:` goes with SenseVoice"),
+        ("sensevoice", {"online": "o", "path": "reference"}, (), "`online:` goes with SenseVoice"),
     ],
 )
 def test_models_beside_the_wrong_recognizer_are_refused(

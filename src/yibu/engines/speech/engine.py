@@ -173,31 +173,19 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
             ),
             hint=tr("leave `punctuation:` out: SenseVoice and whisper write their own"),
         )
-    if options.speakers and not (fast and usual == "speech-onnx"):
+    option = "speakers" if options.speakers else "online" if options.online else ""
+    if option and not (fast and usual == "speech-onnx"):
         raise UnsupportedError(
             tr(
-                "model {model!r}: speakers are told apart with SenseVoice and Paraformer, on "
-                "the CPU with `path: fast`; this is {format} on {device} with `path: "
-                "{options_path}`",
+                "model {model!r}: `{option}:` goes with SenseVoice and Paraformer, on the CPU with "
+                "`path: fast`; this is {format} on {device} with `path: {path}`",
                 model=model.name,
+                option=option,
                 format=facts.format,
                 device=device,
-                options_path=options.path,
+                path=options.path,
             ),
-            hint=tr("leave `speakers:` out, or take iic/SenseVoiceSmall on the CPU"),
-        )
-    if options.online and not (fast and usual == "speech-onnx"):
-        raise UnsupportedError(
-            tr(
-                "model {model!r}: partial texts of a second model (`online:`) go with SenseVoice and "
-                "Paraformer, on the CPU with `path: fast`; this is {format} on {device} with "
-                "`path: {options_path}`",
-                model=model.name,
-                format=facts.format,
-                device=device,
-                options_path=options.path,
-            ),
-            hint=tr("leave `online:` out, or take iic/SenseVoiceSmall on the CPU"),
+            hint=tr("leave `{option}:` out, or take iic/SenseVoiceSmall on the CPU", option=option),
         )
     if options.path == "reference" and facts.format in _BY_FUNASR:
         usual = "speech-torch"
