@@ -122,3 +122,13 @@ def anchors(page: Path) -> set[str]:
         plain = re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading).lower())
         found.add(plain.strip().replace(" ", "-"))
     return found
+
+
+@pytest.mark.parametrize("page", ALL, ids=relative)
+def test_files_of_ours_that_a_page_names_exist(page: Path) -> None:
+    """Renamed, they were still told by their old names."""
+    theirs = {"funasr_wss_server.py"}
+    ours = {one.name for folder in ("src", "tests", "scripts", "benchmarks")
+            for one in (ROOT / folder).rglob("*.py")}  # fmt: skip
+    named = {Path(found).name for found in re.findall(r"`([\w./-]*[a-z_]\.py)`", page.read_text())}
+    assert not named - ours - theirs
