@@ -58,6 +58,8 @@ class Wire:
         return names.get(name, default)
 
     def write(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 200"):
+            sys.exit(f"not answered with 200: {data!r}")
         self.written += len(data)
         self.answered()
 
@@ -111,7 +113,7 @@ async def one(rounds: int, *, conforming: bool) -> float:
         def answered(self) -> None:
             loop.call_soon(self.protocol.data_received, upstream.WHOLE)
 
-    async def connect(host: str, port: int) -> Connection:
+    async def connect(host: str, port: int, *_alive: object) -> Connection:
         made, wire = Connection(loop, (host, port)), Engine(named)
         wire.protocol = made
         made.connection_made(wire)
