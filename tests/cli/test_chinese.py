@@ -13,8 +13,10 @@ import pytest
 
 from tests.cli.test_conditions import VERBS, environment
 from tests.support.chinese import english
+from tests.support.zygote import CHINESE, ZYGOTE
 from yibu.cli.help_text import wrapped
 from yibu.cli.output import cell_width
+from yibu.messages import ENGLISH, language_of
 
 _PROGRAM = """
 from yibu.messages import use
@@ -71,10 +73,8 @@ def run(home: Path, language: str, *words: str, **more: str) -> subprocess.Compl
         "YIBU_OFFLINE": "1",
         **more,
     }
-    return subprocess.run(
-        [sys.executable, "-m", "yibu", *words],
-        env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    zygote = ZYGOTE if language_of(env) == ENGLISH else CHINESE
+    return zygote.run(*words, env=env, cwd=home)
 
 
 @pytest.mark.parametrize("verb", ["", *_HELP])
@@ -184,22 +184,31 @@ def test_json_is_the_same_in_every_language(tmp_path: Path, words: tuple[str, ..
         assert json.loads(chinese.stdout) == json.loads(english.stdout)
 
 
-def test_ours_is_the_first_word(tmp_path: Path) -> None:
-    assert _HAN.search(run(tmp_path, "C", "ps", YIBU_LANG="zh").stderr)
-    assert not _HAN.search(run(tmp_path, "zh_CN.UTF-8", "ps", YIBU_LANG="en").stderr)
-    assert not _HAN.search(run(tmp_path, "zh_CN.UTF-8", "ps", LC_ALL="C.UTF-8").stderr)
+def started(home: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
+    """``yibu ps`` as a terminal starts it."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "YIBU_HOME": str(home / "yibu"), **env}
+    words = [sys.executable, "-m", "yibu", "ps"]
+    done = subprocess.run(words, env=env, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 5
+    return done
+
+
+@pytest.mark.parametrize(
+    ("env", "chinese"),
+    [
+        ({"LANG": "zh_CN.UTF-8"}, True),
+        ({"LANG": "C", "YIBU_LANG": "zh"}, True),
+        ({"LANG": "zh_CN.UTF-8", "YIBU_LANG": "en"}, False),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C.UTF-8"}, False),
+    ],
+    ids=str,
+)
+def test_ours_is_the_first_word(tmp_path: Path, env: dict[str, str], chinese: bool) -> None:
+    assert bool(_HAN.search(started(tmp_path, **env).stderr.decode())) == chinese
 
 
 def test_a_terminal_of_gbk_gets_chinese_in_gbk(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "yibu", "ps"],
-        env={
-            "PATH": os.environ["PATH"], "HOME": str(tmp_path), "YIBU_LANG": "zh_CN",
-            "PYTHONIOENCODING": "gbk",
-        },
-        capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 5
+    done = started(tmp_path, YIBU_LANG="zh_CN", PYTHONIOENCODING="gbk")
     assert "没有节点在运行" in done.stderr.decode("gbk")
 
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from yibu.messages import ENGLISH
 from yibu.node.handover.holder import Holder
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,12 @@ _CLIENT = 100
 """The number under which a command's fork keeps its way to ask for a node."""
 
 _NUMBER = struct.Struct("i")
+_PROGRAM = f"""
+import runpy, sys
+from yibu.messages import use
+use(sys.argv[1])
+runpy.run_module({__name__!r}, run_name="__main__")
+"""
 
 
 class Forked(subprocess.Popen[Any]):
@@ -106,9 +113,13 @@ class Forked(subprocess.Popen[Any]):
 
 
 class Zygote:
-    """The one process of a test worker; it starts with the first command and ends with the tests."""
+    """One process of a test worker; it starts with the first command and ends with the tests.
 
-    def __init__(self) -> None:
+    Texts are made when modules are imported, so each language has a process of its own.
+    """
+
+    def __init__(self, language: str = ENGLISH) -> None:
+        self._language = language
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -162,13 +173,16 @@ class Zygote:
     def _start(self) -> None:
         self._socket, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(server.fileno()), str(self._socket.fileno())],
+            [
+                sys.executable, "-c", _PROGRAM, self._language,
+                str(server.fileno()), str(self._socket.fileno()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=ROOT,
             env={"YIBU_ZYGOTE_ROOM": "." * ROOM, **os.environ},
             pass_fds=(server.fileno(), self._socket.fileno()),
-        )
+        )  # fmt: skip
         server.close()
 
     def close(self) -> None:
@@ -180,7 +194,9 @@ class Zygote:
 
 
 ZYGOTE = Zygote()
-atexit.register(ZYGOTE.close)
+CHINESE = Zygote("zh_CN")
+for _each in (ZYGOTE, CHINESE):
+    atexit.register(_each.close)
 
 
 def serve(server: socket.socket, client: int) -> Callable[[], None]:
@@ -336,4 +352,4 @@ def import_all() -> None:
 if __name__ == "__main__":
     import_all()
     sys.path.pop(0)  # the folder that holds these tests
-    leave(serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])))
+    leave(serve(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3])))
