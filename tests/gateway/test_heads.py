@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
 import re
+import socket
+import struct
+from typing import cast
 
 import pytest
 
 from tests.support.connections import connected
+from yibu.gateway.http.transport import AnswerTransport, Owner
 
 from .conftest import FakeBackend, Running, Serve
 from .test_http import BODY, CLOSE, HEAD, talk
@@ -145,3 +150,19 @@ async def test_a_compressed_body_is_refused(serve: Serve, backend: FakeBackend) 
             ) as answer:
                 assert answer.status == 200
     assert len(up.received) == 1
+
+
+async def test_what_a_client_that_is_gone_is_told_last() -> None:
+    """It resets the connection while its request is refused."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    with pytest.raises(OSError, match="not connected"):
+        transport.write_eof()
+    AnswerTransport(transport, cast("Owner", None), loop).write_eof()
+    transport.abort()
+    await asyncio.sleep(0)

@@ -7,11 +7,13 @@ import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import aiohttp
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio import client
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -27,6 +29,7 @@ from .conftest import SPEECH, FakeBackend, Running, Serve
 KEY = "a-key-that-is-long-enough"
 SECONDS = 60.0
 REALTIME = "/v1/realtime?intent=transcription"
+connect = partial(client.connect, open_timeout=SECONDS, ping_timeout=SECONDS)
 
 
 class EchoEngine:
@@ -47,6 +50,8 @@ class EchoEngine:
             process_request=self.handshake,
             select_subprotocol=lambda _, offered: offered[0] if offered else None,
             compression=None,
+            open_timeout=SECONDS,
+            ping_timeout=SECONDS,
         ) as server:
             self.port = next(iter(server.sockets)).getsockname()[1]
             yield self

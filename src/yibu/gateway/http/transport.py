@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -70,7 +71,8 @@ class AnswerTransport:
 
     def write_eof(self) -> None:
         self.flush()
-        self._inner.write_eof()
+        with contextlib.suppress(OSError):  # the client is gone, which connection_lost will say
+            self._inner.write_eof()
 
     def abort(self) -> None:
         self._head = b""
