@@ -1,7 +1,7 @@
 """Write the generated documents (PAGES) from the code; `make docs`. Tests check that they are current.
 
 The language is the process's (`yibu.messages.use`, before this is imported). Those in Chinese are
-written once every text has a translation. What is of programs (yibu.schema.json) is English alone.
+written once every text has a translation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from yibu.cli import exits
 from yibu.cli.main import app
-from yibu.config.schema import FileSchema
+from yibu.config.schema import published
 from yibu.engines.causes import GENERIC_CAUSES
 from yibu.engines.registry import engines, request_tables
 from yibu.engines.requests import Rule
@@ -156,7 +156,7 @@ def _helps() -> Iterator[tuple[str, str]]:
 
 
 def schema() -> str:
-    return json.dumps(FileSchema.model_json_schema(), ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(published(), ensure_ascii=False, indent=2) + "\n"
 
 
 _OUTCOMES = {
@@ -263,12 +263,9 @@ _IN_BOTH: dict[str, Callable[[], str]] = {
     "reference/causes.md": causes,
     "reference/licences.md": licences,
     "requests.md": requests,
+    "yibu.schema.json": schema,
 }
-PAGES = (
-    {**_IN_BOTH, "yibu.schema.json": schema}
-    if active() == ENGLISH
-    else {f"zh/{name}": make for name, make in _IN_BOTH.items()}
-)
+PAGES = _IN_BOTH if active() == ENGLISH else {f"zh/{name}": make for name, make in _IN_BOTH.items()}
 _CHINESE = (
     "from yibu.messages import use; use('zh_CN'); import generate_docs; generate_docs.write()"
 )

@@ -5,7 +5,8 @@
     messages.py --fill F   take translations from a JSON object {id: translation} in F
 
 Texts are the first argument of ``tr()``; of the command line also the docstrings of verbs (their help)
-and the headings of tables; and what the engines' ``log.toml`` say of causes of failure.
+and the headings of tables; what the engines' ``log.toml`` say of causes of failure; the words of the
+Grafana dashboard; and the descriptions in yibu.yaml's schema.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import ast
 import io
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -25,6 +27,9 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
+from yibu.config.schema import published
+from yibu.export.grafana import rows
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "yibu"
 LOCALE = SOURCE / "messages" / "locale"
@@ -33,7 +38,7 @@ LANGUAGE = "zh_CN"
 PO = LOCALE / LANGUAGE / "LC_MESSAGES" / "yibu.po"
 _NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 """The file is the same whenever it is made."""
-_SAY = {"tr", "output.say", "option", "argument"}
+_SAY = {"tr", "output.say", "option", "argument", "why", "notes.why"}
 _TABLES = {"output.table", "output.listing"}
 
 
@@ -52,7 +57,28 @@ def texts() -> dict[str, set[str]]:
         found.setdefault(text, set()).add("messages/system.py")
     for entry in tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]:
         found.setdefault(entry["about"], set()).add("hub/catalogue.toml")
+    for text in _of_dashboard():
+        found.setdefault(text, set()).add("export/dashboard.yaml")
+
+    def described(text: str) -> str:
+        found.setdefault(text, set()).add("config/schema.py")
+        return text
+
+    published(described)
     return found
+
+
+def _of_dashboard() -> Iterator[str]:
+    """Titles and notes of panels, and those legends that have a word beside their labels."""
+    for row, panels in rows().items():
+        yield row
+        for panel in panels:
+            yield from filter(None, (panel.title, panel.about))
+            yield from (
+                one
+                for one in panel.queries.values()
+                if re.search("[A-Za-z]{3}", re.sub(r"\{\{\w+\}\}", "", one))
+            )
 
 
 def _of_log(table: dict[str, Any]) -> Iterator[str]:

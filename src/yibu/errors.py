@@ -35,7 +35,9 @@ Two tables map them: ``yibu.cli.exits`` to exit codes, and each ``RequestError``
 
 from __future__ import annotations
 
-from yibu.messages import Message
+import json
+
+from yibu.messages import Message, pack, unpack
 from yibu.redaction import redact
 
 
@@ -77,6 +79,25 @@ class YibuError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+
+TOLD = "yibu.error "
+"""Begins what an engine of yibu's own writes to its log for the node, by :func:`told`."""
+
+
+def told(error: YibuError) -> str:
+    """The error with its texts' values, for a reader of another language."""
+    said = {"cause": error.cause, "message": error.message, "hint": error.hint}
+    return TOLD + json.dumps(pack(said), ensure_ascii=False)
+
+
+def heard(line: str) -> YibuError | None:
+    """The error that a line of a log tells, as :func:`told` made it."""
+    try:
+        said = unpack(json.loads(line.partition(TOLD)[2]))
+        return YibuError(said["message"], hint=said["hint"], cause=said["cause"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class UsageError(YibuError):

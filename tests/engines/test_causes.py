@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import select
@@ -18,6 +19,9 @@ from conftest import free_port
 from yibu.engines.causes import GENERIC_CAUSES, Explanation, explain
 from yibu.engines.logs import Cause, causes_of
 from yibu.engines.registry import engines
+from yibu.errors import UnsupportedError, told
+from yibu.log import RedactingFormatter
+from yibu.messages import render, tr
 
 ALL = [(engine.name, cause) for engine in engines() for cause in engine.causes] + [
     ("generic", cause) for cause in GENERIC_CAUSES
@@ -375,3 +379,18 @@ def test_real_directory_with_two_models(
     found = fail(folder)
     assert found.cause == "several_models"
     assert "#FILE.gguf" in found.hint
+
+
+def test_an_engine_of_our_own_tells_its_error_for_every_language() -> None:
+    error = UnsupportedError(
+        tr("the reference path needs FSMN-VAD"), hint=tr("set `vad: {vad}`", vad="iic/fsmn")
+    )
+    record = logging.LogRecord("yibu.speech", logging.ERROR, "", 0, "%s", (told(error),), None)
+    line = RedactingFormatter().format(record)
+    found = explain(f"loading\n{line}\nbye", causes_of("speech"), exit_code=1)
+    assert (found.cause, found.message) == ("unsupported", "the reference path needs FSMN-VAD")
+    assert render(found.message, "zh_CN") == "参考路径需要 FSMN-VAD"
+    assert render(found.hint, "zh_CN") == "设置 `vad: iic/fsmn`"
+    assert found.lines == ("loading",)
+    damaged = explain(line[:-9], causes_of("speech"), exit_code=1)
+    assert damaged.cause == "unknown"

@@ -120,7 +120,10 @@ def test_nothing_is_decided_by_an_errors_words() -> None:
                     for one in sides
                 )
                 said = any(
-                    re.search(r"\w\.(message|hint)$|^str\(\w*error\)$", ast.unparse(one))
+                    re.search(
+                        r"\w\.(message|hint)$|^str\(\w*error\)$|^(hint|sentence)$",
+                        ast.unparse(one),
+                    )
                     for one in sides
                 )
                 if words and said:
@@ -165,6 +168,18 @@ def test_what_is_said_has_a_translation() -> None:
         for text in _bare(value)
     ]
     assert not wrong
+
+
+def test_words_for_an_empty_list_are_translated() -> None:
+    """``", ".join(names) or "none"`` stands in a sentence, which is in the reader's language."""
+    word = re.compile(r'\bor "(?:none|nothing|missing|unset)"')
+    found = [
+        f"{path.relative_to(script.SOURCE)}: {match[0]}"
+        for path in sorted(script.SOURCE.rglob("*.py"))
+        if path.parent.name != "launchers"  # of the engine's own environment, to its log
+        for match in word.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not found
 
 
 def _bare(node: ast.AST) -> list[str]:

@@ -27,7 +27,7 @@ OTHERS = {
     "budget": ("预算",),  # what a model may think
     "context": ("context",),
     "slots": ("slot",),
-    "source": ("源码",),  # of a program
+    "source": ("源码", "数据源"),  # of a program; Grafana's
     "embedding": ("embedding", "嵌入"),
 }
 """Words for another sense of the same English word."""

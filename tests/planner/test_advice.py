@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from models import MODELS
 
+from yibu.messages import render, use
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.plan import place_anyway, plan
 from yibu.planner.request import Request
@@ -44,6 +45,19 @@ def test_an_8_bit_cache_is_advised_only_where_it_works_and_fits() -> None:
         (result,) = plan([vllm("Qwen2.5-1.5B")], machine_with(card))
         assert result.verdict == "fits_reduced"
         assert any("fp8" in hint for hint in result.suggestions) is advised
+
+
+def test_the_same_is_advised_in_every_language() -> None:
+    """Which advice applies is not read from its words."""
+    card = gpu(0, 16, compute_capability=(8, 9))
+    english = plan([vllm("Qwen2.5-7B", context=100_000)], machine_with(card))[0].suggestions
+    use("zh_CN")
+    try:
+        chinese = plan([vllm("Qwen2.5-7B", context=100_000)], machine_with(card))[0].suggestions
+    finally:
+        use("en")
+    assert [render(one, "zh_CN") for one in english] == list(chinese)
+    assert any("GPUs of 16.0 GiB" in one for one in english)
 
 
 def test_a_budget_beyond_what_is_free_is_named_as_the_reason() -> None:

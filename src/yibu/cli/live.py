@@ -87,7 +87,7 @@ def _microphone(device: str | None) -> Iterator[Callable[[], bytes]]:
             samplerate=_RATE, channels=1, dtype="int16", device=chosen
         )
     except (sounddevice.PortAudioError, ValueError) as error:
-        known = "; ".join(str(sounddevice.query_devices()).splitlines()) or "none"
+        known = "; ".join(str(sounddevice.query_devices()).splitlines()) or tr("none")
         raise UsageError(
             tr(
                 "The microphone {device} cannot be opened: {error}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -363,3 +364,20 @@ class FileSchema(_Part):
 
     gateway: GatewaySchema = GatewaySchema()
     models: list[ModelSchema] = Field(default_factory=list)
+
+
+def published(say: Callable[[str], str] = tr) -> dict[str, Any]:
+    """The file's JSON Schema, with its descriptions in this process's language."""
+
+    def said(node: Any) -> Any:
+        if isinstance(node, list):
+            return [said(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        return {
+            key: say(value) if key == "description" and isinstance(value, str) else said(value)
+            for key, value in node.items()
+        }
+
+    schema: dict[str, Any] = said(FileSchema.model_json_schema())
+    return schema

@@ -199,7 +199,7 @@ def moving(changed: Iterable[SettingChange]) -> list[SettingChange]:
 def shown_value(name: str, value: Any) -> str:
     """A setting's value as it may be shown: of keys only how many there are."""
     if name == "api_keys":
-        return str(len(value)) if value else "none"
+        return str(len(value)) if value else tr("none")
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+        return " ".join(map(str, value)) or tr("none")
+    return tr("none") if value is None else str(value)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from yibu.engines.logs import Cause, causes_of
 from yibu.environments.libraries import how_to_install
+from yibu.errors import TOLD, heard
 from yibu.messages import filled, tr
 from yibu.redaction import redact
 
@@ -62,6 +63,10 @@ def explain(
     signal_number = _signal(exit_code)
     if oom_killed and signal_number in (_SIGKILL, None):
         return Explanation("oom_killed", *_KILLED, tuple(lines[-_CONTEXT:]))
+    for index, line in enumerate(lines):
+        if TOLD in line and (error := heard(line)) is not None:
+            near = tuple(lines[max(0, index - _CONTEXT) : index])
+            return Explanation(error.cause, error.message, error.hint, near)
     for cause in (*causes, *GENERIC_CAUSES):
         if (match := _search(cause, lines)) is not None:
             return match

@@ -18,14 +18,10 @@ from yibu.export.deployment import (
     Files,
 )
 from yibu.export.image import image_files, probe
-from yibu.export.notes import Notes
+from yibu.export.notes import Notes, comment
+from yibu.messages import tr
 
 _KEY_PATH = "/run/secrets/api_keys"
-_TOP = """\
-Written by `yibu export compose`.
-  cp .env.example .env && chmod 600 .env    # fill in what it asks for
-  docker compose up -d --build --wait       # returns when every model is ready; the first time downloads
-  docker compose exec {name} yibu ps        # and logs, test, top …"""
 
 
 def export(deployment: Deployment, base: str) -> Files:
@@ -49,12 +45,19 @@ def _compose(deployment: Deployment) -> str:
     if key_file is not None:
         top["secrets"] = {
             **notes.why(
-                "gateway.api_key_file. The container's user has to be its owner, with mode 0600:\n"
+                "gateway.api_key_file. The container's user has to own it, with mode 0600:\n"
                 "yibu refuses a file of keys that others may read."
             ),
             "api_keys": {"file": str(key_file)},
         }
-    return notes.dump(top, top=_TOP.format(name=deployment.name))
+    steps = tr(
+        "Written by `yibu export compose`.\n"
+        "  cp .env.example .env && chmod 600 .env    # fill in what it asks for\n"
+        "  docker compose up -d --build --wait       # returns when every model is ready; the first time downloads\n"
+        "  docker compose exec {name} yibu ps        # and logs, test, top …",
+        name=deployment.name,
+    )
+    return notes.dump(top, top=steps)
 
 
 def _service(deployment: Deployment, notes: Notes) -> dict[str, Any]:
@@ -105,11 +108,11 @@ def _service(deployment: Deployment, notes: Notes) -> dict[str, Any]:
 
 def _ports_note(deployment: Deployment) -> str:
     if is_loopback(deployment.config.gateway.host):
-        return (
+        return tr(
             "As gateway.host says, from this machine alone. For others: gateway.host: 0.0.0.0 in\n"
             "yibu.yaml and export again, or take the address away here."
         )
-    return "As gateway.host says, for other machines too."
+    return tr("As gateway.host says, for other machines too.")
 
 
 def _ports(deployment: Deployment) -> list[str]:
@@ -134,9 +137,10 @@ def _quoted(host: str) -> str:
 
 
 def _environment(deployment: Deployment) -> dict[str, str | None]:
+    unset = tr("set it in .env")
     found: dict[str, str | None] = {
         "YIBU_PORT": str(deployment.inner_port),
-        **{name: f"${{{name}:?set it in .env}}" for name in deployment.secrets},
+        **{name: f"${{{name}:?{unset}}}" for name in deployment.secrets},
         **{name: None for name in PASSED if name not in deployment.secrets},
     }
     if deployment.key_file is not None:
@@ -164,10 +168,12 @@ def _gpus(deployment: Deployment, notes: Notes) -> dict[str, Any]:
     count = "all" if deployment.gpus is None or named else deployment.gpus
     device = {"driver": "nvidia", "count": count, "capabilities": ["gpu"]}
     reason = (
-        "All, because yibu.yaml names GPUs by their number, and a container with some of them\n"
-        "would count those from 0."
+        tr(
+            "All, because yibu.yaml names GPUs by their number, and a container with some of them\n"
+            "would count those from 0."
+        )
         if named
-        else "Needs NVIDIA's container toolkit on the host."
+        else tr("Needs NVIDIA's container toolkit on the host.")
     )
     return {
         **notes.why("Tensor parallel engines exchange data here; Docker's default is 64 MB."),
@@ -180,22 +186,24 @@ def _gpus(deployment: Deployment, notes: Notes) -> dict[str, Any]:
 def _variables(deployment: Deployment) -> str:
     asked = "".join(f"{_purpose(name)}{name}=\n\n" for name in deployment.secrets)
     passed = "".join(f"# {name}=\n" for name in PASSED if name not in deployment.secrets)
+    begin = tr("Copy to .env, chmod 600 .env, and keep it out of version control.")
+    folders = tr(
+        "Where data and models are kept, instead of in Docker's own volumes. First make the folders\n"
+        "data and models there, owned by the user below."
+    )
+    needed = tr("Where needed: hubs, their tokens, a package mirror, a proxy.")
     return (
-        "# Copy to .env, chmod 600 .env, and keep it out of version control.\n\n"
-        f"{asked}"
-        "# Where data and models are kept, instead of in Docker's own volumes. Make its folders data\n"
-        "# and models first, as the user below.\n"
-        "# VOLUME_DIR=/srv/yibu\n"
-        "# YIBU_UID=1000\n# YIBU_GID=1000\n\n"
-        "# Where needed: hubs, their tokens, a package mirror, a proxy.\n"
-        f"{passed}"
+        f"{comment(begin)}\n\n{asked}"
+        f"{comment(folders)}\n# VOLUME_DIR=/srv/yibu\n# YIBU_UID=1000\n# YIBU_GID=1000\n\n"
+        f"{comment(needed)}\n{passed}"
     )
 
 
 def _purpose(name: str) -> str:
     if name != KEYS_VARIABLE:
-        return "# yibu.yaml refers to it.\n"
-    return (
-        "# Keys that clients may use, comma-separated. One is made by:\n"
-        "#   python3 -c 'import secrets; print(secrets.token_urlsafe(32))'\n"
+        return comment(tr("yibu.yaml refers to it.")) + "\n"
+    made = tr(
+        "Keys that clients may use, comma-separated. One is made by:\n"
+        "  python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
     )
+    return comment(made) + "\n"

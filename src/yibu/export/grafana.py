@@ -16,6 +16,7 @@ import yaml
 from yibu.export.alerts import rules
 from yibu.export.deployment import Deployment, File, Files
 from yibu.export.notes import Notes
+from yibu.messages import tr
 
 _WIDTH, _HEIGHT = 24, 8
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -67,7 +68,9 @@ def dashboard() -> dict[str, Any]:
     return {
         "uid": "yibu",
         "title": "yibu",
-        "description": "Models, requests and engines of yibu nodes. Written by `yibu export grafana`.",
+        "description": tr(
+            "Models, requests and engines of yibu nodes. Written by `yibu export grafana`."
+        ),
         "tags": ["yibu", "llm"],
         "schemaVersion": 39,
         "editable": True,
@@ -82,19 +85,19 @@ def dashboard() -> dict[str, Any]:
 def _variables() -> Iterator[dict[str, Any]]:
     yield {
         "name": "datasource",
-        "label": "Data source",
+        "label": tr("Data source"),
         "type": "datasource",
         "query": "prometheus",
     }
     above = ""
-    for name, family in (
-        ("job", "yibu_models"),
-        ("instance", "yibu_models"),
-        ("model", "yibu_model_state"),
+    for name, label, family in (
+        ("job", tr("Job"), "yibu_models"),
+        ("instance", tr("Instance"), "yibu_models"),
+        ("model", tr("Model"), "yibu_model_state"),
     ):
         yield {
             "name": name,
-            "label": name.capitalize(),
+            "label": label,
             "type": "query",
             "datasource": _SOURCE,
             "query": {"query": f"label_values({family}{{{above}}}, {name})", "refId": name},
@@ -112,7 +115,7 @@ def _panels() -> Iterator[dict[str, Any]]:
     for row, panels in rows().items():
         number += 1
         yield _placed(
-            {"type": "row", "title": row, "collapsed": False, "panels": []}, number, 0, y, 24, 1
+            {"type": "row", "title": tr(row), "collapsed": False, "panels": []}, number, 0, y, 24, 1
         )
         x, y = 0, y + 1
         height = 4 if all(panel.kind == "stat" for panel in panels) else _HEIGHT
@@ -135,14 +138,14 @@ def _panel(panel: Panel) -> dict[str, Any]:
             "refId": chr(ord("A") + n),
             "datasource": _SOURCE,
             "expr": _expression(query),
-            "legendFormat": legend,
+            "legendFormat": tr(legend),
         }
         for n, (query, legend) in enumerate(panel.queries.items())
     ]
     return {
         "type": panel.kind,
-        "title": panel.title,
-        "description": panel.about,
+        "title": tr(panel.title),
+        "description": tr(panel.about) if panel.about else "",
         "datasource": _SOURCE,
         "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
         "targets": targets,
@@ -164,7 +167,9 @@ def _scrape(deployment: Deployment) -> str:
         **notes.why("One address a node."),
         "static_configs": [{"targets": [f"{_address(deployment)}:{deployment.port}"]}],
     }
-    top = "To be laid into prometheus.yml; alerts.yaml beside it. Then import dashboard.json in Grafana."
+    top = tr(
+        "Add this to prometheus.yml, with alerts.yaml beside it. Then import dashboard.json in Grafana."
+    )
     return notes.dump({"rule_files": ["alerts.yaml"], "scrape_configs": [job]}, top=top)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from yibu import __version__
 from yibu.export.deployment import CONFIG_FOLDER, DATA, MODELS, USER, Deployment, File, Files
+from yibu.export.notes import comment
+from yibu.messages import tr
 
 DEBIAN = "debian:bookworm-slim"
 MODELSCOPE = (
@@ -25,8 +27,8 @@ def image_files(deployment: Deployment, base: str) -> Files:
     """What ``docker build`` needs beside yibu.yaml."""
     return {
         "Dockerfile": File(_dockerfile(deployment, base_image(base))),
-        ".dockerignore": File(_IGNORED),
-        "wheels/README": File(_WHEELS),
+        ".dockerignore": File(_ignored()),
+        "wheels/README": File(_wheels()),
     }
 
 
@@ -39,19 +41,26 @@ def _build_steps(deployment: Deployment, base: str) -> str:
     if base == DEBIAN:
         # Another base has a Python of its own, which Debian's or Ubuntu's would stand in front of.
         packages += " python3 python3-venv" + (_COMPILER if deployment.gpus != 0 else "")
+    programs = tr(
+        "tini is the first process: it passes signals on and reaps what engines leave. vLLM needs libnuma.\n"
+        "Versions are those of the base image's Debian release."
+    )
+    index = tr(
+        "From the package index, or from a wheel in wheels/. A mirror: --build-arg PIP_INDEX_URL=…; one with\n"
+        "a password: --secret id=pip_conf,src=pip.conf, which stays out of the image and its history."
+    )
     return f"""\
 # syntax=docker/dockerfile:1
-# Written by `yibu export`. Build: docker build -t {deployment.image} .
+{comment(tr("Written by `yibu export`. Build: docker build -t {image} .", image=deployment.image))}
 ARG BASE={base}
 FROM ${{BASE}}
 
-# The user that it runs as. Folders of the host that are mounted must be this user's:
+{comment(tr("The user that it runs as, who must own the host's folders that are mounted:"))}
 #   docker build --build-arg UID=$(id -u) --build-arg GID=$(id -g) .
 ARG UID={USER}
 ARG GID={USER}
 
-# tini is the first process: it passes signals on and reaps what engines leave. libnuma is vLLM's.
-# Versions are the base image's to pin: its tag is the Debian release.
+{comment(programs)}
 # hadolint ignore=DL3008
 RUN apt-get update \\
  && apt-get install -y --no-install-recommends {packages} \\
@@ -61,8 +70,7 @@ RUN apt-get update \\
  && useradd --non-unique --uid "${{UID}}" --gid "${{GID}}" --home-dir {DATA} --no-create-home yibu \\
  && install -d -o "${{UID}}" -g "${{GID}}" {DATA} {MODELS}
 
-# From the package index, or from a wheel in wheels/. A mirror: --build-arg PIP_INDEX_URL=…; one with
-# a password: --secret id=pip_conf,src=pip.conf, which stays out of the image and its history.
+{comment(index)}
 ARG YIBU=yibu=={__version__}
 ARG PIP_INDEX_URL
 ARG PIP_NO_INDEX
@@ -78,10 +86,16 @@ COPY yibu.yaml {CONFIG_FOLDER}/yibu.yaml
 def _runtime(deployment: Deployment) -> str:
     port = deployment.inner_port
     ports = " ".join(str(one) for one in (port, deployment.config.gateway.funasr_port) if one)
+    volumes = tr(
+        "All that is written lies in the two volumes: yibu's state, logs and engines, and the hubs' caches.\n"
+        "A container's gateway is reached from outside only, so it listens on all addresses, and refuses\n"
+        "to do so without a key."
+    )
+    health = tr(
+        "Alive, not ready: the first start downloads for as long as it takes, and a restart would not help."
+    )
     return f"""
-# All that is written lies in the two volumes: yibu's state, logs and engines, and the hubs' caches.
-# In a container the gateway is reached from outside alone, so it listens on all addresses; it refuses
-# to without a key.
+{comment(volumes)}
 ENV PATH=/opt/yibu/bin:$PATH \\
     HOME={DATA} \\
     YIBU_HOME={DATA} \\
@@ -94,7 +108,7 @@ VOLUME ["{DATA}", "{MODELS}"]
 WORKDIR {DATA}
 USER ${{UID}}:${{GID}}
 EXPOSE {ports}
-# Alive, not ready: the first start downloads for as long as it takes, and a restart would not help.
+{comment(health)}
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=4 \\
     CMD ["/opt/yibu/bin/python", "-c", "{probe(port, "/healthz")}"]
 STOPSIGNAL SIGTERM
@@ -111,20 +125,16 @@ def probe(port: int, path: str) -> str:
     )
 
 
-_IGNORED = """\
-# Secrets and data of the running service are no part of the image.
-.env
-data
-models
-keys*
-pip.conf
-"""
+def _ignored() -> str:
+    note = tr("Secrets and data of the running service are no part of the image.")
+    return f"{comment(note)}\n.env\ndata\nmodels\nkeys*\npip.conf\n"
 
-_WHEELS = """\
-Wheels in this folder are installed before those of the package index. For a build without one:
 
-    pip download yibu -d wheels
-    docker build --build-arg PIP_NO_INDEX=1 .
-
-`yibu` is found in the index once it is published; until then: pip wheel --no-deps -w wheels PATH_OF_THE_CLONE
-"""
+def _wheels() -> str:
+    return tr(
+        "Wheels in this folder are installed before those of the package index. For a build without one:\n\n"
+        "    pip download yibu -d wheels\n"
+        "    docker build --build-arg PIP_NO_INDEX=1 .\n\n"
+        "`yibu` is found in the index once it is published; until then: "
+        "pip wheel --no-deps -w wheels PATH_OF_THE_CLONE\n"
+    )

@@ -95,10 +95,13 @@ class _Objects:
     def config_map(self) -> str:
         name = f"{self.deployment.name}-config"
         made = self._object("v1", "ConfigMap", name, data={"yibu.yaml": self.deployment.text})
-        lines = ["yibu.yaml as it was exported; it holds no secret."]
+        lines: list[str] = [tr("yibu.yaml as it was exported; it holds no secret.")]
         if self.deployment.local:
-            lines.append("It names files that the models volume has to hold, by these paths:")
-            lines += [f"  {path.inside}   (here {path.here})" for path in self.deployment.local]
+            lines.append(tr("It names files that the models volume has to hold, by these paths:"))
+            lines += [
+                "  " + tr("{inside} (here {here})", inside=path.inside, here=path.here)
+                for path in self.deployment.local
+            ]
         return Notes().dump(made, top="\n".join(lines))
 
     def stateful_set(self) -> str:
@@ -142,10 +145,13 @@ class _Objects:
         if deployment.key_file is not None:
             wanted.append(f"--from-file={_KEY_NAME}={deployment.key_file}")
         if self.cluster.service_monitor:
-            wanted.append(f"--from-literal={_METRICS_KEY}=…   # one of the keys, for Prometheus")
+            note = tr("one of the keys, for Prometheus")
+            wanted.append(f"--from-literal={_METRICS_KEY}=…   # {note}")
         return "\n".join(
             [
-                "Written by `yibu export k8s`. The secret is made once, by hand or by your secrets operator:",
+                tr(
+                    "Written by `yibu export k8s`. Make the secret once, by hand or by your secrets operator:"
+                ),
                 f"  kubectl create secret generic {self._secret}{space} \\",
                 *(f"    {word}{' ' * bool(word)}\\" for word in wanted[:-1]),
                 *(f"    {word}" for word in wanted[-1:]),
@@ -273,7 +279,9 @@ class _Objects:
         }
         if requests:
             return {"resources": resources} if resources else {}
-        said = "Add what `yibu plan` says that the models need: export with --memory 16Gi --cpu 4."
+        said = tr(
+            "Add what `yibu plan` says that the models need: export with --memory 16Gi --cpu 4."
+        )
         return {**notes.why(said), "resources": resources}
 
     def service(self) -> str:
@@ -285,7 +293,7 @@ class _Objects:
             "v1", "Service", self.deployment.name,
             spec={"type": "ClusterIP", "selector": self._select, "ports": ports},
         )  # fmt: skip
-        note = (
+        note = tr(
             "An ingress in front must not buffer answers, and must allow long ones:\n"
             'nginx.ingress.kubernetes.io/proxy-buffering: "off", proxy-read-timeout: "600",\n'
             "proxy-body-size: gateway.max_upload."
@@ -297,7 +305,7 @@ class _Objects:
             "policy/v1", "PodDisruptionBudget", self.deployment.name,
             spec={"maxUnavailable": 1, "selector": {"matchLabels": self._select}},
         )  # fmt: skip
-        note = (
+        note = tr(
             "One pod at a time. With one replica a drain of its machine is not blocked: requests in\n"
             "flight get gateway.drain_timeout."
         )
@@ -346,7 +354,7 @@ class _Objects:
             spec={"selector": {"matchLabels": self._select}, "endpoints": [endpoint]},
         )  # fmt: skip
         return Notes().dump(
-            made, top="For the Prometheus operator, whose types have to be installed."
+            made, top=tr("For the Prometheus operator, whose types have to be installed.")
         )
 
     def kustomization(self, resources: tuple[str, ...]) -> str:
@@ -356,7 +364,7 @@ class _Objects:
             **({"namespace": self.cluster.namespace} if self.cluster.namespace else {}),
             "resources": list(resources),
         }
-        note = (
+        note = tr(
             "kubectl apply -k .      Changes of yours belong into an overlay that names this folder:\n"
             "resources: [../k8s]; patches, images and namespace there survive the next export."
         )

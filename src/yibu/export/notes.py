@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from yibu.messages import filled
+
 _WIDTH = 1000
 """Lines are not broken: a command stays one."""
 _MARK = "\N{NUMBER SIGN}why"
@@ -20,8 +22,11 @@ class Notes:
         self._texts: list[str] = []
 
     def why(self, text: str) -> dict[str, None]:
-        """A pair to unpack into a mapping, anywhere but before its first key in a list's item."""
-        self._texts.append(text)
+        """A pair to unpack into a mapping, anywhere but before its first key in a list's item.
+
+        The text is translated, as ``tr`` does.
+        """
+        self._texts.append(filled(text))
         return {f"{_MARK}{len(self._texts) - 1}": None}
 
     def dump(self, *documents: Any, top: str = "") -> str:
@@ -30,11 +35,12 @@ class Notes:
             documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH,
             default_flow_style=False, explicit_start=len(documents) > 1,
         )  # fmt: skip
-        body = _LINE.sub(lambda found: _comment(self._texts[int(found[2])], found[1]), body)
-        return (_comment(top) + "\n" if top else "") + body
+        body = _LINE.sub(lambda found: comment(self._texts[int(found[2])], found[1]), body)
+        return (comment(top) + "\n" if top else "") + body
 
 
-def _comment(text: str, indent: str = "") -> str:
+def comment(text: str, indent: str = "") -> str:
+    """The lines of a text as comments."""
     return "\n".join(f"{indent}# {line}".rstrip() for line in text.splitlines())
 
 
@@ -60,4 +66,5 @@ def _nothing(dumper: yaml.SafeDumper, _nothing: None) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
+_Dumper.add_multi_representer(str, _text)
 _Dumper.add_representer(type(None), _nothing)

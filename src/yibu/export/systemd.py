@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from yibu.errors import UsageError
+from yibu.export.notes import comment
 from yibu.messages import tr
 from yibu.redaction import is_secret
 
-MARK = "# Written by `yibu service install`; `yibu service remove` takes it away."
+MARK = "`yibu service install`"
+"""In the first line of every unit that yibu wrote."""
 
 _CARRIED = re.compile(
     r"(YIBU|HF|HUGGINGFACE|MODELSCOPE|CUDA|NVIDIA|ASCEND|HIP|ROCR|VLLM|SGLANG|LLAMA|PIP|UV|OTEL)_\w+"
@@ -77,9 +79,9 @@ def unit(service: Service) -> str:
     install = "multi-user.target" if service.system else "default.target"
     return "\n".join(
         [
-            MARK,
+            comment(tr("Written by `yibu service install`; `yibu service remove` takes it away.")),
             "[Unit]",
-            f"Description=yibu: the models of {_specifiers(str(service.file))}",
+            f"Description={tr('yibu: the models of {file}', file=_specifiers(str(service.file)))}",
             *(_NETWORK if service.system else ()),
             "",
             "[Service]",
@@ -89,21 +91,27 @@ def unit(service: Service) -> str:
             f"WorkingDirectory={_specifiers(str(service.file.parent))}",
             f"EnvironmentFile={_specifiers(str(service.environment_file))}",
             f"ExecStart={' '.join(map(_word, service.command))}",
-            "# The first start downloads the models.",
+            comment(tr("The first start downloads the models.")),
             "TimeoutStartSec=infinity",
             f"TimeoutStopSec={service.drain_timeout + _STOP:.0f}",
-            "# Sent for as long as the node answers.",
+            comment(tr("Sent for as long as the node answers.")),
             "WatchdogSec=60",
-            "# The listening sockets, kept while the service is started again: connections wait in them.",
+            comment(
+                tr(
+                    "The listening sockets, kept while the service is started again: connections wait in them."
+                )
+            ),
             "FileDescriptorStoreMax=8",
             "Restart=on-failure",
             "RestartSec=5",
-            "# Wrong usage, no room, damaged files: to start again would not help.",
+            comment(tr("Wrong usage, no room, damaged files: to start again would not help.")),
             "RestartPreventExitStatus=2 3 4",
             "SuccessExitStatus=130",
-            "# yibu ends its engines itself, in order; what is left after that is killed.",
+            comment(
+                tr("yibu ends its engines itself, in order; what is left after that is killed.")
+            ),
             "KillMode=mixed",
-            "# An engine that runs out of memory is started again by yibu.",
+            comment(tr("An engine that runs out of memory is started again by yibu.")),
             "OOMPolicy=continue",
             "TasksMax=infinity",
             "UMask=0077",
@@ -160,10 +168,8 @@ def environment_file(service: Service) -> str:
 def blank_environment(names: Iterable[str]) -> str:
     """An environment file for another machine, where each variable is to get its value."""
     lines = (f'{name}=""\n' for name in names)
-    return (
-        '# NAME="value" lines, of mode 0600; " \\ ` and $ in a value have a \\ before them.\n'
-        + "".join(lines)
-    )
+    form = tr('NAME="value" lines, of mode 0600; " \\ ` and $ in a value have a \\ before them.')
+    return comment(form) + "\n" + "".join(lines)
 
 
 def secrets(service: Service) -> list[str]:

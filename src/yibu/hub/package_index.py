@@ -81,7 +81,7 @@ def find_wheel(
                 return wheel
     if failure is not None:
         raise failure
-    known = ", ".join(sorted(versions)) or "none"
+    known = ", ".join(sorted(versions)) or tr("none")
     raise HubNotFoundError(
         tr(
             "No index has a pure-Python wheel of {dist}=={version}; versions with a wheel: "

@@ -141,10 +141,10 @@ def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
 def shown(name: str, value: Any) -> str:
     """A setting's value as it may be shown."""
     if name.partition(".")[0] == _HIDDEN:
-        return "unset" if value is None else tr("(not shown)")
+        return tr("unset") if value is None else tr("(not shown)")
     if isinstance(value, tuple | list):
-        return " ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+        return " ".join(map(str, value)) or tr("none")
+    return tr("none") if value is None else str(value)
 
 
 def _settings(before: ModelConfig, after: ModelConfig) -> dict[str, tuple[Any, Any]]:

@@ -128,7 +128,7 @@ def _read_directory(path: Path) -> ModelFacts:
         return gguf_model.choose_model(path, models)
     if "config.json" in names:
         return transformers_model.read_directory(path, names)
-    listing = ", ".join(sorted(names)[:8]) or "nothing"
+    listing = ", ".join(sorted(names)[:8]) or tr("nothing")
     raise UnsupportedError(
         tr(
             "{path} holds no model that is known here (found: {listing}); expected a GGUF "

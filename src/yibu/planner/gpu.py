@@ -104,7 +104,7 @@ def _candidates(request: Request, machine: Machine, left: Mapping[int, int]) -> 
     known = {gpu.index: gpu for gpu in machine.gpus}
     if request.gpus is not None:
         if missing := [index for index in request.gpus if index not in known]:
-            have = ", ".join(map(str, sorted(known))) or "none"
+            have = ", ".join(map(str, sorted(known))) or tr("none")
             return Refusal(
                 tr(
                     "GPU {missing} was asked for, and this machine has {have}",

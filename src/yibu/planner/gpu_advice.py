@@ -89,35 +89,13 @@ def too_large(
 
 
 def suggestions(
-    request: Request,
-    facts: ModelFacts,
-    used: Sequence[Gpu],
-    need: MemoryNeed,
-    room: int,
-    at_least: int = USUAL_CONTEXT,
+    request: Request, facts: ModelFacts, used: Sequence[Gpu], need: MemoryNeed, room: int
 ) -> tuple[str, ...]:
-    """What would fit, each tried with the same arithmetic before it is said.
-
-    Args:
-        at_least: Tokens that make it worth while to buy more GPUs.
-    """
+    """What would fit, each tried with the same arithmetic before it is said."""
     found = [*fewer(request.lora)]
     if request.memory is not None and request.memory < need.total <= room:
         found.append(tr("raise `memory:` to {need_total}", need_total=size(need.total)))
-    for gpu in used:
-        for holder in sorted(gpu.processes, key=lambda p: -(p.memory or 0))[:2]:
-            if holder.memory:
-                who = holder.name or tr("a process")
-                found.append(
-                    tr(
-                        "stop {who} (pid {pid}): it holds {memory}",
-                        who=who,
-                        pid=holder.pid,
-                        memory=size(holder.memory),
-                    )
-                )
-    if more := _more_gpus(request, facts, used, at_least):
-        found.append(more)
+    found += more_memory(request, facts, used, USUAL_CONTEXT)
     four = four_bit(facts)
     if four is not None:
         small = least_need(request, four, len(used) // request.groups, MIN_CONTEXT)[0]
@@ -129,6 +107,30 @@ def suggestions(
                 )
             )
     return tuple(found) or (tr("a smaller model, or other hardware: `yibu plan --machine FILE`"),)
+
+
+def more_memory(
+    request: Request, facts: ModelFacts, used: Sequence[Gpu], at_least: int
+) -> list[str]:
+    """What would give the model more memory: processes to stop, and more GPUs of the same kind where
+    they make ``at_least`` tokens possible."""
+    holders = (
+        holder
+        for gpu in used
+        for holder in sorted(gpu.processes, key=lambda p: -(p.memory or 0))[:2]
+    )
+    found: list[str] = [
+        tr(
+            "stop {who} (pid {pid}): it holds {memory}",
+            who=holder.name or tr("a process"),
+            pid=holder.pid,
+            memory=size(holder.memory),
+        )
+        for holder in holders
+        if holder.memory
+    ]
+    more = _more_gpus(request, facts, used, at_least)
+    return [*found, *([more] if more else [])]
 
 
 def _more_gpus(

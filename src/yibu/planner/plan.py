@@ -9,7 +9,7 @@ from yibu.messages import tr
 from yibu.planner import cpu, gpu, offload, speech
 from yibu.planner.arithmetic import kv_bytes_per_token, valid_size
 from yibu.planner.gpu import Spot
-from yibu.planner.gpu_advice import Refusal, suggestions
+from yibu.planner.gpu_advice import Refusal, more_memory
 from yibu.planner.gpu_need import least_need, margin
 from yibu.planner.request import Request
 from yibu.planner.text import size
@@ -285,8 +285,7 @@ def _model_plan(spot: Spot, placements: Sequence[Placement]) -> ModelPlan:
 
 def _reduced_hints(spot: Spot, budget: int) -> tuple[str, ...]:
     """What would give the whole context back, tried with the same arithmetic."""
-    free = min(g.total - margin(g) for g in spot.gpus)
-    hints = []
+    hints: list[str] = []
     # Before Ada and Hopper vLLM's usual attention kernels know no 8-bit cache.
     if spot.request.kv_dtype is None and all(
         g.compute_capability is None or g.compute_capability >= (8, 9) for g in spot.gpus
@@ -295,12 +294,5 @@ def _reduced_hints(spot: Spot, budget: int) -> tuple[str, ...]:
         need, _ = least_need(smaller, spot.facts, spot.tensor_parallel, spot.wanted)
         if need.total <= budget:
             hints.append(tr("`kv_cache_dtype: fp8` halves the cache and gives the whole context"))
-    need, _ = least_need(spot.request, spot.facts, spot.tensor_parallel, spot.wanted)
-    hints += [
-        hint
-        for hint in suggestions(
-            spot.request, spot.facts, spot.gpus, need, free, at_least=spot.wanted
-        )
-        if "GPUs of" in hint or "stop " in hint
-    ]
+    hints += more_memory(spot.request, spot.facts, spot.gpus, spot.wanted)
     return tuple(hints)

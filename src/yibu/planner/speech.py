@@ -51,7 +51,7 @@ def place_on_gpu(request: Request, machine: Machine) -> tuple[ModelPlan, Machine
     assert request.facts is not None  # wants_gpu saw to it
     chosen = _chosen(request, machine)
     if chosen is None:
-        have = ", ".join(str(gpu.index) for gpu in machine.gpus) or "none"
+        have = ", ".join(str(gpu.index) for gpu in machine.gpus) or tr("none")
         reason = tr("it was asked onto a GPU that is not here: this machine has {have}", have=have)
         hint = tr("correct `gpus:` or `device:`, or leave both out: it runs on the CPU then")
         return ModelPlan(request.name, "does_not_fit", None, (reason,), (hint,)), machine

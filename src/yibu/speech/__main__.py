@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from yibu import log as logs
-from yibu.errors import YibuError
+from yibu.errors import YibuError, told
 from yibu.messages import tr
 from yibu.speech import allocator
 from yibu.speech.cores import physical_cores
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> 
         return serve(settings, lambda: (load or _load)(settings))
     except YibuError as error:
         log.error("%s", error)
+        log.error("%s", told(error))
         return 1
 
 

@@ -109,7 +109,7 @@ def detect(model_dir: Path) -> Layout:
         return Layout.ONNX
     if {"model.bin", "config.json"} <= names:
         return Layout.CTRANSLATE2
-    found = ", ".join(sorted(names)[:12]) or "nothing"
+    found = ", ".join(sorted(names)[:12]) or tr("nothing")
     raise VerificationError(
         tr(
             "{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin "

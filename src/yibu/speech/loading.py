@@ -306,7 +306,7 @@ def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:
                 "which carries one, is not in this environment",
                 error=error.name,
             ),
-            hint=tr("yibu pull {model}, and give its directory with --vad", model=_FUNASR_VAD),
+            hint=tr("yibu pull {vad}, and give its directory with --vad", vad=_FUNASR_VAD),
         ) from error
     return silero
 
@@ -332,14 +332,14 @@ def _reference(
     if vad_dir is None:
         raise UsageError(
             tr("the reference path needs FSMN-VAD"),
-            hint=tr("set `vad: {model}`", model=_FUNASR_VAD),
+            hint=tr("set `vad: {vad}`", vad=_FUNASR_VAD),
         )
     if not (vad_dir / "model.pt").exists():
         raise VerificationError(
             tr("{vad_dir} holds no model.pt, which FunASR's AutoModel loads", vad_dir=vad_dir),
             hint=tr(
-                "set `vad: {model}`, or `path: fast`, which reads the ONNX layout too",
-                model=_FUNASR_VAD,
+                "set `vad: {vad}`, or `path: fast`, which reads the ONNX layout too",
+                vad=_FUNASR_VAD,
             ),
         )
     from yibu.speech.models.reference import ReferenceRecognizer, WholeFile

@@ -24,6 +24,7 @@ from tests.speech.server.conftest import REPOSITORY, Running
 from tests.speech.server.media import FORMATS, encode, silence, tone, wav
 from tests.support.connections import connected
 from tests.support.polling import until
+from yibu.engines.causes import explain
 
 Start = Callable[..., Running]
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
@@ -399,6 +400,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_engine(start_engine: Start) -> N
     assert "cannot be loaded" in engine.log
     assert "look inside" in engine.log
     assert "Traceback" not in engine.log
+    told = explain(engine.log, ())
+    assert (told.cause, told.hint) == ("unsupported", "look inside")
+    assert told.message.endswith("cannot be loaded")
 
 
 def test_a_port_in_use_is_said_before_loading() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +73,7 @@ def check(file: FileOption = None) -> None:
     config, notes = check_config(context.load(path), context)
     for note in notes:
         output.talk(note)
-    names = ", ".join(model.name for model in config.models) or "none"
+    names = ", ".join(model.name for model in config.models) or tr("none")
     output.say("{path} can be used. Models: {names}.", path=path, names=names)
 
 
@@ -99,6 +100,6 @@ def show(
 
 def schema() -> None:
     """Print the file's JSON Schema, for editors and for those who want every key."""
-    from yibu.config.schema import FileSchema
+    from yibu.config.schema import published
 
-    output.data_json(FileSchema.model_json_schema())
+    output.data(json.dumps(published(), ensure_ascii=False, indent=2))

@@ -162,7 +162,7 @@ def _service(unit: Unit, path: Path, run_as: str | None) -> Service:
 def _without_systemd(service: Service, here: Context) -> int:
     from yibu.export import systemd
 
-    manager = Path("/proc/1/comm").read_text(encoding="utf-8").strip() or "unknown"
+    manager = Path("/proc/1/comm").read_text(encoding="utf-8").strip() or tr("unknown")
     output.say(
         "systemd does not run this machine (its first process is {manager}). Without it "
         "a node can start at boot, and restarts its engines, but nothing restarts the "

@@ -61,7 +61,7 @@ async def body_of(request: Request, schema: type[M]) -> M:
     data = await request.body()
     if data and kind != "application/json":
         raise InvalidRequestError(
-            tr("The Content-Type is {kind}; expected application/json", kind=kind or "missing"),
+            tr("The Content-Type is {kind}; expected application/json", kind=kind or tr("missing")),
             code="unsupported_media_type",
         )
     try:

@@ -256,7 +256,7 @@ class Exchange:
             raise InvalidRequestError(
                 tr(
                     "The Content-Type is {kind}; expected application/json",
-                    kind=kind.decode("latin-1") or "missing",
+                    kind=kind.decode("latin-1") or tr("missing"),
                 ),
                 code="unsupported_media_type",
             )

@@ -353,7 +353,7 @@ def _described(status: int, kind: bytes) -> str:
     return tr(
         "status {status} with the content type {kind}",
         status=status,
-        kind=kind.decode("latin-1") or "none",
+        kind=kind.decode("latin-1") or tr("none"),
     )
 
 

@@ -49,7 +49,7 @@ def find_boundary(content_type: bytes) -> bytes:
             found.append(parameter[2] if parameter[2] is not None else parameter[3])
     rest = content_type[at:].strip(b"; \t")
     if opening is None or rest or len(found) != 1:
-        shown = content_type[:100].decode("latin-1") or "missing"
+        shown = content_type[:100].decode("latin-1") or tr("missing")
         raise broken_form(
             tr(
                 "the Content-Type is {shown!r}; expected multipart/form-data with one boundary",

@@ -58,7 +58,7 @@ def _check_names(body: Body, field: str, param: str, names: list[Any]) -> None:
     known = [_name(tool) for tool in objects(body.get(field))]
     for name in names:
         if isinstance(name, str) and name not in known:
-            have = ", ".join(str(other) for other in known if other) or "none"
+            have = ", ".join(str(other) for other in known if other) or tr("none")
             raise InvalidRequestError(
                 tr(
                     "'{param}' names the function {name!r}, which is not in '{field}'; those "

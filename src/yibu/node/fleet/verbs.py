@@ -223,7 +223,7 @@ class Verbs:
     def _find(self, name: str) -> Deployment:
         deployment = self._runner.current(name)
         if deployment is None:
-            names = ", ".join(self._scheduler.names()) or "none"
+            names = ", ".join(self._scheduler.names()) or tr("none")
             raise NotUpError(
                 tr("{name} is not up; there are: {names}", name=name, names=names),
                 hint=tr("yibu ps"),

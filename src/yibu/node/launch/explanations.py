@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yibu.errors import EngineStartError
+from yibu.errors import TOLD, EngineStartError
 from yibu.messages import filled, tr
 from yibu.node import logs
 from yibu.node.launch.exit_reason import DISK_FULL, describe_exit, describe_silence
@@ -22,8 +22,9 @@ def start_error(
     if cause == "unknown" and not ports.is_free(port):
         cause = "port_in_use"
         sentence = tr("{what}: port {port} was taken by another process", what=what, port=port)
-    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()[-_SHOWN_LINES:]
-    shown = "".join(f"\n  | {redact(line)}" for line in lines)
+    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()
+    said = [line for line in lines if TOLD not in line][-_SHOWN_LINES:]
+    shown = "".join(f"\n  | {redact(line)}" for line in said)
     tail = (
         tr("last lines of {log}:{shown}", log=life.log, shown=shown)
         if shown

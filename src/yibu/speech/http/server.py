@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from yibu.errors import EngineStartError, YibuError
+from yibu.errors import EngineStartError, YibuError, told
 from yibu.messages import tr
 from yibu.speech.engine import Engine
 from yibu.speech.http.app import create_app
@@ -69,6 +69,7 @@ def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
         return 0
     if isinstance(engine.failure, YibuError):
         log.error("%s", engine.failure)
+        log.error("%s", told(engine.failure))
     else:
         log.error("the engine failed", exc_info=engine.failure)
     return 1
