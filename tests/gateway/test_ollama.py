@@ -160,6 +160,33 @@ async def test_embeddings(serve: Serve, backend: FakeBackend) -> None:
             assert list((await client.embeddings("m", "a")).embedding) == [0.6, 0.8]
 
 
+async def test_every_option_of_its_client_is_known_and_none_is_needed(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    """LangChain sends every option to every operation, most of them null."""
+    from ollama import Options
+
+    values: dict[str, Any] = {"num_ctx": 100, "num_predict": 5, "seed": 1, "top_k": 3, "stop": ["."]}
+    names = list(Options.model_fields)
+    assert len(names) > 25
+    async with Upstream(answering(EMBEDDED)) as up:
+        backend.add("m", up)
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            for options in (dict.fromkeys(names), dict.fromkeys(names, 1) | values):
+                response = await client._client.post(
+                    "/api/embed", json={"model": "m", "input": ["a"], "options": options}
+                )
+                assert response.status_code == 200, response.text
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            message = {"model": "m", "messages": HELLO, "stream": False, "options": dict.fromkeys(names)}
+            response = await client._client.post("/api/chat", json=message)
+            assert response.status_code == 200, response.text
+            sent = up.received[-1].json
+            assert set(sent) == {"model", "messages", "stream"}
+
+
 async def test_what_models_there_are(serve: Serve, backend: FakeBackend) -> None:
     details = ModelDetails("gguf", "llama", 134_515_008, "Q4_1", 98_000_000, 8192, takes_tools=True)
     backend.add("m", max_context=4096, details=details)

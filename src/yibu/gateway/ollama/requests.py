@@ -27,9 +27,11 @@ _SAME = frozenset(
 
 _LOADING = frozenset(
     {"num_keep", "num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "numa",
-     "low_vram", "f16_kv", "vocab_only", "logits_all", "draft_num_predict", "penalize_newline"}
+     "low_vram", "f16_kv", "vocab_only", "logits_all", "draft_num_predict", "penalize_newline",
+     "embedding_only", "tfs_z"}
 )  # fmt: skip
-"""Options for how Ollama loads a model. It is loaded here already, and answers the same."""
+"""Options for how Ollama loads a model, which is loaded here already, and those that Ollama itself
+has given up: clients still send them."""
 
 _MAGIC: Mapping[bytes, str] = MappingProxyType(
     {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
@@ -126,6 +128,8 @@ def _options(options: Body, route: Route) -> Body:
     """Raises InvalidRequestError: an option would change the answer, and nobody here does it."""
     body: Body = {}
     for name, value in options.items():
+        if value is None:  # LangChain's embeddings send every option
+            continue
         if name in _SAME:
             body[name] = value
         elif name == "stop":
