@@ -166,7 +166,13 @@ async def test_every_option_of_its_client_is_known_and_none_is_needed(
     """LangChain sends every option to every operation, most of them null."""
     from ollama import Options
 
-    values: dict[str, Any] = {"num_ctx": 100, "num_predict": 5, "seed": 1, "top_k": 3, "stop": ["."]}
+    values: dict[str, Any] = {
+        "num_ctx": 100,
+        "num_predict": 5,
+        "seed": 1,
+        "top_k": 3,
+        "stop": ["."],
+    }
     names = list(Options.model_fields)
     assert len(names) > 25
     async with Upstream(answering(EMBEDDED)) as up:
@@ -180,7 +186,12 @@ async def test_every_option_of_its_client_is_known_and_none_is_needed(
     async with Upstream(answering(LLAMA_CHAT)) as up:
         backend.add("m", up)
         async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
-            message = {"model": "m", "messages": HELLO, "stream": False, "options": dict.fromkeys(names)}
+            message = {
+                "model": "m",
+                "messages": HELLO,
+                "stream": False,
+                "options": dict.fromkeys(names),
+            }
             response = await client._client.post("/api/chat", json=message)
             assert response.status_code == 200, response.text
             sent = up.received[-1].json
