@@ -8,6 +8,7 @@
 #
 #   --suite NAME   the Debian release (this machine's own)      --with    further Debian packages
 #   --mirror URL   where its packages are (this machine's own)  --user    run as a user, not as root
+#   --components   those of the mirror to take packages from (main; Ubuntu's Python needs main,universe)
 #   --cache DIR    keep downloaded packages there, Debian's and Python's, for another run
 #   --wheel        no clone, no make, no git: a wheel and an sdist, built here and checked by twine, in an
 #                  index of their own (PIP_EXTRA_INDEX_URL), and the installer
@@ -21,11 +22,12 @@
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
-suite='' mirror='' packages=python3,python3-venv,make,git,ca-certificates user='' cache='' before='' wheel=''
+suite='' mirror='' components=main packages=python3,python3-venv,make,git,ca-certificates user='' cache='' before='' wheel=''
 while [[ ${1-} == --* ]]; do
   case $1 in
     --suite) suite=$2; shift 2 ;;
     --mirror) mirror=$2; shift 2 ;;
+    --components) components=$2; shift 2 ;;
     --with) packages+=,$2; shift 2 ;;
     --cache) cache=$(mkdir -p "$2" && cd "$2" && pwd); shift 2 ;;
     --shell) before=$2; shift 2 ;;
@@ -71,11 +73,14 @@ contained() {
 began=$EPOCHREALTIME
 took() { awk -v a="$began" -v b="$EPOCHREALTIME" -v what="$1" 'BEGIN { printf "%s: %.1f s\n", what, b - a }' >&2; began=$EPOCHREALTIME; }
 
-base=${cache:+$cache/$suite-$(sha256sum <<<"$mirror $packages" | cut -c1-12).tar}
+base=${cache:+$cache/$suite-$(sha256sum <<<"$mirror $components $packages" | cut -c1-12).tar}
 if [[ $base && -e $base ]]; then
   tar -x -C "$root" -f "$base"
 else
-  contained debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
+  script=() # an older debootstrap knows no newer release of Ubuntu, but all of them are made alike
+  [[ $mirror != *ubuntu* || -e /usr/share/debootstrap/scripts/$suite ]] || script=(gutsy)
+  contained debootstrap --variant=minbase --components="$components" --include="$packages" \
+    "$suite" "$root" "$mirror" "${script[@]}" >"$root.log" 2>&1 ||
     { tail -20 "$root.log" >&2; cannot "debootstrap failed"; }
   rm -rf "$root"/var/cache/apt/archives/*.deb
   [[ -z $base ]] || { tar -c -C "$root" -f "$base.$$" . && mv "$base.$$" "$base"; }

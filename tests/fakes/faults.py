@@ -18,7 +18,7 @@ class Fault:
 
     match: str
     kind: str
-    """status, cut, corrupt, throttle, ignore-range, range, hang, empty, body, headers, etag, gate"""
+    """status, cut, corrupt, throttle, ignore-range, range, hang, empty, body, headers, etag, etags, gate, unit"""
     times: int | None = None
     value: float = 0
     """HTTP status; bytes before the cut; bytes a second; a number to put into the ETag."""

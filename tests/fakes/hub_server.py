@@ -300,10 +300,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(self.path)
         take = self.hub.faults.take if self.command == "GET" else lambda *_: None
         headers = {"ETag": f'"{sha256(data)[:16]}"'} | (headers or {})
-        if fault := take(path, "etag"):
-            headers["ETag"] = f'"changed-{fault.value}"'
-        if fault := take(path, "headers"):
-            headers |= fault.headers
+        if self.command == "GET":
+            headers |= self._other_headers(path)
         if data and take(path, "empty"):
             data = b""
         if (fault := take(path, "body")) is not None:
@@ -321,12 +319,24 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
             if fault := take(path, "range"):
                 headers["Content-Range"] = f"bytes {start + int(fault.value)}-{stop}/{len(data)}"
+            if take(path, "unit"):
+                headers["Content-Range"] = headers["Content-Range"].replace("bytes", "Bytes")
         self.send_response(status)
         for key, value in (headers | {"Content-Length": str(stop - start)}).items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
             self._send(name, path, data[start:stop])
+
+    def _other_headers(self, path: str) -> dict[str, str]:
+        headers = {}
+        if fault := self.hub.faults.take(path, "etag"):
+            headers["ETag"] = f'"changed-{fault.value}"'
+        if fault := self.hub.faults.take(path, "etags"):
+            headers["ETag"] = f'"{fault.met}"'
+        if fault := self.hub.faults.take(path, "headers"):
+            headers |= fault.headers
+        return headers
 
     def _send(self, name: str, path: str, data: bytes) -> None:
         faults = self.hub.faults

@@ -96,10 +96,10 @@ def test_no_proxy_holds_for_each_request_of_its_own(
 
 @pytest.mark.parametrize("kind", ["http", "https", "socks5", "socks5h"])
 def test_a_dead_proxy_is_named_as_the_cause(
-    machine: Machine, source: Source, dead: str, kind: str, impatient_sdk: None
+    machine: Machine, source: Source, dead: str, kind: str
 ) -> None:
     variables = {"HTTP_PROXY": f"{kind}://me:pr0xy-p4ss@{dead}"}
-    here = behind(machine, **variables).with_settings(attempts=1)
+    here = behind(machine, **variables).with_settings(backoff=600)  # at once, or never
     with pytest.raises(HubUnreachableError) as said:
         here.store.pull(source)
     assert f"the proxy {kind}://{dead} (HTTP_PROXY) cannot be reached: connection refused" in str(
@@ -115,7 +115,7 @@ def test_doctor_and_a_package_name_it_too(
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda _name: None
     )  # no pip: its words are its own
-    here = behind(machine, all_proxy=dead).with_settings(attempts=1)
+    here = behind(machine, all_proxy=dead).with_settings(backoff=600)
     assert {
         f"http://{dead} (all_proxy)" in found.detail for found in check_reachability(here.settings)
     } == {True}

@@ -20,7 +20,7 @@ from tests.planner.planner_files import LLAMA, gguf_bytes
 from tests.support.zygote import ZYGOTE
 from yibu.errors import HubError, HubNotFoundError, HubUnreachableError, VerificationError
 from yibu.hub.formats import check_format
-from yibu.hub.http import WebPageError
+from yibu.hub.pages import WebPageError
 from yibu.hub.types import Source
 
 BIG = "model.safetensors"

@@ -130,8 +130,8 @@ class AccountStore:
                 )
             # What has ended before stays ended; rows stay, for the reason that is then told.
             self.connection.execute(
-                "UPDATE secret SET expires = min(coalesce(expires, ?1), ?1) WHERE account = ?2",
-                (now + grace, name),
+                "UPDATE secret SET expires = min(coalesce(expires, :end), :end) WHERE account = :name",
+                {"end": now + grace, "name": name},
             )
             return self._add_secret(name, now)
 

@@ -82,9 +82,9 @@ def read(
     group = _GROUPS[by]
     sums = ", ".join(f"sum({name})" for name in _FIELDS)
     rows = connection.execute(
-        f"SELECT {group}, {sums} FROM usage WHERE hour >= ?1 AND (?2 IS NULL OR key = ?2) "  # noqa: S608
+        f"SELECT {group}, {sums} FROM usage WHERE hour >= :first AND (:key IS NULL OR key = :key) "  # noqa: S608
         "GROUP BY 1 ORDER BY 1",
-        (int(since // 3600), key),
+        {"first": int(since // 3600), "key": key},
     )
     return [_row(by, *row) for row in rows]
 

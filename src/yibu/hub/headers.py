@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from yibu.errors import HubError, HubNotFoundError
 from yibu.hub import http
+from yibu.hub.pages import may_be_page
 from yibu.hub.quantization import Choice, Variant, usual
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
@@ -118,7 +119,7 @@ def remote_headers(
         def attempt() -> bytes:
             wanted = {"Range": f"bytes={start}-{start + length - 1}"}
             with client.get(
-                file.url, {**file.headers, **wanted}, what=what, page=http.may_be_page(path)
+                file.url, {**file.headers, **wanted}, what=what, page=may_be_page(path)
             ) as response:
                 if response.status_code == 416:
                     return b""

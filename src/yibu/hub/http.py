@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from yibu.errors import (
@@ -23,6 +22,7 @@ from yibu.errors import (
     HubUnreachableError,
     PullCancelledError,
 )
+from yibu.hub.pages import RETRIED_STATUSES, host_of, no_hub, of_network, web_page
 from yibu.hub.settings import HubSettings
 from yibu.messages import tr
 
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 _READ_BYTES = 1024 * 1024
 _RETRY_AFTER_LIMIT = 60.0
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
-_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 T = TypeVar("T")
 
@@ -46,10 +45,6 @@ class TransientError(Exception):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-
-
-class WebPageError(HubUnreachableError):
-    """A web page came where a file or a list was asked for."""
 
 
 class HttpClient:
@@ -71,6 +66,7 @@ class HttpClient:
         self._open: set[requests.Response] = set()
         self._lock = threading.Lock()
         self._aborted = False
+        self._answered = False
 
     @contextmanager
     def get(
@@ -110,12 +106,12 @@ class HttpClient:
 
         timeout = (self._settings.connect_timeout, self._settings.read_timeout)
         try:
-            return self._session.get(url, headers=dict(headers), stream=True, timeout=timeout)
+            response = self._session.get(url, headers=dict(headers), stream=True, timeout=timeout)
         except requests.exceptions.SSLError as error:
             raise HubUnreachableError(
                 tr(
                     "{url} showed a certificate that this machine does not trust: {error}.",
-                    url=_host(url),
+                    url=host_of(_failed(error, url)),
                     error=shortest(error),
                 ),
                 hint=tr(
@@ -125,20 +121,27 @@ class HttpClient:
                 ),
             ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-            # No library tells a dead proxy from the server behind it.
+            # No library tells a dead proxy from the server behind it. One that has worked may come
+            # back; of one that never did, nobody wants to wait for six tries.
+            url = _failed(error, url)
+            if not self._answered:
+                require_proxy(self._settings, url, what)
             reason = self._settings.proxies.fault(url) or shortest(error)
             raise TransientError(
-                tr("no answer from {url}: {reason}", url=_host(url), reason=reason)
+                tr("no answer from {url}: {reason}", url=host_of(url), reason=reason)
             ) from error
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, ValueError) as error:  # of a Location, too
             raise HubError(
                 tr(
                     "{what} cannot be asked for at {url}: {error}.",
                     what=what,
                     url=url,
-                    error=shortest(error),
-                )
+                    error=shortest(error).rstrip("."),
+                ),
+                hint=no_hub(host_of(url)),
             ) from error
+        self._answered = True
+        return response
 
     def abort(self) -> None:
         """End every running read at once, from any thread; the client is of no use after it."""
@@ -193,54 +196,13 @@ def body(response: requests.Response, what: str, *, decode: bool = False) -> Ite
         yield chunk
 
 
-def is_page(start: bytes) -> bool:
-    """Whether bytes begin a web page."""
-    text = start[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return text.startswith((b"<!doctype html", b"<html", b"<head", b"<script"))
-
-
-def may_be_page(path: str) -> bool:
-    """Whether a file of a repository may well be one: documentation, by its name."""
-    return path.lower().endswith((".html", ".htm", ".xhtml", ".md", ".txt", ".svg", ".xml"))
-
-
-def web_page(what: str, url: str, response: requests.Response, start: bytes) -> WebPageError:
-    """Says what a page is that came instead of something else, as far as it can be told."""
-    host = _host(response.url or url)
-    if host != _host(url):
-        host = tr("{host} (to which {url} led)", host=host, url=_host(url))
-    return WebPageError(_page_message(host, what, start), hint=_PAGE_HINT)
-
-
-def page_in(error: BaseException | None, host: str, what: str) -> WebPageError | None:
-    """The page that a library could not read as JSON, from its exception or those behind it."""
-    while error is not None:
-        text = getattr(error, "doc", None)  # json.JSONDecodeError's, and requests'
-        start = text.encode() if isinstance(text, str) else text
-        if isinstance(start, bytes) and is_page(start):
-            return WebPageError(_page_message(host, what, start), hint=_PAGE_HINT)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-_PAGE_HINT = tr(
-    "Open any page in a browser on this machine and log in, or ask who runs the network; "
-    "a mirror may be wrong too (HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url). "
-    "Nothing of it was kept."
-)
-_TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
-
-
-def _page_message(host: str, what: str, start: bytes) -> str:
-    title = _TITLE.search(start)
-    named = f" ({title[1].decode('utf-8', 'replace').strip()!r})" if title else ""
-    return tr(
-        "{host} answered with a web page{named} where {what} was expected: the login "
-        "page of this network (a captive portal), or a proxy's or mirror's own page.",
-        host=host,
-        named=named,
-        what=what,
-    )
+def require_proxy(settings: HubSettings, url: str, what: str) -> None:
+    """Raises HubUnreachableError when the proxy that ``url`` is fetched through is not there."""
+    if dead := settings.proxies.fault(url):
+        raise HubUnreachableError(
+            tr("{what} cannot be fetched: {reason}.", what=what, reason=dead),
+            hint=tr("Correct or unset that variable; NO_PROXY lists hosts to ask directly."),
+        )
 
 
 def retrying(
@@ -298,13 +260,15 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
     # 416 says something of the file's size, which only the caller can judge.
     if status < 300 or status == 416:
         return
-    host = _host(response.url or url)
-    redirected = host != _host(url)
-    if status in _RETRIED_STATUSES:
+    host = host_of(response.url or url)
+    redirected = host != host_of(url)
+    if status in RETRIED_STATUSES:
         raise TransientError(
             tr("{host} answered HTTP {status}", host=host, status=status),
-            retry_after=_retry_after(response.headers),
+            retry_after=retry_after(response.headers),
         )
+    if ours := of_network(status, host, what, next(body(response, what), b"")):
+        raise ours
     if status in (401, 403):
         if redirected:
             # A storage host refuses a signed link that ran out; the hub signs a new one.
@@ -338,14 +302,22 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
     )
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, given as a number or as a date (RFC 9110, 10.2.3); None where not given."""
     value = headers.get("Retry-After", "").strip()
-    return float(value) if value.isascii() and value.isdigit() else None
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
-def _host(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+def _failed(error: requests.exceptions.RequestException, url: str) -> str:
+    """The address that failed: ``url``, or where a redirect from it led."""
+    failed = error.request.url if error.request is not None else None
+    return str(failed or url)
 
 
 def shortest(error: BaseException) -> str:
@@ -353,11 +325,11 @@ def shortest(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         return shortest(reason)
-    inner = error.args[0] if error.args else None
-    if isinstance(inner, BaseException):
+    # urllib3's ProtocolError has a text first, and then the reason.
+    if inner := next((one for one in error.args if isinstance(one, BaseException)), None):
         return shortest(inner)
     if isinstance(error.__cause__, OSError):
         return shortest(error.__cause__)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"{type(error).__name__}: {error}"
+    return " ".join(f"{type(error).__name__}: {error}".split())

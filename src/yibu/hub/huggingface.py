@@ -26,7 +26,7 @@ from yibu.errors import (
     SourceError,
 )
 from yibu.files import write_whole
-from yibu.hub import http
+from yibu.hub import http, pages
 from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import Expected
 from yibu.hub.local import local_files
@@ -58,6 +58,8 @@ class HuggingFaceHub:
         from huggingface_hub import HfApi, hf_hub_url, utils
 
         endpoint = self._settings.hf_endpoint or _ENDPOINT
+        what = tr("the list of {source}'s files", source=source.name)
+        http.require_proxy(self._settings, endpoint, what)
         _use_proxy(self._settings.proxies.of(endpoint), self._settings.ca_bundle)
         api = HfApi(
             endpoint=self._settings.hf_endpoint,
@@ -75,12 +77,13 @@ class HuggingFaceHub:
                     timeout=self._settings.read_timeout,
                 )
             except Exception as error:  # the SDK's, httpx's and JSON's: all get names of ours here
-                if page := http.page_in(
-                    error, endpoint, tr("the list of {source}'s files", source=source.name)
-                ):
-                    raise page from error
-                dead = self._settings.proxies.fault(endpoint)
-                raise _translated(error, source, dead) from error
+                answer = getattr(error, "response", None)
+                status, text = (
+                    (answer.status_code, answer.text) if answer is not None else (None, None)
+                )
+                if wrong := pages.not_the_hub(error, status, text, endpoint, what):
+                    raise wrong from error
+                raise _translated(error, source, endpoint) from error
             commit = info.sha or ""
             headers = utils.build_hf_headers(  # type: ignore[attr-defined]  # public, re-exported silently
                 token=self._settings.hf_token, library_name="yibu"
@@ -109,9 +112,7 @@ class HuggingFaceHub:
                 )
             return Listing(commit, tuple(files))
 
-        return http.retrying(
-            self._settings, tr("the list of {source}'s files", source=source.name), ask, cancel
-        )
+        return http.retrying(self._settings, what, ask, cancel)
 
     def cached_listing(self, source: Source) -> Listing | None:
         folder = self._folder(source)
@@ -241,7 +242,7 @@ def _tree(path: Path) -> dict[str, Expected]:
         return {}  # none, or of another version: the snapshot's own files have to do
 
 
-def _translated(error: Exception, source: Source, dead_proxy: str = "") -> Exception:  # noqa: PLR0911 - a table
+def _translated(error: Exception, source: Source, endpoint: str) -> Exception:  # noqa: PLR0911 - a table
     import httpx2
     from huggingface_hub import errors
 
@@ -283,15 +284,13 @@ def _translated(error: Exception, source: Source, dead_proxy: str = "") -> Excep
                 hint=tr("Set HF_TOKEN to a valid token that may read it."),
             )
         if status == 429 or (status or 0) >= 500:
-            after = str(error.response.headers.get("Retry-After", ""))
             return http.TransientError(
                 tr("Hugging Face answered HTTP {status}", status=status),
-                retry_after=float(after) if after.isdigit() else None,
+                retry_after=http.retry_after(error.response.headers),
             )
     if isinstance(error, httpx2.TransportError):
-        return http.TransientError(
-            tr("no answer from Hugging Face: {dead_proxy}", dead_proxy=dead_proxy or repr(error))
-        )
+        return http.TransientError(tr("no answer from Hugging Face: {error!r}", error=error))
     return HubError(
-        tr("Hugging Face's list of {name} cannot be used: {error!r}.", name=name, error=error)
+        tr("Hugging Face's list of {name} cannot be used: {error!r}.", name=name, error=error),
+        hint=pages.no_hub(endpoint),
     )

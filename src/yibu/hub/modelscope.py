@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from yibu import __version__
 from yibu.errors import HubAuthError, HubError, HubNotFoundError, HubUnreachableError
-from yibu.hub import http
+from yibu.hub import http, pages
 from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import EMPTY_SHA256, Expected
 from yibu.hub.local import local_files
@@ -58,14 +58,19 @@ class ModelScopeHub:
         logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
         api = HubApi(config)
         self._connect(api)
+        what = tr("the list of {source}'s files", source=source.name)
+        endpoint = api.legacy.endpoint
+        http.require_proxy(self._settings, endpoint, what)
         try:
             found = api.list_repo_files(source.name, "model", revision=revision)
         except Exception as error:  # the SDK's, requests' and JSON's: all get names of ours here
-            what = tr("the list of {source}'s files", source=source.name)
-            if page := http.page_in(error, api.legacy.endpoint, what):
-                raise page from error
-            dead = self._settings.proxies.fault(api.legacy.endpoint)
-            raise _translated(error, source, dead) from error
+            status, text = (
+                getattr(error, "status_code", None),
+                getattr(error, "response_body", None),
+            )
+            if wrong := pages.not_the_hub(error, status, text, endpoint, what):
+                raise wrong from error
+            raise _translated(error, source, endpoint) from error
         headers = {"User-Agent": f"yibu/{__version__}"}
         if token := config.token:  # ours, or the login that the SDK keeps
             # Both, as the SDK does: older endpoints know only the cookie.
@@ -155,7 +160,7 @@ def _expected(file: Any) -> Expected:
     return Expected(size, sha256)
 
 
-def _translated(error: Exception, source: Source, dead_proxy: str = "") -> HubError:
+def _translated(error: Exception, source: Source, endpoint: str) -> HubError:
     from modelscope_hub import errors
 
     if isinstance(error, errors.NotExistError):
@@ -179,12 +184,11 @@ def _translated(error: Exception, source: Source, dead_proxy: str = "") -> HubEr
             hint=tr("Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken."),
         )
     if isinstance(error, errors.NetworkError):
-        reason = dead_proxy or http.shortest(error.__cause__ or error)
         return HubUnreachableError(
             tr(
                 "ModelScope cannot be reached for the files of {source}: {reason}.",
                 source=source.name,
-                reason=reason,
+                reason=http.shortest(error.__cause__ or error),
             ),
             hint=tr("`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub."),
         )
@@ -193,7 +197,7 @@ def _translated(error: Exception, source: Source, dead_proxy: str = "") -> HubEr
             tr(
                 "ModelScope did not list the files of {source}: {error}.",
                 source=source.name,
-                error=error,
+                error=f"HTTP {error.status_code}" if error.status_code else error.message,
             ),
             hint=tr("Run the command again later; `yibu doctor` checks the network."),
         )
@@ -202,5 +206,6 @@ def _translated(error: Exception, source: Source, dead_proxy: str = "") -> HubEr
             "ModelScope's list of {source} cannot be used: {error!r}.",
             source=source.name,
             error=error,
-        )
+        ),
+        hint=pages.no_hub(endpoint),
     )

@@ -19,7 +19,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from yibu.errors import HubAuthError, HubError, HubNotFoundError
-from yibu.hub import http
+from yibu.hub import http, pages
 from yibu.hub.settings import HubSettings
 from yibu.messages import tr
 from yibu.pipconfig import local_path
@@ -139,7 +139,7 @@ def _offered(
                         )
                     )
             if _is_login(bytes(content)):
-                raise http.web_page(what, url, response, bytes(content))
+                raise pages.web_page(what, url, response, bytes(content))
             return bytes(content), response.headers.get("Content-Type", ""), response.url or url
 
     content, kind, final = http.retrying(settings, what, read, cancel)
@@ -156,7 +156,7 @@ def _is_login(content: bytes) -> bool:
     low = content[:100_000].lower()
     has_files = re.search(rb"\.whl|\.tar\.gz|\.zip", low)
     asks = re.search(rb"""<form|<script|http-equiv=["']refresh|type="password""", low)
-    return bool(http.is_page(content) and asks and not has_files)
+    return bool(pages.is_page(content) and asks and not has_files)
 
 
 def _json_files(content: bytes, base: str) -> Iterator[WheelFile]:

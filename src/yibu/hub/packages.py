@@ -19,13 +19,14 @@ from yibu.hub.context import (
     record_meets,
 )
 from yibu.hub.digest import Expected, check
+from yibu.hub.download import Download
 from yibu.hub.evidence import Evidence
 from yibu.hub.locks import exclusive
 from yibu.hub.package_index import WheelFile, find_wheel
 from yibu.hub.partial import partial_bytes
 from yibu.hub.pip import pip_download
 from yibu.hub.records import Record, RecordedFile, now, slug
-from yibu.hub.transfer import Download, Transfer
+from yibu.hub.transfer import Transfer
 from yibu.hub.types import Source
 
 logger = logging.getLogger(__name__)

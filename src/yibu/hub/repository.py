@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from yibu.errors import HubError, HubUnreachableError, VerificationError
-from yibu.hub import http
+from yibu.hub import pages
 from yibu.hub.completeness import indexed_files
 from yibu.hub.context import (
     PullContext,
@@ -29,6 +29,7 @@ from yibu.hub.context import (
     record_meets,
 )
 from yibu.hub.digest import Digest, Expected, check, differs, md5_of
+from yibu.hub.download import Download
 from yibu.hub.evidence import Evidence
 from yibu.hub.formats import check_format
 from yibu.hub.headers import remote_headers
@@ -37,7 +38,7 @@ from yibu.hub.partial import partial_bytes
 from yibu.hub.quantization import Choice, Chooser, Variant, usual
 from yibu.hub.records import Proof, Record, RecordedFile, now, slug, unchanged
 from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
-from yibu.hub.transfer import Download, Transfer
+from yibu.hub.transfer import Transfer
 from yibu.hub.types import Source
 from yibu.messages import tr
 
@@ -307,7 +308,7 @@ class _Pull:
 
         return Download(
             name, file.url, self._partial(file), file.expected.size, finish, file.headers,
-            http.may_be_page(file.path),
+            pages.may_be_page(file.path),
         )  # fmt: skip
 
     def _checked(

@@ -15,17 +15,14 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 from yibu.errors import PullCancelledError, VerificationError
-from yibu.hub import http
+from yibu.hub import http, pages
 from yibu.hub.context import PullContext
-from yibu.hub.evidence import Evidence, evidence
-from yibu.hub.partial import Partial, Segment
-from yibu.hub.settings import HubSettings
+from yibu.hub.download import Claim, Download, DownloadFile, Restarted
+from yibu.hub.evidence import evidence
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -39,69 +36,10 @@ _STOP_GRACE = 0.5
 """Seconds that connections get to notice a stop. They are daemon threads that write nothing
 after it, so a server that says nothing cannot hold up Ctrl-C."""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """One file to fetch into ``partial``; ``finish`` then checks it and moves it into the cache.
-
-    ``finish`` raises VerificationError on wrong bytes: the partial is deleted and fetched once
-    more, from the start.
-    """
-
-    name: str
-    """What errors and progress call it."""
-    url: str
-    partial: Path
-    size: int | None
-    finish: Callable[[Path, Evidence], None]
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    page: bool = False
-    """It may be a web page."""
-
-
-class _Restarted(Exception):  # noqa: N818 - a signal between threads, not an error
-    """Another connection found that the whole file has to start over."""
-
-
-class _File:
-    """A download in the works, shared by the threads that fetch its segments."""
-
-    def __init__(self, download: Download, settings: HubSettings) -> None:
-        self.download = download
-        self.partial = Partial(download.partial, download.size, settings.segment_bytes)
-        self.lock = threading.RLock()
-        self.generation = 0
-        """Goes up when the file starts over; a thread of an older generation lets go."""
-        self.fresh_tries = 0
-        self.finishing = False
-        self.best = self.partial.done_bytes
-        self.evidence = Evidence()
-
-    def progressed(self) -> bool:
-        """Whether there are more bytes than ever: a server without ranges that always breaks
-        off at the same place makes none, however much it sends."""
-        done = self.partial.done_bytes
-        better, self.best = done > self.best, max(done, self.best)
-        return better
-
-
-@dataclass(slots=True)
-class _Claim:
-    """What a thread works on: one segment of one generation of a file."""
-
-    file: _File
-    index: int
-    generation: int
-
-    def segment(self) -> Segment:
-        """Raises _Restarted when the file has started over without this thread."""
-        with self.file.lock:
-            if self.file.generation != self.generation:
-                raise _Restarted
-            return self.file.partial.segments[self.index]
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
+_UNSATISFIED = re.compile(r"bytes \*/(\d+)", re.IGNORECASE)
+_CHANGES = 2
+"""Changes of a file's ETag that are believed. Mirrors of several machines often give one each."""
 
 
 class Transfer:
@@ -113,7 +51,7 @@ class Transfer:
         self._meter = context.meter
         self._cancel = context.cancel
         self._stop = threading.Event()
-        self._work: queue.SimpleQueue[_Claim | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
         self._left = 0
         self._state = threading.Condition()
         self._error: BaseException | None = None
@@ -125,7 +63,7 @@ class Transfer:
             HubError and its kinds, VerificationError: the first thing that went wrong; partials stay.
             PullCancelledError: the cancel event was set; partials stay.
         """
-        files = [_File(download, self._settings) for download in downloads]
+        files = [DownloadFile(download, self._settings) for download in downloads]
         self._left = len(files)
         for file in files:
             self._meter.add(file.partial.done_bytes)
@@ -170,18 +108,18 @@ class Transfer:
                     hint=tr("Run the same command again to go on where it stopped."),
                 )
 
-    def _schedule(self, file: _File) -> None:
+    def _schedule(self, file: DownloadFile) -> None:
         todo = [i for i, segment in enumerate(file.partial.segments) if not segment.complete]
         # A complete file (its last process was killed before the check) still has to be finished.
         for index in todo or [0]:
-            self._work.put(_Claim(file, index, file.generation))
+            self._work.put(Claim(file, index, file.generation))
 
     def _worker(self) -> None:
         while (claim := self._work.get()) is not None and not self._stop.is_set():
             try:
                 self._fetch(claim)
                 self._finish_if_complete(claim.file)
-            except _Restarted:
+            except Restarted:
                 continue
             except BaseException as error:  # noqa: BLE001 - carried to the caller's thread, whole
                 with self._state:
@@ -189,7 +127,7 @@ class Transfer:
                     self._state.notify_all()
                 return
 
-    def _finish_if_complete(self, file: _File) -> None:
+    def _finish_if_complete(self, file: DownloadFile) -> None:
         with file.lock:
             if file.finishing or not file.partial.complete:
                 return
@@ -213,7 +151,7 @@ class Transfer:
             self._left -= 1
             self._state.notify_all()
 
-    def _fetch(self, claim: _Claim) -> None:
+    def _fetch(self, claim: Claim) -> None:
         """Fetch what is missing of one segment, with retries."""
         file, tried = claim.file, 0
         while not self._stop.is_set() and not claim.segment().complete:
@@ -227,7 +165,7 @@ class Transfer:
                     raise http.unreachable(file.download.name, self._settings, error) from error
                 http.pause(self._settings, tried, error, self._stop, file.download.name)
 
-    def _attempt(self, claim: _Claim) -> None:
+    def _attempt(self, claim: Claim) -> None:
         """One request, read to its end."""
         file, segment = claim.file, claim.segment()
         name = file.download.name
@@ -247,33 +185,50 @@ class Transfer:
             chunks = http.body(response, name, decode=encoded)
             first = next(chunks, b"") if response.status_code in (200, 206) else b""
             at_start = response.status_code == 200 or segment.next_byte == 0
-            if at_start and not file.download.page and http.is_page(first):
-                raise http.web_page(name, file.download.url, response, first)
+            if at_start and not file.download.page and pages.is_page(first):
+                raise pages.web_page(name, file.download.url, response, first)
             total = self._announced(claim, response, encoded)
-            file.partial.open()
             if response.status_code == 416:
                 self._unsatisfied(claim, total)
                 return
-            etag = response.headers.get("ETag", "")
-            if response.status_code == 206 and file.partial.etag not in ("", etag) and etag:
-                # It did not honour If-Range, and these bytes belong to another file.
-                self._restart(file, file.download.size, etag, whole=False, claim=claim)
-                self._schedule(file)
-                raise _Restarted
             if response.status_code == 206 and encoded:
                 # A range of compressed bytes is of no use: ask for the whole file.
                 self._restart(file, file.download.size, "", whole=True, claim=claim)
                 return
-            if ranged and response.status_code != 206:
-                # The whole file comes: no ranges here, or a file that changed meanwhile.
-                size = file.download.size if total is None else total
-                self._restart(file, size, etag, whole=True, claim=claim)
-            elif not file.partial.etag or (file.partial.size is None and total is not None):
-                file.partial.learn(size=total, etag=etag)
-            file.evidence = evidence(response)
+            with file.lock:
+                self._begin(claim, response, total, ranged=ranged)
             self._receive(claim, itertools.chain([first], chunks))
 
-    def _announced(self, claim: _Claim, response: requests.Response, encoded: bool) -> int | None:
+    def _begin(
+        self, claim: Claim, response: requests.Response, total: int | None, *, ranged: bool
+    ) -> None:
+        """Be ready for the response's bytes; the file's lock is held.
+
+        Raises:
+            Restarted: the file starts over, or it did so (and may be finished) without this thread.
+        """
+        file = claim.file
+        claim.segment()
+        file.partial.open()
+        etag = response.headers.get("ETag", "") if file.changes <= _CHANGES else ""
+        if response.status_code == 206 and file.partial.etag not in ("", etag) and etag:
+            # It did not honour If-Range, and these bytes belong to another file; or its tags mean
+            # nothing, and then one connection brings it all.
+            file.changes += 1
+            known = file.changes <= _CHANGES
+            etag = etag if known else ""
+            self._restart(file, file.download.size, etag, whole=not known, claim=claim)
+            self._schedule(file)
+            raise Restarted
+        if ranged and response.status_code != 206:
+            # The whole file comes: no ranges here, or a file that changed meanwhile.
+            size = file.download.size if total is None else total
+            self._restart(file, size, etag, whole=True, claim=claim)
+        elif not file.partial.etag or (file.partial.size is None and total is not None):
+            file.partial.learn(size=total, etag=etag)
+        file.evidence = evidence(response)
+
+    def _announced(self, claim: Claim, response: requests.Response, encoded: bool) -> int | None:
         """The file's size as this response has it, None where it does not say.
 
         Raises:
@@ -313,7 +268,7 @@ class Transfer:
             )
         return total
 
-    def _start_afresh(self, claim: _Claim, error: VerificationError) -> NoReturn:
+    def _start_afresh(self, claim: Claim, error: VerificationError) -> NoReturn:
         """Give the server one more chance, from the first byte; then it is ``error``."""
         file = claim.file
         with file.lock:
@@ -324,7 +279,7 @@ class Transfer:
             self._restart(file, file.download.size, "", whole=True, claim=claim)
         raise http.TransientError(error.message)
 
-    def _receive(self, claim: _Claim, chunks: Iterable[bytes]) -> None:
+    def _receive(self, claim: Claim, chunks: Iterable[bytes]) -> None:
         file, name = claim.file, claim.file.download.name
         segment = claim.segment()
         for chunk in chunks:
@@ -334,7 +289,7 @@ class Transfer:
             data = chunk if room is None else chunk[:room]
             with file.lock:
                 if file.generation != claim.generation:
-                    raise _Restarted
+                    raise Restarted
                 file.partial.write(segment, data)
             self._meter.add(len(data), name)
             if segment.complete:
@@ -351,7 +306,7 @@ class Transfer:
                 )
             )
 
-    def _unsatisfied(self, claim: _Claim, total: int | None) -> None:
+    def _unsatisfied(self, claim: Claim, total: int | None) -> None:
         """416: the file is no longer than what is here, or shorter."""
         file, segment = claim.file, claim.segment()
         if segment.stop is None and total == segment.next_byte:
@@ -372,16 +327,22 @@ class Transfer:
         )
 
     def _restart(
-        self, file: _File, size: int | None, etag: str, *, whole: bool, claim: _Claim | None = None
+        self,
+        file: DownloadFile,
+        size: int | None,
+        etag: str,
+        *,
+        whole: bool,
+        claim: Claim | None = None,
     ) -> None:
         """Start the file over; ``claim`` then means its first segment.
 
         Raises:
-            _Restarted: another thread was first.
+            Restarted: another thread was first.
         """
         with file.lock:
             if claim is not None and file.generation != claim.generation:
-                raise _Restarted
+                raise Restarted
             self._meter.add(-file.partial.done_bytes)
             file.partial.reset(size, etag, whole=whole)
             file.generation += 1
