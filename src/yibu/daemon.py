@@ -351,7 +351,7 @@ def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:
                 tr(
                     "environment {environment}: {phase}",
                     environment=progress.environment,
-                    phase=progress.phase,
+                    phase=tr(progress.phase),
                 )
             )
 

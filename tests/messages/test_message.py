@@ -150,3 +150,31 @@ def test_an_error_of_the_system_is_its_reason_and_the_file_that_no_other_value_n
         == "cannot be made: /keys: No such file or directory"
     )
     assert tr("{error}", error=TimeoutError("too late")) == "too late"
+
+
+def test_marks_between_texts_are_those_of_the_language() -> None:
+    several = messages.joined("; ", [tr("none"), tr("nothing"), tr("none")])
+    assert (several, messages.render(several, "zh_CN")) == ("none; nothing; none", "无；空；无")
+    assert messages.render(messages.joined(" or ", ["a", "b"]), "zh_CN") == "a 或 b"
+    assert messages.render(messages.joined("\n  ", ["a", "b"]), "zh_CN") == "a\n  b"
+
+
+def test_a_chinese_value_has_no_spaces_around_it() -> None:
+    shown = [
+        messages.render(tr("in {where} is not set", where=where), "zh_CN")
+        for where in (tr("every interface"), "a.yaml", "甲")
+    ]
+    assert shown == ["在所有网络接口中没有设置", "在 a.yaml 中没有设置", "在甲中没有设置"]
+
+
+def test_what_is_wrong_with_json_is_translated() -> None:
+    with pytest.raises(json.JSONDecodeError) as wrong:
+        json.loads("{a")
+    said = tr("The body is not JSON: {error}", error=wrong.value)
+    assert said.startswith("The body is not JSON: line 1, column 2: Expecting property name")
+    chinese = messages.render(said, "zh_CN")
+    assert chinese.endswith(" JSON：第 1 行，第 2 列：应为双引号括起的键名")
+
+
+def test_the_first_line_of_a_text_is_still_translated() -> None:
+    assert messages.render(messages.brief(tr("none")), "zh_CN") == "无"

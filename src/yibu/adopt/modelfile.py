@@ -46,7 +46,7 @@ def read_modelfile(text: str) -> Adoption | None:
         for one in _INSTRUCTION.finditer(bare)
     ]
     names = {name for name, _, _ in found}
-    if "FROM" not in names or not names <= _KNOWN or found[0][0] != "FROM":
+    if "FROM" not in names or not names <= _KNOWN or found[0][0] != "FROM" or " " in found[0][1]:
         return None
     findings, options = Findings(), dict[str, Any]()
     source = ""

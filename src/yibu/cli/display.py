@@ -60,7 +60,7 @@ def phrase(event: Event, seconds: float) -> str:
     if state == "ready":
         phases = breakdown(event.get("phases") or {}, seconds)
         ready = tr("ready in {seconds} s", seconds=_seconds(seconds, seconds))
-        return f"{ready}: {phases}" if phases else ready
+        return tr("{name}: {text}", name=ready, text=phases) if phases else ready
     if state == "unloaded":
         return tr("loaded when somebody asks for it")
     if state == "failed" and event.get("cause"):
@@ -95,7 +95,7 @@ def _progress(event: Event) -> str:
         share, whole = 100 * done // total, output.size(total)
         text = tr("{phase} {share} % of {total}", phase=phase, share=share, total=whole)
     if rate:
-        text += f", {output.size(rate)}/s"
+        text = tr("{text}, {rate}/s", text=text, rate=output.size(rate))
     return text
 
 
@@ -203,4 +203,6 @@ class _Line:
     """When the phase that it names began (monotonic); None where that is not shown."""
 
     def at(self, now: float) -> str:
-        return self.text if self.since is None else f"{self.text}, {now - self.since:.0f} s"
+        if self.since is None:
+            return self.text
+        return tr("{text}, {seconds:.0f} s", text=self.text, seconds=now - self.since)

@@ -101,7 +101,7 @@ def describe_environment(progress: EnvironmentProgress) -> str:
     elif progress.phase == "building" and progress.steps_total:
         step, steps = progress.steps, progress.steps_total
         text = tr("building, step {step} of {steps}", step=step, steps=steps)
-    return f"{text}, {progress.elapsed:.0f} s"
+    return tr("{text}, {seconds:.0f} s", text=text, seconds=progress.elapsed)
 
 
 def describe(progress: Progress) -> str:

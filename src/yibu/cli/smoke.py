@@ -11,6 +11,7 @@ from typing import Any
 
 from yibu.cli import output
 from yibu.cli.api import Api
+from yibu.cli.words import word
 from yibu.errors import YibuError
 from yibu.messages import tr
 
@@ -137,10 +138,12 @@ def _ready(model: Mapping[str, Any]) -> str:
     what = (
         tr("{ready} of {states_count} replicas are ready", ready=ready, states_count=len(states))
         if ready
-        else model["state"]
+        else word(model["state"])
     )
     raise YibuError(
-        f"{what}: {model['cause']}" if model["cause"] else tr("It is {what}.", what=what)
+        tr("{name}: {text}", name=what, text=model["cause"])
+        if model["cause"]
+        else tr("It is {what}.", what=what)
     )
 
 

@@ -12,7 +12,7 @@ from yibu.engines.flags import Flag, FlagTable
 from yibu.engines.requests import RequestTable
 from yibu.engines.servers import ServerCommand
 from yibu.errors import ConfigError, UnsupportedError
-from yibu.messages import tr
+from yibu.messages import joined, tr
 from yibu.planner.types import ModelFacts
 
 _SHARED = frozenset({"context", "parallel", "threads", "start_timeout"})
@@ -118,12 +118,12 @@ def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
         verdict = engine.supports(model, facts)
         if verdict.supported:
             return engine
-        reasons.append(f"{engine.name}: {verdict.reason}")
+        reasons.append(tr("{name}: {text}", name=engine.name, text=verdict.reason))
     raise UnsupportedError(
         tr(
             "model {model!r}: no engine serves it ({reasons})",
             model=model.name,
-            reasons="; ".join(reasons),
+            reasons=joined("; ", reasons),
         ),
         hint=tr("serve it with a command of your own: engine: command, options: {command: …}"),
     )

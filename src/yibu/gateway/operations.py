@@ -22,7 +22,7 @@ from yibu.gateway.schemas.other import (
     TokenizeRequest,
 )
 from yibu.gateway.schemas.text import AnyRequest, CompletionRequest, EmbeddingRequest
-from yibu.messages import tr
+from yibu.messages import joined, tr
 from yibu.routing import Route
 
 
@@ -202,8 +202,8 @@ def find_route(models: Models, model: str, operation: Operation) -> Route:
     # One that is still downloading, or failed at it, can do nothing yet: 503 says why.
     if route.capabilities and operation.capability not in route.capabilities:
         able = [name for name in _NOUNS if name in route.capabilities]
-        does = " and ".join(_NOUNS[name] for name in able)
-        paths = " or ".join(_PATHS[name] for name in able)
+        does = joined(" and ", (_NOUNS[name] for name in able))
+        paths = joined(" or ", (_PATHS[name] for name in able))
         raise NotCapableError(
             tr(
                 "Model {model!r} does {does} (its engine is {engine}), not {noun}",

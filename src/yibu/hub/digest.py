@@ -72,7 +72,7 @@ def check(name: str, path: Path, expected: Expected, **reading: object) -> Diges
     found = digest(path, git=git, **reading)  # type: ignore[arg-type]  # digest's own keywords
     if difference := differs(found, expected):
         raise VerificationError(
-            f"{name}: {difference}.",
+            tr("{file}: {reason}.", file=name, reason=difference),
             hint=tr("Run the same command again; if it stays so, the hub's file is broken."),
         )
     return found

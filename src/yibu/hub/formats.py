@@ -46,7 +46,9 @@ def check_format(name: str, path: Path, file_name: str) -> bool:
     try:
         checker(path, start)
     except VerificationError as error:
-        raise VerificationError(f"{name}: {error.message}.", hint=_AGAIN) from error
+        raise VerificationError(
+            tr("{file}: {reason}.", file=name, reason=error.message), hint=_AGAIN
+        ) from error
     except UnsupportedError:
         return False  # a version of the format that is not known here
     return True

@@ -233,14 +233,15 @@ def require_indexed(
 
 def _incomplete(source: Source, missing: Sequence[str], why: str = "") -> VerificationError:
     shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
-    text = tr(
-        "{source}: the repository does not list {missing_count} files of the model: {shown}",
-        source=source,
-        missing_count=len(missing),
-        shown=shown,
-    )
     return VerificationError(
-        f"{text} ({why})." if why else f"{text}.",
+        tr(
+            "{source}: the repository does not list {missing_count} files of the model: {shown} "
+            "({why}).",
+            source=source,
+            missing_count=len(missing),
+            shown=shown,
+            why=why,
+        ),
         hint=tr(
             "Nothing was fetched. The upload is not complete: name another revision, or ask "
             "its author."

@@ -298,9 +298,10 @@ def _nearest(text: str) -> str:
         lowered = prefix.lower()
         close = difflib.get_close_matches(lowered, [*_SCHEMES, *_ALIASES], n=1)
         if close and lowered not in _SCHEMES:
-            return f"Write {_ALIASES.get(close[0], close[0])}:{rest.lstrip('/')}."
+            text = f"{_ALIASES.get(close[0], close[0])}:{rest.lstrip('/')}"
+            return tr("Write {text}.", text=text)
         if lowered in _SCHEMES and prefix != lowered:
-            return f"Write {lowered}:{rest}."
+            return tr("Write {text}.", text=f"{lowered}:{rest}")
         name = rest.partition("@")[0].partition("#")[0]
         return tr(
             "A hub's model is ORG/NAME: found {name!r}. For example {example}.",

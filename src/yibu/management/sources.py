@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from yibu.config.names import name_from
 from yibu.errors import SourceError, UsageError
-from yibu.messages import tr
+from yibu.messages import joined, tr
 
 if TYPE_CHECKING:
     from yibu.hub.store import Store
@@ -39,7 +39,9 @@ def resolve_source(text: str, directory: Path) -> Source:
         if not near:
             raise
         hint = tr(
-            "Did you mean {near}, of the catalogue? {hint}", near=" or ".join(near), hint=error.hint
+            "Did you mean {near}, of the catalogue? {hint}",
+            near=joined(" or ", near),
+            hint=error.hint,
         )
         raise SourceError(error.message, hint=hint) from error
 

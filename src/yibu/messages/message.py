@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gettext
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,8 @@ from yibu.messages.system import SYSTEM
 
 _DOMAIN: Final = "yibu"
 _LOCALE = Path(__file__).parent / "locale"
+_MARKS = {", ": "、", "; ": "；", " ": "", " or ": " 或 ", " and ": "和"}
+"""Between texts one after another (:func:`joined`), in Chinese."""
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -68,6 +71,9 @@ class _Catalogues:
     def template(self, template: str, language: str) -> str:
         if language == ENGLISH or not template:
             return template
+        if template.startswith("{part0}"):
+            between = template[7:].partition("{")[0]
+            return template.replace(between, _MARKS.get(between, between)) if between else template
         if language not in self._read:
             self._read[language] = gettext.translation(
                 _DOMAIN, _LOCALE, languages=[language], fallback=True
@@ -113,6 +119,10 @@ def _kept(value: Any, values: Mapping[str, object], *, quoted: bool) -> Any:
         known = file is None or any(file in str(one) for one in values.values() if one is not value)
         reason = _kept(value.strerror, {}, quoted=False)
         return reason if known else tr("{file}: {reason}", file=file, reason=reason)
+    if isinstance(value, json.JSONDecodeError) and not quoted:
+        reason = _kept(value.msg, {}, quoted=False)
+        line, column = value.lineno, value.colno
+        return tr("line {line}, column {column}: {reason}", line=line, column=column, reason=reason)
     if not isinstance(value, _PLAIN):
         return _Shown(repr(value) if quoted else value)
     return tr(value) if type(value) is str and value in SYSTEM else value
@@ -128,7 +138,9 @@ def filled(text: str, /, **values: object) -> str:
 def brief(text: str) -> str:
     """The text without what stands around and below it: its value ``brief``, else its first line."""
     inner = text.values.get("brief") if isinstance(text, Message) else None
-    return inner if isinstance(inner, str) else text.partition("\n")[0]
+    if isinstance(inner, str):
+        return inner
+    return text.partition("\n")[0] if "\n" in text else text
 
 
 def render(text: str, language: str) -> str:
@@ -142,8 +154,14 @@ def render(text: str, language: str) -> str:
     return _filled(_CATALOGUES.template(text.template, language), values)
 
 
-_FIELD = re.compile(r"\{\{|\}\}|\{(?P<name>\w+)(?:!(?P<conversion>[rsa]))?(?P<format>:[^{}]*)?\}")
-_EMPTY = re.compile(r"\s*[(（][^()（）]*[:：]\s*[)）]|\s*[:：]?\s*(?=[.。]$)| (?= )")
+_HAN = "\u4e00-\u9fff"
+_FIELD = re.compile(
+    rf"\{{\{{|\}}\}}|(?P<before>(?<=[{_HAN}]) )?"
+    r"\{(?P<name>\w+)(?P<form>(?:![rsa])?(?::[^{}]*)?)\}"
+    rf"(?P<after> (?=[{_HAN}]))?"
+)
+"""A field; in Chinese with the spaces around it, which stand between Chinese and other words alone."""
+_EMPTY = re.compile(r"\s*[(（](?:[^()（）]*[:：]\s*)?[)）]|\s*[:：]?\s*(?=[.。]$)| (?= )")
 """What an empty value leaves behind: brackets, a colon before the end, a second space."""
 
 
@@ -158,10 +176,17 @@ def _filled(template: str, values: Mapping[str, Any]) -> str:
             return found[0][0]
         if name not in values:
             return found[0]
-        return f"{{0{found[0][len(name) + 1 :]}".format(values[name])
+        text = f"{{0{found['form']}}}".format(values[name])
+        before = "" if _is_han(text[:1]) else found["before"] or ""
+        after = "" if _is_han(text[-1:]) else found["after"] or ""
+        return f"{before}{text}{after}"
 
     text = _FIELD.sub(field, template)
     return _EMPTY.sub("", text) if "" in values.values() else text
+
+
+def _is_han(character: str) -> bool:
+    return "\u4e00" <= character <= "\u9fff"
 
 
 def english(value: Any) -> Any:
@@ -203,6 +228,6 @@ def unpack(value: Any) -> Any:
 
 
 def joined(separator: str, parts: Iterable[str]) -> str:
-    """Whole texts one after another; each is still translated where the result is shown."""
+    """Whole texts one after another; each, and the mark between, is in the language of the reader."""
     values = {f"part{number}": part for number, part in enumerate(parts)}
     return tr(separator.join(f"{{{name}}}" for name in values), **values)

@@ -1,4 +1,4 @@
-"""What the system says of its errors, which is English where no locale is set: msgids of the catalogue."""
+"""What the system, and Python's and orjson's readers of JSON, say of errors: msgids of the catalogue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ SYSTEM = frozenset(
         "Connection reset by peer",
         "Connection timed out",
         "Device or resource busy",
+        "Expecting ',' delimiter",
+        "Expecting ':' delimiter",
+        "Expecting property name enclosed in double quotes",
+        "Expecting value",
+        "Extra data",
         "Disk quota exceeded",
         "Exec format error",
         "File exists",
         "File name too long",
         "Input/output error",
+        "Invalid control character at",
         "Is a directory",
         "Name or service not known",
         "Network is unreachable",
@@ -33,5 +39,10 @@ SYSTEM = frozenset(
         "Temporary failure in name resolution",
         "Too many levels of symbolic links",
         "Too many open files",
+        "Unterminated string starting at",
+        "invalid start byte",
+        "truncated data",
+        "unexpected character",
+        "unexpected end of data",
     )
 )

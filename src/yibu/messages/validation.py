@@ -7,7 +7,7 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
-from yibu.messages.message import filled, tr
+from yibu.messages.message import filled, joined, tr
 
 _INTEGER = tr("an integer")
 _NUMBER = tr("a number")
@@ -107,4 +107,6 @@ def _expected(fault: Mapping[str, Any]) -> str:
 def _alternatives(listed: str) -> str:
     """``'a', 'b' or 'c'`` in the reader's language."""
     several, _, last = listed.rpartition(" or ")
-    return tr("{first} or {last}", first=several, last=last) if several else last
+    if not several:
+        return last
+    return tr("{first} or {last}", first=joined(", ", several.split(", ")), last=last)

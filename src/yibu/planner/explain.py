@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from yibu.messages import tr
+from yibu.messages import joined, tr
 from yibu.planner.arithmetic import (
     kv_bytes_per_token,
     kv_element_bytes,
@@ -70,7 +70,7 @@ def explain_machine(machine: Machine, reservations: Sequence[Reservation] = ()) 
         )
     for gpu in machine.gpus:
         capability = ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else "?"
-        held = ", ".join(
+        held = [
             tr(
                 "{holder} ({pid}) holds {memory}",
                 holder=holder.name or tr("a process"),
@@ -79,7 +79,7 @@ def explain_machine(machine: Machine, reservations: Sequence[Reservation] = ()) 
             )
             for holder in gpu.processes
             if holder.memory
-        )
+        ]
         note = tr(
             "free of {gpu_total}, {gpu}, compute capability {capability}",
             gpu_total=size(gpu.total),
@@ -90,7 +90,7 @@ def explain_machine(machine: Machine, reservations: Sequence[Reservation] = ()) 
             Row(
                 tr("GPU {gpu_index}", gpu_index=gpu.index),
                 size(gpu.free),
-                f"{note}; {held}" if held else note,
+                joined("; ", [note, *held]),
             )
         )
     return rows
@@ -170,7 +170,7 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
         ]
     on_cpu = tr("its devices") if offload is not None else "CPU"
     where = ", ".join(f"GPU {index}" for index in placement.gpus) or on_cpu
-    rows.append(Row(tr("runs on"), where, "; ".join(placement.reasons)))
+    rows.append(Row(tr("runs on"), where, joined("; ", placement.reasons)))
     if placement.context:
         rows.append(Row(tr("max model length"), tokens(placement.context)))
     if placement.memory_share is not None:

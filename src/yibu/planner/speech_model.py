@@ -67,13 +67,12 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
     # The ONNX export's config.yaml keeps the front end and may leave the model's name out.
     model = str(config.get("model", "")) or _unnamed(names)
     if model not in _FORMATS:
-        use = f", which {_COMPANIONS[model]}" if model in _COMPANIONS else ""
         raise UnsupportedError(
             tr(
-                "{path} is FunASR's {model!r}{use}; of FunASR's models {formats} are served here",
+                "{path} is FunASR's {model!r} ({use}); of FunASR's models {formats} are served here",
                 path=path,
                 model=model,
-                use=use,
+                use=_COMPANIONS.get(model, ""),
                 formats=", ".join(_FORMATS),
             ),
             hint=tr("take iic/SenseVoiceSmall, or run your own server with `engine: command`"),

@@ -14,7 +14,7 @@ from yibu.environments.flag_tables import chosen_flags, kept_flags
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.programs import ask, built_programs
 from yibu.errors import DoesNotFitError, YibuError
-from yibu.messages import tr
+from yibu.messages import joined, tr
 from yibu.planner.ledger import (
     Beside,
     Coming,
@@ -67,15 +67,20 @@ class Resolved:
 
     def _refusal(self) -> DoesNotFitError:
         name, verdict = self.prepared.model.name, self.verdict
-        reasons = " ".join(verdict.reasons)
+        reasons = joined("; ", verdict.reasons)
         if verdict.verdict == "cannot_tell":
-            return DoesNotFitError(f"{name}: {reasons}", hint="; ".join(verdict.suggestions))
+            return DoesNotFitError(
+                tr("{name}: {text}", name=name, text=reasons),
+                hint=joined("; ", verdict.suggestions),
+            )
         text = tr("{name} does not fit on this machine: {reasons}", name=name, reasons=reasons)
         if kept := explain_missing(self.reserved):
             text = tr("{text}; planned, not used yet: {kept}", text=text, kept=kept)
         return DoesNotFitError(
             text,
-            hint="; ".join((*verdict.suggestions, tr("or start it all the same: yibu up --force"))),
+            hint=joined(
+                "; ", (*verdict.suggestions, tr("or start it all the same: yibu up --force"))
+            ),
         )
 
 

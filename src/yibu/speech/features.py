@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import VerificationError
-from yibu.messages import tr
+from yibu.messages import joined, tr
 from yibu.speech.types import SAMPLE_RATE, Features, Samples
 
 FRAME_LENGTH = 400
@@ -132,12 +132,15 @@ class Normalizer:
                 hint=tr("download the model again; the file is small and belongs to the model"),
             ) from error
         if any(len(row) != size for row in rows.values()):
-            found = ", ".join(
-                tr("{tag} has {row_count} values", tag=tag, row_count=len(row))
-                for tag, row in rows.items()
+            found = joined(
+                ", ",
+                (
+                    tr("{tag} has {row_count} values", tag=tag, row_count=len(row))
+                    for tag, row in rows.items()
+                ),
             )
             raise VerificationError(
-                f"{path}: {found}; {size} expected",
+                tr("{path}: {found}; {size} expected", path=path, found=found, size=size),
                 hint=tr("this am.mvn belongs to another model: take the one next to model.pt"),
             )
         return cls(rows["<AddShift>"], rows["<Rescale>"])

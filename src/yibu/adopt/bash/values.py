@@ -73,7 +73,6 @@ class UnknownScriptError(UsageError):
     def __init__(self, gap: Gap, why: str, hint: str = "") -> None:
         """``why`` ends the sentence that names line and construct; ``hint`` stands in the place of the
         two ways that lead around a script."""
-        given = tr("--set {unset}=… gives it; or adopt", unset=gap.unset) if gap.unset else "Adopt"
         super().__init__(
             tr(
                 "line {line}: {construct} {why}",
@@ -84,10 +83,17 @@ class UnknownScriptError(UsageError):
             if gap.line
             else f"{_short(gap.construct)} {why}",
             hint=hint
-            or tr(
-                "{given} the running server: yibu adopt --pid PID; or its command line: yibu "
-                "adopt -- COMMAND…",
-                given=given,
+            or (
+                tr(
+                    "--set {unset}=… gives it; or adopt the running server: yibu adopt --pid PID; "
+                    "or its command line: yibu adopt -- COMMAND…",
+                    unset=gap.unset,
+                )
+                if gap.unset
+                else tr(
+                    "Adopt the running server: yibu adopt --pid PID; or its command line: yibu "
+                    "adopt -- COMMAND…"
+                )
             ),
         )
         self.gap = gap

@@ -139,7 +139,7 @@ def print_once(snapshot: Snapshot) -> None:
     output.table(rows, [column.title for column in COLUMNS])
     for model in models:
         if model.cause:
-            output.data(f"\n{model.name}: {model.cause}")
+            output.data("\n" + tr("{name}: {text}", name=model.name, text=model.cause))
 
 
 def watch(sampler: Sampler, interval: float) -> None:

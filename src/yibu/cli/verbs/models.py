@@ -159,5 +159,9 @@ def gc(
     result = open_store(Context.here()).gc(dry_run=dry_run)
     for item in result.garbage:
         output.data(f"{item.path}  {output.size(item.size)}  {item.reason}")
-    done = tr("would be freed") if dry_run else tr("were freed")
-    output.talk(f"{output.size(result.freed_bytes)} {done}.")
+    freed = output.size(result.freed_bytes)
+    output.talk(
+        tr("{freed} would be freed.", freed=freed)
+        if dry_run
+        else tr("{freed} were freed.", freed=freed)
+    )

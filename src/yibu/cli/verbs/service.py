@@ -116,7 +116,7 @@ def ps(as_json: JsonOption = False) -> None:
     output.table(rows, ("MODEL", "STATE", "ENGINE", "REPLICAS", "MEMORY", "RESTARTS", "SOURCE"))
     for model in status["models"]:
         if model["cause"]:  # a sentence, which no column could hold
-            output.data(f"\n{model['name']}: {model['cause']}")
+            output.data("\n" + tr("{name}: {text}", name=model["name"], text=model["cause"]))
             if model["hint"]:
                 output.data(f"  → {model['hint']}")
     if not status["models"]:
@@ -131,7 +131,8 @@ def ps(as_json: JsonOption = False) -> None:
 
 def _state(model: dict[str, Any]) -> str:
     phase = model.get("phase")
-    return f"{word(model['state'])} ({word(phase)})" if phase else word(model["state"])
+    state = word(model["state"])
+    return tr("{state} ({phase})", state=state, phase=word(phase)) if phase else state
 
 
 def logs(
@@ -205,12 +206,18 @@ def _have_done(operation: str, names: list[str], *, as_json: bool, **fields: Any
     for model in models:
         ready = sum(replica["state"] == "ready" for replica in model["replicas"])
         count = len(model["replicas"])
-        text = tr("{model} is {state}", model=model["name"], state=word(model["state"]))
-        if ready:
-            text = tr(
-                "{text}, {ready} of {count} replicas ready", text=text, ready=ready, count=count
+        state = word(model["state"])
+        output.talk(
+            tr(
+                "{model} is {state}, {ready} of {count} replicas ready.",
+                model=model["name"],
+                state=state,
+                ready=ready,
+                count=count,
             )
-        output.talk(f"{text}.")
+            if ready
+            else tr("{model} is {state}.", model=model["name"], state=state)
+        )
 
 
 def restart(model: ModelArgument) -> None:

@@ -76,7 +76,7 @@ def transcribe(
     failed = 0
     for file, answer in _answers(api, files, fields, jobs):
         if isinstance(answer, YibuError):
-            output.talk(f"{file}: {answer.message}")
+            output.say("{name}: {text}", name=file, text=answer.message)
             failed += 1
         else:
             _write(file, answer, directory, output_format, named=len(set(files)) > 1)

@@ -9,7 +9,7 @@ from yibu.accounts.database import AccountsError
 from yibu.accounts.types import parse_duration
 from yibu.errors import InvalidRequestError, NotReadyError, UsageError
 from yibu.gateway.schemas.answers import UsageList
-from yibu.messages import tr
+from yibu.messages import joined, tr
 
 if TYPE_CHECKING:
     from yibu.accounts.live import LiveAccounts
@@ -22,7 +22,11 @@ def usage_group(by: str, groups: tuple[By, ...]) -> By:
         if by == group:
             return group
     raise InvalidRequestError(
-        tr("Invalid 'by': expected {groups}, found {by!r}", groups=" or ".join(groups), by=by[:40]),
+        tr(
+            "Invalid 'by': expected {groups}, found {by!r}",
+            groups=joined(" or ", groups),
+            by=by[:40],
+        ),
         param="by",
     )
 

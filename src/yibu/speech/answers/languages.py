@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection
 
 from yibu.errors import InvalidRequestError
+from yibu.messages import tr
 
 _TABLE = """
 af afrikaans afr
@@ -139,9 +140,17 @@ def normalized(language: str | None, known: Collection[str]) -> str:
         code = _CODES.get(candidate, candidate)
         if code in known:
             return code
-    shown = ", ".join(sorted(known)) if len(known) <= 12 else f"{len(known)} codes such as en, zh"
+    shown = (
+        ", ".join(sorted(known))
+        if len(known) <= 12
+        else tr("{count} codes such as en, zh", count=len(known))
+    )
     raise InvalidRequestError(
-        f"The language {(language or '')[:32]!r} is not one this model knows: {shown}",
+        tr(
+            "The language {language!r} is not one this model knows: {shown}",
+            language=(language or "")[:32],
+            shown=shown,
+        ),
         param="language",
         code="unknown_language",
     )

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import VerificationError
+from yibu.messages import tr
 
 Weights = dict[str, npt.NDArray[Any]]
 
@@ -83,23 +84,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
     them stays in memory. Raises ``VerificationError`` where the file is missing, cut short,
     not a checkpoint of this format, or names anything but tensors.
     """
-    hint = "download the model again, and check its size against the hub's"
+    hint = tr("download the model again, and check its size against the hub's")
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             content = _load(archive, np.frombuffer(mapped, dtype=np.uint8))
     except FileNotFoundError as error:
-        raise VerificationError(f"{path} is missing", hint=hint) from error
+        raise VerificationError(tr("{path} is missing", path=path), hint=hint) from error
     except pickle.UnpicklingError as error:
         raise VerificationError(
-            f"{path}: refused: {error}",
-            hint="a checkpoint of weights names tensors only; do not load this file elsewhere",
+            tr("{path}: refused: {error}", path=path, error=error),
+            hint=tr("a checkpoint of weights names tensors only; do not load this file elsewhere"),
         ) from error
     except _DAMAGE as error:
         _refuse_legacy(path)
         size = path.stat().st_size
         raise VerificationError(
-            f"{path}: {size} bytes that are no readable PyTorch checkpoint (zip format): {error!r}",
+            tr(
+                "{path}: {size} bytes that are no readable PyTorch checkpoint (zip format): {error!r}",
+                path=path,
+                size=size,
+                error=error,
+            ),
             hint=hint,
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
@@ -107,7 +113,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             content = content[key]
     if not isinstance(content, dict):
         raise VerificationError(
-            f"{path}: holds a {type(content).__name__}, a dictionary of tensors expected",
+            tr(
+                "{path}: holds a {kind}, a dictionary of tensors expected",
+                path=path,
+                kind=type(content).__name__,
+            ),
             hint=hint,
         )
     tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
@@ -121,10 +131,16 @@ def _refuse_legacy(path: Path) -> None:
         if file.read(len(_BEFORE_1_6)) != _BEFORE_1_6:
             return
     raise VerificationError(
-        f"{path} was saved by PyTorch before 1.6, as a bare pickle, which is not read here; "
-        "a zip archive expected",
-        hint="write it anew: $(yibu engine install speech-torch) "
-        f'-c "{_CONVERT}" {shlex.quote(str(path))}',
+        tr(
+            "{path} was saved by PyTorch before 1.6, as a bare pickle, which is not read here; "
+            "a zip archive expected",
+            path=path,
+        ),
+        hint=tr(
+            'write it again: $(yibu engine install speech-torch) -c "{code}" {file}',
+            code=_CONVERT,
+            file=shlex.quote(str(path)),
+        ),
     )
 
 

@@ -77,7 +77,7 @@ class Punctuator:
                     model=config.get("model"),
                     encoder=config.get("encoder"),
                 ),
-                hint="take iic/punc_ct-transformer_cn-en-common-vocab471067-large",
+                hint=tr("take iic/punc_ct-transformer_cn-en-common-vocab471067-large"),
             )
         conf = section(config, "model_conf", directory)
         vocabulary = Vocabulary.read_tokens(directory / "tokens.json").pieces
@@ -272,7 +272,7 @@ class _OnnxNetwork:
                     path=path,
                     names=", ".join(sorted(names)),
                 ),
-                hint="take iic/punc_ct-transformer_cn-en-common-vocab471067-large",
+                hint=tr("take iic/punc_ct-transformer_cn-en-common-vocab471067-large"),
             )
 
     def __call__(self, numbers: Sequence[int]) -> list[int]:

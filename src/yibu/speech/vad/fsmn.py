@@ -147,7 +147,7 @@ class FsmnVad:
                         found=encoder.get(key),
                         expected=expected,
                     ),
-                    hint="use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
+                    hint=tr("use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch"),
                 )
         network = _network(directory, encoder)
         rules = section(
