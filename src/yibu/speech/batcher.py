@@ -294,6 +294,10 @@ class Batcher:
         self._files_next = False
         return self._queue.take(seconds if live else self._batch_seconds(self.limits.batch_time))
 
+    def computing_seconds(self, seconds: float) -> float:
+        """How long a worker takes for so much audio, by what it took of late."""
+        return seconds / self._speed if self._speed else 0.0
+
     def _whole_speed(self) -> float:
         return (self._speed or 0.0) * self._parallel
 

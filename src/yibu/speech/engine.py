@@ -17,7 +17,7 @@ from yibu.messages import tr
 from yibu.speech.allocator import give_back
 from yibu.speech.batcher import Batcher
 from yibu.speech.live.partials import PartialQueue
-from yibu.speech.live.session import LiveTools
+from yibu.speech.live.tools import LiveTools
 from yibu.speech.loading import Loaded
 from yibu.speech.metrics import Metrics
 from yibu.speech.settings import Settings
@@ -159,7 +159,9 @@ class Engine:
         transcriber = Transcriber(
             loaded.segmenter, batcher, self._pool, limits, self.metrics, loaded.finishing
         )
-        batcher.partials = partials = PartialQueue()
+        batcher.partials = partials = PartialQueue(
+            used=lambda: time.process_time() / self.settings.threads
+        )
         live = LiveTools(
             loaded.segmenter, batcher, partials, self._live_pool, self.metrics, loaded.recognizer,
             loaded.tells_speakers, loaded.streaming,

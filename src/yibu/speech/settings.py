@@ -34,7 +34,7 @@ class Limits:
     """Of audio in one batch, padding counted, at most."""
     batch_time: float = 1.0
     """Seconds of computing that a batch aims at: a new request waits about that long."""
-    live_batch_time: float = 0.2
+    live_batch_time: float = 0.1
     """The same while live speech is heard: its finished sentences wait about that long."""
     sessions: int = 256
     """Live sessions at once; over it, 429."""

@@ -191,6 +191,11 @@ class UtteranceDetector(Protocol):
         """No more samples: speech that has not ended does so now."""
         ...
 
+    @property
+    def uneventful(self) -> int:
+        """The number of next samples in which nothing begins, ends or becomes certain to end."""
+        ...
+
     def speech(self) -> Segment | None:
         """The speech that has not ended, so far; None while nobody speaks."""
         ...

@@ -145,6 +145,25 @@ def test_how_the_stream_comes_in_does_not_matter(vad_dir: Path, clips: list[Clip
                 assert np.abs(one.features - other.features).max() < 1e-4
 
 
+def test_nothing_is_found_where_nothing_can_be(vad_dir: Path, clips: list[Clip]) -> None:
+    """A session does not listen before the samples in which something can begin or end."""
+    detector = FsmnVad.load(vad_dir, samples=False).utterances(Endpointing())
+    samples = np.concatenate(
+        [np.concatenate([c.samples, np.zeros(16000, np.float32)]) for c in clips]
+    )
+    at = times = 0
+    while at < len(samples):
+        certain = detector.ending() is not None
+        quiet = detector.uneventful
+        assert detector.feed(samples[at : at + quiet]) == []
+        if not certain:
+            assert detector.ending() is None
+        detector.feed(samples[at + quiet : at + quiet + 1])
+        at += quiet + 1
+        times += 1
+    assert times < len(samples) / 600
+
+
 def test_the_settings_of_the_endpointing_are_heeded(vad_dir: Path, clips: list[Clip]) -> None:
     vad = FsmnVad.load(vad_dir, samples=False)
     gap = np.zeros(int(0.9 * 16000), np.float32)
@@ -186,6 +205,15 @@ def test_what_is_shown_is_never_taken_back(texts: list[list[str]]) -> None:
         assert shown + rest(shown, final) == final
 
 
+def test_a_word_is_shown_sooner_where_another_follows_it() -> None:
+    agreement = Agreement()
+    assert agreement.hypothesis("win", 0.4) == ""
+    assert agreement.hypothesis("win", 0.6) == ""
+    assert agreement.hypothesis("window", 0.7) == ""
+    assert agreement.hypothesis("window loud", 0.8) == ""
+    assert agreement.hypothesis("window louder", 0.9) == "window"
+
+
 def test_two_hypotheses_must_agree() -> None:
     agreement = Agreement()
     assert agreement.hypothesis("stop wind.", 1.0) == ""
@@ -204,6 +232,7 @@ def test_hypotheses_close_together_must_all_agree() -> None:
     assert agreement.hypothesis("six", 0.4) == "", "for too short"
     assert agreement.hypothesis("stop", 0.5) == ""
     assert agreement.hypothesis("stop", 0.6) == ""
-    assert agreement.hypothesis("stop.", 0.7) == "stop"
+    assert agreement.hypothesis("stop.", 0.7) == "", "the word may go on"
+    assert agreement.hypothesis("stop.", 0.8) == "stop"
     assert agreement.hypothesis("stop window", 1.1) == ""
     assert agreement.hypothesis("stop window now", 1.5) == " window"

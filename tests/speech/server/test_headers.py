@@ -61,7 +61,15 @@ WHOLE = {
     **{f"wav with a byte rate of {n}": files.wav(len(PCM), head=files.fmt(n)) for n in (0, 1, 2**32 - 1)},
     **{f"wav with {name} behind": files.wav(len(PCM), after=tail) for name, tail in TAILS.items()},
     "wav with a list behind that lies": files.wav(len(PCM), after=LIST[:4] + b"\xff\xff\xff\x7f" + LIST[8:]),
-    "wav with a second data chunk": files.wav(len(PCM), after=files.chunk(b"data", PCM)),
+    **{
+        f"wav with a second data chunk of {size}": files.wav(
+            6400, data=bytes(6400), after=between + files.chunk(b"data", PCM, size)
+        )
+        for size in (None, 0, 0xFFFFFFFF)
+        for between in (b"", LIST)
+    },
+    "wav with an empty data chunk": files.wav(0, data=b"", after=files.chunk(b"data", PCM)),
+    "wav with an empty data chunk behind": files.wav(len(PCM), after=files.chunk(b"data", b"")),
     "wav of odd length, padded": files.wav(len(PCM) + 1, data=PCM + b"\1", after=b"\0" + LIST),
     "wav of odd length, not padded": files.wav(len(PCM) + 1, data=PCM + b"\1", after=LIST),
     **{

@@ -223,8 +223,10 @@ def _wav(file: View, size: int, kind: bytes) -> Source:
     data: tuple[int, int] | None = None
     for name, stated, at in _chunks(file, 12, order):
         if name == b"data":
-            data = data or (at, stated)
-            if b"fmt " in found or at + stated > size:
+            # Of two the last counts, as for ffmpeg; a size of 0 is a placeholder where samples follow.
+            empty = not stated and (at >= size or _is_name(_at(file, at, 4)))
+            data = data if data is not None and empty else (at, stated)
+            if at + stated > size:
                 break
         elif not _is_name(name):
             data = data or _data_near(file, at - 8, order)

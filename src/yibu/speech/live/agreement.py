@@ -15,8 +15,9 @@ _UNITS = re.compile(
 _MARK = re.compile(r"\s*[^\w\s]")
 
 
-_SPAN = 0.19
-"""Seconds of speech over which hypotheses must agree. With 0.1 they agreed on what was not said."""
+_SPAN, _LAST_SPAN = 0.19, 0.29
+"""Seconds of speech over which hypotheses must agree, and on their last word, which may not be whole. With
+0.1 they agreed on what was not said."""
 
 
 class Agreement:
@@ -29,23 +30,29 @@ class Agreement:
 
     def hypothesis(self, text: str, end: float) -> str:
         """Take the text of the speech up to ``end`` seconds; return what can be shown beyond what is."""
-        common = units = _units(text)
-        while len(self._before) > 1 and self._before[1][0] <= end - _SPAN:
-            self._before.pop(0)
-        old = bool(self._before) and self._before[0][0] <= end - _SPAN
-        for _, before in self._before:
-            common = _common(before, common)
+        units = _units(text)
+        common = self._agreed(units, end - _SPAN)
+        if len(common) == len(_unmarked(units)):
+            longer = self._agreed(units, end - _LAST_SPAN)
+            common = common if longer == common else common[:-1]
         self._before.append((end, units))
-        if not old:
-            return ""
-        while common and _MARK.fullmatch(common[-1]):
-            common = common[:-1]  # a full stop is guessed at every pause
+        while len(self._before) > 1 and self._before[1][0] <= end - _LAST_SPAN:
+            self._before.pop(0)
         agreed = "".join(common)
         if not agreed.startswith(self.shown):
             return ""
         new = agreed[len(self.shown) :]
         self.shown = agreed
         return new
+
+    def _agreed(self, units: list[str], since: float) -> list[str]:
+        """What ``units`` and all hypotheses from the last one up to ``since`` on begin with, but for a mark
+        at its end."""
+        for end, before in reversed(self._before):
+            units = _common(before, units)
+            if end <= since:
+                return _unmarked(units)
+        return []
 
 
 def rest(shown: str, text: str) -> str:
@@ -58,6 +65,13 @@ def rest(shown: str, text: str) -> str:
 
 def _units(text: str) -> list[str]:
     return _UNITS.findall(text)
+
+
+def _unmarked(units: list[str]) -> list[str]:
+    """Without a full stop at the end, which is guessed at every pause."""
+    while units and _MARK.fullmatch(units[-1]):
+        units = units[:-1]
+    return units
 
 
 def _common(first: list[str], second: list[str]) -> list[str]:

@@ -20,14 +20,15 @@ from yibu.messages import tr
 from yibu.speech.answers.formats import Transcript, separated
 from yibu.speech.audio.tracks import Heard
 from yibu.speech.live.funasr_settings import Asked, truth
-from yibu.speech.live.intake import Intake, open_intake
+from yibu.speech.live.intake import Intake, decoded, open_intake
 from yibu.speech.live.messages import Message, parse_object
-from yibu.speech.live.session import LiveSession, LiveTools
+from yibu.speech.live.session import LiveSession
 from yibu.speech.live.stamps import times_of
+from yibu.speech.live.tools import LiveTools
 from yibu.speech.live.utterance import Utterance
 from yibu.speech.settings import Limits
 from yibu.speech.transcriber import Transcriber
-from yibu.speech.types import Endpointing, Recognized, Recognizer, Samples
+from yibu.speech.types import Endpointing, Recognized, Recognizer
 
 _HELD = 1024 * 1024
 """Bytes of a file that are kept in memory."""
@@ -139,12 +140,12 @@ class FunasrConnection:
             self._final_sent = False
         if self._intake is None:
             self._intake = open_intake(self._asked.streamed_format(data), self._asked.rate)
-        await self._hear(lambda: self._intake.feed(data) if self._intake is not None else None)
+        await self._hear(self._session, self._intake, data)
 
-    async def _hear(self, decode: Callable[[], Samples | None]) -> None:
-        samples = await asyncio.get_running_loop().run_in_executor(self._tools.pool, decode)
-        if samples is not None and len(samples) and self._session is not None:
-            await self._session.hear(samples)
+    async def _hear(self, session: LiveSession, intake: Intake, data: bytes | None) -> None:
+        samples = await decoded(intake, data, self._tools.pool)
+        if len(samples):
+            await session.hear(samples)
 
     async def _store(self, data: bytes) -> None:
         if self._file is None:
@@ -168,7 +169,7 @@ class FunasrConnection:
         if self._session is not None:
             try:
                 if self._intake is not None:
-                    await self._hear(self._intake.finish)
+                    await self._hear(self._session, self._intake, None)
                 await self._session.finish()
                 await self._session.drained()
             except RequestError as error:

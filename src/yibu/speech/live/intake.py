@@ -8,9 +8,11 @@ are, and only while ``feed`` waits for it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from functools import cache
 from typing import Any, Protocol
 
@@ -33,6 +35,9 @@ _BARREN_BYTES = 512 * 1024
 """Of a container that may come without giving a sample: covers and such."""
 _PROBE = {"probesize": "4096", "analyzeduration": "0", "ignore_length": "1"}
 _DEMUXERS = "aac,flac,matroska,mp3,ogg,wav,webm"
+
+_AT_ONCE = 16 * 1024
+"""Bytes of raw samples that are decoded in a fraction of a millisecond."""
 
 _NONE: Samples = np.empty(0, np.float32)
 
@@ -204,6 +209,16 @@ def open_intake(sample_format: str, rate: int) -> Intake:
     if sample_format in CONTAINERS:
         return Container()
     return Raw(sample_format, rate)
+
+
+async def decoded(intake: Intake, data: bytes | None, pool: Executor) -> Samples:
+    """What ``intake`` makes of the next bytes, or at its end of None. Computed on ``pool`` unless it takes
+    less than handing it over."""
+    if data is None:
+        return await asyncio.get_running_loop().run_in_executor(pool, intake.finish)
+    if isinstance(intake, Raw) and len(data) <= _AT_ONCE:
+        return intake.feed(data)
+    return await asyncio.get_running_loop().run_in_executor(pool, intake.feed, data)
 
 
 def _resampler() -> Any:

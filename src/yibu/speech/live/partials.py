@@ -12,6 +12,10 @@ from yibu.speech.batcher import Job
 NOT_DUE = math.inf
 _LATE = 0.1
 """Seconds from the end of an utterance to its text, over which partial texts become rarer."""
+_MOST_USED = 0.7
+"""Of all cores, beyond which partial texts become rarer too: what a final text needs is to be free."""
+_LOAD_SECONDS = 0.5
+"""Over which that is measured."""
 _LEAST_SHARE = 0.05
 _COST = 0.1
 """Seconds that a candidate stands back for each second of speech: cheap ones go first."""
@@ -23,8 +27,10 @@ class Candidate(Protocol):
     heard_at: float
     """When the utterance was last recognized; 0 where it never was."""
     due: float
-    """When its final text will be asked for, if the silence that has begun goes on; ``NOT_DUE`` while
-    somebody speaks."""
+    """From when on its final text is to be computed, if the silence that has begun goes on; ``NOT_DUE``
+    while somebody speaks, and once that is done."""
+    news: bool
+    """Whether a partial text is wanted now."""
     cost: float
     """Seconds of speech to recognize."""
     shows: bool
@@ -38,13 +44,19 @@ class PartialQueue:
     during the silence is their final text; then those that show nothing yet, then by the age of what
     they show, a long one as if it were younger. No audio is kept here: a job takes what there is when the model asks.
 
-    Partial texts of speech that goes on get a share of the model's time that shrinks while final
-    texts are late, and grows while they are not (additive increase, multiplicative decrease).
+    Partial texts of speech that goes on get a share of a worker's time that shrinks while final texts are
+    late or the cores are busy, and grows while they are not (additive increase, multiplicative decrease).
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        used: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """``used`` returns the seconds that all cores have computed for this process."""
         self._waiting: set[Candidate] = set()
-        self._clock = clock
+        self._clock, self._used = clock, used
+        self._measured = clock(), used()
         self._share = 1.0
         self._paused_until = 0.0
 
@@ -54,25 +66,32 @@ class PartialQueue:
     @property
     def ready(self) -> bool:
         """Whether something can be taken now."""
-        return self.urgent or (bool(self._waiting) and self._clock() >= self._paused_until)
+        paused = self._clock() < self._paused_until
+        return self.urgent or (not paused and any(each.news for each in self._waiting))
 
     def computed(self, seconds: float) -> float:
         """A batch of speech that goes on took so long: the seconds for which nothing is ready now."""
+        now = self._clock()
+        since, used = self._measured
+        if now - since >= _LOAD_SECONDS:
+            self._measured = now, self._used()
+            self._adapt(well=self._measured[1] - used <= _MOST_USED * (now - since))
         pause = seconds * (1 / self._share - 1)
-        self._paused_until = self._clock() + pause
+        self._paused_until = now + pause
         return pause
 
     def final_came(self, delay: float) -> None:
         """A final text came ``delay`` seconds after the end of its utterance was noticed."""
-        if delay > _LATE:
-            self._share = max(_LEAST_SHARE, 0.7 * self._share)
-        else:
-            self._share = min(1.0, self._share + 0.05)
+        self._adapt(well=delay <= _LATE)
+
+    def _adapt(self, *, well: bool) -> None:
+        self._share = min(1.0, self._share + 0.05) if well else max(_LEAST_SHARE, 0.7 * self._share)
 
     @property
     def urgent(self) -> bool:
         """Whether an utterance is about to end."""
-        return any(each.due != NOT_DUE for each in self._waiting)
+        now = self._clock()
+        return any(each.due <= now for each in self._waiting)
 
     def offer(self, candidate: Candidate) -> None:
         self._waiting.add(candidate)
@@ -81,17 +100,19 @@ class PartialQueue:
         self._waiting.discard(candidate)
 
     def take(self, seconds: float) -> list[Job]:
-        order = sorted(self._waiting, key=_rank)
-        ending = bool(order) and order[0].due != NOT_DUE
+        now = self._clock()
+        order = sorted(
+            (each for each in self._waiting if each.due <= now), key=lambda each: each.due
+        )
         taken: list[Job] = []
-        for candidate in order:
+        for candidate in order or sorted((each for each in self._waiting if each.news), key=_rank):
             seconds -= candidate.cost
-            if taken and (seconds < 0 or (candidate.due == NOT_DUE) == ending):
+            if taken and seconds < 0:
                 break
             self._waiting.discard(candidate)
             taken.append(candidate.recognize_again())
         return taken
 
 
-def _rank(candidate: Candidate) -> tuple[float, bool, float]:
-    return candidate.due, candidate.shows, candidate.heard_at + _COST * candidate.cost
+def _rank(candidate: Candidate) -> tuple[bool, float]:
+    return candidate.shows, candidate.heard_at + _COST * candidate.cost

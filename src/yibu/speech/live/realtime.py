@@ -6,7 +6,6 @@ https://platform.openai.com/docs/guides/realtime-transcription; schemas ``Realti
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import logging
@@ -16,12 +15,13 @@ from typing import Any
 
 from yibu.errors import InvalidRequestError, RequestError, UnsupportedError
 from yibu.messages import tr
-from yibu.speech.live.intake import Intake, open_intake
+from yibu.speech.live.intake import Intake, decoded, open_intake
 from yibu.speech.live.messages import Message, parse_object
-from yibu.speech.live.session import LiveSession, LiveTools
+from yibu.speech.live.session import LiveSession
 from yibu.speech.live.settings import UPDATES, SessionSettings
+from yibu.speech.live.tools import LiveTools
 from yibu.speech.live.utterance import Utterance
-from yibu.speech.types import Recognizer, Samples
+from yibu.speech.types import Recognizer
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Realtime:
         settings = UPDATES[kind](self._settings, event["session"], self._names, self._recognizer)
         await self._session.configure(settings.options(self._recognizer), settings.endpointing)
         if settings.intake != self._settings.intake:
-            await self._hear(self._intake.finish)
+            await self._hear(None)
             self._intake = open_intake(*settings.intake)
         self._settings = settings
         old = kind == "transcription_session.update"
@@ -127,10 +127,10 @@ class Realtime:
             raise InvalidRequestError(
                 tr("'audio' is not base64"), param="audio", code="invalid_value"
             ) from None
-        await self._hear(lambda: self._intake.feed(data))
+        await self._hear(data)
 
-    async def _hear(self, decode: Callable[[], Samples]) -> None:
-        samples = await asyncio.get_running_loop().run_in_executor(self._pool, decode)
+    async def _hear(self, data: bytes | None) -> None:
+        samples = await decoded(self._intake, data, self._pool)
         if len(samples):
             await self._session.hear(samples)
 

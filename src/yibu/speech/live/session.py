@@ -12,40 +12,39 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from yibu.errors import RequestError
-from yibu.speech.batcher import Answer, Batcher, Job
+from yibu.speech.batcher import Answer, Job
 from yibu.speech.live.finals import Finals
 from yibu.speech.live.hypotheses import Hypotheses, Reheard, Streamed
-from yibu.speech.live.partials import NOT_DUE, PartialQueue
+from yibu.speech.live.partials import NOT_DUE
 from yibu.speech.live.speakers import LiveSpeakers
+from yibu.speech.live.tools import LiveTools
 from yibu.speech.live.utterance import Early, Listener, Utterance, span
-from yibu.speech.metrics import Metrics
 from yibu.speech.types import (
     SAMPLE_RATE,
     Chunking,
     Endpointing,
     Options,
     Recognized,
-    Recognizer,
     Samples,
     Segment,
-    Segmenter,
     SpeechBegan,
 )
 
-if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
-    from yibu.speech.models.paraformer_online import OnlineParaformer
-
 _STEP = SAMPLE_RATE // 10
-"""Samples that are listened to at once, at least: each time costs a fraction of a millisecond."""
+"""Samples of speech that are listened to at once, where the VAD can find nothing in fewer."""
+_AT_ONCE = SAMPLE_RATE // 4
+"""Samples that take less to listen to than to hand to another thread: some 0.3 ms."""
+_SPARE, _EARLIEST = 0.03, 0.25
+"""Seconds more than an utterance takes, and at most, that it is recognized before its end is certain: most
+pauses are short, and end before that."""
 _BLOCK = 8 * SAMPLE_RATE
 """And at most, of what comes in a burst."""
 _WINDOW_SECONDS = 60.0
@@ -53,21 +52,6 @@ _WINDOW_SECONDS = 60.0
 
 Result = TypeVar("Result")
 _flows = count()
-
-
-@dataclass(frozen=True, slots=True)
-class LiveTools:
-    """What all live sessions of an engine share."""
-
-    segmenter: Segmenter
-    batcher: Batcher
-    partials: PartialQueue
-    pool: Executor
-    metrics: Metrics
-    recognizer: Recognizer
-    tells_speakers: bool = False
-    streaming: OnlineParaformer | None = None
-    """What hears partial texts, where it is not the recognizer."""
 
 
 class LiveSession:
@@ -98,7 +82,7 @@ class LiveSession:
         self.heard_at = 0.0
         self.due = NOT_DUE
         self.cost = 0.0
-        self.shows = False
+        self.news = self.shows = False
         self._tools, self._listener, self._interval = tools, listener, interval
         self._chunking = chunking or Chunking()
         self._streamed_finals = streamed_finals and tools.streaming is not None
@@ -128,6 +112,8 @@ class LiveSession:
         self._origin = self._listened
         self._detector = None
         self._cutter = None
+        self._uneventful = _STEP - 1
+        """The next samples in which the VAD can find nothing."""
         if self._endpointing is None:
             self._cutter = segmenter.session()
         else:
@@ -156,7 +142,7 @@ class LiveSession:
         seconds = len(samples) / SAMPLE_RATE
         self.seconds += seconds
         self.buffered += seconds
-        if self._held >= _STEP:
+        if self._held > self._uneventful or (self._open is not None and self._held >= _STEP):
             await self._listen()
 
     async def commit(self, committed: Callable[[Utterance], None]) -> None:
@@ -212,19 +198,23 @@ class LiveSession:
         self._pending, self._held = [], 0
         for at in range(0, len(samples), _BLOCK):
             block = samples[at : at + _BLOCK]
-            found, ending = await self._on_pool(partial(self._detect, block))
-            self._take(found)
-            self._ending = ending
+            if len(block) <= _AT_ONCE:
+                self._take(self._detect(block))
+            else:
+                self._take(await self._on_pool(partial(self._detect, block)))
             self._listened += len(block) / SAMPLE_RATE
         if not flush:
             self._want_partial()
 
-    def _detect(self, samples: Samples) -> tuple[list[SpeechBegan | Segment], Segment | None]:
+    def _detect(self, samples: Samples) -> list[SpeechBegan | Segment]:
         with self._lock:
             if self._cutter is not None:
-                return [*self._cutter.feed(samples)], None
+                return [*self._cutter.feed(samples)]
             assert self._detector is not None
-            return self._detector.feed(samples), self._detector.ending()
+            found = self._detector.feed(samples)
+            self._ending = self._detector.ending()
+            self._uneventful = self._detector.uneventful
+            return found
 
     def _finish(self) -> list[SpeechBegan | Segment]:
         with self._lock:
@@ -321,17 +311,20 @@ class LiveSession:
         now = time.monotonic()
         if self._streamed_finals:
             self._ending = None
-        if self._ending is None:
-            self.due = NOT_DUE
-            wanted = hypotheses.wanted(self._open_seconds, now - self.heard_at)
-            self.cost = self._open_seconds - hypotheses.skipped
-        else:
-            self.due = min(self.due, now)
-            ending = span(self._moved(self._ending))
-            wanted = utterance.early is None or utterance.early.span != ending
-            self.cost = self._ending.duration
+        self.news = hypotheses.wanted(self._open_seconds, now - self.heard_at)
+        self.cost = self._open_seconds - hypotheses.skipped
         self.shows = bool(hypotheses.shown)
-        if wanted:
+        self.due = NOT_DUE
+        if self._ending is not None:
+            early = utterance.early
+            if early is not None and early.span == span(self._moved(self._ending)):
+                self.news = False
+            else:
+                takes = self._tools.batcher.computing_seconds(self._ending.duration)
+                left = self._uneventful / SAMPLE_RATE - min(_EARLIEST, takes + _SPARE)
+                self.due = now + left
+                asyncio.get_running_loop().call_later(max(0.0, left), self._tools.batcher.wake)
+        if self.news or self.due != NOT_DUE:
             self._tools.partials.offer(self)
             self._tools.batcher.wake()
         else:
@@ -341,7 +334,7 @@ class LiveSession:
         utterance = self._open
         assert utterance is not None
         self.heard_at = time.monotonic()
-        if self._ending is not None:
+        if self._ending is not None and self.due <= self.heard_at:
             segment = self._moved(self._ending)
             options = self._final_options
             early = utterance.early = Early(span(segment), options)

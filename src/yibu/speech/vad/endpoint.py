@@ -92,6 +92,21 @@ class Endpointer:
         first = self._frame - self._silence
         return Frames(self._start, first + self._rule.lookahead + 1)
 
+    @property
+    def uneventful(self) -> int:
+        """The next frames in which nothing can begin, end or become certain to end, whatever they are."""
+        rule = self._rule
+        if self._start is None:
+            return rule.to_speech - self._count - 1
+        length = self._frame - self._start
+        if self._speaking:
+            change = self._count - rule.to_silence + rule.lookahead + 1
+        elif self._silence <= rule.lookahead:
+            change = rule.lookahead + 1 - self._silence
+        else:
+            change = self._patience(length) - self._silence
+        return max(1, min(change, rule.cap - length)) - 1
+
     def feed(self, silence: npt.NDArray[np.float32]) -> list[Frames]:
         """Take p(silence) of the next frames; return the spans that ended in them."""
         return [event for event in self.events(silence) if isinstance(event, Frames)]

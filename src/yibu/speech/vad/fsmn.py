@@ -22,6 +22,7 @@ from yibu.messages import tr
 from yibu.speech.checkpoints.config import read_config, section
 from yibu.speech.checkpoints.pytorch import Weights, read_checkpoint
 from yibu.speech.features import (
+    FRAME_LENGTH,
     FRAME_SHIFT,
     MEL_BINS,
     Normalizer,
@@ -219,7 +220,9 @@ def live_rule(rule: EndpointRule, endpointing: Endpointing) -> EndpointRule:
     where it begins in a file."""
     noticed = rule.window - rule.to_silence
     """Frames of silence after which the window says so."""
-    patience = max(1, round(endpointing.silence * 100) - noticed)
+    ahead = _SIDE + round(FRAME_LENGTH / FRAME_SHIFT) - 1
+    """Frames that have been heard beyond the newest that is judged: they are silence too."""
+    patience = max(1, round(endpointing.silence * 100) - noticed - ahead)
     return replace(
         rule,
         threshold=endpointing.threshold,
@@ -247,6 +250,10 @@ class FsmnFrames:
         features = fbank(joined)
         self._tail = joined[len(features) * FRAME_SHIFT :].copy()
         return features, self._silence(features, last=False)
+
+    def samples(self, frames: int) -> int:
+        """Samples that are missing until so many more frames are whole."""
+        return FRAME_LENGTH + (frames - 1) * FRAME_SHIFT - len(self._tail)
 
     def finish(self) -> Array:
         """No more samples: p(silence) of the last frames."""
@@ -316,6 +323,10 @@ class FsmnUtterances:
     def finish(self) -> list[SpeechBegan | Segment]:
         events = self._endpointer.events(self._frames.finish())
         return self._found([*events, *self._endpointer.finish()])
+
+    @property
+    def uneventful(self) -> int:
+        return self._frames.samples(self._endpointer.uneventful + 1) - 1
 
     def speech(self) -> Segment | None:
         start = self._endpointer.start

@@ -51,6 +51,11 @@ class SileroUtterances:
             found.append(self._close(min(total, self._voiced + _PAD_AFTER)))
         return found
 
+    @property
+    def uneventful(self) -> int:
+        frames = 0 if self._start is not None else MIN_SPEECH_FRAMES - self._run - 1
+        return (frames + 1) * FRAME - len(self._rest) - 1
+
     def speech(self) -> Segment | None:
         if self._start is None:
             return None

@@ -1,0 +1,30 @@
+"""What live sessions work with."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from yibu.speech.batcher import Batcher
+from yibu.speech.live.partials import PartialQueue
+from yibu.speech.metrics import Metrics
+from yibu.speech.types import Recognizer, Segmenter
+
+if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
+    from yibu.speech.models.paraformer_online import OnlineParaformer
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTools:
+    """What all live sessions of an engine share."""
+
+    segmenter: Segmenter
+    batcher: Batcher
+    partials: PartialQueue
+    pool: Executor
+    metrics: Metrics
+    recognizer: Recognizer
+    tells_speakers: bool = False
+    streaming: OnlineParaformer | None = None
+    """What hears partial texts, where it is not the recognizer."""
