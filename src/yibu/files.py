@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """Replace a file; where that cannot be, what was there stays.
+    """Replace a file, durably; where that cannot be, what was there stays.
 
     Raises:
         OSError: it cannot be written.
@@ -20,6 +20,11 @@ def write_whole(path: Path, content: str | bytes, mode: int = 0o600) -> None:
         os.fchmod(descriptor, mode)
         _fill(descriptor, content)
         Path(temporary).replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as error:  # it may name no file, or the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:

@@ -16,8 +16,8 @@ import pytest
 
 from tests.support.polling import until
 from yibu.cli import logs
-from yibu.cli.context import Context
 from yibu.errors import UsageError
+from yibu.management.context import Context
 from yibu.paths import Paths
 
 NODE = """\

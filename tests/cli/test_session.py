@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.polling import until
 from yibu.cli import launch, session
-from yibu.cli.context import Context
 from yibu.config import Config, GatewayConfig
+from yibu.management.context import Context
 from yibu.node.control.client import Client
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from tests.fakes.vllm import make_model
 from yibu.adopt import adopt_script
-from yibu.cli.context import Context
 from yibu.cli.takeover import Takeover, as_it_runs, configuration
 from yibu.config import Config, GatewayConfig, ModelConfig
 from yibu.errors import DoesNotFitError, UsageError
+from yibu.management.context import Context
 from yibu.node.machine import foreign
 from yibu.node.machine.foreign import Foreign
 from yibu.paths import Paths

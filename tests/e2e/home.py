@@ -18,9 +18,9 @@ import psutil
 
 from tests.exposition import Exposition
 from tests.support.zygote import ZYGOTE
-from yibu.cli.context import Context
 from yibu.cli.session import shut_down
 from yibu.errors import YibuError
+from yibu.management.context import Context
 from yibu.node.control.client import Client
 from yibu.node.machine import processes
 from yibu.node.state import home_id

@@ -16,9 +16,9 @@ import pytest
 from tests.e2e.home import Home, fake
 from tests.support.counting import Count, ask_on
 from tests.support.polling import eventually, until
-from yibu.cli.context import Context
 from yibu.cli.session import end_left
 from yibu.errors import NotRunningError
+from yibu.management.context import Context
 from yibu.node.control.client import Client
 from yibu.paths import Paths
 

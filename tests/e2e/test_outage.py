@@ -10,10 +10,10 @@ import pytest
 
 from tests.e2e.home import Home, fake
 from tests.support.polling import until
-from yibu.cli.context import Context
 from yibu.config import file as config_file
 from yibu.errors import NotRunningError, UsageError
 from yibu.management.changes import changes_of_up
+from yibu.management.context import Context
 from yibu.node.lock import ProcessId
 from yibu.node.machine import processes
 

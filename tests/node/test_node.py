@@ -122,7 +122,7 @@ def test_its_whole_life(node: Callable[..., NodeProcess], paths: Paths) -> None:
     assert abs(shown["node"]["started"] - time.time()) < 60
     assert shown["gateway"] == {"url": "http://127.0.0.1:1"}
     assert set(shown) == {"version", "node", "gateway", "models"}
-    path = Path(one.client.call("log", model="smol")["path"])
+    path = paths.model_log("smol-0")
     assert "listens" in path.read_text()
     first = model["replicas"][0]["pid"]
     one.client.call("restart", timeout=None, models=["smol"])

@@ -12,13 +12,13 @@ import yaml
 
 from tests.planner.planner_files import LLAMA, gguf_bytes, write_safetensors
 from yibu.adopt import Adoption, Server, Setting, adopt_script
-from yibu.cli.context import Context, open_resolver, open_store
 from yibu.config import ModelConfig
 from yibu.config import file as config_file
 from yibu.engines.base import LaunchPlan
 from yibu.engines.flags import whole
 from yibu.engines.llama_cpp.settings import read_settings
 from yibu.management.check import check_config
+from yibu.management.context import Context, open_resolver, open_store
 from yibu.management.entries import choose
 from yibu.management.planning import Planned, plan_models
 from yibu.node.machine import hardware

@@ -13,7 +13,6 @@ import pytest
 from tests.fakes.vllm import make_model
 from tests.planner.planner_files import LLAMA, gguf_bytes, write_safetensors
 from tests.support.stand_in import stand_in
-from yibu.cli.context import Context, open_resolver, open_store
 from yibu.config import ModelConfig
 from yibu.config import file as config_file
 from yibu.config.names import replica_id
@@ -21,6 +20,7 @@ from yibu.daemon import deployer
 from yibu.engines.base import LaunchPlan
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.hub.types import LocalModel, ProgressCallback
+from yibu.management.context import Context, open_resolver, open_store
 from yibu.management.entries import Typed, choose
 from yibu.management.planning import plan_models
 from yibu.node.fleet.deploy import Deployer

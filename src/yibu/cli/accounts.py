@@ -15,8 +15,8 @@ from yibu.accounts.rows import stamp
 from yibu.accounts.store import FILE, AccountStore
 from yibu.accounts.types import parse_duration
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.errors import NotRunningError, UsageError, YibuError
+from yibu.management.context import Context
 from yibu.messages import tr
 
 _COLUMNS = ("requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from yibu.cli.context import Context
 from yibu.errors import NotRunningError
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from typing import Any
 from yibu import sockets
 from yibu.cli import output
 from yibu.cli.connect import Access, access
-from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.session import Session
@@ -28,6 +27,7 @@ from yibu.cli.smoke import Check, attempt, run_checks
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import YibuError
+from yibu.management.context import Context, open_environments
 from yibu.management.entries import choose
 from yibu.messages import tr
 

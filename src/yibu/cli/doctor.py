@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from yibu import sockets
 from yibu.cli import output
-from yibu.cli.context import Context, open_environments
 from yibu.cli.words import word
 from yibu.errors import NotRunningError, YibuError
+from yibu.management.context import Context, open_environments
 from yibu.messages import tr
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import time
 from typing import IO, Any, Self
 
 from yibu import sockets
-from yibu.cli.context import Context
 from yibu.config import Config
 from yibu.config.settings import settings_of
 from yibu.errors import AlreadyRunningError, YibuError
+from yibu.management.context import Context
 from yibu.messages import tr, unpack
 from yibu.node.control.client import rebuild_error
 from yibu.node.handover.holder import command as holder_command

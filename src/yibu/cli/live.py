@@ -17,6 +17,7 @@ from yibu.cli import output
 from yibu.cli.connect import Access
 from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.messages import tr
+from yibu.node.tasks import in_own_thread
 from yibu.upstream.connection import UpstreamError
 from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
 
@@ -156,47 +157,23 @@ async def _speak(
 
 
 async def _read(source: Callable[[], bytes], stop: asyncio.Event) -> AsyncIterator[bytes]:
-    """What ``source`` gives, until it ends or is to stop; each is read on a thread of its own, that a
-    pipe without a writer keeps nobody from leaving."""
-    loop = asyncio.get_running_loop()
+    """What ``source`` gives, until it ends or is to stop. Raises YibuError where it cannot be read."""
     stopping = asyncio.create_task(stop.wait(), name="stopping")
     try:
-        while True:
-            reading = loop.create_future()
-            _in_thread(loop, source, reading)
+        while not stop.is_set():
+            # A pipe without a writer keeps nobody from leaving.
+            reading = asyncio.create_task(in_own_thread(source), name="reading")
             await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done() or not (data := reading.result()):
+            if not reading.done():
+                reading.cancel()
+                return
+            if not (data := reading.result()):
                 return
             yield data
-            if stop.is_set():
-                return
+    except OSError as error:
+        raise YibuError(tr("The audio cannot be read: {error}.", error=error)) from error
     finally:
         stopping.cancel()
-
-
-def _in_thread(
-    loop: asyncio.AbstractEventLoop, source: Callable[[], bytes], done: asyncio.Future[bytes]
-) -> None:
-    import threading
-
-    def deliver(data: bytes, error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(data)
-
-    def read() -> None:
-        data, fault = b"", None
-        try:
-            data = source()
-        except OSError as error:
-            fault = YibuError(tr("The audio cannot be read: {error}.", error=error))
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(deliver, data, fault)
-
-    threading.Thread(target=read, daemon=True).start()
 
 
 async def _send(socket: EngineSocket, kind: str, **fields: Any) -> None:

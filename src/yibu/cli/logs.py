@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.errors import UsageError
 from yibu.management import log_reading as reading
+from yibu.management.context import Context
 from yibu.management.log_reading import Wanted
 from yibu.messages import tr
 from yibu.node import log_lines, logs

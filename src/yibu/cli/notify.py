@@ -17,8 +17,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from yibu.cli.context import Context
 from yibu.errors import YibuError
+from yibu.management.context import Context
 
 _log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from yibu.cli import display, notify, output
 from yibu.cli.connect import access
-from yibu.cli.context import Context
 from yibu.cli.exits import DONE
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.logs import follow_models
 from yibu.config import Config, ModelConfig
 from yibu.errors import NotRunningError, YibuError
 from yibu.management.changes import changes_of_up
+from yibu.management.context import Context
 from yibu.messages import tr
 from yibu.node.lock import ProcessId, holder_of
 

@@ -23,7 +23,6 @@ from yibu.accounts.store import FILE, holds_keys
 from yibu.adopt import Adoption, Server, adopt_servers, find_servers, process_command
 from yibu.cli import output
 from yibu.cli.connect import access
-from yibu.cli.context import Context, open_environments, open_resolver, open_store
 from yibu.cli.exits import DONE
 from yibu.cli.launch import NodeLaunch
 from yibu.cli.progress import installing, pulling
@@ -34,6 +33,7 @@ from yibu.config.keys import KEYS_VARIABLE, check_exposure, load_keys
 from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
 from yibu.gateway.listening import PortTakenError, bind
 from yibu.hub.source import parse_source
+from yibu.management.context import Context, open_environments, open_resolver, open_store
 from yibu.management.planning import Planned, plan_models
 from yibu.messages import tr
 from yibu.node.launch.probe import one_token, token_requests

@@ -182,6 +182,16 @@ class ModelConfig:
         )
 
     @property
+    def stays_loaded(self) -> bool:
+        """Whether it is loaded when it is brought up, and never unloaded."""
+        return self.keep == "always" and not self.on_demand
+
+    @property
+    def fewest(self) -> int:
+        """Replicas of a loaded model without requests."""
+        return max(1, self.autoscale.min) if self.autoscale else self.replicas
+
+    @property
     def adapters(self) -> Mapping[str, str]:
         """LoRA adapters by the names that clients ask for, with their sources."""
         lora = self.options.get("lora")

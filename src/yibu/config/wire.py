@@ -28,7 +28,7 @@ def model_config(data: Mapping[str, Any]) -> ModelConfig:
         TypeError: a field is unknown or missing.
     """
     gpus = data.get("gpus")
-    autoscale = data.get("autoscale")
+    autoscale, group = data.get("autoscale"), data.get("group")
     paths = {name: Path(data[name]) for name in ("directory", "file") if data.get(name)}
     return ModelConfig(
         **{
@@ -36,14 +36,9 @@ def model_config(data: Mapping[str, Any]) -> ModelConfig:
             "flags": tuple(data.get("flags", ())),
             "aliases": tuple(data.get("aliases", ())),
             "autoscale": None if autoscale is None else Autoscale(**autoscale),
-            "group": _group(data.get("group")),
+            "group": None if group is None else Group(**group),
             "limits": Limits(**data.get("limits", {})),
             "gpus": None if gpus is None else tuple(gpus),
             **paths,
         }
     )
-
-
-def _group(plain: Any) -> Group | None:
-    """A group; an earlier version wrote its name alone."""
-    return None if plain is None else Group(plain) if isinstance(plain, str) else Group(**plain)

@@ -102,12 +102,7 @@ class Sessions:
         self._refuse_guessing(network)
         try:
             caller = self._keys.check(None, key.encode())
-            if not caller.admin:
-                raise ForbiddenError(
-                    tr("This API key is not an admin's, and the console wants one"),
-                    hint=tr("yibu key add NAME --admin makes one"),
-                    code="admin_key_needed",
-                )
+            check_admin(caller)
         except (UnauthorizedError, ForbiddenError):
             since, tries = self._tries.pop(network, (self._clock(), 0))
             self._tries[network] = (since, tries + 1)
@@ -233,6 +228,16 @@ class Authentication:
                 )
             return caller
         return self.keys.check(authorization, x_api_key)
+
+
+def check_admin(caller: Caller) -> None:
+    """Raises ForbiddenError where the console is not for the caller."""
+    if not caller.admin:
+        raise ForbiddenError(
+            tr("The console needs an admin's API key"),
+            hint=tr("yibu key add NAME --admin makes one"),
+            code="admin_key_needed",
+        )
 
 
 def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:

@@ -14,15 +14,10 @@ _OVERHEAD = 1.2
 """What a model takes beside its weights, roughly; `yibu plan` counts it."""
 
 
-def matching(word: str | None) -> list[CatalogueEntry]:
-    """The entries of which a name, kind or description has the word; all without one."""
+def rows(word: str | None, machine: Machine) -> list[dict[str, Any]]:
+    """The entries of which a name, kind or description has the word, all without one, with their sources."""
     from yibu.hub.catalogue import entries
 
-    return [entry for entry in entries() if _matches(entry, word)]
-
-
-def rows(word: str | None, machine: Machine) -> list[dict[str, Any]]:
-    """The same as plain data, with their sources."""
     return [
         {
             "name": entry.name,
@@ -34,7 +29,8 @@ def rows(word: str | None, machine: Machine) -> list[dict[str, Any]]:
             "about": entry.about,
             "sources": {"modelscope": entry.modelscope, "hf": entry.hf, "package": entry.package},
         }
-        for entry in matching(word)
+        for entry in entries()
+        if _matches(entry, word)
     ]
 
 

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from yibu.config import Config
+from yibu.config import Config, ModelConfig
 from yibu.config.settings import FIRM, SettingChange, Settings, changes, merged, moving, settings_of
 from yibu.errors import UsageError
 from yibu.management.context import Context
-from yibu.management.difference import Difference, NewSettings
+from yibu.management.difference import Difference, NewSettings, difference
 from yibu.messages import joined, tr
 
+if TYPE_CHECKING:
+    from yibu.management.entries import Chosen
 
-def with_settings(
-    found: Difference, config: Config, running: Settings, context: Context
+
+def changes_of_file(
+    chosen: Chosen, running: Sequence[ModelConfig], settings: Settings, context: Context
 ) -> Difference:
-    """The difference, with what the configuration changes of the gateway's settings.
-
+    """What a file changes of the models that run and of the gateway's ``settings``. Of its own models,
+    those that it no longer has go.
     Raises:
-        ConfigError: they cannot be used.
+        ConfigError: its settings cannot be used.
     """
-    wanted, keys = settings_of(config, context.env)
-    after = merged(running, wanted, whole=True)
+    path = chosen.config.path
+    own = [model.name for model in running if path is not None and model.file == path]
+    wanted, keys = settings_of(chosen.config, context.env)
+    after = merged(settings, wanted, whole=True)
     check_settings(after, context)
-    settings = NewSettings(after, changes(running, after), keys)
-    return dataclasses.replace(found, settings=settings)
+    found = difference(chosen.models, running, own)
+    return dataclasses.replace(found, settings=NewSettings(after, changes(settings, after), keys))
 
 
 def changes_of_up(

@@ -132,8 +132,6 @@ def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
     running = [model_config(data) for data in told["models"]]
     wanted = [model_config(data) for data in before["models"]]
     found = difference(wanted, running, [model.name for model in running])
-    if before["settings"] is None:
-        return found
     now, then = (Settings.from_plain(one["settings"]) for one in (told, before))
     return replace(found, settings=NewSettings(then, changes(now, then)))
 

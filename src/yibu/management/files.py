@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
+from yibu.files import write_whole
 from yibu.management.context import Context
 from yibu.messages import tr
-from yibu.node.state import write_atomically
 
 if TYPE_CHECKING:
     from yibu.config.settings import Settings
@@ -87,15 +87,12 @@ class ConfigFile:
         Raises:
             YibuError: it cannot be used.
         """
-        from yibu.management.changes import with_settings
+        from yibu.management.changes import changes_of_file
         from yibu.management.check import check_options
-        from yibu.management.difference import difference
 
         wanted = self._chosen(text.encode())
         check_options(wanted.models, self._context)
-        own = [model.name for model in running if model.file == self.path]
-        found = difference(wanted.models, running, own)
-        return with_settings(found, wanted.config, settings, self._context)
+        return changes_of_file(wanted, running, settings, self._context)
 
     def compare(
         self, text: str, running: Sequence[ModelConfig], settings: Settings
@@ -130,7 +127,7 @@ class ConfigFile:
             )
         target = self.path.resolve()  # a symbolic link stays one
         try:
-            write_atomically(target, text.encode())
+            write_whole(target, text)
         except OSError as error:
             raise ConfigError(
                 tr(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from yibu.config import ModelConfig
 from yibu.config.settings import Settings
@@ -25,9 +25,9 @@ from yibu.node.control.control import Control
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.history import History
 from yibu.node.machine.hardware import gpus, gpus_busy, probe
+from yibu.node.tasks import in_own_thread
 from yibu.planner.types import Gpu
 
-T = TypeVar("T")
 Change = dict[str, Any]
 """Fields of the control socket's ``apply``."""
 
@@ -93,7 +93,7 @@ class NodeManager:
 
     async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         held = await self._fleet.reserved()
-        return await _in_own_thread(partial(proposals.plan, wanted, self._context, self.file, held))
+        return await in_own_thread(partial(proposals.plan, wanted, self._context, self.file, held))
 
     async def pull(
         self, model: str, report: Callable[[Mapping[str, Any]], None], cancel: threading.Event
@@ -109,7 +109,7 @@ class NodeManager:
             open_store(self._context).pull(source, progress=progressed, cancel=cancel)
 
         try:
-            await _in_own_thread(work)
+            await in_own_thread(work)
         finally:
             cancel.set()
 
@@ -168,32 +168,6 @@ class NodeManager:
         self, names: Sequence[str], wanted: Mapping[str, Any]
     ) -> Callable[[], list[dict[str, object]]]:
         return log_reading.Followed(self._context.paths, names, wanted).take
-
-
-async def _in_own_thread(work: Callable[[], T]) -> T:
-    """``work`` in a thread that nobody waits for when the node ends: a hub may never answer."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: Exception | None) -> None:
-        if result.done():  # cancelled meanwhile
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value)  # type: ignore[arg-type]
-
-    def run() -> None:
-        value, failure = None, None
-        try:
-            value = work()
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the node has ended
-            loop.call_soon_threadsafe(settle, value, failure)
-
-    threading.Thread(target=run, name="plan", daemon=True).start()
-    return await result
 
 
 async def _drop(_event: Mapping[str, Any]) -> None:

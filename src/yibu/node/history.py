@@ -13,7 +13,7 @@ from typing import Any, Self
 from yibu.config import ModelConfig
 from yibu.config.settings import Settings, changes, shown_value
 from yibu.config.wire import model_config, plain_config
-from yibu.node.state import write_atomically
+from yibu.files import write_whole
 
 _log = logging.getLogger(__name__)
 _KEPT = 10
@@ -26,20 +26,20 @@ class Served:
     until: int
     """Unix seconds."""
     models: tuple[ModelConfig, ...]
-    settings: Settings | None = None
-    """The gateway's; None where an earlier version wrote it."""
+    settings: Settings
+    """The gateway's."""
 
     def plain(self) -> dict[str, Any]:
         """JSON's own types only; the inverse of :meth:`from_plain`."""
         return {
             "until": self.until,
             "models": list(map(plain_config, self.models)),
-            "settings": self.settings.plain() if self.settings else None,
+            "settings": self.settings.plain(),
         }
 
     def shown(self) -> dict[str, Any]:
         """For people: the models' names, and the settings that are not defaults."""
-        changed = changes(Settings(), self.settings) if self.settings else ()
+        changed = changes(Settings(), self.settings)
         return {
             "until": self.until,
             "models": [model.name for model in self.models],
@@ -48,11 +48,10 @@ class Served:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Self:
-        settings = data.get("settings")
         return cls(
             int(data["until"]),
             tuple(map(model_config, data["models"])),
-            Settings.from_plain(settings) if settings else None,
+            Settings.from_plain(data["settings"]),
         )
 
 
@@ -92,4 +91,4 @@ class History:
 
     def _write(self, sets: Sequence[Served]) -> None:
         plain = [served.plain() for served in sets]
-        write_atomically(self._path, json.dumps({"version": 1, "sets": plain}).encode())
+        write_whole(self._path, json.dumps({"version": 1, "sets": plain}))

@@ -30,7 +30,7 @@ from yibu.node.machine.gpu import GpuMemory, Nvml
 from yibu.node.machine.orphans import become_subreaper
 from yibu.node.machine.ports import Ports
 from yibu.node.state import StateFile, home_id
-from yibu.node.tasks import cancelled
+from yibu.node.tasks import first_of
 from yibu.node.timings import Timings
 from yibu.node.upgrade import Predecessor, Upgrade, adopted
 from yibu.paths import Paths
@@ -134,24 +134,17 @@ class Node:
         seconds = current.value.gateway.drain_timeout
         _log.info("replaced: %g s for clients that are connected", seconds)
         assert gateway.listeners is not None
-        retired = asyncio.create_task(gateway.listeners.retire(), name="retire")
-        hurried = asyncio.create_task(hurry.wait(), name="second signal")
-        await asyncio.wait((retired, hurried), return_when=asyncio.FIRST_COMPLETED)
-        await cancelled(retired, hurried)
-        gateway.hurry()
+        async with first_of(gateway.listeners.retire(), hurry.wait()):
+            gateway.hurry()
 
     async def _drain(self, fleet: Fleet, current: CurrentSettings, hurry: asyncio.Event) -> bool:
         """Whether every request has had its answer."""
         seconds = current.value.gateway.drain_timeout
         _log.info("draining: %g s for requests in flight", seconds)
-        drained = asyncio.create_task(fleet.drain(seconds), name="drain")
-        hurried = asyncio.create_task(hurry.wait(), name="second signal")
-        await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
-        whole = drained.done() and drained.result()
+        async with first_of(fleet.drain(seconds), hurry.wait()) as (drained, _):
+            whole = drained.done() and bool(drained.result())
         if not whole:
             _log.warning("requests were still in flight when their time was up")
-        for task in (drained, hurried):
-            task.cancel()
         return whole
 
     def _host(self, ownership: Ownership) -> Host:

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import Abilities
 from yibu.engines.sleep import SleepPlan
 from yibu.errors import YibuError
+from yibu.files import write_whole
 from yibu.messages import tr
 from yibu.node.launch.leftovers import SharedFile
 from yibu.node.launch.spec import LaunchSpec
@@ -169,44 +169,11 @@ class StateFile:
                 if self._held:
                     self._latest = models
                     return True
-                write_atomically(self.path, json.dumps(data, default=_plain).encode())
+                write_whole(self.path, json.dumps(data, default=_plain))
         except OSError as error:
             _log.warning("cannot save the node's state to %s: %s", self.path, error)
             return False
         return True
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file of mode 0600, durably; it stays as it was where that cannot be.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.new")
-    try:
-        _write(temporary, data)
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:
@@ -221,23 +188,9 @@ def _plain(value: Any) -> Any:
 
 
 def _node(data: Mapping[str, Any]) -> SavedNode:
-    version = data["version"]
-    if version not in (1, _VERSION):
-        raise ValueError(f"version {version!r}, expected {_VERSION}")
-    models = [_first_version(model) if version == 1 else model for model in data["models"]]
-    return SavedNode(data["boot"], tuple(_model(model) for model in models))
-
-
-def _first_version(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model as version 1 has it, in which there was one generation, and replicas had their specs
-    in a list beside them."""
-    replicas = [
-        {**replica, "number": number, "spec": spec}
-        for number, (replica, spec) in enumerate(
-            zip(model["replicas"], model["specs"], strict=True)
-        )
-    ]
-    return {**model, "generation": 1, "started": True, "replicas": replicas}
+    if data["version"] != _VERSION:
+        raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
+    return SavedNode(data["boot"], tuple(map(_model, data["models"])))
 
 
 def _model(data: Mapping[str, Any]) -> SavedModel:
@@ -258,7 +211,7 @@ def _replica(data: Mapping[str, Any]) -> SavedReplica:
             "spec": _spec(data["spec"]),
             "process": Identity(**process) if process else None,
             "shared": tuple(SharedFile(**file) for file in data["shared"]),
-            "asleep": Asleep(**data["asleep"]) if data.get("asleep") else None,
+            "asleep": Asleep(**data["asleep"]) if data["asleep"] else None,
         }
     )
 
@@ -274,25 +227,25 @@ def _spec(data: Mapping[str, Any]) -> LaunchSpec:
                     "argv": tuple(plan["argv"]),
                     "capabilities": frozenset(plan["capabilities"]),
                     "notes": tuple(plan["notes"]),
-                    "abilities": _abilities(plan.get("abilities", {})),
-                    "sleep": SleepPlan.from_plain(plan["sleep"]) if plan.get("sleep") else None,
+                    "abilities": _abilities(plan["abilities"]),
+                    "sleep": SleepPlan.from_plain(plan["sleep"]) if plan["sleep"] else None,
                 }
             ),
             "python": _path(data["python"]),
             "model_path": _path(data["model_path"]),
             "directory": _path(data["directory"]),
             "gpus": tuple(data["gpus"]),
-            "details": ModelDetails(**data.get("details", {})),
+            "details": ModelDetails(**data["details"]),
         }
     )
 
 
 def _abilities(data: Mapping[str, Any]) -> Abilities:
-    features = data.get("features")
+    features = data["features"]
     return Abilities(
         features=None if features is None else frozenset(features),
-        dimensions=tuple(data.get("dimensions", ())),
-        vocabulary=data.get("vocabulary"),
+        dimensions=tuple(data["dimensions"]),
+        vocabulary=data["vocabulary"],
     )
 
 

@@ -135,8 +135,8 @@ class World:
             return 64
         for desired in model.generations():
             if desired.key == key:
-                auto = desired.policy.autoscale
-                return auto.max if auto else desired.policy.replicas
+                auto = desired.config.autoscale
+                return auto.max if auto else desired.config.replicas
         return 64
 
     # Actions of people and clients.

@@ -16,9 +16,9 @@ from yibu.cli.bench.client import Client, Target, check
 from yibu.cli.bench.load import MOST_AT_ONCE, Amount, Load, Run, within
 from yibu.cli.bench.prompts import Prompts, measure
 from yibu.cli.connect import access
-from yibu.cli.context import Context
 from yibu.errors import UsageError, YibuError
 from yibu.files import write_whole
+from yibu.management.context import Context
 from yibu.messages import tr
 
 _REQUESTS = 32

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from yibu.cli.context import Context, open_environments, open_store
 from yibu.cli.progress import installing, pulling
 from yibu.config import ModelConfig
 from yibu.engines.speech import Speech
 from yibu.hub.source import parse_source
+from yibu.management.context import Context, open_environments, open_store
 from yibu.management.entries import choose
 from yibu.planner.facts import read_facts
 from yibu.planner.types import MemoryNeed, Placement

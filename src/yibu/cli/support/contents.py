@@ -15,12 +15,12 @@ from typing import Any
 
 from yibu import __version__
 from yibu.cli.connect import access
-from yibu.cli.context import Context, open_environments, open_store
 from yibu.cli.support.secrets import masked, register_known
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.config.names import replica_id
 from yibu.errors import YibuError
+from yibu.management.context import Context, open_environments, open_store
 from yibu.messages import tr
 from yibu.node import logs
 from yibu.redaction import redact, register

@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from yibu.cli.context import Context
 from yibu.config import Config
 from yibu.errors import YibuError
+from yibu.management.context import Context
 from yibu.redaction import is_secret, redact, register, register_environment, register_urls
 
 MASK = "***"

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 
 from yibu.cli.connect import access
-from yibu.cli.context import Context
 from yibu.errors import YibuError
 from yibu.gateway.monitoring.readings import Sampler as Readings
 from yibu.gateway.monitoring.readings import Snapshot
+from yibu.management.context import Context
 from yibu.node.machine import hardware
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.exits import DONE
 from yibu.cli.options import option
 from yibu.errors import UsageError
 from yibu.files import write_new
 from yibu.management.adopting import adopt_text, text_file
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:

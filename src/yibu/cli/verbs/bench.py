@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.options import JsonOption, argument, option
 from yibu.errors import UsageError
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:

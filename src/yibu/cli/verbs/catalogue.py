@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context, open_store
 from yibu.cli.options import JsonOption, argument
 from yibu.cli.words import word
 from yibu.errors import NotRunningError, UsageError
+from yibu.management.context import Context, open_store
 from yibu.management.sources import stored_source
 from yibu.messages import tr
 
@@ -29,12 +29,12 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that yibu knows by name, with their sizes, and which fit on this machine."""
-    from yibu.management.catalogue import fits, matching
+    from yibu.management import catalogue
     from yibu.node.machine.hardware import probe
 
     machine = probe(Context.here().env.get("CUDA_VISIBLE_DEVICES"))
-    found = matching(word)
-    if not found:
+    rows = catalogue.rows(word, machine)
+    if not rows:
         raise UsageError(
             tr("The catalogue has nothing like {word!r}.", word=word),
             hint=tr(
@@ -42,17 +42,9 @@ def search(
                 "ORG/NAME"
             ),
         )
-    rows: list[dict[str, Any]] = [
-        {
-            "name": entry.name,
-            "kind": entry.kind,
-            "size": entry.size if as_json else output.size(entry.size) if entry.size else None,
-            "fits": fits(entry, machine),
-            "license": entry.license,
-            "about": entry.about,
-        }
-        for entry in found
-    ]
+    for row in rows:
+        if row["size"] is not None and not as_json:
+            row["size"] = output.size(row["size"])
     columns = ("NAME", "KIND", "SIZE", "FITS", "LICENSE", "ABOUT")
     output.listing(rows, columns, as_json=as_json, kind="models")
     if not as_json:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.options import FileOption, JsonOption, option
 from yibu.errors import NotRunningError, UsageError
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -127,12 +127,8 @@ def _difference(here: Context, chosen: Chosen) -> Difference:
     """Raises NotRunningError."""
     from yibu.config.settings import Settings
     from yibu.config.wire import model_config
-    from yibu.management.changes import with_settings
-    from yibu.management.difference import difference
+    from yibu.management.changes import changes_of_file
 
     told = here.client.call("configs")
     running = [model_config(data) for data in told["models"]]
-    path = chosen.config.path
-    own = [model.name for model in running if path is not None and model.file == path]
-    found = difference(chosen.models, running, own)
-    return with_settings(found, chosen.config, Settings.from_plain(told["settings"]), here)
+    return changes_of_file(chosen, running, Settings.from_plain(told["settings"]), here)

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.options import FileOption, JsonOption, argument, option
 from yibu.cli.written import require_directory
 from yibu.errors import UsageError
 from yibu.files import write_whole
+from yibu.management.context import Context
 from yibu.messages import tr
 
 EXAMPLE = tr(

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context, open_environments
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.options import JsonOption, argument, option
 from yibu.errors import UsageError
+from yibu.management.context import Context, open_environments
 from yibu.messages import tr
 
 NameArgument = Annotated[

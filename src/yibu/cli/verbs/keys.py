@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.options import JsonOption, argument, option
 from yibu.cli.words import word
+from yibu.management.context import Context
 from yibu.messages import tr
 
 NameArgument = Annotated[str, argument("The key's name, as `yibu key ls` shows it.")]

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context, open_store
 from yibu.cli.exits import DONE, VERIFICATION_FAILED
 from yibu.cli.options import JsonOption, OfflineOption, argument, option
 from yibu.errors import UsageError
+from yibu.management.context import Context, open_store
 from yibu.management.sources import path_note, resolve_source, stored_source
 from yibu.messages import tr
 

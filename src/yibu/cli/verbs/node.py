@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.options import JsonOption
+from yibu.management.context import Context
 from yibu.messages import tr
 
 

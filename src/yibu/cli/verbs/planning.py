@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.exits import DOES_NOT_FIT, DONE
 from yibu.cli.options import EngineOption, FileOption, JsonOption, OfflineOption, argument
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def _reservations(context: Context) -> list[Reservation]:
     from yibu.planner.ledger import Reservation
 
     try:
-        found = context.client.call("reserved")["promises"]
+        found = context.client.call("reserved")["reservations"]
     except NotRunningError:
         return []
     return [
         Reservation(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
-                frozenset(one["pids"]), one["resident_bytes"], one.get("host_bytes", 0))
+                frozenset(one["pids"]), one["resident_bytes"], one["host_bytes"])
         for one in found
     ]  # fmt: skip
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.options import (
     EngineOption,
@@ -20,6 +19,7 @@ from yibu.cli.options import (
 )
 from yibu.cli.words import word
 from yibu.errors import NotRunningError, NotUpError, UsageError
+from yibu.management.context import Context
 from yibu.messages import tr
 
 ModelArgument = Annotated[str, argument("A model's name, as `yibu ps` shows it.")]

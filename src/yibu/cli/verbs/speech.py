@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.options import argument, option
 from yibu.errors import OverloadedError, UsageError, YibuError
 from yibu.files import write_whole
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:
@@ -152,12 +152,12 @@ def _answers(
             except YibuError as error:
                 return error
 
-    with ThreadPoolExecutor(jobs) as pool, _counting(len(files)) as counter:
+    with ThreadPoolExecutor(jobs) as pool, _counting(len(files)) as count:
         futures = {pool.submit(send, file): file for file in files}
         waiting: dict[Path, Future[bytes | YibuError]] = {f: done for done, f in futures.items()}
         order = list(dict.fromkeys(files))
         for future in as_completed(futures):
-            counter.advance()
+            count()
             waiting[futures[future]] = future
             while order and waiting[order[0]].done():
                 file = order.pop(0)
@@ -204,28 +204,15 @@ def _check_targets(files: Sequence[Path], directory: Path, output_format: str) -
             )
 
 
-class _Counter(Protocol):
-    def advance(self) -> None: ...
-
-
-class _Silent:
-    def advance(self) -> None:
-        """Nobody watches."""
-
-
 @contextmanager
-def _counting(total: int) -> Iterator[_Counter]:
-    """A progress bar over the files, where a person watches and there is more than one."""
+def _counting(total: int) -> Iterator[Callable[[], None]]:
+    """What counts a file that is done: a progress bar, where a person watches and there are several."""
     if total < 2 or not sys.stderr.isatty():
-        yield _Silent()
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    class Bar:
-        def advance(self) -> None:
-            progress.advance(task)
-
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("transcribing", total=total)
-        yield Bar()
+        yield lambda: progress.advance(task)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.exits import DONE, FAILED, NOT_RUNNING
 from yibu.cli.options import FileOption, JsonOption, option
 from yibu.errors import AlreadyRunningError, NotRunningError, UsageError, YibuError
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:

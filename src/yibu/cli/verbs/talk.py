@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.options import argument, option
 from yibu.errors import NotRunningError, SourceError, UsageError, YibuError
+from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:

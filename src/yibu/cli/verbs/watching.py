@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from yibu.cli import output
-from yibu.cli.context import Context
 from yibu.cli.options import FileOption, JsonOption, OfflineOption, option
+from yibu.management.context import Context
 
 
 def register(app: typer.Typer) -> None:

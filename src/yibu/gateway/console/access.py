@@ -12,6 +12,7 @@ from yibu.gateway.sessions import (
     Authentication,
     ForbiddenError,
     SignedOutError,
+    check_admin,
     check_same_origin,
 )
 from yibu.messages import tr
@@ -56,10 +57,5 @@ async def admit(exchange: Exchange, authentication: Authentication) -> Caller:
         if b"authorization" in headers or b"x-api-key" in headers:
             raise
         raise SignedOutError(tr("Nobody is signed in here, or the session has ended")) from None
-    if not caller.admin:
-        raise ForbiddenError(
-            tr("The console needs an admin's API key"),
-            hint=tr("yibu key add NAME --admin makes one"),
-            code="admin_key_needed",
-        )
+    check_admin(caller)
     return caller

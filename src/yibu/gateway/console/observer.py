@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from yibu.gateway.monitoring.readings import (
     Sampler,
     Snapshot,
     quantile,
+    rates,
     read_counts,
     totals,
 )
@@ -91,22 +93,17 @@ class Observer:
     async def record(self) -> None:
         """One point of the history."""
         page = self._page()
-        in_flight = {one.replica: one.in_flight for one in self._backend.replicas()}
         models = [
             (route.model, self._backend.queued(route.model), self._ready(route.model))
             for route in self._backend.routes()[:_MODELS]
         ]
-        by_model: dict[str, int] = {}
+        in_flight = Counter[str]()
         for one in self._backend.replicas():
-            by_model[one.model] = by_model.get(one.model, 0) + one.in_flight
-        await asyncio.to_thread(self._point, page, models, by_model, sum(in_flight.values()))
+            in_flight[one.model] += one.in_flight
+        await asyncio.to_thread(self._point, page, models, in_flight)
 
     def _point(
-        self,
-        page: str,
-        models: Sequence[tuple[str, int, int]],
-        in_flight: Mapping[str, int],
-        all_in_flight: int,
+        self, page: str, models: Sequence[tuple[str, int, int]], in_flight: Counter[str]
     ) -> None:
         now, before = read_counts(page), self._before
         self._before = now
@@ -115,7 +112,7 @@ class Observer:
         values: Values = {
             "cpu_percent": self._processor.percent(),
             "memory_used_bytes": float(memory.total - memory.available),
-            "in_flight": float(all_in_flight),
+            "in_flight": float(in_flight.total()),
             "queued": float(sum(queued for _, queued, _ in models)),
         }
         for gpu in gpus:
@@ -124,14 +121,14 @@ class Observer:
                 values[f"gpu{gpu.index}_busy_percent"] = percent
         for name, queued, ready in models:
             series = {
-                "in_flight": in_flight.get(name, 0),
+                "in_flight": in_flight[name],
                 "queued": queued,
                 "ready_replicas": ready,
             }
             values |= {f"{name}\0{what}": float(number) for what, number in series.items()}
             if before is not None:
-                rates = _rates(name, before, now)
-                values |= {f"{name}\0{what}": number for what, number in rates.items()}
+                read = _series(name, before, now)
+                values |= {f"{name}\0{what}": number for what, number in read.items()}
         if before is not None:
             passed = max(now.at - before.at, 1e-9)
             requests = sum(now.requests[name] - before.requests[name] for name in now.requests)
@@ -207,15 +204,8 @@ class Observer:
         }
 
 
-def _rates(name: str, before: Counts, now: Counts) -> Values:
-    passed = max(now.at - before.at, 1e-9)
-    values = {
-        "requests_per_second": (now.requests[name] - before.requests[name]) / passed,
-        "errors_per_second": (now.errors[name] - before.errors[name]) / passed,
-    }
-    for direction, series in (("completion", "output"), ("prompt", "prompt")):
-        tokens = now.tokens[(name, direction)] - before.tokens[(name, direction)]
-        values[f"{series}_tokens_per_second"] = tokens / passed
+def _series(name: str, before: Counts, now: Counts) -> Values:
+    values = rates(name, before, now)
     for kind, late, early in (
         ("ttft_{}_seconds", now.first[name], before.first[name]),
         ("seconds_{}", now.whole[name], before.whole[name]),

@@ -120,9 +120,8 @@ def _need(console: Console, name: str) -> ModelConfig:
 
 
 async def _start(console: Console, name: str, _change: Change) -> Job:
-    manager = console.manager
     if (config := _up(console, name)) is None:
-        in_file = await asyncio.to_thread(manager.file_models)
+        in_file = await asyncio.to_thread(console.manager.file_models)
         known = {model.name: model for model in in_file}
         config = {**known, **await console.stopped()}.get(name)
     if config is None:
@@ -130,17 +129,14 @@ async def _start(console: Console, name: str, _change: Change) -> Job:
             tr("There is no model {name!r} to start", name=name[:100]), param="name"
         )
     await console.forget_stopped(config.name)
-    work = manager.ask("up", models=[plain_config(config)], start=True)
-    return console.jobs.start("start", [config.name], work)
+    return _asked(console, "start", config, "up", models=[plain_config(config)], start=True)
 
 
 async def _stop(console: Console, name: str, _change: Change) -> Job:
     config = _need(console, name)
     in_file = await asyncio.to_thread(console.manager.file_models)
     await console.keep_stopped(config, in_file=any(m.name == config.name for m in in_file))
-    return console.jobs.start(
-        "stop", [config.name], console.manager.ask("down", models=[config.name])
-    )
+    return _asked(console, "stop", config, "down", models=[config.name])
 
 
 async def _forget(console: Console, name: str, _change: Change) -> Job:
@@ -151,22 +147,20 @@ async def _forget(console: Console, name: str, _change: Change) -> Job:
 
 async def _restart(console: Console, name: str, _change: Change) -> Job:
     config = _need(console, name)
-    work = console.manager.ask("restart", models=[config.name])
-    return console.jobs.start("restart", [config.name], work)
+    return _asked(console, "restart", config, "restart", models=[config.name])
 
 
 async def _unload(console: Console, name: str, _change: Change) -> Job:
     config = _need(console, name)
-    work = console.manager.ask("unload", models=[config.name])
-    return console.jobs.start("unload", [config.name], work)
+    return _asked(console, "unload", config, "unload", models=[config.name])
 
 
 async def _scale(console: Console, name: str, change: Change) -> Job:
     config = _need(console, name)
     if change.replicas is None:
         raise InvalidRequestError(tr("'replicas' is missing"), param="replicas")
-    work = console.manager.ask("scale", models=[config.name], replicas=change.replicas)
-    return console.jobs.start("scale", [config.name], work)
+    replicas = change.replicas
+    return _asked(console, "scale", config, "scale", models=[config.name], replicas=replicas)
 
 
 async def _keep(console: Console, name: str, change: Change) -> Job:
@@ -179,8 +173,12 @@ async def _keep(console: Console, name: str, change: Change) -> Job:
         ) from None
     idle = config.idle if seconds is None else seconds
     changed = replace(config, keep=keep, idle=idle)
-    work = console.manager.ask("up", models=[plain_config(changed)])
-    return console.jobs.start("keep", [config.name], work)
+    return _asked(console, "keep", config, "up", models=[plain_config(changed)])
+
+
+def _asked(console: Console, verb: str, config: ModelConfig, operation: str, **fields: Any) -> Job:
+    """Have the node carry an operation of its control socket out, as a job of this name."""
+    return console.jobs.start(verb, [config.name], console.manager.ask(operation, **fields))
 
 
 _VERBS: Mapping[str, Any] = {

@@ -169,7 +169,7 @@ class Sampler:
     def _model(
         self, model: Mapping[str, Any], before: Counts, now: Counts, held: Mapping[int, int]
     ) -> Model:
-        name, seconds = model["name"], max(now.at - before.at, 1e-9)
+        name = model["name"]
         return Model(
             name=name,
             engine=model["engine"] or "-",
@@ -179,11 +179,8 @@ class Sampler:
             hint=model["hint"],
             replicas=tuple(self._replica(one, now, held) for one in model["replicas"]),
             queued=model["queued"],
-            requests_per_second=(now.requests[name] - before.requests[name]) / seconds,
-            errors_per_second=(now.errors[name] - before.errors[name]) / seconds,
-            output_tokens_per_second=_rate(now, before, (name, "completion"), seconds),
-            prompt_tokens_per_second=_rate(now, before, (name, "prompt"), seconds),
             ttft_p95_seconds=quantile(now.first[name], before.first[name], _TTFT),
+            **rates(name, before, now),
         )
 
     def _replica(self, replica: Mapping[str, Any], now: Counts, held: Mapping[int, int]) -> Replica:
@@ -232,8 +229,16 @@ def read_counts(page: str) -> Counts:
     return found
 
 
-def _rate(now: Counts, before: Counts, key: tuple[str, str], seconds: float) -> float:
-    return (now.tokens[key] - before.tokens[key]) / seconds
+def rates(model: str, before: Counts, now: Counts) -> dict[str, float]:
+    """What a model did each second between two readings."""
+    passed = max(now.at - before.at, 1e-9)
+    output, prompt = (model, "completion"), (model, "prompt")
+    return {
+        "requests_per_second": (now.requests[model] - before.requests[model]) / passed,
+        "errors_per_second": (now.errors[model] - before.errors[model]) / passed,
+        "output_tokens_per_second": (now.tokens[output] - before.tokens[output]) / passed,
+        "prompt_tokens_per_second": (now.tokens[prompt] - before.tokens[prompt]) / passed,
+    }
 
 
 def quantile(now: Mapping[float, int], before: Mapping[float, int], part: float) -> float | None:

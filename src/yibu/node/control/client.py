@@ -27,7 +27,7 @@ _QUICK = 15.0
 """Seconds for an operation that the node answers from what it knows."""
 
 
-_QUESTIONS = ("ping", "ps", "reserved", "access", "settings", "log")
+_QUESTIONS = ("ping", "ps", "reserved", "access", "settings")
 """Operations that change nothing, and may be asked twice."""
 
 

@@ -8,7 +8,7 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 |-----------|------------------------|--------|--------|
 | ping      |                        |        | {pid, started, instance} |
 | ps        |                        |        | what ``yibu ps --json`` prints |
-| reserved  |                        |        | {promises: what engines were planned, what they hold} |
+| reserved  |                        |        | {reservations: what engines were planned, what they hold} |
 | access    |                        |        | {url, key, capabilities: {model: [name]}} |
 | up        | models: [ModelConfig]  | yes    | {models: [name]} |
 | apply     | models: [ModelConfig], remove: [name], settings: Settings or null, secrets: [key], rollback: bool | yes | {models: [name]} |
@@ -18,15 +18,12 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | load      | models: [name]         | yes    | {models: [name]} |
 | unload    | models: [name]         | yes    | {models: [name]} |
 | scale     | models: [name], replicas: number | yes | {models: [name]} |
-| log       | model, replica         |        | {path} |
-| subscribe | model (or null)        | yes    | none: until the client goes |
 | open      | patience: seconds      |        | {url}: a gateway that was to listen later does |
 | wait      |                        |        | {replaced}: when the node is told to stop, or another has taken its place |
 | listeners |                        |        | {}: the listening sockets come with it (SCM_RIGHTS) |
 | upgrade   |                        |        | {before, now}: another process has taken the node's place |
 | settings  |                        |        | {settings: Settings, models: {name: file}} |
 | accounts  |                        |        | {}: changed keys hold, usage is written |
-| wait      |                        |        | {}: comes when the node is told to stop |
 | shutdown  | hurry: bool            |        | {pid, instance}; the node then drains and exits |
 
 Any request may carry ``instance``: a node that is another one refuses it.
@@ -163,11 +160,6 @@ class Control:
                 return await self._change(verb, request, send)
             case "apply":
                 return await self._apply(request, send)
-            case "subscribe":
-                with self._fleet.events(request.get("model")) as events:
-                    async for event in events:
-                        await send(event)
-                return None
             case "open" | "listeners" | "upgrade" as operation:
                 return await self._listening(operation, request, hand)
             case "wait":
@@ -177,7 +169,7 @@ class Control:
                 self._stopping.ask(hurry=bool(request.get("hurry")))
                 return {"pid": node["pid"], "instance": node["instance"], "holder": node["holder"]}
             case question:
-                return await self._told(question, request)
+                return await self._told(question)
 
     async def _change(self, verb: str, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         """Carry out a verb on some models."""
@@ -206,11 +198,8 @@ class Control:
                 hand(self._gateway.listeners.descriptors())
                 return {}
 
-    async def _told(self, question: object, request: Mapping[str, Any]) -> Any:
+    async def _told(self, question: object) -> Any:
         match question:
-            case "log":
-                path = self._fleet.log_path(request["model"], int(request.get("replica", 0)))
-                return {"path": path}
             case "accounts":
                 if self._gateway.sync is not None:
                     await self._gateway.sync()
@@ -220,7 +209,7 @@ class Control:
             case "ps":
                 return {"version": 1, **self._node(), "models": await self._fleet.status()}
             case "reserved":
-                return {"promises": [_plain(p) for p in await self._fleet.reserved()]}
+                return {"reservations": [_plain(one) for one in await self._fleet.reserved()]}
             case "configs":
                 before = await asyncio.to_thread(self._history.last)
                 return {

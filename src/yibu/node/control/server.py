@@ -17,7 +17,7 @@ from typing import Any, Self
 from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
 from yibu.messages import pack, tr
 from yibu.node.control.control import Control, Hand, Send
-from yibu.node.tasks import cancelled
+from yibu.node.tasks import cancelled, first_of
 
 _log = logging.getLogger(__name__)
 _LINE_LIMIT = 4 << 20
@@ -109,16 +109,11 @@ async def _converse(
             line = await _line(reader)
         if line is None:
             return
-        work = asyncio.create_task(_reply(control, line, send, hand), name="control request")
         # The client sends nothing more: the end of its stream means that it is gone. What it
         # began (a deployment, say) goes on; only the telling ends.
-        gone = asyncio.create_task(reader.read(1), name="control client")
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        async with first_of(_reply(control, line, send, hand), reader.read(1)) as (work, _gone):
             if work.done():
                 work.result()
-        finally:
-            await cancelled(work, gone)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes | None:

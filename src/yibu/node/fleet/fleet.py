@@ -12,11 +12,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from yibu.config import ModelConfig
-from yibu.config.names import replica_id
-from yibu.errors import (
-    NotRunningError,
-)
-from yibu.messages import tr
 from yibu.node import logs
 from yibu.node.events import EventBus, Subscription
 from yibu.node.fleet import left_behind
@@ -159,24 +154,6 @@ class Fleet(Verbs):
     def events(self, model: str | None = None) -> AbstractContextManager[Subscription]:
         """Subscribe to changes of state and to progress; see :mod:`yibu.node.events`."""
         return self._bus.subscribe(model)
-
-    def log_path(self, name: str, replica: int = 0) -> str:
-        """Where the engine's log is.
-
-        Raises:
-            NotRunningError: no such model is up, or it has no such replica.
-        """
-        deployment = self._find(name)
-        if replica >= max(len(deployment.replicas), 1):
-            raise NotRunningError(
-                tr(
-                    "{name} has {replicas_count} replicas, so none of number {replica}",
-                    name=name,
-                    replicas_count=len(deployment.replicas),
-                    replica=replica,
-                )
-            )
-        return str(self._host.paths.model_log(replica_id(name, replica, deployment.key[1])))
 
     # The gateway's protocol: yibu.routing.Backend.
 

@@ -28,7 +28,7 @@ from yibu.node.state import SavedReplica
 from yibu.node.supervisor.replica import Replica
 from yibu.node.supervisor.sleep import levels
 from yibu.node.supervisor.start_gate import StartGate
-from yibu.node.tasks import cancelled
+from yibu.node.tasks import cancelled, first_of
 from yibu.planner.ledger import Beside, Coming
 from yibu.planner.types import Machine, ModelFacts, Placement
 
@@ -267,13 +267,11 @@ class Runner:
     ) -> None:
         """From a placement to a running replica, until that has ended."""
         stop = self._stops[replica]
-        making = asyncio.create_task(deployment.spec_of(number, placement), name=f"spec {replica}")
-        stopped = asyncio.create_task(stop.wait(), name=f"stop {replica}")
         try:
-            await asyncio.wait((making, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if stop.is_set():
-                return
-            supervisor = self._supervisor(deployment, replica, number, making.result())
+            async with first_of(deployment.spec_of(number, placement), stop.wait()) as (spec, _):
+                if stop.is_set():
+                    return
+                supervisor = self._supervisor(deployment, replica, number, spec.result())
         except YibuError as error:
             await self._not_started(replica, error)
             return
@@ -281,8 +279,6 @@ class Runner:
             _log.exception("starting %s", replica)
             await self._not_started(replica, _defect(replica, defect))
             return
-        finally:
-            await cancelled(making, stopped)
         await supervisor.run()
 
     async def _not_started(self, replica: str, error: YibuError) -> None:

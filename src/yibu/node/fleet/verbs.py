@@ -258,7 +258,7 @@ def _short(desired: Desired, error: YibuError) -> DoesNotFitError:
         tr(
             "{running} of {replicas} replicas of {name} run: {error_message}",
             running=running,
-            replicas=desired.policy.replicas,
+            replicas=desired.config.replicas,
             name=name,
             error_message=error.message,
         ),

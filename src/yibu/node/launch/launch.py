@@ -6,11 +6,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from yibu.engines.base import Binding, Endpoint
 from yibu.errors import EngineStartError
@@ -25,7 +25,7 @@ from yibu.node.launch.process import EngineProcess
 from yibu.node.launch.spec import Host, LaunchSpec, Life, Running
 from yibu.node.machine import mig, ports, processes
 from yibu.node.machine.gpu import wait_released
-from yibu.node.tasks import cancelled, to_its_end
+from yibu.node.tasks import first_of, to_its_end
 from yibu.node.timings import Timings
 from yibu.redaction import redact
 
@@ -282,14 +282,10 @@ class _ExitedError(Exception):
         self.code = code
 
 
-async def _unless_exited(process: EngineProcess, work: Awaitable[T]) -> T:
+async def _unless_exited(process: EngineProcess, work: Coroutine[Any, Any, T]) -> T:
     """Await ``work``, or raise _ExitedError as soon as the process has ended."""
-    task = asyncio.ensure_future(work)
-    exit_task = asyncio.ensure_future(process.wait())
-    try:
-        await asyncio.wait((task, exit_task), return_when=asyncio.FIRST_COMPLETED)
-        if exit_task.done():  # checked first: a foreign server may answer on a stolen port
-            raise _ExitedError(exit_task.result())
-        return task.result()
-    finally:
-        await cancelled(task, exit_task)
+    async with first_of(process.wait(), work) as (exited, done):
+        if exited.done():  # checked first: a foreign server may answer on a stolen port
+            raise _ExitedError(exited.result())
+        result: T = done.result()
+        return result

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from yibu.engines.base import Endpoint, LaunchPlan
+from yibu.engines.causes import Explanation
 from yibu.engines.logs import PhaseMark
 from yibu.node import logs
 from yibu.node.handover.ownership import Ownership
@@ -21,17 +22,6 @@ from yibu.node.scheduler.starts import Start
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 from yibu.routing import NO_DETAILS, ModelDetails
-
-
-class Explanation(Protocol):
-    """Why an engine failed: ``yibu.engines.causes.Explanation`` fits."""
-
-    @property
-    def cause(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def hint(self) -> str: ...
 
 
 class Explain(Protocol):

@@ -10,28 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from yibu.errors import EngineStartError
 from yibu.messages import tr
+from yibu.sockets import port_fault
 
 LOOPBACK = "127.0.0.1"
 _FIRST, _LAST = 20_000, 32_000
 _TRIES = 200
 
 
-def is_free(port: int, host: str = LOOPBACK) -> bool:
+def is_free(port: int) -> bool:
     """Whether a server could bind ``port`` now, counting connections that linger as free."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+    return port_fault(port) is None
 
 
 async def wait_free(port: int, timeout: float) -> bool:

@@ -6,21 +6,17 @@ reads no clock, starts no task and touches no process; ``yibu.node.fleet.fleet``
 
 from yibu.node.scheduler.scheduler import Scheduler
 from yibu.node.scheduler.types import (
-    Autoscale,
     Effects,
     Generation,
     Holding,
-    Policy,
     Reading,
     Waiter,
 )
 
 __all__ = [
-    "Autoscale",
     "Effects",
     "Generation",
     "Holding",
-    "Policy",
     "Reading",
     "Scheduler",
     "Waiter",

@@ -24,8 +24,8 @@ def deadline(
         OverloadedError: too many wait already.
         NotReadyError: no replica will be ready soon.
     """
-    current, policy = model.current, model.current.policy
-    if len(model.queue) >= policy.max_queue:
+    current, config = model.current, model.current.config
+    if len(model.queue) >= config.max_queue:
         raise OverloadedError(
             tr(
                 "{queue_count} requests wait for the model {model!r} already",
@@ -36,7 +36,7 @@ def deadline(
             retry_after=retry_after(model, now),
             code="queue_full",
         )
-    patience = now + policy.queue_timeout
+    patience = now + config.queue_timeout
     replicas = [r for r in current.replicas.values() if r.state not in ("failed", "stopping")]
     if waiter.exclude:
         others = [replica for replica in replicas if replica.id not in waiter.exclude]
@@ -47,7 +47,7 @@ def deadline(
     if model.ready or model.next is not None or any(r.yielding for r in replicas):
         return patience
     sleeps = any(replica.slept is not None for replica in replicas)
-    if policy.on_demand and (current.stage == "prepared" or sleeps):
+    if config.on_demand and (current.stage == "prepared" or sleeps):
         if now < current.retry_at:
             raise effects.not_ready(model.name, current.retry_at - now)
         return patience
@@ -69,7 +69,7 @@ def retry_after(model: Model, now: float) -> float:
 
 def patient(model: Model) -> bool:
     """Whether those that wait do so for a start, whose own time-out bounds it."""
-    return model.current.policy.on_demand and any(
+    return model.current.config.on_demand and any(
         replica.state in ("placed", "starting") for replica in model.current.replicas.values()
     )
 

@@ -18,7 +18,7 @@ def target(model: Model, desired: Desired) -> int:
         return living  # they end one by one, as soon as each is idle
     if not desired.started:
         return 0
-    count = desired.policy.fewest + desired.scale
+    count = desired.config.fewest + desired.scale
     if desired.most is not None:
         count = min(count, desired.most)
     if desired is model.current and model.next is not None:
@@ -44,14 +44,14 @@ def up(desired: Desired) -> bool:
         return True
     gone = ("stopping", "suspending", "asleep")
     replicas = [r for r in desired.replicas.values() if r.state not in gone]
-    enough = len(replicas) >= min(desired.policy.fewest, desired.most or desired.policy.fewest)
+    enough = len(replicas) >= min(desired.config.fewest, desired.most or desired.config.fewest)
     return enough and all(replica.state == "ready" for replica in replicas)
 
 
 def overslept(model: Model, now: float) -> list[Replica]:
     """Replicas that sleep for so long that they are to be unloaded."""
     current = model.current
-    return [r for r in current.asleep() if now - r.slept_at >= current.policy.asleep]
+    return [r for r in current.asleep() if now - r.slept_at >= current.config.asleep]
 
 
 def review(model: Model, now: float, scale_down: float) -> None:
@@ -62,9 +62,9 @@ def review(model: Model, now: float, scale_down: float) -> None:
         current.most = None
     if not current.started or model.next is not None:
         return
-    if current.policy.on_demand and _forsaken(model, now):
+    if current.config.on_demand and _forsaken(model, now):
         current.started = False
-    elif current.policy.autoscale is not None:
+    elif current.config.autoscale is not None:
         _follow(model, now, scale_down)
 
 
@@ -78,17 +78,17 @@ def _forsaken(model: Model, now: float) -> bool:
     if not living or any(replica.state != "ready" for replica in living):
         return False
     used = max(model.last_used, *(replica.ready_since for replica in living))
-    return now - used >= current.policy.idle
+    return now - used >= current.config.idle
 
 
 def _follow(model: Model, now: float, scale_down: float) -> None:
     """Scale up at once, and down when the load has been lower for a while: a replica that still answers
     gets no more requests, and ends when it is idle."""
-    current, auto = model.current, model.current.policy.autoscale
+    current, auto = model.current, model.current.config.autoscale
     assert auto is not None
     slots = next((r.slots for r in model.ready if r.slots), None) or _UNBOUNDED_SLOTS
     outstanding = model.in_flight + len(model.queue)
-    fewest = current.policy.fewest
+    fewest = current.config.fewest
     wanted = min(max(math.ceil(outstanding / (slots * auto.target)), fewest), auto.max)
     if wanted >= fewest + current.scale:
         current.busy_at = now

@@ -9,7 +9,7 @@ from yibu.errors import YibuError
 from yibu.node.scheduler import demand
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.placing import Placing
-from yibu.node.scheduler.types import Desired, Effects, Generation, Policy, Replica
+from yibu.node.scheduler.types import Desired, Effects, Generation, Replica
 
 
 class Generations:
@@ -76,23 +76,22 @@ class Generations:
         missing = target - len(desired.living())
         for number in [n for n in range(target) if n not in desired.replicas][:missing]:
             replica = Replica(self._name(desired.key, number), desired.key, number)
-            replica.group = desired.policy.group
+            replica.group = desired.config.group
             if not desired.living():
                 desired.wanted_since = now
             desired.replicas[number] = self._replicas[replica.id] = replica
             self._placing.changed()
 
     def adjust(self, model: Model, config: ModelConfig) -> Desired:
-        """Give the latest generation another policy."""
+        """Give the latest generation another configuration, of which its engines know nothing."""
         desired = model.generations()[-1]
-        before, desired.config = desired.policy, config
-        policy = desired.policy = Policy.of(config)
+        before, desired.config = desired.config, config
         desired.scale, desired.most, desired.shortage = 0, None, None
-        if policy.keep == "always" != before.keep:
+        if config.stays_loaded and not before.stays_loaded:
             desired.started = True
         for replica in desired.replicas.values():
-            replica.group = policy.group
-            replica.slots = policy.max_concurrency or replica.engine_slots
+            replica.group = config.group
+            replica.slots = config.max_concurrency or replica.engine_slots
         self._placing.changed()
         return desired
 
@@ -137,7 +136,7 @@ class Generations:
     def _let_go(self, model: Model, desired: Desired, replica: Replica) -> None:
         if replica.resting or replica.state in ("suspending", "stopping"):
             return
-        back = desired is model.current and model.next is None and desired.policy.on_demand
+        back = desired is model.current and model.next is None and desired.config.on_demand
         if back and replica.sleeps and replica.state == "ready":
             replica.resting = True
             self._placing.changed()

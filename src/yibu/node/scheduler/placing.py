@@ -212,16 +212,16 @@ class Placing:
         ]
         units: Units = []
         for name in dict.fromkeys(r.generation[0] for r in standing):
-            policy = self._models[name].current.policy
-            if not policy.on_demand:
+            config = self._models[name].current.config
+            if not config.on_demand:
                 return DoesNotFitError(
                     tr(
                         "{desired} is of the group {group!r}, of which {name} is loaded, "
                         "which is kept ({keep})",
                         desired=desired.name,
-                        group=desired.policy.group.name if desired.policy.group else "",
+                        group=desired.config.group.name if desired.config.group else "",
                         name=name,
-                        keep=policy.keep,
+                        keep=config.keep,
                     ),
                     hint=tr(
                         "stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
@@ -242,7 +242,7 @@ class Placing:
         self._yielding.setdefault(desired.key, []).extend(units)
         for unit in units:
             model = self._models[unit[0].generation[0]]
-            if model.current.policy.on_demand and unit[0].state != "asleep":
+            if model.current.config.on_demand and unit[0].state != "asleep":
                 model.current.started = bool(len(model.queue))
             for replica in unit:
                 replica.yielding = True
@@ -263,7 +263,7 @@ class Placing:
         for model in self._models.values():
             units += [[r] for r in model.current.asleep() if not r.yielding]
             unit = [r for r in model.current.living() if r.reservation and not r.yielding]
-            if unit and model.name != desired.name and model.current.policy.on_demand:
+            if unit and model.name != desired.name and model.current.config.on_demand:
                 starting = any(replica.state != "ready" for replica in unit)
                 found.append(((starting, model.in_flight > 0, model.last_used), unit))
         units += [unit for _, unit in sorted(found, key=lambda item: item[0])]
@@ -274,13 +274,13 @@ class Placing:
 
     def _rivals(self, desired: Desired) -> list[Replica]:
         """Replicas of other models that have memory and may not be loaded beside it."""
-        group = desired.policy.group
+        group = desired.config.group
         if group is None:
             return []
         found = []
         for replica in self._replicas.values():
             model = self._models.get(replica.generation[0])
-            on_demand = model is None or model.current.policy.on_demand
+            on_demand = model is None or model.current.config.on_demand
             if (
                 replica.generation[0] != desired.name
                 and replica.state not in ("wanted", "asleep", "failed")

@@ -104,7 +104,7 @@ class Requests:
 def _load(model: Model, now: float) -> None:
     """Somebody asks for a model that is loaded on demand."""
     desired = model.current
-    if desired.policy.on_demand and not desired.started:
+    if desired.config.on_demand and not desired.started:
         desired.started = desired.asked = True
         desired.wanted_since = now
 

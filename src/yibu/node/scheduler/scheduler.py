@@ -138,7 +138,7 @@ class Scheduler:
         self._settle(now)
 
     def adjust(self, config: ModelConfig, now: float) -> Generation:
-        """The latest generation has another policy from now on; its engines go on."""
+        """The latest generation has another configuration from now on; its engines go on."""
         desired = self._generations.adjust(self._models[config.name], config)
         self._settle(now)
         return desired.key
@@ -237,7 +237,7 @@ class Scheduler:
         replica.state, replica.slept = "ready", None
         replica.ready_since = replica.last_used = now
         replica.engine_slots = slots
-        replica.slots = desired.policy.max_concurrency or slots
+        replica.slots = desired.config.max_concurrency or slots
         desired.failures, desired.error = 0, None
 
     def _replica_failed(self, desired: Desired, replica: Replica, now: float) -> None:
@@ -246,7 +246,7 @@ class Scheduler:
         replica.error = replica.error or EngineStartError(
             tr("{replica} has failed", replica=replica.id)
         )
-        on_demand = desired.policy.on_demand and not model.ready
+        on_demand = desired.config.on_demand and not model.ready
         if desired is model.next or on_demand:
             self._fail(desired, replica.error, now)
         elif not desired.living():
@@ -362,7 +362,7 @@ class Scheduler:
             if desired.stage != "prepared":
                 desired.stage = "new"
             self._generations.stop([r for r in desired.living() if r.state == "wanted"])
-        elif desired.policy.on_demand and desired.stage == "prepared":
+        elif desired.config.on_demand and desired.stage == "prepared":
             desired.error, desired.started = error, False
             desired.failures += 1
             desired.retry_at = now + admission.pause(desired.failures)

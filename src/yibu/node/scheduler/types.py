@@ -8,64 +8,14 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from yibu.config import ModelConfig
-from yibu.config.types import Autoscale, Group, Keep
+from yibu.config.types import Group
 from yibu.errors import YibuError
 from yibu.planner.ledger import Beside, Reservation
 from yibu.planner.types import Machine, ModelFacts, Placement
 from yibu.routing import Priority
 
-__all__ = ["Autoscale", "Keep"]
-
 Generation = tuple[str, int]
 """A model's name and the number of its configuration: old and new replicas of a model differ in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How one generation of a model is run."""
-
-    replicas: int = 1
-    autoscale: Autoscale | None = None
-    keep: Keep = "always"
-    idle: float = 600.0
-    """Seconds without a request after which an ``idle`` model is unloaded."""
-    asleep: float = 6 * 3600.0
-    """Seconds asleep after which it is unloaded."""
-    preload: bool = True
-    """Start it with the node, or when it is brought up, and not at its first request only."""
-    group: Group | None = None
-    max_concurrency: int | None = None
-    """Requests at once of one replica; None: what its engine says."""
-    max_queue: int = 1000
-    queue_timeout: float = 600.0
-
-    @property
-    def on_demand(self) -> bool:
-        return self.keep == "idle"
-
-    @property
-    def fewest(self) -> int:
-        """Replicas of a loaded model without requests."""
-        return max(1, self.autoscale.min) if self.autoscale else self.replicas
-
-    @classmethod
-    def of(cls, config: ModelConfig) -> Policy:
-        """As an entry of yibu.yaml says."""
-        scale = config.autoscale
-        keep: Keep = "idle" if config.on_demand else config.keep
-        preload = config.preload if config.preload is not None else keep == "always"
-        return cls(
-            replicas=config.replicas,
-            autoscale=scale,
-            keep=keep,
-            idle=config.idle,
-            asleep=config.asleep,
-            preload=preload,
-            group=config.group,
-            max_concurrency=config.max_concurrency,
-            max_queue=config.max_queue,
-            queue_timeout=config.queue_timeout,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +179,6 @@ class Desired:
     """One generation of a model that is wanted, and its replicas."""
 
     key: Generation
-    policy: Policy
     config: ModelConfig
     stage: Literal["new", "preparing", "prepared", "failed"] = "new"
     facts: ModelFacts | None = None
@@ -270,14 +219,12 @@ class Desired:
     ) -> Desired:
         """A configuration that is wanted from now on; ``start``: in memory, or not; None: as it is
         kept."""
-        policy = Policy.of(config)
         return cls(
             (config.name, number),
-            policy,
             config,
             known=not config.source,
             foresight_until=now + foresight,
-            started=policy.keep == "always" or policy.preload if start is None else start,
+            started=config.stays_loaded or bool(config.preload) if start is None else start,
             busy_at=now,
             wanted_since=now,
         )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Literal, TypeVar
 
-from yibu.node.tasks import cancelled
+from yibu.node.tasks import first_of
 
 T = TypeVar("T")
 Order = Literal["stop", "restart", "sleep"]
@@ -35,10 +35,6 @@ class Orders:
 
     async def interrupt(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Await ``work``; when an order comes first, cancel it, let it clean up, and return None."""
-        task = asyncio.create_task(work, name="work of a replica")
-        given = asyncio.create_task(self.any(), name="orders of a replica")
-        try:
-            await asyncio.wait((task, given), return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            await cancelled(task, given)
+        async with first_of(work, self.any()) as (task, _):
+            result: T | None = task.result() if task.done() else None
+            return result

@@ -11,7 +11,7 @@ from yibu.messages import tr
 from yibu.node.launch.process import EngineProcess
 from yibu.node.supervisor.orders import Orders
 from yibu.node.supervisor.sleep import Asleep, SleepError, fall_asleep, is_asleep, wake
-from yibu.node.tasks import cancelled
+from yibu.node.tasks import first_of
 
 _log = logging.getLogger(__name__)
 
@@ -71,10 +71,14 @@ class Sleeper:
         Raises:
             SleepError: it ended.
         """
-        await self._orders.interrupt(_first(process, self._wanted))
+        await self._orders.interrupt(self._woken_or_ended(process))
         if process.exited:
             raise SleepError(tr("it ended while it slept"))
         return self._orders.latest is None
+
+    async def _woken_or_ended(self, process: EngineProcess) -> None:
+        async with first_of(process.wait(), self._wanted.wait()):
+            return
 
     async def wake(self, endpoint: Endpoint) -> None:
         """Have it work again.
@@ -87,12 +91,3 @@ class Sleeper:
         self._wanted.clear()
         await wake(endpoint, self._plan, self.asleep)
         self.asleep = None
-
-
-async def _first(process: EngineProcess, wanted: asyncio.Event) -> None:
-    exited = asyncio.create_task(process.wait(), name="exit of a sleeping engine")
-    woken = asyncio.create_task(wanted.wait(), name="wake a sleeping engine")
-    try:
-        await asyncio.wait((exited, woken), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await cancelled(exited, woken)

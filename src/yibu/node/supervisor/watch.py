@@ -16,7 +16,7 @@ from yibu.node.launch.explanations import explain_exit
 from yibu.node.launch.process import EngineProcess
 from yibu.node.launch.spec import Host, LaunchSpec, Running
 from yibu.node.supervisor.liveness import Liveness
-from yibu.node.tasks import cancelled
+from yibu.node.tasks import first_of
 
 _BUSY_SHARE = 0.05
 """Processes that use more than this share of one core are at work on something."""
@@ -47,13 +47,10 @@ class Watch:
 
     async def trouble(self, in_flight: Callable[[], int]) -> EngineStartError:
         """Return when the engine has ended or hangs, with the reason."""
-        exited = asyncio.create_task(self._running.process.wait(), name=f"exit {self._replica}")
-        hangs = [asyncio.create_task(self._find_silence(), name=f"silence {self._replica}")]
+        hanging = [self._find_silence()]
         if (canary := self._running.canary) is not None:
-            stall = self._find_stall(canary, in_flight)
-            hangs.append(asyncio.create_task(stall, name=f"stall {self._replica}"))
-        try:
-            await asyncio.wait((exited, *hangs), return_when=asyncio.FIRST_COMPLETED)
+            hanging.append(self._find_stall(canary, in_flight))
+        async with first_of(self._running.process.wait(), *hanging) as (exited, *hangs):
             if not exited.done():
                 found = next(task.result() for task in hangs if task.done())
                 what = tr("{id}: the engine {result}", id=self._replica, result=found)
@@ -61,8 +58,6 @@ class Watch:
                 return EngineStartError(what, hint=hint, cause="hung")
             life = self._running.life
             return explain_exit(self._host, self._spec, self._replica, life, exited.result())
-        finally:
-            await cancelled(exited, *hangs)
 
     async def _find_silence(self) -> str:
         """Return when the engine does not answer its health path any more, with the reason as a clause."""
