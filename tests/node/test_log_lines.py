@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from yibu.node.log_lines import parse, read
+from yibu.node.log_lines import Parser, read
 
 
 def local(*parts: int) -> float:
@@ -58,7 +58,7 @@ def test_what_names_nothing_belongs_to_the_line_above() -> None:
         "plain again",
         "2026-11-28 15:32:03,000 INFO a late thread",
     ]
-    found = list(parse("smol-0", lines))
+    found = list(map(Parser("smol-0").line, lines))
     assert [line.level for line in found] == [
         *("info", "error", "error", "error", "error", "info", "info"),
     ]

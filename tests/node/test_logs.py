@@ -7,7 +7,8 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_follower_goes_on_in_what_a_flood_left(path: Path, seen: int) -> None:
             write(path, "after\n")
         return looks == 3
 
-    got = list(logs.follow(path, start=logs.Position.beginning(path), poll=0.001, stop=stop))
+    got = list(followed(path, logs.Position.beginning(path), stop))
     before = seen // 10
     assert got[:before] == lines[:before]
     rest = got[before:]
@@ -91,6 +92,15 @@ def test_a_follower_goes_on_in_what_a_flood_left(path: Path, seen: int) -> None:
     assert rest[-1] == "after"
     assert rest[:-1] == lines[-(len(rest) - 1) :]
     assert len(rest) > 50 - (before - 400 if before > 400 else 0) - 2, "no kept line is lost"
+
+
+def followed(path: Path, start: logs.Position, stop: Callable[[], bool]) -> Iterator[str]:
+    """Lines as they are written, until ``stop()``."""
+    follower, ending = logs.Follower(path, start), False
+    while not ending:
+        ending = stop()  # asked before reading: what was written until then is still given
+        yield from follower.lines()
+        time.sleep(0.0005)
 
 
 def test_a_small_log_is_left_alone(path: Path) -> None:
@@ -134,7 +144,7 @@ def test_follow_across_rotations_loses_and_repeats_nothing(path: Path) -> None:
         return done.is_set()
 
     path.touch()
-    lines = list(logs.follow(path, poll=0.0005, stop=stop))
+    lines = list(followed(path, logs.Position.now(path), stop))
     thread.join()
     assert lines == [f"line {number}" for number in range(count)]
 
@@ -149,7 +159,7 @@ def test_follow_begins_at_the_end_and_waits_for_a_file(path: Path) -> None:
         return done.is_set()
 
     def listen() -> None:
-        lines.extend(logs.follow(path, poll=0.001, stop=stop))
+        lines.extend(followed(path, logs.Position.now(path), stop))
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -159,7 +169,7 @@ def test_follow_begins_at_the_end_and_waits_for_a_file(path: Path) -> None:
     done.set()
     thread.join(60)
     assert lines == ["first", "second"]
-    assert list(logs.follow(path, stop=lambda: True)) == []
+    assert logs.Follower(path, logs.Position.now(path)).lines() == []
 
 
 def test_a_full_disk_empties_the_log_rather_than_growing_it(path: Path) -> None:

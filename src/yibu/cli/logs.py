@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from yibu.cli import output
 from yibu.errors import UsageError
@@ -17,11 +14,11 @@ from yibu.management import log_reading as reading
 from yibu.management.context import Context
 from yibu.management.log_reading import Wanted
 from yibu.messages import tr
-from yibu.node import log_lines, logs
+from yibu.node import logs
 from yibu.node.log_lines import Level, Line
 
 _LOOK = 0.2
-"""Seconds between two looks whether there is still something to follow."""
+"""Seconds between two looks at the logs that are followed."""
 _LAST = 100
 
 
@@ -64,83 +61,45 @@ def show(
     files = reading.files(context.paths, models)
     if not files and not follow:
         output.say("There are no logs yet.")
-    printer = _Printer(wanted, marked=len(files) > 1 or not models, as_json=as_json)
+    printer = _Printer(marked=len(files) > 1 or not models, as_json=as_json)
     most = lines if lines is not None or wanted.since is not None else _LAST
-    positions = {file: logs.Position.now(file) for file in files}
-    ends = {file: place.position if follow else None for file, place in positions.items()}
-    for line in reading.past(ends, wanted, most):
-        printer.print(line)
-    output.flush()
+    # Of named models the replicas are known; of all, others may come.
+    others = (lambda: ()) if models else (lambda: reading.files(context.paths, ()))
+    followed = reading.Followed(files, wanted, others)
+    printer.print(reading.past(followed.ends if follow else dict.fromkeys(files), wanted, most))
     if files and not printer.printed and not follow:
         output.say(
             "No line of {files} is of that kind, or they are empty.",
             files=", ".join(file.stem for file in files),
         )
     if follow:
-        followers = _Followers(printer)
-        followers.take(positions)
-        # Of named models the replicas are known; of all, others may come.
-        followers.run(fresh=None if models else lambda: reading.files(context.paths, ()))
+        _follow(followed, printer, threading.Event())
 
 
 def follow_models(context: Context, models: Sequence[str], ended: threading.Event) -> None:
     """Print what the models' engines log from now on, until interrupted or ``ended``."""
     files = [file for model in models for file in reading.files_of(context.paths, model)]
-    followers = _Followers(_Printer(Wanted(), marked=len(files) > 1, as_json=False))
-    followers.take({file: logs.Position.now(file) for file in files})
-    followers.run(ended)
+    printer = _Printer(marked=len(files) > 1, as_json=False)
+    _follow(reading.Followed(files, Wanted()), printer, ended)
+
+
+def _follow(followed: reading.Followed, printer: _Printer, ended: threading.Event) -> None:
+    while not ended.wait(_LOOK):
+        printer.print(followed.take())
 
 
 class _Printer:
-    def __init__(self, wanted: Wanted, *, marked: bool, as_json: bool) -> None:
+    def __init__(self, *, marked: bool, as_json: bool) -> None:
         """``marked``: each line has its log's name before it."""
-        self._wanted = wanted
         self._marked = marked
         self._json = as_json
         self.printed = 0
 
-    def print(self, line: Line) -> None:
-        if not self._wanted.takes(line):
-            return
-        self.printed += 1
-        if self._json:
-            output.data(json.dumps(line.row(), ensure_ascii=False))
-        else:
-            output.data(f"{line.source} | {line.text}" if self._marked else line.text)
-
-
-class _Followers:
-    """A thread a file, and one queue in the order in which lines come."""
-
-    def __init__(self, printer: _Printer) -> None:
-        self._printer = printer
-        self._arrived: queue.SimpleQueue[Line] = queue.SimpleQueue()
-        self._known: set[Path] = set()
-
-    def take(self, files: Mapping[Path, logs.Position]) -> None:
-        """Follow these too, from their positions on."""
-        for file, position in files.items():
-            if file not in self._known:
-                self._known.add(file)
-                lines = logs.follow(file, start=position)
-                threading.Thread(
-                    target=self._read, args=(file.stem, lines), name=f"follow {file}", daemon=True
-                ).start()
-
-    def run(
-        self,
-        ended: threading.Event | None = None,
-        fresh: Callable[[], list[Path]] | None = None,
-    ) -> None:
-        """Print lines as they come, until interrupted or ``ended``; ``fresh`` finds new files."""
-        while ended is None or not ended.is_set():
-            with contextlib.suppress(queue.Empty):
-                self._printer.print(self._arrived.get(timeout=_LOOK))
-                output.flush()
-                continue
-            if fresh is not None:
-                self.take({file: logs.Position.beginning(file) for file in fresh()})
-
-    def _read(self, source: str, lines: Iterator[str]) -> None:
-        for line in log_lines.parse(source, lines):
-            self._arrived.put(line)
+    def print(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            self.printed += 1
+            if self._json:
+                output.data(json.dumps(line.row(), ensure_ascii=False))
+            else:
+                output.data(f"{line.source} | {line.text}" if self._marked else line.text)
+        output.flush()

@@ -6,7 +6,7 @@ import heapq
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -103,7 +103,8 @@ def _timed(file: Path, lines: Iterable[str]) -> Iterator[Line]:
     """Lines that stand before their log's first time get that one, and the time of its last writing where
     it has none at all."""
     waiting: list[Line] = []
-    for line in log_lines.parse(file.stem, lines):
+    parser = log_lines.Parser(file.stem)
+    for line in map(parser.line, lines):
         if line.time is None:
             waiting.append(line)
             continue
@@ -178,33 +179,52 @@ def rows(paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]) -> list[
 
 
 class Followed:
-    """Logs as they are written."""
+    """Logs as they are written from now on."""
 
-    def __init__(self, paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]) -> None:
-        """Raises YibuError."""
-        self._paths, self._names, self._found = paths, names, Found(wanted)
-        self._rest: dict[Path, bytes] = {}
-        self._places = {file: logs.Position.now(file) for file in _known(paths, names)}
-        self._begun = False
+    def __init__(
+        self,
+        files: Iterable[Path],
+        wanted: Wanted,
+        others: Callable[[], Iterable[Path]] = lambda: (),
+    ) -> None:
+        """``others`` gives files that are followed from their beginning, as soon as they are there."""
+        self._wanted = wanted
+        self._others = others
+        self._read: dict[Path, tuple[logs.Follower, log_lines.Parser]] = {}
+        self.ends: dict[Path, int | None] = {}
+        """Where each began."""
+        for file in files:
+            place = logs.Position.now(file)
+            self.ends[file] = place.position
+            self._follow(file, place)
 
-    def take(self) -> list[dict[str, object]]:
-        """What was written since the last call; at the first the lines before it."""
-        if not self._begun:
-            self._begun = True
-            ends: dict[Path, int | None] = {f: p.position for f, p in self._places.items()}
-            return [row(line) for line in past(ends, self._found.wanted, self._found.most)]
-        for file in files(self._paths, ()) if not self._names else ():
-            self._places.setdefault(file, logs.Position.beginning(file))
-        lines: list[Line] = []
-        for file, place in self._places.items():
-            *whole, self._rest[file] = (self._rest.get(file, b"") + logs.news(file, place)).split(
-                b"\n"
-            )
-            texts = (text.decode(errors="replace").rstrip("\r") for text in whole)
-            lines += (
-                one for one in log_lines.parse(file.stem, texts) if self._found.wanted.takes(one)
-            )
+    def _follow(self, file: Path, start: logs.Position) -> None:
+        self._read[file] = logs.Follower(file, start), log_lines.Parser(file.stem)
+
+    def take(self) -> list[Line]:
+        """What was written since the last call, in the order of time."""
+        for file in self._others():
+            if file not in self._read:
+                self._follow(file, logs.Position.beginning(file))
+        lines = [parser.line(text) for log, parser in self._read.values() for text in log.lines()]
+        return sorted(filter(self._wanted.takes, lines), key=log_lines.sort_key)
+
+
+def followed_rows(
+    paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]
+) -> Callable[[], list[dict[str, object]]]:
+    """A function that gives the lines that were written since its last call; at the first the lines
+    before them. Raises YibuError."""
+    found = Found(wanted)
+    others = (lambda: ()) if names else (lambda: files(paths, ()))
+    followed = Followed(_known(paths, names), found.wanted, others)
+    before = [past(followed.ends, found.wanted, found.most)]
+
+    def take() -> list[dict[str, object]]:
+        lines = before.pop() if before else followed.take()
         return [row(line) for line in lines]
+
+    return take
 
 
 def row(line: Line) -> dict[str, object]:

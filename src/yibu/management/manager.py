@@ -167,7 +167,7 @@ class NodeManager:
     def follow(
         self, names: Sequence[str], wanted: Mapping[str, Any]
     ) -> Callable[[], list[dict[str, object]]]:
-        return log_reading.Followed(self._context.paths, names, wanted).take
+        return log_reading.followed_rows(self._context.paths, names, wanted)
 
 
 async def _drop(_event: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -70,19 +69,24 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
 
 
-def parse(source: str, lines: Iterable[str]) -> Iterator[Line]:
-    """One log's lines. Times never go back: a line of a thread that was late stays where it stands."""
-    last: float | None = None
-    level: Level = "info"
-    for text in lines:
+class Parser:
+    """Takes one log's lines in their order. Times never go back: a line of a thread that was late stays
+    where it stands."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._last: float | None = None
+        self._level: Level = "info"
+
+    def line(self, text: str) -> Line:
         own, named = read(text)
         if own is not None:
-            last = own if last is None else max(own, last)
+            self._last = own if self._last is None else max(own, self._last)
         if named is not None:
-            level = named
+            self._level = named
         elif own is not None or not text.startswith((" ", "\t")):
-            level = "info"  # what is indented belongs to the line above
-        yield Line(source, last, level, text)
+            self._level = "info"  # what is indented belongs to the line above
+        return Line(self._source, self._last, self._level, text)
 
 
 def read(text: str) -> tuple[float | None, Level | None]:

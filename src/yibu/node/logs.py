@@ -17,8 +17,7 @@ import os
 import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,31 +222,6 @@ def _last_lines(path: Path, n: int, end: int | None) -> list[str]:
     return [line.decode(errors="replace") for line in data.splitlines()[-n:]] if n > 0 else []
 
 
-def follow(
-    path: Path,
-    *,
-    start: Position | None = None,
-    poll: float = 0.2,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[str]:
-    """Lines as they are written from ``start`` (now) on, across rotations, until ``stop()``; blocks
-    between them.
-
-    A file that does not exist yet is waited for.
-    """
-    place = start or Position.now(path)
-    rest = b""
-    while True:
-        ending = stop()  # asked before reading: what was written until then is still given
-        *lines, rest = (rest + news(path, place)).split(b"\n")
-        for line in lines:
-            yield line.decode(errors="replace").rstrip("\r")
-        if ending:
-            return
-        if not lines:
-            time.sleep(poll)
-
-
 @dataclass(slots=True)
 class Position:
     """How far a follower has read, and the rotation that it knows of."""
@@ -275,6 +249,20 @@ def _last_line_end(path: Path) -> int:
     except FileNotFoundError:
         return 0
     return begin + newline + 1 if newline >= 0 or begin == 0 else end
+
+
+class Follower:
+    """Reads what is written to a log, across rotations. A file that does not exist yet is waited for."""
+
+    def __init__(self, path: Path, start: Position) -> None:
+        self._path = path
+        self._place = start
+        self._rest = b""
+
+    def lines(self) -> list[str]:
+        """The whole lines that were written since the last call, without their line ends."""
+        *whole, self._rest = (self._rest + news(self._path, self._place)).split(b"\n")
+        return [line.decode(errors="replace").rstrip("\r") for line in whole]
 
 
 def news(path: Path, place: Position) -> bytes:
