@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -40,7 +40,6 @@ from yibu.errors import AlreadyRunningError, YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
-from yibu.gateway.limits import Accounting
 from yibu.gateway.listening import ListenError, open_listeners
 from yibu.gateway.monitoring import tracing
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
@@ -219,11 +218,10 @@ class Front:
             accounts.running(),
             _counted(fleet, numbers),
             self._app.console.running(),
-            _SharedLimits(self._app.accounting) as limits,
         ):
             server = GatewayServer(self._app, self._listeners)
             self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
-            self._handle.limits = limits
+            self._handle.limits = self._app.accounting
             self._handle.configure = partial(self._configure, server)
             self._handle.attach = manager.attach
             try:
@@ -269,28 +267,6 @@ class Front:
         await build_validators()
         await asyncio.to_thread(self._app.surface)
         collector.settle()
-
-
-class _SharedLimits:
-    """The gateway's limits beside another node's, in tasks that end with the block."""
-
-    def __init__(self, accounting: Accounting) -> None:
-        self._accounting = accounting
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await cancelled(*self._tasks)
-
-    def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        work = self._accounting.take_over(reader, writer)
-        self._tasks.append(asyncio.create_task(work, name="limits of the old node"))
-
-    def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        work = self._accounting.hand_over(reader, writer)
-        self._tasks.append(asyncio.create_task(work, name="limits at the new node"))
 
 
 @asynccontextmanager

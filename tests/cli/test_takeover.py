@@ -18,8 +18,8 @@ from yibu.cli.takeover import Takeover, as_it_runs, configuration
 from yibu.config import Config, GatewayConfig, ModelConfig
 from yibu.errors import DoesNotFitError, UsageError
 from yibu.management.context import Context
-from yibu.node.machine import foreign
-from yibu.node.machine.foreign import Foreign
+from yibu.node.launch import foreign
+from yibu.node.launch.foreign import Foreign
 from yibu.paths import Paths
 from yibu.planner.types import Gpu, GpuProcess, Machine
 

@@ -50,7 +50,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     )
     assert config.gateway.port == 9001
     assert config.gateway.api_keys == ("s3cret",)
-    assert config.gateway.max_body_bytes == 2**20
+    assert config.gateway.max_body == 2**20
     smol = config.model("smol")
     assert smol is not None
     assert smol.options == {"context": 4096, "parallel": 8, "top-k": 40}

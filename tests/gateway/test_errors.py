@@ -151,7 +151,7 @@ async def test_bodies_over_the_limit(serve: Serve, backend: FakeBackend, chunks:
             yield body[at : at + 65536]
 
     headers = {"content-type": "application/json"}
-    async with serve(max_body_bytes=1_000_000) as gateway:
+    async with serve(max_body=1_000_000) as gateway:
         data = pieces() if chunks else io.BytesIO(body)
         async with gateway.http.post(gateway.url + COMPLETIONS, data=data, headers=headers) as got:
             assert got.status == 413

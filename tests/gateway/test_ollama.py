@@ -292,7 +292,7 @@ async def test_a_body_is_bounded_that_is_read_whole(
     async def parts() -> AsyncIterator[bytes]:
         yield body
 
-    async with serve(max_body_bytes=100_000) as gateway:
+    async with serve(max_body=100_000) as gateway:
         data = parts() if chunked else body
         async with gateway.http.post(gateway.url + "/api/show", data=data) as answer:
             assert answer.status == 413

@@ -60,7 +60,7 @@ async def test_the_right_exception_for_each_error(serve: Serve, backend: FakeBac
     async with Upstream(sending(close=True)) as up:
         backend.add("m", up)
         backend.add("asleep")
-        async with serve(keys=(KEY,), max_body_bytes=10_000) as gateway:
+        async with serve(keys=(KEY,), max_body=10_000) as gateway:
             url = gateway.url + "/v1"
             async with openai.AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
                 create = client.chat.completions.create

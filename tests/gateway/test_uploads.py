@@ -165,7 +165,7 @@ async def test_refusals(serve: Serve, backend: FakeBackend) -> None:
     async with Upstream(answering({"text": ""})) as up:
         backend.add("ears", up, capabilities=SPEECH)
         backend.add("text")
-        async with serve(max_upload_bytes=1_000_000) as gateway:
+        async with serve(max_upload=1_000_000) as gateway:
             cases = [
                 (raw_io(form(model="nobody")), 404, "model_not_found"),
                 (raw_io(form(model="text")), 404, "model_not_capable"),

@@ -36,9 +36,9 @@ from yibu.hub.source import parse_source
 from yibu.management.context import Context, open_environments, open_resolver, open_store
 from yibu.management.planning import Planned, plan_models
 from yibu.messages import tr
+from yibu.node.launch import foreign
+from yibu.node.launch.foreign import Foreign
 from yibu.node.launch.probe import one_token, token_requests
-from yibu.node.machine import foreign
-from yibu.node.machine.foreign import Foreign
 from yibu.node.machine.hardware import probe
 from yibu.planner.text import size
 from yibu.planner.types import Machine

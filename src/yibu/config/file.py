@@ -273,8 +273,6 @@ def _gateway(
     values |= {
         "api_keys": tuple(dict.fromkeys(key for key in keys if key)),
         "api_key_file": Path(key_file).expanduser().absolute() if key_file else None,
-        "max_body_bytes": values.pop("max_body"),
-        "max_upload_bytes": values.pop("max_upload"),
         "cors_origins": tuple(values["cors_origins"]),
         "hosts": tuple(values["hosts"]),
     }

@@ -35,8 +35,6 @@ APPLIED: Mapping[str, Applied] = {
 """How a running node applies a change of a setting, by its name in the file. ``live``: at once.
 ``address``: at once too, but clients have to use another address. ``models``: it is the default of the models' own setting."""
 
-_FIELDS = {"max_body_bytes": "max_body", "max_upload_bytes": "max_upload"}
-"""Fields of GatewayConfig whose name in the file is another one."""
 _KEYS = frozenset({"api_keys", "api_key_file"})
 FIRM: frozenset[Origin] = frozenset({"flag", "environment"})
 """Origins that hold against a file."""
@@ -63,8 +61,7 @@ class Settings:
     def values(self) -> dict[str, Any]:
         """Every setting by its name in the file; keys as their digests, those of a key file among them."""
         plain = {
-            _FIELDS.get(one.name, one.name): getattr(self.gateway, one.name)
-            for one in dataclasses.fields(GatewayConfig)
+            one.name: getattr(self.gateway, one.name) for one in dataclasses.fields(GatewayConfig)
         }
         plain = {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}
         del plain["api_key_file"]
@@ -82,9 +79,8 @@ class Settings:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Self:
         """Settings of plain data. Raises TypeError where a setting is unknown."""
-        names = {in_file: name for name, in_file in _FIELDS.items()}
         given: dict[str, Any] = {
-            names.get(name, name): tuple(value) if isinstance(value, list) else value
+            name: tuple(value) if isinstance(value, list) else value
             for name, value in data["gateway"].items()
         }
         return cls(

@@ -22,9 +22,10 @@ class GatewayConfig:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     api_key_file: Path | None = None
     """A file of mode 0600 with one key a line."""
-    max_body_bytes: int = 32 * 1024 * 1024
-    max_upload_bytes: int = 512 * 1024 * 1024
-    """Multipart audio uploads have their own bound."""
+    max_body: int = 32 * 1024 * 1024
+    """Bytes of a JSON request."""
+    max_upload: int = 512 * 1024 * 1024
+    """Bytes of a multipart audio upload."""
     cors_origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     """Names beside this machine's own that a keyless gateway answers to."""

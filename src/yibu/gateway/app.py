@@ -149,6 +149,7 @@ class Gateway:
         """Close the connections to the engines, and what works for the gateway."""
         await self._engines.aclose()
         await self.offload.aclose()
+        await self.accounting.aclose()
         self.pool.close()
 
     async def _page(self, caller: Caller) -> str:
@@ -227,11 +228,9 @@ class Gateway:
             self._accept(exchange, path, operation.access)
         config = self.config
         if operation.schema is not None:
-            await self._proxy.json(exchange, operation, config.max_body_bytes)
+            await self._proxy.json(exchange, operation, config.max_body)
         else:
-            await upload(
-                self._proxy, self.deps.backend, exchange, operation, config.max_upload_bytes
-            )
+            await upload(self._proxy, self.deps.backend, exchange, operation, config.max_upload)
 
     def _accept(self, exchange: Exchange, path: str, access: Access) -> None:
         """Raises RequestError: no key, or no POST."""
@@ -249,7 +248,7 @@ class Gateway:
         """The operation that a request of Ollama's API has become; None when it is answered."""
         exchange.dialect = dialect_of(path)
         self._accept(exchange, path, translation.access)
-        limit, admit = self.config.max_body_bytes, self.accounting.admit
+        limit, admit = self.config.max_body, self.accounting.admit
         target = await translate(exchange, path, self.deps.backend, limit, self.offload, admit)
         return None if target is None else OPERATIONS[target]
 
@@ -274,7 +273,7 @@ class Gateway:
         scope[AUTHORIZED], scope[CALLER] = authorized, exchange.caller
         scope[EXCHANGE] = exchange
         scope[ADMIT] = partial(self.accounting.admit, exchange)
-        receive = partial(exchange.receive_at_most, self.config.max_body_bytes)
+        receive = partial(exchange.receive_at_most, self.config.max_body)
         await surface(scope, receive, exchange.head_send if head else exchange.surface_send)
 
     def _authorize(self, exchange: Exchange, access: Access) -> bool:

@@ -93,6 +93,8 @@ class Accounting:
         self._known.set()
         self._successor: Successor | None = None
         """The node that keeps the limits now."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        """What goes on with another node."""
 
     async def admit(self, exchange: Exchange, route: Route, name: str) -> None:
         """Let a request begin whose model is known, by the ``name`` that the client has for it.
@@ -140,19 +142,28 @@ class Accounting:
         """Admit nothing before an old node has said what is in use, or is gone."""
         self._known.clear()
 
-    async def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Keep the limits of an old node too, until it is gone."""
-        await serve(reader, writer, self, self._known, self.clock)
+        self._begin(serve(reader, writer, self, self._known, self.clock), "limits of the old node")
 
-    def hand_over(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> Coroutine[Any, Any, None]:
-        """Ask a new node from now on; the coroutine runs until it is gone."""
+    def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Ask a new node from now on, until it is gone."""
         meters = [*self._models.values()]
         if self._accounts is not None:
             meters += self._accounts.meters()
         self._successor = Successor(reader, writer, meters, self.clock())
-        return self._successor.run()
+        self._begin(self._successor.run(), "limits at the new node")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Have nothing to do with another node any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def meter(self, name: str) -> Meter | None:
         """One by its name; None for a key or a model without limits."""

@@ -21,7 +21,7 @@ from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.adopt import Adoption
-    from yibu.node.machine.foreign import Foreign
+    from yibu.node.launch.foreign import Foreign
 
 
 WhatArgument = Annotated[
@@ -133,7 +133,7 @@ def _process(pid: int, *, replace: bool) -> Foreign:
         from yibu.cli.takeover import read_running
 
         return read_running(pid)
-    from yibu.node.machine.foreign import look
+    from yibu.node.launch.foreign import look
 
     return look(pid)
 

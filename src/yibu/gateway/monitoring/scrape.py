@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from yibu.gateway.monitoring.exposition import Merger, TooLongError
@@ -29,13 +29,14 @@ _HEADERS = [(b"accept", b"text/plain;version=0.0.4")]
 _LABELS = ("model", "replica")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Scraped:
     model: str
     replica: str
     text: str | None
     """None: it did not answer as it should."""
     seconds: float
+    dropped: int = 0
 
 
 class EngineMetrics:
@@ -80,7 +81,9 @@ class EngineMetrics:
                 headers=_HEADERS,
             )
         except UpstreamError:
-            return _Scraped(replica.model, replica.replica, None, time.monotonic() - began)
+            return _Scraped(
+                replica.model, replica.replica, None, round(time.monotonic() - began, 6)
+            )
         # Some servers answer every path with their web page.
         textual = answer.content_type.startswith(_TEXT)
         if answer.status == 404 or (answer.status == 200 and not textual):
@@ -88,23 +91,21 @@ class EngineMetrics:
         if answer.status == 200:
             # Bytes that are not UTF-8 spoil their own label value, not the page.
             text = answer.body.decode(errors="replace")
-        return _Scraped(replica.model, replica.replica, text, time.monotonic() - began)
+        return _Scraped(replica.model, replica.replica, text, round(time.monotonic() - began, 6))
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What the page says of one engine's answer."""
-
-    labels: tuple[str, str]
-    up: int
-    seconds: float
-    dropped: int
-
-
-_ABOUT = (
-    ("engine_scrape_up", "1 when the engine's own metrics were read, 0 when that failed", "up"),
-    ("engine_scrape_seconds", "Time that the engine took to answer", "seconds"),
-    ("engine_scrape_dropped_lines", "Lines of the engine's that could not be used", "dropped"),
+_ABOUT: tuple[tuple[str, str, Callable[[_Scraped], float]], ...] = (
+    (
+        "engine_scrape_up",
+        "1 when the engine's own metrics were read, 0 when that failed",
+        lambda one: int(one.text is not None),
+    ),
+    ("engine_scrape_seconds", "Time that the engine took to answer", lambda one: one.seconds),
+    (
+        "engine_scrape_dropped_lines",
+        "Lines of the engine's that could not be used",
+        lambda one: one.dropped,
+    ),
 )
 
 
@@ -112,22 +113,14 @@ def _merged(own: str, scraped: Sequence[_Scraped]) -> str:
     """The whole page. Runs in a thread: vLLM's thousand lines would hold streams up."""
     heads = [head(name, text, "gauge") for name, text, _ in _ABOUT]
     merger = Merger("\n".join([own, *(line for lines in heads for line in lines)]))
-    rows = [_taken(merger, one) for one in scraped]
+    for one in scraped:
+        if one.text is not None:
+            try:
+                one.dropped = merger.add(one.text, {"model": one.model, "replica": one.replica})
+            except TooLongError:
+                one.text = None
     lines: list[str] = []
-    for top, (name, _, attribute) in zip(heads, _ABOUT, strict=True):
-        lines += top
-        lines += [sample(name, _LABELS, row.labels, getattr(row, attribute)) for row in rows]
+    for top, (name, _, value) in zip(heads, _ABOUT, strict=True):
+        rows = [((one.model, one.replica), value(one)) for one in scraped]
+        lines += [*top, *(sample(name, _LABELS, *row) for row in rows)]
     return own + "\n".join(lines) + "\n" + merger.text()
-
-
-def _taken(merger: Merger, one: _Scraped) -> _Row:
-    labels = (one.model, one.replica)
-    seconds = round(one.seconds, 6)
-    if one.text is None:
-        return _Row(labels, 0, seconds, 0)
-    try:
-        return _Row(
-            labels, 1, seconds, merger.add(one.text, dict(zip(_LABELS, labels, strict=True)))
-        )
-    except TooLongError:
-        return _Row(labels, 0, seconds, 0)

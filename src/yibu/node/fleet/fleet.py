@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,6 @@ from yibu.node.fleet.deploy import Deployer
 from yibu.node.fleet.deployment import Deployment
 from yibu.node.fleet.lease import Lease
 from yibu.node.fleet.runner import Runner
-from yibu.node.fleet.status import model_status
 from yibu.node.fleet.verbs import Verbs
 from yibu.node.housekeeping import reap_orphans, rotate_logs
 from yibu.node.launch.process import EngineProcess, end_marked
@@ -139,7 +138,7 @@ class Fleet(Verbs):
         """The models as ``yibu ps --json`` shows them."""
         table = await asyncio.to_thread(processes.snapshot)
         return [
-            model_status(deployment, table, self.queued(deployment.name))
+            _shown(deployment, table, self.queued(deployment.name))
             for deployment in self._current()
         ]
 
@@ -235,3 +234,39 @@ class Fleet(Verbs):
 
     def _engine_pids(self) -> list[int]:
         return [replica.process.pid for replica in self._supervisors if replica.process]
+
+
+def _shown(
+    deployment: Deployment, table: Mapping[int, processes.ProcessInfo], queued: int
+) -> dict[str, Any]:
+    """A model as ``yibu ps --json`` shows it. ``table`` is the machine's processes; ``queued``: requests that wait for the model."""
+    plan = deployment.spec.plan if deployment.spec else None
+    return {
+        "name": deployment.name,
+        "source": deployment.config.source,
+        "engine": plan.engine if plan else deployment.config.engine,
+        "state": deployment.state,
+        "cause": deployment.cause,
+        "hint": deployment.hint or None,
+        "phase": deployment.phase,
+        "phases": _rounded(deployment.phases),
+        "queued": queued,
+        "replicas": [
+            {
+                "id": replica.id,
+                "pid": replica.process.pid if replica.process else None,
+                "port": replica.port,
+                "state": replica.state,
+                "restarts": replica.restarts,
+                "rss_bytes": replica.process.rss_bytes(table) if replica.process else 0,
+                "gpus": list(replica.spec.gpus),
+                "phase": replica.timeline.current,
+                "phases": _rounded(replica.timeline.seconds(time.monotonic())),
+            }
+            for _, replica in sorted(deployment.replicas.items())
+        ],
+    }
+
+
+def _rounded(phases: Mapping[str, float]) -> dict[str, float]:
+    return {phase: round(seconds, 3) for phase, seconds in phases.items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 from yibu.errors import TOLD, EngineStartError
 from yibu.messages import filled, tr
 from yibu.node import logs
-from yibu.node.launch.exit_reason import DISK_FULL, describe_exit, describe_silence
 from yibu.node.launch.spec import Host, LaunchSpec, Life
 from yibu.node.machine import oom, ports
 from yibu.redaction import redact
@@ -66,8 +68,34 @@ def _explained(
     )
     cause, why, hint = found.cause, found.message, found.hint
     if cause == "unknown":
-        silence = describe_silence(life.log)
+        silence = _silence_of(life.log)
         if silence is None:
             return cause, what, filled(hint, model=spec.model)
-        cause, (why, hint) = DISK_FULL, silence
+        cause, (why, hint) = "disk_full", silence
     return cause, tr("{what}: {why}", what=what, why=why), filled(hint, model=spec.model)
+
+
+def describe_exit(code: int | None) -> str:
+    """An exit code in words; nobody had asked the engine to end."""
+    if code is None:
+        return tr("ended (it had been adopted, so its exit code is not known)")
+    if code == -signal.SIGKILL:
+        return tr("was killed by SIGKILL, which yibu did not send (the kernel, out of memory?)")
+    if code < 0:
+        return tr("was ended by {code}", code=signal.Signals(-code).name)
+    if code == 0:
+        return tr("exited with code 0 though nobody asked it to")
+    return tr("exited with code {code}", code=code)
+
+
+def _silence_of(log: Path) -> tuple[str, str] | None:
+    """Why nothing may stand in the log: a sentence and a hint. None where it can be written.
+    Blocking."""
+    if logs.has_room(log.parent):
+        return None
+    what = tr(
+        "the disk with its log is full ({parent}), so that what it said is lost, and "
+        "engines end when they cannot write",
+        parent=log.parent,
+    )
+    return what, tr("free some space there (yibu gc), then: yibu restart {model}")

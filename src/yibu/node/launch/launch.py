@@ -18,8 +18,7 @@ from yibu.messages import tr
 from yibu.node.launch import probe
 from yibu.node.launch.directories import make_directories, temporary_directories
 from yibu.node.launch.environ import clean_environment
-from yibu.node.launch.exit_reason import describe_exit
-from yibu.node.launch.explanations import start_error
+from yibu.node.launch.explanations import describe_exit, start_error
 from yibu.node.launch.phases import LogPhases, telling
 from yibu.node.launch.process import EngineProcess
 from yibu.node.launch.spec import Host, LaunchSpec, Life, Running

@@ -166,10 +166,12 @@ class EngineProcess:
 
     async def stop(
         self, *, grace: float, orphan_grace: float, kill: float, whole_group: bool = True
-    ) -> None:
-        """SIGTERM to the group, ``grace`` seconds, SIGKILL to all that is left; then reap.
+    ) -> bool:
+        """SIGTERM to the group, ``grace`` seconds, SIGKILL to all that is left; then reap. Returns whether
+        the main process ended by itself.
 
-        Without ``whole_group`` the main process alone gets the SIGTERM. Works the same when the main process is already dead and left children behind.
+        Without ``whole_group`` the main process alone gets the SIGTERM. Works the same when the main
+        process is already dead and left children behind.
 
         Raises:
             EngineError: something survived SIGKILL for ``kill`` seconds.
@@ -186,10 +188,11 @@ class EngineProcess:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace):
                         await self._exited.wait()
-            if self.exited:
+            if ended := self.exited:
                 await self._end_orphans(orphan_grace)
             await self._kill_all(kill)
             await asyncio.to_thread(leftovers.remove_unused, self._shared)
+            return ended
         finally:
             self._watcher.cancel()
             self._reap()

@@ -71,14 +71,20 @@ def usable_cpus() -> frozenset[int]:
 
 def physical_cores(cpus: frozenset[int], root: Path = Path("/")) -> int:
     """Physical cores behind some logical CPUs."""
-    cores = set()
-    for cpu in cpus:
-        siblings = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings or f"cpu{cpu}")
+    cores = _cores(cpus, root)
     if any(core.startswith("cpu") for core in cores):
         # No topology to read (macOS): every CPU would count as a core.
         return min(len(cpus), psutil.cpu_count(logical=False) or len(cpus))
     return len(cores)
+
+
+def _cores(cpus: frozenset[int], root: Path) -> dict[str, int]:
+    """The first CPU of each physical core, by the list of its threads."""
+    first: dict[str, int] = {}
+    for cpu in sorted(cpus):
+        siblings = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        first.setdefault(siblings or f"cpu{cpu}", cpu)
+    return first
 
 
 def numa_nodes(cpus: frozenset[int], root: Path = Path("/")) -> int:
@@ -94,11 +100,7 @@ def numa_cpus(cpus: frozenset[int], root: Path = Path("/")) -> tuple[tuple[int, 
     """
     if not hasattr(os, "sched_setaffinity"):
         return ()
-    first: dict[str, int] = {}
-    for cpu in sorted(cpus):
-        siblings = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        first.setdefault(siblings or f"cpu{cpu}", cpu)
-    left = frozenset(first.values())
+    left = frozenset(_cores(cpus, root).values())
     nodes = []
     paths = (root / "sys/devices/system/node").glob("node[0-9]*/cpulist")
     for path in sorted(paths, key=lambda path: int(path.parent.name.removeprefix("node"))):
@@ -328,6 +330,3 @@ def _program(pid: int) -> str:
 
 def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-# ---------------------------------------------------------------------------- processes

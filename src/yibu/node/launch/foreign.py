@@ -6,22 +6,21 @@ has to be this user's and in this mount namespace, and no engine of a node's own
 
 from __future__ import annotations
 
+import asyncio
 import os
-import signal
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
-from yibu.errors import EngineError, UsageError
+from yibu.errors import UsageError
 from yibu.messages import tr
+from yibu.node.launch.process import EngineProcess
 from yibu.node.machine import ports, processes
 from yibu.node.machine.processes import Identity
 from yibu.planner.types import Machine
 
-_POLL = 0.02
 _ORPHAN_GRACE = 5.0
 """Seconds that what a server left behind gets from SIGTERM to SIGKILL."""
 _KILL = 15.0
@@ -162,54 +161,19 @@ def without(machine: Machine, servers: list[Foreign]) -> Machine:
 
 def end(server: Foreign, grace: float) -> bool:
     """End it and all below it; whether it went by itself, within ``grace`` seconds of SIGTERM.
-
-    The signal goes to the server alone, which then ends its own workers as it was made to. Its
-    process group is not signalled: a start script's group may hold other servers, and the script.
-
+    SIGTERM goes to the server alone, which then ends its own workers as it was made to, and not to
+    its process group: a start script's group may hold other servers, and the script.
     Raises:
         EngineError: something of it is still there after SIGKILL.
     """
-    seen = server.family() | {server.identity}
-    processes.send(server.identity, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while server.alive() and time.monotonic() < deadline:
-        time.sleep(_POLL)
-        seen = _living(server, seen) | {server.identity}
-    went = not server.alive()
-    if went:
-        for identity in (left := _living(server, seen)):
-            processes.send(identity, signal.SIGTERM)
-        deadline = time.monotonic() + _ORPHAN_GRACE
-        while (left := _living(server, seen | left)) and time.monotonic() < deadline:
-            time.sleep(_POLL)
-    _kill(server, seen)
-    return went
 
+    async def ended() -> bool:
+        process = EngineProcess.adopt(server.identity, f"server {server.pid}")
+        return await process.stop(
+            grace=grace, orphan_grace=_ORPHAN_GRACE, kill=_KILL, whole_group=False
+        )
 
-def _kill(server: Foreign, seen: set[Identity]) -> None:
-    deadline = time.monotonic() + _KILL
-    # Again and again: a process may fork while its siblings are killed.
-    while living := _living(server, seen):
-        if time.monotonic() > deadline:
-            pids = ",".join(str(identity.pid) for identity in living)
-            raise EngineError(
-                tr(
-                    "The processes {pids} still exist {command:g} s after SIGKILL: they are "
-                    "stuck in the kernel, in a driver or a dead network disk.",
-                    pids=pids,
-                    command=_KILL,
-                ),
-                hint=tr("see where: ps -o pid,stat,wchan:30,args -p {pids}", pids=pids),
-            )
-        for identity in living:
-            processes.send(identity, signal.SIGKILL)
-        time.sleep(_POLL)
-
-
-def _living(server: Foreign, seen: set[Identity]) -> set[Identity]:
-    table = processes.snapshot()
-    found = processes.family(server.identity, table, seen)
-    return {identity for identity in found if not table[identity.pid].zombie}
+    return asyncio.run(ended())
 
 
 def _in_this_filesystem(pid: int) -> bool:
