@@ -21,12 +21,12 @@ async def run(deployer: Deployer, config: ModelConfig) -> tuple[Any, list[Progre
     progress: list[Progress] = []
     notes: list[str] = []
     telling = (progress.append, notes.append, lambda phase: None)
-    gotten = await deployer.get(config, *telling, lambda facts: None)
+    fetched = await deployer.get(config, *telling, lambda facts: None)
     specs = []
     for number in range(config.replicas):
-        resolved = deployer.place(gotten.prepared, number, deployer.machine(), Beside())
+        resolved = deployer.place(fetched.prepared, number, deployer.machine(), Beside())
         placement, launch = resolved.runs()
-        specs.append(await deployer.spec(config, gotten, launch, placement, *telling))
+        specs.append(await deployer.spec(config, fetched, launch, placement, *telling))
     return specs, progress, notes
 
 

@@ -138,11 +138,11 @@ async def _launched(
     there: Deployer, model: ModelConfig, room: Room, replicas: list[Replica]
 ) -> list[LaunchSpec]:
     """As the node's runner does it, by the scheduler's own arithmetic."""
-    gotten = await there.get(model, _ignore, _ignore, _ignore, _ignore)
+    fetched = await there.get(model, _ignore, _ignore, _ignore, _ignore)
     launches: dict[int, LaunchPlan] = {}
 
     def place(generation: Generation, number: int, machine: Machine, beside: Beside) -> Placement:
-        placement, launches[number] = there.place(gotten.prepared, number, machine, beside).runs()
+        placement, launches[number] = there.place(fetched.prepared, number, machine, beside).runs()
         return placement
 
     key = (model.name, 1)
@@ -153,7 +153,7 @@ async def _launched(
         replica.state = "placed"
         replicas.append(replica)
     return [
-        await there.spec(model, gotten, launches[n], placement, _ignore, _ignore, _ignore)
+        await there.spec(model, fetched, launches[n], placement, _ignore, _ignore, _ignore)
         for n, placement in enumerate(placements)
     ]
 

@@ -60,33 +60,23 @@ _NOTHING = Lifted(())
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """Flags, options and variables, taken apart. Those of a user's own command stay as they are: only it
-    knows what they mean."""
-
-    words: tuple[str, ...] = ()
-    """The engine's own."""
-    found: Lifted = _NOTHING
-    is_command: bool = False
-
-    def adapters(self, directory: Path) -> dict[str, str]:
-        """LoRA adapters that flags name, by name."""
-        return {name: _local_first(path, directory) for name, path in self.found.adapters}
-
-
-@dataclass(frozen=True, slots=True)
 class _Entry:
     """One entry of the file, or what was typed instead of one."""
 
     model: ModelConfig
-    read: _Read
+    found: Lifted = _NOTHING
+    """Its flags, options and variables, taken apart."""
+    words: tuple[str, ...] = ()
+    """The engine's own flags."""
+    is_command: bool = False
+    """Its flags are those of a user's own command, and stay as they are: only it knows what they mean."""
 
     @classmethod
     def of(cls, model: ModelConfig) -> _Entry:
         server = registry.server_of(model)
         if server is None:
             found = Lifted((), options=model.options, env=model.env)
-            return cls(model, _Read(model.flags, found, is_command=True))
+            return cls(model, found, model.flags, is_command=True)
         try:
             found = server.lift(model.flags, model.options, model.env)
         except ConfigError as error:
@@ -106,18 +96,18 @@ class _Entry:
                     key_file=found.key_file,
                 ),
             )
-        return cls(model, _Read(found.words, found))
+        return cls(model, found, found.words)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name that clients may ask for."""
-        adapters = (name for name, _ in self.read.found.adapters)
-        return tuple(dict.fromkeys((*self.model.names, *adapters, *self.read.found.names)))
+        adapters = (name for name, _ in self.found.adapters)
+        return tuple(dict.fromkeys((*self.model.names, *adapters, *self.found.names)))
 
     def source(self, directory: Path) -> str:
         """Where its files are, whole; "" for none."""
         written = self.model.source
-        if (named := self.read.found.hub_model or self.read.found.model) is not None:
+        if (named := self.found.hub_model or self.found.model) is not None:
             named = _local_first(named, directory)
             if written and named not in (written, f"hf:{written}", f"modelscope:{written}"):
                 raise ConfigError(
@@ -136,16 +126,16 @@ class _Entry:
         return str(resolve_source(written, directory)) if written else ""
 
     def settled(
-        self, directory: Path, typed: Typed, flags: _Read, gpus: Gpus | None
+        self, directory: Path, typed: Typed, flags: Lifted, gpus: Gpus | None
     ) -> ModelConfig:
         """The entry as the node gets it, with what was typed for it."""
-        model, own = self.model, self.read
+        model, own = self.model, self.found
         base = model.directory or directory
-        options = {**own.found.options}
+        options = {**own.options}
         lora = {
             **{name: str(resolve_source(s, base)) for name, s in model.adapters.items()},
-            **{name: str(resolve_source(s, base)) for name, s in own.adapters(base).items()},
-            **{name: str(resolve_source(s, directory)) for name, s in flags.adapters(directory).items()},
+            **{name: str(resolve_source(s, base)) for name, s in _adapters(own, base).items()},
+            **{name: str(resolve_source(s, directory)) for name, s in _adapters(flags, directory).items()},
         }  # fmt: skip
         if lora:
             options["lora"] = lora
@@ -155,23 +145,23 @@ class _Entry:
                 options[option] = str(resolve_source(text, base))
         name, *typed_names = (
             *_name(typed.name),
-            *flags.found.names,
-            *([] if typed.name or flags.found.names else [model.name]),
+            *flags.names,
+            *([] if typed.name or flags.names else [model.name]),
         )
-        others = dict.fromkeys((*model.aliases, *own.found.names, *typed_names))
-        env = own.found.env
-        if not own.is_command:
+        others = dict.fromkeys((*model.aliases, *own.names, *typed_names))
+        env = own.env
+        if not self.is_command:
             env = {name: value for name, value in env.items() if name not in GPU_VARIABLES}
         return replace(
             model,
             name=name,
-            name_derived=model.name_derived and not (typed.name or flags.found.names),
+            name_derived=model.name_derived and not (typed.name or flags.names),
             source=self.source(base),
             engine=engine,
             options=options,
-            flags=(*own.words, *flags.words),
+            flags=(*self.words, *typed.flags),
             env=env,
-            gpus=model.gpus if own.is_command else self._gpus(gpus),
+            gpus=model.gpus if self.is_command else self._gpus(gpus),
             aliases=tuple(other for other in others if other != name and other not in lora),
             directory=base,
             force=typed.force,
@@ -221,14 +211,15 @@ def choose(
     _engine(typed.engine)
     entries = [_Entry.of(model) for model in config.models]
     _refuse_twins(entries)
-    wanted, flags = _read_typed(wanted, typed, entries, directory)
+    for_one = typed.name or typed.engine or typed.flags
+    wanted, typed, flags = _read_typed(wanted, typed, entries, directory)
     if not wanted and not entries:
         raise UsageError(
             tr("No model was named, and there is no yibu.yaml with models here."),
             hint=tr("Try: yibu up smollm2, or write a file with: yibu init"),
         )
     named = [_named(text, entries, directory) for text in wanted] if wanted else entries
-    if (typed.name or typed.engine or typed.flags) and len(named) != 1:
+    if for_one and len(named) != 1:
         raise UsageError(
             tr(
                 "--name, --engine and flags after -- belong to one model, and {named_count} "
@@ -239,8 +230,8 @@ def choose(
         )
     models = [entry.settled(directory, typed, flags, gpus) for entry in named]
     _refuse_clashes(models, entries, directory)
-    config, said = from_command_line(config, flags.found, typed.host, typed.port)
-    config, notes = from_entries(config, [(one.model.name, one.read.found) for one in entries])
+    config, said = from_command_line(config, flags, typed.host, typed.port)
+    config, notes = from_entries(config, [(one.model.name, one.found) for one in entries])
     unique = {model.name: model for model in models}
     paths = [path_note(text, directory) for text in wanted]
     paths += [path_note(e.model.source, e.model.directory or directory) for e in named]
@@ -251,22 +242,23 @@ def choose(
 def gateway_settings(config: Config) -> Config:
     """The configuration with the gateway as its entries' flags ask for it. Raises ConfigError."""
     entries = [_Entry.of(model) for model in config.models]
-    return from_entries(config, [(one.model.name, one.read.found) for one in entries])[0]
+    return from_entries(config, [(one.model.name, one.found) for one in entries])[0]
 
 
 def _read_typed(
     wanted: Sequence[str], typed: Typed, entries: Sequence[_Entry], directory: Path
-) -> tuple[Sequence[str], _Read]:
-    """The flags after ``--``, taken apart; where ``--model`` is among them, it names what to bring up."""
+) -> tuple[Sequence[str], Typed, Lifted]:
+    """The flags after ``--``, taken apart: where ``--model`` is among them, it names what to bring up; what is
+    left as typed are the engine's own."""
     if not typed.flags:
-        return wanted, _Read()
+        return wanted, typed, _NOTHING
     word = wanted[0] if len(wanted) == 1 else ""
     known = [e.model for e in entries if e.model.name == word or (not wanted and len(entries) == 1)]
     model = known[0] if known else ModelConfig("", source=word)
     engine = _engine(typed.engine) or model.engine
     server = registry.server_of(replace(model, engine=engine, flags=typed.flags))
     if server is None:
-        return wanted, _Read(typed.flags)
+        return wanted, typed, _NOTHING
     found = server.lift(typed.flags)
     named = found.hub_model or found.model
     if named is not None:
@@ -281,7 +273,7 @@ def _read_typed(
                 hint=tr("Name the model once: yibu up {wanted} -- FLAGS", wanted=wanted[0]),
             )
         wanted = (named,)
-    return wanted, _Read(found.words, found)
+    return wanted, replace(typed, flags=found.words), found
 
 
 def _named(text: str, entries: Sequence[_Entry], directory: Path) -> _Entry:
@@ -299,7 +291,7 @@ def _named(text: str, entries: Sequence[_Entry], directory: Path) -> _Entry:
         name = served_name(
             source.file or (f"{source.name}:{source.tag}" if source.tag else source.name)
         )
-    return _Entry(ModelConfig(name=name, source=str(source), name_derived=True), _Read())
+    return _Entry(ModelConfig(name=name, source=str(source), name_derived=True))
 
 
 def _refuse_twins(entries: Sequence[_Entry]) -> None:
@@ -368,6 +360,11 @@ def _numbers(model: ModelConfig, variable: str, value: str, gpus: Gpus | None) -
             hint=tr("see their numbers with nvidia-smi -L, and write: gpus: [0]"),
         )
     return tuple(gpu.index for gpu in found)
+
+
+def _adapters(found: Lifted, directory: Path) -> dict[str, str]:
+    """LoRA adapters that flags name, by name."""
+    return {name: _local_first(path, directory) for name, path in found.adapters}
 
 
 def _local_first(name: str, directory: Path) -> str:

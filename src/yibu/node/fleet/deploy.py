@@ -40,8 +40,8 @@ class CancelledPullError(YibuError):
 
 
 @dataclass(frozen=True, slots=True)
-class Gotten:
-    """A model whose files are self."""
+class Fetched:
+    """A model whose files are on this disk."""
 
     local: LocalModel | None
     """None for a command without files."""
@@ -90,10 +90,10 @@ class Deployer:
         note: Note,
         enter: Note,
         foreseen: Callable[[ModelFacts | None], None],
-    ) -> Gotten:
+    ) -> Fetched:
         """Fetch the model's files, and find its engine. ``on_progress`` and ``note`` are called in
         the event loop, ``enter`` with the phase that begins, and ``foreseen`` with what is known of
-        the files before they are self.
+        the files before they are here.
 
         Raises:
             YibuError: whatever a collaborator raises.
@@ -111,12 +111,12 @@ class Deployer:
                 facts = await asyncio.to_thread(self.read_facts, local)
             foreseen(facts)
             enter(phases.PLAN)
-            return Gotten(local, await asyncio.to_thread(self.prepare, config, facts))
+            return Fetched(local, await asyncio.to_thread(self.prepare, config, facts))
 
     async def spec(
         self,
         config: ModelConfig,
-        gotten: Gotten,
+        fetched: Fetched,
         launch: LaunchPlan,
         placement: Placement,
         on_progress: ProgressCallback,
@@ -127,7 +127,7 @@ class Deployer:
         :meth:`get`."""
         if config.offline and self.offline is not None:
             again = self.offline
-            return await again.spec(config, gotten, launch, placement, on_progress, note, enter)
+            return await again.spec(config, fetched, launch, placement, on_progress, note, enter)
         with _Telling(config, on_progress, note) as telling:
             for line in filter(None, (placement.warning, *launch.notes)):
                 note(line)
@@ -139,7 +139,7 @@ class Deployer:
                 )
             if launch.extra_sources:
                 enter(phases.DOWNLOAD)
-            local = gotten.local
+            local = fetched.local
             extra = {**_projector(local), **await self._pull_extra(launch, telling.report)}
         return LaunchSpec(
             model=config.name,
@@ -151,25 +151,25 @@ class Deployer:
             gpus=placement.gpus,
             directory=config.directory,
             max_context=placement.context,
-            details=_details(gotten.facts),
+            details=_details(fetched.facts),
             memory=reserved_memory(placement),
             host_memory=reserved_host(placement),
         )
 
-    def rehearse(self, gotten: Gotten) -> tuple[LaunchPlan, Placement]:
+    def rehearse(self, fetched: Fetched) -> tuple[LaunchPlan, Placement]:
         """Where the model would run, if nothing else did. Blocking.
 
         Raises:
             DoesNotFitError: it does not fit on this machine at all.
         """
-        resolved = self.place(gotten.prepared, 0, emptied(self.machine()), Beside())
+        resolved = self.place(fetched.prepared, 0, emptied(self.machine()), Beside())
         placement, launch = resolved.runs()
         return launch, placement
 
     async def _foresee(
         self, config: ModelConfig, foreseen: Callable[[ModelFacts | None], None]
     ) -> None:
-        """Tell what this model will need, before its files are self."""
+        """Tell what this model will need, before its files are here."""
         try:
             facts = await asyncio.to_thread(self.foresee, config.source)
         except YibuError as error:

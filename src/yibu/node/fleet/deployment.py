@@ -16,7 +16,7 @@ from yibu.hub.types import Progress
 from yibu.messages import brief, tr
 from yibu.node import logs
 from yibu.node.events import EventBus
-from yibu.node.fleet.deploy import Deployer, Gotten
+from yibu.node.fleet.deploy import Deployer, Fetched
 from yibu.node.launch.phases import WAIT, Timeline
 from yibu.node.launch.spec import Host, LaunchSpec
 from yibu.node.scheduler.types import Desired, Generation
@@ -56,7 +56,7 @@ class Deployment:
         self.config = config
         self.created = created
         self.replicas: dict[int, Replica] = {}
-        self.gotten: Gotten | None = None
+        self.fetched: Fetched | None = None
         self.launches: dict[int, LaunchPlan] = {}
         """The command of each replica, as placing it made it."""
         self.error: YibuError | None = None
@@ -94,7 +94,7 @@ class Deployment:
 
     @property
     def cause(self) -> str | None:
-        """Why the state is not what one wishes, to be shown beside the name; None when all is well."""
+        """Why the model does not serve, to be shown beside its name; None when all is well."""
         causes = [replica.cause for replica in self.replicas.values() if replica.cause]
         if not self.replicas and self.error:
             causes = [brief(self.error.message)]
@@ -171,11 +171,11 @@ class Deployment:
         self._sources.clear()
         self._hold(self.config.source)
         try:
-            self.gotten = await self._deployer.get(
+            self.fetched = await self._deployer.get(
                 self.config, self._progress, self.note, self.entered, foreseen
             )
             if rehearse:
-                launch, placement = await asyncio.to_thread(self._deployer.rehearse, self.gotten)
+                launch, placement = await asyncio.to_thread(self._deployer.rehearse, self.fetched)
                 self.spec = await self._spec(launch, placement, self.note)
         finally:
             self._timeline.end(time.monotonic())
@@ -199,10 +199,10 @@ logs=self._host.paths.logs
     async def _spec(
         self, launch: LaunchPlan, placement: Placement, note: Callable[[str], None]
     ) -> LaunchSpec:
-        assert self.gotten is not None
+        assert self.fetched is not None
         try:
             spec = await self._deployer.spec(
-                self.config, self.gotten, launch, placement, self._progress, note, self.entered
+                self.config, self.fetched, launch, placement, self._progress, note, self.entered
             )
         finally:
             self._timeline.end(time.monotonic())

@@ -185,8 +185,8 @@ class Runner:
             _log.exception("deploying %s", deployment.name)
             self._unprepared(deployment, _defect(deployment.name, defect))
         else:
-            assert deployment.gotten is not None
-            self.scheduler.prepared(key, deployment.gotten.facts, time.monotonic())
+            assert deployment.fetched is not None
+            self.scheduler.prepared(key, deployment.fetched.facts, time.monotonic())
 
     def _unprepared(self, deployment: Deployment, error: YibuError) -> None:
         self.scheduler.unprepared(deployment.key, error, time.monotonic())
@@ -211,11 +211,11 @@ class Runner:
         self, generation: Generation, number: int, machine: Machine, beside: Beside
     ) -> Placement:
         deployment = self.deployments[generation]
-        assert deployment.gotten is not None
+        assert deployment.fetched is not None
         coming = tuple(self._with_request(one) for one in beside.coming)
         beside = dataclasses.replace(beside, coming=coming)
         try:
-            prepared = dataclasses.replace(deployment.gotten.prepared, model=deployment.config)
+            prepared = dataclasses.replace(deployment.fetched.prepared, model=deployment.config)
             resolved = self._deployer.place(prepared, number, machine, beside)
             placement, deployment.launches[number] = resolved.runs()
         except YibuError:
@@ -228,8 +228,8 @@ class Runner:
     def _with_request(self, coming: Coming) -> Coming:
         """What is known of a model that comes up too."""
         for deployment in self.deployments.values():
-            if deployment.config is coming.config and deployment.gotten:
-                return dataclasses.replace(coming, request=deployment.gotten.prepared.request)
+            if deployment.config is coming.config and deployment.fetched:
+                return dataclasses.replace(coming, request=deployment.fetched.prepared.request)
         return coming
 
     def waits(self, generation: Generation, others: Sequence[str]) -> None:

@@ -62,13 +62,13 @@ def review(model: Model, now: float, scale_down: float) -> None:
         current.most = None
     if not current.started or model.next is not None:
         return
-    if current.config.on_demand and _forsaken(model, now):
+    if current.config.on_demand and _unused(model, now):
         current.started = False
     elif current.config.autoscale is not None:
         _follow(model, now, scale_down)
 
 
-def _forsaken(model: Model, now: float) -> bool:
+def _unused(model: Model, now: float) -> bool:
     current = model.current
     if len(model.queue) or model.in_flight:
         return False
