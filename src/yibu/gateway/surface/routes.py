@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import (
     get_redoc_html,
     get_swagger_ui_html,
@@ -18,7 +18,12 @@ from starlette.exceptions import HTTPException
 from yibu.errors import RequestError, YibuError
 from yibu.gateway.access import AUTHORIZED, CALLER, allow, check_declared
 from yibu.gateway.console.answers import as_request_error
-from yibu.gateway.console.routes import add_console
+from yibu.gateway.console.deploying import add_deploying
+from yibu.gateway.console.events import add_events
+from yibu.gateway.console.keys import add_keys
+from yibu.gateway.console.logs import add_logs
+from yibu.gateway.console.overview import add_overview
+from yibu.gateway.console.pages import add_pages
 from yibu.gateway.envelope import (
     MethodNotAllowedError,
     NoSuchPathError,
@@ -87,7 +92,7 @@ def create_surface(
     add_usage(app, deps.accounts)
     add_inventory(app, deps.backend, deps.version)
     add_tokenizer_info(app, deps.backend)
-    add_console(app, console)
+    _console(app, console)
     check_declared(app)
     written: dict[str, Any] = {}
 
@@ -98,6 +103,15 @@ def create_surface(
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _console(app: FastAPI, console: Console) -> None:
+    """The page, and what it asks for. They are described in docs/console.md, and not in the document of
+    the API."""
+    router = APIRouter(include_in_schema=False)
+    for add in (add_pages, add_overview, add_events, add_deploying, add_logs, add_keys):
+        add(router, console)
+    app.router.routes.extend(router.routes)
 
 
 def _errors(app: FastAPI) -> None:
