@@ -110,11 +110,20 @@ def _is_verb(function: str) -> bool:
 
 
 def _said(call: ast.Call) -> Iterator[str]:
-    function = ast.unparse(call.func)
+    function = _dotted(call.func)
     if function in _SAY and call.args and (text := _constant(call.args[0])):
         yield text
     elif function in _TABLES and len(call.args) > 1 and isinstance(call.args[1], ast.Tuple):
         yield from filter(None, map(_constant, call.args[1].elts))
+
+
+def _dotted(function: ast.expr) -> str:
+    match function:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(ast.Name(module), name):
+            return f"{module}.{name}"
+    return ""
 
 
 def _constant(node: ast.expr) -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+
+from tests.support.sources import SOURCE, modules, nodes
 
 from yibu.engines.registry import engines
 from yibu.environments.specs import SPECS
 
-SOURCE = Path(__file__).parents[2] / "src" / "yibu"
 NAMES = frozenset(engine.name for engine in engines())
 SERVERS = frozenset(
     program for engine in engines() if engine.server for program in engine.server.programs
@@ -27,15 +28,15 @@ def constants(node: ast.expr) -> set[str]:
     return set()
 
 
-def compared(tree: ast.AST) -> list[tuple[int, str]]:
+def compared(nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
+        sides: Sequence[ast.expr]
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
-            text = " ".join(map(ast.unparse, sides))
             values = set().union(*map(constants, sides))
         elif isinstance(node, ast.Match):
-            text = ast.unparse(node.subject)
+            sides = [node.subject]
             patterns = (case.pattern for case in node.cases)
             values = {
                 part.value.value
@@ -47,18 +48,19 @@ def compared(tree: ast.AST) -> list[tuple[int, str]]:
             }
         else:
             continue
-        hits = values & (NAMES | SERVERS | ENVIRONMENTS)
-        if hits - _PLAIN_WORDS or (hits and "engine" in text):
-            found.append((node.lineno, text))
+        if hits := values & (NAMES | SERVERS | ENVIRONMENTS):
+            text = " ".join(map(ast.unparse, sides))
+            if hits - _PLAIN_WORDS or "engine" in text:
+                found.append((node.lineno, text))
     return found
 
 
 def test_no_engines_name_is_compared_outside_the_engines() -> None:
     wrong = [
         f"{path.relative_to(SOURCE)}:{line}: {text}"
-        for path in sorted(SOURCE.rglob("*.py"))
+        for path in modules()
         if path.relative_to(SOURCE).parts[0] not in ("engines", "launchers", "speech")
-        for line, text in compared(ast.parse(path.read_text(encoding="utf-8")))
+        for line, text in compared(nodes(path))
     ]
     assert wrong == []
 
@@ -70,5 +72,5 @@ def test_the_test_sees_what_it_looks_for() -> None:
         "match engine:\n  case 'command': pass",
         "x = 1 if program == 'llama-server' else 2",
     ):
-        assert compared(ast.parse(text)), text
-    assert not compared(ast.parse("if node.type == 'command': pass"))
+        assert compared(ast.walk(ast.parse(text))), text
+    assert not compared(ast.walk(ast.parse("if node.type == 'command': pass")))

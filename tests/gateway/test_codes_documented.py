@@ -7,16 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.sources import SOURCE, modules, nodes
 from yibu.engines.answers import CONTEXT_EXCEEDED
 from yibu.errors import RequestError
 from yibu.gateway import app, server  # noqa: F401  (imports every error's module)
 from yibu.gateway.http import connection  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [ROOT / "src/yibu/errors.py", *(ROOT / "src/yibu/gateway").rglob("*.py"),
-           *(ROOT / "src/yibu/accounts").rglob("*.py"),
-           *(ROOT / "src/yibu/engines").rglob("*.py"),
-           *(ROOT / "src/yibu/node/scheduler").rglob("*.py")]  # fmt: skip
+SOURCES = ("errors.py", "gateway", "accounts", "engines", "node/scheduler")
 ROW = re.compile(r"^\| (\d{3}) \| (.*?) \| .* \|$", re.MULTILINE)
 
 
@@ -31,7 +29,7 @@ def documented() -> set[tuple[int, str]]:
 
 def written(path: Path) -> Iterator[str]:
     """The codes in a file: ``default_code = …``, ``code=…``, ``RequestFault(…)``."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         values: list[ast.expr] = []
         if isinstance(node, ast.Assign):
             names = {target.id for target in node.targets if isinstance(target, ast.Name)}
@@ -49,6 +47,17 @@ def written(path: Path) -> Iterator[str]:
                 yield CONTEXT_EXCEEDED
 
 
+def codes(*parts: str) -> set[str]:
+    """The codes in files and folders of the package."""
+    folders = [SOURCE / part for part in parts]
+    return {
+        code
+        for path in modules()
+        if any(map(path.is_relative_to, folders))
+        for code in written(path)
+    }
+
+
 def kinds(kind: type[RequestError]) -> Iterator[type[RequestError]]:
     yield kind
     for below in kind.__subclasses__():
@@ -57,7 +66,7 @@ def kinds(kind: type[RequestError]) -> Iterator[type[RequestError]]:
 
 
 def test_every_code_in_the_source_is_in_the_document() -> None:
-    found = {code for path in SOURCES for code in written(path)}
+    found = codes(*SOURCES)
     assert {"too_many_connections", "invalid_type", "unsupported_content", "queue_full"} <= found
     assert found <= {code for _, code in documented()}
 
@@ -74,10 +83,10 @@ def test_every_error_is_documented_with_its_status() -> None:
 
 def test_the_speech_engines_codes_are_named() -> None:
     text = (ROOT / "docs/api.md").read_text()
-    found = {code for path in (ROOT / "src/yibu/speech").rglob("*.py") for code in written(path)}
+    found = codes("speech")
     assert {code for code in found if f"`{code}`" not in text} == set()
 
 
 def test_every_documented_code_exists() -> None:
-    found = {code for path in SOURCES for code in written(path)}
+    found = codes(*SOURCES)
     assert {code for _, code in documented()} <= found

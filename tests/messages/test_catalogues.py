@@ -10,6 +10,8 @@ from pathlib import Path
 
 from babel.messages.catalog import Catalog
 
+from tests.support.sources import dotted, modules, nodes
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -76,16 +78,15 @@ def test_a_translation_is_chinese() -> None:
 
 
 def test_no_sentence_is_made_of_fragments() -> None:
-    wrong = [fault for path in script.SOURCE.rglob("*.py") for fault in _fragments(path)]
+    wrong = [fault for path in modules() for fault in _fragments(path)]
     assert not wrong
 
 
 def _fragments(path: Path) -> list[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     wrong = []
-    for node in ast.walk(tree):
+    for node in nodes(path):
         for child in ast.iter_child_nodes(node):
-            if not (isinstance(child, ast.Call) and ast.unparse(child.func) == "tr" and child.args):
+            if not (isinstance(child, ast.Call) and dotted(child.func) == "tr" and child.args):
                 continue
             first = child.args[0]
             assert isinstance(
@@ -111,22 +112,22 @@ def _is_sentence(node: ast.AST, child: ast.Call) -> bool:
 def test_nothing_is_decided_by_an_errors_words() -> None:
     """`"in use" in error.message` is false in another language: kinds of errors are classes."""
     found = []
-    for path in sorted((ROOT / "src" / "yibu").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path in modules():
+        for node in nodes(path):
             if isinstance(node, ast.Compare):
                 sides = [node.left, *node.comparators]
                 words = any(
                     isinstance(one, ast.Constant) and re.search(r"[a-z]{2}", str(one.value))
                     for one in sides
                 )
-                said = any(
+                said = words and any(
                     re.search(
                         r"\w\.(message|hint)$|^str\(\w*error\)$|^(hint|sentence)$",
                         ast.unparse(one),
                     )
                     for one in sides
                 )
-                if words and said:
+                if said:
                     found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
     assert not found
 
@@ -158,11 +159,11 @@ def test_what_is_said_has_a_translation() -> None:
     """Errors, hints, findings and lines on the terminal are made by tr(), never of bare English."""
     wrong = [
         f"{path.relative_to(script.SOURCE)}:{node.lineno}: {text!r}"
-        for path in sorted(script.SOURCE.rglob("*.py"))
+        for path in modules()
         if path.parent.name != "launchers"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.Call)
-        and _SAYS.search(said := ast.unparse(node.func))
+        and _SAYS.search(said := dotted(node.func))
         and not _BUILT_IN.search(said)
         for value in (*node.args, *(each.value for each in node.keywords if each.arg == "hint"))
         for text in _bare(value)
