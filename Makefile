@@ -25,7 +25,7 @@ $(BIN)/python -m pytest $(1) $(2) || { \
 endef
 
 FAST  := -m "not engine and not browser"
-QUICK := $(FAST) --ignore=tests/speech --ignore=tests/e2e
+QUICK := $(FAST) --ignore=tests/speech --ignore=tests/e2e --ignore=tests/commands
 
 # Chaos comes last: llama.cpp is among its engines where the part before it has installed that.
 # Beside the checks, which take one processor, the tests are imported once: each worker would else
@@ -43,10 +43,10 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 quick: $(VENV)/dev               ## what is run between two changes; speech's tests run in its environments
-	@$(call tests,$(QUICK) $(SLOWEST),-n 6 --dist worksteal)
+	@$(call tests,$(QUICK) $(SLOWEST),-n 4 --dist worksteal)
 
-nodes: $(VENV)/dev               ## the program as it is run: whole nodes, with engines made for tests
-	@$(call tests,$(FAST) tests/e2e $(SLOWEST),-n 6 --dist worksteal)
+nodes: $(VENV)/dev               ## the program as it is run: commands, and whole nodes with engines made for tests
+	@$(call tests,$(FAST) tests/e2e tests/commands $(SLOWEST),-n 6 --dist worksteal)
 
 browser: $(VENV)/dev             ## the console in a Chromium: Debian's, or one from npm in the test cache
 	-@$(BIN)/python -m tests.support.chromium

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_conditions import VERBS, environment
+from tests.commands.test_conditions import VERBS, environment
 from tests.support.chinese import english
 from tests.support.zygote import CHINESE, ZYGOTE
 from yibu.cli.help_text import wrapped
@@ -22,7 +22,7 @@ _PROGRAM = """
 from yibu.messages import use
 use("zh_CN")
 import runpy
-runpy.run_module("tests.cli.forked", run_name="__main__")
+runpy.run_module("tests.commands.forked", run_name="__main__")
 """
 _DATA = ("adopt", "config schema", "docs", "init")
 """Verbs that print a file or a page; `init` and `docs` have tests of their own."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.cli.forked import CLOSED, ENCODINGS, FULL, GONE, TERMINALS
+from tests.commands.forked import CLOSED, ENCODINGS, FULL, GONE, TERMINALS
 from yibu.cli import exits
 from yibu.cli.main import app
 
@@ -159,7 +159,7 @@ def check(every: list[dict[str, Any]], work: Path) -> None:
     (work / "file").touch()
     (work / "yibu.yaml").write_text("models: [{name: 千问, source: ./nothing.gguf}]")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cli.forked"],
+        [sys.executable, "-m", "tests.commands.forked"],
         input=json.dumps({"cases": every}),
         capture_output=True,
         text=True,
