@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import openai
 import pytest
 
 from .conftest import FakeBackend, Serve, chat
@@ -114,6 +113,8 @@ STREAMS: dict[str, tuple[tuple[bytes, ...], str | None, str]] = {
 
 @pytest.mark.parametrize("case", STREAMS)
 async def test_a_stream_can_be_put_together(serve: Serve, backend: FakeBackend, case: str) -> None:
+    import openai  # half a second for every other worker
+
     events, text, reason = STREAMS[case]
     async with Upstream(streaming(*events)) as up, serve() as gateway:
         backend.add("m", up)

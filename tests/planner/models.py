@@ -8,7 +8,11 @@ only when every width is right.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+from yibu.planner.facts import facts_from_headers
+from yibu.planner.types import ModelFacts
 
 
 def qwen2(
@@ -336,3 +340,8 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "gpt-oss-20b": (gpt_oss(24, 32), 20_914_757_184),  # read
     "gpt-oss-120b": (gpt_oss(36, 128), 116_829_156_672),  # read
 }
+
+
+@cache
+def facts_of(name: str) -> ModelFacts:
+    return facts_from_headers(name=name, config=MODELS[name][0])

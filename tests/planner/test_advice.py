@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models import MODELS
+from models import facts_of
 
 from yibu.messages import render, use
-from yibu.planner.facts import facts_from_headers
 from yibu.planner.plan import place_anyway, plan
 from yibu.planner.request import Request
 from yibu.planner.types import Gpu, Machine
 
 GIB = 1 << 30
-FACTS = {name: facts_from_headers(name=name, config=config) for name, (config, _) in MODELS.items()}
 
 
 def vllm(name: str, **options: object) -> Request:
-    return Request(name, "paged", FACTS[name], **options)  # type: ignore[arg-type]  # by name
+    return Request(name, "paged", facts_of(name), **options)  # type: ignore[arg-type]  # by name
 
 
 def machine_with(*gpus: Gpu, memory: int = 64) -> Machine:

@@ -5,24 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from models import MODELS
+from models import facts_of
 
 from yibu.config import ModelConfig
 from yibu.engines.registry import by_name
 from yibu.planner.explain import explain
-from yibu.planner.facts import facts_from_headers
 from yibu.planner.lora import Slots, kept_bytes, slot_bytes
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
-from yibu.planner.types import Machine, ModelFacts
+from yibu.planner.types import Machine
 
 GIB, MIB = 1 << 30, 1 << 20
 CPU = Machine("m", 8, 16, 64 * GIB, 64 * GIB)
-
-
-def facts(name: str) -> ModelFacts:
-    return facts_from_headers(name=name, config=MODELS[name][0])
 
 
 # A layer of Llama-3.1-8B from n to m elements, n + m: q and o 4096 + 4096, k and v 4096 + 1024,
@@ -64,17 +59,17 @@ def facts(name: str) -> ModelFacts:
 def test_slots_are_as_large_as_the_layers_they_change(
     name: str, slots: Slots, tp: int, elements: int
 ) -> None:
-    assert slot_bytes(facts(name), slots, tp) == 2 * elements
+    assert slot_bytes(facts_of(name), slots, tp) == 2 * elements
 
 
 def test_adapters_that_are_kept_are_whole_and_without_the_vocabulary() -> None:
-    assert kept_bytes(facts("Llama-3.1-8B"), Slots()) == 80 * MIB
-    assert kept_bytes(facts("Llama-3.1-8B"), Slots(count=2, kept=5)) == 400 * MIB
+    assert kept_bytes(facts_of("Llama-3.1-8B"), Slots()) == 80 * MIB
+    assert kept_bytes(facts_of("Llama-3.1-8B"), Slots(count=2, kept=5)) == 400 * MIB
 
 
 def request(engine: str = "vllm", **options: object) -> Request:
     config = ModelConfig(name="m", options=options)
-    return by_name(engine).request(config, facts("Llama-3.1-8B"))
+    return by_name(engine).request(config, facts_of("Llama-3.1-8B"))
 
 
 def test_options_and_flags_ask_for_slots() -> None:

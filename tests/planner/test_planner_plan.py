@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from models import MODELS
+from models import facts_of
 
 from yibu.config import ModelConfig
 from yibu.engines.registry import by_name
 from yibu.errors import ConfigError
 from yibu.planner import cpu
 from yibu.planner.explain import explain, explain_machine
-from yibu.planner.facts import facts_from_headers
 from yibu.planner.gpu_need import margin
 from yibu.planner.ledger import Reservation, less_reserved, reserved_memory
 from yibu.planner.machine_file import BUILT_IN
@@ -22,7 +21,6 @@ from yibu.planner.request import Request
 from yibu.planner.types import Gpu, GpuProcess, Machine, ModelFacts, ModelPlan
 
 GIB, MIB = 1 << 30, 1 << 20
-FACTS = {name: facts_from_headers(name=name, config=config) for name, (config, _) in MODELS.items()}
 SMOL = ModelFacts(
     format="gguf",
     architecture="llama",
@@ -44,7 +42,7 @@ SMOL = ModelFacts(
 
 
 def vllm(name: str, **options: object) -> Request:
-    return Request(name, "paged", FACTS[name], **options)  # type: ignore[arg-type]  # by name
+    return Request(name, "paged", facts_of(name), **options)  # type: ignore[arg-type]  # by name
 
 
 def machine_with(*gpus: Gpu, memory: int = 64, cores: int = 16) -> Machine:
@@ -318,7 +316,9 @@ def test_vllm_on_a_cpu_takes_what_was_measured_and_a_fifth(
     options: dict[str, object], cores: int, measured: int
 ) -> None:
     options = {**options, "context": 1024, "parallel": 8}
-    request = by_name("vllm").request(ModelConfig(name="m", options=options), FACTS["SmolLM2-135M"])
+    request = by_name("vllm").request(
+        ModelConfig(name="m", options=options), facts_of("SmolLM2-135M")
+    )
     (verdict,) = plan([request], machine_with(memory=32, cores=cores))
     assert verdict.placement is not None
     need, ranks = verdict.placement.need, verdict.placement.tensor_parallel

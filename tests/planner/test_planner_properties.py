@@ -6,13 +6,14 @@ from collections import defaultdict
 
 from hypothesis import given
 from hypothesis import strategies as st
-from test_planner_plan import FACTS, GIB, MIB, SMOL, gpu, machine_with, vllm
+from models import MODELS, facts_of
+from test_planner_plan import GIB, MIB, SMOL, gpu, machine_with, vllm
 
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine
 
-models = st.sampled_from(sorted(FACTS))
+models = st.sampled_from(sorted(MODELS))
 gibs = st.floats(min_value=2, max_value=200)
 
 
@@ -21,7 +22,7 @@ def request_of(draw: st.DrawFn, position: int) -> Request:
     return Request(
         f"{position}-{name}",
         "paged",
-        FACTS[name],
+        facts_of(name),
         context=draw(st.none() | st.integers(1, 200_000)),
         parallel=draw(st.none() | st.integers(1, 512)),
         memory=draw(st.none() | gibs.map(lambda gib: int(gib * GIB))),
