@@ -25,7 +25,8 @@ $(BIN)/python -m pytest $(1) $(2) || { \
 endef
 
 FAST  := -m "not engine and not browser"
-QUICK := $(FAST) --ignore=tests/speech --ignore=tests/e2e --ignore=tests/commands
+WHOLE := tests/e2e tests/commands tests/node/test_node.py tests/hub/test_processes.py
+QUICK := $(FAST) --ignore=tests/speech $(WHOLE:%=--ignore=%)
 
 # Chaos comes last: llama.cpp is among its engines where the part before it has installed that.
 # Beside the checks, which take one processor, the tests are imported once: each worker would else
@@ -45,8 +46,8 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 quick: $(VENV)/dev               ## what is run between two changes; speech's tests run in its environments
 	@$(call tests,$(QUICK) $(SLOWEST),-n 4 --dist worksteal)
 
-nodes: $(VENV)/dev               ## the program as it is run: commands, and whole nodes with engines made for tests
-	@$(call tests,$(FAST) tests/e2e tests/commands $(SLOWEST),-n 6 --dist worksteal)
+nodes: $(VENV)/dev               ## the program as it is run: commands, pulls, whole nodes with engines made for tests
+	@$(call tests,$(FAST) $(WHOLE) $(SLOWEST),-n 6 --dist worksteal)
 
 browser: $(VENV)/dev             ## the console in a Chromium: Debian's, or one from npm in the test cache
 	-@$(BIN)/python -m tests.support.chromium
