@@ -24,7 +24,7 @@ def rows(word: str | None, machine: Machine) -> list[dict[str, Any]]:
             "aliases": list(entry.aliases),
             "kind": entry.kind,
             "size": entry.size,
-            "fits": fits(entry, machine),
+            "fits": english(fits(entry, machine)),  # by which the console decides
             "license": entry.license,
             "about": entry.about,
             "sources": {"modelscope": entry.modelscope, "hf": entry.hf, "package": entry.package},

@@ -18,6 +18,7 @@ from yibu.messages.message import brief as brief
 from yibu.messages.message import english as english
 from yibu.messages.message import filled as filled
 from yibu.messages.message import joined as joined
+from yibu.messages.message import localized as localized
 from yibu.messages.message import pack as pack
 from yibu.messages.message import render as render
 from yibu.messages.message import tr as tr

@@ -191,12 +191,17 @@ def _is_han(character: str) -> bool:
 
 def english(value: Any) -> Any:
     """Data for programs: the same with each message in English."""
+    return localized(value, ENGLISH)
+
+
+def localized(value: Any, language: str) -> Any:
+    """JSON's own types, with each message in the language of its reader."""
     if isinstance(value, str):
-        return render(value, ENGLISH)
+        return render(value, language)
     if isinstance(value, Mapping):
-        return {english(key): english(item) for key, item in value.items()}
+        return {localized(key, language): localized(item, language) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [english(item) for item in value]
+        return [localized(item, language) for item in value]
     return value
 
 

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from yibu.errors import InvalidRequestError, NotRunningError, RequestError, YibuError
+from yibu.gateway.access import EXCHANGE
 from yibu.gateway.envelope import NoSuchPathError
-from yibu.messages import tr
+from yibu.messages import localized, tr
 from yibu.messages.validation import complaint
 
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -38,8 +40,21 @@ class RefusedError(RequestError):
     type = "invalid_request_error"
 
 
+class _Localized(Response):
+    """JSON with its texts in the language that the client reads."""
+
+    def __init__(self, content: Any, status: int) -> None:
+        super().__init__(None, status, NO_STORE, media_type="application/json")
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.body = orjson.dumps(localized(self._content, scope[EXCHANGE].language))
+        self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
 def answer(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, NO_STORE, media_type="application/json")
+    return _Localized(content, status)
 
 
 def as_request_error(error: YibuError) -> RequestError:

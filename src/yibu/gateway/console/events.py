@@ -15,6 +15,7 @@ from yibu.errors import NotReadyError, UnauthorizedError
 from yibu.gateway.access import EXCHANGE, allow
 from yibu.gateway.console.console import Console
 from yibu.gateway.console.overview import full_overview
+from yibu.messages import localized
 
 _OVERVIEW = 2.0
 _LOOK = 1.0
@@ -45,6 +46,7 @@ class EventStream(Response):
         self._console = console
         self._source = source
         self._asked_with = request.scope[EXCHANGE].headers
+        self._language = request.scope[EXCHANGE].language
         found = console.authentication.sessions.find(self._asked_with)
         self._session = found[0] if found and console.authentication.keys.closed else None
 
@@ -65,7 +67,8 @@ class EventStream(Response):
                 last = {"reason": "signed_out"}
             elif event is not None or loop.time() - said > _SILENCE:
                 said = loop.time()
-                await _say(send, event or ("", None))
+                name, data = event or ("", None)
+                await _say(send, (name, localized(data, self._language)))
                 continue
             else:
                 continue

@@ -40,7 +40,7 @@ export function ModelRow({ model }) {
         <div class="row wrap"><strong>${model.name}</strong><${State} state=${model.state} phase=${model.phase} /></div>
         <div class="small muted truncate" title=${model.source}>${[model.engine, model.source].filter(Boolean).join(" · ")}</div>
       </div>
-      <${Figures} model=${model} ready=${ready} />
+      ${model.replicas.length > 0 && html`<${Figures} model=${model} ready=${ready} />`}
       <${Menu} label=${t("Actions for {model}", { model: model.name })} small=${false} items=${items} />
     </div>
     ${model.progress && model.state !== "ready" && html`<${Progress} progress=${model.progress} />`}

@@ -46,6 +46,10 @@ function Totals({ totals }) {
   </dl>`;
 }
 
+const failedFirst = (models) => [...models].sort(
+  (one, other) => (other.state === "failed") - (one.state === "failed"),
+);
+
 function Models({ models }) {
   if (!models.length) {
     return html`<section class="card" aria-label=${t("Models")}><${Empty} icon="deploy">
@@ -54,6 +58,6 @@ function Models({ models }) {
   }
   return html`<section class="card" aria-labelledby="models-title">
     <div class="card-head"><h2 id="models-title">${t("Models")}</h2><span class="muted small">${number(models.length)}</span></div>
-    <ul class="models">${models.map((model) => html`<${ModelRow} key=${model.name} model=${model} />`)}</ul>
+    <ul class="models">${failedFirst(models).map((model) => html`<${ModelRow} key=${model.name} model=${model} />`)}</ul>
   </section>`;
 }
