@@ -31,6 +31,7 @@ _VALUES = {
     "cache_type_k_draft": "q8_0", "cache_type_v_draft": "q8_0", "fit_target": "1024",
     "logit_bias": "15+1", "max_model_len": "256k", "kv_cache_memory_bytes": "1G",
     "gpu_memory_utilization": "0.5", "chat_template": "chatml", "temperature": "0.5",
+    "chat_template_file": __file__,
 }  # fmt: skip
 _OPTIONS = frozenset({"reasoning_parser", "tool_call_parser"})
 _TEXTS = frozenset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,38 @@ def test_a_file_without_a_chat_template_is_called_a_base_model() -> None:
     assert plan(None, "--chat-template", "chatml", chat_template=False).notes == ()
     assert plan(chat_template=False, pooling="mean").notes == ()
     assert plan({"pooling": "rank"}, chat_template=False).notes == ()
+
+
+TOOLS = "{% if tools %}{{ tools }}{% endif %}{{ messages }}"
+
+
+@pytest.mark.parametrize("how", ["option", "flag", "text", "relative"])
+def test_a_chat_template_is_a_file_or_its_text(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "t.jinja"
+    file.write_text(TOOLS)
+    entry = {
+        "option": model({"chat_template": str(file)}),
+        "flag": model(None, "--chat-template-file", str(file)),
+        "text": model({"chat_template": TOOLS}),
+        "relative": replace(model({"chat_template": "t.jinja"}), directory=tmp_path),
+    }[how]
+    launch = ENGINE.plan(entry, facts(), placement())
+    got = fields(launch)
+    assert got["chat_template"] == TOOLS
+    assert "use_jinja" not in got
+    assert "tools" in launch.abilities.features
+
+
+def test_the_name_of_a_template_is_never_the_text_of_the_prompt() -> None:
+    """llama.cpp takes any text for a Jinja template: "llama3" would be all that the model sees."""
+    assert fields(plan({"chat_template": "llama3"}))["use_jinja"] is False
+    assert fields(plan(None, "--chat-template", "llama3"))["use_jinja"] is False
+    assert "use_jinja" not in fields(plan({"chat_template": "chatml"}))
+    for wrong, hint in (
+        ("lama3", "'llama3'"),
+        ("/nowhere/t.jinja", "chatml"),
+        ("t.jinja", "chatml"),
+    ):
+        with pytest.raises(ConfigError, match=wrong) as raised:
+            plan({"chat_template": wrong})
+        assert hint in str(raised.value.hint)

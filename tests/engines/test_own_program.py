@@ -345,3 +345,18 @@ def test_config_check_asks_the_program(tmp_path: Path, home: Home) -> None:
         [{"name": "m", "source": "hf:org/m#a.gguf", "engine": "llama.cpp", "options": wrong}]
     )
     home.yibu("config", "check")
+
+
+@pytest.mark.parametrize("how", ["option", "flag"])
+def test_a_templates_name_turns_jinja_off(tmp_path: Path, how: str) -> None:
+    program = stand_in(tmp_path)
+    named = {
+        "option": ({"chat_template": "llama3"}, ()),
+        "flag": ({}, ("--chat-template", "llama3")),
+    }
+    options, flags = named[how]
+    argv = launched(program, options, *flags)
+    assert value(argv, "--chat-template") == "llama3"
+    assert "--no-jinja" in argv
+    assert "--jinja" not in argv
+    assert "--jinja" in launched(program, {"chat_template": "chatml"})

@@ -46,6 +46,7 @@ HELP = """----- common params -----
 --metrics                               enable prometheus compatible metrics endpoint
 --slots, --no-slots                     expose slots monitoring endpoint
 --jinja, --no-jinja                     whether to use jinja template engine for chat
+--chat-template JINJA_TEMPLATE           set custom jinja chat template
 --ui, --webui, --no-ui, --no-webui      whether to enable the Web UI
 -lm,   --load-mode MODE                 how the file is loaded
 --temp, --temperature N                 temperature

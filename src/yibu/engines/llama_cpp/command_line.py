@@ -87,6 +87,8 @@ def _apply(
     if name in _OF_FLAG:
         own = _OF_FLAG[name]
         found.options[own] = option_value(own, value_of(flag))
+    elif name == "chat_template":  # by name it needs --no-jinja
+        found.options[name] = flag.values[0]
     elif name in SERVER.unused:
         found.notes.append(
             tr("{name}: left out, {unused}", name=spelt(name), unused=SERVER.unused[name])
@@ -135,7 +137,8 @@ def command_line(
                 ),
                 hint=tr("leave that option out, or take a newer llama-server"),
             )
-    for choices in (("metrics",), ("no_slots",), ("no_ui", "no_webui"), ("jinja",)):
+    jinja = "jinja" if fields.get("use_jinja", True) else "no_jinja"
+    for choices in (("metrics",), ("no_slots",), ("no_ui", "no_webui"), (jinja,)):
         yield from [spelt(flag) for flag in choices if program.knows(flag)][:1]
     yield from _mode(program, fields.get("load_mode"))
     yield from _offload(program, placement.offload)

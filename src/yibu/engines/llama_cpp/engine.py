@@ -26,6 +26,7 @@ from yibu.engines.base import (
 )
 from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.llama_cpp.answers import LlamaCppAnswers
+from yibu.engines.llama_cpp.chat_template import chat_template
 from yibu.engines.llama_cpp.command_line import command_line, read_own
 from yibu.engines.llama_cpp.notes import without_gpu, without_template
 from yibu.engines.llama_cpp.program import (
@@ -85,7 +86,7 @@ class LlamaCppOptions(Options):
     pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
     """How token vectors become one; ``rank`` makes a reranker."""
     chat_template: str | None = None
-    """The name of one of llama.cpp's templates, or Jinja text."""
+    """A file of Jinja, Jinja text, or the name of one of llama.cpp's own templates."""
     reasoning_format: Literal["none", "auto", "deepseek", "deepseek_legacy"] | None = None
     flash_attention: bool | Literal["auto"] = "auto"
     cache_type_k: CacheType | None = None
@@ -210,7 +211,7 @@ class LlamaCpp(Engine):
         notes = list(read.notes)
         if (model.gpus or options.gpu_layers) and placement.offload is None:
             notes.append(tr("every layer runs on the CPU: {program}", program=_no_offload(program)))
-        fields = _fields(options, facts, placement, notes)
+        fields = _fields(options, facts, placement, notes) | read.fields
         file = f"{{model}}/{facts.files[0]}" if facts.files else "{model}"
         seen = {word.partition("=")[0] for word in read.words} & _PROJECTORS
         return (
@@ -239,6 +240,11 @@ def _read(model: ModelConfig, program: Program | None) -> tuple[LlamaCppOptions,
     read = read_settings(model, schema) if program is None else read_own(model, program, schema)
     entry = ModelConfig(name=model.name, source=model.source, options=read.options)
     options, _ = read_options(LlamaCppOptions, entry, LlamaCpp.name)
+    if options.chat_template is not None:
+        template = chat_template(model, options.chat_template)
+        options = options.model_copy(update={"chat_template": template.text})
+        if not template.jinja:
+            read.fields.setdefault("use_jinja", False)
     for field, value in read.fields.items():
         _check(model, field, value)
     return options, read

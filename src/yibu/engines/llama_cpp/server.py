@@ -60,6 +60,8 @@ def sequence_context(total: int, parallel: int | None, *, unified: bool) -> int:
 
 
 def _adopted(options: dict[str, Any]) -> dict[str, Any]:
+    if "chat_template_file" in options:
+        options["chat_template"] = options.pop("chat_template_file")
     if str(options.get("parallel", "")) in ("-1", "0"):
         del options["parallel"]
     total = options.pop("ctx_size", None)

@@ -318,6 +318,10 @@ def _effort(_model: ModelConfig, flag: Flag, found: Settings) -> None:
         _template(found, {"reasoning_effort": json.dumps(flag.values[0])})
 
 
+def _template_file(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+    found.options["chat_template"] = flag.values[0]
+
+
 def _preserve(_model: ModelConfig, flag: Flag, found: Settings) -> None:
     _template(found, {"preserve_reasoning": json.dumps(not flag.off)})
     found.fields["preserve_reasoning_specified"] = True
@@ -333,6 +337,7 @@ _SPECIAL: Mapping[str, Special] = {
     "timeout": _timeout,
     "rope_scale": _rope_scale,
     "grammar": _grammar,
+    "chat_template_file": _template_file,
     "chat_template_kwargs": _template_kwargs,
     "reasoning": _reasoning,
     "reasoning_effort": _effort,
