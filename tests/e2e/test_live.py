@@ -177,13 +177,52 @@ def test_the_command_line_hears_a_pipe(
             assert 0 <= line["start"] < line["end"] < 8
 
 
+def test_the_command_line_hears_a_microphone(
+    served: Home, clip: Path, said: str, tmp_path: Path
+) -> None:
+    """ALSA's plugin that reads a file is a device like any other to PortAudio."""
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        pytest.skip(f"sounddevice with PortAudio is needed: {error}")
+    if not any(api["name"] == "ALSA" for api in sounddevice.query_hostapis()):
+        pytest.skip("PortAudio was built without ALSA")
+    usual = Path("/usr/share/alsa/alsa.conf")
+    if not usual.exists():
+        pytest.skip(f"ALSA's configuration is needed: {usual} (Debian: libasound2-data)")
+    sound, configuration = tmp_path / "sound", tmp_path / "asound.conf"
+    sound.write_bytes(samples(clip) + bytes(32_000))  # and silence after that
+    configuration.write_text(
+        f'pcm.spoken {{ type file slave.pcm "null" file "/dev/null" infile "{sound}" format "raw" }}\n'
+    )
+    alsa = {**served.env, "ALSA_CONFIG_PATH": f"{usual}:{configuration}"}
+    command = served.command("transcribe", "--live", "--device", "spoken")
+    with subprocess.Popen(
+        command,
+        env=alsa,
+        cwd=served.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as listening:
+        try:
+            assert listening.stdout is not None
+            assert listening.stdout.readline().strip() == said
+            listening.send_signal(signal.SIGINT)
+            _, told = listening.communicate(timeout=SECONDS)
+        finally:
+            listening.kill()
+    assert listening.returncode == 0, told
+    assert "Ctrl-C ends it" in told
+
+
 def test_the_command_line_says_what_is_wrong(served: Home, clip: Path) -> None:
     done = served.yibu("transcribe", "--live", str(clip), code=2)
     assert "- for stdin" in done.stderr
     done = served.yibu("transcribe", code=2)
     assert "nothing to transcribe" in done.stderr
-    done = served.yibu("transcribe", "--live", code=2)
-    assert "pip install sounddevice" in done.stderr
+    done = served.yibu("transcribe", "--live", "--device", "no such device", code=2)
+    assert "pip install sounddevice" in done.stderr or "cannot be opened" in done.stderr
     done = served.yibu(
         "transcribe", "--live", "-", "--model", "none", code=1, stdin=subprocess.DEVNULL
     )

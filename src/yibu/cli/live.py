@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -60,15 +61,15 @@ def transcribe_live(
         if from_pipe:
             source: Callable[[], bytes] = lambda: os.read(sys.stdin.fileno(), _PIECE)  # noqa: E731
         else:
-            rate = _RATE
-            source = owned.enter_context(_microphone(device))
+            source, rate = owned.enter_context(_microphone(device))
             output.say("Listening. Ctrl-C ends it.")
         asyncio.run(_run(access, model, source, language, rate, screen))
 
 
 @contextmanager
-def _microphone(device: str | None) -> Iterator[Callable[[], bytes]]:
-    """Reads a tenth of a second at a time."""
+def _microphone(device: str | None) -> Iterator[tuple[Callable[[], bytes], int]]:
+    """What reads a tenth of a second at a time, and its sample rate: 16 kHz, or the device's own where it
+    has no other."""
     try:
         import sounddevice
     except (ImportError, OSError) as error:
@@ -83,10 +84,14 @@ def _microphone(device: str | None) -> Iterator[Callable[[], bytes]]:
             ),
         ) from error
     chosen: str | int | None = int(device) if device and device.isdecimal() else device
+    how = {"device": chosen, "channels": 1, "dtype": "int16"}
+    rate = _RATE
     try:
-        stream = sounddevice.RawInputStream(
-            samplerate=_RATE, channels=1, dtype="int16", device=chosen
-        )
+        try:
+            sounddevice.check_input_settings(samplerate=rate, **how)
+        except sounddevice.PortAudioError:
+            rate = int(sounddevice.query_devices(chosen, "input")["default_samplerate"])
+        stream = sounddevice.RawInputStream(samplerate=rate, **how)
     except (sounddevice.PortAudioError, ValueError) as error:
         known = "; ".join(str(sounddevice.query_devices()).splitlines()) or tr("none")
         raise UsageError(
@@ -97,8 +102,21 @@ def _microphone(device: str | None) -> Iterator[Callable[[], bytes]]:
             ),
             hint=tr("--device takes a name or a number of: {known}", known=known),
         ) from error
-    with stream:
-        yield lambda: bytes(stream.read(int(_RATE * _MICROPHONE_SECONDS))[0])
+    reading = threading.Lock()  # PortAudio must not close a stream that another thread reads
+
+    def read() -> bytes:
+        try:
+            with reading:
+                return bytes(stream.read(int(rate * _MICROPHONE_SECONDS))[0])
+        except sounddevice.PortAudioError as error:  # the device was unplugged
+            raise OSError(str(error)) from error
+
+    stream.start()
+    try:
+        yield read, rate
+    finally:
+        with reading:
+            stream.close()
 
 
 async def _run(
