@@ -179,7 +179,7 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("yibu.cli.output.data_json", interrupted)
+    monkeypatch.setattr("yibu.cli.output.data", interrupted)
     assert run(["config", "schema"]) == exits.INTERRUPTED
 
 
