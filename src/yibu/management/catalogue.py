@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from yibu.messages import english, tr
+from yibu.messages import english
 
 if TYPE_CHECKING:
     from yibu.hub.catalogue import CatalogueEntry
@@ -24,7 +24,7 @@ def rows(word: str | None, machine: Machine) -> list[dict[str, Any]]:
             "aliases": list(entry.aliases),
             "kind": entry.kind,
             "size": entry.size,
-            "fits": english(fits(entry, machine)),  # by which the console decides
+            "fits": fits(entry, machine),
             "license": entry.license,
             "about": entry.about,
             "sources": {"modelscope": entry.modelscope, "hf": entry.hf, "package": entry.package},
@@ -40,12 +40,12 @@ def _matches(entry: CatalogueEntry, word: str | None) -> bool:
 
 
 def fits(entry: CatalogueEntry, machine: Machine) -> str | None:
-    """Whether weights of this size have room on a GPU or in memory; None where it is not known."""
+    """Whether weights of this size have room on a GPU or in memory, as a code; None where it is not known."""
     if entry.size is None:
         return None
     needed = entry.size * _OVERHEAD
     if any(needed <= gpu.free for gpu in machine.gpus):
-        return tr("on a GPU")
+        return "on a GPU"
     if sum(gpu.free for gpu in machine.gpus) >= needed:
-        return tr("on the GPUs")
-    return tr("in memory") if needed <= machine.memory_available else "no"
+        return "on the GPUs"
+    return "in memory" if needed <= machine.memory_available else "no"
