@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from yibu.cli import output
 from yibu.cli.words import word
-from yibu.messages import tr
+from yibu.messages import joined, tr
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -74,7 +74,8 @@ def breakdown(phases: Mapping[str, float], total: float) -> str:
     Phases that took no time worth a digit are left out.
     """
     shown = {phase: _seconds(seconds, total) for phase, seconds in phases.items()}
-    return ", ".join(f"{word(phase)} {text}" for phase, text in shown.items() if float(text))
+    parts = [f"{word(phase)} {text}" for phase, text in shown.items() if float(text)]
+    return joined(", ", parts) if parts else ""
 
 
 def _seconds(seconds: float, total: float) -> str:

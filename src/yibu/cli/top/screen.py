@@ -37,6 +37,8 @@ _KEYS = {
     b"r": "reverse", b" ": "replicas", b"\r": "replicas",
 }  # fmt: skip
 _KEY = re.compile(rb"\x1b(?:\[|O)[0-9;]*[A-Za-z~]|.", re.DOTALL)
+_LABEL = 6
+"""Cells of the names of bars."""
 _BAR = 20
 _BAD = {
     "failed": "bold red",
@@ -320,12 +322,8 @@ def _summary(snapshot: Snapshot) -> list[str]:
     lines = [
         f"yibu  {snapshot.url}  {node}  {now}",
         "   ".join(work),
-        f"CPU    {_bar(snapshot.cpu_percent / 100)} {cpu}",
-        tr(
-            "memory {memory_used_bytes} {memory}",
-            memory_used_bytes=_bar(snapshot.memory_used_bytes / snapshot.memory_bytes),
-            memory=memory,
-        ),
+        f"{output.padded('CPU', _LABEL)} {_bar(snapshot.cpu_percent / 100)} {cpu}",
+        f"{output.padded(tr('memory'), _LABEL)} {_bar(snapshot.memory_used_bytes / snapshot.memory_bytes)} {memory}",
     ]
     for gpu in snapshot.gpus:
         used = tr(
@@ -335,7 +333,9 @@ def _summary(snapshot: Snapshot) -> list[str]:
         )
         busy = "" if gpu.busy_percent is None else tr("{part:.0f} % busy", part=gpu.busy_percent)
         bar = _bar(gpu.used_bytes / gpu.memory_bytes if gpu.memory_bytes else 0.0)
-        lines.append(f"GPU {gpu.index:<2} {bar} {used}   {busy}   {gpu.name}")
+        lines.append(
+            f"{output.padded(f'GPU {gpu.index}', _LABEL)} {bar} {used}   {busy}   {gpu.name}"
+        )
     return lines
 
 
