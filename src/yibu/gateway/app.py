@@ -206,7 +206,7 @@ class Gateway:
             raise NotReadyError(
                 tr("The gateway is shutting down"), code="shutting_down", retry_after=5
             )
-        if exchange.method == "OPTIONS" and await self._cors.preflight(exchange):
+        if exchange.method == "OPTIONS" and await self._cors.answer_options(exchange):
             return
         exchange.require_plain_body()
         path = canonical(exchange.path)

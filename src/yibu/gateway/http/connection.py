@@ -24,7 +24,7 @@ from yibu.errors import InvalidRequestError, RequestError
 from yibu.gateway.envelope import error_body, error_headers
 from yibu.gateway.http.connections import Connections, TooManyConnectionsError
 from yibu.gateway.http.cycle import Cycle
-from yibu.gateway.http.exchange import Receive, Scope, Send
+from yibu.gateway.http.exchange import PROBE, Receive, Scope, Send
 from yibu.gateway.http.parsing import MAX_PIPELINED, ParsedConnection
 from yibu.gateway.http.request_head import BadRequestError
 from yibu.gateway.http.transport import AnswerTransport, HeldFlow, until_closed
@@ -43,6 +43,11 @@ BODY_SECONDS = 60.0
 BODY_RATE = 1024
 LINGER_SECONDS = 5.0
 """How long a client that still sends is listened to after its answer."""
+_FIRST_PROBE = 0.25
+_PROBES_APART = 15.0
+"""Seconds between looks at whether a client that has closed its sending half still reads: doubled each time."""
+_UNPROBED = 2.0
+"""The wait after which one is given up that nothing can be sent to before its answer (HTTP/1.0)."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time."""
@@ -74,6 +79,8 @@ class HttpConnection(ParsedConnection):
         """The task of the request that was begun last."""
         self._running: tuple[Cycle, asyncio.Task[None]] | None = None
         self._refusal: RequestError | None = None
+        self._half_closed = False
+        """The client sends nothing more; what it has asked for is answered."""
         # Time-outs.
         self._buffered = 0
         self._moved = self._checked = self.since
@@ -115,6 +122,40 @@ class HttpConnection(ParsedConnection):
         elif not self.deaf and self._refusal is None and not self._take_known(data):
             self._feed(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's may return one
+        """Keep the connection for the answers that are owed; False closes it.
+
+        The client may have closed all of it, which looks the same until something is sent.
+        """
+        self._wire.flush()
+        if self.deaf or self._in_body or not self._unanswered:
+            return False
+        if not self._half_closed:
+            self._half_closed = True
+            self.loop.call_later(_FIRST_PROBE, self._probe, _FIRST_PROBE)
+        return True
+
+    def _probe(self, waited: float) -> None:
+        """Send what a client may ignore: one that is gone answers it with a reset, which shows at the next look."""
+        if self.lost or not self._unanswered:
+            return
+        cycle = self._unanswered[0]
+        sock = self.transport.get_extra_info("socket")
+        interim = cycle.scope["http_version"] == "1.1"
+        silent = not (interim or cycle.response_started) and waited >= _UNPROBED
+        if silent or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        if cycle.response_started:
+            probe: Any = cycle.scope["extensions"].get(PROBE)
+            if probe is not None:
+                self.tasks.add(task := self.loop.create_task(probe(), name="probing a client"))
+                task.add_done_callback(self.tasks.discard)
+        elif interim:
+            self._wire.write_whole(b"HTTP/1.1 100 Continue\r\n\r\n")
+        after = min(2 * waited, _PROBES_APART)
+        self.loop.call_later(after, self._probe, after)
+
     def handle_websocket_upgrade(self) -> None:
         if self._unanswered:
             self._refuse(BadRequestError(tr("A websocket cannot be opened behind other requests")))
@@ -124,15 +165,18 @@ class HttpConnection(ParsedConnection):
 
     def close(self) -> None:
         """Close; a client that still sends is listened to for a while first."""
-        if self.lost or not (self._in_body or self._refusal is not None or self.held):
+        sending = self._in_body or self._refusal is not None or self.held
+        if self.lost or self._half_closed or not sending:
             self._wire.close_now()
         elif not self.deaf:
             self.deaf = True
             self.held = b""
             self.since = self.loop.time()
             self.flow.resume_reading()
-            if self.transport.can_write_eof():
+            try:
                 self.transport.write_eof()
+            except OSError:  # it has been reset, and nobody has read that yet
+                self.transport.abort()
 
     def shutdown(self) -> None:
         """Close once what is in flight is answered; called by the server when it stops."""
@@ -243,6 +287,8 @@ class HttpConnection(ParsedConnection):
                 self._send_refusal(self._refusal)
         elif self.held and len(self.pipeline) < MAX_PIPELINED:
             self.loop.call_soon(self._go_on)
+        elif self._half_closed and not self._unanswered:
+            self._wire.close_now()
 
     def _go_on(self) -> None:
         held, self.held = self.held, b""

@@ -60,8 +60,12 @@ class Cors:
             (b"vary", b"origin"),
         ]
 
-    async def preflight(self, exchange: Exchange) -> bool:
-        """Answer a preflight request; False when it is none, or not of an allowed origin."""
+    async def answer_options(self, exchange: Exchange) -> bool:
+        """Answer a preflight request of an allowed origin, and ``OPTIONS *``; False for what is neither."""
+        if exchange.path == "*":  # what the server as a whole takes (RFC 9110, 9.3.7)
+            allowed = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+            await exchange.respond(204, [(b"allow", allowed)], b"")
+            return True
         if exchange.cors is None or b"access-control-request-method" not in exchange.headers:
             return False
         asked = exchange.headers.get(b"access-control-request-headers", b"")

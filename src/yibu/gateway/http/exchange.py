@@ -52,6 +52,9 @@ CANCELS = "yibu.cancels_on_disconnect"
 ANSWERS = "yibu.whole_answer"
 """An ASGI extension: a function that sends a whole answer at once, or returns False (``Cycle.answer``)."""
 
+PROBE = "yibu.probe"
+"""An ASGI extension, set by the application: a coroutine function that sends what a client may ignore."""
+
 CLIENT_GONE = 499
 """What nginx logs for a client that left; never sent."""
 
@@ -84,7 +87,9 @@ class Exchange:
         self.receive = receive
         self._send = send
         self._answer: Callable[[int, Headers, bytes], bool] | None
-        self._answer = scope.get("extensions", {}).get(ANSWERS)
+        extensions = scope.get("extensions", {})
+        self._answer = extensions.get(ANSWERS)
+        extensions[PROBE] = self.probe
         self._state: Literal["unanswered", "answering", "ended"] = "unanswered"
         self.cors: Headers | None = None
         self.method: str = scope["method"]
@@ -301,13 +306,19 @@ class Exchange:
         self._step("answering", "answering")
         await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
+    async def probe(self) -> None:
+        """The same where a stream of events has begun, for a server that wants to know whether its client is gone."""
+        if self.stream and self._state == "answering":
+            await self.keep_alive()
+
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
         self._end(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        headers.append((b"content-length", b"%d" % len(body)))
+        if status != 204:  # which may not have one (RFC 9110, 8.6)
+            headers.append((b"content-length", b"%d" % len(body)))
         self._complete(status, headers)
         if self._answer is not None and self._answer(status, headers, body):
             self._end(body)

@@ -37,6 +37,13 @@ class HeadTooLargeError(InvalidRequestError):
     default_code = "headers_too_large"
 
 
+class ExpectationFailedError(InvalidRequestError):
+    """The request expects something else of the server than that it waits for the body."""
+
+    status = 417
+    default_code = "expectation_failed"
+
+
 def too_large() -> HeadTooLargeError:
     return HeadTooLargeError(
         tr(
@@ -56,6 +63,7 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
     Raises:
         BadRequestError: the head is ambiguous or not HTTP/1.0 or 1.1.
         HeadTooLargeError: there are too many headers.
+        ExpectationFailedError: it expects what nothing here does.
     """
     if version not in {"1.1", "1.0"}:
         raise BadRequestError(
@@ -77,6 +85,13 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
         elif name == b"transfer-encoding":
             _check_coding(value, version, first=length is not None)
             length = None
+        elif name == b"expect" and value.lower() != b"100-continue":
+            raise ExpectationFailedError(
+                tr(
+                    "The request has Expect: {value}; only 100-continue is known",
+                    value=value[:100].decode("latin-1"),
+                )
+            )
     _check_host(method, target, version, hosts)
     return length
 
