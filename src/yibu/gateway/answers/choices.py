@@ -53,6 +53,15 @@ def join_content(message: Fields) -> None:
         raise TypeError("a content that is no text")
 
 
+_SAID = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+
+
+def says_something(choice: Fields) -> bool:
+    """Whether a choice in a stream brings a part of the answer."""
+    delta = choice.get("delta") or choice.get("message") or {}
+    return bool(choice.get("text")) or any(delta.get(name) for name in _SAID)
+
+
 def cut_alternatives(logprobs: Fields, most: int) -> None:
     """Leave the ``most`` likeliest of the tokens that stand beside each: an engine may give more."""
     for token in objects(logprobs.get("content")):

@@ -21,21 +21,25 @@ from yibu.gateway.answers.choices import (
     cut_alternatives,
     finish_reason,
     join_content,
+    says_something,
 )
 from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call
 from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import fill_text_choice
 from yibu.gateway.answers.sse import DONE, EventReader, make_event, parse_event
+from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.template import ChunkTemplate
 from yibu.gateway.answers.toolcalls import ToolCallDeltas
 from yibu.gateway.answers.usage import prompt_count, tokens_of
 from yibu.gateway.envelope import EngineAnswerError
 from yibu.gateway.requests.body import JsonRequest
+from yibu.gateway.requests.toolchoice import tool_names
 from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 
 _MODEL = re.compile(rb'("model"\s*:\s*)"(?:[^"\\]|\\.)*"')
 _LOGPROBS = re.compile(rb'"logprobs"\s*:\s*\{')
+_ROLE = re.compile(rb'"role"\s*:\s*"\w+"\s*,\s*|,?\s*"role"\s*:\s*"\w+"')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _FIELDS = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"', b'"finish_reason"', b'"index"')  # fmt: skip
 _OBJECTS = {"chat": "chat.completion.chunk", "completions": "text_completion"}
@@ -59,6 +63,7 @@ class ChunkNormalizer:
         self._translate = translate
         self._conforming = conforming
         self._reader = EventReader()
+        self._surrogates = SurrogateJoiner()
         self._template = ChunkTemplate()
         self._choices = (request.body.get("n") or 1) * prompt_count(request.body)
         self._begun: dict[int, bool] = {}
@@ -125,7 +130,7 @@ class ChunkNormalizer:
             if block.startswith(b"error:"):
                 self._fail(block[6:])
             return b""
-        data = data.strip()
+        data = self._surrogates.join(data.strip())
         if data == b"[DONE]":
             return self._end()
         if data == b"null":  # llama.cpp's first event of a text completion
@@ -138,7 +143,10 @@ class ChunkNormalizer:
             )
         if self._shaped and not self._is_special(data):
             sent = self._patched(data)
-            self._template.learn(b"data: " + data + b"\n\n", sent)
+            if self._surrogates.held:  # the next text begins with the rest of a character
+                self._template.forget()
+            else:
+                self._template.learn(b"data: " + data + b"\n\n", sent)
             return sent
         return self._checked(data)
 
@@ -170,6 +178,8 @@ class ChunkNormalizer:
             data = _MODEL.sub(self._model, data, count=1)
         if self._conforming:
             return b"data: " + data + b"\n\n"
+        if b'"role"' in data:  # clients that join texts would double it
+            data = _ROLE.sub(b"", data)
         if self._wants_null_usage:
             return b'data: {"usage":null,' + data[1:] + b"\n\n"
         return b"data: " + data + b"\n\n"
@@ -186,17 +196,14 @@ class ChunkNormalizer:
         if "choices" not in chunk and not (self._conforming or chunk.get("usage")):
             raise ValueError("no choices")
         choices = objects(chunk.get("choices"))
-        for at, choice in enumerate(choices):
-            reason = finish_reason(choice.get("finish_reason"), self._request.model)
-            choice["index"] = int(choice.get("index", at))
-            self._begun.setdefault(choice["index"], False)
-            if reason:
-                self._finished.add(choice["index"])
-            if not self._conforming:
-                choice["finish_reason"] = reason
+        open_ = [choice for at, choice in enumerate(choices) if not self._has_ended(choice, at)]
+        if len(open_) < len(choices) and not self._conforming:
+            choices = open_
+            if not choices and not chunk.get("usage"):
+                return b""
         if self._conforming:
             taken = self._usage.add(dict(chunk))
-            self._shaped = True
+            self._shaped = not self._finished
             if taken and not choices and not self._request.include_usage:
                 return b""  # the gateway asked for it, not the client
             if chunk.get("model", self._request.model) == self._request.model:
@@ -209,11 +216,35 @@ class ChunkNormalizer:
         # A first chunk with every field is followed by others with every field.
         self._shaped = (
             self._alternatives is None
+            and not self._finished
             and given == self._id
             and all(field in data for field in _FIELDS)
             and sum(self._begun.values()) >= self._choices
         )
         return sent
+
+    def _has_ended(self, choice: dict[str, Any], at: int) -> bool:
+        """Whether an earlier chunk has ended a choice; notes that it is here, and whether this one ends it.
+
+        Raises:
+            UpstreamError: it goes on behind its end.
+        """
+        index = choice["index"] = int(choice.get("index", at))
+        reason = finish_reason(choice.get("finish_reason"), self._request.model)
+        if index in self._finished:
+            if says_something(choice):
+                raise UpstreamError(
+                    "protocol",
+                    tr("a choice of the engine's stream goes on after its finish_reason"),
+                )
+            return True
+        self._begun.setdefault(index, False)
+        if reason:
+            self._finished.add(index)
+            self._template.forget()  # from here on each chunk is looked at
+        if not self._conforming:
+            choice["finish_reason"] = reason
+        return False
 
     def _completed(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> bytes:
         """A chunk with every field of the specification."""
@@ -243,9 +274,13 @@ class ChunkNormalizer:
         delta = choice["delta"]
         join_content(delta)
         if not begun:
-            delta.setdefault("role", "assistant")
-        if "tool_calls" in delta:
-            self._calls.setdefault(index, ToolCallDeltas()).normalize(delta)
+            delta["role"] = "assistant"
+        elif "role" in delta:
+            del delta["role"]
+        if "tool_calls" in delta and index not in self._calls:
+            self._calls[index] = ToolCallDeltas(tool_names(self._request.body))
+        if (calls := self._calls.get(index)) is not None:
+            calls.normalize(delta, last=choice["finish_reason"] is not None)
         if choice["finish_reason"] == "stop" and self._calls.get(index):
             choice["finish_reason"] = "tool_calls"
         if isinstance(logprobs := choice.get("logprobs"), dict):
@@ -261,6 +296,8 @@ class ChunkNormalizer:
         if self._request.needs_tool_call and not any(self._calls.values()) and not self._conforming:
             self.error = no_tool_call(self._request.model)
             return b""
+        if not (self._begun or self._conforming):
+            raise UpstreamError("closed", BROKEN_OFF)
         self.ended = True
         if self._conforming:
             return DONE

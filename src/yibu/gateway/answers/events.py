@@ -20,6 +20,7 @@ from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import calls_tool
 from yibu.gateway.answers.responses import EventNumbers, fill_response
 from yibu.gateway.answers.sse import EventReader, make_event, parse_event
+from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.usage import audio_seconds, tokens_of
 from yibu.gateway.requests.body import JsonRequest
 from yibu.messages import tr
@@ -59,6 +60,7 @@ class EventNormalizer:
         self._conforming = conforming
         self._max_context = max_context
         self._reader = EventReader()
+        self._surrogates = SurrogateJoiner()
         self._numbers = EventNumbers()
         self._named = b'"model":' + orjson.dumps(request.model)
         # One of each for all events, where the engine gives none.
@@ -109,7 +111,11 @@ class EventNormalizer:
         name, data = parse_event(block)
         if not data or data.isspace():  # empty data is no event either
             return b""
-        if data == b"[DONE]":
+        if data != b"[DONE]":
+            if self.ended:
+                return b""
+            data = self._surrogates.join(data)
+        else:
             self.ended = self.ended or self._kind == "transcription"
             return block + b"\n\n"
         if name == b"error" or data.startswith(b'{"error"'):

@@ -27,6 +27,7 @@ from yibu.gateway.answers.choices import (
 from yibu.gateway.answers.engine_errors import Translator, no_tool_call
 from yibu.gateway.answers.ids import PREFIXES, with_prefix
 from yibu.gateway.answers.responses import fill_response
+from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.toolcalls import normalize_calls
 from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import NotCapableError
@@ -48,7 +49,7 @@ def read_answer(raw: bytes, model: str) -> Answer:
         EngineGoneError: it is not a JSON object.
     """
     try:
-        answer = orjson.loads(raw)
+        answer = orjson.loads(SurrogateJoiner().join(raw))
     except orjson.JSONDecodeError as error:
         raise bad_answer(
             model,

@@ -7,8 +7,8 @@ import re
 from yibu.gateway.answers.sse import is_utf8
 
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)":"')
-_PLAIN = re.compile(rb'[^"\r\n]*(?<!\\)')
-"""A text up to its quote; one that ends in a backslash goes on behind it."""
+_PLAIN = re.compile(rb'[^"\r\n\\]*(?:\\(?!u[dD][89a-fA-F])[^"\r\n\\]*)*(?<!\\)')
+"""A text up to its quote, without surrogates; one that ends in a backslash goes on behind it."""
 
 
 class ChunkTemplate:
@@ -31,6 +31,9 @@ class ChunkTemplate:
         if before is not None:
             self._before, self._behind = before
             self._sent = None if before == after else after
+
+    def forget(self) -> None:
+        self._known = False
 
     def apply(self, data: bytes) -> bytes | None:
         """What whole events in ``data`` become; None where any of them is another kind of event."""

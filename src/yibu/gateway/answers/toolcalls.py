@@ -27,28 +27,37 @@ def normalize_calls(message: Fields) -> bool:
 
 
 class ToolCallDeltas:
-    """The calls of one choice in a stream."""
+    """The calls of one choice in a stream; ``names`` are those of the request's tools."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: frozenset[str] = frozenset()) -> None:
+        self._names = names
         self._ids: list[str] = []
         """By the index that clients see."""
+        self._called: list[str] = []
+        """The names so far, by the same."""
         self._given: dict[int, int] = {}
         """The engine's index of the latest call with it → ours."""
         self._filled: set[int] = set()
         """Calls that have arguments."""
+        self._held: dict[int, Fields] = {}
+        """Calls whose name may go on: many clients take it from the first delta that they get."""
 
     def __bool__(self) -> bool:
         return bool(self._ids)
 
-    def normalize(self, delta: Fields) -> None:
-        """Complete the calls of one delta."""
-        calls = objects(delta.get("tool_calls"))
-        if "tool_calls" in delta and not calls:
-            del delta["tool_calls"]
-        for call in calls:
-            self._normalize(call)
+    def normalize(self, delta: Fields, *, last: bool = False) -> None:
+        """Complete the calls of one delta; ``last`` is the one that ends its choice."""
+        calls = [call for call in objects(delta.get("tool_calls")) if self._normalize(call)]
+        if last:
+            known = {call["index"] for call in calls}
+            calls += [call for index, call in self._held.items() if index not in known]
+        if calls:
+            delta["tool_calls"] = calls
+        else:
+            delta.pop("tool_calls", None)
 
-    def _normalize(self, call: Fields) -> None:
+    def _normalize(self, call: Fields) -> bool:
+        """Whether the client is to have the call now."""
         given = call.get("index")
         known = self._find(call, given)
         if known is None:
@@ -56,20 +65,50 @@ class ToolCallDeltas:
             self._ids.append(call.get("id") or _new_id())
             call["id"] = self._ids[known]
             _complete(call, streamed=True)
+            new = call.get("function")
+            self._called.append(new["name"] if isinstance(new, dict) else "")
         else:
-            # Clients join strings: an id or a name that is repeated would be doubled.
-            call.pop("id", None)
-            call.pop("type", None)
-            if isinstance(function := call.get("function"), dict):
-                function.pop("name", None)
-                if "arguments" in function:
-                    function["arguments"] = _as_text(function["arguments"])
+            self._continue(call, known)
         if isinstance(given, int):
             self._given[given] = known
         call["index"] = known
         function = call.get("function")
-        if isinstance(function, dict) and function.get("arguments"):
+        if not isinstance(function, dict):
+            return True
+        if function.get("arguments"):
             self._filled.add(known)
+        elif self._goes_on(self._called[known]):
+            self._held[known] = dict(call)
+            return False
+        self._held.pop(known, None)
+        return True
+
+    def _continue(self, call: Fields, known: int) -> None:
+        """Make of a later delta what clients may join to what they have: no id or name a second time."""
+        call.pop("id", None)
+        call.pop("type", None)
+        function = call.get("function")
+        if isinstance(function, dict):
+            before = self._called[known]
+            whole = self._called[known] = self._named(before, function.pop("name", None) or "")
+            if before != whole:
+                function["name"] = whole.removeprefix(before)
+            if "arguments" in function:
+                function["arguments"] = _as_text(function["arguments"])
+        if (held := self._held.get(known)) is not None:
+            arguments = function.get("arguments", "") if isinstance(function, dict) else ""
+            whole_function = {"name": self._called[known], "arguments": arguments}
+            call |= {**held, "function": {**held["function"], **whole_function}}
+
+    def _named(self, name: str, piece: str) -> str:
+        """A name that a piece was added to, or that is told again."""
+        for whole in (name + piece, piece, name):
+            if any(known.startswith(whole) for known in self._names):
+                return whole
+        return name or piece
+
+    def _goes_on(self, name: str) -> bool:
+        return any(known != name and known.startswith(name) for known in self._names)
 
     def _find(self, call: Fields, given: object) -> int | None:
         """The call that this delta goes on with; None where it begins one."""
@@ -77,12 +116,20 @@ class ToolCallDeltas:
         if identifier in self._ids:
             return self._ids.index(identifier)
         function = call.get("function")
-        named = isinstance(function, dict) and bool(function.get("name"))
+        name = function.get("name") if isinstance(function, dict) else None
         if isinstance(given, int):
             known = self._given.get(given)
-            other = named and (bool(identifier) or known in self._filled)
+            other = name and (bool(identifier) or known in self._filled)
             return None if other else known
-        return None if named or not self._ids else len(self._ids) - 1
+        last = len(self._ids) - 1
+        if (
+            name
+            and not identifier
+            and last in self._held
+            and self._named(self._called[last], name) != name
+        ):
+            return last
+        return None if name or not self._ids else last
 
 
 def _complete(call: Fields, *, streamed: bool = False) -> None:
@@ -95,7 +142,7 @@ def _complete(call: Fields, *, streamed: bool = False) -> None:
         # Some have the function's fields beside the id.
         function = {n: call.pop(n) for n in ("name", "arguments") if n in call}
         call["function"] = function
-    function.setdefault("name", "")
+    function["name"] = function.get("name") or ""
     empty = "" if streamed else "{}"
     function["arguments"] = _as_text(function.get("arguments"), empty)
 

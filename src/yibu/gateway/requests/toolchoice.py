@@ -47,6 +47,12 @@ def demands_call(body: Body) -> bool:
     return True
 
 
+def tool_names(body: Body) -> frozenset[str]:
+    """The names of the request's tools."""
+    names = map(_name, objects(body.get("tools")))
+    return frozenset(name for name in names if isinstance(name, str))
+
+
 def _check_tools(body: Body) -> None:
     if not body.get("tools"):
         raise InvalidRequestError(

@@ -1,0 +1,51 @@
+"""Characters beyond U+FFFF, which JSON may escape as two surrogates: an engine may send them in two events.
+
+Half of one is no text: clients in Python cannot encode it, and never put it together again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+_LONE = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
+
+
+class SurrogateJoiner:
+    """Joins what was split, for one stream of JSON objects; the rest of a pair that never comes is U+FFFD."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[Any, ...], str] = {}
+        """First halves, by where in the object they stood at a text's end."""
+
+    def join(self, data: bytes) -> bytes:
+        """The object with no half of a character in it."""
+        if not self.held and not (b"\\u" in data and _LONE.search(data)):
+            return data
+        try:
+            value = json.loads(data)
+        except ValueError:
+            return data  # whoever parses it says so
+        return orjson.dumps(self._joined(value, ()))
+
+    def _joined(self, value: Any, path: tuple[Any, ...]) -> Any:
+        if isinstance(value, dict):
+            return {name: self._joined(item, (*path, name)) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._joined(item, (*path, _place(item, at))) for at, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        text = self.held.pop(path, "") + value
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self.held[path] = text[-1]
+            text = text[:-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _place(item: Any, at: int) -> Any:
+    return item.get("index", at) if isinstance(item, dict) else at
