@@ -235,6 +235,7 @@ class InvalidRequestError(RequestError):
 
     status = 400
     type = "invalid_request_error"
+    default_code = "invalid_value"
 
 
 class UnauthorizedError(RequestError):

@@ -90,3 +90,19 @@ def test_the_speech_engines_codes_are_named() -> None:
 def test_every_documented_code_exists() -> None:
     found = codes(*SOURCES)
     assert {code for _, code in documented()} <= found
+
+
+WHOLE = {"invalid_json", "invalid_multipart", "duplicate_header", "unsupported_media_type"}
+"""Codes of refusals for which no field is to blame."""
+
+
+def test_a_refusal_names_the_field_at_fault() -> None:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            words = {word.arg: word.value for word in node.keywords}
+            if node.func.id == "InvalidRequestError" and "param" not in words:
+                code = words.get("code")
+                assert isinstance(code, ast.Constant), (path.name, node.lineno)
+                assert code.value in WHOLE, (path.name, node.lineno)

@@ -171,7 +171,7 @@ async def test_bodies_over_the_limit(serve: Serve, backend: FakeBackend, chunks:
                 "message": "Field 'n': no",
                 "type": "invalid_request_error",
                 "param": "n",
-                "code": None,
+                "code": "invalid_value",
             },
         ),
         (
@@ -202,8 +202,8 @@ async def test_bodies_over_the_limit(serve: Serve, backend: FakeBackend, chunks:
             {
                 "message": "body.n: bad",
                 "type": "invalid_request_error",
-                "param": None,
-                "code": None,
+                "param": "n",
+                "code": "invalid_value",
             },
         ),
     ],
@@ -328,7 +328,7 @@ async def test_an_error_event_of_the_engine_is_translated(
         "message": "boom",
         "type": "server_error",
         "param": None,
-        "code": None,
+        "code": "engine_error",
     }
 
 

@@ -126,7 +126,7 @@ response_format = st.one_of(
         {
             "type": st.just("json_schema"),
             "json_schema": st.fixed_dictionaries(
-                {"name": name}, optional={"schema": free, "strict": st.booleans() | st.none()}
+                {"name": name, "schema": free}, optional={"strict": st.booleans() | st.none()}
             ),
         }
     ),

@@ -86,6 +86,8 @@ class EngineAnswerError(RequestError):
         retry_after: float | None = None,
         should_retry: bool = True,
     ) -> None:
+        if code is None:
+            code = "invalid_value" if status < 500 else "engine_error"
         super().__init__(message, param=param, code=code, retry_after=retry_after)
         self.status = status
         self.type = kind

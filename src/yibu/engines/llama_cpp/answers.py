@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from yibu.engines.answers import (
@@ -15,9 +16,17 @@ from yibu.engines.answers import (
     RequestFault,
 )
 
-_MEDIA = re.compile(r"^(image|audio|video) input is not supported")
-"""llama.cpp says it with status 500 and the type that its own failures have."""
-_BATCH = re.compile(r"^input \(\d+ tokens\) is too large to process")
+_FAULTS = (
+    (
+        re.compile(r"^(image|audio|video) input is not supported"),
+        RequestFault("unsupported_content"),
+    ),
+    (re.compile(r"^input \(\d+ tokens\) is too large to process"), RequestFault(CONTEXT_EXCEEDED)),
+    (re.compile(r"^Failed to parse |\[json\.exception\."), RequestFault("invalid_value")),
+)
+"""What llama.cpp says of requests with status 500 and the type that its own failures have."""
+_SCHEMA = re.compile(r"JSON schema ")
+_FORMATS = {"chat": "response_format", "responses": "text.format", "messages": "output_config"}
 _FIELD = re.compile(r"^Field '([^']+)'")
 _CONTEXT_TYPE = "exceed_context_size_error"
 
@@ -42,15 +51,16 @@ class LlamaCppAnswers(Answers):
         message = str(error.get("message"))
         if status == 400 and (named := _FIELD.match(message)):
             return RequestFault(None, named[1])
+        if status == 400 and _SCHEMA.search(message):
+            return RequestFault("unsupported_schema", _FORMATS.get(kind))
         if status != 500:
             return None
         if kind == "detokenize":
             # The only thing in its request is the tokens, and one was out of the vocabulary's range.
             return RequestFault("invalid_value", param)
-        if _MEDIA.match(message):
-            return RequestFault("unsupported_content", param)
-        if _BATCH.match(message):
-            return RequestFault(CONTEXT_EXCEEDED, param)
+        for pattern, fault in _FAULTS:
+            if pattern.search(message):
+                return replace(fault, param=param)
         return None
 
     def lacks_path(self, status: int, error: Mapping[str, Any]) -> bool:

@@ -31,6 +31,7 @@ _NO_DIMENSIONS = tr(
 
 def prepare_chat(body: Body, asked: Asked) -> None:
     _check_grammar(body, asked)
+    _check_biases(body, asked)
     wanted = body.get("response_format")
     if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
         _keep_strictly(wanted.get("json_schema"), "schema", "response_format.json_schema", asked)
@@ -100,7 +101,9 @@ def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
 
 def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     _check_grammar(body, asked)
+    _check_biases(body, asked)
     prepare_best_of(body, asked)
+    _check_prompts(body, "prompt", asked)
     if body.get("logprobs") == 0:
         body["logprobs"] = 1  # as in chat
     echo = body.pop("echo", False)
@@ -117,6 +120,7 @@ def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
 
 
 def prepare_embeddings(body: Body, asked: Asked) -> Callable[[], Steps] | None:
+    _check_prompts(body, "input", asked)
     length = body.pop("dimensions", None)
     if length is None:
         return None
@@ -136,22 +140,51 @@ def prepare_tokenize(body: Body, asked: Asked) -> Callable[[], Steps] | None:  #
 
 
 def check_tokens(body: Body, asked: Asked) -> None:
-    size = asked.abilities.vocabulary
-    if size is None:
-        return
     for index, token in enumerate(body["tokens"]):
-        if token >= size:
+        _check_token(token, f"tokens[{index}]", asked)
+
+
+def _check_prompts(body: Body, field: str, asked: Asked) -> None:
+    """Refuse a text without a token, of which llama.cpp makes nothing, and tokens that are none.
+
+    Before a suffix it may be empty.
+    """
+    given = body.get(field)
+    if not isinstance(given, list) or isinstance(given[0], int):
+        named = {field: given}
+    else:
+        named = {f"{field}[{index}]": one for index, one in enumerate(given)}
+    for name, prompt in named.items():
+        if isinstance(prompt, list):
+            for index, token in enumerate(prompt):
+                _check_token(token, f"{name}[{index}]", asked)
+        elif prompt == "" and not body.get("suffix"):
             raise InvalidRequestError(
-                tr(
-                    "tokens[{index}] is {token}; model {model!r} has tokens from 0 to {size}",
-                    index=index,
-                    token=token,
-                    model=asked.model,
-                    size=size - 1,
-                ),
-                param=f"tokens[{index}]",
-                code="invalid_value",
+                tr("'{param}' is empty; llama.cpp goes on from at least one token", param=name),
+                hint=tr("Send the text or token that the model's texts begin with"),
+                param=name,
             )
+
+
+def _check_biases(body: Body, asked: Asked) -> None:
+    """llama.cpp leaves out what is no token of the model's."""
+    for token in body.get("logit_bias", ()):
+        _check_token(int(token), f"logit_bias.{token}", asked)
+
+
+def _check_token(token: int, param: str, asked: Asked) -> None:
+    size = asked.abilities.vocabulary
+    if size is not None and token >= size:
+        raise InvalidRequestError(
+            tr(
+                "'{param}' names token {token}; model {model!r} has tokens from 0 to {size}",
+                param=param,
+                token=token,
+                model=asked.model,
+                size=size - 1,
+            ),
+            param=param,
+        )
 
 
 def _check_grammar(body: Body, asked: Asked) -> None:
@@ -183,7 +216,7 @@ def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
 
 PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     "/v1/chat/completions": (
-        frozenset({"response_format", "tools", "tool_choice", "grammar", "logprobs"}),
+        frozenset({"response_format", "tools", "tool_choice", "grammar", "logprobs", "logit_bias"}),
         prepare_chat,
     ),
     "/v1/responses": (
@@ -192,10 +225,10 @@ PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     ),
     "/v1/messages": (frozenset({"tools", "tool_choice", "output_config"}), prepare_messages),
     "/v1/completions": (
-        frozenset({"best_of", "echo", "suffix", "max_tokens", "grammar", "logprobs"}),
+        frozenset({"prompt"}),
         prepare_completion,
     ),
-    "/v1/embeddings": (frozenset({"dimensions"}), prepare_embeddings),
+    "/v1/embeddings": (frozenset({"input", "dimensions"}), prepare_embeddings),
     "/tokenize": (frozenset({"messages"}), prepare_tokenize),
     "/detokenize": (frozenset({"tokens"}), check_tokens),
 }

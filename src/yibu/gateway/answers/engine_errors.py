@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from yibu.engines.answers import Answers, Kind
+from yibu.engines.answers import Answers, Kind, objects
 from yibu.errors import EngineGoneError, RequestError
 from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
 from yibu.messages import tr
@@ -133,7 +133,9 @@ def _error_fields(body: bytes) -> dict[str, Any]:
     if not isinstance(error, dict):
         return {}
     if "message" not in error and "detail" in error:
-        return {**error, "message": _detail(error["detail"])}
+        place = next(iter(objects(error["detail"])), {}).get("loc")
+        named = [str(step) for step in place if step != "body"] if isinstance(place, list) else []
+        return {**error, "message": _detail(error["detail"]), "param": ".".join(named) or None}
     return error
 
 

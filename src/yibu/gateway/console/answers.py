@@ -82,7 +82,9 @@ async def body_of(request: Request, schema: type[M]) -> M:
     try:
         return schema.model_validate(orjson.loads(data or b"{}"), strict=False)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequestError(tr("The body is not JSON: {error}", error=error)) from None
+        raise InvalidRequestError(
+            tr("The body is not JSON: {error}", error=error), code="invalid_json"
+        ) from None
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))

@@ -173,10 +173,8 @@ class HttpConnection(ParsedConnection):
             self.held = b""
             self.since = self.loop.time()
             self.flow.resume_reading()
-            try:
+            if self.transport.can_write_eof():
                 self.transport.write_eof()
-            except OSError:  # it has been reset, and nobody has read that yet
-                self.transport.abort()
 
     def shutdown(self) -> None:
         """Close once what is in flight is answered; called by the server when it stops."""

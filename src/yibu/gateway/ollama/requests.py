@@ -135,7 +135,7 @@ def _options(options: Body, route: Route) -> Body:
         elif name == "stop":
             body["stop"] = value or None
         elif name == "num_predict":
-            if not isinstance(value, int) or value >= 0:  # below: as much as there is room for
+            if not isinstance(value, int) or value > 0:  # else as much as there is room for
                 body["max_tokens"] = value
         elif name == "repeat_penalty":  # llama.cpp's name, and vLLM's
             body |= {"repeat_penalty": value, "repetition_penalty": value}

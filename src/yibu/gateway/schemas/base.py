@@ -7,9 +7,9 @@ field may be null, as the clients that send nulls for everything need it.
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import SchemaValidator
 
 
@@ -59,6 +59,16 @@ def _key(name: str, field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
+def kind(field: str, known: frozenset[str], unsaid: str = "other") -> Discriminator:
+    """Tell the members of a union by ``field``; what is not ``known`` is ``other``."""
+
+    def find(value: Any) -> str:  # pydantic calls it with whatever the client sent
+        name = value.get(field, unsaid) if isinstance(value, dict) else getattr(value, field, None)
+        return name if isinstance(name, str) and name in known else "other"
+
+    return Discriminator(find)
+
+
 _MOST = 2**31 - 1
 """Engines count in 32 bits, where 2**32 + 5 tokens are five."""
 Count = Annotated[int, Field(ge=1, le=_MOST)]
@@ -66,15 +76,42 @@ Natural = Annotated[int, Field(ge=0, le=_MOST)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = dict[
+    Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[float, Field(ge=-100, le=100)]
+]
+"""By token, whose number is written as JSON's keys have to be."""
 Choices = Annotated[int, Field(ge=1, le=128)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 Stop = NonEmpty | Annotated[list[NonEmpty], Field(max_length=4)]
 ModelName = Annotated[NonEmpty, Field(description="A name that `/v1/models` lists.")]
 JsonObject = dict[str, Any]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
 
 
 class StreamOptions(Strict):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
+
+
+class CacheOptions(Strict):
+    ttl: Literal["30m"] | None = None
+    mode: Literal["implicit", "explicit"] | None = None
+
+
+class Labelled(Strict):
+    """What requests of OpenAI's newer APIs say of themselves: nothing that changes an answer here."""
+
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+    safety_identifier: Annotated[str, Field(max_length=64)] | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    prompt_cache_options: CacheOptions | None = None
+    user: str | None = None

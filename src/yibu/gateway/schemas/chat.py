@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from yibu.gateway.schemas.base import (
-    Bias,
+    Biases,
     Choices,
     Count,
+    Effort,
     JsonObject,
+    Labelled,
     ModelName,
     NonEmpty,
     Penalty,
@@ -20,17 +22,9 @@ from yibu.gateway.schemas.base import (
     StreamOptions,
     Strict,
     Temperature,
+    Verbosity,
+    kind,
 )
-
-
-def _kind(field: str, known: frozenset[str]) -> Discriminator:
-    """Tell the members of a union by ``field``; what is not ``known`` is ``other``."""
-
-    def find(value: Any) -> str:  # pydantic calls it with whatever the client sent
-        name = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
-        return name if isinstance(name, str) and name in known else "other"
-
-    return Discriminator(find)
 
 
 class TextPart(Strict):
@@ -81,7 +75,7 @@ Part = Annotated[
     | Annotated[AudioPart, Tag("input_audio")]
     | Annotated[FilePart, Tag("file")]
     | Annotated[OtherPart, Tag("other")],
-    _kind("type", frozenset({"text", "refusal", "image_url", "input_audio", "file"})),
+    kind("type", frozenset({"text", "refusal", "image_url", "input_audio", "file"})),
 ]
 Parts = Annotated[list[Part], Field(min_length=1)]
 Content = str | Parts
@@ -148,7 +142,7 @@ Message = Annotated[
     | Annotated[ToolMessage, Tag("tool")]
     | Annotated[FunctionMessage, Tag("function")]
     | Annotated[UnknownMessage, Tag("other")],
-    _kind("role", _ROLES),
+    kind("role", _ROLES),
 ]
 
 
@@ -181,7 +175,7 @@ Tool = Annotated[
     Annotated[FunctionTool, Tag("function")]
     | Annotated[CustomTool, Tag("custom")]
     | Annotated[UnknownTool, Tag("other")],
-    _kind("type", frozenset({"function", "custom"})),
+    kind("type", frozenset({"function", "custom"})),
 ]
 
 
@@ -216,7 +210,7 @@ ToolChoice = (
         | Annotated[CustomToolChoice, Tag("custom")]
         | Annotated[AllowedToolsChoice, Tag("allowed_tools")]
         | Annotated[UnknownToolChoice, Tag("other")],
-        _kind("type", frozenset({"function", "custom", "allowed_tools"})),
+        kind("type", frozenset({"function", "custom", "allowed_tools"})),
     ]
 )
 
@@ -224,7 +218,7 @@ ToolChoice = (
 class JsonSchema(Strict):
     name: NonEmpty
     description: str | None = None
-    schema_: JsonObject | None = Field(default=None, alias="schema")
+    schema_: JsonObject = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -239,11 +233,11 @@ class PlainFormat(Strict):
 
 ResponseFormat = Annotated[
     Annotated[JsonSchemaFormat, Tag("json_schema")] | Annotated[PlainFormat, Tag("other")],
-    _kind("type", frozenset({"json_schema"})),
+    kind("type", frozenset({"json_schema"})),
 ]
 
 
-class ChatRequest(Strict):
+class ChatRequest(Labelled):
     """A conversation to continue."""
 
     model: ModelName
@@ -258,7 +252,7 @@ class ChatRequest(Strict):
     stop: Stop | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: dict[str, Bias] | None = None
+    logit_bias: Biases | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     seed: Seed | None = None
@@ -268,7 +262,7 @@ class ChatRequest(Strict):
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[Function], Field(max_length=128)] | None = None
     function_call: Literal["none", "auto"] | Named | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
     store: bool | None = None
-    metadata: JsonObject | None = None
-    user: str | None = None

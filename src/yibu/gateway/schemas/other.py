@@ -9,39 +9,236 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from yibu.gateway.schemas.base import (
     Count,
+    Effort,
     JsonObject,
+    Labelled,
     ModelName,
     Natural,
     NonEmpty,
     Probability,
     Strict,
     Temperature,
+    Verbosity,
+    kind,
 )
 
 
-class ResponsesRequest(Strict):
+class InputText(Strict):
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class OtherPart(Strict):
+    detail: Literal["low", "high", "auto", "original"] | None = None
+
+
+InputPart = Annotated[
+    Annotated[InputText, Tag("input_text")]
+    | Annotated[InputText, Tag("output_text")]
+    | Annotated[OtherPart, Tag("other")],
+    kind("type", frozenset({"input_text", "output_text"})),
+]
+
+
+class CallItem(Strict):
+    type: Literal["function_call"]
+    call_id: NonEmpty
+    name: NonEmpty
+    arguments: str
+
+
+class CallOutputItem(Strict):
+    type: Literal["function_call_output"]
+    call_id: NonEmpty
+    output: str | list[InputPart]
+
+
+class OtherItem(Strict):
+    """A message, or what a service of OpenAI's has made."""
+
+    role: Literal["user", "assistant", "system", "developer"] | None = None
+    content: str | list[InputPart] | None = None
+
+
+InputItem = Annotated[
+    Annotated[CallItem, Tag("function_call")]
+    | Annotated[CallOutputItem, Tag("function_call_output")]
+    | Annotated[OtherItem, Tag("other")],
+    kind("type", frozenset({"function_call", "function_call_output"})),
+]
+
+
+class ResponsesFunction(Strict):
+    type: Literal["function"]
+    name: NonEmpty
+    parameters: JsonObject | None = None
+    strict: bool | None = None
+
+
+class OtherTool(Strict):
+    type: NonEmpty
+
+
+ResponsesTool = Annotated[
+    Annotated[ResponsesFunction, Tag("function")] | Annotated[OtherTool, Tag("other")],
+    kind("type", frozenset({"function"})),
+]
+Include = Literal[
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
+    "message.input_image.image_url", "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs", "reasoning.encrypted_content", "message.output_text.logprobs",
+]  # fmt: skip
+Summary = Literal["auto", "concise", "detailed"]
+
+
+class Reasoning(Strict):
+    effort: Effort | None = None
+    summary: Summary | None = None
+    generate_summary: Summary | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
+
+
+class JsonSchemaText(Strict):
+    type: Literal["json_schema"]
+    name: NonEmpty
+    schema_: JsonObject = Field(alias="schema")
+    strict: bool | None = None
+
+
+class PlainText(Strict):
+    type: Literal["text", "json_schema", "json_object"]
+
+
+TextFormat = Annotated[
+    Annotated[JsonSchemaText, Tag("json_schema")] | Annotated[PlainText, Tag("other")],
+    kind("type", frozenset({"json_schema"})),
+]
+
+
+class TextOptions(Strict):
+    format: TextFormat | None = None
+    verbosity: Verbosity | None = None
+
+
+class ResponsesToolChoice(Strict):
+    type: str
+    mode: Literal["auto", "required"] | None = None
+
+
+class ResponsesRequest(Labelled):
     """A response to make."""
 
     model: ModelName
-    input: str | list[JsonObject] | None = None
+    input: str | list[InputItem]
     instructions: str | None = None
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
-    tools: list[JsonObject] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    reasoning: Reasoning | None = None
+    text: TextOptions | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    include: list[Include] | None = None
+    tools: list[ResponsesTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ResponsesToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     store: bool | None = None
     background: bool | None = None
     stream: bool | None = None
 
 
+class Source(Strict):
+    type: Literal["base64", "url", "file"]
+
+
+class TextBlock(Strict):
+    type: Literal["text"]
+    text: str
+
+
+class ToolUse(Strict):
+    type: Literal["tool_use"]
+    id: NonEmpty
+    name: NonEmpty
+    input: JsonObject
+
+
+class ImageBlock(Strict):
+    type: Literal["image"]
+    source: Source
+
+
+class OtherBlock(Strict):
+    """What Anthropic hosts, or a kind of an engine's own."""
+
+    type: NonEmpty
+
+
+ResultBlock = Annotated[
+    Annotated[TextBlock, Tag("text")]
+    | Annotated[ImageBlock, Tag("image")]
+    | Annotated[OtherBlock, Tag("other")],
+    kind("type", frozenset({"text", "image"})),
+]
+
+
+class ToolResult(Strict):
+    type: Literal["tool_result"]
+    tool_use_id: NonEmpty
+    content: str | list[ResultBlock] | None = None
+    is_error: bool | None = None
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag("text")]
+    | Annotated[ToolUse, Tag("tool_use")]
+    | Annotated[ToolResult, Tag("tool_result")]
+    | Annotated[ImageBlock, Tag("image")]
+    | Annotated[OtherBlock, Tag("other")],
+    kind("type", frozenset({"text", "tool_use", "tool_result", "image"})),
+]
+
+
 class Message(Strict):
     role: Literal["user", "assistant", "system"]
-    content: str | list[JsonObject]
+    content: str | list[Block]
+
+
+class MessagesFunction(Strict):
+    type: Literal["custom"] | None = None
+    name: NonEmpty
+    input_schema: JsonObject
+
+
+MessagesTool = Annotated[
+    Annotated[MessagesFunction, Tag("custom")] | Annotated[OtherTool, Tag("other")],
+    kind("type", frozenset({"custom"}), "custom"),
+]
+
+
+class Thinking(Strict):
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class OutputFormat(Strict):
+    type: Literal["json_schema"]
+    schema_: JsonObject = Field(alias="schema")
+
+
+class OutputConfig(Strict):
+    effort: Effort | None = None
+    format: OutputFormat | None = None
+
+
+class MessagesToolChoice(Strict):
+    type: Literal["auto", "any", "tool", "none"]
 
 
 class MessagesRequest(Strict):
@@ -50,12 +247,16 @@ class MessagesRequest(Strict):
     model: ModelName
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: Count
-    system: str | list[JsonObject] | None = None
+    system: str | list[TextBlock] | None = None
     stop_sequences: list[NonEmpty] | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: int | None = None
-    tools: list[JsonObject] | None = None
+    tools: list[MessagesTool] | None = None
+    tool_choice: MessagesToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
     stream: bool | None = None
 
 
@@ -64,8 +265,11 @@ class CountTokensRequest(Strict):
 
     model: ModelName
     messages: Annotated[list[Message], Field(min_length=1)]
-    system: str | list[JsonObject] | None = None
-    tools: list[JsonObject] | None = None
+    system: str | list[TextBlock] | None = None
+    tools: list[MessagesTool] | None = None
+    tool_choice: MessagesToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
 
 
 class RerankRequest(Strict):
@@ -83,7 +287,7 @@ class TokenizeRequest(Strict):
     model: ModelName
     prompt: str | None = None
     content: str | None = None
-    messages: list[JsonObject] | None = None
+    messages: Annotated[list[JsonObject], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
 
 

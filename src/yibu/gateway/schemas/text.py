@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from yibu.gateway.schemas.base import (
-    Bias,
+    Biases,
     Choices,
     Count,
     ModelName,
@@ -47,7 +47,7 @@ class CompletionRequest(Strict):
     stop: Stop | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: dict[str, Bias] | None = None
+    logit_bias: Biases | None = None
     seed: Seed | None = None
     user: str | None = None
 
