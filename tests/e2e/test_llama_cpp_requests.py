@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -353,3 +354,47 @@ def test_a_message_that_a_stop_sequence_ended_says_so(
     else:
         message = claude.messages.create(**asked)
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", " ")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("completions", {"prompt": ""}, "prompt"),
+        ("completions", {"prompt": ["a", ""]}, "prompt[1]"),
+        ("completions", {"prompt": [1, 49152]}, "prompt[1]"),
+        ("completions", {"prompt": "a", "logit_bias": {"49152": 1}}, "logit_bias.49152"),
+        ("embeddings", {"input": ["a", ""]}, "input[1]"),
+        ("embeddings", {"input": [49152]}, "input[0]"),
+        ("chat/completions", {"service_tier": "fastest"}, "service_tier"),
+        (
+            "chat/completions",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "x"}}}},
+            "response_format",
+        ),
+        (
+            "responses",
+            {"text": {"format": {"type": "json_schema", "name": "a", "schema": {"$ref": "#/no"}}}},
+            "text.format",
+        ),
+        ("responses", {"tools": [{"type": "function"}]}, "tools[0].name"),
+        ("messages", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+    ],
+)  # fmt: skip
+def test_what_llama_cpp_would_swallow_or_fail_at_is_refused(
+    home: Home, path: str, fields: dict[str, Any], param: str
+) -> None:
+    sound: dict[str, Any] = {
+        "chat/completions": {"messages": HELLO},
+        "responses": {"input": "a"},
+        "messages": {"max_tokens": 1},
+    }
+    body = {"model": "smol", **sound.get(path, {}), **fields}
+    request = urllib.request.Request(
+        f"{home.url()}/v1/{path}", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as found, urllib.request.urlopen(request):
+        pass
+    with found.value as answer:
+        error = json.load(answer)["error"]
+    assert (answer.status, error["param"]) == (400, param)
+    assert error["code"]

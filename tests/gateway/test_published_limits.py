@@ -55,7 +55,8 @@ ACCEPTED = {
     "messages.content.type enum": _OWN,
     "input.content.type enum": _OWN,
     "messages.content.input_audio.format enum": _OWN,
-    "*source.media_type enum": _OWN,
+    "*source.* enum": _OWN,
+    "thinking.display enum": "what is shown of a thought, which models here show whole",
     "max_output_tokens minimum": "engines answer with fewer tokens than OpenAI does",
     "speed enum": "how fast Anthropic serves it",
 }

@@ -49,8 +49,10 @@ def read_answer(raw: bytes, model: str) -> Answer:
         EngineGoneError: it is not a JSON object.
     """
     try:
-        answer = orjson.loads(SurrogateJoiner().join(raw))
+        answer = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        if (joined := SurrogateJoiner().join(raw)) != raw:
+            return read_answer(joined, model)
         raise bad_answer(
             model,
             tr(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
-from pydantic_core import SchemaValidator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 
 class Strict(BaseModel):
@@ -59,14 +59,19 @@ def _key(name: str, field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
-def kind(field: str, known: frozenset[str], unsaid: str = "other") -> Discriminator:
-    """Tell the members of a union by ``field``; what is not ``known`` is ``other``."""
+class OneOf:
+    """The members of a union, told by ``field``; what has the name of none is ``other``."""
 
-    def find(value: Any) -> str:  # pydantic calls it with whatever the client sent
-        name = value.get(field, unsaid) if isinstance(value, dict) else getattr(value, field, None)
-        return name if isinstance(name, str) and name in known else "other"
+    def __init__(self, field: str, unsaid: str = "other", **members: type[Strict]) -> None:
+        self._field, self._unsaid, self._members = field, unsaid, members
 
-    return Discriminator(find)
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        members = {name: handler.generate_schema(kind) for name, kind in self._members.items()}
+        return core_schema.tagged_union_schema(members, self._find)
+
+    def _find(self, value: Any) -> str:  # pydantic calls it with whatever the client sent
+        name = value.get(self._field, self._unsaid) if isinstance(value, dict) else None
+        return name if isinstance(name, str) and name in self._members else "other"
 
 
 _MOST = 2**31 - 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field
 
 from yibu.gateway.schemas.base import (
     Biases,
@@ -15,6 +15,7 @@ from yibu.gateway.schemas.base import (
     Labelled,
     ModelName,
     NonEmpty,
+    OneOf,
     Penalty,
     Probability,
     Seed,
@@ -23,7 +24,6 @@ from yibu.gateway.schemas.base import (
     Strict,
     Temperature,
     Verbosity,
-    kind,
 )
 
 
@@ -69,14 +69,10 @@ class OtherPart(Strict):
 
 
 Part = Annotated[
-    Annotated[TextPart, Tag("text")]
-    | Annotated[RefusalPart, Tag("refusal")]
-    | Annotated[ImagePart, Tag("image_url")]
-    | Annotated[AudioPart, Tag("input_audio")]
-    | Annotated[FilePart, Tag("file")]
-    | Annotated[OtherPart, Tag("other")],
-    kind("type", frozenset({"text", "refusal", "image_url", "input_audio", "file"})),
-]
+    Any,
+    OneOf("type", text=TextPart, refusal=RefusalPart, image_url=ImagePart, input_audio=AudioPart, file=FilePart,
+          other=OtherPart),
+]  # fmt: skip
 Parts = Annotated[list[Part], Field(min_length=1)]
 Content = str | Parts
 
@@ -133,17 +129,11 @@ class UnknownMessage(Strict):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 Message = Annotated[
-    Annotated[SystemMessage, Tag("system")]
-    | Annotated[SystemMessage, Tag("developer")]
-    | Annotated[UserMessage, Tag("user")]
-    | Annotated[AssistantMessage, Tag("assistant")]
-    | Annotated[ToolMessage, Tag("tool")]
-    | Annotated[FunctionMessage, Tag("function")]
-    | Annotated[UnknownMessage, Tag("other")],
-    kind("role", _ROLES),
-]
+    Any,
+    OneOf("role", system=SystemMessage, developer=SystemMessage, user=UserMessage, assistant=AssistantMessage,
+          tool=ToolMessage, function=FunctionMessage, other=UnknownMessage),
+]  # fmt: skip
 
 
 class Function(Strict):
@@ -171,12 +161,7 @@ class UnknownTool(Strict):
     type: Literal["function", "custom"]
 
 
-Tool = Annotated[
-    Annotated[FunctionTool, Tag("function")]
-    | Annotated[CustomTool, Tag("custom")]
-    | Annotated[UnknownTool, Tag("other")],
-    kind("type", frozenset({"function", "custom"})),
-]
+Tool = Annotated[Any, OneOf("type", function=FunctionTool, custom=CustomTool, other=UnknownTool)]
 
 
 class NamedToolChoice(Strict):
@@ -206,13 +191,11 @@ class UnknownToolChoice(Strict):
 ToolChoice = (
     Literal["none", "auto", "required"]
     | Annotated[
-        Annotated[NamedToolChoice, Tag("function")]
-        | Annotated[CustomToolChoice, Tag("custom")]
-        | Annotated[AllowedToolsChoice, Tag("allowed_tools")]
-        | Annotated[UnknownToolChoice, Tag("other")],
-        kind("type", frozenset({"function", "custom", "allowed_tools"})),
+        Any,
+        OneOf("type", function=NamedToolChoice, custom=CustomToolChoice, allowed_tools=AllowedToolsChoice,
+              other=UnknownToolChoice),
     ]
-)
+)  # fmt: skip
 
 
 class JsonSchema(Strict):
@@ -231,10 +214,7 @@ class PlainFormat(Strict):
     type: Literal["text", "json_object", "json_schema", "structural_tag"]
 
 
-ResponseFormat = Annotated[
-    Annotated[JsonSchemaFormat, Tag("json_schema")] | Annotated[PlainFormat, Tag("other")],
-    kind("type", frozenset({"json_schema"})),
-]
+ResponseFormat = Annotated[Any, OneOf("type", json_schema=JsonSchemaFormat, other=PlainFormat)]
 
 
 class ChatRequest(Labelled):

@@ -7,9 +7,9 @@ vLLM's. What stands in their messages, items and tools is the engine's to check.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field
 
 from yibu.gateway.schemas.base import (
     Count,
@@ -19,11 +19,11 @@ from yibu.gateway.schemas.base import (
     ModelName,
     Natural,
     NonEmpty,
+    OneOf,
     Probability,
     Strict,
     Temperature,
     Verbosity,
-    kind,
 )
 
 
@@ -37,10 +37,7 @@ class OtherPart(Strict):
 
 
 InputPart = Annotated[
-    Annotated[InputText, Tag("input_text")]
-    | Annotated[InputText, Tag("output_text")]
-    | Annotated[OtherPart, Tag("other")],
-    kind("type", frozenset({"input_text", "output_text"})),
+    Any, OneOf("type", input_text=InputText, output_text=InputText, other=OtherPart)
 ]
 
 
@@ -54,7 +51,7 @@ class CallItem(Strict):
 class CallOutputItem(Strict):
     type: Literal["function_call_output"]
     call_id: NonEmpty
-    output: str | list[InputPart]
+    output: str | list[JsonObject]
 
 
 class OtherItem(Strict):
@@ -65,28 +62,20 @@ class OtherItem(Strict):
 
 
 InputItem = Annotated[
-    Annotated[CallItem, Tag("function_call")]
-    | Annotated[CallOutputItem, Tag("function_call_output")]
-    | Annotated[OtherItem, Tag("other")],
-    kind("type", frozenset({"function_call", "function_call_output"})),
+    Any, OneOf("type", function_call=CallItem, function_call_output=CallOutputItem, other=OtherItem)
 ]
 
 
 class ResponsesFunction(Strict):
     type: Literal["function"]
     name: NonEmpty
-    parameters: JsonObject | None = None
-    strict: bool | None = None
 
 
 class OtherTool(Strict):
     type: NonEmpty
 
 
-ResponsesTool = Annotated[
-    Annotated[ResponsesFunction, Tag("function")] | Annotated[OtherTool, Tag("other")],
-    kind("type", frozenset({"function"})),
-]
+ResponsesTool = Annotated[Any, OneOf("type", function=ResponsesFunction, other=OtherTool)]
 Include = Literal[
     "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
     "message.input_image.image_url", "computer_call_output.output.image_url",
@@ -100,24 +89,19 @@ class Reasoning(Strict):
     summary: Summary | None = None
     generate_summary: Summary | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
-    mode: str | None = None
 
 
 class JsonSchemaText(Strict):
     type: Literal["json_schema"]
     name: NonEmpty
     schema_: JsonObject = Field(alias="schema")
-    strict: bool | None = None
 
 
 class PlainText(Strict):
     type: Literal["text", "json_schema", "json_object"]
 
 
-TextFormat = Annotated[
-    Annotated[JsonSchemaText, Tag("json_schema")] | Annotated[PlainText, Tag("other")],
-    kind("type", frozenset({"json_schema"})),
-]
+TextFormat = Annotated[Any, OneOf("type", json_schema=JsonSchemaText, other=PlainText)]
 
 
 class TextOptions(Strict):
@@ -153,10 +137,6 @@ class ResponsesRequest(Labelled):
     stream: bool | None = None
 
 
-class Source(Strict):
-    type: Literal["base64", "url", "file"]
-
-
 class TextBlock(Strict):
     type: Literal["text"]
     text: str
@@ -169,39 +149,20 @@ class ToolUse(Strict):
     input: JsonObject
 
 
-class ImageBlock(Strict):
-    type: Literal["image"]
-    source: Source
-
-
 class OtherBlock(Strict):
     """What Anthropic hosts, or a kind of an engine's own."""
 
     type: NonEmpty
 
 
-ResultBlock = Annotated[
-    Annotated[TextBlock, Tag("text")]
-    | Annotated[ImageBlock, Tag("image")]
-    | Annotated[OtherBlock, Tag("other")],
-    kind("type", frozenset({"text", "image"})),
-]
-
-
 class ToolResult(Strict):
     type: Literal["tool_result"]
     tool_use_id: NonEmpty
-    content: str | list[ResultBlock] | None = None
-    is_error: bool | None = None
+    content: str | list[JsonObject] | None = None
 
 
 Block = Annotated[
-    Annotated[TextBlock, Tag("text")]
-    | Annotated[ToolUse, Tag("tool_use")]
-    | Annotated[ToolResult, Tag("tool_result")]
-    | Annotated[ImageBlock, Tag("image")]
-    | Annotated[OtherBlock, Tag("other")],
-    kind("type", frozenset({"text", "tool_use", "tool_result", "image"})),
+    Any, OneOf("type", text=TextBlock, tool_use=ToolUse, tool_result=ToolResult, other=OtherBlock)
 ]
 
 
@@ -216,15 +177,11 @@ class MessagesFunction(Strict):
     input_schema: JsonObject
 
 
-MessagesTool = Annotated[
-    Annotated[MessagesFunction, Tag("custom")] | Annotated[OtherTool, Tag("other")],
-    kind("type", frozenset({"custom"}), "custom"),
-]
+MessagesTool = Annotated[Any, OneOf("type", "custom", custom=MessagesFunction, other=OtherTool)]
 
 
 class Thinking(Strict):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    display: Literal["summarized", "omitted"] | None = None
 
 
 class OutputFormat(Strict):
