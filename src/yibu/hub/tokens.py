@@ -21,9 +21,7 @@ def clean_token(text: str, origin: str) -> str | None:
         ConfigError: a control character, a space or a letter beyond ASCII is inside of it, which
             no HTTP header can carry.
     """
-    token = text.strip(_WRAPPING)
-    while len(token) > 1 and token[0] in _QUOTES and token[-1] in _QUOTES:
-        token = token[1:-1].strip(_WRAPPING)
+    token = unwrapped(text)
     if token[:7].lower() == "bearer ":
         token = token[7:].strip(_WRAPPING)
     register(token)
@@ -44,6 +42,14 @@ def clean_token(text: str, origin: str) -> str | None:
                 ),
             )
     return token or None
+
+
+def unwrapped(text: str) -> str:
+    """The text without quotes and invisible characters around it, as pasted text has them."""
+    text = text.strip(_WRAPPING)
+    while len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
+        text = text[1:-1].strip(_WRAPPING)
+    return text
 
 
 def token_of_file(path: Path) -> str | None:

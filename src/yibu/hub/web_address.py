@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from yibu.errors import SourceError
 from yibu.messages import tr
+from yibu.redaction import register_urls
 
 _HOSTS = {
     "hf.co": "hf",
@@ -20,10 +21,14 @@ _HOSTS = {
     "modelscope.cn": "modelscope",
     "modelscope.ai": "modelscope",
 }
-_SCHEMES = {"hf": "hf", "modelscope": "modelscope", "ms": "modelscope"}
+_SCHEMES = {"hf": "hf", "huggingface": "hf", "modelscope": "modelscope", "ms": "modelscope"}
+_WEB = frozenset({"http", "https", "git", "git+https", "ssh", "git+ssh"})
 _OLLAMA = ("ollama.com", "registry.ollama.ai", "ollama.ai")
-_FILE_PAGES = ("blob", "resolve", "raw", "blame", "tree", "edit")
-_NO_MODELS = ("datasets", "spaces", "collections", "studios", "buckets", "papers")
+FILE_PAGES = ("blob", "resolve", "raw", "blame", "tree", "edit")
+_NO_MODELS = (
+    "datasets", "spaces", "collections", "studios", "buckets", "papers", "organization",
+    "organizations", "docs", "blog", "learn", "tasks", "settings", "profile", "mcp", "my", "search",
+)  # fmt: skip
 _ADDRESS = re.compile(
     r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?([^/?#\s]+)(/[^?#]*)?(?:\?([^#]*))?(?:#(.*))?"
 )
@@ -45,7 +50,8 @@ def read_address(text: str) -> Address | None:
     Raises:
         SourceError: it is an address, and of something else.
     """
-    match = _ADDRESS.fullmatch(text)
+    # git@hf.co:ORG/NAME, as git has it
+    match = _ADDRESS.fullmatch(re.sub(r"^(?:ssh://)?git@([\w.-]+)[:/]", r"https://\1/", text))
     if match is None:
         return None
     scheme, host, path, query, fragment = match.groups()
@@ -54,13 +60,16 @@ def read_address(text: str) -> Address | None:
         # hf://ORG/NAME/FILE, as fsspec writes it: where a host stands is the organization.
         organization = [] if host == "models" else [host]
         return _files_of(_SCHEMES[scheme.lower()], [*organization, *parts], text)
+    if "@" in host:  # a user and a token, as git takes them
+        register_urls(text)
+        host = host.rpartition("@")[2]
     host = host.lower().removeprefix("www.").removesuffix(":443")
-    if host in _OLLAMA:
-        raise ollama_name(text, parts[-1] if parts else "")
+    if host in _OLLAMA or (scheme or "").lower() == "ollama":
+        raise ollama_name(text, (parts or [host])[-1])
     if host not in _HOSTS:
         if scheme is None:
             return None
-        raise _unknown_host(text, host, parts)
+        raise _unknown_host(text, scheme.lower(), host, parts)
     asked = {name: values[0] for name, values in urllib.parse.parse_qs(query or "").items()}
     if fragment and scheme is None:  # hf.co/ORG/NAME#FILE; of a page it is a heading
         asked["FilePath"] = urllib.parse.unquote(fragment)
@@ -86,7 +95,8 @@ def ollama_name(text: str, name: str) -> SourceError:
 
 
 def _files_of(hub: str, parts: list[str], text: str) -> Address:
-    return Address(hub, _repo(hub, parts, text), None, "/".join(parts[2:]) or None)
+    repo, _, revision = _repo(hub, parts, text).partition("@")
+    return Address(hub, repo, revision or None, "/".join(parts[2:]) or None)
 
 
 def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Address:
@@ -109,7 +119,7 @@ def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Addre
     if rest[:2] == ["file", "view"]:
         rest = ["blob", *rest[2:]]
     revision, file = asked.get("Revision"), None
-    if rest and rest[0] in _FILE_PAGES:
+    if rest and rest[0] in FILE_PAGES:
         revision, below = _revision(rest[1:])
         if below and rest[0] != "tree":
             file = "/".join(below)
@@ -125,7 +135,7 @@ def _repo(hub: str, parts: list[str], text: str) -> str:
             tr("{text!r} names no model: ORG/NAME was expected in it.", text=text),
             hint=tr("For example {hub}:Qwen/Qwen3-0.6B.", hub=hub),
         )
-    return "/".join(parts[:2])
+    return "/".join(parts[:2]).removesuffix(".git")
 
 
 def _revision(parts: list[str]) -> tuple[str | None, list[str]]:
@@ -135,14 +145,27 @@ def _revision(parts: list[str]) -> tuple[str | None, list[str]]:
     return (parts[0], parts[1:]) if parts else (None, [])
 
 
-def _unknown_host(text: str, host: str, parts: list[str]) -> SourceError:
-    repo = "/".join(parts[1:3] if parts[:1] == ["models"] else parts[:2]) or "ORG/NAME"
+def _unknown_host(text: str, scheme: str, host: str, parts: list[str]) -> SourceError:
+    hub = next((hub for known, hub in _HOSTS.items() if host.endswith(f".{known}")), None)
+    if scheme not in _WEB:
+        hint = tr("Fetch it with that storage's own program, and give the path.")
+    elif host == "pypi.org" and len(parts) > 1:
+        hint = tr("Write {spelled}.", spelled=f"pypi:{parts[1]}==VERSION")
+    elif hub is not None:
+        hint = tr("That is a link of its storage: give the model's page, {hub}:ORG/NAME.", hub=hub)
+    else:
+        hint = _mirror(host, parts)
     return SourceError(
         tr("{text!r} is not a source: yibu knows no hub at {host}.", text=text, host=host),
-        hint=tr(
-            "If it is a mirror of Hugging Face: export HF_ENDPOINT=https://{host}, then "
-            "hf:{repo}; of ModelScope: MODELSCOPE_ENDPOINT and modelscope:{repo}.",
-            host=host,
-            repo=repo,
-        ),
+        hint=hint,
+    )
+
+
+def _mirror(host: str, parts: list[str]) -> str:
+    repo = "/".join(parts[1:3] if parts[:1] == ["models"] else parts[:2]) or "ORG/NAME"
+    return tr(
+        "If it is a mirror of Hugging Face: export HF_ENDPOINT=https://{host}, then "
+        "hf:{repo}; of ModelScope: MODELSCOPE_ENDPOINT and modelscope:{repo}.",
+        host=host,
+        repo=repo,
     )
