@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 from yibu.messages import tr
 
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(I?)(B?)", re.IGNORECASE | re.ASCII)
 _UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("bytes", 1))
+
+
+def parse_size(text: str) -> int:
+    """``6GiB``, ``6G`` or ``6144 Mi`` as bytes; ``6GB`` is 6,000,000,000.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or (match[3] and not match[2]):
+        raise ValueError(
+            tr(
+                "{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB",
+                value=text,
+            )
+        )
+    base = 1000 if match[4] and not match[3] else 1024
+    return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
 
 
 def size(count: float) -> str:

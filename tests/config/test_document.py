@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from yibu.config import document
 from yibu.config import file as config_file
 from yibu.config.names import MAX_LENGTH, check_name, name_from, plain_name
+from yibu.config.schema import FileSchema
 from yibu.errors import ConfigError
+from yibu.planner.machine_file import parse_machine
 
 
 def refusal(data: bytes | str, env: dict[str, str] | None = None) -> str:
@@ -23,6 +26,10 @@ def refusal(data: bytes | str, env: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         config_file.parse(data, "yibu.yaml", env=env or {})
     return str(caught.value)
+
+
+def parsed(text: str) -> FileSchema:
+    return config_file.parse(text.encode(), "yibu.yaml", env={})
 
 
 def model(entry: str, env: dict[str, str] | None = None) -> Any:
@@ -250,3 +257,134 @@ def test_the_place_is_found_through_merges() -> None:
     assert found.place(("a", "b")) == (2, 6)
     assert found.place(("c", "b")) == (2, 6)
     assert found.place(("c", "nope")) == (3, 4)
+
+
+MODEL = "models:\n- name: a\n  source: org/name\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("${FOO}", "FOO"),
+        ("$FOO", "FOO"),
+        ("${FOO:-6GiB}", "FOO"),
+        ("${env.FOO:-6GiB}", "FOO"),
+        ("${ENV.FOO}", "FOO"),
+        ("${ env.FOO }", "FOO"),
+        ("${ FOO }", "FOO"),
+        ("x${FOO}y", "FOO"),
+        ("${}", "NAME"),
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gateway: {api_keys: ['%s']}\n",
+        "gateway: {host: '%s'}\n",
+        "models:\n- {name: a, source: '%s'}\n",
+        MODEL + "  memory: '%s'\n",
+        MODEL + "  env: {A: '%s'}\n",
+        MODEL + "  options: {context_length: '%s'}\n",
+    ],
+)
+def test_a_reference_in_another_programs_form_is_answered_with_ours(
+    text: str, written: str, wanted: str
+) -> None:
+    """``${FOO}`` would else be an API key of six letters."""
+    with pytest.raises(ConfigError, match=re.escape("write ${env." + wanted + "}")):
+        parsed(text % written)
+
+
+@pytest.mark.parametrize("text", ["  flags: ['${A}']\n", "  options: {command: 'echo ${A} $B'}\n"])
+def test_what_another_program_reads_keeps_them(text: str) -> None:
+    parsed(MODEL + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MODEL + "  group: {nmae: x}\n", "models.0.group.nmae: unknown key; did you mean name?"),
+        (MODEL + "  group: {name: x, swap: maybe}\n", "models.0.group.swap: expected true or"),
+        (MODEL + "  group: [a]\n", "models.0.group: expected a"),
+        (MODEL + "  env: {'A=B': c}\n", "models.0.env.A=B: "),
+        (MODEL + "  gpus: [0, 0]\n", "models.0.gpus: a GPU stands there twice"),
+        ("gateway: {port: 8000, funasr_port: 8000}\n", "port and funasr_port are both 8000"),
+        ("gateway: {max_connections: true}\n", "max_connections: a number was expected"),
+        (MODEL + "  autoscale: {min: true, max: 2}\n", "autoscale.min: a number was expected"),
+        (MODEL + "  autoscale: {max: true}\n", "autoscale.max: a number was expected"),
+        (MODEL + "  autoscale: {max: 2, target: true}\n", "target: a number was expected"),
+        ("gateway:\n  port:8000\n", "gateway: write port: and then a space"),
+        ("gateway:\n  port\uff1a8000\n", "gateway: write port: and then a space"),
+        ("gateway:\n  port = 8000\n", "gateway: write port: and then a space"),
+        ("models: []\n---\nmodels: []\n", "a second document begins"),
+        ("models:\n- {name: \u201ca\u201d, source: a/b}\n", "cannot have the character"),
+        ("gateway: {request_timeout: soon}\n", "'soon' is no time"),
+        *(
+            (f"gateway: {{host: '{host}'}}\n", "without scheme and port")
+            for host in ("http://0.0.0.0", "0.0.0.0:8000", "*", "", "\u672c\u673a", "a b")
+        ),
+    ],
+)
+def test_a_refusal_names_what_is_in_the_file(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(text)
+    assert said in str(caught.value)
+    assert "Schema" not in str(caught.value)
+    assert "constrained" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: {a: {env: {KEY: s3cret}}}\n",
+        "models: [[{env: {KEY: s3cret}}]]\n",
+        "gateway: {port: 1, funasr_port: 1, api_keys: [s3cret]}\n",
+        "gateway: [{api_keys: [s3cret]}]\n",
+        MODEL + "  autoscale: {min: 3, max: 2}\n  env: {KEY: s3cret}\n",
+        MODEL + "  replicas: 2\n  autoscale: {max: 2}\n  env: {KEY: s3cret}\n",
+    ],
+)
+def test_a_refused_whole_shows_no_secret_in_it(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(text)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("6G", 6 * 2**30),
+        ("6Gi", 6 * 2**30),
+        ("6 gib", 6 * 2**30),
+        ("6GB", 6 * 10**9),
+        ("512m", 512 * 2**20),
+        ("64k", 64 * 2**10),
+        ("1T", 2**40),
+        ("1.5TiB", 3 * 2**39),
+        (".5GiB", 2**29),
+        ("2.GiB", 2**31),
+        ("100B", 100),
+    ],
+)
+def test_sizes_are_read_as_elsewhere(size: str, count: int) -> None:
+    """As Docker, Kubernetes and NVIDIA's tools write them; in a machine's file and in yibu.yaml alike."""
+    assert parsed(MODEL + f"  memory: {size}\n").models[0].memory == count
+    assert parse_machine({"memory": size, "cores": 1}, "m").memory_total == count
+
+
+@pytest.mark.parametrize(
+    "size", ["50%", "6,5GiB", "6GiB/2", "\uff16GiB", "auto", "6iB", "GiB", "1 2"]
+)
+def test_what_is_no_size(size: str) -> None:
+    with pytest.raises(ConfigError, match="such as 6GiB"):
+        parsed(MODEL + f"  memory: '{size}'\n")
+    with pytest.raises(ConfigError, match="a size such as"):
+        parse_machine({"memory": size, "cores": 1}, "m")
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"), [("30", 30), ("30s", 30), ("1.5 h", 5400), ("10m", 600), ("1d", 86400)]
+)
+@pytest.mark.parametrize("name", ["request_timeout", "drain_timeout", "idle_timeout"])
+def test_times_have_units(name: str, time: str, seconds: float) -> None:
+    assert getattr(parsed(f"gateway: {{{name}: {time}}}\n").gateway, name) == seconds

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from yibu.cli.verbs.config import EXAMPLE
 from yibu.config import Config
 from yibu.config import file as config_file
-from yibu.config.schema import FileSchema, parse_size
+from yibu.config.schema import FileSchema
+from yibu.config.values import check_size
 from yibu.errors import ConfigError
 
 
@@ -106,7 +107,7 @@ def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
         ("- a", "holds a list"),
         ("gateway: {", "is not valid YAML: line"),
         ("gateway: {api_keys: ['${env.NOPE}']}", "the environment variable NOPE is not set"),
-        ("gateway: {host: '${env.}'}", "is no variable's name"),
+        ("gateway: {host: '${env.}'}", "write ${env.NAME}"),
         ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
     ],
 )
@@ -145,8 +146,8 @@ def test_the_published_schema_is_current() -> None:
 @given(st.integers(1, 10**6), st.sampled_from(["B", "KiB", "MB", "GiB", "gib"]))
 def test_sizes(number: int, unit: str) -> None:
     factor = {"b": 1, "kib": 2**10, "mb": 10**6, "gib": 2**30}[unit.lower()]
-    assert parse_size(f"{number} {unit}") == number * factor
-    assert parse_size(number) == number
+    assert check_size(f"{number} {unit}") == number * factor
+    assert check_size(number) == number
 
 
 def test_the_file_that_is_taken(tmp_path: Path) -> None:

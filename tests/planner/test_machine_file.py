@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from yibu.errors import ConfigError, UsageError
-from yibu.planner.machine_file import BUILT_IN, EXAMPLE, load_machine, parse_machine, parse_size
+from yibu.planner.machine_file import BUILT_IN, EXAMPLE, load_machine, parse_machine
+from yibu.units import parse_size
 
 GIB = 1 << 30
 
@@ -112,3 +113,14 @@ def test_neither_a_name_nor_a_file(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(ConfigError, match="not YAML"):
         load_machine(str(path))
+
+
+@pytest.mark.parametrize(
+    ("spec", "near"),
+    [("4xh200x", "4xh20"), ("rtx409", "rtx4090"), ("8x80", "8x80g"), ("a100-80", "a100-80g")],
+)
+def test_a_machine_that_is_none_is_answered_with_the_nearest(spec: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_machine(spec)
+    assert near in caught.value.hint
+    assert len(str(caught.value)) < 500

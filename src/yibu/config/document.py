@@ -23,6 +23,10 @@ _MAX_VALUES = 20_000
 _MAX_DIGITS = 40
 """Digits of a number: more than any setting has, and few enough to read at once."""
 _REFERENCE = re.compile(r"\$\{env\.([^}]*)\}")
+_OTHER_REFERENCE = re.compile(
+    r"(?<!\$)\$\{(?!env\.[^}]*\})\s*(?:[Ee][Nn][Vv]\.)?(\w*)[^}]*\}|^\$([A-Z_][A-Z0-9_]*)$"
+)
+"""A variable as shells, Compose files and other programs refer to one."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG = "tag:yaml.org,2002:"
@@ -167,12 +171,14 @@ def read(
     name: str,
     env: Mapping[str, str],
     is_text: Callable[[Location], bool] = lambda _location: False,
+    is_free: Callable[[Location], bool] = lambda _location: False,
 ) -> Document:
     """The document in ``text``, with ``${env.NAME}`` replaced in every value.
 
     A value that is nothing but one reference is read as if the variable's value were written there
     (a number becomes a number); where ``is_text`` says that a text stands, every value is text as
-    it was written.
+    it was written. References in another form are faults, unless ``is_free`` says that any text may
+    stand there.
 
     Raises:
         ConfigError: it is no YAML, or beyond the bounds.
@@ -196,7 +202,7 @@ def read(
         _check_bounds(text)
         loader = _Loader(text)
         root = loader.get_single_node()
-        reader = _Reader(loader, env, is_text)
+        reader = _Reader(loader, env, is_text, is_free)
         value = None if root is None else reader.value(root, ())
     except yaml.YAMLError as error:
         fault = _yaml_fault(error, text)
@@ -225,11 +231,16 @@ class _Reader:
     """Turns nodes into values; a node that an alias repeats is read again at each place."""
 
     def __init__(
-        self, loader: Any, env: Mapping[str, str], is_text: Callable[[Location], bool]
+        self,
+        loader: Any,
+        env: Mapping[str, str],
+        is_text: Callable[[Location], bool],
+        is_free: Callable[[Location], bool],
     ) -> None:
         self._loader = loader
         self._env = env
         self._is_text = is_text
+        self._is_free = is_free
         self._values = 0
         self._around: list[yaml.Node] = []
         self.faults: dict[Location, str] = {}
@@ -291,6 +302,9 @@ class _Reader:
         return merged
 
     def _scalar(self, node: yaml.ScalarNode, at: Location) -> Any:
+        other = _OTHER_REFERENCE.search(node.value)
+        if other is not None and not self._is_free(at):
+            self.faults[at] = _written_so(other[0], other[1] or other[2])
         text = _REFERENCE.sub(lambda match: self._variable(match[1], at), node.value)
         if bad := next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None):
             raise _fault(node, tr("a value has the character U+{bad:04X}", bad=ord(bad)))
@@ -313,16 +327,22 @@ class _Reader:
 
     def _variable(self, variable: str, at: Location) -> str:
         if not _VARIABLE.fullmatch(variable):
-            self.faults[at] = tr(
-                "${{env.{variable}}}: {variable!r} is no variable's name; write ${{env.MY_KEY}}",
-                variable=variable,
-            )
+            name = re.match(r"\s*(\w*)", variable)
+            self.faults[at] = _written_so(f"${{env.{variable}}}", name[1] if name else "")
         elif variable not in self._env:
             self.faults[at] = tr(
                 "the environment variable {variable} is not set", variable=variable
             )
             self.unset.append(variable)
         return self._env.get(variable, "")
+
+
+def _written_so(found: str, name: str | None) -> str:
+    return tr(
+        "{found} is not replaced; write {wanted}, which has no default",
+        found=found,
+        wanted=f"${{env.{name or 'NAME'}}}",
+    )
 
 
 def _fault(at: Any, problem: str) -> yaml.MarkedYAMLError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,17 +15,21 @@ from yibu.config import document
 from yibu.config.document import Document, Fault, FaultyFileError, Location
 from yibu.config.keys import keys_of_environment
 from yibu.config.names import plain_name
-from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema, split_keep, split_sleep
+from yibu.config.schema import FileSchema, GatewaySchema, ModelSchema
 from yibu.config.types import Autoscale, Config, GatewayConfig, Group, Limits, ModelConfig, Origin
+from yibu.config.values import split_keep, split_sleep
 from yibu.errors import ConfigError
 from yibu.messages import joined, tr
-from yibu.messages.validation import complaint
+from yibu.messages.validation import complaint, type_name
 
 DEFAULT_FILE = "yibu.yaml"
 _SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 _GATEWAY_TEXTS = frozenset({"host", "api_key_file", "api_keys", "cors_origins", "hosts"})
 _MODEL_TEXTS = frozenset({"name", "source", "engine", "aliases", "flags", "env"})
+_MAPPINGS = frozenset({"dict_type", "model_type", "model_attributes_type"})
+_KEY_AND_VALUE = re.compile(r"(\w+)\s*[:\uff1a=](?!//)")
+"""A line that was to be a key with its value, and became a text."""
 _SECRET = frozenset({"api_keys", "env"})
 
 
@@ -116,7 +121,7 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
     Raises:
         ConfigError: with every fault found, one a line, each with its place.
     """
-    found = document.read(document.decode(data, name), name, env, _is_text)
+    found = document.read(document.decode(data, name), name, env, _is_text, _is_free)
     tree = {} if found.value is None else found.value
     if not isinstance(tree, dict):
         kind = tr("a list") if isinstance(tree, list) else "text" if isinstance(tree, str) else tree
@@ -139,10 +144,11 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
         schema = FileSchema.model_validate(_without_empty(tree))
     except ValidationError as error:
         # What an unset variable would have said cannot be judged.
+        placed = [(_written(fault, tree), fault) for fault in error.errors()]
         faults += [
-            (fault["loc"], _fault(fault))
-            for fault in error.errors()
-            if not any(fault["loc"][: len(at)] == at for at in found.faults)
+            (at, _fault(fault, at))
+            for at, fault in placed
+            if not any(at[: len(bad)] == bad for bad in found.faults)
         ]
     else:
         faults += _twins(schema.models)
@@ -176,6 +182,24 @@ def _is_text(at: Location) -> bool:
     return False
 
 
+def _is_free(at: Location) -> bool:
+    """Whether any text may stand there: what a program reads that yibu starts."""
+    return at[:1] == ("models",) and (at[2:3] == ("flags",) or at[2:4] == ("options", "command"))
+
+
+def _written(fault: Any, tree: Any) -> Location:
+    """Where a fault of pydantic's is in the file: without the alternatives that it names in between."""
+    place: list[str | int] = []
+    for part in fault["loc"]:
+        within = (
+            part in tree if isinstance(tree, dict) else isinstance(tree, list) and part != "[key]"
+        )
+        if within and (isinstance(tree, dict) or isinstance(part, int)):
+            tree = tree[part]
+            place.append(part)
+    return (*place, fault["loc"][-1]) if fault["type"] == "missing" else tuple(place)
+
+
 def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree without keys that have no value: they count as left out."""
 
@@ -196,20 +220,30 @@ def _dotted(place: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in place)
 
 
-def _fault(fault: Any) -> str:
+def _fault(fault: Any, at: Location) -> str:
     """One line for one of pydantic's faults; an unknown key names the nearest known one."""
-    place = _dotted(fault["loc"])
+    place = _dotted(at)
     if fault["type"] == "missing":
         return tr("{place}: is missing", place=place)
     if fault["type"] != "extra_forbidden":
-        shown = "" if _SECRET.intersection(fault["loc"]) else repr(fault["input"])
+        given = fault["input"]
+        key = _KEY_AND_VALUE.match(given) if isinstance(given, str) else None
+        if key is not None and fault["type"] in _MAPPINGS:
+            return tr("{place}: write {key}: and then a space", place=place, key=key[1])
+        # What holds further values may hold a secret somewhere.
+        whole = isinstance(given, dict) or (isinstance(given, list) and _holds_mapping(given))
+        shown = type_name(given) if whole else "" if _SECRET.intersection(at) else repr(given)
         shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
         return tr("{place}: {what}", place=place, what=complaint([fault], shown))
-    known = list(_schema_at(fault["loc"]).model_fields)
-    nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+    known = list(_schema_at(at).model_fields)
+    nearest = difflib.get_close_matches(str(at[-1]), known, n=1)
     if nearest:
         return tr("{place}: unknown key; did you mean {nearest}?", place=place, nearest=nearest[0])
     return tr("{place}: unknown key; known here are {known}", place=place, known=", ".join(known))
+
+
+def _holds_mapping(values: list[Any]) -> bool:
+    return any(isinstance(value, dict | list) for value in values)
 
 
 def _schema_at(location: Sequence[int | str]) -> type[BaseModel]:

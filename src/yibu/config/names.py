@@ -12,7 +12,7 @@ import unicodedata
 from yibu.messages import tr
 
 MAX_LENGTH = 200
-_FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~")
+_FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~\u2018\u2019\u201c\u201d")
 """What a shell, a URL or a header would read as something else."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
 _GENERATION = re.compile(r"(-\d+)\.\d+$")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
@@ -18,122 +17,46 @@ from pydantic import (
 
 from yibu.config.engines import EngineName
 from yibu.config.names import check_name
-from yibu.config.types import Keep, Sleep
+from yibu.config.values import (
+    YEAR,
+    check_apart,
+    check_host,
+    check_keep,
+    check_seconds,
+    check_size,
+    check_sleep,
+    refuse_switch,
+)
 from yibu.messages import tr
 
-_UNITS = {"": 1, "B": 1} | {
-    f"{prefix}{suffix}": base**power
-    for power, prefix in enumerate("KMG", 1)
-    for suffix, base in (("B", 1000), ("IB", 1024))
-}
 _ALIAS = r"^\S([^\r\n]*\S)?$"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
-
-
-def parse_size(value: object) -> object:
-    """``6GiB`` → bytes; numbers are bytes already.
-
-    Raises:
-        ValueError: text that is not a number with a unit.
-    """
-    if not isinstance(value, str):
-        return refuse_switch(value)
-    match = _SIZE.fullmatch(value.strip())
-    if match is None or match[2].upper() not in _UNITS:
-        raise ValueError(
-            tr(
-                "{value!r} is not a size; write a number with a unit, such as 6GiB or 512MB",
-                value=value,
-            )
-        )
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def refuse_switch(value: object) -> object:
-    """``true`` would count as the number 1.
-
-    Raises:
-        ValueError: the value is true or false.
-    """
-    if isinstance(value, bool):
-        raise ValueError(tr("a number was expected"))
-    return value
-
-
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_TIME = r"(?: (\d+(?:\.\d+)?)([smhd]?))?"
-_KEEP = re.compile(rf"(always|manual|idle){_TIME}")
-_SLEEP = re.compile(rf"(auto|1|2|off){_TIME}")
-_YEAR = 365 * 86400
-"""Seconds: no timer may be longer."""
-
-
-def split_keep(text: str) -> tuple[Keep, float | None]:
-    """``idle 10m`` → (``idle``, 600.0); the seconds are None where they are not given.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    match = _KEEP.fullmatch(" ".join(text.split()))
-    if match is None or (match[2] and match[1] != "idle"):
-        raise ValueError(
-            tr(
-                "{text!r} is none of: always, manual, idle, or idle with a time, such as: idle 10m",
-                text=text,
-            )
-        )
-    if (seconds := _seconds(match)) is not None and seconds > _YEAR:
-        raise ValueError(
-            tr("{text!r} is longer than a year; to keep it loaded, write: always", text=text)
-        )
-    return match[1], seconds  # type: ignore[return-value]
-
-
-def split_sleep(text: str) -> tuple[Sleep, float | None]:
-    """``auto 6h`` → (``auto``, 21600.0), as :func:`split_keep`."""
-    match = _SLEEP.fullmatch(" ".join(text.split()))
-    if match is None or (match[2] and match[1] == "off"):
-        raise ValueError(
-            tr(
-                "{text!r} is none of: auto, 1, 2, off, or one of the first three with a time: auto 6h",
-                text=text,
-            )
-        )
-    if (seconds := _seconds(match)) is not None and seconds > _YEAR:
-        raise ValueError(tr("{text!r} is longer than a year", text=text))
-    return match[1], seconds  # type: ignore[return-value]
-
-
-def _seconds(match: re.Match[str]) -> float | None:
-    return float(match[2]) * _SECONDS[match[3]] if match[2] else None
-
-
-def check_sleep(value: object) -> object:
-    """The text, of a number or of ``off`` as YAML has it too; raises as :func:`split_sleep` does."""
-    text = "off" if value is False else str(value) if type(value) is int else value
-    if isinstance(text, str):
-        split_sleep(text)
-    return text
-
-
-def check_keep(text: str) -> str:
-    """The text; raises ValueError where :func:`split_keep` does."""
-    split_keep(text)
-    return text
-
 
 _Number = BeforeValidator(refuse_switch)
 
 
 Size = Annotated[
     int,
-    BeforeValidator(parse_size),
+    BeforeValidator(check_size),
     Field(gt=0, lt=2**63),
     WithJsonSchema(
         {
             "anyOf": [
                 {"type": "integer", "exclusiveMinimum": 0},
-                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGkmg][Ii]?)?[Bb]?$"},
+                {"type": "string", "pattern": r"^(\d+\.?\d*|\.\d+)\s*([KMGTkmgt][Ii]?)?[Bb]?$"},
+            ]
+        }
+    ),
+]
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(check_seconds),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": YEAR},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[smhd]?$"},
             ]
         }
     ),
@@ -142,7 +65,11 @@ Size = Annotated[
 
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 """Without a scheme and a port."""
-Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:%\[\]-]+$")]
+Address = Annotated[
+    str,
+    AfterValidator(check_host),
+    WithJsonSchema({"type": "string", "pattern": r"^[A-Za-z0-9._:%\[\]-]+$"}),
+]
 Name = Annotated[
     str,
     AfterValidator(check_name),
@@ -180,17 +107,17 @@ class GatewaySchema(_Part):
         default_factory=list,
         description="Names beside localhost and addresses that a gateway without keys answers to.",
     )
-    request_timeout: Annotated[float, _Number] = Field(
+    request_timeout: Seconds = Field(
         600,
         gt=0,
-        le=_YEAR,
+        le=YEAR,
         description="Seconds without a byte from the engine before a request is given up.",
     )
-    drain_timeout: Annotated[float, _Number] = Field(
-        30, ge=0, le=_YEAR, description="Seconds that requests in flight get when the node stops."
+    drain_timeout: Seconds = Field(
+        30, ge=0, le=YEAR, description="Seconds that requests in flight get when the node stops."
     )
     keep: KeepText = Field("always", description="`keep` of models that do not say themselves.")
-    max_connections: int = Field(
+    max_connections: Annotated[int, _Number] = Field(
         4096,
         ge=1,
         description="Clients connected at once; fewer where the system allows fewer open files.",
@@ -201,15 +128,21 @@ class GatewaySchema(_Part):
         le=65535,
         description="A second port, on which every websocket is FunASR's (its own is 10095).",
     )
-    idle_timeout: Annotated[float, _Number] = Field(
-        300, gt=0, le=_YEAR, description="Seconds without a message that end a live session."
+    idle_timeout: Seconds = Field(
+        300, gt=0, le=YEAR, description="Seconds without a message that end a live session."
     )
-    max_live_audio: Annotated[float, _Number] | None = Field(
+    max_live_audio: Seconds | None = Field(
         None, gt=0, description="Seconds of audio that one live session may send."
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="The node's log: lines of text, or an object a line."
     )
+
+    @model_validator(mode="after")
+    def _ports_apart(self) -> Self:
+        if self.port and self.port == self.funasr_port:
+            raise ValueError(tr("port and funasr_port are both {port}", port=self.port))
+        return self
 
 
 KeepText = Annotated[
@@ -250,9 +183,11 @@ class GroupSchema(_Part):
 class AutoscaleSchema(_Part):
     """How the number of a model's replicas follows its load."""
 
-    min: int = Field(1, ge=0, le=64, description="Fewest replicas; 0 unloads it when it is idle.")
-    max: int = Field(ge=1, le=64, description="Most replicas.")
-    target: float = Field(
+    min: Annotated[int, _Number] = Field(
+        1, ge=0, le=64, description="Fewest replicas; 0 unloads it when it is idle."
+    )
+    max: Annotated[int, _Number] = Field(ge=1, le=64, description="Most replicas.")
+    target: Annotated[float, _Number] = Field(
         0.8, gt=0, le=1, description="Part of the replicas' slots that is to be in use."
     )
 
@@ -305,9 +240,10 @@ class ModelSchema(_Part):
     env: dict[VariableName, str] = Field(
         default_factory=dict, description="Extra environment variables for the engine's process."
     )
-    gpus: list[Annotated[int, _Number, Field(ge=0, lt=1024)]] | None = Field(
-        None, description="Indices of the GPUs to use; chosen by the plan when left out."
-    )
+    gpus: (
+        Annotated[list[Annotated[int, _Number, Field(ge=0, lt=1024)]], AfterValidator(check_apart)]
+        | None
+    ) = Field(None, description="Indices of the GPUs to use; chosen by the plan when left out.")
     memory: Size | None = Field(None, description="Memory the model may take, such as 6GiB.")
     replicas: Annotated[int, _Number] = Field(
         1, ge=1, le=64, description="How many engine processes to run."
@@ -342,8 +278,8 @@ class ModelSchema(_Part):
     max_queue: Annotated[int, _Number] = Field(
         1000, ge=0, le=1_000_000, description="Requests that may wait; more are refused with 429."
     )
-    queue_timeout: Annotated[float, _Number] = Field(
-        600, gt=0, le=_YEAR, description="Seconds that a request may wait for its turn."
+    queue_timeout: Seconds = Field(
+        600, gt=0, le=YEAR, description="Seconds that a request may wait for its turn."
     )
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from yibu.messages import Message, filled, tr
 
 _PROBLEMS = {
+    "but found another document": tr("a second document begins; a configuration is one"),
     "block sequence entries are not allowed in this context": tr("a list cannot begin here"),
     "control characters are not allowed": tr("a control character stands here"),
     "could not find expected ':'": tr("expected ':' after the key"),

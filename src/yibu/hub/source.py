@@ -92,7 +92,7 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     if match := _PREFIX.fullmatch(text):
         if "://" in match[2]:  # hf:https://huggingface.co/ORG/NAME
             return parse_source(match[2], base=base)
-        return _prefixed(*match.groups(), text)
+        return _prefixed(match[1], match[2], text)
     return _repository("modelscope", text, text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from yibu.messages import tr
 from yibu.planner.arithmetic import GIB, MIB
 from yibu.planner.cards import CARDS, machine_of
 from yibu.planner.types import Gpu, Machine
+from yibu.units import parse_size
 
 EXAMPLE = """\
 name: a server with two cards
@@ -24,8 +24,6 @@ gpus:
   - {name: RTX 4090, memory: 24GiB, compute_capability: 8.9, count: 2}
 """
 
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B?|B)?\s*$", re.IGNORECASE)
-_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _MACHINE_KEYS = frozenset(
     {
         "name",
@@ -84,18 +82,17 @@ def load_machine(spec: str) -> Machine:
         if (described := machine_of(spec)) is not None:
             return described
         bare = spec.lower().partition("x")[2] if spec[:1].isdigit() else spec.lower()
-        near = difflib.get_close_matches(spec, BUILT_IN, n=1) or difflib.get_close_matches(
-            bare, CARDS, n=1
-        )
+        near = difflib.get_close_matches(spec, BUILT_IN) + [
+            f"{spec[: -len(bare)]}{card}" for card in difflib.get_close_matches(bare, CARDS)
+        ]
         raise UsageError(
             tr(
-                "no machine {spec!r}: it is neither a file nor one of {machines}, nor a card "
-                "(rtx4090, or 4xh20 for four): {cards}",
+                "no machine {spec!r}: it is neither a file nor one of {machines}, nor cards, such as "
+                "rtx4090, or 4xh20 for four",
                 spec=spec,
                 machines=", ".join(BUILT_IN),
-                cards=", ".join(CARDS),
             ),
-            hint=tr("did you mean {near}?", near=near[0])
+            hint=tr("did you mean {near}?", near=", ".join(near[:3]))
             if near
             else tr("write a file such as:\n{example}", example=EXAMPLE),
         )
@@ -146,20 +143,6 @@ def parse_machine(content: Any, where: str) -> Machine:
         arch=str(fields.get("arch", "x86_64")),
         system=str(fields.get("system", "Linux")),
     )
-
-
-def parse_size(text: str) -> int:
-    """``6GiB``, ``6G`` or ``6144 MiB`` as bytes; ``GB`` is a thousand millions, as elsewhere.
-
-    Raises:
-        ValueError: It is no size.
-    """
-    match = _SIZE.match(text)
-    if match is None:
-        raise ValueError(text)
-    unit = (match[2] or "B").lower()
-    base = 1000 if unit.endswith("b") and "i" not in unit else 1024
-    return int(float(match[1]) * base ** _POWERS.get(unit[0], 0))
 
 
 def _read_gpus(entry: Any, where: str, first: int) -> list[Gpu]:

@@ -123,7 +123,9 @@ class Connection(asyncio.Protocol):
     def send(self, *parts: bytes) -> None:
         self.last_activity = self._loop.time()
         if not self._closed:
-            self.transport.writelines(parts)
+            # An empty part stays in the buffer of asyncio's own transport (Python 3.12, 3.13): such a
+            # connection would neither end nor close.
+            self.transport.writelines([part for part in parts if part])
 
     async def drain(self) -> None:
         """Wait until the engine has taken most of what was sent."""

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from yibu.config import ModelConfig
-from yibu.config.schema import split_keep
+from yibu.config.values import split_keep
 from yibu.config.wire import plain_config
 from yibu.errors import InvalidRequestError
 from yibu.gateway.access import allow

@@ -45,7 +45,7 @@ class AnswerTransport:
             self._loop.call_soon(self.flush)
         elif self._head:
             head, self._head = self._head, b""
-            self._inner.writelines((head, data))
+            self._inner.writelines((head, data) if data else (head,))
         else:
             self._inner.write(data)
 
