@@ -73,7 +73,6 @@ class Route:
     """Answers need no completing (``LaunchPlan.conforming``)."""
     created: int
     """Unix seconds, for ``/v1/models``."""
-    owned_by: str = "yibu"
     state: State = "pending"
     """For ``/readyz``, listings and metrics."""
     max_context: int | None = None

@@ -15,6 +15,7 @@ import pytest
 from tests.node.support import QUICK, fake_model, fake_spec
 from tests.support.polling import eventually
 from yibu.config import ModelConfig
+from yibu.config.wire import plain, read
 from yibu.engines.sleep import Call, SleepPlan
 from yibu.engines.vllm.sleep import sleep_plan
 from yibu.engines.vllm.table import PINNED
@@ -205,7 +206,7 @@ def test_vllm_sleeps_where_it_can() -> None:
     made = sleep_plan(asked, FACTS, PLACED, set(), PINNED)
     assert made is not None
     assert [(level.number, level.memory) for level in made.levels] == [(1, 1 << 20)]
-    assert made == SleepPlan.from_plain(dataclasses.asdict(made))
+    assert made == read(SleepPlan, plain(made))
     on_cpu = dataclasses.replace(PLACED, gpus=())
     quantized = dataclasses.replace(FACTS, quantization="awq")
     second = ModelConfig("m", keep="idle", sleep="2")

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -45,8 +43,3 @@ class SleepPlan:
 
     def level(self, number: int) -> SleepLevel | None:
         return next((level for level in self.levels if level.number == number), None)
-
-    @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> SleepPlan:
-        """From what ``dataclasses.asdict`` made of one."""
-        return TypeAdapter(cls).validate_python(data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.config.settings import SettingChange, Settings, changes
+from yibu.config.settings import SettingChange, Settings, changes, shown_value
 from yibu.config.wire import model_config, plain_config
 from yibu.messages import tr
 
@@ -140,9 +140,7 @@ def shown(name: str, value: Any) -> str:
     """A setting's value as it may be shown."""
     if name.partition(".")[0] == _HIDDEN:
         return tr("unset") if value is None else tr("(not shown)")
-    if isinstance(value, tuple | list):
-        return " ".join(map(str, value)) or tr("none")
-    return tr("none") if value is None else str(value)
+    return shown_value(name, value)
 
 
 def _settings(before: ModelConfig, after: ModelConfig) -> dict[str, tuple[Any, Any]]:

@@ -6,7 +6,6 @@ The file holds inner keys and the models' environment, so it is the owner's alon
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,10 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.config.wire import model_config
-from yibu.engines.base import LaunchPlan
-from yibu.engines.requests import Abilities
-from yibu.engines.sleep import SleepPlan
+from yibu.config.wire import plain, read
 from yibu.errors import YibuError
 from yibu.files import write_whole
 from yibu.messages import tr
@@ -33,7 +29,6 @@ from yibu.node.scheduler.memory import reserve_asleep
 from yibu.node.scheduler.types import Generation
 from yibu.node.supervisor.sleep import Asleep, levels
 from yibu.planner.ledger import Reservation
-from yibu.routing import ModelDetails
 
 _log = logging.getLogger(__name__)
 _VERSION = 2
@@ -162,92 +157,21 @@ class StateFile:
         data = {
             "version": _VERSION,
             "boot": boot_id(),
-            "models": [dataclasses.asdict(model) for model in models],
+            "models": plain(models),
         }
         try:
             with self._writing:
                 if self._held:
                     self._latest = models
                     return True
-                write_whole(self.path, json.dumps(data, default=_plain))
+                write_whole(self.path, json.dumps(data))
         except OSError as error:
             _log.warning("cannot save the node's state to %s: %s", self.path, error)
             return False
         return True
 
 
-def _plain(value: Any) -> Any:
-    """What ``dataclasses.asdict`` leaves that JSON has no word for."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} cannot be saved")
-
-
 def _node(data: Mapping[str, Any]) -> SavedNode:
     if data["version"] != _VERSION:
         raise ValueError(f"version {data['version']!r}, expected {_VERSION}")
-    return SavedNode(data["boot"], tuple(map(_model, data["models"])))
-
-
-def _model(data: Mapping[str, Any]) -> SavedModel:
-    return SavedModel(
-        config=model_config(data["config"]),
-        created=int(data["created"]),
-        generation=int(data["generation"]),
-        started=bool(data["started"]),
-        replicas=tuple(_replica(replica) for replica in data["replicas"]),
-    )
-
-
-def _replica(data: Mapping[str, Any]) -> SavedReplica:
-    process = data["process"]
-    return SavedReplica(
-        **{
-            **data,
-            "spec": _spec(data["spec"]),
-            "process": Identity(**process) if process else None,
-            "shared": tuple(SharedFile(**file) for file in data["shared"]),
-            "asleep": Asleep(**data["asleep"]) if data["asleep"] else None,
-        }
-    )
-
-
-def _spec(data: Mapping[str, Any]) -> LaunchSpec:
-    plan = data["plan"]
-    return LaunchSpec(
-        **{
-            **data,
-            "plan": LaunchPlan(
-                **{
-                    **plan,
-                    "argv": tuple(plan["argv"]),
-                    "capabilities": frozenset(plan["capabilities"]),
-                    "notes": tuple(plan["notes"]),
-                    "abilities": _abilities(plan["abilities"]),
-                    "sleep": SleepPlan.from_plain(plan["sleep"]) if plan["sleep"] else None,
-                }
-            ),
-            "python": _path(data["python"]),
-            "model_path": _path(data["model_path"]),
-            "directory": _path(data["directory"]),
-            "gpus": tuple(data["gpus"]),
-            "details": ModelDetails(**data["details"]),
-        }
-    )
-
-
-def _abilities(data: Mapping[str, Any]) -> Abilities:
-    features = data["features"]
-    return Abilities(
-        features=None if features is None else frozenset(features),
-        dimensions=tuple(data["dimensions"]),
-        vocabulary=data["vocabulary"],
-    )
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+    return SavedNode(data["boot"], tuple(read(SavedModel, model) for model in data["models"]))

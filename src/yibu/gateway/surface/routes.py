@@ -176,7 +176,7 @@ def _model(route: Route, name: str, models: Models) -> Model:
         id=name,
         object="model",
         created=route.created,
-        owned_by=route.owned_by,
+        owned_by="yibu",
         engine=route.engine,
         state=route.state,
         capabilities=sorted(route.capabilities),
