@@ -78,6 +78,7 @@ def plan(
 
 def _reservations(context: Context) -> list[Reservation]:
     """What this home's node planned for the engines that it runs; nothing where no node runs."""
+    from yibu.config.wire import read
     from yibu.errors import NotRunningError
     from yibu.planner.ledger import Reservation
 
@@ -85,11 +86,7 @@ def _reservations(context: Context) -> list[Reservation]:
         found = context.client.call("reserved")["reservations"]
     except NotRunningError:
         return []
-    return [
-        Reservation(one["replica"], tuple(one["gpus"]), one["memory_bytes"],
-                frozenset(one["pids"]), one["resident_bytes"], one["host_bytes"])
-        for one in found
-    ]  # fmt: skip
+    return [read(Reservation, one) for one in found]
 
 
 def _print_rows(rows: Sequence[Row]) -> None:

@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from yibu.config.settings import Settings
-from yibu.config.wire import model_config, plain_config
+from yibu.config.wire import model_config, plain, plain_config
 from yibu.errors import NotRunningError, UsageError
 from yibu.messages import tr
 from yibu.node.events import Subscription
@@ -45,7 +45,6 @@ from yibu.node.fleet.fleet import Fleet
 from yibu.node.handover.current import Configure, CurrentSettings
 from yibu.node.history import History
 from yibu.node.tasks import cancelled
-from yibu.planner.ledger import Reservation
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Hand = Callable[[Sequence[int]], None]
@@ -209,7 +208,7 @@ class Control:
             case "ps":
                 return {"version": 1, **self._node(), "models": await self._fleet.status()}
             case "reserved":
-                return {"reservations": [_plain(one) for one in await self._fleet.reserved()]}
+                return {"reservations": plain(await self._fleet.reserved())}
             case "configs":
                 before = await asyncio.to_thread(self._history.last)
                 return {
@@ -284,17 +283,6 @@ class Control:
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise errors[0]
-
-
-def _plain(reservation: Reservation) -> dict[str, Any]:
-    return {
-        "replica": reservation.replica,
-        "gpus": list(reservation.gpus),
-        "memory_bytes": reservation.memory,
-        "host_bytes": reservation.host,
-        "pids": sorted(reservation.pids),
-        "resident_bytes": reservation.resident,
-    }
 
 
 async def _forward(events: Subscription, names: list[str], send: Send) -> None:
