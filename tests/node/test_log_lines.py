@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from yibu.node.log_lines import Parser, read
+from yibu.management.log_lines import Parser, read
 
 
 def local(*parts: int) -> float:

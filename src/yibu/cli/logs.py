@@ -12,10 +12,10 @@ from yibu.cli import output
 from yibu.errors import UsageError
 from yibu.management import log_reading as reading
 from yibu.management.context import Context
+from yibu.management.log_lines import Level, Line
 from yibu.management.log_reading import Wanted
 from yibu.messages import tr
 from yibu.node import logs
-from yibu.node.log_lines import Level, Line
 
 _LOOK = 0.2
 """Seconds between two looks at the logs that are followed."""

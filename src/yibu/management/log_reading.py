@@ -14,9 +14,10 @@ from typing import Any
 
 from yibu.config.names import generation_of
 from yibu.errors import NotRunningError, UsageError
+from yibu.management import log_lines
+from yibu.management.log_lines import LEVELS, Level, Line
 from yibu.messages import tr
-from yibu.node import log_lines, logs
-from yibu.node.log_lines import LEVELS, Level, Line
+from yibu.node import logs
 from yibu.paths import Paths
 from yibu.redaction import redact
 
