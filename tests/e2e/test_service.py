@@ -106,6 +106,42 @@ def test_connections_wait_while_systemd_starts_the_service_again(
         assert waiting.recv(15).startswith(b"HTTP/1.1 200")
 
 
+def test_systemd_keeps_the_sockets_of_another_address_after_an_apply(
+    home: Home, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the old address are let go; what systemd gives back after a crash of everything is asked for
+    by the configuration."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "900000")
+    home.write([fake()])
+    up = home.start("up")
+    until(lambda: "READY" in manager.told(), "ready")
+    until(lambda: manager.told() == {"WATCHDOG": "1"}, "a sign of life")
+    (first,) = manager.kept
+    home.write([fake()], host="127.0.0.2", port=first.getsockname()[1])
+    home.yibu("apply", "--yes")
+    until(lambda: manager.told() == {"FDSTOREREMOVE": "1", "FDNAME": "gateway"}, "the old removed")
+    assert manager.told() == {"FDSTORE": "1", "FDNAME": "gateway"}
+    listener = manager.kept[-1]
+    assert listener.getsockname() == ("127.0.0.2", first.getsockname()[1])
+    with pytest.raises(ConnectionRefusedError):  # it listens no more, whoever has it
+        socket.create_connection(first.getsockname(), 60)
+    up.kill()
+    home.kill_node()
+    for engine in home.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            engine.kill()
+    up.communicate(timeout=60)
+    with socket.create_connection(listener.getsockname(), 60) as waiting:
+        waiting.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.2\r\n\r\n")
+        again = Home(home.root, through=activated(listener))
+        closed = home.yibu("logs", "node").stdout.count("not asked for by the configuration")
+        again.yibu("up", "-d", pass_fds=(listener.fileno(),))
+        assert waiting.recv(15).startswith(b"HTTP/1.1 200")
+        said = home.yibu("logs", "node").stdout
+        assert said.count("not asked for by the configuration") == closed
+
+
 def test_a_unit_can_be_printed_without_systemd(home: Home) -> None:
     path = home.write([fake()])
     unit = home.yibu("service", "install", "--user", "--print").stdout

@@ -78,10 +78,13 @@ def _watchdog(context: Context) -> float:
 
 
 def _keep_alive(context: Context, interval: float, ended: threading.Event) -> None:
+    address = None
     while not ended.wait(interval):
         try:
-            context.client.call("ping", timeout=interval)
+            before, address = address, context.client.call("ping", timeout=interval).get("url")
         except YibuError as error:
             _log.warning("the node gives no sign of life: %s", error.message)
             continue
+        if before is not None and address != before:  # `yibu apply` has moved it
+            keep_listeners(context)
         tell(context, WATCHDOG="1")

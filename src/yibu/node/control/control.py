@@ -204,7 +204,8 @@ class Control:
                     await self._gateway.sync()
                 return {}
             case "ping":
-                return self._node()["node"]
+                shown = self._node()
+                return {**shown["node"], "url": shown["gateway"]["url"]}
             case "ps":
                 return {"version": 1, **self._node(), "models": await self._fleet.status()}
             case "reserved":
