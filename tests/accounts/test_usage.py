@@ -44,7 +44,7 @@ async def test_sums_by_key_model_day_and_hour(path: Path) -> None:
         assert last["hour"].endswith("T06:00Z")
         assert (last["estimated"], last["audio_seconds"], last["compute_seconds"]) == (1, 1.5, 0.25)
     with AccountStore.open(path) as store:  # written when the node ended
-        assert usage.spent(store.connection, "alice", DAY) == 36
+        assert usage.spent(store.connection, "alice", DAY, DAY + 365 * 86400) == 36
 
 
 async def test_what_cannot_be_written_is_written_later_and_once(
@@ -90,3 +90,56 @@ async def test_a_budget_survives_the_node(path: Path) -> None:
         assert caller is not None
         assert caller.meter is not None
         assert caller.meter.refusal(0.0, now) is None
+
+
+@pytest.mark.parametrize("jump", [86400.0, -86400.0, 40 * 86400.0], ids=["on", "back", "far on"])
+async def test_a_clock_that_jumps_over_a_day_and_back_gives_no_budget_twice(
+    path: Path, jump: float
+) -> None:
+    now = 1_760_000_000.0
+    with AccountStore.open(path) as store:
+        store.add(Account("team", budget=Budget(100, "day")))
+    accounts = LiveAccounts(path, clock=lambda: now)
+    async with accounts.running():
+
+        def spend(tokens: int) -> None:
+            accounts.used("team", "chat").completion_tokens += tokens
+            meter.end(0, tokens)
+
+        (meter,) = accounts.meters()
+        meter.in_flight = 10
+        spend(100)
+        assert meter.refusal(0.0, now) is not None
+        now += jump
+        assert meter.refusal(0.0, now) is None  # another day
+        spend(60)
+        await accounts.sync()
+        now -= jump
+        meter.refusal(0.0, now)
+        await accounts.sync()
+        refused = meter.refusal(0.0, now)
+        assert refused is not None
+        assert (refused.kind, refused.used) == ("budget", 100)
+        now += jump
+        meter.refusal(0.0, now)
+        await accounts.sync()
+        assert meter.refusal(0.0, now) is None
+        assert meter.spending is not None
+        assert meter.spending.spent == 60
+
+
+def test_many_hours_without_a_disk_are_added_up_by_day() -> None:
+    """Beyond the bound, and not across days, for which budgets are counted; nothing is lost."""
+    hours = range(480_000, 480_000 + 24 * 30)
+    counted = {(hour, f"key{key}", "m"): Used(requests=1, prompt_tokens=hour) for hour in hours
+               for key in range(3)}  # fmt: skip
+    before = dict(counted)
+    usage.fold(counted, len(counted))
+    assert counted == before
+    tokens = sum(used.prompt_tokens for used in counted.values())
+    usage.fold(counted, 100)
+    assert len(counted) == 3 * (29 + 24)
+    assert sum(used.requests for used in counted.values()) == len(before)
+    assert sum(used.prompt_tokens for used in counted.values()) == tokens
+    for hour, key, model in before:
+        assert any(slot in counted for slot in ((hour, key, model), (hour // 24 * 24, key, model)))

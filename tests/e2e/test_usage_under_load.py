@@ -29,6 +29,8 @@ class Client:
     """Every other answer is a stream, of which this engine does not count the tokens."""
     statuses: Counter[int] = field(default_factory=Counter)
     tokens: int = 0
+    broken: int = 0
+    """Streams that ended in an error."""
 
     def run(self, url: str) -> None:
         for number in range(_REQUESTS):
@@ -49,7 +51,9 @@ class Client:
             with error:
                 self.statuses[error.code] += 1
             return
-        if not stream:
+        if stream:
+            self.broken += "data: [DONE]" not in text
+        else:
             self.tokens += json.loads(text)["usage"]["total_tokens"]
 
 
@@ -82,7 +86,8 @@ def test_usage_is_what_the_clients_counted(home: Home) -> None:
         statuses = sum((client.statuses for client in some), Counter[int]())
         assert 401 not in statuses
         assert row["requests"] == statuses.total() == _REQUESTS * len(some)
-        assert row["errors"] == statuses.total() - statuses[200]
+        broken = sum(client.broken for client in some)
+        assert row["errors"] == statuses.total() - statuses[200] + broken
         if row["key"] == "bob":
             assert row["total_tokens"] == sum(client.tokens for client in some)
 

@@ -59,16 +59,19 @@ class Spending:
     start: float
     end: float
     spent: int = 0
+    stale: bool = False
+    """What the database has of this day or month is not in ``spent`` yet."""
 
     @classmethod
     def at(cls, budget: Budget, now: float, spent: int = 0) -> Spending:
         return cls(budget, *bounds(budget.period, now), spent)
 
     def roll(self, now: float) -> None:
-        """Begin anew when the day or month is over."""
-        if now >= self.end:
+        """Begin anew when the day or month is over, or when the clock was set to another one: what was used
+        of that before has to be read."""
+        if not self.start <= now < self.end:
             self.start, self.end = bounds(self.budget.period, now)
-            self.spent = 0
+            self.spent, self.stale = 0, True
 
 
 def bounds(period: Period, now: float) -> tuple[float, float]:

@@ -26,11 +26,13 @@ from yibu.accounts.secret import digest_of, prefix_of
 from yibu.accounts.store import AccountStore, KeyDigest
 from yibu.accounts.types import Account, Priority
 from yibu.accounts.usage import By, Slot, Used
-from yibu.errors import UnauthorizedError
+from yibu.errors import UnauthorizedError, YibuError
 from yibu.messages import tr
 
 _log = logging.getLogger(__name__)
 
+_MOST_SLOTS = 10_000
+"""Records in memory, beyond which hours of a day are added up; some 3 MB."""
 _TICK = 0.5
 """Seconds from one look at the database to the next. A node that is killed loses what it counted since
 the last one, and what was being written: less than a second, while a commit takes less than half of one."""
@@ -82,6 +84,8 @@ class LiveAccounts:
         self._counted: dict[Slot, Used] = {}
         """What the database does not have yet."""
         self._told = ""
+        self._fault = ""
+        self._failing_since = 0.0
         self._turn = asyncio.Lock()
         """Budgets are added up from the database and from what is not in it yet: nothing may be on
         its way between the two."""
@@ -103,6 +107,8 @@ class LiveAccounts:
             with contextlib.suppress(asyncio.CancelledError):
                 await ticking
             await self._tick()
+            if (lost := self.unwritten()) is not None and lost["requests"]:
+                _log.error("the usage of %d requests is lost: %s", lost["requests"], self._told)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
             self._thread.shutdown()
 
@@ -123,21 +129,45 @@ class LiveAccounts:
     async def _exchange(self) -> None:
         loop = asyncio.get_running_loop()
         counted, self._counted = self._counted, {}
+        stale = any(meter.spending is not None and meter.spending.stale for meter in self.meters())
         try:
-            found = await loop.run_in_executor(self._thread, self._database.exchange, counted)
+            found = await loop.run_in_executor(
+                self._thread, self._database.exchange, counted, stale
+            )
         except Exception as error:  # whatever it is, what was counted is kept and told of once
             self._count_again(counted)
             self.unreadable = not self._known and may_hold_keys(self.path)
             self.closed |= self.unreadable
+            usage.fold(self._counted, _MOST_SLOTS)
+            self._fault = error.message if isinstance(error, YibuError) else repr(error)
+            if not self._told:
+                self._failing_since = self._clock()
+                _log.warning("usage is kept in memory until it can be written; a crash loses it")
             if self._told != str(error):
                 self._told = str(error)
                 _log.error("%s", error, exc_info=not isinstance(error, AccountsError))
             raise
         if self._told:
-            _log.info("the database of keys %s is usable again", self.path)
+            _log.info("the database of keys %s is usable again, and has all usage", self.path)
         self._told, self.unreadable = "", False
         if found is not None:
             self._take(found)
+
+    def unwritten(self) -> dict[str, Any] | None:
+        """What is kept in memory only, since when and why; None while the database is written."""
+        if not self._told:
+            return None
+        requests = sum(used.requests for used in self._counted.values())
+        return {"requests": requests, "since": int(self._failing_since), "error": self._fault}
+
+    def give(self) -> dict[Slot, Used]:
+        """What could not be written, for the node that goes on; it is not this one's any more."""
+        counted, self._counted = self._counted, {}
+        return counted
+
+    def take(self, slot: Slot, used: Used) -> None:
+        """Count what a node before this one could not write."""
+        self._count_again({slot: used})
 
     def used(self, key: str, model: str) -> Used:
         """Where to add what a request used, at once; it is written within half a second."""
@@ -271,7 +301,7 @@ class LiveAccounts:
             spending.spent += sum(
                 used.prompt_tokens + used.completion_tokens
                 for (hour, key, _), used in self._counted.items()
-                if key == account.name and hour * 3600 >= spending.start
+                if key == account.name and spending.start <= hour * 3600 < spending.end
             )
         who = tr("The API key {account!r}", account=account.name)
         meter = meter or Meter(who, name=f"key {account.name}")
@@ -299,8 +329,9 @@ class _Database:
         self._store: AccountStore | None = None
         self._seen: object = None
 
-    def exchange(self, counted: dict[Slot, Used]) -> _Found | None:
-        """Write what was counted; the accounts, where another process has changed them since.
+    def exchange(self, counted: dict[Slot, Used], stale: bool) -> _Found | None:
+        """Write what was counted; the accounts, where another process has changed them since or what is
+        known of a budget is ``stale``.
 
         Raises:
             AccountsError: the database cannot be read or written; ``counted`` has what was not.
@@ -312,7 +343,8 @@ class _Database:
                 if counted:
                     usage.write(store.connection, counted)
                     counted.clear()  # whatever fails now, it is not to be written twice
-                found = None if version == self._seen else self._read(store)
+                same = version == self._seen and not stale
+                found = None if same else self._read(store)
                 shared = shares(store.connection)
         except BaseException:  # whatever it is, the next look begins with a connection of its own
             self.close()
@@ -332,8 +364,8 @@ class _Database:
         spent = {}
         for account in accounts:
             if account.budget is not None:
-                start, _ = bounds(account.budget.period, now)
-                spent[account.name] = usage.spent(store.connection, account.name, start)
+                period = bounds(account.budget.period, now)
+                spent[account.name] = usage.spent(store.connection, account.name, *period)
         return _Found(accounts, store.digests(), spent)
 
     def close(self) -> None:

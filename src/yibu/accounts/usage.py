@@ -68,6 +68,16 @@ _GROUPS = {
 }
 
 
+def fold(counted: dict[Slot, Used], most: int) -> None:
+    """Add the hours of each day up where there are more than ``most`` records, the latest day's not."""
+    if len(counted) <= most:
+        return
+    latest = max(hour for hour, _, _ in counted) // 24
+    for slot in [slot for slot in counted if slot[0] // 24 < latest and slot[0] % 24]:
+        hour, key, model = slot
+        counted.setdefault((hour // 24 * 24, key, model), Used()).add(counted.pop(slot))
+
+
 def write(connection: sqlite3.Connection, counted: dict[Slot, Used]) -> None:
     """Add to what is there, all or nothing."""
     rows = [(*slot, *(getattr(used, name) for name in _FIELDS)) for slot, used in counted.items()]
@@ -89,12 +99,13 @@ def read(
     return [_row(by, *row) for row in rows]
 
 
-def spent(connection: sqlite3.Connection, key: str, since: float) -> int:
-    """Tokens that a key has used since the beginning of an hour."""
+def spent(connection: sqlite3.Connection, key: str, since: float, until: float) -> int:
+    """Tokens that a key has used between the beginnings of two hours: a clock that was ahead may have
+    left later ones."""
     found = connection.execute(
         "SELECT coalesce(sum(prompt_tokens + completion_tokens), 0) FROM usage "
-        "WHERE key = ? AND hour >= ?",
-        (key, int(since // 3600)),
+        "WHERE key = ? AND hour >= ? AND hour < ?",
+        (key, int(since // 3600), int(until // 3600)),
     )
     return int(found.fetchone()[0])
 
