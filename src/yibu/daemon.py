@@ -9,6 +9,7 @@ that started it, because keys that no log may show are among it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -22,13 +23,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import uvloop
 
 from yibu import __version__, descriptors, log, sockets
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import FILE, holds_keys
+from yibu.channel import Channel, Message
 from yibu.config.keys import check_exposure
 from yibu.config.settings import Settings
 from yibu.engines import registry
@@ -40,6 +42,7 @@ from yibu.errors import AlreadyRunningError, YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
 from yibu.gateway.deps import GatewayDeps
+from yibu.gateway.limits import Accounting
 from yibu.gateway.listening import ListenError, open_listeners
 from yibu.gateway.monitoring import tracing
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
@@ -52,7 +55,6 @@ from yibu.management.context import Context
 from yibu.management.manager import NodeManager
 from yibu.messages import pack, tr
 from yibu.node.control.control import GatewayHandle
-from yibu.node.control.server import plain_error
 from yibu.node.fleet.deploy import Deployer, Note
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.handover.holder_link import HolderLink
@@ -61,6 +63,7 @@ from yibu.node.node import Node
 from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings
 from yibu.paths import Paths, describe
+from yibu.plain_errors import plain_error
 from yibu.planner.facts import read_facts
 from yibu.planner.types import Machine, ModelFacts
 from yibu.redaction import register, register_environment
@@ -74,6 +77,8 @@ _FIRST_START = 2.0
 would hold it up. Whoever asks for a documentation page earlier builds it at once."""
 
 
+_KNOWN = 5.0
+"""Seconds in which an old node says what is in use."""
 _OPEN_POLL = 0.005
 """Seconds between two tries to take an address that another server is about to leave: clients
 find nobody there meanwhile."""
@@ -212,16 +217,17 @@ class Front:
         )
         self._app = create_app(deps)
         self._app.configure(config, digests)
-        if self._replaces:
-            self._app.accounting.expect()
         async with (
             accounts.running(),
             _counted(fleet, numbers),
             self._app.console.running(),
+            _Shared(self._app.accounting, fleet) as shared,
         ):
+            if self._replaces:
+                shared.expect()
             server = GatewayServer(self._app, self._listeners)
             self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
-            self._handle.limits = self._app.accounting
+            self._handle.shared, self._handle.unwritten = shared, accounts.unwritten
             self._handle.configure = partial(self._configure, server)
             self._handle.attach = manager.attach
             try:
@@ -234,6 +240,7 @@ class Front:
                 yield self._handle
             finally:
                 await server.stop()
+                await shared.leave(accounts)
                 if self._traces is not None:
                     await asyncio.to_thread(self._traces.close)
 
@@ -267,6 +274,79 @@ class Front:
         await build_validators()
         await asyncio.to_thread(self._app.surface)
         collector.settle()
+
+
+class _Shared:
+    """The gateway's limits and the fleet's replicas beside another node, in tasks that end with the
+    block."""
+
+    def __init__(self, accounting: Accounting, fleet: Fleet) -> None:
+        self._accounting, self._fleet = accounting, fleet
+        self._channel: Channel | None = None
+        """To the node that goes on in this one's place."""
+        self._old: list[asyncio.Task[None]] = []
+        self._new: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await cancelled(*self._old, *self._new)
+
+    async def alone(self) -> None:
+        if self._old:
+            await asyncio.wait(self._old)
+
+    def expect(self) -> None:
+        """Admit nothing before an old node has said what is in use, or is gone."""
+        self._accounting.expect()
+        self._fleet.expect()
+
+    def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        work = self._take_over(Channel(reader, writer))
+        self._old.append(asyncio.create_task(work, name="the old node"))
+
+    async def _take_over(self, channel: Channel) -> None:
+        limits, leases = self._accounting.take_over(channel), self._fleet.take_over(channel)
+
+        def known(message: Message) -> None:
+            if "known" in message:
+                self._known()
+
+        late = asyncio.get_running_loop().call_later(_KNOWN, self._known)
+        try:
+            await channel.run(limits.handle, leases.handle, known)
+        finally:
+            late.cancel()
+            self._known()
+            limits.gone()
+            leases.gone()
+
+    async def leave(self, accounts: LiveAccounts) -> None:
+        """Give what could not be written to the node that goes on."""
+        with contextlib.suppress(YibuError):  # which is logged
+            await accounts.sync()
+        if (channel := self._channel) is not None:
+            for slot, used in accounts.give().items():
+                channel.send({"slot": slot, "used": dataclasses.asdict(used)})
+
+    def _known(self) -> None:
+        self._accounting.known.set()
+        self._fleet.known()
+
+    def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        channel = self._channel = Channel(reader, writer)
+        self._accounting.hand_over(channel)
+        self._fleet.hand_over(channel)
+        channel.send({"known": True})
+        self._new.append(asyncio.create_task(self._hand_over(channel), name="the new node"))
+
+    async def _hand_over(self, channel: Channel) -> None:
+        try:
+            await channel.run()
+        finally:
+            self._channel = None
+            self._fleet.alone()
 
 
 @asynccontextmanager

@@ -18,8 +18,7 @@ from tests.e2e.home import Home, fake
 from tests.fakes.hub_server import HubServer
 from yibu import errors, log
 from yibu.gateway.envelope import error_body, error_event
-from yibu.node.control.client import rebuild_error
-from yibu.node.control.server import plain_error
+from yibu.plain_errors import plain_error, rebuild_error
 from yibu.redaction import redact, register, register_urls
 
 TOKEN = "tok-5up3r-s3cret-of-the-hub"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -17,7 +18,10 @@ import pytest
 from tests.e2e.home import Home, fake, scrape
 from tests.e2e.vllm_models import SOURCE, VllmModels
 from tests.fakes.hub_server import HubServer
-from tests.small_disks import with_disks
+from tests.small_disks import fill, with_disks
+from tests.support.polling import until
+from yibu.accounts import usage
+from yibu.accounts.store import FILE, AccountStore
 from yibu.paths import Paths
 
 MakeHome = Callable[..., Home]
@@ -129,6 +133,59 @@ def test_an_engine_that_fills_the_disk_of_the_logs(on_disks: MakeHome, tmp_path:
     assert "the disk with its log is full" in refused.stderr
     assert "free some space" in refused.stderr
     shown_everywhere(home, "fake", "the disk with its log is full", "disk_full")
+
+
+@pytest.mark.parametrize("end", ["room again", "upgrade", "down"])
+def test_usage_waits_for_room(end: str, on_disks: MakeHome, tmp_path: Path) -> None:
+    """It is kept in memory, which the log says once, `ps` and `doctor` say; it is written when there is room,
+    and given on to another node. A node that is stopped says what is lost."""
+    state = Paths.from_env({"YIBU_HOME": str(tmp_path)}).state
+    home = on_disks({state: "2m"})
+    home.write([fake()])
+    home.yibu("up", "-d")
+
+    def inside() -> Path:
+        """The disk as the node sees it; a command would find one of its own."""
+        return Path(f"/proc/{home.ps()['node']['pid']}/root") / state.relative_to("/")
+
+    fill(inside())
+    before, fault = 3, "the disk is full"
+    for _ in range(before):
+        body = {"model": "fake", "messages": [{"role": "user", "content": "a"}]}
+        request = urllib.request.Request(
+            f"{home.url()}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200
+
+    def unwritten() -> int:
+        told = home.ps()["gateway"]["unwritten"]
+        return told["requests"] if told and fault in told["error"] else 0
+
+    until(lambda: unwritten() == before, "the fault told")
+    assert f"usage of {before} requests is in memory only" in home.yibu("ps").stderr
+    rows = json.loads(home.yibu("doctor", "--json", code=None).stdout)["findings"]
+    (row,) = [row for row in rows if row["subject"] == "usage"]
+    assert (row["level"], fault in row["found"]) == ("warning", True)
+    if end == "down":
+        home.yibu("down", code=None)
+    else:
+        if end == "upgrade":
+            home.yibu("node", "upgrade")
+            until(lambda: unwritten() == before, "the new node has it")
+        (inside() / "others").unlink()
+        until(lambda: home.ps()["gateway"]["unwritten"] is None, "written")
+        # A copy: SQLite would look for what /proc/PID/root links to.
+        kept = shutil.copytree(inside(), tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+        with AccountStore.open(kept / FILE) as store:
+            (used,) = usage.read(store.connection, "model", 0)
+        assert (used["model"], used["requests"]) == ("fake", before)
+    said = home.yibu("logs", "node", "-n", "400").stdout
+    assert said.count("usage is kept in memory") == (2 if end == "upgrade" else 1)
+    assert f"the usage of {before} requests is lost" in said or end != "down"
+    assert "is lost" not in said or end == "down"
 
 
 @pytest.mark.engine

@@ -8,14 +8,20 @@ import os
 import re
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import h11
 import pytest
 
 from tests.e2e.home import Home, fake
 from tests.support.counting import Connection, Count, ask_on
 from tests.support.polling import eventually, until
+from yibu.accounts.store import FILE, AccountStore
+from yibu.accounts.types import Account
+from yibu.config.types import Limits
+from yibu.paths import Paths
 
 _CLIENTS = 16
 
@@ -92,7 +98,8 @@ def listening(home: Home) -> list[tuple[str, int]]:
 
 def in_flight(home: Home, model: str) -> int:
     log = home.root / "logs" / f"{model}-0.log"
-    return log.read_text().count("generation") - 1  # the first is the probe
+    said = log.read_text() if log.exists() else ""
+    return said.count("generation") - 1  # the first is the probe
 
 
 RPM = 30
@@ -170,6 +177,182 @@ async def test_limits_hold_for_both_nodes_together(home: Home) -> None:
     await eventually(free, "what ended on the old node is free on the new one")
     for line in (first, second):
         await line.close()
+
+
+@pytest.fixture
+def gate(home: Home) -> Iterator[Path]:
+    """The file without which no stream ends."""
+    path = home.root / "gate"
+    yield path
+    path.touch()  # a test that has failed is not to be waited for
+
+
+async def once(number: int, model: str, key: str = "", **fields: Any) -> tuple[int, bytes]:
+    """One request on a connection of its own."""
+    line = Connection(number, key)
+    try:
+        return await line.ask(model, **fields)
+    finally:
+        await line.close()
+
+
+async def asked(line: Connection, number: int, model: str, key: str = "") -> tuple[int, bytes]:
+    """One request on a connection to the old node, or on a new one where a slow machine has let the old one's
+    time run out: what is tested holds of both."""
+    try:
+        return await line.ask(model)
+    except (OSError, h11.RemoteProtocolError) as error:
+        print(f"the old node has closed an idle connection: {error}")
+        return await once(number, model, key)
+    finally:
+        await line.close()
+
+
+async def test_slots_and_queue_are_shared_by_both_nodes(home: Home, gate: Path) -> None:
+    """An engine all of whose slots have streams of the old node: it is adopted as it is, what waited goes on
+    waiting, and both nodes refuse what is too much for the queue of both together."""
+    slow = fake("slow", "--slots", "2", "--end-when", str(gate), max_concurrency=2, max_queue=3)
+    home.write([slow], drain_timeout=120)
+    home.yibu("up", "-d")
+    number, engine = port(home), home.model("slow")["replicas"][0]["pid"]
+    idle = [Connection(number) for _ in range(3)]
+    for line in idle:
+        assert (await line.ask("slow"))[0] == 200
+    begun = in_flight(home, "slow")
+    running = [asyncio.create_task(once(number, "slow", stream=True)) for _ in range(2)]
+    await eventually(lambda: in_flight(home, "slow") == begun + 2, "both slots taken")
+    queued = [asyncio.create_task(once(number, "slow"))]
+    await eventually(lambda: home.model("slow")["queued"] == 1, "one waits in the old node")
+    await upgrade(home)
+    assert home.model("slow")["replicas"][0]["state"] == "ready"
+    assert home.model("slow")["queued"] == 1  # the old node's
+
+    queued.append(asyncio.create_task(asked(idle.pop(), number, "slow")))
+    await eventually(lambda: home.model("slow")["queued"] == 2, "asked of the old node")
+    queued.append(asyncio.create_task(once(number, "slow")))
+    await eventually(lambda: home.model("slow")["queued"] == 3, "asked of the new node")
+    for line in (idle.pop(), Connection(number)):
+        status, body = await asked(line, number, "slow")
+        assert (status, json.loads(body)["error"]["code"]) == (429, "queue_full")
+    leaves = idle.pop()
+    queued[0].cancel()  # its client leaves
+    await eventually(lambda: home.model("slow")["queued"] == 2, "its place is free")
+    queued[0] = asyncio.create_task(asked(leaves, number, "slow"))
+    await eventually(lambda: home.model("slow")["queued"] == 3, "and taken on the old node")
+    assert not any(task.done() for task in (*running, *queued))
+    gate.touch()
+    assert {status for status, _ in await asyncio.gather(*running, *queued)} == {200}
+    (replica,) = home.model("slow")["replicas"]
+    assert (replica["pid"], replica["restarts"]) == (engine, 0)
+
+
+async def test_what_the_old_node_streams_is_waited_for(home: Home, gate: Path) -> None:
+    """By a restart, and before a model is unloaded that nobody else asks."""
+    entry = {"keep": "idle 1s"}
+    slow = fake("slow", "--end-when", str(gate), **entry)
+    home.write([slow, fake("other", **entry), fake("again", "--end-when", str(gate))],
+               drain_timeout=120)  # fmt: skip
+    home.yibu("up", "-d")
+    number = port(home)
+    names = ("slow", "again")
+    streams = [asyncio.create_task(once(number, name, stream=True)) for name in names]
+    for name in names:
+        await eventually(lambda name=name: in_flight(home, name) == 1, "a stream in flight")
+    pids = {name: home.model(name)["replicas"][0]["pid"] for name in names}
+    await upgrade(home)
+    assert (await once(number, "other"))[0] == 200
+    restart = asyncio.create_task(asyncio.to_thread(home.yibu, "restart", "again"))
+    await eventually(lambda: home.model("other")["state"] == "unloaded", "the idle one unloaded")
+    draining = "the old node's stream is waited for"
+    await eventually(lambda: home.model("again")["replicas"][0]["state"] == "draining", draining)
+    assert {name: home.model(name)["replicas"][0]["pid"] for name in names} == pids
+    gate.touch()
+    for status, body in await asyncio.gather(*streams):
+        assert status == 200
+        assert body.endswith(b"data: [DONE]\n\n")
+    await restart
+    assert home.model("again")["replicas"][0]["pid"] != pids["again"]
+    await eventually(lambda: home.model("slow")["state"] == "unloaded", "unloaded when it is over")
+
+
+async def test_three_nodes_keep_one_account(home: Home, gate: Path) -> None:
+    """A second upgrade while the first node still streams."""
+    home.write([fake("slow", "--end-when", str(gate), max_concurrency=2)], drain_timeout=120)
+    home.yibu("up", "-d")
+    number = port(home)
+    streams, old = [], []
+    for count in (1, 2):
+        streams.append(asyncio.create_task(once(number, "slow", stream=True)))
+        await eventually(lambda count=count: in_flight(home, "slow") == count, "in flight")
+        old.append(node(home)["pid"])
+        await upgrade(home)
+    third = asyncio.create_task(once(number, "slow"))
+    await eventually(lambda: home.model("slow")["queued"] == 1, "no room beside two of old nodes")
+    assert not third.done()
+    gate.touch()
+    assert {status for status, _ in await asyncio.gather(*streams, third)} == {200}
+    until(lambda: not {p.pid for p in home.processes()} & set(old), "the old nodes gone")
+
+
+TOKENS = 11 + 1 + 5
+"""Of one chat with the fake engine: template, prompt, answer."""
+
+
+@pytest.mark.parametrize("limit", ["tpm", "budget"])
+async def test_tokens_hold_for_both_nodes_together(limit: str, home: Home, gate: Path) -> None:
+    """What a stream of the old node took counts on the new one, and the other way round."""
+    most = 20 * TOKENS
+    slow = fake("slow", "--count-words", "--end-when", str(gate))
+    setting = ("--tpm", str(most)) if limit == "tpm" else ("--budget", f"{most}/day")
+    key = home.yibu("key", "add", "team", *setting).stdout.strip()
+    home.write([fake("fake", "--count-words"), slow], drain_timeout=120)
+    home.yibu("up", "-d")
+    begun, number = time.monotonic(), port(home)
+    old = [Connection(number, key) for _ in range(6)]
+    for line in old:
+        assert (await line.ask("fake"))[0] == 200
+    answered = len(old)
+    stream = asyncio.create_task(once(number, "slow", key, stream=True))
+    await eventually(lambda: in_flight(home, "slow") == 1, "a stream in flight")
+    await upgrade(home)
+    refused: list[int] = []
+    while len(refused) < 6 and answered < 60:
+        line = old.pop() if old and answered % 2 else Connection(number, key)
+        status, body = await asked(line, number, "fake", key)
+        answered += status == 200
+        if answered == 10 and not gate.exists():
+            gate.touch()
+            assert (await stream)[0] == 200
+            answered += 1
+        if status == 429:
+            code = json.loads(body)["error"]["code"]
+            assert code == ("insufficient_quota" if limit == "budget" else "rate_limit_exceeded")
+            refused.append(status)
+    # The request that reaches the limit is answered.
+    filled = (time.monotonic() - begun) * most / 60 if limit == "tpm" else 0
+    assert 20 <= answered <= (most + filled) / TOKENS + 1
+    for line in old:
+        await line.close()
+
+
+async def test_more_limits_than_a_line_holds_are_handed_over(home: Home) -> None:
+    """Of 1,500 keys, each with a limit: what is in use of the last one holds on the new node."""
+    home.yibu("key", "add", "first")
+    with AccountStore.open(Paths.from_env(home.env).state / FILE) as store:
+        for number in range(1500):
+            name = f"a-key-with-a-rather-long-name-{number:04d}"
+            key = store.add(Account(name, time.time(), limits=Limits(rpm=2)))
+    home.write([fake()])
+    home.yibu("up", "-d")
+    begun, statuses = time.monotonic(), []
+    for act in (None, None, upgrade):
+        if act is not None:
+            await act(home)
+        line = Connection(port(home), key)
+        statuses.append((await line.ask("fake"))[0])
+        await line.close()
+    if time.monotonic() - begun < 25:  # else one more is due
+        assert statuses.count(200) == 2
 
 
 @pytest.mark.chaos

@@ -70,7 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--metrics", metavar="FILE", help="/metrics answers with its bytes")
     parser.add_argument("--count-words", action="store_true", help="usage has the prompt's words")
     parser.add_argument("--tokenizer", action="store_true", help="/tokenize has a token a word")
-    parser.add_argument("--slots", type=int, default=1000, help="streams at once; others wait")
+    parser.add_argument("--slots", type=int, default=1000, help="answers at once; others wait")
     parser.add_argument("--first-token", type=float, default=0.0, help="seconds before a stream")
     parser.add_argument(
         "--deltas", metavar="FILE", help="a JSON list: what chat streams have instead"
@@ -272,7 +272,8 @@ class Connection(socketserver.StreamRequestHandler):
                 time.sleep(args.first_token)
                 self.stream(count, chat=chat, usage=usage if asked else None)
             return
-        time.sleep(count * args.slow_tokens)
+        with engine.slots:
+            time.sleep(count * args.slow_tokens)
         text = " ".join(f"{engine.weights}{i}" for i in range(count))
         choice = {"index": 0, "finish_reason": "length", "logprobs": None}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}

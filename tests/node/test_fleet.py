@@ -163,7 +163,7 @@ async def test_a_crash_under_load_costs_only_the_requests_in_flight(make_fleet: 
         assert len(outcomes) + failed == 60
         await eventually(lambda: fleet._runner.supervisors["smol-0"].restarts == 1)
         await eventually(lambda: fleet._runner.supervisors["smol-0"].state == "ready")
-        assert all(replica.in_flight == 0 for replica in fleet._supervisors)
+        assert not any(replica.requests for replica in fleet._supervisors)
 
 
 async def test_a_request_waits_over_a_quick_restart(make_fleet: MakeFleet) -> None:
@@ -361,7 +361,7 @@ async def test_a_drain_under_load_loses_no_answer(make_fleet: MakeFleet, tmp_pat
         await fleet.up(fake_model("smol", "--answer-when", str(go_on), replicas=2))
         go_on.unlink()
         going = [asyncio.create_task(ask(fleet, "smol")) for _ in range(12)]
-        await eventually(lambda: sum(r.in_flight for r in fleet._supervisors) == 12)
+        await eventually(lambda: sum(len(r.requests) for r in fleet._supervisors) == 12)
         draining = asyncio.create_task(fleet.drain(60))
         await asyncio.sleep(0)
         go_on.touch()
@@ -480,3 +480,51 @@ async def test_logs_of_the_last_configurations_are_kept(
             await fleet.up(fake_model("smol", "--tokens", str(number + 1)))
     kept = sorted(path.name for path in paths.logs.glob("smol-*.log"))
     assert kept == ["smol-0.3.log", "smol-0.4.log", "smol-0.5.log"]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["beside another", "alone"])
+async def test_a_replica_that_answers_nothing_gets_no_requests_of_others(
+    alone: bool, make_fleet: MakeFleet
+) -> None:
+    """Long before it counts as hung; where all are silent, and once it answers again, as ever."""
+    timings = {"quiet": 0.1, "silent": 0.1, "health_every": 1000, "health_failures": 10**6}
+    async with make_fleet(timings=timings) as fleet:
+        await fleet.up(fake_model("smol", replicas=1 if alone else 2))
+        first = await acquire(fleet, "smol")
+        replica = first.endpoint.replica
+        (pid,) = [
+            one["pid"]
+            for model in await fleet.status()
+            for one in model["replicas"]
+            if one["id"] == replica
+        ]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            found = fleet._runner.supervisors[replica]
+            await eventually(lambda: found.silent, "its silence noticed")
+            others = [await acquire(fleet, "smol") for _ in range(6)]
+            reached = {lease.endpoint.replica == replica for lease in others}
+            assert reached == {alone}
+            for lease in others:
+                lease.release()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await eventually(lambda: not found.silent, "its answer noticed")
+        leases = [await acquire(fleet, "smol") for _ in range(4)]
+        assert replica in {lease.endpoint.replica for lease in leases}
+        for lease in (first, *leases):
+            lease.release()
+
+
+async def test_a_stopped_engine_is_replaced_soon(make_fleet: MakeFleet) -> None:
+    """However long a health check may take: what is stopped cannot answer it."""
+    async with make_fleet(timings={"quiet": 0.1, "health_request": 1000}) as fleet:
+        await fleet.up(fake_model("smol", replicas=1))
+        ((before,),) = [model["replicas"] for model in await fleet.status()]
+        os.kill(before["pid"], signal.SIGSTOP)
+
+        async def replaced() -> bool:
+            ((now,),) = [model["replicas"] for model in await fleet.status()]
+            return now["pid"] not in (None, before["pid"]) and now["state"] == "ready"
+
+        await eventually(replaced, "another engine")

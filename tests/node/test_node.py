@@ -120,7 +120,7 @@ def test_its_whole_life(node: Callable[..., NodeProcess], paths: Paths) -> None:
     assert shown["version"] == 1
     assert shown["node"]["pid"] == one.pid
     assert abs(shown["node"]["started"] - time.time()) < 60
-    assert shown["gateway"] == {"url": "http://127.0.0.1:1"}
+    assert shown["gateway"] == {"url": "http://127.0.0.1:1", "unwritten": None}
     assert set(shown) == {"version", "node", "gateway", "models"}
     path = paths.model_log("smol-0")
     assert "listens" in path.read_text()

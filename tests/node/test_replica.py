@@ -251,9 +251,9 @@ async def test_an_idle_engine_that_gives_no_token_is_restarted(
 async def test_requests_without_progress_bring_the_canary_early(supervise: Supervise) -> None:
     async with supervise("--hang-after", "1", stall=0.2, canary=0.4, **OFTEN) as (replica, _):
         await state(replica, "ready")
-        replica.acquire()
+        replica.acquire("one")
         await restarted(replica)
-        replica.release(failed=True)
+        replica.release("one", failed=True)
 
 
 async def test_a_busy_engine_is_not_taken_for_hung(
@@ -283,7 +283,7 @@ async def test_a_stopped_engine_fails_its_health_checks(supervise: Supervise) ->
         await state(replica, "ready")
         os.kill(await pid_of(replica), signal.SIGSTOP)
         await restarted(replica)
-        assert "hangs: GET /health: no answer within 0.1 s" in (replica.cause or "")
+        assert "hangs: its process is stopped, 3 times in a row" in (replica.cause or "")
         await state(replica, "ready")
 
 
@@ -295,8 +295,8 @@ async def test_clients_that_give_up_do_not_hide_a_stopped_engine(supervise: Supe
 
         async def gave_up() -> bool:
             if replica.state == "ready":
-                replica.acquire()
-                replica.release(failed=False)
+                replica.acquire("one")
+                replica.release("one", failed=False)
             return replica.restarts >= 1
 
         await eventually(gave_up)
@@ -322,8 +322,8 @@ async def test_a_failed_request_makes_it_look_at_once(supervise: Supervise) -> N
     async with supervise(**slow) as (replica, _):
         await state(replica, "ready")
         os.kill(await pid_of(replica), signal.SIGSTOP)
-        replica.acquire()
-        replica.release(failed=True)
+        replica.acquire("one")
+        replica.release("one", failed=True)
         await restarted(replica)
 
 
@@ -465,19 +465,19 @@ async def test_cleaning_up_is_finished_however_often_it_is_cancelled() -> None:
 async def test_stop_waits_for_requests_in_flight(supervise: Supervise) -> None:
     async with supervise() as (replica, _history):
         await state(replica, "ready")
-        replica.acquire()
+        replica.acquire("one")
         stopping = asyncio.create_task(replica.stop())
         await state(replica, "draining")
         assert processes.alive(replica.process.identity)
         assert replica.endpoint is None, "a draining replica takes no more requests"
-        replica.release(failed=False)
+        replica.release("one", failed=False)
         await stopping
 
 
 async def test_a_drain_has_an_end(supervise: Supervise) -> None:
     async with supervise(drain=0.1) as (replica, _):
         await state(replica, "ready")
-        replica.acquire()
+        replica.acquire("one")
         await replica.stop()
         assert replica.state == "stopped"
 

@@ -85,10 +85,10 @@ async def test_an_engine_sleeps_and_is_woken(supervise: Supervise, level: str) -
 
 async def test_requests_in_flight_end_before_it_sleeps(supervise: Supervise) -> None:
     async with supervise(plan("1")) as replica:
-        replica.acquire()
+        replica.acquire("one")
         replica.ask_sleep(1)
         await state(replica, "draining")
-        replica.release(failed=False)
+        replica.release("one", failed=False)
         await state(replica, "sleeping")
 
 

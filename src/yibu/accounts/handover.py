@@ -1,12 +1,13 @@
 """Limits while two nodes stand: the new node keeps them, and the old one asks it for each request.
 
-Lines of JSON over the socket of the upgrade, once the new node serves:
+Messages over the channel of the upgrade (:mod:`yibu.channel`), once the new node serves:
 
 | old node | new node |
 |---|---|
-| ``{"meters": {name: [requests left, tokens left, in flight]}}``, first | |
-| ``{"begin": [name], "tokens": n, "id": n}`` | ``{"id": n, "refusal": … or null, "windows": […]}`` |
+| ``{"meter": name, "state": [requests left, tokens left, in flight]}``, first | |
+| ``{"begin": [name], "tokens": n, "id": n}`` | ``{"answer": n, "refusal": … or null, "windows": […]}`` |
 | ``{"end": [name], "set_aside": n, "tokens": n}`` | |
+| ``{"slot": [hour, key, model], "used": {…}}``, at its end: what it could not write | |
 
 So both together admit what one would. A node that is gone asks nothing any more, and what it had begun is
 over; an old node that gets no answer goes on with what it knew when the new one began.
@@ -15,18 +16,15 @@ over; an old node that gets no answer goes on with what it knew when the new one
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import itertools
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from yibu.accounts.limits import Meter, Refusal, Verdict, Window
+from yibu.accounts.usage import Used
+from yibu.channel import Channel, Message
 
-_FIRST = 5.0
-"""Seconds in which the old node says what is in use."""
 _ANSWER = 5.0
 """Seconds in which the new node says whether a request may begin."""
 
@@ -34,36 +32,14 @@ _ANSWER = 5.0
 class Successor:
     """The node that keeps the limits now, as the old one asks it."""
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        meters: Sequence[Meter],
-        now: float,
-    ) -> None:
-        self._reader, self._writer = reader, writer
-        self._ids = itertools.count()
-        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._send({"meters": {meter.name: meter.state(now) for meter in meters}})
-
-    async def run(self) -> None:
-        """Take its answers; returns when it is gone."""
-        try:
-            with contextlib.suppress(ConnectionError):
-                while line := await self._reader.readline():
-                    answer = json.loads(line)
-                    if (asked := self._asked.pop(answer["id"], None)) and not asked.done():
-                        asked.set_result(answer)
-        finally:
-            self._writer.close()
-            for asked in self._asked.values():
-                asked.cancel()
+    def __init__(self, channel: Channel, meters: Sequence[Meter], now: float) -> None:
+        self._channel = channel
+        for meter in meters:
+            channel.send({"meter": meter.name, "state": meter.state(now)})
 
     async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict | None:
         """Whether a request may begin; None where the node does not say."""
-        number, loop = next(self._ids), asyncio.get_running_loop()
-        answered = self._asked[number] = loop.create_future()
-        self._send({"begin": [meter.name for meter in meters], "tokens": tokens, "id": number})
+        answered = self._channel.ask({"begin": [meter.name for meter in meters], "tokens": tokens})
         heard = False
         try:
             await asyncio.wait((answered,), timeout=_ANSWER)
@@ -71,7 +47,7 @@ class Successor:
         finally:
             if not heard:  # the client has left, or the node is slow: what it then begins is over
 
-                def unwanted(late: asyncio.Future[dict[str, Any]]) -> None:
+                def unwanted(late: asyncio.Future[Message]) -> None:
                     if not late.cancelled() and late.result()["refusal"] is None:
                         self.end(meters, tokens, 0)
 
@@ -89,11 +65,7 @@ class Successor:
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         """A request is over."""
         names = [meter.name for meter in meters]
-        self._send({"end": names, "set_aside": set_aside, "tokens": tokens})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\n")
+        self._channel.send({"end": names, "set_aside": set_aside, "tokens": tokens})
 
 
 class Keeper(Protocol):
@@ -102,52 +74,51 @@ class Keeper(Protocol):
     def meter(self, name: str) -> Meter | None:
         """One of its meters; None for a key or a model that has no limit."""
 
+    def take(self, slot: Sequence[Any], used: Used) -> None:
+        """Count what another node used."""
+
     async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict: ...
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None: ...
 
 
-async def serve(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    keeper: Keeper,
-    known: asyncio.Event,
-    clock: Callable[[], float],
-) -> None:
-    """Count for an old node until it is gone; ``known`` is set when it has said what is in use."""
-    running: Counter[str] = Counter()
-    try:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(_FIRST):
-                line = await reader.readline()
-            while line:
-                message = json.loads(line)
-                for name, state in message.get("meters", {}).items():
-                    requests, tokens, in_flight = state
-                    if (meter := keeper.meter(name)) is not None:
-                        meter.resume(requests, tokens, in_flight, clock())
-                        running[name] += in_flight
-                known.set()
-                if (names := message.get("begin")) is not None:
-                    meters = _found(keeper, names)
-                    verdict = await keeper.begin(meters, message["tokens"])
-                    if verdict.refusal is None:
-                        running.update(meter.name for meter in meters)
-                    answer = {"id": message["id"], **dataclasses.asdict(verdict)}
-                    writer.write(json.dumps(answer, default=str).encode() + b"\n")
-                if (names := message.get("end")) is not None:
-                    meters = _found(keeper, names)
-                    running.subtract(meter.name for meter in meters)
-                    keeper.end(meters, message["set_aside"], message["tokens"])
-                line = await reader.readline()
-    finally:
-        known.set()
-        for name, number in running.items():
-            if (meter := keeper.meter(name)) is not None:
-                for _ in range(number):
-                    keeper.end([meter], 0, 0)
-        writer.close()
+class Predecessor:
+    """The old node, for which this one counts."""
 
+    def __init__(self, channel: Channel, keeper: Keeper, clock: Callable[[], float]) -> None:
+        self._channel, self._keeper, self._clock = channel, keeper, clock
+        self._running: Counter[str] = Counter()
 
-def _found(keeper: Keeper, names: Sequence[str]) -> list[Meter]:
-    return [meter for name in names if (meter := keeper.meter(name)) is not None]
+    def handle(self, message: Message) -> Coroutine[Any, Any, None] | None:
+        if (name := message.get("meter")) is not None:
+            requests, tokens, in_flight = message["state"]
+            if (meter := self._keeper.meter(name)) is not None:
+                meter.resume(requests, tokens, in_flight, self._clock())
+                self._running[name] += in_flight
+        elif (slot := message.get("slot")) is not None:
+            self._keeper.take(slot, Used(**message["used"]))
+        elif "begin" in message:
+            return self._begin(message)
+        elif (names := message.get("end")) is not None:
+            self._running.subtract(names)
+            self._keeper.end(self._found(names), message["set_aside"], message["tokens"])
+        return None
+
+    async def _begin(self, message: Message) -> None:
+        meters = self._found(message["begin"])
+        verdict = await self._keeper.begin(meters, message["tokens"])
+        if verdict.refusal is None:
+            self._running.update(message["begin"])
+        answer = dataclasses.asdict(verdict)
+        if verdict.refusal is not None:
+            answer["refusal"]["who"] = ""  # the old node has its own name for it
+        self._channel.send({"answer": message["id"], **answer})
+
+    def gone(self) -> None:
+        """What it had begun is over."""
+        for name, number in self._running.items():
+            for meter in self._found([name] * max(number, 0)):
+                self._keeper.end([meter], 0, 0)
+
+    def _found(self, names: Sequence[str]) -> list[Meter]:
+        return [meter for name in names if (meter := self._keeper.meter(name)) is not None]

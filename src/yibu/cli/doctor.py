@@ -150,7 +150,17 @@ def _node(context: Context) -> list[Finding]:
         return [Finding(tr("node"), "failure", error.message, error.hint)]
     pid, url = status["node"]["pid"], status["gateway"]["url"]
     found = tr("process {pid}, {url}", pid=pid, url=url)
-    return [Finding(tr("node"), "ok", found), *_models(status["models"])]
+    node = Finding(tr("node"), "ok", found)
+    return [node, *_usage(status["gateway"].get("unwritten")), *_models(status["models"])]
+
+
+def _usage(unwritten: dict[str, Any] | None) -> list[Finding]:
+    if unwritten is None:
+        return []
+    requests, fault = unwritten["requests"], unwritten["error"]
+    found = tr("of {count} requests in memory only: {fault}", count=requests, fault=fault)
+    advice = tr("It is written as soon as that is possible; a node that is killed before loses it")
+    return [Finding(tr("usage"), "warning", found, advice)]
 
 
 def _left(context: Context) -> list[Finding]:

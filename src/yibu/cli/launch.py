@@ -15,8 +15,8 @@ from yibu.config.settings import settings_of
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.management.context import Context
 from yibu.messages import tr, unpack
-from yibu.node.control.client import rebuild_error
 from yibu.node.handover.holder import command as holder_command
+from yibu.plain_errors import rebuild_error
 
 _OTHER_NODE = 10.0
 """Seconds that a node which another command started gets until it answers."""

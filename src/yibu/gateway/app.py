@@ -149,7 +149,6 @@ class Gateway:
         """Close the connections to the engines, and what works for the gateway."""
         await self._engines.aclose()
         await self.offload.aclose()
-        await self.accounting.aclose()
         self.pool.close()
 
     async def _page(self, caller: Caller) -> str:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from yibu.accounts.handover import Successor, serve
+from yibu.accounts.handover import Predecessor, Successor
 from yibu.accounts.limits import Admission, Meter, Refusal, Verdict, Window
 from yibu.accounts.live import Caller, LiveAccounts
-from yibu.accounts.usage import Tokens
+from yibu.accounts.usage import Tokens, Used
+from yibu.channel import Channel
 from yibu.errors import OverloadedError
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Headers
 from yibu.messages import tr
@@ -88,13 +89,11 @@ class Accounting:
         self.clock = clock
         self._wall = wall
         self._models: dict[str, Meter] = {}
-        self._known = asyncio.Event()
+        self.known = asyncio.Event()
         """Unset until a node that this one replaces has said what is in use."""
-        self._known.set()
+        self.known.set()
         self._successor: Successor | None = None
         """The node that keeps the limits now."""
-        self._tasks: set[asyncio.Task[None]] = set()
-        """What goes on with another node."""
 
     async def admit(self, exchange: Exchange, route: Route, name: str) -> None:
         """Let a request begin whose model is known, by the ``name`` that the client has for it.
@@ -117,8 +116,8 @@ class Accounting:
 
     async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict:
         """Whether a request may begin, which it then has."""
-        if not self._known.is_set():
-            await self._known.wait()
+        if not self.known.is_set():
+            await self.known.wait()
         if self._successor is not None:
             verdict = await self._successor.begin(meters, tokens)
             if verdict is not None:
@@ -140,30 +139,18 @@ class Accounting:
 
     def expect(self) -> None:
         """Admit nothing before an old node has said what is in use, or is gone."""
-        self._known.clear()
+        self.known.clear()
 
-    def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def take_over(self, channel: Channel) -> Predecessor:
         """Keep the limits of an old node too, until it is gone."""
-        self._begin(serve(reader, writer, self, self._known, self.clock), "limits of the old node")
+        return Predecessor(channel, self, self.clock)
 
-    def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Ask a new node from now on, until it is gone."""
+    def hand_over(self, channel: Channel) -> None:
+        """Ask a new node from now on."""
         meters = [*self._models.values()]
         if self._accounts is not None:
             meters += self._accounts.meters()
-        self._successor = Successor(reader, writer, meters, self.clock())
-        self._begin(self._successor.run(), "limits at the new node")
-
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def aclose(self) -> None:
-        """Have nothing to do with another node any more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._successor = Successor(channel, meters, self.clock())
 
     def meter(self, name: str) -> Meter | None:
         """One by its name; None for a key or a model without limits."""
@@ -173,6 +160,12 @@ class Accounting:
             return self._model(found) if found is not None and found.limits else None
         known = self._accounts.meters() if self._accounts is not None else []
         return next((meter for meter in known if meter.name == name), None)
+
+    def take(self, slot: Sequence[Any], used: Used) -> None:
+        """Count what a node before this one could not write."""
+        if self._accounts is not None:
+            hour, key, model = slot
+            self._accounts.take((hour, key, model), used)
 
     def settle(self, exchange: Exchange) -> None:
         """Count what a request used, when it is over."""

@@ -83,7 +83,8 @@ class Node:
         current = CurrentSettings(self.settings, self.secrets, self.link)
 
         def shown() -> dict[str, Any]:
-            return {"node": {**node, "holder": self.link.pid}, "gateway": {"url": gateway.url}}
+            told = {"url": gateway.url, "unwritten": gateway.unwritten()}
+            return {"node": {**node, "holder": self.link.pid}, "gateway": told}
 
         async with AsyncExitStack() as stack:
             inherited = _one(self.handed, "lock")
@@ -114,7 +115,7 @@ class Node:
             upgrade.control = await stack.enter_async_context(server)
             lock.note(self.link.pid)
             self.link.watch(lambda: lock.note(None))
-            await before.leave(node, gateway.limits)
+            await before.leave(node, gateway.shared)
             host.ownership.decide(True)
             await asyncio.to_thread(state.release)
             _log.info("node %d serves %s", os.getpid(), gateway.url)
@@ -133,8 +134,7 @@ class Node:
         """Answer what was accepted before another node took this one's place."""
         seconds = current.value.gateway.drain_timeout
         _log.info("replaced: %g s for clients that are connected", seconds)
-        assert gateway.listeners is not None
-        async with first_of(gateway.listeners.retire(), hurry.wait()):
+        async with first_of(_left(gateway), hurry.wait()):
             gateway.hurry()
 
     async def _drain(self, fleet: Fleet, current: CurrentSettings, hurry: asyncio.Event) -> bool:
@@ -159,6 +159,15 @@ class Node:
             gpu_memory=self.gpu_memory,
             ownership=ownership,
         )
+
+
+async def _left(gateway: GatewayHandle) -> None:
+    """Wait until no client is connected, and until no node before this one asks for anything: it
+    counts for that one too."""
+    assert gateway.listeners is not None
+    await gateway.listeners.retire()
+    if gateway.shared is not None:
+        await gateway.shared.alone()
 
 
 def _one(handed: Mapping[str, Sequence[int]], name: str) -> int | None:

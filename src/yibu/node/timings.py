@@ -42,6 +42,11 @@ class Timings:
     health_request: float = 10.0
     health_failures: int = 3
     """Failed health checks in a row, without any progress between, that mean hung."""
+    quiet: float = 2.0
+    """Requests in flight and no progress for so long: ask for its health, as often as that."""
+    silent: float = 1.0
+    """A health check without an answer for so long: no new requests, while another replica of the model
+    has room."""
     stall: float = 30.0
     """Requests in flight and no progress for so long: send a canary."""
     idle_canary: float = 300.0

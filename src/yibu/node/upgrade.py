@@ -33,8 +33,7 @@ from yibu import __version__
 from yibu.errors import UsageError, YibuError
 from yibu.messages import tr, unpack
 from yibu.node import logs
-from yibu.node.control.client import rebuild_error
-from yibu.node.control.control import GatewayHandle, SharedLimits, Stopping
+from yibu.node.control.control import GatewayHandle, Shared, Stopping
 from yibu.node.control.server import ControlServer
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.handover import holder
@@ -43,6 +42,7 @@ from yibu.node.handover.holder_link import HolderLink
 from yibu.node.handover.ownership import Ownership
 from yibu.node.lock import HomeLock
 from yibu.node.state import StateFile
+from yibu.plain_errors import rebuild_error
 
 _log = logging.getLogger(__name__)
 _START = 120.0
@@ -110,8 +110,8 @@ class Upgrade:
                 new.kill()
                 await self._take_back(listener, control)
                 raise
-            if self.gateway.limits is not None:  # at once: the new node admits nothing before
-                self.gateway.limits.hand_over(new.reader, new.writer)
+            if self.gateway.shared is not None:  # at once: the new node admits nothing before
+                self.gateway.shared.hand_over(new.reader, new.writer)
                 new.kept = True
             return told
 
@@ -250,14 +250,14 @@ class Predecessor:
             if not await self._reader.readline():
                 raise YibuError(tr("The old node was gone before this one could take its place."))
 
-    async def leave(self, node: Mapping[str, Any], limits: SharedLimits | None) -> None:
+    async def leave(self, node: Mapping[str, Any], shared: Shared | None) -> None:
         """Tell it that this node serves: it owns nothing from here on."""
         if self._writer is None or self._reader is None:
             return
         with contextlib.suppress(ConnectionError):  # it is dead, and this one has the lock
             await self._tell({"serving": {**node, "version": __version__}})
-        if limits is not None:
-            limits.take_over(self._reader, self._writer)
+        if shared is not None:
+            shared.take_over(self._reader, self._writer)
         else:
             self._writer.close()
 

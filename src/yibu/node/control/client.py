@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from yibu import errors
-from yibu.errors import NotRunningError, YibuError
+from yibu.errors import NotRunningError
 from yibu.messages import tr, unpack
 from yibu.node.lock import holder_of
 from yibu.paths import Paths
+from yibu.plain_errors import rebuild_error
 
 _CONNECT = 2.0
 _COMES_BACK = 15.0
@@ -179,14 +179,3 @@ def _broken(op: str) -> WentAwayError:
     return WentAwayError(
         tr("the node went away while it worked on {op!r}", op=op), hint=tr("see what runs: yibu ps")
     )
-
-
-def rebuild_error(plain: dict[str, Any]) -> YibuError:
-    """The exception that the node raised; a YibuError when its class is not known here."""
-    kind = getattr(errors, str(plain.pop("type")), YibuError)
-    message = plain.pop("message")
-    if not (isinstance(kind, type) and issubclass(kind, YibuError)):
-        kind = YibuError
-    if not issubclass(kind, errors.RequestError | errors.EngineStartError):
-        plain = {"hint": plain.get("hint", "")}
-    return kind(message, **plain)

@@ -64,14 +64,17 @@ class Listeners(Protocol):
         """Answer what the open connections still ask, until their clients have left."""
 
 
-class SharedLimits(Protocol):
-    """The gateway's limits while two nodes stand, which one of them keeps for both."""
+class Shared(Protocol):
+    """Limits and replicas while two nodes stand: one of them keeps account for both."""
 
     def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Keep those of an old node too, until it is gone."""
+        """Keep it for an old node too, until that is gone."""
 
     def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Ask the new node from now on."""
+
+    async def alone(self) -> None:
+        """Wait until no old node asks any more."""
 
 
 @dataclass(slots=True)
@@ -86,7 +89,9 @@ class GatewayHandle:
     sync: Callable[[], Awaitable[None]] | None = None
     """Writes what the gateway has counted, and takes up changed keys."""
     listeners: Listeners | None = None
-    limits: SharedLimits | None = None
+    unwritten: Callable[[], dict[str, Any] | None] = field(default=lambda: None, repr=False)
+    """What of the usage is in memory only, because it cannot be written, and why."""
+    shared: Shared | None = None
     start: Callable[[float], Awaitable[str]] | None = None
     """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
     not within so many seconds. None where it listens from the start."""

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from yibu.errors import EngineStartError, RequestError, UsageError, YibuError
+from yibu.errors import UsageError, YibuError
 from yibu.messages import pack, tr
 from yibu.node.control.control import Control, Hand, Send
 from yibu.node.tasks import cancelled, first_of
+from yibu.plain_errors import plain_error
 
 _log = logging.getLogger(__name__)
 _LINE_LIMIT = 4 << 20
@@ -141,24 +142,6 @@ async def _reply(control: Control, line: bytes, send: Send, hand: Hand) -> None:
         await send({"error": plain_error(UsageError(text))})
     else:
         await send({"result": result})
-
-
-def plain_error(error: YibuError) -> dict[str, Any]:
-    """An error as it crosses the socket; ``yibu.node.control.client`` makes it an exception again.
-
-    A class that only one package knows goes as its nearest parent in ``yibu.errors``.
-    """
-    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "yibu.errors")
-    plain: dict[str, Any] = {
-        "type": kind.__name__,
-        "message": error.message,
-        "hint": error.hint,
-    }
-    if isinstance(error, EngineStartError):
-        plain["cause"] = error.cause
-    if isinstance(error, RequestError):
-        plain |= {"param": error.param, "code": error.code, "retry_after": error.retry_after}
-    return plain
 
 
 def _is_owner(writer: asyncio.StreamWriter) -> bool:

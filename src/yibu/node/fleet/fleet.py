@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from yibu.channel import Channel
 from yibu.config import ModelConfig
+from yibu.errors import YibuError
 from yibu.node import logs
 from yibu.node.events import EventBus, Subscription
 from yibu.node.fleet import left_behind
@@ -19,6 +21,7 @@ from yibu.node.fleet.deploy import Deployer
 from yibu.node.fleet.deployment import Deployment
 from yibu.node.fleet.lease import Lease
 from yibu.node.fleet.runner import Runner
+from yibu.node.fleet.shared import Predecessor, Successor
 from yibu.node.fleet.verbs import Verbs
 from yibu.node.housekeeping import reap_orphans, rotate_logs
 from yibu.node.launch.process import EngineProcess, end_marked
@@ -51,6 +54,8 @@ class Fleet(Verbs):
         self._bus = EventBus()
         super().__init__(Runner(deployer, host, self._bus, self._changed))
         self._aliased: dict[str, str] = {}
+        self._elsewhere: Successor | None = None
+        """Gives requests their replicas in the scheduler's stead."""
         self._dirty = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._side_tasks: list[asyncio.Task[None]] = []
@@ -191,14 +196,75 @@ class Fleet(Verbs):
             OverloadedError: too many requests wait already.
             UnknownModelError: no model of that name is up.
         """
-        runner = self._runner
         lease = Lease(model, key, priority, affinity, exclude, slotless)
-        lease.scheduler = runner.scheduler
-        now = time.monotonic()
-        replica = runner.scheduler.request(lease, now)
-        if replica is not None:
-            lease.given(runner.supervisors[replica])
+        if self._elsewhere is not None:
+            self._elsewhere.request(lease)
+        else:
+            self._request(lease)
         return lease
+
+    def _request(self, lease: Lease) -> None:
+        """Have it wait for a replica of this node's, or take it."""
+        runner = self._runner
+        lease.scheduler = runner.scheduler
+        replica = runner.scheduler.request(lease, time.monotonic())
+        if replica is not None:
+            lease.taken(runner.supervisors[replica])
+
+    # While two nodes stand: yibu.node.fleet.shared.
+
+    def expect(self) -> None:
+        """Give out no replica before an old node has said what it has in flight."""
+        self._elsewhere = Successor()
+
+    def known(self) -> None:
+        """All that an old node had in flight is known, or lost: requests get this one's replicas."""
+        if self._elsewhere is not None and not self._elsewhere.asked:
+            self.alone()
+
+    def alone(self) -> None:
+        """No other node gives replicas (any more): this one does."""
+        elsewhere, self._elsewhere = self._elsewhere, None
+        for lease in elsewhere.gone() if elsewhere is not None else ():
+            if not lease.waits:
+                self._occupy(lease)
+                continue
+            try:
+                self._request(lease)
+            except YibuError as error:
+                lease.refused(error)
+
+    def _occupy(self, lease: Lease) -> None:
+        supervisor, now = self._runner.supervisors.get(lease.endpoint.replica), time.monotonic()
+        lease.scheduler = self._scheduler
+        if supervisor is not None and self._scheduler.occupied(supervisor.id, lease, now):
+            lease.given(supervisor)
+
+    def take_over(self, channel: Channel) -> Predecessor:
+        """Give an old node's requests replicas."""
+
+        def request(lease: Lease) -> None:
+            if self._elsewhere is not None and self._elsewhere.asked:  # there is a third one by now
+                self._elsewhere.request(lease)
+            else:
+                self._request(lease)
+
+        return Predecessor(channel, self._runner, request)
+
+    def hand_over(self, channel: Channel) -> None:
+        """Have a new node give this one's requests replicas, from now on."""
+        self._elsewhere, now = Successor(channel), time.monotonic()
+        waiting = self._scheduler.waiting()
+        for waiter in waiting:
+            self._scheduler.left(waiter, now)
+        for supervisor in self._supervisors:
+            for lease in list(supervisor.requests):
+                assert isinstance(lease, Lease)
+                lease.release()
+                self._elsewhere.take(lease)
+        for waiter in waiting:
+            assert isinstance(waiter, Lease)
+            self._elsewhere.request(waiter)
 
     # Inside.
 

@@ -5,10 +5,31 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from yibu.engines.base import Endpoint
-from yibu.node.scheduler import Scheduler, Waiter
-from yibu.node.supervisor.replica import Replica
+from yibu.node.scheduler import Waiter
+
+
+class Scheduler(Protocol):
+    """What gives a lease its replica: this node's, or another's."""
+
+    def answered(self, replica: str, lease: Lease, now: float, /) -> None: ...
+
+    def left(self, lease: Lease, now: float, /) -> None: ...
+
+
+class Supervisor(Protocol):
+    """A replica that answers, of this node or of another."""
+
+    id: str
+    endpoint: Endpoint | None
+
+    def acquire(self, request: object) -> None: ...
+
+    def release(self, request: object, *, failed: bool) -> None: ...
+
+    def progressed(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -16,7 +37,7 @@ class Lease(Waiter):
     """A request and the replica that answers it: ``yibu.routing.Lease``."""
 
     scheduler: Scheduler | None = None
-    supervisor: Replica | None = None
+    supervisor: Supervisor | None = None
     future: asyncio.Future[None] | None = None
     found: Endpoint | None = None
 
@@ -39,10 +60,8 @@ class Lease(Waiter):
         """
         if self.supervisor is not None:
             return
-        if self.future is None:
-            self.future = asyncio.get_running_loop().create_future()
         try:
-            await self.future
+            await self.outcome()
         except asyncio.CancelledError:
             assert self.scheduler is not None
             if self.supervisor is not None:  # it got one in the same moment
@@ -51,10 +70,16 @@ class Lease(Waiter):
                 self.scheduler.left(self, time.monotonic())
             raise
 
-    def given(self, supervisor: Replica) -> None:
+    def outcome(self) -> asyncio.Future[None]:
+        """Done as soon as it has a replica, or gets none."""
+        if self.future is None:
+            self.future = asyncio.get_running_loop().create_future()
+        return self.future
+
+    def given(self, supervisor: Supervisor) -> None:
         """This replica answers it."""
         self.supervisor, self.found = supervisor, supervisor.endpoint
-        supervisor.acquire()
+        supervisor.acquire(self)
 
     def progress(self) -> None:
         """A byte of the answer came: this engine does not hang, however long its answers are."""
@@ -65,17 +90,15 @@ class Lease(Waiter):
         """The request ended; ``failed`` when the replica broke the connection."""
         assert self.supervisor is not None
         assert self.scheduler is not None
-        self.supervisor.release(failed=failed)
+        self.supervisor.release(self, failed=failed)
         self.scheduler.answered(self.supervisor.id, self, time.monotonic())
 
     def refused(self, error: Exception) -> None:
         """It gets none."""
-        if self.future is None:
-            self.future = asyncio.get_running_loop().create_future()
-        if not self.future.done():
-            self.future.set_exception(error)
+        if not self.outcome().done():
+            self.outcome().set_exception(error)
 
-    def taken(self, supervisor: Replica) -> bool:
+    def taken(self, supervisor: Supervisor) -> bool:
         """This replica is free for it; False where nobody waits any more."""
         if self.future is not None and self.future.done():
             return False

@@ -314,6 +314,7 @@ class Runner:
 
     def _moved(self, deployment: Deployment, replica: Replica) -> None:
         deployment.moved(replica)
+        self.scheduler.replica_silent(replica.id, time.monotonic(), silent=replica.silent)
         told = (replica.state, replica.due)
         if replica.state in ("starting", "ready", "sleeping", "draining", "failed") and (
             self._states.get(replica.id) != told

@@ -129,14 +129,18 @@ async def adopt(
     host: Host, spec: LaunchSpec, replica: str, port: int, key: str, process: EngineProcess
 ) -> Running | None:
     """Take over an engine that an earlier node started; None, and it is gone, when it does not
-    give a token within ``Timings.adopt`` seconds."""
+    give a token within ``Timings.adopt`` seconds.
+
+    A node that runs has watched its engines until now: they are asked for no token, which would wait behind
+    the requests that they work on, for as long as these take.
+    """
     endpoint = endpoint_of(spec, replica, port, key, process)
     life = Life.begin(host, replica)
     try:
         async with asyncio.timeout(host.timings.adopt):
-            canary = await _unless_exited(
-                process, wait_ready(host.timings, spec, endpoint, process)
-            )
+            handed = host.ownership.owned is None
+            work = wait_ready(host.timings, spec, endpoint, process, token=not handed)
+            canary = await _unless_exited(process, work)
         await process.note_shared_memory()
         return Running(process, endpoint, canary, life)
     except (_ExitedError, TimeoutError):
@@ -208,10 +212,12 @@ async def wait_ready(
     process: EngineProcess,
     last: _LastAnswer | None = None,
     answers: Callable[[], None] = lambda: None,
+    *,
+    token: bool = True,
 ) -> probe.TokenRequest | None:
     """Poll the ready path until it answers 200, then ask for one token; runs until cancelled.
 
-    ``answers`` is called when the ready path has answered 200.
+    ``answers`` is called when the ready path has answered 200; without ``token`` that is enough.
 
     Returns the request that gave a token, or None when the engine has none of the capabilities
     that generate something.
@@ -228,6 +234,9 @@ async def wait_ready(
             if answer.status == 200:
                 await _require_own_port(spec, endpoint, process)
                 answers()
+                if not token:
+                    name = spec.plan.served_name or spec.model
+                    return next(iter(probe.token_requests(spec.plan.capabilities, name)), None)
                 return await _first_token(timings, spec, endpoint, last)
         except (probe.ProbeError, _NotYetError) as error:
             last.text = str(error)

@@ -45,6 +45,8 @@ class ProcessInfo:
     parent: int
     session: int
     zombie: bool
+    stopped: bool
+    """By a signal, and not by a debugger."""
     cpu_seconds: float
     rss_bytes: int
 
@@ -71,6 +73,7 @@ def process(pid: int) -> ProcessInfo | None:
         parent=int(fields[1]),
         session=int(fields[3]),
         zombie=fields[0] in (b"Z", b"X"),
+        stopped=fields[0] == b"T",
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
         rss_bytes=int(fields[21]) * _PAGE,
     )
@@ -92,6 +95,7 @@ def _process_psutil(pid: int) -> ProcessInfo | None:
                 parent=found.ppid(),
                 session=os.getsid(pid),
                 zombie=found.status() == psutil.STATUS_ZOMBIE,
+                stopped=found.status() == psutil.STATUS_STOPPED,
                 cpu_seconds=times.user + times.system,
                 rss_bytes=found.memory_info().rss,
             )

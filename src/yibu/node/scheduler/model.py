@@ -11,20 +11,32 @@ _SAMPLES = 64
 
 
 class Rate:
-    """Answers a second, of the last ones."""
+    """Answers a second, of the last ones, in the time in which there was something to answer."""
 
     def __init__(self) -> None:
         self._ends: deque[float] = deque(maxlen=_SAMPLES)
+        self._since = 0.0
+        self._earlier = 1.0
+        """Seconds a request, before that."""
+
+    def begun(self, now: float) -> None:
+        """A request gets a replica, and is the only one."""
+        if self._ends:
+            self._earlier = self._each(self._ends[-1])
+        self._ends.clear()
+        self._since = now
 
     def answered(self, now: float) -> None:
+        if len(self._ends) == _SAMPLES:
+            self._since = self._ends[0]
         self._ends.append(now)
 
     def seconds(self, requests: int, now: float) -> float:
-        """How long so many requests take; 1 where nothing is known."""
-        if len(self._ends) < 2:
-            return 1.0
-        per_request = max(now - self._ends[0], 1e-6) / len(self._ends)
-        return requests * per_request
+        """How long so many requests take; 1 each where nothing is known."""
+        return requests * (self._each(now) if self._ends else self._earlier)
+
+    def _each(self, now: float) -> float:
+        return max(now - self._since, 1e-6) / len(self._ends)
 
 
 class Model:
@@ -56,11 +68,12 @@ class Model:
 
     def refresh(self) -> None:
         """Bring ``ready`` up to date."""
-        self.ready = [
+        ready = [
             replica
             for replica in self.current.replicas.values()
             if replica.state == "ready" and not (replica.yielding or replica.resting)
         ]
+        self.ready = [replica for replica in ready if not replica.silent] or ready
 
     @property
     def in_flight(self) -> int:

@@ -61,6 +61,11 @@ class FairQueue:
                 return waiter
         return None
 
+    @property
+    def granted_any(self) -> bool:
+        """Whether a replica works for it."""
+        return bool(self._in_flight)
+
     def granted(self, key: str) -> None:
         """A request of this account goes to a replica."""
         self._in_flight[key] += 1

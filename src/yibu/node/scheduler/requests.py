@@ -25,7 +25,13 @@ class Requests:
         self._closed = False
 
     def take(self, waiter: Waiter, now: float) -> str | None:
-        """The replica for a request; None where it waits. Raises as ``Scheduler.request`` does."""
+        """The replica for a request; None where it waits.
+
+        Raises:
+            UnknownModelError: no such model is served.
+            NotReadyError: the model cannot answer, nor will it soon.
+            OverloadedError: too many wait for it already.
+        """
         model = self._models.get(waiter.model)
         if model is None:
             raise gone(waiter.model)
@@ -34,13 +40,13 @@ class Requests:
         if not len(model.queue) or waiter.exclude:
             replica = choose(model.ready, waiter)
             if replica is not None:
-                self._give(model, replica, waiter)
+                self._give(model, replica, waiter, now)
                 return replica.id
         waiter.since = now
         waiter.deadline = admission.deadline(model, waiter, now, self._ready_wait, self._effects)
         model.queue.push(waiter)
         if model.ready:
-            self.dispatch(model)  # those before it may wait for other replicas than are free
+            self.dispatch(model, now)  # those before it may wait for other replicas than are free
         else:
             _load(model, now)
         return None
@@ -58,9 +64,9 @@ class Requests:
             replica.in_flight -= 1
         replica.last_used = now
         if model is not None and len(model.queue):
-            self.dispatch(model)
+            self.dispatch(model, now)
 
-    def dispatch(self, model: Model) -> None:
+    def dispatch(self, model: Model, now: float) -> None:
         """Give those that wait the replicas that have room."""
         while len(model.queue) and any(replica.has_room() for replica in model.ready):
             waiter = model.queue.pop(lambda w: not w.exclude or choose(model.ready, w) is not None)
@@ -69,7 +75,7 @@ class Requests:
             replica = choose(model.ready, waiter)
             assert replica is not None
             if self._effects.grant(waiter, replica.id):
-                self._give(model, replica, waiter)
+                self._give(model, replica, waiter, now)
 
     def expire(self, model: Model, now: float) -> None:
         """Refuse those whose time is up."""
@@ -93,7 +99,17 @@ class Requests:
         for model in self._models.values():
             self.refuse_all(model, closing)
 
-    def _give(self, model: Model, replica: Replica, waiter: Waiter) -> None:
+    def occupied(self, replica: Replica | None, waiter: Waiter, now: float) -> bool:
+        """See ``Scheduler.occupied``."""
+        model = self._models.get(waiter.model)
+        if model is None or replica is None:
+            return False
+        self._give(model, replica, waiter, now)
+        return True
+
+    def _give(self, model: Model, replica: Replica, waiter: Waiter, now: float) -> None:
+        if not model.queue.granted_any:
+            model.rate.begun(now)
         model.turn += 1
         replica.turn = model.turn
         if not waiter.slotless:

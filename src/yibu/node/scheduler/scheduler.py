@@ -1,8 +1,7 @@
 """The scheduler's state, the events that change it, and the effects that follow.
 
-``Scheduler`` is one state machine: each event changes what it knows, and then :meth:`_settle`
-compares what is wanted with what there is. A request that finds a ready replica with room takes
-none of that way.
+Each event changes what the ``Scheduler`` knows, and then :meth:`_settle` compares what is wanted with what
+there is. A request that finds a ready replica with room takes none of that way.
 """
 
 from __future__ import annotations
@@ -225,20 +224,17 @@ class Scheduler:
             self._replica_failed(desired, replica, now)
         else:
             replica.sleeps = sleeps
-            self._replica_ready(desired, replica, slots, now)
+            replica.serves(slots, desired.config.max_concurrency, now)
+            desired.failures, desired.error = 0, None
         self._placing.changed()
         self._settle(now)
 
-    def _replica_ready(
-        self, desired: Desired, replica: Replica, slots: int | None, now: float
-    ) -> None:
-        if replica.state != "ready":
-            replica.start_seconds = now - replica.starting_since
-        replica.state, replica.slept = "ready", None
-        replica.ready_since = replica.last_used = now
-        replica.engine_slots = slots
-        replica.slots = desired.config.max_concurrency or slots
-        desired.failures, desired.error = 0, None
+    def replica_silent(self, replica_id: str, now: float, *, silent: bool) -> None:
+        """Whether a ready replica's engine answers nothing at the moment."""
+        replica = self._replicas.get(replica_id)
+        if replica is not None and replica.silent != silent:
+            replica.silent = silent
+            self._settle(now)
 
     def _replica_failed(self, desired: Desired, replica: Replica, now: float) -> None:
         replica.state, replica.reservation = "failed", None
@@ -278,14 +274,16 @@ class Scheduler:
         """The replica that answers a request; None where it waits, for ``grant`` or ``refuse``.
 
         Raises:
-            UnknownModelError: no such model is served.
-            NotReadyError: the model cannot answer, nor will it soon.
-            OverloadedError: too many wait for it already.
+            RequestError: it gets none.
         """
         replica = self._requests.take(waiter, now)
         if replica is None and not self._models[waiter.model].ready:
             self._settle(now)
         return replica
+
+    def occupied(self, replica_id: str, waiter: Waiter, now: float) -> bool:
+        """A request has had this replica since before this node; False where one of them is not here."""
+        return self._requests.occupied(self._replicas.get(replica_id), waiter, now)
 
     def answered(self, replica_id: str, waiter: Waiter, now: float) -> None:
         """A request that had a replica has ended."""
@@ -296,8 +294,7 @@ class Scheduler:
 
     def left(self, waiter: Waiter, now: float) -> None:
         """A request that waits is not wanted any more."""
-        model = self._models.get(waiter.model)
-        if model is not None and model.queue.remove(waiter):
+        if (model := self._models.get(waiter.model)) is not None and model.queue.remove(waiter):
             self._settle(now)
 
     def tick(self, now: float) -> None:
@@ -345,7 +342,7 @@ class Scheduler:
                 self._generations.order(desired, target, now)
             self._generations.give_back(model, desired, demand.surplus(desired, target))
         model.refresh()
-        self._requests.dispatch(model)
+        self._requests.dispatch(model, now)
         if model.changed():
             self._effects.changed(model.name)
 
@@ -390,6 +387,10 @@ class Scheduler:
 
     def model(self, name: str) -> Model | None:
         return self._models.get(name)
+
+    def waiting(self) -> list[Waiter]:
+        """The requests that wait for a replica."""
+        return [waiter for model in self._models.values() for waiter in model.queue]
 
     def names(self) -> list[str]:
         return list(self._models)

@@ -89,6 +89,8 @@ class Replica:
     """Why it has failed."""
     due: float | None = None
     """When it is likely ready again; None: cannot be known."""
+    silent: bool = False
+    """Its engine answers nothing at the moment: it gets requests only where all do so."""
     yielding: bool = False
     """It gets no more requests, and sleeps or stops when it has answered those in flight."""
     sleeps: SleepLevels = ()
@@ -102,6 +104,15 @@ class Replica:
     start_seconds: float = 0.0
     """How long its latest start took."""
     starting_since: float = 0.0
+
+    def serves(self, slots: int | None, most: int | None, now: float) -> None:
+        """It is ready, and its engine works on so many requests at once, of which it gets ``most``."""
+        if self.state != "ready":
+            self.start_seconds = now - self.starting_since
+        self.state, self.slept = "ready", None
+        self.ready_since = self.last_used = now
+        self.engine_slots = slots
+        self.slots = most or slots
 
     def has_room(self) -> bool:
         return self.slots is None or self.in_flight < self.slots

@@ -28,6 +28,10 @@ class Liveness:
         self.health_failures = 0
         self.canary_errors = 0
 
+    def wants_health(self, now: float, in_flight: int) -> bool:
+        """Before its time: nothing comes although something should."""
+        return in_flight > 0 and now - self.last_progress >= self.timings.quiet
+
     def wants_canary(self, now: float, in_flight: int) -> bool:
         quiet = now - self.last_progress
         return quiet >= (self.timings.stall if in_flight else self.timings.idle_canary)

@@ -1,8 +1,7 @@
 """One replica: an engine kept running, by one task that alone changes its state.
 
 ``pending → starting → ready ⇄ draining → stopped``, ``ready → draining → sleeping → starting``, and
-``failed`` with a cause. (A model is also ``downloading``, before it has replicas.) Everyone else says what is wanted (stop, restart, sleep, wake) or waits
-for a change; nobody reads a state and then acts on it.
+``failed`` with a cause. Everyone else says what is wanted (stop, restart, sleep, wake) or waits for a change.
 """
 
 from __future__ import annotations
@@ -67,7 +66,10 @@ class Replica:
         """Where it answers; None unless it is ready."""
         self.timeline = Timeline()
         """The phases of its latest start."""
-        self.in_flight = 0
+        self.requests: set[object] = set()
+        """Those that it works on."""
+        self.silent = False
+        """It is ready, but its engine answers nothing at the moment."""
         self.start_cause = "asked"
         """What its latest start followed; see ``ReplicaStatus``."""
         self._host = host
@@ -106,24 +108,23 @@ class Replica:
             self.id,
             self.state,
             self.restarts,
-            self.in_flight,
+            len(self.requests),
             self.failures.counts,
             self.failures.last,
             self.endpoint,
             self.start_cause,
         )
 
-    def acquire(self) -> None:
+    def acquire(self, request: object) -> None:
         """A request goes to this replica."""
-        self.in_flight += 1
+        self.requests.add(request)
         self._idle.clear()
 
-    def release(self, *, failed: bool) -> None:
+    def release(self, request: object, *, failed: bool) -> None:
         """The request ended. A failed one makes the replica be looked at immediately; any other tells
         nothing of the engine, for its client may have given up (see :meth:`progressed`)."""
-        # Not below zero: a request may outlive the drain of a model that was replaced since.
-        self.in_flight = max(0, self.in_flight - 1)
-        if self.in_flight == 0:
+        self.requests.discard(request)
+        if not self.requests:
             self._idle.set()
         if failed and self._watch is not None:
             self._watch.check_now()
@@ -137,16 +138,13 @@ class Replica:
         """Wait until no request is in flight."""
         await self._idle.wait()
 
-    async def stop(self, patience: float | None = None) -> None:
-        """Let requests in flight finish, end the engine, and return when it is gone.
-
-        ``patience`` is seconds for these requests; None means ``Timings.drain``.
-        """
-        self.ask_stop(patience)
+    async def stop(self) -> None:
+        """Let requests in flight finish, end the engine, and return when it is gone."""
+        self.ask_stop()
         await self._ended.wait()
 
     def ask_stop(self, patience: float | None = None) -> None:
-        """The same, without waiting."""
+        """The same, without waiting; ``patience`` is seconds for the requests: None is ``Timings.drain``."""
         if patience is not None:
             self._patience = patience
         self._orders.give("stop")
@@ -188,7 +186,9 @@ class Replica:
                     what = tr("{id}: a defect in yibu: {defect!r}", id=self.id, defect=defect)
                     await self._fail(EngineStartError(what, cause="defect"))
                 if self._orders.latest == "restart":
-                    self._begin_again()
+                    self._orders.done()
+                    self.error = self.cause = None
+                    self.failures.forget()
         finally:
             self._give_up_port()
             self.process = None
@@ -289,12 +289,18 @@ class Replica:
     async def _work(self, running: Running) -> EngineStartError | None:
         """Be ready until the engine ends or hangs (the error) or there is an order."""
         self.endpoint = running.endpoint
-        self._watch = Watch(self._host, self.spec, self.id, running)
+        self._watch = Watch(self._host, self.spec, self.id, running, self._heard)
         self._change("ready", None)
         try:
-            return await self._orders.interrupt(self._watch.trouble(lambda: self.in_flight))
+            return await self._orders.interrupt(self._watch.trouble(lambda: len(self.requests)))
         finally:
             self._watch = None
+
+    def _heard(self, answers: bool) -> None:
+        if self.silent is answers:
+            self.silent = not answers
+            _log.warning("%s %s", self.id, "answers again" if answers else "does not answer")
+            self._on_change(self)
 
     async def _sleep(self, running: Running) -> EngineStartError | None:
         """Sleep until the engine is woken or something else is wanted (None), or cannot be woken (the
@@ -374,12 +380,6 @@ class Replica:
         self._change("failed", text)
         await self._orders.any()
 
-    def _begin_again(self) -> None:
-        self._orders.done()
-        self.error = None
-        self.cause = None
-        self.failures.forget()
-
     def _give_up_port(self) -> None:
         if self.port is not None:
             self._host.ports.release(self.port)
@@ -392,6 +392,7 @@ class Replica:
     def _change(self, state: State, cause: str | None) -> None:
         self.state = state
         self.cause = cause
+        self.silent = False
         if state != "ready":
             self.endpoint = None
         level = logging.ERROR if cause else logging.INFO

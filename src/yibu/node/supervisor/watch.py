@@ -15,6 +15,7 @@ from yibu.node.launch import probe
 from yibu.node.launch.explanations import explain_exit
 from yibu.node.launch.process import EngineProcess
 from yibu.node.launch.spec import Host, LaunchSpec, Running
+from yibu.node.machine import processes
 from yibu.node.supervisor.liveness import Liveness
 from yibu.node.tasks import first_of
 
@@ -27,7 +28,16 @@ _RETRY = 1.0
 class Watch:
     """The effects around :class:`Liveness`, for one life of one engine."""
 
-    def __init__(self, host: Host, spec: LaunchSpec, replica: str, running: Running) -> None:
+    def __init__(
+        self,
+        host: Host,
+        spec: LaunchSpec,
+        replica: str,
+        running: Running,
+        heard: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """``heard`` is told whether it answers its health path."""
+        self._heard = heard
         self._host = host
         self._spec = spec
         self._replica = replica
@@ -47,7 +57,7 @@ class Watch:
 
     async def trouble(self, in_flight: Callable[[], int]) -> EngineStartError:
         """Return when the engine has ended or hangs, with the reason."""
-        hanging = [self._find_silence()]
+        hanging = [self._find_silence(in_flight)]
         if (canary := self._running.canary) is not None:
             hanging.append(self._find_stall(canary, in_flight))
         async with first_of(self._running.process.wait(), *hanging) as (exited, *hangs):
@@ -59,17 +69,19 @@ class Watch:
             life = self._running.life
             return explain_exit(self._host, self._spec, self._replica, life, exited.result())
 
-    async def _find_silence(self) -> str:
+    async def _find_silence(self, in_flight: Callable[[], int]) -> str:
         """Return when the engine does not answer its health path any more, with the reason as a clause."""
         work = _Work(self._running.process)
         await work.done()
         pause = self._timings.health_every
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._poke.wait()
-            self._poke.clear()
-            silence = await self._ask_health()
+            await self._pause(pause, in_flight)
+            late = asyncio.get_running_loop().call_later(self._timings.silent, self._heard, False)
+            try:
+                silence = await self._ask_health()
+            finally:
+                late.cancel()
+            self._heard(silence is None)
             busy, now = await work.done(), time.monotonic()
             if self._liveness.health(now, answered=silence is None, busy=busy):
                 return tr(
@@ -80,6 +92,17 @@ class Watch:
             pause = self._timings.health_every
             if silence is not None:
                 pause = min(_RETRY, pause)
+
+    async def _pause(self, seconds: float, in_flight: Callable[[], int]) -> None:
+        """Wait for the next health check: less long where something should come of it and does not."""
+        due = time.monotonic() + seconds
+        while (left := due - time.monotonic()) > 0 and not self._poke.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, self._timings.quiet)):
+                    await self._poke.wait()
+            if self._liveness.wants_health(time.monotonic(), in_flight()):
+                break
+        self._poke.clear()
 
     async def _find_stall(self, canary: probe.TokenRequest, in_flight: Callable[[], int]) -> str:
         """Return when no token comes out of the engine, with the reason as a clause. Its health is
@@ -95,6 +118,9 @@ class Watch:
         """None when it answered 200 or could not be asked for want of descriptors, which is not its
         fault; else what happened instead."""
         path = self._plan.ready_path
+        main = processes.process(self._running.process.pid) if descriptors.any_left() else None
+        if main is not None and main.stopped:
+            return tr("its process is stopped")
         try:
             answer = await probe.get(self._running.endpoint, path, self._timings.health_request)
         except probe.ProbeError as error:
