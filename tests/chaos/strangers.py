@@ -63,6 +63,9 @@ async def take_the_port(world: World, chance: random.Random) -> None:
         try:
             async with await asyncio.start_server(answer, sock=listener):
                 await eventually(lambda: world.all_ready(WILD), "an engine came up on another port")
+                # asyncio drops, and does not close, a connection that is accepted as its server closes.
+                asyncio.get_running_loop().remove_reader(listener)
+                await asyncio.sleep(0.01)
         finally:
             over = True
             for client in clients:

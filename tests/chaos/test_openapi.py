@@ -5,6 +5,8 @@ A part of `make chaos` (a few examples an operation) and of `make soak` (many).
 
 from __future__ import annotations
 
+import asyncio
+import json
 import warnings
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.gateway.test_fuzz import Fuzzed, fuzzed
-from tests.gateway.upstream import answering
+from tests.gateway.upstream import Received, answering, streaming
 
 __all__ = ["fuzzed"]
 
@@ -27,6 +29,19 @@ ANSWER = {
 }  # fmt: skip
 
 
+async def as_asked(received: Received, writer: asyncio.StreamWriter) -> bool:
+    """An engine's answer: whole, or the choices of several prompts as a stream, as the gateway asks for them."""
+    body = received.json if received.body.startswith(b"{") else {}
+    if not body.get("stream"):
+        return await answering(ANSWER)(received, writer)
+    prompts = body["prompt"] if isinstance(body["prompt"], list) else [""]
+    choices = [
+        {"index": index, "text": "t", "finish_reason": "stop"} for index in range(len(prompts))
+    ]
+    chunk = json.dumps({**ANSWER, "choices": choices}).encode()
+    return await streaming(chunk, b"[DONE]")(received, writer)
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(0)
 @pytest.mark.filterwarnings("ignore")  # schemathesis' own, and its dependencies'
@@ -36,7 +51,7 @@ def test_answers_are_as_documented(fuzzed: Fuzzed, request: pytest.FixtureReques
         import schemathesis
         from schemathesis.checks import CHECKS
     examples = max(5, int(request.config.getoption("chaos_seconds")) // 30)
-    fuzzed.behave(answering(ANSWER))
+    fuzzed.behave(as_asked)
     schema = schemathesis.openapi.from_url(f"{fuzzed.url}/openapi.json")
     checks = CHECKS.get_by_names(
         ["not_a_server_error", "status_code_conformance", "content_type_conformance",
@@ -51,6 +66,10 @@ def test_answers_are_as_documented(fuzzed: Fuzzed, request: pytest.FixtureReques
         def one(case: Any) -> None:
             if isinstance(case.body, dict) and "model" in case.body:
                 case.body["model"] = "ears" if "audio" in case.path else "m"
+                for name in ("n", "stream"):  # the engine here gives one choice, whole
+                    case.body.pop(name, None)
+                if case.path.startswith("/api/"):  # Ollama's stream unless they are told not to
+                    case.body["stream"] = False
             case.call_and_validate(checks=checks, timeout=60)
 
         one()

@@ -9,7 +9,7 @@ import socket
 import stat
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,23 +183,25 @@ def test_clients_that_are_cut_off_leave_nothing_behind(home: Home) -> None:
     home.yibu("up", "-d")
     page = Page(home)
     for _ in range(3):
-        open_now = []
-        for _ in range(32):
-            cut = page.request("GET", "/events")
-            answer = cut.__enter__()
-            assert answer.status == 200
-            open_now.append(cut)
+        # Those of the round before are forgotten one after another.
+        open_now = [
+            until(lambda: opened(page), "streams that were cut are forgotten") for _ in range(32)
+        ]
         status, refused = page.ask("GET", "/events")
         assert (status, refused["error"]["code"]) == (503, "too_many_streams")
         for cut in open_now:
             cut.__exit__(None, None, None)
-        until(lambda: page_opens(page), "streams that were cut are forgotten")
     home.yibu("down")
 
 
-def page_opens(page: Page) -> bool:
-    with page.request("GET", "/events") as answer:
-        return answer.status == 200 and next(events(answer))[0] == "overview"
+def opened(page: Page) -> AbstractContextManager[Any] | None:
+    """A stream of events that has begun; None while there are too many."""
+    stream = page.request("GET", "/events")
+    answer = stream.__enter__()
+    if answer.status == 200 and next(events(answer))[0] == "overview":
+        return stream
+    stream.__exit__(None, None, None)
+    return None
 
 
 def test_the_node_keeps_its_own_numbers_over_a_restart(home: Home) -> None:

@@ -66,14 +66,16 @@ def read_answer(raw: bytes, model: str) -> Answer:
     return answer
 
 
-def bad_answer(model: str, found: str) -> EngineGoneError:
-    """The engine called something a success that is no answer."""
+def bad_answer(model: str, found: str, *, stream: bool = False) -> EngineGoneError:
+    """The engine called something a success that is no answer; ``stream``: it was asked for events."""
+    told = (
+        tr("The engine of model {model!r} did not answer with events: {found}", model=model, found=found)
+        if stream
+        else tr("The engine of model {model!r} did not answer with a JSON object: {found}",
+                model=model, found=found)
+    )  # fmt: skip
     return EngineGoneError(
-        tr(
-            "The engine of model {model!r} did not answer with a JSON object: {found}",
-            model=model,
-            found=found,
-        ),
+        told,
         hint=tr("See why: yibu logs {model}", model=model),
         code="engine_protocol_error",
     )

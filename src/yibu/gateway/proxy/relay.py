@@ -134,17 +134,13 @@ class Relay:
         if kind == b"text/event-stream" and (upload or self._request.stream or self.collects):
             await self._stream(connection, headers, inner, progressed)
         elif status in {204, 205} or self._request.stream or self.collects:
-            raise bad_answer(
-                self._request.model, tr("found {status}", status=_described(status, kind))
-            )
+            raise bad_answer(self._request.model, _described(status, kind), stream=True)
         elif kind == b"application/json" or kind.endswith(b"+json") or (not upload and not kind):
             await self._whole(connection, headers, inner, progressed)
         elif upload and kind in _TRANSCRIPTS:
             await self._text(connection, headers, progressed)
         else:
-            raise bad_answer(
-                self._request.model, tr("found {status}", status=_described(status, kind))
-            )
+            raise bad_answer(self._request.model, _described(status, kind))
 
     # Answers by steps ---------------------------------------------------------------------
 
@@ -351,7 +347,7 @@ class Relay:
 
 def _described(status: int, kind: bytes) -> str:
     return tr(
-        "status {status} with the content type {kind}",
+        "found status {status} with the content type {kind}",
         status=status,
         kind=kind.decode("latin-1") or tr("none"),
     )
