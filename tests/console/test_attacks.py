@@ -328,7 +328,7 @@ def test_signing_in_takes_no_cookie_that_was_there_and_a_guesser_waits(
     button = page.get_by_role("button", name="Sign in")
     field.fill(app)
     button.click()
-    expect(page.locator(".fault")).to_contain_text("not an admin's")
+    expect(page.locator(".fault")).to_contain_text("needs an admin's")
     field.fill(admin)
     button.click()
     expect(page.locator("li.model")).to_have_count(1)
