@@ -70,7 +70,7 @@ def test_what_is_said_to_type_for_a_bare_pickle_works(tmp_path: Path) -> None:
     torch.save({"weight": tensor}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(VerificationError) as refused:
         read_checkpoint(path)
-    command = str(refused.value.hint).removeprefix("write it anew: ")
+    command = str(refused.value.hint).partition(": ")[2]
     typed = command.replace("$(yibu engine install speech-torch)", shlex.quote(sys.executable))
     subprocess.run(typed, shell=True, check=True, timeout=300)
     assert np.array_equal(read_checkpoint(path).tensors["weight"], tensor.numpy())
