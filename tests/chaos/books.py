@@ -152,6 +152,8 @@ def check_error(body: Any) -> None:
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict) or not {"message", "type", "param", "code"} <= error.keys():
         raise FaultError(f"an error of another shape: {body!r:.200}")
+    if error["code"] == "internal_error":
+        raise FaultError(f"a defect of the gateway, as its log says: {body!r:.200}")
 
 
 def _overlaps(entry: Entry, spans: list[list[float]]) -> bool:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import random
-import shutil
 import tempfile
 import time
 import traceback
@@ -34,7 +33,6 @@ from tests.e2e.home import Home
 from tests.fakes.hub_server import HubServer
 from tests.support.polling import eventually
 from yibu.errors import YibuError
-from yibu.paths import Paths
 
 _CLIENTS = 16
 _REQUEST_TIMEOUT = 5.0
@@ -57,14 +55,13 @@ async def test_chaos(home: Home, request: pytest.FixtureRequest, engine_cache: P
     )
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(world_of(home, books, Llama(engine_cache)))
-        stack.callback(keep_log, home)
         await world.start_node()
         await drive(world, books, seed, seconds, request.config.getoption("chaos_events"))
         assert await world.stop_node() == 0
         left = world.marked()
     print("\n" + books.summary())
     assert not left, f"left behind: {left}"
-    log = f"the node's logs: {home.root}/node.log, {home.root}/node.out"
+    log = f"the node's log: {home.root}/node.out"
     assert not books.wrong, "\n".join([books.summary(), *books.wrong[:40], log])
     assert sum(books.counts.values()) > seconds, books.summary()
 
@@ -90,12 +87,6 @@ def world_of(home: Home, books: Books, llama: Llama) -> Iterator[World]:
         yield World(
             replace(home, settings=settings), books, _REQUEST_TIMEOUT, clock, disks, hub, llama
         )
-
-
-def keep_log(home: Home) -> None:
-    """Off the disk that is unmounted."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.copy(Paths.from_env(home.env).node_log, home.root / "node.log")
 
 
 def deck(chance: random.Random, names: str) -> Iterator[Event]:

@@ -297,7 +297,8 @@ class World:
             try:
                 await eventually(rest, f"no {what}")
             except AssertionError as never:
-                self.books.wrong.append(f"after all clients have gone: {never}")
+                found = await self._busy(), self.node.net_connections("tcp")
+                self.books.wrong.append(f"after all clients have gone: {never}: {found}")
         await self._compare_usage()
         await self.recovered("all clients paused")
         for what, rest in (
@@ -323,10 +324,17 @@ class World:
         return Exposition(response.body.decode())
 
     async def _quiet(self) -> bool:
+        return not await self._busy()
+
+    async def _busy(self) -> dict[str, float]:
+        """What replicas and queues hold of requests, where it is not nothing."""
         page = await self._metrics()
         names = ("yibu_replica_requests_in_flight", "yibu_queue_length")
         assert all(page.labels(name) for name in names)
-        return not any(page.value(n, **labels) for n in names for labels in page.labels(n))
+        found = {
+            f"{n} {labels}": page.value(n, **labels) for n in names for labels in page.labels(n)
+        }
+        return {name: value for name, value in found.items() if value}
 
     async def _no_connections(self) -> bool:
         """What the node has open on the gateway's port, but for those that listen."""

@@ -528,3 +528,25 @@ async def test_a_stopped_engine_is_replaced_soon(make_fleet: MakeFleet) -> None:
             return now["pid"] not in (None, before["pid"]) and now["state"] == "ready"
 
         await eventually(replaced, "another engine")
+
+
+async def test_a_silent_replica_that_ends_gets_none_of_what_waits(make_fleet: MakeFleet) -> None:
+    """Its place is free, but nobody answers there any more."""
+    timings = {"quiet": 0.1, "silent": 0.1, "health_every": 1000, "health_failures": 10**6}
+    async with make_fleet(timings=timings) as fleet:
+        await fleet.up(fake_model("smol", replicas=2, max_concurrency=1))
+        silent, answers = [await acquire(fleet, "smol") for _ in range(2)]
+        found = fleet._runner.supervisors[silent.endpoint.replica]
+        assert found.process is not None
+        pid = found.process.identity.pid
+        os.kill(pid, signal.SIGSTOP)
+        await eventually(lambda: found.silent, "its silence noticed")
+        waits = fleet.acquire("smol")
+        silent.release()
+        assert waits.waits
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: found.restarts == 1)
+        answers.release()
+        await waits.granted()
+        assert waits.endpoint
+        waits.release()

@@ -141,11 +141,11 @@ class Proxy:
                 if failure is not None:
                     raise failure from None
                 raise
-            endpoint = lease.endpoint
-            exchange.replica = endpoint.replica
             failed = False
             begun = perf_counter()
             try:
+                endpoint = lease.endpoint
+                exchange.replica = endpoint.replica
                 inner = _engine_name(request, route, endpoint)
                 if request.steps is not None:
                     await relay.stepped(

@@ -314,7 +314,6 @@ class Runner:
 
     def _moved(self, deployment: Deployment, replica: Replica) -> None:
         deployment.moved(replica)
-        self.scheduler.replica_silent(replica.id, time.monotonic(), silent=replica.silent)
         told = (replica.state, replica.due)
         if replica.state in ("starting", "ready", "sleeping", "draining", "failed") and (
             self._states.get(replica.id) != told
@@ -330,6 +329,8 @@ class Runner:
                 due=replica.due,
                 error=replica.error,
             )
+        elif replica.state == "ready":
+            self.scheduler.replica_silent(replica.id, time.monotonic(), silent=replica.silent)
         self._tell()
 
     def suspend(self, replica: str, level: int) -> None:

@@ -201,14 +201,15 @@ class Scheduler:
     ) -> None:
         """A supervisor's replica is in another state. ``slots`` are requests that its engine works
         on at once; ``sleeps`` is how it can sleep, and ``slept`` how it does; ``due`` is when it is
-        likely ready."""
+        likely ready. What was said of its silence is over."""
         replica = self._replicas.get(replica_id)
         if replica is None or replica.state == "stopping":
             return
         desired = self.desired(replica.generation)
         if desired is None:
             return
-        replica.due, replica.error = due, error
+        # One event, for between two requests could be granted to an engine that is gone.
+        replica.due, replica.error, replica.silent = due, error, False
         if state == "sleeping":
             replica.state, replica.slept, replica.slept_at = "asleep", slept, now
             replica.yielding = replica.resting = False
