@@ -24,6 +24,8 @@ VERSION = "147.0.0"
 INTEGRITY = "sha512-4ZKeAQQa8up2mt675qSitztLdbQrlf8BKdC5naeap+5Mv1OV1OlJdPoU+EJC/p5sQUJUQmN4r+q5+EhaaOUHpQ=="
 """Of npm's @sparticuz/chromium: a headless Chromium for x86-64 Linux with the libraries that bare machines lack."""
 PARTS = ("chromium", "al2023.tar", "swiftshader.tar", "fonts.tar")
+_DRAWS = 30
+"""Seconds for an empty page, on a busy machine."""
 _UNPACK = """
 import { createReadStream, createWriteStream } from "node:fs";
 import { createBrotliDecompress } from "node:zlib";
@@ -100,10 +102,27 @@ def _unpack(packed: Path, to: Path) -> None:
     subprocess.run(words, check=True, timeout=300)
 
 
+def _try() -> None:
+    """Whether it draws on this machine: on some it starts, and no page ever shows; raises OSError where it does not."""
+    words = ["--headless", "--no-sandbox", "--dump-dom", "about:blank"]
+    found = find()
+    assert found is not None
+    try:
+        env = {**os.environ, **found.env}
+        subprocess.run(
+            [found.path, *words], env=env, capture_output=True, check=True, timeout=_DRAWS
+        )
+    except subprocess.SubprocessError as error:
+        shutil.rmtree(cache())
+        message = f"npm's Chromium draws nothing here ({error}); install Debian's"
+        raise OSError(message) from error
+
+
 def main() -> int:
     if find() is None:
         try:
             fetch()
+            _try()
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             print(f"No Chromium, so that the tests of the console are skipped: {error}")
             return 1
