@@ -25,8 +25,9 @@ $(BIN)/python -m pytest $(1) $(2) || { \
 endef
 
 FAST  := -m "not engine and not browser"
-WHOLE := tests/e2e tests/commands tests/node/test_node.py tests/hub/test_processes.py
-QUICK := $(FAST) --ignore=tests/speech $(WHOLE:%=--ignore=%)
+WHOLE := tests/e2e tests/commands $(wildcard tests/node/test_*.py) tests/hub/test_processes.py \
+         tests/environments/test_manager.py
+QUICK := $(FAST) --ignore=tests/speech --ignore=tests/console --ignore=tests/source $(WHOLE:%=--ignore=%)
 
 # Chaos comes last: llama.cpp is among its engines where the part before it has installed that.
 # Beside the checks, which take one processor, the tests are imported once: each worker would else
@@ -44,9 +45,9 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 quick: $(VENV)/dev               ## what is run between two changes; speech's tests run in its environments
-	@$(call tests,$(QUICK) $(SLOWEST),-n 4 --dist worksteal)
+	@$(call tests,$(QUICK) $(SLOWEST),-n 3 --dist worksteal)
 
-nodes: $(VENV)/dev               ## the program as it is run: commands, pulls, whole nodes with engines made for tests
+nodes: $(VENV)/dev               ## processes: commands, pulls, supervisors and nodes with engines made for tests
 	@$(call tests,$(FAST) $(WHOLE) $(SLOWEST),-n 6 --dist worksteal)
 
 browser: $(VENV)/dev             ## the console in a Chromium: Debian's, or one from npm in the test cache
@@ -70,11 +71,12 @@ soak: $(VENV)/dev                ## the same for an hour, after many more random
 gpu: $(VENV)/dev                 ## all that waits for a card, as a table for docs/benchmarks.md (ARGS=--install)
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
-check: $(VENV)/dev               ## lint, types, import rules
+check: $(VENV)/dev               ## lint, types, import rules, and tests that read the source as text
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/source
 
 audit: $(VENV)/dev               ## known vulnerabilities of the pinned packages, where an index has advisories
 	@$(BIN)/python scripts/audit.py $(ARGS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import openai
 import pytest
 
 from .conftest import FakeBackend, Serve, chat
@@ -78,6 +77,8 @@ CALLS: dict[str, tuple[tuple[bytes, ...], list[tuple[str, str]]]] = {
 
 
 async def test_a_tools_name_comes_whole(serve: Serve, backend: FakeBackend) -> None:
+    import openai
+
     async with Upstream(streaming(DONE)) as up, serve() as gateway:
         backend.add("m", up)
         client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0)
@@ -153,6 +154,8 @@ async def test_a_character_in_two_events_is_one(serve: Serve, backend: FakeBacke
 async def test_a_character_is_joined_within_its_own_choice_and_call(
     serve: Serve, backend: FakeBackend
 ) -> None:
+    import openai
+
     def part(index: int, text: str) -> bytes:
         choices = [{"index": index, "delta": {"content": "@"}, "finish_reason": None}]
         return chunk({}, choices=choices).replace(b'"@"', f'"{text}"'.encode())
@@ -301,6 +304,8 @@ ROLES: tuple[dict[str, Any], ...] = (
 
 
 async def test_a_role_is_told_once(serve: Serve, backend: FakeBackend) -> None:
+    import openai
+
     told = chunk({"content": '"role":"assistant", '})
     async with Upstream(streaming(DONE)) as up, serve() as gateway:
         backend.add("m", up)

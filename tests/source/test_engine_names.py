@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterable, Sequence
 
 from tests.support.sources import SOURCE, modules, nodes
-
 from yibu.engines.registry import engines
 from yibu.environments.specs import SPECS
 
