@@ -4,29 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models import facts_of
+from models import GIB, gpu, machine_with, vllm
 
 from yibu.messages import render, use
 from yibu.planner.plan import place_anyway, plan
-from yibu.planner.request import Request
-from yibu.planner.types import Gpu, Machine
-
-GIB = 1 << 30
-
-
-def vllm(name: str, **options: object) -> Request:
-    return Request(name, "paged", facts_of(name), **options)  # type: ignore[arg-type]  # by name
-
-
-def machine_with(*gpus: Gpu, memory: int = 64) -> Machine:
-    return Machine("m", 16, 32, memory * GIB, memory * GIB, gpus)
-
-
-def gpu(index: int, gib: float, free: float | None = None, **more: object) -> Gpu:
-    total = int(gib * GIB)
-    left = total if free is None else int(free * GIB)
-    return Gpu(index, "G", total, left, **more)  # type: ignore[arg-type]  # by name
-
 
 # ---------------------------------------------------------------------------- what is advised
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from models import DEEPSEEK_V3, QWEN_3_5_35B, llama, qwen3_moe
+from models import CONFIGS
 from planner_files import safetensors_header
 
 from yibu.planner.explain import explain, facts_data
@@ -15,7 +15,9 @@ from yibu.planner.plan import place_anyway, plan
 from yibu.planner.request import Request
 from yibu.planner.types import ModelPlan
 
-LLAMA = llama(4096, 14336, 32, 32, 8)
+LLAMA, DEEPSEEK_V3, QWEN_3_5 = (
+    CONFIGS[name] for name in ("Llama-3.1-8B", "DeepSeek-V3", "Qwen3.5-35B")
+)
 
 
 def verdict(config: dict[str, Any], **more: Any) -> ModelPlan:
@@ -36,13 +38,13 @@ def verdict(config: dict[str, Any], **more: Any) -> ModelPlan:
         ({**LLAMA, "quantization_config": {"quant_method": "unheard_of"}}, "unheard_of"),
         ({k: v for k, v in DEEPSEEK_V3.items() if k != "kv_lora_rank"}, "kv_lora_rank"),
         ({k: v for k, v in DEEPSEEK_V3.items() if k != "n_routed_experts"}, "n_routed_experts"),
-        ({k: v for k, v in qwen3_moe(2048, 6144, 48, 32, 768).items() if k != "num_experts"}, "num_experts"),
-        ({**QWEN_3_5_35B, "vision_config": {"model_type": "unheard_of"}}, "unheard_of"),
+        ({k: v for k, v in CONFIGS["Qwen3-30B-A3B"].items() if k != "num_experts"}, "num_experts"),
+        ({**QWEN_3_5, "vision_config": {"model_type": "unheard_of"}}, "unheard_of"),
         ({**LLAMA, "model_type": "minicpmv", "architectures": ["MiniCPMV"]}, "vision_config"),
         ({**LLAMA, "architectures": ["LlamaForCausalLMEagle3"], "draft_vocab_size": 32000}, "Eagle3"),
         ({**LLAMA, "audio": {"n_layer": 32}}, "audio"),
         ({**LLAMA, "quantization": {"group_size": 64, "bits": 4}}, "mlx"),
-        ({**QWEN_3_5_35B, "audio_tower": {"model_type": "unheard_of"}}, "unheard_of"),
+        ({**QWEN_3_5, "audio_tower": {"model_type": "unheard_of"}}, "unheard_of"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

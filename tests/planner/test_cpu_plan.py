@@ -5,38 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from models import GIB, MIB, SMOL, machine_with, placed
 
 from yibu.config import ModelConfig
 from yibu.engines.registry import by_name
 from yibu.planner.cpu import rank_cpus
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
-from yibu.planner.types import Machine, ModelFacts
-
-GIB, MIB = 1 << 30, 1 << 20
-SMOL = ModelFacts(
-    format="gguf",
-    architecture="llama",
-    weight_bytes=96_576_768,
-    max_context=8192,
-    layers=30,
-    attention_heads=9,
-    kv_heads=3,
-    head_dim=64,
-    dtype="Q4_1",
-    quantization="Q4_1",
-    parameters=134_515_008,
-    details={
-        "llama.vocab_size": 49152,
-        "llama.embedding_length": 576,
-        "llama.feed_forward_length": 1536,
-    },
-)
-
-
-def machine_with(memory: int = 64) -> Machine:
-    return Machine("m", 16, 32, memory * GIB, memory * GIB)
-
+from yibu.planner.types import Machine
 
 # ---------------------------------------------------------------------------- llama.cpp's memory
 
@@ -72,21 +48,18 @@ def test_a_context_beyond_the_machine_that_leaves_none_is_refused() -> None:
 
 
 def test_the_engines_context_field_is_of_all_sequences_together() -> None:
-    (result,) = plan([llama(n_ctx=8192, parallel=4)], machine_with())
-    assert result.placement is not None
-    assert (result.placement.context, result.placement.parallel) == (2048, 4)
-    (alone,) = plan([llama(n_ctx=8192)], machine_with())
-    assert alone.placement is not None
-    assert (alone.placement.context, alone.placement.parallel) == (8192, 1)
+    result = placed(llama(n_ctx=8192, parallel=4), machine_with())
+    assert (result.context, result.parallel) == (2048, 4)
+    alone = placed(llama(n_ctx=8192), machine_with())
+    assert (alone.context, alone.parallel) == (8192, 1)
 
 
 def test_past_prompts_are_counted_where_they_fit() -> None:
     (roomy,) = plan([llama()], machine_with(memory=16))
-    (without,) = plan([llama(prompt_cache=0)], machine_with(memory=16))
+    without = placed(llama(prompt_cache=0), machine_with(memory=16))
     assert roomy.placement is not None
-    assert without.placement is not None
-    assert (roomy.placement.prompt_cache, without.placement.prompt_cache) == (GIB, 0)
-    assert roomy.placement.need.total - without.placement.need.total == GIB
+    assert (roomy.placement.prompt_cache, without.prompt_cache) == (GIB, 0)
+    assert roomy.placement.need.total - without.need.total == GIB
     assert any("1.0 GiB are kept for the prompts" in reason for reason in roomy.reasons)
     # 1.75 GiB, less the reserve of a half: the model's 0.9 leave five steps of 64 MiB.
     tight = Machine("m", 4, 4, 1792 * MIB, 1792 * MIB)
@@ -128,12 +101,10 @@ def test_keys_and_values_of_two_types_count_as_the_larger() -> None:
 
 
 def test_a_larger_step_of_llama_cpp_is_counted() -> None:
-    (usual,) = plan([llama(prompt_cache=0)], machine_with())
-    (large,) = plan([llama(prompt_cache=0, ubatch=2048)], machine_with())
-    assert usual.placement is not None
-    assert large.placement is not None
+    usual = placed(llama(prompt_cache=0), machine_with())
+    large = placed(llama(prompt_cache=0, ubatch=2048), machine_with())
     # Four times the compute buffer: 512 × (2 × 8,192 + 4 × (3 × 1,536 + 5 × 576)) is 22.6 MiB.
-    grown = large.placement.need.overhead - usual.placement.need.overhead
+    grown = large.need.overhead - usual.need.overhead
     assert grown == pytest.approx(3 * 22.6 * MIB, rel=0.01)
 
 
@@ -145,27 +116,22 @@ def test_a_model_that_embeds_takes_a_whole_input_in_one_step(
 ) -> None:
     asked = {"context": context, "parallel": parallel, "prompt_cache": 0}
     for request in (llama(**asked, embeddings=True), llama("--pooling", "mean", **asked)):
-        (result,) = plan([request], machine_with())
-        assert result.placement is not None
+        result = placed(request, machine_with())
         # Beside llama.cpp's measured compute buffer: logits and a vector of each of its tokens.
         outputs = context * 4 * (49152 + 576) / MIB
-        assert result.placement.need.overhead / MIB == pytest.approx(
-            64 + compute + outputs, rel=0.01
-        )
-    (capped,) = plan([llama(**asked, embeddings=True, ubatch=512)], machine_with())
-    assert capped.placement is not None
-    assert capped.placement.need.overhead < result.placement.need.overhead
-    assert capped.placement.context == context
+        assert result.need.overhead / MIB == pytest.approx(64 + compute + outputs, rel=0.01)
+    capped = placed(llama(**asked, embeddings=True, ubatch=512), machine_with())
+    assert capped.need.overhead < result.need.overhead
+    assert capped.context == context
 
 
 def test_an_encoder_computes_no_logits() -> None:
     details = {f"bert.{name.split('.')[1]}": value for name, value in SMOL.details.items()}
     facts = replace(SMOL, architecture="bert", pooling=True, max_context=8192, details=details)
     request = by_name("llama.cpp").request(ModelConfig("m", "ORG/NAME"), facts)
-    (result,) = plan([request], machine_with())
-    assert result.placement is not None
-    assert result.placement.context == 8192
-    assert result.placement.need.overhead < 2 * GIB
+    result = placed(request, machine_with())
+    assert result.context == 8192
+    assert result.need.overhead < 2 * GIB
 
 
 # ---------------------------------------------------------------------------- CPUs of each rank

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import MODELS
+from models import CONFIGS
 from planner_files import LLAMA, gguf_bytes, safetensors_header, write_safetensors
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError, YibuError
@@ -276,12 +276,12 @@ def test_layers_are_bounded(layers: int) -> None:
 
 def test_index_total_is_used_when_no_header_was_fetched() -> None:
     index = {"metadata": {"total_size": 16060522496}, "weight_map": {}}
-    facts = facts_from_headers(name="m", config=MODELS["Llama-3.1-8B"][0], index=index)
+    facts = facts_from_headers(name="m", config=CONFIGS["Llama-3.1-8B"], index=index)
     assert facts.weight_bytes == 16060522496
     assert not facts.estimated
     header = safetensors_header({"w": ("BF16", [10])})
     facts = facts_from_headers(
-        name="m", config=MODELS["Llama-3.1-8B"][0], index=index, headers={"a": header}
+        name="m", config=CONFIGS["Llama-3.1-8B"], index=index, headers={"a": header}
     )
     assert facts.weight_bytes == 20
 

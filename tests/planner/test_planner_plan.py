@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from models import facts_of
+from models import GIB, MIB, SMOL, facts_of, gpu, machine_with, placed, vllm
 
 from yibu.config import ModelConfig
 from yibu.engines.registry import by_name
@@ -18,42 +18,7 @@ from yibu.planner.ledger import Reservation, less_reserved, reserved_memory
 from yibu.planner.machine_file import BUILT_IN
 from yibu.planner.plan import place_beside, plan
 from yibu.planner.request import Request
-from yibu.planner.types import Gpu, GpuProcess, Machine, ModelFacts, ModelPlan
-
-GIB, MIB = 1 << 30, 1 << 20
-SMOL = ModelFacts(
-    format="gguf",
-    architecture="llama",
-    weight_bytes=96_576_768,
-    max_context=8192,
-    layers=30,
-    attention_heads=9,
-    kv_heads=3,
-    head_dim=64,
-    dtype="Q4_1",
-    quantization="Q4_1",
-    parameters=134_515_008,
-    details={
-        "llama.vocab_size": 49152,
-        "llama.embedding_length": 576,
-        "llama.feed_forward_length": 1536,
-    },
-)
-
-
-def vllm(name: str, **options: object) -> Request:
-    return Request(name, "paged", facts_of(name), **options)  # type: ignore[arg-type]  # by name
-
-
-def machine_with(*gpus: Gpu, memory: int = 64, cores: int = 16) -> Machine:
-    return Machine("m", cores, 2 * cores, memory * GIB, memory * GIB, gpus)
-
-
-def gpu(index: int, gib: float, free: float | None = None, **more: object) -> Gpu:
-    total = int(gib * GIB)
-    left = total if free is None else int(free * GIB)
-    return Gpu(index, "G", total, left, **more)  # type: ignore[arg-type]  # by name
-
+from yibu.planner.types import GpuProcess, Machine, ModelFacts, ModelPlan
 
 # ---------------------------------------------------------------------------- GPUs
 
@@ -116,10 +81,9 @@ def test_a_long_default_context_gives_way_to_a_neighbour() -> None:
 
 def test_named_gpus_are_all_used() -> None:
     machine = machine_with(*(gpu(index, 24) for index in range(4)))
-    (result,) = plan([vllm("Qwen2.5-7B", gpus=(1, 2))], machine)
-    assert result.placement is not None
-    assert result.placement.gpus == (1, 2)
-    assert result.placement.tensor_parallel == 2
+    result = placed(vllm("Qwen2.5-7B", gpus=(1, 2)), machine)
+    assert result.gpus == (1, 2)
+    assert result.tensor_parallel == 2
 
 
 def test_a_gpu_that_is_not_there() -> None:
@@ -162,10 +126,9 @@ def test_suggestions_were_tried() -> None:
 
 
 def test_old_cards() -> None:
-    (result,) = plan([vllm("Qwen2.5-1.5B")], BUILT_IN["t4-16g"])
-    assert result.placement is not None
-    assert result.placement.dtype == "float16"
-    assert any("does not compute in bfloat16" in reason for reason in result.placement.reasons)
+    result = placed(vllm("Qwen2.5-1.5B"), BUILT_IN["t4-16g"])
+    assert result.dtype == "float16"
+    assert any("does not compute in bfloat16" in reason for reason in result.reasons)
     (result,) = plan([vllm("Qwen2.5-1.5B")], machine_with(gpu(0, 8, compute_capability=(6, 1))))
     assert result.verdict == "does_not_fit"
     assert "compute capability 7.0" in result.reasons[0]
@@ -275,9 +238,8 @@ def test_speech_takes_what_was_measured_and_a_margin(
 ) -> None:
     sense = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000)
     request = by_name("speech").request(ModelConfig(name="asr", options=options), sense)
-    (verdict,) = plan([request], machine_with(memory=16))
-    assert verdict.placement is not None
-    planned = verdict.placement.need.total / MIB
+    verdict = placed(request, machine_with(memory=16))
+    planned = verdict.need.total / MIB
     assert measured * 1.03 < planned < measured + 400
 
 
@@ -286,9 +248,8 @@ def test_models_beside_a_speech_model_are_counted(tmp_path: Path) -> None:
 
     def weights(**options: str) -> int:
         config = ModelConfig(name="asr", options={"precision": "fp32", **options})
-        (verdict,) = plan([by_name("speech").request(config, paraformer)], machine_with(memory=16))
-        assert verdict.placement is not None
-        return verdict.placement.need.weights
+        verdict = placed(by_name("speech").request(config, paraformer), machine_with(memory=16))
+        return verdict.need.weights
 
     assert weights() == 880_000_000
     assert weights(precision="int8") == 220_000_000
@@ -319,9 +280,8 @@ def test_vllm_on_a_cpu_takes_what_was_measured_and_a_fifth(
     request = by_name("vllm").request(
         ModelConfig(name="m", options=options), facts_of("SmolLM2-135M")
     )
-    (verdict,) = plan([request], machine_with(memory=32, cores=cores))
-    assert verdict.placement is not None
-    need, ranks = verdict.placement.need, verdict.placement.tensor_parallel
+    verdict = placed(request, machine_with(memory=32, cores=cores))
+    need, ranks = verdict.need, verdict.tensor_parallel
     assert 1.15 < need.overhead * ranks / MIB / measured < 1.35
 
 
@@ -345,18 +305,16 @@ def test_vllm_on_a_cpu_shares_a_cache_of_four_sequences() -> None:
     # 30 layers × 3 heads × 64 × (key and value) × 2 bytes = 23,040 bytes a token; in steps of 64 MiB.
     assert result.placement.need.kv_cache == 768 * MIB
     assert any("shared by up to 64 sequences" in reason for reason in result.reasons)
-    (result,) = plan([request], machine_with(memory=2.8, cores=2))
-    assert result.placement is not None
-    assert (result.placement.parallel, result.placement.kv_tokens) == (64, 8192)
+    result = placed(request, machine_with(memory=2.8, cores=2))
+    assert (result.parallel, result.kv_tokens) == (64, 8192)
 
 
 def test_vllm_on_a_cpu_takes_a_cache_a_rank() -> None:
     request = vllm("SmolLM2-135M", context=2048, parallel=1)
     two = replace(request, tensor_parallel=3)
-    (result,) = plan([two], machine_with(memory=24, cores=2))
-    assert result.placement is not None
-    assert result.placement.tensor_parallel == 3
-    assert result.placement.need.kv_cache == 64 * MIB  # each of three
+    result = placed(two, machine_with(memory=24, cores=2))
+    assert result.tensor_parallel == 3
+    assert result.need.kv_cache == 64 * MIB  # each of three
     (result,) = plan([replace(request, tensor_parallel=2)], machine_with(memory=24))
     assert result.verdict == "does_not_fit"
     assert "9 attention heads cannot be divided by 2" in result.reasons[0]

@@ -6,14 +6,14 @@ from collections import defaultdict
 
 from hypothesis import given
 from hypothesis import strategies as st
-from models import MODELS, facts_of
-from test_planner_plan import GIB, MIB, SMOL, gpu, machine_with, vllm
+from models import GIB, MIB, SMOL, facts_of, gpu, machine_with, vllm
+from test_architectures import CASES
 
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Machine
 
-models = st.sampled_from(sorted(MODELS))
+models = st.sampled_from([case.model for case in CASES])
 gibs = st.floats(min_value=2, max_value=200)
 
 

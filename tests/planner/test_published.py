@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from models import ROWS
 
 from yibu.planner.explain import facts_data
 from yibu.planner.facts import facts_from_headers
@@ -22,10 +23,8 @@ from yibu.planner.hf.families import FAMILIES
 from yibu.planner.hf.model import describe
 from yibu.planner.hf.settings import class_defaults
 
-HERE = Path(__file__).parent
-ROWS: list[dict[str, Any]] = json.loads((HERE / "published.json").read_text(encoding="utf-8"))
 COUNTS: dict[str, tuple[str, int]] = json.loads(
-    (HERE / "class_counts.json").read_text(encoding="utf-8")
+    (Path(__file__).parent / "class_counts.json").read_text(encoding="utf-8")
 )
 SET_WHEN_MADE = {
     "flint": "layer types",

@@ -6,21 +6,18 @@ them; two in a hundred are scales, norms and rounding.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from models import DEEPSEEK_V3, MODELS, llama
+from models import CONFIGS
 
 from yibu.errors import YibuError
 from yibu.planner.facts import facts_from_headers
 from yibu.planner.quantization import with_file
 
-ROWS = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
-PUBLISHED: dict[str, dict[str, Any]] = {row["name"]: row["config"] for row in ROWS}
-LLAMA_8B = llama(4096, 14336, 32, 32, 8)
-QWEN_7B = MODELS["Qwen2.5-7B"][0]
+LLAMA_8B, QWEN_7B, DEEPSEEK_V3 = (
+    CONFIGS[name] for name in ("Llama-3.1-8B", "Qwen2.5-7B", "DeepSeek-V3")
+)
 BARE_V3 = {key: value for key, value in DEEPSEEK_V3.items() if key != "quantization_config"}
 
 
@@ -58,14 +55,14 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], float]] = [
     # moonshotai/Kimi-K2-Instruct: blocks of 128 × 128 with a float32 scale
     (
         "fp8 blocks",
-        PUBLISHED["Kimi-K2"],
+        CONFIGS["Kimi-K2"],
         {"quant_method": "fp8", "weight_block_size": [128, 128]},
         1029,
     ),
     # moonshotai/Kimi-K2-Thinking: the experts alone
     (
         "mixed compressed-tensors",
-        PUBLISHED["Kimi-K2"],
+        CONFIGS["Kimi-K2"],
         compressed(
             {**INT4, "group_size": 32},
             "pack-quantized",
@@ -81,7 +78,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], float]] = [
     # openai/gpt-oss-120b, with the list that its config has
     (
         "mxfp4",
-        MODELS["gpt-oss-120b"][0],
+        CONFIGS["gpt-oss-120b"],
         {
             "quant_method": "mxfp4",
             "modules_to_not_convert": [
@@ -96,7 +93,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], float]] = [
     # Qwen/Qwen2-VL-7B-Instruct-AWQ: the tower stays in half precision
     (
         "a tower left as it was",
-        PUBLISHED["Qwen2-VL-7B"],
+        CONFIGS["Qwen2-VL-7B"],
         {"quant_method": "awq", "bits": 4, "modules_to_not_convert": ["visual"]},
         6.9,
     ),

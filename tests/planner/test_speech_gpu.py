@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from models import MODELS
+from models import GIB, facts_of
 
 from yibu.config import ModelConfig
 from yibu.engines.registry import by_name
-from yibu.planner.facts import facts_from_headers
 from yibu.planner.plan import plan
 from yibu.planner.request import Request
 from yibu.planner.types import Gpu, Machine, ModelFacts
 
-GIB = 1 << 30
 SENSEVOICE = ModelFacts("sensevoice", "SenseVoiceSmall", 936_000_000, dtype="float32")
 
 
@@ -45,7 +43,7 @@ def test_it_goes_where_it_is_asked_to(request_: Request, expected: tuple[int, ..
 
 
 def test_what_it_takes_is_not_given_to_a_language_model() -> None:
-    facts = facts_from_headers(name="q", config=MODELS["Qwen3-0.6B"][0])
+    facts = facts_of("Qwen3-0.6B")
     alone, _ = plan([Request("q", "paged", facts), speech()], machine(24))
     beside, ears = plan([Request("q", "paged", facts), speech(gpus=(0,), replicas=2)], machine(24))
     assert alone.placement is not None
