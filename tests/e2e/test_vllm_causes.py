@@ -155,7 +155,7 @@ def test_the_flags_that_are_known_are_those_of_the_installed_version(engine_cach
     """What users type is held against this table before anything starts."""
     models = VllmModels.of(engine_cache)
     done = subprocess.run(
-        [str(models.python()), "-P", "-m", "yibu.launchers.vllm_flags"],
+        [str(models.python()), "-P", "-m", "yibu.launchers.flags", "vllm"],
         capture_output=True, text=True, timeout=_FAIL, check=True,
     )  # fmt: skip
     real = VllmFlags.from_plain(json.loads(done.stdout))
@@ -184,7 +184,7 @@ def test_the_pinned_version_has_the_flags_that_it_is_known_for(
 ) -> None:
     models = VllmModels.of(engine_cache)
     done = subprocess.run(
-        [str(models.python()), "-P", "-m", "yibu.launchers.vllm_flags"],
+        [str(models.python()), "-P", "-m", "yibu.launchers.flags", "vllm"],
         env={**os.environ, "TMPDIR": str(tmp_path), "VLLM_NO_USAGE_STATS": "1"},
         capture_output=True, text=True, timeout=_FAIL, check=True,
     )  # fmt: skip

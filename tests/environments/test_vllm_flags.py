@@ -15,7 +15,6 @@ from yibu.environments.pipconfig import IndexSettings
 from yibu.errors import EnvironmentSetupError
 
 NAME = "vllm"
-MODULE = "yibu.launchers.vllm_flags"
 # As versions before 0.32 keep things, and with a word on stdout, as imports of vLLM's have.
 CLI_ARGS = b"""
 print("INFO something that vLLM says while it is imported")
@@ -60,9 +59,9 @@ def manager(tmp_path: Path, env: dict[str, str], *versions: str) -> EnvironmentM
 
 def test_another_versions_flags_are_asked_once(tmp_path: Path, env: dict[str, str]) -> None:
     environments = manager(tmp_path, env, "1.0", "2.0")
-    assert chosen_flags(environments, NAME, MODULE, env) is None
+    assert chosen_flags(environments, NAME, NAME) is None
     environments.install(NAME, version="2.0", wheels=tmp_path / "wheels")
-    plain = chosen_flags(environments, NAME, MODULE, env)
+    plain = chosen_flags(environments, NAME, NAME)
     assert plain is not None
     table = VllmFlags.from_plain(plain)
     assert table.version == "2.0"
@@ -79,7 +78,7 @@ def test_another_versions_flags_are_asked_once(tmp_path: Path, env: dict[str, st
     assert not table.serve
     kept = environments.path(NAME) / TABLE
     kept.write_text(kept.read_text().replace('"2.0"', '"kept"'))
-    again = chosen_flags(environments, NAME, MODULE, env)
+    again = chosen_flags(environments, NAME, NAME)
     assert again is not None
     assert again["version"] == "kept"
 
@@ -88,6 +87,6 @@ def test_a_version_that_cannot_be_asked(tmp_path: Path, env: dict[str, str]) -> 
     environments = manager(tmp_path, env, "1.0")
     environments.install(NAME, version="9.9", wheels=tmp_path / "wheels")
     with pytest.raises(EnvironmentSetupError, match=r"vllm 9\.9 does not say") as failed:
-        chosen_flags(environments, NAME, MODULE, env)
+        chosen_flags(environments, NAME, NAME)
     assert "yibu engine install vllm" in failed.value.hint
     assert not (environments.path(NAME) / TABLE).exists()

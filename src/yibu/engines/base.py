@@ -174,9 +174,9 @@ class Engine(Protocol):
     """Endings of files that it alone serves, ``.gguf`` for instance."""
     server: ServerCommand | None = None
     """How people start its server, and its flags; None where its flags are a command's own."""
-    flags_module: str | None = None
-    """The module that prints the flags of the version in its environment, for :meth:`with_flags`;
-    None where every version has the same."""
+    flags_by_version: bool = False
+    """The flags of the version in its environment, which ``yibu.launchers.flags`` prints, are for
+    :meth:`with_flags`; else every version has the same."""
     source_options: frozenset[str] = frozenset()
     """Options that name the source of a further model."""
     for_gpus: bool = False
@@ -260,7 +260,7 @@ class Engine(Protocol):
         return environment_for(self.name, gpu=gpu)
 
     def with_flags(self, plain: Mapping[str, Any]) -> Engine:  # noqa: ARG002
-        """The same engine with the flags that ``flags_module`` printed."""
+        """The same engine with the flags that ``yibu.launchers.flags`` printed."""
         return self
 
     def plan(

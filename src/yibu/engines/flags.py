@@ -74,10 +74,10 @@ class FlagTable:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """The table that ``yibu.launchers.argparse_flags`` printed.
+        """The table that ``yibu.launchers.flags`` printed.
 
         Raises:
-            KeyError: it lacks a part.
+            TypeError: it lacks a part.
         """
         return cls(**plain, abbreviates=True)
 

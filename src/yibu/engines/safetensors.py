@@ -41,6 +41,7 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
     formats = frozenset({"safetensors"})
     serves = tr("safetensors models")
     for_gpus = True
+    flags_by_version = True
 
     def __init__(self, table: FlagTable | None = None) -> None:
         if table is not None:

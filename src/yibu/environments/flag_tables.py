@@ -13,16 +13,14 @@ from yibu.errors import EnvironmentSetupError
 from yibu.files import write_whole
 from yibu.messages import tr
 
-TABLE = "yibu-flags.json"
+TABLE = "flags.json"
 """In the environment's directory, so that it goes when that goes."""
 _TIMEOUT = 300.0
 """Seconds; importing vLLM takes ten, and a minute from a cold disk."""
 
 
-def chosen_flags(
-    environments: EnvironmentManager, name: str, module: str, env: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """What ``module`` prints in that environment; None for the pinned version, whose flags are known.
+def chosen_flags(environments: EnvironmentManager, name: str, engine: str) -> dict[str, Any] | None:
+    """The flags of the engine in that environment; None for the pinned version, whose flags are known.
 
     Raises:
         EnvironmentSetupError: the engine cannot be asked.
@@ -33,7 +31,7 @@ def chosen_flags(
     python = environments.ensure(name)
     file = environments.path(name) / TABLE
     if not file.is_file():
-        write_whole(file, _ask(python, module, f"{name} {version}", env))
+        write_whole(file, _ask(python, engine, f"{name} {version}", environments.env))
     return kept_flags(environments, name)
 
 
@@ -46,11 +44,11 @@ def kept_flags(environments: EnvironmentManager, name: str) -> dict[str, Any] | 
     return table
 
 
-def _ask(python: Path, module: str, what: str, env: Mapping[str, str]) -> str:
+def _ask(python: Path, engine: str, what: str, env: Mapping[str, str]) -> str:
     try:
         # -P: a file in the current directory must not be imported instead of a module.
         done = subprocess.run(
-            [str(python), "-P", "-m", module],
+            [str(python), "-P", "-m", "yibu.launchers.flags", engine],
             env={**env, "VLLM_NO_USAGE_STATS": "1", "CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
             text=True,

@@ -127,14 +127,13 @@ class Resolver:
         if isinstance(engine, RunsPrograms):
             programs = built_programs(self._environments)
             engine = engine.with_program(model, self._ask, programs)
-        name = None
-        if engine.flags_module is not None:
-            name = engine.environment(model, facts, gpu=may_use_gpus(model.gpus, machine))
-        if engine.flags_module is None or name is None:
+        if not engine.flags_by_version:
+            return engine
+        name = engine.environment(model, facts, gpu=may_use_gpus(model.gpus, machine))
+        if name is None:
             return engine
         if install:
-            env = self._environments.env
-            plain = chosen_flags(self._environments, name, engine.flags_module, env)
+            plain = chosen_flags(self._environments, name, engine.name)
         else:
             plain = kept_flags(self._environments, name)
         return engine if plain is None else engine.with_flags(plain)

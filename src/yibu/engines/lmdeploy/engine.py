@@ -40,7 +40,6 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
     )
     requests: RequestTable = LMDEPLOY_REQUESTS
     server: ServerCommand = SERVER
-    flags_module: str | None = "yibu.launchers.lmdeploy_flags"
     # Of yibu's launcher: LMDeploy itself reads its keys from the command line alone.
     key_variable = "LMDEPLOY_API_KEY"
     no_template = tr(

@@ -39,7 +39,6 @@ class Sglang(SafetensorsServer[ServerOptions]):
     )
     requests: RequestTable = SGLANG_REQUESTS
     server: ServerCommand = SERVER
-    flags_module: str | None = "yibu.launchers.sglang_flags"
     # Of yibu's launcher: SGLang itself reads its key from the command line alone.
     key_variable = "SGLANG_API_KEY"
     no_template = tr(

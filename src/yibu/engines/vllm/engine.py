@@ -73,7 +73,6 @@ class Vllm(SafetensorsServer[VllmOptions]):
     )
     requests: RequestTable = VLLM_REQUESTS
     server: ServerCommand = SERVER
-    flags_module: str | None = "yibu.launchers.vllm_flags"
     key_variable = "VLLM_API_KEY"
     no_template = tr(
         "chat template: the model's files have none, so that chat is refused and only "

@@ -28,7 +28,7 @@ def _levels(words: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class VllmFlags(FlagTable):
-    """What vLLM's own parser knows, as ``yibu.launchers.vllm_flags`` reads it."""
+    """What vLLM's own parser knows, as ``yibu.launchers.flags`` reads it."""
 
     serve: bool = False
     """Whether it has ``vllm serve``; before that there was a module, which is to go."""
@@ -38,27 +38,14 @@ class VllmFlags(FlagTable):
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """The table that ``yibu.launchers.vllm_flags`` printed.
+        """The table that ``yibu.launchers.flags`` printed.
 
         Raises:
-            KeyError: it lacks a part.
+            TypeError: it lacks a part.
         """
-        # Tables that were kept before lists of values were read have none; vLLM has the last word.
-        choices = {
-            **plain.get("choices", {}),
-            "reasoning_parser": plain.get("reasoning_parsers", ()),
-            "tool_call_parser": plain.get("tool_parsers", ()),
-        }
-        return cls(
-            plain["version"],
-            dict(plain["flags"]),
-            dict(plain["short"]),
-            choices,
-            dict(plain.get("types", {})),
-            variables={"VLLM_API_KEY": "api_key"},
-            serve=plain.get("serve", False),
-        )
+        # Every switch has a negation, and one that its parser does not list is vLLM's to refuse.
+        return cls(**{**plain, "negations": {}}, variables={"VLLM_API_KEY": "api_key"})
 
 
 PINNED = VllmFlags.from_plain(pinned_flags(__package__))
-"""Of the version in ``environments/locks``; written by scripts/vllm_flags.py."""
+"""Of the version in ``environments/locks``; written by scripts/server_flags.py."""

@@ -2,8 +2,7 @@
 
 Run it after the engine's pin has changed, with an interpreter that can import the pinned version:
 
-    $ENVIRONMENT/bin/python scripts/argparse_flags.py sglang
-    $ENVIRONMENT/bin/python scripts/argparse_flags.py lmdeploy
+    $ENVIRONMENT/bin/python scripts/server_flags.py ENGINE
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from yibu.launchers.argparse_flags import read_table
+from yibu.launchers.flags import read_table
 
 ENGINES = Path(__file__).parents[1] / "src/yibu/engines"
 

@@ -1,6 +1,0 @@
-"""Print, as JSON, the flags that the LMDeploy of this environment has."""
-
-from yibu.launchers.argparse_flags import print_table
-
-if __name__ == "__main__":
-    print_table("lmdeploy")
