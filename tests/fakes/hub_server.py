@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import sys
 import threading
 import urllib.parse
@@ -43,7 +44,7 @@ def git_sha1(data: bytes) -> str:
 
 
 class HubServer:
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
         """``ORG/NAME`` → path → bytes"""
         self.listed: dict[str, dict[str, object]] = {}
@@ -59,12 +60,19 @@ class HubServer:
         self.token: str | None = None
         self.gated: set[str] = set()
         self.html_index = False
+        self.storage = ""
+        """Where redirects to large files lead; by default this server by another name."""
         self.running = 0
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.gate = threading.Event()
         """Opens what a ``gate`` fault holds back: the second half of a body."""
         self._server = _Server(self)
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
@@ -74,7 +82,7 @@ class HubServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -110,7 +118,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that go away are the point of many tests; anything else is told."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
@@ -364,7 +372,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _redirect(self, repo: str, path: str, headers: dict[str, str]) -> None:
         # Another host, as at the real hubs: no token may follow there.
-        target = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/cdn/{repo}/{urllib.parse.quote(path)}"
+        host = self.hub.storage or self.hub.url.replace("127.0.0.1", "localhost")
+        target = f"{host}/cdn/{repo}/{urllib.parse.quote(path)}"
         self._reply(302, b"", {"Location": target} | headers)
 
     def _json(self, data: object, status: int = 200, kind: str = "application/json") -> None:

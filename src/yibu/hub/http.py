@@ -22,6 +22,7 @@ from yibu.errors import (
     HubUnreachableError,
     PullCancelledError,
 )
+from yibu.hub import tls
 from yibu.hub.pages import RETRIED_STATUSES, host_of, no_hub, of_network, web_page
 from yibu.hub.settings import HubSettings
 from yibu.messages import tr
@@ -57,7 +58,7 @@ class HttpClient:
         self._session = requests.Session()
         # Proxies and certificates come from HubSettings: nothing here reads the environment.
         self._session.trust_env = False
-        self._session.verify = ca_bundle or settings.ca_bundle or True
+        self._session.verify = tls.trusted(ca_bundle or settings.ca_bundle)
         adapter = _adapter(settings)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -107,25 +108,14 @@ class HttpClient:
         timeout = (self._settings.connect_timeout, self._settings.read_timeout)
         try:
             response = self._session.get(url, headers=dict(headers), stream=True, timeout=timeout)
-        except requests.exceptions.SSLError as error:
-            raise HubUnreachableError(
-                tr(
-                    "{url} showed a certificate that this machine does not trust: {error}.",
-                    url=host_of(_failed(error, url)),
-                    error=shortest(error),
-                ),
-                hint=tr(
-                    "Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate. A "
-                    "clock that is wrong does the same: this machine's says {clock}.",
-                    clock=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-                ),
-            ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             # No library tells a dead proxy from the server behind it. One that has worked may come
             # back; of one that never did, nobody wants to wait for six tries.
             url = _failed(error, url)
             if not self._answered:
                 require_proxy(self._settings, url, what)
+            if wrong := tls.fault(error, url):
+                raise wrong from error
             reason = self._settings.proxies.fault(url) or shortest(error)
             raise TransientError(
                 tr("no answer from {url}: {reason}", url=host_of(url), reason=reason)
@@ -267,6 +257,8 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
             tr("{host} answered HTTP {status}", host=host, status=status),
             retry_after=retry_after(response.headers),
         )
+    if status == 400 and (mixed_up := tls.plain_to_tls(response.url)):
+        raise mixed_up
     if ours := of_network(status, host, what, next(body(response, what), b"")):
         raise ours
     if status in (401, 403):

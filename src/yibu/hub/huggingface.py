@@ -26,7 +26,7 @@ from yibu.errors import (
     SourceError,
 )
 from yibu.files import write_whole
-from yibu.hub import http, pages
+from yibu.hub import http, pages, tls
 from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import Expected
 from yibu.hub.local import local_files
@@ -81,7 +81,9 @@ class HuggingFaceHub:
                 status, text = (
                     (answer.status_code, answer.text) if answer is not None else (None, None)
                 )
-                if wrong := pages.not_the_hub(error, status, text, endpoint, what):
+                if wrong := tls.fault(error, endpoint, status) or pages.not_the_hub(
+                    error, status, text, endpoint, what
+                ):
                     raise wrong from error
                 raise _translated(error, source, endpoint) from error
             commit = info.sha or ""
@@ -148,18 +150,18 @@ class HuggingFaceHub:
 def _use_proxy(proxy: Proxy | None, ca_bundle: str | None) -> None:
     """Have the SDK use our proxy: it would read the environment by itself, and fail where a variable
     says ``socks://``."""
-    import ssl
-
     import httpx2
     from huggingface_hub import constants, set_client_factory
 
     # It would ask huggingface.co which coding agents there are, and write that into the user's cache.
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
+    verify = tls.context(ca_bundle) if ca_bundle else True
+
     def client() -> httpx2.Client:
         return httpx2.Client(
             proxy=proxy.url if proxy is not None else None,
-            verify=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
+            verify=verify,
             trust_env=False,
             follow_redirects=True,
             timeout=None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from yibu import __version__
 from yibu.errors import HubAuthError, HubError, HubNotFoundError, HubUnreachableError
-from yibu.hub import http, pages
+from yibu.hub import http, pages, tls
 from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import EMPTY_SHA256, Expected
 from yibu.hub.local import local_files
@@ -68,7 +68,9 @@ class ModelScopeHub:
                 getattr(error, "status_code", None),
                 getattr(error, "response_body", None),
             )
-            if wrong := pages.not_the_hub(error, status, text, endpoint, what):
+            if wrong := tls.fault(error, endpoint, status) or pages.not_the_hub(
+                error, status, text, endpoint, what
+            ):
                 raise wrong from error
             raise _translated(error, source, endpoint) from error
         headers = {"User-Agent": f"yibu/{__version__}"}
@@ -94,7 +96,7 @@ class ModelScopeHub:
         for name in ("_session", "_read_session"):
             if (session := getattr(api.legacy, name, None)) is not None:
                 session.trust_env = False
-                session.verify = self._settings.ca_bundle or True
+                session.verify = tls.trusted(self._settings.ca_bundle)
                 session.proxies = {} if proxy is None else {"all": proxy.url}
 
     def cached_listing(self, source: Source) -> Listing | None:

@@ -63,8 +63,10 @@ def _ask(
             reachable = True
     except (HubAuthError, HubNotFoundError) as error:
         reachable, detail = True, error.message  # it answered, which is what was asked
-    except (http.TransientError, HubError) as error:
+    except http.TransientError as error:
         reachable, detail = False, str(error)
+    except HubError as error:
+        reachable, detail, advice = False, error.message, error.hint or advice
     finally:
         client.close()
     return Reachability(name, host, reachable, time.monotonic() - started, detail, advice)
