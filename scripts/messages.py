@@ -5,7 +5,8 @@
     messages.py --fill F   take translations from a JSON object {id: translation} in F
 
 Texts are the first argument of ``tr()``; of the command line also the docstrings of verbs (their help)
-and the headings of tables; what the engines' ``log.toml`` say of causes of failure; the words of the
+and the headings of tables; what the engines' ``log.toml`` say of causes of failure, and their
+``server.toml`` of flags; the words of the
 Grafana dashboard; and the descriptions in yibu.yaml's schema.
 """
 
@@ -50,8 +51,9 @@ def texts() -> dict[str, set[str]]:
         name = str(path.relative_to(SOURCE))
         for text in _texts(tree, verbs="cli/verbs/" in name):
             found.setdefault(text, set()).add(name)
-    for path in sorted([*SOURCE.glob("engines/**/log.toml"), *SOURCE.glob("*/failures.toml")]):
-        for text in _of_log(tomllib.loads(path.read_text(encoding="utf-8"))):
+    tables = ("engines/**/log.toml", "engines/*/server.toml", "*/failures.toml")
+    for path in sorted(path for pattern in tables for path in SOURCE.glob(pattern)):
+        for text in _of_table(tomllib.loads(path.read_text(encoding="utf-8"))):
             found.setdefault(text, set()).add(str(path.relative_to(SOURCE)))
     for text in _strings(SOURCE / "messages" / "system.py"):
         found.setdefault(text, set()).add("messages/system.py")
@@ -81,8 +83,9 @@ def _of_dashboard() -> Iterator[str]:
             )
 
 
-def _of_log(table: dict[str, Any]) -> Iterator[str]:
-    """What causes of failure say: of engines, and of uv."""
+def _of_table(table: dict[str, Any]) -> Iterator[str]:
+    """What causes of failure say, of engines and of uv, and why a server's flags are left out."""
+    yield from (*table.get("unused", {}).values(), *table.get("refused", {}).values())
     causes = (*table.get("cause", ()), *table.get("shared", {}).values(), *table.get("failure", ()))
     for cause in causes:
         yield from (cause[name] for name in ("explanation", "message", "hint") if name in cause)

@@ -1,7 +1,7 @@
 """How people start an engine's own server, and which of its flags are yibu's business.
 
-An engine's folder fills a ``ServerCommand``: the programs, modules and images that start it, its own
-defaults, and what its flags mean to a gateway in front of it. ``yibu adopt``, ``flags:``, ``options:``
+An engine's folder fills a ``ServerCommand`` by its ``server.toml``: the programs, modules and images that
+start it, its own defaults, and what its flags mean to a gateway in front of it. ``yibu adopt``, ``flags:``, ``options:``
 and the flags after ``--`` are all taken apart here.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from yibu.config.engines import engine_table
 from yibu.engines.flags import Flag, FlagTable, is_flag, lacks_value, spelt
 from yibu.errors import ConfigError
 from yibu.messages import tr
@@ -34,14 +35,6 @@ SETTINGS: Mapping[str, str] = {
     "adapters": "options.lora",
 }
 """Where yibu.yaml has what a role says."""
-CERTIFICATE = tr("the gateway speaks plain HTTP: put a proxy with the certificate before it")
-ORIGINS = tr("pages of other sites are let in by gateway.cors_origins")
-ONE_PATH = tr("the gateway serves at /v1 alone")
-REPLICAS = tr("copies of a model are replicas here: replicas: N")
-ONE_MACHINE = tr("yibu runs a whole model on one machine: take engine: command for a part of one")
-NOT_READ = tr("what stands in that file was not read: write it under options:")
-HUB_TOKEN = tr("a secret stood on the command line: set HF_TOKEN in yibu's environment instead")
-"""Why flags that several servers have are left out, and what to do instead."""
 _ONE_VALUE = frozenset({"value", "int", "text"})
 _NONE: Mapping[str, Any] = {}
 
@@ -344,6 +337,20 @@ def adapter(word: str) -> tuple[str, str]:
     return name, path
 
 
-def by_flag(reasons: Mapping[str, str]) -> dict[str, str]:
-    """Each flag's reason, out of reasons → the flags that they are for, parted by blanks."""
-    return {flag: why for why, flags in reasons.items() for flag in flags.split()}
+def server_command(engine: str, table: FlagTable, **more: Any) -> ServerCommand:
+    """What ``server.toml`` in an engine's folder says, and ``more``, which only code can say."""
+    rows = engine_table(engine, "server.toml")
+    for name in ("programs", "modules"):
+        rows[name] = {program: tuple(words) for program, words in rows.get(name, {}).items()}
+    for name in ("unused", "refused"):
+        reasons = rows.get(name, {}).items()
+        rows[name] = {flag: tr(why) for flags, why in reasons for flag in flags.split()}
+    for name in ("files", "prefixes"):
+        rows[name] = tuple(rows.get(name, ()))
+    for name in {"secrets", "paths", "ends"} & rows.keys():
+        rows[name] = frozenset(rows[name])
+    images = [
+        Image(re.compile(row.pop("pattern")), **{name: tuple(words) for name, words in row.items()})
+        for row in rows.get("images", ())
+    ]
+    return ServerCommand(table=table, **{**rows, "images": tuple(images)}, **more)

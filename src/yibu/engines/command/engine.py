@@ -25,7 +25,6 @@ from yibu.messages import tr
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
-_KNOWN_PLACEHOLDERS = frozenset({"model", "host", "port"})
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 

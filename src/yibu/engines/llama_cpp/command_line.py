@@ -9,15 +9,15 @@ from yibu.config import ModelConfig
 from yibu.engines.checks import check_count
 from yibu.engines.flags import Flag, FlagTable, spelt
 from yibu.engines.llama_cpp.program import Program
-from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
+from yibu.engines.llama_cpp.server import SERVER
 from yibu.engines.llama_cpp.settings import FETCHED, Settings, fetches, option_value, value_of
-from yibu.engines.llama_cpp.table import ALL, NAMES, TABLE
+from yibu.engines.llama_cpp.table import ALL, FIELD_OPTIONS, NAMES, TABLE
 from yibu.engines.options import nearest
 from yibu.errors import ConfigError
 from yibu.messages import tr
 from yibu.planner.types import Offload, Placement
 
-_OF_FLAG = {flag: option for option, flag in OPTIONS.items()}
+_OF_FLAG = {flag: option for option, flag in SERVER.options.items()}
 _PLANNED = frozenset({"ctx_size", "n_cpu_moe", "cpu_moe", "tensor_split", "fit", "device"})
 """Flags whose values the plan decides, with what was asked counted in."""
 _MODES: Mapping[str, str] = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from yibu.config import ModelConfig
 from yibu.engines.flags import Given
-from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, sequence_context
-from yibu.engines.llama_cpp.table import ALL, TABLE
+from yibu.engines.llama_cpp.server import SERVER, sequence_context
+from yibu.engines.llama_cpp.table import ALL, FIELD_OPTIONS, TABLE
 from yibu.errors import YibuError
 from yibu.planner.arithmetic import MIB, kv_element_bytes
 from yibu.planner.facts import read_facts
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts
 
-_ALIASES = {**OPTIONS, **FIELD_OPTIONS}
+_ALIASES = {**SERVER.options, **FIELD_OPTIONS}
 
 
 def request_of(model: ModelConfig, facts: ModelFacts | None) -> Request:

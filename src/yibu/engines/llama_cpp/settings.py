@@ -14,13 +14,13 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.engines.checks import check_count
 from yibu.engines.flags import Flag, spelt, text_of
-from yibu.engines.llama_cpp.server import FIELD_OPTIONS, OPTIONS, SERVER
-from yibu.engines.llama_cpp.table import ASSIGNED, FIELDS, NAMES, TABLE
+from yibu.engines.llama_cpp.server import SERVER
+from yibu.engines.llama_cpp.table import ASSIGNED, FIELD_OPTIONS, FIELDS, NAMES, TABLE
 from yibu.engines.options import nearest
 from yibu.errors import ConfigError
 from yibu.messages import tr
 
-_OF_FLAG = {flag: option for option, flag in OPTIONS.items()} | {"ctx_size": "ctx_size"}
+_OF_FLAG = {flag: option for option, flag in SERVER.options.items()} | {"ctx_size": "ctx_size"}
 _DEVICES = 128
 """That a split over devices has shares for, as llama.cpp is built."""
 _PLANNED = frozenset({"n_ctx", "n_parallel"})

@@ -22,6 +22,8 @@ ALL = 999
 """More layers than any model has."""
 NAMES: Mapping[str, Mapping[str, str]] = engine_table("llama.cpp", "names.toml")
 """Names that no script can read out of llama.cpp's source."""
+FIELD_OPTIONS = NAMES["planned"]
+"""Fields of ``common_params`` that the plan reads → the flags that set them."""
 
 
 def _name(spellings: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import LaunchPlan, Verdict
+from yibu.engines.flags import FlagTable, pinned_flags
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
-from yibu.engines.lmdeploy.server import SERVER
 from yibu.engines.options import ServerOptions
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.safetensors import SafetensorsServer, adapter_paths, unless_given
-from yibu.engines.servers import ServerCommand
+from yibu.engines.servers import ServerCommand, server_command
 from yibu.messages import tr
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
@@ -39,7 +39,9 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
         r"must be smaller than the model context length|exceeds the model context length"
     )
     requests: RequestTable = LMDEPLOY_REQUESTS
-    server: ServerCommand = SERVER
+    server: ServerCommand = server_command(
+        "lmdeploy", FlagTable.from_plain(pinned_flags(__package__))
+    )
     # Of yibu's launcher: LMDeploy itself reads its keys from the command line alone.
     key_variable = "LMDEPLOY_API_KEY"
     no_template = tr(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from yibu.config import EngineName, ModelConfig
 from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import Capability, LaunchPlan, Verdict
+from yibu.engines.flags import FlagTable, pinned_flags
 from yibu.engines.options import ServerOptions
 from yibu.engines.requests import Abilities, RequestTable
 from yibu.engines.safetensors import (
@@ -16,9 +17,8 @@ from yibu.engines.safetensors import (
     lora_slots,
     unless_given,
 )
-from yibu.engines.servers import ServerCommand
+from yibu.engines.servers import ServerCommand, server_command
 from yibu.engines.sglang.requests import SGLANG_REQUESTS, adapter_feature
-from yibu.engines.sglang.server import SERVER
 from yibu.messages import tr
 from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
@@ -38,7 +38,9 @@ class Sglang(SafetensorsServer[ServerOptions]):
         r"exceeds the model's (?:maximum )?context length|exceeds the maximum allowed length"
     )
     requests: RequestTable = SGLANG_REQUESTS
-    server: ServerCommand = SERVER
+    server: ServerCommand = server_command(
+        "sglang", FlagTable.from_plain(pinned_flags(__package__))
+    )
     # Of yibu's launcher: SGLang itself reads its key from the command line alone.
     key_variable = "SGLANG_API_KEY"
     no_template = tr(
