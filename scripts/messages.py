@@ -7,7 +7,7 @@
 Texts are the first argument of ``tr()``; of the command line also the docstrings of verbs (their help)
 and the headings of tables; what the engines' ``log.toml`` say of causes of failure, and their
 ``server.toml`` of flags; the words of the
-Grafana dashboard; and the descriptions in yibu.yaml's schema.
+Grafana dashboard and of Prometheus' alerts; and the descriptions in yibu.yaml's schema.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from yibu.config.schema import published
-from yibu.export.grafana import rows
+from yibu.export.grafana import alerts, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "yibu"
@@ -71,7 +71,9 @@ def texts() -> dict[str, set[str]]:
 
 
 def _of_dashboard() -> Iterator[str]:
-    """Titles and notes of panels, and those legends that have a word beside their labels."""
+    """What alerts say, titles and notes of panels, and legends that have a word beside their labels."""
+    for alert in alerts():
+        yield from alert["annotations"].values()
     for row, panels in rows().items():
         yield row
         for panel in panels:

@@ -12,7 +12,6 @@ import pytest
 from tests.e2e.test_metrics_documented import documented
 from tests.export.deployments import deployment
 from yibu.export import grafana
-from yibu.export.alerts import ALERTS
 
 BUILT_IN = {"up"}
 ENGINES = ("vllm:", "llamacpp:", "yibu_speech_")
@@ -24,7 +23,7 @@ def expressions() -> Iterator[str]:
     for panel in grafana.dashboard()["panels"]:
         for target in panel.get("targets", []):
             yield target["expr"]
-    yield from (alert.expression for alert in ALERTS)
+    yield from (alert["expr"] for alert in grafana.alerts())
 
 
 def selectors(query: str) -> list[tuple[str, set[str]]]:

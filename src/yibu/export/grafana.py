@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import yaml
 
-from yibu.export.alerts import rules
 from yibu.export.deployment import Deployment, File, Files
 from yibu.export.notes import Notes
 from yibu.messages import tr
@@ -42,10 +41,19 @@ class Panel:
 
 def rows() -> dict[str, list[Panel]]:
     """The dashboard's panels, as ``dashboard.yaml`` has them."""
-    text = resources.files(__package__).joinpath("dashboard.yaml").read_text(encoding="utf-8")
-    return {
-        row: [Panel(**panel) for panel in panels] for row, panels in yaml.safe_load(text).items()
-    }
+    read = _read("dashboard.yaml")
+    return {row: [Panel(**panel) for panel in panels] for row, panels in read.items()}
+
+
+def alerts() -> list[dict[str, Any]]:
+    """The alert rules, as ``alerts.yaml`` has them."""
+    found: list[dict[str, Any]] = _read("alerts.yaml")
+    return found
+
+
+def _read(name: str) -> Any:
+    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return yaml.safe_load(text)
 
 
 def _expression(query: str) -> str:
@@ -58,7 +66,7 @@ def export(deployment: Deployment) -> Files:
     """A dashboard, alert rules, and the scrape configuration for both."""
     return {
         "dashboard.json": File(json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"),
-        "alerts.yaml": File(rules()),
+        "alerts.yaml": File(_rules()),
         "prometheus.yaml": File(_scrape(deployment)),
     }
 
@@ -150,6 +158,19 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
         "targets": targets,
     }
+
+
+def _rules() -> str:
+    """The file for ``rule_files``."""
+    said = [
+        {**rule, "annotations": {name: tr(text) for name, text in rule["annotations"].items()}}
+        for rule in alerts()
+    ]
+    top = tr(
+        "Written by `yibu export grafana`. The thresholds are a start: change them to yours.\n"
+        "Check changes with: promtool check rules alerts.yaml"
+    )
+    return Notes().dump({"groups": [{"name": "yibu", "rules": said}]}, top=top)
 
 
 def _scrape(deployment: Deployment) -> str:
