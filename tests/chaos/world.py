@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from tests.e2e.home import REPOSITORY, Home
 from tests.exposition import Exposition
 from tests.fakes.hub_server import HubServer
 from tests.support.polling import eventually
+from tests.support.ports import free_port
 from yibu.accounts import usage
 from yibu.accounts.store import FILE, AccountStore
 from yibu.accounts.types import Account
@@ -70,7 +70,7 @@ class World:
         self.harmed = [WILD, *(self.replicas.keys() - REPLICAS)]
         """Models whose engines are killed and stopped."""
         self.clock, self.disks, self.hub = clock, disks, hub
-        self.port = _free_port()
+        self.port = free_port()
         self.samples: list[Sample] = []
         """Of the node that runs now."""
         self._starts: dict[str, float] = {}
@@ -391,10 +391,3 @@ class World:
 def send_signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):  # it died of something else meanwhile
         os.kill(pid, number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

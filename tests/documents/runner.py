@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import yaml
 
 from tests.documents.blocks import OUTPUT, Block
 from tests.e2e.home import Home
+from tests.support.ports import free_port
 from yibu.config import file as config_file
 
 PORT = "8000"
@@ -29,12 +29,6 @@ http {{
     {block}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,17 +23,11 @@ import yaml
 from tests.e2e.home import Home
 from tests.fakes.vllm import make_environment, make_model
 from tests.support.polling import until
+from tests.support.ports import free_port
 from yibu.environments import libraries
 from yibu.environments.specs import SPECS
 
 KEY = "sk-the-old-servers-key"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

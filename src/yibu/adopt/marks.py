@@ -1,8 +1,9 @@
-"""What starts a server, by every engine's own data."""
+"""What starts a server, by every engine's own data; and the flags of commands that no engine has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from yibu.engines.registry import servers
 
@@ -20,3 +21,17 @@ STARTS: tuple[str, ...] = (
 
 def any_start(text: str) -> bool:
     return any(word in text for word in STARTS)
+
+
+def plain_flags(words: Sequence[str]) -> dict[str, str]:
+    """Flags with underscores and the word behind each; of a program whose flags are not known here."""
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if re.match(r"--?[A-Za-z]", word):
+            name, _, value = word.lstrip("-").partition("=")
+            name = name.replace("-", "_")
+            found[name] = value
+        elif name:
+            found[name], name = word, ""
+    return found

@@ -6,12 +6,12 @@ documentation lists most; a name that is not among them is refused, never guesse
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from yibu.adopt.bash import Gap, UnknownScriptError
+from yibu.adopt.marks import plain_flags
 from yibu.messages import tr
 
 _FAMILIES: Mapping[str, str] = {
@@ -60,13 +60,13 @@ def read_command(argv: Sequence[str]) -> Launched | None:
     """
     program = argv[0].rpartition("/")[2]
     if program in ("xinference-local", "xinference-supervisor"):
-        flags = _flags(argv[1:])
+        flags = plain_flags(argv[1:])
         port = flags.get("port", flags.get("p", "9997"))
         return Launched({}, flags.get("host") or flags.get("H"), int(port))
     if program != "xinference" or list(argv[1:2]) != ["launch"]:
         return None
     gap = Gap(1, " ".join(argv))
-    flags = _flags(argv[2:])
+    flags = plain_flags(argv[2:])
     name = flags.get("model_name") or flags.get("n") or ""
     model: dict[str, Any] = {
         "name": flags.get("model_uid") or flags.get("u") or name,
@@ -114,16 +114,3 @@ def _source(name: str, flags: Mapping[str, str], gap: Gap) -> str:
         quantization=flags.get("quantization") or flags.get("q") or "Int4"
     )
     return "modelscope:" + family.format(size=size) + suffix
-
-
-def _flags(words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    name = ""
-    for word in words:
-        if re.match(r"--?[A-Za-z]", word):
-            name, _, value = word.lstrip("-").partition("=")
-            name = name.replace("-", "_")
-            found[name] = value
-        elif name:
-            found[name], name = word, ""
-    return found

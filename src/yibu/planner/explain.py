@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from yibu.messages import joined, tr
 from yibu.planner.arithmetic import (
@@ -20,8 +20,6 @@ from yibu.planner.request import Request
 from yibu.planner.text import size, tokens
 from yibu.planner.types import Machine, MemoryNeed, ModelFacts, ModelPlan, Offload, Placement
 
-Tone = Literal["plain", "good", "warning", "bad"]
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -31,14 +29,13 @@ class Row:
     value: str
     note: str = ""
     """How the value came about."""
-    tone: Tone = "plain"
 
 
-_VERDICTS: dict[str, tuple[str, Tone]] = {
-    "fits": (tr("fits"), "good"),
-    "fits_reduced": (tr("fits, with a shorter context"), "warning"),
-    "does_not_fit": (tr("does not fit"), "bad"),
-    "cannot_tell": (tr("cannot tell"), "bad"),
+_VERDICTS = {
+    "fits": tr("fits"),
+    "fits_reduced": tr("fits, with a shorter context"),
+    "does_not_fit": tr("does not fit"),
+    "cannot_tell": tr("cannot tell"),
 }
 
 
@@ -101,12 +98,12 @@ def explain(request: Request, plan: ModelPlan) -> list[Row]:
     rows = [*_facts(request.facts)] if request.facts is not None else []
     if plan.placement is not None:
         rows += _placement(request, plan.placement)
-    verdict, tone = _VERDICTS[plan.verdict]
+    verdict = _VERDICTS[plan.verdict]
     if plan.verdict == "fits_reduced" and plan.placement is not None:
         verdict = tr("fits with max-model-len {context}", context=plan.placement.context)
-    rows.append(Row(tr("verdict"), verdict, tone=tone))
+    rows.append(Row(tr("verdict"), verdict))
     rows += [Row(tr("because"), reason) for reason in plan.reasons]
-    rows += [Row(tr("try"), suggestion, tone="warning") for suggestion in plan.suggestions]
+    rows += [Row(tr("try"), suggestion) for suggestion in plan.suggestions]
     return rows
 
 

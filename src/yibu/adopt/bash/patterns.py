@@ -8,7 +8,7 @@ _CLASSES = {"[:digit:]": "0-9", "[:alpha:]": "a-zA-Z", "[:alnum:]": "a-zA-Z0-9",
             "[:space:]": r"\s", "[:upper:]": "A-Z", "[:lower:]": "a-z"}  # fmt: skip
 
 
-def to_regex(pattern: str, *, greedy: bool = True) -> str:
+def to_regex(pattern: str) -> str:
     """A pattern as a regular expression; a backslash quotes the character behind it."""
     out, at = [], 0
     while at < len(pattern):
@@ -18,7 +18,7 @@ def to_regex(pattern: str, *, greedy: bool = True) -> str:
             at += 2
             continue
         if char == "*":
-            out.append(".*" if greedy else ".*?")
+            out.append(".*")
         elif char == "?":
             out.append(".")
         elif char == "[" and (end := pattern.find("]", at + 2)) > 0:

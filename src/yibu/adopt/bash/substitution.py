@@ -62,18 +62,7 @@ def _words(node: Node, shell: Interpreter) -> list[Text] | None:
     if any(child.type == "variable_assignment" or child.type.endswith("redirect")
            for child in node.children):  # fmt: skip
         return None
-    name = node.child_by_field_name("name")
-    if name is None:
-        return None
-    words = shell.expander.fields(name)
-    for argument in node.children_by_field_name("argument"):
-        words += shell.expander.fields(argument)
-    return words or None
-
-
-def _entered(shell: Interpreter, path: Text) -> Text:
-    joined = resolve(shell.state.directory.value, path.value)
-    return Text(joined, shell.state.directory.gap or path.gap)
+    return shell.words_of(node)[0] or None
 
 
 def _output(shell: Interpreter, words: list[str]) -> Text | None:

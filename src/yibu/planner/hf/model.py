@@ -27,7 +27,6 @@ class Language:
 
     settings: Settings
     model_type: str
-    nested: bool
 
     @property
     def complete(self) -> Settings:
@@ -43,7 +42,7 @@ def language(config: Mapping[str, Any]) -> Language:
         CannotTellError: Nothing in it does, or a key is missing.
     """
     settings, model_type, nested = _language_part(config)
-    return Language(with_defaults(settings, model_type, nested=nested), model_type, nested)
+    return Language(with_defaults(settings, model_type, nested=nested), model_type)
 
 
 def _language_part(config: Mapping[str, Any]) -> tuple[Settings, str, bool]:
