@@ -86,16 +86,19 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "a mapping was expected"),
-        ({"cores": 8}, "memory is None"),
-        ({"cores": 0, "memory": "8GiB"}, "cores is 0"),
-        ({"cores": 8, "memory": "lots"}, "a size such as 24GiB"),
+        ([], "x.yaml: expected an object, found []"),
+        ({"cores": 8}, "x.yaml: memory: is missing"),
+        ({"cores": 0, "memory": "8GiB"}, "cores: expected more than 0, found 0"),
+        (
+            {"cores": 8, "memory": "lots"},
+            "memory: 'lots' is not a size; write a number with a unit, such as 6GiB",
+        ),
         ({"core": 8, "memory": "8GiB"}, "unknown key 'core'"),
-        ({"cores": 8, "memory": "8GiB", "gpus": {"memory": "8GiB"}}, "a list was expected"),
+        ({"cores": 8, "memory": "8GiB", "gpus": {"memory": "8GiB"}}, "gpus: expected an array"),
         ({"cores": 8, "memory": "8GiB", "gpus": [{"memory": "8GiB", "count": 5000}]}, "more than"),
         (
             {"cores": 8, "memory": "8GiB", "gpus": [{"memory": "8GiB", "compute_capability": "x"}]},
-            "compute_capability",
+            "gpus.0.compute_capability: 8.9, say, was expected, found 'x'",
         ),
     ],
 )

@@ -11,6 +11,8 @@ from importlib.resources import files
 from yibu.planner.types import Gpu, Machine
 
 _MIB, _GIB = 1 << 20, 1 << 30
+MOST = 1024
+"""GPUs of one machine."""
 _COUNTED = re.compile(r"^(?:(\d{1,4})x)?([a-z0-9-]+)$")
 
 
@@ -24,13 +26,22 @@ class Card:
 
 def _cards() -> Iterator[tuple[str, Card]]:
     table = tomllib.loads(files("yibu.planner").joinpath("cards.toml").read_text("utf-8"))
-    for capability, cards in table.items():
+    for capability, rows in table.items():
         major, dot, minor = capability.partition(".")
-        for key, (mib, name) in cards.items():
+        for key, (mib, name) in rows.items():
             yield key, Card(name, mib, (int(major), int(minor)) if dot else None)
 
 
 CARDS: Mapping[str, Card] = dict(_cards())
+
+
+def cards(key: str, count: int = 1) -> tuple[Gpu, ...]:
+    """So many of a card, all of their memory free."""
+    card = CARDS[key]
+    return tuple(
+        Gpu(index, card.name, card.mib * _MIB, card.mib * _MIB, compute_capability=card.capability)
+        for index in range(count)
+    )
 
 
 def machine_of(spec: str) -> Machine | None:
@@ -44,15 +55,8 @@ def machine_of(spec: str) -> Machine | None:
     if match is None or card is None:
         return None
     count = int(match[1] or 1)
-    if not 0 < count <= _MOST:
+    if not 0 < count <= MOST:
         return None
-    gpus = tuple(
-        Gpu(index, card.name, card.mib * _MIB, card.mib * _MIB, compute_capability=card.capability)
-        for index in range(count)
-    )
     cores = max(16, 8 * count)
     memory = max(32 * _GIB, 2 * count * card.mib * _MIB)
-    return Machine(spec, cores, 2 * cores, memory, memory * 9 // 10, gpus)
-
-
-_MOST = 1024
+    return Machine(spec, cores, 2 * cores, memory, memory * 9 // 10, cards(match[2], count))

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from yibu.config.schema import Size
 from yibu.errors import ConfigError, UsageError
 from yibu.messages import tr
-from yibu.planner.arithmetic import GIB, MIB
-from yibu.planner.cards import CARDS, machine_of
+from yibu.messages.validation import complaint
+from yibu.planner.arithmetic import GIB
+from yibu.planner.cards import CARDS, MOST, cards, machine_of
 from yibu.planner.types import Gpu, Machine
-from yibu.units import parse_size
 
 EXAMPLE = """\
 name: a server with two cards
@@ -24,48 +34,72 @@ gpus:
   - {name: RTX 4090, memory: 24GiB, compute_capability: 8.9, count: 2}
 """
 
-_MACHINE_KEYS = frozenset(
-    {
-        "name",
-        "cores",
-        "threads",
-        "memory",
-        "memory_available",
-        "gpus",
-        "numa_nodes",
-        "arch",
-        "system",
-    }
-)
-_GPU_KEYS = frozenset({"name", "memory", "free", "compute_capability", "driver", "count"})
-_MAX_GPUS = 1024
-
-
-def _gpus(count: int, name: str, mib: int, capability: tuple[int, int]) -> tuple[Gpu, ...]:
-    return tuple(
-        Gpu(index, name, mib * MIB, mib * MIB, compute_capability=capability)
-        for index in range(count)
-    )
-
-
 # name: cores, threads, GiB of memory, GPUs. The GPUs' memory is what their driver reports.
 BUILT_IN: Mapping[str, Machine] = {
     name: Machine(name, cores, threads, gib * GIB, gib * GIB * 9 // 10, gpus)
     for name, cores, threads, gib, gpus in (
         ("laptop-16g", 8, 16, 16, ()),
         ("workstation-64g", 16, 32, 64, ()),
-        ("rtx3070-8g", 8, 16, 32, _gpus(1, "RTX 3070", 8_192, (8, 6))),
-        ("t4-16g", 8, 16, 64, _gpus(1, "Tesla T4", 15_360, (7, 5))),
-        ("rtx4090-24g", 16, 32, 64, _gpus(1, "RTX 4090", 24_564, (8, 9))),
-        ("2x24g", 16, 32, 128, _gpus(2, "RTX 4090", 24_564, (8, 9))),
-        ("l40s-48g", 32, 64, 256, _gpus(1, "L40S", 46_068, (8, 9))),
-        ("1x80g", 32, 64, 256, _gpus(1, "A100 80GB", 81_920, (8, 0))),
-        ("4x80g", 64, 128, 1024, _gpus(4, "A100 80GB", 81_920, (8, 0))),
-        ("8x80g", 96, 192, 2048, _gpus(8, "H100 80GB", 81_559, (9, 0))),
-        ("8x141g", 96, 192, 2048, _gpus(8, "H200", 143_771, (9, 0))),
+        ("rtx3070-8g", 8, 16, 32, cards("rtx3070")),
+        ("t4-16g", 8, 16, 64, cards("t4")),
+        ("rtx4090-24g", 16, 32, 64, cards("rtx4090")),
+        ("2x24g", 16, 32, 128, cards("rtx4090", 2)),
+        ("l40s-48g", 32, 64, 256, cards("l40s")),
+        ("1x80g", 32, 64, 256, cards("a100-80g")),
+        ("4x80g", 64, 128, 1024, cards("a100-80g", 4)),
+        ("8x80g", 96, 192, 2048, cards("h100", 8)),
+        ("8x141g", 96, 192, 2048, cards("h200", 8)),
     )
 }
 """Machines by name, with nothing else running on them."""
+
+
+def _capability(value: object) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)(?:\.(\d+))?", str(value), re.ASCII)
+    if found is None:
+        raise ValueError(tr("8.9, say, was expected"))
+    return int(found[1]), int(found[2] or 0)
+
+
+_Count = Annotated[int, Field(strict=True, gt=0, lt=1 << 20)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, value: Any) -> Any:
+        """A key that has no value counts as left out."""
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if item is not None}
+
+
+class _Gpus(_Part):
+    """GPUs of one kind."""
+
+    name: str = "GPU"
+    memory: Size
+    free: Size | None = None
+    compute_capability: Annotated[tuple[int, int], BeforeValidator(_capability)] | None = None
+    driver: str | None = None
+    count: _Count = 1
+
+
+class _Described(_Part):
+    """What a machine file may hold."""
+
+    name: str = ""
+    cores: _Count
+    """Physical ones."""
+    threads: _Count | None = None
+    memory: Size
+    memory_available: Size | None = None
+    gpus: list[_Gpus] = []
+    numa_nodes: _Count = 1
+    arch: str = "x86_64"
+    system: str = "Linux"
 
 
 def load_machine(spec: str) -> Machine:
@@ -112,114 +146,54 @@ def parse_machine(content: Any, where: str) -> Machine:
     Raises:
         ConfigError: A key is unknown, missing, or has a value of the wrong kind.
     """
-    fields = _mapping(content, where, _MACHINE_KEYS)
-    total = _bytes(fields.get("memory"), f"{where}: memory")
-    cores = _count(fields.get("cores"), f"{where}: cores")
-    listed = fields.get("gpus") or []
-    if not isinstance(listed, list):
-        raise ConfigError(
-            tr(
-                "{where}: gpus is a {name}; a list was expected",
-                where=where,
-                name=type(listed).__name__,
-            )
-        )
-    gpus: list[Gpu] = []
-    for entry in listed:
-        gpus.extend(_read_gpus(entry, where, first=len(gpus)))
-    available = fields.get("memory_available")
-    return Machine(
-        name=str(fields.get("name") or Path(where).stem),
-        cores=cores,
-        threads=_count(fields.get("threads", cores), f"{where}: threads"),
-        memory_total=total,
-        memory_available=(
-            total * 9 // 10
-            if available is None
-            else _bytes(available, f"{where}: memory_available")
-        ),
-        gpus=tuple(gpus),
-        numa_nodes=_count(fields.get("numa_nodes", 1), f"{where}: numa_nodes"),
-        arch=str(fields.get("arch", "x86_64")),
-        system=str(fields.get("system", "Linux")),
-    )
-
-
-def _read_gpus(entry: Any, where: str, first: int) -> list[Gpu]:
-    fields = _mapping(entry, f"{where}: gpus", _GPU_KEYS)
-    total = _bytes(fields.get("memory"), f"{where}: gpus: memory")
-    free = fields.get("free")
-    count = _count(fields.get("count", 1), f"{where}: gpus: count")
-    if first + count > _MAX_GPUS:
-        raise ConfigError(
-            tr("{where}: more than {max_gpus} GPUs in one machine", where=where, max_gpus=_MAX_GPUS)
-        )
-    gpu = Gpu(
-        index=0,
-        name=str(fields.get("name") or "GPU"),
-        total=total,
-        free=total if free is None else min(total, _bytes(free, f"{where}: gpus: free")),
-        compute_capability=_capability(fields.get("compute_capability"), where),
-        driver=str(fields["driver"]) if fields.get("driver") else None,
-    )
-    return [
-        Gpu(first + i, gpu.name, gpu.total, gpu.free, gpu.compute_capability, gpu.driver)
-        for i in range(count)
-    ]
-
-
-def _capability(value: Any, where: str) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    major, _, minor = str(value).partition(".")
-    if not (major.isdigit() and (minor or "0").isdigit()):
-        raise ConfigError(
-            tr(
-                "{where}: compute_capability is {value!r}; 8.9, say, was expected",
-                where=where,
-                value=value,
-            )
-        )
-    return int(major), int(minor or 0)
-
-
-def _mapping(value: Any, where: str, known: frozenset[str]) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(
-            tr(
-                "{where} holds a {name}; a mapping was expected",
-                where=where,
-                name=type(value).__name__,
-            ),
-            hint=tr("for example:\n{example}", example=EXAMPLE),
-        )
-    for key in value:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise ConfigError(
-                tr("{where}: unknown key {key!r}", where=where, key=key),
-                hint=tr("did you mean {near}?", near=near[0])
-                if near
-                else tr("known: {names}", names=", ".join(sorted(known))),
-            )
-    return value
-
-
-def _bytes(value: Any, what: str) -> int:
     try:
-        size = parse_size(str(value))
-    except ValueError:
-        size = 0
-    if not 0 < size < 1 << 60:
+        read = _Described.model_validate(content)
+    except ValidationError as error:
+        # A key that is misspelt is what the one that is missing was meant to be.
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise _refusal(first, where) from error
+    kinds = [kind for kind in read.gpus for _ in range(min(kind.count, MOST + 1))]
+    if len(kinds) > MOST:
         raise ConfigError(
-            tr("{what} is {value!r}; a size such as 24GiB was expected", what=what, value=value)
+            tr("{where}: more than {max_gpus} GPUs in one machine", where=where, max_gpus=MOST)
         )
-    return size
+    return Machine(
+        name=read.name or Path(where).stem,
+        cores=read.cores,
+        threads=read.threads or read.cores,
+        memory_total=read.memory,
+        memory_available=read.memory_available or read.memory * 9 // 10,
+        gpus=tuple(
+            Gpu(
+                index,
+                kind.name,
+                kind.memory,
+                min(kind.memory, kind.free or kind.memory),
+                kind.compute_capability,
+                kind.driver,
+            )
+            for index, kind in enumerate(kinds)
+        ),
+        numa_nodes=read.numa_nodes,
+        arch=read.arch,
+        system=read.system,
+    )
 
 
-def _count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 20:
-        raise ConfigError(
-            tr("{what} is {value!r}; a whole number above 0 was expected", what=what, value=value)
+def _refusal(fault: Any, where: str) -> ConfigError:
+    """What is wrong with one value; an unknown key is answered with the nearest known one."""
+    at = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        known = sorted((_Gpus if at[0] == "gpus" else _Described).model_fields)
+        near = difflib.get_close_matches(str(at[-1]), known, n=1)
+        return ConfigError(
+            tr("{where}: unknown key {key!r}", where=where, key=at[-1]),
+            hint=tr("did you mean {near}?", near=near[0])
+            if near
+            else tr("known: {names}", names=", ".join(known)),
         )
-    return value
+    place = ": ".join([where, ".".join(map(str, at))] if at else [where])
+    return ConfigError(
+        tr("{place}: {what}", place=place, what=complaint([fault], repr(fault["input"])[:60])),
+        hint=tr("for example:\n{example}", example=EXAMPLE),
+    )
