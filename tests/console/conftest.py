@@ -78,8 +78,9 @@ def chromium() -> Chromium:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: Chromium) -> Iterator[Browser]:
+    """Not for longer: while it is there, its event loop runs, and tests that are coroutines cannot."""
     switches = [
         "--no-sandbox",  # which root cannot have
         "--disable-dev-shm-usage",
