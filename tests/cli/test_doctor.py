@@ -17,6 +17,30 @@ def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
     return {each["subject"]: (each["level"], each["found"]) for each in found}
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("http://127.0.0.1:{port}", id="no answer"),
+        pytest.param("https://127.0.0.1:{port}", id="no answer to TLS"),
+        pytest.param("http://no.such.host.invalid", id="no such name"),
+    ],
+)
+def test_a_host_that_does_not_answer_is_named_once(
+    fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("YIBU_HOME", str(tmp_path))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        url = fault.format(port=silent.getsockname()[1])
+        for name in ("MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "UV_DEFAULT_INDEX"):
+            monkeypatch.setenv(name, url)
+        found = findings(capsys)
+    for subject in ("ModelScope", "Hugging Face", "package index"):
+        level, said = found[subject]
+        assert level == "warning"
+        assert said.count(url.partition("://")[2].partition(":")[0]) == 1, said
+
+
 def test_the_port_is_the_one_that_would_be_listened_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

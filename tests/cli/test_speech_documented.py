@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from yibu.gateway.operations import OPERATIONS
 from yibu.gateway.surface.openapi import _request
-from yibu.speech.__main__ import _parser
 from yibu.speech.answers.languages import normalized
+from yibu.speech.program import _parser
 
 PAGE = (Path(__file__).parents[2] / "docs" / "speech.md").read_text("utf-8")
 
@@ -35,3 +38,23 @@ def test_the_gateway_describes_the_same_fields() -> None:
     documented = {name for cell in cells for name in re.findall(r"`([\w\[\]]+)`", cell)}
     form = _request(OPERATIONS["/v1/audio/transcriptions"])["multipart/form-data"]
     assert documented - {"audio"} == set(form["schema"]["properties"])
+
+
+def test_by_hand_it_speaks_the_language_of_the_environment() -> None:
+    env = {
+        **os.environ,
+        "LC_ALL": "zh_CN.UTF-8",
+        "YIBU_LANG": "",
+        "PYTHONUTF8": "1",
+        "COLUMNS": "300",
+    }
+    command = [sys.executable, "-m", "yibu.speech"]
+    told = subprocess.run([*command, "--help"], env=env, capture_output=True, text=True, check=True)
+    _, _, rest = told.stdout.partition("\n\n")
+    lines = [line for line in rest.splitlines() if line]
+    assert len(lines) > 20
+    for line in lines:
+        assert re.search("[\u4e00-\u9fff]", line), line
+    refused = subprocess.run([*command, "--port", "x"], env=env, capture_output=True, text=True, check=False)  # fmt: skip
+    assert "错误：参数 --port：'x' 不是端口号" in refused.stderr
+    assert refused.returncode == 2

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import string
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from yibu.config import document
 from yibu.config import file as config_file
 from yibu.config.names import MAX_LENGTH, check_name, name_from, plain_name
-from yibu.config.schema import FileSchema
+from yibu.config.schema import FileSchema, ModelSchema
 from yibu.errors import ConfigError
+from yibu.messages import render
 from yibu.planner.machine_file import parse_machine
 
 
@@ -84,9 +88,9 @@ def test_what_would_take_for_ever_is_refused_at_once(text: str, said: str) -> No
         ("a: 1\n---\nb: 2", "line 2, column 1"),
         ("a: *nobody", "line 1, column 4: an alias (*name) has no anchor"),
         ("<<: [1]", "<<: takes a mapping"),
-        ("- a", "holds a list where the keys gateway and models are expected"),
-        ("just words", "holds text where"),
-        ("42", "holds 42 where"),
+        ("- a", "holds an array where the keys gateway and models are expected"),
+        ("just words", "holds a string where"),
+        ("42", "holds an integer where"),
         ("# 千问\nmodels: []\nname: 模型".encode("gb18030"), "as GBK, line 1 reads: # 千问"),
         (b"a: \xff\xff\xff", "line 1, column 4 has the byte 0xff"),
         (b"\xff\xfe\x00", "begins like UTF-16 text and is none"),
@@ -305,7 +309,9 @@ def test_what_another_program_reads_keeps_them(text: str) -> None:
     [
         (MODEL + "  group: {nmae: x}\n", "models.0.group.nmae: unknown key; did you mean name?"),
         (MODEL + "  group: {name: x, swap: maybe}\n", "models.0.group.swap: expected true or"),
-        (MODEL + "  group: [a]\n", "models.0.group: expected a"),
+        (MODEL + "  group: [a]\n", "models.0.group: expected a string or an object, found ['a']"),
+        ("models: {m: {source: a/b}}\n", "an object; begin each entry with a dash: - name: \u2026"),
+        (MODEL + "  aliases: chat\n", "found 'chat'; begin each entry with a dash: - \u2026"),
         (MODEL + "  env: {'A=B': c}\n", "models.0.env.A=B: "),
         (MODEL + "  gpus: [0, 0]\n", "models.0.gpus: a GPU stands there twice"),
         ("gateway: {port: 8000, funasr_port: 8000}\n", "port and funasr_port are both 8000"),
@@ -331,6 +337,53 @@ def test_a_refusal_names_what_is_in_the_file(text: str, said: str) -> None:
     assert said in str(caught.value)
     assert "Schema" not in str(caught.value)
     assert "constrained" not in str(caught.value)
+
+
+WRONG: list[Any] = [
+    True, 7, -1, 2**70, 0.5, "", "text", "a: b", "x" * 600, [], [5], [[]], [{}], {}, {"a": 1}, {"name": []},
+]  # fmt: skip
+
+
+def settings(schema: type[BaseModel], at: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """The places of a schema's settings, and below them of those that hold settings themselves."""
+    for name, setting in schema.model_fields.items():
+        yield (*at, name)
+        inner = (setting.annotation, *get_args(setting.annotation))
+        for kind in (kind for kind in inner if isinstance(kind, type)):
+            if issubclass(kind, BaseModel):
+                of_list = (0,) if kind is ModelSchema else ()
+                yield from settings(kind, (*at, name, *of_list))
+
+
+@pytest.mark.parametrize(
+    "at", list(settings(FileSchema, ())), ids=lambda at: ".".join(map(str, at))
+)
+def test_a_refusal_names_each_place_once_by_keys_of_the_file(at: tuple[str | int, ...]) -> None:
+    refused = 0
+    for value in WRONG:
+        tree = value
+        for part in reversed(at):
+            tree = [{"name": "m", **tree}] if part == 0 else {part: tree}
+        try:
+            config_file.parse(json.dumps(tree).encode(), "f", env={})
+            continue
+        except ConfigError as error:
+            lines = str(error).splitlines()[1:-1]
+            chinese = render(error.message, "zh_CN")
+        refused += 1
+        places = [re.split("[:\uff1a]", line.split(": ")[1])[0].split(".") for line in lines]
+        assert len({tuple(place) for place in places}) == len(places), lines
+        for place, line in zip(places, lines, strict=True):
+            inside = tree
+            for part in place[:-1]:
+                inside = inside[int(part)] if isinstance(inside, list) else inside[part]
+            assert line.endswith(": is missing") or place[-1] in map(
+                str, range(len(inside)) if isinstance(inside, list) else inside
+            )
+        for words in ("\n".join(lines), chinese):
+            assert not re.search("Schema|constrained|function-|_type|_error|pydantic", words)
+        assert re.search("[\u4e00-\u9fff]", chinese)
+    assert refused
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
         ("models: [{name: a, aliases: [c]}, {name: b, aliases: [c]}]", "two models named 'c'"),
         ("models: [{name: a, name: b}]", "the key 'name' stands twice"),
         ("gateway: {port: 70000}", "gateway.port"),
-        ("- a", "holds a list"),
+        ("- a", "holds an array"),
         ("gateway: {", "is not valid YAML: line"),
         ("gateway: {api_keys: ['${env.NOPE}']}", "the environment variable NOPE is not set"),
         ("gateway: {host: '${env.}'}", "write ${env.NAME}"),

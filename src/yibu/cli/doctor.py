@@ -131,12 +131,7 @@ def _reachability(context: Context) -> list[Finding]:
     return [
         Finding(answer.name, "ok", tr("{host} answers", host=answer.host))
         if answer.reachable
-        else Finding(
-            answer.name,
-            "warning",
-            tr("{host}: {detail}", host=answer.host, detail=answer.detail),
-            answer.advice,
-        )
+        else Finding(answer.name, "warning", answer.detail, answer.advice)
         for answer in check_reachability(settings)
     ]
 

@@ -124,12 +124,11 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
     found = document.read(document.decode(data, name), name, env, _is_text, _is_free)
     tree = {} if found.value is None else found.value
     if not isinstance(tree, dict):
-        kind = tr("a list") if isinstance(tree, list) else "text" if isinstance(tree, str) else tree
         raise ConfigError(
             tr(
                 "{name} holds {kind} where the keys gateway and models are expected.",
                 name=name,
-                kind=kind,
+                kind=type_name(tree),
             ),
             hint=tr("See an example with: yibu init --print"),
         )
@@ -143,11 +142,10 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
     try:
         schema = FileSchema.model_validate(_without_empty(tree))
     except ValidationError as error:
-        # What an unset variable would have said cannot be judged.
-        placed = [(_written(fault, tree), fault) for fault in error.errors()]
         faults += [
-            (at, _fault(fault, at))
-            for at, fault in placed
+            (at, _fault(alternatives, at))
+            for at, alternatives in _by_place(error, tree).items()
+            # What an unset variable would have said cannot be judged.
             if not any(at[: len(bad)] == bad for bad in found.faults)
         ]
     else:
@@ -187,6 +185,16 @@ def _is_free(at: Location) -> bool:
     return at[:1] == ("models",) and (at[2:3] == ("flags",) or at[2:4] == ("options", "command"))
 
 
+def _by_place(error: ValidationError, tree: Any) -> dict[Location, list[Any]]:
+    """pydantic's faults by their place in the file: a union has one for each of its alternatives."""
+    placed: dict[Location, list[Any]] = {}
+    for fault in error.errors():
+        placed.setdefault(_written(fault, tree), []).append(fault)
+    # Where a fault lies deeper, the value has the form of the alternative that names that one.
+    inner = {at[:length] for at in placed for length in range(len(at))}
+    return {at: faults for at, faults in placed.items() if at not in inner}
+
+
 def _written(fault: Any, tree: Any) -> Location:
     """Where a fault of pydantic's is in the file: without the alternatives that it names in between."""
     place: list[str | int] = []
@@ -220,21 +228,26 @@ def _dotted(place: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in place)
 
 
-def _fault(fault: Any, at: Location) -> str:
-    """One line for one of pydantic's faults; an unknown key names the nearest known one."""
-    place = _dotted(at)
+def _fault(alternatives: Sequence[Any], at: Location) -> str:
+    """One line for pydantic's faults of one value; an unknown key names the nearest known one."""
+    place, fault = _dotted(at), alternatives[0]
     if fault["type"] == "missing":
         return tr("{place}: is missing", place=place)
     if fault["type"] != "extra_forbidden":
         given = fault["input"]
+        types = {each["type"] for each in alternatives}
         key = _KEY_AND_VALUE.match(given) if isinstance(given, str) else None
-        if key is not None and fault["type"] in _MAPPINGS:
+        if key is not None and types & _MAPPINGS:
             return tr("{place}: write {key}: and then a space", place=place, key=key[1])
         # What holds further values may hold a secret somewhere.
         whole = isinstance(given, dict) or (isinstance(given, list) and _holds_mapping(given))
         shown = type_name(given) if whole else "" if _SECRET.intersection(at) else repr(given)
         shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
-        return tr("{place}: {what}", place=place, what=complaint([fault], shown))
+        what = complaint(alternatives, shown)
+        if "list_type" in types:
+            entry = "- name: …" if at == ("models",) else "- …"
+            what = tr("{what}; begin each entry with a dash: {entry}", what=what, entry=entry)
+        return tr("{place}: {what}", place=place, what=what)
     known = list(_schema_at(at).model_fields)
     nearest = difflib.get_close_matches(str(at[-1]), known, n=1)
     if nearest:

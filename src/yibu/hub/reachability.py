@@ -24,7 +24,7 @@ class Reachability:
     reachable: bool
     seconds: float
     detail: str
-    """Empty, or why not, in words."""
+    """Empty, or why not, in words that name the host."""
     advice: str
     """What to do where it is not reachable."""
 
@@ -64,7 +64,7 @@ def _ask(
     except (HubAuthError, HubNotFoundError) as error:
         reachable, detail = True, error.message  # it answered, which is what was asked
     except http.TransientError as error:
-        reachable, detail = False, str(error)
+        reachable, detail = False, error.args[0]
     except HubError as error:
         reachable, detail, advice = False, error.message, error.hint or advice
     finally:

@@ -12,6 +12,8 @@ Catalogues: ``locale/LANGUAGE/LC_MESSAGES/yibu.po``, made by ``make messages`` (
 from yibu.messages.language import ENGLISH as ENGLISH
 from yibu.messages.language import accepted as accepted
 from yibu.messages.language import language_of as language_of
+from yibu.messages.message import DOMAIN as DOMAIN
+from yibu.messages.message import LOCALE as LOCALE
 from yibu.messages.message import Message as Message
 from yibu.messages.message import active as active
 from yibu.messages.message import brief as brief

@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 from yibu.messages.language import ENGLISH
 from yibu.messages.system import SYSTEM
 
-_DOMAIN: Final = "yibu"
-_LOCALE = Path(__file__).parent / "locale"
+DOMAIN: Final = "yibu"
+LOCALE = Path(__file__).parent / "locale"
 _MARKS = {", ": "、", "; ": "；", " ": "", " or ": " 或 ", " and ": "和"}
 """Between texts one after another (:func:`joined`), in Chinese."""
 _PLAIN = (str, int, float, bool, type(None))
@@ -76,7 +76,7 @@ class _Catalogues:
             return template.replace(between, _MARKS.get(between, between)) if between else template
         if language not in self._read:
             self._read[language] = gettext.translation(
-                _DOMAIN, _LOCALE, languages=[language], fallback=True
+                DOMAIN, LOCALE, languages=[language], fallback=True
             )
         return self._read[language].gettext(template)
 

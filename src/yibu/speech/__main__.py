@@ -1,188 +1,20 @@
-"""``python -m yibu.speech``: a complete OpenAI-compatible audio server for one model."""
+"""``python -m yibu.speech``: the program, in the language of the environment."""
 
 from __future__ import annotations
 
-import argparse
-import logging
+import gettext
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
-from yibu import log as logs
-from yibu.errors import YibuError, told
-from yibu.messages import tr
-from yibu.speech import allocator
-from yibu.speech.cores import physical_cores
-from yibu.speech.settings import KEY_VARIABLE, MIB, Limits, Settings
-
-if TYPE_CHECKING:  # it imports numpy, which reads the environment that main() sets first
-    from yibu.speech.loading import Loaded
-
-Loader: TypeAlias = "Callable[[Settings], Loaded]"
-
-log = logging.getLogger(__name__)
-
-_QUIET_THREADS = {
-    "OMP_WAIT_POLICY": "passive",
-    "KMP_BLOCKTIME": "0",
-    "OMP_DYNAMIC": "false",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""OpenMP threads sleep between two matrix products instead of spinning: on shared cores spinning
-is ten times slower. numpy's products, in filter bank and VAD, stay on the decoder's own thread.
-Read by the runtimes when they are first imported, hence set here."""
-
-
-def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
-    """Parse the command line and serve the model that ``load`` (by default
-    ``yibu.speech.loading.load``) makes of it. Returns the exit code."""
-    parsed = _parser().parse_args(arguments)
-    logs.configure(parsed.log_level.upper())
-    for name, value in _QUIET_THREADS.items():
-        os.environ.setdefault(name, value)
-    allocator.keep_little()
-    settings = _settings(parsed)
-    try:
-        from yibu.speech.http.server import serve
-
-        return serve(settings, lambda: (load or _load)(settings))
-    except YibuError as error:
-        log.error("%s", error)
-        log.error("%s", told(error))
-        return 1
-
-
-def _load(settings: Settings) -> Loaded:
-    from yibu.speech.loading import load  # heavy: imported on the model's thread
-
-    return load(
-        settings.model,
-        vad_dir=settings.vad,
-        precision=settings.precision,
-        device=settings.device,
-        threads=settings.threads,
-        path=settings.path,
-        punctuation_dir=settings.punctuation,
-        speakers_dir=settings.speakers,
-        online_dir=settings.online,
-    )
-
-
-def _settings(parsed: argparse.Namespace) -> Settings:
-    limits = Limits(
-        upload_bytes=int(parsed.max_upload_mib * MIB),
-        upload_idle_seconds=parsed.upload_timeout,
-        audio_seconds=parsed.max_audio_seconds,
-        decode_seconds=parsed.max_decode_seconds,
-        requests=parsed.max_requests,
-        queue_seconds=parsed.max_queue_seconds,
-        window_seconds=parsed.window_seconds,
-        batch_seconds=parsed.max_batch_seconds,
-        batch_time=parsed.batch_time,
-        sessions=parsed.max_sessions,
-        idle_seconds=parsed.idle_timeout,
-        stall_seconds=parsed.stall_timeout,
-    )
-    return Settings(
-        model=parsed.model,
-        served_name=parsed.served_model_name or parsed.model.absolute().name,
-        vad=parsed.vad,
-        punctuation=parsed.punctuation,
-        speakers=parsed.speakers,
-        online=parsed.online,
-        host=parsed.host,
-        port=parsed.port,
-        precision=parsed.precision,
-        device=parsed.device,
-        threads=parsed.threads or physical_cores(),
-        path=parsed.path,
-        limits=limits,
-        key=os.environ.get(KEY_VARIABLE) or None,
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    standard = Limits()
-    parser = argparse.ArgumentParser(
-        prog="python -m yibu.speech",
-        description=__doc__,
-        epilog=f"Clients must send the key in {KEY_VARIABLE}, where that variable is set.",
-    )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        help="directory: SenseVoice (FunASR, ONNX), Paraformer (FunASR), whisper (CTranslate2)",
-    )
-    parser.add_argument("--vad", type=Path, help="directory of FSMN-VAD (faster-whisper's Silero)")
-    parser.add_argument("--punctuation", type=Path, help="directory of CT-Transformer (Paraformer)")
-    parser.add_argument("--speakers", type=Path, help="directory of CAM++, to tell speakers apart")
-    parser.add_argument("--online", type=Path, help="directory of a streaming model: partial texts")
-    parser.add_argument("--served-model-name", help="what clients ask for (the directory's name)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (%(default)s)")
-    parser.add_argument(
-        "--precision", default="auto", help="auto, fp32, bf16 or int8 (%(default)s)"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
-    parser.add_argument("--threads", type=_positive(int), help="of the model (the physical cores)")
-    parser.add_argument(
-        "--path",
-        choices=("fast", "reference"),
-        default="fast",
-        help="reference runs FunASR's own AutoModel (%(default)s)",
-    )
-    parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
-    limits = parser.add_argument_group("limits")
-    for flag, default, text in (
-        ("--max-upload-mib", standard.upload_bytes / MIB, tr("of one upload")),
-        ("--upload-timeout", standard.upload_idle_seconds, tr("seconds without a byte")),
-        ("--max-audio-seconds", standard.audio_seconds, tr("of one file")),
-        ("--max-decode-seconds", standard.decode_seconds, tr("CPU seconds to decode one file")),
-        ("--max-queue-seconds", standard.queue_seconds, tr("of audio waiting, then 429")),
-        ("--window-seconds", standard.window_seconds, tr("of audio decoded ahead, a request")),
-        ("--max-batch-seconds", standard.batch_seconds, tr("of audio in one batch")),
-        ("--batch-time", standard.batch_time, tr("seconds of computing a batch aims at")),
-        ("--idle-timeout", standard.idle_seconds, tr("seconds without a message, live")),
-        ("--stall-timeout", standard.stall_seconds, tr("seconds on a batch, then unhealthy")),
-    ):
-        limits.add_argument(
-            flag, type=_positive(float), default=default, metavar="N", help=f"{text} (%(default)g)"
-        )
-    for flag, number, text in (
-        ("--max-requests", standard.requests, tr("in flight")),
-        ("--max-sessions", standard.sessions, tr("live sessions")),
-    ):
-        limits.add_argument(
-            flag,
-            type=_positive(int),
-            default=number,
-            metavar="N",
-            help=f"{text}, then 429 (%(default)s)",
-        )
-    return parser
-
-
-def _positive(kind: type[int | float]):  # type: ignore[no-untyped-def]
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return value
-
-    return parse
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
-    return int(text)
-
+from yibu import messages
 
 if __name__ == "__main__":
+    language = messages.language_of(os.environ)
+    messages.use(language)  # before what is imported speaks
+    # argparse takes its own words from gettext.
+    os.environ["LANGUAGE"] = language
+    gettext.bindtextdomain(messages.DOMAIN, str(messages.LOCALE))
+    gettext.textdomain(messages.DOMAIN)
+    from yibu.speech.program import main
+
     sys.exit(main())

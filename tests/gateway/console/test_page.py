@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.gateway.conftest import Serve
 from yibu.gateway.console.assets import Assets
 
-from .conftest import Keys, browser
+from .conftest import SESSION, Keys, browser
 
 HTML = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 SCRIPT = "import './more/other.js';\n" + "// much of the same\n" * 200
@@ -31,6 +32,30 @@ def folder(tmp_path: Path) -> Path:
     (root / "more" / "other.js").write_text("export default 1;")
     (root / "secret.py").write_text("print()")
     return root
+
+
+async def test_the_log_has_what_an_open_console_is_refused_and_does_not_what_it_reads(
+    serve: Serve, keys: Keys, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "yibu.gateway.access")
+    async with serve(accounts=keys.live) as gateway, browser(gateway.url) as page:
+        gateway.app.console.assets = Assets(folder)
+        _, html, _ = await page.ask("GET", "/console", **HTML)
+        for url in re.findall(r'(?:src|href)="([^"]+)"', html.decode()):
+            await page.ask("GET", url)
+        await page.ask("GET", SESSION)
+        await page.ask("GET", "/console/assets/0/none.js")
+        await page.ask("POST", SESSION, {"key": "wrong"})
+    lines = [
+        record.getMessage().split(" model=")[0]
+        for record in caplog.records
+        if record.name == "yibu.gateway.access"
+    ]
+    assert lines == [
+        "GET /console 200",
+        "GET /console/assets/0/none.js 404",
+        f"POST {SESSION} 401",
+    ]
 
 
 async def test_browsers_get_the_page_and_scripts_a_greeting(

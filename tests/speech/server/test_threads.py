@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn")
 ASK = """
 import ctypes, sys
 sys.path[:0] = {path!r}
-import yibu.speech.__main__ as program
+from yibu.speech import program
 
 def load(settings):
     from yibu.errors import EngineError

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from yibu.errors import UnsupportedError
-from yibu.speech.__main__ import main
 from yibu.speech.loading import Loaded
+from yibu.speech.program import main
 from yibu.speech.settings import Settings
 from yibu.speech.types import SAMPLE_RATE, Options, Recognized, Samples, Segment, Word
 

@@ -139,6 +139,7 @@ class Speech(Engine):
                 # Two threads that spin on shared cores can be ten times slower than one.
                 "OMP_WAIT_POLICY": "passive",
                 "PYTHONUNBUFFERED": "1",
+                "YIBU_LANG": "en",  # as every log; the node makes its causes anew for their reader
                 **visible_gpus(placement.gpus),
                 **model.env,
             },

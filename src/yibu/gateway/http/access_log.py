@@ -27,11 +27,17 @@ def record(exchange: Exchange, metrics: Metrics) -> None:
     if exchange.tokens is not None:
         metrics.tokens[(exchange.model, "prompt", *key)] += exchange.tokens[0]
         metrics.tokens[(exchange.model, "completion", *key)] += exchange.tokens[1]
-    if logger.isEnabledFor(logging.INFO):
+    if logger.isEnabledFor(logging.INFO) and not _of_the_console(exchange):
         if (handler := structured()) is not None:
             handler.write_fields(logger.name, _fields(exchange, first, total))
         else:
             write_line(logger, _line(exchange, first, total))
+
+
+def _of_the_console(exchange: Exchange) -> bool:
+    """Whether an open console only read something: every few seconds, for as long as it is open."""
+    read = exchange.method == "GET" and exchange.status < 400
+    return read and exchange.path.startswith("/console/")
 
 
 def _line(exchange: Exchange, first: float, total: float) -> str:
