@@ -6,7 +6,7 @@
     │   └── SourceError            a source string cannot be read
     ├── DoesNotFitError            the plan needs more than the machine has
     ├── VerificationError          bytes on disk are not the expected ones
-    ├── NotRunningError            no node runs on this home
+    ├── NotRunningError            no node runs in this home
     │   └── NotUpError             a node runs, and the model that was named is not up
     ├── AlreadyRunningError        another node holds this home
     ├── HubError                   a hub or the store failed

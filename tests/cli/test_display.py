@@ -53,7 +53,7 @@ def test_a_file_gets_a_line_a_phase(capsys: pytest.CaptureFixture[str]) -> None:
             lines.show(event)
     said = capsys.readouterr().err.splitlines()
     assert [line.split(" in ")[0] for line in said] == [
-        *("m  starting", "m  imports", "m  load", "m  ready"),
+        *("m  imports", "m  load", "m  ready"),
     ]
     assert said[-1].endswith("imports 1.0, load 9.0")
 

@@ -153,7 +153,7 @@ def test_without_a_node_a_log_of_before_holds_none_either(home: Home) -> None:
     assert "max_model_len: 4096" in found["yibu.yaml"]
     assert "- --dtype\n" in found["yibu.yaml"]
     assert {"ps.json", "metrics.txt", "node.json"} <= set(summary["missing"])
-    assert "no node runs" in summary["missing"]["ps.json"]
+    assert "No node runs" in summary["missing"]["ps.json"]
 
 
 def test_what_cannot_be_read_is_left_out_and_said(home: Home) -> None:

@@ -133,7 +133,7 @@ def test_its_whole_life(node: Callable[..., NodeProcess], paths: Paths) -> None:
     assert one.client.call("shutdown")["pid"] == one.pid
     assert one.process.wait(60) == 0
     assert not paths.control_socket.exists()
-    with pytest.raises(NotRunningError, match="no node runs"):
+    with pytest.raises(NotRunningError, match="No node runs"):
         one.client.call("ps")
 
 

@@ -46,7 +46,7 @@ def access(context: Context) -> Access:
     The key is one that the node made for the command line, so no key of the user's is needed.
 
     Raises:
-        NotRunningError: no node runs on this home.
+        NotRunningError: no node runs in this home.
     """
     return Access(**context.client.call("access"))
 

@@ -23,6 +23,8 @@ Event = dict[str, Any]
 _LINE_EVERY = 5.0
 """Seconds between two lines where nothing is redrawn."""
 _FINAL = frozenset({"ready", "failed", "stopped", "unloaded", "sleeping"})
+_BEGUN = frozenset({"downloading", "starting"})
+"""States that begin with a phase, which says the same."""
 _LONG = 20.0
 """Seconds from which on tenths of them say nothing."""
 
@@ -121,7 +123,7 @@ class PlainLines:
         self._ticking.join()
 
     def show(self, event: Event) -> None:
-        if not _concerns(event):
+        if event.get("state") in _BEGUN or not _concerns(event):
             return
         now = time.monotonic()
         model = event["model"]
@@ -143,7 +145,7 @@ class PlainLines:
                     if kind not in _FINAL and now - when >= self._every:
                         self._last[model] = (kind, text, now)
                         output.say(
-                            "{model}  still {text}, {now:.0f} s in all",
+                            "{model}  {text}, {now:.0f} s so far",
                             model=model,
                             text=text,
                             now=now - self._started,

@@ -33,8 +33,8 @@ _PARTS = {
     "<int>": tr("<integer>"),
     "<path>": tr("<path>"),
     "<str>": tr("<text>"),
-    "[default:": tr("[default:"),
-    "[env var:": tr("[env var:"),
+    "[default: ": tr("[default:"),
+    "[env var: ": tr("[env var:"),
     "[required]": tr("[required]"),
 }
 """What stands beside a name or behind a help text."""

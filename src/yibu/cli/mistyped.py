@@ -86,7 +86,7 @@ def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
     if path == "yibu" and verb in _OTHER_WORDS and not option:
         meant = repr(_OTHER_WORDS[verb])
         message = tr("No such command {verb}. Did you mean {near}?", verb=repr(verb), near=meant)
-    hint = tr("See how it goes with: {path} --help", path=path)
+    hint = tr("How to use it: {path} --help", path=path)
     if kind == "NoSuchOption" and verb in ENGINE_FLAG_VERBS and not error.possibilities:  # type: ignore[attr-defined]
         at = next((i for i, word in enumerate(words) if word.startswith(option)), 1)
         meant = " ".join(("yibu", *words[:at], "--", words[at]))

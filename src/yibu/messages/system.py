@@ -1,6 +1,19 @@
-"""What the system, and Python's and orjson's readers of JSON, say of errors: msgids of the catalogue."""
+"""What the system and Python's libraries say: msgids of the catalogue."""
 
 from __future__ import annotations
+
+ARGPARSE = (
+    "%(prog)s: error: %(message)s\n",
+    "argument %(argument_name)s: %(message)s",
+    "expected one argument",
+    "invalid choice: %(value)r (choose from %(choices)s)",
+    "options",
+    "show this help message and exit",
+    "the following arguments are required: %s",
+    "unrecognized arguments: %s",
+    "usage: ",
+)
+"""Which argparse looks up by gettext (``yibu.speech.__main__``)."""
 
 SYSTEM = frozenset(
     (
@@ -46,3 +59,4 @@ SYSTEM = frozenset(
         "unexpected end of data",
     )
 )
+"""Of errors; so do the readers of JSON, orjson's too."""

@@ -23,14 +23,6 @@ Loader: TypeAlias = "Callable[[Settings], Loaded]"
 
 log = logging.getLogger(__name__)
 
-_OF_ARGPARSE = (
-    tr("usage: "), tr("options"), tr("show this help message and exit"), tr("expected one argument"),
-    tr("%(prog)s: error: %(message)s\n"), tr("argument %(argument_name)s: %(message)s"),
-    tr("the following arguments are required: %s"), tr("unrecognized arguments: %s"),
-    tr("invalid choice: %(value)r (choose from %(choices)s)"),
-)  # fmt: skip
-"""What argparse itself says, by gettext."""
-
 _QUIET_THREADS = {
     "OMP_WAIT_POLICY": "passive",
     "KMP_BLOCKTIME": "0",
@@ -200,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
             type=_positive(int),
             default=number,
             metavar="N",
-            help=tr("{text}, then 429", text=text) + " (%(default)s)",
+            help=tr("{text}, then 429 (%(default)s)", text=text),
         )
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.http.exchange import CLIENT_GONE, Exchange
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.log import structured, write_line
 
@@ -36,8 +36,8 @@ def record(exchange: Exchange, metrics: Metrics) -> None:
 
 def _of_the_console(exchange: Exchange) -> bool:
     """Whether an open console only read something: every few seconds, for as long as it is open."""
-    read = exchange.method == "GET" and exchange.status < 400
-    return read and exchange.path.startswith("/console/")
+    answered = exchange.status < 400 or exchange.status == CLIENT_GONE
+    return exchange.method == "GET" and answered and exchange.path.startswith("/console/")
 
 
 def _line(exchange: Exchange, first: float, total: float) -> str:

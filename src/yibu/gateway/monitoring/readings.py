@@ -172,7 +172,7 @@ class Sampler:
         name = model["name"]
         return Model(
             name=name,
-            engine=model["engine"] or "-",
+            engine=model["engine"] or "",
             state=model["state"],
             phase=model["phase"],
             cause=model["cause"],

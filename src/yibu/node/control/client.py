@@ -159,8 +159,8 @@ class Client:
             # Refused: the socket of a node that was killed.
             connection.close()
             raise NotRunningError(
-                tr("no node runs on this home ({parent})", parent=self._paths.state.parent),
-                hint=tr("start one with a model: yibu up MODEL"),
+                tr("No node runs in this home ({parent}).", parent=self._paths.state.parent),
+                hint=tr("Start one with a model: yibu up MODEL"),
             ) from None
         except OSError as error:
             connection.close()

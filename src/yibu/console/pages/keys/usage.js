@@ -27,7 +27,7 @@ export function Usage({ keys }) {
         options=${[["1d", t("1 day")], ["7d", t("7 days")], ["30d", t("30 days")]]} />
     </div>
     ${error && html`<div class="card-body"><${Notice} kind="bad">${error.message}<//></div>`}
-    ${data && !rows.length && html`<${Empty} icon="metrics"><p>${t("Nothing was asked in this time.")}</p><//>`}
+    ${data && !rows.length && html`<${Empty} icon="metrics"><p>${t("No requests in this time.")}</p><//>`}
     ${rows.length > 0 && html`<div class="table-wrap" tabindex="0" role="group" aria-labelledby="usage-title"><table class="table">
       <thead><tr><th scope="col">${headOf(by)}</th><th scope="col" class="number">${t("Requests")}</th><th scope="col" class="number">${t("Errors")}</th>
         <th scope="col" class="number">${t("Tokens in")}</th><th scope="col" class="number">${t("of them cached")}</th>

@@ -9,6 +9,8 @@ function timeText(time) {
   return new Intl.DateTimeFormat(locale(), options).format(new Date(time));
 }
 
+const OWN_TIME = /^\d{4}-\d\d-\d\d[ T][\d:]{8}[.,]\d+Z? /;
+
 /** The text with what was searched marked. */
 function marked(text, search) {
   if (search.length < SEARCH_LEAST) return text;
@@ -26,5 +28,5 @@ function marked(text, search) {
 export function Line({ line, search }) {
   return html`<div class=${`log-line ${line.level}`}>
     <span class="time" title=${line.time ?? ""}>${timeText(line.time)}</span>
-    <span class="name" title=${line.log}>${line.log}</span><span class="text">${marked(line.text, search)}</span></div>`;
+    <span class="name" title=${line.log}>${line.log}</span><span class="text">${marked(line.time ? line.text.replace(OWN_TIME, "") : line.text, search)}</span></div>`;
 }

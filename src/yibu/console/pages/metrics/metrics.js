@@ -35,16 +35,16 @@ function Plots({ data, names }) {
   const ofModels = (field) => names.map((name) => ({ label: name, values: data.models[name][field] }));
   const ofGpus = (suffix) => Object.keys(data.node).filter((key) => key.startsWith("gpu") && key.endsWith(suffix))
     .map((key) => ({ label: t("GPU {index}", { index: Number(/^gpu(\d+)_/.exec(key)[1]) }), values: data.node[key] }));
-  const whole = (value) => number(value, 1);
+  const count = (value) => number(value, 2);
   const plots = [
-    [t("Requests a second"), ofModels("requests_per_second"), (value) => number(value, 2)],
+    [t("Requests a second"), ofModels("requests_per_second"), count],
     [t("Output tokens a second"), ofModels("output_tokens_per_second"), compact],
     [t("Time to the first token, 95th percentile"), ofModels("ttft_p95_seconds"), seconds],
     [t("Duration of requests, 95th percentile"), ofModels("seconds_p95"), seconds],
-    [t("Requests in flight"), ofModels("in_flight"), whole],
-    [t("Requests that wait"), ofModels("queued"), whole],
-    [t("Errors a second"), ofModels("errors_per_second"), (value) => number(value, 2)],
-    [t("Ready replicas"), ofModels("ready_replicas"), whole],
+    [t("Requests in flight"), ofModels("in_flight"), count],
+    [t("Queued requests"), ofModels("queued"), count],
+    [t("Errors a second"), ofModels("errors_per_second"), count],
+    [t("Ready replicas"), ofModels("ready_replicas"), count],
     [t("Processor"), [{ label: t("Processor"), values: data.node.cpu_percent }], (value) => percent(value / 100)],
     [t("Memory"), [{ label: t("Memory"), values: data.node.memory_used_bytes }], bytes],
     [t("GPU memory"), ofGpus("_memory_used_bytes"), bytes],

@@ -1,5 +1,6 @@
 /** One plot, with its last values in the legend. */
 import { coloursOf } from "../../lib/colours.js";
+import { bytes } from "../../lib/format.js";
 import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { locale, t } from "../../lib/i18n.js";
 import { plot as loadPlot } from "../../lib/load.js";
@@ -9,6 +10,7 @@ import { chosenTheme } from "../../lib/theme.js";
 const HEIGHT = 190;
 const COLOURS = 6;
 const DAY_SECONDS = 86400;
+const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 function timeFormat(span) {
   const options = span > DAY_SECONDS ? { month: "numeric", day: "numeric", hour: "2-digit" }
@@ -36,7 +38,7 @@ function options(width, element, series, span, format) {
     scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map((tick) => time.format(new Date(tick * 1000))), space: 70, size: 26 },
-      { ...axis, values: (_, ticks) => ticks.map(shown), size: 64 },
+      { ...axis, values: (_, ticks) => ticks.map(shown), size: 64, ...(format === bytes && { incrs: POWERS_OF_TWO }) },
     ],
     series: [
       { label: t("Time"), value: (_, value) => (value === null ? "–" : time.format(new Date(value * 1000))) },
