@@ -41,7 +41,7 @@ from yibu.messages import Message, pack, unpack
 from yibu.redaction import redact
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """The text without credentials, and still a message if it was one."""
     clean = redact(text)
     if clean == text:
@@ -71,11 +71,11 @@ class YibuError(Exception):
 
     @property
     def message(self) -> str:
-        return _safe(self._message)
+        return safe(self._message)
 
     @property
     def hint(self) -> str:
-        return _safe(self._hint)
+        return safe(self._hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message

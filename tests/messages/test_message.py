@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from yibu import messages
-from yibu.errors import YibuError
+from yibu.errors import YibuError, safe
 from yibu.messages import Message, accepted, filled, joined, language_of, pack, render, tr, unpack
 from yibu.redaction import register
 
@@ -178,3 +178,10 @@ def test_what_is_wrong_with_json_is_translated() -> None:
 
 def test_the_first_line_of_a_text_is_still_translated() -> None:
     assert messages.render(messages.brief(tr("none")), "zh_CN") == "无"
+
+
+def test_a_message_that_only_looks_like_a_secret_stays_one() -> None:
+    text = tr("In {parent} there is: {near}.", parent="/models", near="key.txt, model.gguf")
+    assert render(safe(text), "zh_CN") == "/models 中有：key.txt, model.gguf。"
+    hidden = safe(tr("In {parent} there is: {near}.", parent="/m", near="api_key=sk-very-secret1"))
+    assert "very-secret" not in render(hidden, "zh_CN")

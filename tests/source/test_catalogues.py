@@ -109,6 +109,27 @@ def _is_sentence(node: ast.AST, child: ast.Call) -> bool:
     )
 
 
+def test_an_errors_words_stay_a_message() -> None:
+    """In an f-string, or through `redact`, they would be in this process's language for ever."""
+    told = re.compile(r"(\.(message|hint)|\[['\"](cause|hint|message)['\"]\])$")
+    found = []
+    for path in modules():
+        for node in nodes(path):
+            match node:
+                case ast.JoinedStr():
+                    parts = [
+                        part.value for part in node.values if isinstance(part, ast.FormattedValue)
+                    ]
+                case ast.Call(func=ast.Name(id="redact")):
+                    parts = list(node.args)
+                case _:
+                    continue
+            if any(told.search(ast.unparse(part)) for part in parts):
+                found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    # What a terminal is told, in its own language.
+    assert [each for each in found if not re.search(r"/(cli/|errors\.py)", each)] == []
+
+
 def test_nothing_is_decided_by_an_errors_words() -> None:
     """`"in use" in error.message` is false in another language: kinds of errors are classes."""
     found = []

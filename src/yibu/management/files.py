@@ -13,7 +13,7 @@ from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
 from yibu.files import write_whole
 from yibu.management.context import Context
-from yibu.messages import tr
+from yibu.messages import joined, tr
 
 if TYPE_CHECKING:
     from yibu.config.settings import Settings
@@ -179,7 +179,7 @@ def faults_of(error: YibuError) -> list[dict[str, Any]]:
 
     if isinstance(error, FaultyFileError):
         return [{"line": f.line, "column": f.column, "message": f.text} for f in error.faults]
-    message = f"{error.message}. {error.hint}" if error.hint else error.message
+    message = joined(" → ", filter(None, (error.message, error.hint)))
     return [{"line": None, "column": None, "message": message}]
 
 

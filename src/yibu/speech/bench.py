@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from yibu.errors import InvalidRequestError, UsageError, YibuError
-from yibu.messages import tr
+from yibu.messages import joined, tr
 from yibu.speech.cores import physical_cores
 from yibu.speech.metrics import resident_bytes
 from yibu.speech.settings import Limits
@@ -78,7 +78,7 @@ def measure(model: Path, vad: Path | None, precision: str, device: str, threads:
         try:
             segments, seconds = _segments(file, loaded.segmenter)
         except InvalidRequestError as error:
-            raise UsageError(f"{file}: {error.message}") from error
+            raise UsageError(joined(": ", (str(file), error.message))) from error
         segment_seconds += time.perf_counter() - started
         if number == 0 and segments:
             loaded.recognizer.recognize(segments[:1], [options])

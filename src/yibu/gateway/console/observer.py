@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from yibu.config import ModelConfig
+from yibu.errors import safe
 from yibu.gateway.console.history import RANGES, History, Values
 from yibu.gateway.manager import Manager
 from yibu.gateway.monitoring.fleet_metrics import fleet_lines
@@ -30,7 +31,6 @@ from yibu.gateway.monitoring.readings import (
     read_counts,
     totals,
 )
-from yibu.redaction import redact
 from yibu.routing import Backend, Route
 
 logger = logging.getLogger(__name__)
@@ -184,8 +184,8 @@ class Observer:
             "source": one["source"],
             "phases": one["phases"],
             "progress": self._progress.get(name),
-            "cause": one["cause"] and redact(one["cause"]),
-            "hint": one["hint"] and redact(one["hint"]),
+            "cause": one["cause"] and safe(one["cause"]),
+            "hint": one["hint"] and safe(one["hint"]),
             "capabilities": sorted(route.capabilities) if route else [],
             "max_context": route.max_context if route else None,
             "sees": "images" in (features or ()),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from yibu.config import ModelConfig
 from yibu.engines.base import LaunchPlan
 from yibu.engines.requests import UNKNOWN
-from yibu.errors import NotReadyError, YibuError
+from yibu.errors import NotReadyError, YibuError, safe
 from yibu.hub.types import Progress
 from yibu.messages import brief, tr
 from yibu.node import logs
@@ -23,7 +23,6 @@ from yibu.node.scheduler.types import Desired, Generation
 from yibu.node.state import SavedModel, SavedReplica
 from yibu.node.supervisor.replica import Replica
 from yibu.planner.types import ModelFacts, Placement
-from yibu.redaction import redact
 from yibu.routing import NO_DETAILS, Failure, Route, State
 
 _log = logging.getLogger(__name__)
@@ -327,7 +326,7 @@ logs=self._host.paths.logs
         self._bus.publish("progress", self.name, **progress.plain())
 
     def note(self, text: str) -> None:
-        self._bus.publish("note", self.name, text=redact(text))
+        self._bus.publish("note", self.name, text=safe(text))
 
 
 def _saved(replica: Replica, number: int) -> SavedReplica:
