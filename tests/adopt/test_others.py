@@ -99,7 +99,6 @@ def test_a_paraformer_with_all_that_stands_beside_it() -> None:
         '                  spk_model="cam++")\n'
     )
     server = read_python(script)
-    assert server is not None
     assert server.source.startswith("modelscope:iic/speech_seaco_paraformer_large")
     assert server.options == {
         "punctuation": "modelscope:iic/punc_ct-transformer_cn-en-common-vocab471067-large",

@@ -53,7 +53,6 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert config.gateway.api_keys == ("s3cret",)
     assert config.gateway.max_body == 2**20
     smol = config.model("smol")
-    assert smol is not None
     assert smol.options == {"context": 4096, "parallel": 8, "top-k": 40}
     assert smol.gpus == (0, 1)
     assert smol.memory == 6 * 2**30

@@ -10,7 +10,6 @@ import pytest
 from samples import facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
-from yibu.engines.families import Family, families
 from yibu.engines.vllm import Vllm
 from yibu.engines.vllm.server import SERVER
 from yibu.engines.vllm.table import PINNED, VllmFlags
@@ -304,14 +303,6 @@ def test_parsers_can_be_chosen_or_turned_off() -> None:
     other = plan(None, "--reasoning-parser", "deepseek_r1", entry=entry)
     assert other.argv.count("--reasoning-parser") == 1
     assert value(other, "--reasoning-parser") == "deepseek_r1"
-
-
-@pytest.mark.parametrize("family", families("vllm"), ids=lambda family: family.title)
-def test_every_family_names_parsers_that_exist(family: Family) -> None:
-    parsers = family.parsers
-    assert parsers.reasoning is None or parsers.reasoning in PINNED.choices["reasoning_parser"]
-    assert parsers.tools is None or parsers.tools in PINNED.choices["tool_call_parser"]
-    assert parsers.reasoning or parsers.tools
 
 
 def test_an_embedding_model() -> None:

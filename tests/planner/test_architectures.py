@@ -179,7 +179,6 @@ def test_verdicts(name: str, machine: str, expected: Expected) -> None:
         assert result.suggestions
         return
     placement = result.placement
-    assert placement is not None
     assert isinstance(expected, Fits | Reduced)
     assert placement.tensor_parallel == expected.tensor_parallel == len(placement.gpus)
     if isinstance(expected, Fits):
@@ -208,7 +207,6 @@ def test_the_kv_dtype_halves_the_cache() -> None:
     request = Request("m", "paged", facts, kv_dtype="fp8")
     (result,) = plan([request], BUILT_IN["rtx4090-24g"])
     # 7.20 GiB ÷ 64 KiB = 117,960 tokens.
-    assert result.placement is not None
     assert result.placement.context == pytest.approx(117_900, rel=0.03)
 
 

@@ -55,7 +55,6 @@ def test_what_is_not_known_is_said(config: dict[str, Any], key: str) -> None:
     assert key in result.reasons[0]
     facts = facts_from_headers(name="m", config=config)
     data = facts_data(facts)
-    assert data is not None
     assert data["weights_bytes"] is None
     assert data["kv_bytes_per_token"] is None
     assert data["state_bytes_per_sequence"] is None
@@ -68,7 +67,6 @@ def test_force_starts_it_with_what_is_known() -> None:
     )
     for machine in ("8x141g", "workstation-64g"):
         placement = place_anyway(Request("m", "paged", facts), BUILT_IN[machine])
-        assert placement is not None
         assert placement.context == 4096
     assert placement.need.kv_cache == 1 << 30
 
@@ -78,7 +76,6 @@ def test_headers_tell_the_weights_of_an_architecture_that_is_not_known() -> None
     config = {**LLAMA, "model_type": "unheard_of", "architectures": ["UnheardOfForCausalLM"]}
     facts = facts_from_headers(name="m", config=config, headers={"model.safetensors": header})
     data = facts_data(facts)
-    assert data is not None
     assert (data["weights_bytes"], data["source"]) == (20_000, "headers")
     assert data["kv_bytes_per_token"] is None
     assert verdict(config, headers={"model.safetensors": header}).verdict == "cannot_tell"
@@ -96,7 +93,6 @@ def test_a_known_model_beside_one_that_is_not() -> None:
 def test_facts_are_there_whether_it_fits_or_not() -> None:
     facts = facts_from_headers(name="m", config=DEEPSEEK_V3)
     data = facts_data(facts)
-    assert data is not None
     assert set(data) == {
         "architecture",
         "parameters",

@@ -31,7 +31,6 @@ def test_a_context_beyond_the_machine_is_cut_with_its_reason(request_: Request) 
     (result,) = plan([request_], machine_with(memory=16))
     placement = result.placement
     assert result.verdict == "fits_reduced"
-    assert placement is not None
     assert placement.context is not None
     assert placement.parallel == 1
     assert any("reduced from 10,000,000 to" in reason for reason in result.reasons)
@@ -57,14 +56,12 @@ def test_the_engines_context_field_is_of_all_sequences_together() -> None:
 def test_past_prompts_are_counted_where_they_fit() -> None:
     (roomy,) = plan([llama()], machine_with(memory=16))
     without = placed(llama(prompt_cache=0), machine_with(memory=16))
-    assert roomy.placement is not None
     assert (roomy.placement.prompt_cache, without.prompt_cache) == (GIB, 0)
     assert roomy.placement.need.total - without.need.total == GIB
     assert any("1.0 GiB are kept for the prompts" in reason for reason in roomy.reasons)
     # 1.75 GiB, less the reserve of a half: the model's 0.9 leave five steps of 64 MiB.
     tight = Machine("m", 4, 4, 1792 * MIB, 1792 * MIB)
     (result,) = plan([llama()], tight)
-    assert result.placement is not None
     assert result.verdict == "fits"
     assert result.placement.prompt_cache is not None
     assert 0 < result.placement.prompt_cache < GIB

@@ -91,8 +91,6 @@ def test_the_plan_counts_adapters_and_says_so() -> None:
     without = replace(with_lora, lora=None)
     for machine in (CPU, BUILT_IN["1x80g"]):
         (adapted,), (plain,) = plan([with_lora], machine), plan([without], machine)
-        assert adapted.placement is not None
-        assert plain.placement is not None
         # Slots: 2 × 46,178,304 × 2 bytes; in main memory the two adapters besides.
         expected = 184_713_216 + (0 if adapted.placement.gpus else 160 * MIB)
         assert adapted.placement.need.adapters == expected

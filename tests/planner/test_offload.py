@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from models import GIB, MIB, SMOL
 
 from yibu.planner.explain import explain
 from yibu.planner.layers import Layer, Layers
@@ -15,23 +16,11 @@ from yibu.planner.request import Request
 from yibu.planner.types import Accelerator, Gpu, Machine, ModelFacts, ModelPlan, Offload, Placement
 from yibu.weights.gguf import ArrayLength
 
-MIB, GIB = 1 << 20, 1 << 30
 MACHINE = Machine("here", 8, 16, 64 * GIB, 48 * GIB)
 
-SMOLLM2 = ModelFacts(
-    format="gguf",
-    architecture="llama",
+SMOLLM2 = replace(
+    SMOL,
     weight_bytes=96_575_616,
-    max_context=8192,
-    layers=30,
-    attention_heads=9,
-    kv_heads=3,
-    head_dim=64,
-    details={
-        "llama.embedding_length": 576,
-        "llama.feed_forward_length": 1536,
-        "tokenizer.ggml.tokens": ArrayLength(49152),
-    },
     by_layer=Layers((Layer(2_216_448, 0, 552_960),) * 30, 30_081_024, 30_083_328, 30_081_024),
 )
 """As its file says it."""
@@ -75,7 +64,6 @@ def request(facts: ModelFacts, accelerator: Accelerator | None, **asked: Any) ->
 
 
 def placed(verdict: ModelPlan) -> tuple[Placement, Offload]:
-    assert verdict.placement is not None
     assert verdict.placement.offload is not None
     return verdict.placement, verdict.placement.offload
 
@@ -232,7 +220,6 @@ def test_two_models_do_not_take_the_same_memory_twice() -> None:
 def test_without_a_gpu_it_is_the_cpus(accelerator: Accelerator | None, asked: Any) -> None:
     verdict = planned(LLAMA_8B, accelerator, **asked)
     assert verdict.verdict == "fits"
-    assert verdict.placement is not None
     assert verdict.placement.offload is None
 
 
@@ -248,7 +235,6 @@ def test_too_large_for_both_is_refused_and_can_be_forced() -> None:
     (verdict,) = plan([asked], small)
     assert verdict.verdict == "does_not_fit"
     forced = place_anyway(asked, small)
-    assert forced is not None
     assert forced.offload is not None
 
 

@@ -31,7 +31,6 @@ def test_budgets_become_fractions_and_an_order() -> None:
     small, large = plan(models, machine_with(gpu(0, 24)))
     for result, budget in ((small, 6), (large, 12)):
         placement = result.placement
-        assert placement is not None
         assert placement.budget == budget * GIB
         assert placement.memory_share is not None
         # Below budget ÷ total, since the graphs come after the share: 10 MiB a layer.
@@ -39,8 +38,6 @@ def test_budgets_become_fractions_and_an_order() -> None:
         assert placement.memory_share == int((budget * GIB - graphs) / (24 * GIB) * 1000) / 1000
         assert placement.need.total == placement.budget
     # On one GPU they start one after the other, the larger first.
-    assert large.placement is not None
-    assert small.placement is not None
     assert (large.placement.start_order, small.placement.start_order) == (0, 1)
 
 
@@ -49,8 +46,6 @@ def test_without_budgets_what_is_left_is_shared() -> None:
         [vllm("Qwen2.5-1.5B", context=4096), vllm("Qwen3-0.6B", context=4096)],
         machine_with(gpu(0, 24)),
     )
-    assert first.placement is not None
-    assert second.placement is not None
     total = first.placement.budget + second.placement.budget
     assert 23 * GIB < total <= 24 * GIB - margin(gpu(0, 24))
     # Weights + overhead + 4,096 tokens: 2.88 + 1.30 + 0.11 and 1.11 + 1.25 + 0.44; what is left
@@ -148,7 +143,6 @@ def test_a_share_of_the_users_own_is_kept() -> None:
     (result,) = plan(
         [vllm("Qwen2.5-1.5B", memory_share=0.5, context=4096)], machine_with(gpu(0, 24))
     )
-    assert result.placement is not None
     assert result.placement.memory_share == 0.5
     assert result.placement.budget == 12 * GIB
 
@@ -167,7 +161,6 @@ def test_llama_on_a_cpu() -> None:
     request = Request("smol", "slots", SMOL, context=4096, parallel=8)
     (result,) = plan([request], machine_with(memory=24, cores=2))
     placement = result.placement
-    assert placement is not None
     assert result.verdict == "fits"
     assert (placement.context, placement.parallel, placement.threads) == (4096, 8, 2)
     assert placement.need.weights == 96_576_768
@@ -182,14 +175,11 @@ def test_a_cpu_with_little_memory_gets_fewer_slots_then_fewer_tokens() -> None:
 
     # Weights 92.1, cache 180 MiB a slot of 8,192 tokens, overhead 64 + 22.6 + 0.2 a slot.
     full = with_left(92 + 4 * 180 + 90).placement
-    assert full is not None
     assert (full.context, full.parallel) == (8192, 4)
     fewer = with_left(92 + 2 * 180 + 90).placement
-    assert fewer is not None
     assert (fewer.context, fewer.parallel) == (8192, 2)
     result = with_left(92 + 120 + 90)
     assert result.verdict == "fits_reduced"
-    assert result.placement is not None
     assert result.placement.parallel == 1
     assert 4096 < result.placement.context < 8192
     assert result.placement.context % cpu.CONTEXT_STEP == 0
@@ -213,7 +203,6 @@ def test_speech_and_commands() -> None:
     ]
     asr, mine = plan(models, machine_with(memory=16))
     assert asr.verdict == "fits"
-    assert asr.placement is not None
     assert asr.placement.context is None
     assert asr.placement.need.total == 936_000_000 + 512 * MIB
     assert mine.verdict == "fits"
@@ -287,8 +276,6 @@ def test_vllm_on_a_cpu_takes_what_was_measured_and_a_fifth(
 
 def test_activations_grow_with_the_model() -> None:
     small, large = plan([vllm("Qwen2.5-1.5B"), vllm("Qwen2.5-7B")], machine_with(memory=99))
-    assert small.placement is not None
-    assert large.placement is not None
     # 2,048 tokens of four hidden and two feed-forward vectors in half precision, 32 rows of logits
     # three times in fp32, and a second copy of embeddings and output matrix, which are one of the
     # smaller model: 2 × 152,064 × 3584 × 2 − 151,936 × 1536 × 2.
@@ -300,7 +287,6 @@ def test_activations_grow_with_the_model() -> None:
 def test_vllm_on_a_cpu_shares_a_cache_of_four_sequences() -> None:
     request = vllm("SmolLM2-135M", context=8192, parallel=64)
     (result,) = plan([request], machine_with(memory=24, cores=2))
-    assert result.placement is not None
     assert (result.placement.parallel, result.placement.kv_tokens) == (64, 4 * 8192)
     # 30 layers × 3 heads × 64 × (key and value) × 2 bytes = 23,040 bytes a token; in steps of 64 MiB.
     assert result.placement.need.kv_cache == 768 * MIB
@@ -373,9 +359,6 @@ def test_stages_and_copies_take_gpus_of_their_own() -> None:
     (alone,) = plan([one], machine)
     (staged,) = plan([replace(one, pipeline_parallel=2)], machine)
     (copied,) = plan([replace(one, pipeline_parallel=2, data_parallel=2)], machine)
-    assert alone.placement is not None
-    assert staged.placement is not None
-    assert copied.placement is not None
     assert [len(p.placement.gpus) for p in (alone, staged, copied)] == [2, 4, 8]
     assert staged.placement.tensor_parallel == 2
     assert staged.placement.need.weights == pytest.approx(
@@ -455,12 +438,9 @@ def test_models_placed_one_after_the_other_share_a_gpu_as_in_one_plan() -> None:
     first, second = vllm("Qwen3-0.6B", context=8192), vllm("Qwen2.5-1.5B", context=8192)
     _, alone = place_beside(first, [], machine)
     _, placed = place_beside(first, [second], machine)
-    assert alone is not None
-    assert placed is not None
     assert placed.budget < alone.budget
     left = less_reserved(machine, [Reservation("a-0", placed.gpus, reserved_memory(placed))])
     _, then = place_beside(second, [], left)
-    assert then is not None
     together = plan([first, second], machine)
     assert [p.placement.budget for p in together if p.placement] == pytest.approx(
         [placed.budget, then.budget], rel=0.01
@@ -472,8 +452,6 @@ def test_engines_that_come_up_together_divide_the_cores() -> None:
     request = Request("a", "slots", SMOL)
     _, alone = place_beside(request, [], machine)
     _, placed = place_beside(request, [replace(request, name="b")], machine)
-    assert alone is not None
-    assert placed is not None
     assert (alone.threads, placed.threads) == (8, 4)
 
 

@@ -51,7 +51,6 @@ def test_budgets_never_exceed_a_gpu(wanted: list[Request], sizes: list[float], f
         assert result.reasons
         for placement in result.replicas:
             facts = request.facts
-            assert facts is not None
             assert placement.tensor_parallel == len(placement.gpus) == len(set(placement.gpus))
             assert facts.attention_heads % placement.tensor_parallel == 0
             assert placement.need.total <= placement.budget

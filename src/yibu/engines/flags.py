@@ -72,6 +72,11 @@ class FlagTable:
     abbreviates: bool = False
     """The server's parser takes the beginning of a name for it, where no other begins so."""
 
+    @property
+    def _unknown(self) -> str:
+        """The kind of a flag that the table has not."""
+        return "" if self.flags else "repeat"
+
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The table that ``yibu.launchers.flags`` printed.
@@ -191,7 +196,7 @@ class FlagTable:
                 continue
             several = isinstance(value, list) and self.types.get(name) != "json"
             values = tuple(map(text_of, value)) if several else (text_of(value),)
-            if several and self.flags.get(name) == "repeat":
+            if several and self.flags.get(name, self._unknown) == "repeat":
                 found += [Flag(name, (one,), (flag, one), False, key) for one in values]
             else:
                 found.append(Flag(name, values, (flag, *values), False, key))
@@ -220,7 +225,8 @@ def pinned_flags(package: str, name: str = "flags.json") -> dict[str, Any]:
 
 
 NO_FLAGS = FlagTable("", {})
-"""Of a program whose flags are not known here: any word that follows a flag is its value."""
+"""Of a program whose flags are not known here: any word that follows a flag is its value, and of several
+each has the flag before it."""
 
 
 @dataclass(frozen=True, slots=True)

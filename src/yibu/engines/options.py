@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from yibu.config import ModelConfig
-from yibu.engines.flags import text_of
+from yibu.engines.flags import NO_FLAGS
 from yibu.errors import ConfigError
 from yibu.messages import joined, tr
 from yibu.messages.validation import complaint
@@ -116,29 +116,12 @@ def _sentences(error: ValidationError, given: Mapping[str, Any]) -> Iterable[str
 
 
 def to_flags(options: Mapping[str, Any]) -> list[str]:
-    """Flags for options that no schema models.
+    """The words for options that no schema models.
 
     ``top_k: 5`` → ``--top-k 5``; ``true`` → the bare flag; ``false`` → ``--no-…``; null → nothing,
     the engine's default; a mapping → JSON; a list → the flag again for each value.
     """
-    flags: list[str] = []
-    for name, value in options.items():
-        # Behind a dot stands the key of a JSON value, which is taken letter by letter.
-        first, dot, keys = name.partition(".")
-        flag = "--" + first.replace("_", "-") + dot + keys
-        match value:
-            case None:
-                continue
-            case True:
-                flags.append(flag)
-            case False:
-                flags.append("--no-" + flag.removeprefix("--"))
-            case list():
-                for item in value:
-                    flags += [flag, text_of(item)]
-            case _:
-                flags += [flag, text_of(value)]
-    return flags
+    return [word for flag in NO_FLAGS.of_options(options) for word in flag.words]
 
 
 def adapter_sources(lora: Mapping[str, str] | None) -> dict[str, str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 from yibu.errors import InvalidRequestError
@@ -189,13 +188,6 @@ class RequestTable:
             return None
         return prepare(body, asked)
 
-    def rule(self, operation: str, path: str) -> Rule | None:
-        """The row that says what becomes of a field; None where no row does."""
-        rules = self.rules.get(operation, self.rules.get("*", ()))
-        first = _first(path)
-        rows = [row for row in rules if _first(row.path) in {first, "**"} and _covers(row, path)]
-        return max(rows, key=lambda row: len(row.path), default=None)
-
 
 def as_object(value: Any) -> Body:
     """The value where it is an object, else an empty one: what is of another type is the engine's to refuse."""
@@ -255,24 +247,3 @@ def _name_variants(tree: _Node, path: str) -> None:
             if "*" in variants:
                 variants.setdefault(step["constant"], _Node())
             node = variants.get(step["constant"])
-
-
-@cache
-def _first(path: str) -> str:
-    """The name with which a path begins; ``**`` begins every one."""
-    return path if path == "**" else re.split(r"[.\[]", path, maxsplit=1)[0]
-
-
-def _covers(rule: Rule, path: str) -> bool:
-    return rule.path == "**" or _matcher(rule).fullmatch(path) is not None
-
-
-@cache
-def _matcher(rule: Rule) -> re.Pattern[str]:
-    stem = rule.path.removesuffix(".**")
-    pattern = re.escape(stem).replace(r"=\*\]", r"=[^\]]*\]")
-    if rule.outcome != "passed":
-        pattern += r"(?:[.\[].*)?"
-    elif stem != rule.path:
-        pattern += r"(?:\.[^\[]*)?"
-    return re.compile(pattern)

@@ -23,14 +23,12 @@ _CONTEXT = 512 << 20
 
 def arguments(argv: Sequence[str]) -> list[str]:
     """LMDeploy's own words, the fraction of memory among them."""
-    own, words = list(argv), []
-    if "--" in own:
-        at = own.index("--")
-        own, words = own[:at], own[at + 1 :]
     parser = argparse.ArgumentParser(prog="yibu.launchers.lmdeploy", allow_abbrev=False)
     parser.add_argument("--weight-bytes", type=int, default=0)
     parser.add_argument("--cache-bytes", type=int)
-    given = parser.parse_args(own)
+    parser.add_argument("words", nargs="*")
+    given = parser.parse_args(argv)
+    words: list[str] = given.words
     if given.cache_bytes is not None:
         left = free_bytes() - given.weight_bytes - _CONTEXT
         words += ["--cache-max-entry-count", fraction(given.cache_bytes, left)]

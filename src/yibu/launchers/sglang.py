@@ -30,15 +30,13 @@ class Hidden(str):
 
 def arguments(argv: Sequence[str]) -> list[str]:
     """SGLang's own flags, the fraction of memory among them."""
-    own, flags = list(argv), []
-    if "--" in own:
-        at = own.index("--")
-        own, flags = own[:at], own[at + 1 :]
     parser = argparse.ArgumentParser(prog="yibu.launchers.sglang", allow_abbrev=False)
     parser.add_argument("--static-bytes", type=int)
-    static = parser.parse_args(own).static_bytes
-    if static is not None:
-        flags += ["--mem-fraction-static", fraction(static, free_bytes())]
+    parser.add_argument("flags", nargs="*")
+    given = parser.parse_args(argv)
+    flags: list[str] = given.flags
+    if given.static_bytes is not None:
+        flags += ["--mem-fraction-static", fraction(given.static_bytes, free_bytes())]
     return flags
 
 

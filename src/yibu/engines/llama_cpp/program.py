@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from yibu.config import ModelConfig
+from yibu.engines.base import Ask
 from yibu.errors import ConfigError, EnvironmentSetupError
 from yibu.messages import tr
 from yibu.planner.arithmetic import MIB
@@ -96,29 +96,28 @@ def named(model: ModelConfig) -> Path | None:
     return Path(value).expanduser()
 
 
-def choose_program(
-    model: ModelConfig,
-    ask: Callable[[Path, Sequence[str], Mapping[str, str]], str],
-    built: Mapping[str, Path],
-) -> Program | None:
+def choose_program(model: ModelConfig, ask: Ask, built: Mapping[str, Path]) -> Program | None:
     """The program that an entry names, else the first built one whose devices this machine has; None
     for the packaged build.
 
     Raises:
         ConfigError, EnvironmentSetupError: the program that is named cannot be used.
     """
+
+    def read(path: Path, environment: str | None = None) -> Program:
+        return read_program(str(path), lambda words: ask(path, words, model.env), environment)
+
     path = named(model)
     if path is not None:
-        return read_program(str(path), partial(_run, ask, path, model))
+        return read(path)
     if model.options.get("program") == PACKAGED:
         return None
     for environment in (name for name in _BUILDS if name in built):
-        file = built[environment]
         on_cpu = environment == _BUILDS[-1]
         if model.gpus == () and not on_cpu:
             continue
         try:
-            program = read_program(str(file), partial(_run, ask, file, model), environment)
+            program = read(built[environment], environment)
         except EnvironmentSetupError:
             continue  # its driver or a library went since: the next, or the packaged build, serves
         if program.devices or on_cpu:
@@ -126,20 +125,8 @@ def choose_program(
     return None
 
 
-def _run(
-    ask: Callable[[Path, Sequence[str], Mapping[str, str]], str],
-    path: Path,
-    model: ModelConfig,
-    words: Sequence[str],
-) -> str:
-    return ask(path, words, model.env)
-
-
 def devices_of_packaged(
-    python: Path,
-    launcher: str,
-    ask: Callable[[Path, Sequence[str], Mapping[str, str]], str],
-    model: ModelConfig,
+    python: Path, launcher: str, ask: Ask, model: ModelConfig
 ) -> tuple[Device, ...]:
     """The GPUs of the packaged build in an environment; none where it cannot be asked."""
     if model.gpus == ():

@@ -59,7 +59,7 @@ _DENSE: Mapping[str, Family] = {
         "llama mistral ministral ministral3 mixtral gemma phi3 phimoe olmo glm granite granitemoe"
         " granitemoeshared smollm3 seed_oss ernie4_5 ernie4_5_moe cohere2 stablelm helium"
         " diffllama bitnet aria_text paddleocr_vl_text iquestcoder hyperclovax exaone granite_docling_text molmo2_text"
-        " cohere2_moe glm_image_text internlm3 sarvam_moe kolibri1 flint",
+        " cohere2_moe glm_image_text internlm3 sarvam_moe kolibri1 flint dbrx",
     ),
     **_same(
         _BIASED,
@@ -81,9 +81,6 @@ _DENSE: Mapping[str, Family] = {
     "gemma3_text": replace(_NORMED, norms=4),
     "cohere": replace(PLAIN, norms=1),
     "apertus": Family(sets={"gated": False, "qk_norm": True}),
-    "starcoder2": replace(
-        _OLD_GPT, sets={"gated": False, "attention_bias": True, "mlp_bias": True}
-    ),
     "gpt_oss": Family(sets={"expert_biases": True}),
     "llama4_text": Family(
         pattern=layers.llama4,
@@ -94,7 +91,6 @@ _DENSE: Mapping[str, Family] = {
     "mllama_text_model": Family(
         layer=special.mllama_layer, mixers={"cross_attention": special.cross}
     ),
-    "dbrx": PLAIN,
     "gemma3n_text": Family(layer=special.gemma3n_layer, beside=special.gemma3n_extra, norms=4),
     "gemma4_text": Family(layer=special.gemma4_layer, beside=special.gemma4_extra, norms=4),
     "mimo_v2_flash": Family(layer=special.mimo_layer),
@@ -110,12 +106,14 @@ _DENSE: Mapping[str, Family] = {
 }
 
 _GPT: Mapping[str, Family] = {
-    **_same(_OLD_GPT, "gpt_neox gptj codegen bloom falcon mpt phi persimmon gpt_neox_japanese"),
+    **_same(
+        _OLD_GPT,
+        "gpt_neox gptj codegen bloom falcon mpt phi persimmon gpt_neox_japanese xglm starcoder2",
+    ),
     **_same(
         replace(_OLD_GPT, beside=special.learned_positions),
         "gpt2 gpt_neo opt gpt_bigcode biogpt openai-gpt",
     ),
-    "xglm": _OLD_GPT,
 }
 
 _LATENT_ATTENTION: Mapping[str, Family] = {

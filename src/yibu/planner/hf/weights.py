@@ -30,16 +30,8 @@ class Weights:
 
     @property
     def total(self) -> int:
-        return (
-            self.embedding
-            + self.head
-            + self.attention
-            + self.feed_forward
-            + self.experts
-            + self.other
-            + self.vision
-            + self.audio
-        )
+        every: int = sum(getattr(self, field.name) for field in fields(self))
+        return every - self.idle
 
     @property
     def active(self) -> int:
