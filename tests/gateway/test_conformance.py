@@ -204,7 +204,8 @@ async def test_a_demanded_tool_call_that_is_not_made_is_an_error(
     tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
     body = chat(tools=tools, tool_choice="required", stream=stream)
     whole = answering(LLAMA_CHAT)
-    async with Upstream(streaming(*LLAMA_CHAT_STREAM, DONE) if stream else whole) as up:
+    events = [event.replace(b'"length"', b'"stop"') for event in LLAMA_CHAT_STREAM]
+    async with Upstream(streaming(*events, DONE) if stream else whole) as up:
         backend.add("m", up)
         async with serve() as gateway:
             if stream:

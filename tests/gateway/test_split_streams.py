@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from .conftest import FakeBackend, Serve, chat
+from .engine_words import MESSAGE_STREAM
 from .test_odd_engines import PATH, USAGE, chunk, whole
 from .upstream import DONE, STREAM_HEAD, Upstream, chunked, sending, streaming
 
@@ -206,24 +207,31 @@ async def test_a_character_in_two_events_of_the_other_apis(
 ) -> None:
     body: dict[str, Any] = {"model": "m", "stream": True}
     if kind == "responses":
-        parts = [{"type": events[0], "delta": "@"}] * 2
+        opening: list[Any] = []
+        parts = [{"type": events[0], "item_id": "msg_1", "delta": "@"}] * 2
         last = {"type": "response.completed", "response": {"status": "completed", "output": []}}
         body["input"] = "hi"
     else:
         parts = [{"type": events[0], "index": 0, "delta": {"type": "text_delta", "text": "@"}}] * 2
+        opening = [*MESSAGE_STREAM[:2]]
         last = {"type": "message_stop"}
         body |= {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
     raw = [
         f"event: {part['type']}\ndata: {json.dumps(part)}\n\n".replace('"@"', f'"{half}"').encode()
         for part, half in zip(parts, (HIGH, LOW), strict=True)
     ]
-    raw += [f"event: {last['type']}\ndata: {json.dumps(last)}\n\n".encode(), raw[0]]
+    after = [MESSAGE_STREAM[4], last] if opening else [last]
+    begin, end = (
+        [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in part]
+        for part in (opening, after)
+    )
+    raw = [*begin, *raw, *end, raw[0]]
     behaviour = sending(STREAM_HEAD, *map(chunked, raw), b"0\r\n\r\n")
     async with Upstream(behaviour) as up, serve() as gateway:
         backend.add("m", up, capabilities=frozenset({"chat", kind}))
         text = await gateway.stream(path, body)
     found = [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: {")]
-    deltas = [one["delta"] for one in found if "delta" in one]
+    deltas = [one["delta"] for one in found if one["type"] == events[0]]
     assert "".join(d if field == "delta" else d["text"] for d in deltas) == "😀"
     assert found[-1]["type"] == last["type"]  # and nothing behind it
 

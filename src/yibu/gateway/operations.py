@@ -11,6 +11,7 @@ from yibu.errors import UnknownModelError
 from yibu.gateway.access import Access
 from yibu.gateway.envelope import Dialect, NotCapableError
 from yibu.gateway.limits import Models
+from yibu.gateway.schemas import answers
 from yibu.gateway.schemas.base import Strict, validator
 from yibu.gateway.schemas.chat import ChatRequest
 from yibu.gateway.schemas.other import (
@@ -40,18 +41,28 @@ class Operation:
     """Otherwise the first model that can do it answers (the script's ``/recognize/``)."""
     dialect: Dialect = "openai"
     access: Access = field(kw_only=True)
+    answer: type[Strict] = field(kw_only=True)
 
 
 OPERATIONS = {
     operation.path: operation
     for operation in (
-        Operation("/v1/chat/completions", "chat", "chat", "chat", ChatRequest, access="key"),
+        Operation(
+            "/v1/chat/completions",
+            "chat",
+            "chat",
+            "chat",
+            ChatRequest,
+            answer=answers.ChatCompletion,
+            access="key",
+        ),
         Operation(
             "/v1/completions",
             "completions",
             "text completion",
             "completions",
             CompletionRequest,
+            answer=answers.TextCompletion,
             access="key",
         ),
         Operation(
@@ -60,6 +71,7 @@ OPERATIONS = {
             "embedding",
             "embeddings",
             EmbeddingRequest,
+            answer=answers.EmbeddingList,
             access="key",
         ),
         Operation(
@@ -68,6 +80,7 @@ OPERATIONS = {
             "speech recognition",
             "transcription",
             schema=None,
+            answer=answers.Transcription,
             access="key",
         ),
         Operation(
@@ -76,6 +89,7 @@ OPERATIONS = {
             "speech translation",
             "transcription",
             schema=None,
+            answer=answers.Transcription,
             access="key",
         ),
         Operation(
@@ -86,10 +100,18 @@ OPERATIONS = {
             schema=None,
             model_required=False,
             dialect="script",
+            answer=answers.Recognized,
             access="key",
         ),
-        Operation("/v1/rerank", "rerank", "reranking", schema=RerankRequest, access="key"),
-        Operation("/v1/score", "score", "scoring", access="key"),
+        Operation(
+            "/v1/rerank",
+            "rerank",
+            "reranking",
+            schema=RerankRequest,
+            answer=answers.Ranking,
+            access="key",
+        ),
+        Operation("/v1/score", "score", "scoring", answer=answers.ScoreList, access="key"),
         Operation(
             "/v1/responses",
             "responses",
@@ -97,6 +119,7 @@ OPERATIONS = {
             "responses",
             ResponsesRequest,
             dialect="responses",
+            answer=answers.ResponseAnswer,
             access="key",
         ),
         Operation(
@@ -106,6 +129,7 @@ OPERATIONS = {
             "messages",
             MessagesRequest,
             dialect="anthropic",
+            answer=answers.MessageAnswer,
             access="key",
         ),
         Operation(
@@ -114,11 +138,26 @@ OPERATIONS = {
             "counting tokens",
             schema=CountTokensRequest,
             dialect="anthropic",
+            answer=answers.TokenCount,
             access="key",
         ),
-        Operation("/tokenize", "tokenize", "tokenizing", "tokenize", TokenizeRequest, access="key"),
         Operation(
-            "/detokenize", "tokenize", "tokenizing", "detokenize", DetokenizeRequest, access="key"
+            "/tokenize",
+            "tokenize",
+            "tokenizing",
+            "tokenize",
+            TokenizeRequest,
+            answer=answers.TokenList,
+            access="key",
+        ),
+        Operation(
+            "/detokenize",
+            "tokenize",
+            "tokenizing",
+            "detokenize",
+            DetokenizeRequest,
+            answer=answers.Detokenized,
+            access="key",
         ),
     )
 }

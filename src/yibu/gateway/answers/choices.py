@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from yibu.engines.answers import Fields, objects
@@ -9,12 +10,16 @@ from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import EngineAnswerError
 from yibu.messages import tr
 
-_REASONS = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
-_SYNONYMS = {
-    "max_tokens": "length", "max_length": "length", "tool_call": "tool_calls", "tool_use": "tool_calls",
-}  # fmt: skip
-_FAILURES = frozenset({"abort", "aborted", "cancelled", "canceled", "error", "timeout"})
-"""What engines write of an answer that they did not finish."""
+TEXT_REASONS = frozenset({"stop", "length", "content_filter"})
+"""Why a text completion may end."""
+_REASONS = TEXT_REASONS | {"tool_calls", "function_call"}
+_LIKE = (
+    (re.compile("abort|cancel|error|fail|timeout"), ""),
+    (re.compile("length|max_(new_)?tokens|context|limit"), "length"),
+    (re.compile("^tool_"), "tool_calls"),
+    (re.compile("filter|safety|refus"), "content_filter"),
+)
+"""The specification's words for those that engines have; none for an answer that was not finished."""
 
 
 def finish_reason(given: object, model: str) -> str | None:
@@ -25,7 +30,14 @@ def finish_reason(given: object, model: str) -> str | None:
     """
     if not given:
         return None
-    if given in _FAILURES:
+    if given in _REASONS:
+        return str(given)
+    if not isinstance(given, str):
+        raise TypeError("a finish_reason that is no text")
+    word = given.lower().replace("-", "_")
+    # TGI's eos_token and stop_sequence, Anthropic's end_turn, and the like, are a stop.
+    reason = next((meant for pattern, meant in _LIKE if pattern.search(word)), "stop")
+    if not reason:
         raise EngineAnswerError(
             502,
             tr(
@@ -36,8 +48,13 @@ def finish_reason(given: object, model: str) -> str | None:
             "server_error",
             code="engine_gone",
         )
-    # TGI's eos_token and stop_sequence, Anthropic's end_turn, and the like.
-    return given if given in _REASONS else _SYNONYMS.get(str(given), "stop")
+    return word if word in _REASONS else reason
+
+
+def place_of(item: Fields, index: int) -> int:
+    """The index that an item of a list gives itself; where it gives none, its place in the list."""
+    given = item.get("index")
+    return index if given is None else int(given)
 
 
 def join_content(message: Fields) -> None:
@@ -48,7 +65,9 @@ def join_content(message: Fields) -> None:
     """
     content = message.get("content")
     if isinstance(content, list):
-        content = message["content"] = "".join([part["text"] for part in content])
+        content = message["content"] = "".join(
+            [part["text"] for part in content if part.get("type", "text") != "thinking"]
+        )
     if content is not None and not isinstance(content, str):
         raise TypeError("a content that is no text")
 
@@ -73,21 +92,15 @@ def cut_alternatives(logprobs: Fields, most: int) -> None:
         ]
 
 
-def name_stop(message: Fields) -> None:
-    """Say of a message, or of the delta that ends it, that a stop sequence ended it."""
-    if message.get("stop_sequence") is not None and message.get("stop_reason") == "end_turn":
-        message["stop_reason"] = "stop_sequence"
-
-
 def complete_usage(answer: Fields) -> None:
-    """Give a usage its total, and take one away that counts nothing."""
+    """Give a usage its names and its total, and take one away that counts nothing."""
     usage = answer.get("usage")
     counted = tokens_of(usage)
     if counted is None:
         answer.pop("usage", None)
     elif isinstance(usage, dict):
-        usage.setdefault("completion_tokens", counted.completion)
-        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        usage["prompt_tokens"], usage["completion_tokens"] = counted.prompt, counted.completion
+        usage["total_tokens"] = counted.prompt + counted.completion
 
 
 def complete_head(answer: Fields, kind: str) -> None:

@@ -1,13 +1,11 @@
 """Streams of Chat Completions and Completions, normalized chunk by chunk.
 
-Most chunks need nothing, or one field put in, so that they are searched and patched as bytes. Those
-that may need more are parsed: the first ones of an engine that leaves out fields, tool calls, the
-last chunk of a choice, and usages.
+Each is parsed and held against the specification, but for those that differ from one that was in
+their text alone: most do.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
@@ -16,14 +14,17 @@ from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, objects
 from yibu.errors import RequestError
 from yibu.gateway.answers.choices import (
+    TEXT_REASONS,
     complete_head,
     complete_usage,
     cut_alternatives,
     finish_reason,
     join_content,
+    place_of,
     says_something,
 )
-from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call
+from yibu.gateway.answers.conform import conform
+from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call, says_failure
 from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import fill_text_choice
 from yibu.gateway.answers.sse import DONE, EventReader, make_event, parse_event
@@ -34,15 +35,13 @@ from yibu.gateway.answers.usage import prompt_count, tokens_of
 from yibu.gateway.envelope import EngineAnswerError
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.toolchoice import tool_names
+from yibu.gateway.schemas.answers import ChatChunk, TextChunk
+from yibu.gateway.schemas.base import Strict
 from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 
-_MODEL = re.compile(rb'("model"\s*:\s*)"(?:[^"\\]|\\.)*"')
-_LOGPROBS = re.compile(rb'"logprobs"\s*:\s*\{')
-_ROLE = re.compile(rb'"role"\s*:\s*"\w+"\s*,\s*|,?\s*"role"\s*:\s*"\w+"')
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
-_FIELDS = (b'"id"', b'"object"', b'"created"', b'"model"', b'"choices"', b'"finish_reason"', b'"index"')  # fmt: skip
 _OBJECTS = {"chat": "chat.completion.chunk", "completions": "text_completion"}
+_SHAPES: dict[str, type[Strict]] = {"chat": ChatChunk, "completions": TextChunk}
 
 
 class ChunkNormalizer:
@@ -69,17 +68,17 @@ class ChunkNormalizer:
         self._begun: dict[int, bool] = {}
         """The choices that have come, and whether the client was sent their first chunk."""
         self._finished: set[int] = set()
+        self._cut: set[int] = set()
+        """Those that ended at their token limit."""
         self._calls: dict[int, ToolCallDeltas] = {}
         self._offsets: dict[int, int] = {}
         self._usage = UsageCount(request, rules)
-        self._shaped = False
-        """The engine's chunks have every field and the right ids: only special ones are parsed."""
         self._id = ""
+        self._plain = False
+        """The last chunk brought text alone."""
         # The published schema of text completions has no null there, that of chat chunks has.
         self._wants_null_usage = request.include_usage and kind == "chat"
         self._alternatives = request.alternatives
-        self._named = b'"model":' + orjson.dumps(request.model)
-        self._model = rb"\1" + orjson.dumps(request.model).replace(b"\\", rb"\\")
         self.ended = False
         """The client has been told that the answer is whole."""
         self.error: RequestError | None = None
@@ -141,14 +140,12 @@ class ChunkNormalizer:
             raise UpstreamError(
                 "protocol", tr("an event of the engine's stream is not a JSON object")
             )
-        if self._shaped and not self._is_special(data):
-            sent = self._patched(data)
-            if self._surrogates.held:  # the next text begins with the rest of a character
-                self._template.forget()
-            else:
-                self._template.learn(b"data: " + data + b"\n\n", sent)
-            return sent
-        return self._checked(data)
+        sent = self._checked(data)
+        if self._plain and not self._surrogates.held:
+            self._template.learn(b"data: " + data + b"\n\n", sent)
+        else:  # such as when the next text begins with the rest of a character
+            self._template.forget()
+        return sent
 
     def _checked(self, data: bytes) -> bytes:
         """Raises UpstreamError: a list where the API has an object, text where it has a number."""
@@ -163,27 +160,6 @@ class ChunkNormalizer:
                 tr("an event of the engine's stream has another shape ({error})", error=error),
             ) from error
 
-    def _is_special(self, data: bytes) -> bool:
-        return (
-            b'"usage"' in data
-            or b"_call" in data
-            or b'"error"' in data
-            or data.count(b'"model"') != 1
-            or (not self._conforming and _LOGPROBS.search(data) is not None)
-            or _FINISH.search(data) is not None
-        )
-
-    def _patched(self, data: bytes) -> bytes:
-        if self._named not in data:
-            data = _MODEL.sub(self._model, data, count=1)
-        if self._conforming:
-            return b"data: " + data + b"\n\n"
-        if b'"role"' in data:  # clients that join texts would double it
-            data = _ROLE.sub(b"", data)
-        if self._wants_null_usage:
-            return b'data: {"usage":null,' + data[1:] + b"\n\n"
-        return b"data: " + data + b"\n\n"
-
     def _parsed(self, data: bytes) -> bytes:
         try:
             chunk = orjson.loads(data)
@@ -191,37 +167,44 @@ class ChunkNormalizer:
             raise UpstreamError(
                 "protocol", tr("an event of the engine's stream is not JSON")
             ) from None
-        if chunk.get("error") is not None:
+        if chunk.get("error") is not None or ("choices" not in chunk and says_failure(chunk)):
             return self._fail(data)
         if "choices" not in chunk and not (self._conforming or chunk.get("usage")):
             raise ValueError("no choices")
         choices = objects(chunk.get("choices"))
+        self._plain = not chunk.get("usage") and all(map(self._is_plain, choices))
         open_ = [choice for at, choice in enumerate(choices) if not self._has_ended(choice, at)]
-        if len(open_) < len(choices) and not self._conforming:
-            choices = open_
-            if not choices and not chunk.get("usage"):
-                return b""
         if self._conforming:
-            taken = self._usage.add(dict(chunk))
-            self._shaped = not self._finished
-            if taken and not choices and not self._request.include_usage:
-                return b""  # the gateway asked for it, not the client
-            if chunk.get("model", self._request.model) == self._request.model:
-                return b"data: " + data + b"\n\n"
-            chunk["model"] = self._request.model
-            return make_event(orjson.dumps(chunk))
-        given = chunk.get("id")
-        self._id = self._id or with_prefix(self._kind, given)
-        sent = self._completed(chunk, choices)
-        # A first chunk with every field is followed by others with every field.
-        self._shaped = (
-            self._alternatives is None
+            return self._conformed(chunk, choices, data)
+        if not open_ and not chunk.get("usage"):
+            return b""
+        self._id = self._id or with_prefix(self._kind, chunk.get("id"))
+        return self._completed(chunk, open_)
+
+    def _is_plain(self, choice: dict[str, Any]) -> bool:
+        """Whether a choice goes on with text alone, as the next chunks may."""
+        delta = choice.get("delta") or choice
+        known = self._begun.get(choice.get("index", 0))
+        return (
+            bool(known)
             and not self._finished
-            and given == self._id
-            and all(field in data for field in _FIELDS)
-            and sum(self._begun.values()) >= self._choices
+            and not choice.get("finish_reason")
+            and not choice.get("logprobs")
+            and not any("_call" in name for name in delta)
         )
-        return sent
+
+    def _conformed(
+        self, chunk: dict[str, Any], choices: list[dict[str, Any]], data: bytes
+    ) -> bytes:
+        """A chunk of an engine that writes them as the specification has them."""
+        self._begun |= {choice["index"]: True for choice in choices}
+        taken = self._usage.add(dict(chunk))
+        if taken and not choices and not self._request.include_usage:
+            return b""  # the gateway asked for it, not the client
+        if chunk.get("model", self._request.model) == self._request.model:
+            return b"data: " + data + b"\n\n"
+        chunk["model"] = self._request.model
+        return make_event(orjson.dumps(chunk))
 
     def _has_ended(self, choice: dict[str, Any], at: int) -> bool:
         """Whether an earlier chunk has ended a choice; notes that it is here, and whether this one ends it.
@@ -229,7 +212,7 @@ class ChunkNormalizer:
         Raises:
             UpstreamError: it goes on behind its end.
         """
-        index = choice["index"] = int(choice.get("index", at))
+        index = choice["index"] = place_of(choice, at)
         reason = finish_reason(choice.get("finish_reason"), self._request.model)
         if index in self._finished:
             if says_something(choice):
@@ -241,7 +224,8 @@ class ChunkNormalizer:
         self._begun.setdefault(index, False)
         if reason:
             self._finished.add(index)
-            self._template.forget()  # from here on each chunk is looked at
+            if reason == "length":
+                self._cut.add(index)
         if not self._conforming:
             choice["finish_reason"] = reason
         return False
@@ -259,6 +243,7 @@ class ChunkNormalizer:
             chunk.setdefault("usage", None)
         for choice in choices:
             self._complete_choice(choice, choice["index"])
+        conform(chunk, _SHAPES[self._kind])
         return make_event(orjson.dumps(chunk))
 
     def _complete_choice(self, choice: dict[str, Any], index: int) -> None:
@@ -266,11 +251,14 @@ class ChunkNormalizer:
         if self._kind == "completions":
             offset = self._offsets.get(index, 0)
             fill_text_choice(choice, self._rules, offset)
+            if choice["finish_reason"] not in {None, *TEXT_REASONS}:
+                choice["finish_reason"] = "stop"
             self._cut_alternatives(choice)
             self._offsets[index] = offset + len(choice["text"])
             return
         if choice.get("delta") is None:
-            choice["delta"] = choice.pop("message", None) or {}
+            text = {"content": choice.pop("text")} if choice.get("text") else {}
+            choice["delta"] = choice.pop("message", None) or text
         delta = choice["delta"]
         join_content(delta)
         if not begun:
@@ -293,7 +281,8 @@ class ChunkNormalizer:
             cut_alternatives(logprobs, self._alternatives or 0)
 
     def _end(self) -> bytes:
-        if self._request.needs_tool_call and not any(self._calls.values()) and not self._conforming:
+        uncalled = [index for index in self._begun if not self._calls.get(index)]
+        if self._request.needs_tool_call and not self._conforming and set(uncalled) - self._cut:
             self.error = no_tool_call(self._request.model)
             return b""
         if not (self._begun or self._conforming):

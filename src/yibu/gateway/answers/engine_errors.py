@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from yibu.engines.answers import Answers, Kind, objects
+from yibu.engines.answers import Answers, Fields, Kind, objects
 from yibu.errors import EngineGoneError, RequestError
 from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
 from yibu.messages import tr
@@ -118,6 +118,11 @@ def no_tool_call(model: str) -> EngineAnswerError:
         code="tool_choice_not_enforced",
         should_retry=False,
     )
+
+
+def says_failure(answer: Fields) -> bool:
+    """Whether what is no answer names a failure, in any of the shapes that are understood."""
+    return any(answer.get(name) for name in ("error", "detail", "message"))
 
 
 def _error_fields(body: bytes) -> dict[str, Any]:

@@ -12,17 +12,20 @@ from typing import Any
 import orjson
 
 from yibu.accounts.usage import Tokens
-from yibu.engines.answers import Answers, Kind, objects
+from yibu.engines.answers import Answers, Fields, Kind
 from yibu.errors import RequestError
-from yibu.gateway.answers.choices import name_stop
-from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call
+from yibu.gateway.answers.anthropic import StreamedMessage, fill_message
+from yibu.gateway.answers.conform import conform
+from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call, says_failure
 from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import calls_tool
-from yibu.gateway.answers.responses import EventNumbers, fill_response
+from yibu.gateway.answers.responses import EventNumbers, fill_item, fill_response
 from yibu.gateway.answers.sse import EventReader, make_event, parse_event
 from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.usage import audio_seconds, tokens_of
+from yibu.gateway.envelope import EngineAnswerError
 from yibu.gateway.requests.body import JsonRequest
+from yibu.gateway.schemas.answers import EVENTS
 from yibu.messages import tr
 from yibu.upstream.connection import UpstreamError
 
@@ -62,13 +65,11 @@ class EventNormalizer:
         self._reader = EventReader()
         self._surrogates = SurrogateJoiner()
         self._numbers = EventNumbers()
-        self._named = b'"model":' + orjson.dumps(request.model)
         # One of each for all events, where the engine gives none.
         self._id = new_id(kind)
         self._created = int(time.time())
         self._usage: dict[str, Any] = {}
-        self._message: dict[str, Any] = {"content": []}
-        """What of a message decides whether it calls a tool."""
+        self._message = StreamedMessage(request.model)
         self.ended = False
         """The client has been told that the answer is whole."""
         self.error: RequestError | None = None
@@ -118,95 +119,76 @@ class EventNormalizer:
         else:
             self.ended = self.ended or self._kind == "transcription"
             return block + b"\n\n"
-        if name == b"error" or data.startswith(b'{"error"'):
+        event = _parse(data)
+        type_ = name or str(event.get("type", "")).encode()
+        if type_ == b"error" or event.get("type") == "error" or (not type_ and says_failure(event)):
             self.error = self._translate(500, data)
             return b""
-        if name:
-            return self._relayed(name, data, name)
-        event = _parse(data)
-        return self._relayed(str(event.get("type")).encode(), data, name)
+        try:
+            return self._relayed(type_, event, data)
+        except EngineAnswerError as error:
+            self.error = error
+            return b""
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UpstreamError(
+                "protocol",
+                tr("an event of the engine's stream has another shape ({error})", error=error),
+            ) from error
 
-    def _relayed(self, type_: bytes, data: bytes, name: bytes) -> bytes:
+    def _relayed(self, type_: bytes, event: Fields, data: bytes) -> bytes:
         last = type_ in _LAST.get(self._kind, ())
-        if not (
-            last
-            or type_ in _HOLDERS
-            or type_ in {b"message_delta", b"content_block_start"}
-            or (b'"model"' in data and self._named not in data)
-            or self._lacks_number(data)
-        ):
-            self.number += 1
-            return make_event(data, name or self._default_name(type_))
-        event = _parse(data)
-        changed = self._normalized(event, _HOLDERS.get(type_))
+        before = orjson.dumps(event)
+        self._normalize(type_, event)
         if last and not self._is_complete(event):
             self.error = no_tool_call(self._request.model)
             return b""
         self.ended = self.ended or last
-        if not changed:
-            return make_event(data, name or self._default_name(type_))
+        # Clients of the other APIs tell events by their names.
+        name = b"" if self._kind == "transcription" else type_
         if type_ in _HOLDERS:
-            name = str(event["type"]).encode()
-        return make_event(orjson.dumps(event), name or self._default_name(type_))
+            name = str(event.get("type", name.decode())).encode()
+        after = orjson.dumps(event)
+        return make_event(data if after == before else after, name)
 
-    def _default_name(self, type_: bytes) -> bytes:
-        """Clients of the other APIs tell events by their names."""
-        return b"" if self._kind == "transcription" else type_
-
-    def _lacks_number(self, data: bytes) -> bool:
-        return (
-            self._kind == "responses" and not self._conforming and b'"sequence_number"' not in data
-        )
-
-    def _normalized(self, event: dict[str, Any], holder: str | None) -> bool:
-        """Complete an event in place; whether it was changed."""
+    def _normalize(self, type_: bytes, event: Fields) -> None:
+        """Complete an event in place."""
+        holder = _HOLDERS.get(type_)
+        if holder is not None:
+            self._complete_answer(event, event[holder])
+        elif "model" in event:
+            event["model"] = self._request.model
+        if self._kind == "messages" and not self._conforming:
+            self._message.fill(type_, event)
         self._count(event.get("usage"))
-        changed = False
-        if self._kind == "messages":
-            self._note_message(event)
-            if isinstance(delta := event.get("delta"), dict) and not self._conforming:
-                before = delta.get("stop_reason")
-                name_stop(delta)
-                changed = delta.get("stop_reason") != before
-        answer = event.get(holder) if holder is not None else event
-        if isinstance(answer, dict):
-            if "model" in answer or holder is not None:
-                changed |= answer.get("model") != self._request.model
-                answer["model"] = self._request.model
-            if holder is not None:
-                changed |= self._complete_answer(event, answer)
         if self._kind == "responses":
-            changed |= "sequence_number" not in event
+            if isinstance(item := event.get("item"), dict) and not self._conforming:
+                fill_item(item)
             self._numbers.fill(event)
             self.number = event["sequence_number"] + 1
-        return changed
+        if not self._conforming and (shape := EVENTS.get(type_)) is not None:
+            conform(event, shape)
 
-    def _complete_answer(self, event: dict[str, Any], answer: dict[str, Any]) -> bool:
+    def _complete_answer(self, event: Fields, answer: Fields) -> None:
+        answer["model"] = self._request.model
         self._count(answer.get("usage"))
         if self._conforming:
-            return False
+            return
         answer["id"] = with_prefix(self._kind, answer.get("id") or self._id)
-        if self._kind == "responses":
-            answer.setdefault("created_at", self._created)
-            self._rules.complete(
-                self._kind, answer, self._request.body, max_context=self._max_context
-            )
-            fill_response(answer, self._request.body)
-            if event["type"] == "response.completed" and answer["status"] == "incomplete":
-                event["type"] = "response.incomplete"
-        return True
+        if self._kind == "messages":
+            answer["content"] = answer.get("content") or []
+            fill_message(answer, self._request.model, whole=False)
+            return
+        answer.setdefault("created_at", self._created)
+        self._rules.complete(self._kind, answer, self._request.body, max_context=self._max_context)
+        fill_response(answer, self._request.body)
+        if event.get("type") == "response.completed" and answer["status"] == "incomplete":
+            event["type"] = "response.incomplete"
 
-    def _note_message(self, event: dict[str, Any]) -> None:
-        if isinstance(block := event.get("content_block"), dict):
-            self._message["content"] += objects([block])
-        if isinstance(delta := event.get("delta"), dict):
-            self._message["stop_reason"] = delta.get("stop_reason")
-
-    def _is_complete(self, event: dict[str, Any]) -> bool:
+    def _is_complete(self, event: Fields) -> bool:
         if not self._request.needs_tool_call or self._conforming:
             return True
-        answer = event.get("response") if self._kind == "responses" else self._message
-        return not isinstance(answer, dict) or calls_tool(answer, self._kind)
+        answer = event["response"] if self._kind == "responses" else self._message.fields
+        return calls_tool(answer, self._kind)
 
     def _count(self, usage: object) -> None:
         """Later events give what they know: Messages counts the prompt first and the rest last."""

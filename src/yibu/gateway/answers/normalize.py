@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -16,21 +15,25 @@ import orjson
 from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Kind, objects
 from yibu.errors import EngineGoneError
+from yibu.gateway.answers.anthropic import fill_message
 from yibu.gateway.answers.choices import (
+    TEXT_REASONS,
     complete_head,
     complete_usage,
     cut_alternatives,
     finish_reason,
     join_content,
-    name_stop,
+    place_of,
 )
-from yibu.gateway.answers.engine_errors import Translator, no_tool_call
+from yibu.gateway.answers.conform import conform
+from yibu.gateway.answers.engine_errors import Translator, no_tool_call, says_failure
 from yibu.gateway.answers.ids import PREFIXES, with_prefix
 from yibu.gateway.answers.responses import fill_response
 from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.toolcalls import normalize_calls
 from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import NotCapableError
+from yibu.gateway.operations import Operation
 from yibu.gateway.requests.body import JsonRequest
 from yibu.messages import tr
 
@@ -83,7 +86,7 @@ def bad_answer(model: str, found: str, *, stream: bool = False) -> EngineGoneErr
 
 def normalize_answer(
     answer: Answer,
-    kind: Kind,
+    operation: Operation,
     request: JsonRequest,
     rules: Answers,
     translate: Translator,
@@ -93,10 +96,28 @@ def normalize_answer(
     """Complete an answer in place, with the public name of the model.
 
     Raises:
-        RequestError: the answer is an error, or a demanded tool call is not in it.
+        RequestError: the answer is an error or none at all, or a demanded tool call is not in it.
     """
-    if kind in _OBJECTS and answer.get("error"):
+    kind = operation.kind
+    if answer.get("error") and answer.get("status") != "failed":
         raise translate(502, orjson.dumps(answer))
+    try:
+        _complete(answer, kind, request, rules, max_context)
+        conform(answer, operation.answer)
+    except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+        # A list where the API has an object, text where it has a number.
+        if says_failure(answer):
+            raise translate(502, orjson.dumps(answer)) from None
+        raise bad_answer(
+            request.model, tr("one of another shape ({error})", error=error)
+        ) from error
+    if request.needs_tool_call and kind in PREFIXES and not calls_tool(answer, kind):
+        raise no_tool_call(request.model)
+
+
+def _complete(
+    answer: Answer, kind: Kind, request: JsonRequest, rules: Answers, max_context: int | None
+) -> None:
     if "model" in answer or kind in _OBJECTS or kind == "responses":
         answer["model"] = request.model
     rules.complete(kind, answer, request.body, max_context=max_context)
@@ -110,10 +131,10 @@ def normalize_answer(
         fill_response(answer, request.body)
     elif kind == "tokenize":
         _complete_tokenized(answer, request.body, request.model)
-    elif complete := _COMPLETE.get(kind):
-        complete(answer)
-    if request.needs_tool_call and kind in PREFIXES and not calls_tool(answer, kind):
-        raise no_tool_call(request.model)
+    elif kind == "messages":
+        fill_message(answer, request.model)
+    elif kind == "detokenize":
+        _complete_detokenized(answer)
 
 
 def answer_tokens(answer: Answer) -> Tokens | None:
@@ -128,12 +149,14 @@ def _complete_choices(answer: Answer, kind: Kind, rules: Answers, request: JsonR
     if not choices:
         raise bad_answer(request.model, tr("one without choices"))
     for index, choice in enumerate(choices):
-        choice["index"] = int(choice.get("index", index))
+        choice["index"] = place_of(choice, index)
         choice["finish_reason"] = (
             finish_reason(choice.get("finish_reason"), request.model) or "stop"
         )
         if kind == "completions":
             fill_text_choice(choice, rules, 0)
+            if choice["finish_reason"] not in TEXT_REASONS:
+                choice["finish_reason"] = "stop"
         else:
             _fill_chat_choice(choice)
         if isinstance(choice["logprobs"], dict):
@@ -142,7 +165,7 @@ def _complete_choices(answer: Answer, kind: Kind, rules: Answers, request: JsonR
 
 def _fill_chat_choice(choice: Answer) -> None:
     message = choice["message"]
-    message.setdefault("role", "assistant")
+    message["role"] = "assistant"
     message.setdefault("content", None)
     join_content(message)
     message.setdefault("refusal", None)
@@ -157,7 +180,9 @@ def _fill_chat_choice(choice: Answer) -> None:
 
 def fill_text_choice(choice: Answer, rules: Answers, offset: int) -> None:
     """Complete a choice of a text completion; ``offset`` characters stand before its text."""
-    choice["text"] = choice.get("text") or ""
+    if choice.setdefault("text", None) is None:
+        other = choice.pop("message", None) or choice.pop("delta", None) or {}
+        choice["text"] = other.get("content") or ""
     logprobs = choice.setdefault("logprobs", None)
     if isinstance(logprobs, dict):
         choice["logprobs"] = rules.logprobs(logprobs, offset)
@@ -181,19 +206,18 @@ def calls_tool(answer: Answer, kind: Kind) -> bool:
 
 
 def _complete_embeddings(answer: Answer, *, packed: bool) -> None:
-    answer.setdefault("object", "list")
-    usage = answer["usage"] = answer.get("usage") or {}
+    answer["object"] = "list"
+    complete_usage(answer)
+    usage = answer.setdefault("usage", {"prompt_tokens": 0, "total_tokens": 0})
     _drop_nulls(usage, _USAGE_DETAILS)
-    usage.setdefault("prompt_tokens", 0)
-    usage.setdefault("total_tokens", usage["prompt_tokens"])
-    for index, item in enumerate(objects(answer.setdefault("data", []))):
-        item.setdefault("object", "embedding")
-        item.setdefault("index", index)
+    usage.pop("completion_tokens", None)
+    for index, item in enumerate(objects(answer.get("data"))):
+        item["object"], item["index"] = "embedding", place_of(item, index)
         vector = item.get("embedding")
         if packed and isinstance(vector, list):
             item["embedding"] = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
         elif not packed and isinstance(vector, str):
-            data = base64.b64decode(vector)
+            data = base64.b64decode(vector, validate=True)
             item["embedding"] = list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
@@ -222,12 +246,6 @@ def _complete_detokenized(answer: Answer) -> None:
     for name, other in (("prompt", "content"), ("content", "prompt")):
         if name in answer:
             answer.setdefault(other, answer[name])
-
-
-_COMPLETE: dict[Kind, Callable[[Answer], None]] = {
-    "messages": name_stop,
-    "detokenize": _complete_detokenized,
-}
 
 
 def _drop_nulls(part: Any, names: tuple[str, ...]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+import uuid
 
-Fields = dict[str, Any]
+import orjson
+
+from yibu.engines.answers import Fields, objects
+from yibu.gateway.answers.usage import tokens_of
 
 _ECHOED = ("instructions", "metadata", "previous_response_id", "temperature", "top_p")
 """Fields of an answer that repeat the request's, null where it had none."""
@@ -19,9 +22,11 @@ _DETAILS = (
 
 def fill_response(answer: Fields, body: Fields) -> None:
     """Give a response object every field that the specification requires."""
-    answer.setdefault("object", "response")
-    answer.setdefault("created_at", int(time.time()))
-    answer.setdefault("output", [])
+    answer["object"] = "response"
+    if answer.get("created_at") is None:
+        answer["created_at"] = int(time.time())
+    for item in objects(answer.setdefault("output", [])):
+        fill_item(item)
     for name in ("error", "incomplete_details"):
         answer.setdefault(name, None)
     for name in _ECHOED:
@@ -29,11 +34,23 @@ def fill_response(answer: Fields, body: Fields) -> None:
     answer.setdefault("tools", body.get("tools", []))
     answer.setdefault("tool_choice", body.get("tool_choice", "auto"))
     answer.setdefault("parallel_tool_calls", body.get("parallel_tool_calls", True))
-    usage = answer.get("usage")
-    if isinstance(usage, dict):
+    counted, usage = tokens_of(answer.get("usage")), answer.get("usage")
+    if counted is not None and isinstance(usage, dict):
+        usage["input_tokens"], usage["output_tokens"] = counted.prompt, counted.completion
+        usage["total_tokens"] = counted.prompt + counted.completion
         for details, count in _DETAILS:
             # Of what an engine does not count apart there is none.
-            usage.setdefault(details, {}).setdefault(count, 0)
+            usage[details] = {count: 0} | (usage.get(details) or {})
+    elif answer.pop("usage", None) is not None:
+        answer["usage"] = None
+
+
+def fill_item(item: Fields) -> None:
+    """Complete a tool's call in place."""
+    if item.get("type") == "function_call":
+        item["call_id"] = item.get("call_id") or item.get("id") or f"call_{uuid.uuid4().hex[:24]}"
+        if not isinstance(item.get("arguments"), str):
+            item["arguments"] = orjson.dumps(item.get("arguments") or {}).decode()
 
 
 class EventNumbers:

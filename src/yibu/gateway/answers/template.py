@@ -6,7 +6,7 @@ import re
 
 from yibu.gateway.answers.sse import is_utf8
 
-_TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)":"')
+_TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)": ?"')
 _PLAIN = re.compile(rb'[^"\r\n\\]*(?:\\(?!u[dD][89a-fA-F])[^"\r\n\\]*)*(?<!\\)')
 """A text up to its quote, without surrogates; one that ends in a backslash goes on behind it."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -165,7 +164,7 @@ class Relay:
         exchange, request = self._exchange, self._request
         answer = await self.waiting.result(work) if request.stream else await work
         normalize_answer(
-            answer, self._operation.kind, request, self._rules, self._errors(inner),
+            answer, self._operation, request, self._rules, self._errors(inner),
             max_context=self._route.max_context,
         )  # fmt: skip
         self._count(answer)
@@ -191,16 +190,10 @@ class Relay:
         answer = read_answer(raw, request.model)
         conforming = self._route.conforming
         if not conforming:
-            try:
-                normalize_answer(
-                    answer, operation.kind, request, self._rules, self._errors(inner),
-                    max_context=self._route.max_context,
-                )  # fmt: skip
-            except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
-                # A list where the API has an object, text where it has a number.
-                raise bad_answer(
-                    request.model, tr("one of another shape ({error})", error=error)
-                ) from error
+            normalize_answer(
+                answer, operation, request, self._rules, self._errors(inner),
+                max_context=self._route.max_context,
+            )  # fmt: skip
         elif answer.get("model", request.model) != request.model:
             answer["model"] = request.model
             conforming = False
@@ -321,9 +314,7 @@ class Relay:
         if normalizer.error is not None:
             raise normalizer.error
         answer = collector.answer()
-        normalize_answer(
-            answer, self._operation.kind, self._request, Answers(), self._errors(inner)
-        )
+        normalize_answer(answer, self._operation, self._request, Answers(), self._errors(inner))
         self._exchange.tokens = normalizer.tokens
         await self._exchange.respond(
             200, [(b"content-type", b"application/json")], orjson.dumps(answer)

@@ -25,15 +25,6 @@ about these paths.
 _SECURITY: list[dict[str, list[str]]] = [{"key": []}, {"x-api-key": []}]
 _REF = "#/components/schemas/{model}"
 
-_ANSWERS: dict[str, type[BaseModel]] = {
-    "/v1/chat/completions": answers.ChatCompletion,
-    "/v1/completions": answers.TextCompletion,
-    "/v1/embeddings": answers.EmbeddingList,
-    "/v1/audio/transcriptions": answers.Transcription,
-    "/v1/audio/translations": answers.Transcription,
-    "/recognize/": answers.Recognized,
-}
-
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {
         "model": "NAME",
@@ -81,9 +72,9 @@ def document(app: FastAPI) -> dict[str, Any]:
     models: list[type[BaseModel]] = [
         answers.ErrorAnswer,
         answers.RecognizeError,
-        *set(_ANSWERS.values()),
     ]
     models += [translation.schema for translation in TRANSLATIONS.values()]
+    models += {op.answer for op in OPERATIONS.values()}
     models += {op.schema for op in OPERATIONS.values() if op.schema is not None}
     _, definitions = models_json_schema(
         [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
@@ -120,9 +111,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _post(operation: Operation) -> dict[str, Any]:
-    answer = _ANSWERS.get(operation.path)
-    schema = _ref(answer) if answer is not None else {"type": "object"}
-    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    content: dict[str, Any] = {"application/json": {"schema": _ref(operation.answer)}}
     error = answers.RecognizeError if operation.dialect == "script" else answers.ErrorAnswer
     if operation.schema is None and operation.dialect != "script":
         content |= {kind: {"schema": {"type": "string"}} for kind in _TRANSCRIPT_TYPES}
