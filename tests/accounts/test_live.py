@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from yibu.accounts import database
 from yibu.accounts.database import AccountsError
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import AccountStore, holds_keys
@@ -112,13 +113,54 @@ async def test_a_database_that_cannot_be_read_leaves_the_gateway_closed(path: Pa
         with pytest.raises(NotReadyError) as error:
             ring.check(b"Bearer yibu-something")
         assert error.value.code == "keys_unavailable"
+        for given in (None, b"Bearer yibu-something"):
+            with pytest.raises(NotReadyError):
+                KeyRing([], accounts).check(given)
         with pytest.raises(UnauthorizedError):
-            KeyRing([], accounts).check(None)
+            ring.check(None)  # whatever the database has, a key is needed
         path.unlink()
         path.write_bytes(good)
         await accounts.sync()
         with pytest.raises(UnauthorizedError):
             ring.check(b"Bearer yibu-something")
+
+
+async def test_what_was_read_goes_on_also_that_there_are_no_keys(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk or a lock closes no gateway that is open; another file in its place may have keys."""
+    monkeypatch.setattr(database, "_PATIENCE", 0.2)
+    accounts = LiveAccounts(path)
+    ring = KeyRing([], accounts)
+    async with accounts.running():
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        accounts.used("-", "m").requests += 1
+        with pytest.raises(AccountsError, match="locked"):
+            await accounts.sync()
+        assert ring.check(None).name == "-"
+        trying = asyncio.create_task(accounts.sync())
+        while not trying.done():  # what is on its way to the disk is not there yet
+            told = accounts.unwritten()
+            assert told is not None
+            assert told["requests"] == 1
+            await asyncio.sleep(0.01)
+        assert isinstance(trying.exception(), AccountsError)
+        other.close()
+        await accounts.sync()
+        assert accounts.unwritten() is None
+        aside = path.rename(path.with_name("aside"))
+        path.write_bytes(b"no database, " * 1000)
+        with pytest.raises(AccountsError, match="damaged"):
+            await accounts.sync()
+        with pytest.raises(NotReadyError):
+            ring.check(None)
+        aside.replace(path)
+        await accounts.sync()
+        assert ring.check(None).name == "-"
+        ring.configure([], exposed=True)
+        with pytest.raises(UnauthorizedError):
+            ring.check(None)
 
 
 async def test_another_processes_lock_does_not_hold_requests_up(path: Path) -> None:

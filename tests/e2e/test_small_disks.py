@@ -150,7 +150,12 @@ def test_usage_waits_for_room(end: str, on_disks: MakeHome, tmp_path: Path) -> N
 
     fill(inside())
     before, fault = 3, "the disk is full"
-    for _ in range(before):
+
+    def unwritten() -> int:
+        told = home.ps()["gateway"]["unwritten"]
+        return told["requests"] if told and fault in told["error"] else 0
+
+    for number in range(before):
         body = {"model": "fake", "messages": [{"role": "user", "content": "a"}]}
         request = urllib.request.Request(
             f"{home.url()}/v1/chat/completions",
@@ -159,12 +164,7 @@ def test_usage_waits_for_room(end: str, on_disks: MakeHome, tmp_path: Path) -> N
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200
-
-    def unwritten() -> int:
-        told = home.ps()["gateway"]["unwritten"]
-        return told["requests"] if told and fault in told["error"] else 0
-
-    until(lambda: unwritten() == before, "the fault told")
+        until(lambda: unwritten() == number + 1, "the fault told")  # noqa: B023
     assert f"usage of {before} requests is in memory only" in home.yibu("ps").stderr
     rows = json.loads(home.yibu("doctor", "--json", code=None).stdout)["findings"]
     (row,) = [row for row in rows if row["subject"] == "usage"]

@@ -82,7 +82,8 @@ class LiveAccounts:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="accounts")
         self._database = _Database(path, clock)
         self._counted: dict[Slot, Used] = {}
-        """What the database does not have yet."""
+        """What the database does not have yet, beside what is on its way there."""
+        self._leaving: dict[Slot, Used] = {}
         self._told = ""
         self._fault = ""
         self._failing_since = 0.0
@@ -91,9 +92,13 @@ class LiveAccounts:
         its way between the two."""
         self.unreadable = False
         """The database may have keys, and none could be read yet."""
-        self.closed = False
-        """Keys are asked for. Once they are, that stays until the node is started again: removing the
-        last key must not let its holder in without one."""
+        self._had_keys = False
+
+    @property
+    def closed(self) -> bool:
+        """Keys are asked for. Once there was one, that stays until the node is started again: removing
+        the last key must not let its holder in without one."""
+        return self._had_keys or self.unreadable
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -129,6 +134,7 @@ class LiveAccounts:
     async def _exchange(self) -> None:
         loop = asyncio.get_running_loop()
         counted, self._counted = self._counted, {}
+        self._leaving = counted
         stale = any(meter.spending is not None and meter.spending.stale for meter in self.meters())
         try:
             found = await loop.run_in_executor(
@@ -136,8 +142,9 @@ class LiveAccounts:
             )
         except Exception as error:  # whatever it is, what was counted is kept and told of once
             self._count_again(counted)
-            self.unreadable = not self._known and may_hold_keys(self.path)
-            self.closed |= self.unreadable
+            # What was read goes on, also that there are no keys: the disk is full now, for instance.
+            unread = not self._known and not self._database.was_read()
+            self.unreadable = unread and may_hold_keys(self.path)
             usage.fold(self._counted, _MOST_SLOTS)
             self._fault = error.message if isinstance(error, YibuError) else repr(error)
             if not self._told:
@@ -147,6 +154,8 @@ class LiveAccounts:
                 self._told = str(error)
                 _log.error("%s", error, exc_info=not isinstance(error, AccountsError))
             raise
+        finally:
+            self._leaving = {}
         if self._told:
             _log.info("the database of keys %s is usable again, and has all usage", self.path)
         self._told, self.unreadable = "", False
@@ -157,7 +166,8 @@ class LiveAccounts:
         """What is kept in memory only, since when and why; None while the database is written."""
         if not self._told:
             return None
-        requests = sum(used.requests for used in self._counted.values())
+        counted = [*self._counted.values(), *self._leaving.values()]
+        requests = sum(used.requests for used in counted)
         return {"requests": requests, "since": int(self._failing_since), "error": self._fault}
 
     def give(self) -> dict[Slot, Used]:
@@ -289,7 +299,7 @@ class LiveAccounts:
                 known.setdefault(digest.prefix, []).append(_Known(digest, caller))
         self._callers, self._known = callers, known
         self._by_digest = {one.digest.digest: one for several in known.values() for one in several}
-        self.closed |= bool(known)
+        self._had_keys |= bool(known)
 
     def _meter(self, account: Account, meter: Meter | None, spent: int) -> Meter | None:
         """The account's limits, with what is in use of them by now."""
@@ -328,6 +338,13 @@ class _Database:
         self._open = contextlib.ExitStack()
         self._store: AccountStore | None = None
         self._seen: object = None
+        self._read_from: tuple[int, int] | None = None
+
+    def was_read(self) -> bool:
+        """Whether the file that is there now, and no other in its place, was read before."""
+        with contextlib.suppress(OSError):
+            return _identity(self._path) == self._read_from
+        return False
 
     def exchange(self, counted: dict[Slot, Used], stale: bool) -> _Found | None:
         """Write what was counted; the accounts, where another process has changed them since or what is
@@ -346,6 +363,7 @@ class _Database:
                 same = version == self._seen and not stale
                 found = None if same else self._read(store)
                 shared = shares(store.connection)
+                self._read_from = self._file
         except BaseException:  # whatever it is, the next look begins with a connection of its own
             self.close()
             raise

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from yibu.accounts.live import ANYBODY, Caller
 from yibu.config import GatewayConfig
+from yibu.config.keys import is_loopback
 from yibu.errors import NotReadyError, RequestError, UnauthorizedError
 from yibu.gateway.access import ADMIT, AUTHORIZED, CALLER, EXCHANGE, Access, access_of
 from yibu.gateway.console.access import admit, guard
@@ -105,9 +106,9 @@ class Gateway:
         self._building = threading.Lock()
 
     @property
-    def closed(self) -> bool:
-        """Whether requests need a key."""
-        return self._authentication.keys.closed
+    def has_keys(self) -> bool:
+        """Whether there are keys, or may be."""
+        return self._authentication.keys.has_some
 
     def configure(self, config: GatewayConfig, digests: Sequence[str]) -> None:
         """Serve by other settings, and accept the keys with these digests, from the next request on; a
@@ -118,7 +119,7 @@ class Gateway:
         """
         self._cors.configure(config.cors_origins)
         self._hosts.configure(config.hosts)
-        self._authentication.keys.configure(digests)
+        self._authentication.keys.configure(digests, exposed=not is_loopback(config.host))
         self.pool.timeout = config.request_timeout
         self.config = config
 

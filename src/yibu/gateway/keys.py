@@ -33,8 +33,10 @@ class KeyRing:
         self._accounts = accounts
         self.configure(map(digest_of, keys))
 
-    def configure(self, digests: Iterable[str]) -> None:
-        """Accept the keys of the configuration with these digests, and no others of it."""
+    def configure(self, digests: Iterable[str], *, exposed: bool = False) -> None:
+        """Accept the keys of the configuration with these digests, and no others of it; ``exposed``:
+        other machines reach the gateway, which then asks for keys even where it has none."""
+        self._exposed = exposed
         # A caller's name are the first 8 hex digits of its key's digest.
         known = [(bytes.fromhex(one), Caller(one[:8], configured=True)) for one in digests]
         self._needed = bool(known)
@@ -44,6 +46,11 @@ class KeyRing:
     @property
     def closed(self) -> bool:
         """Whether requests need a key."""
+        return self._exposed or self.has_some
+
+    @property
+    def has_some(self) -> bool:
+        """Whether there are keys, or may be."""
         return self._needed or (self._accounts is not None and self._accounts.closed)
 
     def check(self, authorization: bytes | None, x_api_key: bytes | None = None) -> Caller:
@@ -55,11 +62,14 @@ class KeyRing:
 
         Raises:
             UnauthorizedError: both headers are missing, or no key is one that they give.
-            NotReadyError: it may be one of the accounts', which cannot be read.
+            NotReadyError: it may be one of the accounts', which cannot be read; or none may be needed.
         """
         if not self.closed:
             return ANYBODY
+        unreadable = self._accounts is not None and self._accounts.unreadable
         if authorization is None and x_api_key is None:
+            if unreadable and not self._needed:
+                raise _unreadable()
             raise UnauthorizedError(
                 tr(
                     "No API key was given: send the header Authorization: Bearer YOUR_KEY, "
@@ -76,7 +86,7 @@ class KeyRing:
                 continue
             if caller is not None:
                 return caller
-        if refused is None and self._accounts is not None and self._accounts.unreadable:
+        if refused is None and unreadable:
             raise _unreadable()
         raise refused or UnauthorizedError(tr("The API key is not known here"))
 
@@ -130,7 +140,8 @@ class KeyRing:
 
 def _unreadable() -> NotReadyError:
     return NotReadyError(
-        tr("The API key cannot be checked: the gateway cannot read its keys, and its log says why"),
+        tr("API keys cannot be checked: the gateway cannot read them, and its log says why"),
+        hint=tr("On the gateway's machine: yibu logs node"),
         code="keys_unavailable",
         retry_after=5,
     )

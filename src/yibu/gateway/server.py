@@ -78,7 +78,7 @@ class GatewayServer:
             ConfigError: the host is public and there is no key.
             ListenError: the port is in use, or the address cannot be bound.
         """
-        check_exposure(self._config.host, (), accounts=self._app.closed)
+        check_exposure(self._config.host, (), accounts=self._app.has_keys)
         from yibu.gateway.http.connection import HttpConnection
         from yibu.gateway.http.connections import Connections
         from yibu.gateway.live.sessions import FUNASR_PORT
