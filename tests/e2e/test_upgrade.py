@@ -275,6 +275,25 @@ async def test_what_the_old_node_streams_is_waited_for(home: Home, gate: Path) -
     await eventually(lambda: home.model("slow")["state"] == "unloaded", "unloaded when it is over")
 
 
+async def test_a_replaced_engine_answers_what_it_has_before_the_node_is(
+    home: Home, gate: Path
+) -> None:
+    """The new node is told of the latest configurations' engines, and ends all others."""
+    home.write([fake("slow", "--end-when", str(gate))], drain_timeout=120)
+    home.yibu("up", "-d")
+    stream = asyncio.create_task(once(port(home), "slow", stream=True))
+    await eventually(lambda: in_flight(home, "slow") == 1, "a stream in flight")
+    home.write([fake("slow", "--end-when", str(gate), "--tokens", "7")], drain_timeout=120)
+    await asyncio.to_thread(home.yibu, "apply", "--yes")
+    replacing = asyncio.create_task(upgrade(home))
+    await asyncio.wait((replacing, stream), timeout=3, return_when=asyncio.FIRST_COMPLETED)
+    gate.touch()
+    status, body = await stream
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n")
+    await replacing
+
+
 async def test_three_nodes_keep_one_account(home: Home, gate: Path) -> None:
     """A second upgrade while the first node still streams."""
     home.write([fake("slow", "--end-when", str(gate), max_concurrency=2)], drain_timeout=120)

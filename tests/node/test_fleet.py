@@ -75,6 +75,19 @@ async def test_up_serves_and_down_ends(make_fleet: MakeFleet) -> None:
             await fleet.down("smol")
 
 
+async def test_down_ends_although_the_model_is_up_again(make_fleet: MakeFleet) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol"))
+        lease = await acquire(fleet, "smol")
+        down = asyncio.create_task(fleet.down("smol"))
+        await eventually(lambda: fleet.route("smol") is None)
+        await fleet.up(fake_model("smol"))
+        assert not down.done()
+        lease.release()
+        await down
+        assert await ask(fleet, "smol") == 200
+
+
 async def test_aliases_lead_to_the_model_and_no_two_models_share_one(
     make_fleet: MakeFleet,
 ) -> None:

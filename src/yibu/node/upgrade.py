@@ -47,6 +47,8 @@ from yibu.plain_errors import rebuild_error
 _log = logging.getLogger(__name__)
 _START = 120.0
 """Seconds for the new node to import what it needs and to read its settings."""
+_CHANGED = 60.0
+"""Seconds for replaced engines to answer what they have, and to end."""
 _SERVE = 60.0
 """Seconds for it to adopt the engines and to listen."""
 _ADOPTED = 10.0
@@ -77,7 +79,7 @@ class Upgrade:
             UsageError: models start or commands are being carried out.
             YibuError: the new node does not start; this one goes on.
         """
-        listener, control = self._refuse_now()
+        listener, control = await self._settled()
         fds = [("gateway", fd) for fd in listener.descriptors()]
         fds.append(("lock", self.lock.descriptor))
         self.settings.handing_over = True
@@ -98,6 +100,7 @@ class Upgrade:
         """What the new node says when it serves; where it fails to, this one serves again."""
         async with _successor(self.settings.as_input(), fds, self.log) as new:
             await new.hear(_START)
+            await self._settled()  # commands were carried out meanwhile
             self.ownership.decide(None)
             listener.pause()
             try:
@@ -115,14 +118,23 @@ class Upgrade:
                 new.kept = True
             return told
 
-    def _refuse_now(self) -> tuple[Any, ControlServer]:
+    async def _settled(self) -> tuple[Any, ControlServer]:
+        """What serves, once the engines are those that the new node is told of: it would end the others
+        with the requests that they still answer.
+
+        Raises:
+            UsageError: models start or commands are being carried out.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CHANGED):
+                await self.fleet.changed()
         if self.gateway.listeners is None or not self.gateway.url or self.control is None:
             raise UsageError(tr("this node does not listen yet"))
-        coming = [
-            m for m in self.fleet.routes() if m.state in ("pending", "downloading", "starting")
-        ]
+        states = ("pending", "downloading", "starting")
+        coming = [route.model for route in self.fleet.routes() if route.state in states]
+        coming += self.fleet.changing()
         if coming or self.control.busy:
-            names = ", ".join(route.model for route in coming) or tr("a model")
+            names = ", ".join(dict.fromkeys(coming)) or tr("a model")
             raise UsageError(
                 tr(
                     "{names} is being started or changed: the node is not replaced meanwhile",

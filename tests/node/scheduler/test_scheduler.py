@@ -58,7 +58,7 @@ def test_a_ready_replica_answers_at_once(world: World) -> None:
     bring_up(world, model("a"))
     waiter = Waiter("a")
     assert world.scheduler.request(waiter, world.now) == "a-0.1"
-    world.scheduler.answered("a-0.1", waiter, world.now)
+    world.scheduler.answered(waiter, world.now)
     with pytest.raises(UnknownModelError):
         world.scheduler.request(Waiter("b"), world.now)
 
@@ -72,6 +72,24 @@ def test_the_least_loaded_replica_answers_and_of_equals_the_one_unused_longest(
     assert world.scheduler.request(Waiter("a", exclude=frozenset({"a-0.1", "a-2.1"})), 0) == "a-1.1"
 
 
+def test_a_request_frees_no_place_of_another_replica_or_model_of_that_name(world: World) -> None:
+    """It outlives its replica's drain, whose place another has by then."""
+    bring_up(world, model("a", max_concurrency=1))
+    earlier = Waiter("a")
+    assert world.scheduler.request(earlier, world.now) == "a-0.1"
+    world.scheduler.replica_ended("a-0.1", world.now)
+    del world.engines["a-0.1"]
+    world.ticks(20)
+    assert states(world, "a") == ["ready"]
+    assert world.scheduler.request(Waiter("a"), world.now) == "a-0.1"
+    world.scheduler.answered(earlier, world.now)
+    assert world.scheduler.request(Waiter("a"), world.now) is None
+    found = world.scheduler.model("a")
+    assert found is not None
+    assert found.in_flight == 1
+    assert found.queue.granted_any
+
+
 def test_equal_prompts_meet_the_same_replica_unless_it_is_busy(world: World) -> None:
     world.slots = None
     bring_up(world, model("a", replicas=4), size=20)
@@ -80,7 +98,7 @@ def test_equal_prompts_meet_the_same_replica_unless_it_is_busy(world: World) -> 
         waiter = Waiter("a", affinity=7)
         replica = world.scheduler.request(waiter, 0)
         assert replica is not None
-        world.scheduler.answered(replica, waiter, 0)
+        world.scheduler.answered(waiter, 0)
         first.append(replica)
     assert len(set(first[1:])) == 1
     spread = {world.scheduler.request(Waiter("a", affinity=7), 0) for _ in range(12)}

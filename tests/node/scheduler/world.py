@@ -198,7 +198,7 @@ class World:
 
         def end() -> None:
             engine.in_flight -= 1
-            self.scheduler.answered(replica, waiter, self.now)
+            self.scheduler.answered(waiter, self.now)
             self._may_end(engine)
 
         self.after(self._durations[waiter], end)

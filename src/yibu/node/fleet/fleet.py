@@ -133,6 +133,16 @@ class Fleet(Verbs):
             return False
         return True
 
+    def changing(self) -> list[str]:
+        """Models of which an earlier configuration still runs, or another is about to take over."""
+        current = self._current()
+        return [each.name for each in self._runner.deployments.values() if each not in current]
+
+    async def changed(self) -> None:
+        """Wait until there are none."""
+        while self.changing():
+            await self._runner.changed_again()
+
     async def saved(self) -> None:
         """Wait until the state file has what is known now."""
         await self._saved.wait()

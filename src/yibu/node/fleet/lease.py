@@ -14,7 +14,7 @@ from yibu.node.scheduler import Waiter
 class Scheduler(Protocol):
     """What gives a lease its replica: this node's, or another's."""
 
-    def answered(self, replica: str, lease: Lease, now: float, /) -> None: ...
+    def answered(self, lease: Lease, now: float, /) -> None: ...
 
     def left(self, lease: Lease, now: float, /) -> None: ...
 
@@ -91,7 +91,7 @@ class Lease(Waiter):
         assert self.supervisor is not None
         assert self.scheduler is not None
         self.supervisor.release(self, failed=failed)
-        self.scheduler.answered(self.supervisor.id, self, time.monotonic())
+        self.scheduler.answered(self, time.monotonic())
 
     def refused(self, error: Exception) -> None:
         """It gets none."""

@@ -63,7 +63,7 @@ class Successor:
         self._channel.send({**self._numbered(lease), "replica": replica})
         lease.scheduler, lease.supervisor = self, self._elsewhere(replica, lease.found)
 
-    def answered(self, _replica: str, _lease: Lease, _now: float) -> None:
+    def answered(self, _lease: Lease, _now: float) -> None:
         """The replica's release has told it."""
 
     def left(self, lease: Lease, _now: float) -> None:

@@ -172,8 +172,9 @@ class Verbs:
 
     async def _take_down(self, name: str) -> None:
         self._find(name)
+        ending = [key for key in self._runner.deployments if key[0] == name]
         self._runner.remove(name)
-        while any(key[0] == name for key in self._runner.deployments):
+        while any(key in self._runner.deployments for key in ending):  # it may be up again by then
             await self._runner.changed_again()
 
     async def _restart(self, name: str) -> None:

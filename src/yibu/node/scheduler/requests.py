@@ -51,20 +51,19 @@ class Requests:
             _load(model, now)
         return None
 
-    def answered(self, replica: Replica | None, waiter: Waiter, now: float) -> None:
-        """A request has ended; None is a replica that has gone before it."""
-        model = self._models.get(waiter.model)
-        if model is not None:
-            model.queue.answered(waiter.key)
-            model.rate.answered(now)
-            model.last_used = now
-        if replica is None:
-            return
+    def answered(self, waiter: Waiter, now: float) -> Replica | None:
+        """A request has ended; returns the replica that it had, if it counted here."""
+        if waiter.counted is None:
+            return None
+        (model, replica), waiter.counted = waiter.counted, None
+        model.queue.answered(waiter.key)
+        model.rate.answered(now)
+        model.last_used = replica.last_used = now
         if not waiter.slotless:
             replica.in_flight -= 1
-        replica.last_used = now
-        if model is not None and len(model.queue):
+        if len(model.queue) and self._models.get(model.name) is model:
             self.dispatch(model, now)
+        return replica
 
     def dispatch(self, model: Model, now: float) -> None:
         """Give those that wait the replicas that have room."""
@@ -115,6 +114,7 @@ class Requests:
         if not waiter.slotless:
             replica.in_flight += 1
         model.queue.granted(waiter.key)
+        waiter.counted = model, replica
 
 
 def _load(model: Model, now: float) -> None:

@@ -286,10 +286,9 @@ class Scheduler:
         """A request has had this replica since before this node; False where one of them is not here."""
         return self._requests.occupied(self._replicas.get(replica_id), waiter, now)
 
-    def answered(self, replica_id: str, waiter: Waiter, now: float) -> None:
+    def answered(self, waiter: Waiter, now: float) -> None:
         """A request that had a replica has ended."""
-        replica = self._replicas.get(replica_id)
-        self._requests.answered(replica, waiter, now)
+        replica = self._requests.answered(waiter, now)
         if replica is not None and replica.yielding:
             self._settle(now)
 
