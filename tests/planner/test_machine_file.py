@@ -8,7 +8,6 @@ import pytest
 
 from yibu.errors import ConfigError, UsageError
 from yibu.planner.machine_file import BUILT_IN, EXAMPLE, load_machine, parse_machine
-from yibu.units import parse_size
 
 GIB = 1 << 30
 
@@ -73,14 +72,6 @@ def test_several_kinds_of_gpus_are_numbered_through() -> None:
     )
     assert [gpu.index for gpu in machine.gpus] == [0, 1, 2]
     assert machine.gpus[2].free == 10 * GIB
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("6GiB", 6 * GIB), ("6G", 6 * GIB), ("1.5 MiB", 1572864), ("80GB", 80 * 10**9), ("7", 7)],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
@@ -18,6 +18,23 @@ def takes_tools(template: str) -> bool:
     request has it.
     """
     return any(_TOOLS.search(_STRING.sub("''", code)) for code in _CODE.findall(template))
+
+
+def templates_of(
+    files: Collection[str], text: Callable[[str], str], json: Callable[[str], Any]
+) -> list[str]:
+    """The texts of a model's templates, from where transformers looks first.
+
+    Args:
+        text: Reads one of the files.
+        json: The same, parsed.
+    """
+    if "chat_template.jinja" in files:
+        return [text("chat_template.jinja")]
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if name in files and (found := texts(json(name).get("chat_template"))):
+            return found
+    return []
 
 
 def texts(value: Any) -> list[str]:

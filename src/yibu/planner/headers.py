@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from yibu.hub.quantization import best_projector, is_projector
-from yibu.planner.chat_template import texts
+from yibu.planner.chat_template import templates_of
 from yibu.planner.facts import facts_from_headers, with_projector
 from yibu.planner.quantization import MODELOPT, with_file
 from yibu.planner.speech_model import facts_of_listing
@@ -58,7 +58,11 @@ def remote_facts(name: str, headers: Headers) -> ModelFacts:
         config=_config(headers),
         index=index,
         headers=tensors,
-        templates=_templates(headers),
+        templates=templates_of(
+            headers.files,
+            lambda name: headers.read(name).decode(errors="replace"),
+            lambda name: headers.json(name) or {},
+        ),
     )
 
 
@@ -67,15 +71,6 @@ def _config(headers: Headers) -> Mapping[str, Any] | None:
     if config is None or MODELOPT not in headers.files:
         return config
     return with_file(config, headers.json(MODELOPT))
-
-
-def _templates(headers: Headers) -> list[str]:
-    if "chat_template.jinja" in headers.files:
-        return [headers.read("chat_template.jinja").decode(errors="replace")]
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if found := texts((headers.json(name) or {}).get("chat_template")):
-            return found
-    return []
 
 
 def gguf_facts(name: str, headers: Headers, parts: Sequence[str]) -> ModelFacts:

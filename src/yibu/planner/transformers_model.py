@@ -11,7 +11,7 @@ from yibu.errors import UnsupportedError, VerificationError
 from yibu.messages import tr
 from yibu.planner import hf_config, quantization
 from yibu.planner.cache import CacheGroup
-from yibu.planner.chat_template import takes_tools, texts
+from yibu.planner.chat_template import takes_tools, templates_of
 from yibu.planner.files import load_json
 from yibu.planner.hf import model
 from yibu.planner.hf.context import max_context
@@ -27,7 +27,11 @@ def read_directory(path: Path, names: set[str]) -> ModelFacts:
     index = load_json(path / index_name) if index_name in names else None
     files = _safetensors_files(path, names, index)
     tensors = [tensor for file in files for tensor in safetensors.read_header(path / file)]
-    templates = _templates(path, names)
+    templates = templates_of(
+        names,
+        lambda name: (path / name).read_text(encoding="utf-8", errors="replace"),
+        lambda name: load_json(path / name),
+    )
     facts = facts_from_tensors(config, tensors, index, tuple(files), templates)
     if "modules.json" in names and not facts.pooling:
         # sentence-transformers' layout: an embedding model on a generating architecture.
@@ -40,16 +44,6 @@ def read_config(path: Path) -> Mapping[str, Any]:
     beside = path / quantization.MODELOPT
     found = load_json(beside) if beside.is_file() else None
     return quantization.with_file(load_json(path / "config.json"), found)
-
-
-def _templates(path: Path, names: set[str]) -> list[str]:
-    """The chat templates' texts, from where transformers looks first."""
-    if "chat_template.jinja" in names:
-        return [(path / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")]
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if name in names and (found := texts(load_json(path / name).get("chat_template"))):
-            return found
-    return []
 
 
 def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | None) -> list[str]:
