@@ -88,6 +88,14 @@ def test_directory_with_several_ggufs_asks_which(tmp_path: Path) -> None:
     assert "#FILE" in caught.value.hint
 
 
+def test_files_of_one_name_in_two_folders_are_two_models(tmp_path: Path) -> None:
+    for folder in ("Q4_0", "Q8_0"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "m.gguf").write_bytes(gguf_bytes(LLAMA, TENSORS, data=1152))
+    with pytest.raises(UsageError, match=r"2 GGUF models.*Q4_0/m, Q8_0/m"):
+        read_facts(tmp_path)
+
+
 def test_split_gguf_is_one_model(tmp_path: Path) -> None:
     for part in (1, 2):
         metadata = LLAMA if part == 1 else {"split.no": 1}

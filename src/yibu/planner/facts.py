@@ -58,7 +58,7 @@ def _read(path: Path) -> ModelFacts:
             hint=tr("check the path, or pull the model first: `yibu pull SOURCE`"),
         )
     if path.suffix == ".gguf" or magic(path) == gguf.MAGIC:
-        return gguf_model.read_files([path])
+        return gguf_model.read_file(path)
     raise UnsupportedError(
         tr(
             "{path} is a single file that is no GGUF; a directory was expected for other formats",
@@ -124,8 +124,8 @@ def _read_directory(path: Path) -> ModelFacts:
         return facts
     if "config.json" in names and any(name.endswith(".safetensors") for name in names):
         return transformers_model.read_directory(path, names)
-    if models := gguf_model.gguf_models(path):
-        return gguf_model.choose_model(path, models)
+    if facts := gguf_model.read_directory(path):
+        return facts
     if "config.json" in names:
         return transformers_model.read_directory(path, names)
     listing = ", ".join(sorted(names)[:8]) or tr("nothing")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import mmap
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
-from yibu.hub.quantization import is_projector
+from yibu.hub.quantization import Variant, variants
 from yibu.messages import tr
 from yibu.planner.arithmetic import ENCODERS
 from yibu.planner.chat_template import takes_tools
@@ -18,55 +15,51 @@ from yibu.planner.layers import Layers, layers_of
 from yibu.planner.types import ModelFacts
 from yibu.weights import gguf
 
-_SPLIT = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
 
+def read_directory(path: Path) -> ModelFacts | None:
+    """The facts of the one model in a directory; None where no GGUF file is.
 
-def gguf_models(directory: Path) -> dict[str, list[Path]]:
-    """The GGUF models of a directory by name, each with its parts in order."""
-    models: dict[str, list[Path]] = {}
-    for path in sorted(directory.rglob("*.gguf")):
-        split = _SPLIT.match(path.name)
-        models.setdefault(split["stem"] if split else path.stem, []).append(path)
-    return models
-
-
-def choose_model(path: Path, models: Mapping[str, list[Path]]) -> ModelFacts:
-    # A vision projector lies beside its model and is no model of its own.
-    candidates = {name: parts for name, parts in models.items() if not is_projector(parts[0].name)}
-    if len(candidates) == 1:
-        (parts,) = candidates.values()
-        return read_files(parts, relative_to=path)
-    listing = ", ".join(sorted(candidates)[:8]) or tr("only a vision projector")
+    Raises:
+        UsageError: There are several, or nothing but a vision projector, which is no model of its own.
+        VerificationError: A file is cut short or damaged, or a part is missing.
+    """
+    names = [str(file.relative_to(path)) for file in path.rglob("*.gguf")]
+    models = variants(dict.fromkeys(names, 0))
+    if len(models) == 1:
+        return _read(path, models[0], models[0].files)
+    if not names:
+        return None
+    listing = ", ".join(sorted(model.name for model in models)[:8])
     raise UsageError(
         tr(
             "{path} holds {candidates_count} GGUF models and one was expected: {listing}",
             path=path,
-            candidates_count=len(candidates),
-            listing=listing,
+            candidates_count=len(models),
+            listing=listing or tr("only a vision projector"),
         ),
         hint=tr("name one of its files: append #FILE.gguf to the source, or give the file's path"),
     )
 
 
-def read_files(parts: list[Path], relative_to: Path | None = None) -> ModelFacts:
-    first = parts[0]
-    split = _SPLIT.match(first.name)
-    if split and relative_to is None:
-        parts = sorted(
-            first.parent.glob(f"{glob.escape(split['stem'])}-*-of-{split['parts']}.gguf")
-        )
-    if split and len(parts) != int(split["parts"]):
+def read_file(path: Path) -> ModelFacts:
+    """A file's facts; those of all parts where it is one of a split model's. Raises as above."""
+    beside = variants(dict.fromkeys((file.name for file in path.parent.glob("*.gguf")), 0))
+    alone = Variant(path.stem, "", (path.name,), 0)
+    return _read(path.parent, next((v for v in beside if path.name in v.files), alone), ())
+
+
+def _read(folder: Path, model: Variant, files: tuple[str, ...]) -> ModelFacts:
+    if model.missing:
         raise VerificationError(
             tr(
                 "{stem}: {parts_count} of {parts} GGUF parts are here",
-                stem=split["stem"],
-                parts_count=len(parts),
-                parts=int(split["parts"]),
+                stem=model.name,
+                parts_count=len(model.files),
+                parts=len(model.files) + len(model.missing),
             ),
             hint=tr("pull it again: what is here is kept"),
         )
-    headers = [_map_gguf(part) for part in parts]
-    files = tuple(str(part.relative_to(relative_to)) for part in parts) if relative_to else ()
+    headers = [_map_gguf(folder / name) for name in model.files]
     return facts_from_header(
         headers[0],
         sum(header.weight_bytes for header in headers),
