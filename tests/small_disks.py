@@ -16,13 +16,17 @@ _WAYS = (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"])
 
 def with_disks(disks: Mapping[Path, str]) -> list[str]:
     """What to put before a command, so that it finds a tmpfs of these sizes on each of these
-    directories, which are there; skips the test where that cannot be done.
+    directories, which are there; skips the test where that cannot be done. The size ``read only`` leaves what is
+    there, to be read.
 
     A size that ends in ``, full`` has a file in it that takes all of its room. What the command
     sees is also found from here, below ``/proc/PID/root``.
     """
     script = []
     for number, (path, size) in enumerate(disks.items()):
+        if size == "read only":
+            script += [f'mount --bind "{path}" "{path}"', f'mount -o remount,bind,ro "{path}"']
+            continue
         room, full, _ = size.partition(", full")
         script.append(f'mount -t tmpfs -o size={room} yibu-test-{number} "{path}"')
         if full:

@@ -59,6 +59,7 @@ class HubServer:
         """A mirror that lists no hash and sends no tag that is one."""
         self.token: str | None = None
         self.gated: set[str] = set()
+        self.revisions = {"main", "master", "v1", COMMIT}
         self.html_index = False
         self.storage = ""
         """Where redirects to large files lead; by default this server by another name."""
@@ -189,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = match[1] if match else ""
         if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             self._ms_error(401, "login required")
-        elif repo not in self.hub.repos or self.query.get("Revision") not in ("master", "v1"):
+        elif repo not in self.hub.repos or self.query.get("Revision") not in self.hub.revisions:
             self._ms_error(404, f"{repo} not found")
         elif match and match[2]:
             files = [
@@ -264,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(403, b"", {"X-Error-Code": "GatedRepo"})
         elif repo not in self.hub.repos:
             self._reply(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", COMMIT):
+        elif revision not in self.hub.revisions:
             self._reply(404, b"", {"X-Error-Code": "RevisionNotFound"})
         else:
             return True

@@ -135,3 +135,17 @@ def test_a_wait_is_seconds_or_a_date(value: str, least: float, most: float) -> N
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "٣", "Sun, 99 Nov", "0x10"])
 def test_anything_else_is_no_wait(value: str) -> None:
     assert retry_after({"Retry-After": value}) is None
+
+
+@pytest.mark.parametrize("where", [LISTING, FILE, STORAGE], ids=["listing", "file", "storage"])
+def test_a_rate_limit_is_waited_for_and_then_said_to_be_one(
+    machine: Machine, source: Source, where: str, impatient_sdk: None
+) -> None:
+    limited = machine.hub.fault(where, "status", value=429, headers={"Retry-After": "0"})
+    with pytest.raises(HubUnreachableError) as error:
+        machine.store.pull(source)
+    assert "HTTP 429" in error.value.message
+    assert "HF_TOKEN" in error.value.hint
+    assert "doctor" not in error.value.hint
+    machine.hub.faults.remove(limited)
+    assert_whole(machine.store.pull(source))

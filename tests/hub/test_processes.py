@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -12,13 +13,15 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.hub_server import COMMIT
 from tests.hub.conftest import REPO, WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
 from tests.small_disks import fill, with_disks
 from tests.support.polling import until
 from tests.support.zygote import ZYGOTE
-from yibu.errors import DiskFullError
+from yibu.errors import DiskFullError, OfflineError
 from yibu.hub.partial import partial_bytes
+from yibu.hub.source import parse_source
 
 ROOT = Path(__file__).parents[2]
 BIG = "model.safetensors"
@@ -39,7 +42,11 @@ def spelled(request: pytest.FixtureRequest, machine: Machine) -> str:
 
 
 def start(
-    machine: Machine, source: str, through: tuple[str, ...] = (), **changes: object
+    machine: Machine,
+    source: str,
+    through: tuple[str, ...] = (),
+    dies_at: int | None = None,
+    **changes: object,
 ) -> subprocess.Popen[str]:
     # A server that holds an answer back is waited for: until the test lets it go.
     settings = {"segment_bytes": SEGMENT, "connections": CONNECTIONS, "backoff": 0.01,
@@ -47,6 +54,7 @@ def start(
     words = ["tests.fakes.pull", source, json.dumps(settings)]
     how: dict[str, Any] = {"env": machine.environment(), "text": True}
     how |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    words += [] if dies_at is None else [str(dies_at)]
     if through:
         return subprocess.Popen([*through, sys.executable, "-m", *words], cwd=ROOT, **how)
     return ZYGOTE.module(*words, **how)
@@ -89,6 +97,31 @@ def test_a_killed_pull_goes_on_in_a_new_process(machine: Machine, spelled: str) 
     assert bytes_of_weights(machine) - sent <= len(WEIGHTS) + 2000 - HALF
 
 
+def test_a_pull_killed_at_any_step_is_mended_by_the_next(machine: Machine, spelled: str) -> None:
+    """Every fifth change that it makes to the disk is once its last."""
+    source = parse_source(spelled)
+    for step in itertools.count(1, 5):
+        killed = start(machine, spelled, dies_at=step)
+        killed.communicate(timeout=240)
+        if killed.returncode == 0:
+            break
+        assert killed.returncode == -signal.SIGKILL
+        assert whole(finish(start(machine, spelled))) == WEIGHTS
+        assert machine.store.verify(source)[0].ok
+        machine.store.gc()
+        assert not [
+            path for path in machine.root.rglob("*") if path.suffix in (".part", ".journal")
+        ]
+        machine.store.remove(source)
+        assert bytes_on_disk(machine) < 4000, f"left after step {step}"
+    assert step > 12
+
+
+def bytes_on_disk(machine: Machine) -> int:
+    files = [path for path in machine.root.rglob("*") if path.is_file() and not path.is_symlink()]
+    return sum(path.stat().st_size for path in files)
+
+
 def test_an_interrupted_pull_ends_at_once(machine: Machine) -> None:
     interrupted(machine, f"modelscope:{REPO}", signal.SIGINT)
 
@@ -107,6 +140,25 @@ def test_two_at_once_fetch_once(machine: Machine, spelled: str) -> None:
     assert results[0] == results[1]
     assert whole(results[0]) == WEIGHTS
     assert len(WEIGHTS) <= bytes_of_weights(machine) < len(WEIGHTS) + 2000
+
+
+@pytest.mark.parametrize("spelled", ["modelscope", "hf"], indirect=True)
+@pytest.mark.parametrize("revision", ["", f"@{COMMIT}"])
+def test_offline_what_a_killed_pull_had_still_to_bring_is_missing(
+    machine: Machine, spelled: str, revision: str
+) -> None:
+    """Its small files are in the hub's cache then, which does not tell that the weights are not."""
+    machine.hub.repos[REPO]["other.safetensors"] = WEIGHTS
+    interrupted(machine, spelled + revision, signal.SIGKILL)
+    source = parse_source(spelled + revision)
+    machine.store.gc()
+    with pytest.raises(OfflineError, match=rf"{BIG}|nothing of it is here"):
+        machine.with_settings(offline=True).store.pull(source)
+    finish(start(machine, spelled + revision))
+    assert not list(machine.root.rglob("*.unfinished"))
+    (machine.paths.store / "records").rename(machine.root / "away")
+    path = machine.with_settings(offline=True).store.pull(source).path
+    assert whole(str(path)) == WEIGHTS
 
 
 def test_a_disk_that_is_too_small(machine: Machine, spelled: str) -> None:
@@ -132,6 +184,23 @@ def test_a_disk_that_is_filled_by_others(machine: Machine, spelled: str) -> None
     assert process.returncode == 1
     assert DiskFullError.__name__ in err
     assert "disk is full" in err
+
+
+@pytest.mark.parametrize("cache", ["whole", "broken"])
+def test_caches_that_may_only_be_read(machine: Machine, spelled: str, cache: str) -> None:
+    """What is whole is used; what is not is said to be read-only, in a sentence."""
+    path = Path(finish(start(machine, spelled)))
+    if cache == "broken":
+        big = (path if path.is_file() else path / BIG).resolve()
+        big.write_bytes(big.read_bytes()[:-1])
+    held = places(machine) if spelled.startswith("pypi") else places(machine)[:2]
+    process = start(machine, spelled, tuple(with_disks(dict.fromkeys(held, "read only"))))
+    out, err = process.communicate(timeout=240)
+    if cache == "whole":
+        assert (process.returncode, out.strip()) == (0, str(path))
+    else:
+        assert process.returncode == 1
+        assert re.search(rf"HubError: {re.escape(spelled)}: .*: Read-only file system", err)
 
 
 def places(machine: Machine) -> list[Path]:

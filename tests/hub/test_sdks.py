@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,27 @@ def test_offline_says_which_shard_is_missing(machine: Machine) -> None:
     )
     modelscope_download(machine)
     with pytest.raises(OfflineError, match=r"changed here: model-2\.safetensors"):
+        machine.with_settings(offline=True).store.pull(MODELSCOPE)
+
+
+@pytest.mark.parametrize("kept", [["config.json"], ["config.json", "sub/tokenizer.json"]])
+def test_offline_a_config_in_the_cache_is_no_model(
+    machine: Machine, source: Source, kept: list[str]
+) -> None:
+    """Programs that read a tokenizer or a config alone leave that much, as ``AutoConfig`` does."""
+    root = (modelscope_download if source == MODELSCOPE else hf_download)(machine)
+    for path in set(FILES) - set(kept):
+        (root / path).unlink()
+    if source == HF:
+        shutil.rmtree(root.parents[1] / "trees", ignore_errors=True)
+    with pytest.raises(OfflineError, match="the weights"):
+        machine.with_settings(offline=True).store.pull(source)
+
+
+def test_offline_what_the_sdk_left_unfinished_is_missing(machine: Machine) -> None:
+    root = modelscope_download(machine)
+    (root / "sub/tokenizer.json").rename(root / "sub/tokenizer.json.incomplete")
+    with pytest.raises(OfflineError, match=r"changed here: sub/tokenizer\.json"):
         machine.with_settings(offline=True).store.pull(MODELSCOPE)
 
 

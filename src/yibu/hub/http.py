@@ -43,9 +43,13 @@ T = TypeVar("T")
 class TransientError(Exception):
     """The same request may succeed later: a broken connection, 429 or 5xx."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, limited: bool = False
+    ) -> None:
+        """``limited``: the hub answers, but not so often."""
         super().__init__(message)
         self.retry_after = retry_after
+        self.limited = limited
 
 
 class HttpClient:
@@ -241,7 +245,17 @@ def unreachable(what: str, settings: HubSettings, error: TransientError) -> HubU
             attempts=settings.attempts,
             error=error,
         ),
-        hint=tr("Run the same command again to go on from here; `yibu doctor` checks the network."),
+        hint=asks_less()
+        if error.limited
+        else tr("Run the same command again to go on from here; `yibu doctor` checks the network."),
+    )
+
+
+def asks_less() -> str:
+    """What to do about a hub that limits how often it is asked (429)."""
+    return tr(
+        "The hub limits requests by address and account: run the same command again in some minutes, "
+        "with a token (HF_TOKEN, MODELSCOPE_API_TOKEN) or with YIBU_DOWNLOAD_CONNECTIONS=2."
     )
 
 
@@ -256,6 +270,7 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
         raise TransientError(
             tr("{host} answered HTTP {status}", host=host, status=status),
             retry_after=retry_after(response.headers),
+            limited=status == 429,
         )
     if status == 400 and (mixed_up := tls.plain_to_tls(response.url)):
         raise mixed_up

@@ -289,6 +289,7 @@ def _translated(error: Exception, source: Source, endpoint: str) -> Exception:  
             return http.TransientError(
                 tr("Hugging Face answered HTTP {status}", status=status),
                 retry_after=http.retry_after(error.response.headers),
+                limited=status == 429,
             )
     if isinstance(error, httpx2.TransportError):
         return http.TransientError(tr("no answer from Hugging Face: {error!r}", error=error))

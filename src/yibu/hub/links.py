@@ -84,9 +84,10 @@ def remove_links(directory: Path, record: Record) -> None:
 
 
 def prune(directory: Path, stop: Path) -> None:
-    """Remove empty directories from ``directory`` up to, not including, ``stop``."""
+    """Remove empty directories from ``directory`` up to, not including, ``stop`` and links, which
+    somebody made to keep them on another disk."""
     while directory != stop and stop in directory.parents:
-        if not directory.is_dir() or any(directory.iterdir()):
+        if directory.is_symlink() or not directory.is_dir() or any(directory.iterdir()):
             return
         directory.rmdir()
         directory = directory.parent

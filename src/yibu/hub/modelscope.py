@@ -104,14 +104,15 @@ class ModelScopeHub:
         root = self._root(source, revision)
         if not root.is_dir():
             return None
-        here = [
-            (path.relative_to(root).as_posix(), size)
-            for path, size in local_files(root)
-            if not path.name.endswith(".incomplete")
-        ]
-        files = [RemoteFile(path, Expected(size)) for path, size in here]
-        files += [RemoteFile(path, Expected()) for path in missing_shards(root)]
-        return Listing(revision, tuple(files)) if files else None
+        files = dict.fromkeys(missing_shards(root), Expected())
+        for path, size in local_files(root):
+            name = path.relative_to(root).as_posix()
+            # The SDK's own pull of it was cut off.
+            whole = name.removesuffix(".incomplete")
+            files[whole] = Expected(size) if whole == name else files.get(whole, Expected())
+        return (
+            Listing(revision, tuple(RemoteFile(*item) for item in files.items())) if files else None
+        )
 
     def immutable(self, source: Source) -> bool:  # noqa: ARG002 - the protocol's
         return False  # a ModelScope revision is a branch or a tag
@@ -201,7 +202,9 @@ def _translated(error: Exception, source: Source, endpoint: str) -> HubError:
                 source=source.name,
                 error=f"HTTP {error.status_code}" if error.status_code else error.message,
             ),
-            hint=tr("Run the command again later; `yibu doctor` checks the network."),
+            hint=http.asks_less()
+            if error.status_code == 429
+            else tr("Run the command again later; `yibu doctor` checks the network."),
         )
     return HubError(
         tr(

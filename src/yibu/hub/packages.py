@@ -48,12 +48,23 @@ def pull_package(source: Source, context: PullContext) -> Record:
     def report_waiting() -> None:
         context.meter.waiting(sum(map(partial_bytes, partials.glob("*.part"))))
 
-    with exclusive(lock, context.cancel, report_waiting):
+    def whole() -> Record | None:
         record = context.records.read(source)
-        if record and not record.changed() and record_meets(record, context.pins):
+        return (
+            record
+            if record and not record.changed() and record_meets(record, context.pins)
+            else None
+        )
+
+    # First without the lock: a store that may only be read has none.
+    if record := whole():
+        return record
+    with exclusive(lock, context.cancel, report_waiting):
+        if record := whole():
             return record
         if context.settings.offline:
-            raise offline_error(source, record.changed() if record else ())
+            known = context.records.read(source)
+            raise offline_error(source, known.changed() if known else ())
         try:
             return _pull(source, context)
         except _BadWheelError as error:

@@ -7,16 +7,18 @@ wants each file; everything else, from locks to hashes, is the same for both and
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from yibu.errors import HubError, HubUnreachableError, VerificationError
+from yibu.files import write_whole
 from yibu.hub import pages
 from yibu.hub.completeness import indexed_files
 from yibu.hub.context import (
@@ -37,12 +39,14 @@ from yibu.hub.locks import exclusive
 from yibu.hub.partial import partial_bytes
 from yibu.hub.quantization import Choice, Chooser, Variant, usual
 from yibu.hub.records import Proof, Record, RecordedFile, now, slug, unchanged
-from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
+from yibu.hub.selection import WEIGHTS, RemoteFile, Selection, require_indexed, select
 from yibu.hub.transfer import Transfer
 from yibu.hub.types import Source
 from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +108,7 @@ def pull_repository(
         return record, ()
     context.meter.phase("listing")
     if context.settings.offline:
-        found = _recorded_listing(record) if record else hub.cached_listing(source)
-        if found is None:
-            raise offline_error(source, record.changed() if record else ())
-        listing = found
+        listing = _recorded_listing(record) if record else _cached_listing(hub, source)
     else:
         try:
             listing = hub.listing(source, context.cancel)
@@ -153,6 +154,36 @@ def _require_indexed(source: Source, chosen: Selection, context: PullContext) ->
             require_indexed(source, path, indexed_files(headers.json(path)), listed)
 
 
+def _cached_listing(hub: Hub, source: Source) -> Listing:
+    """What the cache holds without a record, and what a pull that was cut off had still to bring.
+
+    Raises:
+        OfflineError: no model is there: nothing, or the few files that a tokenizer or a config is read from.
+    """
+    listing = hub.cached_listing(source)
+    if listing is None:
+        raise offline_error(source, ())
+    files = {file.path: file for file in listing.files}
+    files |= _read_unfinished(_unfinished(hub, source, listing.commit))
+    if not any(path.lower().endswith((*WEIGHTS, ".gguf")) for path in files):
+        raise offline_error(source, [tr("the weights")])
+    return replace(listing, files=tuple(files.values()))
+
+
+def _unfinished(hub: Hub, source: Source, commit: str) -> Path:
+    """Where a pull keeps what it was to bring, until it has: a hub's cache does not tell."""
+    key = "\0".join((source.scheme, source.name, commit))
+    return hub.workspace / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{UNFINISHED}"
+
+
+def _read_unfinished(path: Path) -> dict[str, RemoteFile]:
+    try:
+        items = json.loads(path.read_bytes()).items()
+        return {name: RemoteFile(name, Expected(*expected)) for name, expected in items}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # no pull was cut off, or it was while it wrote this: nothing had come
+
+
 def _recorded_listing(record: Record) -> Listing:
     files = (RemoteFile(file.path, Expected(file.size, file.sha256)) for file in record.files)
     return Listing(record.commit, tuple(files))
@@ -191,6 +222,7 @@ class _Pull:
         self._context = context
         self._workspace = hub.workspace
         self._snapshot = hub.snapshot(source, commit)
+        self._unfinished = _unfinished(hub, source, commit)
         self._expected = {
             file.path: pinned(context.pins, file.path, file.expected) for file in chosen.files
         }
@@ -228,7 +260,20 @@ class _Pull:
             main=self._chosen.main,
         )
         self._context.records.write(fresh)
+        if missing:
+            self._note_unfinished(())
         return fresh
+
+    def _note_unfinished(self, files: Sequence[RemoteFile]) -> None:
+        """Keep ``files`` beside what other pulls of this commit have to bring; our own else go."""
+        others = _read_unfinished(self._unfinished)
+        left = {path: file for path, file in others.items() if path not in self._expected}
+        left |= {file.path: file for file in files}
+        if not left:
+            self._unfinished.unlink(missing_ok=True)
+            return
+        kept = {path: astuple(file.expected) for path, file in left.items()}
+        write_whole(self._unfinished, json.dumps(kept), 0o644)
 
     def report_waiting(self) -> None:
         """Another process has the lock: count what it has fetched."""
@@ -294,6 +339,8 @@ class _Pull:
         sizes = sum(file.expected.size or 0 for file in files)
         here = sum(partial_bytes(self._partial(file)) for file in files)
         check_room(self._workspace, sizes - here, str(self._source))
+        if files:
+            self._note_unfinished(self._files)
         done = sum(found.size for found in self._found.values())
         self._context.meter.phase("downloading", total=sizes + done, done=done)
         Transfer(self._context).run([self._download(file) for file in files])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 
 from yibu.errors import ConfigError
 from yibu.hub.index_settings import IndexSettings
@@ -65,15 +66,14 @@ class HubSettings:
         home = Path(env.get("HOME") or Path.home())
         xdg_cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
         own = _path(env.get("YIBU_HOME"), home)
-        hf_home = _path(env.get("HF_HOME"), home)
-        login = _path(env.get("HF_TOKEN_PATH"), home) or (
+        hf_home = _path(_filled(env, "HF_HOME"), home)
+        login = _path(_filled(env, "HF_TOKEN_PATH"), home) or (
             (hf_home or xdg_cache / "huggingface") / "token"
         )
         if hf_home is None:
             hf_home = own / "hub" / "huggingface" if own else xdg_cache / "huggingface"
         hf_cache = (
-            _path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"), home)
-            or hf_home / "hub"
+            _path(_filled(env, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"), home) or hf_home / "hub"
         )
         modelscope_cache = _path(env.get("MODELSCOPE_CACHE"), home) or (
             own / "hub" / "modelscope" if own else home / ".cache" / "modelscope"
@@ -124,6 +124,12 @@ def is_offline(env: Mapping[str, str]) -> bool:
         env.get(name, "").strip().lower() in _TRUE
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     )
+
+
+def _filled(env: Mapping[str, str], *names: str) -> str | None:
+    """The first of these variables, with others filled in: Hugging Face's SDK does, ModelScope's not."""
+    value = next((env[name] for name in names if env.get(name)), None)
+    return value and Template(value).safe_substitute(env)
 
 
 def _path(value: str | None, home: Path) -> Path | None:

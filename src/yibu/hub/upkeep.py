@@ -18,6 +18,7 @@ from yibu.hub.local import local_files, open_local
 from yibu.hub.locks import Lease, try_exclusive
 from yibu.hub.progress import Meter
 from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
+from yibu.hub.repository import UNFINISHED
 from yibu.hub.types import ProgressCallback, Source
 from yibu.messages import tr
 
@@ -92,8 +93,13 @@ class Upkeep:
 
     def lease(self, source: Source) -> Lease:
         """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
-        released or this process ends."""
-        return Lease(self._lease_path(source))
+        released or this process ends.
+
+        Raises:
+            HubError: the store may only be read.
+        """
+        with os_errors(source):
+            return Lease(self._lease_path(source))
 
     def _lease_path(self, source: Source) -> Path:
         return self._store / "leases" / f"{slug(source)}.lock"
@@ -198,7 +204,8 @@ class Upkeep:
             paths = [record.root / file.path for file in record.files]
             freed = [size for path in paths if (size := _delete(path, shared)) is not None]
             for path in paths:
-                prune(path.parent, _prune_stop(record.root))
+                prune(path.parent, record.root)
+            _clear(record.root)
             self._records.remove(source)
         return RemoveResult(source, len(freed), sum(freed))
 
@@ -248,7 +255,7 @@ class Upkeep:
                 logger.info("a pull runs in %s: its partial files stay", partial)
                 continue
             for path in sorted(partial.iterdir()) if partial.is_dir() else ():
-                if path.suffix != ".lock":
+                if path.suffix not in (".lock", UNFINISHED):
                     yield Garbage(path, _size(path), tr("an unfinished download"))
 
     def _free(self, name: str) -> bool:
@@ -289,7 +296,8 @@ def _delete(path: Path, shared: set[Path]) -> int | None:
     if not linked:
         return size
     snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
-    if snapshots is None or blob.parent.parent != snapshots.parent:
+    # The cache, or a part of it, may lie behind a link to another disk.
+    if snapshots is None or blob.parent != (snapshots.parent / "blobs").resolve():
         return 0  # a link to somewhere else: what it points to is not ours
     if any(other.is_symlink() and other.resolve() == blob for other in snapshots.rglob("*")):
         return 0
@@ -297,9 +305,26 @@ def _delete(path: Path, shared: set[Path]) -> int | None:
     return size
 
 
-def _prune_stop(root: Path) -> Path:
-    """Directories of the model itself may go, those of the cache stay."""
-    return root.parent.parent if root.parent.name == "snapshots" else root.parent
+def _clear(root: Path) -> None:
+    """Remove what a hub's cache keeps beside a snapshot's files, where the last of them went: its SDK
+    calls a repository without snapshots corrupted, and goes on listing an empty one."""
+    prune(root, root.parent)
+    # A revision may have slashes: snapshots/release/v1.
+    snapshots = next((parent for parent in root.parents if parent.name == "snapshots"), None)
+    if snapshots is None or root.exists():
+        return
+    repository, commit = snapshots.parent, root.name
+    prune(root.parent, snapshots)
+    for reference in list((repository / "refs").rglob("*")):
+        if reference.is_file() and reference.read_text().strip() == commit:
+            reference.unlink()
+            prune(reference.parent, repository)
+    (repository / "trees" / f"{commit}.json").unlink(missing_ok=True)
+    shutil.rmtree(repository / ".no_exist" / commit, ignore_errors=True)
+    for name in ("blobs", "refs", "trees", ".no_exist"):
+        prune(repository / name, repository)
+    if list(repository.iterdir()) == [snapshots]:
+        prune(snapshots, repository.parent)
 
 
 def _lock_free(path: Path) -> bool:
