@@ -193,6 +193,16 @@ def started(home: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
     return done
 
 
+@pytest.mark.parametrize("verb", ["", "config", "engine", "export", "key", "node", "service"])
+@pytest.mark.parametrize("language", ["C", "zh_CN.UTF-8"])
+def test_a_list_of_verbs_says_each_whole(tmp_path: Path, verb: str, language: str) -> None:
+    done = run(tmp_path, language, *verb.split(), "--help", COLUMNS="80")
+    *_, commands = done.stdout.split("Commands:\n" if language == "C" else "命令：\n")
+    assert "\n" in commands
+    assert not re.search(r"(\.\.\.|…)$", commands, re.MULTILINE)
+    assert max(map(cell_width, done.stdout.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("env", "chinese"),
     [
@@ -214,7 +224,8 @@ def test_a_terminal_of_gbk_gets_chinese_in_gbk(tmp_path: Path) -> None:
 
 def test_doctor_without_a_network(tmp_path: Path) -> None:
     """What to do is found by what was asked, not by its name, which is translated."""
-    dead = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    hosts = ("MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "UV_DEFAULT_INDEX")
+    dead = dict.fromkeys(hosts, "http://127.0.0.1:9")
     for language, advice in (
         ("zh_CN.UTF-8", "把 pip 的 index-url 设为镜像"),
         ("C", "Set pip's index-url"),

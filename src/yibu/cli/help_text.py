@@ -118,9 +118,15 @@ def translate(app: typer.Typer) -> None:
         command.cls = Command
         if command.help is None and command.callback is not None:
             command.help = re.sub(_BROKEN, "", tr(inspect.cleandoc(command.callback.__doc__ or "")))
-            first, end, _ = command.help.partition("。")  # typer looks for a full stop of English
-            command.short_help = first + end if end else None
+            command.short_help = _first_sentence(command.help)
     for group in app.registered_groups:
         group.cls = Group
         if group.typer_instance is not None:
+            group.short_help = group.typer_instance.info.help
             translate(group.typer_instance)
+
+
+def _first_sentence(text: str) -> str:
+    """What a list of verbs says of one, whole: typer would cut it at the width of one line."""
+    paragraph = " ".join(text.partition("\n\n")[0].split("\n"))
+    return re.split(r"(?<=。)|(?<=\.)\s", paragraph, maxsplit=1)[0]

@@ -79,7 +79,11 @@ def unit(service: Service) -> str:
     install = "multi-user.target" if service.system else "default.target"
     return "\n".join(
         [
-            comment(tr("Written by `yibu service install`; `yibu service remove` takes it away.")),
+            comment(
+                tr(
+                    "Written by yibu: `yibu service install` renews it, `yibu service remove` takes it away."
+                )
+            ),
             "[Unit]",
             f"Description={tr('yibu: the models of {file}', file=_specifiers(str(service.file)))}",
             *(_NETWORK if service.system else ()),

@@ -79,8 +79,11 @@ def systemd(
     }
     _write(files, folder or Path("systemd"), force)
     output.say(
-        "yibu.yaml goes to {config}, the variables to {environment_file}, the unit to "
-        "/etc/systemd/system; then: systemctl enable --now {name}",
+        "Next, on that machine: install yibu for {python} and make the user {user}; yibu.yaml goes to "
+        "{config}, the variables, filled in, to {environment_file}, the unit to /etc/systemd/system; "
+        "then: systemctl enable --now {name}",
+        python=python,
+        user=run_as,
         config=config,
         environment_file=service.environment_file,
         name=name,
@@ -106,7 +109,8 @@ def compose(
     _write(composing.export(made, base), target, force)
     _say_gpus(made, gpus)
     output.say(
-        "Next: cd {target}; cp .env.example .env, fill it in; docker compose up -d --build --wait",
+        "Next: cd {target}; put yibu's wheel into wheels/ (wheels/README says how); cp .env.example .env, "
+        "fill it in; docker compose up -d --build --wait",
         target=target,
     )
 
