@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.main import get_command
@@ -15,6 +16,7 @@ from typer.main import get_command
 from yibu import __version__, errors
 from yibu.cli import exits
 from yibu.cli.main import app, only, run
+from yibu.config.engines import EngineName
 from yibu.config.schema import GatewaySchema
 
 
@@ -33,6 +35,19 @@ def own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == exits.DONE
     assert capsys.readouterr().out == f"yibu {__version__}\n"
+
+
+def test_every_option_has_a_help_and_engine_names_all() -> None:
+    def options(command: Any) -> list[Any]:
+        below = getattr(command, "commands", {}).values()
+        return [*command.params, *(each for one in below for each in options(one))]
+
+    found = options(get_command(app))
+    assert [each.name for each in found if not each.help] == []
+    engines = [each.help for each in found if each.name == "engine" and "speech" in each.help]
+    assert engines
+    for text in engines:
+        assert re.findall(r"[a-z.]+[a-z]", text.replace(" or ", ", ")) == list(get_args(EngineName))
 
 
 def test_a_verb_is_the_same_when_it_is_made_alone() -> None:

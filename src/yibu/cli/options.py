@@ -25,5 +25,7 @@ JsonOption = Annotated[bool, option("Print JSON.", "--json")]
 OfflineOption = Annotated[
     bool, option("Use only what is on this disk.", "--offline", envvar="YIBU_OFFLINE")
 ]
-EngineOption = Annotated[str | None, option("llama.cpp, vllm, speech or command.")]
+EngineOption = Annotated[
+    str | None, option("llama.cpp, vllm, sglang, lmdeploy, speech or command.")
+]
 PortOption = Annotated[int | None, option("The gateway's port.", min=0, max=65535)]

@@ -25,8 +25,13 @@ ModelArgument = Annotated[
     str, argument("A running model, a name in yibu.yaml or the catalogue, or a source.")
 ]
 SystemOption = Annotated[str | None, option("A system message.", "--system")]
-MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=1)]
-TemperatureOption = Annotated[float | None, typer.Option("--temperature", min=0, max=2)]
+MaxTokensOption = Annotated[
+    int | None, option("End the answer after so many tokens.", "--max-tokens", min=1)
+]
+TemperatureOption = Annotated[
+    float | None,
+    option("How much chance there is in an answer; 0: none.", "--temperature", min=0, max=2),
+]
 
 
 def register(app: typer.Typer) -> None:
