@@ -77,8 +77,8 @@ base=${cache:+$cache/$suite-$(sha256sum <<<"$mirror $components $packages" | cut
 if [[ $base && -e $base ]]; then
   tar -x -C "$root" -f "$base"
 else
-  script=() # an older debootstrap knows no newer release of Ubuntu, but all of them are made alike
-  [[ $mirror != *ubuntu* || -e /usr/share/debootstrap/scripts/$suite ]] || script=(gutsy)
+  script=() # an older debootstrap knows no newer release, but all of them are made alike
+  [[ -e /usr/share/debootstrap/scripts/$suite ]] || script=("$([[ $mirror == *ubuntu* ]] && echo gutsy || echo sid)")
   contained debootstrap --variant=minbase --components="$components" --include="$packages" \
     "$suite" "$root" "$mirror" "${script[@]}" >"$root.log" 2>&1 ||
     { tail -20 "$root.log" >&2; cannot "debootstrap failed"; }

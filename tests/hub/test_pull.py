@@ -338,3 +338,24 @@ def test_a_cache_that_cannot_be_written_is_named(machine: Machine, source: Sourc
     machine.settings.hf_cache.write_text("a file")
     with pytest.raises(HubError, match=r"modelscope|hf"):
         machine.store.pull(source)
+
+
+def test_what_the_hub_withdrew_is_not_left_beside_the_new_weights(
+    machine: Machine, source: Source
+) -> None:
+    """A branch's files of another sharding: an engine would load the old ones as well."""
+    files = machine.hub.repos[REPO]
+    old = machine.store.pull(replace(source, file="config.json"))
+    model = machine.store.pull(source)
+    linked = machine.store.pull(source, cache_dir=machine.root / "links").path
+    files["renamed.safetensors"] = files.pop(BIG)
+    files["sub2/new.json"] = files.pop("sub/tokenizer.json")
+    del files["config.json"]
+    machine.store.pull(source, cache_dir=machine.root / "links")
+    assert {path.relative_to(linked).as_posix() for path in linked.rglob("*.*")} == {
+        *files, "config.json", ".yibu.json"
+    }  # fmt: skip
+    there = {path.relative_to(model.path).as_posix() for path in model.path.rglob("*.*")}
+    assert there == {*files, "config.json"}, "a file that another source names stays"
+    assert machine.store.find(old.source) is not None
+    assert not (model.path / "sub").exists()

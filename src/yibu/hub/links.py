@@ -58,6 +58,11 @@ def make_links(record: Record, directory: Path) -> None:
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(original, target)
+    for path in [path for path in ours if not (record.root / path).exists()]:
+        # Of an earlier state of the model: an engine would load old shards beside the new ones.
+        if _replaceable(directory / path, ours.pop(path)):
+            (directory / path).unlink()
+            prune((directory / path).parent, directory)
     hashes = ours | {file.path: file.sha256 for file in record.files}
     write_whole(directory / _MANIFEST, json.dumps(hashes, indent=1) + "\n")
     _old_spelling(directory)

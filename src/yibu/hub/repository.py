@@ -35,6 +35,7 @@ from yibu.hub.download import Download
 from yibu.hub.evidence import Evidence
 from yibu.hub.formats import check_format
 from yibu.hub.headers import remote_headers
+from yibu.hub.links import prune
 from yibu.hub.locks import exclusive
 from yibu.hub.partial import partial_bytes
 from yibu.hub.quantization import Choice, Chooser, Variant, usual
@@ -122,7 +123,7 @@ def pull_repository(
     check_pins_met(source, context.pins, {file.path for file in chosen.files})
     if not context.settings.offline:
         _require_indexed(source, chosen, context)
-    pull = _Pull(hub, source, listing.commit, chosen, context)
+    pull = _Pull(hub, source, listing, chosen, context)
     with exclusive(pull.lock, context.cancel, pull.report_waiting):
         return pull.run(context.records.read(source)), chosen.notes
 
@@ -213,10 +214,11 @@ class _Pull:
     """One pull of one listing."""
 
     def __init__(
-        self, hub: Hub, source: Source, commit: str, chosen: Selection, context: PullContext
+        self, hub: Hub, source: Source, listing: Listing, chosen: Selection, context: PullContext
     ) -> None:
         self._source = source
-        self._commit = commit
+        self._commit = commit = listing.commit
+        self._listed = {file.path for file in listing.files}
         self._chosen = chosen
         self._files = chosen.files
         self._context = context
@@ -262,7 +264,20 @@ class _Pull:
         self._context.records.write(fresh)
         if missing:
             self._note_unfinished(())
+        if record is not None and record.root == fresh.root:
+            self._remove_withdrawn(record)
         return fresh
+
+    def _remove_withdrawn(self, record: Record) -> None:
+        """Remove what came before and the hub has no more: an engine loads whatever it finds beside the
+        weights, old shards and their index too."""
+        others = (each for each in self._context.records if each.source != self._source)
+        kept = {each.root / file.path for each in others for file in each.files}
+        for file in record.files:
+            path = record.root / file.path
+            if file.path not in self._listed and path not in kept:
+                path.unlink(missing_ok=True)
+                prune(path.parent, record.root)
 
     def _note_unfinished(self, files: Sequence[RemoteFile]) -> None:
         """Keep ``files`` beside what other pulls of this commit have to bring; our own else go."""
