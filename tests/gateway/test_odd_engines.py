@@ -59,7 +59,7 @@ async def test_a_success_without_an_answer_is_an_error(
         backend.add("m", up)
         status, body = await gateway.post(PATH, chat())
         assert status == 502
-        assert body["error"]["code"] in {"engine_protocol_error", "engine_gone"}
+        assert body["error"]["code"] in {"engine_protocol_error", "engine_gone", "engine_error"}
 
 
 async def test_a_whole_answer_has_the_types_of_the_specification(

@@ -298,3 +298,23 @@ async def test_a_body_is_bounded_that_is_read_whole(
             assert answer.status == 413
             assert "100000 bytes" in (await answer.json())["error"]
         assert (await gateway.post("/api/show", {"model": "m"}))[0] == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("arguments", ["[1, 2]", "null", "7", '"x"', '{"a": 1', ""])
+async def test_whatever_a_call_is_given_the_client_can_read(
+    serve: Serve, backend: FakeBackend, arguments: str, stream: bool
+) -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": arguments}}
+    said = {"role": "assistant", "content": None, "reasoning": "hm", "tool_calls": [call]}
+    whole = {**LLAMA_CHAT, "choices": [{"index": 0, "message": said, "finish_reason": "length"}]}
+    given = streaming(delta(**said), delta(finish_reason="length"), DONE)
+    async with Upstream(given if stream else answering(whole)) as up:
+        backend.add("m", up)
+        async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
+            answer = await client.chat("m", HELLO, stream=stream)
+            parts = [part async for part in answer] if stream else [answer]
+    assert "".join(part.message.thinking or "" for part in parts) == "hm"
+    (found,) = [call for part in parts for call in part.message.tool_calls or ()]
+    assert found.function.name == "f"
+    assert parts[-1].done_reason == "length"

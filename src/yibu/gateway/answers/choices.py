@@ -6,6 +6,7 @@ import re
 import time
 
 from yibu.engines.answers import Fields, objects
+from yibu.gateway.answers.toolcalls import as_text
 from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import EngineAnswerError
 from yibu.messages import tr
@@ -58,11 +59,15 @@ def place_of(item: Fields, index: int) -> int:
 
 
 def join_content(message: Fields) -> None:
-    """Make the content of an assistant's message or delta the one text that it is in answers.
+    """Make the content of an assistant's message or delta, and the arguments of a call in the older
+    form, the one text that they are in answers.
 
     Raises:
         TypeError: it is neither a text nor a list of texts.
     """
+    call = message.get("function_call")
+    if isinstance(call, dict) and "arguments" in call:
+        call["arguments"] = as_text(call["arguments"])
     content = message.get("content")
     if isinstance(content, list):
         content = message["content"] = "".join(

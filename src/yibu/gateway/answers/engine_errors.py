@@ -132,7 +132,7 @@ def _error_fields(body: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         return {}
-    error = data.get("error", data)
+    error = data.get("error") or data
     if isinstance(error, str):
         return {"message": error}
     if not isinstance(error, dict):

@@ -147,7 +147,7 @@ def _complete_choices(answer: Answer, kind: Kind, rules: Answers, request: JsonR
     _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
     choices = answer["choices"] = objects(answer.get("choices"))
     if not choices:
-        raise bad_answer(request.model, tr("one without choices"))
+        raise ValueError("no choices")
     for index, choice in enumerate(choices):
         choice["index"] = place_of(choice, index)
         choice["finish_reason"] = (
@@ -172,10 +172,10 @@ def _fill_chat_choice(choice: Answer) -> None:
     _drop_nulls(message, _MESSAGE_PARTS)
     if normalize_calls(message) and choice["finish_reason"] == "stop" and "tool_calls" in message:
         choice["finish_reason"] = "tool_calls"
-    logprobs = choice.setdefault("logprobs", None)
-    if logprobs is not None:
-        logprobs.setdefault("content", None)
-        logprobs.setdefault("refusal", None)
+    logprobs = choice.get("logprobs")
+    choice["logprobs"] = (
+        {"content": None, "refusal": None} | logprobs if isinstance(logprobs, dict) else None
+    )
 
 
 def fill_text_choice(choice: Answer, rules: Answers, offset: int) -> None:

@@ -21,7 +21,7 @@ def normalize_calls(message: Fields) -> bool:
         return bool(message.get("function_call"))
     message["tool_calls"] = calls
     for call in calls:
-        call["id"] = call.get("id") or _new_id()
+        call["id"] = str(call.get("id") or _new_id())
         _complete(call)
     return True
 
@@ -59,6 +59,8 @@ class ToolCallDeltas:
     def _normalize(self, call: Fields) -> bool:
         """Whether the client is to have the call now."""
         given = call.get("index")
+        if call.get("id") is not None:
+            call["id"] = str(call["id"])
         known = self._find(call, given)
         if known is None:
             known = len(self._ids)
@@ -94,7 +96,7 @@ class ToolCallDeltas:
             if before != whole:
                 function["name"] = whole.removeprefix(before)
             if "arguments" in function:
-                function["arguments"] = _as_text(function["arguments"])
+                function["arguments"] = as_text(function["arguments"])
         if (held := self._held.get(known)) is not None:
             arguments = function.get("arguments", "") if isinstance(function, dict) else ""
             whole_function = {"name": self._called[known], "arguments": arguments}
@@ -136,7 +138,7 @@ def _complete(call: Fields, *, streamed: bool = False) -> None:
     if "custom" in call:
         call.setdefault("type", "custom")
         return
-    call["type"] = call.get("type") or "function"
+    call["type"] = "function"
     function = call.get("function")
     if not isinstance(function, dict):
         # Some have the function's fields beside the id.
@@ -144,10 +146,10 @@ def _complete(call: Fields, *, streamed: bool = False) -> None:
         call["function"] = function
     function["name"] = function.get("name") or ""
     empty = "" if streamed else "{}"
-    function["arguments"] = _as_text(function.get("arguments"), empty)
+    function["arguments"] = as_text(function.get("arguments"), empty)
 
 
-def _as_text(arguments: object, empty: str = "") -> str:
+def as_text(arguments: object, empty: str = "") -> str:
     if isinstance(arguments, str):
         return arguments
     return empty if arguments is None else orjson.dumps(arguments).decode()

@@ -100,7 +100,7 @@ class Chunks:
         calls = [_call(call) for call in message.get("tool_calls") or []]
         self._first = self._began
         return {
-            **self._part(message.get("content"), message.get("reasoning_content"), calls),
+            **self._part(message.get("content"), _thought(message), calls),
             **({"logprobs": logprobs} if logprobs else {}),
             **self._end(choice.get("finish_reason") or "stop"),
         }
@@ -134,7 +134,7 @@ class Chunks:
         delta = choice.get("delta") or {"content": choice.get("text")}
         for call in delta.get("tool_calls") or ():
             self._gather(call)
-        text, thought = delta.get("content"), delta.get("reasoning_content")
+        text, thought = delta.get("content"), _thought(delta)
         logprobs = _logprobs(choice)
         if not text and not thought and not logprobs:
             return []
@@ -190,9 +190,17 @@ def _call(call: Answer) -> Answer:
     try:
         read = orjson.loads(arguments)
     except orjson.JSONDecodeError:  # cut by the token limit: the client sees what there is
-        read = {"": arguments}
+        read = arguments
+    if not isinstance(read, dict):  # Ollama's client takes nothing else
+        read = {"": read}
     identified = {"id": call["id"]} if call.get("id") else {}
     return {**identified, "function": {"name": function["name"], "arguments": read}}
+
+
+def _thought(message: Answer) -> str | None:
+    """What a model thought, by llama.cpp's name or vLLM's."""
+    thought: str | None = message.get("reasoning_content") or message.get("reasoning")
+    return thought
 
 
 def _logprobs(choice: Answer) -> list[Answer]:

@@ -108,7 +108,7 @@ class UsageList(BaseModel):
     budget: Budget | None = None
 
 
-CountedApart = dict[str, Natural] | None
+CountedApart = dict[str, Natural]
 
 
 class CalledFunction(Answer):
@@ -125,15 +125,15 @@ class Usage(Answer):
     prompt_tokens: Natural
     completion_tokens: Natural
     total_tokens: Natural
-    prompt_tokens_details: CountedApart = None
-    completion_tokens_details: CountedApart = None
+    prompt_tokens_details: CountedApart = Field(default=None)
+    completion_tokens_details: CountedApart = Field(default=None)
 
 
 class ChatCall(Answer):
     id: str
     type: Literal["function", "custom"]
-    function: CalledFunction | None = None
-    custom: JsonObject | None = None
+    function: CalledFunction = Field(default=None)
+    custom: JsonObject = Field(default=None)
 
 
 class ChatMessage(Answer):
@@ -141,7 +141,7 @@ class ChatMessage(Answer):
     content: str | None
     refusal: str | None
     tool_calls: list[ChatCall] = Field(default_factory=list)
-    function_call: CalledFunction | None = None
+    function_call: CalledFunction = Field(default=None)
     annotations: list[JsonObject] = Field(default_factory=list)
 
 
@@ -190,7 +190,7 @@ class CallDelta(Answer):
     index: Natural
     id: str = ""
     type: Literal["function", "custom"] = "function"
-    function: CalledPart | None = None
+    function: CalledPart = Field(default=None)
 
 
 class ChatDelta(Answer):
@@ -198,7 +198,7 @@ class ChatDelta(Answer):
     content: str | None = None
     refusal: str | None = None
     tool_calls: list[CallDelta] = Field(default_factory=list)
-    function_call: CalledPart | None = None
+    function_call: CalledPart = Field(default=None)
 
 
 class ChatChunkChoice(Answer):
