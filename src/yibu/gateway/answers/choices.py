@@ -68,6 +68,8 @@ def join_content(message: Fields) -> None:
     call = message.get("function_call")
     if isinstance(call, dict) and "arguments" in call:
         call["arguments"] = as_text(call["arguments"])
+    elif call is None:
+        message.pop("function_call", None)
     content = message.get("content")
     if isinstance(content, list):
         content = message["content"] = "".join(
@@ -97,6 +99,10 @@ def cut_alternatives(logprobs: Fields, most: int) -> None:
         ]
 
 
+# vLLM writes null where the specification has an object or nothing.
+_USAGE_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+
+
 def complete_usage(answer: Fields) -> None:
     """Give a usage its names and its total, and take one away that counts nothing."""
     usage = answer.get("usage")
@@ -106,6 +112,9 @@ def complete_usage(answer: Fields) -> None:
     elif isinstance(usage, dict):
         usage["prompt_tokens"], usage["completion_tokens"] = counted.prompt, counted.completion
         usage["total_tokens"] = counted.prompt + counted.completion
+        for name in _USAGE_DETAILS:
+            if usage.get(name) is None:
+                usage.pop(name, None)
 
 
 def complete_head(answer: Fields, kind: str) -> None:

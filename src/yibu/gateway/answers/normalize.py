@@ -40,9 +40,8 @@ from yibu.messages import tr
 Answer = dict[str, Any]
 
 _OBJECTS = {"chat": "chat.completion", "completions": "text_completion", "embeddings": "list"}
-# vLLM writes null where the specification has an object or nothing.
-_USAGE_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 _MESSAGE_PARTS = ("annotations", "audio", "function_call")
+"""Of which vLLM writes null where the specification has an object or nothing."""
 
 
 def read_answer(raw: bytes, model: str) -> Answer:
@@ -144,7 +143,6 @@ def answer_tokens(answer: Answer) -> Tokens | None:
 def _complete_choices(answer: Answer, kind: Kind, rules: Answers, request: JsonRequest) -> None:
     complete_head(answer, _OBJECTS[kind])
     complete_usage(answer)
-    _drop_nulls(answer.get("usage"), _USAGE_DETAILS)
     choices = answer["choices"] = objects(answer.get("choices"))
     if not choices:
         raise ValueError("no choices")
@@ -209,7 +207,6 @@ def _complete_embeddings(answer: Answer, *, packed: bool) -> None:
     answer["object"] = "list"
     complete_usage(answer)
     usage = answer.setdefault("usage", {"prompt_tokens": 0, "total_tokens": 0})
-    _drop_nulls(usage, _USAGE_DETAILS)
     usage.pop("completion_tokens", None)
     for index, item in enumerate(objects(answer.get("data"))):
         item["object"], item["index"] = "embedding", place_of(item, index)

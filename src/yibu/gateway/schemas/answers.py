@@ -108,7 +108,7 @@ class UsageList(BaseModel):
     budget: Budget | None = None
 
 
-CountedApart = dict[str, Natural]
+CountedApart = dict[str, Natural] | None
 
 
 class CalledFunction(Answer):
@@ -125,15 +125,15 @@ class Usage(Answer):
     prompt_tokens: Natural
     completion_tokens: Natural
     total_tokens: Natural
-    prompt_tokens_details: CountedApart = Field(default=None)
-    completion_tokens_details: CountedApart = Field(default=None)
+    prompt_tokens_details: CountedApart = None
+    completion_tokens_details: CountedApart = None
 
 
 class ChatCall(Answer):
     id: str
     type: Literal["function", "custom"]
-    function: CalledFunction = Field(default=None)
-    custom: JsonObject = Field(default=None)
+    function: CalledFunction | None = None
+    custom: JsonObject | None = None
 
 
 class ChatMessage(Answer):
@@ -141,7 +141,7 @@ class ChatMessage(Answer):
     content: str | None
     refusal: str | None
     tool_calls: list[ChatCall] = Field(default_factory=list)
-    function_call: CalledFunction = Field(default=None)
+    function_call: CalledFunction | None = None
     annotations: list[JsonObject] = Field(default_factory=list)
 
 
@@ -190,7 +190,7 @@ class CallDelta(Answer):
     index: Natural
     id: str = ""
     type: Literal["function", "custom"] = "function"
-    function: CalledPart = Field(default=None)
+    function: CalledPart | None = None
 
 
 class ChatDelta(Answer):
@@ -198,7 +198,7 @@ class ChatDelta(Answer):
     content: str | None = None
     refusal: str | None = None
     tool_calls: list[CallDelta] = Field(default_factory=list)
-    function_call: CalledPart = Field(default=None)
+    function_call: CalledPart | None = None
 
 
 class ChatChunkChoice(Answer):
