@@ -213,6 +213,29 @@ async def test_the_same_again_is_left_alone_and_a_change_replaces(make_fleet: Ma
         assert model["replicas"][0]["pid"] != first
 
 
+async def test_the_end_of_a_replaced_generation_is_not_told_as_the_models(
+    make_fleet: MakeFleet,
+) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol"))
+        with fleet.events() as events:
+            await fleet.up(fake_model("smol", "--tokens", "2"))
+            with pytest.raises(EngineStartError):
+                await fleet.up(fake_model("smol", "--fail-start", "no"))
+            await fleet.changed()
+            seen = []
+            while not events.empty():
+                seen.append(events.get_nowait())
+        states = [e["state"] for e in seen if e["event"] == "state" and e["replica"] is None]
+        assert [state for state in states if state not in ("pending", "starting")] == [
+            "ready",
+            "failed",
+        ]
+        notes = [e["text"] for e in seen if e["event"] == "note"]
+        assert notes == ["goes on with the configuration that it had"]
+        await fleet.down("smol")
+
+
 async def test_two_ups_at_once_make_one_model(make_fleet: MakeFleet) -> None:
     async with make_fleet() as fleet:
         await asyncio.gather(*(fleet.up(fake_model("smol")) for _ in range(5)))

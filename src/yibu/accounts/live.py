@@ -163,12 +163,19 @@ class LiveAccounts:
             self._take(found)
 
     def unwritten(self) -> dict[str, Any] | None:
-        """What is kept in memory only, since when and why; None while the database is written."""
+        """What is kept in memory only, since when and why, and whether keys cannot be checked either;
+        None while the database is written."""
         if not self._told:
             return None
         counted = [*self._counted.values(), *self._leaving.values()]
         requests = sum(used.requests for used in counted)
-        return {"requests": requests, "since": int(self._failing_since), "error": self._fault}
+        since, unreadable = int(self._failing_since), self.unreadable
+        return {
+            "requests": requests,
+            "since": since,
+            "error": self._fault,
+            "unreadable": unreadable,
+        }
 
     def give(self) -> dict[Slot, Used]:
         """What could not be written, for the node that goes on; it is not this one's any more."""

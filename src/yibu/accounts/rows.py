@@ -13,9 +13,11 @@ def row(account: Account) -> dict[str, Any]:
     now = time.time()
     expired = account.expires is not None and account.expires <= now
     limits = account.limits
+    secrets = [s for s in account.secrets if s.expires is None or s.expires > now]
     return {
         "name": account.name,
-        "prefixes": [s.prefix for s in account.secrets if s.expires is None or s.expires > now],
+        "prefixes": [secret.prefix for secret in secrets],
+        "replaced": {s.prefix: stamp(s.expires) for s in secrets if s.expires is not None},
         "state": "expired" if expired else "active",
         "created": stamp(account.created),
         "expires": None if account.expires is None else stamp(account.expires),

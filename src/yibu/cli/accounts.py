@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import get_args
+from typing import Any, get_args
 
 from yibu.accounts import usage
 from yibu.accounts.database import translated
@@ -48,6 +48,17 @@ def sync(context: Context) -> None:
         return
     except YibuError as error:
         output.say("yibu: the running node cannot use the database now: {error}", error=error)
+
+
+def unwritten_text(unwritten: Mapping[str, Any]) -> str:
+    """What follows from it that the node cannot use the database."""
+    if unwritten.get("unreadable"):
+        return tr("Keys cannot be checked, requests get 503: {error}", error=unwritten["error"])
+    return tr(
+        "The usage of {count} requests is in memory only: {error}",
+        count=unwritten["requests"],
+        error=unwritten["error"],
+    )
 
 
 def print_usage(

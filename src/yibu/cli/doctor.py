@@ -152,10 +152,12 @@ def _node(context: Context) -> list[Finding]:
 def _usage(unwritten: dict[str, Any] | None) -> list[Finding]:
     if unwritten is None:
         return []
-    requests, fault = unwritten["requests"], unwritten["error"]
-    found = tr("of {count} requests in memory only: {fault}", count=requests, fault=fault)
+    from yibu.cli.accounts import unwritten_text
+
     advice = tr("It is written as soon as that is possible; a node that is killed before loses it")
-    return [Finding(tr("usage"), "warning", found, advice)]
+    if unwritten.get("unreadable"):
+        advice = tr("Why, and what to do: yibu key ls")
+    return [Finding(tr("usage"), "warning", unwritten_text(unwritten), advice)]
 
 
 def _left(context: Context) -> list[Finding]:

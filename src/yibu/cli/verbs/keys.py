@@ -134,6 +134,9 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         return
     cells = _cells(shown) | {"admin": word("yes" if shown["admin"] else "no")}
     cells |= {label: word(shown[label]) for label in ("state", "priority")}
+    ends = shown["replaced"]
+    cells["prefix"] = [f"{prefix}…" for prefix in shown["prefixes"] if prefix not in ends]
+    cells["prefix"] += [tr("{prefix}… until {end}", prefix=p, end=end) for p, end in ends.items()]
     labels = ("name", "state", "prefix", "created", "expires", "models", "limits", "budget",
               "priority", "admin")  # fmt: skip
     output.fields({label: cells[label] or "-" for label in labels})

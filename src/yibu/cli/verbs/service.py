@@ -123,11 +123,9 @@ def ps(as_json: JsonOption = False) -> None:
         output.say("No model is up.")
     output.say("{url}, node process {pid}", url=status["gateway"]["url"], pid=status["node"]["pid"])
     if unwritten := status["gateway"].get("unwritten"):
-        output.say(
-            "! The usage of {count} requests is in memory only: {fault}",
-            count=unwritten["requests"],
-            fault=unwritten["error"],
-        )
+        from yibu.cli.accounts import unwritten_text
+
+        output.talk(f"! {unwritten_text(unwritten)}")
     if not status["node"].get("holder"):
         output.say(
             "! Its holder is gone: nothing starts it again if it is killed. Give it another: "

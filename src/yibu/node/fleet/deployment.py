@@ -74,6 +74,7 @@ class Deployment:
         """What is held against removal from the store."""
         self._route: Route | None = None
         self._shown: tuple[State, str | None] = ("pending", None)
+        self._replaced = False
         self._phases_shown: dict[str | None, str | None] = {}
         self._came_up: set[str] = set()
         """Replicas whose latest start has ended, well or not."""
@@ -234,8 +235,9 @@ logs=self._host.paths.logs
     # Telling others.
 
     def refresh(self, desired: Desired | None) -> None:
-        """Show what the scheduler knows of it; None: it is not wanted any more."""
+        """Show what the scheduler knows of it; None: another generation is the model now."""
         if desired is None:
+            self._replaced = True
             return
         if desired.error is not self.error:
             if desired.error is None:
@@ -291,7 +293,7 @@ logs=self._host.paths.logs
         self.waiting = waiting or self.waiting
         self._route = None
         now = (self.state, self.cause)
-        if now != self._shown:
+        if now != self._shown and not self._replaced:
             self._shown = now
             self._bus.publish(
                 "state",

@@ -51,7 +51,13 @@ class Verbs:
             YibuError: it cannot be deployed or started; it stays listed as ``failed``.
         """
         key = self._put_up(config, start=start)
-        await self._settled(key)
+        try:
+            await self._settled(key)
+        except YibuError:
+            current = self._runner.current(config.name)
+            if current is not None and current.key != key:
+                current.note(tr("goes on with the configuration that it had"))
+            raise
         # A node that is killed a moment later finds its engines again.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SAVE):
