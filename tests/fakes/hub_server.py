@@ -33,6 +33,7 @@ class Seen:
     path: str
     range: str | None
     authorization: str | None
+    cookie: str | None
 
 
 def sha256(data: bytes) -> str:
@@ -161,6 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
                     path,
                     self.headers.get("Range"),
                     self.headers.get("Authorization"),
+                    self.headers.get("Cookie"),
                 )
             )
         if fault := self.hub.faults.take(path, "status"):

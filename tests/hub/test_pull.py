@@ -243,7 +243,11 @@ def test_a_token_is_not_sent_to_another_host(machine: Machine, source: Source) -
     machine.hub.token = "sesame-42"
     machine.with_settings(modelscope_token="sesame-42", hf_token="sesame-42").store.pull(source)
     assert machine.hub.asked("/cdn/")
-    assert {seen.authorization for seen in machine.hub.asked("/cdn/")} == {None}
+    assert {(seen.authorization, seen.cookie) for seen in machine.hub.asked("/cdn/")} == {
+        (None, None)
+    }
+    cookies = {seen.cookie for seen in machine.hub.asked("FilePath=")}
+    assert cookies == ({"m_session_id=sesame-42"} if source.scheme == "modelscope" else set())
 
 
 def test_a_gated_model_says_where_to_accept(machine: Machine) -> None:

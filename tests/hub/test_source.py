@@ -264,3 +264,28 @@ def test_a_path_that_exists_is_a_path(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "~nobody-of-that-name/x", "hf://a/b"])
 def test_what_can_be_no_path(tmp_path: Path, name: str) -> None:
     assert existing_path(name, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("hf:org/x@release%2Fv1", Source("hf", "org/x", "release/v1")),
+        ("hf.co/org/x@v1", Source("hf", "org/x", "v1")),
+        ("hf.co/org/x@refs/pr/1", Source("hf", "org/x", "refs/pr/1")),
+        ("https://huggingface.co/org/x@a/b", Source("hf", "org/x", "a/b")),
+        ("https://huggingface.co/org/x/tree/a%2Fb", Source("hf", "org/x", "a/b")),
+        ("modelscope.cn/org/x@a/b#f.gguf", Source("modelscope", "org/x", "a/b", "f.gguf")),
+        ("hf.co/org/x@a/b:Q4_K_M", Source("hf", "org/x", "a/b", None, "Q4_K_M")),
+        ("hf.co/org/x:Q4_K_M@a/b", Source("hf", "org/x", "a/b", None, "Q4_K_M")),
+        ("modelscope.cn/models/org/x/files?version=v1", Source("modelscope", "org/x", "v1")),
+        ("modelscope.cn/models/org/x/summary?revision=v2", Source("modelscope", "org/x", "v2")),
+    ],
+)
+def test_a_revision_is_never_dropped(text: str, meant: Source) -> None:
+    assert parse_source(text) == meant
+
+
+@pytest.mark.parametrize("revision", ["..%2Fa", "%2e%2e/a", "a%0Ab", "%2Fetc"])
+def test_an_encoded_revision_leads_nowhere_else(revision: str) -> None:
+    with pytest.raises(SourceError, match="a branch, a tag or a commit"):
+        parse_source(f"modelscope:org/x@{revision}")

@@ -279,6 +279,7 @@ def _member(file: str, head: str, text: str) -> str:
 
 
 def _revision(revision: str, text: str) -> str:
+    revision = urllib.parse.unquote(revision)  # release%2Fv1, out of an address
     if not _REVISION.fullmatch(revision) or not safe_member(revision):
         raise SourceError(
             tr(

@@ -115,10 +115,15 @@ def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Addre
         )
     if parts[:1] == ["models"]:
         parts = parts[1:]
+    if len(parts) > 1 and "@" in parts[1]:  # ORG/NAME@REVISION:TAG, behind a host
+        name, _, after = "/".join(parts[1:]).partition("@")
+        named, colon, tag = after.partition(":")
+        return Address(hub, f"{parts[0]}/{name}{colon}{tag}", named, asked.get("FilePath"))
     repo, rest = _repo(hub, parts, text), parts[2:]
     if rest[:2] == ["file", "view"]:
         rest = ["blob", *rest[2:]]
-    revision, file = asked.get("Revision"), None
+    file = None
+    revision = next((asked[n] for n in ("Revision", "revision", "version") if n in asked), None)
     if rest and rest[0] in FILE_PAGES:
         revision, below = _revision(rest[1:])
         if below and rest[0] != "tree":
