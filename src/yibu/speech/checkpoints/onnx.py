@@ -1,8 +1,7 @@
 """Reads the operators and the weights of an ONNX file with nothing but numpy.
 
 An ONNX file is a protobuf message. Of it only what names the operators and holds the tensors is
-read here (field numbers from ``onnx.proto``); nothing in it is run. Every length is checked
-against the bytes that are there.
+read here (field numbers from ``onnx.proto``); nothing in it is run.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from yibu.errors import VerificationError
 from yibu.messages import tr
+from yibu.speech.checkpoints.protobuf import fields, signed, varints
 
 Tensor = npt.NDArray[Any]
 
@@ -34,8 +34,6 @@ _TYPES: dict[int, np.dtype[Any]] = {
 """``TensorProto.DataType`` by number."""
 _PACKED: dict[int, np.dtype[Any]] = {4: np.dtype("<f4"), 10: np.dtype("<f8")}
 """How the fields of packed floats hold them; field 9 has a tensor as it lies in memory."""
-_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-_LONGEST_VARINT = 10
 _MOST_BYTES = 2**28
 """The networks read here are of a few megabytes; a wrong file is not read into memory."""
 _DAMAGE = (OSError, ValueError, UnicodeDecodeError, struct.error, OverflowError, MemoryError)
@@ -112,9 +110,9 @@ def _tensor(message: memoryview) -> tuple[str, Tensor]:
     name, type_number = "", 0
     shape: list[int] = []
     values: list[Tensor] = []
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 1:
-            shape += [value] if isinstance(value, int) else _varints(value)
+            shape += [value] if isinstance(value, int) else varints(value)
         elif number == 2 and isinstance(value, int):
             type_number = value
         elif number == 8 and isinstance(value, memoryview):
@@ -140,7 +138,7 @@ def _values(number: int, value: int | memoryview, dtype: np.dtype[Any]) -> Tenso
     """Values of field ``number``: 5 and 7 hold varints, packed or one alone (small integers
     too), the others bytes."""
     if number in (5, 7):
-        numbers = [_signed(value)] if isinstance(value, int) else _varints(value)
+        numbers = [signed(value)] if isinstance(value, int) else varints(value)
         return np.array(numbers, dtype=np.int64).astype(dtype)
     if isinstance(value, int):
         raise ValueError("a number where packed values were expected")
@@ -153,48 +151,4 @@ def _text(value: memoryview) -> str:
 
 def _messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """The fields that hold bytes: texts and messages."""
-    return ((n, value) for n, value in _fields(message) if isinstance(value, memoryview))
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Each field's number, and its value as a whole number or as the bytes of it."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, at = _varint(message, at)
-        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
-            length = 8 if kind == _EIGHT_BYTES else 4
-        else:
-            raise ValueError(f"a field of wire type {kind} at byte {at}")
-        if length > len(message) - at:
-            raise ValueError(f"field {number} ends {length - (len(message) - at)} bytes too late")
-        yield number, message[at : at + length]
-        at += length
-
-
-def _varints(packed: memoryview) -> list[int]:
-    values, at = [], 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
-        values.append(_signed(value))
-    return values
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The whole number that begins at byte ``at``, and where the next thing begins."""
-    value = 0
-    for n, byte in enumerate(message[at : at + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << (7 * n)
-        if byte < 0x80:
-            return value & (2**64 - 1), at + n + 1
-    raise ValueError(f"a number without an end at byte {at}")
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
+    return ((n, value) for n, value in fields(message) if isinstance(value, memoryview))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from yibu.speech.types import Features
 
 Classes = npt.NDArray[np.int64]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUERIES = 4
@@ -26,16 +27,20 @@ _PADDING = 16
 
 
 def in_groups(
-    compute: Callable[[list[int]], Sequence[Result]], lengths: Sequence[int], *, alone: bool = False
+    compute: Callable[[list[Item]], Sequence[Result]],
+    items: Sequence[Item],
+    length: Callable[[Item], int] = len,  # type: ignore[assignment]
+    *,
+    alone: bool = False,
 ) -> list[Result]:
-    """Call ``compute`` on the numbers of items of one padded length at a time; results in order.
+    """Call ``compute`` on items of one padded ``length`` at a time; results in order.
 
     With ``alone`` each item goes by itself, for networks that look at the whole batch.
     """
     results: dict[int, Result] = {}
-    for group in [[n] for n in range(len(lengths))] if alone else groups(lengths):
-        results |= zip(group, compute(group), strict=True)
-    return [results[n] for n in range(len(lengths))]
+    for group in [[n] for n in range(len(items))] if alone else groups([*map(length, items)]):
+        results |= zip(group, compute([items[n] for n in group]), strict=True)
+    return [results[n] for n in range(len(items))]
 
 
 def padded_length(frames: int) -> int:
@@ -62,13 +67,19 @@ def groups(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def with_queries(
-    features: Features, language: int, style: int, queries: npt.NDArray[np.float32]
-) -> Features:
-    """An item's frames with SenseVoice's four queries before them; ``queries`` are the rows of
+    features: Sequence[Features],
+    languages: Sequence[int],
+    styles: Sequence[int],
+    queries: npt.NDArray[np.float32],
+) -> list[Features]:
+    """Each item's frames with SenseVoice's four queries before them; ``queries`` are the rows of
     the query embedding."""
-    return np.concatenate(
-        (queries[[language, _EVENT_QUERY, _EMOTION_QUERY, style]], features), dtype=np.float32
-    )
+    return [
+        np.concatenate(
+            (queries[[language, _EVENT_QUERY, _EMOTION_QUERY, style]], own), dtype=np.float32
+        )
+        for own, language, style in zip(features, languages, styles, strict=True)
+    ]
 
 
 def encoder_input(

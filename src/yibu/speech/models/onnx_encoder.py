@@ -7,7 +7,7 @@ whole batch, so its segments go one at a time: no text may depend on its neighbo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from yibu.speech.types import Features
 
 FLOAT_FILE, QUANTISED_FILE = "model.onnx", "model_quant.onnx"
 _INPUTS = ("speech", "speech_lengths", "language", "textnorm")
+_HINT = tr("use FunASR's own export, iic/SenseVoiceSmall-onnx")
 
 Run = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float32]]
 
@@ -53,18 +54,14 @@ class OnnxEncoder:
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
     ) -> list[Classes]:
         return in_groups(
-            lambda group: self._encode(
-                [features[n] for n in group],
-                [languages[n] for n in group],
-                [styles[n] for n in group],
-            ),
-            [len(item) + QUERIES for item in features],
+            self._encode,
+            list(zip(features, languages, styles, strict=True)),
+            lambda item: len(item[0]) + QUERIES,
             alone=self.precision == "int8",
         )
 
-    def _encode(
-        self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
-    ) -> list[Classes]:
+    def _encode(self, items: Sequence[tuple[Features, int, int]]) -> list[Classes]:
+        features, languages, styles = zip(*items, strict=True)
         scores = self._scores(features, languages, styles)
         scores[..., self._banned] = -np.inf
         best = scores.argmax(axis=2)
@@ -109,7 +106,7 @@ def _openvino(path: Path, precision: str, threads: int) -> Run:
     try:
         model = core.read_model(path)
         order = [port.get_any_name() for port in model.inputs]
-        _check_inputs(path, order)
+        check_inputs(path, order, _INPUTS, _HINT)
         graph = Graph(model, cpu_settings(precision, threads))
     except RuntimeError as error:
         raise _unreadable(path, error) from error
@@ -122,7 +119,7 @@ def _openvino(path: Path, precision: str, threads: int) -> Run:
 
 def _onnxruntime(path: Path, threads: int) -> Run:
     session = runtime_session(path, threads)
-    _check_inputs(path, [node.name for node in session.get_inputs()])
+    check_inputs(path, (node.name for node in session.get_inputs()), _INPUTS, _HINT)
 
     def run(inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         scores: npt.NDArray[np.float32] = session.run(None, dict(inputs))[0]
@@ -155,16 +152,18 @@ def runtime_session(path: Path, threads: int) -> Any:
         raise _unreadable(path, error) from error
 
 
-def _check_inputs(path: Path, names: list[str]) -> None:
-    if set(names) != set(_INPUTS):
+def check_inputs(path: Path, found: Iterable[str], expected: Collection[str], hint: str) -> None:
+    """Raises ``UnsupportedError`` where the graph in ``path`` has other inputs than ``expected``."""
+    names = set(found)
+    if names != set(expected):
         raise UnsupportedError(
             tr(
                 "{path}: its inputs are {names}; {inputs} expected",
                 path=path,
-                names=", ".join(names),
-                inputs=", ".join(_INPUTS),
+                names=", ".join(sorted(names)),
+                inputs=", ".join(sorted(expected)),
             ),
-            hint=tr("use FunASR's own export, iic/SenseVoiceSmall-onnx"),
+            hint=hint,
         )
 
 

@@ -11,17 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from yibu.errors import UnsupportedError
 from yibu.messages import tr
 from yibu.speech.features import MEL_BINS
 from yibu.speech.models import cif
 from yibu.speech.models.compiled import Array
-from yibu.speech.models.onnx_encoder import graph_file, runtime_session
+from yibu.speech.models.onnx_encoder import check_inputs, graph_file, runtime_session
 from yibu.speech.models.paraformer import BLANK, END, START, Decoded, Hotwords
 from yibu.speech.models.sensevoice import STACK_WIDTH
 from yibu.speech.types import Features
 
-_INPUTS = {"speech", "speech_lengths"}
 _UPSAMPLED = 3
 """Parts of a frame in the exported graph's times."""
 
@@ -35,20 +33,11 @@ class OnnxParaformer:
     def __init__(self, path: Path, *, precision: str, threads: int) -> None:
         self.precision = precision
         self._session = runtime_session(path, threads)
-        names = {node.name for node in self._session.get_inputs()}
-        if names != _INPUTS:
-            raise UnsupportedError(
-                tr(
-                    "{path}: its inputs are {names}; {inputs} expected",
-                    path=path,
-                    names=", ".join(sorted(names)),
-                    inputs=", ".join(sorted(_INPUTS)),
-                ),
-                hint=tr(
-                    "take the model's PyTorch directory, which holds model.pt, for hotwords "
-                    "or live speech"
-                ),
-            )
+        hint = tr(
+            "take the model's PyTorch directory, which holds model.pt, for hotwords or live speech"
+        )
+        names = (node.name for node in self._session.get_inputs())
+        check_inputs(path, names, ("speech", "speech_lengths"), hint)
         # A second of sound: a graph that hears no token has no scores to count.
         probe = np.zeros((16, STACK_WIDTH * MEL_BINS), np.float32)
         self.classes = int(self._run(probe)[0].shape[-1])

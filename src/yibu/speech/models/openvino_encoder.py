@@ -61,13 +61,8 @@ class OpenVinoEncoder:
     def encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
     ) -> list[npt.NDArray[np.int64]]:
-        whole = [
-            with_queries(own, language, style, self._queries)
-            for own, language, style in zip(features, languages, styles, strict=True)
-        ]
-        return in_groups(
-            lambda group: self._encode([whole[n] for n in group]), [len(item) for item in whole]
-        )
+        whole = with_queries(features, languages, styles, self._queries)
+        return in_groups(self._encode, whole)
 
     def _encode(self, features: Sequence[Features]) -> list[npt.NDArray[np.int64]]:
         (hidden,) = self._encoder(*encoder_input(features, self._width))

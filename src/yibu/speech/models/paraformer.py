@@ -158,10 +158,7 @@ class OpenVinoParaformer:
 
     def encode(self, features: Sequence[Features]) -> list[Array]:
         """Hidden states [T, width] of each item."""
-        return in_groups(
-            lambda group: self._encode([features[n] for n in group]),
-            [len(item) for item in features],
-        )
+        return in_groups(self._encode, features)
 
     def _encode(self, features: Sequence[Features]) -> list[Array]:
         (hidden,) = self._encoder(*encoder_input(features, self._width))

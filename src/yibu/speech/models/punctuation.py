@@ -27,13 +27,19 @@ from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input
 from yibu.speech.models.hotwords import UNKNOWN
 from yibu.speech.models.network import NetworkBuilder
-from yibu.speech.models.onnx_encoder import FLOAT_FILE, graph_file, runtime_session
+from yibu.speech.models.onnx_encoder import (
+    FLOAT_FILE,
+    check_inputs,
+    graph_file,
+    runtime_session,
+)
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.vocabulary import Vocabulary
 
 _AT_ONCE = 20
 _LONGEST = 200
 """Words without a sentence's end, after which a comma is made one."""
+_HINT = tr("take iic/punc_ct-transformer_cn-en-common-vocab471067-large")
 _NONE = "_"
 _ENDS = ("。", "？")
 _ASCII = {"，": ",", "。": ".", "？": "?"}
@@ -77,7 +83,7 @@ class Punctuator:
                     model=config.get("model"),
                     encoder=config.get("encoder"),
                 ),
-                hint=tr("take iic/punc_ct-transformer_cn-en-common-vocab471067-large"),
+                hint=_HINT,
             )
         conf = section(config, "model_conf", directory)
         vocabulary = Vocabulary.read_tokens(directory / "tokens.json").pieces
@@ -264,16 +270,8 @@ class _OnnxNetwork:
         quantised = not (directory / FLOAT_FILE).exists()
         path = graph_file(directory, quantised=quantised)
         self._session = runtime_session(path, threads)
-        names = {node.name for node in self._session.get_inputs()}
-        if names != {"inputs", "text_lengths"}:
-            raise UnsupportedError(
-                tr(
-                    "{path}: its inputs are {names}; inputs, text_lengths expected",
-                    path=path,
-                    names=", ".join(sorted(names)),
-                ),
-                hint=tr("take iic/punc_ct-transformer_cn-en-common-vocab471067-large"),
-            )
+        names = (node.name for node in self._session.get_inputs())
+        check_inputs(path, names, ("inputs", "text_lengths"), _HINT)
 
     def __call__(self, numbers: Sequence[int]) -> list[int]:
         words = np.array([numbers], np.int32)

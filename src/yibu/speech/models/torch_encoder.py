@@ -86,13 +86,8 @@ class TorchEncoder:
     def encode(
         self, features: Sequence[Features], languages: Sequence[int], styles: Sequence[int]
     ) -> list[Classes]:
-        whole = [
-            with_queries(own, language, style, self._queries)
-            for own, language, style in zip(features, languages, styles, strict=True)
-        ]
-        return in_groups(
-            lambda group: self._encode([whole[n] for n in group]), [len(item) for item in whole]
-        )
+        whole = with_queries(features, languages, styles, self._queries)
+        return in_groups(self._encode, whole)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]  # where torch is not installed
     def _encode(self, features: Sequence[Features]) -> list[Classes]:

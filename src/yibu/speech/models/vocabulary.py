@@ -8,13 +8,14 @@ field 1 is its text and field 3 its kind.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from yibu.errors import VerificationError
 from yibu.messages import tr
+from yibu.speech.checkpoints.protobuf import fields
 
 SPACE = "\u2581"
 """Stands for a space in a piece."""
@@ -108,15 +109,15 @@ class Vocabulary:
         pieces: list[str] = []
         kinds: list[Kind] = []
         try:
-            for number, value in _fields(path.read_bytes()):
-                if number == 1 and isinstance(value, bytes):
-                    piece = dict(_fields(value))
+            for number, value in fields(memoryview(path.read_bytes())):
+                if number == 1 and isinstance(value, memoryview):
+                    piece = dict(fields(value))
                     text, kind = piece[1], piece.get(3, Kind.NORMAL)
-                    if not isinstance(text, bytes) or not isinstance(kind, int):
+                    if not isinstance(text, memoryview) or not isinstance(kind, int):
                         raise ValueError(f"piece {len(pieces)} has fields of another type")
-                    pieces.append(text.decode("utf-8"))
+                    pieces.append(bytes(text).decode("utf-8"))
                     kinds.append(Kind(kind))
-        except (OSError, ValueError, IndexError, KeyError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise VerificationError(
                 tr("{path}: not a readable sentencepiece model: {error!r}", path=path, error=error),
                 hint=tr("download the model again"),
@@ -126,36 +127,3 @@ class Vocabulary:
                 tr("{path}: no pieces in it", path=path), hint=tr("download the model again")
             )
         return cls(tuple(pieces), tuple(kinds))
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of each field of a protocol buffer's message."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if wire == 2:
-            length, at = _varint(data, at)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire} at byte {at}")
-        if at + length > len(data):
-            raise ValueError(f"a field of {length} bytes at byte {at} of {len(data)}")
-        yield key >> 3, data[at : at + length]
-        at += length
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7

@@ -160,15 +160,15 @@ class FsmnVad:
         return cls(network, normalizer, endpoints, rule, samples=samples)
 
     def session(self) -> FsmnSession:
-        cutter = SegmentCutter(self._rule, samples=self._samples)
-        frames = FsmnFrames(self._network, self._normalizer)
-        return FsmnSession(frames, Endpointer(self._endpoints), cutter)
+        return FsmnSession(*self._parts(self._endpoints))
 
     def utterances(self, endpointing: Endpointing) -> FsmnUtterances:
-        cutter = SegmentCutter(self._rule, samples=self._samples)
+        return FsmnUtterances(*self._parts(live_rule(self._endpoints, endpointing)))
+
+    def _parts(self, rule: EndpointRule) -> tuple[FsmnFrames, Endpointer, SegmentCutter]:
+        """What a stream of its own is made of."""
         frames = FsmnFrames(self._network, self._normalizer)
-        rule = live_rule(self._endpoints, endpointing)
-        return FsmnUtterances(frames, Endpointer(rule), cutter)
+        return frames, Endpointer(rule), SegmentCutter(self._rule, samples=self._samples)
 
 
 def _there(directory: Path, usual: str, *others: str) -> Path:
