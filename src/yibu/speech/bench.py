@@ -24,7 +24,7 @@ from yibu.errors import InvalidRequestError, UsageError, YibuError
 from yibu.messages import joined, tr
 from yibu.speech.cores import physical_cores
 from yibu.speech.metrics import resident_bytes
-from yibu.speech.settings import Limits
+from yibu.speech.settings import Limits, Settings
 from yibu.speech.types import Options, Recognized, Segment
 
 _PRECISIONS = ("fp32", "bf16", "int8")
@@ -66,9 +66,7 @@ def measure(model: Path, vad: Path | None, precision: str, device: str, threads:
     from yibu.speech.loading import load
 
     started = time.perf_counter()
-    loaded = load(
-        model, vad_dir=vad, precision=precision, device=device, threads=threads, path="fast"
-    )
+    loaded = load(Settings(model, vad=vad, precision=precision, device=device, threads=threads))
     load_seconds = time.perf_counter() - started
     options = Options(language=language)
     texts: list[str] = []

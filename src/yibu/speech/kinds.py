@@ -7,13 +7,13 @@ CTranslate2 layout   model.bin, config.json, tokenizer.json or vocabulary.*    w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.messages import tr
 from yibu.speech.checkpoints.config import read_config
+from yibu.speech.settings import Settings
 
 ONLINE = "ParaformerStreaming"
 PARAFORMERS = frozenset(
@@ -31,7 +31,8 @@ class Layout(Enum):
     CTRANSLATE2 = "CTranslate2"
 
 
-def check_values(precision: str, path: str, device: str) -> None:
+def check_values(settings: Settings) -> None:
+    precision, path, device = settings.precision, settings.path, settings.device
     if precision not in PRECISIONS:
         raise UsageError(
             tr("precision {precision!r} is not known", precision=precision),
@@ -45,11 +46,10 @@ def check_values(precision: str, path: str, device: str) -> None:
         )
 
 
-def check_beside(
-    name: str, kind: str, path: str, device: str, beside: Mapping[str, Path | None]
-) -> None:
+def check_beside(settings: Settings, kind: str) -> None:
     """Raises for models beside the recognizer that it does not take; ``kind`` is its class in FunASR."""
-    if beside["punctuation"] is not None and (kind not in PARAFORMERS or path == "reference"):
+    name, path, device = settings.model.name, settings.path, settings.device
+    if settings.punctuation is not None and (kind not in PARAFORMERS or path == "reference"):
         raise UsageError(
             tr(
                 "{name} on the {path} path takes no punctuation model: Paraformer's fast "
@@ -60,7 +60,7 @@ def check_beside(
             hint=tr("leave `punctuation` out"),
         )
     fast = bool(kind) and path != "reference" and device == "cpu"
-    if beside["speakers"] is not None and not fast:
+    if settings.speakers is not None and not fast:
         raise UnsupportedError(
             tr(
                 "{name} on the {path} path on {device} does not tell speakers apart: "
@@ -71,7 +71,7 @@ def check_beside(
             ),
             hint=tr("leave `speakers` out, or take iic/SenseVoiceSmall on the CPU"),
         )
-    if beside["online"] is not None and (not fast or kind == ONLINE):
+    if settings.online is not None and (not fast or kind == ONLINE):
         raise UnsupportedError(
             tr(
                 "{name} on the {path} path on {device} takes no streaming model for partial texts: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.messages import tr
@@ -18,10 +18,12 @@ from yibu.speech.kinds import (
     detect,
     funasr_class,
 )
+from yibu.speech.settings import Settings
 from yibu.speech.types import Recognizer, Segmenter
 
 if TYPE_CHECKING:
     from yibu.speech.models.paraformer_online import OnlineParaformer
+    from yibu.speech.precision import Choice
     from yibu.speech.stages import Finishing
 
 log = logging.getLogger(__name__)
@@ -54,59 +56,38 @@ class Loaded:
         return self.finishing is not None and self.finishing.speakers is not None
 
 
-def load(
-    model_dir: Path,
-    *,
-    vad_dir: Path | None,
-    precision: str,
-    device: str,
-    threads: int,
-    path: Literal["fast", "reference"],
-    punctuation_dir: Path | None = None,
-    speakers_dir: Path | None = None,
-    online_dir: Path | None = None,
-) -> Loaded:
-    """Load the model in ``model_dir``, its VAD and the models beside it.
+def load(settings: Settings) -> Loaded:
+    """Load the model, its VAD and the models beside it.
 
-    ``precision`` is ``auto``, ``fp32``, ``bf16`` or ``int8``; ``device`` is ``cpu``, ``cuda``
-    or ``cuda:N``; ``threads`` is how many cores may compute at once.
-
-    Raises ``UsageError`` for values that are none of these, ``VerificationError`` for missing
+    Raises ``UsageError`` for values that are not known, ``VerificationError`` for missing
     or damaged files and ``UnsupportedError`` for a model or a combination not served here.
     Takes seconds; call it from a worker thread.
     """
-    check_values(precision, path, device)
-    layout = detect(model_dir)
-    kind = "" if layout is Layout.CTRANSLATE2 else funasr_class(model_dir)
-    beside = {"punctuation": punctuation_dir, "speakers": speakers_dir, "online": online_dir}
-    check_beside(model_dir.name, kind, path, device, beside)
-    samples = kind == ONLINE or speakers_dir is not None or online_dir is not None
+    model = settings.model
+    check_values(settings)
+    layout = detect(model)
+    kind = "" if layout is Layout.CTRANSLATE2 else funasr_class(model)
+    check_beside(settings, kind)
     if layout is Layout.CTRANSLATE2:
-        loaded = _whisper(model_dir, vad_dir, precision, device, threads)
-    elif path == "reference":
-        loaded = _reference(model_dir, layout, vad_dir, device, threads)
+        loaded = _whisper(settings)
+    elif settings.path == "reference":
+        loaded = _reference(settings, layout)
     else:
-        segmenter = _segmenter(vad_dir or _vad_beside(model_dir), samples=samples)
+        samples = kind == ONLINE or settings.speakers is not None or settings.online is not None
+        segmenter = _segmenter(settings.vad or _vad_beside(model), samples=samples)
         if kind in PARAFORMERS:
-            loaded = _paraformer(model_dir, kind, layout, segmenter, precision, device, threads)
+            loaded = _paraformer(settings, kind, layout, segmenter)
         else:
-            loaded = _sensevoice(model_dir, layout, segmenter, precision, device, threads)
-    loaded = _finished(loaded, punctuation_dir, speakers_dir, threads)
-    if online_dir is not None:
-        loaded = _with_online(loaded, online_dir, precision, threads)
+            loaded = _sensevoice(settings, layout, segmenter)
+    loaded = _finished(loaded, settings)
+    if settings.online is not None:
+        loaded = _with_online(loaded, settings.online, settings)
     for note in loaded.notes:
         log.info("%s", note)
     return loaded
 
 
-def _sensevoice(
-    model_dir: Path,
-    layout: Layout,
-    segmenter: Segmenter,
-    precision: str,
-    device: str,
-    threads: int,
-) -> Loaded:
+def _sensevoice(settings: Settings, layout: Layout, segmenter: Segmenter) -> Loaded:
     from yibu.speech.features import Normalizer
     from yibu.speech.models.sensevoice import (
         EMOTION_UNKNOWN,
@@ -115,12 +96,12 @@ def _sensevoice(
         SenseVoiceRecognizer,
     )
     from yibu.speech.models.vocabulary import Vocabulary
-    from yibu.speech.precision import Choice, choose, cpu_flags
+    from yibu.speech.precision import Choice
 
-    vocabulary = Vocabulary.find(model_dir)
-    normalizer = Normalizer.read(model_dir / "am.mvn", STACK_WIDTH * 80)
-    files = frozenset(entry.name for entry in model_dir.iterdir())
-    choice = choose(precision, device, cpu_flags(), files=files)
+    directory, device, threads = settings.model, settings.device, settings.threads
+    vocabulary = Vocabulary.find(directory)
+    normalizer = Normalizer.read(directory / "am.mvn", STACK_WIDTH * 80)
+    choice = _choice(settings)
     banned = (EMOTION_UNKNOWN,)
     encoder: Encoder
     if device != "cpu":
@@ -128,75 +109,78 @@ def _sensevoice(
             raise UnsupportedError(
                 tr(
                     "{model_dir} is in the ONNX layout, which is served on the CPU only",
-                    model_dir=model_dir,
+                    model_dir=directory,
                 ),
                 hint=tr("use iic/SenseVoiceSmall on CUDA, or set `device: cpu`"),
             )
         from yibu.speech.models.torch_encoder import TorchEncoder, usual_precision
 
-        if precision == "auto" and usual_precision(device) == "fp32":
+        if settings.precision == "auto" and usual_precision(device) == "fp32":
             choice = Choice(
                 "fp32", tr("precision fp32, because {device} only emulates bf16", device=device)
             )
         encoder = TorchEncoder.load(
-            model_dir, precision=choice.precision, device=device, threads=threads, banned=banned
+            directory, precision=choice.precision, device=device, threads=threads, banned=banned
         )
     elif layout is Layout.ONNX:
         from yibu.speech.models.onnx_encoder import OnnxEncoder
 
         encoder = OnnxEncoder.load(
-            model_dir, precision=choice.precision, threads=threads, banned=banned
+            directory, precision=choice.precision, threads=threads, banned=banned
         )
     else:
         from yibu.speech.models.openvino_encoder import OpenVinoEncoder
 
         encoder = OpenVinoEncoder.load(
-            model_dir, precision=choice.precision, threads=threads, banned=banned
+            directory, precision=choice.precision, threads=threads, banned=banned
         )
-    _check_size(model_dir, encoder.classes, len(vocabulary))
-    recognizer = SenseVoiceRecognizer(model_dir.name, encoder, normalizer, vocabulary)
-    notes = (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name))
+    _check_size(directory, encoder.classes, len(vocabulary))
+    recognizer = SenseVoiceRecognizer(directory.name, encoder, normalizer, vocabulary)
     parallel = _streams(threads) if encoder.backend == "openvino" else 1
-    return Loaded(recognizer, segmenter, notes, parallel=parallel)
+    return Loaded(recognizer, segmenter, _notes(choice, segmenter), parallel=parallel)
 
 
-def _paraformer(
-    model_dir: Path,
-    kind: str,
-    layout: Layout,
-    segmenter: Segmenter,
-    precision: str,
-    device: str,
-    threads: int,
-) -> Loaded:
-    from yibu.speech.precision import Choice, choose, cpu_flags
+def _choice(settings: Settings) -> Choice:
+    """The arithmetic for a model of FunASR's."""
+    from yibu.speech.precision import choose, cpu_flags
 
+    files = frozenset(entry.name for entry in settings.model.iterdir())
+    return choose(settings.precision, settings.device, cpu_flags(), files=files)
+
+
+def _notes(choice: Choice, segmenter: Segmenter) -> tuple[str, ...]:
+    return choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name)
+
+
+def _paraformer(settings: Settings, kind: str, layout: Layout, segmenter: Segmenter) -> Loaded:
+    from yibu.speech.precision import Choice
+
+    directory, threads = settings.model, settings.threads
     onnx = layout is Layout.ONNX
-    if device != "cpu" or (onnx and precision == "bf16"):
+    if settings.device != "cpu" or (onnx and settings.precision == "bf16"):
         raise UnsupportedError(
             tr(
                 "{model_dir}: a Paraformer in the {layout_value} layout at {precision} on "
                 "{device}; it is served on the CPU, and from ONNX in fp32 and int8",
-                model_dir=model_dir,
+                model_dir=directory,
                 layout_value=layout.value,
-                precision=precision,
-                device=device,
+                precision=settings.precision,
+                device=settings.device,
             ),
             hint=tr("set `device: cpu` and `precision: auto`"),
         )
-    files = frozenset(entry.name for entry in model_dir.iterdir())
-    choice = choose(precision, device, cpu_flags(), files=files)
+    choice = _choice(settings)
     if onnx and choice.precision == "bf16":
         choice = Choice("fp32", tr("precision fp32, as ONNX Runtime computes model.onnx"))
-    notes = (choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name))
+    notes = _notes(choice, segmenter)
     parallel = 1 if onnx else _streams(threads)
     if kind == ONLINE and not onnx:
         from yibu.speech.models.paraformer_online import OnlineParaformer, OnlineRecognizer
 
-        model = OnlineParaformer.load(model_dir, precision=choice.precision, threads=threads)
-        online = OnlineRecognizer(model_dir.name, model, choice.precision)
+        model = OnlineParaformer.load(directory, precision=choice.precision, threads=threads)
+        online = OnlineRecognizer(directory.name, model, choice.precision)
         return Loaded(online, segmenter, notes, parallel=parallel, streaming=model)
-    recognizer = _offline(model_dir, kind, layout, choice.precision, threads)
+    recognizer = _offline(directory, kind, layout, choice.precision, threads)
     return Loaded(recognizer, segmenter, notes, parallel=parallel)
 
 
@@ -247,41 +231,36 @@ def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
         )
 
 
-def _finished(
-    loaded: Loaded, punctuation_dir: Path | None, speakers_dir: Path | None, threads: int
-) -> Loaded:
+def _finished(loaded: Loaded, settings: Settings) -> Loaded:
     """With the models for punctuation and speakers."""
-    if punctuation_dir is None and speakers_dir is None:
+    if settings.punctuation is None and settings.speakers is None:
         return loaded
     from yibu.speech.models.campplus import SpeakerNetwork
     from yibu.speech.models.punctuation import Punctuator
-    from yibu.speech.stages import Finishing, PunctuatingRecognizer, SpeakerRecognizer
+    from yibu.speech.stages import Finishing, FinishingRecognizer
 
-    recognizer, notes = loaded.recognizer, loaded.notes
+    notes = loaded.notes
     punctuator = speakers = None
-    if punctuation_dir is not None:
-        punctuator = Punctuator.load(punctuation_dir, threads=threads)
-        recognizer = PunctuatingRecognizer(recognizer, punctuator)
-        notes = (
-            *notes,
-            tr("punctuation by {punctuation_dir}", punctuation_dir=punctuation_dir.name),
-        )
-    if speakers_dir is not None:
-        speakers = SpeakerNetwork.load(speakers_dir, threads=threads)
-        recognizer = SpeakerRecognizer(recognizer, speakers)
-        notes = (*notes, tr("speakers by {speakers_dir}", speakers_dir=speakers_dir.name))
-    return replace(
-        loaded, recognizer=recognizer, notes=notes, finishing=Finishing(punctuator, speakers)
-    )
+    if (directory := settings.punctuation) is not None:
+        punctuator = Punctuator.load(directory, threads=settings.threads)
+        note = tr("punctuation by {punctuation_dir}", punctuation_dir=directory.name)
+        notes = (*notes, note)
+    if (directory := settings.speakers) is not None:
+        speakers = SpeakerNetwork.load(directory, threads=settings.threads)
+        notes = (*notes, tr("speakers by {speakers_dir}", speakers_dir=directory.name))
+    finishing = Finishing(punctuator, speakers)
+    recognizer = FinishingRecognizer(loaded.recognizer, finishing)
+    return replace(loaded, recognizer=recognizer, notes=notes, finishing=finishing)
 
 
-def _with_online(loaded: Loaded, directory: Path, precision: str, threads: int) -> Loaded:
+def _with_online(loaded: Loaded, directory: Path, settings: Settings) -> Loaded:
     """With a streaming model for partial texts."""
     from yibu.speech.models.paraformer_online import OnlineParaformer
     from yibu.speech.precision import choose, cpu_flags
 
-    choice = choose(precision, "cpu", cpu_flags(), files=frozenset({"model.pt"}))
-    model = OnlineParaformer.load(directory, precision=choice.precision, threads=threads)
+    files = frozenset({"model.pt"})
+    precision = choose(settings.precision, "cpu", cpu_flags(), files=files).precision
+    model = OnlineParaformer.load(directory, precision=precision, threads=settings.threads)
     note = tr("partial texts by {directory}", directory=directory.name)
     return replace(loaded, streaming=model, notes=(*loaded.notes, note))
 
@@ -316,27 +295,26 @@ def _vad_beside(model_dir: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _reference(
-    model_dir: Path, layout: Layout, vad_dir: Path | None, device: str, threads: int
-) -> Loaded:
+def _reference(settings: Settings, layout: Layout) -> Loaded:
+    vad = settings.vad
     if layout is not Layout.FUNASR:
         raise UnsupportedError(
             tr(
                 "{model_dir} is in the {layout_value} layout, which FunASR's AutoModel does "
                 "not load",
-                model_dir=model_dir,
+                model_dir=settings.model,
                 layout_value=layout.value,
             ),
             hint=tr("set `path: fast`, or use iic/SenseVoiceSmall"),
         )
-    if vad_dir is None:
+    if vad is None:
         raise UsageError(
             tr("the reference path needs FSMN-VAD"),
             hint=tr("set `vad: {vad}`", vad=_FUNASR_VAD),
         )
-    if not (vad_dir / "model.pt").exists():
+    if not (vad / "model.pt").exists():
         raise VerificationError(
-            tr("{vad_dir} holds no model.pt, which FunASR's AutoModel loads", vad_dir=vad_dir),
+            tr("{vad_dir} holds no model.pt, which FunASR's AutoModel loads", vad_dir=vad),
             hint=tr(
                 "set `vad: {vad}`, or `path: fast`, which reads the ONNX layout too",
                 vad=_FUNASR_VAD,
@@ -344,21 +322,21 @@ def _reference(
         )
     from yibu.speech.models.reference import ReferenceRecognizer, WholeFile
 
-    recognizer = ReferenceRecognizer(model_dir, vad_dir, device=device, threads=threads)
+    recognizer = ReferenceRecognizer(
+        settings.model, vad, device=settings.device, threads=settings.threads
+    )
     note = tr("reference path: FunASR's AutoModel, one file at a time, fp32")
     return Loaded(recognizer, WholeFile(), (note,))
 
 
-def _whisper(
-    model_dir: Path, vad_dir: Path | None, precision: str, device: str, threads: int
-) -> Loaded:
+def _whisper(settings: Settings) -> Loaded:
     from yibu.speech.models.whisper import WhisperRecognizer
 
     recognizer = WhisperRecognizer.load(
-        model_dir, precision=precision, device=device, threads=threads
+        settings.model,
+        precision=settings.precision,
+        device=settings.device,
+        threads=settings.threads,
     )
-    return Loaded(
-        recognizer,
-        _segmenter(vad_dir),
-        (tr("whisper at {precision}", precision=recognizer.precision),),
-    )
+    note = tr("whisper at {precision}", precision=recognizer.precision)
+    return Loaded(recognizer, _segmenter(settings.vad), (note,))

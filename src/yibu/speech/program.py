@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -66,53 +67,21 @@ def _server() -> Callable[[Settings, Callable[[], Loaded]], int]:
 def _load(settings: Settings) -> Loaded:
     from yibu.speech.loading import load  # heavy: imported on the model's thread
 
-    return load(
-        settings.model,
-        vad_dir=settings.vad,
-        precision=settings.precision,
-        device=settings.device,
-        threads=settings.threads,
-        path=settings.path,
-        punctuation_dir=settings.punctuation,
-        speakers_dir=settings.speakers,
-        online_dir=settings.online,
-    )
+    return load(settings)
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:
-    limits = Limits(
-        upload_bytes=int(parsed.max_upload_mib * MIB),
-        upload_idle_seconds=parsed.upload_timeout,
-        audio_seconds=parsed.max_audio_seconds,
-        decode_seconds=parsed.max_decode_seconds,
-        requests=parsed.max_requests,
-        queue_seconds=parsed.max_queue_seconds,
-        window_seconds=parsed.window_seconds,
-        batch_seconds=parsed.max_batch_seconds,
-        batch_time=parsed.batch_time,
-        sessions=parsed.max_sessions,
-        idle_seconds=parsed.idle_timeout,
-        stall_seconds=parsed.stall_timeout,
-    )
-    return Settings(
-        model=parsed.model,
-        served_name=parsed.served_model_name or parsed.model.absolute().name,
-        vad=parsed.vad,
-        punctuation=parsed.punctuation,
-        speakers=parsed.speakers,
-        online=parsed.online,
-        host=parsed.host,
-        port=parsed.port,
-        precision=parsed.precision,
-        device=parsed.device,
-        threads=parsed.threads or physical_cores(),
-        path=parsed.path,
-        limits=limits,
-        key=os.environ.get(KEY_VARIABLE) or None,
-    )
+    given = vars(parsed)
+    limits = {one.name: given.pop(one.name) for one in fields(Limits) if one.name in given}
+    del given["log_level"]
+    given["served_name"] = parsed.served_name or parsed.model.absolute().name
+    given["threads"] = parsed.threads or physical_cores()
+    key = os.environ.get(KEY_VARIABLE) or None
+    return Settings(**given, limits=Limits(**limits), key=key)
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Names of values are those of ``Settings`` and ``Limits``."""
     standard = Limits()
     parser = argparse.ArgumentParser(
         prog="python -m yibu.speech",
@@ -140,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
         "--online", type=Path, help=tr("directory of a streaming model: partial texts")
     )
     parser.add_argument(
-        "--served-model-name", help=tr("what clients ask for (the directory's name)")
+        "--served-model-name",
+        dest="served_name",
+        metavar="NAME",
+        help=tr("what clients ask for (the directory's name)"),
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help=tr("address to listen on (%(default)s)")
@@ -168,31 +140,35 @@ def _parser() -> argparse.ArgumentParser:
         help=tr("of the log, which is in English"),
     )
     limits = parser.add_argument_group(tr("limits"))
-    for flag, default, text in (
-        ("--max-upload-mib", standard.upload_bytes / MIB, tr("of one upload")),
-        ("--upload-timeout", standard.upload_idle_seconds, tr("seconds without a byte")),
-        ("--max-audio-seconds", standard.audio_seconds, tr("of one file")),
-        ("--max-decode-seconds", standard.decode_seconds, tr("CPU seconds to decode one file")),
-        ("--max-queue-seconds", standard.queue_seconds, tr("of audio waiting, then 429")),
-        ("--window-seconds", standard.window_seconds, tr("of audio decoded ahead, a request")),
-        ("--max-batch-seconds", standard.batch_seconds, tr("of audio in one batch")),
-        ("--batch-time", standard.batch_time, tr("seconds of computing a batch aims at")),
-        ("--idle-timeout", standard.idle_seconds, tr("seconds without a message, live")),
-        ("--stall-timeout", standard.stall_seconds, tr("seconds on a batch, then unhealthy")),
+    limits.add_argument(
+        "--max-upload-mib",
+        dest="upload_bytes",
+        type=lambda text: int(_positive(float)(text) * MIB),
+        default=standard.upload_bytes,
+        metavar="N",
+        help=f"{tr('of one upload')} ({standard.upload_bytes / MIB:g})",
+    )
+    for flag, name, text in (
+        ("--upload-timeout", "upload_idle_seconds", tr("seconds without a byte")),
+        ("--max-audio-seconds", "audio_seconds", tr("of one file")),
+        ("--max-decode-seconds", "decode_seconds", tr("CPU seconds to decode one file")),
+        ("--max-queue-seconds", "queue_seconds", tr("of audio waiting, then 429")),
+        ("--window-seconds", "window_seconds", tr("of audio decoded ahead, a request")),
+        ("--max-batch-seconds", "batch_seconds", tr("of audio in one batch")),
+        ("--batch-time", "batch_time", tr("seconds of computing a batch aims at")),
+        ("--idle-timeout", "idle_seconds", tr("seconds without a message, live")),
+        ("--stall-timeout", "stall_seconds", tr("seconds on a batch, then unhealthy")),
+        ("--max-requests", "requests", tr("in flight, then 429")),
+        ("--max-sessions", "sessions", tr("live sessions, then 429")),
     ):
-        limits.add_argument(
-            flag, type=_positive(float), default=default, metavar="N", help=f"{text} (%(default)g)"
-        )
-    for flag, number, text in (
-        ("--max-requests", standard.requests, tr("in flight")),
-        ("--max-sessions", standard.sessions, tr("live sessions")),
-    ):
+        value = getattr(standard, name)
         limits.add_argument(
             flag,
-            type=_positive(int),
-            default=number,
+            dest=name,
+            type=_positive(type(value)),
+            default=value,
             metavar="N",
-            help=tr("{text}, then 429 (%(default)s)", text=text),
+            help=f"{text} (%(default)g)",
         )
     return parser
 

@@ -1,4 +1,4 @@
-"""What the engine was started with: one frozen tree, built by ``__main__``, passed by hand."""
+"""What the engine was started with: one frozen tree, built by ``program``, passed by hand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Settings:
     """The command line of ``python -m yibu.speech``, resolved."""
 
     model: Path
-    served_name: str
+    served_name: str = ""
     vad: Path | None = None
     punctuation: Path | None = None
     speakers: Path | None = None

@@ -45,10 +45,11 @@ class Finishing:
         return found
 
 
-class _Around:
-    """What a recognizer that adds to another's answers has of it."""
+class FinishingRecognizer:
+    """A recognizer whose answers also say how their voices sound, where speakers are to be told, and have
+    their punctuation, where each is a text of its own."""
 
-    def __init__(self, recognizer: Recognizer) -> None:
+    def __init__(self, recognizer: Recognizer, finishing: Finishing) -> None:
         self.name = recognizer.name
         self.languages = recognizer.languages
         self.tasks = recognizer.tasks
@@ -56,47 +57,23 @@ class _Around:
         self.takes_hotwords = recognizer.takes_hotwords
         self.tells_times = recognizer.tells_times
         self._recognizer = recognizer
-
-
-class SpeakerRecognizer(_Around):
-    """A recognizer whose answers also say how their voices sound, where speakers are to be told."""
-
-    def __init__(self, recognizer: Recognizer, network: SpeakerNetwork) -> None:
-        super().__init__(recognizer)
-        self._network = network
+        self._finishing = finishing
 
     def recognize(
         self, segments: Sequence[Segment], options: Sequence[Options]
     ) -> list[Recognized]:
         """See ``Recognizer`` in ``types.py``."""
         answers = self._recognizer.recognize(segments, options)
-        for n, (segment, wanted) in enumerate(zip(segments, options, strict=True)):
-            if wanted.speakers:
-                answers[n] = replace(answers[n], voices=self._network.voices(segment))
-        return answers
+        return [self._finished(*one) for one in zip(answers, segments, options, strict=True)]
 
-
-class PunctuatingRecognizer(_Around):
-    """A recognizer whose answers have their punctuation, where each is a text of its own."""
-
-    def __init__(self, recognizer: Recognizer, punctuator: Punctuator) -> None:
-        super().__init__(recognizer)
-        self._punctuator = punctuator
-
-    def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
-    ) -> list[Recognized]:
-        """See ``Recognizer`` in ``types.py``."""
-        answers = self._recognizer.recognize(segments, options)
-        return [
-            self._punctuated(answer) if wanted.punctuated else answer
-            for answer, wanted in zip(answers, options, strict=True)
-        ]
-
-    def _punctuated(self, answer: Recognized) -> Recognized:
-        stage = PunctuationStage(self._punctuator)
-        [result] = [*stage.feed([answer]), *stage.finish()]
-        return result
+    def _finished(self, answer: Recognized, segment: Segment, options: Options) -> Recognized:
+        punctuator, speakers = self._finishing.punctuator, self._finishing.speakers
+        if speakers is not None and options.speakers:
+            answer = replace(answer, voices=speakers.voices(segment))
+        if punctuator is not None and options.punctuated:
+            stage = PunctuationStage(punctuator)
+            [answer] = [*stage.feed([answer]), *stage.finish()]
+        return answer
 
 
 @dataclass(slots=True)

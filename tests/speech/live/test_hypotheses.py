@@ -22,17 +22,15 @@ from yibu.speech.live.funasr import FunasrConnection  # noqa: E402
 from yibu.speech.live.hypotheses import Reheard, Streamed  # noqa: E402
 from yibu.speech.live.session import LiveSession  # noqa: E402
 from yibu.speech.loading import Loaded, load  # noqa: E402
-from yibu.speech.settings import Limits  # noqa: E402
+from yibu.speech.settings import Limits, Settings  # noqa: E402
 from yibu.speech.transcriber import Transcriber  # noqa: E402
 from yibu.speech.types import Chunking, Endpointing, Options, Recognized, Segment  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def loaded(sensevoice_dir: Path, vad_dir: Path, funasr_dir: Path) -> Loaded:
-    return load(
-        sensevoice_dir, vad_dir=vad_dir, precision="fp32", device="cpu", threads=2, path="fast",
-        online_dir=funasr_dir / "online",
-    )  # fmt: skip
+    online = funasr_dir / "online"
+    return load(Settings(sensevoice_dir, vad=vad_dir, precision="fp32", threads=2, online=online))
 
 
 def test_a_long_utterance_is_not_recognized_from_its_beginning(
@@ -180,17 +178,12 @@ def test_a_word_that_goes_on_in_the_next_chunk_is_said_whole(loaded: Loaded) -> 
 def test_what_takes_no_streaming_model_says_so(vad_dir: Path, funasr_dir: Path) -> None:
     online = funasr_dir / "online"
     for model, more in ((online, {}), (funasr_dir / "seaco", {"path": "reference"})):
-        arguments: dict[str, Any] = {"path": "fast"} | more
         with pytest.raises(UnsupportedError, match="takes no streaming model"):
-            load(model, vad_dir=vad_dir, precision="fp32", device="cpu", threads=1,
-                 online_dir=online, **arguments)  # fmt: skip
+            load(Settings(model, vad=vad_dir, precision="fp32", online=online, **more))
 
 
 def test_a_streaming_model_alone_streams(vad_dir: Path, funasr_dir: Path) -> None:
-    loaded = load(
-        funasr_dir / "online", vad_dir=vad_dir, precision="fp32", device="cpu", threads=1,
-        path="fast",
-    )  # fmt: skip
+    loaded = load(Settings(funasr_dir / "online", vad=vad_dir, precision="fp32"))
     assert loaded.streaming is not None
     [sound] = random_models.noises(1, 7)
     streamed = Streamed(loaded.streaming, Chunking(), finals=True)

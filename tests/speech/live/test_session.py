@@ -24,7 +24,7 @@ from yibu.speech.live.tools import LiveTools  # noqa: E402
 from yibu.speech.live.utterance import Utterance  # noqa: E402
 from yibu.speech.loading import Loaded, load  # noqa: E402
 from yibu.speech.metrics import Metrics  # noqa: E402
-from yibu.speech.settings import Limits  # noqa: E402
+from yibu.speech.settings import Limits, Settings  # noqa: E402
 from yibu.speech.types import Endpointing, Options, Recognized, Segment  # noqa: E402
 from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
 
@@ -85,9 +85,7 @@ class Setup:
 
 @pytest.fixture(scope="module")
 def loaded(sensevoice_dir: Path, vad_dir: Path) -> Loaded:
-    return load(
-        sensevoice_dir, vad_dir=vad_dir, precision="auto", device="cpu", threads=2, path="fast"
-    )
+    return load(Settings(sensevoice_dir, vad=vad_dir, threads=2))
 
 
 @asynccontextmanager

@@ -29,8 +29,8 @@ from yibu.speech.models.speakers import (  # noqa: E402
     name_of,
     number_of,
 )
-from yibu.speech.settings import Limits  # noqa: E402
-from yibu.speech.stages import Finishing, SpeakerRecognizer, SpeakerStage  # noqa: E402
+from yibu.speech.settings import Limits, Settings  # noqa: E402
+from yibu.speech.stages import Finishing, FinishingRecognizer, SpeakerStage  # noqa: E402
 from yibu.speech.transcriber import Transcriber  # noqa: E402
 from yibu.speech.types import Endpointing, Options, Recognized, Segment, Voice  # noqa: E402
 from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
@@ -145,12 +145,10 @@ def network(funasr_dir: Path, two_voices: list[Clip]) -> SpeakerNetwork:
 
 @pytest.fixture(scope="module")
 def loaded(sensevoice_dir: Path, vad_dir: Path, network: SpeakerNetwork) -> Loaded:
-    plain = load(
-        sensevoice_dir, vad_dir=vad_dir, precision="fp32", device="cpu", threads=2, path="fast"
-    )
+    plain = load(Settings(sensevoice_dir, vad=vad_dir, precision="fp32", threads=2))
     return replace(
         plain,
-        recognizer=SpeakerRecognizer(plain.recognizer, network),
+        recognizer=FinishingRecognizer(plain.recognizer, Finishing(None, network)),
         segmenter=FsmnVad.load(vad_dir, samples=True),
         finishing=Finishing(None, network),
     )

@@ -17,6 +17,7 @@ from yibu.speech.models import cif  # noqa: E402
 from yibu.speech.models.hotwords import Tokens, parsed  # noqa: E402
 from yibu.speech.models.paraformer_text import join, text_of, words_of  # noqa: E402
 from yibu.speech.precision import cpu_flags  # noqa: E402
+from yibu.speech.settings import Settings  # noqa: E402
 from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
 
 from . import random_models  # noqa: E402
@@ -27,8 +28,7 @@ PRECISIONS = ["fp32", "int8"] + (["bf16"] if cpu_flags() & {"avx512_bf16", "amx_
 
 
 def attempt(directory: Path, vad_dir: Path, precision: str = "fp32", **changes: Any) -> Loaded:
-    arguments: dict[str, Any] = {"device": "cpu", "threads": 1, "path": "fast"}
-    return load(directory, vad_dir=vad_dir, precision=precision, **(arguments | changes))
+    return load(Settings(directory, vad=vad_dir, precision=precision, **changes))
 
 
 @pytest.fixture(scope="module")

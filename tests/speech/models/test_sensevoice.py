@@ -25,6 +25,7 @@ from yibu.speech.kinds import Layout, detect  # noqa: E402
 from yibu.speech.loading import Loaded, load  # noqa: E402
 from yibu.speech.models.grouping import groups, padded_length  # noqa: E402
 from yibu.speech.precision import choose, cpu_flags  # noqa: E402
+from yibu.speech.settings import Settings  # noqa: E402
 from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
 
 from .conftest import FIXTURE  # noqa: E402
@@ -35,21 +36,15 @@ PRECISIONS = ["fp32", "int8"] + (["bf16"] if cpu_flags() & {"avx512_bf16", "amx_
 @pytest.fixture(scope="session")
 def fast(sensevoice_dir: Path, vad_dir: Path) -> dict[str, Loaded]:
     return {
-        precision: load(
-            sensevoice_dir, vad_dir=vad_dir, precision=precision, device="cpu", threads=1,
-            path="fast",
-        )
+        precision: load(Settings(sensevoice_dir, vad=vad_dir, precision=precision))
         for precision in PRECISIONS
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="session")
 def reference(sensevoice_dir: Path, vad_dir: Path) -> Loaded:
     pytest.importorskip("funasr")
-    return load(
-        sensevoice_dir, vad_dir=vad_dir, precision="auto", device="cpu", threads=1,
-        path="reference",
-    )  # fmt: skip
+    return load(Settings(sensevoice_dir, vad=vad_dir, path="reference"))
 
 
 def transcribe(loaded: Loaded, samples, options: Options) -> list[Recognized]:
@@ -229,8 +224,7 @@ def copy_of(directory: Path, to: Path) -> Path:
 
 
 def attempt(directory: Path, vad_dir: Path | None, **changes: object) -> Loaded:
-    arguments: dict = {"precision": "fp32", "device": "cpu", "threads": 1, "path": "fast"}
-    return load(directory, vad_dir=vad_dir, **(arguments | changes))
+    return load(Settings(directory, vad=vad_dir, **({"precision": "fp32"} | changes)))
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "am.mvn", "model.pt"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from yibu.speech.models.speakers import (  # noqa: E402
     speaker_of,
     turns,
 )
+from yibu.speech.settings import Settings  # noqa: E402
 from yibu.speech.stages import PunctuationStage, SpeakerStage  # noqa: E402
 from yibu.speech.types import Options, Recognized, Segment, Voice, Word  # noqa: E402
 
@@ -189,8 +191,8 @@ def test_segments_get_their_punctuation_in_order(funasr_dir: Path) -> None:
 def test_wrong_directories_and_paths_are_refused(
     funasr_dir, vad_dir, sensevoice_dir, tmp_path
 ) -> None:
-    def attempt(model: Path, path: str = "fast", **extra: Path) -> None:
-        load(model, vad_dir=vad_dir, precision="fp32", device="cpu", threads=1, path=path, **extra)
+    def attempt(model: Path, **more: Any) -> None:
+        load(Settings(model, vad=vad_dir, precision="fp32", **more))
 
     with pytest.raises(UnsupportedError, match="class 'Paraformer', CAMPPlus expected"):
         SpeakerNetwork.load(funasr_dir / "paraformer", threads=1)
@@ -198,18 +200,16 @@ def test_wrong_directories_and_paths_are_refused(
     with pytest.raises(VerificationError, match=r"model\.pt is missing"):
         SpeakerNetwork.load(tmp_path, threads=1)
     with pytest.raises(UsageError, match="takes no punctuation model"):
-        attempt(sensevoice_dir, punctuation_dir=funasr_dir / "punctuation")
+        attempt(sensevoice_dir, punctuation=funasr_dir / "punctuation")
     with pytest.raises(
         UnsupportedError, match="reference path on cpu does not tell speakers apart"
     ):
-        attempt(sensevoice_dir, path="reference", speakers_dir=funasr_dir / "speakers")
+        attempt(sensevoice_dir, path="reference", speakers=funasr_dir / "speakers")
 
 
 def test_a_recognizer_says_how_voices_sound(funasr_dir, vad_dir, sensevoice_dir, network) -> None:
-    loaded = load(
-        sensevoice_dir, vad_dir=vad_dir, precision="fp32", device="cpu", threads=1, path="fast",
-        speakers_dir=funasr_dir / "speakers",
-    )  # fmt: skip
+    speakers = funasr_dir / "speakers"
+    loaded = load(Settings(sensevoice_dir, vad=vad_dir, precision="fp32", speakers=speakers))
     (sound,) = random_models.noises(1, 2)
     asked = [Options(speakers=True), Options()]
     first, second = loaded.recognizer.recognize([Segment(3.0, sound)] * 2, asked)
