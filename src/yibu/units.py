@@ -1,4 +1,4 @@
-"""Numbers of bytes as people read them: one unit system, binary, everywhere."""
+"""Numbers of bytes and of seconds as people write and read them: one system of units, everywhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from yibu.messages import tr
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(I?)(B?)", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|[smhdw])", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("bytes", 1))
 
 
@@ -26,6 +28,12 @@ def parse_size(text: str) -> int:
         )
     base = 1000 if match[4] and not match[3] else 1024
     return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
+
+
+def parse_time(text: str) -> float | None:
+    """Seconds: ``10m`` is 600. None for what is no number with a unit."""
+    match = _TIME.fullmatch(text.strip())
+    return float(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def size(count: float) -> str:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from yibu.config.types import NO_LIMITS, Limits
 from yibu.errors import UsageError
 from yibu.messages import tr
+from yibu.units import parse_time
 
 Priority = Literal["interactive", "batch"]
 Period = Literal["day", "month"]
@@ -18,8 +19,8 @@ _CONFIGURED = re.compile(r"[0-9a-f]{8}")
 """What keys of the configuration are called in logs and usage: no account may look like one."""
 OWNER = "yibu"
 """What the command line's own requests are called."""
-_DURATION = re.compile(r"(\d{1,6})([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST = 100 * 365 * 86400
+"""Seconds: what is longer is no time that somebody meant."""
 _BUDGET = re.compile(r"(\d{1,15})([kKmM]?)/(day|month)")
 _SCALE = {"": 1, "k": 1000, "m": 1000_000}
 
@@ -84,18 +85,18 @@ def check_name(name: str) -> str:
 
 
 def parse_duration(text: str) -> int:
-    """``30d`` → seconds; s, m, h, d and w are known.
+    """``30d`` → seconds, at least one.
 
     Raises:
         UsageError: it is not a duration.
     """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or not int(match[1]):
+    seconds = parse_time(text) or 0
+    if not 1 <= seconds <= _LONGEST:
         raise UsageError(
             tr("{text!r} is not a duration", text=text),
             hint=tr("Write a number and a unit: 90s, 15m, 1h, 30d, 2w"),
         )
-    return int(match[1]) * _SECONDS[match[2]]
+    return int(seconds)
 
 
 def parse_budget(text: str) -> Budget:

@@ -6,7 +6,7 @@ import re
 
 from yibu.config.types import Keep, Sleep
 from yibu.messages import tr
-from yibu.units import parse_size
+from yibu.units import parse_size, parse_time
 
 
 def check_size(value: object) -> object:
@@ -22,12 +22,12 @@ def check_seconds(value: object) -> object:
     """
     if not isinstance(value, str):
         return refuse_switch(value)
-    match = _TIME_ALONE.fullmatch(value.strip())
-    if match is None:
+    seconds = parse_time(value)
+    if seconds is None and (seconds := parse_time(f"{value}s")) is None:
         raise ValueError(
             tr("{value!r} is no time; write seconds, or a number with s, m, h or d", value=value)
         )
-    return float(match[1]) * _SECONDS[match[2]]
+    return seconds
 
 
 def check_host(text: str) -> str:
@@ -67,7 +67,6 @@ def refuse_switch(value: object) -> object:
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = r"(?: (\d+(?:\.\d+)?)([smhd]?))?"
-_TIME_ALONE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)", re.ASCII)
 _KEEP = re.compile(rf"(always|manual|idle){_TIME}")
 _SLEEP = re.compile(rf"(auto|1|2|off){_TIME}")
 YEAR = 365 * 86400

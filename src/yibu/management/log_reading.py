@@ -20,11 +20,10 @@ from yibu.messages import tr
 from yibu.node import logs
 from yibu.paths import Paths
 from yibu.redaction import redact
+from yibu.units import parse_time
 
 _NODE = "node"
 """The name of the node's own log."""
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,8 @@ def since(text: str, now: float) -> float:
     Raises:
         UsageError: it is neither.
     """
-    if found := _AGO.fullmatch(text.strip()):
-        return now - float(found[1]) * _UNITS[found[2]]
+    if (ago := parse_time(text)) is not None:
+        return now - ago
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from yibu.errors import UsageError, YibuError
 from yibu.files import write_whole
 from yibu.management.context import Context
 from yibu.messages import tr
+from yibu.units import parse_time
 
 _REQUESTS = 32
 """Of a run for which nobody said how long it takes."""
@@ -308,12 +308,7 @@ def parse_seconds(text: str, flag: str) -> float:
     Raises:
         UsageError: it is none of them, or not above zero.
     """
-    units: Sequence[tuple[str, float]] = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0))
-    unit, scale = next(pair for pair in units if text.endswith(pair[0]))
-    try:
-        seconds = float(text.removesuffix(unit)) * scale
-    except ValueError:
-        seconds = 0.0
+    seconds = parse_time(text) or parse_time(f"{text}s") or 0.0
     if not 0 < seconds < 1e6:
         raise UsageError(
             tr("{flag} {text} is no time.", flag=flag, text=text),
