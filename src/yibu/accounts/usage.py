@@ -40,14 +40,8 @@ class Used:
     """How long replicas worked on them."""
 
     def add(self, other: Used) -> None:
-        self.requests += other.requests
-        self.errors += other.errors
-        self.estimated += other.estimated
-        self.prompt_tokens += other.prompt_tokens
-        self.cached_tokens += other.cached_tokens
-        self.completion_tokens += other.completion_tokens
-        self.audio_seconds += other.audio_seconds
-        self.compute_seconds += other.compute_seconds
+        for name in _FIELDS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Used))

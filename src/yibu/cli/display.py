@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from yibu.cli import output
@@ -34,12 +33,7 @@ class Display(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def show(self, event: Event) -> None: ...
 
@@ -105,9 +99,8 @@ def _progress(event: Event) -> str:
 class PlainLines:
     """A line at each change, and one every few seconds while nothing changes."""
 
-    def __init__(self, every: float = _LINE_EVERY) -> None:
+    def __init__(self) -> None:
         self._started = time.monotonic()
-        self._every = every
         self._last: dict[str, tuple[str, str, float]] = {}
         """By model: the kind of its last event, what it said, and when that was printed."""
         self._lock = threading.Lock()
@@ -131,18 +124,18 @@ class PlainLines:
         with self._lock:
             last_kind, _, last_time = self._last.get(model, ("", "", float("-inf")))
             text = phrase(event, now - self._started)
-            soon = kind == last_kind and now - last_time < self._every
+            soon = kind == last_kind and now - last_time < _LINE_EVERY
             self._last[model] = (kind, text, last_time if soon else now)
             if not soon:
                 output.talk(f"{model}  {text}")
 
     def _tick(self) -> None:
         """Say again what each model does that has said nothing for a while."""
-        while not self._ended.wait(self._every / 5):
+        while not self._ended.wait(_LINE_EVERY / 5):
             now = time.monotonic()
             with self._lock:
                 for model, (kind, text, when) in self._last.items():
-                    if kind not in _FINAL and now - when >= self._every:
+                    if kind not in _FINAL and now - when >= _LINE_EVERY:
                         self._last[model] = (kind, text, now)
                         output.say(
                             "{model}  {text}, {now:.0f} s so far",
@@ -169,13 +162,8 @@ class LiveLines:
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
 
     def show(self, event: Event) -> None:
         from rich.text import Text

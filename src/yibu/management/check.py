@@ -38,7 +38,7 @@ def check_config(config: Config, context: Context) -> tuple[Config, tuple[str, .
     for model in config.models:
         _collect(faults, partial(check_entry, model))
     settled = _collect(faults, lambda: gateway_settings(config)) or config
-    _collect(faults, lambda: check_gateway(settled, context))
+    _collect(faults, lambda: check_settings(settings_of(settled, context.env)[0], context))
     chosen = None
     if config.models:
         chosen = _collect(faults, lambda: choose((), config, context.directory))
@@ -76,11 +76,6 @@ def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
         if str(error) not in map(str, faults):
             faults.append(error)
     return None
-
-
-def check_gateway(config: Config, context: Context) -> None:
-    """Raises ConfigError for keys that cannot be used, an address that needs one, or what is no origin."""
-    check_settings(settings_of(config, context.env)[0], context)
 
 
 def check_model(model: ModelConfig, context: Context) -> None:

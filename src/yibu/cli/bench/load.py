@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -157,7 +157,8 @@ class Load:
         run = Run("rate", rate)
         began = perf_counter()
         running: set[asyncio.Task[None]] = set()
-        async for _ in self._arrivals(rate, amount, began):
+        for due in _poisson(self._random, rate, amount):
+            await asyncio.sleep(max(0.0, began + due - perf_counter()))
             if len(running) >= _OPEN_MOST:
                 run.timings.append(
                     Timing(perf_counter() - began, error=tr("not sent: too many at once"))
@@ -195,11 +196,6 @@ class Load:
             else:
                 broken = middle
         return [runs[concurrency] for concurrency in sorted(runs)], most
-
-    async def _arrivals(self, rate: float, amount: Amount, began: float) -> AsyncIterator[None]:
-        for due in _poisson(self._random, rate, amount):
-            await asyncio.sleep(max(0.0, began + due - perf_counter()))
-            yield
 
     async def _timed(self, run: Run, began: float) -> None:
         timing = Timing(perf_counter() - began)

@@ -42,13 +42,14 @@ def charts(runs: Sequence[Run], slo: float | None) -> list[Chart]:
     limit = (tr("limit"), slo * 1000) if slo is not None else None
     if len(runs) > 1:
         name = tr("chats at once") if runs[0].kind == "concurrency" else tr("requests a second")
+        output = [(run.load, run.data()["output_tokens_per_second"]) for run in runs]
         return [
             Chart(tr("Time to the first token"), name, "ms",
                   [(f"p{p}", _over(runs, lambda run, p=p: run.ttft(p))) for p in (50, 95)], limit),
             Chart(tr("Time a token after the first"), name, "ms",
                   [(f"p{p}", _over(runs, lambda run, p=p: percentile(run.values("per_token"), p)))
                    for p in (50, 95)]),
-            Chart(tr("Throughput"), name, tr("tokens/s"), [(tr("output"), _throughput(runs))]),
+            Chart(tr("Throughput"), name, tr("tokens/s"), [(tr("output"), output)]),
         ]  # fmt: skip
     (run,) = runs
     firsts = [(t.start, t.first * 1000) for t in run.good if t.first is not None]
@@ -100,10 +101,6 @@ def page(title: str, said: Sequence[str], table: Sequence[Sequence[str]], drawn:
 def _over(runs: Sequence[Run], value: Any) -> list[Point]:
     found = [(run.load, value(run)) for run in runs]
     return [(load, seconds * 1000) for load, seconds in found if seconds is not None]
-
-
-def _throughput(runs: Sequence[Run]) -> list[Point]:
-    return [(run.load, run.data()["output_tokens_per_second"]) for run in runs]
 
 
 def _curve(values: Sequence[float]) -> list[Point]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 from yibu.cli.connect import access
-from yibu.errors import YibuError
 from yibu.gateway.monitoring.readings import Sampler as Readings
 from yibu.gateway.monitoring.readings import Snapshot
 from yibu.management.context import Context
@@ -45,12 +43,3 @@ def measure(context: Context, seconds: float) -> Snapshot:
     sampler.take()
     time.sleep(seconds)
     return sampler.take()
-
-
-def readings(sampler: Sampler) -> Iterator[Snapshot | YibuError]:
-    """One snapshot after another; the error where the node does not answer."""
-    while True:
-        try:
-            yield sampler.take()
-        except YibuError as error:
-            yield error

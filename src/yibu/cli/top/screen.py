@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from yibu.cli import output
-from yibu.cli.top.sample import Sampler, readings
+from yibu.cli.top.sample import Sampler
 from yibu.cli.words import word
 from yibu.errors import UsageError, YibuError
 from yibu.gateway.monitoring.readings import Model, Snapshot, totals
@@ -124,11 +124,7 @@ class View:
 def sorted_models(snapshot: Snapshot, view: View) -> list[Model]:
     column = COLUMNS[view.sort]
     found = sorted(snapshot.models, key=lambda model: model.name)
-    return sorted(found, key=lambda model: _comparable(column.value(model)), reverse=view.reverse)
-
-
-def _comparable(value: float | str) -> tuple[float, str]:
-    return (0.0, value) if isinstance(value, str) else (value, "")
+    return sorted(found, key=column.value, reverse=view.reverse)
 
 
 def print_once(snapshot: Snapshot) -> None:
@@ -187,11 +183,11 @@ class _State:
         self.view = View()
 
     def read(self, sampler: Sampler, interval: float) -> None:
-        for found in readings(sampler):
-            if isinstance(found, YibuError):
-                self.error = found
-            else:
-                self.latest, self.error = found, None
+        while True:
+            try:
+                self.latest, self.error = sampler.take(), None
+            except YibuError as error:  # the node does not answer: what was read last stays
+                self.error = error
             time.sleep(interval)
 
 

@@ -8,6 +8,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastapi import Response
+
 FOLDER = Path(__file__).parents[2] / "console"
 INDEX = "index.html"
 _BASE = b"__BASE__"
@@ -48,16 +50,6 @@ _FOR_GOOD = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a browser is sent."""
-
-    status: int
-    headers: dict[str, str]
-    content: bytes
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Asset:
     content: bytes
     packed: bytes | None
@@ -81,12 +73,12 @@ class Assets:
     _loaded: _Loaded | None = None
     _loading: threading.Lock = field(default_factory=threading.Lock)
 
-    def page(self, accepts: str, known: str | None) -> Answer | None:
+    def page(self, accepts: str, known: str | None) -> Response | None:
         """The page itself; None where this installation has none."""
         loaded = self._current()
         return _answer(loaded.files.get(INDEX), accepts, known, _REVALIDATE)
 
-    def file(self, digest: str, name: str, accepts: str, known: str | None) -> Answer | None:
+    def file(self, digest: str, name: str, accepts: str, known: str | None) -> Response | None:
         """One of its files; None for what is not served. ``known`` is If-None-Match."""
         loaded = self._loaded or self._current()
         if digest != loaded.digest:
@@ -127,18 +119,18 @@ def _asset(name: str, content: bytes) -> _Asset:
     return _Asset(content, packed, _TYPES[suffix], etag)
 
 
-def _answer(asset: _Asset | None, accepts: str, known: str | None, keep: str) -> Answer | None:
+def _answer(asset: _Asset | None, accepts: str, known: str | None, keep: str) -> Response | None:
     if asset is None:
         return None
     headers = {**_GUARDS, "cache-control": keep, "etag": asset.etag, "vary": "accept-encoding"}
     tags = [tag.strip().removeprefix("W/") for tag in (known or "").split(",")]
     if asset.etag in tags or "*" in tags:
-        return Answer(304, headers, b"", asset.kind)
+        return Response(b"", 304, headers, asset.kind)
     content = asset.content
     if asset.packed is not None and _takes_gzip(accepts):
         content = asset.packed
         headers["content-encoding"] = "gzip"
-    return Answer(200, headers, content, asset.kind)
+    return Response(content, 200, headers, asset.kind)
 
 
 def _takes_gzip(accepts: str) -> bool:

@@ -87,18 +87,15 @@ class History:
     def record(self, at: float, values: Values) -> None:
         """The numbers of the ten seconds that end now."""
         with self._lock:
-            finer: Range | None = None
+            finer: Mapping[int, Values] | None = None
             for name, one in RANGES.items():
                 start = one.start(at)
                 points = self._points[name]
-                if finer is None:
-                    points[start] = values
-                else:
-                    points[start] = _together(self._points[_name_of(finer)], start, one.step)
+                points[start] = values if finer is None else _together(finer, start, one.step)
                 for old in [begin for begin in points if begin < one.first(at)]:
                     del points[old]
                 self._unwritten.add((name, start))
-                finer = one
+                finer = points
             self._recorded += 1
             if self._recorded % _FLUSH == 0:
                 self._flush()
@@ -169,10 +166,6 @@ class History:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             _log.warning("%s cannot be removed: %s", self._path, error)
-
-
-def _name_of(wanted: Range) -> str:
-    return next(name for name, one in RANGES.items() if one is wanted)
 
 
 def _together(points: Mapping[int, Values], start: int, step: int) -> Values:

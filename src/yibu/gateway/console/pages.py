@@ -13,7 +13,6 @@ from yibu.errors import RequestError
 from yibu.gateway.access import EXCHANGE, allow
 from yibu.gateway.console.access import admit
 from yibu.gateway.console.answers import NO_STORE, NotFoundError, body_of
-from yibu.gateway.console.assets import Answer
 from yibu.gateway.console.console import Console
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.sessions import Authentication, Session, set_cookie
@@ -36,7 +35,7 @@ def add_pages(router: APIRouter, console: Console) -> None:
     async def page(request: Request) -> Response | None:
         accepts = request.headers.get("accept-encoding", "")
         known = request.headers.get("if-none-match")
-        return _sent(await asyncio.to_thread(console.assets.page, accepts, known))
+        return await asyncio.to_thread(console.assets.page, accepts, known)
 
     @router.get("/", openapi_extra=allow("open"))
     async def index(request: Request) -> Response:
@@ -59,18 +58,12 @@ def add_pages(router: APIRouter, console: Console) -> None:
     async def asset(digest: str, name: str, request: Request) -> Response:
         accepts = request.headers.get("accept-encoding", "")
         known = request.headers.get("if-none-match")
-        found = _sent(await asyncio.to_thread(console.assets.file, digest, name, accepts, known))
+        found = await asyncio.to_thread(console.assets.file, digest, name, accepts, known)
         if found is None:
             raise NotFoundError(tr("The console has no file {name!r}", name=name[:100]))
         return found
 
     _add_session(router, deps, console.authentication)
-
-
-def _sent(found: Answer | None) -> Response | None:
-    if found is None:
-        return None
-    return Response(found.content, found.status, found.headers, media_type=found.kind)
 
 
 def _add_session(router: APIRouter, deps: GatewayDeps, authentication: Authentication) -> None:

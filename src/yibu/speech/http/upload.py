@@ -13,7 +13,6 @@ import re
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import IO, Self
 
 from python_multipart.exceptions import FormParserError
@@ -78,12 +77,7 @@ class Form:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.upload is not None:
             self.upload.file.close()
 
@@ -115,7 +109,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
         await asyncio.to_thread(parser.flush)
         return parser.finish()
     except BaseException as error:  # cancellation too: no temporary file may stay
-        parser.form.__exit__(None, None, None)
+        parser.form.__exit__()
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise NotReadyError(
                 tr("The server's disk for temporary files is full"), retry_after=30
