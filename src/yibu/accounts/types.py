@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal, get_args
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from yibu.config.types import NO_LIMITS, Limits
 from yibu.errors import UsageError
@@ -136,3 +138,21 @@ def parse_models(text: str) -> tuple[str, ...]:
             hint=tr("Leave it out to allow all, or write --models A,B"),
         )
     return names
+
+
+def changed(account: Account, given: Mapping[str, Any]) -> Account:
+    """The account with the settings that are given, by their names: those of ``Limits``, ``models``,
+    ``priority`` and ``admin``, and as text ``budget``, and how long it works from now on (``expires``).
+    None takes a limit away.
+
+    Raises:
+        UsageError: a text cannot be read.
+    """
+    found = {name: given[name] for name in ("models", "priority", "admin") if name in given}
+    if "budget" in given:
+        found["budget"] = parse_budget(given["budget"]) if given["budget"] else None
+    if "expires" in given:
+        ends = given["expires"]
+        found["expires"] = time.time() + parse_duration(ends) if ends else None
+    limits = {name: given[name] for name in ("rpm", "tpm", "concurrency") if name in given}
+    return replace(account, **found, limits=replace(account.limits, **limits))

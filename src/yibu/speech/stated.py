@@ -94,14 +94,7 @@ def stated(form: Form, upload: Upload) -> Stated:
     rate, channels = form.first("sample_rate"), form.first("channels")
     sample_format, track = form.first("sample_format"), form.first("audio_track")
     if sample_format is not None and sample_format not in RAW_FORMATS:
-        raise InvalidRequestError(
-            tr(
-                "sample_format is {sample_format!r}; it can be {raw_formats}",
-                sample_format=sample_format[:32],
-                raw_formats=", ".join(RAW_FORMATS),
-            ),
-            param="sample_format",
-        )
+        raise not_one_of("sample_format", sample_format, ", ".join(RAW_FORMATS))
     said = Stated(
         rate=None if rate is None else _integer(rate, "sample_rate"),
         channels=None if channels is None else _integer(channels, "channels"),
@@ -109,6 +102,12 @@ def stated(form: Form, upload: Upload) -> Stated:
         track=None if track is None else _integer(track, "audio_track"),
     )
     return _with_raw(said, kind, given, upload.filename)
+
+
+def not_one_of(name: str, value: str, known: str) -> InvalidRequestError:
+    """A 400 about a field that has another value than it can have."""
+    text = tr("{name} is {value!r}; it can be {known}", name=name, value=value[:32], known=known)
+    return InvalidRequestError(text, param=name)
 
 
 def _with_raw(said: Stated, kind: str, given: dict[str, str], filename: str) -> Stated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,11 +15,8 @@ from yibu.errors import UsageError
 from yibu.management.context import Context
 from yibu.messages import tr
 
-if TYPE_CHECKING:
-    from yibu.cli.bench.language import Wanted
-
 _SLO = "500ms"
-_FORMS = {".svg": "svg", ".html": "html", ".htm": "html"}
+_FORMS: dict[str, Literal["svg", "html"]] = {".svg": "svg", ".html": "html", ".htm": "html"}
 
 ConcurrencyOption = Annotated[
     int | None,
@@ -75,7 +72,6 @@ def bench(
     if files:
         return _speech(model, files, precisions, language, as_json=as_json)
     from yibu.cli.bench import language as chats
-    from yibu.cli.bench.language import Wanted
     from yibu.cli.written import require_directory
 
     if rate is not None and (sweep or concurrency is not None):
@@ -88,7 +84,7 @@ def bench(
     if target is not None:
         require_directory(target)
     limit = slo or (_SLO if sweep else None)
-    wanted = Wanted(
+    wanted = chats.Wanted(
         rate=rate,
         concurrency=concurrency,
         sweep=sweep,
@@ -99,27 +95,13 @@ def bench(
         slo=chats.parse_seconds(limit, "--slo") if limit else None,
         seed=seed,
     )
-    return _measured(model, wanted, url, key_file, target, as_json=as_json)
-
-
-def _measured(
-    model: str,
-    wanted: Wanted,
-    url: str | None,
-    key_file: Path | None,
-    target: Path | None,
-    *,
-    as_json: bool,
-) -> int:
-    from yibu.cli.bench.language import find_target, run, save, show
-
-    report = run(find_target(Context.here(), model, url, key_file), wanted)
+    report = chats.run(chats.find_target(Context.here(), model, url, key_file), wanted)
     if as_json:
         output.data_json(report.data())
     else:
-        show(report)
-    if target is not None:
-        save(report, target, "svg" if target.suffix.lower() == ".svg" else "html")
+        chats.show(report)
+    if target is not None and form is not None:
+        chats.save(report, target, form)
     return DONE if report.kept else FAILED
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -51,17 +50,15 @@ def add(
     from yibu.cli.accounts import change
     from yibu.config.types import Limits
 
-    now = time.time()
     account = types.Account(
         types.check_name(name),
-        created=now,
-        expires=None if expires is None else now + types.parse_duration(expires),
+        created=time.time(),
         admin=admin,
         priority=types.parse_priority(priority),
         models=None if models is None else types.parse_models(models),
         limits=Limits(rpm, tpm, concurrency),
-        budget=None if budget is None else types.parse_budget(budget),
     )
+    account = types.changed(account, {"budget": budget, "expires": expires})
     with change(Context.here()) as store:
         key = store.add(account)
         added = store.get(name)
@@ -85,23 +82,20 @@ def set_(
     from yibu.accounts.rows import row
     from yibu.cli.accounts import change
 
-    now = time.time()
+    limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
+    given: dict[str, Any] = {n: value or None for n, value in limits.items() if value is not None}
+    if models is not None:
+        given["models"] = None if models == "all" else types.parse_models(models)
+    if priority is not None:
+        given["priority"] = types.parse_priority(priority)
+    if budget is not None:
+        given["budget"] = None if budget == "none" else budget
+    if expires is not None:
+        given["expires"] = None if expires == "never" else expires
+    if admin is not None:
+        given["admin"] = admin
     with change(Context.here()) as store:
-        old = store.get(name)
-        changes: dict[str, Any] = {}
-        if models is not None:
-            changes["models"] = None if models == "all" else types.parse_models(models)
-        if priority is not None:
-            changes["priority"] = types.parse_priority(priority)
-        if budget is not None:
-            changes["budget"] = None if budget == "none" else types.parse_budget(budget)
-        if expires is not None:
-            changes["expires"] = None if expires == "never" else now + types.parse_duration(expires)
-        if admin is not None:
-            changes["admin"] = admin
-        limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
-        given = {limit: value or None for limit, value in limits.items() if value is not None}
-        store.change(replace(old, **changes, limits=replace(old.limits, **given)))
+        store.change(types.changed(store.get(name), given))
         changed = store.get(name)
     if as_json:
         output.data_json({"version": 1, **row(changed)})

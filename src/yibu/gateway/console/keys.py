@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -42,17 +41,10 @@ class KeySettings(BaseModel):
 
     def on(self, account: types.Account) -> types.Account:
         """The account with what was given. Raises UsageError."""
-        given = self.model_fields_set
-        changes: dict[str, Any] = {n: getattr(self, n) for n in ("priority", "admin") if n in given}
-        if "models" in given:
-            changes["models"] = None if self.models is None else tuple(self.models)
-        if "budget" in given:
-            changes["budget"] = types.parse_budget(self.budget) if self.budget else None
-        if "expires" in given:
-            ends = time.time() + types.parse_duration(self.expires) if self.expires else None
-            changes["expires"] = ends
-        limits = {n: getattr(self, n) for n in ("rpm", "tpm", "concurrency") if n in given}
-        return replace(account, **changes, limits=replace(account.limits, **limits))
+        given = self.model_dump(exclude_unset=True)
+        if given.get("models") is not None:
+            given["models"] = tuple(given["models"])
+        return types.changed(account, given)
 
 
 class NewKey(KeySettings):

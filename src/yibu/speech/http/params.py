@@ -10,7 +10,7 @@ from yibu.speech.answers.formats import RESPONSE_FORMATS
 from yibu.speech.answers.languages import normalized
 from yibu.speech.http.upload import Form, Upload
 from yibu.speech.models.hotwords import parsed
-from yibu.speech.stated import Stated, stated
+from yibu.speech.stated import Stated, not_one_of, stated
 from yibu.speech.types import Options, Recognizer
 
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
@@ -121,14 +121,7 @@ def parse(
 def _response_format(form: Form, *, tells_speakers: bool) -> str:
     response_format = form.first("response_format") or "json"
     if response_format not in RESPONSE_FORMATS:
-        raise InvalidRequestError(
-            tr(
-                "response_format is {response_format!r}; it can be {response_formats}",
-                response_format=response_format[:32],
-                response_formats=", ".join(RESPONSE_FORMATS),
-            ),
-            param="response_format",
-        )
+        raise not_one_of("response_format", response_format, ", ".join(RESPONSE_FORMATS))
     if response_format == "diarized_json" and not tells_speakers:
         raise InvalidRequestError(
             tr(
@@ -163,10 +156,7 @@ def _refuse_unsupported(form: Form) -> None:
 def _boolean(form: Form, name: str, *, default: bool) -> bool:
     value = (form.first(name) or str(default)).lower()
     if value not in _TRUE | _FALSE:
-        raise InvalidRequestError(
-            tr("{name} is {value!r}; it can be true or false", name=name, value=value[:32]),
-            param=name,
-        )
+        raise not_one_of(name, value, tr("true or false"))
     return value in _TRUE
 
 
