@@ -127,6 +127,18 @@ class Home:
     def url(self) -> str:
         return str(self.ps()["gateway"]["url"])
 
+    def chat(self, model: str = "fake", key: str = "any", **fields: object) -> dict[str, Any]:
+        """What the model answers to a greeting, through the gateway."""
+        body = {"model": model, "messages": [{"role": "user", "content": "hello"}], **fields}
+        request = urllib.request.Request(
+            f"{self.url()}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
     def __enter__(self) -> Self:
         return self
 

@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import psutil
 import pytest
@@ -22,18 +21,6 @@ from tests.support.polling import until
 from yibu.config import ModelConfig
 from yibu.config.wire import plain_config
 from yibu.errors import UsageError
-
-
-def ask(home: Home, model: str = "fake", key: str = "any", **fields: object) -> dict[str, Any]:
-    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], **fields}
-    request = urllib.request.Request(
-        f"{home.url()}/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +54,7 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert "start" in model["phases"]  # a command's log is not known
     assert model["state"] == replica["state"] == "ready"
     assert replica["rss_bytes"] > 1_000_000
-    assert ask(home)["choices"][0]["message"]["content"]
+    assert home.chat()["choices"][0]["message"]["content"]
     assert "line" in home.yibu("logs", "fake").stdout
     home.yibu("restart", "fake")
     assert home.model("fake")["replicas"][0]["pid"] != replica["pid"]
@@ -187,7 +174,7 @@ def test_a_start_that_fails_says_why(home: Home) -> None:
     assert cause.startswith("fake: the engine exited with code 1")
     assert "→ Read its last lines: yibu logs fake -n 100" in cause
     with pytest.raises(urllib.error.HTTPError) as refused:
-        ask(home)
+        home.chat()
     with refused.value as answer:
         said = json.load(answer)["error"]["message"]
     assert said.startswith("model 'fake' has failed: the engine exited with code 1")
@@ -210,7 +197,7 @@ def test_an_engine_that_dies_is_started_again(home: Home) -> None:
 
     until(back, "the engine back")
     assert home.model("fake")["replicas"][0]["restarts"] == before["restarts"] + 1
-    assert ask(home)["choices"]
+    assert home.chat()["choices"]
 
 
 def test_an_engine_that_exits_with_0_unasked_has_crashed(home: Home) -> None:
@@ -223,7 +210,7 @@ def test_an_engine_that_exits_with_0_unasked_has_crashed(home: Home) -> None:
 
     for times in (1, 2):
         with pytest.raises(urllib.error.HTTPError):
-            ask(home)
+            home.chat()
         until(lambda times=times: crashed(times), "the engine back")
     assert "exited with code 0 though nobody asked it to" in home.yibu("logs", "node").stdout
     page = scrape(home)
@@ -241,7 +228,7 @@ def test_a_killed_node_comes_back_to_its_engines(home: Home) -> None:
     assert psutil.pid_exists(engine)
     home.yibu("up", "-d")
     assert home.model("fake")["replicas"][0]["pid"] == engine
-    assert ask(home)["choices"]
+    assert home.chat()["choices"]
 
 
 def test_a_taken_port_is_named(running: Home, home: Home) -> None:
@@ -270,10 +257,10 @@ def test_keys_are_asked_for_and_stay_secret(home: Home) -> None:
     home.write([fake()], api_keys=[key])
     home.yibu("up", "-d")
     with pytest.raises(urllib.error.HTTPError) as refused:
-        ask(home, key="another-key")
+        home.chat(key="another-key")
     with refused.value:
         assert refused.value.code == 401
-    assert ask(home, key=key)["choices"]
+    assert home.chat(key=key)["choices"]
     assert home.yibu("run", "fake", "hello").stdout.strip()  # the command line needs no key
     for process in home.processes():
         assert not any(key in word for word in process.cmdline())
@@ -286,8 +273,8 @@ def test_two_models_and_replicas(home: Home) -> None:
     home.yibu("up", "-d")
     assert len(home.model("two")["replicas"]) == 2
     assert {model["name"] for model in home.ps()["models"]} == {"one", "two"}
-    assert ask(home, "one")["choices"]
-    assert ask(home, "two")["choices"]
+    assert home.chat("one")["choices"]
+    assert home.chat("two")["choices"]
     home.yibu("up", "-d", "one")  # again: nothing changes
 
 
@@ -311,7 +298,7 @@ def test_a_relative_command_runs_beside_its_file(home: Home) -> None:
     entry["options"]["command"][1] = "serve.py"
     home.write([entry])
     home.yibu("up", "-d")
-    assert ask(home)["choices"]
+    assert home.chat()["choices"]
 
 
 def test_logs_follow(running: Home) -> None:
@@ -400,7 +387,7 @@ def test_ctrl_c_finishes_a_stream_and_a_second_one_cuts_it(home: Home) -> None:
 
 def refused(home: Home) -> bool:
     try:
-        ask(home, max_tokens=1)
+        home.chat(max_tokens=1)
     except urllib.error.HTTPError as error:
         with error:
             return error.code == 503

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,15 +119,7 @@ def test_a_folder_a_lock_file_and_a_row(home: Home, tmp_path: Path, wheel: Path)
     home.yibu("engine", "install", "tiny", "--wheels", str(wheel.parent))
 
     home.yibu("up", "-d")
-    body = {"model": "t", "messages": [{"role": "user", "content": "hi"}]}
-    request = urllib.request.Request(
-        f"{home.url()}/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert json.load(answer)["usage"]["completion_tokens"] == 3
-
+    assert home.chat("t")["usage"]["completion_tokens"] == 3
     home.yibu("down")
     broken = {"fail-start": "tiny is broken"}
     home.write([{"name": "t", "engine": "tiny", "source": str(model), "options": broken}])

@@ -12,7 +12,6 @@ import struct
 import subprocess
 import termios
 import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,17 +81,6 @@ def terminal(home: Home, *words: str, rows: int = 24, columns: int = 140) -> Ite
         os.close(outer)
 
 
-def ask(home: Home, model: str) -> None:
-    body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
-    request = urllib.request.Request(
-        f"{home.url()}/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.status == 200
-
-
 @pytest.fixture
 def watched(home: Home) -> Home:
     home.write([fake("alpha", "--tokens", "7"), fake("beta", replicas=2), fake("bad", "--fail-start", "no")])  # fmt: skip
@@ -109,7 +97,7 @@ def test_models_are_shown_sorted_and_resized(watched: Home) -> None:
         assert top.shows(r"^bad +failed")
 
         def counted() -> bool:
-            ask(watched, "alpha")
+            watched.chat("alpha")
             return top.shows(r"^alpha +ready +1/1 +\S+ +(?:\S+ +)?[\d.]+ +[1-9]\d* ")
 
         until(counted, "requests and tokens a second")
