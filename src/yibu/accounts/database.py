@@ -21,27 +21,7 @@ _PATIENCE = 5.0
 _ROOM = 64 * 1024
 """Bytes free, below which an error of input and output is the disk's lack of room."""
 
-_MIGRATIONS = (
-    """
-    CREATE TABLE account (
-        name TEXT PRIMARY KEY, created REAL NOT NULL, expires REAL, admin INTEGER NOT NULL,
-        priority TEXT NOT NULL, models TEXT, rpm INTEGER, tpm INTEGER, concurrency INTEGER,
-        budget_tokens INTEGER, budget_period TEXT
-    ) WITHOUT ROWID;
-    CREATE TABLE secret (
-        prefix TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES account ON DELETE CASCADE,
-        salt BLOB NOT NULL, digest BLOB NOT NULL, created REAL NOT NULL, expires REAL
-    ) WITHOUT ROWID;
-    CREATE TABLE usage (
-        hour INTEGER NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL,
-        requests INTEGER NOT NULL, errors INTEGER NOT NULL, estimated INTEGER NOT NULL,
-        prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-        completion_tokens INTEGER NOT NULL, audio_seconds REAL NOT NULL,
-        compute_seconds REAL NOT NULL,
-        PRIMARY KEY (hour, key, model)
-    ) WITHOUT ROWID;
-    """,
-)
+_MIGRATIONS = sorted((Path(__file__).with_name("migrations")).glob("*.sql"))
 """Each brings the schema from its index to the next ``user_version``. Never change one: add one."""
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -139,7 +119,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
                 hint=tr("Use that version, or a later one: pip install -U yibu"),
             )
         for migration in _MIGRATIONS[version:]:
-            for statement in filter(str.strip, migration.split(";")):
+            for statement in filter(str.strip, migration.read_text("utf-8").split(";")):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 

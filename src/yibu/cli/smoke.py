@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,8 +23,10 @@ _ON_DEMAND = ("unloaded", "sleeping")
 _FORM_TOKENS = 8
 _SHOWN = 48
 """Characters of an answer that a line shows."""
-_ENGLISH = ("You are a helpful assistant.", "What is a volcano? Answer in one sentence.")
-_CHINESE = ("你是一个乐于助人的助手。", "你好，我想了解人工智能的发展历程。")
+_ENGLISH = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": "What is a volcano? Answer in one sentence."},
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +61,10 @@ def tutorial_body(
     Clients in the field send exactly this; every engine behind the gateway must take it. With
     ``chinese`` false the same is asked in English, which every model answers with sense.
     """
-    system, question = _CHINESE if chinese else _ENGLISH
-    return {
-        "messages": [
-            {"role": "system", "content": system},
-            {"role": "user", "content": question},
-        ],
-        "model": model,
-        "max_tokens": max_tokens,
-        "temperature": 0.7 if chinese else 0,
-        "frequency_penalty": 0,
-        "presence_penalty": 0,
-        "logit_bias": {},
-        "logprobs": None,
-        "top_logprobs": None,
-        "n": 1,
-        "response_format": None,
-        "seed": None,
-        "stop": None,
-        "stream": stream,
-        "stream_options": None,
-        "tools": None,
-        "tool_choice": "none",
-        "parallel_tool_calls": False,
-        "user": None,
-    }
+    text = resources.files("yibu.cli").joinpath("tutorial.json").read_text("utf-8")
+    body: dict[str, Any] = json.loads(text)
+    own = {"model": model, "max_tokens": max_tokens, "stream": stream}
+    return body | own | ({} if chinese else {"messages": _ENGLISH, "temperature": 0})
 
 
 def run_checks(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -25,43 +27,12 @@ about these paths.
 _SECURITY: list[dict[str, list[str]]] = [{"key": []}, {"x-api-key": []}]
 _REF = "#/components/schemas/{model}"
 
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {
-        "model": "NAME",
-        "messages": [{"role": "user", "content": "你好"}],
-        "max_tokens": 64,
-    },
-    "/v1/completions": {"model": "NAME", "prompt": "Once upon a time", "max_tokens": 32},
-    "/v1/embeddings": {"model": "NAME", "input": "a sentence"},
-    "/v1/responses": {"model": "NAME", "input": "Hello", "max_output_tokens": 64},
-    "/v1/messages": {
-        "model": "NAME",
-        "max_tokens": 64,
-        "messages": [{"role": "user", "content": "Hello"}],
-    },
-    "/v1/messages/count_tokens": {
-        "model": "NAME",
-        "messages": [{"role": "user", "content": "Hello"}],
-    },
-    "/v1/rerank": {"model": "NAME", "query": "a cat", "documents": ["a kitten", "tax law"]},
-    "/v1/score": {"model": "NAME", "text_1": "a cat", "text_2": ["a kitten", "tax law"]},
-    "/tokenize": {"model": "NAME", "prompt": "Hello"},
-    "/detokenize": {"model": "NAME", "tokens": [1, 2, 3]},
-}
-
 _TRANSCRIPT_TYPES = ("text/plain", "application/x-subrip", "text/vtt", "text/event-stream")
 """By ``response_format`` and ``stream``."""
 
-_STATUSES = {
-    400: "A field is missing, of the wrong type or out of range; `param` names it",
-    401: "The API key is missing or wrong",
-    404: "No such model, and the message names those that exist; or its engine does not do this",
-    413: "The body is too large",
-    429: "The engine has too much to do; see Retry-After",
-    502: "The engine died before it answered",
-    503: "The model is not ready, or the gateway is shutting down; see Retry-After",
-    504: "The engine was silent for too long",
-}
+_DESCRIBED = json.loads(Path(__file__).with_name("described.json").read_bytes())
+"""Meanings of statuses, ways to send a key, examples of bodies, and the fields of audio's form."""
+_STATUSES: dict[str, str] = _DESCRIBED["statuses"]
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -82,15 +53,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     )
     components = text.setdefault("components", {})
     components.setdefault("schemas", {}).update(definitions["$defs"])
-    components["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": "A key of the gateway"},
-        "x-api-key": {
-            "type": "apiKey",
-            "in": "header",
-            "name": "x-api-key",
-            "description": "The same, where Anthropic's clients put it",
-        },
-    }
+    components["securitySchemes"] = _DESCRIBED["security"]
     for path, methods in text["paths"].items():
         ollama = dialect_of(path) == "script"
         shape = answers.RecognizeError if ollama else answers.ErrorAnswer
@@ -100,7 +63,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             method["responses"]["default"] = _error(None, shape)
             if method["x-access"] == "key":
                 method["security"] = _SECURITY
-                method["responses"]["401"] = _error(401, shape)
+                method["responses"]["401"] = _error("401", shape)
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     for operation in OPERATIONS.values():
@@ -128,7 +91,7 @@ def _post(operation: Operation) -> dict[str, Any]:
         "requestBody": {"required": True, "content": _request(operation)},
         "responses": {
             "200": {"description": "The answer", "content": content},
-            **{str(status): _error(status, error) for status in _STATUSES},
+            **{status: _error(status, error) for status in _STATUSES},
         },
     }
 
@@ -151,7 +114,7 @@ def _translated(path: str, translation: Translation) -> dict[str, Any]:
                 "description": "The answer",
                 "content": {"application/json": {"schema": {"type": "object"}}, **kinds},
             },
-            **{str(status): _error(status, answers.RecognizeError) for status in _STATUSES},
+            **{status: _error(status, answers.RecognizeError) for status in _STATUSES},
         },
     }
 
@@ -159,29 +122,10 @@ def _translated(path: str, translation: Translation) -> dict[str, Any]:
 def _request(operation: Operation) -> dict[str, Any]:
     if operation.schema is not None:
         media: dict[str, Any] = {"schema": _ref(operation.schema)}
-        if operation.path in _EXAMPLES:
-            media["example"] = _EXAMPLES[operation.path]
+        if operation.path in _DESCRIBED["examples"]:
+            media["example"] = _DESCRIBED["examples"][operation.path]
         return {"application/json": media}
-    fields: dict[str, Any] = {
-        "model": {"type": "string", "description": "Put before the file"},
-        "file": {"type": "string", "format": "binary"},
-        "language": {"type": "string"},
-        "prompt": {"type": "string"},
-        "response_format": {
-            "type": "string",
-            "enum": ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"],
-        },
-        "temperature": {"type": "number"},
-        "timestamp_granularities[]": {"type": "array", "items": {"enum": ["word", "segment"]}},
-        "stream": {"type": "boolean"},
-        "use_itn": {"type": "boolean", "description": "Punctuation and digits (SenseVoice)"},
-        "hotwords": {"type": "string", "description": "Words to listen for (SeACo-Paraformer)"},
-        "keywords[]": {"type": "array", "items": {"type": "string"}},
-        "audio_track": {"type": "integer", "description": "Which audio track, from 0"},
-        "sample_rate": {"type": "integer", "description": "Hz, of samples without a header"},
-        "channels": {"type": "integer", "description": "Of samples without a header (1)"},
-        "sample_format": {"type": "string", "description": "Of samples without a header (s16le)"},
-    }
+    fields = _DESCRIBED["form"]
     required = ["file", "model"]
     if not operation.model_required:
         left_out = (
@@ -202,7 +146,7 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _error(
-    status: int | None = None, shape: type[BaseModel] = answers.ErrorAnswer
+    status: str | None = None, shape: type[BaseModel] = answers.ErrorAnswer
 ) -> dict[str, Any]:
     return {
         "description": _STATUSES[status] if status else "Another error",
