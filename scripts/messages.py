@@ -7,7 +7,8 @@
 Texts are the first argument of ``tr()``; of the command line also the docstrings of verbs (their help)
 and the headings of tables; what the engines' ``log.toml`` say of causes of failure, and their
 ``server.toml`` of flags; the words of the
-Grafana dashboard and of Prometheus' alerts; and the descriptions in yibu.yaml's schema.
+Grafana dashboard and of Prometheus' alerts; the files of texts that the command line has; and the
+descriptions in yibu.yaml's schema.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
+from yibu.cli import words
+from yibu.cli.mistyped import typer_texts
 from yibu.config.schema import published
 from yibu.export.grafana import alerts, rows
+from yibu.messages.system import ARGPARSE, SYSTEM
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "yibu"
@@ -55,8 +59,8 @@ def texts() -> dict[str, set[str]]:
     for path in sorted(path for pattern in tables for path in SOURCE.glob(pattern)):
         for text in _of_table(tomllib.loads(path.read_text(encoding="utf-8"))):
             found.setdefault(text, set()).add(str(path.relative_to(SOURCE)))
-    for text in _strings(SOURCE / "messages" / "system.py"):
-        found.setdefault(text, set()).add("messages/system.py")
+    for name, said in _of_files():
+        found.setdefault(said, set()).add(name)
     for entry in tomllib.loads(MODELS.read_text(encoding="utf-8"))["model"]:
         found.setdefault(entry["about"], set()).add("hub/catalogue.toml")
     for text in _of_dashboard():
@@ -93,11 +97,17 @@ def _of_table(table: dict[str, Any]) -> Iterator[str]:
         yield from (cause[name] for name in ("explanation", "message", "hint") if name in cause)
 
 
-def _strings(path: Path) -> Iterator[str]:
-    """The words of the system, which values hold."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return (word for node in ast.walk(tree) if isinstance(node, ast.Tuple)
-            for word in filter(None, map(_constant, node.elts)))  # fmt: skip
+def _of_files() -> Iterator[tuple[str, str]]:
+    """Texts that stand in files of their own: the system's words, codes, what typer says, the example."""
+    yield from (("messages/system.txt", line) for line in SYSTEM)
+    yield from (("messages/system.py", line) for line in ARGPARSE)
+    for _, text in words.table():
+        yield "cli/words.txt", text
+    typer = typer_texts()
+    refusals = [refusal["text"] for refusal in typer["refusal"]]
+    for text in (*typer["whole"], *typer["parts"].values(), *refusals):
+        yield "cli/typer.toml", text
+    yield "cli/example.yaml", (SOURCE / "cli/example.yaml").read_text("utf-8")
 
 
 def _texts(tree: ast.Module, *, verbs: bool) -> Iterator[str]:

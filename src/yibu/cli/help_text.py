@@ -10,35 +10,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from yibu.cli.mistyped import typer_texts
 from yibu.cli.output import cell_width
 from yibu.messages import ENGLISH, active, tr
 
-_TYPERS = {
-    "Arguments": tr("Arguments"),
-    "COMMAND [ARGS]...": tr("COMMAND [ARGS]..."),
-    "Commands": tr("Commands"),
-    "Install completion for the current shell.": tr("Install completion for the current shell."),
-    "Options": tr("Options"),
-    "Show completion for the current shell, to copy it or customize the installation.": tr(
-        "Show completion for the current shell, to copy it or customize the installation."
-    ),
-    "Show this message and exit.": tr("Show this message and exit."),
-    "[OPTIONS]": tr("[OPTIONS]"),
-}
-"""Whole texts."""
-_PARTS = {
-    "<float range>": tr("<number>"),
-    "<float>": tr("<number>"),
-    "<int range>": tr("<integer>"),
-    "<int>": tr("<integer>"),
-    "<path>": tr("<path>"),
-    "<str>": tr("<text>"),
-    "[default: ": tr("[default:"),
-    "[env var: ": tr("[env var:"),
-    "[required]": tr("[required]"),
-}
-"""What stands beside a name or behind a help text."""
-_PART = "|".join(map(re.escape, _PARTS))
 _WIDE = "\u2e80-\u9fff\uff00-\uffef“”‘’—…"
 _UNIT = rf"\s+|[（“‘「《]*(?:`[^`]+`|[{_WIDE}]|[^\s`{_WIDE}]+|`)[，。；：、！？）”’」》…]*"
 """What a line is broken between: a space, a Chinese character or a word, with its punctuation. Compiled where help is
@@ -47,7 +22,10 @@ _BROKEN = rf"(?<=[{_WIDE}])\n(?=[{_WIDE}])"
 
 
 def _translated(text: str) -> str:
-    return _TYPERS.get(text) or re.sub(_PART, lambda found: _PARTS[found[0]], text)
+    if text in typer_texts()["whole"]:
+        return tr(text)
+    parts: dict[str, str] = typer_texts()["parts"]
+    return re.sub("|".join(map(re.escape, parts)), lambda found: tr(parts[found[0]]), text)
 
 
 def wrapped(text: str, width: int) -> list[str]:

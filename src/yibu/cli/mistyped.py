@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+import tomllib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from yibu.messages import filled, tr
+from yibu.messages import tr
 
 if TYPE_CHECKING:
     import typer
@@ -15,62 +17,11 @@ if TYPE_CHECKING:
 ENGINE_FLAG_VERBS = frozenset({"up", "serve", "plan"})
 """The verbs after which ``--`` begins flags for the engine."""
 
-_OTHER_WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        "kill": "down",
-        "start": "up",
-        "deploy": "up",
-        "launch": "up",
-        "log": "logs",
-        "download": "pull",
-        "install": "engine install",
-        "delete": "rm",
-        "remove": "rm",
-        "help": "--help",
-    }
-)
-"""What other tools call our verbs. The nearest spelling alone would send `start` to `restart`."""
 
-_REFUSALS = (
-    (
-        r"No such option: (?P<option>\S+) \(Possible options: (?P<near>.+)\)",
-        tr("No such option: {option}. Did you mean {near}?"),
-    ),
-    (r"No such option: (?P<option>\S+)", tr("No such option: {option}")),
-    (
-        r"No such command (?P<verb>.+)\. Did you mean (?P<near>.+)\?",
-        tr("No such command {verb}. Did you mean {near}?"),
-    ),
-    (r"No such command (?P<verb>.+)\.", tr("No such command {verb}.")),
-    (r"Missing command\.", tr("A command is missing.")),
-    (r"Missing argument '(?P<name>.+?)'\..*", tr("{name} is missing")),
-    (r"Missing (?:option|parameter) '(?P<name>.+?)'\..*", tr("{name} is missing")),
-    (
-        r"Got unexpected extra argument\(s\) \((?P<words>.+)\)",
-        tr("One word too many, or several: {words}"),
-    ),
-    (
-        r"Option '(?P<option>.+)' requires (?:an argument|\d+ arguments)\.",
-        tr("The option {option} needs a value."),
-    ),
-    (
-        r"Option '(?P<option>.+)' does not take a value\.",
-        tr("The option {option} takes no value."),
-    ),
-    (
-        r"Invalid value for '(?P<name>.+?)': (?P<said>.+)",
-        tr("Invalid value for {name}: {said}"),
-    ),
-    (r"(?P<value>.+) is not one of (?P<known>.+)\.", tr("{value} is not one of {known}")),
-    (
-        r"(?P<value>.+) is not in the range (?P<range>.+)\.",
-        tr("{value} is not in the range {range}"),
-    ),
-    (r"(?P<value>.+) is not a valid int(?: range)?\.", tr("{value} is not an integer")),
-    (r"(?P<value>.+) is not a valid float(?: range)?\.", tr("{value} is not a number")),
-)
-"""typer's refusals, which have no codes, and our texts with the same values. Patterns are compiled where a
-command line is refused, not by each command."""
+@cache
+def typer_texts() -> dict[str, Any]:
+    """``typer.toml``, read where help is shown or a command line is refused, and not by each command."""
+    return tomllib.loads(Path(__file__).with_name("typer.toml").read_text("utf-8"))
 
 
 def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
@@ -83,8 +34,9 @@ def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
     path = context.command_path if context is not None else "yibu"
     verb = words[0] if words else ""
     option = getattr(error, "option_name", "")
-    if path == "yibu" and verb in _OTHER_WORDS and not option:
-        meant = repr(_OTHER_WORDS[verb])
+    others: dict[str, str] = typer_texts()["meant"]
+    if path == "yibu" and verb in others and not option:
+        meant = repr(others[verb])
         message = tr("No such command {verb}. Did you mean {near}?", verb=repr(verb), near=meant)
     hint = tr("How to use it: {path} --help", path=path)
     if kind == "NoSuchOption" and verb in ENGINE_FLAG_VERBS and not error.possibilities:  # type: ignore[attr-defined]
@@ -96,8 +48,8 @@ def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
 
 def refusal(said: str) -> str:
     """What the parser says of a command line, in the terminal's language."""
-    for pattern, text in _REFUSALS:
-        if found := re.fullmatch(pattern, said, re.DOTALL):
+    for known in typer_texts()["refusal"]:
+        if found := re.fullmatch(known["said"], said, re.DOTALL):
             values = {name: refusal(value) for name, value in found.groupdict().items()}
-            return filled(text, **values)
+            return tr(known["text"], **values)
     return said

@@ -5,85 +5,21 @@ The data keep their English codes, which programs read; only what is printed for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from yibu.messages import tr
 
-_WORDS = {
-    "active": tr("valid"),
-    "admin": tr("administrator"),
-    "all": tr("all"),
-    "architecture": tr("architecture"),
-    "asleep": tr("asleep"),
-    "batch": tr("batch"),
-    "budget": tr("budget"),
-    "building": tr("building"),
-    "cause": tr("cause"),
-    "chat": tr("chat"),
-    "compile": tr("compile"),
-    "context": tr("context"),
-    "created": tr("created"),
-    "creating": tr("creating"),
-    "damaged": tr("damaged"),
-    "default": tr("default"),
-    "done": tr("done"),
-    "download": tr("download"),
-    "downloading": tr("downloading"),
-    "draining": tr("draining"),
-    "embedding": tr("embedding"),
-    "engine": tr("engine"),
-    "environment": tr("environment"),
-    "expired": tr("expired"),
-    "expires": tr("expires"),
-    "failed": tr("failed"),
-    "file": tr("file"),
-    "fits": tr("fits"),
-    "flag": tr("flag"),
-    "format": tr("format"),
-    "imports": tr("imports"),
-    "in memory": tr("in memory"),
-    "installed": tr("installed"),
-    "installing": tr("installing"),
-    "interactive": tr("interactive"),
-    "limits": tr("limits"),
-    "listing": tr("listing"),
-    "load": tr("load"),
-    "model": tr("model"),
-    "models": tr("models"),
-    "name": tr("name"),
-    "no": tr("no"),
-    "ok": tr("ok"),
-    "on a GPU": tr("on a GPU"),
-    "on the GPUs": tr("on the GPUs"),
-    "outdated": tr("outdated"),
-    "path": tr("path"),
-    "pending": tr("pending"),
-    "plan": tr("plan"),
-    "planning": tr("planning"),
-    "ports": tr("ports"),
-    "prefix": tr("prefix"),
-    "preparing": tr("preparing"),
-    "priority": tr("priority"),
-    "punctuation": tr("punctuation"),
-    "ready": tr("ready"),
-    "replicas": tr("replicas"),
-    "resolving": tr("resolving"),
-    "size": tr("size"),
-    "sleeping": tr("sleeping"),
-    "source": tr("source"),
-    "speakers": tr("speakers"),
-    "speech": tr("speech"),
-    "start": tr("start"),
-    "starting": tr("starting"),
-    "state": tr("state"),
-    "stopped": tr("stopped"),
-    "stopping": tr("stopping"),
-    "unloaded": tr("unloaded"),
-    "unverified": tr("unverified"),
-    "vad": tr("vad"),
-    "verifying": tr("verifying"),
-    "waiting": tr("waiting"),
-    "warm-up": tr("warm-up"),
-    "yes": tr("yes"),
-}
+
+def table() -> Iterator[tuple[str, str]]:
+    """Codes and their texts in English."""
+    for line in Path(__file__).with_name("words.txt").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            code, _, text = line.partition(": ")
+            yield code, text or code
+
+
+_WORDS = {code: tr(text) for code, text in table()}
 
 
 def word(code: str) -> str:

